@@ -1,0 +1,162 @@
+"""Strict configuration: frozen pydantic models, YAML, `key=value` overrides, errors with the nearest name."""
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from curate.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """A frozen group of fields; an unknown key is an error, the docstring under a field describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Execution:
+    """Marks a field (`Annotated[int, Execution()]`) that changes speed only: it never enters a fingerprint."""
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """The JSON-ready fields that change results: all of them but those marked `Execution`, recursively."""
+    found: dict[str, Any] = {}
+    plain = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        if any(isinstance(mark, Execution) for mark in field.metadata):
+            continue
+        value = getattr(settings, name)
+        found[name] = identity(value) if isinstance(value, Settings) else plain[name]
+    return found
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex, first 32 digits) of a JSON-ready value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def read_yaml(name: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file: a path, or the name of a bundled config (`configs/dedup.yaml`, `dedup`).
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping.
+    """
+    path = find_config(name)
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: holds a {type(loaded).__name__}, a mapping `key: value` is needed")
+    return loaded
+
+
+def find_config(name: str | Path) -> Path:
+    """The file that `name` means: itself when it exists, else the bundled config of that name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    bundled = _bundled_configs()
+    key = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    if key in bundled:
+        return bundled[key]
+    raise ConfigError(
+        f"{name}: no such config file, nor a bundled one; bundled are: {', '.join(sorted(bundled))}"
+    )
+
+
+def _bundled_configs() -> dict[str, Path]:
+    root = Path(str(resources.files("configs")._paths[0]))  # type: ignore[attr-defined]  # a namespace package
+    return {p.relative_to(root).with_suffix("").as_posix(): p for p in sorted(root.rglob("*.yaml"))}
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of `values` with `a.b=text` overrides set; the text is read as YAML.
+
+    Raises:
+        ConfigError: an override without `=`, or one whose parent key holds a plain value.
+    """
+    merged: dict[str, Any] = _copy_nested(values)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"override {override!r}: write it as key=value, for example seed=1")
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
+        _set_nested(merged, key, value)
+    return merged
+
+
+def _copy_nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy_nested(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _set_nested(values: dict[str, Any], key: str, value: object) -> None:
+    *parents, leaf = key.split(".")
+    for i, parent in enumerate(parents):
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {key}: {'.'.join(parents[: i + 1])} is a plain value, it has no fields")
+    values[leaf] = value
+
+
+def parse(model: type[SettingsT], values: Mapping[str, Any], *, where: str) -> SettingsT:
+    """Validate `values` as `model`.
+
+    Raises:
+        ConfigError: every problem on a line of its own, with its place, what was found, and, for an
+            unknown key, the nearest known name.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _explain(model: type[Settings], problem: Any) -> str:
+    place = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, key = problem["loc"]
+        known = sorted(_fields_at(model, parents))
+        near = difflib.get_close_matches(str(key), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+        return f"{place}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{place}: required, but not given; set it in the file or as {place}=VALUE"
+    return f"{place}: {problem['msg']}, found {problem['input']!r}"
+
+
+def _fields_at(model: type[Settings], path: Iterable[Any]) -> set[str]:
+    """Field names of the settings that `path` leads to; every member of a union counts."""
+    models: list[type[Settings]] = [model]
+    for step in path:
+        deeper = [m for known in models if step in known.model_fields
+                  for m in _settings_in(known.model_fields[step].annotation)]
+        models = deeper or models  # steps such as list indices or union tags lead to no field
+    return {name for known in models for name in known.model_fields}
+
+
+def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, Settings):
+            yield annotation
+        return
+    for inner in typing.get_args(annotation):
+        yield from _settings_in(inner)

@@ -1,0 +1,40 @@
+"""Every error that `curate` raises on purpose: it says where, what was found, what is needed, what to do."""
+
+
+class CurateError(Exception):
+    """Something the user can act on; the command line prints it without a traceback."""
+
+
+class ConfigError(CurateError):
+    """A value, key or recipe of the configuration cannot be used."""
+
+
+class SourceError(CurateError):
+    """A source of images is missing, empty, unreadable or unsafe."""
+
+
+class WorkdirError(CurateError):
+    """The workdir belongs to another run, is in use, or cannot be written."""
+
+
+class StaleTable(CurateError):
+    """A table was made with another configuration; only a flag of the user's rebuilds it."""
+
+
+class TableError(CurateError):
+    """A table is absent, damaged, or does not fit the stage that reads it."""
+
+
+class TooManyRejects(CurateError):
+    """More images were rejected than `max_reject_fraction` allows."""
+
+
+class WeightsError(CurateError):
+    """A weight file is missing, has the wrong format, or does not fit the model."""
+
+
+class MissingExtra(CurateError):
+    """A library of an optional extra is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; bring it with: pip install 'curate[{extra}]'")

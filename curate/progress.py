@@ -1,0 +1,51 @@
+"""Progress of long work: a rich bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between plain lines."""
+
+
+class Advance(Protocol):
+    """Reports that `steps` more are done; `note` is a short text shown beside the bar."""
+
+    def __call__(self, steps: int = 1, /, *, note: str = "") -> None: ...
+
+
+@contextmanager
+def track(label: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
+    """Show the progress of `total` steps, of which `done` were done before."""
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*columns) as bar:
+            task = bar.add_task(label, total=total, completed=done, note="")
+
+            def advance(steps: int = 1, /, *, note: str = "") -> None:
+                bar.update(task, advance=steps, note=note)
+
+            yield advance
+        return
+    yield _PlainProgress(label, total, done, unit)
+
+
+class _PlainProgress:
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, label: str, total: int, done: int, unit: str) -> None:
+        self.label, self.total, self.done, self.unit = label, total, done, unit
+        self.last = time.monotonic()
+
+    def __call__(self, steps: int = 1, /, *, note: str = "") -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.last >= PLAIN_INTERVAL or (self.done >= self.total and steps):
+            self.last = now
+            text = f"{self.label}: {self.done}/{self.total} {self.unit}".rstrip()
+            print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)

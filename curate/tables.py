@@ -1,0 +1,222 @@
+"""THE data contract: every table, every column with its meaning, unit and dtype.
+
+A table is a folder of `part-00000.parquet ...` and `_table.json` (see `curate/store.py`). Rows are keyed by
+`image_id = (part << 32) | row`, which locates an image in the catalog. Per-image tables named *aligned* keep
+one row per catalog row, in the same parts and the same order, so joining them is a zip.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+ROLES = ("pool", "curated", "heldout")
+
+REJECT_REASONS = (
+    "empty",  # the file holds no bytes
+    "not_an_image",  # no known image format: HTML, text, an unknown container
+    "too_large",  # more pixels or bytes than allowed (decompression bomb)
+    "truncated",  # an image format whose data end early
+    "corrupt",  # an image format whose data do not decode
+    "extreme_aspect",  # long side / short side above the limit
+    "too_small",  # short side below the limit
+    "uniform",  # one colour all over
+    "noise",  # neighbouring pixels are uncorrelated
+)
+"""Why an image is rejected, in order of precedence: the first reason that holds is the one recorded."""
+
+
+def column(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
+    """A documented column; the text travels in the Parquet schema."""
+    return pa.field(name, dtype, nullable=nullable, metadata={"doc": doc})
+
+
+IMAGE_ID = column("image_id", pa.int64(), "(part << 32) | row: locates the image in the catalog")
+VECTOR_META = (b"curate.dtype", b"curate.dim", b"curate.model", b"curate.weights")
+
+CATALOG = pa.schema(
+    [
+        IMAGE_ID,
+        column("source", pa.string(), "name of the source, as in the config"),
+        column("role", pa.string(), "pool, curated or heldout; one part holds one source"),
+        column("uri", pa.string(), "file that holds the image: readable, undecodable bytes escaped as \\xNN"),
+        column("offset", pa.int64(), "bytes from the start of a tar archive; null: not in a tar", nullable=True),
+        column("length", pa.int64(), "bytes of the encoded image; null where only reading tells", nullable=True),
+        column("row", pa.int64(), "row in a Parquet file, from 0; null: not in Parquet", nullable=True),
+        column("key", pa.string(), "name within the source: relative path, member name or row's path"),
+        column("modified", pa.int64(), "modification time, ns since the epoch; null: unknown", nullable=True),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        IMAGE_ID,
+        column("sha256", pa.binary(32), "of the encoded bytes; null: unreadable", nullable=True),
+        column("num_bytes", pa.int64(), "of the encoded image; null: unreadable", nullable=True),
+        column("width", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
+        column("height", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
+        column("format", pa.string(), "by content: JPEG, PNG, WEBP, ...; null: unknown", nullable=True),
+        column("pdq", pa.binary(32), "256-bit PDQ hash; null when rejected", nullable=True),
+        column("pdq_quality", pa.int16(), "PDQ's own gradient measure, 0..100; null when rejected", nullable=True),
+        column("luma_std", pa.float32(), "standard deviation of luma, 0..128; null: not decoded", nullable=True),
+        column("smoothness", pa.float32(), "correlation of neighbouring luma pixels, -1..1; null: not decoded",
+               nullable=True),
+        column("reject", pa.string(), "null when accepted, else one of REJECT_REASONS", nullable=True),
+        column("detail", pa.string(), "what was found and what is needed; null when accepted", nullable=True),
+        column("extra", pa.string(), "the source's own columns (caption, URL, licence, label) as one JSON object; "
+               "null: none", nullable=True),
+    ]
+)
+
+CENTROIDS_KEY = ("level", "cluster_id")
+
+NEIGHBORS = pa.schema(
+    [
+        column("query_id", pa.int64(), "image that was looked up"),
+        IMAGE_ID,
+        column("similarity", pa.float32(), "cosine; for hashes 1 - 2 * Hamming / 256"),
+        column("kind", pa.string(), "embedding or hash"),
+    ]
+)
+
+VERDICTS = ("kept", "duplicate", "benchmark")
+
+DUPLICATES = pa.schema(
+    [
+        IMAGE_ID,
+        column("component_id", pa.int64(), "smallest image_id of its component; alone = its own"),
+        column("verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"),
+        column("partner_id", pa.int64(), "the image that stays instead, or the heldout image that condemned "
+               "the component; null when kept", nullable=True),
+        column("similarity", pa.float32(), "of the edge that decided: to the partner where there is one, else the "
+               "strongest edge that tied the image to its component; null when kept", nullable=True),
+        column("kind", pa.string(), "evidence of that edge: sha256, embedding or hash; null when kept",
+               nullable=True),
+    ]
+)
+"""One row per accepted pool image, in the catalog's parts and order (rejected and other roles are left out)."""
+
+ASSIGNMENTS = pa.schema(
+    [
+        IMAGE_ID,
+        column("cluster_id", pa.int32(), "leaf cluster"),
+        column("similarity", pa.float32(), "cosine to its centroid"),
+    ]
+)
+"""One row per embedded pool or curated image that reached clustering, in the catalog's parts and order."""
+
+RETRIEVED = pa.schema(
+    [
+        column("query_id", pa.int64(), "curated image that asked; for clusters, the nearest query of the cluster"),
+        IMAGE_ID,
+        column("similarity", pa.float32(), "cosine of query and image"),
+        column("origin", pa.string(), "sample or cluster"),
+        column("set", pa.string(), "name of the curated source"),
+    ]
+)
+
+ORIGIN = pa.struct(
+    [
+        column("route", pa.string(), "curated, sample, cluster or balance"),
+        column("set", pa.string(), "curated source that asked; null for balance", nullable=True),
+        column("query_id", pa.int64(), "the query; null where there is none", nullable=True),
+    ]
+)
+
+SELECTION = pa.schema(
+    [
+        IMAGE_ID,
+        column("clusters", pa.list_(pa.int32()), "cluster path, root first; empty where nothing was clustered"),
+        column("origins", pa.list_(ORIGIN), "every route that chose the image, strongest first"),
+        column("repeats", pa.int32(), "times the trainer shows it in an epoch, >= 1"),
+    ]
+)
+
+HF_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+
+SHARD_COLUMNS = pa.schema(
+    [
+        pa.field("image", HF_IMAGE, nullable=False, metadata={"doc": "original bytes and their key"}),
+        IMAGE_ID,
+        column("key", pa.string(), "name within the source"),
+        column("source", pa.string(), "name of the source"),
+        column("role", pa.string(), "pool or curated"),
+        column("uri", pa.string(), "file that held the image"),
+        column("width", pa.int32(), "pixels, after EXIF rotation"),
+        column("height", pa.int32(), "pixels, after EXIF rotation"),
+        column("sha256", pa.string(), "of the bytes, hex"),
+        column("clusters", pa.list_(pa.int32()), "cluster path, root first"),
+        column("origins", pa.list_(ORIGIN), "every route that chose the image"),
+        column("repeats", pa.int32(), "times the trainer shows it in an epoch, >= 1"),
+    ]
+)
+"""The shards' own columns; the sources' columns (caption, ...) follow them, in alphabetical order."""
+
+
+def embeddings_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
+    """Schema of `embeddings/NAME`, aligned with the catalog; `dtype` is float16, float32 or bits."""
+    return pa.schema(
+        [IMAGE_ID, column("vector", vector_type(dim, dtype), "unit L2; null when rejected or not wanted",
+                          nullable=True)],
+        metadata=vector_metadata(dim, dtype, model=model, weights=weights),
+    )
+
+
+def lists_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
+    """Schema of `lists/NAME`: vectors regrouped by coarse centroid, sorted by (list_id, home first, image_id)."""
+    return pa.schema(
+        [
+            column("list_id", pa.int32(), "inverted list"),
+            column("home", pa.bool_(), "true: stored in its own list; false: a query probing this list"),
+            IMAGE_ID,
+            column("vector", vector_type(dim, dtype), "as in the embeddings"),
+        ],
+        metadata=vector_metadata(dim, dtype, model=model, weights=weights),
+    )
+
+
+def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
+    """Schema of `centroids`: float32 vectors of every level, level 0 the leaves."""
+    return pa.schema(
+        [
+            column("level", pa.int16(), "0: leaves"),
+            column("cluster_id", pa.int32(), "0..K-1 within its level"),
+            column("parent_id", pa.int32(), "cluster_id one level up; null at the top", nullable=True),
+            column("centroid", vector_type(dim, "float32"), "mean of its images (L2-normalised when spherical)"),
+            column("num_images", pa.int64(), "images of the fitting sample assigned to it"),
+        ],
+        metadata=vector_metadata(dim, "float32", model=model, weights=weights),
+    )
+
+
+def vector_type(dim: int, dtype: str) -> pa.DataType:
+    """Fixed-size binary that holds one vector: no list offsets, so a column is one contiguous buffer."""
+    return pa.binary(dim // 8 if dtype == "bits" else dim * np.dtype(dtype).itemsize)
+
+
+def vector_metadata(dim: int, dtype: str, *, model: str, weights: str) -> dict[bytes, bytes]:
+    """What a reader needs to know of the vectors of a table."""
+    return dict(zip(VECTOR_META, (dtype.encode(), str(dim).encode(), model.encode(), weights.encode()),
+                    strict=True))
+
+
+def shards_schema(extra: dict[str, pa.DataType]) -> pa.Schema:
+    """Schema of the shards; the `huggingface` metadata makes `datasets` decode `image` as a picture."""
+    import json
+
+    fields = list(SHARD_COLUMNS) + [pa.field(name, dtype) for name, dtype in sorted(extra.items())]
+    features: dict[str, Any] = {"info": {"features": {f.name: _hf_feature(f) for f in fields}}}
+    return pa.schema(fields, metadata={b"huggingface": json.dumps(features).encode()})
+
+
+def _hf_feature(field: pa.Field) -> Any:
+    return {"_type": "Image"} if field.name == "image" else _hf_type(field.type)
+
+
+def _hf_type(dtype: pa.DataType) -> Any:
+    if pa.types.is_list(dtype):
+        return {"feature": _hf_type(dtype.value_type), "_type": "List"}
+    if pa.types.is_struct(dtype):
+        return {f.name: _hf_type(f.type) for f in dtype}
+    names = {"double": "float64", "float": "float32"}
+    return {"dtype": names.get(str(dtype), str(dtype)), "_type": "Value"}
