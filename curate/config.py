@@ -23,7 +23,7 @@ class Settings(BaseModel):
 
 
 class Execution:
-    """Marks a field (`Annotated[int, Execution()]`) that changes speed only: it never enters a fingerprint."""
+    """Marks a field (`Annotated[int, Execution()]`) that changes speed only, never a fingerprint."""
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -112,7 +112,9 @@ def _set_nested(values: dict[str, Any], key: str, value: object) -> None:
     for i, parent in enumerate(parents):
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"override {key}: {'.'.join(parents[: i + 1])} is a plain value, it has no fields")
+            raise ConfigError(
+                f"override {key}: {'.'.join(parents[: i + 1])} is a plain value, it has no fields"
+            )
     values[leaf] = value
 
 
@@ -147,8 +149,12 @@ def _fields_at(model: type[Settings], path: Iterable[Any]) -> set[str]:
     """Field names of the settings that `path` leads to; every member of a union counts."""
     models: list[type[Settings]] = [model]
     for step in path:
-        deeper = [m for known in models if step in known.model_fields
-                  for m in _settings_in(known.model_fields[step].annotation)]
+        deeper = [
+            m
+            for known in models
+            if step in known.model_fields
+            for m in _settings_in(known.model_fields[step].annotation)
+        ]
         models = deeper or models  # steps such as list indices or union tags lead to no field
     return {name for known in models for name in known.model_fields}
 

@@ -40,8 +40,12 @@ CATALOG = pa.schema(
         column("source", pa.string(), "name of the source, as in the config"),
         column("role", pa.string(), "pool, curated or heldout; one part holds one source"),
         column("uri", pa.string(), "file that holds the image: readable, undecodable bytes escaped as \\xNN"),
-        column("offset", pa.int64(), "bytes from the start of a tar archive; null: not in a tar", nullable=True),
-        column("length", pa.int64(), "bytes of the encoded image; null where only reading tells", nullable=True),
+        column(
+            "offset", pa.int64(), "bytes from the start of a tar archive; null: not in a tar", nullable=True
+        ),
+        column(
+            "length", pa.int64(), "bytes of the encoded image; null where only reading tells", nullable=True
+        ),
         column("row", pa.int64(), "row in a Parquet file, from 0; null: not in Parquet", nullable=True),
         column("key", pa.string(), "name within the source: relative path, member name or row's path"),
         column("modified", pa.int64(), "modification time, ns since the epoch; null: unknown", nullable=True),
@@ -57,14 +61,26 @@ IMAGES = pa.schema(
         column("height", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
         column("format", pa.string(), "by content: JPEG, PNG, WEBP, ...; null: unknown", nullable=True),
         column("pdq", pa.binary(32), "256-bit PDQ hash; null when rejected", nullable=True),
-        column("pdq_quality", pa.int16(), "PDQ's own gradient measure, 0..100; null when rejected", nullable=True),
-        column("luma_std", pa.float32(), "standard deviation of luma, 0..128; null: not decoded", nullable=True),
-        column("smoothness", pa.float32(), "correlation of neighbouring luma pixels, -1..1; null: not decoded",
-               nullable=True),
+        column(
+            "pdq_quality", pa.int16(), "PDQ's own gradient measure, 0..100; null when rejected", nullable=True
+        ),
+        column(
+            "luma_std", pa.float32(), "standard deviation of luma, 0..128; null: not decoded", nullable=True
+        ),
+        column(
+            "smoothness",
+            pa.float32(),
+            "correlation of neighbouring luma pixels, -1..1; null: not decoded",
+            nullable=True,
+        ),
         column("reject", pa.string(), "null when accepted, else one of REJECT_REASONS", nullable=True),
         column("detail", pa.string(), "what was found and what is needed; null when accepted", nullable=True),
-        column("extra", pa.string(), "the source's own columns (caption, URL, licence, label) as one JSON object; "
-               "null: none", nullable=True),
+        column(
+            "extra",
+            pa.string(),
+            "the source's own columns (caption, URL, licence, label) as one JSON object; null: none",
+            nullable=True,
+        ),
     ]
 )
 
@@ -85,16 +101,31 @@ DUPLICATES = pa.schema(
     [
         IMAGE_ID,
         column("component_id", pa.int64(), "smallest image_id of its component; alone = its own"),
-        column("verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"),
-        column("partner_id", pa.int64(), "the image that stays instead, or the heldout image that condemned "
-               "the component; null when kept", nullable=True),
-        column("similarity", pa.float32(), "of the edge that decided: to the partner where there is one, else the "
-               "strongest edge that tied the image to its component; null when kept", nullable=True),
-        column("kind", pa.string(), "evidence of that edge: sha256, embedding or hash; null when kept",
-               nullable=True),
+        column(
+            "verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"
+        ),
+        column(
+            "partner_id",
+            pa.int64(),
+            "the image that stays instead, or the heldout image that condemned the component; null when kept",
+            nullable=True,
+        ),
+        column(
+            "similarity",
+            pa.float32(),
+            "of the edge that decided: to the partner where there is one, else the "
+            "strongest edge that tied the image to its component; null when kept",
+            nullable=True,
+        ),
+        column(
+            "kind",
+            pa.string(),
+            "evidence of that edge: sha256, embedding or hash; null when kept",
+            nullable=True,
+        ),
     ]
 )
-"""One row per accepted pool image, in the catalog's parts and order (rejected and other roles are left out)."""
+"""One row per accepted pool image, in the catalog's parts and order (no rejects, no other roles)."""
 
 ASSIGNMENTS = pa.schema(
     [
@@ -107,7 +138,9 @@ ASSIGNMENTS = pa.schema(
 
 RETRIEVED = pa.schema(
     [
-        column("query_id", pa.int64(), "curated image that asked; for clusters, the nearest query of the cluster"),
+        column(
+            "query_id", pa.int64(), "curated image that asked; for clusters, the nearest query of the cluster"
+        ),
         IMAGE_ID,
         column("similarity", pa.float32(), "cosine of query and image"),
         column("origin", pa.string(), "sample or cluster"),
@@ -126,7 +159,9 @@ ORIGIN = pa.struct(
 SELECTION = pa.schema(
     [
         IMAGE_ID,
-        column("clusters", pa.list_(pa.int32()), "cluster path, root first; empty where nothing was clustered"),
+        column(
+            "clusters", pa.list_(pa.int32()), "cluster path, root first; empty where nothing was clustered"
+        ),
         column("origins", pa.list_(ORIGIN), "every route that chose the image, strongest first"),
         column("repeats", pa.int32(), "times the trainer shows it in an epoch, >= 1"),
     ]
@@ -156,14 +191,18 @@ SHARD_COLUMNS = pa.schema(
 def embeddings_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
     """Schema of `embeddings/NAME`, aligned with the catalog; `dtype` is float16, float32 or bits."""
     return pa.schema(
-        [IMAGE_ID, column("vector", vector_type(dim, dtype), "unit L2; null when rejected or not wanted",
-                          nullable=True)],
+        [
+            IMAGE_ID,
+            column(
+                "vector", vector_type(dim, dtype), "unit L2; null when rejected or not wanted", nullable=True
+            ),
+        ],
         metadata=vector_metadata(dim, dtype, model=model, weights=weights),
     )
 
 
 def lists_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
-    """Schema of `lists/NAME`: vectors regrouped by coarse centroid, sorted by (list_id, home first, image_id)."""
+    """Schema of `lists/NAME`: vectors by coarse centroid, in order of (list_id, home first, image_id)."""
     return pa.schema(
         [
             column("list_id", pa.int32(), "inverted list"),
@@ -182,7 +221,9 @@ def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
             column("level", pa.int16(), "0: leaves"),
             column("cluster_id", pa.int32(), "0..K-1 within its level"),
             column("parent_id", pa.int32(), "cluster_id one level up; null at the top", nullable=True),
-            column("centroid", vector_type(dim, "float32"), "mean of its images (L2-normalised when spherical)"),
+            column(
+                "centroid", vector_type(dim, "float32"), "mean of its images (L2-normalised when spherical)"
+            ),
             column("num_images", pa.int64(), "images of the fitting sample assigned to it"),
         ],
         metadata=vector_metadata(dim, "float32", model=model, weights=weights),
@@ -196,8 +237,9 @@ def vector_type(dim: int, dtype: str) -> pa.DataType:
 
 def vector_metadata(dim: int, dtype: str, *, model: str, weights: str) -> dict[bytes, bytes]:
     """What a reader needs to know of the vectors of a table."""
-    return dict(zip(VECTOR_META, (dtype.encode(), str(dim).encode(), model.encode(), weights.encode()),
-                    strict=True))
+    return dict(
+        zip(VECTOR_META, (dtype.encode(), str(dim).encode(), model.encode(), weights.encode()), strict=True)
+    )
 
 
 def shards_schema(extra: dict[str, pa.DataType]) -> pa.Schema:
