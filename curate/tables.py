@@ -5,6 +5,7 @@ A table is a folder of `part-00000.parquet ...` and `_table.json` (see `curate/s
 one row per catalog row, in the same parts and the same order, so joining them is a zip.
 """
 
+import json
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,6 @@ SHARD_COLUMNS = pa.schema(
         column("key", pa.string(), "name within the source"),
         column("source", pa.string(), "name of the source"),
         column("role", pa.string(), "pool or curated"),
-        column("uri", pa.string(), "file that held the image"),
         column("width", pa.int32(), "pixels, after EXIF rotation"),
         column("height", pa.int32(), "pixels, after EXIF rotation"),
         column("sha256", pa.string(), "of the bytes, hex"),
@@ -244,9 +244,8 @@ def vector_metadata(dim: int, dtype: str, *, model: str, weights: str) -> dict[b
 
 def shards_schema(extra: dict[str, pa.DataType]) -> pa.Schema:
     """Schema of the shards; the `huggingface` metadata makes `datasets` decode `image` as a picture."""
-    import json
-
-    fields = list(SHARD_COLUMNS) + [pa.field(name, dtype) for name, dtype in sorted(extra.items())]
+    own = [f.with_nullable(True) for f in SHARD_COLUMNS]  # `datasets` matches nullable fields only
+    fields = own + [pa.field(name, dtype) for name, dtype in sorted(extra.items())]
     features: dict[str, Any] = {"info": {"features": {f.name: _hf_feature(f) for f in fields}}}
     return pa.schema(fields, metadata={b"huggingface": json.dumps(features).encode()})
 
