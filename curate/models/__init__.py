@@ -1,0 +1,1 @@
+"""Backbones: the DINOv2 ViT, loaders for foreign weights, and the frozen embedder."""

@@ -1,0 +1,369 @@
+"""The DINOv2 vision transformer, with the parameter names of its torch.hub checkpoints.
+
+One class serves embedding and pretraining. All crop groups of a step travel through one pass: their tokens
+lie concatenated in one (M, D) matrix, so that norms and linears are single calls, and only attention, which
+must not cross images, runs per group of equal length.
+
+Source: Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from curate.config import Settings, parse
+from curate.errors import ConfigError
+
+NORM_EPS = 1e-6
+
+
+class ViTConfig(Settings):
+    """The architecture of a DINOv2 ViT."""
+
+    dim: int = Field(ge=1)
+    """Width of a token."""
+    depth: int = Field(ge=1)
+    """Number of blocks."""
+    heads: int = Field(ge=1)
+    """Attention heads; divides `dim`."""
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    """Feed-forward layer: GELU MLP of 4 x dim, or SwiGLU of 8/3 x dim rounded up to a multiple of 8."""
+    num_registers: int = Field(default=0, ge=0)
+    """Extra tokens without position that are neither pooled nor patches."""
+    patch_size: int = Field(default=14, ge=1)
+    """Side of a patch, pixels."""
+    image_size: int = Field(default=518, ge=1)
+    """Side of the square image whose grid the position embeddings hold, pixels; released models: 518."""
+    in_channels: int = Field(default=3, ge=1)
+    """Colour channels."""
+    drop_path_rate: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of a batch that skips a residual branch in training, equal in all blocks."""
+    layer_scale_init: float = 1e-5
+    """Start of the LayerScale gammas."""
+    interpolate_offset: float | None = None
+    """Patches added to the wanted grid when positions are resampled; null: 0.1 without registers, else 0."""
+    interpolate_antialias: bool | None = None
+    """Antialias the resampling of positions; null: only with registers."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ViTConfig":
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        return self
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the stored position embeddings."""
+        return self.image_size // self.patch_size
+
+    @property
+    def hidden(self) -> int:
+        """Width inside the feed-forward layer."""
+        if self.ffn == "mlp":
+            return 4 * self.dim
+        return (int(4 * self.dim * 2 / 3) + 7) // 8 * 8
+
+    @property
+    def resampling(self) -> tuple[float, bool]:
+        """(offset in patches, antialias) of the resampling of positions, as in the released models."""
+        offset, antialias = self.interpolate_offset, self.interpolate_antialias
+        return (
+            (0.0 if self.num_registers else 0.1) if offset is None else offset,
+            self.num_registers > 0 if antialias is None else antialias,
+        )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "vit_tiny": {"dim": 192, "depth": 12, "heads": 3},
+    "vit_small": {"dim": 384, "depth": 12, "heads": 6},
+    "vit_base": {"dim": 768, "depth": 12, "heads": 12},
+    "vit_large": {"dim": 1024, "depth": 24, "heads": 16},
+    "vit_giant": {"dim": 1536, "depth": 40, "heads": 24, "ffn": "swiglu"},
+}
+PRESETS |= {f"{name}_reg4": {**preset, "num_registers": 4} for name, preset in PRESETS.items()}
+
+
+def vit_config(name: str, **changes: Any) -> ViTConfig:
+    """The preset `name` with fields changed.
+
+    Raises:
+        ConfigError: no such preset, or a field that does not fit.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(PRESETS)}"
+        raise ConfigError(f"{name}: no such ViT preset; {hint}")
+    return parse(ViTConfig, PRESETS[name] | changes, where=name)
+
+
+class Features(NamedTuple):
+    """Tokens after the final norm."""
+
+    cls: Tensor  # (B, D)
+    registers: Tensor  # (B, R, D)
+    patches: Tensor  # (B, N, D), row by row from the top left
+
+
+class Group(NamedTuple):
+    """Images of one size inside the concatenated tokens: `images` times `tokens` rows."""
+
+    images: int
+    tokens: int
+
+    @property
+    def rows(self) -> int:
+        return self.images * self.tokens
+
+
+class PatchEmbed(nn.Module):
+    """Cuts images into patches and projects each."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        side = config.patch_size
+        self.proj = nn.Conv2d(config.in_channels, config.dim, kernel_size=side, stride=side)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)  # (B, N, D)
+
+
+class Attention(nn.Module):
+    """Self-attention inside each image; the linears see the tokens of all groups at once."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.proj = nn.Linear(config.dim, config.dim)
+
+    def forward(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
+        parts = self.qkv(x).split([group.rows for group in groups])
+        mixed = [self._attend(part, group) for part, group in zip(parts, groups, strict=True)]
+        return self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+
+    def _attend(self, qkv: Tensor, group: Group) -> Tensor:
+        q, k, v = qkv.view(*group, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return mixed.transpose(1, 2).reshape(group.rows, -1)
+
+
+class Mlp(nn.Module):
+    """Two linears with a GELU between."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.dim, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwiGlu(nn.Module):
+    """Gated feed-forward layer; `w12` holds gate and value in one matrix."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(config.dim, 2 * config.hidden)
+        self.w3 = nn.Linear(config.hidden, config.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a residual branch."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.init = config.layer_scale_init
+        self.gamma = nn.Parameter(torch.full((config.dim,), self.init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """One transformer block on concatenated tokens, with stochastic depth per crop group in training."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.drop_path_rate = config.drop_path_rate
+        self.norm1 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.attn = Attention(config)
+        self.ls1 = LayerScale(config)
+        self.norm2 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.mlp: nn.Module = Mlp(config) if config.ffn == "mlp" else SwiGlu(config)
+        self.ls2 = LayerScale(config)
+
+    def forward(self, x: Tensor, groups: Sequence[Group], generator: torch.Generator | None = None) -> Tensor:
+        """Args: x (M, D) with M the rows of all groups; the generator draws who skips. Returns (M, D)."""
+        if not (self.training and self.drop_path_rate > 0):
+            x = x + self._mix(x, groups)
+            return x + self._feed(x)
+        rows, scale, kept = draw_kept(groups, self.drop_path_rate, device=x.device, generator=generator)
+        x = _add_rows(x, rows, self._mix(x.index_select(0, rows), kept) * scale)
+        rows, scale, _ = draw_kept(groups, self.drop_path_rate, device=x.device, generator=generator)
+        return _add_rows(x, rows, self._feed(x.index_select(0, rows)) * scale)
+
+    def _mix(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
+        return self.ls1(self.attn(self.norm1(x), groups))
+
+    def _feed(self, x: Tensor) -> Tensor:
+        return self.ls2(self.mlp(self.norm2(x)))
+
+
+def draw_kept(
+    groups: Sequence[Group], rate: float, *, device: torch.device, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, list[Group]]:
+    """Choose the images of each group that take a residual branch: n = max(floor(B (1 - rate)), 1) of B.
+
+    Skipped images cost nothing, unlike with a mask; B/n keeps the expectation.
+
+    Returns:
+        rows: (K,) int64, rows of the kept images in the concatenated tokens.
+        scale: (K, 1) float32, B/n of each row's group.
+        kept: the groups that those rows form.
+    """
+    rows, scale, kept, start = [], [], [], 0
+    source = device if generator is None else generator.device
+    for group in groups:
+        n = max(int(group.images * (1 - rate)), 1)
+        images = torch.randperm(group.images, device=source, generator=generator)[:n].to(device)
+        tokens = torch.arange(group.tokens, device=device)
+        rows.append((start + images[:, None] * group.tokens + tokens).flatten())
+        scale.append(torch.full((n * group.tokens, 1), group.images / n, device=device))
+        kept.append(Group(n, group.tokens))
+        start += group.rows
+    return torch.cat(rows), torch.cat(scale), kept
+
+
+def _add_rows(x: Tensor, rows: Tensor, update: Tensor) -> Tensor:
+    return x.index_add(0, rows, update.to(x.dtype))
+
+
+class VisionTransformer(nn.Module):
+    """DINOv2's ViT; its `state_dict` keys are those of the torch.hub checkpoints."""
+
+    def __init__(self, config: ViTConfig, *, generator: torch.Generator | None = None) -> None:
+        """Build the model with fresh weights drawn from `generator` (None: torch's global one)."""
+        super().__init__()
+        self.config = config
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid**2, config.dim))
+        self.register_tokens = (
+            nn.Parameter(torch.zeros(1, config.num_registers, config.dim)) if config.num_registers else None
+        )
+        self.mask_token = nn.Parameter(torch.zeros(1, config.dim))
+        self.patch_embed = PatchEmbed(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.init_weights(generator)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Fill every parameter afresh, as the recipe says; needed too after `to_empty` on the meta device."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, LayerScale):
+                nn.init.constant_(module.gamma, module.init)
+        projection = self.patch_embed.proj
+        bound = 1 / math.sqrt(projection.weight[0].numel())  # torch's own rule for convolutions
+        nn.init.uniform_(projection.weight, -bound, bound, generator=generator)
+        if projection.bias is not None:
+            nn.init.uniform_(projection.bias, -bound, bound, generator=generator)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
+        nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
+        if self.register_tokens is not None:
+            nn.init.normal_(self.register_tokens, std=1e-6, generator=generator)
+        nn.init.zeros_(self.mask_token)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images -> (B, D), the cls token after the final norm."""
+        return self.forward_features(images).cls
+
+    def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Features:
+        """All tokens of one group of crops; `masks` is (B, N) bool, True where mask_token stands in."""
+        return self.forward_crops([images], [masks])[0]
+
+    def forward_crops(
+        self,
+        crops: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> list[Features]:
+        """All groups of crops in one pass.
+
+        Under FSDP2, name this method to `register_fsdp_forward_method`, since its hooks sit on `forward`.
+
+        Args:
+            crops: groups of (B_g, 3, H_g, W_g) normalised images; sides are multiples of the patch size.
+            masks: for each group (B_g, N_g) bool, or None; None: nothing is masked.
+            generator: draws stochastic depth; None: torch's global one.
+
+        Raises:
+            ValueError: a side that patches do not divide, or a mask of another shape.
+        """
+        masks = [None] * len(crops) if masks is None else masks
+        embedded = [self._embed(images, mask) for images, mask in zip(crops, masks, strict=True)]
+        groups = [Group(tokens.shape[0], tokens.shape[1]) for tokens in embedded]
+        x = torch.cat([tokens.flatten(0, 1) for tokens in embedded])  # (M, D)
+        for block in self.blocks:
+            x = block(x, groups, generator)
+        parts = self.norm(x).split([group.rows for group in groups])
+        return [self._split(part.view(*group, -1)) for part, group in zip(parts, groups, strict=True)]
+
+    def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, 3, H, W) -> (B, 1 + R + N, D): patches masked, cls put before, positions, then registers."""
+        side = self.config.patch_size
+        height, width = images.shape[-2:]
+        if height % side or width % side:
+            raise ValueError(f"images of {height} x {width} px; both sides must be multiples of {side}")
+        grid = height // side, width // side
+        patches = self.patch_embed(images)  # (B, N, D)
+        if mask is not None:
+            if mask.shape != patches.shape[:2]:
+                need = tuple(patches.shape[:2])
+                raise ValueError(f"mask of shape {tuple(mask.shape)}; these patches need {need}")
+            patches = torch.where(mask.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
+        positions = self._positions(grid)
+        cls = (self.cls_token + positions[:, :1]).expand(len(images), -1, -1)
+        tokens = [cls, patches + positions[:, 1:]]
+        if self.register_tokens is not None:
+            tokens.insert(1, self.register_tokens.expand(len(images), -1, -1))
+        return torch.cat(tokens, dim=1)
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position embeddings of cls and of a (rows, columns) grid: (1, 1 + N, D)."""
+        stored = self.config.grid
+        if grid == (stored, stored):
+            return self.pos_embed
+        offset, antialias = self.config.resampling
+        square = self.pos_embed[:, 1:].float().unflatten(1, (stored, stored)).permute(0, 3, 1, 2)
+        # The released models give a scale and not a size, so that the offset shifts every sample a little.
+        target: dict[str, Any] = {"size": grid}
+        if offset:
+            target = {"scale_factor": tuple((side + offset) / stored for side in grid)}
+        resized = F.interpolate(square, mode="bicubic", antialias=antialias, **target)
+        assert resized.shape[-2:] == grid, (resized.shape, grid)
+        resampled = resized.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+        return torch.cat([self.pos_embed[:, :1], resampled], dim=1)
+
+    def _split(self, tokens: Tensor) -> Features:
+        first = 1 + self.config.num_registers
+        return Features(tokens[:, 0], tokens[:, 1:first], tokens[:, first:])
