@@ -74,9 +74,7 @@ def find_config(name: str | Path) -> Path:
     key = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
     if key in bundled:
         return bundled[key]
-    raise ConfigError(
-        f"{name}: no such config file, nor a bundled one; bundled are: {', '.join(sorted(bundled))}"
-    )
+    raise ConfigError(f"{name}: no such config file, nor a bundled one; bundled are: {', '.join(sorted(bundled))}")
 
 
 def _bundled_configs() -> dict[str, Path]:
@@ -112,9 +110,7 @@ def _set_nested(values: dict[str, Any], key: str, value: object) -> None:
     for i, parent in enumerate(parents):
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(
-                f"override {key}: {'.'.join(parents[: i + 1])} is a plain value, it has no fields"
-            )
+            raise ConfigError(f"override {key}: {'.'.join(parents[: i + 1])} is a plain value, it has no fields")
     values[leaf] = value
 
 

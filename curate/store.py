@@ -1,7 +1,7 @@
 """The only reader and writer of tables: a workdir on any fsspec file system, parts committed atomically.
 
 A table is a folder of `part-00000.parquet ...`, `_table.json` (the manifest: recipe of the table, its parts
-and figures) and, while it is being made, `_progress.jsonl`. A part carries its fingerprint in its Parquet footer.
+and figures) and, while it is being made, `_progress.jsonl`. A part carries its fingerprint in its footer.
 Parts are written under a temporary name and published in one step, so a reader never sees half of one.
 """
 
@@ -91,9 +91,7 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise TableError(
-                f"{self.join(name)}: not valid JSON ({error}); remove it and run again"
-            ) from error
+            raise TableError(f"{self.join(name)}: not valid JSON ({error}); remove it and run again") from error
 
     def write_json(self, name: str, value: object) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -238,9 +236,7 @@ class Table:
         except FileNotFoundError:
             return None
         except pa.ArrowInvalid as error:
-            raise TableError(
-                f"{self.part_path(part)}: damaged ({error}); remove this file and run again"
-            ) from error
+            raise TableError(f"{self.part_path(part)}: damaged ({error}); remove this file and run again") from error
         keys = meta.metadata or {}
         return Part(part, meta.num_rows, keys.get(FINGERPRINT, b"").decode(), keys.get(CONTENT, b"").decode())
 
@@ -305,9 +301,7 @@ class Table:
                 entries.append(json.loads(line))
         return entries
 
-    def commit(
-        self, part: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, fingerprint: str = ""
-    ) -> Part:
+    def commit(self, part: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, fingerprint: str = "") -> Part:
         """Write a part and publish it when its last batch is in.
 
         Args:
@@ -317,8 +311,7 @@ class Table:
         with self.begin(part, schema, fingerprint=fingerprint) as writer:
             for batch in batches:
                 writer.write(batch)
-        assert writer.committed is not None
-        return writer.committed
+        return writer.done()
 
     @contextlib.contextmanager
     def begin(self, part: int, schema: pa.Schema, *, fingerprint: str = "") -> Iterator["PartWriter"]:
@@ -338,7 +331,6 @@ class PartWriter:
 
     def __init__(self, file: IO[bytes], part: int, schema: pa.Schema, fingerprint: str) -> None:
         self.part, self.schema, self.fingerprint = part, schema, fingerprint
-        self.committed: Part | None = None
         self._writer = pq.ParquetWriter(
             file,
             schema,
@@ -378,7 +370,11 @@ class PartWriter:
         fingerprint = self.fingerprint or content
         self._writer.add_key_value_metadata({FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content})
         self._writer.close()
-        self.committed = Part(self.part, self._rows, fingerprint, content)
+        self._done = Part(self.part, self._rows, fingerprint, content)
+
+    def done(self) -> Part:
+        """What was committed; only after the writer is closed."""
+        return self._done
 
 
 def _codecs(schema: pa.Schema) -> dict[str, str]:
@@ -412,7 +408,5 @@ def _explain_os_errors(target: str) -> Iterator[None]:
                 "every committed part is kept"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise WorkdirError(
-                f"{target}: cannot be written ({error.strerror}); choose another workdir=DIR"
-            ) from error
+            raise WorkdirError(f"{target}: cannot be written ({error.strerror}); choose another workdir=DIR") from error
         raise

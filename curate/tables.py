@@ -41,12 +41,8 @@ CATALOG = pa.schema(
         column("source", pa.string(), "name of the source, as in the config"),
         column("role", pa.string(), "pool, curated or heldout; one part holds one source"),
         column("uri", pa.string(), "file that holds the image: readable, undecodable bytes escaped as \\xNN"),
-        column(
-            "offset", pa.int64(), "bytes from the start of a tar archive; null: not in a tar", nullable=True
-        ),
-        column(
-            "length", pa.int64(), "bytes of the encoded image; null where only reading tells", nullable=True
-        ),
+        column("offset", pa.int64(), "bytes from the start of a tar archive; null: not in a tar", nullable=True),
+        column("length", pa.int64(), "bytes of the encoded image; null where only reading tells", nullable=True),
         column("row", pa.int64(), "row in a Parquet file, from 0; null: not in Parquet", nullable=True),
         column("key", pa.string(), "name within the source: relative path, member name or row's path"),
         column("modified", pa.int64(), "modification time, ns since the epoch; null: unknown", nullable=True),
@@ -62,12 +58,8 @@ IMAGES = pa.schema(
         column("height", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
         column("format", pa.string(), "by content: JPEG, PNG, WEBP, ...; null: unknown", nullable=True),
         column("pdq", pa.binary(32), "256-bit PDQ hash; null when rejected", nullable=True),
-        column(
-            "pdq_quality", pa.int16(), "PDQ's own gradient measure, 0..100; null when rejected", nullable=True
-        ),
-        column(
-            "luma_std", pa.float32(), "standard deviation of luma, 0..128; null: not decoded", nullable=True
-        ),
+        column("pdq_quality", pa.int16(), "PDQ's own gradient measure, 0..100; null when rejected", nullable=True),
+        column("luma_std", pa.float32(), "standard deviation of luma, 0..128; null: not decoded", nullable=True),
         column(
             "smoothness",
             pa.float32(),
@@ -102,9 +94,7 @@ DUPLICATES = pa.schema(
     [
         IMAGE_ID,
         column("component_id", pa.int64(), "smallest image_id of its component; alone = its own"),
-        column(
-            "verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"
-        ),
+        column("verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"),
         column(
             "partner_id",
             pa.int64(),
@@ -139,9 +129,7 @@ ASSIGNMENTS = pa.schema(
 
 RETRIEVED = pa.schema(
     [
-        column(
-            "query_id", pa.int64(), "curated image that asked; for clusters, the nearest query of the cluster"
-        ),
+        column("query_id", pa.int64(), "curated image that asked; for clusters, the nearest query of the cluster"),
         IMAGE_ID,
         column("similarity", pa.float32(), "cosine of query and image"),
         column("origin", pa.string(), "sample or cluster"),
@@ -160,9 +148,7 @@ ORIGIN = pa.struct(
 SELECTION = pa.schema(
     [
         IMAGE_ID,
-        column(
-            "clusters", pa.list_(pa.int32()), "cluster path, root first; empty where nothing was clustered"
-        ),
+        column("clusters", pa.list_(pa.int32()), "cluster path, root first; empty where nothing was clustered"),
         column("origins", pa.list_(ORIGIN), "every route that chose the image, strongest first"),
         column("repeats", pa.int32(), "times the trainer shows it in an epoch, >= 1"),
     ]
@@ -193,9 +179,7 @@ def embeddings_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.S
     return pa.schema(
         [
             IMAGE_ID,
-            column(
-                "vector", vector_type(dim, dtype), "unit L2; null when rejected or not wanted", nullable=True
-            ),
+            column("vector", vector_type(dim, dtype), "unit L2; null when rejected or not wanted", nullable=True),
         ],
         metadata=vector_metadata(dim, dtype, model=model, weights=weights),
     )
@@ -221,9 +205,7 @@ def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
             column("level", pa.int16(), "0: leaves"),
             column("cluster_id", pa.int32(), "0..K-1 within its level"),
             column("parent_id", pa.int32(), "cluster_id one level up; null at the top", nullable=True),
-            column(
-                "centroid", vector_type(dim, "float32"), "mean of its images (L2-normalised when spherical)"
-            ),
+            column("centroid", vector_type(dim, "float32"), "mean of its images (L2-normalised when spherical)"),
             column("num_images", pa.int64(), "images of the fitting sample assigned to it"),
         ],
         metadata=vector_metadata(dim, "float32", model=model, weights=weights),
@@ -237,9 +219,7 @@ def vector_type(dim: int, dtype: str) -> pa.DataType:
 
 def vector_metadata(dim: int, dtype: str, *, model: str, weights: str) -> dict[bytes, bytes]:
     """What a reader needs to know of the vectors of a table."""
-    return dict(
-        zip(VECTOR_META, (dtype.encode(), str(dim).encode(), model.encode(), weights.encode()), strict=True)
-    )
+    return dict(zip(VECTOR_META, (dtype.encode(), str(dim).encode(), model.encode(), weights.encode()), strict=True))
 
 
 def shards_schema(extra: dict[str, pa.DataType]) -> pa.Schema:
@@ -261,3 +241,7 @@ def _hf_type(dtype: pa.DataType) -> Any:
         return {f.name: _hf_type(f.type) for f in dtype}
     names = {"double": "float64", "float": "float32"}
     return {"dtype": names.get(str(dtype), str(dtype)), "_type": "Value"}
+
+
+VECTORS = pa.schema([IMAGE_ID, pa.field("vector", pa.null())])
+"""What every table of vectors has: `vector` is fixed-size binary, described by the schema's metadata."""

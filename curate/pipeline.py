@@ -1,0 +1,648 @@
+"""Wiring and resume: steps in straight-line order, each made, resumed or kept by the fingerprints of its parts.
+
+A fingerprint says what a part is made of: stage, version, the fields that change results, the contents it pins
+(weights), and the fingerprints of the parts it reads. Equal fingerprint: kept. Other inputs: made again, that
+part alone. Another configuration: `StaleTable`, until the user asks for a rebuild.
+"""
+
+import importlib
+import logging
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+import pyarrow as pa
+
+from curate import progress
+from curate.config import Execution, Settings, digest, identity
+from curate.errors import ConfigError, StaleTable, TableError, WorkdirError
+from curate.executors import BUCKET, PARTIALS, PIECES, STATE, Done, Executor, ExecutorConfig, Task
+from curate.sources.config import Sources
+from curate.stage import Fold, Input, RunTogether, Scan, Shuffle, Stage
+from curate.store import MANIFEST, PROGRESS, Manifest, Store, Table
+
+logger = logging.getLogger(__name__)
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A table to be made: what `add` returns and later stages take as input."""
+
+    name: str
+    schema: pa.Schema
+
+
+Refs = Ref | Sequence[Ref] | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One or several stages that are made together, over one reading of their inputs."""
+
+    stages: dict[str, Stage]
+    inputs: dict[str, tuple[str, ...] | None]
+    schemas: dict[str, pa.Schema]
+    input_schemas: dict[str, Any]
+    together: RunTogether | None = None
+
+
+@dataclass
+class StepPlan:
+    """What a run would do for one table."""
+
+    table: str
+    stage: str
+    state: str
+    """kept, make, resume, update, stale or waiting."""
+    parts: int | None = None
+    todo: int | None = None
+    note: str = ""
+    auto: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the user allows a run to replace."""
+
+    rebuild: frozenset[str] = frozenset()
+    """Tables to make again under the current configuration; `all` for every one."""
+    refit: bool = False
+    """Fit pinned tables (centroids) again."""
+    rescan: bool = False
+    """List the sources again and append what is new."""
+
+    def may_rebuild(self, table: str) -> bool:
+        return table in self.rebuild or "all" in self.rebuild
+
+
+class Pipeline:
+    """Declares steps, then makes their tables in order."""
+
+    def __init__(self, store: Store, *, seed: int) -> None:
+        self.store = store
+        self.seed = seed
+        self.steps: list[Step] = []
+        self._refs: dict[str, Ref] = {}
+
+    # -- declaring -------------------------------------------------------------------------------------------
+
+    def add(self, name: str, stage: Stage, **inputs: Refs) -> Ref:
+        """Declare the table `name`; the schemas of its inputs are checked here, before any compute.
+
+        Raises:
+            TableError: an input lacks a column, is missing or is unknown to the stage.
+        """
+        return self._declare({name: stage}, None, inputs)[0]
+
+    def add_pass(self, together: RunTogether, stages: Mapping[str, Stage], **inputs: Refs) -> list[Ref]:
+        """Declare several aligned tables that `together` makes in one reading of the inputs.
+
+        Later stages depend on the earlier ones: the fingerprint of a table holds those before it.
+        """
+        return self._declare(dict(stages), together, inputs)
+
+    def _declare(self, stages: dict[str, Stage], together: RunTogether | None, inputs: dict[str, Refs]) -> list[Ref]:
+        for name in stages:
+            if name in self._refs:
+                raise TableError(f"{name}: declared twice in this pipeline")
+        seeded = {name: self._seeded(stage) for name, stage in stages.items()}
+        lead = next(iter(seeded.values()))
+        _check_inputs(next(iter(seeded)), lead.inputs, inputs)
+        schemas_in = {name: _schemas(ref) for name, ref in inputs.items()}
+        schemas = {name: stage.output_schema(**_known(stage, schemas_in)) for name, stage in seeded.items()}
+        names = {name: _names(ref) for name, ref in inputs.items()}
+        self.steps.append(Step(seeded, names, schemas, schemas_in, together))
+        refs = [Ref(name, schema) for name, schema in schemas.items()]
+        self._refs.update({ref.name: ref for ref in refs})
+        return refs
+
+    def _seeded(self, stage: Stage) -> Stage:
+        """The run's seed, where the stage has a `seed` that was not given."""
+        if "seed" in type(stage).model_fields and stage.seed is None:  # type: ignore[attr-defined]
+            return stage.model_copy(update={"seed": self.seed})
+        return stage
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def run(self, executor: Executor, flags: Flags = Flags()) -> list[str]:
+        """Make every table that is not there yet.
+
+        Returns:
+            Names of the tables that changed.
+
+        Raises:
+            StaleTable: a table was made with another configuration; nothing is deleted.
+        """
+        unknown = flags.rebuild - {"all"} - set(self._refs)
+        if unknown:
+            raise ConfigError(
+                f"--rebuild {', '.join(sorted(unknown))}: no such table; this pipeline makes: {', '.join(self._refs)}"
+            )
+        for step in self.steps:  # every stale table is reported before anything is computed
+            for name, stage in step.stages.items():
+                _check_stale(self.store.table(name), stage, flags)
+        changed = []
+        for step in self.steps:
+            changed += _Work(self.store, step, flags).run(executor)
+        return changed
+
+    def plan(self, flags: Flags = Flags(), *, num_images: int | None = None) -> list[StepPlan]:
+        """What `run` would do, without doing it; `num_images` bounds the `auto` values of steps to come."""
+        plans: list[StepPlan] = []
+        dirty: set[str] = set()
+        for step in self.steps:
+            upstream = {n for names in step.inputs.values() if names for n in names}
+            for name, stage in step.stages.items():
+                plan = _plan_table(self.store, step, name, stage, flags, waiting=bool(upstream & dirty))
+                if plan.state != "kept":
+                    dirty.add(name)
+                    if not plan.auto and num_images is not None:
+                        plan.auto = stage.estimate(num_images)
+                plans.append(plan)
+        return plans
+
+
+class _Work:
+    """Making the tables of one step."""
+
+    def __init__(self, store: Store, step: Step, flags: Flags) -> None:
+        self.store, self.step, self.flags = store, step, flags
+        self.tables = {name: store.table(name) for name in step.stages}
+        self.inputs = {name: _open(store, step, name) for name in step.inputs}
+        self.before = {name: table.manifest() for name, table in self.tables.items()}
+
+    def run(self, executor: Executor) -> list[str]:
+        lead = next(iter(self.step.stages.values()))
+        if isinstance(lead, Scan):
+            return self._run_scan(lead)
+        if lead.pinned and self._pinned_holds(lead):
+            return []
+        stages = {
+            name: stage.resolve(_previous(self.before[name], stage), **_known(stage, self.inputs))
+            for name, stage in self.step.stages.items()
+        }
+        num_parts = lead_parts = stages[next(iter(stages))].num_parts(**_known(lead, self.inputs))
+        wanted = _fingerprints(self.step, stages, self.inputs, num_parts)
+        todo = {name: self._missing(name, wanted[name]) for name in stages}
+        stale = [name for name in stages if todo[name] or not self._is_complete(name, lead_parts)]
+        if not stale:
+            return []
+        for name in stale:
+            self._open_manifest(name, stages[name])
+        self._run_phases(executor, stages, wanted, todo)
+        for name in stale:
+            self._finish(name, stages[name], num_parts)
+        return stale
+
+    def _run_scan(self, stage: Scan) -> list[str]:
+        ((name, table),) = self.tables.items()
+        before = self.before[name]
+        complete = before is not None and before.complete and not self.flags.may_rebuild(name)
+        if complete and not self.flags.rescan:
+            return []
+        if not complete:
+            self._open_manifest(name, stage)
+        committed = table.parts() if complete else []
+        with progress.track(name, 0, unit="parts") as advance:
+            for part, batches in stage.scan(table if complete else None):
+                done = table.commit(part, self.step.schemas[name], batches)
+                table.log_task(_log_entry(Done(name, "run", done, 0.0)))
+                committed.append(done)
+                advance(1, note=f"{done.rows} images")
+        self._finish(name, stage, len(committed))
+        return [name]
+
+    def _pinned_holds(self, stage: Stage) -> bool:
+        ((name, table),) = self.tables.items()
+        before = self.before[name]
+        if before is None or not before.complete or self.flags.refit or self.flags.may_rebuild(name):
+            return False
+        found, needed = table.schema(), self.step.schemas[name]
+        if found.metadata != needed.metadata:
+            raise StaleTable(
+                f"{name}: fitted on {_vector_text(found)}, its inputs now hold {_vector_text(needed)}; "
+                "run again with --refit to fit it anew"
+            )
+        return True
+
+    def _is_complete(self, name: str, num_parts: int) -> bool:
+        before = self.before[name]
+        return before is not None and before.complete and len(before.parts) == num_parts
+
+    def _missing(self, name: str, wanted: list[str]) -> list[int]:
+        """Parts to make: absent, made of something else, or all where the user asked for a rebuild."""
+        if self.flags.may_rebuild(name):
+            return list(range(len(wanted)))
+        table, before = self.tables[name], self.before[name]
+        there = table.committed()
+        known = {p["number"]: p["fingerprint"] for p in before.parts} if before and before.complete else {}
+        missing = []
+        for part, fingerprint in enumerate(wanted):
+            if part not in there:
+                missing.append(part)
+                continue
+            found = known.get(part)
+            if found is None:
+                footer = table.footer(part)
+                found = footer.fingerprint if footer else None
+            if found != fingerprint:
+                missing.append(part)
+        return missing
+
+    def _run_phases(
+        self, executor: Executor, stages: dict[str, Stage], wanted: dict[str, list[str]], todo: dict[str, list[int]]
+    ) -> None:
+        name, lead = next(iter(stages.items()))
+        parts = sorted(set().union(*map(set, todo.values())))
+        base = dict(stages=stages, inputs=self.step.inputs, resources=lead.resources("auto"))
+        schemas_in = _known(lead, self.step.input_schemas)
+        if parts and isinstance(lead, Shuffle):
+            schema = lead.piece_schema(**schemas_in)
+            pieces = pa.schema([BUCKET, *schema], metadata=schema.metadata)
+            count = lead.num_scatter(**_known(lead, self.inputs))
+            self._run_hidden(executor, "scatter", PIECES, pieces, count, wanted[name], base)
+        if parts and isinstance(lead, Fold):
+            partial = lead.partial_schema(**schemas_in)
+            if partial is not None:
+                count = lead.num_partials(**_known(lead, self.inputs))
+                self._run_hidden(executor, "partial", PARTIALS, partial, count, wanted[name], base)
+            self._run_hidden(executor, "combine", STATE, lead.state_schema(**schemas_in), 1, wanted[name], base)
+        tasks = [
+            Task(
+                phase="run",
+                part=part,
+                schemas=self.step.schemas,
+                together=self.step.together,
+                fingerprints={n: _commit_as(stages[n], wanted[n][part]) for n in stages if part in todo[n]},
+                **base,
+            )
+            for part in parts
+        ]
+        total = max(len(w) for w in wanted.values())
+        self._execute(executor, " + ".join(stages), tasks, total)
+
+    def _run_hidden(
+        self,
+        executor: Executor,
+        phase: Any,
+        folder: str,
+        schema: pa.Schema,
+        count: int,
+        wanted: list[str],
+        base: dict[str, Any],
+    ) -> None:
+        """A phase whose parts live in a hidden folder of the table until the table is finished."""
+        name = next(iter(base["stages"]))
+        hidden = self.store.table(f"{name}/{folder}")
+        fingerprint = digest([phase, sorted(set(wanted))])
+        there = hidden.committed()
+        hidden.drop_parts(there - set(range(count)))
+        missing = []
+        for part in range(count):
+            footer = hidden.footer(part) if part in there else None
+            if footer is None or footer.fingerprint != fingerprint:
+                missing.append(part)
+        tasks = [
+            Task(phase=phase, part=part, schemas={name: schema}, fingerprints={name: fingerprint}, **base)
+            for part in missing
+        ]
+        self._execute(executor, f"{name} ({phase})", tasks, count)
+
+    def _execute(self, executor: Executor, label: str, tasks: list[Task], total: int) -> None:
+        if not tasks:
+            return
+        with progress.track(label, total, done=total - len(tasks), unit="parts") as advance:
+            for done in executor.run(self.store.root, tasks):
+                for one in done:
+                    self.tables[one.table].log_task(_log_entry(one))
+                advance(1)
+
+    def _open_manifest(self, name: str, stage: Stage) -> None:
+        declared = self.step.stages[name]
+        inputs = {k: list(v) for k, v in self.step.inputs.items() if v is not None}
+        self.tables[name].write_manifest(
+            Manifest(
+                stage=type(stage).__name__,
+                version=stage.version,
+                config=identity(declared),
+                resolved=identity(stage),
+                pins=stage.pins(),
+                inputs=inputs,
+            )
+        )
+
+    def _finish(self, name: str, stage: Stage, num_parts: int) -> None:
+        """Drop what is left over, sum up, and publish the manifest that makes the table complete."""
+        table = self.tables[name]
+        table.drop_parts(table.committed() - set(range(num_parts)))
+        known = {e["part"]: e for e in table.task_log() if e["phase"] == "run"}
+        parts = [_part_from_log(table, number, known.get(number)) for number in range(num_parts)]
+        log = table.task_log()
+        opened = table.manifest()
+        assert opened is not None
+        rows = sum(p["rows"] for p in parts)
+        seconds = sum(e["seconds"] for e in log)
+        complete = Manifest(**{**opened.__dict__, "complete": True, "parts": parts, "rows": rows, "seconds": seconds})
+        table.write_manifest(complete)
+        try:
+            metrics = stage.summarize(table, **_known(stage, self.inputs))
+        except BaseException:
+            table.write_manifest(opened)
+            raise
+        table.write_manifest(Manifest(**{**complete.__dict__, "metrics": metrics}))
+        for hidden in (PIECES, PARTIALS, STATE, PROGRESS):
+            self.store.remove(f"{name}/{hidden}")
+        logger.info("%s: %d rows in %d parts, %.1f s", name, rows, num_parts, seconds)
+
+
+def _part_from_log(table: Table, number: int, entry: dict[str, Any] | None) -> dict[str, Any]:
+    if entry is not None:
+        return {
+            "number": number,
+            "rows": entry["rows"],
+            "fingerprint": entry["fingerprint"],
+            "content": entry["content"],
+        }
+    footer = table.footer(number)
+    if footer is None:
+        raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
+    return footer.__dict__
+
+
+def _log_entry(done: Done) -> dict[str, Any]:
+    return {
+        "phase": done.phase,
+        "part": done.part.number,
+        "rows": done.part.rows,
+        "seconds": round(done.seconds, 3),
+        "fingerprint": done.part.fingerprint,
+        "content": done.part.content,
+    }
+
+
+def _commit_as(stage: Stage, fingerprint: str) -> str:
+    """Pinned tables carry the digest of their rows instead of their origin."""
+    return "" if stage.pinned else fingerprint
+
+
+def _fingerprints(step: Step, stages: dict[str, Stage], inputs: dict[str, Any], num_parts: int) -> dict[str, list[str]]:
+    """Table name to the fingerprint of each part."""
+    wanted: dict[str, list[str]] = {}
+    before: list[Any] = []
+    for name, stage in stages.items():
+        before = [*before, [type(stage).__name__, stage.version, identity(stage), stage.pins()]]
+        aligned = not isinstance(stage, Shuffle | Fold)
+        known = _known(stage, inputs)
+        parts = {k: [[p.fingerprint for p in t.parts()] for t in _as_list(v)] for k, v in known.items()}
+        wanted[name] = [
+            digest([before, part, {k: _read_by(part, stage.inputs[k], v, aligned) for k, v in parts.items()}])
+            for part in range(num_parts)
+        ]
+    return wanted
+
+
+def _read_by(part: int, spec: Input, fingerprints: list[list[str]], aligned: bool) -> Any:
+    if aligned and spec.how == "each" and fingerprints:
+        return fingerprints[0][part]
+    return digest(fingerprints)
+
+
+def _check_stale(table: Table, stage: Stage, flags: Flags) -> None:
+    """Raise where the table was made under another configuration and no flag allows to replace it."""
+    found = table.manifest()
+    if found is None or flags.may_rebuild(table.name) or (stage.pinned and flags.refit):
+        return
+    changes = _changes(found, stage)
+    if changes:
+        flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
+        raise StaleTable(
+            f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
+            f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
+        )
+
+
+def _changes(found: Manifest, stage: Stage) -> list[str]:
+    """What differs, as `field: old -> new` lines."""
+    if found.stage != type(stage).__name__:
+        return [f"stage: {found.stage} -> {type(stage).__name__}"]
+    changes = []
+    if found.version != stage.version:
+        changes.append(f"version of the stage: {found.version} -> {stage.version}")
+    for label, old, new in (("", found.config, identity(stage)), ("", found.pins, stage.pins())):
+        changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in _differences(old, new)]
+    return changes
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    elif old != new:
+        yield path, old, new
+
+
+def _plan_table(store: Store, step: Step, name: str, stage: Stage, flags: Flags, *, waiting: bool) -> StepPlan:
+    table = store.table(name)
+    plan = StepPlan(name, type(stage).__name__, "make")
+    found = table.manifest()
+    plan.note = ", ".join(f"{k}={v}" for k, v in _auto_fields(stage).items())
+    try:
+        _check_stale(table, stage, flags)
+    except StaleTable as stale:
+        plan.state, plan.note = "stale", str(stale)
+        return plan
+    if waiting:
+        plan.state = "make" if found is None else "waiting"
+        return plan
+    if isinstance(stage, Scan) or stage.pinned:
+        again = (isinstance(stage, Scan) and flags.rescan) or (stage.pinned and flags.refit)
+        kept = found is not None and found.complete and not again and not flags.may_rebuild(name)
+        plan.state = "kept" if kept else "make"
+        plan.parts, plan.todo = (len(found.parts), 0) if kept and found else (None, None)
+        return plan
+    work = _Work(store, step, flags)
+    resolved = {n: s.resolve(_previous(work.before[n], s), **_known(s, work.inputs)) for n, s in step.stages.items()}
+    lead = next(iter(resolved.values()))
+    plan.parts = lead.num_parts(**_known(lead, work.inputs))
+    wanted = _fingerprints(step, resolved, work.inputs, plan.parts)
+    plan.todo = len(work._missing(name, wanted[name]))
+    plan.auto = {k: identity(resolved[name])[k] for k in _auto_fields(stage)}
+    if plan.todo == 0 and work._is_complete(name, plan.parts):
+        plan.state = "kept"
+    elif found is not None:
+        plan.state = "update" if found.complete else "resume"
+    return plan
+
+
+def _auto_fields(stage: Stage) -> dict[str, Any]:
+    return {k: v for k, v in identity(stage).items() if v == "auto"}
+
+
+def _previous(found: Manifest | None, stage: Stage) -> dict[str, Any] | None:
+    """Resolved fields of an earlier run of the same configuration."""
+    return found.resolved if found is not None and not _changes(found, stage) else None
+
+
+# -- inputs --------------------------------------------------------------------------------------------------
+
+
+def _check_inputs(name: str, specs: dict[str, Input], inputs: dict[str, Refs]) -> None:
+    unknown = inputs.keys() - specs.keys()
+    if unknown:
+        raise TableError(f"{name}: has no input {', '.join(sorted(unknown))}; its inputs are {', '.join(specs)}")
+    for key, spec in specs.items():
+        refs = inputs.get(key)
+        if refs is None and not spec.optional:
+            raise TableError(f"{name}: input {key!r} is missing")
+        if isinstance(refs, Sequence) and not spec.many:
+            raise TableError(f"{name}: input {key!r} takes one table, {len(refs)} were given")
+        for ref in _as_list(refs):
+            _check_columns(name, key, spec, ref)
+
+
+def _check_columns(name: str, key: str, spec: Input, ref: Ref) -> None:
+    for column in spec.schema:
+        place = ref.schema.get_field_index(column.name)
+        if place < 0:
+            raise TableError(f"{name}: input {key!r} = {ref.name} has no column {column.name!r}")
+        found = ref.schema.field(place).type
+        if not pa.types.is_null(column.type) and found != column.type:
+            raise TableError(f"{name}: input {key!r} = {ref.name}: {column.name} is {found}, needed is {column.type}")
+
+
+def _as_list(refs: Any) -> list[Any]:
+    if refs is None:
+        return []
+    return list(refs) if isinstance(refs, list | tuple) else [refs]
+
+
+def _names(refs: Refs) -> tuple[str, ...] | None:
+    return None if refs is None else tuple(ref.name for ref in _as_list(refs))
+
+
+def _schemas(refs: Refs) -> Any:
+    if refs is None:
+        return None
+    return [ref.schema for ref in refs] if isinstance(refs, Sequence) else refs.schema
+
+
+def _open(store: Store, step: Step, key: str) -> Any:
+    """The input tables of `key`: a Table, a list where the stage takes many, None where left out."""
+    names = step.inputs[key]
+    if names is None:
+        return None
+    tables = [store.table(name) for name in names]
+    return tables if next(iter(step.stages.values())).inputs[key].many else tables[0]
+
+
+def _known(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs this stage declares; stages of one pass may declare fewer than the pass reads."""
+    return {key: values.get(key) for key in stage.inputs}
+
+
+def _vector_text(schema: pa.Schema) -> str:
+    meta = schema.metadata or {}
+    return f"{meta.get(b'curate.model', b'?').decode()} ({meta.get(b'curate.dim', b'?').decode()} dims)"
+
+
+# -- recipes -------------------------------------------------------------------------------------------------
+
+
+class RecipeConfig(Settings):
+    """What every recipe's config holds beside its stages."""
+
+    recipe: str
+    """Name of a function in `pipelines/`."""
+    workdir: str
+    """Folder or URL of the tables; made when it is not there."""
+    sources: Sources
+    """Where the images lie: pool, curated, heldout; each a path or a list of {name, path}."""
+    seed: int = 0
+    """Of every random choice."""
+    executor: Annotated[ExecutorConfig, Execution()] = ExecutorConfig()
+    """Where tasks run."""
+
+
+ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A function of `pipelines/` that declares the steps of a run, with the config it takes."""
+
+    name: str
+    config: type[RecipeConfig]
+    declare: Callable[[Pipeline, Any], None]
+
+
+_RECIPES: dict[str, Recipe] = {}
+
+
+def recipe(name: str, config: type[ConfigT]) -> Callable[[Callable[[Pipeline, ConfigT], None]], Callable[..., None]]:
+    """Register a function of `pipelines/` under the name that configs use."""
+
+    def register(declare: Callable[[Pipeline, ConfigT], None]) -> Callable[..., None]:
+        _RECIPES[name] = Recipe(name, config, declare)
+        return declare
+
+    return register
+
+
+def find_recipe(name: object) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ConfigError: there is none; the message lists them.
+    """
+    package = importlib.import_module("pipelines")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"pipelines.{module.name}")
+    if name not in _RECIPES:
+        raise ConfigError(f"recipe: {name!r} is not known; known are: {', '.join(sorted(_RECIPES))}")
+    return _RECIPES[str(name)]
+
+
+def claim_workdir(store: Store, config: RecipeConfig) -> None:
+    """Mark the workdir as this recipe's.
+
+    Raises:
+        WorkdirError: it holds another recipe's run, or files that are no run at all.
+    """
+    found = store.read_json(RUN)
+    if found is None and store.is_local and _foreign_files(store):
+        raise WorkdirError(
+            f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
+            "choose an empty or new workdir=DIR"
+        )
+    if found is not None and found["recipe"] != config.recipe:
+        raise WorkdirError(
+            f"{store.root}: holds a run of recipe {found['recipe']!r}, this one is {config.recipe!r}; "
+            "choose another workdir=DIR"
+        )
+    dumped = config.model_dump(mode="json")
+    store.write_json(RUN, _redact({"recipe": config.recipe, "config": dumped}))
+
+
+def _foreign_files(store: Store) -> list[str]:
+    names = [entry.rsplit("/", 1)[-1] for entry in store.fs.ls(store.path, detail=False)]
+    return sorted(name for name in names if name != ".lock" and not name.startswith(".tmp-"))
+
+
+def _redact(value: Any) -> Any:
+    """Without user names and passwords in URLs."""
+    if isinstance(value, dict):
+        return {k: _redact(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_redact(v) for v in value]
+    return re.sub(r"://[^/@\s]+@", "://***@", value) if isinstance(value, str) else value
+
+
+def table_names(store: Store) -> list[str]:
+    """Every table of a workdir, by its manifest, in no particular order."""
+    found = store.fs.glob(store.join("**", MANIFEST))
+    prefix = store.path.rstrip("/") + "/"
+    return sorted(path.removeprefix(prefix).removesuffix(f"/{MANIFEST}") for path in found)
