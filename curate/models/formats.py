@@ -111,7 +111,7 @@ def detect_format(keys: Iterable[str], *, where: str = "weights") -> Format:
         return "hub" if any(".mlp.w12." in name for name in names) else "timm"
     raise WeightsError(
         f"{where}: not the weights of a DINOv2 ViT; found names such as {_some(sorted(names))}; "
-        "needed are those of torch.hub (cls_token, mask_token, blocks.0.attn.qkv.weight), timm or Hugging Face"
+        "needed are those of torch.hub (cls_token, mask_token, blocks.0.norm1.weight), timm or Hugging Face"
     )
 
 
