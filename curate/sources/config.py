@@ -1,0 +1,113 @@
+"""Which images there are: sources by role, each a path or a named path."""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from curate.config import Settings
+from curate.sources.uri import is_remote
+from curate.tables import ROLES
+
+Format = Literal["auto", "folder", "tar", "parquet", "list"]
+
+
+class Source(Settings):
+    """Images of one origin, listed and read together."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", max_length=100)
+    """Name of the source in tables and reports; unique among all sources."""
+
+    path: str = Field(min_length=1)
+    """Folder, tar, Parquet file, folder or glob of those, or a `.txt` with one path or URL a line; local or
+    an fsspec URL. A relative path is taken from the current directory."""
+
+    format: Format = "auto"
+    """What the path holds; `auto` goes by suffixes and refuses a mixture."""
+
+    image_column: str | None = None
+    """Parquet column of the images; default: `image`, else the only binary one."""
+
+    columns: tuple[str, ...] | None = None
+    """The source's own columns to carry to the shards; default: all that are not binary."""
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        if is_remote(path):
+            return path
+        return posixpath.normpath(posixpath.join(Path.cwd(), Path(path).expanduser()))
+
+
+class Sources(Settings):
+    """The images of a run by role; a role is a path, a list of paths, or a list of `{name, path}`."""
+
+    pool: tuple[Source, ...]
+    """The uncurated images to choose from."""
+
+    curated: tuple[Source, ...] = ()
+    """Trusted images: added as they are, and the queries of retrieval."""
+
+    heldout: tuple[Source, ...] = ()
+    """Images of benchmarks: copies of them are kept out of the selection."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, values: Any) -> Any:
+        if isinstance(values, Sources):
+            return values
+        if not isinstance(values, dict):
+            return {"pool": values}  # `sources: DIR` is a pool
+        return {k: _as_sources(k, v) if k in ROLES else v for k, v in values.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sources":
+        if not self.pool:
+            raise ValueError("pool has no source; give a path, for example sources.pool=DIR")
+        counts = Counter(source.name for _, source in self.by_role())
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        if twice:
+            raise ValueError(
+                f"the name {twice[0]!r} is given to {counts[twice[0]]} sources; name each one: "
+                "[{name: a, path: DIR1}, {name: b, path: DIR2}]"
+            )
+        return self
+
+    def by_role(self) -> list[tuple[str, Source]]:
+        """(role, source) of all sources: pool, curated, heldout, each in the order given."""
+        return [(role, source) for role in ROLES for source in getattr(self, role)]
+
+
+def _as_sources(role: str, value: Any) -> Any:
+    """Anything a role may be given as, as a list of `{name, path, ...}`."""
+    if value is None:
+        return ()
+    entries = list(value) if isinstance(value, list | tuple) else [value]
+    return [_as_source(_default_name(role, entry, len(entries)), entry) for entry in entries]
+
+
+def _as_source(name: str, entry: Any) -> Any:
+    if isinstance(entry, str | Path):
+        return {"name": name, "path": str(entry)}
+    if isinstance(entry, dict):
+        return {"name": name, **entry}
+    return entry
+
+
+def _default_name(role: str, entry: Any, num_entries: int) -> str:
+    """The role for a single path, else the last word of the path that is no pattern."""
+    path = entry.get("path", "") if isinstance(entry, dict) else entry
+    if num_entries == 1 or not isinstance(path, str | Path):
+        return role
+    return next(_plain_words(reversed(str(path).split("/"))), role)
+
+
+def _plain_words(steps: Iterable[str]) -> Iterator[str]:
+    for step in steps:
+        word = re.sub(r"[^\w.-]+", "-", step).strip(".-")
+        if word and not set(step) & set("*?["):
+            yield word

@@ -1,0 +1,264 @@
+"""The files under a path, in bytewise order: a folder, one file, a glob, a list of paths; local or by fsspec."""
+
+# ruff: noqa: PTH112, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
+# Paths are bytes here, which pathlib does not take: a name need not be text.
+
+import glob
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import fsspec
+
+from curate.errors import SourceError
+from curate.sources.retrying import describe, retry
+from curate.sources.suffixes import is_hidden
+from curate.sources.uri import decode_uri, encode_uri, is_remote
+
+log = logging.getLogger(__name__)
+
+
+class File(NamedTuple):
+    """A file of a source, of whatever kind."""
+
+    uri: str
+    """Encoded absolute path or URL."""
+    key: str
+    """Encoded path relative to the source."""
+    length: int | None
+    """Bytes; None: unknown, or the file cannot be looked at."""
+    modified: int | None
+    """Modification time, ns since the epoch; None: unknown."""
+
+
+def find_files(path: str, *, skipped: Counter[str]) -> Iterator[File]:
+    """Every file under a folder or URL, the file itself, or the matches of a glob, in bytewise order of keys.
+
+    Hidden files and folders, sockets, pipes and devices are left out, and counted in `skipped`. Links to
+    files are followed; a link to a folder is followed unless that folder contains it or was reached by
+    another link already.
+
+    Raises:
+        SourceError: nothing is there, or a folder cannot be listed.
+    """
+    if is_remote(path):
+        yield from _find_remote(path)
+        return
+    root = os.fsencode(path)
+    if _is_glob(path) and not os.path.lexists(root):
+        yield from _find_glob(root, skipped)
+        return
+    yield from _find_local(root, os.path.basename(root), skipped)
+
+
+def find_listed(path: str, *, skipped: Counter[str]) -> Iterator[File]:
+    """The files that a text file names, one path or URL a line, in the order of the lines.
+
+    Relative paths are taken from the folder of the list. A folder stands for its files. Local files that are
+    gone, and remote ones unseen, are yielded without a length: reading tells.
+
+    Raises:
+        SourceError: the list cannot be read.
+    """
+    parent = path.rsplit("/", 1)[0].encode()
+    for line in _lines(path):
+        entry = line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
+        if is_remote(entry.decode(errors="replace")):
+            yield File(encode_uri(entry), encode_uri(line), None, None)
+        elif os.path.isdir(entry):
+            yield from _walk(os.path.normpath(entry), line.rstrip(b"/") + b"/", skipped)
+        else:
+            yield from _one_file(os.path.normpath(entry), line, skipped)
+
+
+def open_file(uri: str) -> Any:
+    """Open a file for reading bytes at any offset.
+
+    Raises:
+        SourceError: it cannot be opened, or is no regular file.
+    """
+    remote = is_remote(uri)
+    try:
+        return retry(lambda: _open(uri, remote), where=uri, remote=remote)
+    except OSError as error:
+        raise SourceError(
+            f"{uri}: cannot be opened ({describe(error)}); bring the file back or make it readable, or leave "
+            "it out of the source"
+        ) from error
+
+
+def _open(uri: str, remote: bool) -> Any:
+    if remote:
+        fs, name = _filesystem(decode_uri(uri).decode())
+        return fs.open(name, "rb")
+    path = decode_uri(uri)
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        raise SourceError(f"{uri}: not a regular file; leave it out of the source")
+    return open(path, "rb")
+
+
+def _find_local(root: bytes, name: bytes, skipped: Counter[str]) -> Iterator[File]:
+    try:
+        found = os.stat(root)
+    except OSError as error:
+        raise SourceError(
+            f"{encode_uri(root)}: {describe(error)}; give the path of a folder, a tar, a Parquet file, a glob "
+            "of them, or a .txt list"
+        ) from error
+    if stat.S_ISDIR(found.st_mode):
+        yield from _walk(root, b"", skipped)
+    elif stat.S_ISREG(found.st_mode):
+        yield File(encode_uri(root), encode_uri(name), found.st_size, found.st_mtime_ns)
+    else:
+        raise SourceError(
+            f"{encode_uri(root)}: neither a folder nor a regular file; give a folder, a tar, a Parquet file "
+            "or a .txt list"
+        )
+
+
+def _is_glob(path: str) -> bool:
+    return glob.has_magic(path)
+
+
+def _find_glob(pattern: bytes, skipped: Counter[str]) -> Iterator[File]:
+    if b"**" in pattern.split(b"/"):
+        raise SourceError(
+            f"{encode_uri(pattern)}: ** is not supported; give the folder, it is read with all its subfolders"
+        )
+    matches = sorted(glob.glob(pattern))
+    if not matches:
+        raise SourceError(f"{encode_uri(pattern)}: nothing matches; check the pattern (on a command line, quote it)")
+    fixed = os.path.dirname(pattern[: min(pattern.find(c) for c in b"*?[" if c in pattern)])
+    for match in matches:
+        name = os.path.relpath(match, fixed)
+        if os.path.isdir(match):
+            yield from _walk(match, name + b"/", skipped)
+        else:
+            yield from _one_file(match, name, skipped)
+
+
+class _Links:
+    """Folders reached by links so far; each is followed once, so mutual links cannot multiply."""
+
+    def __init__(self, skipped: Counter[str]) -> None:
+        self.skipped = skipped
+        self.followed: set[tuple[int, int]] = set()
+
+    def may_follow(self, path: bytes, above: frozenset[tuple[int, int]], here: tuple[int, int]) -> bool:
+        if here in above:
+            reason = "link to a folder around it"
+        elif here in self.followed:
+            reason = "another link to the same folder"
+        else:
+            self.followed.add(here)
+            return True
+        self.skipped[reason] += 1
+        log.warning("%s: %s, not followed", encode_uri(path), reason)
+        return False
+
+
+def _walk(root: bytes, prefix: bytes, skipped: Counter[str]) -> Iterator[File]:
+    """Files under a folder, in bytewise order of their relative paths."""
+    yield from _walk_folder(root, prefix, frozenset(), _Links(skipped))
+
+
+def _walk_folder(folder: bytes, prefix: bytes, above: frozenset[tuple[int, int]], links: _Links) -> Iterator[File]:
+    try:
+        entries, here = retry(lambda: _scan(folder), where=encode_uri(folder))
+    except OSError as error:
+        raise SourceError(
+            f"{encode_uri(folder)}: the folder cannot be listed ({describe(error)}); make it readable, or move "
+            "it out of the source"
+        ) from error
+    inside = above | {here}
+    for sort_name, linked in entries:
+        name = sort_name.rstrip(b"/")
+        path = os.path.join(folder, name)
+        if is_hidden(os.fsdecode(name)):
+            links.skipped["hidden folder" if sort_name.endswith(b"/") else "hidden file"] += 1
+        elif not sort_name.endswith(b"/"):
+            yield from _one_file(path, prefix + name, links.skipped)
+        elif not linked or links.may_follow(path, inside, _identity(path)):
+            yield from _walk_folder(path, prefix + name + b"/", inside, links)
+
+
+def _scan(folder: bytes) -> tuple[list[tuple[bytes, bool]], tuple[int, int]]:
+    """Sorted (name, is a link) of the entries, folders with a trailing slash as in the keys; and who it is."""
+    with os.scandir(folder) as entries:
+        names = [(e.name + b"/" if e.is_dir() else e.name, e.is_symlink()) for e in entries]
+    return sorted(names), _identity(folder)
+
+
+def _identity(path: bytes) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _one_file(path: bytes, key: bytes, skipped: Counter[str]) -> Iterator[File]:
+    try:
+        found = os.stat(path)
+    except OSError:  # a dangling link, a file one may not look at: reading says what is wrong
+        yield File(encode_uri(path), encode_uri(key), None, None)
+        return
+    if stat.S_ISREG(found.st_mode):
+        yield File(encode_uri(path), encode_uri(key), found.st_size, found.st_mtime_ns)
+    else:
+        skipped["pipe, socket or device"] += 1
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    with open_file(encode_uri(os.fsencode(path))) as text:
+        for line in text:
+            if line.strip():
+                yield line.rstrip(b"\r\n")
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    if "::" in url:
+        raise SourceError(f"{url}: chained URLs are not supported; give the last one, without `...::`")
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"{url}: {describe(error)}; install the fsspec package of that protocol") from error
+    return fs, path
+
+
+def _find_remote(url: str) -> Iterator[File]:
+    fs, path = _filesystem(url)
+    try:
+        found = retry(lambda: _list_remote(fs, path), where=url, remote=True)
+    except SourceError:
+        raise
+    except Exception as error:  # libraries of object stores raise their own kinds
+        raise SourceError(f"{url}: cannot be listed ({describe(error)}); check the URL and the access") from error
+    if not found:
+        raise SourceError(f"{url}: nothing is there; check the URL")
+    root = path.rstrip("/")
+    for name in sorted(found, key=str.encode):
+        inside = name.removeprefix(root).lstrip("/") if not _is_glob(path) else name
+        key = inside or name.rsplit("/", 1)[-1]
+        if not any(is_hidden(step) for step in key.split("/")):
+            yield File(_remote_uri(fs, name), encode_uri(key.encode()), *_remote_facts(found[name]))
+
+
+def _list_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
+    if _is_glob(path):
+        matches: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
+        return {name: info for name, info in matches.items() if info.get("type") != "directory"}
+    return dict(fs.find(path, detail=True))
+
+
+def _remote_uri(fs: Any, name: str) -> str:
+    return encode_uri(fs.unstrip_protocol(name).encode())
+
+
+def _remote_facts(info: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Length and modification time, as far as the store tells."""
+    names = ("mtime", "LastModified", "updated", "last_modified", "created")
+    when: Any = next((info[name] for name in names if info.get(name) is not None), None)
+    seconds = when.timestamp() if hasattr(when, "timestamp") else when
+    modified = int(seconds * 1_000_000_000) if isinstance(seconds, int | float) else None
+    return info.get("size"), modified

@@ -1,0 +1,89 @@
+"""Loose image files: one file, one image; its sidecars (`img.json`, `img.txt`, `img.cls`) are its columns."""
+
+# ruff: noqa: PTH116, PTH122, PTH123
+# Paths are bytes here, which pathlib does not take: a name need not be text.
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from curate.errors import SourceError
+from curate.sources.files import File, open_file
+from curate.sources.found import Found
+from curate.sources.read import Read, too_large, unreadable
+from curate.sources.retrying import describe, is_permanent, retry
+from curate.sources.sidecars import MAX_BYTES, Columns, merge
+from curate.sources.suffixes import SIDECAR, may_be_image, why_not_image
+from curate.sources.uri import decode_uri, is_remote
+
+
+def list_folder(files: Iterable[File], *, skipped: Counter[str]) -> Iterator[Found]:
+    """The files that may be images; others are counted in `skipped`."""
+    for file in files:
+        if may_be_image(file.key):
+            yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
+        else:
+            skipped[why_not_image(file.key)] += 1
+
+
+def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra: bool = True) -> Read:
+    """Read one image file and, for local files, its sidecars. May be called from several threads at once.
+
+    Args:
+        max_bytes: a longer file is not read.
+        columns: own columns to carry; None: all.
+        extra: whether to look for sidecars at all.
+
+    Returns:
+        Bytes, or why there are none: the file is gone, not permitted, a folder, a pipe, or too large.
+
+    Raises:
+        SourceError: reading failed again and again by an error that might pass.
+    """
+    try:
+        data = retry(lambda: _read(uri, max_bytes), where=uri, remote=is_remote(uri))
+    except SourceError:
+        raise
+    except Exception as error:
+        if not is_permanent(error):
+            raise
+        return unreadable(describe(error))
+    if isinstance(data, Read):
+        return data
+    return Read(data, extra=_read_sidecars(uri, columns) if extra and not is_remote(uri) else None)
+
+
+def _read(uri: str, max_bytes: int) -> bytes | Read:
+    if not is_remote(uri):
+        found = os.stat(decode_uri(uri))
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+            return unreadable("not a regular file")
+        if found.st_size > max_bytes:
+            return too_large(found.st_size, max_bytes)
+        with open(decode_uri(uri), "rb") as file:
+            return file.read()
+    with open_file(uri) as file:
+        data: bytes = file.read(max_bytes + 1)
+    return data if len(data) <= max_bytes else too_large(len(data), max_bytes)
+
+
+def _read_sidecars(uri: str, columns: Columns) -> dict[str, object] | None:
+    stem = os.path.splitext(decode_uri(uri))[0]
+    read = {suffix: retry(lambda s=suffix: _read_small(stem + s.encode()), where=uri) for suffix in sorted(SIDECAR)}
+    found = {suffix: data for suffix, data in read.items() if data is not None}
+    return merge(found, columns=columns, where=uri)
+
+
+def _read_small(path: bytes) -> bytes | None:
+    """A sidecar's bytes; None: there is none, or it is far too long to describe one image."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+            return None
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if is_permanent(error):
+            return None
+        raise

@@ -1,0 +1,226 @@
+"""Images in Parquet files: a Hugging Face `image` struct<bytes, path>, or a plain column of bytes."""
+
+import contextlib
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import SourceError
+from curate.sources.config import Source
+from curate.sources.files import File, open_file
+from curate.sources.found import Found
+from curate.sources.read import Read, too_large, unreadable
+from curate.sources.retrying import ATTEMPTS, FIRST_WAIT, describe, gave_up, is_permanent
+from curate.sources.sidecars import choose
+from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
+from curate.sources.uri import encode_uri
+
+BATCH_ROWS = 64
+"""Rows decoded at once: memory is this many images, whatever a row group holds."""
+
+log = logging.getLogger(__name__)
+
+
+def list_parquet(files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+    """One image a row, file by file; the key is the struct's path where there is one.
+
+    Raises:
+        SourceError: a file is damaged, or which column holds the images is not clear.
+    """
+    number = 0
+    for file in files:
+        if suffix_of(file.key) in PARQUET:
+            yield from _list_rows(file, number, source)
+            number += 1
+        else:
+            skipped[why_not_image(file.key) if not may_be_image(file.key) else "file that is no Parquet"] += 1
+
+
+def _list_rows(file: File, number: int, source: Source) -> Iterator[Found]:
+    with _open_parquet(file.uri) as table:
+        column = find_image_column(table.schema_arrow, source.image_column, where=file.uri)
+        for row, name in enumerate(_row_names(table, column, file.uri)):
+            yield Found(
+                uri=file.uri,
+                key=encode_uri(name.encode("utf-8", "surrogatepass")) if name else f"{file.key}#{row}",
+                row=row,
+                modified=file.modified,
+                container=number,
+            )
+
+
+def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[str | None]:
+    if not _has_path(table.schema_arrow.field(column).type):
+        yield from (None for _ in range(table.metadata.num_rows))
+        return
+    for group in range(table.num_row_groups):
+        for batch in _batches(table, group, [f"{column}.path"], rows=4096, uri=uri):
+            for value in batch.column(0).to_pylist():
+                yield value["path"] if value else None
+
+
+@contextlib.contextmanager
+def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    with open_file(uri) as file:
+        try:
+            table = pq.ParquetFile(file)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(uri, error) from error
+        yield table
+
+
+def _damaged(uri: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{uri}: cannot be read as Parquet ({describe(error)}); fetch or write the file again, or leave it out "
+        "of the source"
+    )
+
+
+def find_image_column(schema: pa.Schema, wanted: str | None, *, where: str) -> str:
+    """The column that holds the images: `wanted`, else `image`, else the only one that could.
+
+    Raises:
+        SourceError: no column, or several, could hold images, or the wanted one cannot.
+    """
+    candidates = [f.name for f in schema if _holds_bytes(f.type)]
+    if wanted is not None:
+        if wanted in candidates:
+            return wanted
+        raise SourceError(
+            f"{where}: image_column {wanted!r} is not a column of bytes or of struct<bytes, path>; those are: "
+            f"{_names(candidates)}; columns: {_names(schema.names)}"
+        )
+    if "image" in candidates:
+        return "image"
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise SourceError(
+            f"{where}: {_names(candidates)} could all hold the images; say which: image_column: {candidates[0]}"
+        )
+    raise SourceError(
+        f"{where}: no column of bytes or of struct<bytes, path>, so no images; columns: {_names(schema.names)}"
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _holds_bytes(dtype: pa.DataType) -> bool:
+    if pa.types.is_struct(dtype):
+        index = dtype.get_field_index("bytes")
+        return index >= 0 and _holds_bytes(dtype.field(index).type)
+    return pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype)
+
+
+def _has_path(dtype: pa.DataType) -> bool:
+    if not pa.types.is_struct(dtype):
+        return False
+    index = dtype.get_field_index("path")
+    return index >= 0 and _is_text(dtype.field(index).type)
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
+
+
+def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, extra: bool = True) -> Iterator[Read]:
+    """The images of the given rows, and their other columns. Row groups without a wanted row are not read.
+
+    Args:
+        rows: row numbers in the file, ascending.
+        max_bytes: longer images are not passed on.
+        extra: whether to read the other columns at all.
+
+    Raises:
+        SourceError: the file is damaged, or is not the one that was listed.
+        ValueError: `rows` do not ascend.
+    """
+    if any(b <= a for a, b in itertools.pairwise(rows)):
+        raise ValueError(f"{uri}: rows must ascend, they are read in the order of the file")
+    with _open_parquet(uri) as table:
+        if rows and rows[-1] >= table.metadata.num_rows:
+            raise SourceError(
+                f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
+                "was listed; list the source again with --rescan"
+            )
+        image = find_image_column(table.schema_arrow, source.image_column, where=uri)
+        carried = _carried(table.schema_arrow, image, source, uri) if extra else []
+        for batch, index in _wanted_rows(table, rows, [image, *carried], uri):
+            yield _read_row(batch, index, image, carried, max_bytes)
+
+
+def _carried(schema: pa.Schema, image: str, source: Source, uri: str) -> list[str]:
+    own = [f.name for f in schema if f.name != image and not _only_bytes(f.type)]
+    if source.columns is None:
+        return own
+    unknown = [name for name in source.columns if name not in own]
+    if unknown:
+        raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_names(own)}")
+    return list(source.columns)
+
+
+def _only_bytes(dtype: pa.DataType) -> bool:
+    return _holds_bytes(dtype) or pa.types.is_fixed_size_binary(dtype)
+
+
+def _wanted_rows(
+    table: pq.ParquetFile, rows: Sequence[int], columns: list[str], uri: str
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """(batch, index in it) of each wanted row."""
+    done, first = 0, 0
+    for group in range(table.num_row_groups):
+        after = first + table.metadata.row_group(group).num_rows
+        if done < len(rows) and rows[done] < after:
+            start = first
+            for batch in _batches(table, group, columns, rows=BATCH_ROWS, uri=uri):
+                while done < len(rows) and rows[done] < start + len(batch):
+                    yield batch, rows[done] - start
+                    done += 1
+                start += len(batch)
+        first = after
+
+
+def _batches(table: pq.ParquetFile, group: int, columns: list[str], *, rows: int, uri: str) -> Iterator[pa.RecordBatch]:
+    """Batches of a row group; after an error that may pass, from the first one not yet yielded."""
+    return _resume(lambda: table.iter_batches(rows, row_groups=[group], columns=columns), uri)
+
+
+def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> Iterator[pa.RecordBatch]:
+    done, failures = 0, 0
+    while True:
+        try:
+            for number, batch in enumerate(open_batches()):
+                if number == done:
+                    yield batch
+                    done, failures = done + 1, 0
+            return
+        except (pa.ArrowException, OSError) as error:
+            if not isinstance(error, OSError) or error.errno is None or is_permanent(error):
+                raise _damaged(uri, error) from error
+            failures += 1
+            if failures == ATTEMPTS:
+                raise gave_up(uri, error) from error
+            log.warning("%s: %s; attempt %d of %d", uri, describe(error), failures, ATTEMPTS)
+            time.sleep(FIRST_WAIT * 2 ** (failures - 1))
+
+
+def _read_row(batch: pa.RecordBatch, index: int, image: str, carried: list[str], max_bytes: int) -> Read:
+    value: Any = batch.column(image)[index].as_py()
+    values = {name: batch.column(name)[index].as_py() for name in carried}
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None:
+        path = value.get("path") if isinstance(value, dict) else None
+        read = unreadable(f"the row holds only the path {path!r}, no bytes" if path else "the row holds no image")
+    elif len(data) > max_bytes:
+        read = too_large(len(data), max_bytes)
+    else:
+        read = Read(data)
+    return read._replace(extra=choose(values, columns=None))

@@ -1,0 +1,26 @@
+"""What reading yields for one image: its bytes, or why there are none."""
+
+from typing import Any, NamedTuple
+
+
+class Read(NamedTuple):
+    """An image as its source holds it."""
+
+    data: bytes | None = None
+    """The encoded image; None: not read, `error` says why."""
+    error: str | None = None
+    """What was found and what is needed."""
+    reject: str | None = None
+    """The reason to record: too_large or unreadable."""
+    extra: dict[str, Any] | None = None
+    """The source's own columns, JSON-ready; None: none."""
+
+
+def too_large(num_bytes: int, max_bytes: int) -> Read:
+    """An image that was not read because of its length."""
+    return Read(error=f"{num_bytes} bytes, at most {max_bytes} are read", reject="too_large")
+
+
+def unreadable(why: str) -> Read:
+    """An image that is listed but cannot be had."""
+    return Read(error=why, reject="unreadable")

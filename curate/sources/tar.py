@@ -1,0 +1,224 @@
+"""Images in uncompressed tar archives, WebDataset's among them: read where they lie, never unpacked."""
+
+import itertools
+import logging
+import posixpath
+import shlex
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from curate.errors import SourceError
+from curate.sources.files import File, open_file
+from curate.sources.found import Found
+from curate.sources.read import Read, too_large
+from curate.sources.retrying import retry
+from curate.sources.sidecars import MAX_BYTES, Columns, merge
+from curate.sources.suffixes import (
+    MAGIC,
+    SIDECAR,
+    TAR,
+    may_be_image,
+    suffix_of,
+    unpack_command,
+    why_not_image,
+)
+from curate.sources.uri import encode_uri, is_remote
+
+log = logging.getLogger(__name__)
+
+
+def list_tar(files: Iterable[File], *, skipped: Counter[str]) -> Iterator[Found]:
+    """The images of the archives among `files`, archive by archive, in the order they lie there.
+
+    Members with an absolute name or `..`, links, devices and sparse files are refused: they are not read,
+    and counted in `skipped`.
+
+    Raises:
+        SourceError: an archive is compressed, damaged or truncated.
+    """
+    number = 0
+    for file in files:
+        if suffix_of(file.key) in TAR:
+            yield from _list_archive(file, number, skipped)
+            number += 1
+        elif unpack_command(file.key):
+            raise compressed(file.uri)
+        else:
+            skipped[why_not_image(file.key) if not may_be_image(file.key) else "file outside archives"] += 1
+
+
+def compressed(uri: str) -> SourceError:
+    """The refusal of an archive that cannot be read in place."""
+    return SourceError(
+        f"{uri}: compressed archives cannot be read in place; unpack it and give the result: {unpack_command(uri)}"
+    )
+
+
+def _list_archive(file: File, number: int, skipped: Counter[str]) -> Iterator[Found]:
+    refused: Counter[str] = Counter()
+    with open_file(file.uri) as archive:
+        for member in _members(archive, file.uri):
+            reason = _why_refused(member)
+            if reason:
+                refused[reason] += 1
+            elif member.isdir():
+                continue
+            elif may_be_image(member.name):
+                yield Found(
+                    uri=file.uri,
+                    key=_key(member),
+                    offset=member.offset_data,
+                    length=member.size,
+                    modified=file.modified,
+                    container=number,
+                )
+            elif suffix_of(member.name) not in SIDECAR:
+                skipped[why_not_image(member.name)] += 1
+    for reason, count in refused.items():
+        log.warning("%s: %d members refused: %s", file.uri, count, reason)
+    skipped.update(refused)
+
+
+def _key(member: tarfile.TarInfo) -> str:
+    return encode_uri(member.name.encode("utf-8", "surrogateescape")).removeprefix("./")
+
+
+def _why_refused(member: tarfile.TarInfo) -> str | None:
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        return "tar member with an unsafe name"
+    if member.islnk() or member.issym():
+        return "tar member that is a link"
+    if member.issparse():
+        return "sparse tar member"
+    if not member.isfile() and not member.isdir():
+        return "tar member that is a device or pipe"
+    return None
+
+
+def _members(archive: Any, uri: str) -> Iterator[tarfile.TarInfo]:
+    """Headers of an archive in order, without keeping them.
+
+    Raises:
+        SourceError: the archive is no tar, compressed, or ends or breaks in the middle.
+    """
+    remote, offset = is_remote(uri), 0
+    try:
+        tar = retry(lambda: _open_tar(archive, uri), where=uri, remote=remote)
+        while (member := retry(tar.next, where=uri, remote=remote)) is not None:
+            offset = tar.offset  # where the next header must begin
+            tar.members = []  # type: ignore[attr-defined]  # it would grow by every member
+            yield member
+    except tarfile.TarError as error:
+        raise _damaged(uri, offset, str(error)) from error
+    _check_end(archive, tar.offset, uri)
+
+
+def _open_tar(archive: Any, uri: str) -> tarfile.TarFile:
+    archive.seek(0)
+    head = archive.read(8)
+    for magic, suffix in MAGIC.items():
+        if head.startswith(magic):
+            name = uri + suffix
+            command = unpack_command(name) or ""
+            raise SourceError(
+                f"{uri}: its content is compressed ({suffix[1:]}); unpack it: mv {shlex.quote(uri)} "
+                f"{shlex.quote(name)} && {command}"
+            )
+    archive.seek(0)
+    return tarfile.open(fileobj=archive, mode="r:", encoding="utf-8", errors="surrogateescape")
+
+
+def _check_end(archive: Any, offset: int, uri: str) -> None:
+    """tarfile takes a broken header for the end; the end is a block of zeros, or of the file."""
+    archive.seek(offset)
+    block = retry(lambda: archive.read(tarfile.BLOCKSIZE), where=uri, remote=is_remote(uri))
+    if not block:
+        log.warning("%s: no end mark at offset %d; if the archive was cut there, images are missing", uri, offset)
+    elif block.strip(b"\0"):
+        raise _damaged(uri, offset, "a broken header")
+
+
+def _damaged(uri: str, offset: int, what: str) -> SourceError:
+    return SourceError(
+        f"{uri}: damaged or truncated at offset {offset} ({what}); fetch or write the archive again, or leave it "
+        "out of the source"
+    )
+
+
+def read_members(uri: str, wanted: Sequence[tuple[int, int]], *, max_bytes: int) -> Iterator[Read]:
+    """The bytes at each (offset, length), in the order given; no header is looked at.
+
+    Raises:
+        SourceError: the archive is gone, or shorter than its listing.
+    """
+    with open_file(uri) as archive:
+        for offset, length in wanted:
+            yield _read_at(archive, uri, offset, length, max_bytes)
+
+
+def read_described_members(
+    uri: str, wanted: Sequence[tuple[int, int]], *, max_bytes: int, columns: Columns = None
+) -> Iterator[Read]:
+    """As `read_members`, each with its sidecars: JSON, caption and label members of the same name beside it.
+
+    A sidecar belongs to the images of its stem (`a.b.jpg`, `a.b.json`) and of its WebDataset key (`a.seg.png`,
+    `a.json`). Only members next to each other belong together, as WebDataset has it.
+
+    Args:
+        wanted: (offset, length) of the images in the archive's order.
+
+    Raises:
+        SourceError: the archive is damaged, or is not the one that was listed.
+    """
+    left = list(reversed(wanted))
+    with open_file(uri) as archive:
+        readable = (m for m in _members(archive, uri) if m.isfile() and not _why_refused(m))
+        for _, group in itertools.groupby(readable, key=lambda m: _webdataset_key(m.name)):
+            members = list(group)
+            for member in members:
+                if left and (member.offset_data, member.size) == left[-1]:
+                    read = _read_at(archive, uri, *left.pop(), max_bytes)
+                    extra = _read_sidecars(archive, uri, member, members)
+                    yield read._replace(extra=merge(extra, columns=columns, where=f"{uri}: {member.name}"))
+            if not left:
+                return
+    raise SourceError(
+        f"{uri}: no image at offset {left[-1][0]} any more, so the archive changed since it was listed; list the "
+        "source again with --rescan"
+    )
+
+
+def _webdataset_key(name: str) -> str:
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, base.split(".", 1)[0])
+
+
+def _read_sidecars(
+    archive: Any, uri: str, image: tarfile.TarInfo, members: Sequence[tarfile.TarInfo]
+) -> dict[str, bytes]:
+    stems = (_webdataset_key(image.name), posixpath.splitext(image.name)[0])  # the later wins
+    found: dict[str, bytes] = {}
+    for stem in stems:
+        for member in members:
+            base, suffix = posixpath.splitext(member.name)
+            if base == stem and suffix.lower() in SIDECAR and member.size <= MAX_BYTES:
+                data = _read_at(archive, uri, member.offset_data, member.size, MAX_BYTES).data
+                found[suffix.lower()] = data or b""
+    return found
+
+
+def _read_at(archive: Any, uri: str, offset: int, length: int, max_bytes: int) -> Read:
+    if length > max_bytes:
+        return too_large(length, max_bytes)
+    data = retry(lambda: _seek_and_read(archive, offset, length), where=uri, remote=is_remote(uri))
+    if len(data) < length:
+        raise _damaged(uri, offset, f"{len(data)} of {length} bytes")
+    return Read(data)
+
+
+def _seek_and_read(archive: Any, offset: int, length: int) -> bytes:
+    archive.seek(offset)
+    data: bytes = archive.read(length)
+    return data
