@@ -5,27 +5,22 @@ A fingerprint says what a part is made of: stage, version, the fields that chang
 part alone. Another configuration: `StaleTable`, until the user asks for a rebuild.
 """
 
-import importlib
 import logging
-import pkgutil
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
 from curate import progress
-from curate.config import Execution, Settings, digest, identity
-from curate.errors import ConfigError, StaleTable, TableError, WorkdirError
-from curate.executors import BUCKET, PARTIALS, PIECES, STATE, Done, Executor, ExecutorConfig, Task
-from curate.sources.config import Sources
+from curate.config import digest, identity
+from curate.errors import ConfigError, StaleTable, TableError
+from curate.executors import BUCKET, PARTIALS, PIECES, STATE, Done, Executor, Task
+from curate.freshness import Flags, as_list, check_stale, part_fingerprints, previous_resolved
 from curate.stage import Fold, Input, RunTogether, Scan, Shuffle, Stage
-from curate.store import MANIFEST, PROGRESS, Manifest, Store, Table
+from curate.store import PROGRESS, Manifest, Part, Store, Table
 
 logger = logging.getLogger(__name__)
-
-RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -62,21 +57,6 @@ class StepPlan:
     todo: int | None = None
     note: str = ""
     auto: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Flags:
-    """What the user allows a run to replace."""
-
-    rebuild: frozenset[str] = frozenset()
-    """Tables to make again under the current configuration; `all` for every one."""
-    refit: bool = False
-    """Fit pinned tables (centroids) again."""
-    rescan: bool = False
-    """List the sources again and append what is new."""
-
-    def may_rebuild(self, table: str) -> bool:
-        return table in self.rebuild or "all" in self.rebuild
 
 
 class Pipeline:
@@ -128,7 +108,7 @@ class Pipeline:
 
     # -- running ---------------------------------------------------------------------------------------------
 
-    def run(self, executor: Executor, flags: Flags = Flags()) -> list[str]:
+    def run(self, executor: Executor, flags: Flags) -> list[str]:
         """Make every table that is not there yet.
 
         Returns:
@@ -144,13 +124,13 @@ class Pipeline:
             )
         for step in self.steps:  # every stale table is reported before anything is computed
             for name, stage in step.stages.items():
-                _check_stale(self.store.table(name), stage, flags)
+                check_stale(self.store.table(name), stage, flags)
         changed = []
         for step in self.steps:
             changed += _Work(self.store, step, flags).run(executor)
         return changed
 
-    def plan(self, flags: Flags = Flags(), *, num_images: int | None = None) -> list[StepPlan]:
+    def plan(self, flags: Flags, *, num_images: int | None = None) -> list[StepPlan]:
         """What `run` would do, without doing it; `num_images` bounds the `auto` values of steps to come."""
         plans: list[StepPlan] = []
         dirty: set[str] = set()
@@ -182,11 +162,11 @@ class _Work:
         if lead.pinned and self._pinned_holds(lead):
             return []
         stages = {
-            name: stage.resolve(_previous(self.before[name], stage), **_known(stage, self.inputs))
+            name: stage.resolve(previous_resolved(self.before[name], stage), **_known(stage, self.inputs))
             for name, stage in self.step.stages.items()
         }
         num_parts = lead_parts = stages[next(iter(stages))].num_parts(**_known(lead, self.inputs))
-        wanted = _fingerprints(self.step, stages, self.inputs, num_parts)
+        wanted = part_fingerprints(stages, self.inputs, num_parts)
         todo = {name: self._missing(name, wanted[name]) for name in stages}
         stale = [name for name in stages if todo[name] or not self._is_complete(name, lead_parts)]
         if not stale:
@@ -258,59 +238,44 @@ class _Work:
     ) -> None:
         name, lead = next(iter(stages.items()))
         parts = sorted(set().union(*map(set, todo.values())))
-        base = dict(stages=stages, inputs=self.step.inputs, resources=lead.resources("auto"))
+        plain = Task("run", 0, stages, self.step.schemas, {}, self.step.inputs, self.step.together)
+        plain = replace(plain, resources=lead.resources("auto"))
         schemas_in = _known(lead, self.step.input_schemas)
         if parts and isinstance(lead, Shuffle):
             schema = lead.piece_schema(**schemas_in)
             pieces = pa.schema([BUCKET, *schema], metadata=schema.metadata)
             count = lead.num_scatter(**_known(lead, self.inputs))
-            self._run_hidden(executor, "scatter", PIECES, pieces, count, wanted[name], base)
+            hidden = replace(plain, phase="scatter", schemas={name: pieces})
+            self._run_hidden(executor, hidden, PIECES, [count, *wanted[name]])
         if parts and isinstance(lead, Fold):
             partial = lead.partial_schema(**schemas_in)
             if partial is not None:
                 count = lead.num_partials(**_known(lead, self.inputs))
-                self._run_hidden(executor, "partial", PARTIALS, partial, count, wanted[name], base)
-            self._run_hidden(executor, "combine", STATE, lead.state_schema(**schemas_in), 1, wanted[name], base)
-        tasks = [
-            Task(
-                phase="run",
-                part=part,
-                schemas=self.step.schemas,
-                together=self.step.together,
-                fingerprints={n: _commit_as(stages[n], wanted[n][part]) for n in stages if part in todo[n]},
-                **base,
-            )
-            for part in parts
-        ]
-        total = max(len(w) for w in wanted.values())
-        self._execute(executor, " + ".join(stages), tasks, total)
+                hidden = replace(plain, phase="partial", schemas={name: partial})
+                self._run_hidden(executor, hidden, PARTIALS, [count, *wanted[name]])
+            hidden = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas_in)})
+            self._run_hidden(executor, hidden, STATE, [1, *wanted[name]])
+        commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
+        if lead.pinned:  # such tables carry the digest of their rows instead of their origin
+            commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
+        tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
+        self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
 
-    def _run_hidden(
-        self,
-        executor: Executor,
-        phase: Any,
-        folder: str,
-        schema: pa.Schema,
-        count: int,
-        wanted: list[str],
-        base: dict[str, Any],
-    ) -> None:
-        """A phase whose parts live in a hidden folder of the table until the table is finished."""
-        name = next(iter(base["stages"]))
+    def _run_hidden(self, executor: Executor, task: Task, folder: str, made_of: list[Any]) -> None:
+        """A phase whose parts live in a hidden folder of the table until the table is finished.
+
+        Args:
+            made_of: the number of parts, then the fingerprints of the table's parts.
+        """
+        name, count = next(iter(task.stages)), made_of[0]
         hidden = self.store.table(f"{name}/{folder}")
-        fingerprint = digest([phase, sorted(set(wanted))])
+        fingerprint = digest([task.phase, made_of])
         there = hidden.committed()
         hidden.drop_parts(there - set(range(count)))
-        missing = []
-        for part in range(count):
-            footer = hidden.footer(part) if part in there else None
-            if footer is None or footer.fingerprint != fingerprint:
-                missing.append(part)
-        tasks = [
-            Task(phase=phase, part=part, schemas={name: schema}, fingerprints={name: fingerprint}, **base)
-            for part in missing
-        ]
-        self._execute(executor, f"{name} ({phase})", tasks, count)
+        fresh = {part for part in there if (footer := hidden.footer(part)) and footer.fingerprint == fingerprint}
+        task = replace(task, fingerprints={name: fingerprint})
+        tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
+        self._execute(executor, f"{name} ({task.phase})", tasks, count)
 
     def _execute(self, executor: Executor, label: str, tasks: list[Task], total: int) -> None:
         if not tasks:
@@ -339,8 +304,7 @@ class _Work:
         """Drop what is left over, sum up, and publish the manifest that makes the table complete."""
         table = self.tables[name]
         table.drop_parts(table.committed() - set(range(num_parts)))
-        known = {e["part"]: e for e in table.task_log() if e["phase"] == "run"}
-        parts = [_part_from_log(table, number, known.get(number)) for number in range(num_parts)]
+        parts = [_committed(table, number).__dict__ for number in range(num_parts)]
         log = table.task_log()
         opened = table.manifest()
         assert opened is not None
@@ -359,18 +323,11 @@ class _Work:
         logger.info("%s: %d rows in %d parts, %.1f s", name, rows, num_parts, seconds)
 
 
-def _part_from_log(table: Table, number: int, entry: dict[str, Any] | None) -> dict[str, Any]:
-    if entry is not None:
-        return {
-            "number": number,
-            "rows": entry["rows"],
-            "fingerprint": entry["fingerprint"],
-            "content": entry["content"],
-        }
+def _committed(table: Table, number: int) -> Part:
     footer = table.footer(number)
     if footer is None:
         raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
-    return footer.__dict__
+    return footer
 
 
 def _log_entry(done: Done) -> dict[str, Any]:
@@ -384,74 +341,13 @@ def _log_entry(done: Done) -> dict[str, Any]:
     }
 
 
-def _commit_as(stage: Stage, fingerprint: str) -> str:
-    """Pinned tables carry the digest of their rows instead of their origin."""
-    return "" if stage.pinned else fingerprint
-
-
-def _fingerprints(step: Step, stages: dict[str, Stage], inputs: dict[str, Any], num_parts: int) -> dict[str, list[str]]:
-    """Table name to the fingerprint of each part."""
-    wanted: dict[str, list[str]] = {}
-    before: list[Any] = []
-    for name, stage in stages.items():
-        before = [*before, [type(stage).__name__, stage.version, identity(stage), stage.pins()]]
-        aligned = not isinstance(stage, Shuffle | Fold)
-        known = _known(stage, inputs)
-        parts = {k: [[p.fingerprint for p in t.parts()] for t in _as_list(v)] for k, v in known.items()}
-        wanted[name] = [
-            digest([before, part, {k: _read_by(part, stage.inputs[k], v, aligned) for k, v in parts.items()}])
-            for part in range(num_parts)
-        ]
-    return wanted
-
-
-def _read_by(part: int, spec: Input, fingerprints: list[list[str]], aligned: bool) -> Any:
-    if aligned and spec.how == "each" and fingerprints:
-        return fingerprints[0][part]
-    return digest(fingerprints)
-
-
-def _check_stale(table: Table, stage: Stage, flags: Flags) -> None:
-    """Raise where the table was made under another configuration and no flag allows to replace it."""
-    found = table.manifest()
-    if found is None or flags.may_rebuild(table.name) or (stage.pinned and flags.refit):
-        return
-    changes = _changes(found, stage)
-    if changes:
-        flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
-        raise StaleTable(
-            f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
-            f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
-        )
-
-
-def _changes(found: Manifest, stage: Stage) -> list[str]:
-    """What differs, as `field: old -> new` lines."""
-    if found.stage != type(stage).__name__:
-        return [f"stage: {found.stage} -> {type(stage).__name__}"]
-    changes = []
-    if found.version != stage.version:
-        changes.append(f"version of the stage: {found.version} -> {stage.version}")
-    for label, old, new in (("", found.config, identity(stage)), ("", found.pins, stage.pins())):
-        changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in _differences(old, new)]
-    return changes
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-    elif old != new:
-        yield path, old, new
-
-
 def _plan_table(store: Store, step: Step, name: str, stage: Stage, flags: Flags, *, waiting: bool) -> StepPlan:
     table = store.table(name)
     plan = StepPlan(name, type(stage).__name__, "make")
     found = table.manifest()
     plan.note = ", ".join(f"{k}={v}" for k, v in _auto_fields(stage).items())
     try:
-        _check_stale(table, stage, flags)
+        check_stale(table, stage, flags)
     except StaleTable as stale:
         plan.state, plan.note = "stale", str(stale)
         return plan
@@ -465,10 +361,12 @@ def _plan_table(store: Store, step: Step, name: str, stage: Stage, flags: Flags,
         plan.parts, plan.todo = (len(found.parts), 0) if kept and found else (None, None)
         return plan
     work = _Work(store, step, flags)
-    resolved = {n: s.resolve(_previous(work.before[n], s), **_known(s, work.inputs)) for n, s in step.stages.items()}
+    resolved = {
+        n: s.resolve(previous_resolved(work.before[n], s), **_known(s, work.inputs)) for n, s in step.stages.items()
+    }
     lead = next(iter(resolved.values()))
     plan.parts = lead.num_parts(**_known(lead, work.inputs))
-    wanted = _fingerprints(step, resolved, work.inputs, plan.parts)
+    wanted = part_fingerprints(resolved, work.inputs, plan.parts)
     plan.todo = len(work._missing(name, wanted[name]))
     plan.auto = {k: identity(resolved[name])[k] for k in _auto_fields(stage)}
     if plan.todo == 0 and work._is_complete(name, plan.parts):
@@ -480,11 +378,6 @@ def _plan_table(store: Store, step: Step, name: str, stage: Stage, flags: Flags,
 
 def _auto_fields(stage: Stage) -> dict[str, Any]:
     return {k: v for k, v in identity(stage).items() if v == "auto"}
-
-
-def _previous(found: Manifest | None, stage: Stage) -> dict[str, Any] | None:
-    """Resolved fields of an earlier run of the same configuration."""
-    return found.resolved if found is not None and not _changes(found, stage) else None
 
 
 # -- inputs --------------------------------------------------------------------------------------------------
@@ -500,7 +393,7 @@ def _check_inputs(name: str, specs: dict[str, Input], inputs: dict[str, Refs]) -
             raise TableError(f"{name}: input {key!r} is missing")
         if isinstance(refs, Sequence) and not spec.many:
             raise TableError(f"{name}: input {key!r} takes one table, {len(refs)} were given")
-        for ref in _as_list(refs):
+        for ref in as_list(refs):
             _check_columns(name, key, spec, ref)
 
 
@@ -514,14 +407,8 @@ def _check_columns(name: str, key: str, spec: Input, ref: Ref) -> None:
             raise TableError(f"{name}: input {key!r} = {ref.name}: {column.name} is {found}, needed is {column.type}")
 
 
-def _as_list(refs: Any) -> list[Any]:
-    if refs is None:
-        return []
-    return list(refs) if isinstance(refs, list | tuple) else [refs]
-
-
 def _names(refs: Refs) -> tuple[str, ...] | None:
-    return None if refs is None else tuple(ref.name for ref in _as_list(refs))
+    return None if refs is None else tuple(ref.name for ref in as_list(refs))
 
 
 def _schemas(refs: Refs) -> Any:
@@ -547,102 +434,3 @@ def _known(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
 def _vector_text(schema: pa.Schema) -> str:
     meta = schema.metadata or {}
     return f"{meta.get(b'curate.model', b'?').decode()} ({meta.get(b'curate.dim', b'?').decode()} dims)"
-
-
-# -- recipes -------------------------------------------------------------------------------------------------
-
-
-class RecipeConfig(Settings):
-    """What every recipe's config holds beside its stages."""
-
-    recipe: str
-    """Name of a function in `pipelines/`."""
-    workdir: str
-    """Folder or URL of the tables; made when it is not there."""
-    sources: Sources
-    """Where the images lie: pool, curated, heldout; each a path or a list of {name, path}."""
-    seed: int = 0
-    """Of every random choice."""
-    executor: Annotated[ExecutorConfig, Execution()] = ExecutorConfig()
-    """Where tasks run."""
-
-
-ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A function of `pipelines/` that declares the steps of a run, with the config it takes."""
-
-    name: str
-    config: type[RecipeConfig]
-    declare: Callable[[Pipeline, Any], None]
-
-
-_RECIPES: dict[str, Recipe] = {}
-
-
-def recipe(name: str, config: type[ConfigT]) -> Callable[[Callable[[Pipeline, ConfigT], None]], Callable[..., None]]:
-    """Register a function of `pipelines/` under the name that configs use."""
-
-    def register(declare: Callable[[Pipeline, ConfigT], None]) -> Callable[..., None]:
-        _RECIPES[name] = Recipe(name, config, declare)
-        return declare
-
-    return register
-
-
-def find_recipe(name: object) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        ConfigError: there is none; the message lists them.
-    """
-    package = importlib.import_module("pipelines")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"pipelines.{module.name}")
-    if name not in _RECIPES:
-        raise ConfigError(f"recipe: {name!r} is not known; known are: {', '.join(sorted(_RECIPES))}")
-    return _RECIPES[str(name)]
-
-
-def claim_workdir(store: Store, config: RecipeConfig) -> None:
-    """Mark the workdir as this recipe's.
-
-    Raises:
-        WorkdirError: it holds another recipe's run, or files that are no run at all.
-    """
-    found = store.read_json(RUN)
-    if found is None and store.is_local and _foreign_files(store):
-        raise WorkdirError(
-            f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
-            "choose an empty or new workdir=DIR"
-        )
-    if found is not None and found["recipe"] != config.recipe:
-        raise WorkdirError(
-            f"{store.root}: holds a run of recipe {found['recipe']!r}, this one is {config.recipe!r}; "
-            "choose another workdir=DIR"
-        )
-    dumped = config.model_dump(mode="json")
-    store.write_json(RUN, _redact({"recipe": config.recipe, "config": dumped}))
-
-
-def _foreign_files(store: Store) -> list[str]:
-    names = [entry.rsplit("/", 1)[-1] for entry in store.fs.ls(store.path, detail=False)]
-    return sorted(name for name in names if name != ".lock" and not name.startswith(".tmp-"))
-
-
-def _redact(value: Any) -> Any:
-    """Without user names and passwords in URLs."""
-    if isinstance(value, dict):
-        return {k: _redact(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_redact(v) for v in value]
-    return re.sub(r"://[^/@\s]+@", "://***@", value) if isinstance(value, str) else value
-
-
-def table_names(store: Store) -> list[str]:
-    """Every table of a workdir, by its manifest, in no particular order."""
-    found = store.fs.glob(store.join("**", MANIFEST))
-    prefix = store.path.rstrip("/") + "/"
-    return sorted(path.removeprefix(prefix).removesuffix(f"/{MANIFEST}") for path in found)

@@ -129,6 +129,12 @@ class Store:
                         yield file
                     self.fs.put_file(str(local), target)
 
+    def table_names(self) -> list[str]:
+        """Every table of the workdir, by its manifest, sorted."""
+        found = self.fs.glob(self.join("**", MANIFEST))
+        prefix = self.path.rstrip("/") + "/"
+        return sorted(path.removeprefix(prefix).removesuffix(f"/{MANIFEST}") for path in found)
+
     def remove(self, name: str) -> None:
         """Remove a file or folder of the workdir, if it is there."""
         target = self.join(name)

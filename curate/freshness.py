@@ -1,0 +1,93 @@
+"""When a part is fresh: fingerprints of what it is made of, and what counts as another configuration."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from curate.config import digest, identity
+from curate.errors import StaleTable
+from curate.stage import Fold, Input, Shuffle, Stage
+from curate.store import Manifest, Table
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the user allows a run to replace."""
+
+    rebuild: frozenset[str] = frozenset()
+    """Tables to make again under the current configuration; `all` for every one."""
+    refit: bool = False
+    """Fit pinned tables (centroids) again."""
+    rescan: bool = False
+    """List the sources again and append what is new."""
+
+    def may_rebuild(self, table: str) -> bool:
+        return table in self.rebuild or "all" in self.rebuild
+
+
+def part_fingerprints(stages: Mapping[str, Stage], inputs: Mapping[str, Any], num_parts: int) -> dict[str, list[str]]:
+    """Table name to the fingerprint of each part."""
+    wanted: dict[str, list[str]] = {}
+    before: list[Any] = []
+    for name, stage in stages.items():
+        before = [*before, [type(stage).__name__, stage.version, identity(stage), stage.pins()]]
+        aligned = not isinstance(stage, Shuffle | Fold)
+        known = {key: inputs.get(key) for key in stage.inputs}
+        parts = {k: [[p.fingerprint for p in t.parts()] for t in as_list(v)] for k, v in known.items()}
+        wanted[name] = [
+            digest([before, part, {k: _read_by(part, stage.inputs[k], v, aligned) for k, v in parts.items()}])
+            for part in range(num_parts)
+        ]
+    return wanted
+
+
+def _read_by(part: int, spec: Input, fingerprints: list[list[str]], aligned: bool) -> Any:
+    if aligned and spec.how == "each" and fingerprints:
+        return fingerprints[0][part]
+    return digest(fingerprints)
+
+
+def check_stale(table: Table, stage: Stage, flags: Flags) -> None:
+    """Raise where the table was made under another configuration and no flag allows to replace it."""
+    found = table.manifest()
+    if found is None or flags.may_rebuild(table.name) or (stage.pinned and flags.refit):
+        return
+    changes = _changes(found, stage)
+    if changes:
+        flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
+        raise StaleTable(
+            f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
+            f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
+        )
+
+
+def _changes(found: Manifest, stage: Stage) -> list[str]:
+    """What differs, as `field: old -> new` lines."""
+    if found.stage != type(stage).__name__:
+        return [f"stage: {found.stage} -> {type(stage).__name__}"]
+    changes = []
+    if found.version != stage.version:
+        changes.append(f"version of the stage: {found.version} -> {stage.version}")
+    for label, old, new in (("", found.config, identity(stage)), ("", found.pins, stage.pins())):
+        changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in _differences(old, new)]
+    return changes
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    elif old != new:
+        yield path, old, new
+
+
+def previous_resolved(found: Manifest | None, stage: Stage) -> dict[str, Any] | None:
+    """Resolved fields of an earlier run of the same configuration."""
+    return found.resolved if found is not None and not _changes(found, stage) else None
+
+
+def as_list(value: Any) -> list[Any]:
+    """An input as a list: empty where it is left out."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,107 @@
+"""Recipes: the functions of `pipelines/` by name, their configs, and the workdir that a run claims."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from curate.config import Execution, Settings
+from curate.errors import ConfigError, WorkdirError
+from curate.executors import ExecutorConfig
+from curate.pipeline import Pipeline
+from curate.sources.config import Sources
+from curate.store import Store
+
+RUN = "run.json"
+"""Marks a workdir: the recipe and the config of its last run."""
+
+
+class RecipeConfig(Settings):
+    """What every recipe's config holds beside its stages."""
+
+    recipe: str
+    """Name of a function in `pipelines/`."""
+    workdir: str
+    """Folder or URL of the tables; made when it is not there."""
+    sources: Sources
+    """Where the images lie: pool, curated, heldout; each a path or a list of {name, path}."""
+    seed: int = 0
+    """Of every random choice."""
+    executor: Annotated[ExecutorConfig, Execution()] = ExecutorConfig()
+    """Where tasks run."""
+
+
+ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A function of `pipelines/` that declares the steps of a run, with the config it takes."""
+
+    name: str
+    config: type[RecipeConfig]
+    declare: Callable[[Pipeline, Any], None]
+
+
+_RECIPES: dict[str, Recipe] = {}
+
+
+def recipe(name: str, config: type[ConfigT]) -> Callable[[Callable[[Pipeline, ConfigT], None]], Callable[..., None]]:
+    """Register a function of `pipelines/` under the name that configs use."""
+
+    def register(declare: Callable[[Pipeline, ConfigT], None]) -> Callable[..., None]:
+        _RECIPES[name] = Recipe(name, config, declare)
+        return declare
+
+    return register
+
+
+def find_recipe(name: object) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ConfigError: there is none; the message lists them.
+    """
+    package = importlib.import_module("pipelines")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"pipelines.{module.name}")
+    if name not in _RECIPES:
+        raise ConfigError(f"recipe: {name!r} is not known; known are: {', '.join(sorted(_RECIPES))}")
+    return _RECIPES[str(name)]
+
+
+def claim_workdir(store: Store, config: RecipeConfig) -> None:
+    """Mark the workdir as this recipe's.
+
+    Raises:
+        WorkdirError: it holds another recipe's run, or files that are no run at all.
+    """
+    found = store.read_json(RUN)
+    if found is None and store.is_local and _foreign_files(store):
+        raise WorkdirError(
+            f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
+            "choose an empty or new workdir=DIR"
+        )
+    if found is not None and found["recipe"] != config.recipe:
+        raise WorkdirError(
+            f"{store.root}: holds a run of recipe {found['recipe']!r}, this one is {config.recipe!r}; "
+            "choose another workdir=DIR"
+        )
+    dumped = config.model_dump(mode="json")
+    store.write_json(RUN, _redact({"recipe": config.recipe, "config": dumped}))
+
+
+def _foreign_files(store: Store) -> list[str]:
+    names = [entry.rsplit("/", 1)[-1] for entry in store.fs.ls(store.path, detail=False)]
+    return sorted(name for name in names if name != ".lock" and not name.startswith(".tmp-"))
+
+
+def _redact(value: Any) -> Any:
+    """Without user names and passwords in URLs."""
+    if isinstance(value, dict):
+        return {k: _redact(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_redact(v) for v in value]
+    return re.sub(r"://[^/@\s]+@", "://***@", value) if isinstance(value, str) else value
