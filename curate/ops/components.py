@@ -1,0 +1,100 @@
+"""Connected components of a graph whose edges arrive in batches; a node costs four bytes."""
+
+import numpy as np
+
+FLATTEN_AFTER = 32
+"""Steps of one search for roots after which the whole forest is flattened."""
+BLOCK_ROWS = 1 << 22
+"""Nodes flattened at once."""
+
+
+class DisjointSet:
+    """Union-find over nodes 0..N-1 with vectorised unions; the root of a tree is its smallest member.
+
+    Every link points to a smaller node, so the order of unions never changes the labels. Nodes are uint32
+    below 2**32 nodes (4.8 GB for 1.2 billion), else uint64.
+    """
+
+    def __init__(self, num_nodes: int) -> None:
+        if num_nodes < 0:
+            raise ValueError(f"num_nodes={num_nodes}: 0 or more are needed")
+        self.parent = np.arange(num_nodes, dtype=np.uint32 if num_nodes <= 1 << 32 else np.uint64)
+
+    def union(self, rows: np.ndarray, cols: np.ndarray) -> None:
+        """Join the components of `rows[i]` and `cols[i]`, (E,) integers, for every i.
+
+        Raises:
+            ValueError: lengths differ, or a node lies outside 0..N-1.
+        """
+        if len(rows) != len(cols):
+            raise ValueError(f"{len(rows)} rows and {len(cols)} cols: an edge needs one of each")
+        a, b = self._find(self._checked(rows)), self._find(self._checked(cols))
+        while True:
+            apart = a != b
+            if not apart.any():
+                return
+            low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
+            np.minimum.at(self.parent, high, low)  # of several proposals the smallest root wins
+            self._flatten(np.unique(high))
+            a, b = self.parent[low], self.parent[high]
+
+    def labels(self) -> np.ndarray:
+        """(N,) int64: the smallest node of each node's component."""
+        self._flatten_all()
+        return self.parent.astype(np.int64)
+
+    def _checked(self, nodes: np.ndarray) -> np.ndarray:
+        nodes = np.asarray(nodes)
+        if nodes.size and (nodes.min() < 0 or nodes.max() >= len(self.parent)):
+            raise ValueError(f"nodes {nodes.min()}..{nodes.max()}: the set has {len(self.parent)} nodes, from 0")
+        return nodes.astype(self.parent.dtype)
+
+    def _find(self, nodes: np.ndarray) -> np.ndarray:
+        roots = self.parent[nodes]
+        for _ in range(FLATTEN_AFTER):
+            above = self.parent[roots]
+            if np.array_equal(above, roots):
+                self.parent[nodes] = roots
+                return roots
+            roots = above
+        self._flatten_all()  # deep trees come from many small unions in an unlucky order
+        return self.parent[nodes]
+
+    def _flatten(self, nodes: np.ndarray) -> None:
+        """Point `nodes` at their roots; links among them halve with each step, so long chains are cheap."""
+        while True:
+            above = self.parent[self.parent[nodes]]
+            if np.array_equal(above, self.parent[nodes]):
+                return
+            self.parent[nodes] = above
+
+    def _flatten_all(self) -> None:
+        for start in range(0, len(self.parent), BLOCK_ROWS):  # links go down, so earlier blocks are flat
+            block = self.parent[start : start + BLOCK_ROWS]
+            while True:
+                above = self.parent[block]
+                if np.array_equal(above, block):
+                    break
+                block[:] = above
+
+
+def connected_components(num_nodes: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """(N,) int64: the smallest node of each node's component, in the graph of edges `rows[i] - cols[i]`."""
+    forest = DisjointSet(num_nodes)
+    forest.union(rows, cols)
+    return forest.labels()
+
+
+def size_histogram(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many components there are of each size; one giant size tells of chaining.
+
+    Args:
+        labels: (N,) int, component of each node.
+
+    Returns:
+        sizes: (S,) int64, ascending, the sizes that occur.
+        num_components: (S,) int64, components of that size; sum(sizes * num_components) = N.
+    """
+    _, members = np.unique(labels, return_counts=True)
+    sizes, num_components = np.unique(members, return_counts=True)
+    return sizes.astype(np.int64), num_components.astype(np.int64)
