@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import fsspec
 
 from curate.errors import SourceError
-from curate.sources.retrying import describe, retry
+from curate.sources.retrying import describe, is_permanent, retry
 from curate.sources.suffixes import is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote
 
@@ -82,18 +82,23 @@ def open_file(uri: str) -> Any:
     """
     remote = is_remote(uri)
     try:
-        return retry(lambda: _open(uri, remote), where=uri, remote=remote)
-    except OSError as error:
+        return retry(lambda: open_remote(uri) if remote else _open_local(uri), where=uri, remote=remote)
+    except Exception as error:
+        if not is_permanent(error):
+            raise
         raise SourceError(
-            f"{uri}: cannot be opened ({describe(error)}); bring the file back or make it readable, or leave "
-            "it out of the source"
+            f"{uri}: cannot be opened ({describe(error)}); bring the file back or make it readable, or leave it out "
+            "of the source"
         ) from error
 
 
-def _open(uri: str, remote: bool) -> Any:
-    if remote:
-        fs, name = _filesystem(decode_uri(uri).decode())
-        return fs.open(name, "rb")
+def open_remote(uri: str) -> Any:
+    """Open a file of an object store or web server; errors come as its library raises them."""
+    fs, path = _filesystem(decode_uri(uri).decode())
+    return fs.open(path, "rb")
+
+
+def _open_local(uri: str) -> Any:
     path = decode_uri(uri)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
         raise SourceError(f"{uri}: not a regular file; leave it out of the source")
@@ -131,7 +136,7 @@ def _find_glob(pattern: bytes, skipped: Counter[str]) -> Iterator[File]:
     matches = sorted(glob.glob(pattern))
     if not matches:
         raise SourceError(f"{encode_uri(pattern)}: nothing matches; check the pattern (on a command line, quote it)")
-    fixed = os.path.dirname(pattern[: min(pattern.find(c) for c in b"*?[" if c in pattern)])
+    fixed = os.fsencode(_fixed_part(os.fsdecode(pattern)))
     for match in matches:
         name = os.path.relpath(match, fixed)
         if os.path.isdir(match):
@@ -236,19 +241,27 @@ def _find_remote(url: str) -> Iterator[File]:
         raise SourceError(f"{url}: cannot be listed ({describe(error)}); check the URL and the access") from error
     if not found:
         raise SourceError(f"{url}: nothing is there; check the URL")
-    root = path.rstrip("/")
+    root = _fixed_part(path) if _is_glob(path) else path.rstrip("/")
     for name in sorted(found, key=str.encode):
-        inside = name.removeprefix(root).lstrip("/") if not _is_glob(path) else name
-        key = inside or name.rsplit("/", 1)[-1]
+        key = name.removeprefix(root).lstrip("/") or name.rsplit("/", 1)[-1]
         if not any(is_hidden(step) for step in key.split("/")):
             yield File(_remote_uri(fs, name), encode_uri(key.encode()), *_remote_facts(found[name]))
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder above the first step of a glob that varies."""
+    return os.path.dirname(pattern[: min(pattern.find(c) for c in "*?[" if c in pattern)])
 
 
 def _list_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
     if _is_glob(path):
         matches: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
         return {name: info for name, info in matches.items() if info.get("type") != "directory"}
-    return dict(fs.find(path, detail=True))
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        return {}
+    return {path: info} if info.get("type") == "file" else dict(fs.find(path, detail=True))
 
 
 def _remote_uri(fs: Any, name: str) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from curate.errors import SourceError
-from curate.sources.files import File, open_file
+from curate.sources.files import File, open_remote
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
 from curate.sources.retrying import describe, is_permanent, retry
@@ -21,10 +21,10 @@ from curate.sources.uri import decode_uri, is_remote
 def list_folder(files: Iterable[File], *, skipped: Counter[str]) -> Iterator[Found]:
     """The files that may be images; others are counted in `skipped`."""
     for file in files:
-        if may_be_image(file.key):
+        if may_be_image(file.uri):
             yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
         else:
-            skipped[why_not_image(file.key)] += 1
+            skipped[why_not_image(file.uri)] += 1
 
 
 def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra: bool = True) -> Read:
@@ -63,27 +63,30 @@ def _read(uri: str, max_bytes: int) -> bytes | Read:
             return too_large(found.st_size, max_bytes)
         with open(decode_uri(uri), "rb") as file:
             return file.read()
-    with open_file(uri) as file:
+    with open_remote(uri) as file:
         data: bytes = file.read(max_bytes + 1)
-    return data if len(data) <= max_bytes else too_large(len(data), max_bytes)
+    return data if len(data) <= max_bytes else too_large(None, max_bytes)
 
 
 def _read_sidecars(uri: str, columns: Columns) -> dict[str, object] | None:
     stem = os.path.splitext(decode_uri(uri))[0]
-    read = {suffix: retry(lambda s=suffix: _read_small(stem + s.encode()), where=uri) for suffix in sorted(SIDECAR)}
-    found = {suffix: data for suffix, data in read.items() if data is not None}
+    found = {
+        suffix: data for suffix in sorted(SIDECAR) if (data := _read_small(stem + suffix.encode(), uri)) is not None
+    }
     return merge(found, columns=columns, where=uri)
 
 
-def _read_small(path: bytes) -> bytes | None:
+def _read_small(path: bytes, where: str) -> bytes | None:
     """A sidecar's bytes; None: there is none, or it is far too long to describe one image."""
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
-            return None
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        if is_permanent(error):
-            return None
-        raise
+        return retry(lambda: _read_file(path), where=where)
+    except OSError:  # not there, or not permitted: the image goes without
+        return None
+
+
+def _read_file(path: bytes) -> bytes | None:
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+        return None
+    with open(path, "rb") as file:
+        return file.read()

@@ -67,7 +67,7 @@ def _files(source: Source, skipped: Counter[str]) -> Iterator[File]:
 
 def _kind(file: File) -> str | None:
     """What the suffix of a file makes of its source; None: nothing."""
-    suffix = suffix_of(file.key)
+    suffix = suffix_of(file.uri)
     if suffix in TAR:
         return "tar"
     if suffix in PARQUET:
@@ -83,7 +83,7 @@ def _recognise(files: Iterator[File]) -> tuple[str, Iterator[File]]:
         kind = _kind(file)
         if kind:
             return kind, itertools.chain(seen, files)
-    only_archives = seen and not any(may_be_image(file.key) for file in seen)
+    only_archives = seen and not any(may_be_image(file.uri) for file in seen)
     if only_archives:
         for file in seen:
             if unpack_command(file.uri):

@@ -35,11 +35,11 @@ def list_parquet(files: Iterable[File], source: Source, *, skipped: Counter[str]
     """
     number = 0
     for file in files:
-        if suffix_of(file.key) in PARQUET:
+        if suffix_of(file.uri) in PARQUET:
             yield from _list_rows(file, number, source)
             number += 1
         else:
-            skipped[why_not_image(file.key) if not may_be_image(file.key) else "file that is no Parquet"] += 1
+            skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no Parquet"] += 1
 
 
 def _list_rows(file: File, number: int, source: Source) -> Iterator[Found]:

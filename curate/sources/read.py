@@ -16,9 +16,10 @@ class Read(NamedTuple):
     """The source's own columns, JSON-ready; None: none."""
 
 
-def too_large(num_bytes: int, max_bytes: int) -> Read:
-    """An image that was not read because of its length."""
-    return Read(error=f"{num_bytes} bytes, at most {max_bytes} are read", reject="too_large")
+def too_large(num_bytes: int | None, max_bytes: int) -> Read:
+    """An image that was not read because of its length; None: it is longer than allowed, how long is unknown."""
+    found = f"{num_bytes}" if num_bytes is not None else f"more than {max_bytes}"
+    return Read(error=f"{found} bytes, at most {max_bytes} are read", reject="too_large")
 
 
 def unreadable(why: str) -> Read:

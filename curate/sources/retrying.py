@@ -67,5 +67,6 @@ def gave_up(where: str, error: Exception) -> SourceError:
 
 def describe(error: Exception) -> str:
     """One line on an error: the system's words where there are some."""
-    text = error.strerror if isinstance(error, OSError) else None
-    return text or str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -40,13 +40,13 @@ def list_tar(files: Iterable[File], *, skipped: Counter[str]) -> Iterator[Found]
     """
     number = 0
     for file in files:
-        if suffix_of(file.key) in TAR:
+        if suffix_of(file.uri) in TAR:
             yield from _list_archive(file, number, skipped)
             number += 1
-        elif unpack_command(file.key):
+        elif unpack_command(file.uri):
             raise compressed(file.uri)
         else:
-            skipped[why_not_image(file.key) if not may_be_image(file.key) else "file outside archives"] += 1
+            skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file outside archives"] += 1
 
 
 def compressed(uri: str) -> SourceError:

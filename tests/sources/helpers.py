@@ -1,0 +1,46 @@
+import io
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curate.sources.config import Source
+from curate.sources.found import Found
+from curate.sources.listing import list_source
+from curate.tables import CATALOG
+
+
+def source(path: object, **fields: Any) -> Source:
+    return Source(name="s", path=str(path), **fields)
+
+
+def keys(path: object, **fields: Any) -> list[str]:
+    return [found.key for found in list_source(source(path, **fields))]
+
+
+def catalog(found: Iterable[Found]) -> pa.Table:
+    rows = [
+        {"image_id": i, "source": "s", "role": "pool", **{k: v for k, v in f._asdict().items() if k != "container"}}
+        for i, f in enumerate(found)
+    ]
+    return pa.Table.from_pylist(rows, schema=CATALOG)
+
+
+def write_tar(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes]], **options: Any) -> Path:
+    pairs = members.items() if isinstance(members, Mapping) else members
+    with tarfile.open(path, "w", **options) as tar:
+        for name, data in pairs:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_files(root: Path, files: Mapping[str, bytes] | Iterable[str]) -> Path:
+    pairs = files.items() if isinstance(files, Mapping) else ((name, name.encode()) for name in files)
+    for name, data in pairs:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root

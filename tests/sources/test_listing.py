@@ -1,0 +1,216 @@
+import os
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from curate.errors import SourceError
+from curate.sources import retrying
+from curate.sources.listing import list_source
+from curate.sources.uri import decode_uri
+from tests.sources.helpers import keys, source, write_files, write_tar
+
+
+def test_folder_is_listed_in_bytewise_order_of_paths(tmp_path: Path) -> None:
+    names = ["a.jpg", "a/z.jpg", "a-b/x.jpg", "A.jpg", "é.jpg", "a/b/c.jpg", "a0.jpg"]
+    write_files(tmp_path, names)
+    assert keys(tmp_path) == sorted(names, key=str.encode)
+
+
+def test_every_row_tells_path_length_and_time(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a/b.jpg": b"12345"})
+    (found,) = list_source(source(tmp_path))
+    assert found.uri == str(tmp_path / "a/b.jpg")
+    assert (found.length, found.offset, found.row, found.container) == (5, None, None, None)
+    assert found.modified == (tmp_path / "a/b.jpg").stat().st_mtime_ns
+
+
+def test_names_of_any_bytes_are_listed_and_lead_back_to_the_file(tmp_path: Path) -> None:
+    names = [b"new\nline.jpg", b"100%41.jpg", b"bad\xff.jpg", b"back\\xff.jpg", "ünï 画.jpg".encode(), b" .jpg"]
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(name)  # noqa: PTH118
+    uris = [found.uri for found in list_source(source(tmp_path))]
+    assert [Path(os.fsdecode(decode_uri(uri))).read_bytes() for uri in uris] == sorted(names)
+
+
+def test_what_counts_as_an_image_follows_the_rule(tmp_path: Path) -> None:
+    images = ["no_suffix", "page.html.jpg", "photo.xyz", "photo.JPEG", "x.webp"]
+    others = ["truth.csv", "x.json", "x.txt", "x.cls", ".hidden.jpg", ".git/a.jpg", "README.md", "clip.mp4", "a.tar.gz"]
+    write_files(tmp_path, images + others)
+    skipped: Counter[str] = Counter()
+    assert [found.key for found in list_source(source(tmp_path), skipped=skipped)] == sorted(images)
+    assert skipped["other file (.csv)"] == 1
+    assert skipped["hidden file"] == skipped["hidden folder"] == 1
+    assert skipped.total() == len(others)
+
+
+def test_linked_files_are_followed_and_dangling_links_are_left_to_reading(tmp_path: Path) -> None:
+    write_files(tmp_path, {"elsewhere/a.jpg": b"123", "here/b.jpg": b"1"})
+    (tmp_path / "here/link.jpg").symlink_to(tmp_path / "elsewhere/a.jpg")
+    (tmp_path / "here/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    found = {f.key: f.length for f in list_source(source(tmp_path / "here"))}
+    assert found == {"b.jpg": 1, "link.jpg": 3, "gone.jpg": None}
+
+
+def test_folder_cycles_are_not_followed(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a/b/x.jpg"])
+    (tmp_path / "a/b/up").symlink_to(tmp_path / "a")
+    (tmp_path / "a/b/self").symlink_to(".")
+    (tmp_path / "a/b/root").symlink_to(tmp_path)
+    skipped: Counter[str] = Counter()
+    assert [f.key for f in list_source(source(tmp_path), skipped=skipped)] == ["a/b/x.jpg"]
+    assert skipped == {"link to a folder around it": 3}
+
+
+def test_linked_folder_is_followed_once(tmp_path: Path) -> None:
+    write_files(tmp_path, ["out/x.jpg", "in/y.jpg"])
+    for name in ("l1", "l2"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "out")
+    assert keys(tmp_path / "in") == ["l1/x.jpg", "y.jpg"]
+
+
+def test_folders_that_all_link_to_each_other_end_soon(tmp_path: Path) -> None:
+    names = [f"d{i}" for i in range(8)]
+    write_files(tmp_path, [f"{name}/x.jpg" for name in names])
+    for name in names:
+        for other in names:
+            (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
+    listed = keys(tmp_path)
+    assert set(listed) >= {f"{name}/x.jpg" for name in names}
+    assert len(listed) <= len(names) * (len(names) + 1)
+
+
+def test_pipes_are_left_out_and_never_opened(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a.jpg"])
+    os.mkfifo(tmp_path / "pipe.jpg")
+    skipped: Counter[str] = Counter()
+    assert [f.key for f in list_source(source(tmp_path), skipped=skipped)] == ["a.jpg"]
+    assert skipped["pipe, socket or device"] == 1
+
+
+def test_unreadable_folder_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, ["a/x.jpg", "locked/x.jpg"])
+    scandir = os.scandir
+
+    def refuse(path: bytes) -> object:
+        if path.endswith(b"locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(
+        SourceError, match=r"locked: the folder cannot be listed \(Permission denied\); make it readable"
+    ):
+        keys(tmp_path)
+
+
+def test_passing_error_of_a_folder_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, ["x.jpg"])
+    scandir, failures = os.scandir, [OSError(5, "Input/output error")] * 2
+
+    def flaky(path: bytes) -> object:
+        if failures:
+            raise failures.pop()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", flaky)
+    monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
+    assert keys(tmp_path) == ["x.jpg"]
+
+
+def test_missing_path_empty_folder_and_no_images_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere: No such file or directory; give the path of a folder"):
+        keys(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match=r"no image was found .*nothing was there; give a folder"):
+        keys(tmp_path)
+    write_files(tmp_path, ["a.csv", "b.csv", "c.txt"])
+    with pytest.raises(SourceError, match=r"left out: 2 x other file \(\.csv\), 1 x other file \(\.txt\)"):
+        keys(tmp_path)
+
+
+def test_device_is_no_source() -> None:
+    with pytest.raises(SourceError, match="/dev/null: neither a folder nor a regular file"):
+        keys("/dev/null")
+
+
+def test_single_image_file_is_a_source(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a.jpg"])
+    assert keys(tmp_path / "a.jpg") == ["a.jpg"]
+
+
+def test_glob_of_tars_and_of_folders(tmp_path: Path) -> None:
+    write_tar(tmp_path / "b.tar", {"2.jpg": b"2"})
+    write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
+    write_files(tmp_path, ["s1/x.jpg", "s2/d/y.jpg", "t/z.jpg"])
+    assert keys(tmp_path / "*.tar") == ["1.jpg", "2.jpg"]
+    assert keys(tmp_path / "s*") == ["s1/x.jpg", "s2/d/y.jpg"]
+    with pytest.raises(SourceError, match="nothing matches"):
+        keys(tmp_path / "*.parquet")
+    with pytest.raises(SourceError, match=r"\*\* is not supported; give the folder"):
+        keys(tmp_path / "**" / "*.jpg")
+
+
+def test_folder_whose_name_looks_like_a_glob_is_itself(tmp_path: Path) -> None:
+    write_files(tmp_path / "a[1]", ["x.jpg"])
+    assert keys(tmp_path / "a[1]") == ["x.jpg"]
+
+
+def test_list_keeps_its_order_and_is_relative_to_itself(tmp_path: Path) -> None:
+    write_files(tmp_path, ["b.jpg", "d/a.jpg", "d/c.png"])
+    (tmp_path / "list.txt").write_text(f"b.jpg\r\n\n{tmp_path}/gone.jpg\nd\ns3://bucket/x.jpg\n")
+    found = list(list_source(source(tmp_path / "list.txt")))
+    assert [f.uri for f in found] == [
+        str(tmp_path / "b.jpg"),
+        str(tmp_path / "gone.jpg"),
+        str(tmp_path / "d/a.jpg"),
+        str(tmp_path / "d/c.png"),
+        "s3://bucket/x.jpg",
+    ]
+    assert [f.length for f in found] == [5, None, 7, 7, None]
+
+
+def test_list_of_tars(tmp_path: Path) -> None:
+    write_tar(tmp_path / "b.tar", {"2.jpg": b"2"})
+    write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
+    write_files(tmp_path, {"shards.lst": b"b.tar\na.tar\n"})
+    assert keys(tmp_path / "shards.lst", format="list") == ["2.jpg", "1.jpg"]
+
+
+def test_mixture_is_refused_until_the_format_is_said(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a.jpg"])
+    write_tar(tmp_path / "b.tar", {"1.jpg": b"1"})
+    with pytest.raises(
+        SourceError, match=r"b\.tar: a tar archive among image files; say which to read: .*format: folder"
+    ):
+        keys(tmp_path)
+    assert keys(tmp_path, format="folder") == ["a.jpg"]
+    assert keys(tmp_path, format="tar") == ["1.jpg"]
+
+
+def test_folder_of_files_without_suffix_is_a_folder_of_images(tmp_path: Path) -> None:
+    write_files(tmp_path, ["1", "2"])
+    assert keys(tmp_path) == ["1", "2"]
+
+
+def test_remote_folder_is_listed_as_a_local_one() -> None:
+    fs = fsspec.filesystem("memory")
+    for name in ("b.jpg", "a/x y%.jpg", "a/.h.jpg", "note.txt"):
+        fs.pipe(f"/listing/{name}", name.encode())
+    try:
+        found = list(list_source(source("memory://listing")))
+        assert [f.key for f in found] == ["a/x y%.jpg", "b.jpg"]
+        assert [f.uri for f in found] == ["memory:///listing/a/x y%.jpg", "memory:///listing/b.jpg"]
+        assert [f.length for f in found] == [10, 5]
+        assert keys("memory://listing/*.jpg") == ["b.jpg"]
+    finally:
+        fs.rm("/listing", recursive=True)
+
+
+def test_remote_paths_that_cannot_be_used_are_errors() -> None:
+    with pytest.raises(SourceError, match="nothing is there; check the URL"):
+        keys("memory://nowhere")
+    with pytest.raises(SourceError, match="chained URLs are not supported"):
+        keys("memory://a::memory://b")
+    with pytest.raises(SourceError, match="install the fsspec package"):
+        keys("nosuchprotocol://a")

@@ -1,0 +1,160 @@
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.errors import SourceError
+from curate.sources import parquet, retrying
+from curate.sources.listing import list_source
+from curate.sources.parquet import find_image_column
+from curate.sources.reading import read_bytes, read_part
+from curate.tables import HF_IMAGE
+from tests.sources.helpers import catalog, keys, source, write_files
+
+NUM = 300
+
+
+def write_hf(path: Path, num: int = NUM) -> Path:
+    table = pa.table(
+        {
+            "image": pa.array([{"bytes": b"%d" % i, "path": f"p{i}.jpg"} for i in range(num)], HF_IMAGE),
+            "label": pa.array(range(num), pa.int64()),
+            "thumb": pa.array([b"t"] * num),
+            "when": pa.array([datetime.datetime(2020, 1, 1)] * num),
+            "score": pa.array([float("nan")] * num),
+            "tags": pa.array([["a", "b"]] * num),
+        }
+    )
+    pq.write_table(table, path, row_group_size=70)
+    return path
+
+
+def test_hugging_face_images_come_with_their_other_columns(tmp_path: Path) -> None:
+    path = write_hf(tmp_path / "a.parquet")
+    table = catalog(list_source(source(path)))
+    assert table["key"].to_pylist() == [f"p{i}.jpg" for i in range(NUM)]
+    assert table["row"].to_pylist() == list(range(NUM))
+    reads = list(read_part(table, source(path)))
+    assert [r.data for r in reads] == [b"%d" % i for i in range(NUM)]
+    assert reads[5].extra == {"label": 5, "when": "2020-01-01T00:00:00", "score": None, "tags": ["a", "b"]}
+    json.dumps([r.extra for r in reads], allow_nan=False)
+
+
+def test_wanted_columns_alone_are_carried(tmp_path: Path) -> None:
+    path = write_hf(tmp_path / "a.parquet", 3)
+    table = catalog(list_source(source(path)))
+    assert [r.extra for r in read_part(table, source(path, columns=("label",)))] == [{"label": i} for i in range(3)]
+    assert [r.extra for r in read_bytes(table, source(path))] == [None] * 3
+    with pytest.raises(SourceError, match=r"no column 'caption' to carry; there are: label, when, score, tags"):
+        list(read_part(table, source(path, columns=("caption",))))
+
+
+def test_selected_rows_are_read_and_other_row_groups_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_hf(tmp_path / "a.parquet")
+    table = catalog(list_source(source(path))).take([0, 69, 210, 211, 299])
+    groups: list[int] = []
+    batches = parquet._batches
+    monkeypatch.setattr(parquet, "_batches", lambda t, g, *a, **k: groups.append(g) or batches(t, g, *a, **k))
+    assert [r.data for r in read_bytes(table, source(path))] == [b"0", b"69", b"210", b"211", b"299"]
+    assert groups == [0, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [pa.binary(), pa.large_binary()])
+def test_plain_bytes_column_is_recognised(tmp_path: Path, dtype: pa.DataType) -> None:
+    pq.write_table(pa.table({"id": [1, 2], "jpg": pa.array([b"a", None], dtype)}), tmp_path / "a.parquet")
+    table = catalog(list_source(source(tmp_path)))
+    assert table["key"].to_pylist() == ["a.parquet#0", "a.parquet#1"]
+    first, second = read_part(table, source(tmp_path))
+    assert (first.data, first.extra) == (b"a", {"id": 1})
+    assert (second.data, second.reject, second.error) == (None, "unreadable", "the row holds no image")
+
+
+def test_row_that_only_names_a_file_is_unreadable(tmp_path: Path) -> None:
+    rows = [{"bytes": None, "path": "/etc/passwd"}, None]
+    pq.write_table(pa.table({"image": pa.array(rows, HF_IMAGE)}), tmp_path / "a.parquet")
+    table = catalog(list_source(source(tmp_path)))
+    first, second = read_part(table, source(tmp_path))
+    assert first.error == "the row holds only the path '/etc/passwd', no bytes"
+    assert second.error == "the row holds no image"
+
+
+def test_image_column_is_found_or_asked_for() -> None:
+    struct: Any = HF_IMAGE
+    binary, text = pa.binary(), pa.string()
+    find = find_image_column
+    assert find(pa.schema({"image": struct, "mask": struct}), None, where="f") == "image"
+    assert find(pa.schema({"image": text, "jpg": binary}), None, where="f") == "jpg"
+    assert find(pa.schema({"a": binary, "b": struct}), "b", where="f") == "b"
+    with pytest.raises(SourceError, match="f: a, b could all hold the images; say which: image_column: a"):
+        find(pa.schema({"a": binary, "b": struct, "c": text}), None, where="f")
+    with pytest.raises(SourceError, match=r"f: no column of bytes .*columns: c"):
+        find(pa.schema({"c": text}), None, where="f")
+    with pytest.raises(SourceError, match=r"image_column 'c' is not a column of bytes.*those are: a; columns: a, c"):
+        find(pa.schema({"a": binary, "c": text}), "c", where="f")
+
+
+def test_files_of_a_folder_follow_each_other_as_containers(tmp_path: Path) -> None:
+    write_files(tmp_path, ["README.md"])
+    for name in ("b", "a"):
+        write_hf(tmp_path / f"{name}.parquet", 2)
+    found = list(list_source(source(tmp_path)))
+    assert [(Path(f.uri).name, f.row, f.container) for f in found] == [
+        ("a.parquet", 0, 0),
+        ("a.parquet", 1, 0),
+        ("b.parquet", 0, 1),
+        ("b.parquet", 1, 1),
+    ]
+
+
+def test_damaged_file_is_an_error(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.parquet": b"PAR1 nothing PAR1"})
+    with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet"):
+        keys(tmp_path)
+    path = write_hf(tmp_path / "a.parquet")
+    table = catalog(list_source(source(path)))
+    data = bytearray(path.read_bytes())
+    data[4:400] = b"\xff" * 396
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet"):
+        list(read_part(table, source(path)))
+
+
+def test_file_that_changed_since_listing_is_an_error(tmp_path: Path) -> None:
+    table = catalog(list_source(source(write_hf(tmp_path / "a.parquet", 9))))
+    write_hf(tmp_path / "a.parquet", 3)
+    with pytest.raises(SourceError, match=r"row 8 is wanted, the file has 3.*--rescan"):
+        list(read_part(table, source(tmp_path)))
+
+
+def test_rows_must_ascend(tmp_path: Path) -> None:
+    table = catalog(list_source(source(write_hf(tmp_path / "a.parquet", 9)))).take([3, 2])
+    with pytest.raises(ValueError, match="rows must ascend"):
+        list(read_part(table, source(tmp_path)))
+
+
+def test_too_long_image_is_not_passed_on(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"jpg": [b"1" * 11, b"2"], "n": [1, 2]}), tmp_path / "a.parquet")
+    table = catalog(list_source(source(tmp_path)))
+    first, second = read_part(table, source(tmp_path), max_bytes=10)
+    assert (first.data, first.reject, first.extra) == (None, "too_large", {"n": 1})
+    assert second.data == b"2"
+
+
+def test_passing_error_goes_on_where_it_stopped_and_a_lasting_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
+    failures = [OSError(5, "Input/output error")] * 3
+
+    def batches(fail_at: int) -> Any:
+        for i in range(4):
+            if i == fail_at and failures:
+                raise failures.pop()
+            yield i
+
+    assert list(parquet._resume(lambda: batches(2), "f")) == [0, 1, 2, 3]
+    failures = [OSError(5, "Input/output error")] * 9
+    with pytest.raises(SourceError, match="f: Input/output error, 4 times in a row; check the disk"):
+        list(parquet._resume(lambda: batches(0), "f"))
