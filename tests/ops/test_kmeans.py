@@ -1,0 +1,182 @@
+"""k-means against scikit-learn, faiss-free brute force and planted clusters."""
+
+import sys
+from importlib import resources
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from sklearn.datasets import make_blobs
+from sklearn.decomposition import PCA
+
+from curate.errors import ConfigError, MissingExtra
+from curate.ops import kmeans
+from curate.ops.kmeans import assign, fit_kmeans, seed_kmeans
+from curate.ops.vectors import normalize
+
+
+def inertia_of(x, centroids):
+    return float(((x[:, None].astype(float) - centroids[None]) ** 2).sum(-1).min(1).sum())
+
+
+def best_of_three(x, num_clusters, fit):
+    return min(fit(x, num_clusters, seed) for seed in range(3))
+
+
+def ours(x, num_clusters, seed):
+    fit = fit_kmeans(x, num_clusters, seed=seed, num_iterations=100, spherical=False, tolerance=0)
+    return fit.inertia
+
+
+def sklearns(x, num_clusters, seed):
+    return KMeans(num_clusters, n_init=1, random_state=seed, max_iter=100, tol=0).fit(x).inertia_
+
+
+def mnist_pca(num_rows=2000, dim=64):
+    with resources.as_file(resources.files("curate") / "samples" / "mnist5k.npz") as path, np.load(path) as data:
+        images = data["images"][::2][:num_rows].reshape(num_rows, -1)
+    return PCA(dim, random_state=0).fit_transform(images / 255).astype(np.float32)
+
+
+@pytest.mark.parametrize("num_clusters", [10, 40])
+def test_inertia_on_blobs_is_within_one_percent_of_sklearn(num_clusters):
+    x = make_blobs(1500, 8, centers=num_clusters, random_state=0)[0].astype(np.float32)
+    assert best_of_three(x, num_clusters, ours) <= 1.01 * best_of_three(x, num_clusters, sklearns)
+
+
+def test_inertia_on_digits_is_within_one_percent_of_sklearn():
+    x = mnist_pca()
+    assert best_of_three(x, 50, ours) <= 1.01 * best_of_three(x, 50, sklearns)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_figures_of_a_fit_describe_its_centroids(spherical):
+    x = normalize(np.random.default_rng(0).normal(size=(400, 6)))
+    fit = fit_kmeans(x, 9, seed=0, spherical=spherical)
+    assert fit.inertia == pytest.approx(inertia_of(x, fit.centroids), rel=1e-5)
+    nearest = ((x[:, None] - fit.centroids[None]) ** 2).sum(-1).argmin(1)
+    assert fit.sizes.tolist() == np.bincount(nearest, minlength=9).tolist()
+    assert 1 <= fit.iterations <= 20
+    if spherical:
+        assert np.linalg.norm(fit.centroids, axis=1) == pytest.approx(np.ones(9), abs=1e-6)
+
+
+def test_converged_centroids_are_the_means_of_their_vectors():
+    x = np.random.default_rng(0).normal(size=(500, 5)).astype(np.float32)
+    fit = fit_kmeans(x, 7, seed=0, spherical=False, num_iterations=200, tolerance=0)
+    cluster_id, _ = assign(x, fit.centroids, spherical=False)
+    means = np.stack([x[cluster_id == c].mean(axis=0) for c in range(7)])
+    assert fit.centroids == pytest.approx(means, abs=1e-3)
+
+
+def test_sums_are_exact_where_float32_would_drift(monkeypatch):
+    monkeypatch.setattr(kmeans, "BLOCK_ROWS", 1000)
+    x = np.full((20_000, 2), 0.1, np.float32)
+    x[0] = 30_000
+    sums, sizes = kmeans._sum_by_cluster(x, np.zeros(len(x), np.int32), 3)
+    assert sums[0] == pytest.approx(x.astype(np.float64).sum(axis=0), rel=1e-13)
+    assert sizes.tolist() == [20_000, 0, 0]
+    assert not sums[1:].any()
+
+
+def test_equal_seeds_give_equal_bytes_and_other_seeds_others():
+    x = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    fits = [fit_kmeans(x, 20, seed=seed).centroids.tobytes() for seed in (3, 3, 4)]
+    assert fits[0] == fits[1] != fits[2]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 1000),
+    num_rows=st.integers(1, 40),
+    distinct=st.integers(1, 40),
+    share=st.floats(0, 1),
+    spherical=st.booleans(),
+)
+def test_any_valid_number_of_clusters_works_on_repeated_vectors(seed, num_rows, distinct, share, spherical):
+    rng = np.random.default_rng(seed)
+    x = normalize(rng.normal(size=(distinct, 3)))[rng.integers(0, distinct, num_rows)]
+    num_clusters = 1 + int(share * (num_rows - 1))
+    fit = fit_kmeans(x, num_clusters, seed=seed, spherical=spherical)
+    assert fit.centroids.shape == (num_clusters, 3)
+    assert np.isfinite(fit.centroids).all()
+    assert fit.sizes.sum() == num_rows
+    if len(np.unique(x, axis=0)) <= num_clusters:
+        assert fit.inertia == pytest.approx(0, abs=1e-5 * num_rows)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 1000), st.integers(1, 30), st.integers(1, 4000))
+def test_seeds_are_distinct_rows_and_cover_planted_groups(seed, num_clusters, block_bytes):
+    rng = np.random.default_rng(seed)
+    centers = 100 * np.eye(30, dtype=np.float32)[:num_clusters]
+    group = np.concatenate([np.arange(num_clusters), rng.integers(0, num_clusters, 60)])
+    x = centers[group] + rng.normal(size=(len(group), 30)).astype(np.float32) / 10
+    rows = seed_kmeans(x, num_clusters, rng=rng, block_bytes=block_bytes)
+    assert sorted(group[rows]) == list(range(num_clusters))
+
+
+def test_candidates_of_a_block_follow_the_distances_of_their_step():
+    """Blocks of candidates with rejection give the potential that drawing for each step alone gives."""
+    x = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+
+    def potentials(block_bytes):
+        fits = [seed_kmeans(x, 30, rng=np.random.default_rng(s), block_bytes=block_bytes) for s in range(60)]
+        return np.array([inertia_of(x, x[rows]) for rows in fits])
+
+    blocked, stepwise = potentials(1 << 20), potentials(1)
+    error = np.sqrt(blocked.var() / 60 + stepwise.var() / 60)
+    assert abs(blocked.mean() - stepwise.mean()) < 3 * error
+    random = [x[np.random.default_rng(s).choice(400, 30, replace=False)] for s in range(60)]
+    assert blocked.mean() < 0.9 * np.mean([inertia_of(x, c) for c in random])
+
+
+def test_empty_clusters_are_split_off_others():
+    centroids = np.array([[1, 1], [2, 2], [0, 0], [9, 9]], np.float32)
+    split = kmeans._split_empty(centroids, np.array([1, 10, 0, 1]), np.random.default_rng(0))
+    assert split[[0, 3]].tolist() == centroids[[0, 3]].tolist()  # single vectors cannot be halved
+    assert split[[1, 2]].mean(axis=0) == pytest.approx([2, 2])
+    assert 0 < abs(split[1] - split[2]).max() < 0.01
+
+
+def test_opposite_vectors_leave_their_centroid_a_direction():
+    x = np.array([[1, 0], [-1, 0]] * 3, np.float32)
+    fit = fit_kmeans(x, 1, seed=0)
+    assert abs(fit.centroids[0]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_assign_equals_brute_force(spherical):
+    rng = np.random.default_rng(0)
+    x, centroids = normalize(rng.normal(size=(200, 7))), rng.normal(size=(11, 7)).astype(np.float32)
+    cluster_id, similarity = assign(x, centroids, spherical=spherical)
+    cosine = x @ normalize(centroids).T
+    distance = ((x[:, None] - centroids[None]) ** 2).sum(-1)
+    expected = cosine.argmax(1) if spherical else distance.argmin(1)
+    assert cluster_id.tolist() == expected.tolist()
+    assert similarity == pytest.approx(cosine[np.arange(200), expected], abs=1e-6)
+    assert (cluster_id.dtype, similarity.dtype) == (np.int32, np.float32)
+    assert [len(part) for part in assign(x[:0], centroids)] == [0, 0]
+
+
+def test_impossible_counts_name_the_largest_valid_one():
+    x = np.eye(4, dtype=np.float32)
+    with pytest.raises(ConfigError, match="num_clusters=5: there are 4 vectors; at least 1 and at most 4"):
+        fit_kmeans(x, 5, seed=0)
+    with pytest.raises(ConfigError, match="num_clusters=0"):
+        fit_kmeans(x, 0, seed=0)
+
+
+def test_unusable_vectors_are_errors():
+    with pytest.raises(ValueError, match="k-means: NaN or infinite"):
+        fit_kmeans(np.full((3, 2), np.inf, np.float32), 1, seed=0)
+    with pytest.raises(ValueError, match="vectors have 2 dims, centroids 3"):
+        assign(np.ones((3, 2), np.float32), np.ones((1, 3), np.float32))
+
+
+def test_missing_faiss_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtra, match=r"faiss is not installed; bring it with: pip install 'curate\[cpu\]'"):
+        fit_kmeans(np.eye(4, dtype=np.float32), 2, seed=0)
