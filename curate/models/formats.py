@@ -83,13 +83,11 @@ def _unwrap(loaded: object, file: Path) -> State:
             loaded = loaded[key]
             break
     if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(
-            f"{file}: holds a {type(loaded).__name__}, a state_dict (name to tensor) is needed"
-        )
+        raise WeightsError(f"{file}: holds a {type(loaded).__name__}, a state_dict (name to tensor) is needed")
     others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
     if others:
         raise WeightsError(f"{file}: not a state_dict: {_some(others)} are no tensors")
-    return {str(key): value for key, value in loaded.items()}
+    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 
 
 def _first_line(error: Exception) -> str:
@@ -231,9 +229,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
         problems.append(f"unknown {_some(unknown)}")
     problems += shapes[:3]
     if problems:
-        raise WeightsError(
-            f"{where}: does not fit the model: {'; '.join(problems)}; is it another model's file?"
-        )
+        raise WeightsError(f"{where}: does not fit the model: {'; '.join(problems)}; is it another model's file?")
     model.load_state_dict(dict(state))
 
 

@@ -1,0 +1,78 @@
+"""Where and how precisely models compute: the one place with lines that are special to CUDA."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from curate.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+
+CONVNET_CONVOLUTIONS = 4
+"""A model with more convolutions than this runs channels-last; a ViT has one."""
+
+
+def resolve_device(choice: str = "auto") -> torch.device:
+    """`auto` is the first GPU, else the CPU; `cpu`, `cuda` and `cuda:N` are taken as they are.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(choice)
+    except RuntimeError as error:
+        raise ConfigError(f"device={choice}: no such kind of device; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise ConfigError(f"device={choice}: only auto, cpu, cuda and cuda:N are supported")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise ConfigError(f"device={choice}: {count} CUDA devices are usable here; use auto or cpu")
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulation is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def resolve_precision(choice: PrecisionChoice, device: torch.device, *, bf16: bool = True) -> Precision:
+    """`auto` is bf16 where the device has it and the model (`bf16`) gains from it, else fp32."""
+    if choice != "auto":
+        return choice
+    return "bf16" if bf16 and has_bf16(device) else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """A context in which matmuls and convolutions run in `precision`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def is_convnet(module: nn.Module) -> bool:
+    """Whether the model is made of convolutions, which run fastest channels-last."""
+    return sum(isinstance(part, nn.Conv2d) for part in module.modules()) > CONVNET_CONVOLUTIONS
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """The frozen module on the device, in the memory format that suits it."""
+    module = module.to(device).eval().requires_grad_(False)
+    return module.to(memory_format=torch.channels_last) if is_convnet(module) else module
+
+
+def send(batch: Tensor, device: torch.device, *, channels_last: bool = False) -> Tensor:
+    """Copy an image batch (B, 3, H, W) to the device, through pinned memory where that overlaps with compute."""
+    if channels_last:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    if device.type != "cuda":
+        return batch.to(device)
+    return batch.pin_memory().to(device, non_blocking=True)

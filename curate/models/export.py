@@ -1,0 +1,185 @@
+"""Exports of the trainer: one .safetensors with torch.hub's names that explains itself.
+
+The metadata key `curate` holds JSON: the ViT's fields, the preprocessing, where the weights come from, and the timm
+architecture that equals it. timm reads the file too:
+
+    timm.create_model(ARCHITECTURE, pretrained=True, pretrained_cfg_overlay={"file": PATH}, **KWARGS)
+
+with the two values from the metadata. Outputs are equal at the stored image size; at others timm resamples positions
+in its own way.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from curate.config import Settings
+from curate.errors import WeightsError
+from curate.models import formats
+from curate.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
+from curate.models.formats import State
+from curate.models.vit import VisionTransformer, ViTConfig
+from curate.models.weights import locate
+from curate.ops.images import Preprocess
+
+MODELS = ("curate",)
+KEY = "curate"
+HOWTO = "set `weights` to the .safetensors that the trainer exported"
+
+
+class ExportInfo(Settings):
+    """What an export says of itself besides its architecture."""
+
+    image_size: int = Field(ge=1)
+    """Side of the square pictures it embeds, pixels."""
+    short_edge: int = Field(ge=1)
+    """Short edge before the centre crop, pixels."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
+    """How pictures are resized."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Of RGB in 0..1, subtracted."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Of RGB in 0..1, divided by."""
+    licence: str = "yours: trained on your own data"
+    """Shown beside the model."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """How it came about: objective, steps, data, version; JSON-ready."""
+
+
+def write_export(path: str | Path, vit: VisionTransformer, info: ExportInfo) -> Path:
+    """Write the weights under a temporary name, then publish them under `path`.
+
+    Raises:
+        WeightsError: `path` is not a .safetensors.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: exports are .safetensors files; name it {path.with_suffix('.safetensors')}")
+    architecture, kwargs = timm_equivalent(vit.config)
+    described = {
+        "vit": vit.config.model_dump(mode="json"),
+        "export": info.model_dump(mode="json"),
+        "timm": {"architecture": architecture, "kwargs": kwargs},
+    }
+    state = {key: value.detach().cpu().contiguous() for key, value in vit.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        partial = Path(folder) / path.name
+        save_file(state, partial, metadata={KEY: json.dumps(described, sort_keys=True)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    return path
+
+
+def read_export(path: str | Path) -> tuple[ViTConfig, State, ExportInfo]:
+    """Architecture, weights in torch.hub's names, and description.
+
+    Raises:
+        WeightsError: missing, damaged, or no export of this trainer.
+    """
+    config, info = read_header(path)
+    return config, formats.load_state(path), info
+
+
+def read_header(path: str | Path) -> tuple[ViTConfig, ExportInfo]:
+    """Architecture and description, without reading the weights; errors as in `read_export`."""
+    described = _metadata(formats.find_weight_file(path))
+    try:
+        return ViTConfig.model_validate(described["vit"]), ExportInfo.model_validate(described["export"])
+    except (KeyError, ValidationError) as error:
+        raise WeightsError(
+            f"{path}: its metadata do not fit this version ({str(error).splitlines()[0]}); export it again"
+        ) from error
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
+    if KEY not in metadata:
+        raise WeightsError(f"{file}: no metadata {KEY!r}: not an export of `curate train`; {HOWTO}")
+    try:
+        return json.loads(metadata[KEY])
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{file}: metadata {KEY!r} are not JSON ({error}); export it again") from error
+
+
+def timm_equivalent(config: ViTConfig) -> tuple[str, dict[str, Any]]:
+    """timm's architecture and keyword arguments that compute the same at the stored image size."""
+    size = "giant" if config.ffn == "swiglu" else "small"
+    registers = "_reg4" if config.num_registers else ""
+    kwargs: dict[str, Any] = {
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "in_chans": config.in_channels,
+        "embed_dim": config.dim,
+        "depth": config.depth,
+        "num_heads": config.heads,
+        "num_classes": 0,
+        "dynamic_img_size": True,
+    }
+    # Half a unit more, since timm takes int(dim * ratio); SwiGLU counts gate and value together.
+    width = 2 * config.hidden if config.ffn == "swiglu" else config.hidden
+    kwargs["mlp_ratio"] = (width + 0.5) / config.dim
+    if config.num_registers:
+        kwargs["reg_tokens"] = config.num_registers
+    return f"vit_{size}_patch14{registers}_dinov2", kwargs
+
+
+def to_timm(path: str | Path) -> nn.Module:
+    """The export as a timm model with equal outputs at its image size; its forward gives the cls token."""
+    config, state, _ = read_export(path)
+    architecture, kwargs = timm_equivalent(config)
+    model = timm.create_model(architecture, **kwargs)
+    formats.fill(model, formats.to_timm(state), where=str(path))
+    return model
+
+
+def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
+    """See `load.describe`.
+
+    Raises:
+        WeightsError: no weights given, since they alone tell the architecture.
+    """
+    if weights is None:
+        raise WeightsError(f"{model}: no weights given; {HOWTO}")
+    file = locate(weights, None, model=model, fetch=fetch, howto=HOWTO)
+    if file is None:
+        raise WeightsError(f"{model}: {weights} is not downloaded yet; {HOWTO}")
+    config, export = read_header(file)
+    preprocess = Preprocess(
+        size=export.image_size,
+        resize="short_edge_crop",
+        short_edge=export.short_edge,
+        interpolation=export.interpolation,
+        mean=export.mean,
+        std=export.std,
+    )
+    return ModelInfo(
+        model=model,
+        dim=config.dim,
+        licence=export.licence,
+        preprocess=preprocess,
+        how_to_get=HOWTO,
+        weights=file,
+    )
+
+
+def build(info: ModelInfo) -> nn.Module:
+    """The ViT with its weights."""
+    file = info.weights_file()
+    config, state, _ = read_export(file)
+    model = VisionTransformer(config)
+    formats.fill(model, state, where=f"{info.model}: {file}")
+    return model

@@ -1,0 +1,39 @@
+"""Similarities above which two images are copies: they belong to a model, and hold for no other."""
+
+from dataclasses import dataclass
+
+from curate.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Cosines; an edge joins two images above them."""
+
+    self_: float
+    """Between two images of the pool."""
+    relative: float
+    """Between an image of the pool and a held-out one."""
+
+
+COPY_THRESHOLDS = {
+    "sscd": Thresholds(self_=0.6, relative=0.45),  # DINOv2, arXiv:2304.07193, appendix A
+}
+"""By model id; calibrated on planted copies or taken from a paper."""
+
+
+def copy_thresholds(model: str, *, given_self: float | None = None, given_relative: float | None = None) -> Thresholds:
+    """The thresholds to use: given ones first, then those that belong to the model.
+
+    Raises:
+        ConfigError: one is neither given nor known for this model.
+    """
+    known = COPY_THRESHOLDS.get(model)
+    chosen_self = given_self if given_self is not None or known is None else known.self_
+    chosen_relative = given_relative if given_relative is not None or known is None else known.relative
+    if chosen_self is None or chosen_relative is None:
+        missing = "self" if chosen_self is None else "relative"
+        raise ConfigError(
+            f"{model}: no calibrated {missing} threshold for copies; set both thresholds in the config, "
+            f"or use a model that has them: {', '.join(sorted(COPY_THRESHOLDS))}"
+        )
+    return Thresholds(chosen_self, chosen_relative)
