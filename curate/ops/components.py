@@ -35,7 +35,7 @@ class DisjointSet:
                 return
             low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
             np.minimum.at(self.parent, high, low)  # of several proposals the smallest root wins
-            self._flatten(np.unique(high))
+            self._flatten(high)
             a, b = self.parent[low], self.parent[high]
 
     def labels(self) -> np.ndarray:

@@ -78,18 +78,20 @@ def find_neighbors(
     found = []
     for q in _slices(len(queries), num_queries):
         best = Edges.empty()
+        least = np.full(len(queries[q]), threshold, np.float32)  # rises as better neighbours are found
         for b in _slices(len(base), num_base):
             new = _neighbors_in_block(
                 queries[q],
                 base[b],
                 query_ids=query_ids[q],
                 base_ids=base_ids[b],
-                threshold=np.float32(threshold),
+                least=least,
                 max_neighbors=max_neighbors,
             )
             best = Edges.concat([best, new])
             if max_neighbors is not None:  # keeps the running result small
                 best = merge_top_k(best, max_neighbors)
+                least = _raise_least(least, best, query_ids[q], max_neighbors)
         found.append(best)
     return merge_top_k(Edges.concat(found), max_neighbors)
 
@@ -147,14 +149,14 @@ def _neighbors_in_block(
     *,
     query_ids: np.ndarray,
     base_ids: np.ndarray,
-    threshold: np.float32,
+    least: np.ndarray,
     max_neighbors: int | None,
 ) -> Edges:
     """Neighbours within one block; ties at the last place are all kept, for `merge_top_k` to decide by id."""
     similarity = np.minimum(queries @ base.T, np.float32(1))  # (q, b); rounding may exceed 1
     same = _same_id_pairs(query_ids, base_ids)
     similarity[same] = -np.inf
-    keep = similarity >= threshold
+    keep = similarity >= least[:, None]
     if max_neighbors is not None and max_neighbors < len(base):
         crowded = np.flatnonzero(np.count_nonzero(keep, axis=1) > max_neighbors)
         rows = similarity[crowded]
@@ -163,6 +165,16 @@ def _neighbors_in_block(
     keep[same] = False  # -inf is not below a threshold of -inf
     q, b = np.nonzero(keep)
     return Edges(query_ids[q], base_ids[b], similarity[q, b])
+
+
+def _raise_least(least: np.ndarray, best: Edges, query_ids: np.ndarray, max_neighbors: int) -> np.ndarray:
+    """Nothing below the last neighbour of a query that has enough can matter; equals can, by their ids."""
+    last = rank_in_group(best.query_ids) == max_neighbors - 1
+    by_id = np.argsort(query_ids)
+    rows = by_id[np.searchsorted(query_ids, best.query_ids[last], sorter=by_id)]
+    raised = least.copy()
+    raised[rows] = best.similarity[last]
+    return raised
 
 
 def _same_id_pairs(query_ids: np.ndarray, base_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
