@@ -21,7 +21,10 @@ PIL_PIXELS = 178_956_970
 """Above twice Pillow's own MAX_IMAGE_PIXELS it refuses to open, so a higher limit of ours would be idle."""
 
 SAMPLED_LINES = 64
-"""Rows and columns, evenly spread, that the correlation of neighbours is measured on: enough for three digits."""
+"""Rows and columns, evenly spread, that the correlation of neighbours is measured on."""
+
+COARSE = 4
+"""Pixels averaged in each direction before noise is told from dither."""
 
 _MAGIC = (
     (b"\xff\xd8", "JPEG"),
@@ -233,11 +236,13 @@ def _check_content(picture: Image.Image, luma_std: float, smoothness: float, lim
         widest = max(luma_std, *(_deviation(bins[i : i + 256]) for i in (0, 256, 512)))
         if widest < limits.min_luma_std:
             raise _Rejected("uniform", f"pixels deviate by {widest:.2f}, at least {limits.min_luma_std:g} is needed")
-    if smoothness < limits.min_smoothness:
-        raise _Rejected(
-            "noise",
-            f"neighbouring pixels correlate by {smoothness:.2f}, at least {limits.min_smoothness:g} is needed",
-        )
+    if smoothness < limits.min_smoothness:  # a dithered picture is rough too, but only close up
+        coarse = _smoothness(np.asarray(picture.convert("L").reduce(COARSE)))
+        if coarse < limits.min_smoothness:
+            raise _Rejected(
+                "noise",
+                f"neighbouring pixels correlate by {smoothness:.2f}, at least {limits.min_smoothness:g} is needed",
+            )
 
 
 def _deviation(bins: list[int]) -> float:
