@@ -188,8 +188,8 @@ class _Work:
             self._open_manifest(name, stage)
         committed = table.parts() if complete else []
         with progress.track(name, 0, unit="parts") as advance:
-            for part, batches in stage.scan(table if complete else None):
-                done = table.commit(part, self.step.schemas[name], batches)
+            for part, rows in stage.scan(table if complete else None):
+                done = table.commit(part, rows.schema, rows.to_batches())
                 table.log_task(_log_entry(Done(name, "run", done, 0.0)))
                 committed.append(done)
                 advance(1, note=f"{done.rows} images")
@@ -238,7 +238,8 @@ class _Work:
     ) -> None:
         name, lead = next(iter(stages.items()))
         parts = sorted(set().union(*map(set, todo.values())))
-        plain = Task("run", 0, stages, self.step.schemas, {}, self.step.inputs, self.step.together)
+        schemas = {n: s.output_schema(**_known(s, self.step.input_schemas)) for n, s in stages.items()}
+        plain = Task("run", 0, stages, schemas, {}, self.step.inputs, self.step.together)
         plain = replace(plain, resources=lead.resources("auto"))
         schemas_in = _known(lead, self.step.input_schemas)
         if parts and isinstance(lead, Shuffle):

@@ -25,28 +25,47 @@ class Advance(Protocol):
     def __call__(self, steps: int = 1, /, *, note: str = "") -> None: ...
 
 
+_shown: Progress | None = None
+"""The bars on the terminal; a `track` inside another adds a bar to them."""
+
+
 @contextmanager
 def track(label: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
     """Show the progress of `total` steps, of which `done` were done before."""
     if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns) as bar:
-            task = bar.add_task(label, total=total, completed=done, note="")
+        with _bars() as bars:
+            task = bars.add_task(label, total=total or None, completed=done, unit=unit, note="")
 
             def advance(steps: int = 1, /, *, note: str = "") -> None:
-                bar.update(task, advance=steps, note=note)
+                bars.update(task, advance=steps, note=note)
 
             yield advance
+            if bars.tasks[0].id != task:
+                bars.remove_task(task)
         return
     yield _PlainProgress(label, total, done, unit)
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    global _shown  # noqa: PLW0603  # a terminal shows one set of bars
+    if _shown is not None:
+        yield _shown
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as _shown:
+        try:
+            yield _shown
+        finally:
+            _shown = None
 
 
 class _PlainProgress:

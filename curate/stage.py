@@ -7,7 +7,7 @@ Three kinds, all yielding record batches, none knowing files or executors:
 Scan is the root of a pipeline: it lists what lies outside (see `stages/catalog.py`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -143,8 +143,11 @@ class Fold(Stage):
 class Scan(Stage):
     """Lists what lies outside the workdir; runs in the driver."""
 
-    def scan(self, known: Table | None) -> Iterator[tuple[int, Iterable[pa.RecordBatch]]]:
-        """(part number, rows): all parts, or with a `known` complete table only those to append."""
+    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
+        """(part number, rows): all parts, or with a `known` complete table only those to append.
+
+        The rows' schema may carry metadata of the part; it is kept.
+        """
         raise NotImplementedError
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 ROLES = ("pool", "curated", "heldout")
 
 REJECT_REASONS = (
+    "unreadable",  # listed, but it cannot be had: vanished, no permission, a null in Parquet
     "empty",  # the file holds no bytes
     "not_an_image",  # no known image format: HTML, text, an unknown container
     "too_large",  # more pixels or bytes than allowed (decompression bomb)
@@ -77,8 +78,6 @@ IMAGES = pa.schema(
     ]
 )
 
-CENTROIDS_KEY = ("level", "cluster_id")
-
 NEIGHBORS = pa.schema(
     [
         column("query_id", pa.int64(), "image that was looked up"),
@@ -139,8 +138,8 @@ RETRIEVED = pa.schema(
 
 ORIGIN = pa.struct(
     [
-        column("route", pa.string(), "curated, sample, cluster or balance"),
-        column("set", pa.string(), "curated source that asked; null for balance", nullable=True),
+        column("route", pa.string(), "curated, sample, cluster, balance or kept (all that passed)"),
+        column("set", pa.string(), "curated source; null for balance and kept", nullable=True),
         column("query_id", pa.int64(), "the query; null where there is none", nullable=True),
     ]
 )
@@ -245,3 +244,9 @@ def _hf_type(dtype: pa.DataType) -> Any:
 
 VECTORS = pa.schema([IMAGE_ID, pa.field("vector", pa.null())])
 """What every table of vectors has: `vector` is fixed-size binary, described by the schema's metadata."""
+
+CENTROIDS = pa.schema([pa.field("level", pa.int16()), pa.field("centroid", pa.null())])
+"""What every table of centroids has."""
+
+LISTS = pa.schema([pa.field("list_id", pa.int32()), pa.field("home", pa.bool_()), *VECTORS])
+"""What every table of lists has."""

@@ -30,10 +30,10 @@ class Count(Scan):
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return NUMBERS
 
-    def scan(self, known: Table | None) -> Iterator[tuple[int, Iterable[pa.RecordBatch]]]:
+    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
         start = len(known.parts()) if known else 0
         for part in range(start, self.parts + (1 if known else 0)):
-            yield part, [rows(range(part * 10, part * 10 + 10))]
+            yield part, pa.Table.from_batches([rows(range(part * 10, part * 10 + 10))])
 
 
 class AddTo(Map):

@@ -1,0 +1,177 @@
+"""The command line: `curate run`, `status`, `report`, `train`, `explain`, `models`, `samples`, `bench`."""
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from curate.errors import CurateError
+from curate.freshness import Flags
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+bench_app = typer.Typer(no_args_is_help=True, help="Measurements, each beside its peer in the same run.")
+app.add_typer(bench_app, name="bench")
+console = Console()
+
+Config = Annotated[str, typer.Argument(help="YAML file, or the name of a bundled config such as dedup")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="override fields: a.b=1")]
+Workdir = Annotated[str, typer.Argument(help="folder or URL of a run")]
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, make nothing")] = False,
+    rebuild: Annotated[
+        list[str] | None, typer.Option(help="table to make again under the current config; `all` for every one")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="fit centroids again")] = False,
+    rescan: Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")] = False,
+) -> None:
+    """Run a recipe: make every table that is missing, then the report."""
+    from curate.run import load_run_config
+    from curate.run import plan as make_plan
+    from curate.run import run as run_config
+
+    loaded = load_run_config(config, overrides or [])
+    flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan)
+    if dry_run:
+        console.print(_plan_table(make_plan(loaded, flags)))
+        return
+    outcome = run_config(loaded, flags)
+    made = ", ".join(outcome.changed) if outcome.changed else "nothing to do, every table is there"
+    console.print(f"{loaded.workdir}: {made} ({outcome.seconds:.1f} s)", highlight=False)
+    console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+    if loaded.workdir.endswith("quickstart"):
+        console.print(_what_next(loaded.workdir), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(workdir: Workdir) -> None:
+    """Stages of a run: parts done, rows in and out, seconds, images/s."""
+    from curate.report.status import status as read_status
+
+    rows = read_status(_open(workdir))
+    table = Table("stage", "parts", "rows in", "rows out", "seconds", "images/s")
+    for row in rows:
+        table.add_row(*row.cells())
+    console.print(table)
+
+
+@app.command()
+def report(workdir: Workdir) -> None:
+    """Write the report and the dataset card again."""
+    from curate.report.card import write_card
+    from curate.report.page import write_report
+
+    store = _open(workdir)
+    if store.fs.exists(store.join("shards")):
+        write_card(store)
+    console.print(write_report(store), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def explain(workdir: Workdir, image: Annotated[str, typer.Argument(help="image_id, key, path or file name")]) -> None:
+    """Tell the story of one image: where it came from, what kept or dropped it, and why."""
+    from curate.report.explain import explain as tell
+
+    console.print(tell(_open(workdir), image), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None) -> None:
+    """Pretrain a backbone on curated shards; a killed run resumes."""
+    from curate.config import apply_overrides, parse, read_yaml
+    from curate.trainer.config import TrainConfig
+    from curate.trainer.train import train as run_training
+
+    values = apply_overrides(read_yaml(config), overrides or [])
+    result = run_training(parse(TrainConfig, values, where=config))
+    console.print(f"export: {result.export}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def models() -> None:
+    """The known backbones: dimensions, licence, whether their weights are here."""
+    from curate.models.load import known_models
+
+    table = Table("model", "dims", "input", "licence", "weights")
+    for info in known_models():
+        here = "present" if info.weights_present else info.how_to_get
+        table.add_row(info.model, str(info.dim), f"{info.preprocess.size} px", info.licence, here)
+    console.print(table)
+
+
+@app.command()
+def samples(
+    out: Annotated[Path, typer.Argument(help="folder to make")],
+    num_images: Annotated[int, typer.Option("-n", help="images of the pool")] = 2000,
+    seed: Annotated[int, typer.Option(help="of the pool")] = 0,
+) -> None:
+    """Make a crawl-like pool of the bundled pictures: long-tailed, with copies, video frames and junk."""
+    from curate.samples.pool import PHOTOS, make_pool
+
+    make_pool(out, num_images=num_images, seed=seed)
+    shutil.copytree(PHOTOS, out / "photos", dirs_exist_ok=True)
+    console.print(f"{out}: pool/ curated/ heldout/ photos/ truth.csv", highlight=False)
+
+
+@bench_app.command("truth")
+def bench_truth(workdir: Workdir, truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")]) -> None:
+    """Compare a run over a sample pool with what was planted in it."""
+    from curate.bench.truth import print_truth
+
+    print_truth(Path(workdir), truth)
+
+
+def _open(workdir: str):  # type: ignore[no-untyped-def]
+    from curate.errors import WorkdirError
+    from curate.recipe import RUN
+    from curate.store import Store
+
+    store = Store(workdir)
+    if store.read_json(RUN) is None:
+        raise WorkdirError(f"{workdir}: no run of curate here; make one with `curate run CONFIG workdir={workdir}`")
+    return store
+
+
+def _plan_table(plans) -> Table:  # type: ignore[no-untyped-def]
+    table = Table("table", "stage", "state", "parts to do", "auto", "note")
+    for plan in plans:
+        todo = "?" if plan.todo is None else f"{plan.todo} of {plan.parts}"
+        auto = ", ".join(f"{k}={v}" for k, v in plan.auto.items())
+        at_most = "" if plan.todo is not None or not auto else "at most "
+        table.add_row(
+            plan.table, plan.stage, plan.state, todo, at_most + auto, plan.note if plan.state == "stale" else ""
+        )
+    return table
+
+
+def _what_next(workdir: str) -> str:
+    return f"""
+Next, with pictures of your own:
+  curate run configs/dedup.yaml sources.pool=FOLDER workdir=runs/mine            remove near-duplicates
+  curate run configs/hierarchical.yaml sources.pool=FOLDER workdir=runs/mine2    and balance what is left
+  curate run configs/lvd142m.yaml sources.pool=FOLDER sources.curated=SEEDS sources.heldout=BENCHMARKS workdir=...
+  curate train configs/train/tiny.yaml shards={workdir}/shards/data output=runs/tiny
+  curate explain {workdir} NAME_OF_AN_IMAGE                                      why an image was kept or dropped"""
+
+
+def main() -> None:
+    """Entry point: errors that the user can act on are printed without a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("distributed", "PIL", "fsspec", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except CurateError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {type(error).__name__}:", str(error), markup=True
+        )
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Ops made table steps: one file a stage."""
