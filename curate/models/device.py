@@ -65,7 +65,9 @@ def is_convnet(module: nn.Module) -> bool:
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:
     """The frozen module on the device, in the memory format that suits it."""
-    module = module.to(device).eval().requires_grad_(False)
+    module = module.to(device).eval()
+    for parameter in module.parameters():  # TorchScript has no requires_grad_ of its own
+        parameter.requires_grad_(False)
     return module.to(memory_format=torch.channels_last) if is_convnet(module) else module
 
 

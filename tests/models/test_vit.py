@@ -74,9 +74,7 @@ def test_masked_patches_are_mask_tokens_whatever_their_pixels() -> None:
     one[:, 5] = True
     changed = first.clone()
     changed[:, :, 14:28, 14:28] += 1  # the pixels of patch 5, in row 1 and column 1
-    torch.testing.assert_close(
-        model.forward_features(first, one).cls, model.forward_features(changed, one).cls
-    )
+    torch.testing.assert_close(model.forward_features(first, one).cls, model.forward_features(changed, one).cls)
     assert not torch.allclose(model(first), model(changed))
 
 

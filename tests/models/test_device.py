@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch import nn
+
+from curate.errors import ConfigError
+from curate.models import device
+from curate.models.device import autocast, is_convnet, place, resolve_device, resolve_precision, send
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("cuda:1", "device=cuda:1: 1 CUDA devices are usable here"),
+        ("gpu", "device=gpu: no such kind of device; use auto, cpu, cuda"),
+        ("mps", "device=mps: only auto, cpu, cuda"),
+    ],
+)
+def test_absent_devices_are_errors(choice: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(ConfigError, match=message):
+        resolve_device(choice)
+
+
+def test_auto_precision_is_bf16_only_where_hardware_and_model_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_bf16", lambda _: True)
+    assert resolve_precision("auto", CPU) == "bf16"
+    assert resolve_precision("auto", CPU, bf16=False) == "fp32"
+    assert resolve_precision("bf16", CPU, bf16=False) == "bf16"
+    monkeypatch.setattr(device, "has_bf16", lambda _: False)
+    assert resolve_precision("auto", CPU) == "fp32"
+    assert resolve_precision("bf16", CPU) == "bf16"
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bf16_of_a_gpu_follows_its_capability(
+    capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert device.has_bf16(torch.device("cuda")) is expected
+
+
+def test_autocast_computes_in_the_precision() -> None:
+    linear, x = nn.Linear(4, 4), torch.zeros(1, 4)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with autocast(CPU, precision):
+            assert linear(x).dtype == dtype
+
+
+def test_only_convnets_run_channels_last() -> None:
+    convnet = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(5)))
+    assert is_convnet(convnet)
+    assert not is_convnet(nn.Sequential(nn.Conv2d(3, 8, 14), nn.Linear(8, 8)))
+    placed = place(convnet, CPU)
+    assert placed[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not placed.training
+    assert not any(parameter.requires_grad for parameter in placed.parameters())
+
+
+def test_sending_keeps_values() -> None:
+    batch = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
+    sent = send(batch, CPU, channels_last=True)
+    assert sent.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(sent, batch)
