@@ -1,0 +1,127 @@
+"""Does pretraining learn? MNIST-5k: k-NN on features of a trained tiny ViT beside its own initialisation."""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from curate.config import apply_overrides, parse, read_yaml
+from curate.evaluation.features import embed_arrays
+from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
+from curate.models.load import load_backbone
+from curate.tables import shards_schema
+from curate.trainer.config import TrainConfig
+from curate.trainer.train import train
+
+NUM_TEST = 1000
+"""Digits held out of pretraining and asked for; the other 4,000 are trained on and vote."""
+NEIGHBORS = 20
+ROW_GROUP = 500
+
+
+@dataclass(frozen=True)
+class MnistResult:
+    """Test accuracy before and after pretraining, and of raw pixels."""
+
+    initial: Accuracy
+    trained: Accuracy
+    pixels: Accuracy
+    images_per_second: float
+    export: Path
+
+    @property
+    def gain(self) -> float:
+        return self.trained.value - self.initial.value
+
+    @property
+    def gain_stderr(self) -> float:
+        """Paired: both classify the same digits."""
+        return paired_stderr(self.initial, self.trained)
+
+
+def bench_mnist(
+    workdir: str | Path, *, config: str = "train/mnist5k", overrides: Iterable[str] = (), resume: bool = True
+) -> MnistResult:
+    """Write MNIST-5k as shards, pretrain on its training digits, classify the test digits by k-NN.
+
+    Args:
+        workdir: gets `shards/data/` and `pretrain/`.
+        config: of the training; its `shards` and `output` are set here.
+        overrides: `key=value` changes of the config.
+    """
+    folder = Path(workdir)
+    images, labels = load_mnist5k()
+    test = split_test(len(images))
+    write_digits(folder / "shards" / "data", images[~test])
+    values = apply_overrides(read_yaml(config), overrides)
+    values |= {"shards": str(folder / "shards" / "data"), "output": str(folder / "pretrain")}
+    result = train(parse(TrainConfig, values, where=config), resume=resume)
+    initial, trained = (_accuracy(path, images, labels, test) for path in (result.initial, result.export))
+    flat = images.reshape(len(images), -1)
+    pixels = knn_accuracy(flat[~test], labels[~test], flat[test], labels[test], NEIGHBORS)
+    speeds = [row["images_per_second"] for row in result.log]
+    return MnistResult(initial, trained, pixels, float(np.median(speeds)), result.export)
+
+
+def format_table(result: MnistResult) -> str:
+    """The result as text."""
+    rows = [("raw pixels", result.pixels), ("initialisation", result.initial), ("pretrained", result.trained)]
+    lines = [f"MNIST-5k, {NEIGHBORS}-NN accuracy on {NUM_TEST} held-out digits"]
+    lines += [f"  {name:<15} {100 * a.value:5.1f} % +- {100 * a.stderr:.1f}" for name, a in rows]
+    lines.append(
+        f"  {'gain':<15} {100 * result.gain:+5.1f} % +- {100 * result.gain_stderr:.1f} (paired standard error)"
+    )
+    lines.append(f"  trained at {result.images_per_second:.0f} images/s; export: {result.export}")
+    return "\n".join(lines)
+
+
+def load_mnist5k() -> tuple[np.ndarray, np.ndarray]:
+    """(5000, 28, 28) uint8 digits, white on black, and (5000,) labels."""
+    with np.load(Path(__file__).parents[1] / "samples" / "mnist5k.npz") as data:
+        return data["images"], data["labels"].astype(np.int64)
+
+
+def split_test(num_images: int) -> np.ndarray:
+    """(N,) bool: the same `NUM_TEST` test digits in every run."""
+    test = np.zeros(num_images, dtype=bool)
+    test[np.random.default_rng(0).permutation(num_images)[:NUM_TEST]] = True
+    return test
+
+
+def write_digits(folder: Path, images: np.ndarray) -> None:
+    """Grey images (N, H, W) uint8 as one shard of PNGs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_shard_row(i, image) for i, image in enumerate(images)]
+    table = pa.Table.from_pylist(rows, schema=shards_schema({}))
+    pq.write_table(table, folder / "part-00000.parquet", row_group_size=ROW_GROUP)
+
+
+def _shard_row(number: int, image: np.ndarray) -> dict[str, object]:
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, format="PNG")
+    name = f"digit-{number:04d}.png"
+    return {
+        "image": {"bytes": encoded.getvalue(), "path": name},
+        "image_id": number,
+        "key": name,
+        "source": "mnist5k",
+        "role": "pool",
+        "uri": name,
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "sha256": hashlib.sha256(encoded.getvalue()).hexdigest(),
+        "clusters": [],
+        "origins": [],
+        "repeats": 1,
+    }
+
+
+def _accuracy(export: Path, images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Accuracy:
+    features = embed_arrays(load_backbone("curate", weights=str(export), precision="fp32"), images)
+    return knn_accuracy(features[~test], labels[~test], features[test], labels[test], NEIGHBORS)

@@ -1,0 +1,99 @@
+"""Figures that show whether a run learns, and the warnings drawn from them."""
+
+import logging
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from curate.errors import CurateError
+from curate.trainer.objective import Outcome
+
+logger = logging.getLogger(__name__)
+
+COLLAPSED_STD = 0.05
+"""Feature spread below which features are as good as constant; 1 is isotropic."""
+NEAR_UNIFORM = 0.02
+"""Share of ln K within which a loss says that the student has learned nothing."""
+
+
+class TrainingDiverged(CurateError):
+    """The loss is no longer a number."""
+
+
+@torch.no_grad()
+def watch(outcome: Outcome) -> dict[str, float]:
+    """Figures of one batch.
+
+    Returns:
+        teacher_entropy: nats, mean over images; 0: one prototype each, ln K: undecided.
+        prototypes_used: e to the entropy of the mean target: prototypes in use, 1..min(K, 2B).
+        feature_std: of the teacher's unit cls features, times sqrt(D): 1 isotropic, 0 collapsed.
+    """
+    return {
+        "teacher_entropy": float(_entropy(outcome.targets).mean()),
+        "prototypes_used": math.exp(float(_entropy(outcome.targets.mean(dim=0)))),
+        "feature_std": feature_std(outcome.features),
+    }
+
+
+def feature_std(features: Tensor) -> float:
+    """Root mean square deviation of unit features (N, D) from their mean: 1 isotropic, 0 all equal."""
+    unit = F.normalize(features.float(), dim=-1)
+    return float((unit - unit.mean(dim=0)).square().sum(dim=-1).mean().sqrt())
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(dim=-1)
+
+
+def check_finite(parts: dict[str, float], *, step: int, learning_rate: float) -> None:
+    """Stop at the first loss that is no number.
+
+    Raises:
+        TrainingDiverged: names the losses, and what usually helps.
+    """
+    bad = {name: value for name, value in parts.items() if not math.isfinite(value)}
+    if bad:
+        told = ", ".join(f"{name} {value}" for name, value in bad.items())
+        raise TrainingDiverged(
+            f"iteration {step}: loss is not finite ({told}) at learning rate {learning_rate:.2e}; lower "
+            "optimizer.base_lr, lengthen optimizer.warmup_iterations or set precision=fp32; the last "
+            "checkpoint is intact"
+        )
+
+
+class Watchdog:
+    """Warns once for each sign of collapse, after the warm-up."""
+
+    def __init__(self, *, prototypes: int, warmup: int) -> None:
+        self._uniform, self._warmup = math.log(prototypes), warmup
+        self._told: set[str] = set()
+
+    def look(self, row: dict[str, float]) -> None:
+        """Judge one row of the log."""
+        if row["step"] <= self._warmup:
+            return
+        if row["feature_std"] < COLLAPSED_STD:
+            self._warn(
+                "collapse",
+                "iteration %d: features have collapsed (spread %.3f of 1); more varied images, "
+                "objective.koleo_weight or a lower optimizer.base_lr help",
+                int(row["step"]),
+                row["feature_std"],
+            )
+        if abs(row["loss_dino"] - self._uniform) < NEAR_UNIFORM * self._uniform:
+            self._warn(
+                "uniform",
+                "iteration %d: the DINO loss %.3f is about ln K = %.3f: the student has learned nothing yet; "
+                "a higher optimizer.base_lr, fewer objective.prototypes or more iterations help",
+                int(row["step"]),
+                row["loss_dino"],
+                self._uniform,
+            )
+
+    def _warn(self, kind: str, text: str, *values: float) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            logger.warning(text, *values)

@@ -1,0 +1,54 @@
+"""The projection head whose outputs are the scores of prototypes.
+
+Source: Caron et al. 2021, arXiv:2104.14294; sizes of DINOv2, arXiv:2304.07193.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PrototypeLayer(nn.Module):
+    """Scores against prototypes: a linear without bias whose rows are a direction times a trainable scale."""
+
+    def __init__(self, dim: int, num_prototypes: int, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        bound = dim**-0.5  # torch's own rule for linears; only the learning speed depends on it
+        direction = torch.empty(num_prototypes, dim).uniform_(-bound, bound, generator=generator)
+        self.direction = nn.Parameter(direction)
+        self.scale = nn.Parameter(torch.ones(num_prototypes, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.scale * F.normalize(self.direction, dim=1))
+
+
+class PrototypeHead(nn.Module):
+    """Three-layer GELU MLP to a bottleneck of unit vectors, then prototype scores: (M, D) -> (M, K)."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_prototypes: int,
+        *,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02, generator=generator)
+                nn.init.zeros_(layer.bias)
+        self.last_layer = PrototypeLayer(bottleneck, num_prototypes, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mlp(x)
+        eps = 1e-6 if x.dtype in (torch.float16, torch.bfloat16) else 1e-12
+        return self.last_layer(F.normalize(x, dim=-1, eps=eps))

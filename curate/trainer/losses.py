@@ -1,0 +1,113 @@
+"""The three losses of DINOv2 and the two ways to make targets from the teacher's scores.
+
+Scores are (..., K) over K prototypes in any float dtype; everything here computes in float32.
+Source: DINO, arXiv:2104.14294; iBOT, arXiv:2111.07832; DINOv2, arXiv:2304.07193.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from curate.trainer.parallel import World
+
+CENTER_MOMENTUM = 0.9
+KOLEO_EPS = 1e-8
+
+
+@torch.no_grad()
+def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_iterations: int = 3) -> Tensor:
+    """Targets in which all prototypes are used equally, by alternating normalisation of columns and rows.
+
+    Args:
+        scores: (M, K) the teacher's, of this rank's rows; sums run over the rows of all ranks.
+        temperature: sharpness, > 0.
+
+    Returns:
+        (M, K) float32, rows sum to 1.
+
+    Source: Sinkhorn-Knopp as in SwAV, arXiv:2006.09882.
+    """
+    q = scores.float() / temperature
+    q = torch.exp(q - world.max(q.max()))  # a common factor cancels; without it exp overflows
+    num_prototypes = q.shape[1]
+    for _ in range(num_iterations):
+        used = world.sum(q.sum(dim=0, keepdim=True))  # (1, K)
+        q = q / (used * num_prototypes).clamp_min(torch.finfo(q.dtype).tiny)
+        q = q / q.sum(dim=1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
+    return q
+
+
+@torch.no_grad()
+def softmax_targets(scores: Tensor, center: Tensor, *, temperature: float) -> Tensor:
+    """Softmax of centred scores: (M, K) float32; the centre (K,) keeps single prototypes from dominating."""
+    return F.softmax((scores.float() - center) / temperature, dim=-1)
+
+
+@torch.no_grad()
+def update_center(center: Tensor, scores: Tensor, *, world: World) -> None:
+    """Move `center` (K,) in place towards the mean of `scores` (M, K) over all ranks' rows."""
+    total = world.sum(scores.float().sum(dim=0))
+    count = world.sum(torch.tensor(float(len(scores)), device=scores.device))
+    if count > 0:
+        center.lerp_(total / count, 1 - CENTER_MOMENTUM)
+
+
+def dino_loss(student: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """Mean cross-entropy over all pairs of a teacher's view and another view of the student.
+
+    Args:
+        student: (V, B, K) scores of V views, the global ones first.
+        targets: (T, B, K) the teacher's, of the T global views in the same order; rows sum to 1.
+
+    Returns:
+        () float32, nats; T (V - 1) pairs of equal weight: pairs of a view with itself are left out.
+    """
+    log_probs = F.log_softmax(student.float() / temperature, dim=-1)
+    with torch.autocast(student.device.type, enabled=False):
+        pairs = -torch.einsum("tbk,vbk->tv", targets, log_probs) / student.shape[1]  # (T, V)
+    same = torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
+    return pairs.masked_fill(same, 0.0).sum() / (same.numel() - int(same.sum()))
+
+
+def ibot_loss(student: Tensor, targets: Tensor, weights: Tensor, *, num_crops: int, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy on masked patches: mean within each crop, summed over crops, divided by `num_crops`.
+
+    Args:
+        student: (M, K) scores at the M masked patches of all global crops.
+        targets: (M, K) the teacher's, of the same patches unmasked; rows sum to 1.
+        weights: (M,) 1 / number of masked patches in the patch's crop.
+        num_crops: global crops of the batch, masked or not: 2B.
+
+    Returns:
+        () float32, nats; 0 when nothing is masked.
+    """
+    log_probs = F.log_softmax(student.float() / temperature, dim=-1)
+    cross_entropy = -(targets * log_probs).sum(dim=-1)  # (M,)
+    return (cross_entropy * weights).sum() / num_crops
+
+
+def koleo_loss(features: Tensor) -> Tensor:
+    """Spread features over the sphere: minus the mean log distance to the nearest neighbour in the batch.
+
+    Args:
+        features: (B, D) of one view, not normalised; B >= 2.
+
+    Returns:
+        () float32. Features that coincide exactly have no direction to part in and get no gradient from it,
+        instead of an infinite one.
+
+    Raises:
+        ValueError: fewer than two rows.
+
+    Source: Sablayrolles et al. 2018, arXiv:1806.03198.
+    """
+    if len(features) < 2:
+        raise ValueError(f"koleo_loss: {len(features)} rows; a nearest neighbour needs at least 2")
+    with torch.autocast(features.device.type, enabled=False):
+        x = F.normalize(features.float(), dim=-1, eps=KOLEO_EPS)  # (B, D)
+        with torch.no_grad():
+            similarity = x @ x.T
+            nearest = similarity.fill_diagonal_(-2.0).argmax(dim=1)
+        squared = (x - x[nearest]).square().sum(dim=-1)
+        distance = squared.clamp_min(KOLEO_EPS**2).sqrt()  # the clamp cuts the gradient at 0
+        return -torch.log(distance + KOLEO_EPS).mean()
