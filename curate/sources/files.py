@@ -63,7 +63,7 @@ def find_listed(path: str, *, skipped: Counter[str]) -> Iterator[File]:
     Raises:
         SourceError: the list cannot be read.
     """
-    parent = path.rsplit("/", 1)[0].encode()
+    parent = os.fsencode(path.rsplit("/", 1)[0])
     for line in _lines(path):
         entry = line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
         if is_remote(entry.decode(errors="replace")):
@@ -165,29 +165,45 @@ class _Links:
         return False
 
 
+class _Open(NamedTuple):
+    """A folder whose entries are being gone through."""
+
+    path: bytes
+    prefix: bytes
+    entries: Iterator[tuple[bytes, bool]]
+    inside: frozenset[tuple[int, int]]
+    """Who the folder and those around it are."""
+
+
 def _walk(root: bytes, prefix: bytes, skipped: Counter[str]) -> Iterator[File]:
-    """Files under a folder, in bytewise order of their relative paths."""
-    yield from _walk_folder(root, prefix, frozenset(), _Links(skipped))
+    """Files under a folder, in bytewise order of their relative paths; however deep, without recursion."""
+    links = _Links(skipped)
+    stack = [_enter(root, prefix, frozenset())]
+    while stack:
+        folder = stack[-1]
+        entry = next(folder.entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        name, linked = entry[0].rstrip(b"/"), entry[1]
+        path, is_folder = os.path.join(folder.path, name), entry[0].endswith(b"/")
+        if is_hidden(os.fsdecode(name)):
+            skipped["hidden folder" if is_folder else "hidden file"] += 1
+        elif not is_folder:
+            yield from _one_file(path, folder.prefix + name, skipped)
+        elif not linked or links.may_follow(path, folder.inside, _identity(path)):
+            stack.append(_enter(path, folder.prefix + name + b"/", folder.inside))
 
 
-def _walk_folder(folder: bytes, prefix: bytes, above: frozenset[tuple[int, int]], links: _Links) -> Iterator[File]:
+def _enter(path: bytes, prefix: bytes, above: frozenset[tuple[int, int]]) -> _Open:
     try:
-        entries, here = retry(lambda: _scan(folder), where=encode_uri(folder))
+        entries, here = retry(lambda: _scan(path), where=encode_uri(path))
     except OSError as error:
         raise SourceError(
-            f"{encode_uri(folder)}: the folder cannot be listed ({describe(error)}); make it readable, or move "
-            "it out of the source"
+            f"{encode_uri(path)}: the folder cannot be listed ({describe(error)}); make it readable, or move it out "
+            "of the source"
         ) from error
-    inside = above | {here}
-    for sort_name, linked in entries:
-        name = sort_name.rstrip(b"/")
-        path = os.path.join(folder, name)
-        if is_hidden(os.fsdecode(name)):
-            links.skipped["hidden folder" if sort_name.endswith(b"/") else "hidden file"] += 1
-        elif not sort_name.endswith(b"/"):
-            yield from _one_file(path, prefix + name, links.skipped)
-        elif not linked or links.may_follow(path, inside, _identity(path)):
-            yield from _walk_folder(path, prefix + name + b"/", inside, links)
+    return _Open(path, prefix, iter(entries), above | {here})
 
 
 def _scan(folder: bytes) -> tuple[list[tuple[bytes, bool]], tuple[int, int]]:

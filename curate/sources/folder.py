@@ -14,17 +14,28 @@ from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
 from curate.sources.retrying import describe, is_permanent, retry
 from curate.sources.sidecars import MAX_BYTES, Columns, merge
-from curate.sources.suffixes import SIDECAR, may_be_image, why_not_image
+from curate.sources.suffixes import HEAD_BYTES, SIDECAR, begins_as_image, is_hidden, may_be_image, why_not_image
 from curate.sources.uri import decode_uri, is_remote
 
 
 def list_folder(files: Iterable[File], *, skipped: Counter[str]) -> Iterator[Found]:
     """The files that may be images; others are counted in `skipped`."""
     for file in files:
-        if may_be_image(file.uri):
+        if may_be_image(file.uri) or _is_misnamed(file):
             yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
         else:
             skipped[why_not_image(file.uri)] += 1
+
+
+def _is_misnamed(file: File) -> bool:
+    """Whether a file is a picture in spite of its suffix; remote files are not opened to find out."""
+    if is_remote(file.uri) or is_hidden(file.uri) or not file.length:
+        return False
+    try:
+        with open(decode_uri(file.uri), "rb") as opened:
+            return begins_as_image(opened.read(HEAD_BYTES))
+    except OSError:
+        return False
 
 
 def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra: bool = True) -> Read:
@@ -62,9 +73,10 @@ def _read(uri: str, max_bytes: int) -> bytes | Read:
         if found.st_size > max_bytes:
             return too_large(found.st_size, max_bytes)
         with open(decode_uri(uri), "rb") as file:
-            return file.read()
+            data: bytes = file.read()
+            return data
     with open_remote(uri) as file:
-        data: bytes = file.read(max_bytes + 1)
+        data = file.read(max_bytes + 1)
     return data if len(data) <= max_bytes else too_large(None, max_bytes)
 
 

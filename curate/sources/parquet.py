@@ -149,7 +149,7 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
         if rows and rows[-1] >= table.metadata.num_rows:
             raise SourceError(
                 f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
-                "was listed; list the source again with --rescan"
+                "was listed; restore it, or start anew with --rebuild all"
             )
         image = find_image_column(table.schema_arrow, source.image_column, where=uri)
         carried = _carried(table.schema_arrow, image, source, uri) if extra else []

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from curate.sources.suffixes import HEAD_BYTES, begins_as_image
+
 MAX_BYTES = 1 << 20
 """A longer sidecar is not one image's description, and is not read."""
 
@@ -22,6 +24,7 @@ def merge(sidecars: Mapping[str, bytes], *, columns: Columns, where: str) -> dic
     A key of the JSON wins over the other files. JSON that cannot be parsed is reported and left out: it says
     nothing about the image.
     """
+    sidecars = {suffix: data for suffix, data in sidecars.items() if not begins_as_image(data[:HEAD_BYTES])}
     merged: dict[str, Any] = {}
     if ".json" in sidecars:
         merged.update(_parse_json(sidecars[".json"], where))

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import posixpath
 import shlex
 import tarfile
@@ -16,9 +17,12 @@ from curate.sources.read import Read, too_large
 from curate.sources.retrying import retry
 from curate.sources.sidecars import MAX_BYTES, Columns, merge
 from curate.sources.suffixes import (
+    HEAD_BYTES,
     MAGIC,
     SIDECAR,
     TAR,
+    begins_as_image,
+    is_hidden,
     may_be_image,
     suffix_of,
     unpack_command,
@@ -65,7 +69,7 @@ def _list_archive(file: File, number: int, skipped: Counter[str]) -> Iterator[Fo
                 refused[reason] += 1
             elif member.isdir():
                 continue
-            elif may_be_image(member.name):
+            elif may_be_image(member.name) or _is_misnamed(archive, member):
                 yield Found(
                     uri=file.uri,
                     key=_key(member),
@@ -79,6 +83,13 @@ def _list_archive(file: File, number: int, skipped: Counter[str]) -> Iterator[Fo
     for reason, count in refused.items():
         log.warning("%s: %d members refused: %s", file.uri, count, reason)
     skipped.update(refused)
+
+
+def _is_misnamed(archive: Any, member: tarfile.TarInfo) -> bool:
+    """Whether a member is a picture in spite of its suffix."""
+    if is_hidden(member.name):
+        return False
+    return begins_as_image(_seek_and_read(archive, member.offset_data, min(member.size, HEAD_BYTES)))
 
 
 def _key(member: tarfile.TarInfo) -> str:
@@ -138,6 +149,9 @@ def _check_end(archive: Any, offset: int, uri: str) -> None:
         log.warning("%s: no end mark at offset %d; if the archive was cut there, images are missing", uri, offset)
     elif block.strip(b"\0"):
         raise _damaged(uri, offset, "a broken header")
+    left = archive.seek(0, os.SEEK_END) - offset
+    if left > 2 * tarfile.RECORDSIZE:  # more than padding: archives that were put one behind the other
+        log.warning("%s: %d bytes behind the end mark at offset %d are not read", uri, left, offset)
 
 
 def _damaged(uri: str, offset: int, what: str) -> SourceError:
@@ -185,8 +199,8 @@ def read_described_members(
             if not left:
                 return
     raise SourceError(
-        f"{uri}: no image at offset {left[-1][0]} any more, so the archive changed since it was listed; list the "
-        "source again with --rescan"
+        f"{uri}: no image at offset {left[-1][0]} any more, so the archive changed since it was listed; "
+        "restore it, or start anew with --rebuild all"
     )
 
 

@@ -1,15 +1,19 @@
+import inspect
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
 import fsspec
 import pytest
+from PIL import Image
 
 from curate.errors import SourceError
 from curate.sources import retrying
 from curate.sources.listing import list_source
+from curate.sources.reading import read_part
 from curate.sources.uri import decode_uri
-from tests.sources.helpers import keys, source, write_files, write_tar
+from tests.sources.helpers import catalog, keys, source, write_files, write_tar
 
 
 def test_folder_is_listed_in_bytewise_order_of_paths(tmp_path: Path) -> None:
@@ -43,6 +47,29 @@ def test_what_counts_as_an_image_follows_the_rule(tmp_path: Path) -> None:
     assert skipped["other file (.csv)"] == 1
     assert skipped["hidden file"] == skipped["hidden folder"] == 1
     assert skipped.total() == len(others)
+
+
+def test_picture_under_any_wrong_suffix_is_found_and_is_no_sidecar(tmp_path: Path) -> None:
+    for name, kind in (("a.txt", "JPEG"), ("b.csv", "PNG"), ("c.pdf", "WEBP"), ("d.json", "GIF"), ("e.bin", "TIFF")):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, kind)
+    Image.new("RGB", (8, 8)).save(tmp_path / "f.html", "BMP")
+    write_files(tmp_path, {"a.jpg": b"1", "g.txt": b"BMW is a word", "h.json": b"{}", "i.csv": b""})
+    found = list(list_source(source(tmp_path)))
+    assert [f.key for f in found] == ["a.jpg", "a.txt", "b.csv", "c.pdf", "d.json", "e.bin", "f.html"]
+    assert [read.extra for read in read_part(catalog(found), source(tmp_path))] == [None] * 7
+
+
+def test_folders_may_be_nested_deeper_than_the_stack_of_calls(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d"] * 150)
+    deep.mkdir(parents=True)
+    (deep / "x.jpg").write_bytes(b"1")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 80)
+    try:
+        listed = keys(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [key.count("/") for key in listed] == [150]
 
 
 def test_linked_files_are_followed_and_dangling_links_are_left_to_reading(tmp_path: Path) -> None:

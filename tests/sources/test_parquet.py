@@ -126,7 +126,7 @@ def test_damaged_file_is_an_error(tmp_path: Path) -> None:
 def test_file_that_changed_since_listing_is_an_error(tmp_path: Path) -> None:
     table = catalog(list_source(source(write_hf(tmp_path / "a.parquet", 9))))
     write_hf(tmp_path / "a.parquet", 3)
-    with pytest.raises(SourceError, match=r"row 8 is wanted, the file has 3.*--rescan"):
+    with pytest.raises(SourceError, match=r"row 8 is wanted, the file has 3.*restore it, or start anew"):
         list(read_part(table, source(tmp_path)))
 
 

@@ -133,6 +133,22 @@ def test_archive_without_end_mark_is_read(tmp_path: Path, caplog: pytest.LogCapt
     assert "no end mark at offset 1024" in caplog.text
 
 
+def test_picture_under_a_wrong_suffix_is_found(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar", {"1.txt": b"\xff\xd8\xff\xe0 jpeg", "2.jpg": b"2", "2.txt": b"two", "3.csv": b""}
+    )
+    assert keys(path) == ["1.txt", "2.jpg"]
+
+
+def test_archives_put_one_behind_the_other_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
+    keys(path)
+    assert caplog.text == ""
+    path.write_bytes(path.read_bytes() * 4)
+    assert keys(path) == ["1.jpg"]
+    assert "bytes behind the end mark at offset 1024 are not read" in caplog.text
+
+
 def test_what_is_no_tar_is_an_error(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.tar": b"<html>" * 200, "b.tar": b""})
     for name in ("a.tar", "b.tar"):
@@ -161,7 +177,7 @@ def test_archive_that_changed_since_listing_is_an_error(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"1.jpg": b"1", "2.jpg": b"2" * 2000})
     table = catalog(list_source(source(path)))
     write_tar(path, {"1.jpg": b"1"})
-    with pytest.raises(SourceError, match=r"no image at offset 1536 any more.*--rescan"):
+    with pytest.raises(SourceError, match=r"no image at offset 1536 any more.*restore it, or start anew"):
         list(read_part(table, source(path)))
     path.write_bytes(path.read_bytes()[:1600])
     with pytest.raises(SourceError, match=r"damaged or truncated at offset 1536 \(64 of 2000 bytes\)"):
