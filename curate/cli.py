@@ -166,7 +166,7 @@ Next, with pictures of your own:
 def main() -> None:
     """Entry point: errors that the user can act on are printed without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("distributed", "PIL", "fsspec", "asyncio"):
+    for noisy in ("distributed", "PIL", "fsspec", "asyncio", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()

@@ -2,11 +2,11 @@
 
 import difflib
 import hashlib
+import importlib
 import json
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,8 +78,10 @@ def find_config(name: str | Path) -> Path:
 
 
 def _bundled_configs() -> dict[str, Path]:
-    root = Path(str(resources.files("configs")._paths[0]))  # type: ignore[attr-defined]  # a namespace package
-    return {p.relative_to(root).with_suffix("").as_posix(): p for p in sorted(root.rglob("*.yaml"))}
+    roots = [Path(root) for root in importlib.import_module("configs").__path__]  # a namespace package
+    return {
+        p.relative_to(r).with_suffix("").as_posix(): p for r in roots if r.is_dir() for p in sorted(r.rglob("*.yaml"))
+    }
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

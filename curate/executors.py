@@ -133,8 +133,8 @@ def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any
     """The inputs as the stage wants them: this part as a pa.Table, or whole Tables."""
     specs = next(iter(task.stages.values())).inputs
     tables: dict[str, Any] = {}
-    for name, names in task.inputs.items():
-        spec = specs[name]
+    for name, spec in specs.items():
+        names = task.inputs.get(name)
         if only and spec.how != only:
             continue
         if names is None:
