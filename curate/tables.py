@@ -250,3 +250,23 @@ CENTROIDS = pa.schema([pa.field("level", pa.int16()), pa.field("centroid", pa.nu
 
 LISTS = pa.schema([pa.field("list_id", pa.int32()), pa.field("home", pa.bool_()), *VECTORS])
 """What every table of lists has."""
+
+TRAINING_LOG = pa.schema(
+    [
+        column("step", pa.int64(), "iterations done"),
+        column("name", pa.string(), "figure: loss, loss_dino, learning_rate, teacher_entropy, ..."),
+        column("value", pa.float64(), "its value"),
+    ]
+)
+"""Of `pretrain`; figures of the clock are left out, so that equal runs give equal tables."""
+
+EVALUATION = pa.schema(
+    [
+        column("backbone", pa.string(), "pretrained, initial, or gain: the difference, image by image"),
+        column("metric", pa.string(), "knn: leave-one-out k-NN accuracy on the labelled images"),
+        column("k", pa.int32(), "neighbours"),
+        column("num_images", pa.int64(), "labelled images"),
+        column("value", pa.float64(), "0..1"),
+        column("stderr", pa.float64(), "standard error of the value"),
+    ]
+)

@@ -59,8 +59,8 @@ def lvd142m(p: Pipeline, cfg: Lvd142m) -> None:
     curate_pool(p, cfg)
 
 
-def curate_pool(p: Pipeline, cfg: Lvd142m) -> None:
-    """Declare the steps from the sources to the shards."""
+def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
+    """Declare the steps from the sources to the shards, which it returns."""
     if not cfg.sources.curated:
         raise ConfigError(
             "sources.curated: recipe lvd142m retrieves from curated images and none are given; set "
@@ -93,7 +93,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> None:
         assignments=leaves,
         centroids=centres,
     )
-    p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)
+    return p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)
 
 
 def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref) -> Ref:

@@ -150,13 +150,9 @@ class OptimizerSettings(Settings):
     """Iterations with learning rate 0 for the prototypes: 1250 in DINOv2; auto: 1 % of the run."""
 
 
-class TrainConfig(Settings):
-    """One pretraining run."""
+class TrainSettings(Settings):
+    """How a backbone is pretrained, wherever its shards lie."""
 
-    shards: str
-    """Parquet shards: a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; fsspec URLs too."""
-    output: str
-    """Folder for checkpoints, log and exports."""
     model: ModelSettings = ModelSettings()
     crops: CropSettings = CropSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -187,7 +183,7 @@ class TrainConfig(Settings):
     """Iterations between evaluations of the teacher by the function given to `train`; 0: never."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "TrainConfig":
+    def _fits_together(self) -> "TrainSettings":
         for name in ("global_size", "local_size"):
             side = getattr(self.crops, name)
             if side % self.model.patch_size:
@@ -195,6 +191,15 @@ class TrainConfig(Settings):
         if self.batch_size < 2 and self.objective.koleo_weight > 0:
             raise ValueError("batch_size 1 has no nearest neighbour for KoLeo; set objective.koleo_weight=0")
         return self
+
+
+class TrainConfig(TrainSettings):
+    """One pretraining run."""
+
+    shards: str
+    """Parquet shards: a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; fsspec URLs too."""
+    output: str
+    """Folder for checkpoints, log and exports."""
 
 
 class Effective(Settings):

@@ -1,0 +1,121 @@
+"""Curation by the LVD-142M recipe, then DINOv2 pretraining on its shards, then k-NN beside the initialisation."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from curate.config import digest, identity
+from curate.errors import ConfigError
+from curate.evaluation.features import embed_folder
+from curate.evaluation.knn import Accuracy, knn_leave_one_out, paired_stderr
+from curate.models.load import load_backbone
+from curate.pipeline import Pipeline
+from curate.recipe import recipe
+from curate.stage import Batches, Input, Map, whole
+from curate.store import Table
+from curate.tables import EVALUATION, SHARD_COLUMNS, TRAINING_LOG
+from curate.trainer.config import TrainConfig, TrainSettings
+from curate.trainer.train import TrainResult, train
+from pipelines.lvd142m import Lvd142m, curate_pool
+
+CLOCK_FIGURES = ("images_per_second",)
+
+
+class Pretrain(Map):
+    """Trains on the shards; checkpoints and exports lie in a folder of the table, named by what made them."""
+
+    inputs: ClassVar[dict[str, Input]] = {"shards": whole(SHARD_COLUMNS)}
+
+    train: TrainSettings = TrainSettings()
+    """The trainer's settings; shards and output are the run's own."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return TRAINING_LOG
+
+    def num_parts(self, **inputs: Any) -> int:
+        return 1
+
+    def run(self, part: int, *, shards: Table) -> Batches:
+        rows = [
+            (int(row["step"]), name, float(value))
+            for row in self._train(shards).log
+            for name, value in row.items()
+            if name != "step" and name not in CLOCK_FIGURES
+        ]
+        columns = [pa.array(column) for column in zip(*rows, strict=True)]
+        yield pa.RecordBatch.from_arrays(columns, schema=TRAINING_LOG)
+
+    def _train(self, shards: Table) -> TrainResult:
+        if not shards.store.is_local:
+            raise ConfigError(
+                f"workdir={shards.store.root}: the trainer keeps its checkpoints on a local disk; curate there, then "
+                "use `curate train` with shards=URL and a local output"
+            )
+        output = shards.store.join(self._folder(shards))
+        given = self.train.model_dump()
+        return train(TrainConfig(**given, shards=shards.store.join(shards.name), output=output))
+
+    def _folder(self, shards: Table) -> str:
+        made_of = digest([identity(self), [part.content for part in shards.parts()]])
+        return f"pretrain/run-{made_of[:12]}"
+
+    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+        folder = self._folder(inputs["shards"])
+        return {"export": f"{folder}/backbone.safetensors", "initial": f"{folder}/backbone-init.safetensors"}
+
+
+class Evaluate(Map):
+    """k-NN of the pretrained teacher and of its own initialisation on a labelled folder."""
+
+    inputs: ClassVar[dict[str, Input]] = {"pretrain": whole(TRAINING_LOG)}
+
+    labelled: str
+    """Folder with a subfolder of images for each class."""
+    k: int = 5
+    """Neighbours that vote."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        if not Path(self.labelled).is_dir():
+            raise ConfigError(f"evaluate.labelled={self.labelled}: no such folder; it needs a subfolder for each class")
+        return EVALUATION
+
+    def num_parts(self, **inputs: Any) -> int:
+        return 1
+
+    def run(self, part: int, *, pretrain: Table) -> Batches:
+        made = pretrain.metrics
+        pretrained, initial = (self._accuracy(pretrain.store.join(made[name])) for name in ("export", "initial"))
+        gain = pretrained.value - initial.value
+        rows = [
+            ("pretrained", pretrained.value, pretrained.stderr),
+            ("initial", initial.value, initial.stderr),
+            ("gain", gain, paired_stderr(pretrained, initial)),
+        ]
+        names, values, errors = zip(*rows, strict=True)
+        num_images = len(pretrained.correct)
+        columns = [names, ["knn"] * 3, [self.k] * 3, [num_images] * 3, values, errors]
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, EVALUATION, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=EVALUATION)
+
+    def _accuracy(self, weights: str) -> Accuracy:
+        features = embed_folder(load_backbone("curate", weights=weights, precision="fp32"), self.labelled)
+        return knn_leave_one_out(features.x, features.y, self.k)
+
+
+class PretrainConfig(Lvd142m):
+    """Fields of `recipe: pretrain`: those of lvd142m, and the training."""
+
+    pretrain: Pretrain = Pretrain()
+    """The trainer."""
+    evaluate: Evaluate | None = None
+    """What is measured on the export; None: nothing."""
+
+
+@recipe("pretrain", PretrainConfig)
+def pretrain(p: Pipeline, cfg: PretrainConfig) -> None:
+    """Curate as lvd142m does, pretrain on the shards, evaluate the export."""
+    shards = curate_pool(p, cfg)
+    log = p.add("pretrain", cfg.pretrain, shards=shards)
+    if cfg.evaluate is not None:
+        p.add("evaluation", cfg.evaluate, pretrain=log)
