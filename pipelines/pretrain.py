@@ -100,7 +100,7 @@ class Evaluate(Map):
 
     def _accuracy(self, weights: str) -> Accuracy:
         features = embed_folder(load_backbone("curate", weights=weights, precision="fp32"), self.labelled)
-        return knn_leave_one_out(features.x, features.y, self.k)
+        return knn_leave_one_out(features.features, features.labels, self.k)
 
 
 class PretrainConfig(Lvd142m):
