@@ -22,7 +22,10 @@ from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_im
 from curate.sources.uri import encode_uri
 
 BATCH_ROWS = 64
-"""Rows decoded at once: memory is this many images, whatever a row group holds."""
+"""Rows decoded at once: memory is this many images and a page of the file, whatever a row group holds."""
+
+BUFFER_BYTES = 1 << 20
+"""Bytes read at once from each column."""
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,8 @@ def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[str | N
 def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     with open_file(uri) as file:
         try:
-            table = pq.ParquetFile(file)
+            # Without these the bytes of a whole row group are held at once.
+            table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(uri, error) from error
         yield table

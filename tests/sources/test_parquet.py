@@ -1,8 +1,10 @@
 import datetime
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -61,6 +63,26 @@ def test_selected_rows_are_read_and_other_row_groups_are_not(tmp_path: Path, mon
     monkeypatch.setattr(parquet, "_batches", lambda t, g, *a, **k: groups.append(g) or batches(t, g, *a, **k))
     assert [r.data for r in read_bytes(table, source(path))] == [b"0", b"69", b"210", b"211", b"299"]
     assert groups == [0, 3, 4]
+
+
+def test_row_group_is_streamed_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [np.random.default_rng(i).bytes(50_000) for i in range(200)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"jpg": images}), path, row_group_size=200, write_batch_size=8)
+    table = catalog(list_source(source(path)))
+    num_read: list[int] = []
+
+    class Counting(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            num_read.append(len(data))
+            return data
+
+    monkeypatch.setattr(parquet, "open_file", Counting)
+    reads = read_part(table, source(path))
+    assert next(reads).data == images[0]
+    assert sum(num_read) < path.stat().st_size / 2
+    assert [r.data for r in reads] == images[1:]
 
 
 @pytest.mark.parametrize("dtype", [pa.binary(), pa.large_binary()])
