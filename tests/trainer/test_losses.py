@@ -1,0 +1,159 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from curate.trainer.losses import (
+    dino_loss,
+    ibot_loss,
+    koleo_loss,
+    sinkhorn_targets,
+    softmax_targets,
+    update_center,
+)
+from curate.trainer.parallel import World
+
+RNG = np.random.default_rng(0)
+
+
+def scores(*shape):
+    return torch.from_numpy(RNG.normal(size=shape).astype(np.float32))
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def cross_entropy(target, student_scores, temperature):
+    return -sum(t * math.log(p) for t, p in zip(target, softmax(student_scores / temperature), strict=True))
+
+
+def plain_sinkhorn(x, temperature):
+    q = [[math.exp(float(v) / temperature) for v in row] for row in x]
+    rows, columns = len(q), len(q[0])
+    for _ in range(3):
+        for j in range(columns):
+            total = sum(q[i][j] for i in range(rows))
+            for i in range(rows):
+                q[i][j] /= total * columns
+        for i in range(rows):
+            total = sum(q[i])
+            q[i] = [v / (total * rows) for v in q[i]]
+    return np.array(q) * rows
+
+
+def test_sinkhorn_equals_plain_loops():
+    x = scores(6, 5) / 10
+    found = sinkhorn_targets(x, temperature=0.05, world=World())
+    np.testing.assert_allclose(found.numpy(), plain_sinkhorn(x.numpy(), 0.05), atol=1e-5)
+
+
+def test_sinkhorn_rows_sum_to_one_and_many_iterations_use_prototypes_equally():
+    targets = sinkhorn_targets(scores(64, 8), temperature=0.5, world=World(), num_iterations=200)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(64))
+    torch.testing.assert_close(targets.sum(dim=0), torch.full((8,), 8.0), atol=1e-3, rtol=0)
+
+
+def test_sinkhorn_survives_scores_whose_exponentials_overflow():
+    targets = sinkhorn_targets(1000 * scores(8, 4), temperature=0.04, world=World())
+    assert targets.isfinite().all()
+
+
+def test_softmax_targets_equal_plain_softmax_of_centred_scores():
+    x, center = scores(4, 7), scores(7)
+    found = softmax_targets(x, center, temperature=0.06)
+    wanted = [softmax((row - center.numpy()) / 0.06) for row in x.numpy()]
+    np.testing.assert_allclose(found.numpy(), np.stack(wanted), atol=1e-5)
+
+
+def test_center_moves_a_tenth_of_the_way_to_the_mean():
+    center, x = torch.ones(3), scores(5, 3)
+    update_center(center, x, world=World())
+    np.testing.assert_allclose(center.numpy(), 0.9 + 0.1 * x.numpy().mean(axis=0), atol=1e-6)
+
+
+def test_center_stays_where_there_are_no_rows():
+    center = torch.ones(3)
+    update_center(center, torch.empty(0, 3), world=World())
+    assert center.tolist() == [1, 1, 1]
+
+
+def test_dino_loss_equals_plain_mean_over_pairs_of_other_views():
+    student, targets = scores(5, 3, 6), torch.softmax(scores(2, 3, 6), dim=-1)
+    pairs = [
+        np.mean([cross_entropy(targets[t, b].tolist(), student[v, b].numpy(), 0.1) for b in range(3)])
+        for t in range(2)
+        for v in range(5)
+        if t != v
+    ]
+    assert len(pairs) == 2 * 3 + 2  # 2L + 2
+    assert dino_loss(student, targets).item() == pytest.approx(np.mean(pairs), rel=1e-5)
+
+
+def test_dino_loss_ignores_a_views_own_target():
+    student, targets = scores(2, 3, 6), torch.softmax(scores(2, 3, 6), dim=-1)
+    student.requires_grad_()
+    changed = targets.clone()
+    changed[0] = torch.softmax(scores(3, 6), dim=-1)
+    (first,) = torch.autograd.grad(dino_loss(student, targets), student)
+    (second,) = torch.autograd.grad(dino_loss(student, changed), student)
+    torch.testing.assert_close(first[0], second[0])
+    assert not torch.allclose(first[1], second[1])
+
+
+def test_dino_loss_stays_float32_under_bf16_autocast():
+    student, targets = scores(5, 3, 6), torch.softmax(scores(2, 3, 6), dim=-1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = dino_loss(student, targets)
+    assert inside.dtype == torch.float32
+    assert inside.item() == dino_loss(student, targets).item()
+
+
+def test_ibot_loss_equals_plain_mean_within_crops_over_all_crops():
+    masked = [2, 0, 3, 0]  # patches masked in each of four crops
+    student, targets = scores(5, 6), torch.softmax(scores(5, 6), dim=-1)
+    weights = torch.tensor([1 / 2] * 2 + [1 / 3] * 3)
+    total, row = 0.0, 0
+    for count in masked:
+        losses = [
+            cross_entropy(targets[i].tolist(), student[i].numpy(), 0.1) for i in range(row, row + count)
+        ]
+        total += np.mean(losses) if losses else 0.0
+        row += count
+    assert ibot_loss(student, targets, weights, num_crops=4).item() == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_ibot_loss_is_zero_without_masks():
+    empty = torch.empty(0, 6)
+    assert ibot_loss(empty, empty, torch.empty(0), num_crops=4).item() == 0
+
+
+def test_koleo_equals_plain_nearest_neighbour_search():
+    x = scores(7, 4)
+    unit = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
+    nearest = [min(np.linalg.norm(unit[i] - unit[j]) for j in range(7) if j != i) for i in range(7)]
+    assert koleo_loss(x).item() == pytest.approx(-np.mean(np.log(np.array(nearest) + 1e-8)), abs=1e-5)
+
+
+def test_koleo_stays_finite_on_duplicates():
+    x = scores(4, 3)
+    x[1] = x[0]
+    x.requires_grad_()
+    loss = koleo_loss(x)
+    loss.backward()
+    assert loss.isfinite()
+    assert x.grad.isfinite().all()
+    assert x.grad[:2].abs().max() == 0  # each other's nearest: nothing to follow
+    assert x.grad[2:].abs().max() > 0
+
+
+def test_koleo_of_one_row_is_an_error():
+    with pytest.raises(ValueError, match="1 rows; a nearest neighbour needs at least 2"):
+        koleo_loss(scores(1, 3))
+
+
+def test_world_of_two_processes_is_an_error():
+    with pytest.raises(ValueError, match="a world of 2 processes"):
+        World(size=2)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.trainer.masks import draw_blocks, draw_masks
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 24), st.integers(2, 16), st.floats(0, 1), st.integers(0, 1000))
+def test_at_most_floor_share_of_the_crops_are_masked(num_crops, grid, share, seed):
+    masks = draw_masks(num_crops, grid, rng=np.random.default_rng(seed), share=share)
+    assert masks.shape == (num_crops, grid * grid)
+    assert masks.any(axis=1).sum() <= int(num_crops * share)
+
+
+def test_exactly_half_of_the_crops_are_masked_on_a_real_grid():
+    for seed in range(20):
+        masks = draw_masks(9, 16, rng=np.random.default_rng(seed))
+        assert masks.any(axis=1).sum() == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 16), st.floats(0, 1), st.integers(0, 1000))
+def test_blocks_never_mask_more_than_asked(grid, ratio, seed):
+    wanted = int(grid * grid * ratio)
+    assert draw_blocks(grid, wanted, rng=np.random.default_rng(seed)).sum() <= wanted
+
+
+def test_ratios_are_stratified_over_the_masked_crops():
+    strata = np.linspace(0.1, 0.5, 9)
+    reached = np.zeros((50, 8))
+    for seed in range(50):
+        counts = draw_masks(16, 16, rng=np.random.default_rng(seed)).sum(axis=1) / 256
+        reached[seed] = np.sort(counts)[8:]
+    assert (reached <= strata[1:] + 1e-9).all()
+    np.testing.assert_allclose(reached.mean(axis=0), (strata[:-1] + strata[1:]) / 2, atol=0.03)
+
+
+def test_masked_crops_lie_anywhere_in_the_batch():
+    hits = sum(draw_masks(8, 8, rng=np.random.default_rng(s)).any(axis=1) for s in range(200))
+    assert (hits > 60).all()
+    assert (hits < 140).all()
+
+
+def test_a_single_block_is_a_rectangle():
+    mask = draw_blocks(16, 8, rng=np.random.default_rng(3))
+    assert mask.sum() >= 1
+    first = draw_blocks(16, 200, rng=np.random.default_rng(3))
+    assert first.sum() > 100  # large targets are reached by several blocks
+
+
+def test_one_seed_gives_one_mask():
+    first, second = (draw_masks(8, 8, rng=np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("num_patches", [0])
+def test_no_patches_asked_no_patches_masked(num_patches):
+    assert not draw_blocks(8, num_patches, rng=np.random.default_rng(0)).any()
