@@ -16,10 +16,10 @@ from curate.sources.config import Source
 from curate.sources.files import File, open_file
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.retrying import ATTEMPTS, FIRST_WAIT, describe, gave_up, is_permanent
+from curate.sources.retrying import ATTEMPTS, FIRST_WAIT, describe, gave_up, is_permanent, retry
 from curate.sources.sidecars import choose
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
-from curate.sources.uri import encode_uri
+from curate.sources.uri import encode_uri, is_remote
 
 BATCH_ROWS = 64
 """Rows decoded at once: memory is this many images and a page of the file, whatever a row group holds."""
@@ -71,12 +71,22 @@ def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[str | N
 @contextlib.contextmanager
 def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     with open_file(uri) as file:
-        try:
-            # Without these the bytes of a whole row group are held at once.
-            table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
+        yield retry(lambda: _read_footer(file, uri), where=uri, remote=is_remote(uri))
+
+
+def _read_footer(file: Any, uri: str) -> pq.ParquetFile:
+    try:
+        # Without these two the bytes of a whole row group are held at once.
+        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        if _is_damage(error):
             raise _damaged(uri, error) from error
-        yield table
+        raise
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the bytes are wrong, rather than the disk: Arrow's own errors have no number."""
+    return not isinstance(error, OSError) or error.errno is None or is_permanent(error)
 
 
 def _damaged(uri: str, error: Exception) -> SourceError:
@@ -207,7 +217,7 @@ def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> I
                     done, failures = done + 1, 0
             return
         except (pa.ArrowException, OSError) as error:
-            if not isinstance(error, OSError) or error.errno is None or is_permanent(error):
+            if _is_damage(error):
                 raise _damaged(uri, error) from error
             failures += 1
             if failures == ATTEMPTS:

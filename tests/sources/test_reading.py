@@ -1,13 +1,16 @@
 import errno
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import SourceError
-from curate.sources import files, folder, retrying
+from curate.sources import files, folder, parquet, retrying, tar
 from curate.sources.folder import read_folder_file
 from curate.sources.listing import list_source
 from curate.sources.reading import is_loose, read_bytes, read_part
@@ -85,6 +88,36 @@ def test_passing_error_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
     write_files(tmp_path, ["a.jpg"])
     fail_with(monkeypatch, OSError(errno.EIO, "Input/output error"), 3)
     assert read_folder_file(str(tmp_path / "a.jpg"), max_bytes=99).data == b"a.jpg"
+
+
+class Flaky(io.FileIO):
+    """A file whose every fourth read fails."""
+
+    num_reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        Flaky.num_reads += 1
+        if Flaky.num_reads % 4 == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_passing_errors_in_the_middle_of_an_archive_lose_and_repeat_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    images = [b"%04d" % i * 500 for i in range(300)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "tar":
+        write_tar(path, {f"{i}.jpg": image for i, image in enumerate(images)})
+    else:
+        pq.write_table(pa.table({"jpg": images}), path, row_group_size=100, write_batch_size=8, data_page_size=4096)
+    table = catalog(list_source(source(path)))
+    monkeypatch.setattr(tar if kind == "tar" else parquet, "open_file", Flaky)
+    monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
+    before = Flaky.num_reads
+    assert [r.data for r in read_part(table, source(path))] == images
+    assert Flaky.num_reads > before + 4
 
 
 def test_error_that_does_not_pass_fails_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
