@@ -1,0 +1,53 @@
+"""Tiny shards for the trainer's tests."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from curate.tables import shards_schema
+
+
+def png(seed: int, *, size: tuple[int, int] = (40, 32)) -> bytes:
+    """A smooth random picture of `size` (width, height)."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(encoded, format="PNG")
+    return encoded.getvalue()
+
+
+def row(number: int, *, encoded: bytes | None = None, repeats: int = 1) -> dict[str, object]:
+    """One row of a shard."""
+    name = f"{number}.png"
+    return {
+        "image": {"bytes": png(number) if encoded is None else encoded, "path": name},
+        "image_id": number,
+        "key": name,
+        "source": "test",
+        "role": "pool",
+        "uri": name,
+        "width": 40,
+        "height": 32,
+        "sha256": f"{number:064x}",
+        "clusters": [],
+        "origins": [],
+        "repeats": repeats,
+    }
+
+
+def write_shard(path: Path, rows: list[dict[str, object]], *, group: int = 4) -> Path:
+    """Write `rows` in row groups of `group`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=shards_schema({})), path, row_group_size=group)
+    return path
+
+
+def write_shards(folder: Path, *, num_shards: int = 2, rows_each: int = 10) -> Path:
+    """`folder` with shards of consecutive rows."""
+    for shard in range(num_shards):
+        numbers = range(shard * rows_each, (shard + 1) * rows_each)
+        write_shard(folder / f"part-{shard:05d}.parquet", [row(i) for i in numbers])
+    return folder

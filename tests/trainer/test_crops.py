@@ -1,0 +1,185 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from curate.trainer.config import CropSettings
+from curate.trainer.crops import augment, crop, decode, draw_box, make_crops
+
+PLAIN = CropSettings(
+    global_size=32,
+    local_size=16,
+    num_local=3,
+    flip_probability=0,
+    jitter_probability=0,
+    gray_probability=0,
+    solarize_probability=0,
+    blur="none",
+)
+
+
+def picture(height=60, width=80):
+    ramp = np.linspace(0, 255, width)[None, :, None].repeat(height, 0).repeat(3, 2)
+    ramp[:, :, 1] = np.linspace(0, 255, height)[:, None]
+    ramp[:, :, 2] = 40
+    return torch.from_numpy(ramp.astype(np.uint8)).permute(2, 0, 1)
+
+
+def view(settings, *, seed=0, blur=0.0, solarize=0.0):
+    return augment(picture(32, 32), settings, rng=np.random.default_rng(seed), blur=blur, solarize=solarize)
+
+
+def test_shapes_and_dtype():
+    large, small = make_crops(picture(), PLAIN, rng=np.random.default_rng(0))
+    assert (large.shape, small.shape) == ((2, 3, 32, 32), (3, 3, 16, 16))
+    assert large.dtype == small.dtype == torch.uint8
+
+
+def test_no_local_crops_give_an_empty_group():
+    _, small = make_crops(picture(), PLAIN.model_copy(update={"num_local": 0}), rng=np.random.default_rng(0))
+    assert small.shape == (0, 3, 16, 16)
+
+
+def test_one_seed_gives_one_set_of_crops():
+    settings = CropSettings(global_size=32, local_size=16)
+    first, second = (make_crops(picture(), settings, rng=np.random.default_rng(7)) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_boxes_cover_the_asked_share_of_the_area_at_the_asked_aspect():
+    rng = np.random.default_rng(0)
+    boxes = np.array([draw_box(300, 400, (0.2, 0.5), (3 / 4, 4 / 3), rng=rng) for _ in range(500)])
+    top, left, height, width = boxes.T
+    area, aspect = height * width / (300 * 400), width / height
+    assert ((area > 0.195) & (area < 0.505)).all()
+    assert ((aspect > 0.74) & (aspect < 1.35)).all()
+    assert ((top >= 0) & (left >= 0) & (top + height <= 300) & (left + width <= 400)).all()
+    assert abs(area.mean() - 0.35) < 0.02
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 1000), (1000, 10), (1, 1)])
+def test_boxes_of_extreme_images_stay_inside_and_centred(height, width):
+    top, left, h, w = draw_box(height, width, (1.0, 1.0), (3 / 4, 4 / 3), rng=np.random.default_rng(0))
+    assert 0 < h <= height
+    assert 0 < w <= width
+    assert (top, left) == ((height - h) // 2, (width - w) // 2)
+
+
+def test_a_crop_of_the_whole_equals_torch_resize_and_is_near_pil():
+    whole = PLAIN.model_copy(update={"aspect": (1.0, 1.0)})
+    image = picture(64, 64)
+    found = crop(image, 32, scale=(1.0, 1.0), settings=whole, rng=np.random.default_rng(0))
+    reference = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((32, 32), Image.Resampling.BICUBIC)
+    difference = found.permute(1, 2, 0).numpy().astype(int) - np.asarray(reference)
+    assert np.abs(difference).max() <= 2
+
+
+def test_flip_mirrors():
+    flipped = PLAIN.model_copy(update={"flip_probability": 1.0})
+    first, second = (
+        crop(picture(), 32, scale=(0.5, 1.0), settings=s, rng=np.random.default_rng(1)) for s in (PLAIN, flipped)
+    )
+    assert torch.equal(first.flip(-1), second)
+
+
+def test_nothing_switched_on_leaves_the_view_as_it_is():
+    assert torch.equal(view(PLAIN), picture(32, 32))
+
+
+def test_gray_makes_channels_equal():
+    found = view(PLAIN.model_copy(update={"gray_probability": 1.0}))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[1], found[2])
+
+
+def test_solarize_inverts_from_128_on():
+    found, plain = view(PLAIN, solarize=1.0), picture(32, 32)
+    assert torch.equal(found, torch.where(plain >= 128, 255 - plain, plain))
+
+
+def test_blur_lowers_the_contrast_of_an_edge():
+    settings = PLAIN.model_copy(update={"blur_sigma": (2.0, 2.0)})
+    edge = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    edge[:, :, 16:] = 255
+    found = augment(edge, settings, rng=np.random.default_rng(0), blur=1.0, solarize=0.0)
+    assert found[0, 16].float().diff().abs().max() < 80
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "kept"),
+    [("brightness", 0.4, "hue"), ("contrast", 0.4, "mean"), ("saturation", 0.4, "luma"), ("hue", 0.3, "value")],
+)
+def test_each_jitter_changes_its_own_quantity_only(name, strength, kept):
+    off = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+    settings = PLAIN.model_copy(update=off | {name: strength, "jitter_probability": 1.0})
+    plain = picture(32, 32) // 2 + 30  # away from 0 and 255, so that nothing clips
+    found = augment(plain, settings, rng=np.random.default_rng(3), blur=0.0, solarize=0.0)
+    assert not torch.equal(found, plain)
+    difference = _quantity(found, kept) - _quantity(plain, kept)
+    assert np.abs(difference).max() <= 3
+
+
+def _quantity(image, kept):
+    pil = Image.fromarray(image.permute(1, 2, 0).numpy())
+    if kept == "hue":  # ratios of channels, where bright enough to be measured
+        x = np.asarray(pil).astype(float)
+        return 100 * x[..., 0] / x.sum(axis=-1)
+    if kept == "mean":
+        return np.asarray(pil.convert("L")).mean(keepdims=True)
+    if kept == "luma":
+        return np.asarray(pil.convert("L")).astype(float)
+    return np.asarray(pil.convert("HSV")).astype(float)[..., 2]
+
+
+def test_blur_presets_differ_by_view():
+    both = {}
+    for preset in ("released", "paper"):
+        settings = PLAIN.model_copy(update={"blur": preset, "blur_sigma": (2.0, 2.0)})
+        sharp = np.zeros(2)
+        for seed in range(60):
+            blurred, _ = make_crops(picture(), settings, rng=np.random.default_rng(seed))
+            plain, _ = make_crops(picture(), PLAIN, rng=np.random.default_rng(seed))
+            sharp += [torch.equal(blurred[i], plain[i]) for i in range(2)]
+        both[preset] = sharp / 60
+    assert both["released"][0] == 1
+    assert both["released"][1] < 0.3
+    assert both["paper"][0] == 0
+    assert both["paper"][1] > 0.7
+
+
+def encoded(image, form="PNG", **options):
+    data = io.BytesIO()
+    image.save(data, format=form, **options)
+    return data.getvalue()
+
+
+def test_decode_turns_by_exif():
+    image = Image.new("RGB", (20, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(encoded(image, "JPEG", exif=exif)).shape == (3, 20, 10)
+
+
+def test_decode_puts_transparency_on_white():
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert (decode(encoded(clear)) == 255).all()
+
+
+def test_decode_scales_16_bits():
+    deep = Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16))
+    assert (decode(encoded(deep)) == 0x80).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK"])
+def test_decode_gives_three_channels(mode):
+    form = "JPEG" if mode == "CMYK" else "PNG"
+    assert decode(encoded(Image.new(mode, (6, 5)), form)).shape == (3, 5, 6)
+
+
+def test_swapped_scale_is_an_error():
+    with pytest.raises(ValidationError, match=r"global_scale is \[1.0, 0.3\]; needed: 0 < first <= second"):
+        CropSettings(global_scale=(1.0, 0.3))
