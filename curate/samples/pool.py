@@ -33,6 +33,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from curate.errors import SourceError
 
 SAMPLES = Path(__file__).resolve().parent
+PHOTOS = SAMPLES / "photos"
+FRAMES = SAMPLES / "frames"
 
 SHARES = {"frame": 0.22, "near": 0.20, "exact_copy": 0.05, "heldout_copy": 0.03, "junk": 0.04}
 """Shares of the pool; the rest are the photographs' originals and views."""
@@ -144,7 +146,7 @@ def make_pool(
     split = _split_photos(
         photos, np.random.default_rng([seed, 1]), categories=chosen, curated_each=curated_each, num_heldout=num_heldout
     )
-    frames = _shuffled(sorted((SAMPLES / "frames").glob("*.jpg")), np.random.default_rng([seed, 2]))
+    frames = _shuffled(sorted(FRAMES.glob("*.jpg")), np.random.default_rng([seed, 2]))
     rng = np.random.default_rng([seed, 3])  # a stream of its own: the split does not move with num_images
     items = _plan(num_images, split, frames, rng, contaminated=contaminated, tail=tail)
     names = [f"pool/{i:06d}.jpg" for i in rng.permutation(len(items))]  # the order tells nothing
@@ -157,7 +159,7 @@ def make_pool(
 
 
 def _bundled_photos() -> dict[str, list[Path]]:
-    folders = sorted(path for path in (SAMPLES / "photos").iterdir() if path.is_dir())
+    folders = sorted(path for path in PHOTOS.iterdir() if path.is_dir())
     return {folder.name: sorted(folder.glob("*.jpg")) for folder in folders}
 
 
