@@ -1,0 +1,38 @@
+"""Numbers as people read them."""
+
+
+def count(value: int) -> str:
+    """1234567 -> 1,234,567."""
+    return f"{value:,}"
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage that never rounds a part to nothing or to everything."""
+    if whole <= 0:
+        return "0 %"
+    percent = 100 * part / whole
+    if 0 < percent < 0.1:
+        return "< 0.1 %"
+    if 99.9 < percent < 100:
+        return "> 99.9 %"
+    return f"{percent:.1f} %" if percent < 99.95 and percent else f"{percent:.0f} %"
+
+
+def seconds(value: float) -> str:
+    """Seconds below two minutes, then minutes, then hours."""
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def rate(rows: int, elapsed: float) -> str:
+    """Rows per second; empty where the time is too short to say."""
+    if elapsed < 0.01 or rows == 0:
+        return ""
+    value = rows / elapsed
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def plural(value: int, one: str, many: str = "") -> str:
+    """`1 image`, `2 images`."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"

@@ -1,0 +1,105 @@
+"""The report: one self-contained page that opens anywhere, without scripts and without requests."""
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import NamedTuple
+
+from curate.report.markup import Content, Markup, el
+from curate.report.pictures import Pictures
+from curate.report.run import Run
+from curate.report.sections import (
+    clusters,
+    contamination,
+    duplicates,
+    examples,
+    funnel,
+    overview,
+    retrieval,
+    similarity,
+    timings,
+    training,
+    warnings,
+)
+from curate.store import Store
+
+FILE = "report/index.html"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""The page asks for nothing, and runs nothing that a file name might smuggle in."""
+
+
+class Section(NamedTuple):
+    """A titled part of the page; `anchor` is its name in links."""
+
+    anchor: str
+    title: str
+    content: Markup
+
+
+def write_report(store: Store) -> str:
+    """Write `report/index.html` of a workdir from the tables that are finished.
+
+    Returns:
+        Its path.
+
+    Raises:
+        TableError: the workdir holds no finished table.
+    """
+    run = Run.open(store)
+    store.write_bytes(FILE, render(run, Pictures(store)).encode())
+    return store.join(FILE)
+
+
+def render(run: Run, pictures: Pictures) -> str:
+    """The whole page."""
+    found = list(sections(run, pictures))
+    style = resources.files("curate.report").joinpath("style.css").read_text(encoding="utf-8")
+    head = [
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content=POLICY,
+        ),
+        el("title", f"{run.name}: report of {run.recipe}"),
+        el("style", Markup(style)),
+    ]
+    page = el("html", el("head", head), el("body", _header(run, found), el("main", map(_block, found))), lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def sections(run: Run, pictures: Pictures) -> Iterator[Section]:
+    """The sections whose tables are there, in the order of the page."""
+    made: list[tuple[str, str, Markup | None]] = [
+        ("warnings", "Look at this first", warnings.section(run)),
+        ("funnel", "From the pool to the shards", funnel.section(run)),
+        ("balance", "Cluster sizes before and after", clusters.sizes_section(run)),
+        ("duplicates", "Copies", duplicates.section(run, pictures)),
+        ("heldout", "Held-out images", contamination.section(run, pictures)),
+        ("similarity", "Similarity of the pairs", similarity.section(run)),
+        ("retrieved", "Retrieved", retrieval.section(run, pictures)),
+        ("selected", "Selected", examples.selected_section(run, pictures)),
+        ("dropped", "Dropped", examples.dropped_section(run, pictures)),
+        ("clusters", "Clusters", clusters.examples_section(run, pictures)),
+        ("training", "Pretraining", training.section(run)),
+        ("timings", "Timings", timings.section(run)),
+    ]
+    for anchor, title, content in made:
+        if content is not None:
+            yield Section(anchor, title, content)
+
+
+def _header(run: Run, found: list[Section]) -> Markup:
+    links: Content = [el("a", section.title, href=f"#{section.anchor}") for section in found]
+    return el(
+        "header",
+        el("p", f"Report of recipe {run.recipe}", class_="label"),
+        el("h1", run.name),
+        el("p", overview.headline(run), class_="lead"),
+        overview.section(run),
+        el("nav", links),
+    )
+
+
+def _block(section: Section) -> Markup:
+    return el("section", el("h2", section.title), section.content, id=section.anchor)

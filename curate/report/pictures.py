@@ -1,0 +1,160 @@
+"""Thumbnails of images wherever they lie: read safely, made small, put into the page as data."""
+
+import base64
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from curate.errors import CurateError
+from curate.ops.images import ImageLimits, inspect_image
+from curate.report.markup import Content, Markup, el
+from curate.sources.config import Source
+from curate.sources.folder import read_folder_file
+from curate.sources.read import Read
+from curate.sources.reading import is_loose, read_bytes
+from curate.stages.catalog import source_of
+from curate.store import Store
+
+HEIGHT = 128
+"""Pixels of a thumbnail at most."""
+WIDTH = 256
+QUALITY = 70
+"""Of the thumbnails' JPEG."""
+MAX_BYTES = 64 << 20
+"""Of an original that a thumbnail is made from."""
+BUDGET = 5 << 20
+"""Bytes of all thumbnails, a third more in the page; what comes after is left out."""
+TRUSTING = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smoothness=-1)
+"""Rejected pictures are shown too where they decode; the guard against decompression bombs stays."""
+THREADS = 4
+LEFT_OUT = "left out to keep this page small"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image as the page knows it."""
+
+    source: str
+    role: str
+    key: str
+    data: bytes | None = None
+    """JPEG thumbnail; None: `missing` says why there is none."""
+    missing: str = ""
+
+
+class Pictures:
+    """The pictures of a page: `load` reads many at once, `figure` puts one into the page."""
+
+    def __init__(self, store: Store, *, budget: int = BUDGET) -> None:
+        self.store = store
+        self.left = budget
+        self._shown: dict[int, Shown] = {}
+
+    def load(self, image_ids: Iterable[int]) -> None:
+        """Read the pictures that are not there yet, part by part: an archive is opened once a call."""
+        wanted = np.array(sorted({int(i) for i in image_ids} - self._shown.keys()), np.int64)
+        for part in np.unique(wanted >> 32).tolist():
+            self._load_part(part, wanted[wanted >> 32 == part])
+
+    def _load_part(self, part: int, ids: np.ndarray) -> None:
+        catalog = self.store.table("catalog").read(part)
+        rows = catalog.take(ids & 0xFFFFFFFF)
+        names = rows.select(["source", "role", "key"]).to_pylist()
+        for image_id, name, (data, why) in zip(ids.tolist(), names, _thumbnails(rows, self.left), strict=True):
+            fits = data is None or len(data) <= self.left
+            shown = Shown(**name, data=data if fits else None, missing=why if fits else LEFT_OUT)
+            self.left -= len(shown.data or b"")
+            self._shown[image_id] = shown
+
+    def __getitem__(self, image_id: int) -> Shown:
+        if int(image_id) not in self._shown:
+            self.load([image_id])
+        return self._shown[int(image_id)]
+
+    def is_shown(self, image_id: int) -> bool:
+        """Whether there is a picture to see."""
+        return self[image_id].data is not None
+
+    def figure(self, image_id: int, *caption: Content, mark: str = "") -> Markup:
+        """The picture with lines of text under it; without a picture, a placeholder that says why.
+
+        Args:
+            mark: a class of the style sheet: kept, heldout, query or curated.
+        """
+        shown = self[image_id]
+        lines = [el("span", line) for line in caption if line]
+        if shown.data is None:
+            inside = el("div", el("span", shown.missing), class_="none")
+        else:
+            text = base64.b64encode(shown.data).decode()
+            inside = el("img", src=f"data:image/jpeg;base64,{text}", alt=shown.key, loading="lazy")
+        title = f"{shown.source}: {shown.key} (image {image_id})"
+        return el("figure", inside, el("figcaption", lines) if lines else None, class_=mark or None, title=title)
+
+    def grid(self, image_ids: Iterable[int]) -> Markup:
+        """Pictures without captions."""
+        ids = [int(i) for i in image_ids]
+        self.load(ids)
+        return el("div", [self.figure(i) for i in ids], class_="grid")
+
+
+def short_name(key: str, length: int = 24) -> str:
+    """The last step of a key, shortened in the middle."""
+    name = key.rsplit("/", 1)[-1]
+    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
+
+
+def _thumbnails(rows: pa.Table, budget: int) -> Iterator[tuple[bytes | None, str]]:
+    """(JPEG, "") or (None, why) for catalog rows of one part, in order."""
+    if budget <= 0:
+        yield from [(None, LEFT_OUT)] * len(rows)
+        return
+    with ThreadPoolExecutor(THREADS, "thumbnail") as pool:
+        if is_loose(rows):
+            yield from pool.map(_thumbnail_of_file, rows["uri"].to_pylist())
+        else:
+            yield from pool.map(_thumbnail, _read_archives(rows, source_of(rows)))
+
+
+def _thumbnail_of_file(uri: str) -> tuple[bytes | None, str]:
+    try:
+        return _thumbnail(read_folder_file(uri, max_bytes=MAX_BYTES, extra=False))
+    except CurateError as error:
+        return None, str(error)
+
+
+def _read_archives(rows: pa.Table, source: Source) -> Iterator[Read]:
+    """As `read_bytes`; from the first archive that fails on, every image says why instead."""
+    done = 0
+    try:
+        for read in read_bytes(rows, source, max_bytes=MAX_BYTES):
+            yield read
+            done += 1
+    except CurateError as error:
+        yield from [Read(error=str(error))] * (len(rows) - done)
+
+
+def _thumbnail(read: Read) -> tuple[bytes | None, str]:
+    if read.data is None:
+        return None, read.error or "cannot be read"
+    seen = inspect_image(read.data, TRUSTING, min_side=HEIGHT)
+    if seen.picture is None:
+        return None, f"{seen.reject}: {seen.detail}"
+    picture = _bounded(seen.picture)
+    picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
+    return file.getvalue(), ""
+
+
+def _bounded(picture: Image.Image) -> Image.Image:
+    """The picture, or for extreme shapes its middle: a thumbnail one pixel high shows nothing."""
+    width, height = picture.size
+    wide, tall = min(width, 8 * height), min(height, 8 * width)
+    left, top = (width - wide) // 2, (height - tall) // 2
+    return picture.crop((left, top, left + wide, top + tall)) if (wide, tall) != (width, height) else picture.copy()

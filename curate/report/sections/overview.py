@@ -1,0 +1,87 @@
+"""What was run: recipe, sources, models with their licences, thresholds, dates."""
+
+from collections.abc import Iterator
+
+from curate.errors import CurateError
+from curate.models.load import describe
+from curate.report.markup import Content, Markup, el
+from curate.report.numbers import count, plural
+from curate.report.run import Run
+from curate.tables import ROLES
+
+
+def section(run: Run) -> Markup:
+    facts = [
+        ("Sources", el("ul", [el("li", line) for line in sources(run)])),
+        ("Models", el("ul", [el("li", line) for line in models(run)]) if run.under("embeddings") else None),
+        ("Thresholds", el("ul", [el("li", line) for line in thresholds(run)]) if run.under("neighbors") else None),
+        ("Seed", str(run.config.get("seed", "unknown"))),
+        ("Made", dates(run)),
+    ]
+    rows: list[Content] = [[el("dt", name), el("dd", value)] for name, value in facts if value]
+    return el("dl", rows, class_="facts")
+
+
+def sources(run: Run) -> list[str]:
+    """A line a source."""
+    if run.parts is None:
+        return ["no catalog"]
+    sizes: dict[tuple[str, str], int] = {}
+    for name, role, rows in zip(run.parts.source, run.parts.role, run.parts.rows, strict=True):
+        key = (name, ROLES[role])
+        sizes[key] = sizes.get(key, 0) + int(rows)
+    return [
+        f"{name}{'' if name == role else f' ({role})'}: {plural(rows, 'image')}" for (name, role), rows in sizes.items()
+    ]
+
+
+def models(run: Run) -> Iterator[str]:
+    """A line a table of embeddings: model, licence, precision, hash of its weights."""
+    for table in run.under("embeddings"):
+        resolved, pins = run.manifests[table].resolved, run.manifests[table].pins
+        model = str(resolved.get("model", "unknown model"))
+        details = [f"weights {pins['weights'][:12]}" if pins.get("weights") else "", str(resolved.get("precision", ""))]
+        text = ", ".join(part for part in details if part)
+        yield f"{table.removeprefix('embeddings/')}: {model}, licence {licence(model)}{f' ({text})' if text else ''}"
+
+
+def licence(model: str) -> str:
+    """Of the weights of a known model."""
+    try:
+        return describe(model).licence
+    except CurateError:
+        return "unknown"
+
+
+def thresholds(run: Run) -> Iterator[str]:
+    """A line a join: the least similarity that makes two images copies."""
+    for table in run.under("neighbors"):
+        resolved = run.manifests[table].resolved
+        own, heldout = resolved.get("threshold"), resolved.get("heldout_threshold")
+        if own is None or own <= -1:  # the nearest of each query, however far
+            yield f"{table.removeprefix('neighbors/')}: the {resolved.get('max_neighbors')} nearest of each query"
+        else:
+            yield f"{table.removeprefix('neighbors/')}: copies from {own:g} on, of held-out images from {heldout:g} on"
+
+
+def dates(run: Run) -> str:
+    """From the first finished table to the last."""
+    found = []
+    for table in run.manifests:
+        try:
+            found.append(run.store.fs.modified(run.store.join(table, "_table.json")))
+        except (NotImplementedError, OSError):  # some file systems keep no dates
+            return "unknown: the file system keeps no dates"
+    first, last = (f"{date:%Y-%m-%d %H:%M}" for date in (min(found), max(found)))
+    return f"{first} UTC" if first == last else f"{first} to {last} UTC"
+
+
+def headline(run: Run) -> str:
+    """The run in one sentence."""
+    listed = run.manifests["catalog"].rows if run.has("catalog") else 0
+    for table, verb in (("shards/data", "in the shards"), ("selection", "selected"), ("duplicates", "judged")):
+        if run.has(table):
+            rows = run.manifests[table].rows
+            kept = run.metrics(table).get("kept", rows)
+            return f"{count(listed)} images listed, {count(kept)} {'kept' if table == 'duplicates' else verb}."
+    return f"{count(listed)} images listed."

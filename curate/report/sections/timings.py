@@ -1,0 +1,42 @@
+"""Where the time went."""
+
+from curate.report.markup import Markup, el
+from curate.report.numbers import count, rate, seconds
+from curate.report.run import Run
+from curate.report.status import StageStatus, in_order, rows_read
+
+NAMES = ("table", "stage", "parts", "rows in", "rows out", "rows in / s", "time")
+
+
+def section(run: Run) -> Markup | None:
+    rows = [
+        StageStatus(name, m.stage, True, len(m.parts), len(m.parts), rows_read(m, run.manifests), m.rows, m.seconds)
+        for name, m in ((name, run.manifests[name]) for name in in_order(run.manifests))
+    ]
+    total = sum(row.seconds for row in rows)
+    longest = max(row.seconds for row in rows) or 1.0
+    head = el("tr", [el("th", name) for name in NAMES])
+    body = [_row(row, longest) for row in rows]
+    foot = el("tr", el("td", "all", colspan=6), el("td", seconds(total), class_="number"))
+    table = el("table", el("thead", head), el("tbody", body), el("tfoot", foot), class_="timings")
+    text = "Time is summed over tasks, so workers side by side finish sooner than it says. A pass over the images that "
+    text += "fills several tables shares its time among them."
+    return el("div", el("div", table, class_="scroll"), el("p", text, class_="quiet"))
+
+
+def _row(row: StageStatus, longest: float) -> Markup:
+    rows_in = row.rows_out if row.rows_in is None else row.rows_in
+    bar = el("i", class_="bar a", style=f"width:{100 * row.seconds / longest:.1f}%")
+    cells = [
+        str(row.parts_done),
+        "" if row.rows_in is None else count(row.rows_in),
+        count(row.rows_out),
+        rate(rows_in, row.seconds),
+    ]
+    return el(
+        "tr",
+        el("td", row.table),
+        el("td", row.stage, class_="dim"),
+        [el("td", cell, class_="number") for cell in cells],
+        el("td", el("span", seconds(row.seconds)), el("span", bar, class_="track"), class_="number time"),
+    )

@@ -1,0 +1,108 @@
+"""Where a workdir stands: its tables in the order they are made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from curate.store import Manifest, Store
+
+ALIGNED = {
+    "Inspect": "catalog",
+    "Embed": "catalog",
+    "Deduplicate": "catalog",
+    "Select": "catalog",
+    "Assign": "embeddings",
+    "FindNeighbors": "lists",
+}
+"""Stages whose tables have the parts of one of their inputs, by the name of that input."""
+
+READ_FROM = ("catalog", "images", "embeddings", "hashes", "lists", "assignments", "selection")
+"""Inputs whose rows a stage works through, the last one that it has counts."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One table of a workdir."""
+
+    table: str
+    stage: str
+    complete: bool
+    parts_done: int
+    parts_total: int | None
+    """None: only the finished stage knows."""
+    rows_in: int | None
+    """Rows of the input that the stage works through; None: it lists what lies outside."""
+    rows_out: int
+    seconds: float
+    """Summed over tasks."""
+    phase: str = ""
+    """What a table in the making is busy with: scatter, partial, combine or run."""
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Rows that went in (or were listed) a second; None: too short to say."""
+        rows = self.rows_out if self.rows_in is None else self.rows_in
+        return rows / self.seconds if rows and self.seconds >= 0.01 else None
+
+
+def status(store: Store) -> list[StageStatus]:
+    """The tables of a workdir, inputs before what is made of them; also those in the making."""
+    found = {name: store.table(name).manifest() for name in store.table_names()}
+    manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
+    return [_status(store, name, manifests) for name in in_order(manifests)]
+
+
+def in_order(manifests: Mapping[str, Manifest]) -> list[str]:
+    """Names of tables, every input before what is made of it; equal ones by name."""
+    left, done = sorted(manifests), list[str]()
+    while left:
+        ready = [n for n in left if all(i in done or i not in left for i in _inputs(manifests[n]))]
+        chosen = min(ready or left, key=lambda name: _depth(name, manifests))
+        done.append(chosen)
+        left.remove(chosen)
+    return done
+
+
+def _depth(name: str, manifests: Mapping[str, Manifest], seen: frozenset[str] = frozenset()) -> tuple[int, str]:
+    inputs = [i for i in _inputs(manifests[name]) if i in manifests and i not in seen]
+    return 1 + max((_depth(i, manifests, seen | {name})[0] for i in inputs), default=0), name
+
+
+def _inputs(manifest: Manifest) -> Iterable[str]:
+    return [name for names in manifest.inputs.values() for name in names]
+
+
+def _status(store: Store, name: str, manifests: Mapping[str, Manifest]) -> StageStatus:
+    manifest = manifests[name]
+    rows_in = rows_read(manifest, manifests)
+    if manifest.complete:
+        parts = len(manifest.parts)
+        return StageStatus(name, manifest.stage, True, parts, parts, rows_in, manifest.rows, manifest.seconds)
+    table = store.table(name)
+    log = table.task_log()
+    rows = {entry["part"]: entry["rows"] for entry in log if entry["phase"] == "run"}
+    return StageStatus(
+        name,
+        manifest.stage,
+        False,
+        len(table.committed()),
+        _total(manifest, manifests),
+        rows_in,
+        sum(rows.values()),
+        sum(entry["seconds"] for entry in log),
+        phase=log[-1]["phase"] if log else "",
+    )
+
+
+def _total(manifest: Manifest, manifests: Mapping[str, Manifest]) -> int | None:
+    """Parts that an unfinished table will have, where an input tells."""
+    names = manifest.inputs.get(ALIGNED.get(manifest.stage, ""), [])
+    known = [manifests[n] for n in names if n in manifests and manifests[n].complete]
+    return len(known[0].parts) if known else None
+
+
+def rows_read(manifest: Manifest, manifests: Mapping[str, Manifest]) -> int | None:
+    """Rows of the input that a stage works through."""
+    found = [manifest.inputs[key] for key in READ_FROM if key in manifest.inputs]
+    if not found:
+        return None
+    return sum(manifests[name].rows for name in found[-1] if name in manifests)
