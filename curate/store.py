@@ -324,7 +324,11 @@ class Table:
         """As `commit`, for a caller that writes several tables at once."""
         with self.store.publish(self.file_name(part)) as file:
             writer = PartWriter(file, part, schema, fingerprint)
-            yield writer
+            try:
+                yield writer
+            except BaseException:
+                writer.abandon()
+                raise
             writer.close()
 
     def drop_parts(self, numbers: Iterable[int]) -> None:
@@ -377,6 +381,10 @@ class PartWriter:
         self._writer.add_key_value_metadata({FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content})
         self._writer.close()
         self._done = Part(self.part, self._rows, fingerprint, content)
+
+    def abandon(self) -> None:
+        """Close the half-written file, which is then thrown away."""
+        self._writer.close()
 
     def done(self) -> Part:
         """What was committed; only after the writer is closed."""

@@ -1,0 +1,100 @@
+"""Strict configs: unknown keys, overrides, identity of settings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.config import Execution, Settings, apply_overrides, digest, find_config, identity, parse, read_yaml
+from curate.errors import ConfigError
+from curate.recipe import RecipeConfig, find_recipe
+from curate.run import load_run_config
+
+
+class Inner(Settings):
+    threshold: float = 0.5
+    """Cosine."""
+    batch_size: Annotated[int, Execution()] = 8
+    """Speed only."""
+
+
+class Outer(Settings):
+    name: str
+    """Required."""
+    inner: Inner = Inner()
+    """Nested."""
+
+
+def test_unknown_key_names_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"inner.treshold: unknown key; did you mean 'threshold'\?"):
+        parse(Outer, {"name": "a", "inner": {"treshold": 1}}, where="x.yaml")
+
+
+def test_missing_and_mistyped_values_are_told_together() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)name: required.*inner.threshold: .*found 'high'"):
+        parse(Outer, {"inner": {"threshold": "high"}}, where="x.yaml")
+
+
+def test_execution_fields_never_enter_the_identity() -> None:
+    fast, slow = Outer(name="a", inner=Inner(batch_size=64)), Outer(name="a")
+    assert identity(fast) == identity(slow)
+    assert identity(fast) != identity(Outer(name="a", inner=Inner(threshold=0.6)))
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
+def test_digest_does_not_depend_on_the_order_of_keys(values: dict[str, int | str]) -> None:
+    assert digest(values) == digest(dict(reversed(values.items())))
+
+
+def test_overrides_are_read_as_yaml_and_leave_the_input_alone() -> None:
+    given_values = {"a": {"b": 1}}
+    merged = apply_overrides(given_values, ["a.b=0.5", "a.c=[1, 2]", "d=null", "e={f: x}"])
+    assert merged == {"a": {"b": 0.5, "c": [1, 2]}, "d": None, "e": {"f": "x"}}
+    assert given_values == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("a.b", "write it as key=value"), ("a.b=[", "not valid YAML"), ("x.y=1", "x is a plain value")],
+)
+def test_malformed_override_is_explained(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_overrides({"x": 1}, [override])
+
+
+def test_yaml_faults_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: [\n")
+    with pytest.raises(ConfigError, match="holds a list, a mapping"):
+        read_yaml(tmp_path / "list.yaml")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_yaml(tmp_path / "broken.yaml")
+    with pytest.raises(ConfigError, match="no such config file.*bundled are: .*quickstart"):
+        read_yaml(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "dedup", "hierarchical", "lvd142m"])
+def test_bundled_recipes_are_valid_and_take_sources_from_the_command_line(name: str, tmp_path: Path) -> None:
+    values = [f"sources.{role}={tmp_path}" for role in ("pool", "curated", "heldout")] + [f"workdir={tmp_path}/w"]
+    config = load_run_config(f"configs/{name}.yaml", values)
+    assert isinstance(config, RecipeConfig)
+    assert [s.path for _, s in config.sources.by_role()] == [str(tmp_path)] * 3
+    assert config.workdir == f"{tmp_path}/w"
+
+
+def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config("dedup") == find_config("configs/dedup.yaml")
+
+
+def test_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="recipe: 'lvd' is not known; known are: dedup, hierarchical, lvd142m"):
+        find_recipe("lvd")
+
+
+def test_config_without_recipe_says_what_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("iterations: 3\n")
+    with pytest.raises(ConfigError, match="has no `recipe`; is it a config for `curate train`"):
+        load_run_config(tmp_path / "train.yaml")
