@@ -16,6 +16,8 @@ from curate.ops.images import Preprocess
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CPU_CHUNK = 8
+"""Pictures a CPU embeds at once, whatever the batch: activations then stay near the caches."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Backbone:
         Raises:
             WeightsError: the weights give vectors of another length than described.
         """
+        if self.device.type == "cpu":
+            return torch.cat([self._embed(chunk) for chunk in pixels.split(CPU_CHUNK)])
+        return self._embed(pixels)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
         batch = send(pixels, self.device, channels_last=self.channels_last)
         normalised = batch.float().mul_(self._scale).add_(self._shift)
         with autocast(self.device, self.precision):

@@ -21,7 +21,13 @@ from torch import nn
 from curate.errors import ConfigError
 from curate.models import copyhead, dinov2, export, lite0, sscd
 from curate.models.backbone import Backbone, ModelInfo
-from curate.models.device import PrecisionChoice, place, resolve_device, resolve_precision
+from curate.models.device import (
+    PrecisionChoice,
+    keep_freed_memory,
+    place,
+    resolve_device,
+    resolve_precision,
+)
 
 
 class Describe(Protocol):
@@ -40,6 +46,7 @@ class Family:
 
 FAMILIES = {
     **dict.fromkeys(lite0.MODELS, Family(lite0.describe, lite0.build)),
+    **dict.fromkeys(copyhead.MODELS, Family(copyhead.describe, copyhead.build)),
     **dict.fromkeys(copyhead.MODELS, Family(copyhead.describe, copyhead.build)),
     **dict.fromkeys(dinov2.MODELS, Family(dinov2.describe, dinov2.build)),
     **dict.fromkeys(sscd.MODELS, Family(sscd.describe, sscd.build)),
@@ -76,6 +83,7 @@ def load_backbone(
         WeightsError: weights that are absent, unreadable or another model's.
     """
     where = resolve_device(device)
+    keep_freed_memory()
     info = describe(model, weights, fetch=True)
     module = _family(info.model).build(info)
     return Backbone(

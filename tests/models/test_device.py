@@ -1,10 +1,20 @@
+import platform
+
 import pytest
 import torch
 from torch import nn
 
 from curate.errors import ConfigError
 from curate.models import device
-from curate.models.device import autocast, is_convnet, place, resolve_device, resolve_precision, send
+from curate.models.device import (
+    autocast,
+    is_convnet,
+    keep_freed_memory,
+    place,
+    resolve_device,
+    resolve_precision,
+    send,
+)
 
 CPU = torch.device("cpu")
 
@@ -72,3 +82,7 @@ def test_sending_keeps_values() -> None:
     sent = send(batch, CPU, channels_last=True)
     assert sent.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(sent, batch)
+
+
+def test_glibc_takes_the_memory_setting() -> None:
+    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")

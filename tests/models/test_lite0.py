@@ -88,6 +88,14 @@ def test_bf16_stays_within_a_thousandth_of_fp32() -> None:
     assert (low * high).sum(1).min() > 0.999
 
 
+def test_a_picture_embeds_alike_in_any_batch() -> None:
+    batch = pixels(list(IMAGENET_CLASSES))
+    backbone = load_backbone("lite0", device="cpu", precision="fp32")
+    together = backbone.embed(batch)
+    assert together.shape == (len(batch), 1280)
+    torch.testing.assert_close(together[9:11], backbone.embed(batch[9:11]), rtol=1e-4, atol=1e-5)
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"other.pth: 1 tensors that do not line up with the 296 of tf_eff"):
