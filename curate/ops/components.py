@@ -34,7 +34,7 @@ class DisjointSet:
             if not apart.any():
                 return
             low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
-            np.minimum.at(self.parent, high, low)  # of several proposals the smallest root wins
+            np.minimum.at(self.parent, high, low)  # any would be right, but a star would take a round per edge
             self._flatten(high)
             a, b = self.parent[low], self.parent[high]
 

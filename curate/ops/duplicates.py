@@ -12,7 +12,7 @@ The rules, in the order they apply:
    `duplicate`s.
 
 The partner of 2 and 3 is the outside image with the strongest edge into the component. Evidence is ranked
-sha256 first, then by similarity, then embedding before hash, then by smaller id.
+by similarity (equal bytes have 1), then sha256 before embedding before hash, then by smaller id.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, appendix A.3 (self and relative deduplication).
 """
@@ -236,9 +236,9 @@ def _strongest_per_pair(edges: CopyEdges) -> CopyEdges:
     return ordered.take(_first_of_run(ordered.query_ids) | _first_of_run(ordered.image_ids))
 
 
-def _weakness(edges: CopyEdges) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _weakness(edges: CopyEdges) -> tuple[np.ndarray, np.ndarray]:
     """Keys for `np.lexsort`, in its order (last decides first), that put the strongest evidence first."""
-    return edges.kind, -edges.similarity, edges.kind != SHA256
+    return edges.kind, -edges.similarity
 
 
 def _first_of_run(keys: np.ndarray) -> np.ndarray:

@@ -66,6 +66,15 @@ def test_long_path_in_shuffled_order_is_one_component():
     assert not connected_components(200_000, nodes[:-1], nodes[1:]).any()
 
 
+def test_star_around_its_largest_node_takes_few_rounds(monkeypatch):
+    rounds = []
+    flatten = DisjointSet._flatten
+    monkeypatch.setattr(DisjointSet, "_flatten", lambda self, nodes: (rounds.append(1), flatten(self, nodes)))
+    leaves = np.arange(999)
+    assert not connected_components(1000, np.full(999, 999), leaves).any()
+    assert len(rounds) <= 3
+
+
 def test_size_histogram_counts_every_node_once():
     sizes, num_components = size_histogram(np.array([0, 0, 2, 3, 3, 5, 5, 5]))
     assert dict(zip(sizes.tolist(), num_components.tolist(), strict=True)) == {1: 1, 2: 2, 3: 1}

@@ -186,6 +186,11 @@ def test_equal_bytes_beat_a_stronger_looking_edge():
     assert verdicts[0] == (0, "benchmark", 20, 1.0, "sha256")
 
 
+def test_equal_bytes_are_the_evidence_even_where_a_weaker_edge_was_found():
+    images = images_of([0, 0, 0], pixels=[1, 1, 9], digests=[7, 7, 7])
+    assert judge(images, (10, 20, 0.9, "embedding"))[10] == (0, "duplicate", 20, 1.0, "sha256")
+
+
 def test_thresholds_are_inclusive_in_float32():
     assert judge(images_of([0, 0]), (0, 10, 0.6, "embedding"))[10][1] == "duplicate"
     assert judge(images_of([0, 2]), (0, 10, 0.45, "embedding"))[0][1] == "benchmark"
