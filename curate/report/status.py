@@ -1,8 +1,10 @@
 """Where a workdir stands: its tables in the order they are made."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from curate.report.numbers import count
 from curate.store import Manifest, Store
 
 ALIGNED = {
@@ -43,6 +45,19 @@ class StageStatus:
         rows = self.rows_out if self.rows_in is None else self.rows_in
         return rows / self.seconds if rows and self.seconds >= 0.01 else None
 
+    def cells(self) -> tuple[str, str, str, str, str, str]:
+        """Table, parts, rows in, rows out, seconds and images/s as text; a table in the making is marked."""
+        total = "?" if self.parts_total is None else str(self.parts_total)
+        speed = self.images_per_second
+        return (
+            self.table if self.complete else f"{self.table} ({self.phase or 'begun'})",
+            f"{self.parts_done}/{total}",
+            "" if self.rows_in is None else count(self.rows_in),
+            count(self.rows_out),
+            f"{self.seconds:.1f}",
+            "" if speed is None else f"{speed:,.1f}",
+        )
+
 
 def status(store: Store) -> list[StageStatus]:
     """The tables of a workdir, inputs before what is made of them; also those in the making."""
@@ -52,19 +67,20 @@ def status(store: Store) -> list[StageStatus]:
 
 
 def in_order(manifests: Mapping[str, Manifest]) -> list[str]:
-    """Names of tables, every input before what is made of it; equal ones by name."""
+    """Names of tables, every input before what is made of it; of equal ones, first what more tables read."""
     left, done = sorted(manifests), list[str]()
+    used = Counter(i for manifest in manifests.values() for i in _inputs(manifest))
     while left:
         ready = [n for n in left if all(i in done or i not in left for i in _inputs(manifests[n]))]
-        chosen = min(ready or left, key=lambda name: _depth(name, manifests))
+        chosen = min(ready or left, key=lambda name: (_depth(name, manifests), -used[name], name))
         done.append(chosen)
         left.remove(chosen)
     return done
 
 
-def _depth(name: str, manifests: Mapping[str, Manifest], seen: frozenset[str] = frozenset()) -> tuple[int, str]:
+def _depth(name: str, manifests: Mapping[str, Manifest], seen: frozenset[str] = frozenset()) -> int:
     inputs = [i for i in _inputs(manifests[name]) if i in manifests and i not in seen]
-    return 1 + max((_depth(i, manifests, seen | {name})[0] for i in inputs), default=0), name
+    return 1 + max((_depth(i, manifests, seen | {name}) for i in inputs), default=0)
 
 
 def _inputs(manifest: Manifest) -> Iterable[str]:

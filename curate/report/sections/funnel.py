@@ -62,7 +62,8 @@ def steps(run: Run) -> list[Step]:
         found.append(Step("accepted", accepted, curated, rejects["pool"].most_common()))
     if run.has("duplicates"):
         found += _deduplicated(run)
-    if run.has("retrieved"):
+    routes = run.metrics("selection").get("routes", {})
+    if run.has("retrieved") and "balance" not in routes:  # with a second route, retrieval drops nobody
         unique = int(run.metrics("retrieved").get("unique", 0))
         drops = [("resemble no curated image", found[-1].pool - unique)]
         found.append(Step("retrieved", unique, None, drops))
@@ -114,7 +115,7 @@ def _chosen(run: Run, before: int) -> list[Step]:
     pool, curated = int(roles.get("pool", 0)), int(roles.get("curated", 0)) or None
     routes = ", ".join(f"{route} {count(n)}" for route, n in metrics.get("routes", {}).items())
     note = f"routes: {routes}" if routes else ""
-    found = [Step("selected", pool, curated, [("left out by caps or balancing", max(0, before - pool))], note)]
+    found = [Step("selected", pool, curated, [("chosen by no route, or above a cap", max(0, before - pool))], note)]
     if run.has("shards/data"):
         rows, selected = run.manifests["shards/data"].rows, run.manifests["selection"].rows
         removed = selected - rows

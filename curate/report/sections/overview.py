@@ -35,12 +35,15 @@ def sources(run: Run) -> list[str]:
     ]
 
 
-def models(run: Run) -> Iterator[str]:
-    """A line a table of embeddings: model, licence, precision, hash of its weights."""
+def models(run: Run, *, digits: int = 12) -> Iterator[str]:
+    """A line a table of embeddings: model, licence, precision, the first `digits` of the hash of its weights."""
     for table in run.under("embeddings"):
         resolved, pins = run.manifests[table].resolved, run.manifests[table].pins
         model = str(resolved.get("model", "unknown model"))
-        details = [f"weights {pins['weights'][:12]}" if pins.get("weights") else "", str(resolved.get("precision", ""))]
+        details = [
+            f"weights {pins['weights'][:digits]}" if pins.get("weights") else "",
+            str(resolved.get("precision", "")),
+        ]
         text = ", ".join(part for part in details if part)
         yield f"{table.removeprefix('embeddings/')}: {model}, licence {licence(model)}{f' ({text})' if text else ''}"
 

@@ -31,8 +31,8 @@ def _chart(run: Run, table: str) -> Markup | None:
     kind = sample.rows["kind"][0].as_py()
     markers = _markers(run, table)
     low = min([float(similarity.min()), *(m.at for m in markers)])
-    edges = np.linspace(np.floor(low * 50) / 50, max(1.0, float(similarity.max())), NUM_BINS + 1)
-    roles = (("pool", "asked by pool images", "a"), ("curated", "by curated", "b"), ("heldout", "by held-out", "d"))
+    edges = bin_edges(low, kind=kind, anchor=markers[0].at if markers else low)
+    roles = (("pool", "asked by the pool", "a"), ("curated", "by curated", "b"), ("heldout", "by held-out", "d"))
     series = []
     for role, name, style in roles:
         mask = run.has_role(query, role)
@@ -41,6 +41,20 @@ def _chart(run: Run, table: str) -> Markup | None:
     title = f"{NAMES.get(kind, kind)}: {table.removeprefix('neighbors/')}"
     plot = histogram(edges, series, markers, x_label="cosine similarity")
     return el("div", el("h3", title), plot, el("p", sample.note, class_="quiet") if sample.note else None)
+
+
+def bin_edges(low: float, *, kind: str, anchor: float) -> np.ndarray:
+    """Bins from `low` to 1, one bound on the threshold; those of hashes hold one distance each.
+
+    The halves of a PDQ hash are above and below its median, so two hashes differ in an even number of bits.
+    """
+    if kind == "hash":
+        step = 4 / 256
+        return np.arange(np.floor(low / step), 1 / step + 1) * step - step / 2
+    step = max(1 - low, 1e-3) / NUM_BINS
+    first = anchor - np.ceil((anchor - low) / step) * step
+    number = int(np.ceil((1 - first) / step + 1e-6))
+    return np.asarray(first + np.arange(number + 1) * step)
 
 
 def _markers(run: Run, table: str) -> list[Marker]:

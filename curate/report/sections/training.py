@@ -2,11 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.report.charts import Line, curves
 from curate.report.markup import Markup, el
 from curate.report.numbers import count
 from curate.report.run import Run
+from curate.tables import TRAINING_LOG
 
 STYLES = ("a", "b", "c", "d", "e", "f")
 
@@ -17,26 +19,27 @@ def section(run: Run) -> Markup | None:
 
 
 def _curves(run: Run) -> Markup:
-    rows = run.sample("pretrain", run.table("pretrain").schema().names).rows.sort_by("step")
-    losses = [name for name in rows.column_names if name == "loss" or name.startswith("loss_")]
-    scores = [name for name in rows.column_names if name.startswith("knn")]
+    rows = run.sample("pretrain", TRAINING_LOG.names).rows.sort_by("step")
+    names = rows["name"].unique().to_pylist()
+    losses = [name for name in names if name == "loss" or name.startswith("loss_")]
+    scores = [name for name in names if name.startswith("knn")]
+    spread = [name for name in names if name.endswith("entropy")]
     charts = [
         _chart(rows, losses, title="Losses", y_label="loss"),
         _chart(rows, scores, title="k-NN accuracy while training", y_label="accuracy"),
+        _chart(rows, spread, title="Entropy of the teacher: a collapse shows as a fall to 0", y_label="entropy"),
     ]
-    steps = int(rows["step"].to_numpy().max()) if len(rows) else 0
+    steps = int(rows["step"].to_numpy().max(initial=0))
     text = f"{count(steps)} steps. A falling loss says that training works, not that the features are good."
     return el("div", el("p", text, class_="quiet"), el("div", charts, class_="charts"))
 
 
 def _chart(rows: pa.Table, names: list[str], *, title: str, y_label: str) -> Markup | None:
-    step = rows["step"].to_numpy().astype(np.float64)
     lines = []
     for name, style in zip(names, STYLES, strict=False):
-        values = rows[name].cast(pa.float64()).to_numpy()
-        known = np.isfinite(values)
-        if known.any():  # a score is written now and then only
-            lines.append(Line(name.removeprefix("loss_"), values[known], style, step[known]))
+        mine = rows.filter(pc.equal(rows["name"], name))
+        x = mine["step"].to_numpy().astype(np.float64)
+        lines.append(Line(name.removeprefix("loss_"), mine["value"].to_numpy(), style, x))
     if not lines:
         return None
     return el("div", el("h3", title), curves(lines, x_label="step", y_label=y_label))
