@@ -154,9 +154,13 @@ class TrainSettings(Settings):
     """How a backbone is pretrained, wherever its shards lie."""
 
     model: ModelSettings = ModelSettings()
+    """The backbone."""
     crops: CropSettings = CropSettings()
+    """Views of an image."""
     objective: ObjectiveSettings = ObjectiveSettings()
+    """Losses, targets, teacher."""
     optimizer: OptimizerSettings = OptimizerSettings()
+    """Learning rate, weight decay, clipping."""
     batch_size: int = Field(default=64, ge=1)
     """Images an iteration."""
     iterations: int = Field(default=125_000, ge=1)
@@ -206,16 +210,23 @@ class Effective(Settings):
     """What `auto` became, and what the numbers amount to."""
 
     num_images: int
+    """Rows of the shards."""
     num_samples: int
     """Samples of an epoch: images times their repeats."""
     prototypes: int
+    """Outputs of a head."""
     teacher_temperature_iterations: int
+    """Length of the temperature's rise."""
     teacher_momentum: float
+    """EMA at the start."""
     warmup_iterations: int
+    """Length of the learning rate's rise."""
     freeze_last_layer_iterations: int
+    """Iterations before the prototypes move."""
     learning_rate: float
     """Peak: base_lr * sqrt(batch_size / 1024)."""
     epochs: float
+    """Times that every sample is shown."""
     images_seen: int
     """Samples over the whole run."""
 

@@ -117,9 +117,7 @@ def test_ibot_loss_equals_plain_mean_within_crops_over_all_crops():
     weights = torch.tensor([1 / 2] * 2 + [1 / 3] * 3)
     total, row = 0.0, 0
     for count in masked:
-        losses = [
-            cross_entropy(targets[i].tolist(), student[i].numpy(), 0.1) for i in range(row, row + count)
-        ]
+        losses = [cross_entropy(targets[i].tolist(), student[i].numpy(), 0.1) for i in range(row, row + count)]
         total += np.mean(losses) if losses else 0.0
         row += count
     assert ibot_loss(student, targets, weights, num_crops=4).item() == pytest.approx(total / 4, rel=1e-5)

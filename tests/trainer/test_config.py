@@ -1,0 +1,83 @@
+import pytest
+
+from curate.config import parse
+from curate.errors import ConfigError
+from curate.trainer.config import (
+    ModelSettings,
+    OptimizerSettings,
+    TrainConfig,
+    auto_momentum,
+    auto_prototypes,
+    resolve,
+)
+
+
+def config(**changes):
+    return parse(TrainConfig, {"shards": "a", "output": "b", **changes}, where="test")
+
+
+def test_auto_prototypes_reproduce_the_short_and_long_recipes():
+    assert auto_prototypes(1_281_167) == 65_536
+    assert auto_prototypes(142_109_386) == 131_072
+
+
+def test_auto_prototypes_are_powers_of_two_that_grow_with_the_images():
+    found = [auto_prototypes(n) for n in (1, 100, 600, 5_000, 100_000, 10**9)]
+    assert found == sorted(found)
+    assert all(k & (k - 1) == 0 and 256 <= k <= 131_072 for k in found)
+
+
+def test_auto_momentum_is_the_papers_in_long_runs_and_lower_in_short_ones():
+    assert auto_momentum(125_000) == 0.992
+    assert auto_momentum(400) == pytest.approx(0.95)
+    assert auto_momentum(5) == 0.9
+
+
+def test_effective_numbers_of_the_short_recipe():
+    short = config(batch_size=2048, iterations=125_000, optimizer={"base_lr": 4e-3})
+    effective = resolve(short, num_images=1_281_167, num_samples=1_281_167)
+    assert effective.learning_rate == pytest.approx(4e-3 * 2**0.5)
+    assert effective.warmup_iterations == 12_500
+    assert effective.teacher_temperature_iterations == 37_500
+    assert effective.freeze_last_layer_iterations == 1_250
+    assert effective.images_seen == 256_000_000
+    assert effective.epochs == pytest.approx(199.8, abs=0.1)
+
+
+def test_given_numbers_win_over_auto():
+    given = config(objective={"prototypes": 77, "teacher_momentum": 0.5}, optimizer={"warmup_iterations": 3})
+    effective = resolve(given, num_images=10, num_samples=30)
+    assert (effective.prototypes, effective.teacher_momentum, effective.warmup_iterations) == (77, 0.5, 3)
+
+
+def test_warmup_as_long_as_the_run_is_an_error():
+    with pytest.raises(ConfigError, match="warmup_iterations is 20 of 20 iterations"):
+        resolve(config(iterations=20, optimizer={"warmup_iterations": 20}), num_images=1, num_samples=1)
+
+
+def test_crops_that_patches_do_not_divide_are_an_error():
+    with pytest.raises(ConfigError, match="crops.local_size 96 is not a multiple of patch_size 14"):
+        config(crops={"local_size": 96})
+
+
+def test_batch_of_one_needs_koleo_off():
+    with pytest.raises(ConfigError, match="batch_size 1 has no nearest neighbour for KoLeo"):
+        config(batch_size=1)
+    assert config(batch_size=1, objective={"koleo_weight": 0}).batch_size == 1
+
+
+def test_unknown_key_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'base_lr'"):
+        config(optimizer={"base_lrr": 1})
+
+
+def test_model_changes_reach_the_architecture():
+    vit = ModelSettings(preset="large", patch_size=16, num_registers=4, ffn="swiglu", depth=2).vit(224)
+    assert (vit.dim, vit.depth, vit.num_registers, vit.ffn, vit.grid) == (1024, 2, 4, "swiglu", 14)
+    assert ModelSettings(preset="giant").vit(224).ffn == "swiglu"
+    assert ModelSettings(position_size=518).vit(224).image_size == 518
+
+
+def test_settings_have_docstrings():
+    for model in (TrainConfig, ModelSettings, OptimizerSettings):
+        assert all(field.description for field in model.model_fields.values())

@@ -1,0 +1,60 @@
+import logging
+import math
+
+import pytest
+import torch
+
+from curate.errors import CurateError
+from curate.trainer.diagnostics import TrainingDiverged, Watchdog, check_finite, feature_std, watch
+from curate.trainer.objective import Outcome
+
+
+def row(step, *, std=0.8, loss=3.0):
+    return {"step": step, "feature_std": std, "loss_dino": loss}
+
+
+def outcome(targets, features):
+    return Outcome(torch.tensor(0.0), {}, targets, features)
+
+
+def test_feature_std_is_one_for_isotropic_and_zero_for_equal_features():
+    random = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
+    assert feature_std(random) == pytest.approx(1, abs=0.01)
+    assert feature_std(torch.ones(10, 4)) == pytest.approx(0, abs=1e-6)
+
+
+def test_watch_knows_decided_and_undecided_teachers():
+    features = torch.randn(4, 3)
+    decided = watch(outcome(torch.eye(4), features))
+    assert decided["teacher_entropy"] == 0
+    assert decided["prototypes_used"] == pytest.approx(4)
+    undecided = watch(outcome(torch.full((4, 8), 1 / 8), features))
+    assert undecided["teacher_entropy"] == pytest.approx(math.log(8))
+    same = watch(outcome(torch.eye(4)[:1].repeat(4, 1), features))
+    assert same["prototypes_used"] == pytest.approx(1)
+
+
+def test_each_warning_comes_once_and_only_after_the_warmup(caplog):
+    caplog.set_level(logging.WARNING)
+    watchdog = Watchdog(prototypes=16, warmup=10)
+    watchdog.look(row(5, std=0.0, loss=math.log(16)))
+    assert not caplog.messages
+    for step in (11, 12):
+        watchdog.look(row(step, std=0.01))
+        watchdog.look(row(step, loss=math.log(16) * 1.01))
+    assert [m.split(":")[1].split()[0] for m in caplog.messages] == ["features", "the"]
+    assert "have collapsed" in caplog.messages[0]
+    assert "about ln K = 2.773" in caplog.messages[1]
+
+
+def test_healthy_rows_give_no_warning(caplog):
+    watchdog = Watchdog(prototypes=16, warmup=0)
+    watchdog.look(row(100))
+    assert not caplog.messages
+
+
+def test_loss_that_is_no_number_says_which_and_what_helps():
+    check_finite({"loss_dino": 1.0}, step=3, learning_rate=1e-3)
+    with pytest.raises(TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_ibot nan\).*lower"):
+        check_finite({"loss_dino": 1.0, "loss_ibot": math.nan}, step=3, learning_rate=1e-3)
+    assert issubclass(TrainingDiverged, CurateError)

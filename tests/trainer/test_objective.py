@@ -1,0 +1,125 @@
+import pytest
+import torch
+
+from curate.models.vit import vit_config
+from curate.trainer.config import ObjectiveSettings
+from curate.trainer.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn_targets
+from curate.trainer.objective import DinoObjective
+from curate.trainer.parallel import World
+
+VIT = vit_config("vit_tiny", depth=2, image_size=16, patch_size=4, layer_scale_init=1.0)
+SETTINGS = ObjectiveSettings(head_hidden=32, head_bottleneck=16)
+BATCH, LOCAL = 3, 2
+
+
+def build(vit=VIT, **changes):
+    settings = SETTINGS.model_copy(update=changes)
+    objective = DinoObjective(vit, settings, prototypes=20, world=World(), seed=0)
+    with torch.no_grad():  # part the student from the teacher
+        for p in objective.student.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return objective.train()
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    large = torch.randn(2 * BATCH, 3, 16, 16, generator=generator)
+    small = torch.randn(LOCAL * BATCH, 3, 8, 8, generator=generator)
+    masks = torch.zeros(2 * BATCH, 16, dtype=torch.bool)
+    masks[0, :3], masks[4, 5:10], masks[5, 2] = True, True, True
+    return large, small, masks
+
+
+def run(objective, seed=0):
+    return objective(*batch(), temperature=0.05, generator=torch.Generator().manual_seed(seed))
+
+
+def test_parts_equal_a_plain_crop_by_crop_computation():
+    objective = build()
+    outcome = run(objective)
+    large, small, masks = batch()
+    student, teacher = objective.student, objective.teacher
+    with torch.no_grad():
+        seen = teacher["backbone"].forward_features(large)
+        targets = sinkhorn_targets(teacher["dino_head"](seen.cls), temperature=0.05, world=World())
+        patch_scores = torch.cat([teacher["ibot_head"](seen.patches[i][masks[i]]) for i in range(6)])
+        patch_targets = sinkhorn_targets(patch_scores, temperature=0.05, world=World())
+        features = [student["backbone"].forward_features(large[i : i + 1], masks[i : i + 1]) for i in range(6)]
+        cls = torch.cat([f.cls for f in features])
+        local = torch.cat([student["backbone"].forward_features(x[None]).cls for x in small])
+        views = torch.stack([*cls.split(BATCH), *local.split(BATCH)])
+        hidden = torch.cat([student["ibot_head"](f.patches[0][m]) for f, m in zip(features, masks, strict=True)])
+        weights = torch.cat([torch.full((int(m.sum()),), 1 / max(int(m.sum()), 1)) for m in masks])
+        wanted = {
+            "dino": dino_loss(student["dino_head"](views), targets.unflatten(0, (2, -1))),
+            "ibot": ibot_loss(hidden, patch_targets, weights, num_crops=6),
+            "koleo": koleo_loss(cls[:BATCH]) + koleo_loss(cls[BATCH:]),
+        }
+    for name, loss in wanted.items():
+        assert outcome.parts[name].item() == pytest.approx(loss.item(), rel=1e-4), name
+    total = wanted["dino"] + wanted["ibot"] + 0.1 * wanted["koleo"]
+    assert outcome.total.item() == pytest.approx(total.item(), rel=1e-4)
+
+
+def test_gradients_reach_the_student_and_never_the_teacher():
+    objective = build()
+    run(objective).total.backward()
+    assert all(p.grad is None for p in objective.teacher.parameters())
+    without = {n for n, p in objective.student.named_parameters() if p.grad is None}
+    assert without == set()
+
+
+def test_tied_heads_share_one_head():
+    objective = build(tied_heads=True)
+    assert set(objective.student) == {"backbone", "dino_head"}
+    assert run(objective).parts["ibot"] > 0
+
+
+def test_parts_without_weight_are_not_computed():
+    outcome = run(build(ibot_weight=0.0, koleo_weight=0.0))
+    assert set(outcome.parts) == {"dino"}
+    assert outcome.total.item() == outcome.parts["dino"].item()
+
+
+def test_softmax_centering_moves_both_centers():
+    objective = build(centering="softmax")
+    assert run(objective).total.isfinite()
+    assert objective.dino_center.abs().sum() > 0
+    assert objective.ibot_center.abs().sum() > 0
+
+
+def test_sinkhorn_leaves_centers_alone():
+    objective = build()
+    run(objective)
+    assert objective.dino_center.abs().sum() == 0
+
+
+def test_stochastic_depth_follows_the_generator_and_spares_the_teacher():
+    objective = build(VIT.model_copy(update={"drop_path_rate": 0.5}))
+    first, again, other = run(objective, 0), run(objective, 0), run(objective, 1)
+    assert first.total.item() == again.total.item() != other.total.item()
+    assert torch.equal(first.features, other.features)
+
+
+def test_teacher_follows_by_the_momentum():
+    objective = build()
+    before = [p.clone() for p in objective.teacher.parameters()]
+    objective.update_teacher(0.9)
+    for old, teacher, student in zip(
+        before, objective.teacher.parameters(), objective.student.parameters(), strict=True
+    ):
+        torch.testing.assert_close(teacher, 0.9 * old + 0.1 * student)
+
+
+def test_no_local_crops_leave_the_two_global_pairs():
+    large, small, masks = batch()
+    outcome = build()(large, small[:0], masks, temperature=0.05, generator=torch.Generator())
+    assert outcome.total.isfinite()
+
+
+def test_one_seed_gives_one_objective():
+    first, second = (DinoObjective(VIT, SETTINGS, prototypes=20, world=World(), seed=s) for s in (3, 3))
+    other = DinoObjective(VIT, SETTINGS, prototypes=20, world=World(), seed=4)
+    same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
+    assert all(same)
+    assert not torch.equal(first.backbone.pos_embed, other.backbone.pos_embed)

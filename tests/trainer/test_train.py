@@ -1,0 +1,237 @@
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from curate.config import parse
+from curate.errors import ConfigError, WorkdirError
+from curate.models.load import load_backbone
+from curate.trainer import train as loop
+from curate.trainer.checkpoint import list_checkpoints, load_checkpoint
+from curate.trainer.config import TrainConfig
+from curate.trainer.diagnostics import TrainingDiverged
+from curate.trainer.train import train
+from tests.trainer.shards import write_shards
+
+TINY = {
+    "model": {"preset": "tiny", "patch_size": 8, "depth": 2, "num_registers": 1, "drop_path": 0.3},
+    "crops": {"global_size": 32, "local_size": 16, "num_local": 2},
+    "objective": {"prototypes": 32, "head_hidden": 32, "head_bottleneck": 16},
+    "optimizer": {"base_lr": 4e-3, "warmup_iterations": 1},
+    "batch_size": 4,
+    "iterations": 6,
+    "checkpoint_every": 3,
+    "log_every": 1,
+    "precision": "fp32",
+    "device": "cpu",
+}
+
+
+def settings(tmp_path, **changes):
+    shards = tmp_path / "shards"
+    if not shards.exists():
+        write_shards(shards)
+    return {"shards": str(shards), "output": str(tmp_path / "run"), **TINY, **changes}
+
+
+def config(tmp_path, **changes):
+    return parse(TrainConfig, settings(tmp_path, **changes), where="test")
+
+
+def weights(run):
+    _, path = list_checkpoints(run / "checkpoints")[-1]
+    state = load_checkpoint(path)
+    return state["objective"], state["optimizer"]["state"]
+
+
+def assert_bit_equal(first, second):
+    for name, value in first[0].items():
+        assert torch.equal(value, second[0][name]), name
+    for number, moments in first[1].items():
+        for name, value in moments.items():
+            assert torch.equal(value, second[1][number][name]), (number, name)
+
+
+KILLED = """
+    import os, signal, sys, json, torch
+    from curate.config import parse
+    from curate.trainer.config import TrainConfig
+    from curate.trainer.train import train
+    torch.set_num_threads(int(sys.argv[2]))
+    calls = []
+    def die_at_the_fifth(backbone):
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+    values = json.loads(sys.argv[1]) | {"evaluate_every": 1}
+    train(parse(TrainConfig, values, where="test"), evaluate=die_at_the_fifth)
+"""
+
+
+def test_killed_run_resumes_to_bit_equal_weights_and_log(tmp_path):
+    whole = train(config(tmp_path, output=str(tmp_path / "whole"), workers=0))
+    values = settings(tmp_path, output=str(tmp_path / "killed"))
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(values), str(torch.get_num_threads())]
+    killed = subprocess.run(command, capture_output=True, check=False, env=os.environ)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert [step for step, _ in list_checkpoints(tmp_path / "killed" / "checkpoints")] == [3]
+    assert not (tmp_path / "killed" / loop.EXPORT).exists()
+    resumed = train(parse(TrainConfig, values | {"evaluate_every": 1}, where="test"))
+    assert_bit_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert [r["step"] for r in resumed.log] == [1, 2, 3, 4, 5, 6]
+    assert [r["loss"] for r in resumed.log] == [r["loss"] for r in whole.log]
+    for name, tensor in load_file(whole.export).items():
+        assert torch.equal(tensor, load_file(resumed.export)[name]), name
+
+
+def test_weights_move_and_the_teacher_follows(tmp_path):
+    result = train(config(tmp_path))
+    before, after = load_file(result.initial), load_file(result.export)
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(moved) == len(before)
+    state, _ = weights(tmp_path / "run")
+    assert not torch.equal(
+        state["student.backbone.blocks.0.mlp.fc1.weight"], state["teacher.backbone.blocks.0.mlp.fc1.weight"]
+    )
+
+
+def test_a_finished_run_has_nothing_to_do(tmp_path, monkeypatch):
+    first = train(config(tmp_path))
+    stamp = first.export.stat().st_mtime_ns
+    monkeypatch.setattr(loop.Trainer, "step", lambda *_: pytest.fail("trained again"))
+    again = train(config(tmp_path))
+    assert again.log == first.log
+    assert again.export.stat().st_mtime_ns == stamp
+
+
+def test_a_finished_run_writes_a_lost_export_again(tmp_path):
+    first = train(config(tmp_path))
+    wanted = load_file(first.export)
+    first.export.unlink()
+    again = load_file(train(config(tmp_path)).export)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in wanted.items())
+
+
+def test_the_export_gives_equal_outputs_in_timm(tmp_path):
+    result = train(config(tmp_path, iterations=2))
+    with safe_open(result.export, framework="pt") as file:
+        told = json.loads(file.metadata()["curate"])["timm"]
+    model = timm.create_model(
+        told["architecture"],
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(result.export)},
+        **told["kwargs"],
+    ).eval()
+    ours = load_backbone("curate", weights=str(result.export), device="cpu", precision="fp32")
+    pictures = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures), ours.module(pictures), atol=1e-5, rtol=1e-5)
+
+
+def test_a_changed_setting_is_named_and_nothing_is_removed(tmp_path):
+    train(config(tmp_path, iterations=3))
+    with pytest.raises(WorkdirError, match=r"belongs to another run: iterations was 3, now 6; .*resume=False"):
+        train(config(tmp_path))
+    with pytest.raises(WorkdirError, match=r"optimizer.base_lr was 0.004, now 0.1"):
+        train(config(tmp_path, iterations=3, optimizer={"base_lr": 0.1, "warmup_iterations": 1}))
+    assert list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert len(train(config(tmp_path), resume=False).log) == 6
+
+
+def test_other_shards_are_another_run(tmp_path):
+    train(config(tmp_path, iterations=3))
+    write_shards(tmp_path / "shards", num_shards=3)
+    with pytest.raises(WorkdirError, match="belongs to another run: shards was"):
+        train(config(tmp_path, iterations=3))
+
+
+def test_speed_settings_and_moved_shards_are_the_same_run(tmp_path):
+    train(config(tmp_path, iterations=3))
+    (tmp_path / "shards").rename(tmp_path / "moved")
+    moved = config(tmp_path, iterations=3, workers=0, keep=1, log_every=2)
+    assert train(moved.model_copy(update={"shards": str(tmp_path / "moved")})).log[-1]["step"] == 3
+
+
+def test_a_damaged_checkpoint_is_an_error_and_its_removal_goes_on(tmp_path):
+    train(config(tmp_path, iterations=6))
+    _, path = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(WorkdirError, match=rf"checkpoint {path}: cannot be read"):
+        train(config(tmp_path))
+    path.unlink()
+    assert train(config(tmp_path)).log[-1]["step"] == 6
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoiled(tmp_path, monkeypatch):
+    plain = loop.Trainer._forward
+
+    def spoiled(self, step, crops, temperature):
+        outcome = plain(self, step, crops, temperature)
+        return (
+            outcome
+            if step < 4
+            else outcome.__class__(
+                outcome.total, {"dino": torch.tensor(float("nan"))}, outcome.targets, outcome.features
+            )
+        )
+
+    monkeypatch.setattr(loop.Trainer, "_forward", spoiled)
+    with pytest.raises(TrainingDiverged, match=r"iteration 4: loss is not finite \(loss_dino nan\)"):
+        train(config(tmp_path))
+    assert [step for step, _ in list_checkpoints(tmp_path / "run" / "checkpoints")] == [3]
+
+
+def test_the_log_tells_what_to_watch(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (row, *_) = train(config(tmp_path, iterations=2)).log
+    wanted = {
+        *("step", "loss", "loss_dino", "loss_ibot", "loss_koleo", "learning_rate", "teacher_momentum"),
+        *("teacher_temperature", "teacher_entropy", "prototypes_used", "feature_std", "images_per_second"),
+        *("gradient_norm_backbone", "gradient_norm_dino_head", "gradient_norm_ibot_head", "epoch"),
+    }
+    assert set(row) == wanted
+    assert np.isfinite(list(row.values())).all()
+    assert "20 images: 2 iterations of 4 = 0.4 epochs, 8 images seen" in caplog.text
+    assert "peak learning rate 0.00025" in caplog.text
+
+
+def test_evaluations_enter_the_log_of_their_iterations(tmp_path):
+    seen = []
+
+    def evaluate(backbone):
+        seen.append(backbone.pos_embed.detach().clone())
+        return {"knn": len(seen) / 10}
+
+    result = train(config(tmp_path, evaluate_every=2, log_every=6, iterations=4), evaluate=evaluate)
+    assert [(r["step"], r["eval_knn"]) for r in result.log] == [(2, 0.1), (4, 0.2)]
+    assert not torch.equal(*seen)
+
+
+def test_checkpoints_keep_exports_beside_them(tmp_path):
+    train(config(tmp_path, checkpoint_every=1, keep=2))
+    names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    stems = ["step-00000005", "step-00000006"]
+    assert names == [f"{stem}{end}" for stem in stems for end in (".pt", ".safetensors")]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"objective": {**TINY["objective"], "centering": "softmax", "tied_heads": True}}, {"precision": "bf16"}]
+)
+def test_the_other_recipes_run(tmp_path, changes):
+    assert np.isfinite(train(config(tmp_path, iterations=2, **changes)).log[-1]["loss"])
+
+
+def test_an_unknown_device_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="device=abacus"):
+        train(config(tmp_path, device="abacus"))
