@@ -99,6 +99,8 @@ def test_embed_accepts_the_export(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="curate: no weights given; set `weights`"):
         describe("curate")
+    with pytest.raises(WeightsError, match=r"https://a.example/vit.safetensors is not downloaded yet"):
+        describe("curate", "https://a.example/vit.safetensors")
     with pytest.raises(WeightsError, match=r"exports are .safetensors files; name it .*vit.safetensors"):
         write_export(tmp_path / "vit.pth", trained(), INFO)
     save_file({"x": torch.zeros(1)}, tmp_path / "plain.safetensors")

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from transformers import Dinov2Config, Dinov2Model
 
 from curate.errors import ConfigError, WeightsError
-from curate.models import dinov2, formats, load
+from curate.models import clip, dinov2, formats, load, timm_models
 from curate.models.load import describe, known_models, load_backbone
 from curate.models.vit import PRESETS, VisionTransformer, vit_config
 from curate.models.weights import hash_file
@@ -214,3 +214,17 @@ def test_models_are_not_built_to_be_described(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", fail)
     assert describe("dinov2_vitg14").dim == 1536
+
+
+def test_models_of_other_input_are_refused() -> None:
+    data = {"input_size": (1, 128, 1024), "crop_mode": "center", "crop_pct": 1.0, "interpolation": "bicubic"}
+    with pytest.raises(ConfigError, match="timm/x: takes 1 x 128 x 1024; square RGB input is needed"):
+        timm_models._preprocess("timm/x", data)
+    with pytest.raises(ConfigError, match=r"open_clip/x: takes pictures of \[224, 448\]; square input is needed"):
+        clip._preprocess("open_clip/x", [224, 448], {})
+
+
+def test_timm_preprocessing_follows_its_own_config() -> None:
+    how = describe("timm/convnext_tiny.fb_in22k").preprocess
+    assert (how.size, how.short_edge, how.resize, how.interpolation) == (224, 256, "short_edge_crop", "bicubic")
+    assert describe("timm/vit_small_patch14_dinov2.lvd142m").preprocess.size == 518
