@@ -16,7 +16,7 @@ def section(run: Run) -> Markup | None:
         StageStatus(name, m.stage, True, len(m.parts), len(m.parts), rows_read(m, run.manifests), m.rows, m.seconds)
         for name, m in ((name, run.manifests[name]) for name in in_order(run.manifests))
     ]
-    total = sum(dict((row.seconds if row.stage in PASS else row.table, row.seconds) for row in rows).values())
+    total = sum({row.seconds if row.stage in PASS else row.table: row.seconds for row in rows}.values())
     longest = max(row.seconds for row in rows) or 1.0
     head = el("tr", [el("th", name) for name in NAMES])
     body = [_row(row, longest) for row in rows]

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+
+from curate.errors import CurateError
+from curate.report.explain import explain
+from tests.report.workdir import HOSTILE, Workdir
+
+
+def test_a_reject_says_why(workdir: Workdir) -> None:
+    story = explain(workdir.store, "empty.jpg")
+    assert "rejected: empty: 0 bytes" in story
+    assert "not in the shards" in story
+
+
+def test_a_duplicate_names_its_partner_its_evidence_and_the_threshold(workdir: Workdir) -> None:
+    story = explain(workdir.store, "a_copy.jpg")
+    assert f"dropped as duplicate: a copy of a.jpg (image {workdir.ids['a.jpg']})" in story
+    assert "similarity 0.9500 by embedding, the threshold is 0.9" in story
+
+
+def test_contamination_names_the_heldout_image_and_its_threshold(workdir: Workdir) -> None:
+    story = explain(workdir.store, "bench.jpg")
+    assert "its group touches the held-out image h.jpg" in story
+    assert "similarity 0.8750 by embedding, the threshold is 0.85" in story
+    assert "bench_copy.jpg" in story
+
+
+def test_a_selected_image_is_followed_to_its_row(workdir: Workdir) -> None:
+    story = explain(workdir.store, HOSTILE)
+    assert f"by sample, set curated: q1.jpg (image {workdir.ids['q1.jpg']}), 0.7000 to it" in story
+    assert "yes, by sample (curated); cluster path 1" in story
+    table = workdir.store.table("shards/data")
+    row = table.read(0, ["image_id"])["image_id"].to_pylist().index(workdir.ids[HOSTILE])
+    assert f"shards/data/part-00000.parquet, row {row}" in story
+
+
+def test_an_image_that_was_not_selected_is_told_so(workdir: Workdir) -> None:
+    lines = [line.split() for line in explain(workdir.store, "left.jpg").splitlines()]
+    assert ["copies", "kept"] in lines
+    assert ["selected", "no"] in lines
+
+
+def test_curated_and_heldout_images_tell_what_they_caused(workdir: Workdir) -> None:
+    assert "asked for 1 pool image by sample" in explain(workdir.store, "q1.jpg")
+    story = explain(workdir.store, "h.jpg")
+    assert "2 pool images dropped, as their groups touch it" in story
+    assert "held-out images are only compared with" in story
+
+
+def test_own_columns_and_repeats_are_shown(workdir: Workdir) -> None:
+    assert "CC0" in explain(workdir.store, "b.jpg")
+    assert "shown 2 times an epoch" in explain(workdir.store, "q1.jpg")
+
+
+def test_an_image_is_found_by_id_key_path_and_relative_path(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(workdir.sources.pool[0].path)
+    monkeypatch.chdir(folder.parent)
+    names = [
+        str(workdir.ids["b.jpg"]),
+        "b.jpg",
+        str(folder / "b.jpg"),
+        "pool/b.jpg",
+        "./pool/b.jpg",
+        "pictures/pool/b.jpg",
+    ]
+    assert len({explain(workdir.store, name) for name in names}) == 1
+
+
+def test_a_removed_image_is_told_so(workdir: Workdir) -> None:
+    table = workdir.store.table("shards/data")
+    rows = table.read(0)
+    table.commit(0, rows.schema, rows.slice(0, 0).to_batches())
+    assert "left out by the removal list" in explain(workdir.store, "b.jpg")
+
+
+def test_several_matches_are_listed(workdir: Workdir) -> None:
+    (Path(workdir.sources.curated[0].path) / "a.jpg").write_bytes(b"")
+    again = Workdir(Path(workdir.store.root).parent / "again")
+    (Path(again.sources.curated[0].path) / "a.jpg").write_bytes(b"")
+    again.catalog()
+    with pytest.raises(CurateError, match=r"2 images fit; name one by its id:\n.* pool: a.jpg\n.* curated: a.jpg"):
+        explain(again.store, "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["nowhere.jpg", "9", "999999999999", "04", "jpg", ""])
+def test_an_unknown_image_is_an_error(workdir: Workdir, name: str) -> None:
+    with pytest.raises(CurateError, match="none of the 12 images of .* has this image_id, key or path"):
+        explain(workdir.store, name)
+
+
+def test_a_story_ends_where_the_tables_end(tmp_path: Path) -> None:
+    story = explain(Workdir(tmp_path).catalog().images().store, "b.jpg")
+    assert "accepted" in story
+    assert "shards" not in story

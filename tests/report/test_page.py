@@ -1,0 +1,133 @@
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from curate.errors import TableError
+from curate.report import page
+from curate.report.page import write_report
+from curate.store import Store
+from tests.report.test_markup import Reader, read
+from tests.report.workdir import CAPTION, HOSTILE, Workdir
+
+SECTIONS = [
+    "warnings",
+    "funnel",
+    "balance",
+    "duplicates",
+    "heldout",
+    "similarity",
+    "retrieved",
+    "selected",
+    "dropped",
+    "clusters",
+    "training",
+    "timings",
+]
+
+
+def report(workdir: Workdir) -> str:
+    return Path(write_report(workdir.store)).read_text(encoding="utf-8")
+
+
+def anchors(found: Reader) -> list[str]:
+    return [attributes["id"] or "" for tag, attributes in found.tags if tag == "section"]
+
+
+def test_a_full_run_has_every_section_and_links_to_it(workdir: Workdir) -> None:
+    found = read(report(workdir))
+    assert anchors(found) == SECTIONS
+    assert [a["href"] for tag, a in found.tags if tag == "a"] == [f"#{name}" for name in SECTIONS]
+
+
+@pytest.mark.parametrize(
+    ("steps", "absent"),
+    [
+        (1, {*SECTIONS} - {"funnel", "timings"}),
+        (2, {*SECTIONS} - {"funnel", "dropped", "timings"}),
+        (3, {"balance", "retrieved", "clusters", "training"}),
+        (4, {"training"}),
+    ],
+)
+def test_sections_without_their_tables_are_left_out(tmp_path: Path, steps: int, absent: set[str]) -> None:
+    workdir = Workdir(tmp_path)
+    for step in (Workdir.catalog, Workdir.images, Workdir.copies, Workdir.clusters)[:steps]:
+        step(workdir)
+    assert set(anchors(read(report(workdir)))) == set(SECTIONS) - absent
+
+
+def test_an_unfinished_table_is_no_table(workdir: Workdir) -> None:
+    manifest = workdir.store.table("duplicates").manifest()
+    assert manifest is not None
+    workdir.store.table("duplicates").write_manifest(type(manifest)(**{**manifest.__dict__, "complete": False}))
+    assert not {"duplicates", "heldout"} & set(anchors(read(report(workdir))))
+
+
+def test_hostile_names_stay_text(workdir: Workdir) -> None:
+    text = report(workdir)
+    found = read(text)
+    assert HOSTILE in found.text  # the warning of the table carries the whole name
+    assert not [tag for tag, _ in found.tags if tag in ("script", "iframe", "object", "link", "base", "form")]
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    assert CAPTION not in text
+
+
+def test_the_page_asks_for_nothing_outside_itself(workdir: Workdir) -> None:
+    found = read(report(workdir))
+    sources = [a[name] or "" for _, a in found.tags for name in ("src", "href") if name in a]
+    assert sources
+    assert all(s.startswith(("data:image/jpeg;base64,", "#")) for s in sources)
+    assert "url(" not in found.text
+    assert page.POLICY in [a.get("content") for _, a in found.tags]
+
+
+def test_the_page_names_no_place_on_the_machine(workdir: Workdir, tmp_path: Path) -> None:
+    assert str(tmp_path) not in report(workdir)
+
+
+def test_a_page_made_twice_is_the_same(workdir: Workdir) -> None:
+    assert report(workdir) == report(workdir)
+
+
+def test_dates_are_those_of_the_tables(workdir: Workdir) -> None:
+    for path in Path(workdir.store.root).rglob("_table.json"):
+        os.utime(path, (0, time.mktime((2021, 2, 3, 4, 5, 6, 0, 0, 0)) - time.timezone))
+    assert "2021-02-03" in read(report(workdir)).text
+
+
+def test_vanished_pictures_leave_a_whole_page(workdir: Workdir) -> None:
+    for source in (*workdir.sources.pool, *workdir.sources.curated, *workdir.sources.heldout):
+        for path in Path(source.path).iterdir():
+            path.unlink()
+    text = report(workdir)
+    assert anchors(read(text)) == SECTIONS
+    assert "data:image" not in text
+    assert "No such file" in text
+
+
+def test_facts_of_the_run_are_on_the_page(workdir: Workdir) -> None:
+    text = read(report(workdir)).text
+    for fact in ("toy", "pool: 9 images", "copies from 0.9 on, of held-out images from 0.85 on", "Seed3"):
+        assert fact in text
+
+
+def test_groups_show_the_evidence_under_each_copy(workdir: Workdir) -> None:
+    text = report(workdir)
+    start, end = text.index('id="duplicates"'), text.index('id="heldout"')
+    assert re.findall(r"<span>([\d.]+ embedding)</span>", text[start:end]) == ["0.950 embedding"]
+    assert "curated, stays" in text[end:]  # q2.jpg resembles h.jpg and is added nevertheless
+    assert "1 curated image of this run" in read(text).text
+
+
+def test_the_evaluation_stands_beside_the_initialisation(workdir: Workdir) -> None:
+    text = read(report(workdir)).text
+    assert "pretrained" in text
+    assert "initial" in text
+    assert "0.0433" in text
+
+
+def test_a_workdir_without_tables_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="holds no finished table; run a pipeline with workdir="):
+        write_report(Store(tmp_path))
