@@ -65,15 +65,15 @@ def check_finite(parts: dict[str, float], *, step: int, learning_rate: float) ->
 
 
 class Watchdog:
-    """Warns once for each sign of collapse, after the warm-up."""
+    """Warns once for each sign of collapse, from iteration `patience` on: at first every run looks like one."""
 
-    def __init__(self, *, prototypes: int, warmup: int) -> None:
-        self._uniform, self._warmup = math.log(prototypes), warmup
+    def __init__(self, *, prototypes: int, patience: int) -> None:
+        self._uniform, self._patience = math.log(prototypes), patience
         self._told: set[str] = set()
 
     def look(self, row: dict[str, float]) -> None:
         """Judge one row of the log."""
-        if row["step"] <= self._warmup:
+        if row["step"] <= self._patience:
             return
         if row["feature_std"] < COLLAPSED_STD:
             self._warn(

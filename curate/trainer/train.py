@@ -135,7 +135,8 @@ class Trainer:
         """Iterations `start` to the last, with log rows, evaluations and checkpoints on the way."""
         config = self.config
         samples = CroppedSamples(self.index, config.crops, seed=config.seed, window=config.shuffle_window)
-        watchdog = Watchdog(prototypes=self.effective.prototypes, warmup=self.effective.warmup_iterations)
+        patience = max(self.effective.warmup_iterations, config.iterations // 3)
+        watchdog = Watchdog(prototypes=self.effective.prototypes, patience=patience)
         self.objective.train()
         clock = Clock(start)
         batches = load_batches(samples, config, start=start * config.batch_size)

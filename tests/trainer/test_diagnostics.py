@@ -34,9 +34,9 @@ def test_watch_knows_decided_and_undecided_teachers():
     assert same["prototypes_used"] == pytest.approx(1)
 
 
-def test_each_warning_comes_once_and_only_after_the_warmup(caplog):
+def test_each_warning_comes_once_and_only_after_some_patience(caplog):
     caplog.set_level(logging.WARNING)
-    watchdog = Watchdog(prototypes=16, warmup=10)
+    watchdog = Watchdog(prototypes=16, patience=10)
     watchdog.look(row(5, std=0.0, loss=math.log(16)))
     assert not caplog.messages
     for step in (11, 12):
@@ -48,7 +48,7 @@ def test_each_warning_comes_once_and_only_after_the_warmup(caplog):
 
 
 def test_healthy_rows_give_no_warning(caplog):
-    watchdog = Watchdog(prototypes=16, warmup=0)
+    watchdog = Watchdog(prototypes=16, patience=0)
     watchdog.look(row(100))
     assert not caplog.messages
 

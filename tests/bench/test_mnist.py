@@ -1,0 +1,35 @@
+import numpy as np
+
+from curate.bench.mnist import bench_mnist, format_table, load_mnist5k, split_test, write_digits
+from curate.trainer.crops import decode
+from curate.trainer.shards import read_index
+
+
+def test_the_split_is_fixed_and_holds_every_digit():
+    _, labels = load_mnist5k()
+    test = split_test(5000)
+    assert test.sum() == 1000
+    np.testing.assert_array_equal(test, split_test(5000))
+    assert np.bincount(labels[test]).min() > 50
+
+
+def test_digits_come_back_from_the_shards(tmp_path):
+    images, _ = load_mnist5k()
+    write_digits(tmp_path, images[:7])
+    index = read_index(str(tmp_path))
+    found = [decode(encoded) for encoded in index.read_images(index.groups[0])]
+    for image, tensor in zip(images, found, strict=False):
+        for channel in tensor.numpy():
+            np.testing.assert_array_equal(channel, image)
+
+
+def test_the_bench_compares_with_its_own_initialisation(tmp_path):
+    few = ["iterations=2", "batch_size=8", "model.depth=1", "objective.prototypes=16", "precision=fp32"]
+    result = bench_mnist(tmp_path, overrides=few)
+    assert result.pixels.value > 0.9
+    assert result.gain == result.trained.value - result.initial.value
+    assert result.gain_stderr <= result.initial.stderr + result.trained.stderr
+    table = format_table(result)
+    assert f"{100 * result.trained.value:5.1f} % +- {100 * result.trained.stderr:.1f}" in table
+    again = bench_mnist(tmp_path, overrides=few)
+    np.testing.assert_array_equal(again.trained.correct, result.trained.correct)

@@ -1,0 +1,97 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from curate.errors import SourceError
+from curate.evaluation.features import embed_arrays, embed_folder, embed_parquet, embed_pictures
+from curate.models.backbone import Backbone, ModelInfo
+from curate.ops.images import Preprocess
+from tests.trainer.shards import png, row, write_shard
+
+
+class MeanColor(nn.Module):
+    """(B, 3, S, S) -> (B, 3), the mean of each channel."""
+
+    def forward(self, x):
+        return x.mean(dim=(2, 3))
+
+
+@pytest.fixture
+def backbone():
+    how = Preprocess(
+        size=8, resize="square", short_edge=8, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
+    info = ModelInfo(model="mean", dim=3, licence="none", preprocess=how, how_to_get="")
+    return Backbone(info, MeanColor(), torch.device("cpu"), "fp32")
+
+
+def solid(color):
+    return Image.new("RGB", (20, 10), color)
+
+
+def test_features_are_the_backbones_of_each_picture_in_order(backbone):
+    colors = [(255, 0, 0), (0, 200, 0), (30, 40, 0)] * 50  # more than one batch
+    found = embed_pictures(backbone, (solid(c) for c in colors))
+    wanted = np.array(colors) / np.linalg.norm(colors, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_no_pictures_give_no_features(backbone):
+    assert embed_pictures(backbone, []).shape == (0, 3)
+
+
+def test_grey_and_rgb_arrays_agree(backbone):
+    grey = np.random.default_rng(0).integers(1, 256, (3, 8, 8), dtype=np.uint8)
+    np.testing.assert_array_equal(embed_arrays(backbone, grey), embed_arrays(backbone, np.stack([grey] * 3, axis=-1)))
+
+
+def test_classes_are_the_subfolders(backbone, tmp_path):
+    for name, color in (("b/x/1.png", (0, 0, 9)), ("a/2.png", (9, 0, 0)), ("a/1.PNG", (0, 9, 0))):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        solid(color).save(tmp_path / name, format="PNG")
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    found = embed_folder(backbone, tmp_path)
+    assert found.classes == ["a", "b"]
+    assert found.labels.tolist() == [0, 0, 1]
+    assert found.features.argmax(axis=1).tolist() == [1, 0, 2]
+
+
+def test_shards_and_plain_bytes_agree(backbone, tmp_path):
+    shard = write_shard(tmp_path / "a.parquet", [row(i) for i in range(3)])
+    plain = tmp_path / "b.parquet"
+    pq.write_table(pa.table({"image": [png(i) for i in range(3)], "key": ["0.png", "1.png", "2.png"]}), plain)
+    first, second = (embed_parquet(backbone, [path], label="key") for path in (shard, plain))
+    np.testing.assert_array_equal(first.features, second.features)
+    assert first.labels.tolist() == second.labels.tolist() == [0, 1, 2]
+
+
+def test_missing_folder_and_empty_folder_are_errors(backbone, tmp_path):
+    with pytest.raises(SourceError, match="gone: no such folder"):
+        embed_folder(backbone, tmp_path / "gone")
+    with pytest.raises(SourceError, match="no pictures in subfolders"):
+        embed_folder(backbone, tmp_path)
+
+
+def test_damaged_pictures_are_named(backbone, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"1.png: the picture does not decode"):
+        embed_folder(backbone, tmp_path)
+    shard = write_shard(tmp_path / "a.parquet", [row(0), row(1, encoded=b"x")])
+    with pytest.raises(SourceError, match=r"a.parquet row 1: the picture does not decode"):
+        embed_parquet(backbone, [shard], label="key")
+
+
+def test_parquet_without_what_is_needed_is_an_error(backbone, tmp_path):
+    shard = write_shard(tmp_path / "a.parquet", [row(0)])
+    with pytest.raises(SourceError, match="no column 'label'; it has image, image_id"):
+        embed_parquet(backbone, [shard], label="label")
+    (tmp_path / "b.parquet").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"b.parquet: not a readable Parquet file"):
+        embed_parquet(backbone, [tmp_path / "b.parquet"], label="label")
+    with pytest.raises(SourceError, match="no rows to embed"):
+        embed_parquet(backbone, [], label="label")
