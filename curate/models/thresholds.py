@@ -17,7 +17,7 @@ class Thresholds:
 
 COPY_THRESHOLDS = {
     "sscd": Thresholds(self_=0.6, relative=0.45),  # DINOv2, arXiv:2304.07193, appendix A
-    "lite0-copy": Thresholds(self_=0.915, relative=0.9),  # `curate bench copies`, joined by PDQ at <= 40 bits
+    "lite0-copy": Thresholds(self_=0.92, relative=0.9),  # `curate bench copies`, joined by PDQ at <= 40 bits
     "pdq": Thresholds(self_=1 - 2 * 40 / 256, relative=1 - 2 * 40 / 256),  # Hamming <= 40, beside lite0-copy
 }
 """By model id; calibrated on planted copies or taken from a paper."""

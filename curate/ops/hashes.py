@@ -36,7 +36,7 @@ def pdq(picture: Image.Image) -> tuple[bytes, int]:
 
     Source: Facebook ThreatExchange, "PDQ hash", 2019.
     """
-    small = picture.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     bits, quality = pdqhash.compute(np.asarray(small))
     return np.packbits(bits.astype(np.uint8)).tobytes(), int(quality)
 

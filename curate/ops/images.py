@@ -203,7 +203,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_to_bytes(np.asarray(image).astype(np.float64))).convert("RGB")
     if image.mode == "CMYK" and _format(image) == "JPEG" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, which are inverted
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
