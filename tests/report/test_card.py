@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,6 @@ import yaml
 
 from curate.errors import TableError
 from curate.report.card import size_category, write_card
-from curate.store import Manifest
 from curate.tables import SHARD_COLUMNS
 from tests.report.workdir import Workdir
 
@@ -69,7 +69,7 @@ def test_a_run_without_heldout_images_says_that_it_did_not_look_for_them(workdir
     manifest = table.manifest()
     assert manifest is not None
     parts = [{**p, "role": "curated" if p["role"] == "heldout" else p["role"]} for p in manifest.metrics["parts"]]
-    table.write_manifest(Manifest(**{**manifest.__dict__, "metrics": {**manifest.metrics, "parts": parts}}))
+    table.write_manifest(replace(manifest, metrics={**manifest.metrics, "parts": parts}))
     assert "no held-out source was given" in card(workdir)[1]
 
 

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ from curate.report.run import Run
 from curate.report.sections import clusters
 from curate.report.sections.funnel import rejects_by_role, steps
 from curate.report.sections.warnings import curated_matches
-from curate.store import Manifest
 from tests.report.workdir import Workdir
 
 
@@ -41,7 +41,7 @@ def test_images_on_a_removal_list_are_the_last_drop(workdir: Workdir) -> None:
     table = workdir.store.table("shards/data")
     manifest = table.manifest()
     assert manifest is not None
-    table.write_manifest(Manifest(**{**manifest.__dict__, "rows": 3}))
+    table.write_manifest(replace(manifest, rows=3))
     assert steps(Run.open(workdir.store))[-1].drops == [("on the removal list", 1)]
 
 
@@ -50,7 +50,7 @@ def test_with_a_balanced_route_retrieval_drops_nobody(workdir: Workdir) -> None:
     manifest = table.manifest()
     assert manifest is not None
     metrics = {**manifest.metrics, "routes": {"balance": 1, "sample": 1}}
-    table.write_manifest(Manifest(**{**manifest.__dict__, "metrics": metrics}))
+    table.write_manifest(replace(manifest, metrics=metrics))
     names = [step.name for step in steps(Run.open(workdir.store))]
     assert "retrieved" not in names
     assert names[-1] == "in the shards"

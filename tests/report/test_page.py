@@ -1,6 +1,7 @@
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_sections_without_their_tables_are_left_out(tmp_path: Path, steps: int, 
 def test_an_unfinished_table_is_no_table(workdir: Workdir) -> None:
     manifest = workdir.store.table("duplicates").manifest()
     assert manifest is not None
-    workdir.store.table("duplicates").write_manifest(type(manifest)(**{**manifest.__dict__, "complete": False}))
+    workdir.store.table("duplicates").write_manifest(replace(manifest, complete=False))
     assert not {"duplicates", "heldout"} & set(anchors(read(report(workdir))))
 
 

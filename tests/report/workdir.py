@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def put(
     rows = list(parts.values()) if isinstance(parts, Mapping) else parts
     done = [table.commit(i, t.schema, t.to_batches(max_chunksize=2)) for i, t in enumerate(rows)]
     manifest = Manifest(stage, 1, {}, resolved or {}, {}, inputs or {})
-    filled = {"complete": True, "parts": [p.__dict__ for p in done], "rows": sum(p.rows for p in done)}
-    table.write_manifest(Manifest(**{**manifest.__dict__, **filled, "seconds": seconds, "metrics": metrics or {}}))
+    listed, total = [p.__dict__ for p in done], sum(p.rows for p in done)
+    made = replace(manifest, complete=True, parts=listed, rows=total, seconds=seconds, metrics=metrics or {})
+    table.write_manifest(made)
 
 
 def rows(schema: pa.Schema, *values: tuple[Any, ...]) -> pa.Table:
@@ -97,7 +99,7 @@ class Workdir:
         manifest = self.store.table("catalog").manifest()
         assert manifest is not None
         metrics = stage.summarize(self.store.table("catalog"))
-        self.store.table("catalog").write_manifest(Manifest(**{**manifest.__dict__, "metrics": metrics}))
+        self.store.table("catalog").write_manifest(replace(manifest, metrics=metrics))
         for part in parts:
             self.ids |= {row["key"]: row["image_id"] for row in part.select(["key", "image_id"]).to_pylist()}
         return self
