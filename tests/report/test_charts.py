@@ -83,3 +83,4 @@ def test_each_even_hash_distance_has_a_bin_of_its_own() -> None:
     similarity = 1 - 2 * np.arange(0, 129, 2) / 256
     counts, _ = np.histogram(similarity, bin_edges(0.0, kind="hash", anchor=0.5))
     assert (counts == 1).all()
+    assert len(counts) == len(similarity)

@@ -42,7 +42,7 @@ def sizes_section(run: Run) -> Markup | None:
         rows.append(_row("selected from the pool", found.after))
     plot = sorted_bars(before, after, x_label="clusters, each set sorted by size", y_label="share of its images, %")
     names = ("", "images", "clusters with images", "effective clusters", "largest")
-    table = el("table", el("thead", el("tr", [el("th", n) for n in names])), el("tbody", rows))
+    table = el("table", el("thead", el("tr", [el("th", n) for n in names])), el("tbody", rows), class_="figures")
     text = (
         "Effective clusters: exp(entropy), the number of equally large clusters that would be as diverse. "
         f"The flatter the line, the more evenly concepts are covered. {found.note}"

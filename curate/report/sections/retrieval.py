@@ -31,7 +31,7 @@ def section(run: Run, pictures: Pictures) -> Markup | None:
 def _sets(run: Run) -> Markup:
     """Unique images beside their multiplicity, by curated set and route."""
     head = el(
-        "tr", [el("th", name) for name in ("curated set, route", "retrieved", "unique", "times an image was found")]
+        "tr", [el("th", name) for name in ("curated set, route", "retrieved", "unique", "times each was found")]
     )
     rows = [
         el(
@@ -43,7 +43,7 @@ def _sets(run: Run) -> Markup:
         )
         for name, found in run.metrics("retrieved").get("sets", {}).items()
     ]
-    return el("div", el("table", el("thead", head), el("tbody", rows)), class_="scroll")
+    return el("div", el("table", el("thead", head), el("tbody", rows), class_="figures"), class_="scroll")
 
 
 def _route(run: Run, pictures: Pictures, rows: pa.Table, origin: str) -> Markup | None:

@@ -50,7 +50,7 @@ def bin_edges(low: float, *, kind: str, anchor: float) -> np.ndarray:
     """
     if kind == "hash":
         step = 4 / 256
-        return np.arange(np.floor(low / step), 1 / step + 1) * step - step / 2
+        return np.arange(np.floor(low / step), 1 / step + 2) * step - step / 2
     step = max(1 - low, 1e-3) / NUM_BINS
     first = anchor - np.ceil((anchor - low) / step) * step
     number = int(np.ceil((1 - first) / step + 1e-6))
