@@ -21,15 +21,13 @@ from curate.models.load import load_backbone
 from curate.models.thresholds import COPY_THRESHOLDS
 from curate.ops.components import DisjointSet
 from curate.ops.edits import MIN_SIDE, plant
-from curate.ops.hashes import dihedral, pdq
+from curate.ops.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images import ImageLimits, inspect_image, preprocess
 from curate.ops.vectors import VectorSpec, to_float32
 
 PHOTOS = Path(__file__).parents[1] / "samples" / "photos"
 PDQ = "pdq"
 PDQ_SPEC = VectorSpec("bits", 256, "pdq", "")
-PDQ_BITS = 40
-"""Largest Hamming distance of a pair that PDQ joins, in whichever of the eight orientations is closest."""
 MODELS = ("lite0", "lite0-copy")
 WANTED_PRECISION = 0.99
 BATCH = 32
@@ -96,8 +94,8 @@ def measure_copies(
     planted = plant_copies(read_pictures(folder, num_pictures), copies_each, max_edits=max_edits, seed=seed)
     test = planted.source > planted.source.max() // 2
     hashes, pdq_rate = hash_similarity(planted.pictures)
-    scores = _score_method(PDQ, hashes, None, planted, test, rate=pdq_rate, default=bits_to_cosine(PDQ_BITS))
-    joined = hashes >= bits_to_cosine(PDQ_BITS)
+    scores = _score_method(PDQ, hashes, None, planted, test, rate=pdq_rate, default=bits_to_cosine(MATCH_BITS))
+    joined = hashes >= bits_to_cosine(MATCH_BITS)
     for model in models:
         similarity, rate = model_similarity(model, planted.pictures, device=device, precision=precision)
         default = COPY_THRESHOLDS[model].self_ if model in COPY_THRESHOLDS else None
@@ -138,11 +136,6 @@ def plant_copies(pictures: list[Image.Image], copies_each: int, *, max_edits: in
             source.append(i)
             chains.append(names)
     return Planted(everything, np.array(source, dtype=np.int64), chains)
-
-
-def bits_to_cosine(bits: int) -> float:
-    """The cosine of two 256-bit hashes as +-1 vectors at this Hamming distance."""
-    return 1 - 2 * bits / 256
 
 
 def hash_similarity(pictures: list[Image.Image]) -> tuple[np.ndarray, float]:

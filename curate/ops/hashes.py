@@ -10,6 +10,11 @@ GRID = 16
 THUMBNAIL = 64
 """PDQ's DCT works on 64 x 64 luma."""
 
+MATCH_BITS = 40
+"""Two pictures are copies at this Hamming distance or less, in whichever orientation is closest. Looser than the
+usual 31, since the variants of `dihedral` are a few bits off; on the bundled photographs different pictures
+come as near as 44 (two planets on black)."""
+
 DIHEDRAL = (
     "identity",
     "flip_left_right",
@@ -75,6 +80,11 @@ def hamming(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         (...) int64, 0..256.
     """
     return _ONES[left ^ right].sum(axis=-1, dtype=np.int64)
+
+
+def bits_to_cosine(bits: int) -> float:
+    """The cosine, as +-1 vectors, of two hashes at this Hamming distance."""
+    return 1 - 2 * bits / (8 * HASH_BYTES)
 
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)

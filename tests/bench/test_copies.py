@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curate.bench.copies import (
-    PDQ_BITS,
     PHOTOS,
     Planted,
-    bits_to_cosine,
     choose_thresholds,
     format_copies,
     hash_similarity,
@@ -23,7 +21,7 @@ from curate.bench.copies import (
 )
 from curate.errors import ConfigError, SourceError
 from curate.ops.edits import EDITS
-from curate.ops.hashes import dihedral, hamming, pdq
+from curate.ops.hashes import MATCH_BITS, bits_to_cosine, dihedral, hamming, pdq
 
 
 def random_case(seed, num=12):
@@ -99,7 +97,7 @@ def test_hash_similarity_is_the_nearest_orientation():
     hashes = np.array([np.frombuffer(pdq(picture)[0], np.uint8) for picture in pictures])
     distance = hamming(dihedral(hashes)[:, :, None], hashes).min(axis=1)  # (N, N)
     np.testing.assert_allclose(similarity, 1 - np.minimum(distance, distance.T) / 128, atol=1e-6)
-    assert similarity[0, 4] >= bits_to_cosine(PDQ_BITS) > similarity[1, 4]
+    assert similarity[0, 4] >= bits_to_cosine(MATCH_BITS) > similarity[1, 4]
 
 
 def test_union_finds_what_either_method_finds():

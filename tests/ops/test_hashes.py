@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from curate.ops.hashes import DIHEDRAL, HASH_BYTES, dihedral, hamming, pdq
+from curate.ops.hashes import DIHEDRAL, HASH_BYTES, bits_to_cosine, dihedral, hamming, pdq
+from curate.ops.vectors import VectorSpec, to_float32
 
 
 def photos():
@@ -82,6 +83,12 @@ def test_hash_survives_rescaling_and_recompression_but_tells_pictures_apart():
 def test_hamming_counts_differing_bits(left, right):
     bits = np.unpackbits(left, axis=1)[:, None] != np.unpackbits(right, axis=1)
     np.testing.assert_array_equal(hamming(left[:, None], right), bits.sum(axis=2))
+
+
+@given(hnp.arrays(np.uint8, (2, HASH_BYTES)))
+def test_cosine_of_a_distance_is_that_of_sign_vectors(pair):
+    signs = to_float32(pair, VectorSpec("bits", 256, "pdq", ""))
+    assert bits_to_cosine(int(hamming(pair[0], pair[1]))) == pytest.approx(float(signs[0] @ signs[1]), abs=1e-6)
 
 
 def test_flat_picture_has_quality_zero():
