@@ -294,6 +294,11 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def print_truth(workdir: Path, truth_csv: Path) -> None:
+    """Evaluate and print; raises as `evaluate_against_truth` does."""
+    print(format_truth(evaluate_against_truth(workdir, truth_csv)))
+
+
 def format_truth(report: dict[str, Any]) -> str:
     """The report as text, one line a fact."""
     pairs, junk, dirty, entropy = (report[name] for name in ("pairs", "junk", "contamination", "entropy"))

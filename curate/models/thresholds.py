@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from curate.errors import ConfigError
+from curate.ops.hashes import MATCH_BITS, bits_to_cosine
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Thresholds:
 COPY_THRESHOLDS = {
     "sscd": Thresholds(self_=0.6, relative=0.45),  # DINOv2, arXiv:2304.07193, appendix A
     "lite0-copy": Thresholds(self_=0.92, relative=0.9),  # `curate bench copies`, joined by PDQ at <= 40 bits
-    "pdq": Thresholds(self_=1 - 2 * 40 / 256, relative=1 - 2 * 40 / 256),  # Hamming <= 40, beside lite0-copy
+    "pdq": Thresholds(self_=bits_to_cosine(MATCH_BITS), relative=bits_to_cosine(MATCH_BITS)),  # beside lite0-copy
 }
 """By model id; calibrated on planted copies or taken from a paper."""
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.bench.truth import COLUMNS, evaluate_against_truth, format_truth
+from curate.bench.truth import COLUMNS, evaluate_against_truth, format_truth, print_truth
 from curate.errors import ConfigError, TableError
 from curate.ops.entropy import normalized_entropy
 from curate.tables import CATALOG, DUPLICATES, IMAGES, SELECTION
@@ -186,6 +186,12 @@ def test_text_tells_the_figures(run):
         "junk rejected for the right reason: 2 of 2",
     ):
         assert line in text
+
+
+def test_printing_prints_the_text(run, capsys):
+    workdir, truth = run()
+    print_truth(workdir, truth)
+    assert capsys.readouterr().out == format_truth(evaluate_against_truth(workdir, truth)) + "\n"
 
 
 def test_absent_and_foreign_files_are_errors(run, tmp_path):
