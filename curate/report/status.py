@@ -117,7 +117,9 @@ def _total(manifest: Manifest, manifests: Mapping[str, Manifest]) -> int | None:
 
 
 def rows_read(manifest: Manifest, manifests: Mapping[str, Manifest]) -> int | None:
-    """Rows of the input that a stage works through."""
+    """Rows of the input that a stage works through; of an embedding that has no use for all, those it embedded."""
+    if "embedded" in manifest.metrics:
+        return int(manifest.metrics["embedded"])
     found = [manifest.inputs[key] for key in READ_FROM if key in manifest.inputs]
     if not found:
         return None

@@ -42,7 +42,12 @@ def _group(rows: pa.Table, pictures: Pictures) -> Markup:
             pictures.figure(member["image_id"], evidence(member), short_name(pictures[member["image_id"]].key))
         )
     left = len(members) - len(shown)
-    return el("div", figures, el("span", f"+ {count(left)} more", class_="more") if left else None, class_="grid group")
+    return el(
+        "div",
+        figures,
+        el("span", f"+ {count(left)} more", class_="more") if left else None,
+        class_="grid group evidence",
+    )
 
 
 def _curated(run: Run, pictures: Pictures) -> Markup | None:
@@ -56,7 +61,7 @@ def _curated(run: Run, pictures: Pictures) -> Markup | None:
             "div",
             pictures.figure(heldout, el("b", "held out"), mark="heldout"),
             pictures.figure(curated, el("b", "curated, stays"), mark="curated"),
-            class_="grid group",
+            class_="grid group evidence",
         )
         for curated, heldout in matches
     ]

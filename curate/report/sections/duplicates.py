@@ -1,6 +1,6 @@
 """Groups of copies: the image that stays first, then what went."""
 
-import itertools
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,38 +22,50 @@ def section(run: Run, pictures: Pictures) -> Markup | None:
         return None
     sample = run.sample("duplicates", COLUMNS)
     groups = _groups(sample.rows)
-    if not groups:
+    if not len(groups.sizes):
         return el("p", "No copies were found.", class_="quiet")
-    sizes = np.array([len(group) for group in groups])
-    biggest = np.argsort(-sizes, kind="stable")[:NUM_BIGGEST]
-    others = np.setdiff1d(np.arange(len(groups)), biggest)
+    biggest = np.argsort(-groups.sizes, kind="stable")[:NUM_BIGGEST]
+    others = np.setdiff1d(np.arange(len(groups.sizes)), biggest)
     random = pick(others, NUM_RANDOM, run.rng("duplicate groups"))
-    blocks = [el("p", _summary(run, sample, groups), class_="quiet"), el("h3", "The biggest groups")]
-    blocks += [_group(groups[i], pictures, SHOWN_BIG) for i in biggest.tolist()]
+    blocks = [el("p", _summary(run, sample, len(groups.sizes)), class_="quiet"), el("h3", "The biggest groups")]
+    blocks += [_group(groups.rows_of(i), pictures, SHOWN_BIG) for i in biggest.tolist()]
     if len(random):
-        blocks.append(el("h3", "Random groups"))
-        blocks.append(el("div", [_group(groups[i], pictures, SHOWN_RANDOM) for i in random.tolist()], class_="pairs"))
+        shown = [_group(groups.rows_of(i), pictures, SHOWN_RANDOM) for i in random.tolist()]
+        blocks += [el("h3", "Random groups"), el("div", shown, class_="pairs")]
     return el("div", blocks)
 
 
-def _groups(rows: pa.Table) -> list[pa.Table]:
-    """The components that lost an image, by ascending component, each sorted by falling similarity."""
+class _Groups(NamedTuple):
+    """Components that lost an image to another, one after the other."""
+
+    rows: pa.Table
+    starts: np.ndarray
+    """(G,) int64, first row of each"""
+    sizes: np.ndarray
+    """(G,) int64"""
+
+    def rows_of(self, group: int) -> pa.Table:
+        return self.rows.slice(self.starts[group], self.sizes[group])
+
+
+def _groups(rows: pa.Table) -> _Groups:
+    """The groups by ascending component, each sorted by falling similarity."""
     rows = rows.filter(pc.not_equal(rows["verdict"], "benchmark"))
     component = rows["component_id"].to_numpy()
     lost = np.unique(component[rows["verdict"].to_numpy() == "duplicate"])
     rows = rows.filter(pa.array(np.isin(component, lost)))
     rows = rows.sort_by([("component_id", "ascending"), ("similarity", "descending"), ("image_id", "ascending")])
     starts = np.flatnonzero(np.diff(rows["component_id"].to_numpy(), prepend=-1, append=-1))
-    return [rows.slice(a, b - a) for a, b in itertools.pairwise(starts.tolist())]
+    return _Groups(rows, starts[:-1], np.diff(starts))
 
 
-def _summary(run: Run, sample: Sample, groups: list[pa.Table]) -> str:
+def _summary(run: Run, sample: Sample, number: int) -> str:
     dropped = int(run.metrics("duplicates")["duplicate"])
     largest = run.metrics("duplicates").get("largest_component")
     found = f"{plural(dropped, 'image')} left as copies. " if sample.whole else ""
     size = f" The largest has {count(largest)} images." if largest else ""
     where = "" if sample.whole else " in the sample"
-    return f"{found}{plural(len(groups), 'group')} of copies{where}.{size} {sample.note}"
+    return f"{found}{plural(number, 'group')} of copies{where}.{size} {sample.note}"
 
 
 def _group(rows: pa.Table, pictures: Pictures, limit: int) -> Markup:
@@ -68,7 +80,7 @@ def _group(rows: pa.Table, pictures: Pictures, limit: int) -> Markup:
     figures = [pictures.figure(first, el("b", label), short_name(stays.key), mark="kept")]
     figures += [pictures.figure(m["image_id"], evidence(m), short_name(pictures[m["image_id"]].key)) for m in shown]
     more = el("span", f"+ {count(len(gone) - len(shown))} more", class_="more") if len(gone) > len(shown) else None
-    return el("div", figures, more, class_="grid group")
+    return el("div", figures, more, class_="grid group evidence")
 
 
 def evidence(row: dict[str, object]) -> str:

@@ -39,8 +39,8 @@ def selected_section(run: Run, pictures: Pictures) -> Markup | None:
 
 
 def dropped_section(run: Run, pictures: Pictures) -> Markup | None:
-    blocks = [*_rejects(run, pictures), *_passed_over(run, pictures)]
-    return el("div", blocks) if blocks else None
+    rejects, others = _rejects(run, pictures), _passed_over(run, pictures)
+    return el("div", el("div", rejects, class_="reasons"), others) if rejects or others else None
 
 
 def _rejects(run: Run, pictures: Pictures) -> list[Markup]:

@@ -30,9 +30,7 @@ def section(run: Run, pictures: Pictures) -> Markup | None:
 
 def _sets(run: Run) -> Markup:
     """Unique images beside their multiplicity, by curated set and route."""
-    head = el(
-        "tr", [el("th", name) for name in ("curated set, route", "retrieved", "unique", "times each was found")]
-    )
+    head = el("tr", [el("th", name) for name in ("curated set, route", "retrieved", "unique", "times each was found")])
     rows = [
         el(
             "tr",

@@ -49,8 +49,8 @@ def _evaluation(run: Run) -> Markup:
     rows = run.sample("evaluation", run.table("evaluation").schema().names).rows
     head = el("tr", [el("th", name.replace("_", " ")) for name in rows.column_names])
     body = [el("tr", [_cell(row[name]) for name in rows.column_names]) for row in rows.slice(0, 100).to_pylist()]
-    table = el("div", el("table", el("thead", head), el("tbody", body)), class_="scroll")
-    text = "Frozen features. Differences within two standard errors are no evidence."
+    table = el("div", el("table", el("thead", head), el("tbody", body), class_="scores"), class_="scroll")
+    text = "Frozen features. The gain is compared image by image; one within two standard errors of 0 is no evidence."
     return el("div", el("h3", "Evaluation"), table, el("p", text, class_="quiet"))
 
 

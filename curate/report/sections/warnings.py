@@ -4,7 +4,7 @@ import numpy as np
 
 from curate.report.markup import Markup, el
 from curate.report.numbers import plural
-from curate.report.run import Run
+from curate.report.run import MAX_ROWS, Run
 
 
 def section(run: Run) -> Markup | None:
@@ -21,8 +21,9 @@ def warnings(run: Run) -> list[str]:
     matches = curated_matches(run)
     if len(matches):
         images = plural(len(np.unique(matches[:, 0])), "curated image")
+        least = "at least " if any(run.manifests[table].rows > MAX_ROWS for table in copy_tables(run)) else ""
         found.append(
-            f"{images} of this run resemble held-out images as closely as contamination does. Curated images are "
+            f"{least}{images} of this run resemble held-out images as closely as contamination does. Curated images are "
             "added as they are, so these stand in the selection: see the section on held-out images."
         )
     return found
