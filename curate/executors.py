@@ -231,8 +231,9 @@ class OnDask:
             for future in as_completed(futures):
                 yield future.result()
                 future.release()
-        finally:
-            self.client.cancel(futures)
+        except BaseException:
+            self.client.cancel(futures)  # a failure ends the run; what is committed stays
+            raise
 
 
 @contextmanager

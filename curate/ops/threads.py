@@ -3,11 +3,17 @@
 import faiss
 import pyarrow as pa
 import torch
+from threadpoolctl import threadpool_limits
+
+_limits: dict[str, object] = {}
+"""The limits in force, kept alive; BLAS and OpenMP pools return to their defaults when these are dropped."""
 
 
 def set_threads(num_threads: int) -> None:
-    """Bound torch, faiss and Arrow; results are byte-equal only between runs with equal numbers of threads."""
+    """Bound torch, faiss, BLAS and Arrow; only runs with equal numbers of threads give equal bytes."""
     if torch.get_num_threads() != num_threads:
         torch.set_num_threads(num_threads)
     faiss.omp_set_num_threads(num_threads)
     pa.set_cpu_count(num_threads)
+    if _limits.get("threads") != num_threads:
+        _limits.update(threads=num_threads, blas=threadpool_limits(num_threads, user_api="blas"))
