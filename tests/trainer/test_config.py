@@ -1,6 +1,6 @@
 import pytest
 
-from curate.config import parse
+from curate.config import parse, read_yaml
 from curate.errors import ConfigError
 from curate.trainer.config import (
     ModelSettings,
@@ -81,3 +81,21 @@ def test_model_changes_reach_the_architecture():
 def test_settings_have_docstrings():
     for model in (TrainConfig, ModelSettings, OptimizerSettings):
         assert all(field.description for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("name", ["vitl16_short", "vitl14_long", "vitg14_long", "tiny", "mnist5k"])
+def test_bundled_configs_need_only_shards_and_output(name):
+    values = read_yaml(f"train/{name}") | {"shards": "a", "output": "b"}
+    found = parse(TrainConfig, values, where=name)
+    effective = resolve(found, num_images=1_281_167, num_samples=1_281_167)
+    assert effective.images_seen == found.batch_size * found.iterations
+    assert found.model.vit(found.crops.global_size).grid >= 4
+
+
+def test_short_and_long_configs_have_the_papers_learning_rates():
+    peaks = {}
+    for name in ("vitl16_short", "vitl14_long", "vitg14_long"):
+        found = parse(TrainConfig, read_yaml(f"train/{name}") | {"shards": "a", "output": "b"}, where=name)
+        peaks[name] = resolve(found, num_images=10, num_samples=10).learning_rate
+    long = 2e-4 * 3**0.5
+    assert peaks == pytest.approx({"vitl16_short": 4e-3 * 2**0.5, "vitl14_long": long, "vitg14_long": long})
