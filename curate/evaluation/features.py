@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from curate.errors import SourceError
 from curate.models.backbone import Backbone
 from curate.ops.images import preprocess
+from curate.trainer.crops import NO_IMAGE
 
 BATCH = 64
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -98,7 +99,7 @@ def _bytes_of(cell: object) -> bytes:
 def _decode(encoded: bytes, where: str) -> Image.Image:
     try:
         return ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except NO_IMAGE as error:
         raise SourceError(f"{where}: the picture does not decode ({error}); remove it") from error
 
 

@@ -22,13 +22,15 @@ BLUR_PROBABILITY = {"released": (0.0, 0.9, 0.5), "paper": (1.0, 0.1, 0.5), "none
 """Of global 1, global 2, local."""
 SOLARIZE_THRESHOLD = 128
 CROP_TRIES = 10
+NO_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for bytes that are no image, or one too large to be honest."""
 
 
 def decode(encoded: bytes) -> Tensor:
     """(3, H, W) uint8 RGB of an encoded image, upright, on white where it is transparent.
 
     Raises:
-        OSError, ValueError, SyntaxError: what PIL raises for bytes that are no image.
+        NO_IMAGE: the bytes are no image.
     """
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
     if image.mode.startswith("I;16") or image.mode == "I":  # PIL's convert would clip 16 bits to 8

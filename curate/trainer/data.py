@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from curate.errors import SourceError
 from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.crops import decode, make_crops
+from curate.trainer.crops import NO_IMAGE, decode, make_crops
 from curate.trainer.shards import RowGroup, ShardIndex
 
 Key = TypeVar("Key")
@@ -142,7 +142,7 @@ class CroppedSamples(Dataset[Crops]):
             if not encoded:
                 raise ValueError("no bytes")
             return decode(encoded)
-        except (OSError, ValueError, SyntaxError) as error:
+        except NO_IMAGE as error:
             raise SourceError(
                 f"shard {group.shard}, row group {group.number}, row {position.row}: the image does not "
                 f"decode ({error}); write the shards again without it"

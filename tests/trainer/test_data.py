@@ -116,6 +116,14 @@ def test_a_truncated_image_names_shard_and_row(tmp_path):
         samples[0]
 
 
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    write_shard(tmp_path / "a.parquet", [row(0)])
+    samples = CroppedSamples(read_index(str(tmp_path)), CROPS, seed=0, window=8)
+    with pytest.raises(SourceError, match=r"does not decode \(Image size \(1280 pixels\) exceeds limit"):
+        samples[0]
+
+
 def test_no_shards_is_an_error(tmp_path):
     for shards in (tmp_path, tmp_path / "gone", tmp_path / "*.parquet"):
         with pytest.raises(SourceError, match=r"no Parquet shard; give a folder"):
