@@ -1,6 +1,7 @@
 """The command line: `curate run`, `status`, `report`, `train`, `explain`, `models`, `samples`, `bench`."""
 
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -122,12 +123,42 @@ def samples(
     console.print(f"{out}: pool/ curated/ heldout/ photos/ truth.csv", highlight=False)
 
 
+@bench_app.command("embed")
+def bench_embed(
+    model: Annotated[str, typer.Option(help="model id; vit_small: ViT-S/14 with random weights")] = "vit_small",
+    num_images: Annotated[int, typer.Option("-n", help="JPEG files")] = 256,
+    side: Annotated[int, typer.Option(help="pixels of their short side")] = 512,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Images per second of the embedding pass, a plain loop and the bare forward, in one run."""
+    from curate.bench import embed
+
+    rates = embed.bench_embed(model=model, num_images=num_images, side=side)
+    typer.echo(embed.as_json(rates) if as_json else embed.format_embed(rates))
+
+
+@bench_app.command("copies")
+def bench_copies() -> None:
+    """Precision and recall of copy-detection methods on planted chains of web edits."""
+    from curate.bench.copies import format_copies, measure_copies
+
+    typer.echo(format_copies(measure_copies()))
+
+
+@bench_app.command("mnist")
+def bench_mnist(workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")]) -> None:
+    """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialisation."""
+    from curate.bench.mnist import bench_mnist as measure
+
+    measure(workdir)
+
+
 @bench_app.command("truth")
 def bench_truth(workdir: Workdir, truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")]) -> None:
     """Compare a run over a sample pool with what was planted in it."""
-    from curate.bench.truth import print_truth
+    from curate.bench.truth import evaluate_against_truth, format_truth
 
-    print_truth(Path(workdir), truth)
+    typer.echo(format_truth(evaluate_against_truth(Path(workdir), truth)))
 
 
 def _open(workdir: str):  # type: ignore[no-untyped-def]
@@ -165,6 +196,8 @@ Next, with pictures of your own:
 
 def main() -> None:
     """Entry point: errors that the user can act on are printed without a traceback."""
+    # Threads that wait for the next product must not spin: decoding runs beside them, and machines are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("distributed", "PIL", "fsspec", "asyncio", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -25,6 +25,9 @@ class Inspect(Map):
 
     limits: ImageLimits = ImageLimits()
     """What an image must be."""
+    decode_side: Annotated[int, Field(ge=64)] = 256
+    """Pixels of the short side that decoding keeps at least: facts and hashes are those of the picture at that
+    size, so it must suffice for every embedding of the pass. Smaller is faster for large JPEG files."""
     max_reject_fraction: Annotated[float, Field(ge=0, le=1), Execution()] = 0.5
     """Rejected share of all images above which the run stops."""
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from curate import progress
-from curate.errors import SourceError
+from curate.errors import ConfigError, SourceError
 from curate.ops.hashes import pdq
 from curate.ops.images import ImageLimits, Preprocess, decode_side, inspect_image, preprocess
 from curate.ops.vectors import pack
@@ -47,6 +47,8 @@ class _Wanted:
     """What a decode thread makes of each image."""
 
     limits: ImageLimits
+    side: int
+    """Pixels of the short side that decoding keeps at least."""
     preprocess: dict[str, Preprocess]
     hashed: bool
 
@@ -56,8 +58,7 @@ class _Wanted:
             if sha256 is not None:
                 raise SourceError(f"{uri}: could be read in the first pass, but not now: {read.error}; restore it")
             return _Decoded(image_row(read, None, None), {})
-        side = decode_side(self.preprocess.values(), at_least=64)
-        seen = inspect_image(read.data, self.limits, min_side=side)
+        seen = inspect_image(read.data, self.limits, min_side=self.side)
         if sha256 is not None and seen.sha256 != sha256:
             raise SourceError(
                 f"{uri}: changed since it was inspected (other sha256); restore it, or start anew with --rebuild all"
@@ -88,8 +89,7 @@ def read_images(
     if images is not None:
         wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
         hashes = images["sha256"].to_pylist()
-    limits = next((stage.limits for stage in inspect.values()), TRUSTING)
-    how = _Wanted(limits, {name: stage.backbone().preprocess for name, stage in embeds.items()}, bool(inspect))
+    how = _what_to_decode(inspect, {name: stage.backbone().preprocess for name, stage in embeds.items()})
     rows = np.flatnonzero(wanted)
     decoded = _decode_all(catalog.take(rows), source_of(catalog), how, [hashes[row] for row in rows])
     with progress.track(f"{' + '.join(stages)} part {part}", len(rows), unit="images") as advance:
@@ -110,6 +110,20 @@ def _count(decoded: Iterator[_Decoded], advance: progress.Advance) -> list[_Deco
         chunk.append(one)
         advance(1)
     return chunk
+
+
+def _what_to_decode(inspect: Mapping[str, Inspect], wanted: dict[str, Preprocess]) -> _Wanted:
+    """Facts and hashes must not depend on which embeddings share the pass, so Inspect alone sets the size."""
+    needed = decode_side(wanted.values(), at_least=64)
+    if not inspect:
+        return _Wanted(TRUSTING, needed, wanted, hashed=False)
+    (stage,) = inspect.values()
+    if needed > stage.decode_side:
+        raise ConfigError(
+            f"inspect.decode_side={stage.decode_side}: {', '.join(wanted)} needs pictures of {needed} pixels; "
+            f"set it to {needed}"
+        )
+    return _Wanted(stage.limits, stage.decode_side, wanted, hashed=True)
 
 
 def _kept_mask(catalog: pa.Table, duplicates: pa.Table | None) -> np.ndarray:
