@@ -272,31 +272,34 @@ def _frames(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> dict[str
     return dict(sorted(report.items()))
 
 
-def _entropy(
-    truth: dict[str, Planted], accepted: dict[str, Outcome], outcomes: dict[str, Outcome]
-) -> dict[str, float | None]:
-    """Normalised entropy of categories, over the categories of the accepted pool and the selection together."""
-    before = Counter(truth[file].category for file in accepted)
+def _entropy(truth: dict[str, Planted], accepted: dict[str, Outcome], outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    """Normalised entropy of categories, over those of the accepted pool and the selection together.
+
+    Video scenes count as categories of their own, and under `video_as_one` as a single one: a scene ends as one
+    or few images however good the curation is, so that each scene of its own bounds the entropy from above.
+    """
     chosen = [file for file, found in outcomes.items() if found.selected]
-    after = Counter(truth[file].category for file in chosen)
-    from_pool = Counter(truth[file].category for file in chosen if outcomes[file].role == "pool")
-    categories = sorted(before.keys() | after.keys())
-    report = {
-        name: normalized_entropy(np.array([counts[c] for c in categories])) if counts else None
-        for name, counts in (("pool", before), ("selection", after), ("selection_from_pool", from_pool))
-    }
-    gain = None if report["selection"] is None or report["pool"] is None else report["selection"] - report["pool"]
-    return {**report, "gain": gain}
+    from_pool = [file for file in chosen if outcomes[file].role == "pool"]
+    groups = {"pool": list(accepted), "selection": chosen, "selection_from_pool": from_pool}
+    apart = {name: [truth[file].category for file in files] for name, files in groups.items()}
+    as_one = {name: ["video" if c.startswith("video_") else c for c in found] for name, found in apart.items()}
+    return {**_entropies(apart), "video_as_one": _entropies(as_one)}
+
+
+def _entropies(groups: dict[str, list[str]]) -> dict[str, float | None]:
+    """Of each group of category names, and the gain of the selection over the pool."""
+    categories = sorted({category for found in groups.values() for category in found})
+    report: dict[str, float | None] = {}
+    for name, found in groups.items():
+        counts = Counter(found)
+        report[name] = normalized_entropy(np.array([counts[c] for c in categories])) if found else None
+    pool, selection = report["pool"], report["selection"]
+    return {**report, "gain": None if selection is None or pool is None else selection - pool}
 
 
 def _share(part: int, whole: int) -> float | None:
     """None where there was nothing to find."""
     return part / whole if whole else None
-
-
-def print_truth(workdir: Path, truth_csv: Path) -> None:
-    """Evaluate and print; raises as `evaluate_against_truth` does."""
-    print(format_truth(evaluate_against_truth(workdir, truth_csv)))
 
 
 def format_truth(report: dict[str, Any]) -> str:
@@ -321,10 +324,11 @@ def format_truth(report: dict[str, Any]) -> str:
     for scene, counts in report["frames"].items():
         lines.append(f"  {scene:<18} {counts['accepted']} -> {counts['kept']} kept, {counts['selected']} selected")
     if entropy is not None:
-        lines.append(
-            f"normalised category entropy: pool {_ratio(entropy['pool'])}, selection {_ratio(entropy['selection'])}"
-            f" (of pool images {_ratio(entropy['selection_from_pool'])})"
-        )
+        for label, found in (("each scene apart", entropy), ("video as one", entropy["video_as_one"])):
+            lines.append(
+                f"normalised category entropy, {label}: pool {_ratio(found['pool'])}, selection "
+                f"{_ratio(found['selection'])} (of pool images {_ratio(found['selection_from_pool'])})"
+            )
     return "\n".join(lines)
 
 

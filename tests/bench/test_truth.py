@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.bench.truth import COLUMNS, evaluate_against_truth, format_truth, print_truth
+from curate.bench.truth import COLUMNS, evaluate_against_truth, format_truth
 from curate.errors import ConfigError, TableError
 from curate.ops.entropy import normalized_entropy
 from curate.tables import CATALOG, DUPLICATES, IMAGES, SELECTION
@@ -188,10 +188,13 @@ def test_text_tells_the_figures(run):
         assert line in text
 
 
-def test_printing_prints_the_text(run, capsys):
+def test_scenes_can_count_as_one_category(run):
     workdir, truth = run()
-    print_truth(workdir, truth)
-    assert capsys.readouterr().out == format_truth(evaluate_against_truth(workdir, truth)) + "\n"
+    text = truth.read_text().replace("pool/08.jpg,video_sea", "pool/08.jpg,video_hill")
+    truth.write_text(text)
+    entropy = evaluate_against_truth(workdir, truth)["entropy"]
+    assert entropy["pool"] == pytest.approx(normalized_entropy([6, 3, 1, 1]))
+    assert entropy["video_as_one"]["pool"] == pytest.approx(normalized_entropy([6, 3, 2]))
 
 
 def test_absent_and_foreign_files_are_errors(run, tmp_path):
