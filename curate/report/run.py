@@ -15,7 +15,7 @@ from curate.stages.catalog import Parts, parts_of
 from curate.store import Manifest, Store, Table
 from curate.tables import ROLES
 
-MAX_ROWS = 4_000_000
+MAX_ROWS = 2_000_000
 """Rows read of a table for one section; larger tables are sampled, and the page says so."""
 
 

@@ -23,8 +23,8 @@ def warnings(run: Run) -> list[str]:
         images = plural(len(np.unique(matches[:, 0])), "curated image")
         least = "at least " if any(run.manifests[table].rows > MAX_ROWS for table in copy_tables(run)) else ""
         found.append(
-            f"{least}{images} of this run resemble held-out images as closely as contamination does. Curated images are "
-            "added as they are, so these stand in the selection: see the section on held-out images."
+            f"{least}{images} of this run resemble held-out images as closely as contamination does. Curated images "
+            "are added as they are, and these with them: see the section on held-out images."
         )
     return found
 
