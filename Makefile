@@ -22,7 +22,8 @@ lint: install
 	$(VENV)/bin/mypy
 
 quickstart: install
-	$(VENV)/bin/curate quickstart
+	$(VENV)/bin/curate samples runs/samples
+	$(VENV)/bin/curate run configs/quickstart.yaml
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -148,9 +148,9 @@ def bench_copies() -> None:
 @bench_app.command("mnist")
 def bench_mnist(workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")]) -> None:
     """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialisation."""
-    from curate.bench.mnist import bench_mnist as measure
+    from curate.bench import mnist
 
-    measure(workdir)
+    typer.echo(mnist.format_table(mnist.bench_mnist(workdir)))
 
 
 @bench_app.command("truth")
