@@ -17,7 +17,7 @@ MEANING = {
     "too_large": "more pixels or bytes than allowed",
     "truncated": "the data end early",
     "corrupt": "the data do not decode",
-    "extreme_aspect": "far longer than wide, or wider than long",
+    "extreme_aspect": "far taller than wide, or wider than tall",
     "too_small": "too few pixels on the short side",
     "uniform": "one colour all over",
     "noise": "neighbouring pixels are unrelated",
