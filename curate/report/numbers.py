@@ -25,11 +25,8 @@ def seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def rate(rows: int, elapsed: float) -> str:
-    """Rows per second; empty where the time is too short to say."""
-    if elapsed < 0.01 or rows == 0:
-        return ""
-    value = rows / elapsed
+def rate(value: float) -> str:
+    """A number per second: a decimal only where it matters."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 

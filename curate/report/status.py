@@ -41,8 +41,8 @@ class StageStatus:
 
     @property
     def images_per_second(self) -> float | None:
-        """Rows that went in (or were listed) a second; None: too short to say."""
-        rows = self.rows_out if self.rows_in is None else self.rows_in
+        """Rows that went in (or were listed) a second; None: too short to say, or no such thing."""
+        rows = self.rows_out if self.stage == "Catalog" else self.rows_in
         return rows / self.seconds if rows and self.seconds >= 0.01 else None
 
     def cells(self) -> tuple[str, str, str, str, str, str]:

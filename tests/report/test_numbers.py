@@ -24,5 +24,5 @@ def test_units_grow_with_the_number() -> None:
     assert [plural(n, "image") for n in (0, 1, 2000)] == ["0 images", "1 image", "2,000 images"]
 
 
-def test_a_rate_is_given_only_where_time_was_measured() -> None:
-    assert [rate(10, 0.0), rate(0, 5.0), rate(10, 4.0), rate(5000, 2.0)] == ["", "", "2.5", "2,500"]
+def test_rates_have_a_decimal_only_where_it_matters() -> None:
+    assert [rate(2.5), rate(99.94), rate(2500.4)] == ["2.5", "99.9", "2,500"]

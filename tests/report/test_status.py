@@ -3,7 +3,7 @@ from pathlib import Path
 
 from curate.report.status import status
 from curate.store import Manifest
-from tests.report.workdir import Workdir
+from tests.report.workdir import Workdir, put
 
 
 def test_tables_come_after_what_they_are_made_of(workdir: Workdir) -> None:
@@ -18,6 +18,22 @@ def test_a_finished_table_tells_rows_and_speed(workdir: Workdir) -> None:
     assert (row.parts_done, row.parts_total, row.rows_in, row.rows_out) == (3, 3, 12, 12)
     assert row.images_per_second == 12.0
     assert row.cells() == ("images", "3/3", "12", "12", "1.0", "12.0")
+
+
+def test_a_speed_is_given_only_where_images_were_worked_through(workdir: Workdir) -> None:
+    speeds = {row.table: row.images_per_second for row in status(workdir.store)}
+    assert speeds["catalog"] == 12.0
+    assert speeds["pretrain"] is None
+    put(workdir.store, "catalog", [workdir.store.table("catalog").read(0)], stage="Catalog", seconds=0.001)
+    assert status(workdir.store)[0].images_per_second is None
+
+
+def test_an_embedding_of_some_images_counts_those(workdir: Workdir) -> None:
+    inputs, metrics = {"catalog": ["catalog"]}, {"embedded": 6}
+    rows = [workdir.store.table("catalog").read(0)]
+    put(workdir.store, "embeddings/x", rows, stage="Embed", inputs=inputs, metrics=metrics)
+    (row,) = [row for row in status(workdir.store) if row.table == "embeddings/x"]
+    assert (row.rows_in, row.images_per_second) == (6, 6.0)
 
 
 def test_a_table_in_the_making_tells_how_far_it_is(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def section(run: Run) -> Markup | None:
 
 
 def _row(row: StageStatus, longest: float) -> Markup:
-    rows_in = row.rows_out if row.rows_in is None else row.rows_in
+    speed = row.images_per_second
     bar = el("i", class_="bar a", style=f"width:{100 * row.seconds / longest:.1f}%")
     cells = [
         str(row.parts_done),
         "" if row.rows_in is None else count(row.rows_in),
         count(row.rows_out),
-        rate(rows_in, row.seconds),
+        "" if speed is None else rate(speed),
     ]
     return el(
         "tr",
