@@ -176,7 +176,7 @@ def test_other_recipes_reach_their_shards(name: str, samples: Path, tmp_path: Pa
     assert 0 < kept < pool
     routes = Store(tmp_path / "run").table("selection").metrics["routes"]
     assert routes["curated"] == 12
-    assert routes["kept" if name == "dedup" else "balance"] == (kept if name == "dedup" else kept // 2)
+    assert routes["kept" if name == "dedup" else "balance"] == (kept if name == "dedup" else kept * 3 // 4)
 
 
 def test_forty_images_are_enough_for_dedup_and_quickstart(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class Balance(Settings):
     """Draws from the pool so that clusters of every level are as even as their sizes allow."""
 
     target: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Images to draw, repeats included; auto: half of the images left."""
+    """Images to draw, repeats included; auto: three quarters of the images left."""
     max_repeats: Annotated[int, Field(ge=1)] = 1
     """Times one image may be drawn."""
     order: Literal["random", "closest"] = "random"
@@ -79,7 +79,7 @@ class Select(Fold):
     def estimate(self, num_images: int) -> dict[str, Any]:
         if self.balance is None or self.balance.target != "auto":
             return {}
-        return {"balance": self.balance.model_copy(update={"target": max(1, num_images // 2)})}
+        return {"balance": self.balance.model_copy(update={"target": max(1, num_images * 3 // 4)})}
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         parts = parts_of(tables["catalog"])
