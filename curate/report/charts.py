@@ -101,11 +101,12 @@ def histogram(edges: np.ndarray, series: Sequence[Series], markers: Sequence[Mar
     return _plot(body, legend([*series, *markers]))
 
 
-def curves(lines: Sequence[Line], *, x_label: str, y_label: str) -> Markup:
-    """Lines over a common x axis; values that are not finite break a line."""
+def curves(lines: Sequence[Line], *, x_label: str, y_label: str, from_zero: bool = False) -> Markup:
+    """Lines over a common x axis; values that are not finite break a line. `from_zero`: the y axis holds 0."""
     finite = [line.values[np.isfinite(line.values)] for line in lines]
     low = min((float(v.min()) for v in finite if len(v)), default=0.0)
     high = max((float(v.max()) for v in finite if len(v)), default=1.0)
+    low, high = (min(low, 0.0), max(high, 0.0)) if from_zero else (low, high)
     pad = 0.04 * ((high - low) or 1)
     x = x_scale(min(float(line.x.min()) for line in lines), max(float(line.x.max()) for line in lines))
     y = y_scale(low - pad, high + pad)

@@ -64,6 +64,12 @@ def test_curves_break_where_a_value_is_not_finite() -> None:
     assert path.count("L") == 2
 
 
+def test_an_axis_from_zero_shows_zero() -> None:
+    line = Line("entropy", np.array([3.8, 4.2]), "a", np.arange(2.0))
+    assert "0" in texts(curves([line], x_label="", y_label="", from_zero=True))[:5]
+    assert "0" not in texts(curves([line], x_label="", y_label=""))[:5]
+
+
 def test_curves_of_one_point_or_no_finite_value_are_drawn() -> None:
     for values in ([1.0], [np.inf]):
         plot = curves([Line("loss", np.array(values), "a", np.zeros(1))], x_label="step", y_label="loss")

@@ -27,22 +27,28 @@ def _curves(run: Run) -> Markup:
     charts = [
         _chart(rows, losses, title="Losses", y_label="loss"),
         _chart(rows, scores, title="k-NN accuracy while training", y_label="accuracy"),
-        _chart(rows, spread, title="Entropy of the teacher: a collapse shows as a fall to 0", y_label="entropy"),
+        _chart(
+            rows,
+            spread,
+            title="Entropy of the teacher: a collapse shows as a fall to 0",
+            y_label="entropy",
+            from_zero=True,
+        ),
     ]
     steps = int(rows["step"].to_numpy().max(initial=0))
     text = f"{count(steps)} steps. A falling loss says that training works, not that the features are good."
     return el("div", el("p", text, class_="quiet"), el("div", charts, class_="charts"))
 
 
-def _chart(rows: pa.Table, names: list[str], *, title: str, y_label: str) -> Markup | None:
+def _chart(rows: pa.Table, names: list[str], *, title: str, y_label: str, from_zero: bool = False) -> Markup | None:
     lines = []
     for name, style in zip(names, STYLES, strict=False):
         mine = rows.filter(pc.equal(rows["name"], name))
         x = mine["step"].to_numpy().astype(np.float64)
-        lines.append(Line(name.removeprefix("loss_"), mine["value"].to_numpy(), style, x))
+        lines.append(Line(name.removeprefix("loss_").replace("_", " "), mine["value"].to_numpy(), style, x))
     if not lines:
         return None
-    return el("div", el("h3", title), curves(lines, x_label="step", y_label=y_label))
+    return el("div", el("h3", title), curves(lines, x_label="step", y_label=y_label, from_zero=from_zero))
 
 
 def _evaluation(run: Run) -> Markup:
