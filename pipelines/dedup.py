@@ -53,7 +53,7 @@ class Deduplicated(NamedTuple):
 
     catalog: Ref
     images: Ref
-    copy_embeddings: Ref
+    neighbors: list[Ref]
     duplicates: Ref
 
 
@@ -61,7 +61,14 @@ class Deduplicated(NamedTuple):
 def dedup(p: Pipeline, cfg: Dedup) -> None:
     """Inspect, embed, deduplicate, select all that is kept, write shards."""
     pool = find_copies(p, cfg, cfg.copies, inspect=cfg.inspect, rows_per_part=cfg.rows_per_part)
-    chosen = p.add("selection", cfg.select, catalog=pool.catalog, images=pool.images, duplicates=pool.duplicates)
+    chosen = p.add(
+        "selection",
+        cfg.select,
+        catalog=pool.catalog,
+        images=pool.images,
+        duplicates=pool.duplicates,
+        neighbors=pool.neighbors,
+    )
     p.add("shards/data", cfg.write, selection=chosen, catalog=pool.catalog, images=pool.images)
 
 
@@ -81,4 +88,4 @@ def find_copies(
         pairs.append(p.add("neighbors/pdq", copies.hash_neighbors, lists=lists, catalog=catalog))
 
     duplicates = p.add("duplicates", Deduplicate(), catalog=catalog, images=images, neighbors=pairs)
-    return Deduplicated(catalog, images, vectors, duplicates)
+    return Deduplicated(catalog, images, pairs, duplicates)

@@ -50,6 +50,7 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
         catalog=catalog,
         images=images,
         duplicates=duplicates,
+        neighbors=pool.neighbors,
         assignments=leaves,
         centroids=tree,
     )

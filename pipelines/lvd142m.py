@@ -89,6 +89,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
         catalog=catalog,
         images=images,
         duplicates=duplicates,
+        neighbors=pool.neighbors,
         retrieved=found,
         assignments=leaves,
         centroids=centres,

@@ -319,3 +319,17 @@ def test_other_sources_are_stale(samples: Path, finished: Path) -> None:
             *SMALL_TRAINING,
             f"sources.pool={samples}/heldout",
         )
+
+
+def test_curated_images_that_resemble_heldout_ones_are_reported_and_dropped_on_demand(tmp_path: Path) -> None:
+    make_pool(tmp_path / "s", num_images=40, seed=5, curated_each=1, num_heldout=4)
+    leaked = sorted((tmp_path / "s" / "heldout").rglob("*.jpg"))[0]
+    Image.open(leaked).save(tmp_path / "s" / "curated" / "leaked.jpg", quality=50)
+    for drop in (False, True):
+        workdir = tmp_path / str(drop)
+        run_recipe("dedup", tmp_path / "s", workdir, f"select.drop_contaminated={drop}")
+        store = Store(workdir)
+        assert store.table("duplicates").metrics["curated_heldout"] == 1
+        assert store.table("selection").metrics["routes"]["curated"] == (6 if drop else 7)
+        keys = set(pq.read_table(workdir / "shards/data")["key"].to_pylist())
+        assert ("leaked.jpg" in keys) is not drop

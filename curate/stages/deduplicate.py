@@ -1,12 +1,13 @@
 """Deduplicate: components of copies, and what stays of each."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from curate.ops.components import size_histogram
-from curate.ops.duplicates import KINDS, AcceptedImages, CopyEdges, Deduplication, deduplicate
+from curate.ops.duplicates import CURATED, HELDOUT, KINDS, AcceptedImages, CopyEdges, Deduplication, deduplicate
 from curate.stage import Batches, Fold, Input, whole
 from curate.stages.catalog import Parts, parts_of
 from curate.stages.inspect import accepted_mask
@@ -39,6 +40,7 @@ class Deduplicate(Fold):
         yield _batch(deduplicate(images, edges, self_threshold=anything, relative_threshold=anything))
 
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
+        """The rows of one part of the catalog."""
         ids = state["image_id"].to_numpy()
         start, end = np.searchsorted(ids, [part << 32, (part + 1) << 32])
         yield from state.slice(start, end - start).to_batches()
@@ -50,6 +52,8 @@ class Deduplicate(Fold):
         sizes, number = size_histogram(labels) if len(labels) else (np.empty(0), np.empty(0))
         metrics: dict[str, Any] = dict.fromkeys(VERDICTS, 0) | dict(zip(names.tolist(), counts.tolist(), strict=True))
         metrics["component_sizes"] = dict(zip(map(str, sizes.tolist()), number.tolist(), strict=True))
+        contaminated = curated_heldout(inputs["neighbors"], parts_of(inputs["catalog"]))
+        metrics["curated_heldout"] = len(contaminated)
         largest = int(sizes.max(initial=0))
         metrics["largest_component"] = largest
         if largest > max(100, GIANT_SHARE * len(rows)):
@@ -58,6 +62,16 @@ class Deduplicate(Fold):
                 "threshold if these are different pictures"
             )
         return metrics
+
+
+def curated_heldout(neighbors: Sequence[Table], parts: Parts) -> np.ndarray:
+    """(M,) int64, ascending: curated images that resemble a held-out one; they are reported, not judged."""
+    found = [np.empty(0, np.int64)]
+    for rows in (rows for table in neighbors for rows in table.scan(["query_id", "image_id"])):
+        query, image = rows["query_id"].to_numpy(), rows["image_id"].to_numpy()
+        touches = (parts.role[query >> 32] == HELDOUT) & (parts.role[image >> 32] == CURATED)
+        found.append(image[touches])
+    return np.unique(np.concatenate(found))
 
 
 def _accepted(images: Table, parts: Parts) -> AcceptedImages:

@@ -14,9 +14,10 @@ from curate.ops.sampling import balanced_sample
 from curate.stage import Batches, Fold, Input, whole
 from curate.stages.catalog import Parts, parts_of
 from curate.stages.cluster import read_parents
+from curate.stages.deduplicate import curated_heldout
 from curate.stages.inspect import accepted_mask
 from curate.store import Table
-from curate.tables import ASSIGNMENTS, CATALOG, CENTROIDS, DUPLICATES, IMAGES, RETRIEVED, ROLES, SELECTION
+from curate.tables import ASSIGNMENTS, CATALOG, CENTROIDS, DUPLICATES, IMAGES, NEIGHBORS, RETRIEVED, ROLES, SELECTION
 
 POOL, CURATED = ROLES.index("pool"), ROLES.index("curated")
 
@@ -39,6 +40,7 @@ class Select(Fold):
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
         "duplicates": whole(DUPLICATES),
+        "neighbors": whole(NEIGHBORS, many=True),
         "retrieved": whole(RETRIEVED, optional=True),
         "assignments": whole(ASSIGNMENTS, optional=True),
         "centroids": whole(CENTROIDS, optional=True),
@@ -46,6 +48,8 @@ class Select(Fold):
 
     include_curated: bool = True
     """Add the accepted images of the curated sources."""
+    drop_contaminated: bool = False
+    """Leave out curated images that resemble a held-out one; their number is reported either way."""
     balance: Balance | None = None
     """Add a balanced sample of all pool images that are left; None: no such route."""
     cap: Annotated[int, Field(ge=1)] | None = None
@@ -94,8 +98,9 @@ class Select(Fold):
         if self.cap is not None:
             chosen.keep_only(self._capped(chosen, clusters))
         if self.include_curated:
+            drop = curated_heldout(tables["neighbors"], parts) if self.drop_contaminated else np.empty(0, np.int64)
             for name, ids in _curated(tables["images"], parts):
-                chosen.add(ids, route="curated", name=name)
+                chosen.add(ids[~np.isin(ids, drop)], route="curated", name=name)
         yield chosen.batch(clusters)
 
     def _add_balanced(self, chosen: "_Chosen", clusters: "_Clusters", parts: Parts) -> None:

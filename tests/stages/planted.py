@@ -1,0 +1,80 @@
+"""Toy stages that stand for Catalog and Embed: vectors planted by a seed, in parts of one role each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curate.executors import InProcess
+from curate.freshness import Flags
+from curate.ops.vectors import normalize, pack
+from curate.pipeline import Pipeline, Ref
+from curate.stage import Batches, Input, Map, Scan, each
+from curate.store import Store, Table
+from curate.tables import CATALOG, embeddings_schema
+
+DIM = 16
+
+
+class PlantedCatalog(Scan):
+    roles: tuple[str, ...] = ("pool", "pool", "curated", "heldout")
+    rows: int = 60
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return CATALOG
+
+    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
+        for part, role in enumerate(self.roles):
+            rows = [
+                {"image_id": part << 32 | row, "source": role, "role": role, "uri": f"{part}/{row}", "key": f"{row}"}
+                for row in range(self.rows)
+            ]
+            yield part, pa.Table.from_pylist(rows, schema=CATALOG)
+
+    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+        parts = [{"source": role, "role": role, "rows": self.rows} for role in self.roles]
+        return {"parts": parts, "sources": list(dict.fromkeys(self.roles))}
+
+
+def planted_vectors(part: int, rows: int) -> np.ndarray:
+    """(rows, DIM) unit vectors around 12 concepts that all parts share."""
+    concepts = np.random.default_rng(0).standard_normal((12, DIM))
+    rng = np.random.default_rng([1, part])
+    return normalize(concepts[rng.integers(0, 12, rows)] + 0.35 * rng.standard_normal((rows, DIM)))
+
+
+class PlantedVectors(Map):
+    inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+    null_every: int = 7
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return embeddings_schema(DIM, dtype="float32", model="planted", weights="")
+
+    def run(self, part: int, *, catalog: pa.Table) -> Batches:
+        valid = np.arange(len(catalog)) % self.null_every != 0
+        column = pack(planted_vectors(part, len(catalog)), valid=valid)
+        ids = catalog["image_id"].combine_chunks()
+        yield pa.RecordBatch.from_arrays([ids, column], schema=self.output_schema())
+
+
+def planted(root: Path, **catalog: Any) -> tuple[Pipeline, Ref, Ref]:
+    """A pipeline with `catalog` and `vectors` declared."""
+    p = Pipeline(Store(root), seed=0)
+    listed = p.add("catalog", PlantedCatalog(**catalog))
+    return p, listed, p.add("vectors", PlantedVectors(), catalog=listed)
+
+
+def make(p: Pipeline) -> None:
+    p.run(InProcess(1), Flags())
+
+
+def all_vectors(p: Pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) ids and (N, DIM) vectors that are not null, of all parts."""
+    ids, vectors = [], []
+    for part in p.store.table("catalog").parts():
+        rows = np.flatnonzero(np.arange(part.rows) % 7 != 0)
+        ids.append(part.number << 32 | rows)
+        vectors.append(planted_vectors(part.number, part.rows)[rows])
+    return np.concatenate(ids), np.concatenate(vectors)
