@@ -211,8 +211,16 @@ class OnDask:
     def __init__(self, client: Any, threads: int) -> None:
         self.client, self.threads = client, threads
 
+    def _offered(self) -> set[str]:
+        """Resources that some worker was started with; a task that asks for another would wait for ever."""
+        workers = self.client.scheduler_info()["workers"].values()
+        return {name for worker in workers for name in worker.get("resources", {})}
+
     def run(self, root: str, tasks: Sequence[Task]) -> Iterator[list[Done]]:
+        """Submit all tasks; one that fails cancels the others."""
         from distributed import as_completed
+
+        offered = self._offered()
 
         futures = [
             self.client.submit(
@@ -223,7 +231,7 @@ class OnDask:
                 key=f"{task.label}-{task.part}-{time.time_ns()}",
                 pure=False,
                 retries=0,
-                resources=task.resources or None,
+                resources={k: v for k, v in task.resources.items() if k in offered} or None,
             )
             for task in tasks
         ]

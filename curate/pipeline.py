@@ -5,22 +5,19 @@ A fingerprint says what a part is made of: stage, version, the fields that chang
 part alone. Another configuration: `StaleTable`, until the user asks for a rebuild.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from curate import progress
-from curate.config import digest, identity
+from curate.config import identity
 from curate.errors import ConfigError, StaleTable, TableError
-from curate.executors import BUCKET, PARTIALS, PIECES, STATE, Done, Executor, Task
+from curate.executors import Executor
 from curate.freshness import Flags, as_list, check_stale, part_fingerprints, previous_resolved
-from curate.stage import Fold, Input, RunTogether, Scan, Shuffle, Stage
-from curate.store import PROGRESS, Manifest, Part, Store, Table
-
-logger = logging.getLogger(__name__)
+from curate.stage import Input, RunTogether, Scan, Stage
+from curate.store import Store
+from curate.work import Step, Work, known_inputs
 
 
 @dataclass(frozen=True)
@@ -32,17 +29,6 @@ class Ref:
 
 
 Refs = Ref | Sequence[Ref] | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One or several stages that are made together, over one reading of their inputs."""
-
-    stages: dict[str, Stage]
-    inputs: dict[str, tuple[str, ...] | None]
-    schemas: dict[str, pa.Schema]
-    input_schemas: dict[str, Any]
-    together: RunTogether | None = None
 
 
 @dataclass
@@ -93,7 +79,7 @@ class Pipeline:
         lead = next(iter(seeded.values()))
         _check_inputs(next(iter(seeded)), lead.inputs, inputs)
         schemas_in = {name: _schemas(ref) for name, ref in inputs.items()}
-        schemas = {name: stage.output_schema(**_known(stage, schemas_in)) for name, stage in seeded.items()}
+        schemas = {name: stage.output_schema(**known_inputs(stage, schemas_in)) for name, stage in seeded.items()}
         names = {name: _names(ref) for name, ref in inputs.items()}
         self.steps.append(Step(seeded, names, schemas, schemas_in, together))
         refs = [Ref(name, schema) for name, schema in schemas.items()]
@@ -127,7 +113,7 @@ class Pipeline:
                 check_stale(self.store.table(name), stage, flags)
         changed = []
         for step in self.steps:
-            changed += _Work(self.store, step, flags).run(executor)
+            changed += Work(self.store, step, flags).run(executor)
         return changed
 
     def plan(self, flags: Flags, *, num_images: int | None = None) -> list[StepPlan]:
@@ -144,202 +130,6 @@ class Pipeline:
                         plan.auto = stage.estimate(num_images)
                 plans.append(plan)
         return plans
-
-
-class _Work:
-    """Making the tables of one step."""
-
-    def __init__(self, store: Store, step: Step, flags: Flags) -> None:
-        self.store, self.step, self.flags = store, step, flags
-        self.tables = {name: store.table(name) for name in step.stages}
-        self.inputs = {name: _open(store, step, name) for name in step.inputs}
-        self.before = {name: table.manifest() for name, table in self.tables.items()}
-
-    def run(self, executor: Executor) -> list[str]:
-        lead = next(iter(self.step.stages.values()))
-        if isinstance(lead, Scan):
-            return self._run_scan(lead)
-        if lead.pinned and self._pinned_holds(lead):
-            return []
-        stages = {
-            name: stage.resolve(previous_resolved(self.before[name], stage), **_known(stage, self.inputs))
-            for name, stage in self.step.stages.items()
-        }
-        num_parts = lead_parts = stages[next(iter(stages))].num_parts(**_known(lead, self.inputs))
-        wanted = part_fingerprints(stages, self.inputs, num_parts)
-        todo = {name: self._missing(name, wanted[name]) for name in stages}
-        stale = [name for name in stages if todo[name] or not self._is_complete(name, lead_parts)]
-        if not stale:
-            return []
-        for name in stale:
-            self._open_manifest(name, stages[name])
-        self._run_phases(executor, stages, wanted, todo)
-        for name in stale:
-            self._finish(name, stages[name], num_parts)
-        return stale
-
-    def _run_scan(self, stage: Scan) -> list[str]:
-        ((name, table),) = self.tables.items()
-        before = self.before[name]
-        complete = before is not None and before.complete and not self.flags.may_rebuild(name)
-        if complete and not self.flags.rescan:
-            return []
-        if not complete:
-            self._open_manifest(name, stage)
-        committed = table.parts() if complete else []
-        with progress.track(name, 0, unit="parts") as advance:
-            for part, rows in stage.scan(table if complete else None):
-                done = table.commit(part, rows.schema, rows.to_batches())
-                table.log_task(_log_entry(Done(name, "run", done, 0.0)))
-                committed.append(done)
-                advance(1, note=f"{done.rows} images")
-        self._finish(name, stage, len(committed))
-        return [name]
-
-    def _pinned_holds(self, stage: Stage) -> bool:
-        ((name, table),) = self.tables.items()
-        before = self.before[name]
-        if before is None or not before.complete or self.flags.refit or self.flags.may_rebuild(name):
-            return False
-        found, needed = table.schema(), self.step.schemas[name]
-        if found.metadata != needed.metadata:
-            raise StaleTable(
-                f"{name}: fitted on {_vector_text(found)}, its inputs now hold {_vector_text(needed)}; "
-                "run again with --refit to fit it anew"
-            )
-        return True
-
-    def _is_complete(self, name: str, num_parts: int) -> bool:
-        before = self.before[name]
-        return before is not None and before.complete and len(before.parts) == num_parts
-
-    def _missing(self, name: str, wanted: list[str]) -> list[int]:
-        """Parts to make: absent, made of something else, or all where the user asked for a rebuild."""
-        if self.flags.may_rebuild(name):
-            return list(range(len(wanted)))
-        table, before = self.tables[name], self.before[name]
-        there = table.committed()
-        known = {p["number"]: p["fingerprint"] for p in before.parts} if before and before.complete else {}
-        missing = []
-        for part, fingerprint in enumerate(wanted):
-            if part not in there:
-                missing.append(part)
-                continue
-            found = known.get(part)
-            if found is None:
-                footer = table.footer(part)
-                found = footer.fingerprint if footer else None
-            if found != fingerprint:
-                missing.append(part)
-        return missing
-
-    def _run_phases(
-        self, executor: Executor, stages: dict[str, Stage], wanted: dict[str, list[str]], todo: dict[str, list[int]]
-    ) -> None:
-        name, lead = next(iter(stages.items()))
-        parts = sorted(set().union(*map(set, todo.values())))
-        schemas = {n: s.output_schema(**_known(s, self.step.input_schemas)) for n, s in stages.items()}
-        plain = Task("run", 0, stages, schemas, {}, self.step.inputs, self.step.together)
-        plain = replace(plain, resources=lead.resources("auto"))
-        schemas_in = _known(lead, self.step.input_schemas)
-        if parts and isinstance(lead, Shuffle):
-            schema = lead.piece_schema(**schemas_in)
-            pieces = pa.schema([BUCKET, *schema], metadata=schema.metadata)
-            count = lead.num_scatter(**_known(lead, self.inputs))
-            hidden = replace(plain, phase="scatter", schemas={name: pieces})
-            self._run_hidden(executor, hidden, PIECES, [count, *wanted[name]])
-        if parts and isinstance(lead, Fold):
-            partial = lead.partial_schema(**schemas_in)
-            if partial is not None:
-                count = lead.num_partials(**_known(lead, self.inputs))
-                hidden = replace(plain, phase="partial", schemas={name: partial})
-                self._run_hidden(executor, hidden, PARTIALS, [count, *wanted[name]])
-            hidden = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas_in)})
-            self._run_hidden(executor, hidden, STATE, [1, *wanted[name]])
-        commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
-        if lead.pinned:  # such tables carry the digest of their rows instead of their origin
-            commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
-        tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
-        self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
-
-    def _run_hidden(self, executor: Executor, task: Task, folder: str, made_of: list[Any]) -> None:
-        """A phase whose parts live in a hidden folder of the table until the table is finished.
-
-        Args:
-            made_of: the number of parts, then the fingerprints of the table's parts.
-        """
-        name, count = next(iter(task.stages)), made_of[0]
-        hidden = self.store.table(f"{name}/{folder}")
-        fingerprint = digest([task.phase, made_of])
-        there = hidden.committed()
-        hidden.drop_parts(there - set(range(count)))
-        fresh = {part for part in there if (footer := hidden.footer(part)) and footer.fingerprint == fingerprint}
-        task = replace(task, fingerprints={name: fingerprint})
-        tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
-        self._execute(executor, f"{name} ({task.phase})", tasks, count)
-
-    def _execute(self, executor: Executor, label: str, tasks: list[Task], total: int) -> None:
-        if not tasks:
-            return
-        with progress.track(label, total, done=total - len(tasks), unit="parts") as advance:
-            for done in executor.run(self.store.root, tasks):
-                for one in done:
-                    self.tables[one.table].log_task(_log_entry(one))
-                advance(1)
-
-    def _open_manifest(self, name: str, stage: Stage) -> None:
-        declared = self.step.stages[name]
-        inputs = {k: list(v) for k, v in self.step.inputs.items() if v is not None}
-        self.tables[name].write_manifest(
-            Manifest(
-                stage=type(stage).__name__,
-                version=stage.version,
-                config=identity(declared),
-                resolved=identity(stage),
-                pins=stage.pins(),
-                inputs=inputs,
-            )
-        )
-
-    def _finish(self, name: str, stage: Stage, num_parts: int) -> None:
-        """Drop what is left over, sum up, and publish the manifest that makes the table complete."""
-        table = self.tables[name]
-        table.drop_parts(table.committed() - set(range(num_parts)))
-        parts = [_committed(table, number).__dict__ for number in range(num_parts)]
-        log = table.task_log()
-        opened = table.manifest()
-        assert opened is not None
-        rows = sum(p["rows"] for p in parts)
-        seconds = sum(e["seconds"] for e in log)
-        complete = Manifest(**{**opened.__dict__, "complete": True, "parts": parts, "rows": rows, "seconds": seconds})
-        table.write_manifest(complete)
-        try:
-            metrics = stage.summarize(table, **_known(stage, self.inputs))
-        except BaseException:
-            table.write_manifest(opened)
-            raise
-        table.write_manifest(Manifest(**{**complete.__dict__, "metrics": metrics}))
-        for hidden in (PIECES, PARTIALS, STATE, PROGRESS):
-            self.store.remove(f"{name}/{hidden}")
-        logger.info("%s: %d rows in %d parts, %.1f s", name, rows, num_parts, seconds)
-
-
-def _committed(table: Table, number: int) -> Part:
-    footer = table.footer(number)
-    if footer is None:
-        raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
-    return footer
-
-
-def _log_entry(done: Done) -> dict[str, Any]:
-    return {
-        "phase": done.phase,
-        "part": done.part.number,
-        "rows": done.part.rows,
-        "seconds": round(done.seconds, 3),
-        "fingerprint": done.part.fingerprint,
-        "content": done.part.content,
-    }
 
 
 def _plan_table(store: Store, step: Step, name: str, stage: Stage, flags: Flags, *, waiting: bool) -> StepPlan:
@@ -361,16 +151,17 @@ def _plan_table(store: Store, step: Step, name: str, stage: Stage, flags: Flags,
         plan.state = "kept" if kept else "make"
         plan.parts, plan.todo = (len(found.parts), 0) if kept and found else (None, None)
         return plan
-    work = _Work(store, step, flags)
+    work = Work(store, step, flags)
     resolved = {
-        n: s.resolve(previous_resolved(work.before[n], s), **_known(s, work.inputs)) for n, s in step.stages.items()
+        n: s.resolve(previous_resolved(work.before[n], s), **known_inputs(s, work.inputs))
+        for n, s in step.stages.items()
     }
     lead = next(iter(resolved.values()))
-    plan.parts = lead.num_parts(**_known(lead, work.inputs))
+    plan.parts = lead.num_parts(**known_inputs(lead, work.inputs))
     wanted = part_fingerprints(resolved, work.inputs, plan.parts)
-    plan.todo = len(work._missing(name, wanted[name]))
+    plan.todo = len(work.missing(name, wanted[name]))
     plan.auto = {k: identity(resolved[name])[k] for k in _auto_fields(stage)}
-    if plan.todo == 0 and work._is_complete(name, plan.parts):
+    if plan.todo == 0 and work.is_complete(name, plan.parts):
         plan.state = "kept"
     elif found is not None:
         plan.state = "update" if found.complete else "resume"
@@ -416,22 +207,3 @@ def _schemas(refs: Refs) -> Any:
     if refs is None:
         return None
     return [ref.schema for ref in refs] if isinstance(refs, Sequence) else refs.schema
-
-
-def _open(store: Store, step: Step, key: str) -> Any:
-    """The input tables of `key`: a Table, a list where the stage takes many, None where left out."""
-    names = step.inputs[key]
-    if names is None:
-        return None
-    tables = [store.table(name) for name in names]
-    return tables if next(iter(step.stages.values())).inputs[key].many else tables[0]
-
-
-def _known(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs this stage declares; stages of one pass may declare fewer than the pass reads."""
-    return {key: values.get(key) for key in stage.inputs}
-
-
-def _vector_text(schema: pa.Schema) -> str:
-    meta = schema.metadata or {}
-    return f"{meta.get(b'curate.model', b'?').decode()} ({meta.get(b'curate.dim', b'?').decode()} dims)"

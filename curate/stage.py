@@ -80,8 +80,8 @@ class Stage(Settings):
                 return len(inputs[name].parts())
         return 1
 
-    def resources(self, device: str) -> dict[str, float]:
-        """What a task occupies on a worker, in the executor's units."""
+    def resources(self) -> dict[str, float]:
+        """What a task occupies on a worker, such as {"GPU": 1} where there is one."""
         return {}
 
     def run(self, *args: Any, **tables: Any) -> Batches:

@@ -59,6 +59,8 @@ class Manifest:
     """Contents the table depends on beside its inputs, such as the hash of weights."""
     inputs: dict[str, list[str]]
     """Input name to table names."""
+    num_parts: int | None = None
+    """Parts the table will have; None: only its end tells."""
     complete: bool = False
     parts: list[dict[str, Any]] = field(default_factory=list)
     """Of a complete table, in order: number, rows, fingerprint, content."""

@@ -7,16 +7,6 @@ from dataclasses import dataclass
 from curate.report.numbers import count
 from curate.store import Manifest, Store
 
-ALIGNED = {
-    "Inspect": "catalog",
-    "Embed": "catalog",
-    "Deduplicate": "catalog",
-    "Select": "catalog",
-    "Assign": "embeddings",
-    "FindNeighbors": "lists",
-}
-"""Stages whose tables have the parts of one of their inputs, by the name of that input."""
-
 READ_FROM = ("catalog", "images", "embeddings", "hashes", "lists", "assignments", "selection")
 """Inputs whose rows a stage works through, the last one that it has counts."""
 
@@ -101,19 +91,12 @@ def _status(store: Store, name: str, manifests: Mapping[str, Manifest]) -> Stage
         manifest.stage,
         False,
         len(table.committed()),
-        _total(manifest, manifests),
+        manifest.num_parts,
         rows_in,
         sum(rows.values()),
         sum(entry["seconds"] for entry in log),
         phase=log[-1]["phase"] if log else "",
     )
-
-
-def _total(manifest: Manifest, manifests: Mapping[str, Manifest]) -> int | None:
-    """Parts that an unfinished table will have, where an input tells."""
-    names = manifest.inputs.get(ALIGNED.get(manifest.stage, ""), [])
-    known = [manifests[n] for n in names if n in manifests and manifests[n].complete]
-    return len(known[0].parts) if known else None
 
 
 def rows_read(manifest: Manifest, manifests: Mapping[str, Manifest]) -> int | None:

@@ -54,7 +54,7 @@ class Embed(Map):
     def pins(self) -> dict[str, str]:
         return {"weights": describe(self.model, self.weights, fetch=True).weights_hash}
 
-    def resources(self, device: str) -> dict[str, float]:
+    def resources(self) -> dict[str, float]:
         return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
