@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -116,11 +115,10 @@ def samples(
     seed: Annotated[int, typer.Option(help="of the pool")] = 0,
 ) -> None:
     """Make a crawl-like pool of the bundled pictures: long-tailed, with copies, video frames and junk."""
-    from curate.samples.pool import PHOTOS, make_pool
+    from curate.samples.pool import make_pool
 
     make_pool(out, num_images=num_images, seed=seed)
-    shutil.copytree(PHOTOS, out / "photos", dirs_exist_ok=True)
-    console.print(f"{out}: pool/ curated/ heldout/ photos/ truth.csv", highlight=False)
+    console.print(f"{out}: pool/ curated/ heldout/ truth.csv", highlight=False)
 
 
 @bench_app.command("embed")

@@ -12,6 +12,7 @@ from curate.evaluation.knn import Accuracy, knn_leave_one_out, paired_stderr
 from curate.models.load import load_backbone
 from curate.pipeline import Pipeline
 from curate.recipe import recipe
+from curate.samples.pool import PHOTOS
 from curate.stage import Batches, Input, Map, whole
 from curate.store import Table
 from curate.tables import EVALUATION, SHARD_COLUMNS, TRAINING_LOG
@@ -70,15 +71,18 @@ class Evaluate(Map):
 
     inputs: ClassVar[dict[str, Input]] = {"pretrain": whole(TRAINING_LOG)}
 
-    labelled: str
-    """Folder with a subfolder of images for each class."""
+    labelled: str = "bundled"
+    """Folder with a subfolder of images for each class; bundled: the photographs that come with curate."""
     k: int = 5
     """Neighbours that vote."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        if not Path(self.labelled).is_dir():
+        if not self._folder().is_dir():
             raise ConfigError(f"evaluate.labelled={self.labelled}: no such folder; it needs a subfolder for each class")
         return EVALUATION
+
+    def _folder(self) -> Path:
+        return PHOTOS if self.labelled == "bundled" else Path(self.labelled)
 
     def num_parts(self, **inputs: Any) -> int:
         return 1
@@ -99,7 +103,7 @@ class Evaluate(Map):
         yield pa.RecordBatch.from_arrays(arrays, schema=EVALUATION)
 
     def _accuracy(self, weights: str) -> Accuracy:
-        features = embed_folder(load_backbone("curate", weights=weights, precision="fp32"), self.labelled)
+        features = embed_folder(load_backbone("curate", weights=weights, precision="fp32"), self._folder())
         return knn_leave_one_out(features.features, features.labels, self.k)
 
 

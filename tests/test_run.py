@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -333,3 +335,23 @@ def test_curated_images_that_resemble_heldout_ones_are_reported_and_dropped_on_d
         assert store.table("selection").metrics["routes"]["curated"] == (6 if drop else 7)
         keys = set(pq.read_table(workdir / "shards/data")["key"].to_pylist())
         assert ("leaked.jpg" in keys) is not drop
+
+
+def test_tars_and_parquet_give_the_shards_of_the_folder_they_were_made_of(tmp_path: Path) -> None:
+    make_pool(tmp_path / "s", num_images=40, seed=5, curated_each=1, num_heldout=4)
+    files = sorted((tmp_path / "s" / "pool").glob("*.jpg"))
+    with tarfile.open(tmp_path / "pool.tar", "w") as archive:
+        for file in files:
+            archive.add(file, arcname=file.name)
+    pictures = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    pq.write_table(pa.table({"image": pictures, "label": list(range(len(files)))}), tmp_path / "pool.parquet")
+    found = {}
+    for name, path in (("folder", "s/pool"), ("tar", "pool.tar"), ("parquet", "pool.parquet")):
+        config = load_run_config("dedup", [f"sources.pool={tmp_path / path}", f"workdir={tmp_path / name}"])
+        run(config, Flags())
+        found[name] = pq.read_table(tmp_path / name / "shards/data")
+    for name in ("tar", "parquet"):
+        for column in ("key", "sha256", "image", "image_id"):
+            assert found[name][column].to_pylist() == found["folder"][column].to_pylist(), (name, column)
+    told = dict(zip(found["parquet"]["key"].to_pylist(), found["parquet"]["label"].to_pylist(), strict=True))
+    assert told == {file.name: n for n, file in enumerate(files) if file.name in told}
