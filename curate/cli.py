@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,10 @@ from rich.table import Table
 
 from curate.errors import CurateError
 from curate.freshness import Flags
+
+if TYPE_CHECKING:
+    from curate.plan import StepPlan
+    from curate.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measurements, each beside its peer in the same run.")
@@ -159,7 +163,7 @@ def bench_truth(workdir: Workdir, truth: Annotated[Path, typer.Argument(help="tr
     typer.echo(format_truth(evaluate_against_truth(Path(workdir), truth)))
 
 
-def _open(workdir: str):  # type: ignore[no-untyped-def]
+def _open(workdir: str) -> "Store":
     from curate.errors import WorkdirError
     from curate.recipe import RUN
     from curate.store import Store
@@ -170,14 +174,13 @@ def _open(workdir: str):  # type: ignore[no-untyped-def]
     return store
 
 
-def _plan_table(plans) -> Table:  # type: ignore[no-untyped-def]
+def _plan_table(plans: "list[StepPlan]") -> Table:
     table = Table("table", "stage", "state", "parts to do", "auto", "note")
     for plan in plans:
         todo = "?" if plan.todo is None else f"{plan.todo} of {plan.parts}"
-        auto = ", ".join(f"{k}={v}" for k, v in plan.auto.items())
-        at_most = "" if plan.todo is not None or not auto else "at most "
+        auto = ", ".join(f"{name} = {value}" for name, value in plan.auto.items())
         table.add_row(
-            plan.table, plan.stage, plan.state, todo, at_most + auto, plan.note if plan.state == "stale" else ""
+            plan.table, plan.stage, plan.state, todo, f"at most {auto}" if auto and plan.at_most else auto, plan.note
         )
     return table
 

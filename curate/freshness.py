@@ -69,14 +69,15 @@ def _changes(found: Manifest, stage: Stage) -> list[str]:
     if found.version != stage.version:
         changes.append(f"version of the stage: {found.version} -> {stage.version}")
     for label, old, new in (("", found.config, identity(stage)), ("", found.pins, stage.pins())):
-        changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in _differences(old, new)]
+        changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in differences(old, new)]
     return changes
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, old, new) of every leaf in which two nested mappings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
     elif old != new:
         yield path, old, new
 

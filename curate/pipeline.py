@@ -6,16 +6,15 @@ part alone. Another configuration: `StaleTable`, until the user asks for a rebui
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from curate.config import identity
-from curate.errors import ConfigError, StaleTable, TableError
+from curate.errors import ConfigError, TableError
 from curate.executors import Executor
-from curate.freshness import Flags, as_list, check_stale, part_fingerprints, previous_resolved
-from curate.stage import Input, RunTogether, Scan, Stage
+from curate.freshness import Flags, as_list, check_stale
+from curate.stage import Input, RunTogether, Stage
 from curate.store import Store
 from curate.work import Step, Work, known_inputs
 
@@ -29,20 +28,6 @@ class Ref:
 
 
 Refs = Ref | Sequence[Ref] | None
-
-
-@dataclass
-class StepPlan:
-    """What a run would do for one table."""
-
-    table: str
-    stage: str
-    state: str
-    """kept, make, resume, update, stale or waiting."""
-    parts: int | None = None
-    todo: int | None = None
-    note: str = ""
-    auto: dict[str, Any] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -115,61 +100,6 @@ class Pipeline:
         for step in self.steps:
             changed += Work(self.store, step, flags).run(executor)
         return changed
-
-    def plan(self, flags: Flags, *, num_images: int | None = None) -> list[StepPlan]:
-        """What `run` would do, without doing it; `num_images` bounds the `auto` values of steps to come."""
-        plans: list[StepPlan] = []
-        dirty: set[str] = set()
-        for step in self.steps:
-            upstream = {n for names in step.inputs.values() if names for n in names}
-            for name, stage in step.stages.items():
-                plan = _plan_table(self.store, step, name, stage, flags, waiting=bool(upstream & dirty))
-                if plan.state != "kept":
-                    dirty.add(name)
-                    if not plan.auto and num_images is not None:
-                        plan.auto = stage.estimate(num_images)
-                plans.append(plan)
-        return plans
-
-
-def _plan_table(store: Store, step: Step, name: str, stage: Stage, flags: Flags, *, waiting: bool) -> StepPlan:
-    table = store.table(name)
-    plan = StepPlan(name, type(stage).__name__, "make")
-    found = table.manifest()
-    plan.note = ", ".join(f"{k}={v}" for k, v in _auto_fields(stage).items())
-    try:
-        check_stale(table, stage, flags)
-    except StaleTable as stale:
-        plan.state, plan.note = "stale", str(stale)
-        return plan
-    if waiting:
-        plan.state = "make" if found is None else "waiting"
-        return plan
-    if isinstance(stage, Scan) or stage.pinned:
-        again = (isinstance(stage, Scan) and flags.rescan) or (stage.pinned and flags.refit)
-        kept = found is not None and found.complete and not again and not flags.may_rebuild(name)
-        plan.state = "kept" if kept else "make"
-        plan.parts, plan.todo = (len(found.parts), 0) if kept and found else (None, None)
-        return plan
-    work = Work(store, step, flags)
-    resolved = {
-        n: s.resolve(previous_resolved(work.before[n], s), **known_inputs(s, work.inputs))
-        for n, s in step.stages.items()
-    }
-    lead = next(iter(resolved.values()))
-    plan.parts = lead.num_parts(**known_inputs(lead, work.inputs))
-    wanted = part_fingerprints(resolved, work.inputs, plan.parts)
-    plan.todo = len(work.missing(name, wanted[name]))
-    plan.auto = {k: identity(resolved[name])[k] for k in _auto_fields(stage)}
-    if plan.todo == 0 and work.is_complete(name, plan.parts):
-        plan.state = "kept"
-    elif found is not None:
-        plan.state = "update" if found.complete else "resume"
-    return plan
-
-
-def _auto_fields(stage: Stage) -> dict[str, Any]:
-    return {k: v for k, v in identity(stage).items() if v == "auto"}
 
 
 # -- inputs --------------------------------------------------------------------------------------------------

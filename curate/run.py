@@ -9,7 +9,8 @@ from curate.config import apply_overrides, parse, read_yaml
 from curate.errors import ConfigError
 from curate.executors import start_executor
 from curate.freshness import Flags
-from curate.pipeline import Pipeline, StepPlan
+from curate.pipeline import Pipeline
+from curate.plan import StepPlan, plan_run
 from curate.recipe import RecipeConfig, claim_workdir, find_recipe
 from curate.report.card import write_card
 from curate.report.page import write_report
@@ -67,7 +68,7 @@ def plan(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
         num_images = listed.rows
     else:
         num_images = sum(1 for source in config.sources.pool for _ in list_source(source))
-    return pipeline.plan(flags, num_images=num_images)
+    return plan_run(pipeline, flags, num_images=num_images)
 
 
 def declare(config: RecipeConfig, store: Store) -> Pipeline:

@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "freshness": {"errors", "config", "stage", "store"},
     "work": {"errors", "config", "progress", "executors", "freshness", "stage", "store"},
     "pipeline": {"errors", "config", "executors", "freshness", "stage", "store", "work"},
+    "plan": {"errors", "config", "freshness", "pipeline", "stage", "store", "work"},
     "recipe": {"errors", "config", "executors", "pipeline", "sources", "store"},
     "trainer": {"errors", "tables", "config", "progress", "models", "ops"},
     "evaluation": {"errors", "tables", "config", "ops", "models", "trainer", "progress"},

@@ -249,14 +249,3 @@ def test_wiring_is_checked_before_any_compute(tmp_path: Path) -> None:
         p.add("a", AddTo(), numbers=[numbers])
     with pytest.raises(TableError, match="declared twice"):
         p.add("numbers", Count())
-
-
-def test_plan_tells_what_run_will_do(tmp_path: Path) -> None:
-    assert {p.state for p in build(tmp_path).plan(NONE)} == {"make"}
-    build(tmp_path).run(InProcess(1), NONE)
-    assert {p.state for p in build(tmp_path).plan(NONE)} == {"kept"}
-    (tmp_path / "added" / "part-00001.parquet").unlink()
-    states = {p.table: (p.state, p.todo) for p in build(tmp_path).plan(NONE)}
-    assert states["numbers"] == ("kept", 0)
-    assert states["added"] == ("update", 1)
-    assert {p.table for p in build(tmp_path, amount=3).plan(NONE) if p.state == "stale"} == {"added"}
