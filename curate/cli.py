@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from curate.errors import CurateError
 from curate.freshness import Flags
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measurements, each beside its peer in the same run.")
 app.add_typer(bench_app, name="bench")
-console = Console()
+console = Console(markup=False, highlight=False)
 
 Config = Annotated[str, typer.Argument(help="YAML file, or the name of a bundled config such as dedup")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="override fields: a.b=1")]
@@ -205,7 +206,6 @@ def main() -> None:
     try:
         app()
     except CurateError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {type(error).__name__}:", str(error), markup=True
-        )
+        text = Text.assemble(("error: ", "bold red"), f"{type(error).__name__}: {error}")
+        Console(stderr=True, soft_wrap=True).print(text)
         sys.exit(1)

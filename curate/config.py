@@ -4,6 +4,8 @@ import difflib
 import hashlib
 import importlib
 import json
+import posixpath
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +21,7 @@ from curate.errors import ConfigError
 class Settings(BaseModel):
     """A frozen group of fields; an unknown key is an error, the docstring under a field describes it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 
 
 class Execution:
@@ -98,7 +100,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         try:
             value = yaml.safe_load(text) if text else None
         except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
+            raise ConfigError(f"override {override!r}: not valid YAML; quote it to mean this text: {error}") from error
+        if isinstance(value, str) and text[0] not in "'\"|>!&":
+            value = text  # a plain text is meant as it stands: in a path, ` #` begins no comment
         _set_nested(merged, key, value)
     return merged
 
@@ -164,3 +168,16 @@ def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
         return
     for inner in typing.get_args(annotation):
         yield from _settings_in(inner)
+
+
+def absolute_path(path: str) -> str:
+    """A local path made absolute; a URL as it is.
+
+    Raises:
+        ValueError: a URL with a password in it, which would end up in tables.
+    """
+    if "://" not in path:
+        return posixpath.normpath(posixpath.join(Path.cwd(), Path(path).expanduser()))
+    if re.match(r"[^:]+://[^/@\s]*@", path):
+        raise ValueError("a URL with a user name or password; give these to fsspec by its environment or config file")
+    return path

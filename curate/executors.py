@@ -254,11 +254,13 @@ def start_executor(config: ExecutorConfig) -> Iterator[Executor]:
     if config.kind == "inprocess":
         yield InProcess(config.threads)
         return
+    import dask
     from distributed import Client, LocalCluster
 
     threads = config.threads or max(1, (os.cpu_count() or 1) // max(1, config.workers))
     clusters: list[AbstractContextManager[Any]] = []
     if config.kind == "local":
+        dask.config.set({"distributed.worker.daemon": False})  # the trainer's loaders may be processes of their own
         cluster = LocalCluster(
             n_workers=config.workers,
             threads_per_worker=1,

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from curate.config import digest, identity
-from curate.errors import StaleTable
 from curate.stage import Fold, Input, Shuffle, Stage
 from curate.store import Manifest, Table
 
@@ -47,18 +48,37 @@ def _read_by(part: int, spec: Input, fingerprints: list[list[str]], aligned: boo
     return digest(fingerprints)
 
 
-def check_stale(table: Table, stage: Stage, flags: Flags) -> None:
-    """Raise where the table was made under another configuration and no flag allows to replace it."""
+def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> str | None:
+    """What is wrong with a table that was made under another configuration and that no flag allows to replace.
+
+    Args:
+        schema: the one the stage now declares; a fitted table must hold vectors of the same model.
+    """
     found = table.manifest()
     if found is None or flags.may_rebuild(table.name) or (stage.pinned and flags.refit):
-        return
+        return None
     changes = _changes(found, stage)
-    if changes:
-        flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
-        raise StaleTable(
-            f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
-            f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
-        )
+    if stage.pinned and found.complete and not changes:
+        changes = _other_vectors(table.schema(), schema)
+    if not changes:
+        return None
+    flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
+    return (
+        f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
+        f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
+    )
+
+
+def _other_vectors(found: pa.Schema, needed: pa.Schema) -> list[str]:
+    if (found.metadata or {}) == (needed.metadata or {}):
+        return []
+    return [f"fitted on {_vector_text(found)} -> its inputs now hold {_vector_text(needed)}"]
+
+
+def _vector_text(schema: pa.Schema) -> str:
+    meta = schema.metadata or {}
+    model, dim, weights = (meta.get(f"curate.{key}".encode(), b"?").decode() for key in ("model", "dim", "weights"))
+    return f"{model}, {dim} dims, weights {weights[:12]}"
 
 
 def _changes(found: Manifest, stage: Stage) -> list[str]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.errors import ConfigError, TableError
+from curate.errors import ConfigError, StaleTable, TableError
 from curate.executors import Executor
-from curate.freshness import Flags, as_list, check_stale
+from curate.freshness import Flags, as_list, why_stale
 from curate.stage import Input, RunTogether, Stage
 from curate.store import Store
 from curate.work import Step, Work, known_inputs
@@ -88,18 +88,32 @@ class Pipeline:
         Raises:
             StaleTable: a table was made with another configuration; nothing is deleted.
         """
+        self.check(flags)
+        changed = []
+        for step in self.steps:
+            changed += Work(self.store, step, flags).run(executor)
+        return changed
+
+    def check(self, flags: Flags) -> None:
+        """Raise if a flag names no table, or a table was made with another configuration; reads manifests only.
+
+        Raises:
+            ConfigError: a flag names a table that this pipeline does not make.
+            StaleTable: every stale table, on a line of its own.
+        """
         unknown = flags.rebuild - {"all"} - set(self._refs)
         if unknown:
             raise ConfigError(
                 f"--rebuild {', '.join(sorted(unknown))}: no such table; this pipeline makes: {', '.join(self._refs)}"
             )
-        for step in self.steps:  # every stale table is reported before anything is computed
-            for name, stage in step.stages.items():
-                check_stale(self.store.table(name), stage, flags)
-        changed = []
-        for step in self.steps:
-            changed += Work(self.store, step, flags).run(executor)
-        return changed
+        stale = [
+            reason
+            for step in self.steps
+            for name, stage in step.stages.items()
+            if (reason := why_stale(self.store.table(name), stage, step.schemas[name], flags))
+        ]
+        if stale:
+            raise StaleTable("\n".join(stale))
 
 
 # -- inputs --------------------------------------------------------------------------------------------------

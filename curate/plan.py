@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curate.config import identity
-from curate.errors import StaleTable
-from curate.freshness import Flags, check_stale, differences, part_fingerprints, previous_resolved
+from curate.freshness import Flags, differences, part_fingerprints, previous_resolved, why_stale
 from curate.pipeline import Pipeline
 from curate.stage import Scan, Stage
 from curate.store import Manifest, Store
@@ -53,10 +52,9 @@ def plan_run(pipeline: Pipeline, flags: Flags, *, num_images: int) -> list[StepP
 def _plan_table(store: Store, step: Step, name: str, flags: Flags, *, waiting: bool) -> StepPlan:
     stage, table = step.stages[name], store.table(name)
     plan, found = StepPlan(name, type(stage).__name__, "make"), table.manifest()
-    try:
-        check_stale(table, stage, flags)
-    except StaleTable as stale:
-        plan.state, plan.note = "stale", str(stale)
+    stale = why_stale(table, stage, step.schemas[name], flags)
+    if stale is not None:
+        plan.state, plan.note = "stale", stale
         return plan
     if isinstance(stage, Scan) or stage.pinned:
         return _plan_pinned(plan, found, stage, flags)

@@ -53,13 +53,13 @@ def _bars() -> Iterator[Progress]:
         yield _shown
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns) as _shown:
         try:
@@ -80,5 +80,6 @@ class _PlainProgress:
         now = time.monotonic()
         if now - self.last >= PLAIN_INTERVAL or (self.done >= self.total and steps):
             self.last = now
-            text = f"{self.label}: {self.done}/{self.total} {self.unit}".rstrip()
+            count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
+            text = f"{self.label}: {count} {self.unit}".rstrip()
             print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)

@@ -2,12 +2,13 @@
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from curate.config import Execution, Settings
+from pydantic import field_validator
+
+from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError, WorkdirError
 from curate.executors import ExecutorConfig
 from curate.pipeline import Pipeline
@@ -31,6 +32,11 @@ class RecipeConfig(Settings):
     """Of every random choice."""
     executor: Annotated[ExecutorConfig, Execution()] = ExecutorConfig()
     """Where tasks run."""
+
+    @field_validator("workdir")
+    @classmethod
+    def _absolute(cls, workdir: str) -> str:
+        return absolute_path(workdir)  # workers on other machines have another current directory
 
 
 ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
@@ -73,7 +79,7 @@ def find_recipe(name: object) -> Recipe:
 
 
 def claim_workdir(store: Store, config: RecipeConfig) -> None:
-    """Mark the workdir as this recipe's.
+    """Make sure that the workdir is new or this recipe's.
 
     Raises:
         WorkdirError: it holds another recipe's run, or files that are no run at all.
@@ -89,19 +95,13 @@ def claim_workdir(store: Store, config: RecipeConfig) -> None:
             f"{store.root}: holds a run of recipe {found['recipe']!r}, this one is {config.recipe!r}; "
             "choose another workdir=DIR"
         )
-    dumped = config.model_dump(mode="json")
-    store.write_json(RUN, _redact({"recipe": config.recipe, "config": dumped}))
+
+
+def record_run(store: Store, config: RecipeConfig) -> None:
+    """Mark the workdir with the recipe and the config of the run that now begins."""
+    store.write_json(RUN, {"recipe": config.recipe, "config": config.model_dump(mode="json")})
 
 
 def _foreign_files(store: Store) -> list[str]:
     names = [entry.rsplit("/", 1)[-1] for entry in store.fs.ls(store.path, detail=False)]
     return sorted(name for name in names if name != ".lock" and not name.startswith(".tmp-"))
-
-
-def _redact(value: Any) -> Any:
-    """Without user names and passwords in URLs."""
-    if isinstance(value, dict):
-        return {k: _redact(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_redact(v) for v in value]
-    return re.sub(r"://[^/@\s]+@", "://***@", value) if isinstance(value, str) else value

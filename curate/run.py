@@ -5,17 +5,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.config import apply_overrides, parse, read_yaml
+from curate.config import apply_overrides, digest, parse, read_yaml
 from curate.errors import ConfigError
 from curate.executors import start_executor
 from curate.freshness import Flags
 from curate.pipeline import Pipeline
 from curate.plan import StepPlan, plan_run
-from curate.recipe import RecipeConfig, claim_workdir, find_recipe
+from curate.recipe import RecipeConfig, claim_workdir, find_recipe, record_run
 from curate.report.card import write_card
 from curate.report.page import write_report
 from curate.sources.listing import list_source
-from curate.store import Store
+from curate.store import MANIFEST, Store
+
+REPORT_MADE_OF = "report/made_of.json"
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,22 @@ def run(config: RecipeConfig, flags: Flags) -> Outcome:
     pipeline = declare(config, store)
     with store.lock():
         claim_workdir(store, config)
+        pipeline.check(flags)
+        record_run(store, config)
         store.remove_leftovers()
         with start_executor(config.executor) as executor:
             changed = pipeline.run(executor, flags)
-        report = "report/index.html"
-        if changed or not store.fs.exists(store.join(report)):
-            write_card(store)
-            write_report(store)
-    return Outcome(config, changed, store.join(report), time.monotonic() - start)
+        _report(store)
+    return Outcome(config, changed, store.join("report/index.html"), time.monotonic() - start)
+
+
+def _report(store: Store) -> None:
+    """Write card and report, unless those that are there tell of the same tables."""
+    made_of = digest([store.read_json(f"{name}/{MANIFEST}") for name in store.table_names()])
+    if store.read_json(REPORT_MADE_OF) != made_of:
+        write_card(store)
+        write_report(store)
+        store.write_json(REPORT_MADE_OF, made_of)
 
 
 def plan(config: RecipeConfig, flags: Flags) -> list[StepPlan]:

@@ -182,9 +182,10 @@ class Store:
 class Table:
     """A table of a workdir. Cheap to make: nothing is read until asked."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, manifest: Manifest | None = None) -> None:
         self.store = store
         self.name = name
+        self._manifest = manifest
 
     def __repr__(self) -> str:
         return f"Table({self.store.root}/{self.name})"
@@ -198,6 +199,9 @@ class Table:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def manifest(self) -> Manifest | None:
+        """What `_table.json` says; a manifest given to this object comes first, before it is published."""
+        if self._manifest is not None:
+            return self._manifest
         found = self.store.read_json(f"{self.name}/{MANIFEST}")
         return None if found is None else Manifest(**found)
 

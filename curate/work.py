@@ -1,6 +1,7 @@
 """Making the tables of one step of a pipeline: what is missing, its phases, and the manifest at the end."""
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from curate import progress
 from curate.config import digest, identity
-from curate.errors import StaleTable, TableError
+from curate.errors import TableError
 from curate.executors import BUCKET, PARTIALS, PIECES, STATE, Done, Executor, Task
 from curate.freshness import Flags, part_fingerprints, previous_resolved
 from curate.stage import Fold, RunTogether, Scan, Shuffle, Stage
@@ -43,7 +44,7 @@ class Work:
         lead = next(iter(self.step.stages.values()))
         if isinstance(lead, Scan):
             return self._run_scan(lead)
-        if lead.pinned and self._pinned_holds(lead):
+        if lead.pinned and self._pinned_holds():
             return []
         stages = {
             name: stage.resolve(previous_resolved(self.before[name], stage), **known_inputs(stage, self.inputs))
@@ -59,40 +60,36 @@ class Work:
             self._open_manifest(name, stages[name], num_parts)
         self._run_phases(executor, stages, wanted, todo)
         for name in stale:
-            self._finish(name, stages[name], num_parts)
+            self._finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
         return stale
 
     def _run_scan(self, stage: Scan) -> list[str]:
         ((name, table),) = self.tables.items()
         before = self.before[name]
         complete = before is not None and before.complete and not self.flags.may_rebuild(name)
+        known = table.parts() if complete else []
+        if complete:
+            table.drop_parts(table.committed() - {part.number for part in known})  # of a rescan that was killed
         if complete and not self.flags.rescan:
-            table.drop_parts(table.committed() - {part.number for part in table.parts()})  # of a killed rescan
             return []
         if not complete:
             self._open_manifest(name, stage, None)
-        committed = table.parts() if complete else []
+        num_new, start = 0, time.perf_counter()
         with progress.track(name, 0, unit="parts") as advance:
             for part, rows in stage.scan(table if complete else None):
                 done = table.commit(part, rows.schema, rows.to_batches())
-                table.log_task(_log_entry(Done(name, "run", done, 0.0)))
-                committed.append(done)
+                table.log_task(_log_entry(Done(name, "run", done, time.perf_counter() - start)))
+                num_new, start = num_new + 1, time.perf_counter()
                 advance(1, note=f"{done.rows} images")
-        self._finish(name, stage, len(committed))
+        if complete and num_new == 0:
+            return []
+        self._finish(name, stage, None, len(known) + num_new)
         return [name]
 
-    def _pinned_holds(self, stage: Stage) -> bool:
-        ((name, table),) = self.tables.items()
-        before = self.before[name]
-        if before is None or not before.complete or self.flags.refit or self.flags.may_rebuild(name):
-            return False
-        found, needed = table.schema(), self.step.schemas[name]
-        if found.metadata != needed.metadata:
-            raise StaleTable(
-                f"{name}: fitted on {_vector_text(found)}, its inputs now hold {_vector_text(needed)}; "
-                "run again with --refit to fit it anew"
-            )
-        return True
+    def _pinned_holds(self) -> bool:
+        """Whether a table that is known by its content is there and may stay."""
+        ((name, before),) = self.before.items()
+        return before is not None and before.complete and not self.flags.refit and not self.flags.may_rebuild(name)
 
     def is_complete(self, name: str, num_parts: int) -> bool:
         before = self.before[name]
@@ -187,27 +184,33 @@ class Work:
             )
         )
 
-    def _finish(self, name: str, stage: Stage, num_parts: int) -> None:
-        """Drop what is left over, sum up, and publish the manifest that makes the table complete."""
+    def _finish(self, name: str, stage: Stage, wanted: list[str] | None, num_parts: int) -> None:
+        """Drop what is left over, sum up, and publish the one manifest that makes the table complete.
+
+        Args:
+            wanted: fingerprints that the parts must have; None: tables known by their content.
+        """
         table = self.tables[name]
         table.drop_parts(table.committed() - set(range(num_parts)))
-        parts = [_committed(table, number).__dict__ for number in range(num_parts)]
-        log = table.task_log()
-        opened = table.manifest()
+        parts = [_committed(table, number) for number in range(num_parts)]
+        if wanted is not None and [part.fingerprint for part in parts] != wanted:
+            raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
+        opened, log = table.manifest(), table.task_log()
         assert opened is not None
-        rows = sum(p["rows"] for p in parts)
-        seconds = sum(e["seconds"] for e in log)
-        complete = Manifest(**{**opened.__dict__, "complete": True, "parts": parts, "rows": rows, "seconds": seconds})
-        table.write_manifest(complete)
-        try:
-            metrics = stage.summarize(table, **known_inputs(stage, self.inputs))
-        except BaseException:
-            table.write_manifest(opened)
-            raise
-        table.write_manifest(Manifest(**{**complete.__dict__, "metrics": metrics}))
-        for hidden in (PIECES, PARTIALS, STATE, PROGRESS):
+        complete = replace(
+            opened,
+            complete=True,
+            num_parts=num_parts,
+            parts=[part.__dict__ for part in parts],
+            rows=sum(part.rows for part in parts),
+            seconds=round(opened.seconds + sum(entry["seconds"] for entry in log), 3),
+        )
+        metrics = stage.summarize(Table(self.store, name, complete), **known_inputs(stage, self.inputs))
+        for hidden in (PIECES, PARTIALS, STATE):
             self.store.remove(f"{name}/{hidden}")
-        logger.info("%s: %d rows in %d parts, %.1f s", name, rows, num_parts, seconds)
+        table.write_manifest(replace(complete, metrics=metrics))
+        self.store.remove(f"{name}/{PROGRESS}")
+        logger.info("%s: %d rows in %d parts, %.1f s", name, complete.rows, num_parts, complete.seconds)
 
 
 def _committed(table: Table, number: int) -> Part:
@@ -240,8 +243,3 @@ def open_input(store: Store, step: Step, key: str) -> Any:
 def known_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs this stage declares; stages of one pass may declare fewer than the pass reads."""
     return {key: values.get(key) for key in stage.inputs}
-
-
-def _vector_text(schema: pa.Schema) -> str:
-    meta = schema.metadata or {}
-    return f"{meta.get(b'curate.model', b'?').decode()} ({meta.get(b'curate.dim', b'?').decode()} dims)"

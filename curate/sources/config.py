@@ -1,6 +1,5 @@
 """Which images there are: sources by role, each a path or a named path."""
 
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from curate.config import Settings
-from curate.sources.uri import is_remote
+from curate.config import Settings, absolute_path
 from curate.tables import ROLES
 
 Format = Literal["auto", "folder", "tar", "parquet", "list"]
@@ -38,9 +36,7 @@ class Source(Settings):
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: str) -> str:
-        if is_remote(path):
-            return path
-        return posixpath.normpath(posixpath.join(Path.cwd(), Path(path).expanduser()))
+        return absolute_path(path)
 
 
 class Sources(Settings):
