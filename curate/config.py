@@ -49,6 +49,15 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, old, new) of every leaf in which two nested mappings differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    elif old != new:
+        yield path, old, new
+
+
 def read_yaml(name: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file: a path, or the name of a bundled config (`configs/dedup.yaml`, `dedup`).
 
@@ -144,7 +153,8 @@ def _explain(model: type[Settings], problem: Any) -> str:
         return f"{place}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{place}: required, but not given; set it in the file or as {place}=VALUE"
-    return f"{place}: {problem['msg']}, found {problem['input']!r}"
+    found = re.sub(r"://[^/@\s]*@", "://***@", repr(problem["input"]))  # no password in a message
+    return f"{place}: {problem['msg']}, found {found}"
 
 
 def _fields_at(model: type[Settings], path: Iterable[Any]) -> set[str]:

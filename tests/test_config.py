@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.config import Execution, Settings, apply_overrides, digest, find_config, identity, parse, read_yaml
+from curate.config import (
+    Execution,
+    Settings,
+    apply_overrides,
+    differences,
+    digest,
+    find_config,
+    identity,
+    parse,
+    read_yaml,
+)
 from curate.errors import ConfigError
 from curate.recipe import RecipeConfig, find_recipe
 from curate.run import load_run_config
@@ -46,6 +56,12 @@ def test_execution_fields_never_enter_the_identity() -> None:
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
 def test_digest_does_not_depend_on_the_order_of_keys(values: dict[str, int | str]) -> None:
     assert digest(values) == digest(dict(reversed(values.items())))
+
+
+def test_differences_name_every_changed_leaf_by_its_path() -> None:
+    old, new = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 1, "c": 3}, "d": [1], "e": {"f": 4}}
+    assert list(differences(old, new)) == [("a.c", 2, 3), ("e", None, {"f": 4})]
+    assert list(differences(new, new)) == []
 
 
 def test_overrides_are_read_as_yaml_and_leave_the_input_alone() -> None:
