@@ -47,7 +47,6 @@ class Family:
 FAMILIES = {
     **dict.fromkeys(lite0.MODELS, Family(lite0.describe, lite0.build)),
     **dict.fromkeys(copyhead.MODELS, Family(copyhead.describe, copyhead.build)),
-    **dict.fromkeys(copyhead.MODELS, Family(copyhead.describe, copyhead.build)),
     **dict.fromkeys(dinov2.MODELS, Family(dinov2.describe, dinov2.build)),
     **dict.fromkeys(sscd.MODELS, Family(sscd.describe, sscd.build)),
     **dict.fromkeys(export.MODELS, Family(export.describe, export.build)),
