@@ -33,6 +33,10 @@ class WeightsError(CurateError):
     """A weight file is missing, has the wrong format, or does not fit the model."""
 
 
+class TrainingDiverged(CurateError):
+    """The loss of a training is no longer a number."""
+
+
 class MissingExtra(CurateError):
     """A library of an optional extra is not installed."""
 

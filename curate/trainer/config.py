@@ -181,9 +181,9 @@ class TrainSettings(Settings):
     """Iterations between checkpoints; the last iteration always makes one."""
     keep: Annotated[int, Field(ge=1), Execution()] = 3
     """Newest checkpoints kept."""
-    log_every: Annotated[int, Field(ge=1), Execution()] = 10
+    log_every: int = Field(default=10, ge=1)
     """Iterations between rows of the log."""
-    evaluate_every: Annotated[int, Field(ge=0), Execution()] = 0
+    evaluate_every: int = Field(default=0, ge=0)
     """Iterations between evaluations of the teacher by the function given to `train`; 0: never."""
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curate.errors import CurateError
+from curate.errors import TrainingDiverged
 from curate.trainer.objective import Outcome
 
 logger = logging.getLogger(__name__)
@@ -16,10 +16,6 @@ COLLAPSED_STD = 0.05
 """Feature spread below which features are as good as constant; 1 is isotropic."""
 NEAR_UNIFORM = 0.02
 """Share of ln K within which a loss says that the student has learned nothing."""
-
-
-class TrainingDiverged(CurateError):
-    """The loss is no longer a number."""
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_it
     """Targets in which all prototypes are used equally, by alternating normalisation of columns and rows.
 
     Args:
-        scores: (M, K) the teacher's, of this rank's rows; sums run over the rows of all ranks.
+        scores: (M, K) the teacher's, of this rank's rows, M >= 0; sums run over the rows of all ranks.
         temperature: sharpness, > 0.
 
     Returns:
@@ -28,7 +28,8 @@ def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_it
     Source: Sinkhorn-Knopp as in SwAV, arXiv:2006.09882.
     """
     q = scores.float() / temperature
-    q = torch.exp(q - world.max(q.max()))  # a common factor cancels; without it exp overflows
+    highest = q.max() if len(q) else q.new_full((), -torch.inf)  # another rank may have rows
+    q = torch.exp(q - world.max(highest))  # a common factor cancels; without it exp overflows
     num_prototypes = q.shape[1]
     for _ in range(num_iterations):
         used = world.sum(q.sum(dim=0, keepdim=True))  # (1, K)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curate.config import identity
+from curate.config import differences, identity
 from curate.errors import WorkdirError
 from curate.models.device import autocast, resolve_device, resolve_precision
 from curate.models.export import ExportInfo, write_export
@@ -297,23 +297,12 @@ class Clock:
 
 
 def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    changed = list(_differences(stored, wanted))
+    changed = [f"{name} was {old}, now {new}" for name, old, new in differences(stored, wanted)]
     if changed:
         raise WorkdirError(
-            f"checkpoint {path} belongs to another run: {'; '.join(changed)}; set them back, give another "
-            "output, or start anew (resume=False), which removes the checkpoints there"
+            f"checkpoint {path} belongs to another run: {'; '.join(changed)}; set them back, remove "
+            f"{path.parents[1]} to start anew, or set another output=FOLDER"
         )
-
-
-def _differences(stored: Any, wanted: Any, place: str = "") -> list[str]:
-    """`a.b was X, now Y` for every leaf that differs."""
-    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
-        return [
-            line
-            for name in sorted({*stored, *wanted})
-            for line in _differences(stored.get(name), wanted.get(name), f"{place}.{name}".lstrip("."))
-        ]
-    return [] if stored == wanted else [f"{place} was {stored}, now {wanted}"]
 
 
 def _generator(*words: int) -> torch.Generator:

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from curate.errors import CurateError
-from curate.trainer.diagnostics import TrainingDiverged, Watchdog, check_finite, feature_std, watch
+from curate.errors import CurateError, TrainingDiverged
+from curate.trainer.diagnostics import Watchdog, check_finite, feature_std, watch
 from curate.trainer.objective import Outcome
 
 

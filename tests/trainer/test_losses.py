@@ -61,6 +61,15 @@ def test_sinkhorn_survives_scores_whose_exponentials_overflow():
     assert targets.isfinite().all()
 
 
+def test_no_rows_give_no_targets_and_no_loss():
+    none = scores(0, 4).requires_grad_()
+    targets = sinkhorn_targets(none, temperature=0.04, world=World())
+    assert targets.shape == (0, 4)
+    loss = ibot_loss(none, targets, torch.ones(0), num_crops=2)
+    loss.backward()
+    assert loss == 0
+
+
 def test_softmax_targets_equal_plain_softmax_of_centred_scores():
     x, center = scores(4, 7), scores(7)
     found = softmax_targets(x, center, temperature=0.06)

@@ -14,12 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from curate.config import parse
-from curate.errors import ConfigError, WorkdirError
+from curate.errors import ConfigError, TrainingDiverged, WorkdirError
 from curate.models.load import load_backbone
 from curate.trainer import train as loop
 from curate.trainer.checkpoint import list_checkpoints, load_checkpoint
 from curate.trainer.config import TrainConfig
-from curate.trainer.diagnostics import TrainingDiverged
 from curate.trainer.train import train
 from tests.trainer.shards import write_shards
 
@@ -74,20 +73,19 @@ KILLED = """
         if len(calls) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return {}
-    values = json.loads(sys.argv[1]) | {"evaluate_every": 1}
-    train(parse(TrainConfig, values, where="test"), evaluate=die_at_the_fifth)
+    train(parse(TrainConfig, json.loads(sys.argv[1]), where="test"), evaluate=die_at_the_fifth)
 """
 
 
 def test_killed_run_resumes_to_bit_equal_weights_and_log(tmp_path):
     whole = train(config(tmp_path, output=str(tmp_path / "whole"), workers=0))
-    values = settings(tmp_path, output=str(tmp_path / "killed"))
+    values = settings(tmp_path, output=str(tmp_path / "killed"), evaluate_every=1)
     command = [sys.executable, "-c", textwrap.dedent(KILLED), json.dumps(values), str(torch.get_num_threads())]
     killed = subprocess.run(command, capture_output=True, check=False, env=os.environ)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert [step for step, _ in list_checkpoints(tmp_path / "killed" / "checkpoints")] == [3]
     assert not (tmp_path / "killed" / loop.EXPORT).exists()
-    resumed = train(parse(TrainConfig, values | {"evaluate_every": 1}, where="test"))
+    resumed = train(parse(TrainConfig, values, where="test"))
     assert_bit_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     assert [r["step"] for r in resumed.log] == [1, 2, 3, 4, 5, 6]
     assert [r["loss"] for r in resumed.log] == [r["loss"] for r in whole.log]
@@ -141,7 +139,8 @@ def test_the_export_gives_equal_outputs_in_timm(tmp_path):
 
 def test_a_changed_setting_is_named_and_nothing_is_removed(tmp_path):
     train(config(tmp_path, iterations=3))
-    with pytest.raises(WorkdirError, match=r"belongs to another run: iterations was 3, now 6; .*resume=False"):
+    advice = f"set them back, remove {tmp_path}/run to start anew, or set another output=FOLDER"
+    with pytest.raises(WorkdirError, match=f"belongs to another run: iterations was 3, now 6; {advice}"):
         train(config(tmp_path))
     with pytest.raises(WorkdirError, match=r"optimizer.base_lr was 0.004, now 0.1"):
         train(config(tmp_path, iterations=3, optimizer={"base_lr": 0.1, "warmup_iterations": 1}))
@@ -159,8 +158,23 @@ def test_other_shards_are_another_run(tmp_path):
 def test_speed_settings_and_moved_shards_are_the_same_run(tmp_path):
     train(config(tmp_path, iterations=3))
     (tmp_path / "shards").rename(tmp_path / "moved")
-    moved = config(tmp_path, iterations=3, workers=0, keep=1, log_every=2)
+    moved = config(tmp_path, iterations=3, workers=0, keep=1, checkpoint_every=2)
     assert train(moved.model_copy(update={"shards": str(tmp_path / "moved")})).log[-1]["step"] == 3
+
+
+def test_what_changes_the_log_is_another_run(tmp_path):
+    train(config(tmp_path, iterations=3))
+    for name in ("log_every", "evaluate_every"):
+        with pytest.raises(WorkdirError, match=rf"belongs to another run: {name} was \d, now 2"):
+            train(config(tmp_path, iterations=3, **{name: 2}))
+
+
+@pytest.mark.parametrize("centering", ["sinkhorn", "softmax"])
+def test_without_masks_the_ibot_loss_is_zero(tmp_path, centering):
+    objective = {**TINY["objective"], "masked_share": 0, "centering": centering}
+    log = train(config(tmp_path, iterations=2, objective=objective)).log
+    assert [row["loss_ibot"] for row in log] == [0, 0]
+    assert np.isfinite([row["loss"] for row in log]).all()
 
 
 def test_a_damaged_checkpoint_is_an_error_and_its_removal_goes_on(tmp_path):
