@@ -52,7 +52,7 @@ class Deduplicate(Fold):
         sizes, number = size_histogram(labels) if len(labels) else (np.empty(0), np.empty(0))
         metrics: dict[str, Any] = dict.fromkeys(VERDICTS, 0) | dict(zip(names.tolist(), counts.tolist(), strict=True))
         metrics["component_sizes"] = dict(zip(map(str, sizes.tolist()), number.tolist(), strict=True))
-        contaminated = curated_heldout(inputs["neighbors"], parts_of(inputs["catalog"]))
+        contaminated = curated_heldout(inputs["neighbors"], inputs["images"], parts_of(inputs["catalog"]))
         metrics["curated_heldout"] = len(contaminated)
         largest = int(sizes.max(initial=0))
         metrics["largest_component"] = largest
@@ -64,14 +64,34 @@ class Deduplicate(Fold):
         return metrics
 
 
-def curated_heldout(neighbors: Sequence[Table], parts: Parts) -> np.ndarray:
-    """(M,) int64, ascending: curated images that resemble a held-out one; they are reported, not judged."""
-    found = [np.empty(0, np.int64)]
-    for rows in (rows for table in neighbors for rows in table.scan(["query_id", "image_id"])):
+def curated_heldout(neighbors: Sequence[Table], images: Table, parts: Parts) -> np.ndarray:
+    """(M,) int64, ascending: curated images that resemble a held-out one; they are reported, not judged.
+
+    These are the ones with the bytes of a held-out image, with an edge to one, and those identical to them.
+    """
+    found, same = [_curated_with_heldout_bytes(images, parts)], [np.empty((2, 0), np.int64)]
+    for rows in (rows for table in neighbors for rows in table.scan(["query_id", "image_id", "similarity"])):
         query, image = rows["query_id"].to_numpy(), rows["image_id"].to_numpy()
-        touches = (parts.role[query >> 32] == HELDOUT) & (parts.role[image >> 32] == CURATED)
-        found.append(image[touches])
-    return np.unique(np.concatenate(found))
+        asks, answers = parts.role[query >> 32], parts.role[image >> 32]
+        found.append(image[(asks == HELDOUT) & (answers == CURATED)])
+        identical = (asks == CURATED) & (answers == CURATED) & (rows["similarity"].to_numpy() >= 1)
+        same.append(np.stack([query, image])[:, identical])
+    direct = np.unique(np.concatenate(found))
+    query, image = np.concatenate(same, axis=1)  # one image stands for all with its vector, see FindNeighbors
+    return np.unique(np.concatenate([direct, query[np.isin(image, direct)]]))
+
+
+def _curated_with_heldout_bytes(images: Table, parts: Parts) -> np.ndarray:
+    """(M,) int64: curated images whose sha256 a held-out image has."""
+    numbers = {role: np.flatnonzero(parts.role == role).tolist() for role in (HELDOUT, CURATED)}
+    hashes = [images.read(part, ["sha256"])["sha256"].drop_null() for part in numbers[HELDOUT]]
+    known = pa.chunked_array([chunk for column in hashes for chunk in column.chunks], pa.binary(32)).combine_chunks()
+    found = [np.empty(0, np.int64)]
+    for part in numbers[CURATED]:
+        rows = images.read(part, ["image_id", "sha256"])
+        same = pa.compute.is_in(rows["sha256"], value_set=known, skip_nulls=True).to_numpy()
+        found.append(rows["image_id"].to_numpy()[same])
+    return np.concatenate(found)
 
 
 def _accepted(images: Table, parts: Parts) -> AcceptedImages:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +19,22 @@ from curate.tables import CATALOG, LISTS, NEIGHBORS, ROLES
 
 
 class FindNeighbors(Map):
-    """Pairs of a query and a listed image above a threshold, or the nearest of each query."""
+    """Pairs of a query and a listed image at or above a threshold, or the nearest of each query.
+
+    Identical vectors would crowd out everything else: a hundred copies of one picture, some with other metadata,
+    fill every place that `max_neighbors` leaves. So where a role both asks and answers, the first image (smallest
+    id) of those with one vector stands for all of them, and an edge of similarity 1 ties each other one to it.
+    """
 
     inputs: ClassVar[dict[str, Input]] = {"lists": each(LISTS), "catalog": whole(CATALOG)}
+    version: ClassVar[int] = 2
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Least cosine of a pair of pool and curated images; None: the value known for the model."""
     heldout_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Least cosine of a pair with a held-out image; None: the value known for the model."""
     max_neighbors: Annotated[int, Field(ge=1)] = 64
-    """Edges of a query at most, the strongest first, in each list."""
+    """Edges of a query at most, the strongest first, in each part of the lists; ties to identical images aside."""
     queries: tuple[Role, ...] = ("pool", "curated", "heldout")
     """Roles whose images ask."""
     answers: tuple[Role, ...] = ("pool", "curated")
@@ -54,23 +60,34 @@ class FindNeighbors(Map):
         parts = parts_of(catalog)
         kind = "hash" if spec.dtype == "bits" else "embedding"
         bounds = np.flatnonzero(np.diff(lists["list_id"].to_numpy(), prepend=-1, append=-1))
-        found = [Edges.empty()]
+        found, ties = [Edges.empty()], [Edges.empty()]
         for start, end in itertools.pairwise(bounds):
-            found += self._join(lists.slice(start, end - start), spec, parts)
+            rows, identical = self._collapse(_Rows.of(lists.slice(start, end - start), spec, parts))
+            ties.append(identical)
+            found += self._join(rows, spec)
         edges = merge_top_k(Edges.concat(found), self.max_neighbors)
+        edges = merge_top_k(Edges.concat([edges, *ties]), None)
         columns = [edges.query_ids, edges.image_ids, edges.similarity.astype(np.float32)]
         kinds = pa.array([kind] * edges.num_edges, pa.string())
         yield pa.RecordBatch.from_arrays([*map(pa.array, columns), kinds], schema=NEIGHBORS)
 
-    def _join(self, rows: pa.Table, spec: VectorSpec, parts: Parts) -> Iterator[Edges]:
+    def _collapse(self, rows: "_Rows") -> tuple["_Rows", Edges]:
+        """One row for each vector that a role has several times in a list, and the ties of the others to it."""
+        both = [ROLES.index(r) for r in ROLES if r in self.queries and r in self.answers]
+        first = _first_of_vector(rows)
+        first = np.where(np.isin(rows.role, both), first, np.arange(len(first)))
+        stays = first == np.arange(len(first))
+        others = np.flatnonzero(~stays & rows.home)
+        tied = Edges(rows.ids[others], rows.ids[first[others]], np.ones(len(others), np.float32))
+        return rows.take(stays), tied
+
+    def _join(self, rows: "_Rows", spec: VectorSpec) -> Iterator[Edges]:
         """The edges within one list."""
-        ids, home = rows["image_id"].to_numpy(), rows["home"].to_numpy()
-        x = to_float32(unpack(rows["vector"], spec)[0], spec)
-        role = parts.role[ids >> 32]
-        base = home & np.isin(role, [ROLES.index(r) for r in self.answers])
+        ids, x = rows.ids, to_float32(rows.vectors, spec)
+        base = rows.home & np.isin(rows.role, [ROLES.index(r) for r in self.answers])
         if not base.any():
             return
-        for asking, threshold in self._askers(role):
+        for asking, threshold in self._askers(rows.role):
             occurrence = np.zeros(len(ids), np.int64)  # a query may look in as several mirrored copies
             order = np.argsort(ids, kind="stable")
             occurrence[order] = rank_in_group(ids[order])
@@ -94,3 +111,32 @@ class FindNeighbors(Map):
         for mask, threshold in ((asks & ~heldout, self.threshold), (asks & heldout, self.heldout_threshold)):
             if mask.any():
                 yield mask, threshold
+
+
+class _Rows(NamedTuple):
+    """The rows of one list, home rows first, each kind by ascending id."""
+
+    ids: np.ndarray
+    """(N,) int64"""
+    home: np.ndarray
+    """(N,) bool"""
+    role: np.ndarray
+    """(N,) int8, index into `tables.ROLES`"""
+    vectors: np.ndarray
+    """(N, width) as stored"""
+
+    @classmethod
+    def of(cls, rows: pa.Table, spec: VectorSpec, parts: Parts) -> "_Rows":
+        ids = rows["image_id"].to_numpy()
+        return cls(ids, rows["home"].to_numpy(), parts.role[ids >> 32], unpack(rows["vector"], spec)[0])
+
+    def take(self, rows: np.ndarray) -> "_Rows":
+        return _Rows(*(column[rows] for column in self))
+
+
+def _first_of_vector(rows: _Rows) -> np.ndarray:
+    """(N,) int64: for each row the first one of equal role, equal bytes and the same kind, home or query."""
+    raw = np.ascontiguousarray(rows.vectors).view(np.uint8)
+    keyed = np.column_stack([rows.role.astype(np.uint8), rows.home.astype(np.uint8), raw])
+    _, first, group = np.unique(keyed.view(f"V{keyed.shape[1]}").ravel(), return_index=True, return_inverse=True)
+    return first[group]

@@ -98,7 +98,9 @@ class Select(Fold):
         if self.cap is not None:
             chosen.keep_only(self._capped(chosen, clusters))
         if self.include_curated:
-            drop = curated_heldout(tables["neighbors"], parts) if self.drop_contaminated else np.empty(0, np.int64)
+            drop = np.empty(0, np.int64)
+            if self.drop_contaminated:
+                drop = curated_heldout(tables["neighbors"], tables["images"], parts)
             for name, ids in _curated(tables["images"], parts):
                 chosen.add(ids[~np.isin(ids, drop)], route="curated", name=name)
         yield chosen.batch(clusters)

@@ -59,6 +59,20 @@ class PlantedVectors(Map):
         yield pa.RecordBatch.from_arrays([ids, column], schema=self.output_schema())
 
 
+class GivenVectors(Map):
+    """Vectors as they are given, a list of rows a part."""
+
+    inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+    vectors: tuple[tuple[tuple[float, ...], ...], ...]
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return embeddings_schema(len(self.vectors[0][0]), dtype="float32", model="planted", weights="")
+
+    def run(self, part: int, *, catalog: pa.Table) -> Batches:
+        columns = [catalog["image_id"].combine_chunks(), pack(np.array(self.vectors[part], np.float32))]
+        yield pa.RecordBatch.from_arrays(columns, schema=self.output_schema())
+
+
 def planted(root: Path, **catalog: Any) -> tuple[Pipeline, Ref, Ref]:
     """A pipeline with `catalog` and `vectors` declared."""
     p = Pipeline(Store(root), seed=0)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError
+from curate.pipeline import Pipeline
 from curate.stages.lists import BuildLists, FitLists
 from curate.stages.neighbors import FindNeighbors
-from tests.stages.planted import all_vectors, make, planted
+from curate.store import Store
+from tests.stages.planted import GivenVectors, PlantedCatalog, all_vectors, make, planted
 
 POOL, CURATED, HELDOUT = {0, 1}, {2}, {3}
 
@@ -78,3 +80,47 @@ def test_model_without_thresholds_is_an_error_before_any_compute(tmp_path: Path)
     with pytest.raises(ConfigError, match="planted: no calibrated self threshold"):
         joined(tmp_path, num_lists=1, num_probes=1, search=FindNeighbors())
     assert not list(tmp_path.iterdir())
+
+
+def at_cosine(cosine: float) -> tuple[float, float]:
+    """A plane's unit vector at this cosine to (1, 0)."""
+    return cosine, float(np.sqrt(1 - cosine**2))
+
+
+def found_among(root: Path, roles: tuple[str, ...], vectors: list[list[tuple[float, float]]], **search: object):
+    """(query, image) -> similarity of images whose vectors are given, part by part."""
+    p = Pipeline(Store(root), seed=0)
+    catalog = p.add("catalog", PlantedCatalog(roles=roles, rows=len(vectors[0])))
+    given = p.add("vectors", GivenVectors(vectors=tuple(map(tuple, vectors))), catalog=catalog)
+    centres = p.add("centroids", FitLists(), embeddings=given, catalog=catalog)
+    lists = p.add("lists", BuildLists(), embeddings=given, centroids=centres, catalog=catalog)
+    p.add("neighbors", FindNeighbors(**search), lists=lists, catalog=catalog)
+    make(p)
+    rows = p.store.table("neighbors").read_all().to_pylist()
+    return {(r["query_id"], r["image_id"]): round(r["similarity"], 5) for r in rows}
+
+
+def test_identical_vectors_do_not_crowd_out_other_neighbors(tmp_path: Path) -> None:
+    pool = [at_cosine(0.9)] * 19 + [at_cosine(0.5)]
+    heldout = [at_cosine(1.0)] * 20
+    search = {"threshold": 0.95, "heldout_threshold": 0.45, "max_neighbors": 2}
+    found = found_among(tmp_path, ("pool", "heldout"), [pool, heldout], **search)
+    for query in range(1 << 32, (1 << 32) + 20):
+        assert {image: similarity for (q, image), similarity in found.items() if q == query} == {0: 0.9, 19: 0.5}
+
+
+def test_each_identical_vector_is_tied_to_the_first_of_its_role(tmp_path: Path) -> None:
+    search = {"threshold": 0.95, "heldout_threshold": 0.95, "max_neighbors": 64}
+    pool, curated = [at_cosine(0.9)] * 5, [at_cosine(0.9)] * 5
+    found = found_among(tmp_path, ("pool", "curated"), [pool, curated], **search)
+    first = {0: [1, 2, 3, 4], 1 << 32: [(1 << 32) + n for n in (1, 2, 3, 4)]}
+    ties = {(other, one): 1.0 for one, others in first.items() for other in others}
+    assert found == ties | {(0, 1 << 32): 1.0, (1 << 32, 0): 1.0}
+
+
+def test_search_of_one_role_in_another_lists_identical_vectors_one_by_one(tmp_path: Path) -> None:
+    roles = {"queries": ("curated",), "answers": ("pool",)}
+    pool, curated = [at_cosine(0.9)] * 3, [at_cosine(0.8)] * 3
+    search = {"threshold": -1, "heldout_threshold": -1, "max_neighbors": 3}
+    found = found_among(tmp_path, ("pool", "curated"), [pool, curated], **search, **roles)
+    assert found.keys() == {((1 << 32) + q, n) for q in range(3) for n in range(3)}
