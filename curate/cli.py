@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 bench_app = typer.Typer(no_args_is_help=True, help="Measurements, each beside its peer in the same run.")
 app.add_typer(bench_app, name="bench")
-console = Console(markup=False, highlight=False)
+console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
 
 Config = Annotated[str, typer.Argument(help="YAML file, or the name of a bundled config such as dedup")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="override fields: a.b=1")]
@@ -85,8 +85,11 @@ def report(workdir: Workdir) -> None:
 def explain(workdir: Workdir, image: Annotated[str, typer.Argument(help="image_id, key, path or file name")]) -> None:
     """Tell the story of one image: where it came from, what kept or dropped it, and why."""
     from curate.report.explain import explain as tell
+    from curate.sources.uri import encode_uri
 
-    console.print(tell(_open(workdir), image), highlight=False, markup=False, soft_wrap=True)
+    undecodable = any("\udc80" <= letter <= "\udcff" for letter in image)
+    named = encode_uri(os.fsencode(image)) if undecodable else image
+    console.print(tell(_open(workdir), named), soft_wrap=True)
 
 
 @app.command()
@@ -106,7 +109,8 @@ def models() -> None:
     """The known backbones: dimensions, licence, whether their weights are here."""
     from curate.models.load import known_models
 
-    table = Table("model", "dims", "input", "licence", "weights")
+    table = Table("model", "dims", "input", "licence")
+    table.add_column("weights", overflow="fold")
     for info in known_models():
         here = "present" if info.weights_present else info.how_to_get
         table.add_row(info.model, str(info.dim), f"{info.preprocess.size} px", info.licence, here)
@@ -208,4 +212,7 @@ def main() -> None:
     except CurateError as error:
         text = Text.assemble(("error: ", "bold red"), f"{type(error).__name__}: {error}")
         Console(stderr=True, soft_wrap=True).print(text)
+        sys.exit(1)
+    except OSError as error:  # a disk, a path or a network: the system's own words name it
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), f"{error}"))
         sys.exit(1)

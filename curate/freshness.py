@@ -57,6 +57,8 @@ def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> st
     found = table.manifest()
     if found is None or flags.may_rebuild(table.name) or (stage.pinned and flags.refit):
         return None
+    if not found.complete and not table.committed():
+        return None  # nothing came of it, for example after a wrong path
     changes = _changes(found, stage)
     if stage.pinned and found.complete and not changes:
         changes = _other_vectors(table.schema(), schema)

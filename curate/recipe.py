@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError, WorkdirError
@@ -28,7 +28,7 @@ class RecipeConfig(Settings):
     """Folder or URL of the tables; made when it is not there."""
     sources: Sources
     """Where the images lie: pool, curated, heldout; each a path or a list of {name, path}."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of every random choice."""
     executor: Annotated[ExecutorConfig, Execution()] = ExecutorConfig()
     """Where tasks run."""
@@ -73,9 +73,9 @@ def find_recipe(name: object) -> Recipe:
     package = importlib.import_module("pipelines")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"pipelines.{module.name}")
-    if name not in _RECIPES:
+    if not isinstance(name, str) or name not in _RECIPES:
         raise ConfigError(f"recipe: {name!r} is not known; known are: {', '.join(sorted(_RECIPES))}")
-    return _RECIPES[str(name)]
+    return _RECIPES[name]
 
 
 def claim_workdir(store: Store, config: RecipeConfig) -> None:
@@ -85,6 +85,8 @@ def claim_workdir(store: Store, config: RecipeConfig) -> None:
         WorkdirError: it holds another recipe's run, or files that are no run at all.
     """
     found = store.read_json(RUN)
+    if found is not None and not (isinstance(found, dict) and "recipe" in found):
+        raise WorkdirError(f"{store.join(RUN)}: not written by curate, or damaged; choose another workdir=DIR")
     if found is None and store.is_local and _foreign_files(store):
         raise WorkdirError(
             f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
@@ -103,5 +105,7 @@ def record_run(store: Store, config: RecipeConfig) -> None:
 
 
 def _foreign_files(store: Store) -> list[str]:
+    if not store.fs.exists(store.path):
+        return []
     names = [entry.rsplit("/", 1)[-1] for entry in store.fs.ls(store.path, detail=False)]
     return sorted(name for name in names if name != ".lock" and not name.startswith(".tmp-"))

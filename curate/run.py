@@ -49,6 +49,7 @@ def run(config: RecipeConfig, flags: Flags) -> Outcome:
     start = time.monotonic()
     store = Store(config.workdir)
     pipeline = declare(config, store)
+    claim_workdir(store, config)  # before anything is written there
     with store.lock():
         claim_workdir(store, config)
         pipeline.check(flags)

@@ -42,6 +42,8 @@ class Part:
     rows: int
     fingerprint: str
     content: str
+    num_bytes: int = field(default=0, compare=False)
+    """Of the file, as the manifest knows it; 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Store:
         try:
             with self.fs.open(self.join(name), "rb") as file:
                 return json.load(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise TableError(f"{self.join(name)}: not valid JSON ({error}); remove it and run again") from error
@@ -203,7 +205,11 @@ class Table:
         if self._manifest is not None:
             return self._manifest
         found = self.store.read_json(f"{self.name}/{MANIFEST}")
-        return None if found is None else Manifest(**found)
+        try:
+            return None if found is None else Manifest(**found)
+        except TypeError as error:
+            path = self.store.join(self.name, MANIFEST)
+            raise TableError(f"{path}: not a manifest ({error}); remove it and run again") from error
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -227,14 +233,14 @@ class Table:
             raise TableError(f"{self.name}: not complete in {self.store.root}; run its pipeline first")
         return manifest
 
-    def committed(self) -> set[int]:
-        """Numbers of the parts that are there, by listing."""
+    def committed(self) -> dict[int, int]:
+        """Number and bytes of the parts that are there, by listing."""
         try:
-            names = self.store.fs.ls(self.store.join(self.name), detail=False)
+            files = self.store.fs.ls(self.store.join(self.name), detail=True)
         except FileNotFoundError:
-            return set()
-        stems = (name.rsplit("/", 1)[-1] for name in names)
-        return {int(s[5:-8]) for s in stems if s.startswith("part-") and s.endswith(".parquet")}
+            return {}
+        sizes = {file["name"].rsplit("/", 1)[-1]: file["size"] for file in files}
+        return {int(n[5:-8]): size for n, size in sizes.items() if n.startswith("part-") and n.endswith(".parquet")}
 
     def footer(self, part: int) -> Part | None:
         """What the footer of a part says; None where it is absent.
@@ -427,6 +433,6 @@ def _explain_os_errors(target: str) -> Iterator[None]:
                 f"{target}: no space left; free some or move the workdir, then run the same command again: "
                 "every committed part is kept"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise WorkdirError(f"{target}: cannot be written ({error.strerror}); choose another workdir=DIR") from error
         raise

@@ -69,7 +69,7 @@ class Work:
         complete = before is not None and before.complete and not self.flags.may_rebuild(name)
         known = table.parts() if complete else []
         if complete:
-            table.drop_parts(table.committed() - {part.number for part in known})  # of a rescan that was killed
+            table.drop_parts(table.committed().keys() - {part.number for part in known})  # of a rescan that was killed
         if complete and not self.flags.rescan:
             return []
         if not complete:
@@ -101,19 +101,12 @@ class Work:
             return list(range(len(wanted)))
         table, before = self.tables[name], self.before[name]
         there = table.committed()
-        known = {p["number"]: p["fingerprint"] for p in before.parts} if before and before.complete else {}
-        missing = []
-        for part, fingerprint in enumerate(wanted):
-            if part not in there:
-                missing.append(part)
-                continue
-            found = known.get(part)
-            if found is None:
-                footer = table.footer(part)
-                found = footer.fingerprint if footer else None
-            if found != fingerprint:
-                missing.append(part)
-        return missing
+        known = {part.number: part for part in table.parts()} if before and before.complete else {}
+        return [
+            part
+            for part, fingerprint in enumerate(wanted)
+            if not _is_fresh(table, part, fingerprint, size=there.get(part), known=known.get(part))
+        ]
 
     def _run_phases(
         self, executor: Executor, stages: dict[str, Stage], wanted: dict[str, list[str]], todo: dict[str, list[int]]
@@ -154,7 +147,7 @@ class Work:
         hidden = self.store.table(f"{name}/{folder}")
         fingerprint = digest([task.phase, made_of])
         there = hidden.committed()
-        hidden.drop_parts(there - set(range(count)))
+        hidden.drop_parts(there.keys() - set(range(count)))
         fresh = {part for part in there if (footer := hidden.footer(part)) and footer.fingerprint == fingerprint}
         task = replace(task, fingerprints={name: fingerprint})
         tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
@@ -191,8 +184,9 @@ class Work:
             wanted: fingerprints that the parts must have; None: tables known by their content.
         """
         table = self.tables[name]
-        table.drop_parts(table.committed() - set(range(num_parts)))
-        parts = [_committed(table, number) for number in range(num_parts)]
+        table.drop_parts(table.committed().keys() - set(range(num_parts)))
+        sizes = table.committed()
+        parts = [replace(_committed(table, number), num_bytes=sizes[number]) for number in range(num_parts)]
         if wanted is not None and [part.fingerprint for part in parts] != wanted:
             raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
         opened, log = table.manifest(), table.task_log()
@@ -211,6 +205,16 @@ class Work:
         table.write_manifest(replace(complete, metrics=metrics))
         self.store.remove(f"{name}/{PROGRESS}")
         logger.info("%s: %d rows in %d parts, %.1f s", name, complete.rows, num_parts, complete.seconds)
+
+
+def _is_fresh(table: Table, part: int, fingerprint: str, *, size: int | None, known: Part | None) -> bool:
+    """Whether a part is there, whole, and made of what `fingerprint` says; a finished table's footers are trusted."""
+    if size is None:
+        return False
+    if known is not None:
+        return known.fingerprint == fingerprint and known.num_bytes in (0, size)
+    footer = table.footer(part)
+    return footer is not None and footer.fingerprint == fingerprint
 
 
 def _committed(table: Table, number: int) -> Part:

@@ -229,6 +229,57 @@ def test_interrupted_run_resumes_to_equal_tables(tmp_path: Path) -> None:
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+def test_truncated_part_of_a_finished_table_is_made_again(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    before = contents(tmp_path)
+    path = tmp_path / "scaled" / "part-00002.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    assert build(tmp_path).run(InProcess(1), NONE) == ["scaled"]
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["numbers", "added", "parity", "total", "fitted"])
+def test_run_killed_while_it_sums_up_leaves_no_table_complete_without_its_figures(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "whole").run(InProcess(1), NONE)
+    stages = {"numbers": Count, "added": AddTo, "parity": ByParity, "total": Total, "fitted": Fit}
+
+    def killed(self: Any, table: Table, **inputs: Any) -> dict[str, Any]:
+        assert table.num_rows() > 0
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages[name], "summarize", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "killed").run(InProcess(1), NONE)
+    manifest = Store(tmp_path / "killed").table(name).manifest()
+    assert manifest is not None
+    assert not manifest.complete
+    build(tmp_path / "killed").run(InProcess(1), NONE)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert Store(tmp_path / "killed").table("total").metrics == {"total": sum(range(1, 31))}
+
+
+def test_finished_tables_hold_nothing_hidden(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    assert not [p for p in tmp_path.rglob("_*") if p.name != "_table.json"]
+
+
+def test_every_stale_table_is_told_at_once(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    with pytest.raises(StaleTable, match=r"(?s)added was made .*\nfitted was made"):
+        build(tmp_path, amount=5, weight=2).run(InProcess(1), NONE)
+
+
+def test_rescan_that_finds_nothing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    before = files(tmp_path)
+    monkeypatch.setattr(Count, "scan", lambda self, known: iter(()))
+    assert build(tmp_path).run(InProcess(1), Flags(rescan=True)) == []
+    assert files(tmp_path) == before
+
+
 def test_dask_and_in_process_give_equal_bytes(tmp_path: Path) -> None:
     build(tmp_path / "one").run(InProcess(1), NONE)
     with start_executor(ExecutorConfig(kind="local", workers=2, threads=1)) as executor:

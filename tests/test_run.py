@@ -310,6 +310,49 @@ def test_workdir_of_another_run_is_refused(finished: Path, samples: Path, tmp_pa
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_refused_run_leaves_the_record_of_the_last_one(finished: Path, samples: Path) -> None:
+    before = (finished / "run.json").read_bytes()
+    with pytest.raises(StaleTable):
+        run_recipe("quickstart", samples, finished, "rows_per_part=25", "evaluate=null", *SMALL_TRAINING, "seed=99")
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_workdir_can_be_used_after_a_mistyped_source(samples: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="typo"):
+        run_recipe("dedup", samples, tmp_path / "run", f"sources.pool={tmp_path}/typo")
+    assert "shards/data" in run_recipe("dedup", samples, tmp_path / "run").changed
+
+
+def test_report_is_written_again_when_it_tells_of_older_tables(samples: Path, tmp_path: Path) -> None:
+    run_recipe("dedup", samples, tmp_path / "run")
+    page = tmp_path / "run" / "report" / "index.html"
+    whole = page.read_bytes()
+    page.unlink()
+    (tmp_path / "run" / "report" / "made_of.json").unlink()  # as after a kill between the last table and the report
+    assert run_recipe("dedup", samples, tmp_path / "run").changed == []
+    assert len(page.read_bytes()) == len(whole)
+
+
+def test_passwords_in_urls_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a URL with a user name or password") as refused:
+        load_run_config("dedup", ["sources.pool=https://me:secret@host/pool", f"workdir={tmp_path}/run"])
+    assert "secret" not in str(refused.value)
+
+
+def test_paths_are_taken_as_they_are_typed(tmp_path: Path) -> None:
+    config = load_run_config("dedup", [f"sources.pool={tmp_path}/a #1", "workdir=2024"])
+    assert config.sources.pool[0].path == f"{tmp_path}/a #1"
+    assert config.workdir == str(Path.cwd() / "2024")
+
+
+def test_command_line_prints_brackets_and_needs_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "curate", "run", "dedup", f"sources.pool={tmp_path}/[/x]", f"workdir={tmp_path}/w"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert f"{tmp_path}/[/x]" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_other_sources_are_stale(samples: Path, finished: Path) -> None:
     with pytest.raises(StaleTable, match="catalog was made with another configuration: sources.pool"):
         run_recipe(

@@ -115,7 +115,7 @@ def read_truth(path: Path) -> dict[str, Planted]:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the truth.csv that the pool generator wrote")
-    with path.open(newline="", encoding="utf-8") as lines:
+    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
         reader = csv.DictReader(lines)
         missing = set(COLUMNS) - set(reader.fieldnames or ())
         if missing:

@@ -73,7 +73,10 @@ def write_export(path: str | Path, vit: VisionTransformer, info: ExportInfo) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         partial = Path(folder) / path.name
-        save_file(state, partial, metadata={KEY: json.dumps(described, sort_keys=True)})
+        try:
+            save_file(state, partial, metadata={KEY: json.dumps(described, sort_keys=True)})
+        except SafetensorError as error:  # it wraps what the system said, such as a full disk
+            raise WeightsError(f"{path}: cannot be written: {error}; make room or choose another output") from error
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from curate.errors import SourceError
+from curate.errors import ConfigError, SourceError
 
 SAMPLES = Path(__file__).resolve().parent
 PHOTOS = SAMPLES / "photos"
@@ -126,7 +126,7 @@ def make_pool(
 
     Raises:
         SourceError: `out` holds something else.
-        ValueError: a parameter is out of range.
+        ConfigError: a parameter is out of range.
     """
     photos = _bundled_photos()
     chosen = sorted(set(curated_categories))
@@ -165,11 +165,11 @@ def _bundled_photos() -> dict[str, list[Path]]:
 
 def _check(num_images: int, contaminated: float, *, unknown: list[str]) -> None:
     if num_images < _MIN_IMAGES:
-        raise ValueError(f"num_images is {num_images}, it must be at least {_MIN_IMAGES}")
+        raise ConfigError(f"num_images is {num_images}, it must be at least {_MIN_IMAGES}")
     if not 0 <= contaminated <= 1:
-        raise ValueError(f"contaminated is {contaminated}, it must lie in 0..1")
+        raise ConfigError(f"contaminated is {contaminated}, it must lie in 0..1")
     if unknown:
-        raise ValueError(f"no category {unknown[0]!r} among the bundled photographs")
+        raise ConfigError(f"no category {unknown[0]!r} among the bundled photographs")
 
 
 def _is_made(out: Path, parameters: Mapping[str, Any]) -> bool:

@@ -209,8 +209,16 @@ def _enter(path: bytes, prefix: bytes, above: frozenset[tuple[int, int]]) -> _Op
 def _scan(folder: bytes) -> tuple[list[tuple[bytes, bool]], tuple[int, int]]:
     """Sorted (name, is a link) of the entries, folders with a trailing slash as in the keys; and who it is."""
     with os.scandir(folder) as entries:
-        names = [(e.name + b"/" if e.is_dir() else e.name, e.is_symlink()) for e in entries]
+        names = [(e.name + b"/" if _is_folder(e) else e.name, e.is_symlink()) for e in entries]
     return sorted(names), _identity(folder)
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    """False also for a link that leads nowhere or to itself: reading it tells what is wrong."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _identity(path: bytes) -> tuple[int, int]:

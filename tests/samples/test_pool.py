@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.errors import SourceError
+from curate.errors import ConfigError, SourceError
 from curate.samples import pool
 from curate.samples.pool import JUNK_KINDS, NEAR_KINDS, SAMPLES, SHARES, TRUTH_COLUMNS, make_pool
 
@@ -126,11 +126,11 @@ def test_unfinished_pool_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_parameters_out_of_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_images is 19, it must be at least 20"):
+    with pytest.raises(ConfigError, match="num_images is 19, it must be at least 20"):
         make_pool(tmp_path / "a", num_images=19)
-    with pytest.raises(ValueError, match=r"contaminated is 2, it must lie in 0\.\.1"):
+    with pytest.raises(ConfigError, match=r"contaminated is 2, it must lie in 0\.\.1"):
         make_pool(tmp_path / "a", contaminated=2)
-    with pytest.raises(ValueError, match="no category 'unicorns'"):
+    with pytest.raises(ConfigError, match="no category 'unicorns'"):
         make_pool(tmp_path / "a", curated_categories=["unicorns"])
 
 
