@@ -1,6 +1,5 @@
 """Features of labelled pictures by a frozen backbone: arrays, a folder of classes, or Parquet."""
 
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from curate.errors import SourceError
 from curate.models.backbone import Backbone
-from curate.ops.images import preprocess
-from curate.trainer.crops import NO_IMAGE
+from curate.ops.images import RejectedImage, decode_rgb, preprocess
 
 BATCH = 64
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -98,8 +96,8 @@ def _bytes_of(cell: object) -> bytes:
 
 def _decode(encoded: bytes, where: str) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
-    except NO_IMAGE as error:
+        return decode_rgb(encoded)
+    except RejectedImage as error:
         raise SourceError(f"{where}: the picture does not decode ({error}); remove it") from error
 
 

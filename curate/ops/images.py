@@ -83,12 +83,31 @@ class Inspected:
     """RGB, upright, on white where the original is transparent; None when rejected."""
 
 
-class _Rejected(Exception):
-    """Ends the inspection with a reason and a text."""
+class RejectedImage(ValueError):
+    """The data are no picture, or one outside the limits; `reason` is one of `tables.REJECT_REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
+
+
+def decode_rgb(data: bytes, *, min_side: int | None = None, max_pixels: int = PIL_PIXELS) -> Image.Image:
+    """The picture in encoded bytes of any origin, decoded by `FORMATS` alone; safe in threads.
+
+    Args:
+        min_side: as in `inspect_image`.
+        max_pixels: width x height in the header, checked before anything is decoded.
+
+    Returns:
+        The first frame: RGB, upright, on white where it is transparent.
+
+    Raises:
+        RejectedImage: the data are no picture, damaged, or too large to be honest.
+        MemoryError: as in `inspect_image`.
+    """
+    opened = _open(data)
+    _check_pixels(opened, max_pixels)
+    return _decode(opened, data, min_side)[0]
 
 
 def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = None) -> Inspected:
@@ -107,9 +126,10 @@ def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = No
     """
     facts: dict[str, object] = {"num_bytes": len(data), "sha256": hashlib.sha256(data).digest()}
     try:
-        opened = _open(data, limits)
+        _check_bytes(data, limits)
+        opened = _open(data)
         facts.update(format=_format(opened), width=opened.width, height=opened.height)
-        _check_pixels(opened, limits)
+        _check_pixels(opened, limits.max_pixels)
         picture, upright = _decode(opened, data, min_side)
         facts.update(width=upright[0], height=upright[1])
         _check_shape(upright, limits)
@@ -117,26 +137,29 @@ def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = No
         luma_std, smoothness = _deviation(luma.histogram()), _smoothness(np.asarray(luma))
         facts.update(luma_std=luma_std, smoothness=smoothness)
         _check_content(picture, luma_std, smoothness, limits)
-    except _Rejected as rejected:
+    except RejectedImage as rejected:
         return Inspected(**facts, reject=rejected.reason, detail=rejected.detail)  # type: ignore[arg-type]
     return Inspected(**facts, picture=picture)  # type: ignore[arg-type]
 
 
-def _open(data: bytes, limits: ImageLimits) -> Image.Image:
-    if not data:
-        raise _Rejected("empty", "0 bytes")
+def _check_bytes(data: bytes, limits: ImageLimits) -> None:
     if len(data) > limits.max_bytes:
-        raise _Rejected("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are allowed")
+        raise RejectedImage("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are allowed")
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise RejectedImage("empty", "0 bytes")
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _Rejected("too_large", str(error)) from error
+        raise RejectedImage("too_large", str(error)) from error
     except MemoryError:
         raise
     except Exception as error:  # parsers of hostile headers raise nearly anything
         known = _sniff(data)
         if known is None:
-            raise _Rejected("not_an_image", f"starts with {data[:16]!r}, none of {', '.join(FORMATS)}") from error
+            raise RejectedImage("not_an_image", f"starts with {data[:16]!r}, none of {', '.join(FORMATS)}") from error
         raise _damaged(data, known, error) from error
 
 
@@ -145,11 +168,11 @@ def _format(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
-def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     pixels = image.width * image.height
-    if pixels > limits.max_pixels:
+    if pixels > max_pixels:
         size = f"{image.width} x {image.height}"
-        raise _Rejected("too_large", f"{size} = {pixels} pixels, at most {limits.max_pixels} are allowed")
+        raise RejectedImage("too_large", f"{size} = {pixels} pixels, at most {max_pixels} are allowed")
 
 
 def _decode(image: Image.Image, data: bytes, min_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
@@ -220,12 +243,12 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
 def _check_shape(size: tuple[int, int], limits: ImageLimits) -> None:
     short, long = min(size), max(size)
     if long > limits.max_aspect * short:
-        raise _Rejected(
+        raise RejectedImage(
             "extreme_aspect",
             f"{size[0]} x {size[1]} pixels: aspect {long / short:.1f}, at most {limits.max_aspect:g} is allowed",
         )
     if short < limits.min_side:
-        raise _Rejected(
+        raise RejectedImage(
             "too_small", f"{size[0]} x {size[1]} pixels: at least {limits.min_side} on the short side are needed"
         )
 
@@ -235,11 +258,13 @@ def _check_content(picture: Image.Image, luma_std: float, smoothness: float, lim
         bins = picture.histogram()
         widest = max(luma_std, *(_deviation(bins[i : i + 256]) for i in (0, 256, 512)))
         if widest < limits.min_luma_std:
-            raise _Rejected("uniform", f"pixels deviate by {widest:.2f}, at least {limits.min_luma_std:g} is needed")
+            raise RejectedImage(
+                "uniform", f"pixels deviate by {widest:.2f}, at least {limits.min_luma_std:g} is needed"
+            )
     if smoothness < limits.min_smoothness:  # a dithered picture is rough too, but only close up
         coarse = _smoothness(np.asarray(picture.convert("L").reduce(COARSE)))
         if coarse < limits.min_smoothness:
-            raise _Rejected(
+            raise RejectedImage(
                 "noise",
                 f"neighbouring pixels correlate by {smoothness:.2f}, at least {limits.min_smoothness:g} is needed",
             )
@@ -280,12 +305,12 @@ def _neighbor_correlation(lines: np.ndarray) -> float | None:
     return float((left * right).sum(dtype=np.float64)) / power if power > 0 else None
 
 
-def _damaged(data: bytes, form: str, error: Exception) -> _Rejected:
+def _damaged(data: bytes, form: str, error: Exception) -> RejectedImage:
     """Truncated when the container says that its data go on, or the decoder ran out of them; else corrupt."""
     text = str(error).lower()
     starved = "truncat" in text or isinstance(error, EOFError) or "requires a buffer" in text
     reason = "truncated" if starved or _ends_early(data, form) else "corrupt"
-    return _Rejected(reason, f"{form} of {len(data)} bytes: {error or type(error).__name__}")
+    return RejectedImage(reason, f"{form} of {len(data)} bytes: {error or type(error).__name__}")
 
 
 def _sniff(data: bytes) -> str | None:

@@ -7,7 +7,6 @@ normalised on the device.
 Source: arXiv:2304.07193; blur presets: see `CropSettings.blur`.
 """
 
-import io
 import math
 
 import numpy as np
@@ -16,29 +15,18 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
+from curate.ops.images import decode_rgb
 from curate.trainer.config import CropSettings
 
 BLUR_PROBABILITY = {"released": (0.0, 0.9, 0.5), "paper": (1.0, 0.1, 0.5), "none": (0.0, 0.0, 0.0)}
 """Of global 1, global 2, local."""
 SOLARIZE_THRESHOLD = 128
 CROP_TRIES = 10
-NO_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for bytes that are no image, or one too large to be honest."""
 
 
 def decode(encoded: bytes) -> Tensor:
-    """(3, H, W) uint8 RGB of an encoded image, upright, on white where it is transparent.
-
-    Raises:
-        NO_IMAGE: the bytes are no image.
-    """
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-    if image.mode.startswith("I;16") or image.mode == "I":  # PIL's convert would clip 16 bits to 8
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    """(3, H, W) uint8 RGB of an encoded image, as `decode_rgb` gives it and with its errors."""
+    return torch.from_numpy(np.array(decode_rgb(encoded))).permute(2, 0, 1)
 
 
 def make_crops(

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curate.errors import SourceError
+from curate.ops.images import RejectedImage
 from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.crops import NO_IMAGE, decode, make_crops
+from curate.trainer.crops import decode, make_crops
 from curate.trainer.shards import RowGroup, ShardIndex
 
 Key = TypeVar("Key")
@@ -139,10 +140,8 @@ class CroppedSamples(Dataset[Crops]):
         images = self._images.get(position.group, lambda _: self._index.read_images(group))
         encoded = images[position.row]
         try:
-            if not encoded:
-                raise ValueError("no bytes")
-            return decode(encoded)
-        except NO_IMAGE as error:
+            return decode(encoded or b"")
+        except RejectedImage as error:
             raise SourceError(
                 f"shard {group.shard}, row group {group.number}, row {position.row}: the image does not "
                 f"decode ({error}); write the shards again without it"

@@ -86,6 +86,12 @@ def test_damaged_pictures_are_named(backbone, tmp_path):
         embed_parquet(backbone, [shard], label="key")
 
 
+def test_transparent_pictures_lie_on_white_as_in_curation(backbone, tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("RGBA", (20, 10), (255, 0, 0, 0)).save(tmp_path / "a" / "1.png")
+    np.testing.assert_allclose(embed_folder(backbone, tmp_path).features, 3**-0.5, atol=1e-5)
+
+
 def test_parquet_without_what_is_needed_is_an_error(backbone, tmp_path):
     shard = write_shard(tmp_path / "a.parquet", [row(0)])
     with pytest.raises(SourceError, match="no column 'label'; it has image, image_id"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -17,7 +18,15 @@ from torchvision.transforms import functional as tv
 
 from curate.config import parse
 from curate.errors import ConfigError
-from curate.ops.images import ImageLimits, Preprocess, decode_side, inspect_image, preprocess
+from curate.ops.images import (
+    ImageLimits,
+    Preprocess,
+    RejectedImage,
+    decode_rgb,
+    decode_side,
+    inspect_image,
+    preprocess,
+)
 from curate.tables import REJECT_REASONS
 
 LIMITS = ImageLimits()
@@ -133,6 +142,22 @@ def png_claiming(width, height):
         + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
         + chunk(b"IEND", b"")
     )
+
+
+def test_decoding_alone_refuses_what_inspection_refuses():
+    for data, reason in ((b"", "empty"), (b"<html>", "not_an_image"), (photo_bytes()[:900], "truncated")):
+        with pytest.raises(RejectedImage, match=re.escape(inspect_image(data, LIMITS).detail)) as caught:
+            decode_rgb(data)
+        assert caught.value.reason == reason
+    with pytest.raises(RejectedImage, match="120 x 90 = 10800 pixels, at most 1000 are allowed"):
+        decode_rgb(png_claiming(120, 90), max_pixels=1000)
+
+
+def test_decoding_alone_reduces_as_inspection_does():
+    data = encode(photo().resize((1200, 900)), "JPEG")
+    found = decode_rgb(data, min_side=200)
+    assert found.size < (1200, 900)
+    np.testing.assert_array_equal(pixels(found), pixels(inspect_image(data, LIMITS, min_side=200).picture))
 
 
 def test_bomb_is_refused_from_its_header():

@@ -3,9 +3,10 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from pydantic import ValidationError
 
+from curate.ops.images import ImageLimits, RejectedImage, inspect_image
 from curate.trainer.config import CropSettings
 from curate.trainer.crops import augment, crop, decode, draw_box, make_crops
 
@@ -155,6 +156,38 @@ def encoded(image, form="PNG", **options):
     data = io.BytesIO()
     image.save(data, format=form, **options)
     return data.getvalue()
+
+
+def cmyk_jpeg_without_mark():
+    """Pillow's CMYK JPEG without Adobe's mark, so that its values are not inverted."""
+    data = encoded(Image.new("CMYK", (40, 40), (200, 30, 60, 0)), "JPEG")
+    at = data.index(b"\xff\xee")
+    return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+
+
+RAMP = np.linspace(0, 1, 40 * 40).reshape(40, 40)
+UNUSUAL = {
+    "int32 TIFF": encoded(Image.fromarray((RAMP * 60_000).astype(np.int32)), "TIFF"),
+    "float TIFF": encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
+    "16 bit PNG": encoded(Image.fromarray((RAMP * 65_535).astype(np.uint16))),
+    "CMYK TIFF": encoded(Image.new("CMYK", (40, 40), (200, 30, 60, 0)), "TIFF"),
+    "CMYK JPEG": cmyk_jpeg_without_mark(),
+    "palette": encoded(Image.fromarray((RAMP * 255).astype(np.uint8)).convert("P"), "GIF"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_the_trainer_sees_what_the_inspection_saw(name):
+    seen = inspect_image(UNUSUAL[name], ImageLimits(min_luma_std=0, min_smoothness=-1)).picture
+    np.testing.assert_array_equal(decode(UNUSUAL[name]).permute(1, 2, 0).numpy(), np.asarray(seen))
+
+
+def test_postscript_never_reaches_its_interpreter(monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("started Ghostscript"))
+    postscript = encoded(Image.new("RGB", (40, 40)), "EPS")
+    Image.init()  # with every plugin loaded, as another library may have done
+    with pytest.raises(RejectedImage, match="starts with b'%!PS.*none of JPEG, PNG"):
+        decode(postscript)
 
 
 def test_decode_turns_by_exif():
