@@ -1,12 +1,12 @@
 """When a part is fresh: fingerprints of what it is made of, and what counts as another configuration."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from curate.config import digest, identity
+from curate.config import differences, digest, identity
 from curate.stage import Fold, Input, Shuffle, Stage
 from curate.store import Manifest, Table
 
@@ -93,15 +93,6 @@ def _changes(found: Manifest, stage: Stage) -> list[str]:
     for label, old, new in (("", found.config, identity(stage)), ("", found.pins, stage.pins())):
         changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in differences(old, new)]
     return changes
-
-
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(path, old, new) of every leaf in which two nested mappings differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-    elif old != new:
-        yield path, old, new
 
 
 def previous_resolved(found: Manifest | None, stage: Stage) -> dict[str, Any] | None:

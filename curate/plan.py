@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from curate.config import identity
-from curate.freshness import Flags, differences, part_fingerprints, previous_resolved, why_stale
+from curate.config import differences, identity
+from curate.freshness import Flags, part_fingerprints, previous_resolved, why_stale
 from curate.pipeline import Pipeline
 from curate.stage import Scan, Stage
 from curate.store import Manifest, Store

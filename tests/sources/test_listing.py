@@ -241,3 +241,10 @@ def test_remote_paths_that_cannot_be_used_are_errors() -> None:
         keys("memory://a::memory://b")
     with pytest.raises(SourceError, match="install the fsspec package"):
         keys("nosuchprotocol://a")
+
+
+def test_link_to_itself_is_listed_and_stops_nothing(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    found = keys(tmp_path)
+    assert found == ["a.jpg", "self.jpg"]  # reading then rejects it
