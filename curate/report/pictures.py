@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.errors import CurateError
-from curate.ops.images import ImageLimits, inspect_image
+from curate.ops.images import RejectedImage, decode_rgb
 from curate.report.markup import Content, Markup, el
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file
@@ -29,8 +29,8 @@ MAX_BYTES = 64 << 20
 """Of an original that a thumbnail is made from."""
 BUDGET = 5 << 20
 """Bytes of all thumbnails, a third more in the page; what comes after is left out."""
-TRUSTING = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smoothness=-1)
-"""Rejected pictures are shown too where they decode; the guard against decompression bombs stays."""
+MAX_PIXELS = 89_478_485
+"""Of such an original, a guard against decompression bombs; otherwise rejected pictures are shown too."""
 THREADS = 4
 LEFT_OUT = "left out to keep this page small"
 
@@ -142,10 +142,10 @@ def _read_archives(rows: pa.Table, source: Source) -> Iterator[Read]:
 def _thumbnail(read: Read) -> tuple[bytes | None, str]:
     if read.data is None:
         return None, read.error or "cannot be read"
-    seen = inspect_image(read.data, TRUSTING, min_side=HEIGHT)
-    if seen.picture is None:
-        return None, f"{seen.reject}: {seen.detail}"
-    picture = _bounded(seen.picture)
+    try:
+        picture = _bounded(decode_rgb(read.data, min_side=HEIGHT, max_pixels=MAX_PIXELS))
+    except RejectedImage as rejected:
+        return None, f"{rejected.reason}: {rejected}"
     picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY, optimize=True)
