@@ -6,6 +6,7 @@ weights, centres, moments of the optimiser and one integer are everything.
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from curate.errors import WorkdirError
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8})\.pt")
+WRITING = ".writing"
+"""Ends the name of a file that is not whole yet."""
+PARTIAL_EXPORT = ".export-*"
+"""Folders in which `write_export` makes an export before it publishes it."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -36,7 +41,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
         WorkdirError: the folder cannot be written, or the disk is full.
     """
     path = checkpoint_path(folder, step)
-    temporary = path.with_name(path.name + ".writing")
+    temporary = path.with_name(path.name + WRITING)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -80,6 +85,15 @@ def remove_checkpoints(folder: Path) -> None:
     for _, path in list_checkpoints(folder):
         path.unlink()
         path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run had begun to write; only for the holder of the lock."""
+    for place in (folder, folder / "checkpoints"):
+        for export in place.glob(PARTIAL_EXPORT):
+            shutil.rmtree(export)
+        for path in place.glob(f"*{WRITING}"):
+            path.unlink()
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ workers.
 """
 
 import math
+import multiprocessing
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from curate.errors import SourceError
+from curate.errors import ConfigError, SourceError
 from curate.ops.images import RejectedImage
 from curate.trainer.config import CropSettings, TrainConfig
 from curate.trainer.crops import decode, make_crops
@@ -152,6 +153,19 @@ def collate(samples: list[Crops]) -> Crops:
     """Stack the crops of B samples, views first."""
     large, small = (torch.stack(part, dim=1).flatten(0, 1) for part in zip(*samples, strict=True))
     return Crops(large, small)
+
+
+def check_workers(config: TrainConfig) -> None:
+    """Whether `load_batches` can start its workers here.
+
+    Raises:
+        ConfigError: they are processes, and this process may not have any.
+    """
+    if config.workers and config.worker_kind == "process" and multiprocessing.current_process().daemon:
+        raise ConfigError(
+            "worker_kind=process: the training itself runs in a worker process, which may start no others; set "
+            "worker_kind=thread or executor.kind=inprocess"
+        )
 
 
 def load_batches(samples: CroppedSamples, config: TrainConfig, *, start: int) -> Generator[Crops, None, None]:

@@ -13,6 +13,11 @@ import pyarrow.parquet as pq
 from curate.errors import SourceError
 from curate.tables import HF_IMAGE
 
+CONTENT = b"curate.content"
+"""Key of a footer's metadata under which curate writes the digest of a shard's rows."""
+MAGIC_BYTES = 4
+"""Of a Parquet file's end mark, before which the footer's length stands in as many bytes."""
+
 
 @dataclass(frozen=True)
 class RowGroup:
@@ -23,6 +28,8 @@ class RowGroup:
     num_rows: int
     num_samples: int
     """Sum of `repeats`: how often an epoch shows its rows."""
+    content: str
+    """Digest of the rows of the whole shard, see `_content`."""
     repeats: npt.NDArray[np.int32] | None = field(default=None, compare=False)
     """(num_rows,) times each row is shown; None: once each."""
 
@@ -44,8 +51,8 @@ class ShardIndex:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the names of the shards and of their row groups' sizes: other data give another order."""
-        told = [(g.shard.rsplit("/", 1)[-1], g.number, g.num_rows, g.num_samples) for g in self.groups]
+        """Hash of the shards' names, their row groups' sizes and their content: what order and rows follow from."""
+        told = [(g.shard.rsplit("/", 1)[-1], g.number, g.num_rows, g.num_samples, g.content) for g in self.groups]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
     def read_images(self, group: RowGroup) -> list[bytes | None]:
@@ -95,7 +102,8 @@ def _read_footer(filesystem: Any, path: str) -> list[RowGroup]:
         with filesystem.open(path, "rb") as file:
             shard = pq.ParquetFile(file)
             _check_image_column(path, shard.schema_arrow)
-            return [_read_group(path, shard, number) for number in range(shard.num_row_groups)]
+            content = _content(file, shard)
+            return [_read_group(path, shard, number, content=content) for number in range(shard.num_row_groups)]
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, f"not a readable Parquet file: {error}") from error
 
@@ -107,15 +115,28 @@ def _check_image_column(path: str, schema: pa.Schema) -> None:
         raise SourceError(f"{path}: column image is {found or 'missing'}; the trainer needs {HF_IMAGE}")
 
 
-def _read_group(path: str, shard: pq.ParquetFile, number: int) -> RowGroup:
+def _content(file: Any, shard: pq.ParquetFile) -> str:
+    """What tells a shard from one of other rows, without reading them: curate's own digest, else a hash of the
+    footer, which holds sizes, offsets and statistics of every column."""
+    known = (shard.metadata.metadata or {}).get(CONTENT)
+    if known is not None:
+        return known.decode()
+    end = file.seek(0, 2) - 2 * MAGIC_BYTES
+    file.seek(end)
+    length = int.from_bytes(file.read(MAGIC_BYTES), "little")
+    file.seek(end - length)
+    return hashlib.sha256(file.read(length)).hexdigest()[:32]
+
+
+def _read_group(path: str, shard: pq.ParquetFile, number: int, *, content: str) -> RowGroup:
     num_rows = shard.metadata.row_group(number).num_rows
     if "repeats" not in shard.schema_arrow.names or _all_once(shard.metadata.row_group(number)):
-        return RowGroup(path, number, num_rows, num_rows)
+        return RowGroup(path, number, num_rows, num_rows, content)
     column = shard.read_row_group(number, columns=["repeats"]).column("repeats")
     repeats = column.fill_null(1).to_numpy().astype(np.int32)
     if (repeats < 0).any():
         raise SourceError(f"{path}: repeats {repeats.min()} in row group {number}; they must be >= 0")
-    return RowGroup(path, number, num_rows, int(repeats.sum()), repeats)
+    return RowGroup(path, number, num_rows, int(repeats.sum()), content, repeats)
 
 
 def _all_once(group: Any) -> bool:

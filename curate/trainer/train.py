@@ -28,12 +28,14 @@ from curate.trainer.checkpoint import (
     load_checkpoint,
     prune_checkpoints,
     remove_checkpoints,
+    remove_leftovers,
     save_checkpoint,
 )
 from curate.trainer.config import CropSettings, Effective, TrainConfig, resolve
-from curate.trainer.data import CroppedSamples, Crops, load_batches
+from curate.trainer.data import CroppedSamples, Crops, check_workers, load_batches
 from curate.trainer.diagnostics import Watchdog, check_finite, watch
 from curate.trainer.journal import Journal, Row
+from curate.trainer.lock import lock
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import DinoObjective, Outcome
 from curate.trainer.optimizer import clip_gradients, make_optimizer, set_schedule
@@ -73,26 +75,23 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         evaluate: called every `config.evaluate_every` iterations; its figures enter the log as `eval_NAME`.
 
     Raises:
+        ConfigError: a setting does not fit the data, the machine or the process.
         SourceError: shards are missing or damaged, or hold an image that does not decode.
-        WorkdirError: the checkpoint there is damaged or belongs to another configuration or other data.
+        WorkdirError: another training is at work in the folder, it cannot be written, or the checkpoint there is
+            damaged or belongs to another configuration or other data.
         TrainingDiverged: a loss became NaN or infinite.
     """
+    check_workers(config)
     folder = Path(config.output)
     index = read_index(config.shards)
     effective = resolve(config, num_images=index.num_images, num_samples=index.num_samples)
     _announce(config, effective)
-    trainer = Trainer(config, index, effective)
-    if not resume:
-        remove_checkpoints(folder / "checkpoints")
-    start = trainer.restore(folder / "checkpoints")
-    if start == 0:
-        trainer.export(folder / INITIAL_EXPORT, step=0)
-    with closing(Journal(folder, start=start)) as journal:
-        if start < config.iterations:
-            trainer.run(folder, start=start, journal=journal, evaluate=evaluate)
-        if not (folder / EXPORT).exists() or start < config.iterations:
-            trainer.export(folder / EXPORT, step=config.iterations)
-    return TrainResult(folder / EXPORT, folder / INITIAL_EXPORT, journal.rows, effective)
+    with lock(folder):
+        remove_leftovers(folder)
+        if not resume:
+            remove_checkpoints(folder / "checkpoints")
+        log = Trainer(config, index, effective).finish(folder, evaluate=evaluate)
+    return TrainResult(folder / EXPORT, folder / INITIAL_EXPORT, log, effective)
 
 
 def _announce(config: TrainConfig, effective: Effective) -> None:
@@ -130,6 +129,19 @@ class Trainer:
         ).to(self.device)
         self.optimizer = make_optimizer(self.objective.student, config.optimizer, depth=vit.depth)
         self.normalize = Normalize(config.crops).to(self.device)
+
+    def finish(self, folder: Path, *, evaluate: Evaluate | None) -> list[Row]:
+        """Go on from the newest checkpoint in `folder` to the last iteration; returns the whole log."""
+        iterations = self.config.iterations
+        start = self.restore(folder / "checkpoints")
+        if start == 0:
+            self.export(folder / INITIAL_EXPORT, step=0)
+        with closing(Journal(folder, start=start)) as journal:
+            if start < iterations:
+                self.run(folder, start=start, journal=journal, evaluate=evaluate)
+            if not (folder / EXPORT).exists() or start < iterations:
+                self.export(folder / EXPORT, step=iterations)
+        return journal.rows
 
     def run(self, folder: Path, *, start: int, journal: Journal, evaluate: Evaluate | None) -> None:
         """Iterations `start` to the last, with log rows, evaluations and checkpoints on the way."""

@@ -1,3 +1,4 @@
+import multiprocessing
 from collections import Counter
 from itertools import islice
 
@@ -7,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate.errors import SourceError
+from curate import store
+from curate.errors import ConfigError, SourceError
+from curate.tables import shards_schema
 from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.data import CroppedSamples, SampleOrder, load_batches
-from curate.trainer.shards import read_index
+from curate.trainer.data import CroppedSamples, SampleOrder, check_workers, load_batches
+from curate.trainer.shards import CONTENT, read_index
 from tests.trainer.shards import png, row, write_shard, write_shards
 
 CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
@@ -82,6 +85,15 @@ def test_worker_processes_give_the_same_samples(tmp_path):
     plain = next(load_batches(samples, config.model_copy(update={"workers": 0}), start=4))
     assert torch.equal(first.large, plain.large)
     assert torch.equal(first.small, plain.small)
+
+
+def test_worker_processes_are_refused_where_none_may_be_started(monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # as in a Dask worker
+    config = TrainConfig(shards="", output="", workers=1, worker_kind="process")
+    with pytest.raises(ConfigError, match="worker_kind=process: .*; set worker_kind=thread or executor.kind=inprocess"):
+        check_workers(config)
+    check_workers(config.model_copy(update={"workers": 0}))
+    check_workers(config.model_copy(update={"worker_kind": "thread"}))
 
 
 def test_batches_hold_views_before_images(tmp_path):
@@ -162,6 +174,29 @@ def test_negative_repeats_are_refused(tmp_path):
     write_shard(tmp_path / "a.parquet", [row(0, repeats=-1)])
     with pytest.raises(SourceError, match="repeats -1 in row group 0"):
         read_index(str(tmp_path))
+
+
+def test_shards_of_other_rows_but_equal_names_and_counts_are_told_apart(tmp_path):
+    path = tmp_path / "a.parquet"
+    found = {}
+    for name, numbers in (("first", [0, 1]), ("other", [2, 3]), ("again", [0, 1])):
+        write_shard(path, [row(i) for i in numbers])
+        found[name] = read_index(str(tmp_path)).fingerprint
+    assert found["again"] == found["first"]
+    assert found["other"] != found["first"]
+
+
+def test_the_digest_of_the_rows_tells_shards_apart_where_curate_wrote_them(tmp_path):
+    found = []
+    for content in ("one", "two", "one"):
+        schema = shards_schema({})
+        writer = pq.ParquetWriter(tmp_path / "a.parquet", schema)
+        writer.write_table(pa.Table.from_pylist([row(0)], schema=schema))
+        writer.add_key_value_metadata({CONTENT.decode(): content, "curate.fingerprint": f"made {len(found)}"})
+        writer.close()
+        found.append(read_index(str(tmp_path)).fingerprint)
+    assert found[0] == found[2] != found[1]
+    assert store.CONTENT == CONTENT
 
 
 def test_patterns_and_urls_read_the_same_shards(tmp_path):

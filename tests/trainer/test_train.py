@@ -1,5 +1,6 @@
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from curate.trainer import train as loop
 from curate.trainer.checkpoint import list_checkpoints, load_checkpoint
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
-from tests.trainer.shards import write_shards
+from tests.trainer.shards import row, write_shard, write_shards
 
 TINY = {
     "model": {"preset": "tiny", "patch_size": 8, "depth": 2, "num_registers": 1, "drop_path": 0.3},
@@ -155,6 +156,14 @@ def test_other_shards_are_another_run(tmp_path):
         train(config(tmp_path, iterations=3))
 
 
+def test_shards_rewritten_with_other_rows_are_another_run(tmp_path):
+    train(config(tmp_path, iterations=3))
+    for shard in sorted((tmp_path / "shards").iterdir()):
+        write_shard(shard, [row(100 + i) for i in range(10)])
+    with pytest.raises(WorkdirError, match="belongs to another run: shards was"):
+        train(config(tmp_path, iterations=3))
+
+
 def test_speed_settings_and_moved_shards_are_the_same_run(tmp_path):
     train(config(tmp_path, iterations=3))
     (tmp_path / "shards").rename(tmp_path / "moved")
@@ -175,6 +184,50 @@ def test_without_masks_the_ibot_loss_is_zero(tmp_path, centering):
     log = train(config(tmp_path, iterations=2, objective=objective)).log
     assert [row["loss_ibot"] for row in log] == [0, 0]
     assert np.isfinite([row["loss"] for row in log]).all()
+
+
+def test_a_second_training_in_the_folder_is_refused_and_the_first_unharmed(tmp_path):
+    def second(_backbone):
+        with pytest.raises(WorkdirError, match=rf"output={tmp_path}/run: another training is at work here; wait"):
+            train(config(tmp_path))
+        return {"tried": 1.0}
+
+    result = train(config(tmp_path, iterations=2, evaluate_every=2), evaluate=second)
+    assert result.log[-1]["eval_tried"] == 1.0
+    assert train(config(tmp_path, iterations=2, evaluate_every=2)).log == result.log
+
+
+def test_a_process_without_children_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(ConfigError, match="set worker_kind=thread or executor.kind=inprocess"):
+        train(config(tmp_path, workers=1, worker_kind="process"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path):
+    killed = """
+        import os, signal, sys, json, pathlib
+        from curate.config import parse
+        from curate.trainer.config import TrainConfig
+        from curate.trainer.train import train
+        plain = pathlib.Path.replace
+        def die_before_publishing(path, target):
+            if str(target).endswith("step-00000003.safetensors"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(path, target)
+        pathlib.Path.replace = die_before_publishing
+        train(parse(TrainConfig, json.loads(sys.argv[1]), where="test"))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(killed), json.dumps(settings(tmp_path))]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (checkpoints / "step-00000006.pt.writing").touch()
+    (tmp_path / "run" / "log.writing").touch()
+    assert len(list(checkpoints.glob(".export-*"))) == 1
+    train(config(tmp_path))
+    stems = ["step-00000003.pt", "step-00000006.pt", "step-00000006.safetensors"]
+    assert sorted(p.name for p in checkpoints.iterdir()) == stems
+    assert not list((tmp_path / "run").glob("*.writing"))
 
 
 def test_a_damaged_checkpoint_is_an_error_and_its_removal_goes_on(tmp_path):
