@@ -29,8 +29,9 @@ class Embed(Map):
 
     model: str
     """Id of a backbone, see `curate models`."""
-    weights: str | None = None
-    """Weight file, folder or URL; None: what the model id brings along or the hub has."""
+    weights: Annotated[str | None, Execution()] = None
+    """Weight file, folder or URL; None: what the model id brings along or the hub has. Known by their content, so
+    a file may move."""
     precision: PrecisionChoice = "auto"
     """Of the forward pass; auto: the faster one on the device, chosen once for the whole table."""
     dtype: Literal["float16", "float32"] = "float16"
@@ -58,21 +59,16 @@ class Embed(Map):
         return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        embedded = sum(len(rows) - rows["vector"].null_count for rows in table.scan(["vector"]))
-        return {"embedded": embedded}
+        by_part = [len(rows) - rows["vector"].null_count for rows in table.scan(["vector"])]
+        return {"embedded": sum(by_part), "embedded_by_part": by_part}
 
     def backbone(self) -> Backbone:
         """The model, loaded once a process."""
         return _load(self.model, self.weights, self.device, self.precision)
 
     def embed(self, pixels: list[np.ndarray]) -> np.ndarray:
-        """(N, D) vectors of (3, H, W) uint8 images, in batches of `batch_size`, in the dtype of the table."""
-        backbone = self.backbone()
-        batches = [
-            backbone.embed(torch.from_numpy(np.stack(pixels[i : i + self.batch_size]))).numpy()
-            for i in range(0, len(pixels), self.batch_size)
-        ]
-        return np.concatenate(batches).astype(self.dtype)
+        """(N, D) vectors of one batch of (3, H, W) uint8 images, in the dtype of the table."""
+        return self.backbone().embed(torch.from_numpy(np.stack(pixels))).numpy().astype(self.dtype)
 
 
 @lru_cache(maxsize=4)

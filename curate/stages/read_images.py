@@ -1,4 +1,4 @@
-"""The pass over the images: each is read and decoded ONCE, for every table that still misses this part."""
+"""The pass over the images: each is read and decoded once, for every table that the pass makes."""
 
 import itertools
 import queue
@@ -15,7 +15,7 @@ import torch
 from curate import progress
 from curate.errors import ConfigError, SourceError
 from curate.ops.hashes import pdq
-from curate.ops.images import ImageLimits, Preprocess, decode_side, inspect_image, preprocess
+from curate.ops.images import PIL_PIXELS, ImageLimits, Preprocess, decode_side, inspect_image, preprocess
 from curate.ops.vectors import pack
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file
@@ -29,14 +29,16 @@ from curate.tables import IMAGES
 
 CHUNK_ROWS = 1024
 """Images whose rows are written together; the last batch of a chunk may be smaller than the others."""
-READ_AHEAD = 64
-"""Images that are read or decoded before the model asks for them."""
-TRUSTING = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smoothness=-1)
-"""For images that an earlier pass accepted."""
+BATCHES_AHEAD = 4
+"""Batches of images that are read or decoded before the model asks for them."""
+TRUSTING = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smoothness=-1, max_pixels=PIL_PIXELS)
+"""For images that an earlier pass accepted, whatever its limits were; `max_bytes` is then what it found."""
 
 
 @dataclass(frozen=True)
 class _Decoded:
+    """One image, as far as the decode threads bring it."""
+
     row: dict[str, Any]
     pixels: dict[str, np.ndarray]
     """Table name to (3, H, W) uint8; empty when rejected."""
@@ -62,6 +64,11 @@ class _Wanted:
         if sha256 is not None and seen.sha256 != sha256:
             raise SourceError(
                 f"{uri}: changed since it was inspected (other sha256); restore it, or start anew with --rebuild all"
+            )
+        if seen.picture is None and sha256 is not None:
+            raise SourceError(
+                f"{uri}: was accepted when it was inspected, but is {seen.reject} now ({seen.detail}); go back to the "
+                "Pillow of that run, or start anew with --rebuild all"
             )
         if seen.picture is None:
             return _Decoded(image_row(read, seen, None), {})
@@ -89,34 +96,67 @@ def read_images(
     if images is not None:
         wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
         hashes = images["sha256"].to_pylist()
-    how = _what_to_decode(inspect, {name: stage.backbone().preprocess for name, stage in embeds.items()})
     rows = np.flatnonzero(wanted)
-    decoded = _decode_all(catalog.take(rows), source_of(catalog), how, [hashes[row] for row in rows])
+    trusting = TRUSTING if images is None else _trusting(images.take(rows))
+    how = _what_to_decode(inspect, {name: stage.backbone().preprocess for name, stage in embeds.items()}, trusting)
+    ahead = BATCHES_AHEAD * max([stage.batch_size for stage in embeds.values()], default=32)
+    decoded = _decode_all(catalog.take(rows), source_of(catalog), how, [hashes[row] for row in rows], ahead=ahead)
     with progress.track(f"{' + '.join(stages)} part {part}", len(rows), unit="images") as advance:
         for start in range(0, len(catalog), CHUNK_ROWS):
             ids = catalog["image_id"].slice(start, CHUNK_ROWS).combine_chunks()
-            here = np.flatnonzero(wanted[start : start + CHUNK_ROWS])
-            chunk = _count(itertools.islice(decoded, len(here)), advance)
+            vectors = {name: _Vectors(stage, len(ids)) for name, stage in embeds.items()}
+            facts = []
+            here = np.flatnonzero(wanted[start : start + CHUNK_ROWS]).tolist()
+            for row, one in zip(here, itertools.islice(decoded, len(here)), strict=True):
+                facts.append(one.row)
+                for name, pixels in one.pixels.items():
+                    vectors[name].add(row, pixels)
+                advance(1)
             for name in inspect:
-                yield name, _image_batch(ids, [one.row for one in chunk])
-            accepted = here[np.array([one.row["reject"] is None for one in chunk], bool)]
-            for name, stage in embeds.items():
-                yield name, _vector_batch(ids, stage, [one.pixels[name] for one in chunk if one.pixels], accepted)
+                yield name, _image_batch(ids, facts)
+            for name, column in vectors.items():
+                yield name, column.batch(ids)
 
 
-def _count(decoded: Iterator[_Decoded], advance: progress.Advance) -> list[_Decoded]:
-    chunk = []
-    for one in decoded:
-        chunk.append(one)
-        advance(1)
-    return chunk
+class _Vectors:
+    """The vectors of a chunk; the model runs whenever the pixels of a batch are there, while threads decode on."""
+
+    def __init__(self, stage: Embed, num_rows: int) -> None:
+        self._stage = stage
+        self._vectors = np.zeros((num_rows, stage.backbone().dim), stage.dtype)
+        self._valid = np.zeros(num_rows, bool)
+        self._rows: list[int] = []
+        self._pixels: list[np.ndarray] = []
+
+    def add(self, row: int, pixels: np.ndarray) -> None:
+        self._rows.append(row)
+        self._pixels.append(pixels)
+        if len(self._rows) == self._stage.batch_size:
+            self._embed()
+
+    def _embed(self) -> None:
+        self._vectors[self._rows] = self._stage.embed(self._pixels)
+        self._valid[self._rows] = True
+        self._rows, self._pixels = [], []
+
+    def batch(self, ids: pa.Array) -> pa.RecordBatch:
+        """The rows of the whole chunk, null where there was no picture."""
+        if self._rows:
+            self._embed()
+        column = pack(self._vectors, valid=self._valid)
+        return pa.RecordBatch.from_arrays([ids, column], schema=self._stage.output_schema())
 
 
-def _what_to_decode(inspect: Mapping[str, Inspect], wanted: dict[str, Preprocess]) -> _Wanted:
+def _trusting(images: pa.Table) -> ImageLimits:
+    """Limits that an image can fail only if it changed since it was accepted."""
+    return TRUSTING.model_copy(update={"max_bytes": max(images["num_bytes"].to_pylist(), default=1)})
+
+
+def _what_to_decode(inspect: Mapping[str, Inspect], wanted: dict[str, Preprocess], trusting: ImageLimits) -> _Wanted:
     """Facts and hashes must not depend on which embeddings share the pass, so Inspect alone sets the size."""
     needed = decode_side(wanted.values(), at_least=64)
     if not inspect:
-        return _Wanted(TRUSTING, needed, wanted, hashed=False)
+        return _Wanted(trusting, needed, wanted, hashed=False)
     (stage,) = inspect.values()
     if needed > stage.decode_side:
         raise ConfigError(
@@ -143,17 +183,10 @@ def _image_batch(ids: pa.Array, rows: list[dict[str, Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=IMAGES)
 
 
-def _vector_batch(ids: pa.Array, stage: Embed, pixels: list[np.ndarray], rows: np.ndarray) -> pa.RecordBatch:
-    vectors = np.zeros((len(ids), stage.backbone().dim), stage.dtype)
-    valid = np.zeros(len(ids), bool)
-    if pixels:
-        vectors[rows] = stage.embed(pixels)
-        valid[rows] = True
-    return pa.RecordBatch.from_arrays([ids, pack(vectors, valid=valid)], schema=stage.output_schema())
-
-
-def _decode_all(rows: pa.Table, source: Source, how: _Wanted, hashes: list[bytes | None]) -> Iterator[_Decoded]:
-    """Decode in threads, a bounded number of images ahead; results in order."""
+def _decode_all(
+    rows: pa.Table, source: Source, how: _Wanted, hashes: list[bytes | None], *, ahead: int
+) -> Iterator[_Decoded]:
+    """Decode in threads, `ahead` images at most before they are asked for; results in order."""
     uris = rows["uri"].to_pylist()
     max_bytes = how.limits.max_bytes
     if is_loose(rows):
@@ -171,7 +204,7 @@ def _decode_all(rows: pa.Table, source: Source, how: _Wanted, hashes: list[bytes
     pending: queue.SimpleQueue[Future[_Decoded]] = queue.SimpleQueue()
     with ThreadPoolExecutor(torch.get_num_threads(), "decode") as pool:
         try:
-            for job in itertools.islice(jobs, READ_AHEAD):
+            for job in itertools.islice(jobs, ahead):
                 pending.put(pool.submit(job))
             while not pending.empty():
                 done = pending.get().result()
