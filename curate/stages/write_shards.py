@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -10,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate.config import Execution
 from curate.errors import ConfigError, SourceError
 from curate.sources.reading import read_bytes
 from curate.stage import Batches, Input, Shuffle, each
@@ -17,7 +20,12 @@ from curate.stages.catalog import source_of
 from curate.store import Table
 from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
 
+logger = logging.getLogger(__name__)
+
 BATCH_BYTES = 32 << 20
+SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
+SHOWN_ENTRIES = 5
+"""Entries of the removal list that a warning names at most."""
 SORT_KEY = pa.field("sort_key", pa.float64())
 EXTRA = pa.field("extra", pa.string())
 
@@ -39,8 +47,9 @@ class WriteShards(Shuffle):
     """Encoded images of a shard, about."""
     columns: dict[str, ColumnKind] | Literal["auto"] = "auto"
     """The sources' own columns and their types; auto: all that the selected images carry."""
-    removal_list: str | None = None
-    """Text file of images to leave out (takedown): a sha256 in hex or a key a line."""
+    removal_list: Annotated[str | None, Execution()] = None
+    """Text file of images to leave out (takedown): a sha256 in hex or a key a line; `#` starts a comment line. Known
+    by its content, so the file may move."""
     seed: int | None = None
     """Of the shuffle; None: the run's seed."""
 
@@ -61,7 +70,10 @@ class WriteShards(Shuffle):
         path = Path(self.removal_list)
         if not path.is_file():
             raise ConfigError(f"write.removal_list={path}: no such file; give a text file, or leave it out")
-        return frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        return frozenset(
+            line.lower() if SHA256_HEX.fullmatch(line) else line for line in lines if line and not line.startswith("#")
+        )
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         num_images, num_bytes = 0, 0
@@ -95,7 +107,8 @@ class WriteShards(Shuffle):
         keys = np.random.default_rng([self.seed or 0, part]).random(len(catalog))
         rows = selection["image_id"].to_numpy() & 0xFFFFFFFF
         removed = self._removed()
-        reads = read_bytes(catalog.take(rows), source_of(catalog))
+        longest = max(images.take(rows)["num_bytes"].to_pylist(), default=1)  # Inspect may have allowed any length
+        reads = read_bytes(catalog.take(rows), source_of(catalog), max_bytes=longest)
         facts = zip(selection.to_pylist(), catalog.take(rows).to_pylist(), images.take(rows).to_pylist(), strict=True)
         held: dict[int, list[dict[str, Any]]] = {}
         num_bytes = 0
@@ -136,7 +149,28 @@ class WriteShards(Shuffle):
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
         sizes = [table.store.fs.size(table.part_path(part.number)) for part in table.parts()]
-        return {"images": table.num_rows(), "bytes": int(sum(sizes)), "shards": len(sizes)}
+        metrics = {"images": table.num_rows(), "bytes": int(sum(sizes)), "shards": len(sizes)}
+        if self.removal_list is not None:
+            metrics |= self._removal_figures(**inputs)
+        return metrics
+
+    def _removal_figures(self, selection: Table, catalog: Table, images: Table) -> dict[str, Any]:
+        """How many selected images were left out, and a warning of entries that no image of the catalog matches."""
+        wanted, matched, removed = self._removed(), set[str](), 0
+        for part in catalog.parts():
+            keys = catalog.read(part.number, ["key"])["key"].to_pylist()
+            hashes = [h.hex() if h else "" for h in images.read(part.number, ["sha256"])["sha256"].to_pylist()]
+            hit = [row for row, names in enumerate(zip(keys, hashes, strict=True)) if not wanted.isdisjoint(names)]
+            matched |= {name for row in hit for name in (keys[row], hashes[row])} & wanted
+            chosen = selection.read(part.number, ["image_id"])["image_id"].to_numpy() & 0xFFFFFFFF
+            removed += len(np.intersect1d(chosen, hit))
+        unknown = sorted(wanted - matched)
+        if not unknown:
+            return {"removed": removed}
+        shown = ", ".join(unknown[:SHOWN_ENTRIES]) + (", ..." if len(unknown) > SHOWN_ENTRIES else "")
+        warning = f"write.removal_list: {len(unknown)} of {len(wanted)} entries match no image: {shown}"
+        logger.warning("%s", warning)
+        return {"removed": removed, "warning": warning}
 
 
 def _piece(

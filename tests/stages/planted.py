@@ -12,7 +12,7 @@ from curate.freshness import Flags
 from curate.ops.vectors import normalize, pack
 from curate.pipeline import Pipeline, Ref
 from curate.stage import Batches, Input, Map, Scan, each
-from curate.store import Store, Table
+from curate.store import Manifest, Store, Table
 from curate.tables import CATALOG, embeddings_schema
 
 DIM = 16
@@ -71,6 +71,18 @@ class GivenVectors(Map):
     def run(self, part: int, *, catalog: pa.Table) -> Batches:
         columns = [catalog["image_id"].combine_chunks(), pack(np.array(self.vectors[part], np.float32))]
         yield pa.RecordBatch.from_arrays(columns, schema=self.output_schema())
+
+
+def given_table(root: Path, name: str, schema: pa.Schema, parts: list[list[dict[str, Any]]]) -> Table:
+    """A complete table of these rows; columns that a row leaves out are null."""
+    made, done = Store(root).table(name), []
+    for number, rows in enumerate(parts):
+        whole = [dict.fromkeys(schema.names) | row for row in rows]
+        batch = pa.RecordBatch.from_pylist(whole, schema=schema)
+        done.append(made.commit(number, schema, [batch]).__dict__)
+    rows = sum(map(len, parts))
+    made.write_manifest(Manifest("Given", 1, {}, {}, {}, {}, complete=True, parts=done, rows=rows))
+    return made
 
 
 def planted(root: Path, **catalog: Any) -> tuple[Pipeline, Ref, Ref]:

@@ -3,27 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from curate.ops.duplicates import CURATED, HELDOUT, POOL
 from curate.stages.catalog import Parts
 from curate.stages.deduplicate import curated_heldout
-from curate.store import Manifest, Store, Table
+from curate.store import Table
 from curate.tables import IMAGES, NEIGHBORS
+from tests.stages.planted import given_table
 
 PARTS = Parts(np.array([POOL, CURATED, HELDOUT]), np.arange(3), np.full(3, 4), ["pool", "curated", "heldout"])
-
-
-def table(root: Path, name: str, schema: pa.Schema, parts: list[list[dict[str, object]]]) -> Table:
-    made = Store(root).table(name)
-    whole = [{field.name: None for field in schema} | row for rows in parts for row in rows]
-    done, start = [], 0
-    for number, rows in enumerate(parts):
-        batch = pa.RecordBatch.from_pylist(whole[start : start + len(rows)], schema=schema)
-        done.append(made.commit(number, schema, [batch]).__dict__)
-        start += len(rows)
-    made.write_manifest(Manifest("Toy", 1, {}, {}, {}, {}, complete=True, parts=done, rows=start))
-    return made
 
 
 def images(root: Path, hashes: list[list[bytes | None]]) -> Table:
@@ -31,7 +19,7 @@ def images(root: Path, hashes: list[list[bytes | None]]) -> Table:
         [{"image_id": part << 32 | row, "sha256": sha256 and sha256 * 32} for row, sha256 in enumerate(column)]
         for part, column in enumerate(hashes)
     ]
-    return table(root, "images", IMAGES, rows)
+    return given_table(root, "images", IMAGES, rows)
 
 
 def edges(root: Path, pairs: list[tuple[tuple[int, int], tuple[int, int], float]]) -> Table:
@@ -39,7 +27,7 @@ def edges(root: Path, pairs: list[tuple[tuple[int, int], tuple[int, int], float]
         {"query_id": a[0] << 32 | a[1], "image_id": b[0] << 32 | b[1], "similarity": cosine, "kind": "embedding"}
         for a, b, cosine in pairs
     ]
-    return table(root, "neighbors", NEIGHBORS, [rows])
+    return given_table(root, "neighbors", NEIGHBORS, [rows])
 
 
 def test_bytes_of_a_heldout_image_are_found_without_an_edge(tmp_path: Path) -> None:
