@@ -1,6 +1,6 @@
 """The quick job on any folder: inspect, embed, remove near-duplicates, write what is left."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from curate.config import Settings
 from curate.pipeline import Pipeline, Ref
@@ -27,7 +27,7 @@ class Copies(Settings):
     """Which lists a vector goes to."""
     neighbors: FindNeighbors = FindNeighbors()
     """Thresholds of the embedding; by default those known for its model."""
-    hashes: Literal[True, False] = True
+    hashes: bool = True
     """Also join by PDQ hashes of the image and its mirrored and turned copies."""
     hash_neighbors: FindNeighbors = FindNeighbors()
     """Thresholds of the hashes: 1 - 2 * Hamming / 256."""

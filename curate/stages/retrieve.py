@@ -38,10 +38,10 @@ class ByCluster(Settings):
 
     min_queries: Annotated[int, Field(ge=0)] = 3
     """A cluster needs strictly more."""
-    per_cluster: Annotated[int, Field(ge=1)] = 10_000
-    """Images of a cluster at most."""
-    max_per_set: Annotated[int, Field(ge=1)] = 1_000_000
-    """Images for a curated source at most."""
+    per_cluster: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Images of a cluster at most; auto: half of the mean number of pool images of a cluster. The paper has 10,000."""
+    max_per_set: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Images for a curated source at most; auto: no such limit. The paper has 1,000,000."""
     order: Literal["random", "nearest"] = "random"
     """Which images of a cluster come first."""
 
@@ -80,11 +80,26 @@ class Retrieve(Fold):
             raise ConfigError(
                 f"retrieve.sample.k_per_set: {sorted(unknown)[0]!r} is no curated source; they are {sorted(names)}"
             )
-        left = sum(part.rows for part in inputs["assignments"].parts() if parts.role[part.number] == POOL)
+        pool = [part for part in inputs["assignments"].parts() if parts.role[part.number] == POOL]
+        left = sum(part.rows for part in pool)
         largest = max([self.sample.k, *self.sample.k_per_set.values()])
         if self.route != "cluster" and largest > left:
             raise ConfigError(f"retrieve.sample.k={largest}: {left} pool images are left; set it to {left} or less")
-        return self
+        if self.route == "sample":
+            return self
+        num_clusters = _num_clusters(inputs["assignments"], [part.number for part in pool])
+        return self.model_copy(update={"cluster": self._with_caps(left, num_clusters)})
+
+    def _with_caps(self, left: int, num_clusters: int) -> ByCluster:
+        given = {"per_cluster": self.cluster.per_cluster, "max_per_set": self.cluster.max_per_set}
+        for name, value in given.items():
+            if value != "auto" and value > left:
+                raise ConfigError(
+                    f"retrieve.cluster.{name}={value}: {left} pool images are left; "
+                    f"set it to {left} or less, or to auto"
+                )
+        auto = {"per_cluster": max(1, left // max(1, num_clusters) // 2), "max_per_set": max(1, left)}
+        return self.cluster.model_copy(update={name: auto[name] for name, value in given.items() if value == "auto"})
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         parts = parts_of(tables["catalog"])
@@ -115,6 +130,8 @@ class Retrieve(Fold):
         self, name: str, set_parts: np.ndarray, assigned: pa.Table, parts: Parts
     ) -> Iterator[pa.RecordBatch]:
         ids, cluster, similarity = (assigned[c].to_numpy() for c in ("image_id", "cluster_id", "similarity"))
+        assert isinstance(self.cluster.per_cluster, int)
+        assert isinstance(self.cluster.max_per_set, int)
         part = ids >> 32
         queries, pool = np.flatnonzero(np.isin(part, set_parts)), np.flatnonzero(parts.role[part] == POOL)
         rows = pool[
@@ -142,6 +159,12 @@ class Retrieve(Fold):
             for (name, origin), group in rows.groupby(["set", "origin"])
         }
         return {"unique": int(rows["image_id"].nunique()), "sets": sets}
+
+
+def _num_clusters(assignments: Table, numbers: list[int]) -> int:
+    """Clusters that hold images of these parts."""
+    found = [np.unique(assignments.read(part, ["cluster_id"])["cluster_id"].to_numpy()) for part in numbers]
+    return len(np.unique(np.concatenate([np.empty(0, np.int32), *found])))
 
 
 def _most_central(cluster: np.ndarray, similarity: np.ndarray, ids: np.ndarray, num_clusters: int) -> np.ndarray:

@@ -46,8 +46,8 @@ class Select(Fold):
         "centroids": whole(CENTROIDS, optional=True),
     }
 
-    include_curated: bool = True
-    """Add the accepted images of the curated sources."""
+    include_curated: bool | tuple[str, ...] = True
+    """Add the accepted images of the curated sources: of all, of none, or of those named here."""
     drop_contaminated: bool = False
     """Leave out curated images that resemble a held-out one; their number is reported either way."""
     balance: Balance | None = None
@@ -66,10 +66,17 @@ class Select(Fold):
         return len(inputs["catalog"].parts())
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        parts = parts_of(inputs["catalog"])
+        self._check_names(parts)
+        if self.balance is None and self.cap is None:
+            return self
+        left = sum(part.rows for part in inputs["assignments"].parts() if parts.role[part.number] == POOL)
+        if self.cap is not None and self.cap > left:
+            raise ConfigError(
+                f"select.cap={self.cap}: {left} pool images are left; set it to {left} or less, or leave it out"
+            )
         if self.balance is None:
             return self
-        parts = parts_of(inputs["catalog"])
-        left = sum(part.rows for part in inputs["assignments"].parts() if parts.role[part.number] == POOL)
         most = left * self.balance.max_repeats
         if self.balance.target == "auto":
             return self.model_copy(update=self.estimate(left))
@@ -79,6 +86,14 @@ class Select(Fold):
                 f"{self.balance.max_repeats} at most {most} can be drawn; set it to {most} or less, or to auto"
             )
         return self
+
+    def _check_names(self, parts: Parts) -> None:
+        known = {name for name, role in zip(parts.source, parts.role, strict=True) if role == CURATED}
+        unknown = set() if isinstance(self.include_curated, bool) else set(self.include_curated) - known
+        if unknown:
+            raise ConfigError(
+                f"select.include_curated: {min(unknown)!r} is no curated source; they are {sorted(known)}"
+            )
 
     def estimate(self, num_images: int) -> dict[str, Any]:
         if self.balance is None or self.balance.target != "auto":
@@ -102,6 +117,8 @@ class Select(Fold):
             if self.drop_contaminated:
                 drop = curated_heldout(tables["neighbors"], tables["images"], parts)
             for name, ids in _curated(tables["images"], parts):
+                if isinstance(self.include_curated, tuple) and name not in self.include_curated:
+                    continue
                 chosen.add(ids[~np.isin(ids, drop)], route="curated", name=name)
         yield chosen.batch(clusters)
 
