@@ -1,14 +1,17 @@
 """Curation by the LVD-142M recipe, then DINOv2 pretraining on its shards, then k-NN beside the initialisation."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import pyarrow as pa
+from pydantic import Field, field_validator
 
 from curate.config import digest, identity
 from curate.errors import ConfigError
 from curate.evaluation.features import embed_folder
 from curate.evaluation.knn import Accuracy, knn_leave_one_out, paired_stderr
+from curate.models.device import resolve_device, resolve_precision
 from curate.models.load import load_backbone
 from curate.pipeline import Pipeline
 from curate.recipe import recipe
@@ -29,13 +32,32 @@ class Pretrain(Map):
     inputs: ClassVar[dict[str, Input]] = {"shards": whole(SHARD_COLUMNS)}
 
     train: TrainSettings = TrainSettings()
-    """The trainer's settings; shards and output are the run's own."""
+    """The trainer's settings; shards, output and seed are the run's own."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of weights, order, crops and masks; None: the run's seed."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _without_seed(cls, train: Any) -> Any:
+        if isinstance(train, Mapping) and "seed" in train:
+            raise ValueError("the training takes the run's seed; set seed=N, or pretrain.seed=N for the training alone")
+        return train
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return TRAINING_LOG
 
     def num_parts(self, **inputs: Any) -> int:
         return 1
+
+    def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        if self.train.precision != "auto":
+            return self
+        known = previous["train"]["precision"] if previous else None
+        chosen = known or resolve_precision("auto", resolve_device(self.train.device))
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": chosen})})
+
+    def resources(self) -> dict[str, float]:
+        return {"GPU": 1} if resolve_device(self.train.device).type == "cuda" else {}
 
     def run(self, part: int, *, shards: Table) -> Batches:
         rows = [
@@ -55,7 +77,8 @@ class Pretrain(Map):
             )
         output = shards.store.join(self._folder(shards))
         given = self.train.model_dump()
-        return train(TrainConfig(**given, shards=shards.store.join(shards.name), output=output))
+        place = shards.store.join(shards.name)
+        return train(TrainConfig(**given, shards=place, output=output, seed=self.seed or 0))
 
     def _folder(self, shards: Table) -> str:
         made_of = digest([identity(self), [part.content for part in shards.parts()]])

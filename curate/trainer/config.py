@@ -167,8 +167,6 @@ class TrainSettings(Settings):
     """Optimiser steps in all; all schedules stretch to it."""
     precision: PrecisionChoice = "auto"
     """Of the forward and backward pass, weights stay float32; auto: bf16 where the processor or GPU has it."""
-    seed: int = Field(default=0, ge=0)
-    """Of weights, order, crops, masks and stochastic depth."""
     shuffle_window: int = Field(default=8192, ge=1)
     """Samples shuffled together; their encoded bytes are held in memory. Row groups are shuffled among windows."""
     device: Annotated[str, Execution()] = "auto"
@@ -176,7 +174,7 @@ class TrainSettings(Settings):
     workers: Annotated[int, Field(ge=0), Execution()] = 2
     """Threads or processes that decode and crop ahead of the model; 0: in between steps."""
     worker_kind: Annotated[Literal["thread", "process"], Execution()] = "thread"
-    """Threads start at once and suit few cores; processes suit a GPU."""
+    """Threads start at once and suit few cores; processes suit a GPU, but cannot be started from a Dask worker."""
     checkpoint_every: Annotated[int, Field(ge=1), Execution()] = 1000
     """Iterations between checkpoints; the last iteration always makes one."""
     keep: Annotated[int, Field(ge=1), Execution()] = 3
@@ -204,6 +202,8 @@ class TrainConfig(TrainSettings):
     """Parquet shards: a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; fsspec URLs too."""
     output: str
     """Folder for checkpoints, log and exports."""
+    seed: int = Field(default=0, ge=0)
+    """Of weights, order, crops, masks and stochastic depth."""
 
 
 class Effective(Settings):

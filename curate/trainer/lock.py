@@ -33,7 +33,7 @@ def _take(handle: int, folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise WorkdirError(
-            f"output={folder}: another training is at work here; wait for it, or set another output=FOLDER"
+            f"output={folder}: another training is at work here; wait for it, or give this one another folder"
         ) from error
     except OSError as error:
         raise WorkdirError(f"output={folder}: cannot be locked: {error}; set output to a local folder") from error

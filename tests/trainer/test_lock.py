@@ -8,7 +8,7 @@ from curate.trainer.lock import lock
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path):
     with lock(tmp_path / "new"):
-        with pytest.raises(WorkdirError, match="new: another training is at work here; wait for it, or set another"):
+        with pytest.raises(WorkdirError, match="new: another training is at work here; wait for it, or give this one"):
             lock(tmp_path / "new").__enter__()
         with lock(tmp_path / "other"):
             pass

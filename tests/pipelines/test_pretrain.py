@@ -1,0 +1,85 @@
+"""The training as a stage: seed, precision and devices as a run needs them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from curate.errors import ConfigError
+from curate.executors import InProcess
+from curate.freshness import Flags
+from curate.models.export import read_header
+from curate.pipeline import Pipeline
+from curate.run import load_run_config
+from curate.stage import Scan
+from curate.store import Store, Table
+from curate.tables import shards_schema
+from curate.trainer.config import TrainSettings
+from pipelines import pretrain as under_test
+from pipelines.pretrain import Pretrain
+from tests.trainer.shards import row
+from tests.trainer.test_train import TINY
+
+SETTINGS = TrainSettings.model_validate(TINY | {"precision": "auto", "iterations": 2, "workers": 0})
+
+
+class PlantedShards(Scan):
+    """One shard of ten pictures."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return shards_schema({})
+
+    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
+        yield 0, pa.Table.from_pylist([row(i) for i in range(10)], schema=shards_schema({}))
+
+
+def run_pretrain(workdir: Path, *, run_seed: int, **fields: Any) -> Table:
+    pipeline = Pipeline(Store(workdir), seed=run_seed)
+    shards = pipeline.add("shards/data", PlantedShards())
+    pipeline.add("pretrain", Pretrain(train=SETTINGS, **fields), shards=shards)
+    pipeline.run(InProcess(1), Flags())
+    return pipeline.store.table("pretrain")
+
+
+def test_the_seed_of_the_run_reaches_the_trainer_unless_the_stage_has_its_own(tmp_path: Path) -> None:
+    seeds, logs = [], []
+    for name, run_seed, fields in (("a", 7, {}), ("b", 3, {"seed": 7}), ("c", 8, {})):
+        table = run_pretrain(tmp_path / name, run_seed=run_seed, **fields)
+        _, info = read_header(table.store.join(table.metrics["export"]))
+        seeds.append(info.provenance["seed"])
+        logs.append(table.read_all())
+    assert seeds == [7, 7, 8]
+    assert logs[0].equals(logs[1])
+    assert not logs[0].equals(logs[2])
+
+
+def test_the_fingerprint_holds_the_precision_that_auto_became(tmp_path: Path) -> None:
+    manifest = run_pretrain(tmp_path, run_seed=0).manifest()
+    assert manifest is not None
+    assert manifest.config["train"]["precision"] == "auto"
+    assert manifest.resolved["train"]["precision"] in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("chosen", ["fp32", "bf16"])
+def test_a_resumed_run_keeps_the_precision_it_began_with(chosen: str) -> None:
+    stage = Pretrain(train=SETTINGS)
+    assert stage.resolve({"train": {"precision": chosen}}).train.precision == chosen
+    fixed = Pretrain(train=SETTINGS.model_copy(update={"precision": chosen}))
+    assert fixed.resolve() == fixed
+
+
+def test_a_seed_of_the_trainer_in_a_recipe_is_an_error_that_names_the_right_one(tmp_path: Path) -> None:
+    places = [f"sources.{role}={tmp_path}" for role in ("pool", "curated", "heldout")]
+    message = r"pretrain.train: .*set seed=N, or pretrain.seed=N for the training alone"
+    with pytest.raises(ConfigError, match=message):
+        load_run_config("configs/quickstart.yaml", [*places, f"workdir={tmp_path}/w", "pretrain.train.seed=3"])
+
+
+def test_a_gpu_is_asked_for_where_the_training_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = Pretrain(train=SETTINGS.model_copy(update={"device": "cpu"}))
+    assert on_cpu.resources() == {}
+    monkeypatch.setattr(under_test, "resolve_device", lambda _: torch.device("cuda"))
+    assert on_cpu.resources() == {"GPU": 1}
