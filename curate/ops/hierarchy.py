@@ -68,7 +68,12 @@ def fit_hierarchy(
 
     Source: Vo et al. 2024, arXiv:2405.15613, section 4; empty clusters are dropped before the next level here.
     """
-    _check_levels(levels, points_per_centroid, len(x))
+    check_levels(levels, points_per_centroid)
+    if levels[0] > len(x):
+        raise ConfigError(
+            f"levels={list(levels)}: there are {len(x)} vectors; the first level can have at most {len(x)} "
+            "clusters: lower it, or set auto"
+        )
     seeds = np.random.SeedSequence(seed).spawn(len(levels))
     points, num_images = x, np.ones(len(x), np.int64)
     centroids: list[np.ndarray] = []
@@ -120,6 +125,22 @@ def auto_levels(num_images: int) -> list[int]:
     return levels
 
 
+def check_levels(levels: Sequence[int], points_per_centroid: Sequence[int]) -> None:
+    """Whether `fit_hierarchy` can take them, as far as that can be told without the data.
+
+    Raises:
+        ConfigError: levels that do not descend, lengths that differ.
+    """
+    shown = list(levels)
+    if not shown or any(low <= high for low, high in pairwise(shown)) or shown[-1] < 1:
+        raise ConfigError(f"levels={shown}: needed is at least one level, leaves first, each smaller, >= 1")
+    if len(points_per_centroid) != len(shown) or min(points_per_centroid) < 0:
+        raise ConfigError(
+            f"points_per_centroid={list(points_per_centroid)}: one number >= 0 for each of {len(shown)} levels "
+            "is needed; 0 means no resampling"
+        )
+
+
 def _fit_level(
     points: np.ndarray,
     num_clusters: int,
@@ -154,19 +175,3 @@ def _drop_empty(points: np.ndarray, centroids: np.ndarray, spherical: bool) -> t
     cluster_id, _ = assign(points, centroids, spherical=spherical)
     present, parent = np.unique(cluster_id, return_inverse=True)
     return centroids[present], parent.astype(np.int32)
-
-
-def _check_levels(levels: Sequence[int], points_per_centroid: Sequence[int], num_points: int) -> None:
-    shown = list(levels)
-    if not shown or any(low <= high for low, high in pairwise(shown)) or shown[-1] < 1:
-        raise ConfigError(f"levels={shown}: needed is at least one level, leaves first, each smaller, >= 1")
-    if shown[0] > num_points:
-        raise ConfigError(
-            f"levels={shown}: there are {num_points} vectors; the first level can have at most {num_points} "
-            "clusters: lower it, or set auto"
-        )
-    if len(points_per_centroid) != len(shown) or min(points_per_centroid) < 0:
-        raise ConfigError(
-            f"points_per_centroid={list(points_per_centroid)}: one number >= 0 for each of {len(shown)} levels "
-            "is needed; 0 means no resampling"
-        )

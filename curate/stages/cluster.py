@@ -9,14 +9,17 @@ from pydantic import Field
 
 from curate.errors import ConfigError
 from curate.ops.entropy import effective_number
-from curate.ops.hierarchy import Hierarchy, auto_levels, fit_hierarchy
+from curate.ops.hierarchy import Hierarchy, auto_levels, check_levels, fit_hierarchy
 from curate.ops.kmeans import assign
 from curate.ops.vectors import VectorSpec, normalize, pack, unpack
 from curate.stage import Batches, Fold, Input, Map, each, whole
 from curate.stages.catalog import parts_of
-from curate.stages.lists import Role, read_centroids
+from curate.stages.lists import Role, count_vectors, read_centroids, sample_schema, sample_vectors, share_of
 from curate.store import Table
-from curate.tables import ASSIGNMENTS, CATALOG, CENTROIDS, ROLES, VECTORS, centroids_schema, vector_metadata
+from curate.tables import ASSIGNMENTS, CATALOG, CENTROIDS, ROLES, VECTORS, centroids_schema
+
+PAPER_POINTS = (0, 10, 5, 3)
+"""r of the four levels of Vo et al. 2024, leaves first."""
 
 
 class FitClusters(Fold):
@@ -36,44 +39,48 @@ class FitClusters(Fold):
     num_resamplings: Annotated[int, Field(ge=0)] = 0
     """Rounds of resampling per level above the leaves; 10 in the paper, 0 for plain k-means."""
     points_per_centroid: tuple[int, ...] = ()
-    """r per level while resampling; empty: 0 for the leaves, then 10, 5, 3 as in the paper."""
+    """r per level while resampling; empty: 0 for the leaves, then 10, 5, 3 as in the paper, and 3 above these."""
     spherical: bool = True
     """Cosine instead of squared L2."""
     seed: int | None = None
     """Of sample and k-means; None: the run's seed."""
+    sample_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the vectors that k-means sees; None: as many as `max_points_per_cluster` allows."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        if not isinstance(self.levels, str):  # told before any compute
+            check_levels(self.levels, self._points_per_centroid(len(self.levels)))
         spec = VectorSpec.of(inputs["embeddings"])
         return centroids_schema(spec.dim, model=spec.model, weights=spec.weights)
 
+    def _points_per_centroid(self, num_levels: int) -> tuple[int, ...]:
+        if self.points_per_centroid:
+            return self.points_per_centroid
+        return (*PAPER_POINTS, *[PAPER_POINTS[-1]] * num_levels)[:num_levels]
+
     def partial_schema(self, **inputs: Any) -> pa.Schema:
-        spec = VectorSpec.of(inputs["embeddings"])
-        meta = vector_metadata(spec.dim, "float32", model=spec.model, weights=spec.weights)
-        return pa.schema([pa.field("vector", pa.binary(spec.dim * 4))], metadata=meta)
+        return sample_schema(VectorSpec.of(inputs["embeddings"]))
 
     def num_parts(self, **inputs: Any) -> int:
         return 1
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        num_images = self._count(inputs["embeddings"], inputs["catalog"])
+        num_images = count_vectors(inputs["embeddings"], self.roles, parts_of(inputs["catalog"]))
         if num_images == 0:
             raise ConfigError("clusters: no image of the pool is left to cluster; look at `curate status`")
-        if isinstance(self.levels, str):
-            return self.model_copy(update=self.estimate(num_images))
-        if self.levels[0] > num_images:
+        if not isinstance(self.levels, str) and self.levels[0] > num_images:
             raise ConfigError(
                 f"clusters.levels={list(self.levels)}: {num_images} images are left to cluster; "
                 f"the first level can have at most {num_images}, or set levels to auto"
             )
-        return self
-
-    def _count(self, embeddings: Table, catalog: Table) -> int:
-        parts, count = parts_of(catalog), 0
-        for part in embeddings.parts():
-            if ROLES[parts.role[part.number]] in self.roles:
-                vectors = embeddings.read(part.number, ["vector"])["vector"]
-                count += len(vectors) - vectors.null_count
-        return count
+        resolved = self.model_copy(update=self.estimate(num_images))
+        assert not isinstance(resolved.levels, str)
+        levels, r = resolved.levels, resolved._points_per_centroid(len(resolved.levels))
+        check_levels(levels, r)  # levels of auto, with lengths given for others
+        if self.sample_share is not None:
+            return resolved
+        share = share_of(levels[0] * self.max_points_per_cluster, num_images)
+        return resolved.model_copy(update={"sample_share": share})
 
     def estimate(self, num_images: int) -> dict[str, Any]:
         if not isinstance(self.levels, str):
@@ -82,15 +89,10 @@ class FitClusters(Fold):
         return {"levels": tuple(levels if self.levels == "auto" else levels[:1])}
 
     def partial(self, part: int, *, embeddings: pa.Table, catalog: Table) -> Batches:
-        parts = parts_of(catalog)
-        if ROLES[parts.role[part]] not in self.roles:
-            return
-        vectors, _ = unpack(embeddings["vector"], VectorSpec.of(embeddings.schema))
-        share = parts.rows[part] / max(1, parts.num_images(self.roles))
-        count = min(len(vectors), int(np.ceil(share * self.levels[0] * self.max_points_per_cluster)))  # type: ignore[operator]
-        rng = np.random.default_rng([self.seed or 0, part])
-        rows = np.sort(rng.choice(len(vectors), count, replace=False))
-        yield pa.RecordBatch.from_arrays([pack(vectors[rows].astype(np.float32))], ["vector"])
+        if ROLES[parts_of(catalog).role[part]] in self.roles:
+            spec = VectorSpec.of(embeddings.schema)
+            vectors, _ = unpack(embeddings["vector"], spec)
+            yield sample_vectors(vectors, spec, self.sample_share, seed=[self.seed or 0, part])
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         assert partials is not None
@@ -101,7 +103,7 @@ class FitClusters(Fold):
         tree = fit_hierarchy(
             x,
             self.levels,
-            points_per_centroid=self.points_per_centroid or (0, 10, 5, 3)[: len(self.levels)],
+            points_per_centroid=self._points_per_centroid(len(self.levels)),
             seed=self.seed or 0,
             num_resamplings=self.num_resamplings,
             num_iterations=self.num_iterations,

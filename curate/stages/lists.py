@@ -1,10 +1,11 @@
 """FitLists and BuildLists: vectors regrouped by coarse centroid, so that similarity needs one list at a time."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from curate.errors import ConfigError
 from curate.ops.hashes import HASH_BYTES, dihedral
@@ -12,9 +13,19 @@ from curate.ops.kmeans import assign, fit_kmeans
 from curate.ops.knn import top_k
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
 from curate.stage import Batches, Fold, Input, Shuffle, each, whole
-from curate.stages.catalog import parts_of
+from curate.stages.catalog import Parts, parts_of
 from curate.store import Table
-from curate.tables import CATALOG, CENTROIDS, IMAGES, ROLES, VECTORS, centroids_schema, lists_schema, vector_metadata
+from curate.tables import (
+    CATALOG,
+    CENTROIDS,
+    IMAGES,
+    ROLES,
+    VECTORS,
+    centroids_schema,
+    lists_schema,
+    vector_metadata,
+    vector_type,
+)
 
 ROWS_PER_LIST = 1000
 EXACT_BELOW = 20_000
@@ -46,29 +57,32 @@ class FitLists(Fold):
     """Lloyd iterations of k-means."""
     seed: int | None = None
     """Of sample and k-means; None: the run's seed."""
+    sample_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the vectors that k-means sees; None: 64 vectors a list, or all where there are fewer."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         spec = vector_spec(inputs["embeddings"], inputs["hashes"])
         return centroids_schema(spec.dim, model=spec.model, weights=spec.weights)
 
     def partial_schema(self, **inputs: Any) -> pa.Schema:
-        spec = vector_spec(inputs["embeddings"], inputs["hashes"])
-        meta = vector_metadata(spec.dim, "float32", model=spec.model, weights=spec.weights)
-        return pa.schema([pa.field("vector", pa.binary(spec.dim * 4))], metadata=meta)
+        return sample_schema(vector_spec(inputs["embeddings"], inputs["hashes"]))
 
     def num_parts(self, **inputs: Any) -> int:
         return 1
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        num_images = parts_of(inputs["catalog"]).num_images(self.homes)
-        if self.num_lists == "auto":
-            return self.model_copy(update=self.estimate(num_images))
-        if not 1 <= self.num_lists <= num_images:
+        vectors = inputs["embeddings"] if inputs["embeddings"] is not None else inputs["hashes"]
+        count = count_vectors(vectors, self.homes, parts_of(inputs["catalog"]))
+        if self.num_lists != "auto" and not 1 <= self.num_lists <= max(1, count):
             raise ConfigError(
-                f"num_lists={self.num_lists}: {num_images} images are to be listed; "
-                f"set it from 1 to {num_images}, or to auto"
+                f"num_lists={self.num_lists}: {count} images are to be listed; "
+                f"set it from 1 to {max(1, count)}, or to auto"
             )
-        return self
+        resolved = self.model_copy(update=self.estimate(count))
+        if self.sample_share is not None:
+            return resolved
+        assert isinstance(resolved.num_lists, int)
+        return resolved.model_copy(update={"sample_share": share_of(resolved.num_lists * SAMPLE_PER_LIST, count)})
 
     def estimate(self, num_images: int) -> dict[str, Any]:
         if self.num_lists != "auto":
@@ -76,16 +90,9 @@ class FitLists(Fold):
         return {"num_lists": 1 if num_images < EXACT_BELOW else num_images // ROWS_PER_LIST}
 
     def partial(self, part: int, *, embeddings: pa.Table | None, hashes: pa.Table | None, catalog: Table) -> Batches:
-        parts = parts_of(catalog)
-        if ROLES[parts.role[part]] not in self.homes:
-            return
-        assert isinstance(self.num_lists, int)
-        listed = read_vectors(embeddings, hashes)
-        share = parts.rows[part] / max(1, parts.num_images(self.homes))
-        count = min(len(listed.ids), int(np.ceil(share * self.num_lists * SAMPLE_PER_LIST)))
-        rng = np.random.default_rng([self.seed or 0, part])
-        rows = np.sort(rng.choice(len(listed.ids), count, replace=False))
-        yield pa.RecordBatch.from_arrays([pack(to_float32(listed.vectors[rows], listed.spec))], ["vector"])
+        if ROLES[parts_of(catalog).role[part]] in self.homes:
+            listed = read_vectors(embeddings, hashes)
+            yield sample_vectors(listed.vectors, listed.spec, self.sample_share, seed=[self.seed or 0, part])
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         assert partials is not None
@@ -94,7 +101,7 @@ class FitLists(Fold):
         sample = pa.concat_tables(pieces)
         spec = VectorSpec.of(pieces[0].schema)
         x = normalize(unpack(sample["vector"], spec)[0])
-        num_lists = max(1, min(self.num_lists, len(x)))  # rejects leave fewer vectors than images were listed
+        num_lists = max(1, min(self.num_lists, len(x)))  # a small share given by hand may leave fewer vectors
         if len(x) == 0:
             centroids, sizes = np.zeros((1, spec.dim), np.float32), np.zeros(1, np.int64)
         else:
@@ -238,6 +245,38 @@ def read_vectors(embeddings: pa.Table | None, hashes: pa.Table | None) -> Vector
     spec = vector_spec(None if embeddings is None else embeddings.schema, None if hashes is None else hashes.schema)
     vectors, rows = unpack(table["vector" if embeddings is not None else "pdq"], spec)
     return Vectors(table["image_id"].to_numpy()[rows], vectors, spec)
+
+
+def count_vectors(table: Table, roles: Iterable[Role], parts: Parts) -> int:
+    """Vectors that are not null, of embeddings or of the hashes of images, in the parts of these roles."""
+    wanted = set(np.flatnonzero(np.isin(parts.role, [ROLES.index(role) for role in roles])).tolist())
+    known = table.metrics.get("embedded_by_part")
+    if known is not None:
+        return sum(known[part] for part in wanted)
+    column = "vector" if "vector" in table.schema().names else "pdq"
+    columns = (table.read(part, [column])[column] for part in wanted)
+    return sum(len(vectors) - vectors.null_count for vectors in columns)
+
+
+def share_of(wanted: int, count: int) -> float:
+    """What share of `count` vectors gives the `wanted` number of them, at most all."""
+    return min(1.0, wanted / max(1, count))
+
+
+def sample_schema(spec: VectorSpec) -> pa.Schema:
+    """Of the vectors that one part gives to a sample: one float32 `vector` column."""
+    meta = vector_metadata(spec.dim, "float32", model=spec.model, weights=spec.weights)
+    return pa.schema([pa.field("vector", vector_type(spec.dim, "float32"))], metadata=meta)
+
+
+def sample_vectors(
+    vectors: np.ndarray, spec: VectorSpec, share: float | None, *, seed: Sequence[int]
+) -> pa.RecordBatch:
+    """A random share of the vectors of one part, rounded up: parts that lost images weigh less than others."""
+    assert share is not None
+    count = min(len(vectors), int(np.ceil(share * len(vectors))))
+    rows = np.sort(np.random.default_rng(seed).choice(len(vectors), count, replace=False))
+    return pa.RecordBatch.from_arrays([pack(to_float32(vectors[rows], spec))], schema=sample_schema(spec))
 
 
 def read_centroids(centroids: Table, *, level: int = 0) -> np.ndarray:
