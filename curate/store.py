@@ -114,24 +114,40 @@ class Store:
             WorkdirError: the disk is full or the workdir cannot be written.
         """
         target = self.join(name)
-        with _explain_os_errors(target):
-            if self.is_local:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-                temporary = Path(target).parent / f"{TEMPORARY}{uuid.uuid4().hex}"
-                try:
-                    with temporary.open("wb") as file:
-                        yield file
-                        file.flush()
-                        os.fsync(file.fileno())
+        with self._temporary(target) as temporary:
+            with _explain_os_errors(target):
+                file = temporary.open("wb")
+            try:
+                with _explain_full_disk(target):  # the caller's own errors, such as a source it may not read, pass
+                    yield file
+                with _explain_os_errors(target):
+                    file.flush()
+                    os.fsync(file.fileno())
+                    file.close()
+            except BaseException:
+                with contextlib.suppress(OSError):  # what was left to flush is thrown away with the file
+                    file.close()
+                raise
+            with _explain_os_errors(target):
+                if self.is_local:
                     temporary.replace(target)
-                finally:
-                    temporary.unlink(missing_ok=True)
-            else:
-                with tempfile.TemporaryDirectory() as folder:
-                    local = Path(folder) / "file"
-                    with local.open("wb") as file:
-                        yield file
-                    self.fs.put_file(str(local), target)
+                else:
+                    self.fs.put_file(str(temporary), target)
+
+    @contextlib.contextmanager
+    def _temporary(self, target: str) -> Iterator[Path]:
+        """A local path to write to, gone at the end: beside a local target, so that a rename publishes it."""
+        if self.is_local:
+            with _explain_os_errors(target):
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(target).parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / "file"
 
     def table_names(self) -> list[str]:
         """Every table of the workdir, by its manifest, sorted."""
@@ -424,7 +440,7 @@ def _leaves(path: str, dtype: pa.DataType) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _explain_os_errors(target: str) -> Iterator[None]:
+def _explain_full_disk(target: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -433,6 +449,15 @@ def _explain_os_errors(target: str) -> Iterator[None]:
                 f"{target}: no space left; free some or move the workdir, then run the same command again: "
                 "every committed part is kept"
             ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _explain_os_errors(target: str) -> Iterator[None]:
+    try:
+        with _explain_full_disk(target):
+            yield
+    except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise WorkdirError(f"{target}: cannot be written ({error.strerror}); choose another workdir=DIR") from error
         raise

@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -79,6 +80,30 @@ def test_disk_faults_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(WorkdirError, match=message):
         Store(tmp_path).table("a").commit(0, SCHEMA, [rows(0, 3)])
     assert not list((tmp_path / "a").iterdir())
+
+
+def _failing(error: OSError) -> Iterator[pa.RecordBatch]:
+    yield rows(0, 3)
+    raise error
+
+
+def test_error_of_a_source_inside_a_commit_is_not_blamed_on_the_workdir(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="pool/a.jpg"):
+        Store(tmp_path).table("a").commit(0, SCHEMA, _failing(PermissionError(errno.EACCES, "denied", "pool/a.jpg")))
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_full_disk_inside_a_commit_says_what_to_do(tmp_path: Path) -> None:
+    for code in (errno.ENOSPC, errno.EDQUOT):  # Arrow raises them while it writes a row group
+        with pytest.raises(WorkdirError, match="no space left; free some"):
+            Store(tmp_path).table("a").commit(0, SCHEMA, _failing(OSError(code, "injected")))
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_workdir_below_a_file_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorkdirError, match="cannot be written .*choose another workdir"):
+        Store(tmp_path / "file").write_bytes("a/x.bin", b"x")
 
 
 def _hold(root: str, ready: object, release: object) -> None:
