@@ -128,9 +128,13 @@ ASSIGNMENTS = pa.schema(
 
 RETRIEVED = pa.schema(
     [
-        column("query_id", pa.int64(), "curated image that asked; for clusters, the nearest query of the cluster"),
+        column(
+            "query_id",
+            pa.int64(),
+            "curated image that asked; origin cluster: the query of the set that is nearest to the centroid",
+        ),
         IMAGE_ID,
-        column("similarity", pa.float32(), "cosine of query and image"),
+        column("similarity", pa.float32(), "cosine of image and query; origin cluster: of image and centroid"),
         column("origin", pa.string(), "sample or cluster"),
         column("set", pa.string(), "name of the curated source"),
     ]

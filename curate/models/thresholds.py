@@ -1,4 +1,4 @@
-"""Similarities above which two images are copies: they belong to a model, and hold for no other."""
+"""Similarities from which on two images are copies: they belong to a model, and hold for no other."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from curate.ops.hashes import MATCH_BITS, bits_to_cosine
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Cosines; an edge joins two images above them."""
+    """Cosines; an edge joins two images at or above them."""
 
     self_: float
     """Between two images of the pool."""
