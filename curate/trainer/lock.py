@@ -14,8 +14,10 @@ def lock(folder: Path) -> Iterator[None]:
     """Hold `folder` alone, made where it is not there; the lock of a killed process is gone with it.
 
     Raises:
-        WorkdirError: another training holds it, or the folder cannot be made or locked.
+        WorkdirError: another training holds it, it holds files of something else, or it cannot be made or locked.
     """
+    if folder.is_dir() and not (folder / ".lock").exists() and any(folder.iterdir()):
+        raise WorkdirError(f"output={folder}: not empty, and no training of curate; give an empty or new folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

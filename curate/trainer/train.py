@@ -103,6 +103,12 @@ def _announce(config: TrainConfig, effective: Effective) -> None:
         effective.epochs,
         effective.images_seen,
     )
+    if config.batch_size > effective.num_images:
+        logger.warning(
+            "batch_size %d is more than the %d images: a batch shows some of them twice",
+            config.batch_size,
+            effective.num_images,
+        )
     logger.info(
         "peak learning rate %.3g, warm-up %d iterations, %d prototypes, teacher momentum %.4g, "
         "teacher temperature rises for %d iterations, prototypes frozen for %d",

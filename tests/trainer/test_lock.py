@@ -29,3 +29,10 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(WorkdirError, match=r"cannot be locked: .*not supported; set output to a local folder"):
         lock(tmp_path).__enter__()
+
+
+def test_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"1")
+    with pytest.raises(WorkdirError, match="not empty, and no training of curate"), lock(tmp_path):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["holiday.jpg"]
