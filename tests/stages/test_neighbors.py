@@ -1,15 +1,22 @@
 """Inverted lists and the join inside them, against brute force."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from curate.errors import ConfigError
+from curate.ops.hashes import dihedral
 from curate.pipeline import Pipeline
-from curate.stages.lists import BuildLists, FitLists
+from curate.stage import Batches, Input, Map, each
+from curate.stages.lists import HASHES, BuildLists, FitLists
 from curate.stages.neighbors import FindNeighbors
 from curate.store import Store
+from curate.tables import CATALOG
 from tests.stages.planted import GivenVectors, PlantedCatalog, all_vectors, make, planted
 
 POOL, CURATED, HELDOUT = {0, 1}, {2}, {3}
@@ -124,3 +131,56 @@ def test_search_of_one_role_in_another_lists_identical_vectors_one_by_one(tmp_pa
     search = {"threshold": -1, "heldout_threshold": -1, "max_neighbors": 3}
     found = found_among(tmp_path, ("pool", "curated"), [pool, curated], **search, **roles)
     assert found.keys() == {((1 << 32) + q, n) for q in range(3) for n in range(3)}
+
+
+class GivenHashes(Map):
+    """A table like `images`, as far as its hashes go."""
+
+    inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+    hashes: tuple[tuple[str, ...], ...]
+
+    def output_schema(self, **inputs: object) -> pa.Schema:
+        return HASHES
+
+    def run(self, part: int, *, catalog: pa.Table) -> Batches:
+        hashes = [bytes.fromhex(text) for text in self.hashes[part]]
+        columns = [catalog["image_id"].combine_chunks(), pa.array(hashes, HASHES.field("pdq").type)]
+        yield pa.RecordBatch.from_arrays(columns, schema=HASHES)
+
+
+def turned_copies(seed: int, *, num_pictures: int, num_images: int) -> np.ndarray:
+    """(num_images, 32) uint8: hashes of mirrored and turned copies of few pictures, many of them equal."""
+    rng = np.random.default_rng(seed)
+    pictures = rng.integers(0, 256, (num_pictures, 32)).astype(np.uint8)
+    copies = dihedral(pictures)[rng.integers(0, num_pictures, num_images), rng.integers(0, 8, num_images)]
+    flips = np.zeros((num_images, 32), np.uint8)  # some copies differ by a bit, too
+    flips[np.arange(num_images), rng.integers(0, 32, num_images)] = rng.integers(0, 2, num_images)
+    return copies ^ flips
+
+
+def components(num_nodes: int, pairs: np.ndarray) -> list[int]:
+    """Component of each node, by smallest member."""
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(num_nodes, num_nodes))
+    _, label = connected_components(graph, directed=False)
+    _, first = np.unique(label, return_index=True)
+    return first[label].tolist()
+
+
+@pytest.mark.parametrize("num_lists", [1, 4])
+def test_components_of_turned_and_identical_hashes_are_those_of_brute_force(tmp_path: Path, num_lists: int) -> None:
+    hashes = turned_copies(num_lists, num_pictures=6, num_images=120)
+    p = Pipeline(Store(tmp_path), seed=0)
+    catalog = p.add("catalog", PlantedCatalog(roles=("pool", "pool"), rows=60))
+    hexed = tuple(tuple(row.tobytes().hex() for row in part) for part in (hashes[:60], hashes[60:]))
+    images = p.add("images", GivenHashes(hashes=hexed), catalog=catalog)
+    centres = p.add("centroids", FitLists(num_lists=num_lists), hashes=images, catalog=catalog)
+    build = BuildLists(num_probes=num_lists)
+    lists = p.add("lists", build, hashes=images, centroids=centres, catalog=catalog)
+    p.add("neighbors", FindNeighbors(threshold=0.9, heldout_threshold=0.9), lists=lists, catalog=catalog)
+    make(p)
+    rows = p.store.table("neighbors").read_all()
+    found = np.stack([rows[c].to_numpy() for c in ("query_id", "image_id")], axis=1)
+    turned = np.unpackbits(dihedral(hashes), axis=2).astype(np.int64)  # (N, 8, 256)
+    distance = np.stack([(turned != plain).sum(2).min(1) for plain in np.unpackbits(hashes, axis=1)])
+    near = np.argwhere(1 - 2 * distance / 256 >= 0.9)
+    assert components(120, (found >> 32) * 60 + (found & 0xFFFFFFFF)) == components(120, near)
