@@ -101,7 +101,7 @@ def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref)
     """The pool images nearest to each curated one, through inverted lists of the pool."""
     build = BuildLists(homes=("pool",), probes=("curated",))
     sample = cfg.retrieve.sample
-    depth = max([sample.k, *sample.k_per_set.values()]) * (REFILL_DEPTH if sample.refill else 1)
+    depth = sample.largest_k * (REFILL_DEPTH if sample.refill else 1)
     search = FindNeighbors(
         threshold=-1, heldout_threshold=-1, max_neighbors=depth, queries=("curated",), answers=("pool",)
     )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,6 +188,18 @@ def test_forty_images_are_enough_for_dedup_and_quickstart(tmp_path: Path) -> Non
         more = ("evaluate=null", *SMALL_TRAINING) if name == "quickstart" else ()
         run_recipe(name, tmp_path / "s", tmp_path / name, *more)
         assert Store(tmp_path / name).table("shards/data").num_rows() > 0
+
+
+def test_forty_times_the_same_picture_ends_as_one(samples: Path, tmp_path: Path) -> None:
+    one, other, seed = sorted((samples / "curated").rglob("*.jpg"))[:3]
+    for folder, pictures in (("pool", [one] * 40 + [other]), ("curated", [seed])):
+        (tmp_path / "s" / folder).mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            shutil.copy(picture, tmp_path / "s" / folder / f"{number}.jpg")
+    shutil.copytree(samples / "heldout", tmp_path / "s" / "heldout")
+    run_recipe("quickstart", tmp_path / "s", tmp_path / "run", "evaluate=null", *SMALL_TRAINING)
+    assert Store(tmp_path / "run").table("duplicates").metrics["kept"] == 2
+    assert Store(tmp_path / "run").table("retrieved").metrics["unique"] == 2
 
 
 def test_own_columns_travel_to_the_shards(tmp_path: Path) -> None:

@@ -16,21 +16,31 @@ from curate.stages.catalog import Parts, parts_of
 from curate.store import Table
 from curate.tables import ASSIGNMENTS, CATALOG, NEIGHBORS, RETRIEVED, ROLES
 
+AUTO_K = 4
 POOL, CURATED = ROLES.index("pool"), ROLES.index("curated")
 
 
 class BySample(Settings):
     """The k nearest pool images of each curated image."""
 
-    k: Annotated[int, Field(ge=1)] = 4
-    """Images per query; the paper has 4, and 32 for ImageNet-1k."""
-    k_per_set: dict[str, int] = Field(default_factory=dict)
+    k: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Images per query; auto: 4 as in the paper, or all where fewer are left. The paper has 32 for ImageNet-1k."""
+    k_per_set: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Another k for single curated sources, by name."""
     refill: bool = False
     """An image serves one query only, and the others go on to their next nearest."""
 
+    @property
+    def default_k(self) -> int:
+        """Images per query of a source without a k of its own, where enough are left."""
+        return AUTO_K if self.k == "auto" else self.k
+
+    @property
+    def largest_k(self) -> int:
+        return max([self.default_k, *self.k_per_set.values()])
+
     def of(self, name: str) -> int:
-        return self.k_per_set.get(name, self.k)
+        return self.k_per_set.get(name, self.default_k)
 
 
 class ByCluster(Settings):
@@ -82,9 +92,11 @@ class Retrieve(Fold):
             )
         pool = [part for part in inputs["assignments"].parts() if parts.role[part.number] == POOL]
         left = sum(part.rows for part in pool)
-        largest = max([self.sample.k, *self.sample.k_per_set.values()])
-        if self.route != "cluster" and largest > left:
-            raise ConfigError(f"retrieve.sample.k={largest}: {left} pool images are left; set it to {left} or less")
+        given = [*self.sample.k_per_set.values(), *([] if self.sample.k == "auto" else [self.sample.k])]
+        if self.route != "cluster" and max(given, default=0) > left:
+            raise ConfigError(
+                f"retrieve.sample.k={max(given)}: {left} pool images are left; set it to {left} or less, or to auto"
+            )
         if self.route == "sample":
             return self
         num_clusters = _num_clusters(inputs["assignments"], [part.number for part in pool])
