@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from curate.config import Execution, Settings
 from curate.errors import ConfigError
 from curate.ops.threads import set_threads
-from curate.stage import Fold, RunTogether, Shuffle, Stage
+from curate.stage import Fold, IteratedFold, RunTogether, Shuffle, Stage
 from curate.store import Part, PartWriter, Store, Table
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class Task:
     inputs: dict[str, tuple[str, ...] | None]
     together: RunTogether | None = None
     resources: dict[str, float] = field(default_factory=dict)
+    number: int = 0
+    """Round of an IteratedFold; phase run: its last one."""
 
     @property
     def label(self) -> str:
@@ -91,13 +93,14 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     elif task.phase == "partial":
         assert isinstance(stage, Fold)
         target, part = store.table(f"{name}/{PARTIALS}"), task.part
-        rows = stage.partial(part, **_read(store, task))
+        rows = stage.partial(part, **_state_before(store, task), **_read(store, task))
     elif task.phase == "combine":
         assert isinstance(stage, Fold)
-        target, part = store.table(f"{name}/{STATE}"), 0
+        target, part = store.table(f"{name}/{STATE}"), task.number
         partials = store.table(f"{name}/{PARTIALS}")
         has_partials = bool(partials.committed())
-        rows = stage.combine(partials if has_partials else None, **_read(store, task, only="whole"))
+        before = _state_before(store, task)
+        rows = stage.combine(partials if has_partials else None, **before, **_read(store, task, only="whole"))
     else:
         target, part = store.table(name), task.part
         rows = _run(stage, name, store, task)
@@ -110,9 +113,17 @@ def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.Recor
         pieces = read_bucket(store.table(f"{name}/{PIECES}"), task.part)
         return stage.run(task.part, pieces=pieces, **_read(store, task, only="whole"))
     if isinstance(stage, Fold):
-        state = store.table(f"{name}/{STATE}").read(0)
+        state = store.table(f"{name}/{STATE}").read(task.number)
         return stage.run(task.part, state=state, **_read(store, task))
     return stage.run(task.part, **_read(store, task))
+
+
+def _state_before(store: Store, task: Task) -> dict[str, Any]:
+    """What a round sees of the round before it; nothing for a plain Fold."""
+    ((name, stage),) = task.stages.items()
+    if not isinstance(stage, IteratedFold):
+        return {}
+    return {"state": store.table(f"{name}/{STATE}").read(task.number - 1) if task.number else None}
 
 
 def _perform_together(store: Store, task: Task, start: float) -> list[Done]:

@@ -4,6 +4,7 @@ Three kinds, all yielding record batches, none knowing files or executors:
     Map      `run(part, **tables)`: a part of the inputs to the aligned part of the output.
     Shuffle  `scatter(part, **tables)` sends rows to buckets, `run(bucket, pieces, **whole)` makes bucket's part.
     Fold     `partial(part, **tables)`, `combine(partials, **whole)` makes one state, `run(part, state, **tables)`.
+IteratedFold is a Fold of several rounds (Lloyd), each given the state of the round before.
 Scan is the root of a pipeline: it lists what lies outside (see `stages/catalog.py`).
 """
 
@@ -138,6 +139,22 @@ class Fold(Stage):
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
         """One part of the output; by default the state is the output."""
         yield from state.to_batches()
+
+
+class IteratedFold(Fold):
+    """A Fold in rounds: `partial` and `combine` also take `state`, that of the round before, None in round 0.
+
+    The state has a column `finished` (bool); its first row says whether this was the last round. Only the
+    newest state is kept, and a killed run goes on from it.
+    """
+
+    def max_rounds(self) -> int:
+        """Rounds at most, >= 1; the state of the last one is taken whatever it says."""
+        raise NotImplementedError
+
+    def partial_schema(self, number: int = 0, **inputs: Any) -> pa.Schema | None:
+        """Schema of the partial results of round `number`."""
+        return None
 
 
 class Scan(Stage):

@@ -13,7 +13,7 @@ from curate.config import digest, identity
 from curate.errors import TableError
 from curate.executors import BUCKET, PARTIALS, PIECES, STATE, Done, Executor, Task
 from curate.freshness import Flags, part_fingerprints, previous_resolved
-from curate.stage import Fold, RunTogether, Scan, Shuffle, Stage
+from curate.stage import Fold, IteratedFold, RunTogether, Scan, Shuffle, Stage
 from curate.store import PROGRESS, Manifest, Part, Store, Table
 
 logger = logging.getLogger(__name__)
@@ -124,18 +124,39 @@ class Work:
             hidden = replace(plain, phase="scatter", schemas={name: pieces})
             self._run_hidden(executor, hidden, PIECES, [count, *wanted[name]])
         if parts and isinstance(lead, Fold):
-            partial = lead.partial_schema(**schemas_in)
-            if partial is not None:
-                count = lead.num_partials(**known_inputs(lead, self.inputs))
-                hidden = replace(plain, phase="partial", schemas={name: partial})
-                self._run_hidden(executor, hidden, PARTIALS, [count, *wanted[name]])
-            hidden = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas_in)})
-            self._run_hidden(executor, hidden, STATE, [1, *wanted[name]])
+            plain = replace(plain, number=self._run_rounds(executor, plain, wanted[name]))
         commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
         if lead.pinned:  # such tables carry the digest of their rows instead of their origin
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
         tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
         self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
+
+    def _run_rounds(self, executor: Executor, plain: Task, wanted: list[str]) -> int:
+        """All rounds of a Fold (a plain one has one), after the newest state that is there; returns the last one."""
+        ((name, lead),) = plain.stages.items()
+        assert isinstance(lead, Fold)
+        states = self.store.table(f"{name}/{STATE}")
+        limit = lead.max_rounds() if isinstance(lead, IteratedFold) else 1
+        number = max((n for n in states.committed() if _is_state(states, n, wanted)), default=-1)
+        while number < 0 or (number + 1 < limit and not states.read(number, ["finished"])["finished"][0].as_py()):
+            number += 1
+            self._run_round(executor, replace(plain, number=number), lead, wanted)
+            states.drop_parts(states.committed().keys() - {number})
+        return number
+
+    def _run_round(self, executor: Executor, plain: Task, lead: Fold, wanted: list[str]) -> None:
+        name = next(iter(plain.stages))
+        schemas = known_inputs(lead, self.step.input_schemas)
+        number = (plain.number,) if isinstance(lead, IteratedFold) else ()
+        partial = lead.partial_schema(*number, **schemas)
+        if partial is not None:
+            count = lead.num_partials(**known_inputs(lead, self.inputs))
+            hidden = replace(plain, phase="partial", schemas={name: partial})
+            self._run_hidden(executor, hidden, PARTIALS, [count, *wanted])
+        fingerprint = _state_fingerprint(plain.number, wanted)
+        combine = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas)})
+        task = replace(combine, fingerprints={name: fingerprint})
+        self._execute(executor, _label(task), [task], 1)
 
     def _run_hidden(self, executor: Executor, task: Task, folder: str, made_of: list[Any]) -> None:
         """A phase whose parts live in a hidden folder of the table until the table is finished.
@@ -145,13 +166,13 @@ class Work:
         """
         name, count = next(iter(task.stages)), made_of[0]
         hidden = self.store.table(f"{name}/{folder}")
-        fingerprint = digest([task.phase, made_of])
+        fingerprint = digest([task.phase, task.number, made_of])
         there = hidden.committed()
         hidden.drop_parts(there.keys() - set(range(count)))
         fresh = {part for part in there if (footer := hidden.footer(part)) and footer.fingerprint == fingerprint}
         task = replace(task, fingerprints={name: fingerprint})
         tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
-        self._execute(executor, f"{name} ({task.phase})", tasks, count)
+        self._execute(executor, _label(task), tasks, count)
 
     def _execute(self, executor: Executor, label: str, tasks: list[Task], total: int) -> None:
         if not tasks:
@@ -205,6 +226,22 @@ class Work:
         table.write_manifest(replace(complete, metrics=metrics))
         self.store.remove(f"{name}/{PROGRESS}")
         logger.info("%s: %d rows in %d parts, %.1f s", name, complete.rows, num_parts, complete.seconds)
+
+
+def _label(task: Task) -> str:
+    """Of a hidden phase, for the progress."""
+    iterated = isinstance(next(iter(task.stages.values())), IteratedFold)
+    return f"{next(iter(task.stages))} ({task.phase}{f', round {task.number}' if iterated else ''})"
+
+
+def _state_fingerprint(number: int, wanted: list[str]) -> str:
+    return digest(["state", number, wanted])
+
+
+def _is_state(states: Table, number: int, wanted: list[str]) -> bool:
+    """Whether the state of round `number` is there and made of what is wanted."""
+    footer = states.footer(number)
+    return footer is not None and footer.fingerprint == _state_fingerprint(number, wanted)
 
 
 def _is_fresh(table: Table, part: int, fingerprint: str, *, size: int | None, known: Part | None) -> bool:

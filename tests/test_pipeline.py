@@ -13,7 +13,7 @@ from curate.errors import StaleTable, TableError
 from curate.executors import ExecutorConfig, InProcess, start_executor
 from curate.freshness import Flags
 from curate.pipeline import Pipeline
-from curate.stage import Batches, Fold, Input, Map, Scan, Shuffle, each, whole
+from curate.stage import Batches, Fold, Input, IteratedFold, Map, Scan, Shuffle, each, whole
 from curate.store import Store, Table
 
 NUMBERS = pa.schema([pa.field("n", pa.int64())])
@@ -101,6 +101,53 @@ class Fit(Total):
     pinned: ClassVar[bool] = True
 
 
+BRACKET = pa.schema([pa.field("low", pa.int64()), pa.field("high", pa.int64()), pa.field("finished", pa.bool_())])
+
+
+class Median(IteratedFold):
+    """The smallest number that half of all numbers do not exceed, by bisection: a round halves the bracket."""
+
+    inputs: ClassVar[dict[str, Input]] = {"numbers": each(NUMBERS)}
+    rounds: int = 100
+
+    def max_rounds(self) -> int:
+        return self.rounds
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return NUMBERS
+
+    def num_parts(self, **inputs: Any) -> int:
+        return 1
+
+    def partial_schema(self, number: int = 0, **inputs: Any) -> pa.Schema:
+        return pa.schema([("low", pa.int64()), ("high", pa.int64())]) if number == 0 else TOTALS
+
+    def state_schema(self, **inputs: Any) -> pa.Schema:
+        return BRACKET
+
+    def partial(self, part: int, *, state: pa.Table | None, numbers: pa.Table) -> Batches:
+        if state is None:
+            ends = pc.min_max(numbers["n"])
+            yield pa.RecordBatch.from_pylist([{"low": ends["min"].as_py(), "high": ends["max"].as_py()}])
+            return
+        middle = (state["low"][0].as_py() + state["high"][0].as_py()) // 2
+        yield rows([pc.sum(pc.less_equal(numbers["n"], middle)).as_py() * 2 - len(numbers)], TOTALS)
+
+    def combine(self, partials: Table | None, *, state: pa.Table | None, **tables: Any) -> Batches:
+        assert partials is not None
+        found = pa.concat_tables([partials.read(part) for part in sorted(partials.committed())])
+        if state is None:
+            low, high = pc.min(found["low"]).as_py(), pc.max(found["high"]).as_py()
+        else:
+            low, high = state["low"][0].as_py(), state["high"][0].as_py()
+            middle = (low + high) // 2
+            low, high = (low, middle) if pc.sum(found["total"]).as_py() >= 0 else (middle + 1, high)
+        yield pa.RecordBatch.from_pylist([{"low": low, "high": high, "finished": low == high}], schema=BRACKET)
+
+    def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
+        yield rows(state["high"].to_pylist())
+
+
 class Scale(Map):
     inputs: ClassVar[dict[str, Input]] = {"numbers": each(NUMBERS), "totals": whole(TOTALS)}
 
@@ -119,6 +166,7 @@ def build(root: Path, *, parts: int = 3, amount: int = 1, batch: int = 8, weight
     p.add("total", Total(), numbers=added)
     fitted = p.add("fitted", Fit(weight=weight), numbers=added)
     p.add("scaled", Scale(), numbers=added, totals=fitted)
+    p.add("median", Median(), numbers=added)
     return p
 
 
@@ -145,6 +193,27 @@ def test_every_kind_of_stage_gives_what_plain_python_gives(tmp_path: Path) -> No
     assert values(tmp_path, "total") == [sum(added)]
     assert values(tmp_path, "scaled") == [n * sum(added) for n in added]
     assert Store(tmp_path).table("total").metrics == {"total": sum(added)}
+    assert values(tmp_path, "median") == [15]
+
+
+def test_rounds_end_at_their_maximum_and_keep_only_the_newest_state(tmp_path: Path) -> None:
+    p = Pipeline(Store(tmp_path), seed=0)
+    numbers = p.add("numbers", Count())
+    p.add("median", Median(rounds=3), numbers=numbers)
+    seen = []
+
+    class Watching(InProcess):
+        def run(self, root: str, tasks: Any) -> Any:
+            for task, done in zip(tasks, super().run(root, tasks), strict=True):
+                states = Store(root).table("median/_state").committed()
+                seen.append((task.phase, task.number, sorted(states)))
+                yield done
+
+    p.run(Watching(1), NONE)
+    partials = [[("partial", number, [number - 1] if number else [])] * 3 for number in range(3)]
+    combined = [("combine", 0, [0]), ("combine", 1, [0, 1]), ("combine", 2, [1, 2])]
+    assert seen == [step for n in range(3) for step in (*partials[n], combined[n])] + [("run", 2, [2])]
+    assert values(tmp_path, "median") == [14]  # [0, 29] was halved twice
 
 
 def test_second_run_computes_nothing(tmp_path: Path) -> None:
@@ -175,7 +244,7 @@ def test_changed_field_is_stale_names_it_and_deletes_nothing(tmp_path: Path) -> 
 def test_rebuild_replaces_the_table_and_what_depends_on_it_but_not_fitted_tables(tmp_path: Path) -> None:
     build(tmp_path).run(InProcess(1), NONE)
     changed = build(tmp_path, amount=5).run(InProcess(1), Flags(rebuild=frozenset({"added"})))
-    assert changed == ["added", "parity", "total", "scaled"]
+    assert changed == ["added", "parity", "total", "scaled", "median"]
     old_total = sum(n + 1 for n in range(30))
     assert values(tmp_path, "total") == [sum(n + 5 for n in range(30))]
     assert values(tmp_path, "scaled") == [(n + 5) * old_total for n in range(30)]
