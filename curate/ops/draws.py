@@ -1,0 +1,155 @@
+"""Seeded draws from groups of images that stream by: a draw is the images of smallest key, found without a sort.
+
+Each image carries a 64-bit key that its id and a seed alone decide, so a draw of n of a group is "the n smallest
+keys", whatever the order, the number or the size of the batches. What is kept is one limit a group: a second,
+independent pass over a part then tells its drawn images by comparing their keys with the limits.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+GAMMA, MIX_1, MIX_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+KEY_BITS = 64
+MAX_STEP_BITS = 8
+"""Bits of the keys that one pass resolves at most."""
+BYTES_PER_CANDIDATE = 64
+"""Working memory of one image while its group's limit is picked: row, key, id, their sort and copies."""
+BYTES_PER_COUNT = 16
+"""Working memory of one cell of the histogram."""
+
+
+class Keyed(NamedTuple):
+    """Images of one batch that may be drawn."""
+
+    group: np.ndarray
+    """(N,) int, 0..G-1"""
+    keys: np.ndarray
+    """(N,) uint64, smallest first"""
+    image_ids: np.ndarray
+    """(N,) int64, without repeats in a group; they decide between equal keys"""
+
+
+class Draws(NamedTuple):
+    """What is drawn of each of G groups: every image `every` times, and those up to a limit once more."""
+
+    every: np.ndarray
+    """(G,) int32"""
+    limit_key: np.ndarray
+    """(G,) uint64"""
+    limit_id: np.ndarray
+    """(G,) int64, of the last image within the limit; -1: none is"""
+
+    def repeats(self, images: Keyed) -> np.ndarray:
+        """(N,) int32: how often each image was drawn."""
+        group = images.group
+        before = images.keys < self.limit_key[group]
+        at = (images.keys == self.limit_key[group]) & (images.image_ids <= self.limit_id[group])
+        return self.every[group] + (before | at)
+
+
+Batches = Callable[[], Iterable[Keyed]]
+"""Starts another pass over the images."""
+
+
+def random_keys(image_ids: np.ndarray, *, seed: int, purpose: str) -> np.ndarray:
+    """(N,) uint64 that look random, never equal for two ids; another purpose gives an independent order.
+
+    Source: the mixing function of SplitMix64 (Steele, Lea, Flood 2014), which maps 64 bits one to one.
+    """
+    start = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1, np.uint64)[0]
+    x = image_ids.astype(np.uint64) * GAMMA + start
+    x = (x ^ (x >> np.uint64(30))) * MIX_1
+    x = (x ^ (x >> np.uint64(27))) * MIX_2
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+def nearest_keys(similarity: np.ndarray, image_ids: np.ndarray, *, seed: int, purpose: str) -> np.ndarray:
+    """(N,) uint64 that put the most similar first, equal ones at random; of `similarity` no bit is lost."""
+    bits = (similarity.astype(np.float32) + np.float32(0)).view(np.uint32)  # +0: the two zeros are one
+    ascending = np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))  # float order as integer order
+    chance = random_keys(image_ids, seed=seed, purpose=purpose) >> np.uint64(32)
+    return (~ascending).astype(np.uint64) << np.uint64(32) | chance
+
+
+def count_groups(batches: Batches, num_groups: int) -> np.ndarray:
+    """(G,) int64: images of each group, in one pass."""
+    counts = np.zeros(num_groups, np.int64)
+    for images in batches():
+        np.add.at(counts, images.group, 1)
+    return counts
+
+
+def draw_smallest(batches: Batches, sizes: np.ndarray, draws: np.ndarray, *, max_bytes: int = 1 << 30) -> Draws:
+    """Draw `draws` images of each group, smallest keys first; a group goes round before an image comes again.
+
+    The limits are found by a radix selection of all groups at once: a pass counts the next bits of the keys that
+    still matter, until those left fit in memory and one last pass collects them. Random keys need two passes for
+    any number of images, sizes of a few keys more.
+
+    Args:
+        batches: the images; every call gives the same ones, in any order.
+        sizes: (G,) int64, images per group, see `count_groups`.
+        draws: (G,) int64, >= 0; more than the size means repeats. An empty group is never drawn from.
+        max_bytes: working memory beyond about 40 bytes a group.
+    """
+    sizes, draws = np.asarray(sizes, np.int64), np.asarray(draws, np.int64)
+    every, extra = np.divmod(draws, np.maximum(sizes, 1))
+    limit_key, limit_id = np.zeros(len(sizes), np.uint64), np.full(len(sizes), -1, np.int64)
+    searched = np.flatnonzero((extra > 0) & (sizes > 0))
+    if len(searched):
+        search = _Search(searched, sizes, extra)
+        while search.left.sum() > max_bytes // BYTES_PER_CANDIDATE and search.shift > 0:
+            search.narrow(batches, _step_bits(len(searched), max_bytes))
+        limit_key[searched], limit_id[searched] = search.pick(batches)
+    return Draws(np.where(sizes > 0, every, 0).astype(np.int32), limit_key, limit_id)
+
+
+def _step_bits(num_groups: int, max_bytes: int) -> int:
+    cells = max_bytes // (BYTES_PER_COUNT * num_groups)
+    return max(1, min(MAX_STEP_BITS, cells.bit_length() - 1))
+
+
+class _Search:
+    """Where the limits of the searched groups lie: keys that begin with `prefix`, the `rank`-th of these."""
+
+    def __init__(self, searched: np.ndarray, sizes: np.ndarray, extra: np.ndarray) -> None:
+        self.row = np.full(len(sizes), -1, np.int64)
+        self.row[searched] = np.arange(len(searched))
+        self.prefix = np.zeros(len(searched), np.uint64)
+        self.rank, self.left = extra[searched], sizes[searched]
+        self.shift = KEY_BITS
+        """Low bits of the keys that the prefix leaves open."""
+
+    def narrow(self, batches: Batches, step: int) -> None:
+        """One pass that adds `step` bits to the prefixes."""
+        step = min(step, self.shift)
+        shift, mask = np.uint64(self.shift - step), np.uint64((1 << step) - 1)
+        counts = np.zeros((len(self.prefix), 1 << step), np.int64)
+        for images in batches():
+            row, keys, _ = self._inside(images)
+            np.add.at(counts.reshape(-1), row << step | (keys >> shift & mask).astype(np.int64), 1)
+        below = np.cumsum(counts, axis=1, out=counts)
+        digit = np.argmax(below >= self.rank[:, None], axis=1)
+        rows = np.arange(len(digit))
+        before = np.where(digit > 0, below[rows, digit - 1], 0)
+        self.rank, self.left = self.rank - before, below[rows, digit] - before
+        self.prefix = self.prefix << np.uint64(step) | digit.astype(np.uint64)
+        self.shift -= step
+
+    def pick(self, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+        """(key, id) of the last image drawn of each searched group, from those whose prefix fits."""
+        row, keys, ids = (np.concatenate(c) for c in zip(*map(self._inside, batches()), strict=True))
+        order = np.lexsort((ids, keys, row))
+        last = order[np.searchsorted(row[order], np.arange(len(self.rank))) + self.rank - 1]
+        return keys[last], ids[last]
+
+    def _inside(self, images: Keyed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        row = self.row[images.group]
+        inside = row >= 0
+        if self.shift < KEY_BITS:
+            inside &= images.keys >> np.uint64(self.shift) == self.prefix[row]
+        return row[inside], images.keys[inside], images.image_ids[inside]
