@@ -1,11 +1,11 @@
-"""Rebalancing: caps, water filling, and top-down balanced sampling over a cluster tree."""
+"""Rebalancing: caps, water filling, temperature, and top-down balanced sampling over a cluster tree."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from curate.ops.knn import rank_in_group
+from curate.ops.draws import Keyed, count_groups, draw_smallest, nearest_keys, random_keys
 
 
 def water_fill(sizes: np.ndarray, target: int) -> np.ndarray:
@@ -96,6 +96,67 @@ def balanced_targets(sizes: np.ndarray, parents: Sequence[np.ndarray], target: i
     return targets
 
 
+def temperature_targets(sizes: np.ndarray, alpha: float, target: int, *, max_repeats: int = 1) -> np.ndarray:
+    """Share `target` among clusters in proportion to their size to the power of `alpha`.
+
+    A cluster that its share would exhaust is taken whole, and the others divide what is left in the same
+    proportion; fractions are rounded by largest remainder (ties: the first).
+
+    Args:
+        sizes: (K,) int64, images per cluster, >= 0.
+        alpha: 0: equal shares, which is flat water filling but for who gets the remainder; 1: as the pool is.
+        target: draws wanted in all, >= 0.
+        max_repeats: times one image may be drawn, >= 1.
+
+    Returns:
+        (K,) int64, draws per cluster; sums to min(target, max_repeats * sizes.sum()).
+
+    Raises:
+        ValueError: `target` or a size is negative, `alpha` is outside 0..1.
+
+    Source: sampling languages by n^alpha, Conneau and Lample 2019, arXiv:1901.07291, section 3.1.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha={alpha}: 0 (equal shares) to 1 (as the pool is) is needed")
+    sizes = _counts(sizes, "sizes")
+    most = sizes * max_repeats
+    target = min(int(_counts(np.array([target]), "target")[0]), int(most.sum()))
+    weights = np.where(sizes > 0, sizes.astype(np.float64) ** alpha, 0)
+    order = np.argsort(most / np.maximum(weights, np.finfo(float).tiny), kind="stable")  # who is exhausted first
+    spent = np.concatenate([[0], np.cumsum(most[order])[:-1]])  # by those exhausted before
+    open_weight = np.cumsum(weights[order][::-1])[::-1]
+    # The share of a unit of weight if all from here on stay open; exhausted are those it is too much for.
+    unit = (target - spent) / np.maximum(open_weight, np.finfo(float).tiny)
+    whole = np.zeros(len(sizes), bool)
+    whole[order] = np.logical_and.accumulate(unit * weights[order] >= most[order])
+    left, still_open = target - int(most[whole].sum()), ~whole & (weights > 0)
+    draws = np.where(whole, most, 0)
+    draws[still_open] = largest_remainder(weights[still_open], left)
+    return draws
+
+
+def largest_remainder(weights: np.ndarray, total: int) -> np.ndarray:
+    """(K,) int64 that sum to `total` in proportion to `weights`: rounded down, then the largest fractions up.
+
+    Raises:
+        ValueError: a weight or the total is negative, or all weights are 0 where there is something to share.
+    """
+    weights = np.asarray(weights, np.float64)
+    if total < 0 or (weights < 0).any() or (total > 0 and weights.sum() == 0):
+        raise ValueError(f"{total} cannot be shared by the weights {weights.tolist()[:5]}; none may be negative")
+    if total == 0:
+        return np.zeros(len(weights), np.int64)
+    shares = weights / weights.sum() * total
+    whole = np.floor(shares).astype(np.int64)
+    left = total - int(whole.sum())
+    by_fraction = np.argsort(whole - shares, kind="stable")
+    if left >= 0:
+        whole[by_fraction[:left]] += 1
+    else:  # shares a rounding error above their integer
+        whole[by_fraction[left:]] -= 1
+    return whole
+
+
 def balanced_sample(
     leaf_ids: np.ndarray,
     parents: Sequence[np.ndarray],
@@ -114,7 +175,7 @@ def balanced_sample(
         target: draws wanted, repeats included.
         seed: of the random order within a leaf.
         max_repeats: times one image may be drawn; small leaves then count as that much larger.
-        order: which images of a leaf come first; closest: by `similarity`, ties by row.
+        order: which images of a leaf come first; closest: by `similarity`, ties at random.
         similarity: (N,) float, to the leaf's centroid; needed for closest.
 
     Returns:
@@ -126,27 +187,21 @@ def balanced_sample(
     """
     if max_repeats < 1:
         raise ValueError(f"max_repeats={max_repeats}: at least 1 is needed")
-    sizes = np.bincount(leaf_ids, minlength=len(parents[0]) if parents else 0)
-    draws = balanced_targets(sizes * max_repeats, parents, target)
-    rank = _rank_in_leaf(leaf_ids, seed=seed, order=order, similarity=similarity)
-    every, extra = np.divmod(draws, np.maximum(sizes, 1))  # a leaf goes round before an image comes again
-    repeats = every[leaf_ids] + (rank < extra[leaf_ids])
+    if order == "closest" and similarity is None:
+        raise ValueError("order=closest: similarities to the centroids are needed; give them, or random")
+    images = np.arange(len(leaf_ids), dtype=np.int64)
+    keys = (
+        random_keys(images, seed=seed, purpose="balance")
+        if order == "random" or similarity is None
+        else nearest_keys(similarity, images, seed=seed, purpose="balance")
+    )
+    keyed = Keyed(np.asarray(leaf_ids), keys, images)
+    num_leaves = max(len(parents[0]) if parents else 0, int(np.max(leaf_ids, initial=-1)) + 1)
+    sizes = count_groups(lambda: [keyed], num_leaves)
+    draws = draw_smallest(lambda: [keyed], sizes, balanced_targets(sizes * max_repeats, parents, target))
+    repeats = draws.repeats(keyed)
     rows = np.flatnonzero(repeats)
-    return rows, repeats[rows].astype(np.int32)
-
-
-def _rank_in_leaf(leaf_ids: np.ndarray, *, seed: int, order: str, similarity: np.ndarray | None) -> np.ndarray:
-    """(N,) int64: place of each image in the drawing order of its leaf, from 0."""
-    if order == "closest":
-        if similarity is None:
-            raise ValueError("order=closest: similarities to the centroids are needed; give them, or random")
-        priority = -np.asarray(similarity)
-    else:
-        priority = np.random.default_rng(seed).permutation(len(leaf_ids))
-    by_leaf = np.lexsort((priority, leaf_ids))
-    rank = np.empty(len(leaf_ids), np.int64)
-    rank[by_leaf] = rank_in_group(np.asarray(leaf_ids)[by_leaf])
-    return rank
+    return rows, repeats[rows]
 
 
 def _counts(values: np.ndarray, name: str) -> np.ndarray:

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.ops.sampling import balanced_sample, balanced_targets, cap, water_fill, water_fill_groups
+from curate.ops.sampling import (
+    balanced_sample,
+    balanced_targets,
+    cap,
+    largest_remainder,
+    temperature_targets,
+    water_fill,
+    water_fill_groups,
+)
 
 size_lists = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 
@@ -131,7 +139,59 @@ def test_closest_takes_the_most_similar_and_random_follows_the_seed():
     assert draws[0] == draws[1] != draws[2]
 
 
+@given(size_lists, st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 700), st.integers(1, 3))
+def test_temperature_is_exact_and_proportional_to_the_power_where_clusters_last(sizes, alpha, target, max_repeats):
+    sizes = np.array(sizes)
+    draws = temperature_targets(sizes, alpha, target, max_repeats=max_repeats)
+    assert draws.sum() == min(target, sizes.sum() * max_repeats)
+    assert ((draws >= 0) & (draws <= sizes * max_repeats)).all()
+    weights = np.where(sizes > 0, sizes.astype(float) ** alpha, 0)
+    lasting = (draws < sizes * max_repeats) & (sizes > 0)
+    if lasting.any():  # one unit for all that last, and nobody was exhausted by less
+        unit = draws[lasting] / weights[lasting]
+        rounding = 1 / weights[sizes > 0].min()
+        assert np.ptp(unit) <= 2 * rounding + 1e-9
+        whole = (draws == sizes * max_repeats) & (sizes > 0)
+        assert (draws[whole] / weights[whole] <= unit.max() + rounding + 1e-9).all()
+
+
+def test_temperature_equals_a_scan_for_the_unit():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        sizes, alpha = rng.integers(0, 500, 40), rng.uniform(0, 1)
+        target = int(rng.integers(1, sizes.sum()))
+        weights = np.where(sizes > 0, sizes.astype(float) ** alpha, 0)
+        low, high = 0.0, float(sizes.max())
+        for _ in range(200):
+            unit = (low + high) / 2
+            low, high = (unit, high) if np.minimum(unit * weights, sizes).sum() < target else (low, unit)
+        assert np.abs(temperature_targets(sizes, alpha, target) - np.minimum(high * weights, sizes)).max() < 1 + 1e-6
+
+
+def test_temperature_one_keeps_the_shares_of_the_pool_and_zero_evens_them():
+    sizes = np.array([1000, 100, 10])
+    assert temperature_targets(sizes, 1, 111).tolist() == [100, 10, 1]
+    assert temperature_targets(sizes, 0, 30).tolist() == [10, 10, 10]
+    assert temperature_targets(sizes, 0.5, 410).tolist() == [304, 96, 10]
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=10), st.integers(0, 10**12))
+def test_largest_remainder_is_exact_and_within_one_of_the_share(weights, total):
+    if sum(weights) == 0 and total:
+        with pytest.raises(ValueError, match="cannot be shared"):
+            largest_remainder(np.array(weights), total)
+        return
+    found = largest_remainder(np.array(weights), total)
+    assert found.sum() == total
+    shares = np.array(weights) / max(sum(weights), 1e-300) * total
+    assert (np.abs(found - shares) <= 1 + 1e-9 * total).all()
+
+
 def test_unusable_arguments_are_errors():
+    with pytest.raises(ValueError, match="alpha=2"):
+        temperature_targets(np.array([1]), 2, 1)
+    with pytest.raises(ValueError, match="-1 cannot be shared"):
+        largest_remainder(np.array([1.0]), -1)
     with pytest.raises(ValueError, match="target: -1 is negative"):
         water_fill(np.array([1]), -1)
     with pytest.raises(ValueError, match="sizes: -2 is negative"):
