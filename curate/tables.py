@@ -126,6 +126,16 @@ ASSIGNMENTS = pa.schema(
 )
 """One row per embedded pool or curated image that reached clustering, in the catalog's parts and order."""
 
+NEAREST = pa.schema(
+    [
+        column("query_id", pa.int64(), "curated image that asked"),
+        IMAGE_ID,
+        column("similarity", pa.float32(), "cosine of image and query"),
+        column("rank", pa.int32(), "place of the image among those of its query, from 0: most similar first"),
+    ]
+)
+"""Sorted by image_id within a part, so that a reader of one pool part skips the row groups of the others."""
+
 RETRIEVED = pa.schema(
     [
         column(
@@ -139,6 +149,7 @@ RETRIEVED = pa.schema(
         column("set", pa.string(), "name of the curated source"),
     ]
 )
+"""In the catalog's parts, by image_id; no row for an image that nobody asked for, several for one asked for often."""
 
 ORIGIN = pa.struct(
     [

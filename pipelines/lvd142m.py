@@ -12,7 +12,9 @@ from curate.stages.cluster import Assign, FitClusters
 from curate.stages.embed import Embed
 from curate.stages.inspect import Inspect
 from curate.stages.lists import BuildLists, FitLists
+from curate.stages.match_queries import MatchQueries
 from curate.stages.neighbors import FindNeighbors
+from curate.stages.rank_neighbors import RankNeighbors
 from curate.stages.read_images import read_images
 from curate.stages.retrieve import Retrieve
 from curate.stages.select import Select
@@ -80,7 +82,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
     spherical = cfg.retrieval.clusters.spherical
     leaves = p.add("assignments", Assign(spherical=spherical), embeddings=vectors, centroids=centres)
     near = _nearest_to_curated(p, cfg.retrieval, catalog, vectors)
-    found = p.add("retrieved", cfg.retrieval.retrieve, catalog=catalog, neighbors=near, assignments=leaves)
+    found = p.add("retrieved", cfg.retrieval.retrieve, catalog=catalog, nearest=near, assignments=leaves)
 
     # 4. The union with the curated sets as they are, rebalanced over the clusters, as shuffled shards.
     chosen = p.add(
@@ -107,4 +109,8 @@ def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref)
     )
     coarse = p.add("centroids/lists", cfg.fit_lists, embeddings=vectors, catalog=catalog)
     lists = p.add("lists/retrieval", build, embeddings=vectors, centroids=coarse, catalog=catalog)
-    return p.add("neighbors/retrieval", search, lists=lists, catalog=catalog)
+    pairs = p.add("neighbors/retrieval", search, lists=lists, catalog=catalog)
+    near = p.add("nearest/ranked", RankNeighbors(k=depth), neighbors=pairs, catalog=catalog)
+    if not sample.refill:
+        return near
+    return p.add("nearest/matched", MatchQueries(sample=sample), nearest=near, catalog=catalog)

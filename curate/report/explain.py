@@ -103,7 +103,7 @@ class _Story:
 
     def _mine(self, table: str, column: str = "image_id") -> list[dict[str, Any]]:
         """Rows of this image: in its own part where the table has the catalog's parts, else in all."""
-        aligned = column == "image_id" and table in ("duplicates", "selection", "assignments")
+        aligned = column == "image_id" and table in ("duplicates", "selection", "assignments", "retrieved")
         scan = [self.run.table(table).read(self.part)] if aligned else self.run.table(table).scan()
         return [row for rows in scan for row in rows.filter(pc.equal(rows[column], self.image_id)).to_pylist()]
 

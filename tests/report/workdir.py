@@ -162,7 +162,8 @@ class Workdir:
             (i["q2.jpg"], i["b.jpg"], 0.7, "cluster", "curated"),
         ]
         sets = {"curated/sample": {"retrieved": 2, "unique": 2}, "curated/cluster": {"retrieved": 2, "unique": 2}}
-        put(self.store, "retrieved", [rows(RETRIEVED, *found)], stage="Retrieve", metrics={"unique": 3, "sets": sets})
+        parts = [rows(RETRIEVED, *found), rows(RETRIEVED), rows(RETRIEVED)]
+        put(self.store, "retrieved", parts, stage="Retrieve", metrics={"unique": 3, "sets": sets})
         return self
 
     def selection(self) -> "Workdir":

@@ -1,6 +1,7 @@
 """Toy stages that stand for Catalog and Embed: vectors planted by a seed, in parts of one role each."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -87,6 +88,17 @@ def given_table(root: Path, name: str, schema: pa.Schema, parts: list[list[dict[
     rows = sum(map(len, parts))
     made.write_manifest(Manifest("Given", 1, {}, {}, {}, {}, complete=True, parts=done, rows=rows))
     return made
+
+
+def given_catalog(root: Path, parts: list[tuple[str, str, int]]) -> Table:
+    """A catalog that is known by its parts alone: (source, role, rows) of each."""
+    catalog = given_table(root, "catalog", CATALOG, [[] for _ in parts])
+    manifest = catalog.manifest()
+    assert manifest is not None
+    listed = [dict(zip(("source", "role", "rows"), part, strict=True)) for part in parts]
+    metrics = {"parts": listed, "sources": list(dict.fromkeys(name for name, _, _ in parts))}
+    catalog.write_manifest(replace(manifest, metrics=metrics))
+    return catalog
 
 
 def planted(root: Path, **catalog: Any) -> tuple[Pipeline, Ref, Ref]:

@@ -1,0 +1,64 @@
+"""RankNeighbors: the k nearest of each query, gathered from all lists that the query looked in."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.ops.knn import Edges, merge_top_k, rank_in_group
+from curate.stage import Batches, Input, Shuffle, each, whole
+from curate.stages.catalog import Parts, parts_of
+from curate.store import Table
+from curate.tables import CATALOG, NEAREST, NEIGHBORS, ROLES
+
+CURATED = ROLES.index("curated")
+
+
+class RankNeighbors(Shuffle):
+    """Edges of curated queries, dealt to one part for each curated part of the catalog and ranked there.
+
+    A part holds the candidates of one part's queries in memory: about 100 bytes for each of its queries times k
+    times the parts of the lists that it looked in.
+    """
+
+    inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "catalog": whole(CATALOG)}
+
+    k: Annotated[int, Field(ge=1)]
+    """Images per query."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return NEAREST
+
+    def piece_schema(self, **inputs: Any) -> pa.Schema:
+        return pa.schema(list(NEAREST)[:3])
+
+    def num_parts(self, **inputs: Any) -> int:
+        return max(1, len(curated_parts(parts_of(inputs["catalog"]))))
+
+    def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+        parts = curated_parts(parts_of(catalog))
+        query_part = neighbors["query_id"].to_numpy() >> 32
+        order = np.argsort(query_part, kind="stable")
+        order = order[np.isin(query_part[order], parts)]
+        bounds = np.searchsorted(query_part[order], [*parts, np.iinfo(np.int64).max])
+        for bucket in np.flatnonzero(np.diff(bounds)).tolist():
+            rows = neighbors.select(NEAREST.names[:3]).take(order[bounds[bucket] : bounds[bucket + 1]])
+            yield bucket, rows.combine_chunks().to_batches()[0]
+
+    def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
+        edges = Edges(*(pieces[name].to_numpy() for name in NEAREST.names[:3]))
+        yield nearest_rows(merge_top_k(edges, self.k))
+
+
+def curated_parts(parts: Parts) -> np.ndarray:
+    """(C,) int64, ascending: parts of the catalog that hold curated images."""
+    return np.flatnonzero(parts.role == CURATED)
+
+
+def nearest_rows(edges: Edges) -> pa.RecordBatch:
+    """Edges in order of (query, strongest first, image) as rows of NEAREST."""
+    order = np.lexsort((edges.query_ids, edges.image_ids))
+    columns = [*edges, rank_in_group(edges.query_ids).astype(np.int32)]
+    return pa.RecordBatch.from_arrays([pa.array(column[order]) for column in columns], schema=NEAREST)
