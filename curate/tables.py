@@ -226,6 +226,15 @@ def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
     )
 
 
+def clusters_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
+    """Schema of the centroids that `FitClusters` makes: with what they leave unexplained."""
+    inertia = column(
+        "inertia", pa.float64(), "sum of squared L2 distances to it: of its images, above the leaves of its children"
+    )
+    plain = centroids_schema(dim, model=model, weights=weights)
+    return pa.schema([*plain, inertia], metadata=plain.metadata)
+
+
 def vector_type(dim: int, dtype: str) -> pa.DataType:
     """Fixed-size binary that holds one vector: no list offsets, so a column is one contiguous buffer."""
     return pa.binary(dim // 8 if dtype == "bits" else dim * np.dtype(dtype).itemsize)

@@ -1,19 +1,21 @@
-"""k-means: greedy k-means++ seeding by blocked matrix products, then Lloyd with faiss for the search."""
+"""k-means: Lloyd's iterations as sums over blocks, the same for one array and for parts summed elsewhere."""
 
-from math import log
-from types import ModuleType
+from heapq import heapify, heapreplace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from curate.errors import ConfigError, MissingExtra
+from curate.errors import ConfigError
+from curate.ops.faiss_seam import Device
+from curate.ops.nearest import blocks, find_nearest, squared_norms
+from curate.ops.seeding import Seeding, choose_seeds
 from curate.ops.vectors import normalize
 
 SPLIT = np.float32(1 / 1024)
 """Relative shift of the two halves of a split centroid, as in faiss."""
-BLOCK_ROWS = 1 << 16
-"""Rows whose float64 copies are held at once while centroids are summed."""
+BLOCK_BYTES = 32 << 20
+"""Float64 copies of vectors that are held at once while they are summed."""
 
 
 class KMeansFit(NamedTuple):
@@ -29,6 +31,32 @@ class KMeansFit(NamedTuple):
     """Lloyd iterations done"""
 
 
+class Sums(NamedTuple):
+    """What a Lloyd iteration needs of some vectors, however many they are; sums of parts add up."""
+
+    sums: np.ndarray
+    """(K, D) float64, of the vectors assigned to each centroid; float32 would lose digits in large clusters"""
+    sizes: np.ndarray
+    """(K,) int64, vectors assigned"""
+    inertias: np.ndarray
+    """(K,) float64, sum of squared L2 distances to the centroid"""
+
+    @property
+    def inertia(self) -> float:
+        return float(self.inertias.sum())
+
+    def add(self, sums: np.ndarray, sizes: np.ndarray, inertias: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Add those of further vectors in place; `rows`: the centroids they are of, without repeats; None: all."""
+        where = slice(None) if rows is None else rows
+        self.sums[where] += sums
+        self.sizes[where] += sizes
+        self.inertias[where] += inertias
+
+    @classmethod
+    def zero(cls, num_clusters: int, dim: int) -> "Sums":
+        return cls(np.zeros((num_clusters, dim)), np.zeros(num_clusters, np.int64), np.zeros(num_clusters))
+
+
 def fit_kmeans(
     x: np.ndarray,
     num_clusters: int,
@@ -37,54 +65,140 @@ def fit_kmeans(
     num_iterations: int = 20,
     spherical: bool = True,
     tolerance: float = 1e-4,
+    seeding: Seeding = "auto",
     block_bytes: int = 256 << 20,
+    device: Device = "cpu",
 ) -> KMeansFit:
     """Cluster the rows of `x`; equal arguments and thread counts give equal results.
 
+    Time: 2 N K D flops an iteration; greedy k-means++ takes about as many as 2 + ln K iterations, k-means|| as
+    10. Memory beside x: N x 8 bytes, K x D x 20 bytes, 128 MiB of products and `block_bytes` while seeding. So 25.6
+    million vectors of 1,024 dims and K = 100,000 take 105 GB for x and 2.5 GB beside it, 5e15 flops an iteration.
+
     Args:
-        x: (N, D) float32; unit L2 when spherical.
+        x: (N, D) float32; unit L2 when spherical. Squared L2 loses digits where vectors lie far off the origin.
         num_clusters: K, 1..N.
-        seed: of the seeding and of the splits of empty clusters.
+        seed: of the seeding.
         num_iterations: Lloyd iterations at most, >= 0.
         spherical: assign by cosine and keep centroids at unit norm; False: by squared L2.
         tolerance: stop when an iteration lowers the inertia by less than this fraction.
+        seeding: greedy k-means++, k-means||, or whichever suits the size.
         block_bytes: memory for distances while seeding.
+        device: where the nearest centroids are searched.
 
     Raises:
         ConfigError: K is outside 1..N; the message names the largest valid number.
         ValueError: values that are not finite.
-
-    Source: Arthur & Vassilvitskii 2007 (k-means++, greedy as in its section 7).
     """
     if not 1 <= num_clusters <= len(x):
         raise ConfigError(
             f"num_clusters={num_clusters}: there are {len(x)} vectors; at least 1 and at most {len(x)} "
             f"clusters are possible: set it to {len(x)} or less, or to auto"
         )
-    if not np.isfinite(x).all():
+    if not all(np.isfinite(x[rows]).all() for rows in blocks(len(x), 1 << 16)):
         raise ValueError("k-means: NaN or infinite values; leave out the null rows before clustering")
-    rng = np.random.default_rng(seed)
     x = np.ascontiguousarray(x, dtype=np.float32)
-    centroids = x[seed_kmeans(x, num_clusters, rng=rng, block_bytes=block_bytes)]
-    cluster_id, inertia = _nearest(x, centroids, spherical)
+    rng = np.random.default_rng(seed)
+    seeds = choose_seeds(x, num_clusters, rng=rng, seeding=seeding, block_bytes=block_bytes, device=device)
+    return run_lloyd(
+        x, x[seeds], num_iterations=num_iterations, spherical=spherical, tolerance=tolerance, device=device
+    )
+
+
+def run_lloyd(
+    x: np.ndarray,
+    centroids: np.ndarray,
+    *,
+    num_iterations: int,
+    spherical: bool = True,
+    tolerance: float = 1e-4,
+    device: Device = "cpu",
+) -> KMeansFit:
+    """Lloyd's iterations from given centroids (K, D); the other arguments as of `fit_kmeans`."""
+    found = sum_by_nearest(x, centroids, spherical=spherical, device=device)
     iterations = 0
     for iterations in range(1, num_iterations + 1):  # noqa: B007  # the count is part of the result
-        centroids = _update(x, centroids, cluster_id, spherical, rng)
-        before = inertia
-        cluster_id, inertia = _nearest(x, centroids, spherical)
-        if before - inertia <= tolerance * before:
+        centroids, before = move_centroids(centroids, found, spherical=spherical), found.inertia
+        found = sum_by_nearest(x, centroids, spherical=spherical, device=device)
+        if has_converged(before, found.inertia, tolerance):
             break
-    sizes = np.bincount(cluster_id, minlength=num_clusters).astype(np.int64)
-    return KMeansFit(centroids, sizes, inertia, iterations)
+    return KMeansFit(centroids, found.sizes, found.inertia, iterations)
 
 
-def assign(x: np.ndarray, centroids: np.ndarray, *, spherical: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def has_converged(before: float, after: float, tolerance: float) -> bool:
+    """Whether an iteration lowered the inertia by no more than this fraction."""
+    return before - after <= tolerance * before
+
+
+def sum_by_nearest(x: np.ndarray, centroids: np.ndarray, *, spherical: bool, device: Device = "cpu") -> Sums:
+    """Assign each row of `x` (N, D) to its nearest centroid (K, D) and sum up by centroid."""
+    cluster_id, squared = find_with_distance(x, centroids, spherical=spherical, device=device)
+    sizes = np.bincount(cluster_id, minlength=len(centroids)).astype(np.int64)
+    inertias = np.bincount(cluster_id, weights=squared, minlength=len(centroids))  # float64
+    return Sums(_sum_by_cluster(x, cluster_id, len(centroids)), sizes, inertias)
+
+
+def find_with_distance(
+    x: np.ndarray, centroids: np.ndarray, *, spherical: bool, device: Device = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int32 nearest centroid of each row, by cosine or L2, and (N,) float32 squared L2 distance to it."""
+    cluster_id, score = find_nearest(x, centroids, spherical=spherical, device=device)
+    if spherical:  # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c
+        score = np.maximum(squared_norms(x) + squared_norms(centroids)[cluster_id] - 2 * score, 0)
+    return cluster_id, score
+
+
+def _sum_by_cluster(x: np.ndarray, cluster_id: np.ndarray, num_clusters: int) -> np.ndarray:
+    sums = np.zeros((num_clusters, x.shape[1]), np.float64)
+    for block in blocks(len(x), max(1, BLOCK_BYTES // (8 * x.shape[1]))):
+        rows = x[block].astype(np.float64)
+        present, local = np.unique(cluster_id[block], return_inverse=True)
+        member = csr_matrix((np.ones(len(rows)), (local, np.arange(len(rows)))), (len(present), len(rows)))
+        sums[present] += member @ rows
+    return sums
+
+
+def move_centroids(centroids: np.ndarray, found: Sums, *, spherical: bool) -> np.ndarray:
+    """(K, D) float32 means of the vectors assigned; empty clusters become halves of others."""
+    means = (found.sums / np.maximum(found.sizes, 1)[:, None]).astype(np.float32)
+    usable = found.sizes > 0
+    if spherical:
+        usable &= np.linalg.norm(means, axis=1) > 0  # opposite vectors cancel: the mean has no direction
+    means[~usable] = centroids[~usable]
+    means = split_for_empty(normalize(means) if spherical else means, found.sizes, found.inertias)
+    return normalize(means) if spherical else means
+
+
+def split_for_empty(centroids: np.ndarray, sizes: np.ndarray, inertias: np.ndarray) -> np.ndarray:
+    """Give each empty cluster half of another: of the one with the largest inertia, which is then taken as halved.
+
+    faiss draws the cluster to split by its size; the inertia needs no random numbers, so that parts summed anywhere
+    give equal splits, and it never splits copies of one vector.
+    """
+    centroids = centroids.copy()
+    sign = np.where(np.arange(centroids.shape[1]) % 2, -1, 1).astype(np.float32)
+    donors = [(-float(inertias[c]), int(c)) for c in np.flatnonzero((sizes > 1) & (inertias > 0))]
+    heapify(donors)
+    for empty in np.flatnonzero(sizes == 0):
+        if not donors:
+            break  # every cluster holds copies of one vector
+        inertia, donor = donors[0]
+        heapreplace(donors, (inertia / 2, donor))
+        centroids[empty] = centroids[donor] * (1 + SPLIT * sign)
+        centroids[donor] *= 1 - SPLIT * sign
+    return centroids
+
+
+def assign(
+    x: np.ndarray, centroids: np.ndarray, *, spherical: bool = True, device: Device = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """The nearest centroid of each row.
 
     Args:
         x: (N, D) float32, unit L2.
         centroids: (K, D) float32; any norm.
         spherical: nearest by cosine; False: by squared L2, as k-means with `spherical=False` was fitted.
+        device: where the nearest centroids are searched.
 
     Returns:
         cluster_id: (N,) int32.
@@ -93,137 +207,8 @@ def assign(x: np.ndarray, centroids: np.ndarray, *, spherical: bool = True) -> t
     if x.shape[1] != centroids.shape[1]:
         raise ValueError(f"vectors have {x.shape[1]} dims, centroids {centroids.shape[1]}; use one backbone")
     unit = normalize(centroids)
-    cluster_id, _ = _search(x, unit if spherical else centroids, spherical)
-    similarity = np.empty(len(x), np.float32)
-    for start in range(0, len(x), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        similarity[rows] = np.einsum("nd,nd->n", x[rows], unit[cluster_id[rows]])
-    return cluster_id, np.minimum(similarity, np.float32(1))
-
-
-def seed_kmeans(
-    x: np.ndarray, num_clusters: int, *, rng: np.random.Generator, block_bytes: int = 256 << 20
-) -> np.ndarray:
-    """(K,) int64, distinct rows of `x` chosen by greedy k-means++.
-
-    Each step draws 2 + floor(ln K) candidates by D2 sampling and takes the one that lowers the potential
-    most. Candidates come in blocks, whose distances are one matrix product: drawn by the D2 of the block's
-    start and accepted with probability D2 now / D2 then, they follow the distribution of their step exactly.
-    """
-    num_candidates = 2 + int(log(num_clusters))
-    norms = np.einsum("nd,nd->n", x, x)
-    chosen = [int(rng.integers(len(x)))]
-    nearest = _squared_distances(x, norms, np.array(chosen))[0]
-    room = max(num_candidates, block_bytes // (8 * len(x)))
-    while len(chosen) < num_clusters and nearest.sum(dtype=np.float64) > 0:
-        num_proposals = min(room, num_candidates * max(1, len(chosen) // 2))
-        proposals = _draw(nearest, num_proposals, rng)
-        distances = _squared_distances(x, norms, proposals)  # (P, N)
-        bar = rng.random(num_proposals) * nearest[proposals]
-        start = 0
-        while len(chosen) < num_clusters:
-            accepted = start + np.flatnonzero(nearest[proposals[start:]] > bar[start:])[:num_candidates]
-            if len(accepted) < num_candidates and (start > 0 or len(accepted) == 0):
-                break  # too few left: draw by the D2 of now
-            trials = np.minimum(nearest, distances[accepted])  # (C, N)
-            best = int(trials.sum(axis=1, dtype=np.float64).argmin())
-            nearest = trials[best]
-            chosen.append(int(proposals[accepted[best]]))
-            start = int(accepted[-1]) + 1
-    return np.concatenate([chosen, _draw_rest(len(x), chosen, num_clusters, rng)]).astype(np.int64)
-
-
-def _draw(weights: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
-    cumulative = np.cumsum(weights, dtype=np.float64)
-    rows = np.searchsorted(cumulative, rng.random(num) * cumulative[-1], side="right")
-    return np.minimum(rows, len(weights) - 1)
-
-
-def _draw_rest(num_rows: int, chosen: list[int], num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows for the clusters that are left when every vector equals a chosen one."""
-    others = np.setdiff1d(np.arange(num_rows), chosen)
-    return rng.choice(others, num_clusters - len(chosen), replace=False)
-
-
-def _squared_distances(x: np.ndarray, norms: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(P, N) float32 squared L2 distances of `x[rows]` to all of `x`; exactly 0 to itself."""
-    distances = x[rows] @ x.T
-    distances *= -2
-    distances += norms
-    distances += norms[rows][:, None]
-    np.maximum(distances, 0, out=distances)
-    distances[np.arange(len(rows)), rows] = 0  # rounding must not let a chosen row be drawn again
-    return distances
-
-
-def _nearest(x: np.ndarray, centroids: np.ndarray, spherical: bool) -> tuple[np.ndarray, float]:
-    """(N,) int32 nearest centroid, and the inertia."""
-    cluster_id, score = _search(x, centroids, spherical)
+    cluster_id, similarity = find_nearest(x, unit if spherical else centroids, spherical=spherical, device=device)
     if not spherical:
-        return cluster_id, float(np.maximum(score, 0).sum(dtype=np.float64))
-    squares = (
-        np.einsum("nd,nd->", x, x, dtype=np.float64)
-        + np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64)[cluster_id].sum()
-    )
-    return cluster_id, max(0.0, float(squares - 2 * score.sum(dtype=np.float64)))
-
-
-def _search(x: np.ndarray, centroids: np.ndarray, spherical: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid (N,) int32 with its inner product (spherical) or squared L2 distance (N,) float32."""
-    faiss = _faiss()
-    metric = faiss.METRIC_INNER_PRODUCT if spherical else faiss.METRIC_L2
-    if len(x) == 0:
-        return np.empty(0, np.int32), np.empty(0, np.float32)
-    score, cluster_id = faiss.knn(
-        np.ascontiguousarray(x, np.float32), np.ascontiguousarray(centroids, np.float32), 1, metric=metric
-    )
-    return cluster_id[:, 0].astype(np.int32), score[:, 0]
-
-
-def _update(
-    x: np.ndarray, centroids: np.ndarray, cluster_id: np.ndarray, spherical: bool, rng: np.random.Generator
-) -> np.ndarray:
-    """Means of the assigned rows; empty clusters become halves of others."""
-    sums, sizes = _sum_by_cluster(x, cluster_id, len(centroids))
-    means = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-    usable = sizes > 0
-    if spherical:
-        usable &= np.linalg.norm(means, axis=1) > 0  # opposite vectors cancel: the mean has no direction
-    means = np.where(usable[:, None], means, centroids)
-    means = _split_empty(normalize(means) if spherical else means, sizes, rng)
-    return normalize(means) if spherical else means
-
-
-def _sum_by_cluster(x: np.ndarray, cluster_id: np.ndarray, num_clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """(K, D) float64 sums and (K,) int64 sizes; float32 sums would lose digits in large clusters."""
-    sums = np.zeros((num_clusters, x.shape[1]), np.float64)
-    for start in range(0, len(x), BLOCK_ROWS):
-        rows = x[start : start + BLOCK_ROWS].astype(np.float64)
-        present, local = np.unique(cluster_id[start : start + BLOCK_ROWS], return_inverse=True)
-        member = csr_matrix((np.ones(len(rows)), (local, np.arange(len(rows)))), (len(present), len(rows)))
-        sums[present] += member @ rows
-    return sums, np.bincount(cluster_id, minlength=num_clusters)
-
-
-def _split_empty(centroids: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Give each empty cluster half of another, drawn with probability proportional to its size less 1."""
-    centroids, sizes = centroids.copy(), sizes.copy()
-    sign = np.where(np.arange(centroids.shape[1]) % 2, -1, 1).astype(np.float32)
-    for empty in np.flatnonzero(sizes == 0):
-        weights = np.maximum(sizes - 1, 0)
-        if weights.sum() == 0:
-            break  # every cluster holds one vector at most
-        donor = int(_draw(weights, 1, rng)[0])
-        centroids[empty] = centroids[donor] * (1 + SPLIT * sign)
-        centroids[donor] *= 1 - SPLIT * sign
-        sizes[empty] = sizes[donor] // 2
-        sizes[donor] -= sizes[empty]
-    return centroids
-
-
-def _faiss() -> ModuleType:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtra("faiss", "cpu") from error
-    return faiss
+        for rows in blocks(len(x), 1 << 16):
+            similarity[rows] = np.einsum("nd,nd->n", x[rows], unit[cluster_id[rows]])
+    return cluster_id, np.minimum(similarity, np.float32(1))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from curate.errors import ConfigError
 from curate.ops import hierarchy
 from curate.ops.entropy import normalized_entropy
-from curate.ops.hierarchy import auto_levels, cluster_paths, fit_hierarchy
+from curate.ops.hierarchy import LevelFit, auto_levels, cluster_paths, fit_hierarchy
 from curate.ops.kmeans import assign
 from curate.ops.sampling import balanced_sample
 from curate.ops.vectors import normalize
@@ -28,7 +28,9 @@ def long_tail(num_images=3000, num_concepts=100, dim=32, seed=0):
 @pytest.mark.parametrize("spherical", [False, True])
 def test_every_level_holds_all_images_and_no_empty_cluster(spherical):
     x, _ = long_tail(800)
-    tree = fit_hierarchy(x, [60, 20, 4], points_per_centroid=[0, 3, 2], seed=0, num_resamplings=2, spherical=spherical)
+    tree = fit_hierarchy(
+        x, [60, 20, 4], points_per_centroid=[0, 3, 2], how=LevelFit(seed=0, num_resamplings=2, spherical=spherical)
+    )
     leaf_ids, _ = assign(x, tree.levels[0].centroids, spherical=spherical)
     paths = cluster_paths(leaf_ids, tree.parents)
     assert paths.shape == (800, 3)
@@ -45,7 +47,7 @@ def test_every_level_holds_all_images_and_no_empty_cluster(spherical):
 
 def test_clusters_beyond_the_distinct_vectors_are_dropped_at_every_level():
     x = np.repeat(np.eye(5, dtype=np.float32), 20, axis=0)
-    tree = fit_hierarchy(x, [50, 10, 3], points_per_centroid=[2, 2, 2], seed=0, num_resamplings=2)
+    tree = fit_hierarchy(x, [50, 10, 3], points_per_centroid=[2, 2, 2], how=LevelFit(seed=0, num_resamplings=2))
     assert len(tree.levels[0].centroids) == 5
     assert tree.levels[0].num_images.tolist() == [20] * 5
     assert all(level.num_images.sum() == 100 for level in tree.levels)
@@ -55,7 +57,7 @@ def test_resampling_spreads_centroids_over_rare_concepts():
     x, concept = long_tail()
 
     def num_covered(points_per_centroid):
-        tree = fit_hierarchy(x, [100], points_per_centroid=points_per_centroid, seed=0, num_resamplings=5)
+        tree = fit_hierarchy(x, [100], points_per_centroid=points_per_centroid, how=LevelFit(seed=0, num_resamplings=5))
         nearest = (x @ tree.levels[0].centroids.T).argmax(axis=0)
         return len(np.unique(concept[nearest]))
 
@@ -64,7 +66,7 @@ def test_resampling_spreads_centroids_over_rare_concepts():
 
 def test_balanced_sampling_over_the_tree_raises_concept_entropy():
     x, concept = long_tail()
-    tree = fit_hierarchy(x, [150, 30, 6], points_per_centroid=[5, 3, 2], seed=0, num_resamplings=3)
+    tree = fit_hierarchy(x, [150, 30, 6], points_per_centroid=[5, 3, 2], how=LevelFit(seed=0, num_resamplings=3))
     leaf_ids, _ = assign(x, tree.levels[0].centroids)
     rows, _ = balanced_sample(leaf_ids, tree.parents, 300, seed=0)
     pool, selection = (normalized_entropy(np.bincount(c, minlength=100)) for c in (concept, concept[rows]))
@@ -75,18 +77,24 @@ def test_balanced_sampling_over_the_tree_raises_concept_entropy():
 def test_closest_rows_are_the_r_nearest_of_each_cluster(spherical):
     rng = np.random.default_rng(0)
     points, centroids = normalize(rng.normal(size=(60, 3))), rng.normal(size=(4, 3)).astype(np.float32)
-    far = np.linalg.norm(points[:, None] - (normalize(centroids) if spherical else centroids)[None], axis=2)
+    if spherical:
+        centroids = normalize(centroids)
+    far = np.linalg.norm(points[:, None] - centroids[None], axis=2)
     expected = []
     for c in range(4):
         own = np.flatnonzero(far.argmin(axis=1) == c)
         expected += own[np.argsort(far[own, c])][:3].tolist()
-    assert hierarchy._closest_rows(points, centroids, 3, spherical).tolist() == sorted(expected)
+    assert hierarchy._closest_rows(points, centroids, 3, LevelFit(seed=0, spherical=spherical)).tolist() == sorted(
+        expected
+    )
 
 
 def test_equal_seeds_give_equal_trees():
     x, _ = long_tail(400)
     trees = [
-        fit_hierarchy(x, [30, 5], points_per_centroid=[2, 2], seed=seed, num_resamplings=2).levels[0].centroids
+        fit_hierarchy(x, [30, 5], points_per_centroid=[2, 2], how=LevelFit(seed=seed, num_resamplings=2))
+        .levels[0]
+        .centroids
         for seed in (0, 0, 1)
     ]
     assert trees[0].tobytes() == trees[1].tobytes() != trees[2].tobytes()
@@ -124,7 +132,7 @@ def test_auto_levels_follow_the_written_rule():
 )
 def test_impossible_trees_are_errors(levels, r, message):
     with pytest.raises(ConfigError, match=message):
-        fit_hierarchy(np.eye(8, dtype=np.float32), levels, points_per_centroid=r, seed=0)
+        fit_hierarchy(np.eye(8, dtype=np.float32), levels, points_per_centroid=r, how=LevelFit(seed=0))
 
 
 def test_no_images_are_an_error():

@@ -1,7 +1,7 @@
 """k-means against scikit-learn, faiss-free brute force and planted clusters."""
 
-import sys
 from importlib import resources
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 
-from curate.errors import ConfigError, MissingExtra
+from curate.errors import ConfigError
 from curate.ops import kmeans
-from curate.ops.kmeans import assign, fit_kmeans, seed_kmeans
+from curate.ops.kmeans import Sums, assign, fit_kmeans, move_centroids, run_lloyd, sum_by_nearest
 from curate.ops.vectors import normalize
 
 
@@ -72,12 +72,11 @@ def test_converged_centroids_are_the_means_of_their_vectors():
 
 
 def test_sums_are_exact_where_float32_would_drift(monkeypatch):
-    monkeypatch.setattr(kmeans, "BLOCK_ROWS", 1000)
+    monkeypatch.setattr(kmeans, "BLOCK_BYTES", 16_000)
     x = np.full((20_000, 2), 0.1, np.float32)
     x[0] = 30_000
-    sums, sizes = kmeans._sum_by_cluster(x, np.zeros(len(x), np.int32), 3)
+    sums = kmeans._sum_by_cluster(x, np.zeros(len(x), np.int32), 3)
     assert sums[0] == pytest.approx(x.astype(np.float64).sum(axis=0), rel=1e-13)
-    assert sizes.tolist() == [20_000, 0, 0]
     assert not sums[1:].any()
 
 
@@ -107,38 +106,37 @@ def test_any_valid_number_of_clusters_works_on_repeated_vectors(seed, num_rows, 
         assert fit.inertia == pytest.approx(0, abs=1e-5 * num_rows)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 1000), st.integers(1, 30), st.integers(1, 4000))
-def test_seeds_are_distinct_rows_and_cover_planted_groups(seed, num_clusters, block_bytes):
-    rng = np.random.default_rng(seed)
-    centers = 100 * np.eye(30, dtype=np.float32)[:num_clusters]
-    group = np.concatenate([np.arange(num_clusters), rng.integers(0, num_clusters, 60)])
-    x = centers[group] + rng.normal(size=(len(group), 30)).astype(np.float32) / 10
-    rows = seed_kmeans(x, num_clusters, rng=rng, block_bytes=block_bytes)
-    assert sorted(group[rows]) == list(range(num_clusters))
-
-
-def test_candidates_of_a_block_follow_the_distances_of_their_step():
-    """Blocks of candidates with rejection give the potential that drawing for each step alone gives."""
-    x = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
-
-    def potentials(block_bytes):
-        fits = [seed_kmeans(x, 30, rng=np.random.default_rng(s), block_bytes=block_bytes) for s in range(60)]
-        return np.array([inertia_of(x, x[rows]) for rows in fits])
-
-    blocked, stepwise = potentials(1 << 20), potentials(1)
-    error = np.sqrt(blocked.var() / 60 + stepwise.var() / 60)
-    assert abs(blocked.mean() - stepwise.mean()) < 3 * error
-    random = [x[np.random.default_rng(s).choice(400, 30, replace=False)] for s in range(60)]
-    assert blocked.mean() < 0.9 * np.mean([inertia_of(x, c) for c in random])
-
-
-def test_empty_clusters_are_split_off_others():
-    centroids = np.array([[1, 1], [2, 2], [0, 0], [9, 9]], np.float32)
-    split = kmeans._split_empty(centroids, np.array([1, 10, 0, 1]), np.random.default_rng(0))
-    assert split[[0, 3]].tolist() == centroids[[0, 3]].tolist()  # single vectors cannot be halved
+def test_empty_clusters_are_split_off_the_ones_with_most_inertia():
+    centroids = np.array([[1, 1], [2, 2], [0, 0], [9, 9], [5, 5]], np.float32)
+    sizes, inertias = np.array([1, 10, 0, 30, 3]), np.array([0.0, 6, 0, 0, 2])
+    split = kmeans.split_for_empty(centroids, sizes, inertias)
+    assert split[[0, 3, 4]].tolist() == centroids[[0, 3, 4]].tolist()  # thirty copies of one vector stay together
     assert split[[1, 2]].mean(axis=0) == pytest.approx([2, 2])
     assert 0 < abs(split[1] - split[2]).max() < 0.01
+    twice = kmeans.split_for_empty(centroids, np.array([0, 10, 0, 30, 3]), inertias)
+    assert abs(twice[0] - 2).max() < 0.02  # half of 6 is still more than 2
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_sums_of_parts_add_up_to_the_lloyd_of_all(spherical):
+    rng = np.random.default_rng(0)
+    x = normalize(rng.normal(size=(900, 6)))
+    seeds = x[:40]
+    whole = run_lloyd(x, seeds, num_iterations=5, spherical=spherical, tolerance=0)
+    centroids = seeds
+    for _ in range(5):
+        total = Sums.zero(*centroids.shape)
+        for part in np.array_split(x, 7):
+            total.add(*sum_by_nearest(part, centroids, spherical=spherical))
+        centroids = move_centroids(centroids, total, spherical=spherical)
+    assert centroids == pytest.approx(whole.centroids, abs=1e-6)
+
+
+def test_more_iterations_never_raise_the_inertia():
+    x = np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32)
+    fits = [run_lloyd(x, x[:30], num_iterations=n, spherical=False, tolerance=0).inertia for n in range(8)]
+    assert all(late <= early for early, late in pairwise(fits))
+    assert fits[-1] < 0.8 * fits[0]
 
 
 def test_opposite_vectors_leave_their_centroid_a_direction():
@@ -174,9 +172,3 @@ def test_unusable_vectors_are_errors():
         fit_kmeans(np.full((3, 2), np.inf, np.float32), 1, seed=0)
     with pytest.raises(ValueError, match="vectors have 2 dims, centroids 3"):
         assign(np.ones((3, 2), np.float32), np.ones((1, 3), np.float32))
-
-
-def test_missing_faiss_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtra, match=r"faiss is not installed; bring it with: pip install 'curate\[cpu\]'"):
-        fit_kmeans(np.eye(4, dtype=np.float32), 2, seed=0)

@@ -1,0 +1,52 @@
+"""All that is asked of faiss on a GPU, in one place, so that it can be checked against a wheel without a GPU."""
+
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from curate.errors import ConfigError, MissingExtra
+
+Device = Literal["cpu", "cuda"]
+QUERY_BYTES = 1 << 30
+"""Vectors that lie on the GPU at once; the centroids lie there as a whole."""
+
+
+def find_nearest_on_gpu(x: np.ndarray, centroids: np.ndarray, *, spherical: bool) -> tuple[np.ndarray, np.ndarray]:
+    """As `find_nearest`, by `faiss.knn_gpu`: exact, and in blocks, so that `x` need not fit the GPU.
+
+    Raises:
+        ConfigError: faiss is a CPU build, or there is no GPU.
+        MissingExtra: no faiss at all.
+    """
+    faiss = load_faiss()
+    metric = faiss.METRIC_INNER_PRODUCT if spherical else faiss.METRIC_L2
+    score, cluster_id = faiss.knn_gpu(_resources(), x, centroids, 1, metric=metric, queriesMemoryLimit=QUERY_BYTES)
+    return cluster_id[:, 0].astype(np.int32), score[:, 0]
+
+
+@cache
+def _resources() -> Any:
+    """The scratch memory of this process's GPU, made once.
+
+    Raises:
+        ConfigError: faiss is a CPU build, or there is no GPU.
+    """
+    faiss = load_faiss()
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise ConfigError(
+            "device=cuda: the faiss that is installed is a CPU build; set device=cpu, or replace it: "
+            "pip uninstall faiss-cpu, then pip install 'curate[gpu]'"
+        )
+    if faiss.get_num_gpus() == 0:
+        raise ConfigError("device=cuda: faiss finds no GPU; set device=cpu, or look at CUDA_VISIBLE_DEVICES")
+    return faiss.StandardGpuResources()
+
+
+def load_faiss() -> ModuleType:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtra("faiss", "gpu") from error
+    return faiss
