@@ -1,11 +1,16 @@
 """Clusters of planted concepts: fitted once, assigned to every image, as a tree where asked."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from curate.errors import ConfigError
+from curate.executors import ExecutorConfig, InProcess, start_executor
+from curate.freshness import Flags
+from curate.ops.balance import size_figures
+from curate.ops.kmeans import run_lloyd
 from curate.ops.vectors import VectorSpec, unpack
 from curate.pipeline import Pipeline
 from curate.stages.cluster import Assign, FitClusters, read_parents
@@ -85,6 +90,122 @@ def test_levels_that_do_not_descend_are_an_error_before_any_compute(
 def test_auto_levels_that_the_given_resampling_does_not_fit_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"points_per_centroid=\[0, 3\]: .* each of 1 levels"):
         clustered(tmp_path, FitClusters(levels="auto", points_per_centroid=(0, 3)))
+
+
+def pool_vectors(p: Pipeline) -> np.ndarray:
+    """Those of the two pool parts, which come first."""
+    ids, x = all_vectors(p)
+    return x[ids >> 32 < 2]
+
+
+@pytest.mark.parametrize("spherical", [True, False])
+@pytest.mark.parametrize("num_groups", [1, 3, 64])
+def test_lloyd_over_parts_equals_lloyd_over_one_array(spherical: bool, num_groups: int, tmp_path: Path) -> None:
+    """Both begin with the leaves of a sample of 24 images, which Lloyd over all 102 then moves."""
+    fit = FitClusters(levels=(12,), max_points_per_cluster=2, spherical=spherical, tolerance=0, num_groups=num_groups)
+    on_sample = clustered(tmp_path / "sample", fit)
+    on_all = clustered(tmp_path / "all", fit.model_copy(update={"fit": "all"}))
+    rows = on_sample.store.table("centroids").read_all()
+    seeds, _ = unpack(rows["centroid"], VectorSpec.of(rows.schema))
+    expected = run_lloyd(pool_vectors(on_all), seeds, num_iterations=20, spherical=spherical, tolerance=0)
+    found = on_all.store.table("centroids").read_all()
+    centroids, _ = unpack(found["centroid"], VectorSpec.of(found.schema))
+    assert expected.iterations > 1
+    assert centroids == pytest.approx(expected.centroids, abs=1e-5)
+    assert found["num_images"].to_pylist() == expected.sizes.tolist()
+    assert sum(found["inertia"].to_pylist()) == pytest.approx(expected.inertia, rel=1e-5)
+    assert (
+        expected.inertia < 0.9 * run_lloyd(pool_vectors(on_all), seeds, num_iterations=0, spherical=spherical).inertia
+    )
+
+
+def test_tree_over_all_images_counts_them_all(tmp_path: Path) -> None:
+    fit = FitClusters(levels=(12, 3), num_resamplings=2, fit="all", max_points_per_cluster=3, num_iterations=2)
+    rows = clustered(tmp_path, fit).store.table("centroids").read_all().to_pandas()
+    assert rows.groupby("level")["num_images"].sum().tolist() == [2 * 51, 2 * 51]
+    assert rows.groupby("level").size().tolist() == [12, 3]
+
+
+class Killed(BaseException):
+    pass
+
+
+class Fragile(InProcess):
+    """Dies after two tasks."""
+
+    def run(self, root: str, tasks: Any) -> Any:
+        for number, done in enumerate(super().run(root, tasks)):
+            if number or self.tired:
+                raise Killed
+            self.tired = True
+            yield done
+
+    tired = False
+
+
+def fit_all(root: Path) -> Pipeline:
+    p, catalog, vectors = planted(root)
+    fit = FitClusters(levels=(12, 3), num_resamplings=1, fit="all", max_points_per_cluster=2, num_groups=3)
+    p.add("centroids", fit, embeddings=vectors, catalog=catalog)
+    return p
+
+
+def test_killed_in_every_round_and_under_dask_the_centroids_are_equal(tmp_path: Path) -> None:
+    make(fit_all(tmp_path / "whole"))
+    attempts = 0
+    while True:
+        try:
+            attempts += 1
+            fit_all(tmp_path / "killed").run(Fragile(1), Flags())
+            break
+        except Killed:
+            continue
+    assert attempts > 8
+    with start_executor(ExecutorConfig(kind="local", workers=2, threads=1)) as executor:
+        fit_all(tmp_path / "dask").run(executor, Flags())
+    files = [tmp_path / name / "centroids" / "part-00000.parquet" for name in ("whole", "killed", "dask")]
+    assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
+
+
+def test_resampled_leaves_cannot_be_fitted_to_all_images(tmp_path: Path) -> None:
+    fit = FitClusters(levels=(12, 3), points_per_centroid=(5, 2), num_resamplings=3, fit="all")
+    with pytest.raises(ConfigError, match=r"fit=all with points_per_centroid=\[5, 2\]: .* set its first number to 0"):
+        clustered(tmp_path, fit)
+
+
+def test_sample_stays_within_its_bytes(tmp_path: Path) -> None:
+    fit = FitClusters(levels=(12,), sample_bytes=40 * 4 * 16)
+    rows = clustered(tmp_path / "a", fit).store.table("centroids").read_all(["num_images"])
+    assert 40 <= sum(rows["num_images"].to_pylist()) <= 42  # rounded up in both parts
+    with pytest.raises(ConfigError, match=r"sample_bytes=700: holds 10 vectors of 16 dims, .* least 12; set it to 768"):
+        clustered(tmp_path / "b", fit.model_copy(update={"sample_bytes": 700}))
+    with pytest.raises(ConfigError, match=r"sample_bytes=2560: holds 40 vectors .* least 51"):
+        clustered(tmp_path / "c", fit.model_copy(update={"sample_share": 0.5}))
+
+
+def test_figures_of_each_level_follow_from_its_rows(tmp_path: Path) -> None:
+    p = clustered(tmp_path, FitClusters(levels=(12, 3), num_resamplings=2))
+    table = p.store.table("centroids")
+    rows = table.read_all()
+    levels, sizes = rows["level"].to_numpy(), rows["num_images"].to_numpy()
+    centroids, _ = unpack(rows["centroid"], VectorSpec.of(rows.schema))
+    below = pool_vectors(p)
+    for level, wanted in enumerate((12, 3)):
+        own, figures = centroids[levels == level], table.metrics["levels"][level]
+        distances = ((below[:, None].astype(float) - own[None]) ** 2).sum(-1).min(1)
+        assert figures["inertia"] == pytest.approx(distances.sum(), rel=1e-4)
+        full = np.sort(sizes[levels == level])
+        assert (figures["clusters"], figures["empty"]) == (wanted, 0)
+        assert [figures[name] for name in ("smallest", "median", "largest")] == full[[0, wanted // 2, -1]].tolist()
+        assert figures["imbalance"] == pytest.approx(wanted * (full**2).sum() / full.sum() ** 2, abs=1e-4)
+        below = own
+
+
+def test_figures_of_the_assignments_count_leaves_that_nobody_chose(tmp_path: Path) -> None:
+    p = clustered(tmp_path, FitClusters(levels=(12,)))
+    table = p.store.table("assignments")
+    counts = np.bincount(table.read_all(["cluster_id"])["cluster_id"].to_numpy(), minlength=12)
+    assert table.metrics["leaves"] == size_figures(counts, 12)
 
 
 def sampled(root: Path, fit: FitClusters | FitLists) -> tuple[int, int]:
