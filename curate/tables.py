@@ -126,6 +126,16 @@ ASSIGNMENTS = pa.schema(
 )
 """One row per embedded pool or curated image that reached clustering, in the catalog's parts and order."""
 
+SCREENED = pa.schema(
+    [
+        IMAGE_ID,
+        column("density", pa.float32(), "mean cosine to its nearest neighbours"),
+        column("coherence", pa.float32(), "of its leaf cluster: how alike its images are"),
+        column("junk", pa.bool_(), "true: left out where clusters are balanced"),
+    ]
+)
+"""One row per pool image of `assignments`, in the catalog's parts and order."""
+
 NEAREST = pa.schema(
     [
         column("query_id", pa.int64(), "curated image that asked"),

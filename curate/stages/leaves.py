@@ -32,6 +32,11 @@ def count_leaves(assignments: Table, numbers: Iterable[int]) -> np.ndarray:
     return counts
 
 
+def num_leaves(centroids: Table) -> int:
+    """Clusters of the lowest level."""
+    return sum(int(np.count_nonzero(rows["level"].to_numpy() == 0)) for rows in centroids.scan(["level"]))
+
+
 def limit_rows(purpose: str, draws: Draws) -> pa.RecordBatch:
     """The groups that give anything."""
     (group,) = np.nonzero((draws.every > 0) | (draws.limit_id >= 0))

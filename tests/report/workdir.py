@@ -145,6 +145,7 @@ class Workdir:
         ]
         parts = [rows(DUPLICATES, *sorted(verdicts)), rows(DUPLICATES), rows(DUPLICATES)]
         metrics = {"kept": 4, "duplicate": 1, "benchmark": 2, "largest_component": 2, "warning": f"look: {HOSTILE}"}
+        metrics["curated_heldout"] = 1
         inputs = {"catalog": ["catalog"], "images": ["images"], "neighbors": ["neighbors/copy"]}
         put(self.store, "duplicates", parts, stage="Deduplicate", inputs=inputs, metrics=metrics)
         return self
@@ -172,7 +173,9 @@ class Workdir:
         curated = [(i[name], [0], [_origin("curated", None)], 2) for name in CURATED]
         parts = [rows(SELECTION, *sorted(pool)), rows(SELECTION, *curated), rows(SELECTION)]
         roles = {"pool": 2, "curated": 2, "heldout": 0}
-        metrics = {"selected": 4, "routes": {"sample": 2, "curated": 2}, "roles": roles}
+        shares = {"retrieval": {"images": 2, "shown": 2}, "curated": {"images": 2, "shown": 4}}
+        metrics = {"selected": 4, "routes": {"sample": 2, "curated": 2}, "roles": roles, "shares": shares, "shown": 6}
+        metrics["contaminated"] = {"pool": 0, "curated": 1, "routes": {"curated": 1}}
         put(self.store, "selection", parts, stage="Select", metrics=metrics)
         return self
 

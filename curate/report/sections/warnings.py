@@ -4,7 +4,7 @@ import numpy as np
 
 from curate.report.markup import Markup, el
 from curate.report.numbers import plural
-from curate.report.run import MAX_ROWS, Run
+from curate.report.run import Run
 
 
 def section(run: Run) -> Markup | None:
@@ -18,15 +18,20 @@ def warnings(run: Run) -> list[str]:
     for table in run.manifests:
         said = run.metrics(table).get("warning")
         found += [f"{table}: {text}" for text in ([said] if isinstance(said, str) else said or [])]
-    matches = curated_matches(run)
-    if len(matches):
-        images = plural(len(np.unique(matches[:, 0])), "curated image")
-        least = "at least " if any(run.manifests[table].rows > MAX_ROWS for table in copy_tables(run)) else ""
+    contaminated = num_contaminated(run)
+    if contaminated:
         found.append(
-            f"{least}{images} of this run resemble held-out images as closely as contamination does. Curated images "
-            "are added as they are, and these with them: see the section on held-out images."
+            f"{plural(contaminated, 'curated image')} of this run resemble held-out images as closely as contamination "
+            "does. Curated images are added as they are, and these with them: see the section on held-out images."
         )
     return found
+
+
+def num_contaminated(run: Run) -> int:
+    """Curated images that resemble held-out ones: of those selected, or of all where nothing was selected yet."""
+    selected = run.metrics("selection").get("contaminated")
+    found = run.metrics("duplicates").get("curated_heldout", 0) if selected is None else selected["curated"]
+    return int(found)
 
 
 def curated_matches(run: Run) -> np.ndarray:
