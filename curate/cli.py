@@ -144,6 +144,19 @@ def bench_embed(
     typer.echo(embed.as_json(rates) if as_json else embed.format_embed(rates))
 
 
+@bench_app.command("kmeans")
+def bench_kmeans(
+    num_seeds: Annotated[int, typer.Option("--seeds", help="seeds of the trees")] = 10,
+    threads: Annotated[int, typer.Option(help="of every peer")] = 2,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """k-means and trees beside faiss and scikit-learn: time, memory, inertia, entropy of balanced samples."""
+    from curate.bench import figures, kmeans
+
+    found = kmeans.bench_kmeans(num_seeds=num_seeds, threads=threads)
+    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
+
+
 @bench_app.command("copies")
 def bench_copies() -> None:
     """Precision and recall of copy-detection methods on planted chains of web edits."""
