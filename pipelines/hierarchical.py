@@ -42,7 +42,12 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     stages = {"embeddings/clusters": cfg.embed}
     (vectors,) = p.add_pass(read_images, stages, catalog=catalog, images=images, duplicates=duplicates)
     tree = p.add("centroids/clusters", cfg.clusters, embeddings=vectors, catalog=catalog)
-    leaves = p.add("assignments", Assign(spherical=cfg.clusters.spherical), embeddings=vectors, centroids=tree)
+    leaves = p.add(
+        "assignments",
+        Assign(spherical=cfg.clusters.spherical, device=cfg.clusters.device),
+        embeddings=vectors,
+        centroids=tree,
+    )
 
     chosen = p.add(
         "selection",

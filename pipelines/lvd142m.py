@@ -79,8 +79,9 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
 
     # 3. Retrieval: k nearest for large curated sets, clusters hit more than 3 times for small ones.
     centres = p.add("centroids/retrieval", cfg.retrieval.clusters, embeddings=vectors, catalog=catalog)
-    spherical = cfg.retrieval.clusters.spherical
-    leaves = p.add("assignments", Assign(spherical=spherical), embeddings=vectors, centroids=centres)
+    fitted = cfg.retrieval.clusters
+    assign = Assign(spherical=fitted.spherical, device=fitted.device)
+    leaves = p.add("assignments", assign, embeddings=vectors, centroids=centres)
     near = _nearest_to_curated(p, cfg.retrieval, catalog, vectors)
     found = p.add("retrieved", cfg.retrieval.retrieve, catalog=catalog, nearest=near, assignments=leaves)
 

@@ -7,6 +7,7 @@ import numpy as np
 from curate.ops.entropy import effective_number
 
 QUANTILES = ("smallest", "median", "largest")
+CURVE_POINTS = 21
 
 
 def size_figures(sizes: np.ndarray, num_wanted: int) -> dict[str, Any]:
@@ -36,6 +37,18 @@ def size_figures(sizes: np.ndarray, num_wanted: int) -> dict[str, Any]:
     }
 
 
+def cumulative_shares(sizes: np.ndarray) -> list[float]:
+    """Share of the images, 0..1, in the smallest 0, 5, 10, ... 100 % of the clusters (a Lorenz curve)."""
+    full = np.sort(sizes[sizes > 0])
+    if len(full) == 0:
+        return []
+    steps = np.linspace(0, 1, CURVE_POINTS)
+    known = np.linspace(0, 1, len(full) + 1)
+    total = np.concatenate([[0], np.cumsum(full)]) / full.sum()
+    return [round(float(value), 4) for value in np.interp(steps, known, total)]
+
+
 def level_figures(sizes: np.ndarray, inertia: np.ndarray, num_wanted: int) -> dict[str, Any]:
-    """As `size_figures`, with the inertia: sum of squared L2 distances of all that the level clusters."""
-    return size_figures(sizes, num_wanted) | {"inertia": float(inertia.sum())}
+    """As `size_figures`, with the inertia (sum of squared L2 distances of what the level clusters) and the curve."""
+    extra = {"inertia": float(inertia.sum()), "curve": cumulative_shares(sizes)}
+    return size_figures(sizes, num_wanted) | extra

@@ -73,6 +73,9 @@ class FitClusters(IteratedFold):
     device: Annotated[Device, Execution()] = "cpu"
     """Where the nearest centroids are searched; cuda needs the extra `gpu`."""
 
+    def resources(self) -> dict[str, float]:
+        return {"GPU": 1} if self.device == "cuda" else {}
+
     def max_rounds(self) -> int:
         return 1 if self.fit == "sample" else self.num_iterations + 2
 
@@ -237,13 +240,19 @@ class Assign(Map):
 
     spherical: bool = True
     """Nearest by cosine, else by squared L2; as the clusters were fitted."""
+    device: Annotated[Device, Execution()] = "cpu"
+    """Where the nearest centroids are searched; cuda needs the extra `gpu`."""
+
+    def resources(self) -> dict[str, float]:
+        return {"GPU": 1} if self.device == "cuda" else {}
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return ASSIGNMENTS
 
     def run(self, part: int, *, embeddings: pa.Table, centroids: Table) -> Batches:
         vectors, rows = unpack(embeddings["vector"], VectorSpec.of(embeddings.schema))
-        cluster_id, similarity = assign(vectors.astype(np.float32), read_centroids(centroids), spherical=self.spherical)
+        x, leaves = vectors.astype(np.float32), read_centroids(centroids)
+        cluster_id, similarity = assign(x, leaves, spherical=self.spherical, device=self.device)
         ids = embeddings["image_id"].to_numpy()[rows]
         columns = [ids, cluster_id.astype(np.int32), similarity.astype(np.float32)]
         yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=ASSIGNMENTS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from curate.ops.balance import level_figures, size_figures
+from curate.ops.balance import cumulative_shares, level_figures, size_figures
 
 
 def test_equal_sizes_have_imbalance_one_and_all_clusters_effective():
@@ -39,3 +39,11 @@ def test_no_images_have_figures_too():
 
 def test_inertia_of_a_level_is_that_of_its_clusters():
     assert level_figures(np.array([2, 3]), np.array([0.5, 0.25]), 2)["inertia"] == 0.75
+
+
+def test_curve_is_the_share_of_the_smallest_clusters():
+    assert cumulative_shares(np.full(40, 7)) == pytest.approx(np.linspace(0, 1, 21))
+    sizes = np.array([1] * 19 + [81])
+    curve = cumulative_shares(sizes)
+    assert (curve[0], curve[10], curve[19], curve[20]) == (0, 0.1, 0.19, 1)
+    assert cumulative_shares(np.zeros(3, int)) == []

@@ -17,6 +17,7 @@ SECTIONS = [
     "warnings",
     "funnel",
     "balance",
+    "levels",
     "duplicates",
     "heldout",
     "similarity",
@@ -48,7 +49,7 @@ def test_a_full_run_has_every_section_and_links_to_it(workdir: Workdir) -> None:
     [
         (1, {*SECTIONS} - {"funnel", "timings"}),
         (2, {*SECTIONS} - {"funnel", "dropped", "timings"}),
-        (3, {"balance", "retrieved", "clusters", "training"}),
+        (3, {"balance", "levels", "retrieved", "clusters", "training"}),
         (4, {"training"}),
     ],
 )

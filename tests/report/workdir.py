@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from curate.ops.balance import level_figures, size_figures
 from curate.ops.images import ImageLimits, inspect_image
 from curate.recipe import RUN
 from curate.sources.config import Sources
@@ -27,6 +28,7 @@ from curate.tables import (
     RETRIEVED,
     SELECTION,
     TRAINING_LOG,
+    clusters_schema,
     shards_schema,
 )
 
@@ -155,7 +157,11 @@ class Workdir:
         pool = sorted([(i["a.jpg"], 0, 0.8), (i["b.jpg"], 0, 0.7), (i["left.jpg"], 0, 0.6), (i[HOSTILE], 1, 0.5)])
         curated = sorted([(i["q1.jpg"], 1, 0.9), (i["q2.jpg"], 0, 0.9)])
         parts = [rows(ASSIGNMENTS, *pool), rows(ASSIGNMENTS, *curated), rows(ASSIGNMENTS)]
-        put(self.store, "assignments", parts, stage="Assign")
+        levels = [level_figures(np.array(n), np.ones(len(n)), k) for n, k in (([3, 1], 3), ([4], 1))]
+        empty = [clusters_schema(8, model="toy", weights="").empty_table()]
+        put(self.store, "centroids", empty, stage="FitClusters", metrics={"clusters": [2, 1], "levels": levels})
+        leaves = {"leaves": size_figures(np.array([3, 1]), 2)}
+        put(self.store, "assignments", parts, stage="Assign", inputs={"centroids": ["centroids"]}, metrics=leaves)
         found = [
             (i["q1.jpg"], i[HOSTILE], 0.7, "sample", "curated"),
             (i["q2.jpg"], i["b.jpg"], 0.6, "sample", "curated"),
