@@ -173,6 +173,21 @@ def bench_mnist(workdir: Annotated[Path, typer.Argument(help="folder for shards,
     typer.echo(mnist.format_table(mnist.bench_mnist(workdir)))
 
 
+@bench_app.command("select")
+def bench_select(
+    num_images: Annotated[int, typer.Option("-n", help="images in the pool")] = 1_000_000,
+    leaves: Annotated[int, typer.Option(help="leaf clusters")] = 10_000,
+    workdir: Annotated[Path | None, typer.Option(help="folder for the tables, removed at the end")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """A balanced draw from synthetic clusters, beside numpy and DuckDB: images per second, memory an image."""
+    from curate.bench import figures
+    from curate.bench.select import bench_select as measure
+
+    found = measure(num_images, leaves, workdir=workdir)
+    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
+
+
 @bench_app.command("truth")
 def bench_truth(workdir: Workdir, truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")]) -> None:
     """Compare a run over a sample pool with what was planted in it."""
