@@ -42,7 +42,7 @@ def bench_select(num_images: int = 1_000_000, num_leaves: int = 10_000, *, workd
         root = Path(folder)
         make_tables(root, num_images, num_leaves)
         idle = measured(_import_only)
-        draws = _target_draws(root, num_images)
+        draws = target_draws(root, num_images)
         runs = {name: measured(run, root, draws) for name, run in RUNS.items()}
         _check(runs, draws)
     return [_rate(runs, num_images, num_leaves), *_memory(runs, idle, num_images)]
@@ -95,7 +95,7 @@ def _put(
     table.write_manifest(Manifest(**{**asdict(manifest), "rows": sum(p.rows for p in made), "metrics": metrics or {}}))
 
 
-def _target_draws(root: Path, num_images: int) -> np.ndarray:
+def target_draws(root: Path, num_images: int) -> np.ndarray:
     """(K,) int64: what every method draws of each leaf."""
     store = Store(root)
     assignments = store.table("assignments")

@@ -13,8 +13,10 @@ import numpy as np
 
 GAMMA, MIX_1, MIX_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 KEY_BITS = 64
-MAX_STEP_BITS = 8
-"""Bits of the keys that one pass resolves at most."""
+MIN_STEP_BITS, MAX_STEP_BITS = 4, 12
+"""Bits of the keys that one pass resolves."""
+MAX_CANDIDATES = 1 << 20
+"""Images whose keys are collected and sorted at most; below it another pass costs more than the sort."""
 BYTES_PER_CANDIDATE = 64
 """Working memory of one image while its group's limit is picked: row, key, id, their sort and copies."""
 BYTES_PER_COUNT = 16
@@ -102,15 +104,18 @@ def draw_smallest(batches: Batches, sizes: np.ndarray, draws: np.ndarray, *, max
     searched = np.flatnonzero((extra > 0) & (sizes > 0))
     if len(searched):
         search = _Search(searched, sizes, extra)
-        while search.left.sum() > max_bytes // BYTES_PER_CANDIDATE and search.shift > 0:
-            search.narrow(batches, _step_bits(len(searched), max_bytes))
+        fit = min(MAX_CANDIDATES, max_bytes // BYTES_PER_CANDIDATE)
+        while search.left.sum() > fit and search.shift > 0:
+            search.narrow(batches, _step_bits(len(searched), int(search.left.sum()) // max(1, fit), max_bytes))
         limit_key[searched], limit_id[searched] = search.pick(batches)
     return Draws(np.where(sizes > 0, every, 0).astype(np.int32), limit_key, limit_id)
 
 
-def _step_bits(num_groups: int, max_bytes: int) -> int:
+def _step_bits(num_groups: int, times_too_many: int, max_bytes: int) -> int:
+    """As many as random keys need for the rest to fit, and no more than memory holds."""
     cells = max_bytes // (BYTES_PER_COUNT * num_groups)
-    return max(1, min(MAX_STEP_BITS, cells.bit_length() - 1))
+    wanted = max(MIN_STEP_BITS, min(MAX_STEP_BITS, times_too_many.bit_length()))
+    return max(1, min(wanted, cells.bit_length() - 1))
 
 
 class _Search:

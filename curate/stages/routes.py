@@ -14,7 +14,7 @@ from curate.stages.cluster import read_parents
 from curate.stages.inspect import accepted_mask
 from curate.stages.leaves import num_leaves
 from curate.store import Table
-from curate.tables import ORIGIN, ROLES, SELECTION
+from curate.tables import ASSIGNMENTS, ORIGIN, ROLES, SELECTION
 
 POOL, CURATED = ROLES.index("pool"), ROLES.index("curated")
 ROUTES = ("sample", "cluster", "balance", "kept", "curated")
@@ -30,7 +30,7 @@ class Assigned(NamedTuple):
     leaf: np.ndarray
     """(N,) int32"""
     similarity: np.ndarray
-    """(N,) float32, cosine to the centroid"""
+    """(N,) float32, cosine to the centroid; 0 where it was not read"""
     junk: np.ndarray
     """(N,) bool"""
 
@@ -83,15 +83,17 @@ class RouteTables:
     parts: Parts
     images: Table
     duplicates: Table
-    retrieved_table: Table | None
+    retrieved: Table | None
     assignments: Table | None
     centroids: Table | None
     screened: Table | None
+    similarity: bool
+    """Whether it is read: a draw at random can do without."""
 
     @classmethod
-    def of(cls, tables: dict[str, Any]) -> "RouteTables":
+    def of(cls, tables: dict[str, Any], *, similarity: bool) -> "RouteTables":
         names = ("images", "duplicates", "retrieved", "assignments", "centroids", "screened")
-        return cls(parts_of(tables["catalog"]), *(tables[name] for name in names))
+        return cls(parts_of(tables["catalog"]), **{name: tables[name] for name in names}, similarity=similarity)
 
     def numbers(self, role: int) -> list[int]:
         """Parts of a role."""
@@ -113,9 +115,9 @@ class RouteTables:
         """Empty where the recipe clusters nothing."""
         if self.assignments is None:
             return Assigned(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, bool))
-        rows = self.assignments.read(part)
-        ids = rows["image_id"].to_numpy()
-        leaf, similarity = rows["cluster_id"].to_numpy(), rows["similarity"].to_numpy()
+        rows = self.assignments.read(part, ASSIGNMENTS.names if self.similarity else ASSIGNMENTS.names[:2])
+        ids, leaf = rows["image_id"].to_numpy(), rows["cluster_id"].to_numpy()
+        similarity = rows["similarity"].to_numpy() if self.similarity else np.zeros(len(ids), np.float32)
         return Assigned(ids, leaf, similarity, self._junk(part, ids))
 
     def _junk(self, part: int, ids: np.ndarray) -> np.ndarray:
@@ -130,11 +132,11 @@ class RouteTables:
         junk: np.ndarray = rows["junk"].to_numpy()
         return junk
 
-    def retrieved(self, part: int) -> Origins:
+    def retrieved_rows(self, part: int) -> Origins:
         """Rows of a part, by image and strongest first."""
-        if self.retrieved_table is None:
+        if self.retrieved is None:
             return Origins.of(np.empty(0, np.int64), "sample")
-        rows = self.retrieved_table.read(part)
+        rows = self.retrieved.read(part)
         route = pc.index_in(rows["origin"], value_set=pa.array(ROUTES))
         rank = pc.index_in(rows["set"], value_set=pa.array(self.source_names))
         return Origins(

@@ -153,7 +153,7 @@ class Select(Fold):
     # -- what is drawn ---------------------------------------------------------------------------------------
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
-        given = RouteTables.of(tables)
+        given = self._tables(tables)
         dropped = self._dropped(tables, given)
         limits: dict[str, Draws] = {}
         yield _dropped_rows(dropped)
@@ -234,6 +234,9 @@ class Select(Fold):
     def _balance(self) -> Balance:
         return Balance() if self.balance is None else self.balance
 
+    def _tables(self, tables: dict[str, Any]) -> RouteTables:
+        return RouteTables.of(tables, similarity=self._balance.order == "closest")
+
     def _keys(self, image_ids: np.ndarray, purpose: str) -> np.ndarray:
         return random_keys(image_ids, seed=self.seed or 0, purpose=purpose)
 
@@ -253,7 +256,7 @@ class Select(Fold):
 
     def _retrieved(self, given: RouteTables) -> Iterator[Keyed]:
         for part in given.numbers(POOL):
-            yield self._one_group(np.unique(given.retrieved(part).image_ids), "retrieval")
+            yield self._one_group(np.unique(given.retrieved_rows(part).image_ids), "retrieval")
 
     def _balanced(self, given: RouteTables, limits: dict[str, Draws], _leaves: int) -> Iterator[Keyed]:
         for part in given.numbers(POOL):
@@ -280,7 +283,7 @@ class Select(Fold):
     # -- the rows of a part ----------------------------------------------------------------------------------
 
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
-        given = RouteTables.of(tables)
+        given = self._tables(tables)
         if given.parts.role[part] == CURATED:
             dropped = state.filter(pc.equal(state["purpose"], DROPPED))["limit_id"].to_numpy()
             yield self._curated_rows(part, given, dropped, read_limits(state, "curated", 1))
@@ -318,7 +321,7 @@ class Select(Fold):
             repeats = limits["balance"].repeats(candidates)
             origins.append(Origins.of(candidates.image_ids[repeats > 0], "balance"))
             counts.append((candidates.image_ids[repeats > 0], repeats[repeats > 0]))
-        if given.retrieved_table is None and self.balance is None and self.mix is None:
+        if given.retrieved is None and self.balance is None and self.mix is None:
             origins.append(Origins.of(given.kept(part), "kept"))
             counts.append((given.kept(part), np.ones(len(given.kept(part)), np.int32)))
         reasons = Origins.concat(origins)
@@ -331,7 +334,7 @@ class Select(Fold):
 
     def _retrieved_images(self, part: int, given: RouteTables, limits: dict[str, Draws]) -> tuple[Origins, np.ndarray]:
         """Why the retrieved images of a part were, and (M,) int64 which: in a mix those drawn for their share."""
-        found = given.retrieved(part)
+        found = given.retrieved_rows(part)
         ids = np.unique(found.image_ids)
         if self.mix is None:
             return found, ids
@@ -348,7 +351,7 @@ class Select(Fold):
     # -- figures ---------------------------------------------------------------------------------------------
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        given = RouteTables.of(inputs)
+        given = self._tables(inputs)
         roles, routes = dict.fromkeys(ROLES, 0), dict[str, int]()
         shares: dict[str, dict[str, int]] = {}
         used = [part.number for part in table.parts() if part.rows]

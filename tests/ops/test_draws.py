@@ -51,6 +51,14 @@ def test_groups_of_many_images_are_narrowed_to_those_that_fit():
     found = draw_smallest(batches, sizes, draws, max_bytes=1 << 20)
     assert np.bincount(whole.group, weights=found.repeats(whole), minlength=7).tolist() == draws.tolist()
     assert len(seen) == 2  # one that counts, one that collects: 200,000 candidates would not have fitted
+    similarity = np.random.default_rng(0).normal(0.6, 0.1, len(ids)).astype(np.float32)
+    close = whole._replace(keys=nearest_keys(similarity, ids, seed=0, purpose="test"))
+    found = draw_smallest(lambda: iter([close]), sizes, draws, max_bytes=1 << 20)
+    for group in range(7):
+        inside = whole.group == group
+        drawn = found.repeats(close)[inside] > 0
+        assert drawn.sum() == draws[group]
+        assert drawn.all() or not drawn.any() or similarity[inside][drawn].min() >= similarity[inside][~drawn].max()
 
 
 def test_nothing_is_drawn_of_empty_groups_and_of_none():
