@@ -16,6 +16,7 @@ from curate.report.sections import (
     levels,
     overview,
     retrieval,
+    shares,
     similarity,
     timings,
     training,
@@ -74,6 +75,7 @@ def sections(run: Run, pictures: Pictures) -> Iterator[Section]:
     made: list[tuple[str, str, Markup | None]] = [
         ("warnings", "Look at this first", warnings.section(run)),
         ("funnel", "From the pool to the shards", funnel.section(run)),
+        ("shares", "What the selection is made of", shares.section(run)),
         ("balance", "Cluster sizes before and after", clusters.sizes_section(run)),
         ("levels", "Levels of the clusters", levels.section(run)),
         ("duplicates", "Copies", duplicates.section(run, pictures)),

@@ -16,6 +16,7 @@ from tests.report.workdir import CAPTION, HOSTILE, Workdir
 SECTIONS = [
     "warnings",
     "funnel",
+    "shares",
     "balance",
     "levels",
     "duplicates",
@@ -49,8 +50,8 @@ def test_a_full_run_has_every_section_and_links_to_it(workdir: Workdir) -> None:
     [
         (1, {*SECTIONS} - {"funnel", "timings"}),
         (2, {*SECTIONS} - {"funnel", "dropped", "timings"}),
-        (3, {"balance", "levels", "retrieved", "clusters", "training"}),
-        (4, {"training"}),
+        (3, {"shares", "balance", "levels", "retrieved", "clusters", "training"}),
+        (4, {"shares", "training"}),
     ],
 )
 def test_sections_without_their_tables_are_left_out(tmp_path: Path, steps: int, absent: set[str]) -> None:
