@@ -82,7 +82,8 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
     fitted = cfg.retrieval.clusters
     assign = Assign(spherical=fitted.spherical, device=fitted.device)
     leaves = p.add("assignments", assign, embeddings=vectors, centroids=centres)
-    near = _nearest_to_curated(p, cfg.retrieval, catalog, vectors)
+    by_cluster_alone = cfg.retrieval.retrieve.route == "cluster"
+    near = None if by_cluster_alone else _nearest_to_curated(p, cfg.retrieval, catalog, vectors)
     found = p.add("retrieved", cfg.retrieval.retrieve, catalog=catalog, nearest=near, assignments=leaves)
 
     # 4. The union with the curated sets as they are, rebalanced over the clusters, as shuffled shards.

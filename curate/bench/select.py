@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,6 +140,8 @@ def select_by_numpy(root: Path, draws: np.ndarray) -> np.ndarray:
 
 def select_by_duckdb(root: Path, draws: np.ndarray) -> np.ndarray:
     """A window over each leaf in the order of a hash of the id, in SQL."""
+    import duckdb  # of the extra `dev`
+
     wanted = pa.table({"cluster_id": np.arange(len(draws), dtype=np.int32), "draws": draws})
     connection = duckdb.connect()
     connection.execute("set threads to 1; set enable_progress_bar = false")

@@ -47,6 +47,8 @@ def touching_heldout(
         numbers: parts whose bytes are compared, a column of hashes each; None: all.
     """
     found = ImageSet(parts)
+    if not (parts.role == HELDOUT).any():
+        return found
     for ids in _with_bytes_of_heldout(images, parts, range(len(parts.rows)) if numbers is None else numbers):
         found.add(ids)
     for query, image, _ in _edges(neighbors):
@@ -54,7 +56,8 @@ def touching_heldout(
             found.add(other[(parts.role[one >> 32] == HELDOUT) & (parts.role[other >> 32] != HELDOUT)])
     for query, image, similarity in _edges(neighbors):
         twins = (parts.role[query >> 32] == parts.role[image >> 32]) & (similarity >= 1)
-        found.add(query[twins][found.has(image[twins])])
+        for one, other in ((query[twins], image[twins]), (image[twins], query[twins])):
+            found.add(other[found.has(one)])
     return found
 
 

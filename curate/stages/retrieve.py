@@ -67,7 +67,7 @@ class Retrieve(Fold):
 
     inputs: ClassVar[dict[str, Input]] = {
         "catalog": whole(CATALOG),
-        "nearest": whole(NEAREST),
+        "nearest": whole(NEAREST, optional=True),
         "assignments": whole(ASSIGNMENTS),
     }
     version: ClassVar[int] = 2
@@ -86,6 +86,8 @@ class Retrieve(Fold):
     """Working memory of the draws; less means more passes over the assignments."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        if inputs["nearest"] is None and self.route != "cluster":
+            raise ConfigError(f"retrieve.route={self.route}: needs the neighbours of each query; give `nearest`")
         return RETRIEVED
 
     def state_schema(self, **inputs: Any) -> pa.Schema:
@@ -207,8 +209,10 @@ class Retrieve(Fold):
         yield from _in_order(pa.concat_tables(found)).to_batches()
 
     def _by_sample(
-        self, part: int, routes: Mapping[str, tuple[str, ...]], parts: Parts, nearest: Table
+        self, part: int, routes: Mapping[str, tuple[str, ...]], parts: Parts, nearest: Table | None
     ) -> Iterator[pa.Table]:
+        if nearest is None or not any("sample" in route for route in routes.values()):
+            return
         k = np.array([self.sample.of(name) if "sample" in routes.get(name, ()) else 0 for name in parts.source])
         for rows in read_image_range(nearest, part << 32, (part + 1) << 32):
             query_part = rows["query_id"].to_numpy() >> 32

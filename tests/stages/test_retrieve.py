@@ -91,7 +91,7 @@ def retrieved(root: Path, stage: Retrieve, *, depth: int, executor: Executor) ->
     if stage.sample.refill:
         near = p.add("nearest/matched", MatchQueries(sample=stage.sample), nearest=near, catalog=catalog)
     p.add("retrieved", stage, catalog=catalog, nearest=near, assignments=leaves)
-    p.run(executor, Flags())
+    p.run(executor, Flags(rebuild=frozenset({"all"})))
     table = p.store.table("retrieved")
     for part in table.parts():
         ids = table.read(part.number)["image_id"].to_numpy()
@@ -187,3 +187,15 @@ def test_row_groups_of_other_images_are_not_read(tmp_path: Path) -> None:
     found = list(read_image_range(table, 100, 200))
     assert [len(part) for part in found] == [100]
     assert found[0]["image_id"].to_pylist() == list(range(100, 200))
+
+
+def test_only_retrieval_by_cluster_goes_without_neighbours(tmp_path: Path) -> None:
+    planted_retrieval(tmp_path)
+    refs = {"catalog": Ref("catalog", CATALOG), "assignments": Ref("assignments", ASSIGNMENTS)}
+    p = Pipeline(Store(tmp_path), seed=SEED)
+    with pytest.raises(ConfigError, match=r"retrieve.route=auto: needs the neighbours of each query"):
+        p.add("retrieved", Retrieve(), **refs)
+    p.add("retrieved", Retrieve(route="cluster"), **refs)
+    p.run(InProcess(1), Flags())
+    alone = p.store.table("retrieved").read_all()
+    assert alone.to_pylist() == retrieved(tmp_path, Retrieve(route="cluster"), depth=3, executor=InProcess(1))

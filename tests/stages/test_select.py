@@ -321,12 +321,13 @@ def edge(query: int, image: int, similarity: float = 0.9) -> dict[str, Any]:
 def test_selected_images_that_touch_held_out_ones_are_counted_by_role_and_route(tmp_path: Path) -> None:
     direct, twin, other = 1 << 32 | 1, 1 << 32 | 2, 1 << 32 | 3
     in_pool, with_bytes = 0 << 32 | 11, 4 << 32 | 5
-    edges = [edge(HELDOUT_IMAGE, direct), edge(twin, direct, 1.0), edge(other, direct), edge(HELDOUT_IMAGE, in_pool)]
+    edges = [edge(HELDOUT_IMAGE, direct), edge(twin, direct, 1.0), edge(other, direct)]
+    edges += [edge(HELDOUT_IMAGE, in_pool), edge(in_pool, 3 << 32 | 2, 1.0)]
     plant(tmp_path, edges=edges, same_bytes=(with_bytes,))
     select(tmp_path, Select())
     found = metrics(tmp_path)["contaminated"]
-    assert found == {"pool": 1, "curated": 3, "routes": {"curated": 3, "kept": 1}}
-    assert "1 selected pool images resemble held-out ones" in metrics(tmp_path)["warning"]
+    assert found == {"pool": 2, "curated": 3, "routes": {"curated": 3, "kept": 2}}
+    assert "2 selected pool images resemble held-out ones" in metrics(tmp_path)["warning"]
 
 
 def test_contaminated_curated_images_are_dropped_where_asked(tmp_path: Path) -> None:
