@@ -34,8 +34,9 @@ class FitClusters(IteratedFold):
     Round 0 draws the sample and fits the leaves on it. With `fit: all` Lloyd goes on over all images: a round sums
     up groups of parts, and moves the centroids. The levels above are then clusters of the leaves.
 
-    Memory: of the task that combines, the sample (at most `sample_bytes`) and about 2.5 GB for 100,000 clusters of
-    1,024 dims, see `fit_kmeans`; of a task of a round, one part of the embeddings and twice the centroids in float64.
+    Memory: the task that seeds holds the sample (at most `sample_bytes`) and what `fit_kmeans` takes beside it; a task
+    of a round one part of the embeddings and K x D x 24 bytes; the task that moves the centroids K x D x 36 bytes.
+    Disk: K x D x 8 bytes for each of `num_groups`, of one round at a time.
     """
 
     inputs: ClassVar[dict[str, Input]] = {"embeddings": whole(VECTORS), "catalog": whole(CATALOG)}
