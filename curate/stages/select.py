@@ -56,8 +56,8 @@ class Select(Fold):
     """The curated set: retrieved images, a balanced sample, or everything kept, and the curated sources as is.
 
     `combine` passes over the parts and keeps one limit a leaf (ops/draws.py), `run` writes the rows of its part.
-    Memory of `combine`: `max_bytes`, about 60 bytes a leaf, and nothing an image; of `run`: its part; of
-    `summarize`: two bits an image of the catalog.
+    Memory of `combine`: `max_bytes`, about 60 bytes a leaf, and nothing an image; of `run`: its part and 60 bytes a
+    leaf; of `summarize`: a bit an image of the catalog and the hashes of the held-out images.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
@@ -180,7 +180,7 @@ class Select(Fold):
             yield "curated", partial(self._draw_route, "curated", sizes, lambda: self._curated(given, dropped))
         if "retrieval" in sizes:
             yield "retrieval", partial(self._draw_route, "retrieval", sizes, lambda: self._retrieved(given))
-        if self.balance is not None or "balance" in sizes:
+        if "balance" in sizes if self.mix else self.balance is not None:
             yield "balance", lambda: self._draw_balance(sizes.get("balance"), given, limits)
         if self.cap is not None:
             yield "cap", lambda: self._draw_cap(given, limits)
@@ -203,7 +203,7 @@ class Select(Fold):
     def _draw_balance(self, size: int | None, given: RouteTables, limits: dict[str, Draws]) -> Draws:
         balance = self._balance
         leaves, parents = given.tree()
-        batches = partial(self._balanced, given, limits, leaves)
+        batches = partial(self._balanced, given, limits)
         available = count_groups(batches, leaves)
         repeats = balance.max_repeats if self.mix is None else self.mix.max_repeats
         if size is not None:
@@ -258,7 +258,7 @@ class Select(Fold):
         for part in given.numbers(POOL):
             yield self._one_group(np.unique(given.retrieved_rows(part).image_ids), "retrieval")
 
-    def _balanced(self, given: RouteTables, limits: dict[str, Draws], _leaves: int) -> Iterator[Keyed]:
+    def _balanced(self, given: RouteTables, limits: dict[str, Draws]) -> Iterator[Keyed]:
         for part in given.numbers(POOL):
             assigned = given.assigned(part)
             _, taken = self._retrieved_images(part, given, limits)
@@ -305,7 +305,7 @@ class Select(Fold):
         ids, repeats, origins = self._union(part, given, assigned, limits)
         if self.cap is not None:
             candidates = self._capped(ids, assigned)
-            stays = np.isin(ids, candidates.image_ids[limits["cap"].repeats(candidates) > 0])
+            stays = ~np.isin(ids, candidates.image_ids[limits["cap"].repeats(candidates) == 0])
             ids, repeats = ids[stays], repeats[stays]
             origins = origins.take(np.isin(origins.image_ids, ids))
         return selection_batch(ids, repeats, origins, given, assigned)

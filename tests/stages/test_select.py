@@ -256,6 +256,25 @@ def test_small_routes_repeat_to_meet_their_share(tmp_path: Path) -> None:
     assert {role(row["image_id"]) for row in rows} == {"pool"}  # no share for curated images
 
 
+def test_routes_left_out_of_a_mix_give_nothing(tmp_path: Path) -> None:
+    plant(tmp_path)
+    rows = select(tmp_path, Select(balance=Balance(), mix=Mix(routes={"curated": 30})), "retrieved", *CLUSTERED)
+    assert {o["route"] for row in rows for o in row["origins"]} == {"curated"}
+    assert len(rows) == 30
+
+
+def test_images_of_no_cluster_are_not_capped(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    alone = [i for i in planted["left"] if i >> 32 == 0][:5]
+    rest = [[r for r in planted["leaves"] if r["image_id"] >> 32 == part] for part in range(len(SOURCES))]
+    rest[0] = [r for r in rest[0] if r["image_id"] not in alone]
+    given_table(tmp_path, "assignments", ASSIGNMENTS, rest)
+    rows = select(tmp_path, Select(cap=1, include_curated=False), *CLUSTERED)
+    assert {r["image_id"] for r in rows if not r["clusters"]} == set(alone)
+    leaves = {r["cluster_id"] for part in (0, 3) for r in rest[part]}
+    assert len(rows) == len(alone) + len(leaves)
+
+
 def test_share_larger_than_its_route_says_what_would_do(tmp_path: Path) -> None:
     planted = plant(tmp_path)
     unique = len({r["image_id"] for r in planted["retrieved"]})
