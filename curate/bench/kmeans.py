@@ -22,9 +22,9 @@ from curate.ops.entropy import normalized_entropy
 from curate.ops.hashes import pdq
 from curate.ops.hierarchy import LevelFit, fit_hierarchy
 from curate.ops.images import preprocess
-from curate.ops.kmeans import assign, fit_kmeans
+from curate.ops.kmeans import Sums, assign, fit_kmeans, move_centroids, sum_by_nearest
 from curate.ops.sampling import balanced_sample
-from curate.ops.seeding import Seeding
+from curate.ops.seeding import Seeding, choose_seeds
 from curate.ops.threads import set_threads
 from curate.ops.vectors import normalize, to_float32
 
@@ -69,6 +69,7 @@ def bench_kmeans(
             *compare_trees(mixture, levels, num_seeds=num_seeds, threads=threads),
             *compare_flat(mixture, levels[0], num_seeds=min(3, num_seeds), threads=threads),
             *compare_seedings(mixture, levels[0], num_seeds=min(3, num_seeds)),
+            *compare_parts(mixture, levels[0]),
             *compare_inertias(real_embeddings(num_photos)),
         ]
 
@@ -188,6 +189,27 @@ def compare_seedings(mixture: Mixture, num_clusters: int, *, num_seeds: int) -> 
         Figure(f"{name}: with Lloyd", seconds["parallel"], "s", peer, seconds["plusplus"], "lower"),
         Figure(f"{name}: inertia", inertias["parallel"], "", peer, inertias["plusplus"], "lower"),
     ]
+
+
+def compare_parts(mixture: Mixture, num_clusters: int, *, num_parts: int = 16) -> list[Figure]:
+    """Lloyd over sums of parts, as `FitClusters(fit="all")` adds them up, beside Lloyd over one array: same seeds."""
+    seeds = mixture.x[choose_seeds(mixture.x, num_clusters, rng=np.random.default_rng(0))]
+    seconds, whole = _timed(_lloyd, mixture.x, seeds, 1)
+    seconds_of_parts, parts = _timed(_lloyd, mixture.x, seeds, num_parts)
+    name = f"Lloyd over {num_parts} parts, 10 iterations"
+    return [
+        Figure(name, seconds_of_parts, "s", "one array", seconds, "lower"),
+        Figure(f"{name}: largest difference of a coordinate", float(np.abs(whole - parts).max()), ""),
+    ]
+
+
+def _lloyd(x: np.ndarray, centroids: np.ndarray, num_parts: int) -> np.ndarray:
+    for _ in range(10):
+        found = Sums.zero(*centroids.shape)
+        for part in np.array_split(x, num_parts):
+            found.add(*sum_by_nearest(part, centroids, spherical=True))
+        centroids = move_centroids(centroids, found, spherical=True)
+    return centroids
 
 
 def compare_inertias(embeddings: dict[str, tuple[np.ndarray, int]], *, num_seeds: int = 3) -> list[Figure]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curate.config import identity
 from curate.errors import ConfigError
 from curate.executors import ExecutorConfig, InProcess, start_executor
 from curate.freshness import Flags
@@ -206,6 +207,14 @@ def test_figures_of_the_assignments_count_leaves_that_nobody_chose(tmp_path: Pat
     table = p.store.table("assignments")
     counts = np.bincount(table.read_all(["cluster_id"])["cluster_id"].to_numpy(), minlength=12)
     assert table.metrics["leaves"] == size_figures(counts, 12)
+
+
+@pytest.mark.parametrize("stage", [FitClusters, Assign])
+def test_device_asks_for_a_gpu_and_enters_no_fingerprint(stage: type[FitClusters] | type[Assign]) -> None:
+    on_gpu = stage(device="cuda")
+    assert on_gpu.resources() == {"GPU": 1}
+    assert stage().resources() == {}
+    assert identity(on_gpu) == identity(stage())
 
 
 def sampled(root: Path, fit: FitClusters | FitLists) -> tuple[int, int]:
