@@ -22,14 +22,14 @@ class Mix(Settings):
     max_repeats: Annotated[int, Field(ge=1)] = 1
     """Times one image may be shown where its route is smaller than its share."""
 
-    def sizes(self) -> dict[Route, int]:
+    def sizes(self) -> dict[str, int]:
         """Images shown of each route; they sum to the total exactly.
 
         Raises:
             ConfigError: sizes that are not whole, or nothing at all.
         """
-        names = list(self.routes)
-        values = np.array([self.routes[name] for name in names], np.float64)
+        names: list[str] = list(self.routes)
+        values = np.array(list(self.routes.values()), np.float64)
         if values.sum() == 0:
             raise ConfigError("select.mix.routes: every share is 0; give at least one route something")
         if self.total is not None:
@@ -39,3 +39,12 @@ class Mix(Settings):
                 f"select.mix.routes: {self.routes} are no whole sizes; give sizes, or shares and select.mix.total"
             )
         return dict(zip(names, values.astype(np.int64).tolist(), strict=True))
+
+    def check(self, route: str, available: int) -> None:
+        """Raise ConfigError where a route of `available` images cannot meet its share."""
+        wanted, most = self.sizes()[route], available * self.max_repeats
+        if wanted > most:
+            raise ConfigError(
+                f"select.mix.routes.{route}: {wanted} images are wanted, the route holds {available}, with "
+                f"max_repeats={self.max_repeats} at most {most}; ask for less, or raise select.mix.max_repeats"
+            )

@@ -1,7 +1,6 @@
 """Select: the union of the routes by which an image enters the curated set, rebalanced over the clusters."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -11,14 +10,15 @@ from pydantic import Field
 
 from curate.config import Execution, Settings
 from curate.errors import ConfigError
-from curate.ops.draws import Draws, Keyed, count_groups, draw_smallest, nearest_keys, random_keys
+from curate.ops.draws import Draws, count_groups, draw_smallest
 from curate.ops.sampling import balanced_targets, cap, temperature_targets
 from curate.stage import Batches, Fold, Input, whole
 from curate.stages.catalog import Parts, parts_of
+from curate.stages.choose import Chooser
 from curate.stages.contamination import touching_heldout
 from curate.stages.leaves import LIMITS, limit_rows, read_limits
 from curate.stages.mix import Mix
-from curate.stages.routes import CURATED, POOL, Assigned, Origins, RouteTables, selection_batch
+from curate.stages.routes import CURATED, POOL, RouteTables
 from curate.stages.selection_figures import add_counts, count_junk, count_routes, count_shares, warn_of_contamination
 from curate.store import Table
 from curate.tables import (
@@ -34,6 +34,8 @@ from curate.tables import (
     SELECTION,
 )
 
+BY_LEAF = ("balance", "cap")
+"""Draws with a group for each leaf; the others have one group."""
 DROPPED = "dropped"
 """Purpose of the state's rows that name, in `limit_id`, a curated image to leave out."""
 
@@ -153,200 +155,86 @@ class Select(Fold):
     # -- what is drawn ---------------------------------------------------------------------------------------
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
-        given = self._tables(tables)
-        dropped = self._dropped(tables, given)
-        limits: dict[str, Draws] = {}
+        dropped = self._dropped(tables)
         yield _dropped_rows(dropped)
-        for purpose, draw in self._draws(given, dropped, limits):
-            limits[purpose] = draw()
+        limits: dict[str, Draws] = {}
+        chooser = self._chooser(tables, dropped, limits)  # sees every draw as soon as it is made
+        for purpose in self._purposes():
+            limits[purpose] = self._draw(purpose, chooser)
             yield limit_rows(purpose, limits[purpose])
 
-    def _dropped(self, tables: dict[str, Any], given: RouteTables) -> np.ndarray:
+    def _dropped(self, tables: dict[str, Any]) -> np.ndarray:
         """(M,) int64, ascending: curated images to leave out."""
         found = [np.empty(0, np.int64)]
         if self.drop_contaminated:
+            given = self._tables(tables)
             curated = given.numbers(CURATED)
             touching = touching_heldout(tables["neighbors"], tables["images"], given.parts, numbers=curated)
-            accepted = [given.accepted(part) for part in curated]
-            found += [ids[touching.has(ids)] for ids in accepted]
+            found += [ids[touching.has(ids)] for ids in map(given.accepted, curated)]
         return np.concatenate(found)
 
-    def _draws(
-        self, given: RouteTables, dropped: np.ndarray, limits: dict[str, Draws]
-    ) -> Iterator[tuple[str, Callable[[], Draws]]]:
-        """Purpose and draw, in the order in which they depend on each other; `limits` holds those drawn before."""
-        sizes = {} if self.mix is None else self.mix.sizes()
-        if "curated" in sizes:
-            yield "curated", partial(self._draw_route, "curated", sizes, lambda: self._curated(given, dropped))
-        if "retrieval" in sizes:
-            yield "retrieval", partial(self._draw_route, "retrieval", sizes, lambda: self._retrieved(given))
-        if "balance" in sizes if self.mix else self.balance is not None:
-            yield "balance", lambda: self._draw_balance(sizes.get("balance"), given, limits)
-        if self.cap is not None:
-            yield "cap", lambda: self._draw_cap(given, limits)
+    def _purposes(self) -> list[str]:
+        """The draws, each after those that it depends on."""
+        if self.mix is not None:
+            return [route for route in ("curated", "retrieval", "balance") if route in self.mix.routes]
+        return [*(["balance"] if self.balance else []), *(["cap"] if self.cap else [])]
 
-    def _draw_route(self, name: str, sizes: Mapping[Any, int], batches: Callable[[], Iterable[Keyed]]) -> Draws:
-        assert self.mix is not None
-        available = count_groups(batches, 1)
-        self._check_share(name, sizes[name], int(available[0]))
-        return draw_smallest(batches, available, np.array([sizes[name]]), max_bytes=self.max_bytes)
+    def _draw(self, purpose: str, chooser: Chooser) -> Draws:
+        streams = {"curated": chooser.curated, "retrieval": chooser.retrieved}
+        streams |= {"balance": chooser.balanced, "cap": chooser.capped}
+        leaves, parents = chooser.given.tree()
+        sizes = count_groups(streams[purpose], leaves if purpose in BY_LEAF else 1)
+        if self.mix is not None:
+            self.mix.check(purpose, int(sizes.sum()))
+        if purpose == "cap":
+            draws = cap(sizes, self.cap or 0)
+        elif purpose == "balance":
+            draws = self._even_draws(sizes, parents)
+        else:
+            assert self.mix is not None
+            draws = np.array([self.mix.sizes()[purpose]])
+        return draw_smallest(streams[purpose], sizes, draws, max_bytes=self.max_bytes)
 
-    def _check_share(self, name: str, wanted: int, available: int) -> None:
-        assert self.mix is not None
-        most = available * self.mix.max_repeats
-        if wanted > most:
-            raise ConfigError(
-                f"select.mix.routes.{name}: {wanted} images are wanted, the route holds {available}, with "
-                f"max_repeats={self.mix.max_repeats} at most {most}; ask for less, or raise select.mix.max_repeats"
-            )
-
-    def _draw_balance(self, size: int | None, given: RouteTables, limits: dict[str, Draws]) -> Draws:
+    def _even_draws(self, sizes: np.ndarray, parents: list[np.ndarray]) -> np.ndarray:
+        """(K,) int64: draws of each leaf, repeats included."""
         balance = self._balance
-        leaves, parents = given.tree()
-        batches = partial(self._balanced, given, limits)
-        available = count_groups(batches, leaves)
+        target = balance.target if self.mix is None else self.mix.sizes()["balance"]
         repeats = balance.max_repeats if self.mix is None else self.mix.max_repeats
-        if size is not None:
-            self._check_share("balance", size, int(available.sum()))
-        target = balance.target if size is None else size
         assert isinstance(target, int)
         if balance.alpha is not None:
-            draws = temperature_targets(available, balance.alpha, target, max_repeats=repeats)
-        else:
-            draws = balanced_targets(available * repeats, parents, target)
-        return draw_smallest(batches, available, draws, max_bytes=self.max_bytes)
-
-    def _draw_cap(self, given: RouteTables, limits: dict[str, Draws]) -> Draws:
-        assert self.cap is not None
-        leaves, _ = given.tree()
-
-        def batches() -> Iterator[Keyed]:
-            for part in given.numbers(POOL):
-                assigned = given.assigned(part)
-                yield self._capped(self._union(part, given, assigned, limits)[0], assigned)
-
-        available = count_groups(batches, leaves)
-        return draw_smallest(batches, available, cap(available, self.cap), max_bytes=self.max_bytes)
-
-    # -- the images that may be drawn, part by part ----------------------------------------------------------
-
-    @property
-    def _balance(self) -> Balance:
-        return Balance() if self.balance is None else self.balance
-
-    def _tables(self, tables: dict[str, Any]) -> RouteTables:
-        return RouteTables.of(tables, similarity=self._balance.order == "closest")
-
-    def _keys(self, image_ids: np.ndarray, purpose: str) -> np.ndarray:
-        return random_keys(image_ids, seed=self.seed or 0, purpose=purpose)
-
-    def _one_group(self, image_ids: np.ndarray, purpose: str) -> Keyed:
-        return Keyed(np.zeros(len(image_ids), np.int64), self._keys(image_ids, purpose), image_ids)
-
-    def _curated(self, given: RouteTables, dropped: np.ndarray) -> Iterator[Keyed]:
-        for part in given.numbers(CURATED):
-            yield self._one_group(self._curated_ids(part, given, dropped), "curated")
-
-    def _curated_ids(self, part: int, given: RouteTables, dropped: np.ndarray) -> np.ndarray:
-        wanted = self.include_curated
-        if wanted is False or (isinstance(wanted, tuple) and given.parts.source[part] not in wanted):
-            return np.empty(0, np.int64)
-        ids = given.accepted(part)
-        return ids[~np.isin(ids, dropped)]
-
-    def _retrieved(self, given: RouteTables) -> Iterator[Keyed]:
-        for part in given.numbers(POOL):
-            yield self._one_group(np.unique(given.retrieved_rows(part).image_ids), "retrieval")
-
-    def _balanced(self, given: RouteTables, limits: dict[str, Draws]) -> Iterator[Keyed]:
-        for part in given.numbers(POOL):
-            assigned = given.assigned(part)
-            _, taken = self._retrieved_images(part, given, limits)
-            yield self._balanced_images(assigned, taken)
-
-    def _balanced_images(self, assigned: Assigned, taken: np.ndarray) -> Keyed:
-        """Clustered images without junk and, in a mix, without those that count for retrieval."""
-        free = ~assigned.junk
-        if self.mix is not None:
-            free &= ~np.isin(assigned.image_ids, taken)
-        ids = assigned.image_ids[free]
-        if self._balance.order == "random":
-            return Keyed(assigned.leaf[free], self._keys(ids, "balance"), ids)
-        keys = nearest_keys(assigned.similarity[free], ids, seed=self.seed or 0, purpose="balance")
-        return Keyed(assigned.leaf[free], keys, ids)
-
-    def _capped(self, image_ids: np.ndarray, assigned: Assigned) -> Keyed:
-        leaf, known = assigned.leaf_of(image_ids)
-        ids = image_ids[known]
-        return Keyed(leaf[known], self._keys(ids, "cap"), ids)
+            return temperature_targets(sizes, balance.alpha, target, max_repeats=repeats)
+        return balanced_targets(sizes * repeats, parents, target)
 
     # -- the rows of a part ----------------------------------------------------------------------------------
 
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
-        given = self._tables(tables)
-        if given.parts.role[part] == CURATED:
-            dropped = state.filter(pc.equal(state["purpose"], DROPPED))["limit_id"].to_numpy()
-            yield self._curated_rows(part, given, dropped, read_limits(state, "curated", 1))
-        elif given.parts.role[part] == POOL:
-            leaves, _ = given.tree()
-            groups = {"retrieval": 1, "balance": leaves, "cap": leaves}
-            limits = {name: read_limits(state, name, count) for name, count in groups.items()}
-            yield self._pool_rows(part, given, limits)
+        dropped = state.filter(pc.equal(state["purpose"], DROPPED))["limit_id"].to_numpy()
+        limits: dict[str, Draws] = {}
+        chooser = self._chooser(tables, dropped, limits)
+        leaves = chooser.given.tree()[0]
+        for purpose in self._purposes():
+            limits[purpose] = read_limits(state, purpose, leaves if purpose in BY_LEAF else 1)
+        if chooser.given.parts.role[part] in (POOL, CURATED):
+            yield chooser.rows(part)
 
-    def _curated_rows(self, part: int, given: RouteTables, dropped: np.ndarray, draws: Draws) -> pa.RecordBatch:
-        ids = self._curated_ids(part, given, dropped)
-        repeats = np.ones(len(ids), np.int32) if self.mix is None else draws.repeats(self._one_group(ids, "curated"))
-        ids, repeats = ids[repeats > 0], repeats[repeats > 0]
-        origins = Origins.of(ids, "curated", rank=int(given.parts.rank[part]))
-        return selection_batch(ids, repeats, origins, given, given.assigned(part))
+    def _chooser(self, tables: dict[str, Any], dropped: np.ndarray, limits: Mapping[str, Draws]) -> Chooser:
+        return Chooser(
+            self._tables(tables),
+            seed=self.seed or 0,
+            include_curated=self.include_curated,
+            mixed=self.mix is not None,
+            even=self.balance is not None,
+            closest=self._balance.order == "closest",
+            dropped=dropped,
+            limits=limits,
+        )
 
-    def _pool_rows(self, part: int, given: RouteTables, limits: dict[str, Draws]) -> pa.RecordBatch:
-        assigned = given.assigned(part)
-        ids, repeats, origins = self._union(part, given, assigned, limits)
-        if self.cap is not None:
-            candidates = self._capped(ids, assigned)
-            stays = ~np.isin(ids, candidates.image_ids[limits["cap"].repeats(candidates) == 0])
-            ids, repeats = ids[stays], repeats[stays]
-            origins = origins.take(np.isin(origins.image_ids, ids))
-        return selection_batch(ids, repeats, origins, given, assigned)
+    def _tables(self, tables: dict[str, Any]) -> RouteTables:
+        return RouteTables.of(tables, similarity=self._balance.order == "closest")
 
-    def _union(
-        self, part: int, given: RouteTables, assigned: Assigned, limits: dict[str, Draws]
-    ) -> tuple[np.ndarray, np.ndarray, Origins]:
-        """Ids (ascending), repeats and origins of the pool images that the routes chose, before any cap."""
-        found, shown = self._retrieved_images(part, given, limits)
-        origins, counts = [found], [(shown, self._retrieved_repeats(shown, limits))]
-        if "balance" in limits and (self.balance is not None or self.mix is not None):
-            candidates = self._balanced_images(assigned, shown)
-            repeats = limits["balance"].repeats(candidates)
-            origins.append(Origins.of(candidates.image_ids[repeats > 0], "balance"))
-            counts.append((candidates.image_ids[repeats > 0], repeats[repeats > 0]))
-        if given.retrieved is None and self.balance is None and self.mix is None:
-            origins.append(Origins.of(given.kept(part), "kept"))
-            counts.append((given.kept(part), np.ones(len(given.kept(part)), np.int32)))
-        reasons = Origins.concat(origins)
-        ids = np.unique(reasons.image_ids)
-        repeats = np.ones(len(ids), np.int32)
-        for mine, times in counts:
-            place = np.searchsorted(ids, mine)
-            repeats[place] = np.maximum(repeats[place], times)
-        return ids, repeats, reasons
-
-    def _retrieved_images(self, part: int, given: RouteTables, limits: dict[str, Draws]) -> tuple[Origins, np.ndarray]:
-        """Why the retrieved images of a part were, and (M,) int64 which: in a mix those drawn for their share."""
-        found = given.retrieved_rows(part)
-        ids = np.unique(found.image_ids)
-        if self.mix is None:
-            return found, ids
-        ids = ids[self._retrieved_repeats(ids, limits) > 0]
-        return found.take(np.isin(found.image_ids, ids)), ids
-
-    def _retrieved_repeats(self, image_ids: np.ndarray, limits: dict[str, Draws]) -> np.ndarray:
-        if self.mix is None:
-            return np.ones(len(image_ids), np.int32)
-        if "retrieval" not in limits:
-            return np.zeros(len(image_ids), np.int32)
-        return limits["retrieval"].repeats(self._one_group(image_ids, "retrieval"))
+    @property
+    def _balance(self) -> Balance:
+        return Balance() if self.balance is None else self.balance
 
     # -- figures ---------------------------------------------------------------------------------------------
 
