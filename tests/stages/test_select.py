@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curate.errors import ConfigError, TableError
-from curate.executors import InProcess
+from curate.executors import Executor, ExecutorConfig, InProcess, start_executor
 from curate.freshness import Flags
 from curate.ops.draws import nearest_keys, random_keys
 from curate.ops.sampling import balanced_targets, temperature_targets
@@ -114,14 +114,14 @@ def plant(root: Path, *, edges: Rows | None = None, same_bytes: tuple[int, ...] 
     return found | {"retrieved": retrieved}
 
 
-def select(root: Path, stage: Select, *optional: str) -> Rows:
+def select(root: Path, stage: Select, *optional: str, executor: Executor | None = None) -> Rows:
     """The rows of `selection`, made from the planted tables."""
     p = Pipeline(Store(root), seed=SEED)
     given = {name: Ref(name, schema) for name, schema in INPUTS.items()}
     given["centroids"] = Ref("centroids", centroids_schema(1, model="m", weights=""))
     wanted = {"catalog", "images", "duplicates", "neighbors", *optional}
     p.add("selection", stage, **{name: ref for name, ref in given.items() if name in wanted})
-    p.run(InProcess(1), Flags(rebuild=frozenset({"all"})))
+    p.run(executor or InProcess(1), Flags(rebuild=frozenset({"all"})))
     table = p.store.table("selection")
     for part in table.parts():
         ids = table.read(part.number)["image_id"].to_numpy()
@@ -244,6 +244,22 @@ def test_mix_shows_exactly_its_shares_and_no_image_counts_twice(max_bytes: int, 
     shares = metrics(tmp_path)["shares"]
     assert {name: share["shown"] for name, share in shares.items()} == shown
     assert metrics(tmp_path)["shown"] == 101
+
+
+def test_dask_and_in_process_select_equal_tables(tmp_path: Path) -> None:
+    mix = Mix(routes={"retrieval": 3, "balance": 5, "curated": 2}, total=101, max_repeats=3)
+    stages = [Select(mix=mix), Select(balance=Balance(target=60, alpha=0.3, order="closest"), cap=9)]
+    found: list[list[Any]] = []
+    for name, config in (("here", None), ("there", ExecutorConfig(kind="local", workers=2, threads=1))):
+        root = tmp_path / name
+        plant(root)
+        with start_executor(config or ExecutorConfig(threads=1)) as executor:
+            found.append([])
+            for stage in stages:
+                rows = select(root, stage, "retrieved", "screened", *CLUSTERED, executor=executor)
+                contents = [part.content for part in Store(root).table("selection").parts()]
+                found[-1].append((rows, contents, metrics(root)))
+    assert found[0] == found[1]
 
 
 def test_small_routes_repeat_to_meet_their_share(tmp_path: Path) -> None:
