@@ -188,6 +188,22 @@ def bench_select(
     typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
 
 
+@bench_app.command("retrieve")
+def bench_retrieve(
+    num_queries: Annotated[int, typer.Option("-n", help="curated images that ask")] = 100_000,
+    k: Annotated[int, typer.Option(help="images a query")] = 32,
+    pool: Annotated[int, typer.Option(help="images in the pool")] = 2_000_000,
+    workdir: Annotated[Path | None, typer.Option(help="folder for the tables, removed at the end")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """From the edges of a search to the retrieved rows, beside numpy and DuckDB: edges per second, memory."""
+    from curate.bench import figures
+    from curate.bench.retrieve import bench_retrieve as measure
+
+    found = measure(num_queries, k, pool, workdir=workdir)
+    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
+
+
 @bench_app.command("truth")
 def bench_truth(workdir: Workdir, truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")]) -> None:
     """Compare a run over a sample pool with what was planted in it."""

@@ -53,12 +53,12 @@ def make_tables(root: Path, num_images: int, num_leaves: int) -> None:
     rows = [min(ROWS_PER_PART, num_images - start) for start in range(0, num_images, ROWS_PER_PART)]
     store = Store(root)
     parts = [{"source": "pool", "role": "pool", "rows": count} for count in rows]
-    _put(store, "catalog", CATALOG, len(rows), {}, metrics={"parts": parts, "sources": ["pool"]})
+    put(store, "catalog", CATALOG, len(rows), {}, metrics={"parts": parts, "sources": ["pool"]})
     for name, schema in (("images", IMAGES), ("duplicates", DUPLICATES), ("neighbors", NEIGHBORS)):
-        _put(store, name, schema, len(rows), {})
+        put(store, name, schema, len(rows), {})
     assigned = {part: _assignments(part, count, num_leaves, rng) for part, count in enumerate(rows)}
-    _put(store, "assignments", ASSIGNMENTS, len(rows), assigned)
-    _put(store, "centroids", CENTROIDS, 1, {0: _tree(num_leaves)})
+    put(store, "assignments", ASSIGNMENTS, len(rows), assigned)
+    put(store, "centroids", CENTROIDS, 1, {0: _tree(num_leaves)})
 
 
 def _assignments(part: int, count: int, num_leaves: int, rng: np.random.Generator) -> pa.RecordBatch:
@@ -79,7 +79,7 @@ def _tree(num_leaves: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=CENTROIDS)
 
 
-def _put(
+def put(
     store: Store,
     name: str,
     schema: pa.Schema,
@@ -88,6 +88,7 @@ def _put(
     *,
     metrics: dict[str, Any] | None = None,
 ) -> None:
+    """Make a complete table; parts without a batch are empty."""
     table = store.table(name)
     made = [table.commit(part, schema, [batches[part]] if part in batches else []) for part in range(num_parts)]
     manifest = Manifest("Synthetic", 1, {}, {}, {}, {}, complete=True, parts=[asdict(part) for part in made])
