@@ -216,6 +216,31 @@ def test_rounds_end_at_their_maximum_and_keep_only_the_newest_state(tmp_path: Pa
     assert values(tmp_path, "median") == [14]  # [0, 29] was halved twice
 
 
+def test_states_of_another_configuration_are_not_gone_on_from(tmp_path: Path) -> None:
+    def median(root: Path, low: int) -> Pipeline:
+        p = Pipeline(Store(root), seed=0)
+        numbers = p.add("numbers", Count(parts=low))
+        p.add("median", Median(rounds=3 + low), numbers=numbers)
+        return p
+
+    class Killed(BaseException):
+        pass
+
+    class KilledInRound2(InProcess):
+        def run(self, root: str, tasks: Any) -> Any:
+            if tasks[0].number == 2:
+                raise Killed
+            yield from super().run(root, tasks)
+
+    with pytest.raises(Killed):
+        median(tmp_path / "killed", 3).run(KilledInRound2(1), NONE)
+    assert Store(tmp_path / "killed").table("median/_state").committed().keys() == {1}
+    refit = Flags(rebuild=frozenset({"all"}))
+    median(tmp_path / "killed", 2).run(InProcess(1), refit)
+    median(tmp_path / "clean", 2).run(InProcess(1), NONE)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "clean")
+
+
 def test_second_run_computes_nothing(tmp_path: Path) -> None:
     build(tmp_path).run(InProcess(1), NONE)
     before = files(tmp_path)

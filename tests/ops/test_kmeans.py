@@ -1,5 +1,6 @@
 """k-means against scikit-learn, faiss-free brute force and planted clusters."""
 
+import tracemalloc
 from importlib import resources
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 
 from curate.errors import ConfigError
-from curate.ops import kmeans
+from curate.ops import kmeans, nearest
 from curate.ops.kmeans import Sums, assign, fit_kmeans, move_centroids, run_lloyd, sum_by_nearest
 from curate.ops.vectors import normalize
 
@@ -137,6 +138,22 @@ def test_more_iterations_never_raise_the_inertia():
     fits = [run_lloyd(x, x[:30], num_iterations=n, spherical=False, tolerance=0).inertia for n in range(8)]
     assert all(late <= early for early, late in pairwise(fits))
     assert fits[-1] < 0.8 * fits[0]
+
+
+@pytest.mark.parametrize("seeding", ["plusplus", "parallel"])
+@pytest.mark.parametrize("spherical", [False, True])
+def test_a_fit_copies_no_vectors(spherical, seeding, monkeypatch):
+    monkeypatch.setattr(nearest, "BLOCK_ROWS", 256)
+    monkeypatch.setattr(kmeans, "BLOCK_BYTES", 1 << 20)
+    x = np.random.default_rng(0).standard_normal((30_000, 256), dtype=np.float32)
+    tracemalloc.start()
+    try:
+        start, _ = tracemalloc.get_traced_memory()
+        fit_kmeans(x, 20, seed=0, seeding=seeding, spherical=spherical, num_iterations=2, block_bytes=1 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - start < x.nbytes / 3
 
 
 def test_opposite_vectors_leave_their_centroid_a_direction():
