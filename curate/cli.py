@@ -158,11 +158,18 @@ def bench_kmeans(
 
 
 @bench_app.command("copies")
-def bench_copies() -> None:
+def bench_copies(
+    folder: Annotated[Path | None, typer.Option(help="pictures to plant copies of; none: the bundled ones")] = None,
+    num_pictures: Annotated[int, typer.Option("-n", help="pictures at most")] = 338,
+    seed: Annotated[int, typer.Option(help="of the edits")] = 0,
+    swap: Annotated[bool, typer.Option("--swap", help="judge on the first half of the pictures")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
     """Precision and recall of copy-detection methods on planted chains of web edits."""
-    from curate.bench.copies import format_copies, measure_copies
+    from curate.bench import copies
 
-    typer.echo(format_copies(measure_copies()))
+    scores = copies.measure_copies(folder or copies.PHOTOS, num_pictures=num_pictures, seed=seed, swap=swap)
+    typer.echo(copies.as_json(scores) if as_json else copies.format_copies(scores))
 
 
 @bench_app.command("mnist")

@@ -82,8 +82,12 @@ NEIGHBORS = pa.schema(
     [
         column("query_id", pa.int64(), "image that was looked up"),
         IMAGE_ID,
-        column("similarity", pa.float32(), "cosine; for hashes 1 - 2 * Hamming / 256"),
-        column("kind", pa.string(), "embedding or hash"),
+        column(
+            "similarity",
+            pa.float32(),
+            "cosine; for hashes 1 - 2 * Hamming / 256; aligned: mean of cosine and correlation, see stages/verify.py",
+        ),
+        column("kind", pa.string(), "embedding, hash or aligned"),
     ]
 )
 
@@ -110,7 +114,7 @@ DUPLICATES = pa.schema(
         column(
             "kind",
             pa.string(),
-            "evidence of that edge: sha256, embedding or hash; null when kept",
+            "evidence of that edge: sha256, embedding, aligned or hash; null when kept",
             nullable=True,
         ),
     ]
@@ -222,6 +226,19 @@ def lists_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema
     )
 
 
+def candidates_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
+    """Schema of `candidates/pairs`: pairs that may be copies, with the query's small picture."""
+    return pa.schema(
+        [
+            column("query_id", pa.int64(), "one image of the pair: held-out, or the smaller id of its role"),
+            IMAGE_ID,
+            column("similarity", pa.float32(), "cosine of their copy embeddings"),
+            column("vector", vector_type(dim, dtype), "small picture of the query"),
+        ],
+        metadata=vector_metadata(dim, dtype, model=model, weights=weights),
+    )
+
+
 def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
     """Schema of `centroids`: float32 vectors of every level, level 0 the leaves."""
     return pa.schema(
@@ -278,6 +295,9 @@ def _hf_type(dtype: pa.DataType) -> Any:
 
 VECTORS = pa.schema([IMAGE_ID, pa.field("vector", pa.null())])
 """What every table of vectors has: `vector` is fixed-size binary, described by the schema's metadata."""
+
+CANDIDATES = pa.schema([*NEIGHBORS.remove(3), pa.field("vector", pa.null())])
+"""What every table of candidates has."""
 
 CENTROIDS = pa.schema([pa.field("level", pa.int16()), pa.field("centroid", pa.null())])
 """What every table of centroids has."""

@@ -1,10 +1,12 @@
 """The quick job on any folder: inspect, embed, remove near-duplicates, write what is left."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from curate.config import Settings
+from curate.models.thresholds import VERIFICATION, copy_thresholds, verification
 from curate.pipeline import Pipeline, Ref
 from curate.recipe import RecipeConfig, recipe
+from curate.stage import Stage
 from curate.stages.catalog import Catalog
 from curate.stages.deduplicate import Deduplicate
 from curate.stages.embed import Embed
@@ -13,6 +15,7 @@ from curate.stages.lists import BuildLists, FitLists
 from curate.stages.neighbors import FindNeighbors
 from curate.stages.read_images import read_images
 from curate.stages.select import Select
+from curate.stages.verify import FindCandidates, KeepNear, VerifyCopies
 from curate.stages.write_shards import WriteShards
 
 
@@ -27,10 +30,23 @@ class Copies(Settings):
     """Which lists a vector goes to."""
     neighbors: FindNeighbors = FindNeighbors()
     """Thresholds of the embedding; by default those known for its model."""
+    verify: bool | Literal["auto"] = "auto"
+    """Lay pairs of doubtful cosine over each other before they count; auto: where the values for the model are known
+    and `neighbors` gives no threshold of its own."""
+    verification: VerifyCopies = VerifyCopies()
+    """Which pairs of doubtful cosine count; by default as known for the model."""
     hashes: bool = True
     """Also join by PDQ hashes of the image and its mirrored and turned copies."""
     hash_neighbors: FindNeighbors = FindNeighbors()
     """Thresholds of the hashes: 1 - 2 * Hamming / 256."""
+
+    @property
+    def verifies(self) -> bool:
+        """Whether doubtful pairs are verified."""
+        if self.verify != "auto":
+            return self.verify
+        given = (self.neighbors.threshold, self.neighbors.heldout_threshold)
+        return self.embed.model in VERIFICATION and given == (None, None)
 
 
 class Dedup(RecipeConfig):
@@ -77,11 +93,17 @@ def find_copies(
 ) -> Deduplicated:
     """List, read every image once, and judge copies within the pool and of held-out images."""
     catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=rows_per_part))
-    images, vectors = p.add_pass(read_images, {"images": inspect, "embeddings/copy": copies.embed}, catalog=catalog)
+    stages: dict[str, Stage] = {"images": inspect, "embeddings/copy": copies.embed}
+    if copies.verifies:
+        stages["embeddings/luma"] = Embed(model="luma24", device=copies.embed.device)
+    images, vectors, *pictures = p.add_pass(read_images, stages, catalog=catalog)
 
     centres = p.add("centroids/copy", copies.fit_lists, embeddings=vectors, catalog=catalog)
     lists = p.add("lists/copy", copies.build_lists, embeddings=vectors, centroids=centres, catalog=catalog)
-    pairs = [p.add("neighbors/copy", copies.neighbors, lists=lists, catalog=catalog)]
+    if pictures:
+        pairs = _verified(p, copies, catalog, lists, pictures[0])
+    else:
+        pairs = [p.add("neighbors/copy", copies.neighbors, lists=lists, catalog=catalog)]
     if copies.hashes:
         centres = p.add("centroids/pdq", copies.fit_lists, hashes=images, catalog=catalog)
         lists = p.add("lists/pdq", copies.build_lists, hashes=images, centroids=centres, catalog=catalog)
@@ -89,3 +111,16 @@ def find_copies(
 
     duplicates = p.add("duplicates", Deduplicate(), catalog=catalog, images=images, neighbors=pairs)
     return Deduplicated(catalog, images, pairs, duplicates)
+
+
+def _verified(p: Pipeline, copies: Copies, catalog: Ref, lists: Ref, pictures: Ref) -> list[Ref]:
+    """Pairs of a strict cosine, and those of a loose one that can be laid over each other."""
+    model = copies.embed.model
+    floor, limits = verification(model).floor, copy_thresholds(model)
+    strict = {"threshold": limits.self_, "heldout_threshold": limits.relative}
+    loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
+    near = p.add("candidates/near", loose, lists=lists, catalog=catalog)
+    sure = p.add("neighbors/copy", KeepNear(**strict), neighbors=near, catalog=catalog)
+    found = p.add("candidates/pairs", FindCandidates(**strict), neighbors=near, pictures=pictures, catalog=catalog)
+    verify = copies.verification.model_copy(update={"model": model})
+    return [sure, p.add("neighbors/aligned", verify, candidates=found, pictures=pictures, catalog=catalog)]

@@ -6,9 +6,10 @@ that the hard pairs (two photographs of one landmark) stay pairs of one half. Al
 two copies of one picture are a true pair, anything else is a false one.
 """
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from PIL import Image
 from curate.errors import ConfigError, SourceError
 from curate.models.device import PrecisionChoice
 from curate.models.load import load_backbone
-from curate.models.thresholds import COPY_THRESHOLDS
+from curate.models.thresholds import COPY_THRESHOLDS, VERIFICATION
+from curate.ops.alignment import align, alignment_score
 from curate.ops.components import DisjointSet
 from curate.ops.edits import MIN_SIDE, plant
 from curate.ops.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images import ImageLimits, inspect_image, preprocess
 from curate.ops.vectors import VectorSpec, to_float32
+from curate.stages.verify import VerifyCopies
 
 PHOTOS = Path(__file__).parents[1] / "samples" / "photos"
 PDQ = "pdq"
@@ -73,10 +76,11 @@ def measure_copies(
     copies_each: int = 3,
     max_edits: int = 3,
     seed: int = 0,
+    swap: bool = False,
     device: str = "auto",
     precision: PrecisionChoice = "auto",
 ) -> list[CopyScore]:
-    """Score PDQ, each model, and their unions on planted copies.
+    """Score PDQ, each model, their unions, and the default of `configs/dedup.yaml` on planted copies.
 
     Args:
         folder: pictures, in any depth; the bundled photographs by default.
@@ -84,6 +88,8 @@ def measure_copies(
         num_pictures: at most so many pictures are taken; all pairs are formed, so memory is quadratic.
         copies_each: copies planted on each picture.
         max_edits: a copy is a chain of 1 to `max_edits` edits.
+        seed: of the edits.
+        swap: judge on the first half and calibrate on the second.
 
     Raises:
         SourceError: fewer than four usable pictures in the folder.
@@ -92,7 +98,7 @@ def measure_copies(
     if copies_each < 1 or max_edits < 1:
         raise ConfigError(f"copies_each={copies_each}, max_edits={max_edits}: both must be 1 or more")
     planted = plant_copies(read_pictures(folder, num_pictures), copies_each, max_edits=max_edits, seed=seed)
-    test = planted.source > planted.source.max() // 2
+    test = (planted.source > planted.source.max() // 2) != swap
     hashes, pdq_rate = hash_similarity(planted.pictures)
     scores = _score_method(PDQ, hashes, None, planted, test, rate=pdq_rate, default=bits_to_cosine(MATCH_BITS))
     joined = hashes >= bits_to_cosine(MATCH_BITS)
@@ -102,6 +108,10 @@ def measure_copies(
         scores += _score_method(model, similarity, None, planted, test, rate=rate, default=default)
         both = 1 / (1 / rate + 1 / pdq_rate)
         scores += _score_method(f"{model} + pdq", similarity, joined, planted, test, rate=both, default=default)
+        if model in VERIFICATION:
+            verified, rate = verified_similarity(model, similarity, joined, planted.pictures)
+            name, limit = f"{model} verified + pdq", VERIFICATION[model].threshold
+            scores += _score_method(name, verified, None, planted, test, rate=1 / (1 / both + 1 / rate), default=limit)
     return scores
 
 
@@ -154,14 +164,39 @@ def model_similarity(
     model: str, pictures: list[Image.Image], *, device: str, precision: PrecisionChoice
 ) -> tuple[np.ndarray, float]:
     """(N, N) float32 cosines of embeddings; and images resized and embedded a second, one batch after another."""
+    unit, rate = model_vectors(model, pictures, device=device, precision=precision)
+    return unit @ unit.T, rate
+
+
+def model_vectors(
+    model: str, pictures: list[Image.Image], *, device: str, precision: PrecisionChoice
+) -> tuple[np.ndarray, float]:
+    """(N, D) float32 unit vectors; and images a second."""
     backbone = load_backbone(model, device=device, precision=precision)
     start, vectors = time.perf_counter(), []
     for at in range(0, len(pictures), BATCH):
         pixels = np.stack([preprocess(picture, backbone.preprocess) for picture in pictures[at : at + BATCH]])
         vectors.append(backbone.embed(torch.from_numpy(pixels)).numpy())
     rate = len(pictures) / (time.perf_counter() - start)
-    unit = np.concatenate(vectors)
-    return unit @ unit.T, rate
+    return np.concatenate(vectors), rate
+
+
+def verified_similarity(
+    model: str, cosine: np.ndarray, joined: np.ndarray, pictures: list[Image.Image]
+) -> tuple[np.ndarray, float]:
+    """(N, N) float32 evidence as `configs/dedup.yaml` weighs it; and images a second.
+
+    Pairs that hashes join, or a cosine above the model's threshold, have 2; those of a loose cosine their score of
+    alignment; the others, which are not tried, -1.
+    """
+    start, known = time.perf_counter(), VERIFICATION[model]
+    small, _ = model_vectors("luma24", pictures, device="cpu", precision="fp32")
+    sure = joined | (cosine >= COPY_THRESHOLDS[model].self_)
+    rows, cols = np.nonzero(np.triu(~sure & (cosine >= known.floor), 1).T)  # of equal rows, one after the other
+    correlation = align(small[cols], small[rows])
+    evidence = np.where(sure, np.float32(2), np.float32(-1))
+    evidence[rows, cols] = alignment_score(cosine[rows, cols], correlation, weight=VerifyCopies().weight)
+    return np.maximum(evidence, evidence.T), len(pictures) / (time.perf_counter() - start)
 
 
 def _score_method(
@@ -266,15 +301,20 @@ def harmonic(precision: float, recall: float) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def as_json(scores: list[CopyScore]) -> str:
+    """The scores for programs."""
+    return json.dumps([asdict(score) | {"f1": score.f1} for score in scores], indent=2)
+
+
 def format_copies(scores: list[CopyScore]) -> str:
     """The scores as a table: pairs, then components, then recall by edit in the chain."""
     names = sorted({name for score in scores for name in score.recall_by_edit})
-    head = f"{'method':<18} {'threshold':<22} {'P':>6} {'R':>6} {'F1':>6} | {'comp P':>6} {'R':>6} | "
+    head = f"{'method':<26} {'threshold':<22} {'P':>6} {'R':>6} {'F1':>6} | {'comp P':>6} {'R':>6} | "
     lines = [head + " ".join(f"{name[:7]:>7}" for name in names) + " | images/s"]
     for score in scores:
         by_edit = " ".join(f"{score.recall_by_edit.get(name, float('nan')):7.2f}" for name in names)
         lines.append(
-            f"{score.method:<18} {f'{score.threshold:.3f} ({score.chosen})':<22} {score.precision:6.3f} "
+            f"{score.method:<26} {f'{score.threshold:.3f} ({score.chosen})':<22} {score.precision:6.3f} "
             f"{score.recall:6.3f} {score.f1:6.3f} | {score.component_precision:6.3f} {score.component_recall:6.3f} | "
             f"{by_edit} | {score.images_per_second:.0f}"
         )

@@ -36,19 +36,21 @@ class ModelInfo:
     """The weight file on this machine; None: absent."""
     bf16: bool = True
     """Whether `precision: auto` may pick bf16."""
+    has_weights: bool = True
+    """False: a fixed function of the pixels, for which there is nothing to get."""
 
     @property
     def weights_present(self) -> bool:
-        return self.weights is not None
+        return self.weights is not None or not self.has_weights
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 (hex) of the weight file.
+        """SHA-256 (hex) of the weight file; empty where the model has none.
 
         Raises:
             WeightsError: the weights are absent.
         """
-        return hash_file(self.weights_file())
+        return hash_file(self.weights_file()) if self.has_weights else ""
 
     def weights_file(self) -> Path:
         """The weight file, or an error that says how to get it."""

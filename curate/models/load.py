@@ -3,6 +3,7 @@
 | id | weights |
 |---|---|
 | `lite0`, `lite0-copy` | packaged |
+| `luma24` | none: a fixed function of the pixels |
 | `dinov2_vits14` ... `dinov2_vitg14_reg`, or their timm names | path (torch.hub, timm, Hugging Face), URL or hub |
 | `sscd` | path or URL of the TorchScript file |
 | `curate` | path of an export of the trainer |
@@ -19,7 +20,7 @@ from typing import Protocol
 from torch import nn
 
 from curate.errors import ConfigError
-from curate.models import copyhead, dinov2, export, lite0, sscd
+from curate.models import copyhead, dinov2, export, lite0, luma, sscd
 from curate.models.backbone import Backbone, ModelInfo
 from curate.models.device import (
     PrecisionChoice,
@@ -47,6 +48,7 @@ class Family:
 FAMILIES = {
     **dict.fromkeys(lite0.MODELS, Family(lite0.describe, lite0.build)),
     **dict.fromkeys(copyhead.MODELS, Family(copyhead.describe, copyhead.build)),
+    **dict.fromkeys(luma.MODELS, Family(luma.describe, luma.build)),
     **dict.fromkeys(dinov2.MODELS, Family(dinov2.describe, dinov2.build)),
     **dict.fromkeys(sscd.MODELS, Family(sscd.describe, sscd.build)),
     **dict.fromkeys(export.MODELS, Family(export.describe, export.build)),
@@ -59,6 +61,7 @@ PREFIXES = {"timm/": "curate.models.timm_models", "open_clip/": "curate.models.c
 SHOWN = (
     *lite0.MODELS,
     *copyhead.MODELS,
+    *luma.MODELS,
     *dinov2.MODELS,
     *sscd.MODELS,
     "open_clip/ViT-B-32:laion2b_s34b_b79k",

@@ -24,6 +24,38 @@ COPY_THRESHOLDS = {
 """By model id; calibrated on planted copies or taken from a paper."""
 
 
+@dataclass(frozen=True)
+class Verification:
+    """How pairs of a model are verified, see `stages/verify.py`."""
+
+    floor: float
+    """Cosine from which on a pair is tried."""
+    threshold: float
+    """Score from which on a tried pair counts."""
+    heldout_threshold: float
+    """The same for a pair with a held-out image."""
+
+
+VERIFICATION = {
+    "lite0-copy": Verification(floor=0.8, threshold=0.79, heldout_threshold=0.79),  # `curate bench copies`
+}
+"""By model id; calibrated on planted copies of the bundled photographs."""
+
+
+def verification(model: str) -> Verification:
+    """What is known for the model.
+
+    Raises:
+        ConfigError: nothing is.
+    """
+    if model not in VERIFICATION:
+        raise ConfigError(
+            f"{model}: no calibrated values to verify copies with; set copies.verify=false, or use a model that has "
+            f"them: {', '.join(sorted(VERIFICATION))}"
+        )
+    return VERIFICATION[model]
+
+
 def copy_thresholds(model: str, *, given_self: float | None = None, given_relative: float | None = None) -> Thresholds:
     """The thresholds to use: given ones first, then those that belong to the model.
 

@@ -12,7 +12,7 @@ The rules, in the order they apply:
    `duplicate`s.
 
 The partner of 2 and 3 is the outside image with the strongest edge into the component. Evidence is ranked
-by similarity (equal bytes have 1), then sha256 before embedding before hash, then by smaller id.
+by similarity (equal bytes have 1), then sha256 before embedding before aligned before hash, then by smaller id.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, appendix A.3 (self and relative deduplication).
 """
@@ -25,7 +25,7 @@ import numpy as np
 from curate.ops.components import DisjointSet
 from curate.tables import ROLES, VERDICTS
 
-KINDS = ("sha256", "embedding", "hash")
+KINDS = ("sha256", "embedding", "aligned", "hash")
 """Evidence that two images are copies; tables hold the name, arrays the index."""
 
 SHA256 = KINDS.index("sha256")

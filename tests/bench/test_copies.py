@@ -1,6 +1,7 @@
 """Scores of copy detection against brute force, and a small real measurement."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from curate.bench.copies import (
     PHOTOS,
     Planted,
+    as_json,
     choose_thresholds,
     format_copies,
     hash_similarity,
@@ -103,13 +105,15 @@ def test_hash_similarity_is_the_nearest_orientation():
 def test_union_finds_what_either_method_finds():
     scores = measure_copies(num_pictures=12, copies_each=2, max_edits=1, models=["lite0-copy"], device="cpu")
     default = {score.method: score for score in scores if score.chosen == "default"}
-    assert set(default) == {"pdq", "lite0-copy", "lite0-copy + pdq"}
+    assert set(default) == {"pdq", "lite0-copy", "lite0-copy + pdq", "lite0-copy verified + pdq"}
+    assert default["lite0-copy verified + pdq"].recall >= default["lite0-copy + pdq"].recall
     union = default["lite0-copy + pdq"]
     assert union.recall >= max(default["pdq"].recall, default["lite0-copy"].recall) > 0
     assert union.precision == 1.0
     text = format_copies(scores)
     assert len(text.splitlines()) == 1 + len(scores)
     assert "lite0-copy + pdq" in text
+    assert [row["f1"] for row in json.loads(as_json(scores))] == [score.f1 for score in scores]
 
 
 def test_too_few_pictures_and_no_edits_are_errors(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from curate.errors import ConfigError
-from curate.models.thresholds import Thresholds, copy_thresholds
+from curate.models.thresholds import Thresholds, copy_thresholds, verification
 
 
 def test_sscd_has_the_thresholds_of_the_paper() -> None:
@@ -18,3 +18,10 @@ def test_given_values_come_before_the_calibrated_ones() -> None:
 def test_a_model_without_calibration_needs_both(given: dict[str, float], missing: str) -> None:
     with pytest.raises(ConfigError, match=f"timm/x: no calibrated {missing} threshold .* set both"):
         copy_thresholds("timm/x", **given)
+
+
+def test_verification_needs_a_calibrated_model() -> None:
+    known = verification("lite0-copy")
+    assert known.floor < copy_thresholds("lite0-copy").relative
+    with pytest.raises(ConfigError, match=r"sscd: no calibrated values to verify copies with; set copies.verify=false"):
+        verification("sscd")

@@ -13,6 +13,7 @@ from curate.tables import ROLES
 EVIDENCE = {
     "sha256": "same bytes",
     "embedding": "by embedding",
+    "aligned": "by embedding, verified by alignment",
     "hash": "by perceptual hash",
 }
 

@@ -7,7 +7,7 @@ from curate.report.markup import Markup, el
 from curate.report.run import Run
 
 NUM_BINS = 60
-NAMES = {"embedding": "Embedding", "hash": "Perceptual hash (PDQ)"}
+NAMES = {"embedding": "Embedding", "aligned": "Embedding, verified by alignment", "hash": "Perceptual hash (PDQ)"}
 
 
 def section(run: Run) -> Markup | None:

@@ -1,0 +1,150 @@
+"""Whether one picture can be laid over another: the best correlation over mirroring, rotation, scale and shift.
+
+Two small pictures are compared at every shift at once by Fourier transforms, the one as it is, the other in a set of
+poses; outside of the overlap nothing counts. Copies that were cropped, framed, turned or mirrored correlate in some
+pose; different pictures of one subject, however alike to a network, do not.
+
+Source: normalised correlation of masked pictures by Fourier transforms after Padfield 2012 (IEEE TIP 21:5), without
+its means: the pictures are high-passed.
+"""
+
+import itertools
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROTATIONS = (-10.0, -5.0, 0.0, 5.0, 10.0)
+"""Degrees; between two of them the correlation of small pictures hardly falls."""
+MAX_LOG_SCALE = 0.35
+"""Natural logarithm of the largest scale between two copies, 1.42: a crop to half of the area."""
+NUM_SCALES = 7
+CANVAS = 1.5
+"""Side of the canvas on which a posed picture lies, in sides of the picture."""
+MIN_OVERLAP = 0.42
+"""Least overlap, as a share of the picture; the less, the easier it is to correlate by chance."""
+LEAST_ENERGY = 1e-6
+
+
+class Poses(NamedTuple):
+    """What depends on the poses alone."""
+
+    grid: Tensor
+    """(T, C, C, 2) where each value of the canvas comes from, as `grid_sample` takes it"""
+    mask: Tensor
+    """(T, C, C) 1 inside the posed picture"""
+    mask_f: Tensor
+    """(T, P, P/2+1) conjugate transform of the mask"""
+    frame_f: Tensor
+    """(P, P/2+1) transform of a picture of ones"""
+    valid: Tensor
+    """(V,) positions in the flattened (T, P, P) whose overlap is large enough"""
+
+
+def align(queries: np.ndarray, images: np.ndarray, *, device: str = "cpu") -> np.ndarray:
+    """Best correlation of each pair of pictures.
+
+    Each picture is turned, mirrored and scaled on behalf of the pair that holds it in `images`; equal consecutive
+    rows of `images` share that work. The result of a pair does not depend on the others.
+
+    Args:
+        queries: (N, S*S) float, pictures of S x S values around zero, such as `luma24` gives.
+        images: (N, S*S) float, the partner of each.
+        device: a torch device.
+
+    Returns:
+        (N,) float32 in -1..1; 1: equal.
+
+    Raises:
+        ValueError: shapes that differ or are not square.
+    """
+    side = round(queries.shape[1] ** 0.5)
+    if queries.shape != images.shape or side * side != queries.shape[1]:
+        raise ValueError(f"queries {queries.shape}, images {images.shape}: both must be (N, S*S)")
+    poses, where = _poses(side, device), torch.device(device)
+    found = np.empty(len(queries), np.float32)
+    with torch.inference_mode():
+        for start, end in _runs(images):
+            posed = _pose(torch.from_numpy(images[start].astype(np.float32)).to(where).view(side, side), poses)
+            for row in range(start, end):
+                picture = torch.from_numpy(queries[row].astype(np.float32)).to(where).view(side, side)
+                found[row] = _best(picture, posed, poses)
+    return np.clip(found, -1, 1)
+
+
+def alignment_score(cosine: np.ndarray, correlation: np.ndarray, *, weight: float) -> np.ndarray:
+    """(N,) float32: the mean of what a network says of each pair and of how well it can be laid over, 1 : weight."""
+    mean: np.ndarray = (cosine + np.float32(weight) * correlation) / np.float32(1 + weight)
+    return mean
+
+
+class _Posed(NamedTuple):
+    spectrum: Tensor
+    """(T, P, P/2+1) conjugate transform of the picture in each pose"""
+    energy: Tensor
+    """(V,) sum of its squares within the overlap"""
+
+
+def _pose(picture: Tensor, poses: Poses) -> _Posed:
+    many = picture[None, None].expand(len(poses.grid), 1, *picture.shape)
+    posed = F.grid_sample(many, poses.grid, padding_mode="zeros", align_corners=False)[:, 0] * poses.mask
+    energy = _inverse(poses.frame_f * _transform(posed**2, picture.shape[0]).conj(), poses)
+    return _Posed(_transform(posed, picture.shape[0]).conj(), energy)
+
+
+def _best(picture: Tensor, posed: _Posed, poses: Poses) -> float:
+    side = picture.shape[0]
+    product = _inverse(_transform(picture, side) * posed.spectrum, poses)
+    energy = _inverse(_transform(picture**2, side) * poses.mask_f, poses)
+    return float((product / (energy * posed.energy).clamp(min=LEAST_ENERGY**2).sqrt()).max())
+
+
+def _transform(x: Tensor, side: int) -> Tensor:
+    return torch.fft.rfft2(x, s=(_period(side), _period(side)))
+
+
+def _inverse(spectrum: Tensor, poses: Poses) -> Tensor:
+    """(V,) values of a correlation at the shifts that count."""
+    period = spectrum.shape[-2]
+    return torch.fft.irfft2(spectrum, s=(period, period)).flatten()[poses.valid]
+
+
+def _period(side: int) -> int:
+    """Length of the transforms: picture and canvas never meet around the edge; a power of two is fastest."""
+    return 1 << (side + int(side * CANVAS) - 1).bit_length()
+
+
+@lru_cache(maxsize=4)
+def _poses(side: int, device: str) -> Poses:
+    canvas = int(side * CANVAS)
+    scales = np.exp(np.linspace(-MAX_LOG_SCALE, MAX_LOG_SCALE, NUM_SCALES))
+    maps = [
+        [
+            [mirror * np.cos(angle) / scale, -mirror * np.sin(angle) / scale, 0],
+            [np.sin(angle) / scale, np.cos(angle) / scale, 0],
+        ]
+        for mirror in (1, -1)
+        for angle in np.deg2rad(ROTATIONS)
+        for scale in scales
+    ]
+    theta = torch.tensor(maps, dtype=torch.float32) * (canvas / side)
+    grid = F.affine_grid(theta, [len(maps), 1, canvas, canvas], align_corners=False)
+    ones = torch.ones(len(maps), 1, side, side)
+    mask = (F.grid_sample(ones, grid, padding_mode="zeros", align_corners=False)[:, 0] > 0.9).float()
+    frame_f = _transform(torch.ones(side, side), side)
+    mask_f = _transform(mask, side).conj()
+    overlap = torch.fft.irfft2(frame_f * mask_f, s=(_period(side), _period(side)))
+    valid = torch.nonzero(overlap.flatten() >= MIN_OVERLAP * side * side)[:, 0]
+    return Poses(*(part.to(device) for part in (grid, mask, mask_f, frame_f, valid)))
+
+
+def _runs(images: np.ndarray) -> list[tuple[int, int]]:
+    """(start, end) of runs of equal rows."""
+    if len(images) == 0:
+        return []
+    changes = np.flatnonzero((images[1:] != images[:-1]).any(axis=1)) + 1
+    bounds = [0, *changes.tolist(), len(images)]
+    return list(itertools.pairwise(bounds))
