@@ -164,8 +164,10 @@ def test_killed_run_resumes_to_equal_shards(finished: Path, samples: Path, tmp_p
 
 def test_changed_setting_is_stale_and_deletes_nothing(finished: Path, samples: Path) -> None:
     before = parquet_hashes(finished)
-    values = ("rows_per_part=25", "evaluate=null", *SMALL_TRAINING, "copies.neighbors.threshold=0.99")
-    with pytest.raises(StaleTable, match=r"neighbors/copy was made with another configuration: threshold: .* -> 0.99"):
+    values = ("rows_per_part=25", "evaluate=null", *SMALL_TRAINING, "copies.verification.threshold=0.99")
+    with pytest.raises(
+        StaleTable, match=r"neighbors/aligned was made with another configuration: threshold: .* -> 0.99"
+    ):
         run_recipe("quickstart", samples, finished, *values)
     assert parquet_hashes(finished) == before
 
@@ -205,7 +207,7 @@ def test_forty_times_the_same_picture_ends_as_one(samples: Path, tmp_path: Path)
 def test_own_columns_travel_to_the_shards(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(4):
-        pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
         folder = tmp_path / "pool"
         folder.mkdir(exist_ok=True)
         Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
