@@ -11,6 +11,7 @@ from curate.executors import Executor, InProcess
 from curate.freshness import Flags
 from curate.ops.retrieval import cluster_draws
 from curate.pipeline import Pipeline, Ref
+from curate.stages import rank_neighbors
 from curate.stages.match_queries import MatchQueries
 from curate.stages.rank_neighbors import RankNeighbors
 from curate.stages.retrieve import ByCluster, BySample, Retrieve, read_image_range
@@ -117,8 +118,11 @@ def by_loop(edges: Rows, sample: BySample) -> set[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("refill", [False, True])
-def test_retrieval_by_sample_equals_a_loop_over_pairs(refill: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("refill", "at_once"), [(False, 1024), (True, 1024), (False, 7)])
+def test_retrieval_by_sample_equals_a_loop_over_pairs(
+    refill: bool, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_neighbors, "QUERIES_AT_ONCE", at_once)
     _, edges = planted_retrieval(tmp_path)
     sample = BySample(k=3, k_per_set={"birds": 1}, refill=refill)
     rows = retrieved(tmp_path, Retrieve(route="sample", sample=sample), depth=12, executor=InProcess(1))
