@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate.config import Execution
+from curate.models.device import resolve_device
 from curate.models.thresholds import copy_thresholds
-from curate.ops.knn import Edges, find_neighbors, merge_top_k, rank_in_group
+from curate.ops.knn import Edges, find_neighbors, join_within, merge_top_k
 from curate.ops.vectors import VectorSpec, to_float32, unpack
 from curate.stage import Batches, Input, Map, each, whole
 from curate.stages.catalog import Parts, parts_of
@@ -39,6 +41,8 @@ class FindNeighbors(Map):
     """Roles whose images ask."""
     answers: tuple[Role, ...] = ("pool", "curated")
     """Roles whose images are found."""
+    device: Annotated[str, Execution()] = "auto"
+    """auto, cpu, cuda or cuda:N; exact cosines are of float32 on any."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         spec = VectorSpec.of(inputs["lists"])
@@ -54,6 +58,9 @@ class FindNeighbors(Map):
             return self
         known = copy_thresholds(spec.model, given_self=self.threshold, given_relative=self.heldout_threshold)
         return self.model_copy(update={"threshold": known.self_, "heldout_threshold": known.relative})
+
+    def resources(self) -> dict[str, float]:
+        return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
 
     def run(self, part: int, *, lists: pa.Table, catalog: Table) -> Batches:
         spec = VectorSpec.of(lists.schema)
@@ -75,31 +82,33 @@ class FindNeighbors(Map):
         """One row for each vector that a role has several times in a list, and the ties of the others to it."""
         both = [ROLES.index(r) for r in ROLES if r in self.queries and r in self.answers]
         first = _first_of_vector(rows)
-        first = np.where(np.isin(rows.role, both), first, np.arange(len(first)))
-        stays = first == np.arange(len(first))
-        others = np.flatnonzero(~stays & rows.home)
+        repeats = np.flatnonzero((first != np.arange(len(first))) & np.isin(rows.role, both))
+        if len(repeats) == 0:
+            return rows, Edges.empty()
+        others = repeats[rows.home[repeats]]
         tied = Edges(rows.ids[others], rows.ids[first[others]], np.ones(len(others), np.float32))
-        return rows.take(stays), tied
+        return rows.take(np.delete(np.arange(len(first)), repeats)), tied
 
     def _join(self, rows: "_Rows", spec: VectorSpec) -> Iterator[Edges]:
-        """The edges within one list."""
-        ids, x = rows.ids, to_float32(rows.vectors, spec)
+        """The edges within one list: listed images among themselves, then those that look in from elsewhere."""
         base = rows.home & np.isin(rows.role, [ROLES.index(r) for r in self.answers])
         if not base.any():
             return
+        x, k, device = to_float32(rows.vectors, spec), self.max_neighbors, str(resolve_device(self.device))
         for asking, threshold in self._askers(rows.role):
-            occurrence = np.zeros(len(ids), np.int64)  # a query may look in as several mirrored copies
-            order = np.argsort(ids, kind="stable")
-            occurrence[order] = rank_in_group(ids[order])
-            for turn in np.unique(occurrence[asking]):
-                mine = asking & (occurrence == turn)
+            listed = bool(asking[base].all())
+            if listed:
+                yield join_within(x[base], rows.ids[base], threshold=threshold, max_neighbors=k, device=device)
+            others = asking & ~base if listed else asking
+            if others.any():
                 yield find_neighbors(
-                    x[mine],
+                    x[others],
                     x[base],
-                    query_ids=ids[mine],
-                    base_ids=ids[base],
+                    query_ids=rows.ids[others],
+                    base_ids=rows.ids[base],
                     threshold=threshold,
-                    max_neighbors=self.max_neighbors,
+                    max_neighbors=k,
+                    device=device,
                 )
 
     def _askers(self, role: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
@@ -137,6 +146,22 @@ class _Rows(NamedTuple):
 def _first_of_vector(rows: _Rows) -> np.ndarray:
     """(N,) int64: for each row the first one of equal role, equal bytes and the same kind, home or query."""
     raw = np.ascontiguousarray(rows.vectors).view(np.uint8)
-    keyed = np.column_stack([rows.role.astype(np.uint8), rows.home.astype(np.uint8), raw])
-    _, first, group = np.unique(keyed.view(f"V{keyed.shape[1]}").ravel(), return_index=True, return_inverse=True)
-    return first[group]
+    kind = 2 * rows.role.astype(np.int64) + rows.home
+    key = _hash_rows(raw) ^ kind.astype(np.uint64)
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    found: np.ndarray = first[group]
+    # Of rows that share a hash but not their bytes, each stands for itself: a repeat lost, never two images joined.
+    repeats = np.flatnonzero(found != np.arange(len(found)))
+    equal = (raw[repeats] == raw[found[repeats]]).all(axis=1) & (kind[repeats] == kind[found[repeats]])
+    found[repeats[~equal]] = repeats[~equal]
+    return found
+
+
+def _hash_rows(raw: np.ndarray) -> np.ndarray:
+    """(N,) uint64 of (N, width) bytes: a random linear map, which equal rows cannot differ in."""
+    words = np.zeros((len(raw), -(-raw.shape[1] // 8) * 8), np.uint8)
+    words[:, : raw.shape[1]] = raw
+    columns = words.view(np.uint64)
+    odd = np.random.default_rng(0).integers(0, 1 << 63, columns.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    hashed: np.ndarray = (columns * odd).sum(axis=1, dtype=np.uint64)
+    return hashed

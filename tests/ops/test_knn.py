@@ -1,11 +1,15 @@
 """Exact neighbours against brute force."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.ops.knn import Edges, find_neighbors, merge_top_k, rank_in_group, top_k
+from curate.ops import knn
+from curate.ops.knn import Edges, find_neighbors, join_within, merge_top_k, rank_in_group, top_k
 from curate.ops.vectors import normalize
 
 
@@ -124,3 +128,56 @@ def test_unusable_input_is_an_error(change, message):
     }
     with pytest.raises(ValueError, match=message):
         find_neighbors(**(good | change))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(0, 40),
+    threshold=st.sampled_from([-np.inf, -0.25, 0.25, 0.5, 1.0]),
+    max_neighbors=st.sampled_from([None, 1, 2, 5, 60]),
+    block_bytes=st.sampled_from([1, 16 * 6, 16 * 50, 1 << 20]),
+    held=st.sampled_from([1, 1 << 22]),
+)
+def test_join_within_equals_the_search_of_all_among_all(seed, size, threshold, max_neighbors, block_bytes, held):
+    rng = np.random.default_rng(seed)
+    x, ids = sign_vectors(rng, size), rng.permutation(60)[:size]
+    limits = {"threshold": threshold, "max_neighbors": max_neighbors}
+    with patch.object(knn, "HELD_EDGES", held):
+        edges = join_within(x, ids, block_bytes=block_bytes, **limits)
+    assert as_rows(edges) == brute_force(x, x, ids, ids, **limits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("max_neighbors", [None, 3])
+def test_rough_products_give_the_same_edges(dtype, max_neighbors):
+    rng = np.random.default_rng(0)
+    x = normalize(rng.normal(size=(30, 64))[rng.integers(0, 30, 300)] + 0.6 * rng.normal(size=(300, 64)))
+    given = {"query_ids": np.arange(300), "base_ids": np.arange(300), "threshold": 0.6, "max_neighbors": max_neighbors}
+    exact, within = (
+        find_neighbors(x, x, **given),
+        join_within(x, given["base_ids"], threshold=0.6, max_neighbors=max_neighbors),
+    )
+    with patch.object(knn, "product_dtype", lambda device: dtype):
+        rough = find_neighbors(x, x, **given)
+        rough_within = join_within(x, given["base_ids"], threshold=0.6, max_neighbors=max_neighbors)
+    assert exact.num_edges > 300
+    for other in (within, rough, rough_within):
+        assert as_rows(other) == as_rows(exact)
+
+
+def test_blocks_do_not_change_a_bit_of_the_result():
+    x = normalize(np.random.default_rng(0).normal(size=(150, 33)))
+    ids = np.arange(150)
+    results = [
+        as_rows(join_within(x, ids, threshold=0.2, max_neighbors=9, block_bytes=size)) for size in (100, 5000, 1 << 24)
+    ]
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_query_in_two_forms_has_the_neighbours_of_both():
+    base = np.eye(3, dtype=np.float32)
+    edges = find_neighbors(
+        base[[0, 1]], base, query_ids=np.array([7, 7]), base_ids=np.arange(3), threshold=0.5, max_neighbors=1
+    )
+    assert as_rows(edges) == [(7, 0, 1.0), (7, 1, 1.0)]
