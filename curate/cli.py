@@ -172,6 +172,33 @@ def bench_copies(
     typer.echo(copies.as_json(scores) if as_json else copies.format_copies(scores))
 
 
+@bench_app.command("join")
+def bench_join(
+    num_vectors: Annotated[int, typer.Option("-n", help="vectors")] = 1_000_000,
+    compare_size: Annotated[int, typer.Option(help="a second size, without faiss; 0: none")] = 0,
+    dim: Annotated[int, typer.Option(help="dimensions")] = 256,
+    probes: Annotated[int, typer.Option(help="lists that a vector looks into")] = 4,
+    threads: Annotated[int | None, typer.Option(help="of every phase and of faiss; none: all cores")] = None,
+    workdir: Annotated[Path | None, typer.Option(help="folder to keep the tables in; none: a temporary one")] = None,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Self-join of planted vectors from disk, beside faiss's inverted lists, in one run."""
+    from curate.bench import figures
+    from curate.bench.join import bench_join as measure
+
+    found = []
+    for size in filter(None, (num_vectors, compare_size)):
+        found += measure(
+            size,
+            dim=dim,
+            num_probes=probes,
+            threads=threads or os.cpu_count() or 1,
+            workdir=workdir and workdir / str(size),
+            with_faiss=size == num_vectors,
+        )
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @bench_app.command("mnist")
 def bench_mnist(workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")]) -> None:
     """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialisation."""

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -175,7 +176,7 @@ def _by_bucket(rows: Iterator[tuple[int, pa.RecordBatch]], schema: pa.Schema) ->
 def _drain(buckets: dict[int, list[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for bucket in sorted(buckets):
         for batch in buckets[bucket]:
-            ids = pa.array([bucket] * batch.num_rows, BUCKET.type)
+            ids = pa.array(np.full(batch.num_rows, bucket, np.int32))
             yield pa.RecordBatch.from_arrays([ids, *batch.columns], schema=schema)
     buckets.clear()
 

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate.config import Execution
 from curate.errors import ConfigError
-from curate.ops.hashes import HASH_BYTES, dihedral
-from curate.ops.kmeans import assign, fit_kmeans
-from curate.ops.knn import top_k
+from curate.models.device import resolve_device
+from curate.ops.coarse import CoarseLists, fit_lists, nearest_lists
+from curate.ops.hashes import DIHEDRAL, HASH_BYTES, dihedral
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
 from curate.stage import Batches, Fold, Input, Shuffle, each, whole
 from curate.stages.catalog import Parts, parts_of
@@ -31,7 +32,11 @@ ROWS_PER_LIST = 1000
 EXACT_BELOW = 20_000
 """Vectors below which one list, hence an exact join, is faster than several."""
 ROWS_PER_PART = 262_144
-"""Rows of a part of lists, at about which `auto` aims."""
+"""Rows of a part of lists, homes and probes, at about which the cutting aims."""
+MAX_LISTS = 65_536
+"""Lists at most by `auto`; beyond 65 million images they grow, which a GPU multiplies and a shuffle prefers."""
+MAX_SAMPLE = 1 << 21
+"""Vectors that k-means of the lists sees at most."""
 SAMPLE_PER_LIST = 64
 """Vectors sampled for each coarse centroid."""
 HASHES = pa.schema([IMAGES.field("image_id"), IMAGES.field("pdq")])
@@ -47,6 +52,7 @@ class FitLists(Fold):
         "hashes": each(HASHES, optional=True),
         "catalog": whole(CATALOG),
     }
+    version: ClassVar[int] = 2
     pinned: ClassVar[bool] = True
 
     num_lists: int | Literal["auto"] = "auto"
@@ -82,12 +88,14 @@ class FitLists(Fold):
         if self.sample_share is not None:
             return resolved
         assert isinstance(resolved.num_lists, int)
-        return resolved.model_copy(update={"sample_share": share_of(resolved.num_lists * SAMPLE_PER_LIST, count)})
+        return resolved.model_copy(
+            update={"sample_share": share_of(min(MAX_SAMPLE, resolved.num_lists * SAMPLE_PER_LIST), count)}
+        )
 
     def estimate(self, num_images: int) -> dict[str, Any]:
         if self.num_lists != "auto":
             return {}
-        return {"num_lists": 1 if num_images < EXACT_BELOW else num_images // ROWS_PER_LIST}
+        return {"num_lists": 1 if num_images < EXACT_BELOW else min(MAX_LISTS, num_images // ROWS_PER_LIST)}
 
     def partial(self, part: int, *, embeddings: pa.Table | None, hashes: pa.Table | None, catalog: Table) -> Batches:
         if ROLES[parts_of(catalog).role[part]] in self.homes:
@@ -97,18 +105,16 @@ class FitLists(Fold):
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         assert partials is not None
         assert isinstance(self.num_lists, int)
-        pieces = [partials.read(part) for part in sorted(partials.committed())]
-        sample = pa.concat_tables(pieces)
-        spec = VectorSpec.of(pieces[0].schema)
-        x = normalize(unpack(sample["vector"], spec)[0])
+        numbers = sorted(partials.committed())
+        spec = VectorSpec.of(partials.read(numbers[0]).schema)
+        x = np.concatenate([unpack(partials.read(part)["vector"], spec)[0] for part in numbers])
         num_lists = max(1, min(self.num_lists, len(x)))  # a small share given by hand may leave fewer vectors
         if len(x) == 0:
-            centroids, sizes = np.zeros((1, spec.dim), np.float32), np.zeros(1, np.int64)
+            lists = CoarseLists.flat(np.zeros((1, spec.dim), np.float32))
         else:
-            fit = fit_kmeans(x, num_lists, seed=self.seed or 0, num_iterations=self.num_iterations)
-            centroids, sizes = fit.centroids, fit.sizes
-        schema = centroids_schema(spec.dim, model=spec.model, weights=spec.weights)
-        yield flat_centroids(centroids, sizes, schema)
+            lists = fit_lists(normalize(x), num_lists, seed=self.seed or 0, num_iterations=self.num_iterations)
+        sizes = np.bincount(nearest_lists(normalize(x), lists, 1)[:, 0], minlength=len(lists.centroids))
+        yield from _list_rows(lists, sizes, centroids_schema(spec.dim, model=spec.model, weights=spec.weights))
 
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
         yield from state.to_batches()
@@ -123,6 +129,7 @@ class BuildLists(Shuffle):
         "centroids": whole(CENTROIDS),
         "catalog": whole(CATALOG),
     }
+    version: ClassVar[int] = 2
 
     homes: tuple[Role, ...] = ("pool", "curated")
     """Roles whose images the lists hold, to be found."""
@@ -132,6 +139,8 @@ class BuildLists(Shuffle):
     """Lists that a query looks into; auto: 4, or as many as there are."""
     dihedral: bool = True
     """Hashes only: a query also looks for its mirrored and turned copies."""
+    device: Annotated[str, Execution()] = "auto"
+    """auto, cpu, cuda or cuda:N."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         spec = vector_spec(inputs["embeddings"], inputs["hashes"])
@@ -141,7 +150,7 @@ class BuildLists(Shuffle):
         return self.output_schema(**inputs)
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        num_lists = inputs["centroids"].num_rows()
+        num_lists = count_lists(inputs["centroids"])
         if self.num_probes == "auto":
             return self.model_copy(update={"num_probes": min(4, num_lists)})
         if not 1 <= self.num_probes <= num_lists:
@@ -151,11 +160,17 @@ class BuildLists(Shuffle):
         return self
 
     def num_parts(self, **inputs: Any) -> int:
-        num_lists = inputs["centroids"].num_rows()
-        return -(-num_lists // self._lists_per_part(inputs["catalog"], num_lists))
+        num_lists = count_lists(inputs["centroids"])
+        return -(-num_lists // self._lists_per_part(inputs["catalog"], num_lists, hashed=inputs["hashes"] is not None))
 
-    def _lists_per_part(self, catalog: Table, num_lists: int) -> int:
-        rows = parts_of(catalog).num_images(self.homes)
+    def resources(self) -> dict[str, float]:
+        return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
+
+    def _lists_per_part(self, catalog: Table, num_lists: int, *, hashed: bool) -> int:
+        assert isinstance(self.num_probes, int)
+        parts = parts_of(catalog)
+        asked = self.num_probes * (len(DIHEDRAL) if self.dihedral and hashed else 1)
+        rows = parts.num_images(self.homes) + asked * parts.num_images(self.probes)
         return max(1, round(ROWS_PER_PART * num_lists / max(1, rows)))
 
     def scatter(
@@ -163,28 +178,29 @@ class BuildLists(Shuffle):
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         role = ROLES[parts_of(catalog).role[part]]
         listed = read_vectors(embeddings, hashes)
-        coarse = read_centroids(centroids)
-        per_part = self._lists_per_part(catalog, len(coarse))
-        placed = self._place(listed, coarse, home=role in self.homes, probe=role in self.probes)
-        for bucket in np.unique(placed.list_id // per_part):
-            rows = placed.list_id // per_part == bucket
-            yield int(bucket), placed.batch(rows, listed.spec)
+        lists = read_lists(centroids)
+        per_part = self._lists_per_part(catalog, len(lists.centroids), hashed=hashes is not None)
+        placed = self._place(listed, lists, home=role in self.homes, probe=role in self.probes)
+        bucket = placed.list_id // per_part
+        order = np.argsort(bucket, kind="stable")
+        starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
+        for rows in np.split(order, starts[1:]):
+            if len(rows):
+                yield int(bucket[rows[0]]), placed.batch(rows, listed.spec)
 
-    def _place(self, listed: "Vectors", coarse: np.ndarray, *, home: bool, probe: bool) -> "_Placed":
+    def _place(self, listed: "Vectors", lists: CoarseLists, *, home: bool, probe: bool) -> "_Placed":
         """Every (list, vector) that the vectors of one part give rise to."""
+        assert isinstance(self.num_probes, int)
         found: list[_Placed] = []
-        x = to_float32(listed.vectors, listed.spec)
-        own, _ = assign(x, coarse)
-        if home and len(x):
-            found.append(_Placed(own, np.ones(len(x), bool), listed.ids, listed.vectors))
-        for variant, stored in enumerate(self._variants(listed) if probe and len(x) else []):
-            assert isinstance(self.num_probes, int)
-            near = _nearest_lists(to_float32(stored, listed.spec), coarse, self.num_probes)  # (N, P)
-            rows, columns = np.nonzero(np.ones_like(near, bool))
-            if home and variant == 0:  # as a home row it looks into its own list anyway
-                other = near[rows, columns] != own[rows]
-                rows, columns = rows[other], columns[other]
-            found.append(_Placed(near[rows, columns], np.zeros(len(rows), bool), listed.ids[rows], stored[rows]))
+        for variant, stored in enumerate(self._variants(listed) if probe else [listed.vectors]):
+            x = to_float32(stored, listed.spec)
+            near = nearest_lists(x, lists, self.num_probes if probe else 1, device=str(resolve_device(self.device)))
+            if home and variant == 0:
+                found.append(_Placed(near[:, 0], np.ones(len(x), bool), listed.ids, stored))
+                near = near[:, 1:]  # as a home row it looks into its own list anyway
+            if probe:
+                rows = np.repeat(np.arange(len(x)), near.shape[1])
+                found.append(_Placed(near.ravel(), np.zeros(len(rows), bool), listed.ids[rows], stored[rows]))
         return _Placed.concat(found, listed.vectors)
 
     def _variants(self, listed: "Vectors") -> list[np.ndarray]:
@@ -286,22 +302,36 @@ def read_centroids(centroids: Table, *, level: int = 0) -> np.ndarray:
     return np.ascontiguousarray(vectors[rows["level"].to_numpy() == level])
 
 
-def flat_centroids(centroids: np.ndarray, sizes: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
-    """Rows of a centroids table of one level."""
-    count = len(centroids)
-    columns = [
-        pa.array(np.zeros(count, np.int16)),
-        pa.array(np.arange(count, dtype=np.int32)),
-        pa.nulls(count, pa.int32()),
-        pack(np.asarray(centroids, np.float32)),
-        pa.array(sizes.astype(np.int64)),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+def count_lists(centroids: Table) -> int:
+    """Lists that a table of `FitLists` describes."""
+    return int((centroids.read_all(["level"])["level"].to_numpy() == 0).sum())
 
 
-def _nearest_lists(x: np.ndarray, coarse: np.ndarray, num_probes: int) -> np.ndarray:
-    """(N, P) int64: the lists nearest to each vector."""
-    ids = np.arange(len(x), dtype=np.int64)
-    lists = -1 - np.arange(len(coarse), dtype=np.int64)  # negative: never equal to a query's id
-    edges = top_k(x, coarse, num_probes, query_ids=ids, base_ids=lists)
-    return (-1 - edges.image_ids).reshape(len(x), num_probes)
+def read_lists(centroids: Table) -> CoarseLists:
+    """The lists, and their groups where there are any."""
+    rows = centroids.read_all()
+    vectors, _ = unpack(rows["centroid"], VectorSpec.of(rows.schema))
+    leaf = rows["level"].to_numpy() == 0
+    if leaf.all():
+        return CoarseLists.flat(vectors)
+    group = rows["parent_id"].combine_chunks().filter(pa.array(leaf)).to_numpy().astype(np.int32)
+    return CoarseLists(normalize(vectors[leaf]), group, normalize(vectors[~leaf]))
+
+
+def _list_rows(lists: CoarseLists, sizes: np.ndarray, schema: pa.Schema) -> Batches:
+    """Rows of a table of centroids: the lists, with the vectors of the sample in each, then their groups."""
+    grouped = len(lists.group) > 0
+    parents = pa.array(lists.group, pa.int32()) if grouped else pa.nulls(len(sizes), pa.int32())
+    levels = [(lists.centroids, parents, sizes)]
+    if grouped:
+        in_group = np.bincount(lists.group, weights=sizes, minlength=len(lists.centres))
+        levels.append((lists.centres, pa.nulls(len(lists.centres), pa.int32()), in_group))
+    for level, (centroids, parent, members) in enumerate(levels):
+        columns = [
+            pa.array(np.full(len(centroids), level, np.int16)),
+            pa.array(np.arange(len(centroids), dtype=np.int32)),
+            parent,
+            pack(centroids),
+            pa.array(members.astype(np.int64)),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -29,7 +29,7 @@ class FindNeighbors(Map):
     """
 
     inputs: ClassVar[dict[str, Input]] = {"lists": each(LISTS), "catalog": whole(CATALOG)}
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Least cosine of a pair of pool and curated images; None: the value known for the model."""
