@@ -239,6 +239,19 @@ def candidates_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.S
     )
 
 
+def truth_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
+    """Schema of `truth/NAME`: the neighbours of sampled queries, by brute force."""
+    return pa.schema(
+        [
+            column("query_id", pa.int64(), "sampled image that asks"),
+            IMAGE_ID,
+            column("similarity", pa.float32(), "cosine"),
+            column("vector", vector_type(dim, dtype), "of the image"),
+        ],
+        metadata=vector_metadata(dim, dtype, model=model, weights=weights),
+    )
+
+
 def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
     """Schema of `centroids`: float32 vectors of every level, level 0 the leaves."""
     return pa.schema(
@@ -295,6 +308,9 @@ def _hf_type(dtype: pa.DataType) -> Any:
 
 VECTORS = pa.schema([IMAGE_ID, pa.field("vector", pa.null())])
 """What every table of vectors has: `vector` is fixed-size binary, described by the schema's metadata."""
+
+TRUTH = pa.schema([*NEIGHBORS.remove(3), pa.field("vector", pa.null())])
+"""What every table of truth has."""
 
 CANDIDATES = pa.schema([*NEIGHBORS.remove(3), pa.field("vector", pa.null())])
 """What every table of candidates has."""

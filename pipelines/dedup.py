@@ -15,6 +15,7 @@ from curate.stages.lists import BuildLists, FitLists
 from curate.stages.neighbors import FindNeighbors
 from curate.stages.read_images import read_images
 from curate.stages.select import Select
+from curate.stages.truth import FindTruth, SampleQueries
 from curate.stages.verify import FindCandidates, KeepNear, VerifyCopies
 from curate.stages.write_shards import WriteShards
 
@@ -28,6 +29,8 @@ class Copies(Settings):
     """Coarse centroids of the inverted lists."""
     build_lists: BuildLists = BuildLists()
     """Which lists a vector goes to."""
+    sample: SampleQueries = SampleQueries()
+    """Images whose neighbours are found by brute force, to choose the probes and to measure the recall."""
     neighbors: FindNeighbors = FindNeighbors()
     """Thresholds of the embedding; by default those known for its model."""
     verify: bool | Literal["auto"] = "auto"
@@ -98,29 +101,38 @@ def find_copies(
         stages["embeddings/luma"] = Embed(model="luma24", device=copies.embed.device)
     images, vectors, *pictures = p.add_pass(read_images, stages, catalog=catalog)
 
-    centres = p.add("centroids/copy", copies.fit_lists, embeddings=vectors, catalog=catalog)
-    lists = p.add("lists/copy", copies.build_lists, embeddings=vectors, centroids=centres, catalog=catalog)
+    floor = verification(copies.embed.model).floor if copies.verifies else copies.neighbors.threshold
+    found = _list(p, copies, "copy", floor, catalog=catalog, embeddings=vectors)
     if pictures:
-        pairs = _verified(p, copies, catalog, lists, pictures[0])
+        pairs = _verified(p, copies, catalog, found, pictures[0])
     else:
-        pairs = [p.add("neighbors/copy", copies.neighbors, lists=lists, catalog=catalog)]
+        pairs = [p.add("neighbors/copy", copies.neighbors, catalog=catalog, **found)]
     if copies.hashes:
-        centres = p.add("centroids/pdq", copies.fit_lists, hashes=images, catalog=catalog)
-        lists = p.add("lists/pdq", copies.build_lists, hashes=images, centroids=centres, catalog=catalog)
-        pairs.append(p.add("neighbors/pdq", copies.hash_neighbors, lists=lists, catalog=catalog))
+        found = _list(p, copies, "pdq", copies.hash_neighbors.threshold, catalog=catalog, hashes=images)
+        pairs.append(p.add("neighbors/pdq", copies.hash_neighbors, catalog=catalog, **found))
 
     duplicates = p.add("duplicates", Deduplicate(), catalog=catalog, images=images, neighbors=pairs)
     return Deduplicated(catalog, images, pairs, duplicates)
 
 
-def _verified(p: Pipeline, copies: Copies, catalog: Ref, lists: Ref, pictures: Ref) -> list[Ref]:
+def _list(p: Pipeline, copies: Copies, name: str, threshold: float | None, **vectors: Ref) -> dict[str, Ref]:
+    """Inverted lists, and a sample of queries whose true neighbours choose the probes and judge the search."""
+    centres = p.add(f"centroids/{name}", copies.fit_lists, **vectors)
+    queries = p.add(f"queries/{name}", copies.sample, **vectors)
+    truth = p.add(f"truth/{name}", FindTruth(threshold=threshold), queries=queries, **vectors)
+    sample = {"queries": queries, "truth": truth}
+    lists = p.add(f"lists/{name}", copies.build_lists, centroids=centres, **sample, **vectors)
+    return {"lists": lists, **sample}
+
+
+def _verified(p: Pipeline, copies: Copies, catalog: Ref, found: dict[str, Ref], pictures: Ref) -> list[Ref]:
     """Pairs of a strict cosine, and those of a loose one that can be laid over each other."""
     model = copies.embed.model
     floor, limits = verification(model).floor, copy_thresholds(model)
     strict = {"threshold": limits.self_, "heldout_threshold": limits.relative}
     loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
-    near = p.add("candidates/near", loose, lists=lists, catalog=catalog)
+    near = p.add("candidates/near", loose, catalog=catalog, **found)
     sure = p.add("neighbors/copy", KeepNear(**strict), neighbors=near, catalog=catalog)
-    found = p.add("candidates/pairs", FindCandidates(**strict), neighbors=near, pictures=pictures, catalog=catalog)
+    doubtful = p.add("candidates/pairs", FindCandidates(**strict), neighbors=near, pictures=pictures, catalog=catalog)
     verify = copies.verification.model_copy(update={"model": model})
-    return [sure, p.add("neighbors/aligned", verify, candidates=found, pictures=pictures, catalog=catalog)]
+    return [sure, p.add("neighbors/aligned", verify, candidates=doubtful, pictures=pictures, catalog=catalog)]

@@ -18,6 +18,7 @@ from curate.stages.rank_neighbors import RankNeighbors
 from curate.stages.read_images import read_images
 from curate.stages.retrieve import Retrieve
 from curate.stages.select import Select
+from curate.stages.truth import FindTruth, SampleQueries
 from curate.stages.write_shards import WriteShards
 from pipelines.dedup import Copies, find_copies
 
@@ -110,8 +111,12 @@ def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref)
         threshold=-1, heldout_threshold=-1, max_neighbors=depth, queries=("curated",), answers=("pool",)
     )
     coarse = p.add("centroids/lists", cfg.fit_lists, embeddings=vectors, catalog=catalog)
-    lists = p.add("lists/retrieval", build, embeddings=vectors, centroids=coarse, catalog=catalog)
-    pairs = p.add("neighbors/retrieval", search, lists=lists, catalog=catalog)
+    queries = p.add("queries/retrieval", SampleQueries(queries=("curated",)), embeddings=vectors, catalog=catalog)
+    brute = FindTruth(threshold=-1, max_neighbors=depth, answers=("pool",))
+    truth = p.add("truth/retrieval", brute, embeddings=vectors, queries=queries, catalog=catalog)
+    known = {"queries": queries, "truth": truth}
+    lists = p.add("lists/retrieval", build, embeddings=vectors, centroids=coarse, catalog=catalog, **known)
+    pairs = p.add("neighbors/retrieval", search, lists=lists, catalog=catalog, **known)
     near = p.add("nearest/ranked", RankNeighbors(k=depth), neighbors=pairs, catalog=catalog)
     if not sample.refill:
         return near

@@ -12,15 +12,18 @@ from curate.errors import ConfigError
 from curate.models.device import resolve_device
 from curate.ops.coarse import CoarseLists, fit_lists, nearest_lists
 from curate.ops.hashes import DIHEDRAL, HASH_BYTES, dihedral
+from curate.ops.recall import probes_for, rank_of_home
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
 from curate.stage import Batches, Fold, Input, Shuffle, each, whole
 from curate.stages.catalog import Parts, parts_of
+from curate.stages.pairs import read_pairs
 from curate.store import Table
 from curate.tables import (
     CATALOG,
     CENTROIDS,
     IMAGES,
     ROLES,
+    TRUTH,
     VECTORS,
     centroids_schema,
     lists_schema,
@@ -37,6 +40,12 @@ MAX_LISTS = 65_536
 """Lists at most by `auto`; beyond 65 million images they grow, which a GPU multiplies and a shuffle prefers."""
 MAX_SAMPLE = 1 << 21
 """Vectors that k-means of the lists sees at most."""
+AUTO_PROBES = 4
+"""Lists that a query looks into where nothing tells how many it takes."""
+MAX_PROBES = 32
+"""Lists that `auto` makes a query look into at most."""
+MIN_PAIRS = 50
+"""True pairs that it takes to choose."""
 SAMPLE_PER_LIST = 64
 """Vectors sampled for each coarse centroid."""
 HASHES = pa.schema([IMAGES.field("image_id"), IMAGES.field("pdq")])
@@ -128,6 +137,8 @@ class BuildLists(Shuffle):
         "hashes": each(HASHES, optional=True),
         "centroids": whole(CENTROIDS),
         "catalog": whole(CATALOG),
+        "queries": whole(VECTORS, optional=True),
+        "truth": whole(TRUTH, optional=True),
     }
     version: ClassVar[int] = 2
 
@@ -136,7 +147,10 @@ class BuildLists(Shuffle):
     probes: tuple[Role, ...] = ("pool", "curated", "heldout")
     """Roles whose images look for neighbours."""
     num_probes: int | Literal["auto"] = "auto"
-    """Lists that a query looks into; auto: 4, or as many as there are."""
+    """Lists that a query looks into; auto: the fewest that find `target_recall` of the pairs of sampled queries; 4
+    where too few pairs are known, and for hashes; never more than there are."""
+    target_recall: Annotated[float, Field(gt=0, lt=1)] = 0.985
+    """Share of the pairs above the threshold that `num_probes: auto` aims at."""
     dihedral: bool = True
     """Hashes only: a query also looks for its mirrored and turned copies."""
     device: Annotated[str, Execution()] = "auto"
@@ -152,12 +166,24 @@ class BuildLists(Shuffle):
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         num_lists = count_lists(inputs["centroids"])
         if self.num_probes == "auto":
-            return self.model_copy(update={"num_probes": min(4, num_lists)})
+            return self.model_copy(update={"num_probes": min(self._probes(inputs), num_lists)})
         if not 1 <= self.num_probes <= num_lists:
             raise ConfigError(
                 f"num_probes={self.num_probes}: there are {num_lists} lists; set it from 1 to {num_lists}, or to auto"
             )
         return self
+
+    def _probes(self, inputs: Mapping[str, Any]) -> int:
+        """What `auto` stands for."""
+        if inputs["embeddings"] is None or inputs.get("truth") is None:
+            return AUTO_PROBES
+        pairs, lists = read_pairs(inputs["queries"], inputs["truth"], half=0), read_lists(inputs["centroids"])
+        if len(pairs.ids) < MIN_PAIRS:
+            return AUTO_PROBES
+        rank = rank_of_home(pairs.query, pairs.image, lists)
+        if set(self.probes) >= set(self.homes):  # either image of a pair may find the other
+            rank = np.minimum(rank, rank_of_home(pairs.image, pairs.query, lists))
+        return probes_for(rank, target=self.target_recall, most=min(MAX_PROBES, len(lists.centroids)))
 
     def num_parts(self, **inputs: Any) -> int:
         num_lists = count_lists(inputs["centroids"])
@@ -174,7 +200,14 @@ class BuildLists(Shuffle):
         return max(1, round(ROWS_PER_PART * num_lists / max(1, rows)))
 
     def scatter(
-        self, part: int, *, embeddings: pa.Table | None, hashes: pa.Table | None, centroids: Table, catalog: Table
+        self,
+        part: int,
+        *,
+        embeddings: pa.Table | None,
+        hashes: pa.Table | None,
+        centroids: Table,
+        catalog: Table,
+        **sample: Table | None,
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         role = ROLES[parts_of(catalog).role[part]]
         listed = read_vectors(embeddings, hashes)
@@ -208,7 +241,7 @@ class BuildLists(Shuffle):
             return list(dihedral(listed.vectors).transpose(1, 0, 2))
         return [listed.vectors]
 
-    def run(self, part: int, *, pieces: pa.Table, centroids: Table, catalog: Table) -> Batches:
+    def run(self, part: int, *, pieces: pa.Table, centroids: Table, catalog: Table, **sample: Table | None) -> Batches:
         order = np.lexsort((pieces["image_id"].to_numpy(), ~pieces["home"].to_numpy(), pieces["list_id"].to_numpy()))
         yield from pieces.take(order).to_batches()
 

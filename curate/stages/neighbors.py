@@ -16,8 +16,9 @@ from curate.ops.vectors import VectorSpec, to_float32, unpack
 from curate.stage import Batches, Input, Map, each, whole
 from curate.stages.catalog import Parts, parts_of
 from curate.stages.lists import Role
+from curate.stages.pairs import measured_recall
 from curate.store import Table
-from curate.tables import CATALOG, LISTS, NEIGHBORS, ROLES
+from curate.tables import CATALOG, LISTS, NEIGHBORS, ROLES, TRUTH, VECTORS
 
 
 class FindNeighbors(Map):
@@ -28,7 +29,12 @@ class FindNeighbors(Map):
     id) of those with one vector stands for all of them, and an edge of similarity 1 ties each other one to it.
     """
 
-    inputs: ClassVar[dict[str, Input]] = {"lists": each(LISTS), "catalog": whole(CATALOG)}
+    inputs: ClassVar[dict[str, Input]] = {
+        "lists": each(LISTS),
+        "catalog": whole(CATALOG),
+        "queries": whole(VECTORS, optional=True),
+        "truth": whole(TRUTH, optional=True),
+    }
     version: ClassVar[int] = 3
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
@@ -62,7 +68,7 @@ class FindNeighbors(Map):
     def resources(self) -> dict[str, float]:
         return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
 
-    def run(self, part: int, *, lists: pa.Table, catalog: Table) -> Batches:
+    def run(self, part: int, *, lists: pa.Table, catalog: Table, **sample: Table | None) -> Batches:
         spec = VectorSpec.of(lists.schema)
         parts = parts_of(catalog)
         kind = "hash" if spec.dtype == "bits" else "embedding"
@@ -77,6 +83,13 @@ class FindNeighbors(Map):
         columns = [edges.query_ids, edges.image_ids, edges.similarity.astype(np.float32)]
         kinds = pa.array([kind] * edges.num_edges, pa.string())
         yield pa.RecordBatch.from_arrays([*map(pa.array, columns), kinds], schema=NEIGHBORS)
+
+    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+        """The measured recall, where a sample with known neighbours is given."""
+        if inputs.get("truth") is None:
+            return {}
+        both_ways = set(self.queries) >= set(self.answers)
+        return measured_recall(inputs["queries"], inputs["truth"], table, both_ways=both_ways)
 
     def _collapse(self, rows: "_Rows") -> tuple["_Rows", Edges]:
         """One row for each vector that a role has several times in a list, and the ties of the others to it."""
