@@ -307,7 +307,7 @@ def test_values_too_large_name_the_largest_valid_one(
 def _concerned(value: str) -> set[str]:
     tables = {
         "retrieval.clusters": {"centroids/retrieval"},
-        "retrieval.retrieve": {"retrieved", "neighbors/retrieval", "nearest/ranked"},
+        "retrieval.retrieve": {"retrieved", "truth/retrieval", "neighbors/retrieval", "nearest/ranked"},
         "copies.fit_lists": {"centroids/copy", "centroids/pdq"},
         "copies.build_lists": {"lists/copy", "lists/pdq"},
         "select": {"selection"},
