@@ -33,7 +33,7 @@ def probes_for(rank: np.ndarray, *, target: float, most: int) -> int:
 
 
 def recall(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """Share of the pairs that were found, and its standard error.
+    """Share of the pairs that were found, and its standard error; a pair that is wanted twice counts twice.
 
     Args:
         wanted: (E, 2) int64 pairs of ids, E >= 1.
@@ -41,5 +41,5 @@ def recall(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     """
     pair = np.dtype([("a", np.int64), ("b", np.int64)])
     keys = [np.ascontiguousarray(pairs, np.int64).view(pair).ravel() for pairs in (wanted, found)]
-    share = float(np.isin(np.unique(keys[0]), np.unique(keys[1])).mean())
-    return share, (share * (1 - share) / len(np.unique(keys[0]))) ** 0.5
+    share = float(np.isin(keys[0], np.unique(keys[1])).mean())
+    return share, (share * (1 - share) / len(wanted)) ** 0.5

@@ -27,8 +27,8 @@ def test_probes_are_the_fewest_that_reach_the_target(rank: list[int], target: fl
     assert all(s < target for s in share[: probes - 1])
 
 
-def test_recall_counts_distinct_pairs() -> None:
-    wanted = np.array([[1, 2], [1, 2], [3, 4], [5, 6], [7, 8]])
+def test_recall_counts_pairs() -> None:
+    wanted = np.array([[1, 2], [1, 2], [3, 4], [5, 6]])
     share, error = recall(wanted, np.array([[1, 2], [5, 6], [9, 9]]))
-    assert share == 0.5
-    assert error == pytest.approx(0.25)
+    assert share == 0.75
+    assert error == pytest.approx((0.75 * 0.25 / 4) ** 0.5)

@@ -7,11 +7,14 @@ import pytest
 
 from curate.executors import InProcess
 from curate.freshness import Flags
+from curate.ops.vectors import normalize
+from curate.pipeline import Pipeline
 from curate.stages.lists import BuildLists, FitLists
 from curate.stages.neighbors import FindNeighbors
 from curate.stages.pairs import measured_recall, read_pairs
 from curate.stages.truth import FindTruth, SampleQueries
-from tests.stages.planted import all_vectors, make, planted
+from curate.store import Store
+from tests.stages.planted import GivenVectors, PlantedCatalog, all_vectors, make, planted
 
 LIMITS = {"threshold": 0.8, "heldout_threshold": 0.8}
 
@@ -59,6 +62,29 @@ def test_measured_recall_is_that_of_the_judging_half(tmp_path: Path, num_probes:
     assert metrics["recall"] == pytest.approx(len(wanted & found) / len(wanted), abs=1e-5)
     assert metrics["recall_pairs"] == len(wanted)
     assert (metrics["recall"] == 1) == (num_probes == 6)
+
+
+@pytest.mark.parametrize("num_probes", [1, 2])
+def test_pairs_of_identical_vectors_count_as_found_with_the_first_of_them(tmp_path: Path, num_probes: int) -> None:
+    """One list finds everything, though of equal vectors only the first is compared with the others."""
+    rng = np.random.default_rng(3)
+    concepts = rng.standard_normal((8, 12))
+    distinct = normalize(concepts[rng.integers(0, 8, 60)] + 0.3 * rng.standard_normal((60, 12)))
+    rows = distinct[rng.integers(0, 60, (2, 100))].tolist()
+    p = Pipeline(Store(tmp_path), seed=0)
+    catalog = p.add("catalog", PlantedCatalog(roles=("pool", "pool"), rows=100))
+    vectors = p.add("vectors", GivenVectors(vectors=tuple(tuple(map(tuple, part)) for part in rows)), catalog=catalog)
+    given = {"embeddings": vectors, "catalog": catalog}
+    queries = p.add("queries", SampleQueries(num_queries=80), **given)
+    truth = p.add("truth", FindTruth(threshold=0.8), queries=queries, **given)
+    centres = p.add("centroids", FitLists(num_lists=num_probes), **given)
+    lists = p.add("lists", BuildLists(num_probes=num_probes), centroids=centres, **given)
+    found = FindNeighbors(threshold=0.8, heldout_threshold=0.8)
+    p.add("neighbors", found, lists=lists, catalog=catalog, queries=queries, truth=truth)
+    make(p)
+    metrics = p.store.table("neighbors").metrics
+    assert (metrics["recall"], metrics["recall_stderr"]) == (1, 0)
+    assert metrics["recall_pairs"] > 100
 
 
 def test_auto_takes_the_fewest_probes_that_reach_the_target(tmp_path: Path) -> None:
