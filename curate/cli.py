@@ -288,9 +288,14 @@ def main() -> None:
     try:
         app()
     except CurateError as error:
-        text = Text.assemble(("error: ", "bold red"), f"{type(error).__name__}: {error}")
+        text = Text.assemble(("error: ", "bold red"), f"{type(error).__name__}: {error}", *_notes(error))
         Console(stderr=True, soft_wrap=True).print(text)
         sys.exit(1)
     except OSError as error:  # a disk, a path or a network: the system's own words name it
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), f"{error}"))
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), f"{error}", *_notes(error)))
         sys.exit(1)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was being made when it happened."""
+    return [f"\n  {note}" for note in getattr(error, "__notes__", [])]

@@ -29,6 +29,10 @@ class TooManyRejects(CurateError):
     """More images were rejected than `max_reject_fraction` allows."""
 
 
+class WorkerDied(CurateError):
+    """Every process that a part was given to was killed."""
+
+
 class WeightsError(CurateError):
     """A weight file is missing, has the wrong format, or does not fit the model."""
 

@@ -1,203 +1,72 @@
-"""Where tasks run: in this process, or on Dask workers. A task carries (stage, part); workers read and commit.
+"""Where tasks run: in this process, or on Dask workers of this machine, of a Slurm cluster, of any scheduler.
 
 The only module that knows Dask.
 """
 
+import itertools
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from pydantic import Field
 
 from curate.config import Execution, Settings
-from curate.errors import ConfigError
-from curate.ops.threads import set_threads
-from curate.stage import Fold, IteratedFold, RunTogether, Shuffle, Stage
-from curate.store import Part, PartWriter, Store, Table
+from curate.errors import ConfigError, MissingExtra, WorkerDied
+from curate.tasks import Done, Task, perform
 
 logger = logging.getLogger(__name__)
+
+WINDOW = 4096
+"""Tasks that a scheduler holds at once: enough for thousands of workers, little for its memory."""
+
+KEEP_UP_MS = 10_000
+"""Between two looks whether workers are missing."""
+
+
+class SlurmConfig(Settings):
+    """One Slurm job for each worker; what is left out is what the cluster gives by default."""
+
+    partition: str | None = None
+    """Partition (queue) of the jobs."""
+    account: str | None = None
+    """Account they are charged to."""
+    walltime: str = "04:00:00"
+    """Of a job, as Slurm writes it. A worker whose time is over costs the part it was making."""
+    cpus: Annotated[int, Field(ge=1)] = 8
+    """Cores of a job."""
+    gpus: Literal[0, 1] = 0
+    """1: a GPU for each job; stages that use one then run on nothing else."""
+    directives: tuple[str, ...] = ()
+    """More lines of the job's head, for example --constraint=a100."""
+    prologue: tuple[str, ...] = ()
+    """Shell lines before the worker starts, for example module load or export."""
+    interface: str | None = None
+    """Network interface of scheduler and workers, for example ib0."""
+    log_directory: str | None = None
+    """Folder of the jobs' output; None: where the driver was started."""
 
 
 class ExecutorConfig(Settings):
     """Where the tasks of a pipeline run."""
 
-    kind: Literal["inprocess", "local", "scheduler"] = "inprocess"
-    """inprocess; local: Dask worker processes on this machine; scheduler: the Dask cluster at `address`."""
-    workers: int = 2
-    """Worker processes of kind `local`."""
+    kind: Literal["inprocess", "local", "cuda", "slurm", "scheduler"] = "inprocess"
+    """inprocess; local: Dask worker processes on this machine; cuda: one for each of its GPUs; slurm: a Slurm job for
+    each; scheduler: the Dask cluster at `address`."""
+    workers: Annotated[int | None, Field(ge=1)] = None
+    """Worker processes of kinds local and slurm (None: 2), of kind cuda (None: one for each GPU)."""
     threads: Annotated[int | None, Execution()] = None
-    """Threads for torch, faiss and decoding in each process; None: all cores, shared among local workers."""
+    """Threads for torch, faiss and decoding in each process; None: its share of the cores."""
     address: str | None = None
     """Scheduler of kind `scheduler`, for example tcp://host:8786."""
     memory_limit: str = "auto"
-    """Of each local worker, as Dask writes it: 4GiB."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One part of one step, in one phase; all that a worker needs but the store."""
-
-    phase: Literal["run", "scatter", "partial", "combine"]
-    part: int
-    stages: dict[str, Stage]
-    """Table name to stage; several only where they share one reading."""
-    schemas: dict[str, pa.Schema]
-    fingerprints: dict[str, str]
-    """Table name to the fingerprint to commit; only these tables are committed."""
-    inputs: dict[str, tuple[str, ...] | None]
-    together: RunTogether | None = None
-    resources: dict[str, float] = field(default_factory=dict)
-    number: int = 0
-    """Round of an IteratedFold; phase run: its last one."""
-
-    @property
-    def label(self) -> str:
-        return f"{next(iter(self.stages))}-{self.phase}"
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a task committed."""
-
-    table: str
-    phase: str
-    part: Part
-    seconds: float
-    """Wall-clock, on the worker."""
-
-
-PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
-SCATTER_BYTES = 256 << 20
-"""Rows a scatter task holds before it writes them, sorted by bucket."""
-BUCKET = pa.field("bucket", pa.int32(), nullable=False)
-
-
-def perform(root: str, task: Task, threads: int) -> list[Done]:
-    """Run a task with `threads` threads: read its inputs, make its rows, commit its parts."""
-    set_threads(threads)
-    store = Store(root)
-    start = time.perf_counter()
-    if task.together is not None:
-        return _perform_together(store, task, start)
-    ((name, stage),) = task.stages.items()
-    fingerprint = task.fingerprints[name]
-    if task.phase == "scatter":
-        assert isinstance(stage, Shuffle)
-        target, part = store.table(f"{name}/{PIECES}"), task.part
-        rows = _by_bucket(stage.scatter(part, **_read(store, task)), task.schemas[name])
-    elif task.phase == "partial":
-        assert isinstance(stage, Fold)
-        target, part = store.table(f"{name}/{PARTIALS}"), task.part
-        rows = stage.partial(part, **_state_before(store, task), **_read(store, task))
-    elif task.phase == "combine":
-        assert isinstance(stage, Fold)
-        target, part = store.table(f"{name}/{STATE}"), task.number
-        partials = store.table(f"{name}/{PARTIALS}")
-        has_partials = bool(partials.committed())
-        before = _state_before(store, task)
-        rows = stage.combine(partials if has_partials else None, **before, **_read(store, task, only="whole"))
-    else:
-        target, part = store.table(name), task.part
-        rows = _run(stage, name, store, task)
-    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)
-    return [Done(name, task.phase, done, time.perf_counter() - start)]
-
-
-def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:
-    if isinstance(stage, Shuffle):
-        pieces = read_bucket(store.table(f"{name}/{PIECES}"), task.part)
-        return stage.run(task.part, pieces=pieces, **_read(store, task, only="whole"))
-    if isinstance(stage, Fold):
-        state = store.table(f"{name}/{STATE}").read(task.number)
-        return stage.run(task.part, state=state, **_read(store, task))
-    return stage.run(task.part, **_read(store, task))
-
-
-def _state_before(store: Store, task: Task) -> dict[str, Any]:
-    """What a round sees of the round before it; nothing for a plain Fold."""
-    ((name, stage),) = task.stages.items()
-    if not isinstance(stage, IteratedFold):
-        return {}
-    return {"state": store.table(f"{name}/{STATE}").read(task.number - 1) if task.number else None}
-
-
-def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
-    assert task.together is not None
-    writers: dict[str, PartWriter] = {}
-    with ExitStack() as stack:
-        for name, fingerprint in task.fingerprints.items():
-            table = store.table(name)
-            writers[name] = stack.enter_context(table.begin(task.part, task.schemas[name], fingerprint=fingerprint))
-        for name, batch in task.together(task.stages, task.part, **_read(store, task)):
-            if name in writers:
-                writers[name].write(batch)
-    seconds = time.perf_counter() - start
-    return [Done(name, "run", writer.done(), seconds) for name, writer in writers.items()]
-
-
-def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any]:
-    """The inputs as the stage wants them: this part as a pa.Table, or whole Tables."""
-    specs = next(iter(task.stages.values())).inputs
-    tables: dict[str, Any] = {}
-    for name, spec in specs.items():
-        names = task.inputs.get(name)
-        if only and spec.how != only:
-            continue
-        if names is None:
-            tables[name] = None
-        elif spec.many:
-            tables[name] = [store.table(n) for n in names]
-        elif spec.how == "whole":
-            tables[name] = store.table(names[0])
-        else:
-            tables[name] = store.table(names[0]).read(task.part)
-    return tables
-
-
-def _by_bucket(rows: Iterator[tuple[int, pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Prefix scattered rows with their bucket; buckets in order within each memory-bounded run."""
-    buckets: dict[int, list[pa.RecordBatch]] = {}
-    held = 0
-    for bucket, batch in rows:
-        buckets.setdefault(bucket, []).append(batch)
-        held += batch.nbytes
-        if held >= SCATTER_BYTES:
-            yield from _drain(buckets, schema)
-            held = 0
-    yield from _drain(buckets, schema)
-
-
-def _drain(buckets: dict[int, list[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for bucket in sorted(buckets):
-        for batch in buckets[bucket]:
-            ids = pa.array(np.full(batch.num_rows, bucket, np.int32))
-            yield pa.RecordBatch.from_arrays([ids, *batch.columns], schema=schema)
-    buckets.clear()
-
-
-def read_bucket(pieces: Table, bucket: int) -> pa.Table:
-    """The rows of one bucket, in the order of the scattering parts; other row groups are skipped by statistics."""
-    found, schema = [], None
-    for number in sorted(pieces.committed()):
-        with pieces.open(number) as file:
-            schema = file.schema_arrow
-            for group in range(file.num_row_groups):
-                statistics = file.metadata.row_group(group).column(0).statistics
-                if statistics is None or statistics.min <= bucket <= statistics.max:
-                    table = file.read_row_group(group)
-                    found.append(table.filter(pc.equal(table["bucket"], bucket)))
-    assert schema is not None
-    return (
-        pa.concat_tables(found or [schema.empty_table()])
-        .drop_columns(["bucket"])
-        .replace_schema_metadata(schema.metadata)
-    )
+    """Of each worker of kinds local, cuda and slurm, as Dask writes it: 4GiB. Slurm needs one."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Times that a part is tried again after the worker that made it died; kind scheduler: as that was started."""
+    slurm: SlurmConfig = SlurmConfig()
+    """What a job of kind slurm asks for."""
 
 
 class Executor(Protocol):
@@ -220,40 +89,58 @@ class InProcess:
 class OnDask:
     """Tasks on the workers of a Dask client; a killed worker costs only the parts it was making."""
 
-    def __init__(self, client: Any, threads: int) -> None:
-        self.client, self.threads = client, threads
+    def __init__(self, client: Any, threads: int, *, window: int = WINDOW) -> None:
+        self.client, self.threads, self.window = client, threads, window
 
     def _offered(self) -> set[str]:
         """Resources that some worker was started with; a task that asks for another would wait for ever."""
-        workers = self.client.scheduler_info()["workers"].values()
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         return {name for worker in workers for name in worker.get("resources", {})}
 
     def run(self, root: str, tasks: Sequence[Task]) -> Iterator[list[Done]]:
-        """Submit all tasks; one that fails cancels the others."""
-        from distributed import as_completed
+        """Submit the tasks, `window` at once; one that fails cancels the others.
 
-        offered = self._offered()
+        Raises:
+            WorkerDied: every worker that a task was given to died of it, or with it.
+        """
+        from distributed import KilledWorker, as_completed
 
-        futures = [
-            self.client.submit(
-                perform,
-                root,
-                task,
-                self.threads,
-                key=f"{task.label}-{task.part}-{time.time_ns()}",
-                pure=False,
-                retries=0,
-                resources={k: v for k, v in task.resources.items() if k in offered} or None,
-            )
-            for task in tasks
-        ]
+        offered, waiting = self._offered(), iter(tasks)
+        running = {self._submit(root, task, offered): task for task in itertools.islice(waiting, self.window)}
+        completed = as_completed(list(running))
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            for future in completed:
+                task = running.pop(future)
+                try:
+                    done = future.result()
+                except KilledWorker as error:
+                    raise WorkerDied(
+                        f"{task}: {error.allowed_failures + 1} workers died making this part, the last one at "
+                        f"{error.last_worker}. If they ran out of memory (the worker's log tells), give them more "
+                        "(executor.memory_limit) or smaller parts (rows_per_part of a new workdir); what is committed "
+                        "stays: run again to go on"
+                    ) from error
                 future.release()
+                for following in itertools.islice(waiting, 1):
+                    submitted = self._submit(root, following, offered)
+                    running[submitted] = following
+                    completed.add(submitted)
+                yield done
         except BaseException:
-            self.client.cancel(futures)  # a failure ends the run; what is committed stays
+            self.client.cancel(list(running))  # a failure ends the run; what is committed stays
             raise
+
+    def _submit(self, root: str, task: Task, offered: set[str]) -> Any:
+        return self.client.submit(
+            perform,
+            root,
+            task,
+            self.threads,
+            key=f"{task.label}-{task.part}-{time.time_ns()}",
+            pure=False,
+            retries=0,
+            resources={k: v for k, v in task.resources.items() if k in offered} or None,
+        )
 
 
 @contextmanager
@@ -262,36 +149,115 @@ def start_executor(config: ExecutorConfig) -> Iterator[Executor]:
 
     Raises:
         ConfigError: no scheduler at the address, or an address is missing.
+        MissingExtra: a library of this kind of executor is not installed.
     """
     if config.kind == "inprocess":
         yield InProcess(config.threads)
         return
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    threads = config.threads or max(1, (os.cpu_count() or 1) // max(1, config.workers))
-    clusters: list[AbstractContextManager[Any]] = []
-    if config.kind == "local":
-        dask.config.set({"distributed.worker.daemon": False})  # the trainer's loaders may be processes of their own
-        cluster = LocalCluster(
-            n_workers=config.workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=":0",
-            memory_limit=config.memory_limit,
-            silence_logs=logging.ERROR,
-        )
-        clusters.append(cluster)
-        client = Client(cluster)
-        logger.info("Dask dashboard: %s", client.dashboard_link)
-    else:
-        client = _connect(config.address, Client)
+    with dask.config.set(_dask_settings(config)):
+        if config.kind == "scheduler":
+            client, cluster = _connect(config.address, Client), None
+        else:
+            cluster = {"local": _start_local, "cuda": _start_cuda, "slurm": _start_slurm}[config.kind](config)
+            _keep_up(cluster)
+            client = Client(cluster)
+            logger.info("Dask dashboard: %s", client.dashboard_link)
+        try:
+            yield OnDask(client, _threads(config))
+        finally:
+            client.close()
+            if cluster is not None:
+                cluster.close()
+
+
+def _keep_up(cluster: Any) -> None:
+    """Start workers again that Dask gave up: a Slurm job whose time was over, a process that died while it started."""
+    from tornado.ioloop import PeriodicCallback
+
+    keep = PeriodicCallback(lambda: cluster.scale(len(cluster.worker_spec)), KEEP_UP_MS)
+    cluster.loop.add_callback(keep.start)
+
+
+def _dask_settings(config: ExecutorConfig) -> dict[str, Any]:
+    """Tasks hand over paths, not data: there is nothing to spill, and a worker that runs full is started again."""
+    return {
+        "distributed.scheduler.allowed-failures": config.retries,
+        "distributed.worker.daemon": False,  # the trainer's loaders may be processes of their own
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+    }
+
+
+NO_SPILLING = [f"export DASK_DISTRIBUTED__WORKER__MEMORY__{name}=False" for name in ("TARGET", "SPILL")]
+"""The same for workers that another machine starts."""
+
+
+def _threads(config: ExecutorConfig) -> int:
+    cores = os.cpu_count() or 1
+    shared = {"slurm": config.slurm.cpus, "scheduler": cores}.get(config.kind) or cores // (config.workers or 2)
+    return config.threads or max(1, shared)
+
+
+def _start_local(config: ExecutorConfig) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=config.workers or 2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=":0",
+        memory_limit=config.memory_limit,
+        silence_logs=logging.ERROR,
+    )
+
+
+def _start_cuda(config: ExecutorConfig) -> Any:
+    """One worker for each GPU of this machine, each seeing its own alone."""
     try:
-        yield OnDask(client, threads)
-    finally:
-        client.close()
-        for cluster in clusters:
-            cluster.close()  # type: ignore[attr-defined]
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise MissingExtra("dask-cuda", "gpu") from error
+    return LocalCUDACluster(
+        n_workers=config.workers,
+        threads_per_worker=1,
+        dashboard_address=":0",
+        memory_limit=config.memory_limit,
+        silence_logs=logging.ERROR,
+        resources={"GPU": 1},
+    )
+
+
+def _start_slurm(config: ExecutorConfig) -> Any:
+    """A Slurm job for each worker; `sbatch` must be there, and the workdir must be seen by every node."""
+    try:
+        from dask_jobqueue.slurm import SLURMCluster
+    except ImportError as error:
+        raise MissingExtra("dask-jobqueue", "slurm") from error
+    if config.memory_limit == "auto":
+        raise ConfigError("executor.kind=slurm needs executor.memory_limit, the memory of a job, for example 32GiB")
+    job = config.slurm
+    gpus = ["--gres=gpu:1"] * job.gpus
+    cluster = SLURMCluster(
+        queue=job.partition,
+        account=job.account,
+        walltime=job.walltime,
+        cores=1,  # threads of the Dask worker: it makes one part at a time, with all cores of the job
+        job_cpu=job.cpus,
+        processes=1,
+        memory=config.memory_limit,
+        interface=job.interface,
+        log_directory=job.log_directory,
+        job_name="curate-worker",
+        job_extra_directives=[*gpus, *job.directives],
+        job_script_prologue=[*NO_SPILLING, *job.prologue],
+        worker_extra_args=["--resources GPU=1"] * job.gpus,
+        scheduler_options={"dashboard_address": ":0"},
+    )
+    cluster.scale(config.workers or 2)
+    return cluster
 
 
 def _connect(address: str | None, connect: Callable[..., Any]) -> Any:

@@ -11,10 +11,12 @@ import pyarrow as pa
 from curate import progress
 from curate.config import digest, identity
 from curate.errors import TableError
-from curate.executors import BUCKET, PARTIALS, PIECES, STATE, Done, Executor, Task
+from curate.executors import Executor
 from curate.freshness import Flags, part_fingerprints, previous_resolved
+from curate.shuffle import BUCKET
 from curate.stage import Fold, IteratedFold, RunTogether, Scan, Shuffle, Stage
 from curate.store import PROGRESS, Manifest, Part, Store, Table
+from curate.tasks import PARTIALS, PIECES, STATE, Done, Task
 
 logger = logging.getLogger(__name__)
 

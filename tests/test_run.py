@@ -25,6 +25,7 @@ from curate.run import Outcome, load_run_config, run
 from curate.samples.pool import make_pool
 from curate.store import Store
 from curate.tables import DUPLICATES
+from tests.killing import Killing
 
 SMALL_TRAINING = [
     "pretrain.train.model.preset=tiny",
@@ -135,6 +136,38 @@ def test_dask_and_in_process_give_equal_tables(finished: Path, samples: Path, tm
     dask = ("executor.kind=local", "executor.workers=2")
     run_recipe("quickstart", samples, tmp_path / "run", "rows_per_part=25", "evaluate=null", *SMALL_TRAINING, *dask)
     assert parquet_hashes(tmp_path / "run") == parquet_hashes(finished)
+
+
+ONE_OF_EACH_KIND = frozenset(
+    (
+        "images-run",
+        "centroids/copy-partial",
+        "lists/copy-scatter",
+        "lists/copy-run",
+        "duplicates-combine",
+        "selection-run",
+    )
+)
+
+
+def test_workers_killed_in_every_kind_of_phase_leave_equal_tables(
+    finished: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With CURATE_KILL_EVERYWHERE=1 a worker dies in every phase of every table; that takes two minutes."""
+    everywhere = bool(os.environ.get("CURATE_KILL_EVERYWHERE"))
+    (tmp_path / "killed").mkdir()
+    killing = Killing(tmp_path / "killed", only=None if everywhere else ONE_OF_EACH_KIND)
+    monkeypatch.setattr("curate.executors.perform", killing)
+    dask = ("executor.kind=local", "executor.workers=2")
+    run_recipe("quickstart", samples, tmp_path / "run", "rows_per_part=25", "evaluate=null", *SMALL_TRAINING, *dask)
+    assert parquet_hashes(tmp_path / "run") == parquet_hashes(finished)
+    if everywhere:
+        beside = {"catalog", "embeddings/copy", "embeddings/luma"}  # the driver's, and tables of the pass of images
+        assert {name.rpartition("-")[0] for name in killing.killed()} == {
+            table.replace("/", "_") for table in set(Store(finished).table_names()) - beside
+        }
+    else:
+        assert killing.killed() == {name.replace("/", "_") for name in ONE_OF_EACH_KIND}
 
 
 def test_killed_run_resumes_to_equal_shards(finished: Path, samples: Path, tmp_path: Path) -> None:
