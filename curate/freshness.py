@@ -1,6 +1,6 @@
 """When a part is fresh: fingerprints of what it is made of, and what counts as another configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,18 +34,20 @@ def part_fingerprints(stages: Mapping[str, Stage], inputs: Mapping[str, Any], nu
         before = [*before, [type(stage).__name__, stage.version, identity(stage), stage.pins()]]
         aligned = not isinstance(stage, Shuffle | Fold)
         known = {key: inputs.get(key) for key in stage.inputs}
-        parts = {k: [[p.fingerprint for p in t.parts()] for t in as_list(v)] for k, v in known.items()}
+        read = {k: _reading(stage.inputs[k], v, aligned=aligned) for k, v in known.items()}
         wanted[name] = [
-            digest([before, part, {k: _read_by(part, stage.inputs[k], v, aligned) for k, v in parts.items()}])
-            for part in range(num_parts)
+            digest([before, part, {k: of_part(part) for k, of_part in read.items()}]) for part in range(num_parts)
         ]
     return wanted
 
 
-def _read_by(part: int, spec: Input, fingerprints: list[list[str]], aligned: bool) -> Any:
+def _reading(spec: Input, tables: Any, *, aligned: bool) -> Callable[[int], str]:
+    """What each part reads of one input: its own part, or all parts (digested once, not once a part)."""
+    fingerprints = [[part.fingerprint for part in table.parts()] for table in as_list(tables)]
     if aligned and spec.how == "each" and fingerprints:
-        return fingerprints[0][part]
-    return digest(fingerprints)
+        return lambda part: fingerprints[0][part]
+    everything = digest(fingerprints)
+    return lambda part: everything
 
 
 def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> str | None:

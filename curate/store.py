@@ -14,7 +14,9 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +34,7 @@ PROGRESS = "_progress.jsonl"
 TEMPORARY = ".tmp-"
 ROW_GROUP_ROWS = 16_384
 ROW_GROUP_BYTES = 64 << 20
+FOOTER_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,19 @@ class Store:
 
     def read_json(self, name: str) -> Any:
         """The JSON file `name`, or None when there is none."""
+        data = self.read_bytes(name)
         try:
-            with self.fs.open(self.join(name), "rb") as file:
-                return json.load(file)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return None if data is None else json.loads(data)
         except ValueError as error:
             raise TableError(f"{self.join(name)}: not valid JSON ({error}); remove it and run again") from error
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """The file `name`, or None when there is none."""
+        try:
+            data: bytes = self.fs.cat_file(self.join(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return data
 
     def write_json(self, name: str, value: object) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -220,11 +229,11 @@ class Table:
         """What `_table.json` says; a manifest given to this object comes first, before it is published."""
         if self._manifest is not None:
             return self._manifest
-        found = self.store.read_json(f"{self.name}/{MANIFEST}")
+        path = self.store.join(self.name, MANIFEST)
         try:
-            return None if found is None else Manifest(**found)
-        except TypeError as error:
-            path = self.store.join(self.name, MANIFEST)
+            data = self.store.read_bytes(f"{self.name}/{MANIFEST}")
+            return None if data is None else _parse_manifest(data)
+        except (TypeError, ValueError) as error:
             raise TableError(f"{path}: not a manifest ({error}); remove it and run again") from error
 
     @property
@@ -273,6 +282,13 @@ class Table:
             raise TableError(f"{self.part_path(part)}: damaged ({error}); remove this file and run again") from error
         keys = meta.metadata or {}
         return Part(part, meta.num_rows, keys.get(FINGERPRINT, b"").decode(), keys.get(CONTENT, b"").decode())
+
+    def footers(self, parts: Iterable[int]) -> dict[int, Part]:
+        """The footers of those parts that are there, read side by side: on an object store each takes a while."""
+        numbers = list(parts)
+        with ThreadPoolExecutor(FOOTER_THREADS, "footers") as pool:
+            found = zip(numbers, pool.map(self.footer, numbers), strict=True)
+            return {number: footer for number, footer in found if footer is not None}
 
     def schema(self) -> pa.Schema:
         """Schema of the first part."""
@@ -362,6 +378,15 @@ class Table:
     def drop_parts(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             self.store.remove(self.file_name(number))
+
+
+@lru_cache(maxsize=16)
+def _parse_manifest(data: bytes) -> Manifest:
+    """Every task asks for the manifests of its inputs, whose megabytes at many parts take longer to parse than to read.
+
+    Known by the bytes, so that a changed file is never missed; what comes back is shared, and read only.
+    """
+    return Manifest(**json.loads(data))
 
 
 class PartWriter:

@@ -104,11 +104,10 @@ class Work:
         table, before = self.tables[name], self.before[name]
         there = table.committed()
         known = {part.number: part for part in table.parts()} if before and before.complete else {}
-        return [
-            part
-            for part, fingerprint in enumerate(wanted)
-            if not _is_fresh(table, part, fingerprint, size=there.get(part), known=known.get(part))
-        ]
+        # A finished table's manifest is trusted, where the file still has the size that it tells.
+        found = {n: part for n, part in known.items() if n in there and part.num_bytes in (0, there[n])}
+        found |= table.footers(n for n in there if n not in known and n < len(wanted))
+        return [n for n, fingerprint in enumerate(wanted) if n not in found or found[n].fingerprint != fingerprint]
 
     def _run_phases(
         self, executor: Executor, stages: dict[str, Stage], wanted: dict[str, list[str]], todo: dict[str, list[int]]
@@ -171,7 +170,8 @@ class Work:
         fingerprint = digest([task.phase, task.number, made_of])
         there = hidden.committed()
         hidden.drop_parts(there.keys() - set(range(count)))
-        fresh = {part for part in there if (footer := hidden.footer(part)) and footer.fingerprint == fingerprint}
+        found = hidden.footers(there.keys() & set(range(count)))
+        fresh = {part for part, footer in found.items() if footer.fingerprint == fingerprint}
         task = replace(task, fingerprints={name: fingerprint})
         tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
         self._execute(executor, _label(task), tasks, count)
@@ -209,7 +209,7 @@ class Work:
         table = self.tables[name]
         table.drop_parts(table.committed().keys() - set(range(num_parts)))
         sizes = table.committed()
-        parts = [replace(_committed(table, number), num_bytes=sizes[number]) for number in range(num_parts)]
+        parts = [replace(part, num_bytes=sizes[part.number]) for part in _committed(table, num_parts)]
         if wanted is not None and [part.fingerprint for part in parts] != wanted:
             raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
         opened, log = table.manifest(), table.task_log()
@@ -246,21 +246,13 @@ def _is_state(states: Table, number: int, wanted: list[str]) -> bool:
     return footer is not None and footer.fingerprint == _state_fingerprint(number, wanted)
 
 
-def _is_fresh(table: Table, part: int, fingerprint: str, *, size: int | None, known: Part | None) -> bool:
-    """Whether a part is there, whole, and made of what `fingerprint` says; a finished table's footers are trusted."""
-    if size is None:
-        return False
-    if known is not None:
-        return known.fingerprint == fingerprint and known.num_bytes in (0, size)
-    footer = table.footer(part)
-    return footer is not None and footer.fingerprint == fingerprint
-
-
-def _committed(table: Table, number: int) -> Part:
-    footer = table.footer(number)
-    if footer is None:
-        raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
-    return footer
+def _committed(table: Table, num_parts: int) -> list[Part]:
+    """What the footers say, in order."""
+    found = table.footers(range(num_parts))
+    for number in range(num_parts):
+        if number not in found:
+            raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
+    return [found[number] for number in range(num_parts)]
 
 
 def _log_entry(done: Done) -> dict[str, Any]:
