@@ -199,6 +199,19 @@ def bench_join(
     typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
 
 
+@bench_app.command("parts")
+def bench_parts(
+    num_parts: Annotated[int, typer.Option("-n", help="parts of every table; 18,000 are 1.2 billion images")] = 20_000,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """What many parts cost the framework: tables of two rows a part made, resumed, planned, listed."""
+    from curate.bench import figures
+    from curate.bench.parts import bench_parts as measure
+
+    found = measure(num_parts)
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @bench_app.command("mnist")
 def bench_mnist(workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")]) -> None:
     """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialisation."""
