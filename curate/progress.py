@@ -78,7 +78,7 @@ class _PlainProgress:
     def __call__(self, steps: int = 1, /, *, note: str = "") -> None:
         self.done += steps
         now = time.monotonic()
-        if now - self.last >= PLAIN_INTERVAL or (self.done >= self.total and steps):
+        if now - self.last >= PLAIN_INTERVAL or (self.total and self.done >= self.total and steps):
             self.last = now
             count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
             text = f"{self.label}: {count} {self.unit}".rstrip()

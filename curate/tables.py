@@ -130,6 +130,17 @@ ASSIGNMENTS = pa.schema(
 )
 """One row per embedded pool or curated image that reached clustering, in the catalog's parts and order."""
 
+RANKED = pa.schema(
+    [
+        IMAGE_ID,
+        column("cluster_id", pa.int32(), "its cluster"),
+        column("rank", pa.int32(), "place in the cluster's order of preference, from 0"),
+        column("similarity", pa.float32(), "largest cosine to an image before it; null: the first", nullable=True),
+        column("partner_id", pa.int64(), "the image it is most like among those before it", nullable=True),
+    ]
+)
+"""Of `semdedup/ranked`: one row per embedded pool image, in order of (cluster_id, rank)."""
+
 SCREENED = pa.schema(
     [
         IMAGE_ID,

@@ -205,7 +205,7 @@ def test_changed_setting_is_stale_and_deletes_nothing(finished: Path, samples: P
     assert parquet_hashes(finished) == before
 
 
-@pytest.mark.parametrize("name", ["dedup", "hierarchical"])
+@pytest.mark.parametrize("name", ["dedup", "hierarchical", "semdedup"])
 def test_other_recipes_reach_their_shards(name: str, samples: Path, tmp_path: Path) -> None:
     outcome = run_recipe(name, samples, tmp_path / "run")
     assert "shards/data" in outcome.changed
@@ -214,7 +214,13 @@ def test_other_recipes_reach_their_shards(name: str, samples: Path, tmp_path: Pa
     assert 0 < kept < pool
     routes = Store(tmp_path / "run").table("selection").metrics["routes"]
     assert routes["curated"] == 12
-    assert routes["kept" if name == "dedup" else "balance"] == (kept if name == "dedup" else kept * 3 // 4)
+    if name == "semdedup":
+        verdicts = Store(tmp_path / "run").table("semdedup/verdicts").metrics
+        assert verdicts["kept"] + verdicts["similar"] == kept
+        kept = verdicts["kept"]
+    assert routes["balance" if name == "hierarchical" else "kept"] == (
+        kept * 3 // 4 if name == "hierarchical" else kept
+    )
 
 
 def test_forty_images_are_enough_for_dedup_and_quickstart(tmp_path: Path) -> None:
