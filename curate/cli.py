@@ -212,6 +212,20 @@ def bench_parts(
     typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
 
 
+@bench_app.command("incremental")
+def bench_incremental(
+    num_images: Annotated[int, typer.Option("-n", help="images of the grown pool")] = 400,
+    seed: Annotated[int, typer.Option(help="of the pool")] = 0,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """A pool that grows by a quarter: what the second run reuses, and how its result differs from a full run's."""
+    from curate.bench import figures
+    from curate.bench.incremental import bench_incremental as measure
+
+    found = measure(num_images, seed=seed)
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @bench_app.command("mnist")
 def bench_mnist(workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")]) -> None:
     """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialisation."""
