@@ -341,6 +341,16 @@ TRAINING_LOG = pa.schema(
 )
 """Of `pretrain`; figures of the clock are left out, so that equal runs give equal tables."""
 
+FIGURES = pa.schema(
+    [
+        column("name", pa.string(), "what was measured: Vendi score, images with a copy left, nearest to SOURCE"),
+        column("set", pa.string(), "of what: pool (all that deduplication kept) or selection"),
+        column("value", pa.float64(), "its value"),
+        column("num_images", pa.int64(), "images it was measured on"),
+    ]
+)
+"""Of `figures`: the curated set itself, see stages/describe.py."""
+
 EVALUATION = pa.schema(
     [
         column("backbone", pa.string(), "pretrained, initial, or gain: the difference, image by image"),

@@ -6,6 +6,7 @@ Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.101
 from curate.pipeline import Pipeline
 from curate.recipe import RecipeConfig, recipe
 from curate.stages.cluster import Assign, FitClusters
+from curate.stages.describe import DescribeSet
 from curate.stages.embed import Embed
 from curate.stages.inspect import Inspect
 from curate.stages.read_images import read_images
@@ -29,6 +30,8 @@ class Hierarchical(RecipeConfig):
     """The cluster tree."""
     select: Select = Select(balance=Balance())
     """The target size, and how images of a leaf are drawn."""
+    describe: DescribeSet = DescribeSet()
+    """Figures of the selection itself."""
     write: WriteShards = WriteShards()
     """The shards."""
 
@@ -59,4 +62,5 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
         assignments=leaves,
         centroids=tree,
     )
+    p.add("figures", cfg.describe, selection=chosen, embeddings=vectors, neighbors=pool.neighbors, catalog=catalog)
     p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)

@@ -9,6 +9,7 @@ from curate.errors import ConfigError
 from curate.pipeline import Pipeline, Ref
 from curate.recipe import RecipeConfig, recipe
 from curate.stages.cluster import Assign, FitClusters
+from curate.stages.describe import DescribeSet
 from curate.stages.embed import Embed
 from curate.stages.inspect import Inspect
 from curate.stages.lists import BuildLists, FitLists
@@ -52,6 +53,8 @@ class Lvd142m(RecipeConfig):
     """How images that resemble the curated sets are found."""
     select: Select = Select()
     """The union of the routes, and its rebalancing."""
+    describe: DescribeSet = DescribeSet()
+    """Figures of the selection itself."""
     write: WriteShards = WriteShards()
     """The shards."""
 
@@ -99,6 +102,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
         assignments=leaves,
         centroids=centres,
     )
+    p.add("figures", cfg.describe, selection=chosen, embeddings=vectors, neighbors=pool.neighbors, catalog=catalog)
     return p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from curate.pipeline import Pipeline
 from curate.recipe import RecipeConfig, recipe
 from curate.stages.cluster import FitClusters
+from curate.stages.describe import DescribeSet
 from curate.stages.embed import Embed
 from curate.stages.inspect import Inspect
 from curate.stages.lists import BuildLists
@@ -44,6 +45,8 @@ class Semdedup(RecipeConfig):
     """How similar is too similar."""
     select: Select = Select()
     """What is kept: by default every image that is left."""
+    describe: DescribeSet = DescribeSet()
+    """Figures of the selection itself."""
     write: WriteShards = WriteShards()
     """The shards."""
 
@@ -63,4 +66,5 @@ def semdedup(p: Pipeline, cfg: Semdedup) -> None:
     judged = p.add("semdedup/verdicts", cfg.drop, ranked=ranked, duplicates=pool.duplicates, catalog=catalog)
 
     chosen = p.add("selection", cfg.select, catalog=catalog, images=images, duplicates=judged, neighbors=pool.neighbors)
+    p.add("figures", cfg.describe, selection=chosen, embeddings=vectors, neighbors=pool.neighbors, catalog=catalog)
     p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)
