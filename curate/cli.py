@@ -1,5 +1,6 @@
-"""The command line: `curate run`, `status`, `report`, `train`, `explain`, `models`, `samples`, `bench`."""
+"""The command line: `curate run`, `status`, `report`, `sweep`, `train`, `explain`, `models`, `samples`, `bench`."""
 
+import json
 import logging
 import os
 import sys
@@ -79,6 +80,23 @@ def report(workdir: Workdir) -> None:
     if store.fs.exists(store.join("shards")):
         write_card(store)
     console.print(write_report(store), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def sweep(workdir: Workdir, json_: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """What each threshold for copies would drop, with the pairs about it: a table, and WORKDIR/report/sweep.html."""
+    from curate.report.sweep import as_rows, write_sweep
+
+    found, page = write_sweep(_open(workdir))
+    if json_:
+        typer.echo(json.dumps(as_rows(found), indent=2))
+        return
+    table = Table("search", "threshold", "pairs", "images dropped", "largest group", "touch held-out")
+    for row in found:
+        numbers = map(str, (row.pairs, row.dropped, row.largest, row.heldout))
+        table.add_row(row.search, f"{row.threshold:.4g}", *numbers)
+    console.print(table)
+    console.print(page, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -57,20 +57,22 @@ def write_report(store: Store) -> str:
 def render(run: Run, pictures: Pictures) -> str:
     """The whole page."""
     found = list(sections(run, pictures))
+    return document(
+        f"{run.name}: report of {run.recipe}", el("body", _header(run, found), el("main", map(_block, found)))
+    )
+
+
+def document(title: str, body: Markup) -> str:
+    """A page that asks for nothing from outside."""
     style = resources.files("curate.report").joinpath("style.css").read_text(encoding="utf-8")
     head = [
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content=POLICY,
-        ),
-        el("title", f"{run.name}: report of {run.recipe}"),
+        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        el("title", title),
         el("style", Markup(style)),
     ]
-    page = el("html", el("head", head), el("body", _header(run, found), el("main", map(_block, found))), lang="en")
-    return f"<!doctype html>\n{page}\n"
+    return f"<!doctype html>\n{el('html', el('head', head), body, lang='en')}\n"
 
 
 def sections(run: Run, pictures: Pictures) -> Iterator[Section]:
