@@ -82,8 +82,8 @@ def write_sweep(store: Store) -> tuple[list[Swept], str]:
         rows += found
         blocks.append(_section(run, search, found, pairs, pictures))
     text = "Each search on its own, from the pairs it stored. Nothing of the run was changed."
-    body = el("main", el("h1", f"Thresholds of {run.name}"), el("p", text, class_="quiet"), blocks)
-    store.write_bytes(FILE, document(f"{run.name}: thresholds", el("body", body)).encode())
+    head = el("header", el("h1", f"Thresholds of {run.name}"), el("p", text, class_="lead"))
+    store.write_bytes(FILE, document(f"{run.name}: thresholds", el("body", head, el("main", blocks))).encode())
     return rows, store.join(FILE)
 
 

@@ -63,6 +63,10 @@ def steps(run: Run) -> list[Step]:
         found.append(Step("accepted", accepted, curated, rejects["pool"].most_common()))
     if run.has("duplicates"):
         found += _deduplicated(run)
+    if run.has("semdedup/verdicts"):
+        judged = run.metrics("semdedup/verdicts")
+        drops = [("alike to a preferred one of its cluster", int(judged["similar"]))]
+        found.append(Step("one of those alike", int(judged["kept"]), None, drops))
     routes = run.metrics("selection").get("routes", {})
     if run.has("retrieved") and "balance" not in routes:  # with a second route, retrieval drops nobody
         unique = int(run.metrics("retrieved").get("unique", 0))
