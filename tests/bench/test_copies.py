@@ -39,7 +39,7 @@ def brute_force(similarity, source, threshold):
     hits = sum(source[i] == source[j] for i, j in found)
     true = sum(source[i] == source[j] for i, j in pairs)
     precision, recall = hits / len(found) if found else 1.0, hits / true if true else 1.0
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    f1 = 2 * hits / (len(found) + true) if found or true else 0.0  # one rounding, so that equal scores are equal
     return precision, recall, f1
 
 
