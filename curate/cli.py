@@ -1,4 +1,4 @@
-"""The command line: `curate run`, `status`, `report`, `sweep`, `train`, `explain`, `models`, `samples`, `bench`."""
+"""The command line: `curate run`, `plan`, `status`, `report`, `sweep`, `train`, `explain`, `models`, ..."""
 
 import json
 import logging
@@ -56,6 +56,48 @@ def run(
     console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
     if loaded.workdir.endswith("quickstart"):
         console.print(_what_next(loaded.workdir), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    images: Annotated[int, typer.Option(help="of the pool")] = ...,  # type: ignore[assignment]
+    gpus: Annotated[int, typer.Option(help="of all machines together")] = 0,
+    cpus: Annotated[int, typer.Option(help="cores of all machines together; 0: those of one machine")] = 0,
+    hardware: Annotated[
+        str, typer.Option(help="v100, a100, h100, cpu, or a YAML file with its rates; here: measure this machine")
+    ] = "here",
+    curated: Annotated[int, typer.Option(help="images of the curated sets")] = 0,
+    heldout: Annotated[int, typer.Option(help="images of the held-out sets")] = 0,
+    kept: Annotated[float, typer.Option(help="share of the pool that deduplication keeps")] = 0.7,
+    selected: Annotated[int | None, typer.Option(help="images of the selection; none: as the config says")] = None,
+    image_bytes: Annotated[int, typer.Option(help="of an encoded image")] = 100_000,
+    megapixels: Annotated[float, typer.Option(help="of an image")] = 0.35,
+    pairs: Annotated[float, typer.Option(help="of copies that a search finds, for each image")] = 2.0,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Time, memory, storage and price of a recipe for many images: from rates of machines, without running it."""
+    from curate.config import parse
+    from curate.run import load_run_config
+    from curate.scale import estimate
+    from curate.scale.demand import Assumptions
+    from curate.scale.hardware import load_hardware
+
+    stated = {"images": images, "curated": curated, "heldout": heldout, "kept": kept, "selected": selected}
+    stated |= {"image_bytes": image_bytes, "megapixels": megapixels, "pairs": pairs}
+    given, loaded = parse(Assumptions, stated, where="plan"), load_run_config(config, overrides or [])
+    profile = load_hardware(hardware)
+    machines = estimate.machines(profile, cores=cpus, gpus=gpus)
+    found = estimate.plan_scale(loaded, given, machines)
+    if json_:
+        typer.echo(estimate.as_json(found, machines, given))
+        return
+    table = Table(*estimate.HEAD)
+    for row in estimate.cells(found, machines):
+        table.add_row(*row)
+    console.print(estimate.headline(given, machines), highlight=False, soft_wrap=True)
+    console.print(table)
 
 
 @app.command()

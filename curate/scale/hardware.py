@@ -1,0 +1,188 @@
+"""What machines attain: stated profiles of `configs/hardware/`, or this machine, measured."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from pydantic import Field
+
+from curate.config import Settings, parse, read_yaml
+from curate.models.device import autocast, resolve_device, resolve_precision
+from curate.models.vit import VisionTransformer, vit_config
+from curate.ops.alignment import align
+from curate.ops.components import DisjointSet
+from curate.samples.pool import PHOTOS
+from curate.scale.forward import vit_flops
+from curate.sources.config import Source, Sources
+from curate.stages.catalog import Catalog
+from curate.stages.inspect import Inspect
+from curate.stages.read_images import read_images
+
+HERE = "here"
+"""The name that stands for measuring this machine."""
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Processor(Settings):
+    """Products that one CPU core, or one GPU, attains; not what its maker promises."""
+
+    forward: Rate
+    """flop/s in the forward pass of a vision transformer, at the precision that `auto` picks."""
+    products: Rate
+    """flop/s in products of float16 vectors with float32 sums, as searches and k-means make them."""
+    price: Annotated[float, Field(ge=0)] = 0.0
+    """Of an hour, in any currency; 0: not known."""
+
+
+class Hardware(Settings):
+    """One kind of machine."""
+
+    name: str
+    """What the tables call it."""
+    cores: Annotated[int, Field(ge=1)]
+    """CPU cores of one machine."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of one machine."""
+    core: Processor
+    """One CPU core."""
+    gpu: Processor | None = None
+    """One GPU; None: the machine has none."""
+    decode: Rate
+    """Megapixels a second that one core reads, hashes, decodes and resizes of JPEG files."""
+    align: Rate
+    """Pairs of small pictures a second that one core lays over each other."""
+    rows: Rate
+    """Rows a second that one core sorts, joins or draws."""
+    read: Rate
+    """Bytes a second that one machine reads from the store."""
+    write: Rate
+    """Bytes a second that one machine writes to the store."""
+    storage_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of a terabyte (1e12 bytes) for a month."""
+
+
+def load_hardware(name: str) -> Hardware:
+    """A profile: `here`, the name of a bundled one, or the path of a YAML file.
+
+    Raises:
+        ConfigError: there is no such file, or it lacks a field.
+    """
+    if name == HERE:
+        return measure_hardware()
+    return parse(Hardware, read_yaml(name if Path(name).suffix else f"hardware/{name}"), where=name)
+
+
+def measure_hardware() -> Hardware:
+    """What this machine attains, in about half a minute; rates are of all cores at once, divided by their number."""
+    threads, device = torch.get_num_threads(), resolve_device("auto")
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    write, read = _disk_rates()
+    return Hardware(
+        name=HERE,
+        cores=os.cpu_count() or 1,
+        gpus=gpus,
+        core=_processor(torch.device("cpu"), share=threads),
+        gpu=_processor(device, share=1) if gpus else None,
+        decode=_decode_rate() / threads,
+        align=_align_rate() / threads,
+        rows=_row_rate(),
+        read=read,
+        write=write,
+    )
+
+
+def _processor(device: torch.device, *, share: int) -> Processor:
+    return Processor(forward=_forward_rate(device) / share, products=_product_rate(device) / share)
+
+
+def _best(work: Callable[[], object], *, repeats: int = 3) -> float:
+    """Seconds of the fastest of some runs, after one to warm up."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _forward_rate(device: torch.device, *, batch: int = 8) -> float:
+    config = vit_config("vit_small", image_size=224)
+    vit = VisionTransformer(config, generator=torch.Generator().manual_seed(0)).to(device).eval()
+    precision = resolve_precision("auto", device, bf16=True)
+    batch = batch if device.type == "cpu" else 64
+    pixels = torch.zeros(batch, 3, 224, 224, device=device)
+
+    def forward() -> float:
+        with torch.inference_mode(), autocast(device, precision):
+            return float(vit(pixels).float().sum())  # waits for the device
+
+    return batch * vit_flops(config, 224) / _best(forward)
+
+
+def _product_rate(device: torch.device, *, side: int = 2048) -> float:
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    x = torch.ones(side, side, dtype=dtype, device=device)
+    return 2 * side**3 / _best(lambda: float((x @ x)[0, 0]))
+
+
+def _decode_rate(*, num_images: int = 48, side: int = 512) -> float:
+    """Megapixels a second of the first pass, without a network."""
+    with tempfile.TemporaryDirectory() as name:
+        pixels = 0
+        for number, path in enumerate(sorted(PHOTOS.rglob("*.jpg"))[:num_images]):
+            with Image.open(path) as picture:
+                scale = side / min(picture.size)
+                large = picture.convert("RGB").resize([round(scale * edge) for edge in picture.size])
+            large.save(Path(name) / f"{number}.jpg", quality=90)
+            pixels += large.width * large.height
+        sources = Sources(pool=(Source(name="pool", path=name),))
+        ((_, catalog),) = Catalog(sources=sources, rows_per_part=1 << 20).scan(None)
+
+        def read() -> int:
+            return pa.Table.from_batches(
+                [b for _, b in read_images({"images": Inspect()}, 0, catalog=catalog)]
+            ).num_rows
+
+        return pixels / 1e6 / _best(read)
+
+
+def _align_rate(*, num_pairs: int = 128) -> float:
+    pictures = np.random.default_rng(0).standard_normal((num_pairs, 576)).astype(np.float32)
+    return num_pairs / _best(lambda: align(pictures, pictures[::-1].copy()))
+
+
+def _row_rate(*, num_rows: int = 1 << 20) -> float:
+    rng = np.random.default_rng(0)
+    rows, cols = rng.integers(0, num_rows, (2, num_rows))
+
+    def work() -> None:
+        DisjointSet(num_rows).union(rows, cols)
+        np.lexsort((rows, cols))
+
+    return num_rows / _best(work)
+
+
+def _disk_rates(*, num_bytes: int = 1 << 28) -> tuple[float, float]:
+    """(written, read) bytes a second of the folder for temporary files; reading comes from the cache of the system."""
+    block = os.urandom(1 << 24)
+    with tempfile.NamedTemporaryFile() as file:
+        start = time.perf_counter()
+        for _ in range(num_bytes // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        written = num_bytes / (time.perf_counter() - start)
+        start = time.perf_counter()
+        file.seek(0)
+        while file.read(1 << 24):
+            pass
+        return written, num_bytes / (time.perf_counter() - start)

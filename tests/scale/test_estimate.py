@@ -1,0 +1,92 @@
+"""Plans: laws beside a real run, every stage of the bundled recipes, and what more machines do."""
+
+from pathlib import Path
+
+import pytest
+
+from curate.errors import ConfigError
+from curate.freshness import Flags
+from curate.run import load_run_config, run
+from curate.samples.pool import make_pool
+from curate.scale.demand import Assumptions
+from curate.scale.estimate import Machines, cells, duration, machines, plan_scale, size, total
+from curate.scale.hardware import load_hardware
+from curate.store import Store
+
+SOURCES = ("sources.pool=/none/pool", "sources.curated=/none/curated", "sources.heldout=/none/heldout")
+PROFILES = ("v100", "a100", "h100", "cpu")
+UNKNOWN = {"Pretrain", "Evaluate"}
+"""Training is no part of the plan."""
+
+
+def on(profile: str = "a100", *, cores: int = 0, gpus: int = 8) -> Machines:
+    return machines(load_hardware(profile), cores=cores, gpus=gpus)
+
+
+@pytest.mark.parametrize("name", ["dedup", "hierarchical", "semdedup", "lvd142m", "quickstart"])
+def test_every_stage_of_the_recipes_has_a_law_and_grows_with_the_images(name: str) -> None:
+    config = load_run_config(name, [*SOURCES, "workdir=/none/w"])
+    few, many = (plan_scale(config, Assumptions(images=n, curated=10**5, heldout=10**5), on()) for n in (10**7, 10**8))
+    without = [e.stage for e in few if "not estimated" in e.note]
+    assert set(without) <= UNKNOWN
+    assert all(a.seconds <= b.seconds for a, b in zip(few, many, strict=True))
+    growth = total(many, on()).seconds / total(few, on()).seconds
+    assert 8 < growth < (30 if name == "dedup" else 110)  # leaves that grow with the images: quadratic
+    assert not Path("/none").exists()
+
+
+def test_rows_are_those_of_a_real_run(tmp_path: Path) -> None:
+    make_pool(tmp_path / "samples", num_images=60, seed=1)
+    sources = [f"sources.{role}={tmp_path / 'samples' / role}" for role in ("pool", "curated", "heldout")]
+    config = load_run_config("dedup", [*sources, f"workdir={tmp_path / 'run'}"])
+    run(config, Flags())
+    store = Store(str(tmp_path / "run"))
+    roles = {"pool": 0, "curated": 0, "heldout": 0}
+    for part in store.table("catalog").metrics["parts"]:
+        roles[part["role"]] += part["rows"]
+    selection = store.table("selection").metrics
+    given = Assumptions(
+        images=roles["pool"],
+        curated=roles["curated"],
+        heldout=roles["heldout"],
+        kept=store.table("duplicates").metrics["kept"] / roles["pool"],
+    )
+    assert selection
+    for estimate in plan_scale(config, given, on("cpu", gpus=0)):
+        name = estimate.table.split(" + ")[0]
+        if name in ("catalog", "images", "lists/copy", "lists/pdq", "centroids/copy", "selection", "shards/data"):
+            rejected = 0.1 * given.images * (10 if name == "lists/pdq" else 1)  # the laws know of no rejects
+            assert estimate.rows == pytest.approx(store.table(name).num_rows(), abs=rejected), name
+
+
+def test_more_machines_take_less_time_until_one_process_binds() -> None:
+    config = load_run_config("lvd142m", [*SOURCES, "retrieval.clusters.device=cuda", "workdir=/none/w"])
+    given = Assumptions(images=10**9, curated=10**7)
+    hours = [total(plan_scale(config, given, on(gpus=gpus)), on(gpus=gpus)).seconds for gpus in (8, 64, 4096)]
+    assert hours[0] > hours[1] > hours[2]
+    alone = [e for e in plan_scale(config, given, on(gpus=4096)) if e.bound == "one process"]
+    assert sum(e.seconds for e in alone) > 0.3 * hours[2]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_load_and_their_rates_are_plausible(name: str) -> None:
+    hardware = load_hardware(name)
+    assert hardware.name == name
+    assert 1e10 < hardware.core.forward < hardware.core.products < 2e11
+    assert hardware.gpu is None or 1e13 < hardware.gpu.products < 1e15
+
+
+def test_gpus_of_a_machine_without_any_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="--gpus 8: cpu has none"):
+        on("cpu", gpus=8)
+    with pytest.raises(ConfigError, match="no such config"):
+        load_hardware("abacus")
+
+
+def test_table_ends_with_the_sum_in_people_s_units() -> None:
+    config = load_run_config("dedup", [*SOURCES, "workdir=/none/w"])
+    rows = cells(plan_scale(config, Assumptions(images=10**6), on()), on())
+    assert rows[-1][0] == "all"
+    assert "GPU hours" in rows[-1][-1]
+    assert [duration(s) for s in (3, 90, 600, 9000, 3e5)] == ["3.0 s", "90 s", "10 min", "2.5 h", "3.5 d"]
+    assert [size(b) for b in (0, 5e3, 2e6, 3e9, 4e12, 5e15)] == ["", "5 kB", "2.0 MB", "3.0 GB", "4.0 TB", "5.0 PB"]
