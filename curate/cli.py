@@ -259,6 +259,20 @@ def bench_join(
     typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
 
 
+@bench_app.command("components")
+def bench_components(
+    num_images: Annotated[int, typer.Option("-n", help="images of the pool")] = 10_000_000,
+    edges: Annotated[float, typer.Option(help="pairs for each image")] = 1.0,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Components and verdicts of streamed pairs, beside scipy: images per second, memory an image."""
+    from curate.bench import figures
+    from curate.bench.components import bench_components as measure
+
+    found = measure(num_images, edges_per_image=edges)
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @bench_app.command("parts")
 def bench_parts(
     num_parts: Annotated[int, typer.Option("-n", help="parts of every table; 18,000 are 1.2 billion images")] = 20_000,

@@ -136,6 +136,10 @@ class Fold(Stage):
         """The state, from all partial results and the whole inputs."""
         raise NotImplementedError
 
+    def state_images(self, part: int) -> tuple[int, int] | None:
+        """Which images of a state by image_id a part of the output is made of, [low, high); None: all of the state."""
+        return None
+
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
         """One part of the output; by default the state is the output."""
         yield from state.to_batches()

@@ -300,6 +300,17 @@ class Table:
         with self.open(part) as file:
             return file.read(columns=columns)
 
+    def read_images(self, part: int, low: int, high: int) -> Iterator[pa.Table]:
+        """Rows with low <= image_id < high; row groups that hold none are skipped by their statistics."""
+        with self.open(part) as file:
+            column = file.schema_arrow.get_field_index("image_id")
+            for group in range(file.num_row_groups):
+                bounds = file.metadata.row_group(group).column(column).statistics
+                if bounds is None or (bounds.min < high and bounds.max >= low):
+                    rows = file.read_row_group(group)
+                    ids = rows["image_id"].to_numpy()
+                    yield rows.filter(pa.array((ids >= low) & (ids < high)))
+
     @contextlib.contextmanager
     def open(self, part: int) -> Iterator[pq.ParquetFile]:
         """One part, to be read by row groups.

@@ -87,7 +87,7 @@ NEIGHBORS = pa.schema(
             pa.float32(),
             "cosine; for hashes 1 - 2 * Hamming / 256; aligned: mean of cosine and correlation, see stages/verify.py",
         ),
-        column("kind", pa.string(), "embedding, hash or aligned"),
+        column("kind", pa.string(), "embedding, hash, aligned or sha256"),
     ]
 )
 
@@ -97,6 +97,7 @@ DUPLICATES = pa.schema(
     [
         IMAGE_ID,
         column("component_id", pa.int64(), "smallest image_id of its component; alone = its own"),
+        column("component_size", pa.int32(), "pool images of the component"),
         column("verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"),
         column(
             "partner_id",
@@ -115,6 +116,12 @@ DUPLICATES = pa.schema(
             "kind",
             pa.string(),
             "evidence of that edge: sha256, embedding, aligned or hash; null when kept",
+            nullable=True,
+        ),
+        column(
+            "direct",
+            pa.bool_(),
+            "whether that edge leads to the partner, and not to another image of the component; null when kept",
             nullable=True,
         ),
     ]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from curate.ops.threads import set_threads
 from curate.shuffle import by_bucket, read_bucket
 from curate.stage import Fold, IteratedFold, RunTogether, Shuffle, Stage
-from curate.store import Part, PartWriter, Store
+from curate.store import Part, PartWriter, Store, Table
 
 PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
 
@@ -98,9 +98,19 @@ def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.Recor
         pieces = read_bucket(store.table(f"{name}/{PIECES}"), task.part)
         return stage.run(task.part, pieces=pieces, **_read(store, task, only="whole"))
     if isinstance(stage, Fold):
-        state = store.table(f"{name}/{STATE}").read(task.number)
-        return stage.run(task.part, state=state, **_read(store, task))
+        return stage.run(task.part, state=_state(stage, store.table(f"{name}/{STATE}"), task), **_read(store, task))
     return stage.run(task.part, **_read(store, task))
+
+
+def _state(stage: Fold, states: Table, task: Task) -> pa.Table:
+    """As much of the state as a part of the output is made of."""
+    images = stage.state_images(task.part)
+    if images is None:
+        return states.read(task.number)
+    with states.open(task.number) as file:
+        schema = file.schema_arrow
+    found = states.read_images(task.number, *images)
+    return pa.Table.from_batches([batch for rows in found for batch in rows.to_batches()], schema)
 
 
 def _state_before(store: Store, task: Task) -> dict[str, Any]:

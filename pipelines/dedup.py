@@ -10,6 +10,7 @@ from curate.stage import Stage
 from curate.stages.catalog import Catalog
 from curate.stages.deduplicate import Deduplicate
 from curate.stages.embed import Embed
+from curate.stages.exact import FindExact
 from curate.stages.inspect import Inspect
 from curate.stages.lists import BuildLists, FitLists
 from curate.stages.neighbors import FindNeighbors
@@ -42,6 +43,9 @@ class Copies(Settings):
     """Also join by PDQ hashes of the image and its mirrored and turned copies."""
     hash_neighbors: FindNeighbors = FindNeighbors()
     """Thresholds of the hashes: 1 - 2 * Hamming / 256."""
+
+    deduplicate: Deduplicate = Deduplicate()
+    """What follows from the pairs; a guard against chains."""
 
     @property
     def verifies(self) -> bool:
@@ -111,7 +115,9 @@ def find_copies(
         found = _list(p, copies, "pdq", copies.hash_neighbors.threshold, catalog=catalog, hashes=images)
         pairs.append(p.add("neighbors/pdq", copies.hash_neighbors, catalog=catalog, **found))
 
-    duplicates = p.add("duplicates", Deduplicate(), catalog=catalog, images=images, neighbors=pairs)
+    exact = p.add("exact", FindExact(), images=images, catalog=catalog)
+    judge = copies.deduplicate
+    duplicates = p.add("duplicates", judge, catalog=catalog, images=images, exact=exact, neighbors=pairs)
     return Deduplicated(catalog, images, pairs, duplicates)
 
 

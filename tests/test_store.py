@@ -156,6 +156,17 @@ def test_vectors_survive_with_nulls_and_slices(tmp_path: Path) -> None:
     assert count == [(int(valid.sum()),)]
 
 
+def test_a_range_of_images_is_read_by_the_row_groups_that_hold_it(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("image_id", pa.int64())])
+    table = Store(tmp_path).table("t")
+    table.commit(0, schema, [pa.RecordBatch.from_arrays([pa.array(np.arange(40_000))], schema=schema)])
+    table.commit(1, schema, [])
+    found = list(table.read_images(0, 100, 200))
+    assert [len(rows) for rows in found] == [100]
+    assert found[0]["image_id"].to_pylist() == list(range(100, 200))
+    assert list(table.read_images(1, 0, 10)) == []
+
+
 def test_object_stores_get_whole_files() -> None:
     store = Store("memory://curate-test")
     table = store.table("a")

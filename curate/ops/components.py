@@ -38,10 +38,14 @@ class DisjointSet:
             self._flatten(high)
             a, b = self.parent[low], self.parent[high]
 
+    def roots(self) -> np.ndarray:
+        """(N,) in the type of a node, not copied: the smallest node of each node's component."""
+        self._flatten_all()
+        return self.parent
+
     def labels(self) -> np.ndarray:
         """(N,) int64: the smallest node of each node's component."""
-        self._flatten_all()
-        return self.parent.astype(np.int64)
+        return self.roots().astype(np.int64)
 
     def _checked(self, nodes: np.ndarray) -> np.ndarray:
         nodes = np.asarray(nodes)

@@ -22,6 +22,7 @@ from curate.stages.cluster import Assign, FitClusters
 from curate.stages.deduplicate import Deduplicate
 from curate.stages.describe import DescribeSet
 from curate.stages.embed import Embed
+from curate.stages.exact import FindExact
 from curate.stages.inspect import Inspect
 from curate.stages.lists import AUTO_PROBES, MAX_SAMPLE, ROWS_PER_PART, SAMPLE_PER_LIST, BuildLists, FitLists
 from curate.stages.match_queries import MatchQueries
@@ -46,8 +47,10 @@ LISTS_SKEW = 2.0
 """Products of lists of uneven length, in those of even ones."""
 GROUPS = 16
 """Groups of lists that a vector is compared with the lists of, about."""
-JUDGED_BYTES, JUDGED_EDGE_BYTES = 250, 70
-"""Memory of an image and of an edge in Deduplicate; measured with 2 million of each."""
+JUDGED_BYTES = 26
+"""Memory of an image in Deduplicate, see `ops/duplicates.py`."""
+EXACT_SHARE = 0.1
+"""Of the images, those with the bytes of another."""
 JUDGED_ROWS = 8
 """Rows sorted or joined in Deduplicate for each image and for each edge."""
 
@@ -279,19 +282,26 @@ def _verify(stage: VerifyCopies, inputs: Inputs, given: Assumptions) -> tuple[De
 
 
 def _deduplicate(stage: Deduplicate, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
-    images, edges = inputs["images"], sum(table.rows for table in inputs["neighbors"])
-    made = Shape(pool=given.images, row_bytes=40)
+    images, edges = inputs["images"], sum(table.rows for table in [inputs["exact"], *inputs["neighbors"]])
+    made = Shape(pool=given.images, row_bytes=50)
     return (
         Demand(
             serial_rows=JUDGED_ROWS * (images.rows + edges),
-            read=images.rows * 50 + edges * EDGE_BYTES,
+            read=images.rows * 40 + 3 * edges * EDGE_BYTES,
             written=made.num_bytes,
             scratch=made.num_bytes,
-            memory=JUDGED_BYTES * images.rows + JUDGED_EDGE_BYTES * edges,
-            note="one process holds all images and edges",
+            memory=JUDGED_BYTES * images.rows,
+            note="one process",
         ),
         made,
     )
+
+
+def _find_exact(stage: FindExact, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
+    images: Shape = inputs["images"]
+    hashed = images.rows * 40
+    made = Shape(pool=images.rows * EXACT_SHARE)
+    return Demand(rows=3 * images.rows, read=2 * hashed, written=made.num_bytes, scratch=hashed), made
 
 
 def _fit_clusters(stage: FitClusters, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
@@ -406,6 +416,7 @@ LAWS: dict[type[Stage], Law] = {
     KeepNear: _keep_near,
     FindCandidates: _find_candidates,
     VerifyCopies: _verify,
+    FindExact: _find_exact,
     Deduplicate: _deduplicate,
     FitClusters: _fit_clusters,
     Assign: _assign,

@@ -1,13 +1,24 @@
 """Deduplicate: components of copies, and what stays of each."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
-from curate.ops.components import size_histogram
-from curate.ops.duplicates import CURATED, HELDOUT, KINDS, AcceptedImages, CopyEdges, Deduplication, deduplicate
+from curate.config import Settings
+from curate.ops.duplicates import (
+    CURATED,
+    HELDOUT,
+    KINDS,
+    AcceptedImages,
+    CatalogParts,
+    CopyEdges,
+    Judged,
+    deduplicate,
+)
+from curate.ops.duplicates import Oversized as Cut
 from curate.stage import Batches, Fold, Input, whole
 from curate.stages.catalog import Parts, parts_of
 from curate.stages.inspect import accepted_mask
@@ -16,16 +27,37 @@ from curate.tables import CATALOG, DUPLICATES, IMAGES, NEIGHBORS, VERDICTS
 
 GIANT_SHARE = 0.05
 """Share of the pool above which one component suggests that a loose threshold chains images together."""
+GIANT_SIZE = 100
+"""Images that a component may have in any pool."""
+CHAIN_SHARE = 0.5
+"""Of a component's other images, those like the kept one; fewer: a chain more than copies of one picture."""
+
+
+class Oversized(Settings):
+    """When a component is cut, and how."""
+
+    size: Annotated[int, Field(ge=2)]
+    """Images beyond which a component is cut."""
+    threshold: Annotated[float, Field(ge=-1, le=1)]
+    """Least similarity, of any kind, of a pair inside it; equal bytes always count."""
 
 
 class Deduplicate(Fold):
-    """Self- and relative deduplication; the edges come with their thresholds applied."""
+    """Self- and relative deduplication; the edges come with their thresholds applied.
+
+    One process makes the state: 24 bytes an image of the catalog, and one batch of edges.
+    """
 
     inputs: ClassVar[dict[str, Input]] = {
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
+        "exact": whole(NEIGHBORS),
         "neighbors": whole(NEIGHBORS, many=True),
     }
+    version: ClassVar[int] = 2
+
+    oversized: Oversized | None = None
+    """Guard against chains: a stricter threshold inside components that are too large; None: a warning alone."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return DUPLICATES
@@ -34,42 +66,70 @@ class Deduplicate(Fold):
         return len(inputs["catalog"].parts())
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
-        images = _accepted(tables["images"], parts_of(tables["catalog"]))
-        edges = CopyEdges.concat([_no_edges(), *(_edges(rows) for t in tables["neighbors"] for rows in t.scan())])
-        anything = dict.fromkeys(KINDS, -1.0)
-        yield _batch(deduplicate(images, edges, self_threshold=anything, relative_threshold=anything))
+        parts = parts_of(tables["catalog"])
+        found = deduplicate(
+            CatalogParts(parts.role, parts.rank, parts.rows),
+            lambda: map(_accepted, tables["images"].scan(["image_id", "width", "height", "reject"])),
+            lambda: _edges([tables["exact"], *tables["neighbors"]]),
+            oversized=None if self.oversized is None else Cut(self.oversized.size, self.oversized.threshold),
+        )
+        yield from map(_batch, found)
 
-    def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
-        """The rows of one part of the catalog."""
-        ids = state["image_id"].to_numpy()
-        start, end = np.searchsorted(ids, [part << 32, (part + 1) << 32])
-        yield from state.slice(start, end - start).to_batches()
+    def state_images(self, part: int) -> tuple[int, int]:
+        return part << 32, (part + 1) << 32
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        rows = table.read_all(["component_id", "verdict"])
-        names, counts = np.unique(rows["verdict"].to_numpy(zero_copy_only=False), return_counts=True)
-        _, labels = np.unique(rows["component_id"].to_numpy(), return_inverse=True)
-        sizes, number = size_histogram(labels) if len(labels) else (np.empty(0), np.empty(0))
-        metrics: dict[str, Any] = dict.fromkeys(VERDICTS, 0) | dict(zip(names.tolist(), counts.tolist(), strict=True))
-        metrics["component_sizes"] = dict(zip(map(str, sizes.tolist()), number.tolist(), strict=True))
-        contaminated = curated_heldout(inputs["neighbors"], inputs["images"], parts_of(inputs["catalog"]))
+        metrics: dict[str, Any] = dict.fromkeys(VERDICTS, 0)
+        images_by_size: dict[int, int] = {}
+        largest = _Largest()
+        for rows in table.scan(["component_id", "component_size", "verdict", "direct"]):
+            for name, column in (("verdict", metrics), ("component_size", images_by_size)):
+                for entry in rows[name].value_counts().to_pylist():
+                    column[entry["values"]] = column.get(entry["values"], 0) + entry["counts"]
+            largest.add(rows)
+        metrics["component_sizes"] = {str(size): images // size for size, images in sorted(images_by_size.items())}
+        contaminated = curated_heldout([inputs["exact"], *inputs["neighbors"]], parts_of(inputs["catalog"]))
         metrics["curated_heldout"] = len(contaminated)
-        largest = int(sizes.max(initial=0))
-        metrics["largest_component"] = largest
-        if largest > max(100, GIANT_SHARE * len(rows)):
-            metrics["warning"] = (
-                f"one component holds {largest} of {len(rows)} images: look at it in the report, and raise the "
-                "threshold if these are different pictures"
-            )
+        metrics["largest_component"] = largest.size
+        if largest.size > max(GIANT_SIZE, GIANT_SHARE * table.num_rows()):
+            metrics["warning"] = largest.warning(table.num_rows())
         return metrics
 
 
-def curated_heldout(neighbors: Sequence[Table], images: Table, parts: Parts) -> np.ndarray:
+class _Largest:
+    """The largest component, the first of those of one size."""
+
+    def __init__(self) -> None:
+        self.size, self.component, self.direct = 0, -1, 0
+
+    def add(self, rows: pa.Table) -> None:
+        size, component = rows["component_size"].to_numpy(), rows["component_id"].to_numpy()
+        if len(size) and size.max() > self.size:
+            self.size, self.component, self.direct = int(size.max()), int(component[size.argmax()]), 0
+        mine = rows.filter(pa.array(component == self.component))
+        self.direct += pa.compute.sum(mine["direct"], min_count=0).as_py()
+
+    def warning(self, num_images: int) -> str:
+        """What to look at, and what to do."""
+        share = self.direct / max(1, self.size - 1)
+        kind = (
+            "they hang together as a chain more than as copies of one picture"
+            if share < CHAIN_SHARE
+            else "they may well be copies of one picture"
+        )
+        return (
+            f"one component holds {self.size} of {num_images} images, and {share:.0%} of them resemble the image that "
+            f"stays: {kind}. Look at it in the report; if these are different pictures, raise the threshold, or cut "
+            f"such components: copies.deduplicate.oversized={{size: {GIANT_SIZE}, threshold: 0.95}}"
+        )
+
+
+def curated_heldout(neighbors: Sequence[Table], parts: Parts) -> np.ndarray:
     """(M,) int64, ascending: curated images that resemble a held-out one; they are reported, not judged.
 
-    These are the ones with the bytes of a held-out image, with an edge to one, and those identical to them.
+    These are the ones with an edge to a held-out image, of equal bytes too, and those identical to them.
     """
-    found, same = [_curated_with_heldout_bytes(images, parts)], [np.empty((2, 0), np.int64)]
+    found, same = [np.empty(0, np.int64)], [np.empty((2, 0), np.int64)]
     for rows in (rows for table in neighbors for rows in table.scan(["query_id", "image_id", "similarity"])):
         query, image = rows["query_id"].to_numpy(), rows["image_id"].to_numpy()
         asks, answers = parts.role[query >> 32], parts.role[image >> 32]
@@ -81,49 +141,35 @@ def curated_heldout(neighbors: Sequence[Table], images: Table, parts: Parts) -> 
     return np.unique(np.concatenate([direct, query[np.isin(image, direct)]]))
 
 
-def _curated_with_heldout_bytes(images: Table, parts: Parts) -> np.ndarray:
-    """(M,) int64: curated images whose sha256 a held-out image has."""
-    numbers = {role: np.flatnonzero(parts.role == role).tolist() for role in (HELDOUT, CURATED)}
-    hashes = [images.read(part, ["sha256"])["sha256"].drop_null() for part in numbers[HELDOUT]]
-    known = pa.chunked_array([chunk for column in hashes for chunk in column.chunks], pa.binary(32)).combine_chunks()
-    found = [np.empty(0, np.int64)]
-    for part in numbers[CURATED]:
-        rows = images.read(part, ["image_id", "sha256"])
-        same = pa.compute.is_in(rows["sha256"], value_set=known, skip_nulls=True).to_numpy()
-        found.append(rows["image_id"].to_numpy()[same])
-    return np.concatenate(found)
+def _accepted(rows: pa.Table) -> AcceptedImages:
+    good = rows.filter(pa.array(accepted_mask(rows)))
+    pixels = good["width"].to_numpy().astype(np.int64) * good["height"].to_numpy()
+    return AcceptedImages(good["image_id"].to_numpy(), pixels)
 
 
-def _accepted(images: Table, parts: Parts) -> AcceptedImages:
-    ids, pixels, sha256 = [], [], []
-    for rows in images.scan(["image_id", "width", "height", "sha256", "reject"]):
-        good = rows.filter(pa.array(accepted_mask(rows)))
-        ids.append(good["image_id"].to_numpy())
-        pixels.append(good["width"].to_numpy().astype(np.int64) * good["height"].to_numpy())
-        sha256.append(np.frombuffer(b"".join(good["sha256"].to_pylist()), np.uint8).reshape(-1, 32))
-    image_ids = np.concatenate(ids)
-    part = image_ids >> 32
-    return AcceptedImages(image_ids, parts.role[part], np.concatenate(pixels), parts.rank[part], np.concatenate(sha256))
+def _edges(neighbors: Sequence[Table]) -> Iterator[CopyEdges]:
+    kinds = pa.array(KINDS)
+    for rows in (rows for table in neighbors for rows in table.scan()):
+        kind = pa.compute.index_in(rows["kind"], value_set=kinds).to_numpy().astype(np.int8)
+        yield CopyEdges(rows["query_id"].to_numpy(), rows["image_id"].to_numpy(), rows["similarity"].to_numpy(), kind)
 
 
-def _no_edges() -> CopyEdges:
-    return CopyEdges(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int8))
-
-
-def _edges(rows: pa.Table) -> CopyEdges:
-    kinds = {name: index for index, name in enumerate(KINDS)}
-    kind = np.array([kinds[k] for k in rows["kind"].to_pylist()], np.int8)
-    return CopyEdges(rows["query_id"].to_numpy(), rows["image_id"].to_numpy(), rows["similarity"].to_numpy(), kind)
-
-
-def _batch(found: Deduplication) -> pa.RecordBatch:
+def _batch(found: Judged) -> pa.RecordBatch:
     kept = found.partner_ids < 0
     columns = [
         pa.array(found.image_ids),
         pa.array(found.component_ids),
-        pa.array(np.array(VERDICTS, object)[found.verdict], pa.string()),
+        pa.array(found.component_size.astype(np.int32)),
+        _names(found.verdict, VERDICTS),
         pa.array(found.partner_ids, mask=kept),
         pa.array(found.similarity, pa.float32(), mask=kept),
-        pa.array(np.array([*KINDS, ""], object)[found.kind], pa.string(), mask=kept),
+        _names(np.where(kept, -1, found.kind), KINDS),
+        pa.array(found.direct, mask=kept),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=DUPLICATES)
+
+
+def _names(codes: np.ndarray, names: Sequence[str]) -> pa.Array:
+    """Strings by code; null where it is negative."""
+    numbers = pa.array(codes.astype(np.int8), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(numbers, pa.array(names)).cast(pa.string())

@@ -214,7 +214,8 @@ class Retrieve(Fold):
         if nearest is None or not any("sample" in route for route in routes.values()):
             return
         k = np.array([self.sample.of(name) if "sample" in routes.get(name, ()) else 0 for name in parts.source])
-        for rows in read_image_range(nearest, part << 32, (part + 1) << 32):
+        numbers = [known.number for known in nearest.parts()]
+        for rows in (rows for n in numbers for rows in nearest.read_images(n, part << 32, (part + 1) << 32)):
             query_part = rows["query_id"].to_numpy() >> 32
             chosen = np.flatnonzero(rows["rank"].to_numpy() < k[query_part])
             names = _names(parts.rank[query_part[chosen]], _source_names(parts))
@@ -264,19 +265,6 @@ class _Hit:
     """(H,) int64, pool images to draw"""
     central: np.ndarray
     """(H,) int64, the query nearest to the centroid"""
-
-
-def read_image_range(table: Table, low: int, high: int) -> Iterator[pa.Table]:
-    """Rows with low <= image_id < high; row groups that hold none are skipped by their statistics."""
-    for part in table.parts():
-        with table.open(part.number) as file:
-            column = file.schema_arrow.get_field_index("image_id")
-            for group in range(file.num_row_groups):
-                bounds = file.metadata.row_group(group).column(column).statistics
-                if bounds is None or (bounds.min < high and bounds.max >= low):
-                    rows = file.read_row_group(group)
-                    ids = rows["image_id"].to_numpy()
-                    yield rows.filter(pa.array((ids >= low) & (ids < high)))
 
 
 def _places(leaves: np.ndarray, leaf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -112,6 +112,7 @@ class DropSimilar(Shuffle):
             "partner_id": found["partner_id"],
             "similarity": found["similarity"],
             "kind": pa.scalar("embedding", pa.string()),
+            "direct": pa.scalar(True),
         }
         for name, value in new.items():
             column = pc.if_else(similar, value, judged[name])

@@ -70,7 +70,9 @@ def run(tmp_path):
         for file, component in components.items():
             verdict = "benchmark" if component in benchmark else "duplicate" if component in seen else "kept"
             seen.add(component)
-            duplicates.append({"image_id": ids[file], "component_id": component, "verdict": verdict})
+            duplicates.append(
+                {"image_id": ids[file], "component_id": component, "component_size": 1, "verdict": verdict}
+            )
         write(workdir, "duplicates", rows_of(DUPLICATES, duplicates))
         if selected is not None:
             chosen = [{"image_id": ids[file], "clusters": [], "origins": [], "repeats": 1} for file in selected]

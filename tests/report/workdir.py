@@ -137,13 +137,13 @@ class Workdir:
             resolved={"threshold": 0.9, "heldout_threshold": 0.85},
         )
         verdicts = [
-            (i["a.jpg"], i["a.jpg"], "kept", None, None, None),
-            (i["a_copy.jpg"], i["a.jpg"], "duplicate", i["a.jpg"], 0.95, "embedding"),
-            (i["b.jpg"], i["b.jpg"], "kept", None, None, None),
-            (i["bench.jpg"], i["bench.jpg"], "benchmark", i["h.jpg"], 0.875, "embedding"),
-            (i["bench_copy.jpg"], i["bench.jpg"], "benchmark", i["h.jpg"], 0.99, "embedding"),
-            (i["left.jpg"], i["left.jpg"], "kept", None, None, None),
-            (i[HOSTILE], i[HOSTILE], "kept", None, None, None),
+            (i["a.jpg"], i["a.jpg"], 2, "kept", None, None, None, None),
+            (i["a_copy.jpg"], i["a.jpg"], 2, "duplicate", i["a.jpg"], 0.95, "embedding", True),
+            (i["b.jpg"], i["b.jpg"], 1, "kept", None, None, None, None),
+            (i["bench.jpg"], i["bench.jpg"], 2, "benchmark", i["h.jpg"], 0.875, "embedding", True),
+            (i["bench_copy.jpg"], i["bench.jpg"], 2, "benchmark", i["h.jpg"], 0.99, "embedding", True),
+            (i["left.jpg"], i["left.jpg"], 1, "kept", None, None, None, None),
+            (i[HOSTILE], i[HOSTILE], 1, "kept", None, None, None, None),
         ]
         parts = [rows(DUPLICATES, *sorted(verdicts)), rows(DUPLICATES), rows(DUPLICATES)]
         metrics = {"kept": 4, "duplicate": 1, "benchmark": 2, "largest_component": 2, "warning": f"look: {HOSTILE}"}

@@ -79,10 +79,11 @@ class GivenVectors(Map):
 
 
 def given_table(root: Path, name: str, schema: pa.Schema, parts: list[list[dict[str, Any]]]) -> Table:
-    """A complete table of these rows; columns that a row leaves out are null."""
+    """A complete table of these rows; columns that a row leaves out are null, or 1 where they may not be."""
     made, done = Store(root).table(name), []
+    blank = {field.name: 1 if pa.types.is_integer(field.type) and not field.nullable else None for field in schema}
     for number, rows in enumerate(parts):
-        whole = [dict.fromkeys(schema.names) | row for row in rows]
+        whole = [blank | row for row in rows]
         batch = pa.RecordBatch.from_pylist(whole, schema=schema)
         done.append(made.commit(number, schema, [batch]).__dict__)
     rows = sum(map(len, parts))

@@ -14,9 +14,9 @@ from curate.pipeline import Pipeline, Ref
 from curate.stages import rank_neighbors
 from curate.stages.match_queries import MatchQueries
 from curate.stages.rank_neighbors import RankNeighbors
-from curate.stages.retrieve import ByCluster, BySample, Retrieve, read_image_range
+from curate.stages.retrieve import ByCluster, BySample, Retrieve
 from curate.store import Store, Table
-from curate.tables import ASSIGNMENTS, CATALOG, NEAREST, NEIGHBORS
+from curate.tables import ASSIGNMENTS, CATALOG, NEIGHBORS
 from tests.stages.planted import given_catalog, given_table
 
 LEAVES = ([0] * 10 + [1] * 4 + [7] * 6, [0] * 3 + [2] * 2)
@@ -183,14 +183,6 @@ def test_ranks_count_from_the_most_similar_and_parts_follow_the_curated_ones(tmp
             own = sorted((-r["similarity"], r["image_id"]) for r in edges if r["query_id"] == query)[:5]
             ranked = sorted((r["rank"], r["image_id"]) for r in rows if r["query_id"] == query)
             assert ranked == [(rank, image) for rank, (_, image) in enumerate(own)]
-
-
-def test_row_groups_of_other_images_are_not_read(tmp_path: Path) -> None:
-    rows = [{"query_id": 0, "image_id": i, "similarity": 0.5, "rank": 0} for i in range(40_000)]
-    table = given_table(tmp_path, "nearest", NEAREST, [rows])
-    found = list(read_image_range(table, 100, 200))
-    assert [len(part) for part in found] == [100]
-    assert found[0]["image_id"].to_pylist() == list(range(100, 200))
 
 
 def test_only_retrieval_by_cluster_goes_without_neighbours(tmp_path: Path) -> None:

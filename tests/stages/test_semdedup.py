@@ -20,8 +20,9 @@ from tests.test_pipeline import contents
 
 def judged(image_id: int) -> dict[str, object]:
     gone = image_id % 11 == 3
-    decided = {"partner_id": 0, "similarity": 1.0, "kind": "sha256"} if gone else {}
-    return {"image_id": image_id, "component_id": image_id, "verdict": "duplicate" if gone else "kept"} | decided
+    decided = {"partner_id": 0, "similarity": 1.0, "kind": "sha256", "direct": True} if gone else {}
+    verdict = "duplicate" if gone else "kept"
+    return {"image_id": image_id, "component_id": image_id, "component_size": 1, "verdict": verdict} | decided
 
 
 def declare(root: Path, *, keep: str = "hard", eps: float = 0.15) -> Pipeline:
@@ -66,7 +67,9 @@ def test_verdicts_equal_a_loop(tmp_path: Path, keep: str) -> None:
             assert (row["verdict"], row["partner_id"], row["kind"]) == ("similar", partner, "embedding")
             assert row["similarity"] == pytest.approx(similarity, abs=1e-5)
         else:
-            assert row == {"partner_id": None, "similarity": None, "kind": None} | judged(row["image_id"])
+            assert row == {"partner_id": None, "similarity": None, "kind": None, "direct": None} | judged(
+                row["image_id"]
+            )
 
 
 def test_sweep_tells_what_every_eps_would_keep_and_only_verdicts_are_made_again(tmp_path: Path) -> None:
