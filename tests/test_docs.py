@@ -1,15 +1,21 @@
 """What the guides show must be accepted by the code they tell of."""
 
+import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import yaml
+from typer.testing import CliRunner
 
+from curate.cli import app
 from curate.executors import ExecutorConfig
+from curate.scale.estimate import duration, size
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = (ROOT / "docs/cluster.md").read_text()
+SCALE = (ROOT / "docs/scale.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -36,3 +42,32 @@ def test_scripts_are_valid_shell_and_every_kind_is_told() -> None:
         subprocess.run(["sh", "-n"], input=block, text=True, check=True)
     kinds = ExecutorConfig.model_json_schema()["properties"]["kind"]["enum"]
     assert all(f"| `{kind}` |" in CLUSTER for kind in kinds)
+
+
+def planned_rows(guide: str) -> list[tuple[str, ...]]:
+    """The table that the guide's first command prints, without stages and notes but with the sum's."""
+    (command, *_) = re.findall(r"```sh\ncurate (plan .*?)```", guide, re.DOTALL)
+    found = CliRunner().invoke(app, [*shlex.split(command.replace("\\\n", " ")), "--json"], catch_exceptions=False)
+    plan = json.loads(found.stdout)
+    rows = [
+        (t["table"], duration(t["seconds"]), t["bound"], size(t["memory"]), size(t["stored"])) for t in plan["tables"]
+    ]
+    whole = plan["total"]
+    hours = f"{whole['gpu_hours']:,.0f} GPU hours"
+    return [*rows, ("all", duration(whole["seconds"]), hours, size(whole["memory"]), size(whole["stored"]))]
+
+
+def test_scale_study_shows_what_its_command_prints() -> None:
+    shown = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in SCALE.split("| table | time |")[1].split("\n\n")[0].splitlines()[2:]
+    ]
+    assert shown == planned_rows(SCALE)
+
+
+def test_every_command_of_the_scale_study_is_accepted() -> None:
+    commands = re.findall(r"`curate (plan [a-z].*? sources.pool=POOL)`", SCALE)
+    assert len(commands) == 3
+    for command in commands:
+        here = command if "--hardware" in command else f"{command} --hardware cpu"
+        assert CliRunner().invoke(app, shlex.split(here), catch_exceptions=False).exit_code == 0

@@ -51,7 +51,7 @@ JUDGED_BYTES = 26
 """Memory of an image in Deduplicate, see `ops/duplicates.py`."""
 EXACT_SHARE = 0.1
 """Of the images, those with the bytes of another."""
-JUDGED_ROWS = 8
+JUDGED_ROWS = 1
 """Rows sorted or joined in Deduplicate for each image and for each edge."""
 
 
