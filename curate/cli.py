@@ -273,6 +273,20 @@ def bench_components(
     typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
 
 
+@bench_app.command("junk")
+def bench_junk(
+    num_each: Annotated[int, typer.Option("-n", help="generated pictures of each kind")] = 20,
+    seed: Annotated[int, typer.Option(help="of pictures and run")] = 0,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Share of generated pictures in a pool of photographs, in a balanced draw, and with screening before it."""
+    from curate.bench import figures
+    from curate.bench.junk import bench_junk as measure
+
+    found = measure(num_each=num_each, seed=seed)
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @bench_app.command("parts")
 def bench_parts(
     num_parts: Annotated[int, typer.Option("-n", help="parts of every table; 18,000 are 1.2 billion images")] = 20_000,

@@ -148,11 +148,14 @@ RANKED = pa.schema(
 )
 """Of `semdedup/ranked`: one row per embedded pool image, in order of (cluster_id, rank)."""
 
+DENSITY = pa.schema([IMAGE_ID, column("density", pa.float32(), "mean cosine to its nearest neighbours")])
+"""Of `density/images`: one row per pool image that has neighbours, in the catalog's parts and order."""
+
 SCREENED = pa.schema(
     [
         IMAGE_ID,
-        column("density", pa.float32(), "mean cosine to its nearest neighbours"),
-        column("coherence", pa.float32(), "of its leaf cluster: how alike its images are"),
+        column("density", pa.float32(), "mean cosine to its nearest neighbours; null: it has none", nullable=True),
+        column("coherence", pa.float32(), "mean density of its leaf cluster; null: not known", nullable=True),
         column("junk", pa.bool_(), "true: left out where clusters are balanced"),
     ]
 )

@@ -3,16 +3,31 @@
 Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.10104).
 """
 
-from curate.pipeline import Pipeline
+from curate.config import Settings
+from curate.pipeline import Pipeline, Ref
 from curate.recipe import RecipeConfig, recipe
 from curate.stages.cluster import Assign, FitClusters
 from curate.stages.describe import DescribeSet
 from curate.stages.embed import Embed
 from curate.stages.inspect import Inspect
+from curate.stages.lists import BuildLists, FitLists
+from curate.stages.neighbors import FindNeighbors
 from curate.stages.read_images import read_images
+from curate.stages.screen import MeasureDensity, Screen
 from curate.stages.select import Balance, Select
 from curate.stages.write_shards import WriteShards
 from pipelines.dedup import Copies, find_copies
+
+
+class Screening(Settings):
+    """How junk is kept out of the balanced draw."""
+
+    fit_lists: FitLists = FitLists(homes=("pool",))
+    """Coarse centroids for the search of neighbours."""
+    density: MeasureDensity = MeasureDensity()
+    """How alike an image is to its neighbours."""
+    screen: Screen = Screen()
+    """What is too alike, or too little."""
 
 
 class Hierarchical(RecipeConfig):
@@ -28,6 +43,8 @@ class Hierarchical(RecipeConfig):
     """The backbone whose features are clustered."""
     clusters: FitClusters = FitClusters(levels="auto", num_resamplings=10)
     """The cluster tree."""
+    screening: Screening | None = Screening()
+    """Junk that is left out of the balanced draw; null: nothing is."""
     select: Select = Select(balance=Balance())
     """The target size, and how images of a leaf are drawn."""
     describe: DescribeSet = DescribeSet()
@@ -51,6 +68,7 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
         embeddings=vectors,
         centroids=tree,
     )
+    screened = screen_pool(p, cfg.screening, catalog=catalog, embeddings=vectors, assignments=leaves)
 
     chosen = p.add(
         "selection",
@@ -61,6 +79,21 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
         neighbors=pool.neighbors,
         assignments=leaves,
         centroids=tree,
+        screened=screened,
     )
     p.add("figures", cfg.describe, selection=chosen, embeddings=vectors, neighbors=pool.neighbors, catalog=catalog)
     p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)
+
+
+def screen_pool(p: Pipeline, cfg: Screening | None, *, catalog: Ref, embeddings: Ref, assignments: Ref) -> Ref | None:
+    """Which pool images are junk, by how alike they are to their neighbours and to their cluster's."""
+    if cfg is None:
+        return None
+    k = cfg.density.num_neighbors
+    nearest = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=k, queries=("pool",), answers=("pool",))
+    coarse = p.add("density/centroids", cfg.fit_lists, embeddings=embeddings, catalog=catalog)
+    build = BuildLists(homes=("pool",), probes=("pool",), num_probes="auto")
+    lists = p.add("density/lists", build, embeddings=embeddings, centroids=coarse, catalog=catalog)
+    pairs = p.add("density/neighbors", nearest, lists=lists, catalog=catalog)
+    density = p.add("density/images", cfg.density, neighbors=pairs, catalog=catalog)
+    return p.add("screened", cfg.screen, density=density, assignments=assignments, catalog=catalog)

@@ -22,6 +22,7 @@ from curate.stages.select import Select
 from curate.stages.truth import FindTruth, SampleQueries
 from curate.stages.write_shards import WriteShards
 from pipelines.dedup import Copies, find_copies
+from pipelines.hierarchical import Screening, screen_pool
 
 REFILL_DEPTH = 8
 """Candidates per image that sample-based retrieval needs where collisions are refilled."""
@@ -51,6 +52,8 @@ class Lvd142m(RecipeConfig):
     """How copies are found."""
     retrieval: Retrieval
     """How images that resemble the curated sets are found."""
+    screening: Screening | None = Screening()
+    """Junk that is left out where clusters are balanced (`select.balance`); null: nothing is."""
     select: Select = Select()
     """The union of the routes, and its rebalancing."""
     describe: DescribeSet = DescribeSet()
@@ -90,6 +93,10 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
     near = None if by_cluster_alone else _nearest_to_curated(p, cfg.retrieval, catalog, vectors)
     found = p.add("retrieved", cfg.retrieval.retrieve, catalog=catalog, nearest=near, assignments=leaves)
 
+    # Not in the paper: a balanced draw must not take from clusters of junk.
+    screening = cfg.screening if cfg.select.balance is not None else None
+    screened = screen_pool(p, screening, catalog=catalog, embeddings=vectors, assignments=leaves)
+
     # 4. The union with the curated sets as they are, rebalanced over the clusters, as shuffled shards.
     chosen = p.add(
         "selection",
@@ -101,6 +108,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref:
         retrieved=found,
         assignments=leaves,
         centroids=centres,
+        screened=screened,
     )
     p.add("figures", cfg.describe, selection=chosen, embeddings=vectors, neighbors=pool.neighbors, catalog=catalog)
     return p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)
