@@ -29,6 +29,7 @@ from curate.stages.match_queries import MatchQueries
 from curate.stages.neighbors import FindNeighbors
 from curate.stages.rank_neighbors import RankNeighbors
 from curate.stages.retrieve import Retrieve
+from curate.stages.screen import MeasureDensity, Screen
 from curate.stages.select import Select
 from curate.stages.semdedup import DropSimilar, RankWithin
 from curate.stages.truth import FindTruth, SampleQueries
@@ -251,7 +252,8 @@ def _find_neighbors(stage: FindNeighbors, inputs: Inputs, given: Assumptions) ->
     lists: Shape = inputs["lists"]
     products = 2 * LISTS_SKEW * lists.rows * lists.homes / max(1, lists.lists) * lists.dim
     nearest = stage.threshold == -1
-    found = given.curated * stage.max_neighbors if nearest else given.pairs * given.asking(stage.queries)
+    asking = min(lists.rows, given.asking(stage.queries))
+    found = asking * (stage.max_neighbors if nearest else given.pairs)
     made = Shape(pool=found)
     largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
     memory = largest * (lists.row_bytes + 4 * lists.dim)
@@ -382,6 +384,19 @@ def _describe_set(stage: DescribeSet, inputs: Inputs, given: Assumptions) -> tup
     return Demand(serial_products=products, serial_rows=vectors.rows, read=3 * vectors.num_bytes), Shape()
 
 
+def _density(stage: MeasureDensity, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
+    found: Shape = inputs["neighbors"]
+    made = Shape(pool=given.kept_images, row_bytes=12)
+    read = 2 * found.num_bytes
+    return Demand(rows=2 * found.rows, read=read, written=made.num_bytes, scratch=found.num_bytes / 2), made
+
+
+def _screen(stage: Screen, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
+    density, leaves = inputs["density"], inputs["assignments"]
+    made = density._replace(row_bytes=17)
+    return Demand(rows=2 * density.rows, read=2 * leaves.num_bytes, written=made.num_bytes), made
+
+
 def _rank_within(stage: RankWithin, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
     lists: Shape = inputs["lists"]
     products = 2 * LISTS_SKEW * lists.rows * lists.rows / max(1, lists.lists) * lists.dim
@@ -425,6 +440,8 @@ LAWS: dict[type[Stage], Law] = {
     Retrieve: _retrieve,
     Select: _select,
     DescribeSet: _describe_set,
+    MeasureDensity: _density,
+    Screen: _screen,
     RankWithin: _rank_within,
     DropSimilar: _drop_similar,
     WriteShards: _write,

@@ -37,8 +37,7 @@ def section(run: Run, pictures: Pictures) -> Markup | None:
     text = (
         f"{plural(metrics['junk'], 'image')} kept out of the balanced draw, {metrics['too_alike']} of them as more "
         "alike than pictures of this pool are once copies are gone, the others as like nothing else. Retrieval and "
-        "curated sets take no notice. If these are what you want: wider bounds (screening.screen.z), or screening=null. "
-        + sample.note
+        "curated sets take no notice. If you want them: a larger screening.screen.z, or screening=null. " + sample.note
     )
     return el("div", chart, el("p", text, class_="quiet"), [grid for grid in grids if grid is not None])
 
