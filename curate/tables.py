@@ -34,6 +34,8 @@ def column(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -
 
 
 IMAGE_ID = column("image_id", pa.int64(), "(part << 32) | row: locates the image in the catalog")
+PICTURE_DIM = 576
+"""Values of the small pictures of `luma24`."""
 VECTOR_META = (b"curate.dtype", b"curate.dim", b"curate.model", b"curate.weights")
 
 CATALOG = pa.schema(
@@ -273,6 +275,31 @@ def truth_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema
     )
 
 
+def planted_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
+    """Schema of `planted/NAME`: sampled images and copies of them that were made to measure copy detection."""
+    return pa.schema(
+        [
+            IMAGE_ID,
+            column("copy", pa.int16(), "0: the image itself; 1...: copies of it"),
+            column("edits", pa.string(), "what was done to it, in order"),
+            column("vector", vector_type(dim, "float32"), "copy embedding, unit L2"),
+            column("picture", vector_type(PICTURE_DIM, "float32"), "small picture, see stages/verify.py"),
+        ],
+        metadata=vector_metadata(dim, "float32", model=model, weights=weights),
+    )
+
+
+def space_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
+    """Schema of `space/NAME`: a projection of vectors of `dim` dimensions."""
+    return pa.schema(
+        [
+            column("axis", pa.int32(), "-1: the mean, taken off first; 0...: directions, leading first"),
+            column("vector", vector_type(dim, "float32"), "in the dimensions of the embedding"),
+        ],
+        metadata=vector_metadata(dim, "float32", model=model, weights=weights),
+    )
+
+
 def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
     """Schema of `centroids`: float32 vectors of every level, level 0 the leaves."""
     return pa.schema(
@@ -341,6 +368,27 @@ CENTROIDS = pa.schema([pa.field("level", pa.int16()), pa.field("centroid", pa.nu
 
 LISTS = pa.schema([pa.field("list_id", pa.int32()), pa.field("home", pa.bool_()), *VECTORS])
 """What every table of lists has."""
+
+PLANTED = pa.schema(
+    [IMAGE_ID, pa.field("copy", pa.int16()), pa.field("vector", pa.null()), pa.field("picture", pa.null())]
+)
+"""What every table of planted copies has."""
+
+SPACE = pa.schema([pa.field("axis", pa.int32()), pa.field("vector", pa.null())])
+"""What every table of a copy space has."""
+
+THRESHOLDS = pa.schema(
+    [
+        column(
+            "use", pa.string(), "pool, heldout: the chosen threshold of these pairs; null: of the curve", nullable=True
+        ),
+        column("threshold", pa.float32(), "similarity from which on a pair counts"),
+        column("precision", pa.float32(), "share of the found pairs that are right, of those that are clear"),
+        column("precision_low", pa.float32(), "the same with all unclear pairs as wrong"),
+        column("recall", pa.float32(), "share of the planted copies that find their original"),
+    ]
+)
+"""Of `thresholds/copy`: what planted copies measured, see stages/calibrate.py."""
 
 TRAINING_LOG = pa.schema(
     [

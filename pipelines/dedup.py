@@ -1,24 +1,43 @@
 """The quick job on any folder: inspect, embed, remove near-duplicates, write what is left."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+
+from pydantic import model_validator
 
 from curate.config import Settings
 from curate.models.thresholds import VERIFICATION, copy_thresholds, verification
 from curate.pipeline import Pipeline, Ref
 from curate.recipe import RecipeConfig, recipe
 from curate.stage import Stage
+from curate.stages.calibrate import CalibrateCopies
 from curate.stages.catalog import Catalog
+from curate.stages.copyspace import FitCopySpace, ProjectCopies
 from curate.stages.deduplicate import Deduplicate
 from curate.stages.embed import Embed
 from curate.stages.exact import FindExact
 from curate.stages.inspect import Inspect
 from curate.stages.lists import BuildLists, FitLists
 from curate.stages.neighbors import FindNeighbors
+from curate.stages.plant import PlantCopies
 from curate.stages.read_images import read_images
 from curate.stages.select import Select
 from curate.stages.truth import FindTruth, SampleQueries
 from curate.stages.verify import FindCandidates, KeepNear, VerifyCopies
 from curate.stages.write_shards import WriteShards
+
+
+class Calibration(Settings):
+    """How `threshold: auto` measures: copies are planted on some of the pool's own images."""
+
+    plant: PlantCopies = PlantCopies()
+    """On how many images, and what is done to them."""
+    fit_space: bool = True
+    """Also fit a space to the planted copies in which copies lie together; a general embedding then works like one
+    made for copy detection."""
+    space: FitCopySpace = FitCopySpace()
+    """That space."""
+    thresholds: CalibrateCopies = CalibrateCopies()
+    """The precision to keep."""
 
 
 class Copies(Settings):
@@ -32,6 +51,11 @@ class Copies(Settings):
     """Which lists a vector goes to."""
     sample: SampleQueries = SampleQueries()
     """Images whose neighbours are found by brute force, to choose the probes and to measure the recall."""
+    threshold: Literal["known", "auto"] = "known"
+    """known: the thresholds of the embedding belong to its model, or are given in `neighbors`. auto: they are measured
+    on copies planted in this pool, which works for any model."""
+    calibration: Calibration = Calibration()
+    """How `threshold: auto` measures."""
     neighbors: FindNeighbors = FindNeighbors()
     """Thresholds of the embedding; by default those known for its model."""
     verify: bool | Literal["auto"] = "auto"
@@ -47,11 +71,19 @@ class Copies(Settings):
     deduplicate: Deduplicate = Deduplicate()
     """What follows from the pairs; a guard against chains."""
 
+    @model_validator(mode="after")
+    def _one_way_to_judge(self) -> Self:
+        if self.threshold == "auto" and self.verify is True:
+            raise ValueError("threshold=auto measures thresholds of the embedding alone; set verify=auto or false")
+        return self
+
     @property
     def verifies(self) -> bool:
         """Whether doubtful pairs are verified."""
         if self.verify != "auto":
             return self.verify
+        if self.threshold == "auto":
+            return False
         given = (self.neighbors.threshold, self.neighbors.heldout_threshold)
         return self.embed.model in VERIFICATION and given == (None, None)
 
@@ -101,18 +133,23 @@ def find_copies(
     """List, read every image once, and judge copies within the pool and of held-out images."""
     catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=rows_per_part))
     stages: dict[str, Stage] = {"images": inspect, "embeddings/copy": copies.embed}
-    if copies.verifies:
+    measured = copies.threshold == "auto"
+    if copies.verifies or measured:
         stages["embeddings/luma"] = Embed(model="luma24", device=copies.embed.device)
     images, vectors, *pictures = p.add_pass(read_images, stages, catalog=catalog)
 
+    thresholds = None
+    if measured:
+        vectors, thresholds = _calibrated(p, copies, vectors, catalog=catalog, images=images, pictures=pictures[0])
     floor = verification(copies.embed.model).floor if copies.verifies else copies.neighbors.threshold
-    found = _list(p, copies, "copy", floor, catalog=catalog, embeddings=vectors)
-    if pictures:
+    known = {} if thresholds is None else {"thresholds": thresholds}
+    found = _list(p, copies, "copy", floor, known, catalog=catalog, embeddings=vectors)
+    if copies.verifies:
         pairs = _verified(p, copies, catalog, found, pictures[0])
     else:
-        pairs = [p.add("neighbors/copy", copies.neighbors, catalog=catalog, **found)]
+        pairs = [p.add("neighbors/copy", copies.neighbors, catalog=catalog, **found, **known)]
     if copies.hashes:
-        found = _list(p, copies, "pdq", copies.hash_neighbors.threshold, catalog=catalog, hashes=images)
+        found = _list(p, copies, "pdq", copies.hash_neighbors.threshold, {}, catalog=catalog, hashes=images)
         pairs.append(p.add("neighbors/pdq", copies.hash_neighbors, catalog=catalog, **found))
 
     exact = p.add("exact", FindExact(), images=images, catalog=catalog)
@@ -121,11 +158,32 @@ def find_copies(
     return Deduplicated(catalog, images, pairs, duplicates)
 
 
-def _list(p: Pipeline, copies: Copies, name: str, threshold: float | None, **vectors: Ref) -> dict[str, Ref]:
+def _calibrated(
+    p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: Ref
+) -> tuple[Ref, Ref]:
+    """The vectors to search, and the thresholds that planted copies measure in them."""
+    how = copies.calibration
+    planted = p.add(
+        "planted/copy", how.plant.model_copy(update={"embed": copies.embed}), catalog=catalog, images=images
+    )
+    space = None
+    if how.fit_space:
+        space = p.add("space/copy", how.space, embeddings=vectors, planted=planted, catalog=catalog)
+        vectors = p.add("embeddings/space", ProjectCopies(dim=how.space.dim), embeddings=vectors, space=space)
+    judge = how.thresholds.model_copy(update={"device": copies.neighbors.device})
+    thresholds = p.add(
+        "thresholds/copy", judge, embeddings=vectors, pictures=pictures, planted=planted, space=space, catalog=catalog
+    )
+    return vectors, thresholds
+
+
+def _list(
+    p: Pipeline, copies: Copies, name: str, threshold: float | None, known: dict[str, Ref], **vectors: Ref
+) -> dict[str, Ref]:
     """Inverted lists, and a sample of queries whose true neighbours choose the probes and judge the search."""
     centres = p.add(f"centroids/{name}", copies.fit_lists, **vectors)
     queries = p.add(f"queries/{name}", copies.sample, **vectors)
-    truth = p.add(f"truth/{name}", FindTruth(threshold=threshold), queries=queries, **vectors)
+    truth = p.add(f"truth/{name}", FindTruth(threshold=threshold), queries=queries, **known, **vectors)
     sample = {"queries": queries, "truth": truth}
     lists = p.add(f"lists/{name}", copies.build_lists, centroids=centres, **sample, **vectors)
     return {"lists": lists, **sample}

@@ -8,6 +8,7 @@ from curate.report.markup import Content, Markup, el
 from curate.report.pictures import Pictures
 from curate.report.run import Run
 from curate.report.sections import (
+    calibration,
     clusters,
     contamination,
     duplicates,
@@ -89,6 +90,7 @@ def sections(run: Run, pictures: Pictures) -> Iterator[Section]:
         ("duplicates", "Copies", duplicates.section(run, pictures)),
         ("heldout", "Held-out images", contamination.section(run, pictures)),
         ("similarity", "Similarity of the pairs", similarity.section(run)),
+        ("calibration", "Thresholds, measured", calibration.section(run)),
         ("recall", "Recall of the searches", recall.section(run)),
         ("semdedup", "Images alike to the backbone", semdedup.section(run)),
         ("retrieved", "Retrieved", retrieval.section(run, pictures)),

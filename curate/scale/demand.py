@@ -17,8 +17,10 @@ from curate.models.load import describe
 from curate.ops.hashes import DIHEDRAL, HASH_BYTES
 from curate.scale.forward import forward_flops
 from curate.stage import Stage
+from curate.stages.calibrate import CURVE_POINTS, PER_COPY, CalibrateCopies
 from curate.stages.catalog import Catalog
 from curate.stages.cluster import Assign, FitClusters
+from curate.stages.copyspace import FitCopySpace, ProjectCopies
 from curate.stages.deduplicate import Deduplicate
 from curate.stages.describe import DescribeSet
 from curate.stages.embed import Embed
@@ -27,6 +29,7 @@ from curate.stages.inspect import Inspect
 from curate.stages.lists import AUTO_PROBES, MAX_SAMPLE, ROWS_PER_PART, SAMPLE_PER_LIST, BuildLists, FitLists
 from curate.stages.match_queries import MatchQueries
 from curate.stages.neighbors import FindNeighbors
+from curate.stages.plant import PlantCopies
 from curate.stages.rank_neighbors import RankNeighbors
 from curate.stages.retrieve import Retrieve
 from curate.stages.screen import MeasureDensity, Screen
@@ -35,6 +38,7 @@ from curate.stages.semdedup import DropSimilar, RankWithin
 from curate.stages.truth import FindTruth, SampleQueries
 from curate.stages.verify import FindCandidates, KeepNear, VerifyCopies
 from curate.stages.write_shards import WriteShards
+from curate.tables import PICTURE_DIM
 
 EDGE_BYTES = 24
 """Of an edge or another narrow row in a table."""
@@ -50,6 +54,12 @@ GROUPS = 16
 """Groups of lists that a vector is compared with the lists of, about."""
 JUDGED_BYTES = 26
 """Memory of an image in Deduplicate, see `ops/duplicates.py`."""
+EDITING = 4
+"""Megapixels handled to edit, encode and prepare one of a copy."""
+SPECTRUM = 20
+"""Products of the eigenvalues of a matrix, in those of its square."""
+PART_ROWS = 65_536
+"""Images of a part, as recipes cut the catalog."""
 EXACT_SHARE = 0.1
 """Of the images, those with the bytes of another."""
 JUDGED_ROWS = 1
@@ -195,6 +205,39 @@ def _vectors(inputs: Inputs) -> Shape:
         return shape
     hashes: Shape = inputs["hashes"]
     return hashes._replace(row_bytes=8 + HASH_BYTES, dim=8 * HASH_BYTES)
+
+
+def _plant(stage: PlantCopies, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
+    images = min(stage.num_images, given.images)
+    info, rows = describe(stage.embed.model), images * (1 + stage.copies_each)
+    made = Shape(pool=rows, row_bytes=4 * info.dim + 4 * PICTURE_DIM, dim=info.dim)
+    demand = Demand(forward=rows * forward_flops(stage.embed.model), written=made.num_bytes)
+    edited = replace(demand, megapixels=EDITING * rows * given.megapixels, read=images * given.image_bytes)
+    return edited, made
+
+
+def _fit_space(stage: FitCopySpace, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
+    vectors, planted = inputs["embeddings"], inputs["planted"]
+    sample, dim = min(stage.num_images, vectors.pool), vectors.dim
+    products = 2 * dim * dim * (2 * sample + planted.rows + SPECTRUM * dim)
+    memory = 3 * sample * dim * 8
+    made = Shape(pool=stage.dim, row_bytes=4 * dim, dim=dim)
+    return Demand(serial_products=products, read=vectors.num_bytes, written=made.num_bytes, memory=memory), made
+
+
+def _project(stage: ProjectCopies, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
+    vectors: Shape = inputs["embeddings"]
+    made = vectors._replace(row_bytes=8 + 2 * stage.dim, dim=stage.dim)
+    products = 2 * vectors.rows * vectors.dim * stage.dim
+    return Demand(products=products, read=vectors.num_bytes, written=made.num_bytes), made
+
+
+def _calibrate(stage: CalibrateCopies, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
+    vectors, asking = inputs["embeddings"], inputs["planted"].rows / 2
+    found = asking * min(PER_COPY * vectors.rows / PART_ROWS, vectors.rows)
+    products = 2 * asking * vectors.rows * vectors.dim
+    made = Shape(pool=CURVE_POINTS)
+    return Demand(products=products, pairs=found, read=vectors.num_bytes, scratch=found * 6), made
 
 
 def _fit_lists(stage: FitLists, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
@@ -423,6 +466,10 @@ LAWS: dict[type[Stage], Law] = {
     Catalog: _catalog,
     Inspect: _inspect,
     Embed: _embed,
+    PlantCopies: _plant,
+    FitCopySpace: _fit_space,
+    ProjectCopies: _project,
+    CalibrateCopies: _calibrate,
     FitLists: _fit_lists,
     SampleQueries: _sample_queries,
     FindTruth: _find_truth,

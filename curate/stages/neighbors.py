@@ -18,7 +18,7 @@ from curate.stages.catalog import Parts, parts_of
 from curate.stages.lists import Role
 from curate.stages.pairs import measured_recall
 from curate.store import Table
-from curate.tables import CATALOG, LISTS, NEIGHBORS, ROLES, TRUTH, VECTORS
+from curate.tables import CATALOG, LISTS, NEIGHBORS, ROLES, THRESHOLDS, TRUTH, VECTORS
 
 
 class FindNeighbors(Map):
@@ -34,13 +34,14 @@ class FindNeighbors(Map):
         "catalog": whole(CATALOG),
         "queries": whole(VECTORS, optional=True),
         "truth": whole(TRUTH, optional=True),
+        "thresholds": whole(THRESHOLDS, optional=True),
     }
     version: ClassVar[int] = 3
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Least cosine of a pair of pool and curated images; None: the value known for the model."""
+    """Least cosine of a pair of pool and curated images; None: as measured, or known for the model."""
     heldout_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Least cosine of a pair with a held-out image; None: the value known for the model."""
+    """Least cosine of a pair with a held-out image; None: as measured, or known for the model."""
     max_neighbors: Annotated[int, Field(ge=1)] = 64
     """Edges of a query at most, the strongest first, in each part of the lists; ties to identical images aside."""
     queries: tuple[Role, ...] = ("pool", "curated", "heldout")
@@ -52,12 +53,16 @@ class FindNeighbors(Map):
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         spec = VectorSpec.of(inputs["lists"])
-        resolved = self._with_thresholds(spec)  # an unknown model is an error before any compute
-        assert resolved.threshold is not None
+        if inputs.get("thresholds") is None:
+            self._with_thresholds(spec)  # an unknown model is an error before any compute
         return NEIGHBORS
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        return self._with_thresholds(VectorSpec.of(inputs["lists"].schema()))
+        if inputs.get("thresholds") is None:
+            return self._with_thresholds(VectorSpec.of(inputs["lists"].schema()))
+        measured = inputs["thresholds"].metrics
+        chosen = {"threshold": measured["pool"]["threshold"], "heldout_threshold": measured["heldout"]["threshold"]}
+        return self.model_copy(update={name: v for name, v in chosen.items() if getattr(self, name) is None})
 
     def _with_thresholds(self, spec: VectorSpec) -> Self:
         if self.threshold is not None and self.heldout_threshold is not None:
@@ -68,7 +73,7 @@ class FindNeighbors(Map):
     def resources(self) -> dict[str, float]:
         return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
 
-    def run(self, part: int, *, lists: pa.Table, catalog: Table, **sample: Table | None) -> Batches:
+    def run(self, part: int, *, lists: pa.Table, catalog: Table, **known: Table | None) -> Batches:
         spec = VectorSpec.of(lists.schema)
         parts = parts_of(catalog)
         kind = "hash" if spec.dtype == "bits" else "embedding"

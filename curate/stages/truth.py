@@ -22,7 +22,7 @@ from curate.stage import Batches, Fold, Input, each, whole
 from curate.stages.catalog import parts_of
 from curate.stages.lists import HASHES, Role, count_vectors, read_vectors, share_of, vector_spec
 from curate.store import Table
-from curate.tables import CATALOG, ROLES, VECTORS, embeddings_schema, truth_schema
+from curate.tables import CATALOG, ROLES, THRESHOLDS, VECTORS, embeddings_schema, truth_schema
 
 
 class SampleQueries(Fold):
@@ -87,11 +87,12 @@ class FindTruth(Fold):
         "hashes": each(HASHES, optional=True),
         "queries": whole(VECTORS),
         "catalog": whole(CATALOG),
+        "thresholds": whole(THRESHOLDS, optional=True),
     }
     pinned: ClassVar[bool] = True
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Least cosine of a pair; None: the value known for the model."""
+    """Least cosine of a pair; None: as measured, or known for the model."""
     max_neighbors: Annotated[int, Field(ge=1)] = 64
     """Neighbours of a query at most."""
     answers: tuple[Role, ...] = ("pool", "curated")
@@ -113,11 +114,20 @@ class FindTruth(Fold):
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         if self.threshold is not None:
             return self
+        if inputs.get("thresholds") is not None:
+            return self.model_copy(update={"threshold": inputs["thresholds"].metrics["pool"]["threshold"]})
         model = VectorSpec.of(inputs["queries"].schema()).model
         return self.model_copy(update={"threshold": copy_thresholds(model).self_})
 
     def partial(
-        self, part: int, *, embeddings: pa.Table | None, hashes: pa.Table | None, queries: Table, catalog: Table
+        self,
+        part: int,
+        *,
+        embeddings: pa.Table | None,
+        hashes: pa.Table | None,
+        queries: Table,
+        catalog: Table,
+        thresholds: Table | None,
     ) -> Batches:
         asking = queries.read_all()
         if ROLES[parts_of(catalog).role[part]] not in self.answers or len(asking) == 0:
