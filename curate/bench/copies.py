@@ -22,10 +22,13 @@ from curate.models.load import load_backbone
 from curate.models.thresholds import COPY_THRESHOLDS, VERIFICATION
 from curate.ops.alignment import align, alignment_score
 from curate.ops.components import DisjointSet
+from curate.ops.copyspace import fit_copy_space
 from curate.ops.edits import MIN_SIDE, plant
 from curate.ops.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images import ImageLimits, inspect_image, preprocess
 from curate.ops.vectors import VectorSpec, to_float32
+from curate.stages.calibrate import GIVEN_UP, UNCLEAR, choose, precision_curve
+from curate.stages.copyspace import FitCopySpace
 from curate.stages.verify import VerifyCopies
 
 PHOTOS = Path(__file__).parents[1] / "samples" / "photos"
@@ -34,6 +37,8 @@ PDQ_SPEC = VectorSpec("bits", 256, "pdq", "")
 MODELS = ("lite0", "lite0-copy")
 WANTED_PRECISION = 0.99
 BATCH = 32
+SPACE_DIM = FitCopySpace().dim
+AUTO_COPIES, AUTO_EDITS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def measure_copies(
     device: str = "auto",
     precision: PrecisionChoice = "auto",
 ) -> list[CopyScore]:
-    """Score PDQ, each model, their unions, and the default of `configs/dedup.yaml` on planted copies.
+    """Score PDQ, each model, their unions, and both ways of `configs/dedup.yaml` on planted copies.
+
+    `auto` is `copies.threshold: auto` with the test half as the pool: further copies are planted on half of its images,
+    fit a space and choose the threshold; which images of the pool are copies of each other is not known to it.
 
     Args:
         folder: pictures, in any depth; the bundled photographs by default.
@@ -103,11 +111,14 @@ def measure_copies(
     scores = _score_method(PDQ, hashes, None, planted, test, rate=pdq_rate, default=bits_to_cosine(MATCH_BITS))
     joined = hashes >= bits_to_cosine(MATCH_BITS)
     for model in models:
-        similarity, rate = model_similarity(model, planted.pictures, device=device, precision=precision)
+        unit, rate = model_vectors(model, planted.pictures, device=device, precision=precision)
+        similarity = unit @ unit.T
         default = COPY_THRESHOLDS[model].self_ if model in COPY_THRESHOLDS else None
         scores += _score_method(model, similarity, None, planted, test, rate=rate, default=default)
         both = 1 / (1 / rate + 1 / pdq_rate)
         scores += _score_method(f"{model} + pdq", similarity, joined, planted, test, rate=both, default=default)
+        own, threshold = auto_similarity(unit, planted, test, model, seed=seed, device=device, precision=precision)
+        scores += _score_method(f"{model} auto + pdq", own, joined, planted, test, rate=both, auto=threshold)
         if model in VERIFICATION:
             verified, rate = verified_similarity(model, similarity, joined, planted.pictures)
             name, limit = f"{model} verified + pdq", VERIFICATION[model].threshold
@@ -160,14 +171,6 @@ def hash_similarity(pictures: list[Image.Image]) -> tuple[np.ndarray, float]:
     return np.maximum(best, best.T), rate  # the variants of one image are inexact, so the order of a pair matters
 
 
-def model_similarity(
-    model: str, pictures: list[Image.Image], *, device: str, precision: PrecisionChoice
-) -> tuple[np.ndarray, float]:
-    """(N, N) float32 cosines of embeddings; and images resized and embedded a second, one batch after another."""
-    unit, rate = model_vectors(model, pictures, device=device, precision=precision)
-    return unit @ unit.T, rate
-
-
 def model_vectors(
     model: str, pictures: list[Image.Image], *, device: str, precision: PrecisionChoice
 ) -> tuple[np.ndarray, float]:
@@ -179,6 +182,41 @@ def model_vectors(
         vectors.append(backbone.embed(torch.from_numpy(pixels)).numpy())
     rate = len(pictures) / (time.perf_counter() - start)
     return np.concatenate(vectors), rate
+
+
+def auto_similarity(
+    unit: np.ndarray,
+    planted: Planted,
+    test: np.ndarray,
+    model: str,
+    *,
+    seed: int,
+    device: str,
+    precision: PrecisionChoice,
+) -> tuple[np.ndarray, float]:
+    """(N, N) float32 cosines in the space that `threshold: auto` fits, and the threshold that it measures.
+
+    Args:
+        unit: (N, D) float32, vectors of all images.
+    """
+    pool, rng = np.flatnonzero(test), np.random.default_rng([seed, 1])
+    asked = np.sort(rng.choice(pool, len(pool) // 2, replace=False))
+    more = plant_copies([planted.pictures[i] for i in asked], AUTO_COPIES, max_edits=AUTO_EDITS, seed=seed + 1)
+    copies = more.pictures[len(asked) :]
+    made, shows = model_vectors(model, copies, device=device, precision=precision)[0], more.source[len(asked) :]
+    fitting = shows % 2 == 0
+    groups = np.concatenate([np.arange(0, len(asked), 2), shows[fitting]])
+    space = fit_copy_space(np.concatenate([unit[asked[::2]], made[fitting]]), groups, unit[pool], dim=SPACE_DIM)
+    within, asking, own = space.project(unit), space.project(made[~fitting]), asked[shows[~fitting]]
+    cosine = asking @ within[pool].T
+    row, col = np.nonzero(cosine >= np.quantile(np.einsum("nd,nd->n", asking, within[own]), GIVEN_UP))
+    original = pool[col] == own[row]
+    small, _ = model_vectors("luma24", [planted.pictures[i] for i in pool], device="cpu", precision="fp32")
+    order = np.argsort(col, kind="stable")  # of equal images, one after the other
+    row, col, original = row[order], col[order], original[order]
+    unclear = ~original & (align(small[np.searchsorted(pool, own[row])], small[col]) >= UNCLEAR)
+    curve = precision_curve(cosine[row, col], original, unclear)
+    return within @ within.T, float(curve.threshold[choose(curve, WANTED_PRECISION)])
 
 
 def verified_similarity(
@@ -207,15 +245,18 @@ def _score_method(
     test: np.ndarray,
     *,
     rate: float,
-    default: float | None,
+    default: float | None = None,
+    auto: float | None = None,
 ) -> list[CopyScore]:
-    """The scores at the default threshold and at those that the calibration half chooses."""
+    """The scores at the default threshold and at those that the calibration half chooses, or at a measured one."""
     evidence = similarity if joined is None else np.where(joined, np.float32(2), similarity)  # 2: above any cosine
     fit = np.flatnonzero(~test)
     best, precise = choose_thresholds(evidence[np.ix_(fit, fit)], planted.source[fit], precision=WANTED_PRECISION)
     choices = [("best F1", best), (f"precision {WANTED_PRECISION:.0%}", precise)]
     if default is not None:
         choices.insert(0, ("default", default))
+    if auto is not None:  # of this pool, where the others have none to tell
+        choices = [("auto", auto)]
     return [
         score_edges(
             evidence >= threshold,
@@ -309,12 +350,12 @@ def as_json(scores: list[CopyScore]) -> str:
 def format_copies(scores: list[CopyScore]) -> str:
     """The scores as a table: pairs, then components, then recall by edit in the chain."""
     names = sorted({name for score in scores for name in score.recall_by_edit})
-    head = f"{'method':<26} {'threshold':<22} {'P':>6} {'R':>6} {'F1':>6} | {'comp P':>6} {'R':>6} | "
+    head = f"{'method':<32} {'threshold':<22} {'P':>6} {'R':>6} {'F1':>6} | {'comp P':>6} {'R':>6} | "
     lines = [head + " ".join(f"{name[:7]:>7}" for name in names) + " | images/s"]
     for score in scores:
         by_edit = " ".join(f"{score.recall_by_edit.get(name, float('nan')):7.2f}" for name in names)
         lines.append(
-            f"{score.method:<26} {f'{score.threshold:.3f} ({score.chosen})':<22} {score.precision:6.3f} "
+            f"{score.method:<32} {f'{score.threshold:.3f} ({score.chosen})':<22} {score.precision:6.3f} "
             f"{score.recall:6.3f} {score.f1:6.3f} | {score.component_precision:6.3f} {score.component_recall:6.3f} | "
             f"{by_edit} | {score.images_per_second:.0f}"
         )

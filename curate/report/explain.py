@@ -15,6 +15,8 @@ from curate.report.sections.warnings import copy_tables
 from curate.sources.uri import encode_uri
 from curate.store import Store
 
+ALIGNED = ("screened", "semdedup/verdicts")
+"""More tables in the parts of the catalog."""
 MAX_NAMED = 10
 """Candidates, copies or queries that are named; of more, the number."""
 
@@ -93,6 +95,8 @@ class _Story:
         yield from self._told("inspected", self._inspected())
         yield from self._told("copies", self._copies())
         yield from self._told("cluster", self._cluster())
+        yield from self._told("screened", self._screened())
+        yield from self._told("similar", self._similar())
         yield from self._told("retrieved", self._retrieved())
         yield from self._told("selected", self._selected())
         yield from self._told("shards", self._shards())
@@ -103,7 +107,7 @@ class _Story:
 
     def _mine(self, table: str, column: str = "image_id") -> list[dict[str, Any]]:
         """Rows of this image: in its own part where the table has the catalog's parts, else in all."""
-        aligned = column == "image_id" and table in ("duplicates", "selection", "assignments", "retrieved")
+        aligned = column == "image_id" and table in ("duplicates", "selection", "assignments", "retrieved", *ALIGNED)
         scan = [self.run.table(table).read(self.part)] if aligned else self.run.table(table).scan()
         return [row for rows in scan for row in rows.filter(pc.equal(rows[column], self.image_id)).to_pylist()]
 
@@ -186,6 +190,26 @@ class _Story:
             return
         for row in self._mine("assignments"):
             yield f"{row['cluster_id']}, similarity {row['similarity']:.4f} to its centroid"
+
+    def _screened(self) -> Iterator[str]:
+        """Whether its neighbours are as near as is usual in the pool."""
+        if not self.run.has("screened") or self.role != "pool":
+            return
+        bounds = self.run.metrics("screened")
+        for row in self._mine("screened"):
+            verdict = "left out of the balanced draw as junk" if row["junk"] else "like the pool"
+            means = [row["density"], row["coherence"]]
+            density, coherence = ("unknown" if mean is None else f"{mean:.3f}" for mean in means)
+            yield f"{verdict}: mean cosine to its neighbours {density}, in its cluster {coherence}"
+            yield f"usual is {bounds['low']:.3f} to {bounds['high']:.3f}"
+
+    def _similar(self) -> Iterator[str]:
+        """What SemDeDup did to an image that deduplication kept."""
+        if not self.run.has("semdedup/verdicts") or self.role != "pool":
+            return
+        for row in self._mine("semdedup/verdicts"):
+            if row["verdict"] == "similar":
+                yield f"dropped: alike to {self._name(row['partner_id'])}, cosine {row['similarity']:.4f}"
 
     def _retrieved(self) -> Iterator[str]:
         if not self.run.has("retrieved"):

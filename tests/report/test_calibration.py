@@ -10,7 +10,8 @@ USES = {"pool": 0.875, "heldout": 0.8}
 
 def test_chosen_thresholds_stand_below_their_curves(workdir: Workdir) -> None:
     curve = [(None, 0.9 - 0.1 * step, 1 - 0.1 * step, 0.9 - 0.1 * step, 0.2 * step) for step in range(5)]
-    chosen = {use: dict(threshold=at, precision=0.99, precision_low=0.9, recall=0.5) for use, at in USES.items()}
+    measured = {"precision": 0.99, "precision_low": 0.9, "recall": 0.5}
+    chosen = {use: {"threshold": at} | measured for use, at in USES.items()}
     listed = [(use, *values.values()) for use, values in chosen.items()]
     put(workdir.store, "thresholds/copy", [rows(THRESHOLDS, *listed, *curve)], stage="Calibrate", metrics=chosen)
     empty = planted_schema(8, model="toy", weights="").empty_table()

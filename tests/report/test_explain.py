@@ -4,7 +4,8 @@ import pytest
 
 from curate.errors import CurateError
 from curate.report.explain import explain
-from tests.report.workdir import HOSTILE, Workdir
+from curate.tables import DUPLICATES, SCREENED
+from tests.report.workdir import HOSTILE, Workdir, put, rows
 
 
 def test_a_reject_says_why(workdir: Workdir) -> None:
@@ -93,3 +94,22 @@ def test_a_story_ends_where_the_tables_end(tmp_path: Path) -> None:
     story = explain(Workdir(tmp_path).catalog().images().store, "b.jpg")
     assert "accepted" in story
     assert "shards" not in story
+
+
+def test_junk_and_images_alike_are_told_with_their_figures(workdir: Workdir) -> None:
+    i = workdir.ids
+    put(
+        workdir.store,
+        "screened",
+        [rows(SCREENED, (i["b.jpg"], 0.95, None, True)), rows(SCREENED), rows(SCREENED)],
+        stage="Screen",
+        metrics={"junk": 1, "too_alike": 1, "low": 0.1, "high": 0.9},
+    )
+    similar = (i["b.jpg"], i["b.jpg"], 1, "similar", i["a.jpg"], 0.96, "embedding", True)
+    parts = [rows(DUPLICATES, similar), rows(DUPLICATES), rows(DUPLICATES)]
+    put(workdir.store, "semdedup/verdicts", parts, stage="DropSimilar")
+    story = explain(workdir.store, "b.jpg")
+    assert "left out of the balanced draw as junk: mean cosine to its neighbours 0.950, in its cluster unknown" in story
+    assert "usual is 0.100 to 0.900" in story
+    assert "dropped: alike to a.jpg (image " in story
+    assert "cosine 0.9600" in story
