@@ -27,7 +27,7 @@ from curate.ops.edits import MIN_SIDE, plant
 from curate.ops.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images import ImageLimits, inspect_image, preprocess
 from curate.ops.vectors import VectorSpec, to_float32
-from curate.stages.calibrate import GIVEN_UP, UNCLEAR, choose, precision_curve
+from curate.stages.calibrate import GIVEN_UP, choose, may_be_copies, precision_curve
 from curate.stages.copyspace import FitCopySpace
 from curate.stages.verify import VerifyCopies
 
@@ -208,13 +208,15 @@ def auto_similarity(
     groups = np.concatenate([np.arange(0, len(asked), 2), shows[fitting]])
     space = fit_copy_space(np.concatenate([unit[asked[::2]], made[fitting]]), groups, unit[pool], dim=SPACE_DIM)
     within, asking, own = space.project(unit), space.project(made[~fitting]), asked[shows[~fitting]]
-    cosine = asking @ within[pool].T
-    row, col = np.nonzero(cosine >= np.quantile(np.einsum("nd,nd->n", asking, within[own]), GIVEN_UP))
-    original = pool[col] == own[row]
+    cosine, likeness = asking @ within[pool].T, np.einsum("nd,nd->n", asking, within[own])
+    row, col = np.nonzero(cosine >= np.quantile(likeness, GIVEN_UP))
+    order = np.argsort(col, kind="stable")  # equal images one after the other share the work of alignment
+    row, col = row[order], col[order]
     small, _ = model_vectors("luma24", [planted.pictures[i] for i in pool], device="cpu", precision="fp32")
-    order = np.argsort(col, kind="stable")  # of equal images, one after the other
-    row, col, original = row[order], col[order], original[order]
-    unclear = ~original & (align(small[np.searchsorted(pool, own[row])], small[col]) >= UNCLEAR)
+    correlation = align(small[np.searchsorted(pool, own[row])], small[col])
+    alike = np.einsum("nd,nd->n", within[own[row]], within[pool[col]])
+    original = pool[col] == own[row]
+    unclear = ~original & may_be_copies(correlation, alike, likeness)
     curve = precision_curve(cosine[row, col], original, unclear)
     return within @ within.T, float(curve.threshold[choose(curve, WANTED_PRECISION)])
 

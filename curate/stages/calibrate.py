@@ -2,8 +2,9 @@
 
 Half of the planted images judge (the other half fitted the copy space). Each of their copies searches the whole pool.
 What it finds above a threshold is right if it is its original, and wrong if it is another picture. Copies that the pool
-already holds are neither: images that can be laid over the original (`ops/alignment.py`) are left out of the count, and
-counted as wrong in a second curve, which bounds the precision from below.
+already holds are neither: images that can be laid over the original (`ops/alignment.py`), or are as like it as half of
+its copies are, are left out of the count, and counted as wrong in a second curve, which bounds the precision from
+below. In pools full of copies the threshold errs on the strict side.
 """
 
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -26,8 +27,10 @@ from curate.store import Table
 from curate.tables import CATALOG, PLANTED, ROLES, SPACE, THRESHOLDS, VECTORS
 
 POOL = ROLES.index("pool")
-UNCLEAR = 0.6
+ALIGNED = 0.5
 """Correlation in the best alignment from which on two images may be copies, whatever the embedding says."""
+ALIKE = 0.5
+"""Share of the planted copies that are less like their original than an image that may be one."""
 PER_COPY = 8
 """Other images that a copy finds in a part at most."""
 GIVEN_UP = 0.05
@@ -88,13 +91,13 @@ class CalibrateCopies(Fold):
         stored, rows = unpack(embeddings["vector"], spec)
         ids = embeddings["image_id"].to_numpy()[rows]
         x = normalize(to_float32(stored, spec))
-        copies = np.flatnonzero(asking.number > 0)
+        copies, likeness = np.flatnonzero(asking.number > 0), likeness_of_copies(asking)
         edges = find_neighbors(
             asking.vectors[copies],
             x,
             query_ids=-1 - np.arange(len(copies)),  # names of their own: a copy is no image of the catalog
             base_ids=ids,
-            threshold=_floor(asking),
+            threshold=float(np.quantile(likeness, GIVEN_UP)),
             max_neighbors=PER_COPY,
             device=device,
         )
@@ -105,11 +108,9 @@ class CalibrateCopies(Fold):
         originals = np.flatnonzero(asking.number == 0)
         own = originals[np.searchsorted(asking.image_ids[originals], shows[other])]
         correlation = align(asking.pictures[own], to_float32(luma[place], small), device=device)
-        columns = [
-            np.zeros(len(other), bool),
-            edges.similarity[other].astype(np.float32),
-            correlation >= UNCLEAR,
-        ]
+        alike = np.einsum("nd,nd->n", asking.vectors[own], x[np.searchsorted(ids, edges.image_ids[other])])
+        unclear = may_be_copies(correlation, alike, likeness)
+        columns = [np.zeros(len(other), bool), edges.similarity[other].astype(np.float32), unclear]
         yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FOUND)
         here = np.flatnonzero(np.isin(asking.image_ids[copies], ids))
         found = x[np.searchsorted(ids, asking.image_ids[copies[here]])]
@@ -191,13 +192,23 @@ def choose(curve: Curve, precision: float) -> int:
     return int(good[-1])
 
 
-def _floor(asking: Planted) -> float:
-    """Similarity that nearly all copies have to their original."""
-    copies = np.flatnonzero(asking.number > 0)
-    originals = np.flatnonzero(asking.number == 0)
+def likeness_of_copies(asking: Planted) -> np.ndarray:
+    """(C,) float32: cosine of each copy to its original."""
+    copies, originals = np.flatnonzero(asking.number > 0), np.flatnonzero(asking.number == 0)
     own = originals[np.searchsorted(asking.image_ids[originals], asking.image_ids[copies])]
-    similarity = np.einsum("nd,nd->n", asking.vectors[copies], asking.vectors[own])
-    return float(np.quantile(similarity, GIVEN_UP))
+    cosine: np.ndarray = np.einsum("nd,nd->n", asking.vectors[copies], asking.vectors[own])
+    return cosine
+
+
+def may_be_copies(correlation: np.ndarray, alike: np.ndarray, likeness: np.ndarray) -> np.ndarray:
+    """(N,) bool: other images that no one could count as mistakes.
+
+    Args:
+        correlation: (N,) with the original, in the best alignment.
+        alike: (N,) cosine to the original.
+        likeness: (C,) cosine of planted copies to theirs.
+    """
+    return (correlation >= ALIGNED) | (alike >= np.quantile(likeness, ALIKE))
 
 
 def _asking(planted: Table, space: Table | None) -> Planted:
