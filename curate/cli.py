@@ -198,10 +198,10 @@ def bench_embed(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Images per second of the embedding pass, a plain loop and the bare forward, in one run."""
-    from curate.bench import embed
+    from curate.bench import embed, figures
 
-    rates = embed.bench_embed(model=model, num_images=num_images, side=side)
-    typer.echo(embed.as_json(rates) if as_json else embed.format_embed(rates))
+    found = embed.bench_embed(model=model, num_images=num_images, side=side)
+    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
 
 
 @bench_app.command("kmeans")

@@ -1,11 +1,9 @@
 """Images per second of the embedding pass, beside a plain loop and beside the bare forward, in one run."""
 
-import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +13,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from curate.bench.figures import Figure, cpu_seconds, peak_memory
 from curate.models.backbone import Backbone
+from curate.models.device import autocast
 from curate.models.export import ExportInfo, write_export
 from curate.models.load import load_backbone
 from curate.models.vit import VisionTransformer, vit_config
-from curate.ops.images import preprocess
+from curate.ops.images import ImageLimits, decode_side, inspect_image, preprocess
 from curate.ops.threads import set_threads
 from curate.samples.pool import PHOTOS
+from curate.scale.forward import count_flops
 from curate.sources.config import Source, Sources
 from curate.stages.catalog import Catalog
 from curate.stages.embed import Embed
@@ -30,21 +31,24 @@ from curate.stages.read_images import read_images
 
 BATCHES = (4, 8, 16, 32, 64)
 PLAIN_BATCH = 32
+LARGE_SIDE = 1024
+"""Pixels of the short side of larger files, for decoding alone."""
+DECODED = 24
+"""Files decoded a time, by one thread."""
 
 
 @dataclass(frozen=True)
-class Rate:
-    """One way to embed the same pictures."""
+class Timed:
+    """The median of some runs of one way over the same pictures."""
 
-    name: str
     images: int
     seconds: float
     cpu_seconds: float
-    peak_mib: float
+    peak_bytes: int
     """Largest resident memory of the process so far."""
 
     @property
-    def per_second(self) -> float:
+    def rate(self) -> float:
         return self.images / self.seconds
 
 
@@ -64,7 +68,7 @@ class _Files(Dataset[torch.Tensor]):
         return (pixels - mean) / std
 
 
-def bench_embed(*, model: str = "vit_small", num_images: int = 512, side: int = 512, repeats: int = 3) -> list[Rate]:
+def bench_embed(*, model: str = "vit_small", num_images: int = 512, side: int = 512, repeats: int = 3) -> list[Figure]:
     """Measure, alternating between the ways, and keep the median time of each.
 
     Args:
@@ -80,35 +84,50 @@ def bench_embed(*, model: str = "vit_small", num_images: int = 512, side: int = 
         weights = _random_vit(folder) if model == "vit_small" else None
         embed = Embed(model="curate" if weights else model, weights=weights, precision="auto").resolve()
         paths = _write_pictures(folder / "pictures", num_images, side)
+        large = _write_pictures(folder / "large", DECODED, LARGE_SIDE)
         catalog = _catalog(folder / "pictures")
         images = pa.Table.from_batches([b for _, b in read_images({"images": Inspect()}, 0, catalog=catalog)])
         backbone, plain = embed.backbone(), load_backbone(embed.model, weights=weights, precision="fp32")
-        pixels = torch.from_numpy(np.stack([preprocess(Image.open(p).convert("RGB"), backbone.preprocess)
-                                            for p in paths[:128]]))  # fmt: skip
+        pixels = torch.from_numpy(np.stack([_prepared(path, backbone) for path in paths[:128]]))
+        few = slice(0, max(1, num_images // 4))
         ways: dict[str, Callable[[], int]] = {
-            "plain loop: DataLoader, PIL, fp32": lambda: _plain_loop(paths, plain, threads),
-            "curate: inspect, PDQ and embed": lambda: _pass({"images": Inspect(), "x": embed}, catalog, None),
-            "curate: embed what was inspected": lambda: _pass({"x": embed}, catalog, images),
+            "plain": lambda: _plain_loop(paths, plain, threads),
+            "first": lambda: _pass({"images": Inspect(), "x": embed}, catalog, None),
+            "pass": lambda: _pass({"x": embed}, catalog, images),
+            "quarter": lambda: _pass({"x": embed}, catalog[few], images[few]),
+            "products": lambda: _multiply(backbone, embed.precision),
         }
-        for batch in BATCHES:
-            ways[f"bare forward, batch {batch}, {embed.precision}"] = partial(_forward, pixels, backbone, batch)
-        return [_median(name, way, repeats) for name, way in ways.items()]
+        ways |= {f"bare {batch}": partial(_forward, pixels, backbone, batch) for batch in BATCHES}
+        for size, files in ((side, paths[:DECODED]), (LARGE_SIDE, large)):
+            encoded = [path.read_bytes() for path in files]
+            ways[f"decode {size}"] = partial(_decode, encoded, backbone)
+            ways[f"pil {size}"] = partial(_decode_plainly, files, backbone)
+        found = {name: _median(way, repeats) for name, way in ways.items()}
+        flops = count_flops(plain.module, backbone.preprocess.size)
+    return _figures(found, side, flops, embed.precision)
 
 
-def format_embed(rates: list[Rate]) -> str:
-    """A table with the two ratios that matter."""
-    plain, best = rates[0].per_second, max(r.per_second for r in rates if r.name.startswith("bare"))
-    lines = [f"{'way':44} images/s  / plain  / bare  CPU s/image  peak MiB"]
-    lines += [
-        f"{r.name:44} {r.per_second:8.1f} {r.per_second / plain:8.2f} {r.per_second / best:7.2f}"
-        f" {r.cpu_seconds / r.images:12.4f} {r.peak_mib:9.0f}"
-        for r in rates
+def _figures(found: Mapping[str, Timed], side: int, flops: float, precision: str) -> list[Figure]:
+    batch = max(BATCHES, key=lambda batch: found[f"bare {batch}"].rate)
+    bare, loop = found[f"bare {batch}"], "plain loop: DataLoader, PIL, fp32"
+    best = f"bare forward, batch {batch}, {precision}"
+    return [
+        _beside("embed what was inspected", found["pass"], loop, found["plain"]),
+        _beside("embed what was inspected", found["pass"], best, bare),
+        _beside("inspect, PDQ and embed", found["first"], loop, found["plain"]),
+        _beside("embed four times as many", found["pass"], "a quarter of them", found["quarter"]),
+        _beside(f"decode and resize, {side} px", found[f"decode {side}"], "PIL", found[f"pil {side}"]),
+        _beside(
+            f"decode and resize, {LARGE_SIDE} px", found[f"decode {LARGE_SIDE}"], "PIL", found[f"pil {LARGE_SIDE}"]
+        ),
+        Figure(best, bare.rate * flops, "flop/s", f"products of {SIDE} x {SIDE}", found["products"].rate * 2 * SIDE**3),
     ]
-    return "\n".join(lines)
 
 
-def as_json(rates: list[Rate]) -> str:
-    return json.dumps([asdict(r) | {"images_per_second": r.per_second} for r in rates], indent=1)
+def _beside(name: str, ours: Timed, peer: str, other: Timed) -> Figure:
+    return Figure(
+        name, ours.rate, "images/s", peer, other.rate, cpu_seconds=ours.cpu_seconds, peak_bytes=ours.peak_bytes
+    )
 
 
 def _random_vit(folder: Path) -> str:
@@ -149,18 +168,44 @@ def _forward(pixels: torch.Tensor, backbone: Backbone, batch: int) -> int:
     return sum(len(backbone.embed(pixels[i : i + batch])) for i in range(0, len(pixels), batch))
 
 
-def _median(name: str, way: Callable[[], int], repeats: int) -> Rate:
-    runs = [_timed(way) for _ in range(repeats)]
-    images, seconds, cpu = sorted(runs, key=lambda run: run[1])[len(runs) // 2]
-    return Rate(name, images, seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+SIDE = 2048
+"""Of the square matrices whose product tells what the machine attains."""
 
 
-def _timed(way: Callable[[], int]) -> tuple[int, float, float]:
-    before, start = _cpu_seconds(), time.perf_counter()
+def _multiply(backbone: Backbone, precision: str) -> int:
+    """One product, counted as one image."""
+    x = torch.ones(SIDE, SIDE, device=backbone.device)
+    with torch.inference_mode(), autocast(backbone.device, "bf16" if precision == "bf16" else "fp32"):
+        return int(float((x @ x)[0, 0]) > 0)
+
+
+def _prepared(path: Path, backbone: Backbone) -> np.ndarray:
+    with Image.open(path) as picture:
+        return preprocess(picture.convert("RGB"), backbone.preprocess)
+
+
+def _decode_plainly(files: Sequence[Path], backbone: Backbone) -> int:
+    for path in files:
+        _prepared(path, backbone)
+    return len(files)
+
+
+def _decode(encoded: Sequence[bytes], backbone: Backbone) -> int:
+    """As the pass does it: at a reduced scale where that is enough, with the checks of an image."""
+    limits, side = ImageLimits(), decode_side([backbone.preprocess], at_least=64)
+    for data in encoded:
+        picture = inspect_image(data, limits, min_side=side).picture
+        assert picture is not None
+        preprocess(picture, backbone.preprocess)
+    return len(encoded)
+
+
+def _median(way: Callable[[], int], repeats: int) -> Timed:
+    runs = sorted((_timed(way) for _ in range(repeats)), key=lambda run: run.seconds)
+    return runs[len(runs) // 2]
+
+
+def _timed(way: Callable[[], int]) -> Timed:
+    before, start = cpu_seconds(), time.perf_counter()
     images = way()
-    return images, time.perf_counter() - start, _cpu_seconds() - before
-
-
-def _cpu_seconds() -> float:
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return Timed(images, time.perf_counter() - start, cpu_seconds() - before, peak_memory())

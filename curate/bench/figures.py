@@ -61,10 +61,10 @@ def measured(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Measure
 
 
 def _measure(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Measured:
-    before, start = _cpu_seconds(), time.perf_counter()
+    before, start = cpu_seconds(), time.perf_counter()
     result = function(*args, **kwargs)
     seconds = time.perf_counter() - start
-    return Measured(result, seconds, _cpu_seconds() - before, peak_memory())
+    return Measured(result, seconds, cpu_seconds() - before, peak_memory())
 
 
 def peak_memory() -> int:
@@ -76,7 +76,8 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """Of all threads of this process and of finished child processes, so far."""
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
 
