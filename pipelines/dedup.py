@@ -152,9 +152,8 @@ def find_copies(
         found = _list(p, copies, "pdq", copies.hash_neighbors.threshold, {}, catalog=catalog, hashes=images)
         pairs.append(p.add("neighbors/pdq", copies.hash_neighbors, catalog=catalog, **found))
 
-    exact = p.add("exact", FindExact(), images=images, catalog=catalog)
-    judge = copies.deduplicate
-    duplicates = p.add("duplicates", judge, catalog=catalog, images=images, exact=exact, neighbors=pairs)
+    pairs.append(p.add("exact", FindExact(), images=images, catalog=catalog))
+    duplicates = p.add("duplicates", copies.deduplicate, catalog=catalog, images=images, neighbors=pairs)
     return Deduplicated(catalog, images, pairs, duplicates)
 
 

@@ -327,7 +327,7 @@ def _verify(stage: VerifyCopies, inputs: Inputs, given: Assumptions) -> tuple[De
 
 
 def _deduplicate(stage: Deduplicate, inputs: Inputs, given: Assumptions) -> tuple[Demand, Shape]:
-    images, edges = inputs["images"], sum(table.rows for table in [inputs["exact"], *inputs["neighbors"]])
+    images, edges = inputs["images"], sum(table.rows for table in inputs["neighbors"])
     made = Shape(pool=given.images, row_bytes=50)
     return (
         Demand(

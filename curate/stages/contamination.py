@@ -1,10 +1,8 @@
-"""Which images touch a held-out one: by an edge, by equal bytes, or as the twin of one that does."""
+"""Which images touch a held-out one: by an edge, or as the twin of one that does."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.stages.catalog import Parts
 from curate.store import Table
@@ -24,6 +22,16 @@ class ImageSet:
         byte, bit = self._place(image_ids)
         np.bitwise_or.at(self._bits, byte, bit)
 
+    def count(self, parts: Parts, role: int) -> int:
+        """Images of a role."""
+        numbers = np.flatnonzero(parts.role == role)
+        spans = ((int(self._first[number]), int(self._first[number + 1])) for number in numbers)
+        return sum(self._ones(start, stop) for start, stop in spans)
+
+    def _ones(self, start: int, stop: int) -> int:
+        bits = np.unpackbits(self._bits[start >> 3 : -(-stop // 8)], bitorder="little")
+        return int(bits[start & 7 : (start & 7) + stop - start].sum())
+
     def has(self, image_ids: np.ndarray) -> np.ndarray:
         """(N,) bool."""
         byte, bit = self._place(image_ids)
@@ -35,22 +43,15 @@ class ImageSet:
         return row >> 3, np.left_shift(1, row & 7).astype(np.uint8)
 
 
-def touching_heldout(
-    neighbors: Sequence[Table], images: Table, parts: Parts, *, numbers: Iterable[int] | None = None
-) -> ImageSet:
+def touching_heldout(neighbors: Sequence[Table], parts: Parts) -> ImageSet:
     """Pool and curated images that resemble a held-out one as closely as contamination does.
 
-    Those with an edge to a held-out image (the tables of neighbours hold none below its threshold), with the bytes
-    of one, and those identical to such an image: FindNeighbors lets one image stand for all of its vector.
-
-    Args:
-        numbers: parts whose bytes are compared, a column of hashes each; None: all.
+    Those with an edge to a held-out image (the tables of neighbours, equal bytes among them, hold none below its
+    threshold), and those identical to such an image: FindNeighbors lets one image stand for all of its vector.
     """
     found = ImageSet(parts)
     if not (parts.role == HELDOUT).any():
         return found
-    for ids in _with_bytes_of_heldout(images, parts, range(len(parts.rows)) if numbers is None else numbers):
-        found.add(ids)
     for query, image, _ in _edges(neighbors):
         for one, other in ((query, image), (image, query)):
             found.add(other[(parts.role[one >> 32] == HELDOUT) & (parts.role[other >> 32] != HELDOUT)])
@@ -65,14 +66,3 @@ def _edges(neighbors: Sequence[Table]) -> Iterator[tuple[np.ndarray, ...]]:
     names = ["query_id", "image_id", "similarity"]
     for rows in (rows for table in neighbors for rows in table.scan(names)):
         yield tuple(rows[name].to_numpy() for name in names)
-
-
-def _with_bytes_of_heldout(images: Table, parts: Parts, numbers: Iterable[int]) -> Iterator[np.ndarray]:
-    heldout = np.flatnonzero(parts.role == HELDOUT).tolist()
-    hashes = [images.read(part, ["sha256"])["sha256"].drop_null() for part in heldout]
-    known = pa.chunked_array([chunk for column in hashes for chunk in column.chunks], pa.binary(32)).combine_chunks()
-    for part in numbers if len(known) else ():
-        if parts.role[part] != HELDOUT:
-            rows = images.read(part, ["image_id", "sha256"])
-            same = pc.is_in(rows["sha256"], value_set=known, skip_nulls=True).to_numpy()
-            yield rows["image_id"].to_numpy()[same]

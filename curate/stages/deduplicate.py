@@ -10,7 +10,6 @@ from pydantic import Field
 from curate.config import Settings
 from curate.ops.duplicates import (
     CURATED,
-    HELDOUT,
     KINDS,
     AcceptedImages,
     CatalogParts,
@@ -20,7 +19,8 @@ from curate.ops.duplicates import (
 )
 from curate.ops.duplicates import Oversized as Cut
 from curate.stage import Batches, Fold, Input, whole
-from curate.stages.catalog import Parts, parts_of
+from curate.stages.catalog import parts_of
+from curate.stages.contamination import touching_heldout
 from curate.stages.inspect import accepted_mask
 from curate.store import Table
 from curate.tables import CATALOG, DUPLICATES, IMAGES, NEIGHBORS, VERDICTS
@@ -43,7 +43,7 @@ class Oversized(Settings):
 
 
 class Deduplicate(Fold):
-    """Self- and relative deduplication; the edges come with their thresholds applied.
+    """Self- and relative deduplication; the edges come with their thresholds applied, those of equal bytes among them.
 
     One process makes the state: 24 bytes an image of the catalog, and one batch of edges.
     """
@@ -51,7 +51,6 @@ class Deduplicate(Fold):
     inputs: ClassVar[dict[str, Input]] = {
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
-        "exact": whole(NEIGHBORS),
         "neighbors": whole(NEIGHBORS, many=True),
     }
     version: ClassVar[int] = 2
@@ -70,7 +69,7 @@ class Deduplicate(Fold):
         found = deduplicate(
             CatalogParts(parts.role, parts.rank, parts.rows),
             lambda: map(_accepted, tables["images"].scan(["image_id", "width", "height", "reject"])),
-            lambda: _edges([tables["exact"], *tables["neighbors"]]),
+            lambda: _edges(tables["neighbors"]),
             oversized=None if self.oversized is None else Cut(self.oversized.size, self.oversized.threshold),
         )
         yield from map(_batch, found)
@@ -88,8 +87,8 @@ class Deduplicate(Fold):
                     column[entry["values"]] = column.get(entry["values"], 0) + entry["counts"]
             largest.add(rows)
         metrics["component_sizes"] = {str(size): images // size for size, images in sorted(images_by_size.items())}
-        contaminated = curated_heldout([inputs["exact"], *inputs["neighbors"]], parts_of(inputs["catalog"]))
-        metrics["curated_heldout"] = len(contaminated)
+        parts = parts_of(inputs["catalog"])
+        metrics["curated_heldout"] = touching_heldout(inputs["neighbors"], parts).count(parts, CURATED)
         metrics["largest_component"] = largest.size
         if largest.size > max(GIANT_SIZE, GIANT_SHARE * table.num_rows()):
             metrics["warning"] = largest.warning(table.num_rows())
@@ -122,23 +121,6 @@ class _Largest:
             f"stays: {kind}. Look at it in the report; if these are different pictures, raise the threshold, or cut "
             f"such components: copies.deduplicate.oversized={{size: {GIANT_SIZE}, threshold: 0.95}}"
         )
-
-
-def curated_heldout(neighbors: Sequence[Table], parts: Parts) -> np.ndarray:
-    """(M,) int64, ascending: curated images that resemble a held-out one; they are reported, not judged.
-
-    These are the ones with an edge to a held-out image, of equal bytes too, and those identical to them.
-    """
-    found, same = [np.empty(0, np.int64)], [np.empty((2, 0), np.int64)]
-    for rows in (rows for table in neighbors for rows in table.scan(["query_id", "image_id", "similarity"])):
-        query, image = rows["query_id"].to_numpy(), rows["image_id"].to_numpy()
-        asks, answers = parts.role[query >> 32], parts.role[image >> 32]
-        found.append(image[(asks == HELDOUT) & (answers == CURATED)])
-        identical = (asks == CURATED) & (answers == CURATED) & (rows["similarity"].to_numpy() >= 1)
-        same.append(np.stack([query, image])[:, identical])
-    direct = np.unique(np.concatenate(found))
-    query, image = np.concatenate(same, axis=1)  # one image stands for all with its vector, see FindNeighbors
-    return np.unique(np.concatenate([direct, query[np.isin(image, direct)]]))
 
 
 def _accepted(rows: pa.Table) -> AcceptedImages:

@@ -59,7 +59,7 @@ class Select(Fold):
 
     `combine` passes over the parts and keeps one limit a leaf (ops/draws.py), `run` writes the rows of its part.
     Memory of `combine`: `max_bytes`, about 60 bytes a leaf, and nothing an image; of `run`: its part and 60 bytes a
-    leaf; of `summarize`: a bit an image of the catalog and the hashes of the held-out images.
+    leaf; of `summarize`: a bit an image of the catalog.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
@@ -168,9 +168,8 @@ class Select(Fold):
         found = [np.empty(0, np.int64)]
         if self.drop_contaminated:
             given = self._tables(tables)
-            curated = given.numbers(CURATED)
-            touching = touching_heldout(tables["neighbors"], tables["images"], given.parts, numbers=curated)
-            found += [ids[touching.has(ids)] for ids in map(given.accepted, curated)]
+            touching = touching_heldout(tables["neighbors"], given.parts)
+            found += [ids[touching.has(ids)] for ids in map(given.accepted, given.numbers(CURATED))]
         return np.concatenate(found)
 
     def _purposes(self) -> list[str]:
@@ -242,8 +241,7 @@ class Select(Fold):
         given = self._tables(inputs)
         roles, routes = dict.fromkeys(ROLES, 0), dict[str, int]()
         shares: dict[str, dict[str, int]] = {}
-        used = [part.number for part in table.parts() if part.rows]
-        touching = touching_heldout(inputs["neighbors"], inputs["images"], given.parts, numbers=used)
+        touching = touching_heldout(inputs["neighbors"], given.parts)
         contaminated = {"pool": 0, "curated": 0, "routes": dict[str, int]()}
         for part in table.parts():
             rows = table.read(part.number, ["image_id", "origins", "repeats"])

@@ -9,7 +9,8 @@ import numpy as np
 from curate.ops.duplicates import CURATED, HELDOUT, POOL
 from curate.pipeline import Pipeline, Ref
 from curate.stages.catalog import Parts
-from curate.stages.deduplicate import Deduplicate, Oversized, curated_heldout
+from curate.stages.contamination import touching_heldout
+from curate.stages.deduplicate import Deduplicate, Oversized
 from curate.stages.exact import FindExact
 from curate.store import Store, Table
 from curate.tables import CATALOG, DUPLICATES, IMAGES, NEIGHBORS
@@ -28,7 +29,10 @@ def edges(root: Path, pairs: list[tuple[tuple[int, int], tuple[int, int], float]
 
 def test_curated_images_identical_to_one_that_resembles_a_heldout_image_are_found(tmp_path: Path) -> None:
     pairs = [((2, 0), (1, 0), 0.7), ((1, 1), (1, 0), 1.0), ((1, 2), (1, 0), 0.9), ((2, 0), (0, 0), 0.9)]
-    assert curated_heldout([edges(tmp_path, pairs)], PARTS).tolist() == [1 << 32, 1 << 32 | 1]
+    found = touching_heldout([edges(tmp_path, pairs)], PARTS)
+    curated = 1 << 32 | np.arange(4)
+    assert found.has(curated).tolist() == [True, True, False, False]
+    assert [found.count(PARTS, role) for role in (POOL, CURATED, HELDOUT)] == [1, 2, 0]
 
 
 def judged(root: Path, pairs: list[tuple[tuple[int, int], tuple[int, int], float]], **options: Any) -> Table:
@@ -52,8 +56,7 @@ def judged(root: Path, pairs: list[tuple[tuple[int, int], tuple[int, int], float
     p = Pipeline(Store(root), seed=0)
     refs = {name: Ref(name, s) for name, s in (("catalog", CATALOG), ("images", IMAGES), ("neighbors", NEIGHBORS))}
     exact = p.add("exact", FindExact(), images=refs["images"], catalog=refs["catalog"])
-    refs["neighbors"] = [refs["neighbors"]]
-    p.add("duplicates", Deduplicate(**options), exact=exact, **refs)
+    p.add("duplicates", Deduplicate(**options), **refs | {"neighbors": [refs["neighbors"], exact]})
     make(p)
     return p.store.table("duplicates")
 

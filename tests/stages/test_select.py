@@ -51,19 +51,12 @@ def role(image_id: int) -> str:
     return SOURCES[image_id >> 32][1]
 
 
-def plant(root: Path, *, edges: Rows | None = None, same_bytes: tuple[int, ...] = ()) -> dict[str, list[Any]]:
+def plant(root: Path, *, edges: Rows | None = None) -> dict[str, list[Any]]:
     """Every table that Select reads; returned by name as rows."""
     rng = np.random.default_rng(1)
     ids = [[part << 32 | row for row in range(ROWS)] for part in range(len(SOURCES))]
     images = [
-        [
-            {
-                "image_id": i,
-                "reject": "corrupt" if i % ROWS == 6 else None,
-                "sha256": bytes(32) if i in same_bytes or i == ids[2][0] else (i + 1).to_bytes(32),
-            }
-            for i in part
-        ]
+        [{"image_id": i, "reject": "corrupt" if i % ROWS == 6 else None, "sha256": (i + 1).to_bytes(32)} for i in part]
         for part in ids
     ]
     accepted = [[row["image_id"] for row in part if row["reject"] is None] for part in images]
@@ -349,8 +342,8 @@ def test_screening_of_other_images_is_an_error(tmp_path: Path) -> None:
 HELDOUT_IMAGE = 2 << 32 | 9
 
 
-def edge(query: int, image: int, similarity: float = 0.9) -> dict[str, Any]:
-    return {"query_id": query, "image_id": image, "similarity": similarity, "kind": "embedding"}
+def edge(query: int, image: int, similarity: float = 0.9, *, kind: str = "embedding") -> dict[str, Any]:
+    return {"query_id": query, "image_id": image, "similarity": similarity, "kind": kind}
 
 
 def test_selected_images_that_touch_held_out_ones_are_counted_by_role_and_route(tmp_path: Path) -> None:
@@ -358,7 +351,8 @@ def test_selected_images_that_touch_held_out_ones_are_counted_by_role_and_route(
     in_pool, with_bytes = 0 << 32 | 11, 4 << 32 | 5
     edges = [edge(HELDOUT_IMAGE, direct), edge(twin, direct, 1.0), edge(other, direct)]
     edges += [edge(HELDOUT_IMAGE, in_pool), edge(in_pool, 3 << 32 | 2, 1.0)]
-    plant(tmp_path, edges=edges, same_bytes=(with_bytes,))
+    edges += [edge(HELDOUT_IMAGE, with_bytes, 1.0, kind="sha256")]
+    plant(tmp_path, edges=edges)
     select(tmp_path, Select())
     found = metrics(tmp_path)["contaminated"]
     assert found == {"pool": 2, "curated": 3, "routes": {"curated": 3, "kept": 2}}
@@ -367,7 +361,8 @@ def test_selected_images_that_touch_held_out_ones_are_counted_by_role_and_route(
 
 def test_contaminated_curated_images_are_dropped_where_asked(tmp_path: Path) -> None:
     direct, with_bytes = 1 << 32 | 1, 4 << 32 | 5
-    planted = plant(tmp_path, edges=[edge(HELDOUT_IMAGE, direct)], same_bytes=(with_bytes,))
+    edges = [edge(HELDOUT_IMAGE, direct), edge(HELDOUT_IMAGE, with_bytes, 1.0, kind="sha256")]
+    planted = plant(tmp_path, edges=edges)
     rows = select(tmp_path, Select(drop_contaminated=True))
     curated = {i for i in planted["accepted"] if role(i) == "curated"}
     assert {r["image_id"] for r in rows if role(r["image_id"]) == "curated"} == curated - {direct, with_bytes}
