@@ -102,7 +102,8 @@ def bench_embed(*, model: str = "vit_small", num_images: int = 512, side: int = 
             encoded = [path.read_bytes() for path in files]
             ways[f"decode {size}"] = partial(_decode, encoded, backbone)
             ways[f"pil {size}"] = partial(_decode_plainly, files, backbone)
-        found = {name: _median(way, repeats) for name, way in ways.items()}
+        runs = [{name: _timed(way) for name, way in ways.items()} for _ in range(repeats)]
+        found = {name: _median([run[name] for run in runs]) for name in ways}
         flops = count_flops(plain.module, backbone.preprocess.size)
     return _figures(found, side, flops, embed.precision)
 
@@ -200,9 +201,8 @@ def _decode(encoded: Sequence[bytes], backbone: Backbone) -> int:
     return len(encoded)
 
 
-def _median(way: Callable[[], int], repeats: int) -> Timed:
-    runs = sorted((_timed(way) for _ in range(repeats)), key=lambda run: run.seconds)
-    return runs[len(runs) // 2]
+def _median(runs: list[Timed]) -> Timed:
+    return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
 
 
 def _timed(way: Callable[[], int]) -> Timed:
