@@ -27,7 +27,7 @@ from curate.ops.edits import MIN_SIDE, plant
 from curate.ops.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images import ImageLimits, inspect_image, preprocess
 from curate.ops.vectors import VectorSpec, to_float32
-from curate.stages.calibrate import GIVEN_UP, choose, may_be_copies, precision_curve
+from curate.stages.calibrate import choose, may_be_copies, precision_curve, searched_from
 from curate.stages.copyspace import FitCopySpace
 from curate.stages.verify import VerifyCopies
 
@@ -209,7 +209,7 @@ def auto_similarity(
     space = fit_copy_space(np.concatenate([unit[asked[::2]], made[fitting]]), groups, unit[pool], dim=SPACE_DIM)
     within, asking, own = space.project(unit), space.project(made[~fitting]), asked[shows[~fitting]]
     cosine, likeness = asking @ within[pool].T, np.einsum("nd,nd->n", asking, within[own])
-    row, col = np.nonzero(cosine >= np.quantile(likeness, GIVEN_UP))
+    row, col = np.nonzero(cosine >= searched_from(likeness))
     order = np.argsort(col, kind="stable")  # equal images one after the other share the work of alignment
     row, col = row[order], col[order]
     small, _ = model_vectors("luma24", [planted.pictures[i] for i in pool], device="cpu", precision="fp32")

@@ -97,7 +97,7 @@ class CalibrateCopies(Fold):
             x,
             query_ids=-1 - np.arange(len(copies)),  # names of their own: a copy is no image of the catalog
             base_ids=ids,
-            threshold=float(np.quantile(likeness, GIVEN_UP)),
+            threshold=searched_from(likeness),
             max_neighbors=PER_COPY,
             device=device,
         )
@@ -122,7 +122,8 @@ class CalibrateCopies(Fold):
         assert partials is not None
         rows = pa.concat_tables([FOUND.empty_table(), *map(partials.read, sorted(partials.committed()))])
         original, similarity, unclear = (rows[name].to_numpy() for name in FOUND.names)
-        curve = precision_curve(similarity, original, unclear)
+        floor = searched_from(likeness_of_copies(_asking(tables["planted"], tables["space"])))
+        curve = precision_curve(similarity, original, unclear, floor=floor)
         chosen = {
             use: choose(curve, wanted)
             for use, wanted in (("pool", self.precision), ("heldout", self.heldout_precision))
@@ -155,13 +156,16 @@ class Curve(NamedTuple):
     """(T,) of the pairs of a copy and its original"""
 
 
-def precision_curve(similarity: np.ndarray, original: np.ndarray, unclear: np.ndarray) -> Curve:
-    """Precision and recall at every value of `similarity`.
+def precision_curve(
+    similarity: np.ndarray, original: np.ndarray, unclear: np.ndarray, *, floor: float = -np.inf
+) -> Curve:
+    """Precision and recall at every value of `similarity` that is not below `floor`.
 
     Args:
         similarity: (N,) float, of pairs.
         original: (N,) bool, right pairs.
         unclear: (N,) bool, of the others, those that may be right.
+        floor: wrong pairs below it were not searched, so that nothing is known there.
 
     Raises:
         ConfigError: there is no right pair.
@@ -170,7 +174,7 @@ def precision_curve(similarity: np.ndarray, original: np.ndarray, unclear: np.nd
         raise ConfigError("copies.threshold=auto: no planted copy has its original in the pool; was it embedded?")
     order = np.argsort(-similarity, kind="stable")
     value, right, doubt = similarity[order], np.cumsum(original[order]), np.cumsum(unclear[order])
-    ends = np.append(value[1:] < value[:-1], True)  # equal values are taken together or not at all
+    ends = np.append(value[1:] < value[:-1], True) & (value >= floor)  # equal values are taken together or not at all
     taken = np.arange(1, len(order) + 1)[ends]
     right, doubt = right[ends], doubt[ends]
     return Curve(value[ends], right / np.maximum(1, taken - doubt), right / taken, right / original.sum())
@@ -198,6 +202,11 @@ def likeness_of_copies(asking: Planted) -> np.ndarray:
     own = originals[np.searchsorted(asking.image_ids[originals], asking.image_ids[copies])]
     cosine: np.ndarray = np.einsum("nd,nd->n", asking.vectors[copies], asking.vectors[own])
     return cosine
+
+
+def searched_from(likeness: np.ndarray) -> float:
+    """Similarity that nearly all copies have to their original."""
+    return float(np.quantile(likeness, GIVEN_UP))
 
 
 def may_be_copies(correlation: np.ndarray, alike: np.ndarray, likeness: np.ndarray) -> np.ndarray:

@@ -43,13 +43,25 @@ def test_absent_devices_are_errors(choice: str, message: str, monkeypatch: pytes
 
 
 def test_auto_precision_is_bf16_only_where_hardware_and_model_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "has_bf16", lambda _: True)
+    monkeypatch.setattr(device, "prefers_bf16", lambda _: True)
     assert resolve_precision("auto", CPU) == "bf16"
     assert resolve_precision("auto", CPU, bf16=False) == "fp32"
     assert resolve_precision("bf16", CPU, bf16=False) == "bf16"
-    monkeypatch.setattr(device, "has_bf16", lambda _: False)
+    monkeypatch.setattr(device, "prefers_bf16", lambda _: False)
     assert resolve_precision("auto", CPU) == "fp32"
     assert resolve_precision("bf16", CPU) == "bf16"
+
+
+@pytest.mark.parametrize(("seconds", "faster"), [((1.0, 0.3), True), ((1.0, 0.9), False), ((0.6, 1.0), False)])
+def test_bf16_of_a_cpu_must_be_measurably_faster(
+    seconds: tuple[float, float], faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    took = dict(zip((torch.float32, torch.bfloat16), seconds, strict=True))
+    monkeypatch.setattr(device, "_product_seconds", lambda dtype: took[dtype])
+    device._bf16_gain.cache_clear()
+    assert device.prefers_bf16(CPU) is faster
+    device._bf16_gain.cache_clear()
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
@@ -57,7 +69,7 @@ def test_bf16_of_a_gpu_follows_its_capability(
     capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert device.has_bf16(torch.device("cuda")) is expected
+    assert device.prefers_bf16(torch.device("cuda")) is expected
 
 
 def test_autocast_computes_in_the_precision() -> None:

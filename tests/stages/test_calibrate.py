@@ -33,6 +33,14 @@ def test_curve_and_choice_equal_brute_force(seed: int, size: int) -> None:
             choose(curve, 0.8)
 
 
+def test_nothing_is_said_of_similarities_that_were_not_searched() -> None:
+    similarity = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    curve = precision_curve(similarity, np.array([True, True, False, True, True]), np.zeros(5, bool), floor=0.6)
+    assert curve.threshold.tolist() == [0.9, 0.8, 0.7, 0.6]
+    assert curve.recall.tolist() == [0.25, 0.5, 0.5, 0.75]
+    assert curve.threshold[choose(curve, 0.7)] == 0.6
+
+
 def test_nothing_found_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no planted copy has its original"):
         precision_curve(np.array([0.5]), np.array([False]), np.array([False]))
