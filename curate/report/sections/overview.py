@@ -38,8 +38,13 @@ def sources(run: Run) -> list[str]:
 def models(run: Run, *, digits: int = 12) -> Iterator[str]:
     """A line a table of embeddings: model, licence, precision, the first `digits` of the hash of its weights."""
     for table in run.under("embeddings"):
-        resolved, pins = run.manifests[table].resolved, run.manifests[table].pins
-        model = str(resolved.get("model", "unknown model"))
+        manifest = run.manifests[table]
+        resolved, pins = manifest.resolved, manifest.pins
+        if "model" not in resolved:  # made of other vectors
+            origin = ", ".join(name for names in manifest.inputs.values() for name in names)
+            yield f"{table.removeprefix('embeddings/')}: {manifest.stage} of {origin}"
+            continue
+        model = str(resolved["model"])
         details = [
             f"weights {pins['weights'][:digits]}" if pins.get("weights") else "",
             str(resolved.get("precision", "")),
