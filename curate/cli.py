@@ -315,11 +315,15 @@ def bench_incremental(
 
 
 @bench_app.command("mnist")
-def bench_mnist(workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")]) -> None:
+def bench_mnist(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")],
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
     """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialisation."""
-    from curate.bench import mnist
+    from curate.bench import figures, mnist
 
-    typer.echo(mnist.format_table(mnist.bench_mnist(workdir)))
+    found = mnist.bench_mnist(workdir)
+    typer.echo(figures.as_json(mnist.as_figures(found)) if json_ else mnist.format_table(found))
 
 
 @bench_app.command("select")
@@ -354,11 +358,16 @@ def bench_retrieve(
 
 
 @bench_app.command("truth")
-def bench_truth(workdir: Workdir, truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")]) -> None:
+def bench_truth(
+    workdir: Workdir,
+    truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")],
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
     """Compare a run over a sample pool with what was planted in it."""
     from curate.bench.truth import evaluate_against_truth, format_truth
 
-    typer.echo(format_truth(evaluate_against_truth(Path(workdir), truth)))
+    found = evaluate_against_truth(Path(workdir), truth)
+    typer.echo(json.dumps(found, indent=2) if json_ else format_truth(found))
 
 
 def _open(workdir: str) -> "Store":

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from curate.bench.figures import Figure
 from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.features import embed_arrays
 from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
@@ -79,6 +80,18 @@ def format_table(result: MnistResult) -> str:
     )
     lines.append(f"  trained at {result.images_per_second:.0f} images/s; export: {result.export}")
     return "\n".join(lines)
+
+
+def as_figures(result: MnistResult) -> list[Figure]:
+    """The result for programs; notes hold standard errors."""
+    name, errors = f"{NEIGHBORS}-NN accuracy", [f"+- {a.stderr:.4f}" for a in (result.trained, result.initial)]
+    return [
+        Figure(name, result.trained.value, "share", "its initialisation", result.initial.value, note=errors[0]),
+        Figure(f"{name} of the initialisation", result.initial.value, "share", note=errors[1]),
+        Figure(f"{name}: gain", result.gain, "share", note=f"+- {result.gain_stderr:.4f}, paired"),
+        Figure(f"{name} of raw pixels", result.pixels.value, "share", note=f"+- {result.pixels.stderr:.4f}"),
+        Figure("training", result.images_per_second, "images/s"),
+    ]
 
 
 def load_mnist5k() -> tuple[np.ndarray, np.ndarray]:

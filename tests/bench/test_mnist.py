@@ -1,6 +1,6 @@
 import numpy as np
 
-from curate.bench.mnist import bench_mnist, format_table, load_mnist5k, split_test, write_digits
+from curate.bench.mnist import as_figures, bench_mnist, format_table, load_mnist5k, split_test, write_digits
 from curate.trainer.crops import decode
 from curate.trainer.shards import read_index
 
@@ -32,3 +32,6 @@ def test_the_bench_compares_with_its_own_initialisation(tmp_path):
     assert result.gain_stderr <= result.initial.stderr + result.trained.stderr
     table = format_table(result)
     assert f"{100 * result.trained.value:5.1f} % +- {100 * result.trained.stderr:.1f}" in table
+    peer, _, gain, *_ = as_figures(result)
+    assert (peer.value, peer.peer_value) == (result.trained.value, result.initial.value)
+    assert f"{result.gain_stderr:.4f}" in gain.note
