@@ -177,7 +177,9 @@ def precision_curve(
     ends = np.append(value[1:] < value[:-1], True) & (value >= floor)  # equal values are taken together or not at all
     taken = np.arange(1, len(order) + 1)[ends]
     right, doubt = right[ends], doubt[ends]
-    return Curve(value[ends], right / np.maximum(1, taken - doubt), right / taken, right / original.sum())
+    clear = taken - doubt
+    precision = np.where(clear > 0, right / np.maximum(1, clear), 1.0)  # of nothing, nothing is wrong
+    return Curve(value[ends], precision, right / taken, right / original.sum())
 
 
 def choose(curve: Curve, precision: float) -> int:

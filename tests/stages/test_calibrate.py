@@ -24,7 +24,8 @@ def test_curve_and_choice_equal_brute_force(seed: int, size: int) -> None:
         right = int((taken & original).sum())
         assert recall == pytest.approx(right / original.sum())
         assert low == pytest.approx(right / taken.sum())
-        assert precision == pytest.approx(right / max(1, (taken & ~unclear).sum()))
+        clear = int((taken & ~unclear).sum())
+        assert precision == pytest.approx(right / clear if clear else 1.0)
     good = [t for t, p, _, r in zip(*curve, strict=True) if p >= 0.8 and r > 0]
     if good:
         assert curve.threshold[choose(curve, 0.8)] == min(good)

@@ -35,7 +35,7 @@ def section(run: Run) -> Markup | None:
         f"Measured with {count(planted['copies'])} copies of {count(planted['images'])} images of this pool: chains of "
         "web edits, half of which judge. A copy searches the pool; its original is right, another picture is wrong. "
         "Images that can be laid over the original may be copies that the pool already holds: they are left out of the "
-        "precision, and wrong in `at least`."
+        "precision, and wrong in the column after it."
     )
     chart = curves(lines, x_label="similarity", y_label="%")
     return el("div", chart, el("div", table, class_="scroll"), el("p", text, class_="quiet"))
