@@ -11,6 +11,7 @@ from curate.config import Execution
 from curate.errors import ConfigError
 from curate.models.device import resolve_device
 from curate.ops.coarse import CoarseLists, fit_lists, nearest_lists
+from curate.ops.draws import random_keys
 from curate.ops.hashes import DIHEDRAL, HASH_BYTES, dihedral
 from curate.ops.recall import probes_for, rank_of_home
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
@@ -140,7 +141,7 @@ class BuildLists(Shuffle):
         "queries": whole(VECTORS, optional=True),
         "truth": whole(TRUTH, optional=True),
     }
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     homes: tuple[Role, ...] = ("pool", "curated")
     """Roles whose images the lists hold, to be found."""
@@ -153,6 +154,9 @@ class BuildLists(Shuffle):
     """Share of the pairs above the threshold that `num_probes: auto` aims at."""
     dihedral: bool = True
     """Hashes only: a query also looks for its mirrored and turned copies."""
+    max_list_rows: Annotated[int, Field(ge=1)] = ROWS_PER_PART
+    """Images that a list holds at most, and that look into it, about. A larger one, such as that of a picture with
+    millions of copies, is dealt out to S x S lists: every S-th of its images meets every S-th that looks into it."""
     device: Annotated[str, Execution()] = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -186,17 +190,33 @@ class BuildLists(Shuffle):
         return probes_for(rank, target=self.target_recall, most=min(MAX_PROBES, len(lists.centroids)))
 
     def num_parts(self, **inputs: Any) -> int:
-        num_lists = count_lists(inputs["centroids"])
-        return -(-num_lists // self._lists_per_part(inputs["catalog"], num_lists, hashed=inputs["hashes"] is not None))
+        hashed = inputs["hashes"] is not None
+        num_lists = self._dealt(inputs["centroids"], inputs["catalog"], hashed=hashed).total
+        return -(-num_lists // self._lists_per_part(inputs["catalog"], num_lists, hashed=hashed))
+
+    def _dealt(self, centroids: Table, catalog: Table, *, hashed: bool) -> "_Dealt":
+        """Which lists are dealt out, by their share of the fitted sample; none where nobody looks in from elsewhere."""
+        rows = centroids.read_all(["level", "num_images"])
+        sampled = rows["num_images"].to_numpy()[rows["level"].to_numpy() == 0]
+        if not self.probes:
+            return _Dealt.of(np.ones(len(sampled), np.int64))
+        parts = parts_of(catalog)
+        most = max(parts.num_images(self.homes), self._asked(hashed=hashed) * parts.num_images(self.probes))
+        return _Dealt.of(
+            np.maximum(1, np.ceil(sampled / max(1, sampled.sum()) * most / self.max_list_rows)).astype(int)
+        )
+
+    def _asked(self, *, hashed: bool) -> int:
+        """Lists that an image looks into, in all its forms."""
+        assert isinstance(self.num_probes, int)
+        return self.num_probes * (len(DIHEDRAL) if self.dihedral and hashed else 1)
 
     def resources(self) -> dict[str, float]:
         return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
 
     def _lists_per_part(self, catalog: Table, num_lists: int, *, hashed: bool) -> int:
-        assert isinstance(self.num_probes, int)
         parts = parts_of(catalog)
-        asked = self.num_probes * (len(DIHEDRAL) if self.dihedral and hashed else 1)
-        rows = parts.num_images(self.homes) + asked * parts.num_images(self.probes)
+        rows = parts.num_images(self.homes) + self._asked(hashed=hashed) * parts.num_images(self.probes)
         return max(1, round(ROWS_PER_PART * num_lists / max(1, rows)))
 
     def scatter(
@@ -212,8 +232,9 @@ class BuildLists(Shuffle):
         role = ROLES[parts_of(catalog).role[part]]
         listed = read_vectors(embeddings, hashes)
         lists = read_lists(centroids)
-        per_part = self._lists_per_part(catalog, len(lists.centroids), hashed=hashes is not None)
-        placed = self._place(listed, lists, home=role in self.homes, probe=role in self.probes)
+        dealt = self._dealt(centroids, catalog, hashed=hashes is not None)
+        per_part = self._lists_per_part(catalog, dealt.total, hashed=hashes is not None)
+        placed = self._place(listed, lists, dealt, home=role in self.homes, probe=role in self.probes)
         bucket = placed.list_id // per_part
         order = np.argsort(bucket, kind="stable")
         starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
@@ -221,19 +242,24 @@ class BuildLists(Shuffle):
             if len(rows):
                 yield int(bucket[rows[0]]), placed.batch(rows, listed.spec)
 
-    def _place(self, listed: "Vectors", lists: CoarseLists, *, home: bool, probe: bool) -> "_Placed":
+    def _place(self, listed: "Vectors", lists: CoarseLists, dealt: "_Dealt", *, home: bool, probe: bool) -> "_Placed":
         """Every (list, vector) that the vectors of one part give rise to."""
         assert isinstance(self.num_probes, int)
         found: list[_Placed] = []
         for variant, stored in enumerate(self._variants(listed) if probe else [listed.vectors]):
             x = to_float32(stored, listed.spec)
             near = nearest_lists(x, lists, self.num_probes if probe else 1, device=str(resolve_device(self.device)))
+            own = np.full(len(x), -1)
             if home and variant == 0:
-                found.append(_Placed(near[:, 0], np.ones(len(x), bool), listed.ids, stored))
-                near = near[:, 1:]  # as a home row it looks into its own list anyway
+                rows, list_id = dealt.homes(near[:, 0], listed.ids)
+                found.append(_Placed(list_id, np.ones(len(rows), bool), listed.ids[rows], stored[rows]))
+                piece = dealt.piece_of(near[:, 0], listed.ids)
+                own = dealt.first[near[:, 0]] + piece * (dealt.pieces[near[:, 0]] + 1)
             if probe:
-                rows = np.repeat(np.arange(len(x)), near.shape[1])
-                found.append(_Placed(near.ravel(), np.zeros(len(rows), bool), listed.ids[rows], stored[rows]))
+                rows, list_id = dealt.queries(near, listed.ids)
+                elsewhere = list_id != own[rows]  # there it is a home, and looks into the list anyway
+                rows, list_id = rows[elsewhere], list_id[elsewhere]
+                found.append(_Placed(list_id, np.zeros(len(rows), bool), listed.ids[rows], stored[rows]))
         return _Placed.concat(found, listed.vectors)
 
     def _variants(self, listed: "Vectors") -> list[np.ndarray]:
@@ -254,6 +280,47 @@ class Vectors(NamedTuple):
     vectors: np.ndarray
     """(N, width) as stored"""
     spec: VectorSpec
+
+
+class _Dealt(NamedTuple):
+    """Lists as they are stored: most are one; a large one is a grid of S x S, homes by row, queries by column."""
+
+    first: np.ndarray
+    """(K,) int64, number of the first list that stands for each"""
+    pieces: np.ndarray
+    """(K,) int64, S >= 1"""
+
+    @classmethod
+    def of(cls, pieces: np.ndarray) -> "_Dealt":
+        return cls(np.cumsum(pieces**2) - pieces**2, pieces)
+
+    @property
+    def total(self) -> int:
+        return int((self.pieces**2).sum())
+
+    def piece_of(self, lists: np.ndarray, image_ids: np.ndarray) -> np.ndarray:
+        """(N,) int64 in 0..S-1: row of the image as a home, and its column as a query."""
+        key = random_keys(image_ids, seed=0, purpose="deal")
+        return (key % self.pieces[lists].astype(np.uint64)).astype(np.int64)
+
+    def homes(self, lists: np.ndarray, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and lists, (M,) int64 each, of every list that holds an image of `lists` (N,)."""
+        rows, column = self._repeat(lists)
+        size = self.pieces[lists[rows]]
+        return rows, self.first[lists[rows]] + self.piece_of(lists, image_ids)[rows] * size + column
+
+    def queries(self, lists: np.ndarray, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and lists, (M,) int64 each, that the images look into for `lists` (N, P)."""
+        asking, flat = np.repeat(np.arange(len(lists)), lists.shape[1]), lists.ravel()
+        rows, row = self._repeat(flat)
+        size, column = self.pieces[flat[rows]], self.piece_of(flat, image_ids[asking])[rows]
+        return asking[rows], self.first[flat[rows]] + row * size + column
+
+    def _repeat(self, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each position in `lists` S times, with the numbers 0..S-1."""
+        count = self.pieces[lists]
+        rows = np.repeat(np.arange(len(lists)), count)
+        return rows, np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
 
 
 class _Placed(NamedTuple):

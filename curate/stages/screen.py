@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.ops.knn import rank_in_group
+from curate.ops.knn import Edges, merge_top_k
 from curate.stage import Batches, Fold, Input, Shuffle, each, whole
 from curate.stages.catalog import parts_of
 from curate.store import Table
@@ -62,26 +62,24 @@ class MeasureDensity(Shuffle):
         return DENSITY
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
-        return pa.schema([DENSITY.field("image_id"), NEIGHBORS.field("similarity")])
+        return pa.schema(list(NEIGHBORS)[:3])
 
     def num_parts(self, **inputs: Any) -> int:
         return len(inputs["catalog"].parts())
 
     def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
-        query, similarity = neighbors["query_id"].to_numpy(), neighbors["similarity"].to_numpy()
+        query = neighbors["query_id"].to_numpy()
         order = np.argsort(query, kind="stable")
-        home = query[order] >> 32
-        for rows in np.split(order, np.flatnonzero(np.diff(home)) + 1):
+        for rows in np.split(order, np.flatnonzero(np.diff(query[order] >> 32)) + 1):
             if len(rows):
-                columns = [pa.array(query[rows]), pa.array(similarity[rows])]
-                yield int(query[rows[0]] >> 32), pa.RecordBatch.from_arrays(columns, schema=self.piece_schema())
+                some = neighbors.select(NEIGHBORS.names[:3]).take(rows).combine_chunks()
+                yield int(query[rows[0]] >> 32), some.to_batches()[0]
 
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
-        ids, similarity = pieces["image_id"].to_numpy(), pieces["similarity"].to_numpy()
-        order = np.lexsort((-similarity, ids))
-        near = order[rank_in_group(ids[order]) < self.num_neighbors]
-        images, place = np.unique(ids[near], return_inverse=True)
-        total = np.bincount(place, similarity[near].astype(np.float64), minlength=len(images))
+        edges = Edges(*(pieces[name].to_numpy() for name in NEIGHBORS.names[:3]))
+        near = merge_top_k(edges, self.num_neighbors)  # a pair may have been found in several lists
+        images, place = np.unique(near.query_ids, return_inverse=True)
+        total = np.bincount(place, near.similarity.astype(np.float64), minlength=len(images))
         mean = total / np.maximum(1, np.bincount(place, minlength=len(images)))
         yield pa.RecordBatch.from_arrays([pa.array(images), pa.array(mean.astype(np.float32))], schema=DENSITY)
 

@@ -61,6 +61,25 @@ def test_probing_every_list_gives_the_pairs_of_brute_force(tmp_path: Path, num_l
     assert np.allclose([found[k] for k in expected], list(expected.values()), atol=1e-5)
 
 
+@pytest.mark.parametrize(("num_lists", "most"), [(1, 20), (3, 30)])
+def test_large_lists_are_dealt_out_and_nothing_is_lost(tmp_path: Path, num_lists: int, most: int) -> None:
+    given = {"num_lists": num_lists, "num_probes": num_lists, "search": SEARCH}
+    found, ids, x = joined(tmp_path, **given, max_list_rows=most)
+    assert found.keys() == brute_force(ids, x, wanted).keys()
+    rows = Store(tmp_path).table("lists").read_all(["list_id", "home"])
+    home, list_id = rows["home"].to_numpy(), rows["list_id"].to_numpy()
+    assert list_id.max() >= 4 * num_lists - 1
+    assert np.bincount(list_id[home]).max() < 2 * most
+    assert np.bincount(list_id[~home]).max() < 3 * most  # nearest lists are not asked by equal shares
+    whole, *_ = joined(tmp_path / "whole", **given)
+    assert found == whole
+
+
+def test_clusters_that_nobody_looks_into_are_never_dealt_out(tmp_path: Path) -> None:
+    joined(tmp_path, num_lists=2, num_probes=1, search=SEARCH, homes=("pool",), probes=(), max_list_rows=5)
+    assert set(Store(tmp_path).table("lists").read_all(["list_id"])["list_id"].to_pylist()) == {0, 1}
+
+
 def test_few_probes_lose_little_and_invent_nothing(tmp_path: Path) -> None:
     found, ids, x = joined(tmp_path, num_lists=6, num_probes=2, search=SEARCH)
     expected = brute_force(ids, x, wanted)
