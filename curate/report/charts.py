@@ -86,14 +86,16 @@ def sorted_bars(bars: Series, steps: Series, *, x_label: str, y_label: str) -> M
     return _plot(body, legend([bars, steps]))
 
 
-def histogram(edges: np.ndarray, series: Sequence[Series], markers: Sequence[Marker], *, x_label: str) -> Markup:
+def histogram(
+    edges: np.ndarray, series: Sequence[Series], markers: Sequence[Marker], *, x_label: str, counted: str = "pairs"
+) -> Markup:
     """Counts per bin on a logarithmic axis; edges is (B + 1,), each series (B,)."""
     highest = max(10.0, *(float(s.values.max(initial=0)) for s in series))
     x = x_scale(float(edges[0]), float(edges[-1]))
     y = y_scale(0.7, highest * 1.3, log=True)
     decades = [float(10**i) for i in range(int(math.log10(highest)) + 1)]
     body = [
-        *_y_axis(y, decades[:: 1 + len(decades) // 7], "pairs (log)", text=_power),
+        *_y_axis(y, decades[:: 1 + len(decades) // 7], f"{counted} (log)", text=_power),
         *(_staircase(edges, s, x, y, closed=True) for s in series),
         *(_marker(m, x) for m in markers),
         *_x_axis(x, ticks(x.low, x.high), x_label),

@@ -21,6 +21,7 @@ def test_images_kept_out_are_shown_by_their_reason(workdir: Workdir) -> None:
     found = str(screening.section(Run.open(workdir.store), Pictures(workdir.store)))
     assert "2 images kept out of the balanced draw, 1 of them as more alike" in found
     assert "low 0.100" in found
+    assert "images (log)" in found
     assert "high 0.900" in found
     assert found.count("<figure") == 2
     assert found.index("Kept out: too alike") < found.index("Kept out: like nothing else")

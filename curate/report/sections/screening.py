@@ -28,7 +28,9 @@ def section(run: Run, pictures: Pictures) -> Markup | None:
         for name, mask, style in (("stays", ~junk, "a"), ("kept out", junk, "d"))
     ]
     bounds = [Marker(f"{name} {metrics[name]:.3f}", metrics[name], "b") for name in ("low", "high")]
-    chart = histogram(edges, series, [m for m in bounds if edges[0] < m.at < 1], x_label="mean cosine to neighbours")
+    chart = histogram(
+        edges, series, [m for m in bounds if edges[0] < m.at < 1], x_label="mean cosine to neighbours", counted="images"
+    )
     alike = (density > metrics["high"]) | (coherence > metrics["high"])
     grids = [
         _grid(run, pictures, title, ids[junk & mask])
