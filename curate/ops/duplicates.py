@@ -21,10 +21,12 @@ Source: Oquab et al. 2023, arXiv:2304.07193, appendix A.3 (self and relative ded
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
+from curate.config import Settings
 from curate.ops.components import DisjointSet
 from curate.tables import ROLES, VERDICTS
 
@@ -103,15 +105,17 @@ class Judged(NamedTuple):
     """(M,) bool, whether that edge leads to the partner"""
 
 
-class Oversized(NamedTuple):
-    """Components of more than `size` images are cut: inside them an edge must reach `threshold`."""
+class Oversized(Settings):
+    """When a component is cut, and how."""
 
-    size: int
-    threshold: float
+    size: Annotated[int, Field(ge=1)]
+    """Images beyond which a component is cut."""
+    threshold: Annotated[float, Field(ge=-1, le=1)]
+    """Least similarity, of any kind, of a pair inside it; equal bytes always count."""
 
 
 ImageStream = Callable[[], Iterable[AcceptedImages]]
-"""The accepted images of all roles, part by part in order; called twice."""
+"""The accepted images of all roles, part by part in order; called three times."""
 EdgeStream = Callable[[], Iterable[CopyEdges]]
 """All edges, those of equal bytes among them (see `equal_bytes`); called three times or four."""
 

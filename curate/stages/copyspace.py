@@ -11,6 +11,7 @@ from curate.ops.copyspace import SHRINKAGE, CopySpace, fit_copy_space
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
 from curate.stage import Batches, Fold, Input, Map, each, whole
 from curate.stages.catalog import parts_of
+from curate.stages.embed import count_embedded
 from curate.stages.lists import count_vectors, sample_schema, sample_vectors, share_of
 from curate.stages.plant import read_planted
 from curate.store import Table
@@ -99,8 +100,7 @@ class ProjectCopies(Map):
         yield pa.RecordBatch.from_arrays(columns, schema=self.output_schema(embeddings=embeddings.schema))
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        by_part = [len(rows) - rows["vector"].null_count for rows in table.scan(["vector"])]
-        return {"embedded": sum(by_part), "embedded_by_part": by_part}
+        return count_embedded(table)
 
 
 def read_space(space: Table) -> CopySpace:

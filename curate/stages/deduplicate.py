@@ -1,13 +1,11 @@
 """Deduplicate: components of copies, and what stays of each."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
-from curate.config import Settings
 from curate.ops.duplicates import (
     CURATED,
     KINDS,
@@ -15,9 +13,9 @@ from curate.ops.duplicates import (
     CatalogParts,
     CopyEdges,
     Judged,
+    Oversized,
     deduplicate,
 )
-from curate.ops.duplicates import Oversized as Cut
 from curate.stage import Batches, Fold, Input, whole
 from curate.stages.catalog import parts_of
 from curate.stages.contamination import touching_heldout
@@ -31,15 +29,6 @@ GIANT_SIZE = 100
 """Images that a component may have in any pool."""
 CHAIN_SHARE = 0.5
 """Of a component's other images, those like the kept one; fewer: a chain more than copies of one picture."""
-
-
-class Oversized(Settings):
-    """When a component is cut, and how."""
-
-    size: Annotated[int, Field(ge=2)]
-    """Images beyond which a component is cut."""
-    threshold: Annotated[float, Field(ge=-1, le=1)]
-    """Least similarity, of any kind, of a pair inside it; equal bytes always count."""
 
 
 class Deduplicate(Fold):
@@ -70,7 +59,7 @@ class Deduplicate(Fold):
             CatalogParts(parts.role, parts.rank, parts.rows),
             lambda: map(_accepted, tables["images"].scan(["image_id", "width", "height", "reject"])),
             lambda: _edges(tables["neighbors"]),
-            oversized=None if self.oversized is None else Cut(self.oversized.size, self.oversized.threshold),
+            oversized=self.oversized,
         )
         yield from map(_batch, found)
 

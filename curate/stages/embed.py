@@ -59,8 +59,7 @@ class Embed(Map):
         return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        by_part = [len(rows) - rows["vector"].null_count for rows in table.scan(["vector"])]
-        return {"embedded": sum(by_part), "embedded_by_part": by_part}
+        return count_embedded(table)
 
     def backbone(self) -> Backbone:
         """The model, loaded once a process."""
@@ -69,6 +68,12 @@ class Embed(Map):
     def embed(self, pixels: list[np.ndarray]) -> np.ndarray:
         """(N, D) vectors of one batch of (3, H, W) uint8 images, in the dtype of the table."""
         return self.backbone().embed(torch.from_numpy(np.stack(pixels))).numpy().astype(self.dtype)
+
+
+def count_embedded(table: Table) -> dict[str, Any]:
+    """Metrics of a table of vectors: how many there are, in all and by part."""
+    by_part = [len(rows) - rows["vector"].null_count for rows in table.scan(["vector"])]
+    return {"embedded": sum(by_part), "embedded_by_part": by_part}
 
 
 @lru_cache(maxsize=4)

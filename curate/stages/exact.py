@@ -9,6 +9,7 @@ import pyarrow as pa
 from curate.ops.duplicates import equal_bytes
 from curate.stage import Batches, Input, Shuffle, each, whole
 from curate.stages.catalog import parts_of
+from curate.stages.deal import deal
 from curate.stages.inspect import accepted_mask
 from curate.store import Table
 from curate.tables import CATALOG, IMAGES, NEIGHBORS
@@ -35,11 +36,7 @@ class FindExact(Shuffle):
         rows = images.select(["image_id", "sha256"]).filter(pa.array(accepted_mask(images))).combine_chunks()
         # The number of the catalog's rows stays while the table is made, so that equal bytes meet in one bucket.
         bucket = _leading(_digests(rows)) % np.uint64(self.num_parts(catalog=catalog))
-        order = np.argsort(bucket, kind="stable")
-        starts = np.flatnonzero(np.diff(bucket[order].astype(np.int64), prepend=-1))
-        for some in np.split(order, starts[1:]):
-            for batch in rows.take(some).to_batches() if len(some) else ():
-                yield int(bucket[some[0]]), batch
+        yield from deal(rows, bucket)
 
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
         parts, ids = parts_of(catalog), pieces["image_id"].to_numpy()

@@ -11,6 +11,7 @@ from pydantic import Field
 from curate.ops.knn import Edges, merge_top_k, rank_in_group
 from curate.stage import Batches, Input, Shuffle, each, whole
 from curate.stages.catalog import Parts, parts_of
+from curate.stages.deal import deal
 from curate.store import Table
 from curate.tables import CATALOG, NEAREST, NEIGHBORS, ROLES
 
@@ -43,12 +44,8 @@ class RankNeighbors(Shuffle):
     def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
         parts = curated_parts(parts_of(catalog))
         query_part = neighbors["query_id"].to_numpy() >> 32
-        order = np.argsort(query_part, kind="stable")
-        order = order[np.isin(query_part[order], parts)]
-        bounds = np.searchsorted(query_part[order], [*parts, np.iinfo(np.int64).max])
-        for bucket in np.flatnonzero(np.diff(bounds)).tolist():
-            rows = neighbors.select(NEAREST.names[:3]).take(order[bounds[bucket] : bounds[bucket + 1]])
-            yield bucket, rows.combine_chunks().to_batches()[0]
+        asked = neighbors.select(NEAREST.names[:3]).filter(pa.array(np.isin(query_part, parts)))
+        yield from deal(asked, np.searchsorted(parts, asked["query_id"].to_numpy() >> 32))
 
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
         edges = Edges(*(pieces[name].to_numpy() for name in NEAREST.names[:3]))

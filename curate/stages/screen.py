@@ -18,6 +18,7 @@ from pydantic import Field
 from curate.ops.knn import Edges, merge_top_k
 from curate.stage import Batches, Fold, Input, Shuffle, each, whole
 from curate.stages.catalog import parts_of
+from curate.stages.deal import deal
 from curate.store import Table
 from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, NEIGHBORS, ROLES, SCREENED
 
@@ -68,12 +69,7 @@ class MeasureDensity(Shuffle):
         return len(inputs["catalog"].parts())
 
     def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
-        query = neighbors["query_id"].to_numpy()
-        order = np.argsort(query, kind="stable")
-        for rows in np.split(order, np.flatnonzero(np.diff(query[order] >> 32)) + 1):
-            if len(rows):
-                some = neighbors.select(NEIGHBORS.names[:3]).take(rows).combine_chunks()
-                yield int(query[rows[0]] >> 32), some.to_batches()[0]
+        yield from deal(neighbors.select(NEIGHBORS.names[:3]), neighbors["query_id"].to_numpy() >> 32)
 
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
         edges = Edges(*(pieces[name].to_numpy() for name in NEIGHBORS.names[:3]))

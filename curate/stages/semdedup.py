@@ -12,6 +12,7 @@ from pydantic import Field
 from curate.ops.semdedup import Keep, most_alike_before, preference
 from curate.ops.vectors import VectorSpec, normalize, to_float32, unpack
 from curate.stage import Batches, Input, Map, Shuffle, each, whole
+from curate.stages.deal import deal
 from curate.stages.lists import read_centroids
 from curate.store import Table
 from curate.tables import CATALOG, CENTROIDS, DUPLICATES, LISTS, RANKED
@@ -97,11 +98,8 @@ class DropSimilar(Shuffle):
     def scatter(
         self, part: int, *, ranked: pa.Table, duplicates: Table, catalog: Table
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        similar = ranked.filter(pc.greater(ranked["similarity"], 1 - self.eps)).sort_by("image_id").combine_chunks()
-        home = similar["image_id"].to_numpy() >> 32
-        for start, stop in _runs(home):
-            for batch in similar.slice(start, stop - start).to_batches():
-                yield int(home[start]), batch
+        similar = ranked.filter(pc.greater(ranked["similarity"], 1 - self.eps)).sort_by("image_id")
+        yield from deal(similar, similar["image_id"].to_numpy() >> 32)
 
     def run(self, part: int, *, pieces: pa.Table, duplicates: Table, catalog: Table) -> Batches:
         judged, pieces = duplicates.read(part).combine_chunks(), pieces.sort_by("image_id")

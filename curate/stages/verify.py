@@ -20,6 +20,7 @@ from curate.ops.alignment import align, alignment_score
 from curate.ops.vectors import VectorSpec, pack, unpack
 from curate.stage import Batches, Input, Map, Shuffle, each, whole
 from curate.stages.catalog import Parts, parts_of
+from curate.stages.deal import deal
 from curate.store import Table
 from curate.tables import CANDIDATES, CATALOG, NEIGHBORS, ROLES, VECTORS, candidates_schema
 
@@ -76,7 +77,7 @@ class FindCandidates(Shuffle):
         parts = parts_of(catalog)
         doubtful = neighbors["similarity"].to_numpy() < _least(self, neighbors, parts)
         pairs = _oriented(neighbors.filter(pa.array(doubtful)), parts)
-        yield from _by_part(pairs, pairs["query_id"].to_numpy() >> 32)
+        yield from deal(pairs, pairs["query_id"].to_numpy() >> 32)
 
     def run(self, part: int, *, pieces: pa.Table, pictures: Table, catalog: Table) -> Batches:
         spec = VectorSpec.of(pictures.schema())
@@ -134,7 +135,7 @@ class VerifyCopies(Shuffle):
     def scatter(
         self, part: int, *, candidates: pa.Table, pictures: Table, catalog: Table
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        yield from _by_part(candidates, candidates["image_id"].to_numpy() >> 32)
+        yield from deal(candidates, candidates["image_id"].to_numpy() >> 32)
 
     def run(self, part: int, *, pieces: pa.Table, pictures: Table, catalog: Table) -> Batches:
         pairs = pieces.sort_by([("image_id", "ascending"), ("query_id", "ascending")])
@@ -179,13 +180,6 @@ def _least(stage: KeepNear | FindCandidates | VerifyCopies, pairs: pa.Table, par
     assert stage.heldout_threshold is not None
     heldout = parts.role[pairs["query_id"].to_numpy() >> 32] == HELDOUT
     return np.where(heldout, stage.heldout_threshold, stage.threshold).astype(np.float32)
-
-
-def _by_part(rows: pa.Table, parts: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """(part, its rows), in order of parts."""
-    for part in np.unique(parts):
-        for batch in rows.filter(pa.array(parts == part)).to_batches():
-            yield int(part), batch
 
 
 def _oriented(pairs: pa.Table, parts: Parts) -> pa.Table:

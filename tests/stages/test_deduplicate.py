@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from curate.ops.duplicates import CURATED, HELDOUT, POOL
+from curate.ops.duplicates import CURATED, HELDOUT, POOL, Oversized
 from curate.pipeline import Pipeline, Ref
 from curate.stages.catalog import Parts
 from curate.stages.contamination import touching_heldout
-from curate.stages.deduplicate import Deduplicate, Oversized
+from curate.stages.deduplicate import Deduplicate
 from curate.stages.exact import FindExact
 from curate.store import Store, Table
 from curate.tables import CATALOG, DUPLICATES, IMAGES, NEIGHBORS
