@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curate.bench.cli import app as bench_app
 from curate.errors import CurateError
 from curate.freshness import Flags
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from curate.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-bench_app = typer.Typer(no_args_is_help=True, help="Measurements, each beside its peer in the same run.")
 app.add_typer(bench_app, name="bench")
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
 
@@ -188,186 +188,6 @@ def samples(
 
     make_pool(out, num_images=num_images, seed=seed)
     console.print(f"{out}: pool/ curated/ heldout/ truth.csv", highlight=False)
-
-
-@bench_app.command("embed")
-def bench_embed(
-    model: Annotated[str, typer.Option(help="model id; vit_small: ViT-S/14 with random weights")] = "vit_small",
-    num_images: Annotated[int, typer.Option("-n", help="JPEG files")] = 256,
-    side: Annotated[int, typer.Option(help="pixels of their short side")] = 512,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Images per second of the embedding pass, a plain loop and the bare forward, in one run."""
-    from curate.bench import embed, figures
-
-    found = embed.bench_embed(model=model, num_images=num_images, side=side)
-    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
-
-
-@bench_app.command("kmeans")
-def bench_kmeans(
-    num_seeds: Annotated[int, typer.Option("--seeds", help="seeds of the trees")] = 10,
-    threads: Annotated[int, typer.Option(help="of every peer")] = 2,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """k-means and trees beside faiss and scikit-learn: time, memory, inertia, entropy of balanced samples."""
-    from curate.bench import figures, kmeans
-
-    found = kmeans.bench_kmeans(num_seeds=num_seeds, threads=threads)
-    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
-
-
-@bench_app.command("copies")
-def bench_copies(
-    folder: Annotated[Path | None, typer.Option(help="pictures to plant copies of; none: the bundled ones")] = None,
-    num_pictures: Annotated[int, typer.Option("-n", help="pictures at most")] = 338,
-    seed: Annotated[int, typer.Option(help="of the edits")] = 0,
-    swap: Annotated[bool, typer.Option("--swap", help="judge on the first half of the pictures")] = False,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Precision and recall of copy-detection methods on planted chains of web edits."""
-    from curate.bench import copies
-
-    scores = copies.measure_copies(folder or copies.PHOTOS, num_pictures=num_pictures, seed=seed, swap=swap)
-    typer.echo(copies.as_json(scores) if as_json else copies.format_copies(scores))
-
-
-@bench_app.command("join")
-def bench_join(
-    num_vectors: Annotated[int, typer.Option("-n", help="vectors")] = 1_000_000,
-    compare_size: Annotated[int, typer.Option(help="a second size, without faiss; 0: none")] = 0,
-    dim: Annotated[int, typer.Option(help="dimensions")] = 256,
-    probes: Annotated[int, typer.Option(help="lists that a vector looks into")] = 4,
-    threads: Annotated[int | None, typer.Option(help="of every phase and of faiss; none: all cores")] = None,
-    workdir: Annotated[Path | None, typer.Option(help="folder to keep the tables in; none: a temporary one")] = None,
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Self-join of planted vectors from disk, beside faiss's inverted lists, in one run."""
-    from curate.bench import figures
-    from curate.bench.join import bench_join as measure
-
-    found = []
-    for size in filter(None, (num_vectors, compare_size)):
-        found += measure(
-            size,
-            dim=dim,
-            num_probes=probes,
-            threads=threads or os.cpu_count() or 1,
-            workdir=workdir and workdir / str(size),
-            with_faiss=size == num_vectors,
-        )
-    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
-
-
-@bench_app.command("components")
-def bench_components(
-    num_images: Annotated[int, typer.Option("-n", help="images of the pool")] = 10_000_000,
-    edges: Annotated[float, typer.Option(help="pairs for each image")] = 1.0,
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Components and verdicts of streamed pairs, beside scipy: images per second, memory an image."""
-    from curate.bench import figures
-    from curate.bench.components import bench_components as measure
-
-    found = measure(num_images, edges_per_image=edges)
-    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
-
-
-@bench_app.command("junk")
-def bench_junk(
-    num_each: Annotated[int, typer.Option("-n", help="generated pictures of each kind")] = 20,
-    seed: Annotated[int, typer.Option(help="of pictures and run")] = 0,
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Share of generated pictures in a pool of photographs, in a balanced draw, and with screening before it."""
-    from curate.bench import figures
-    from curate.bench.junk import bench_junk as measure
-
-    found = measure(num_each=num_each, seed=seed)
-    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
-
-
-@bench_app.command("parts")
-def bench_parts(
-    num_parts: Annotated[int, typer.Option("-n", help="parts of every table; 18,000 are 1.2 billion images")] = 20_000,
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """What many parts cost the framework: tables of two rows a part made, resumed, planned, listed."""
-    from curate.bench import figures
-    from curate.bench.parts import bench_parts as measure
-
-    found = measure(num_parts)
-    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
-
-
-@bench_app.command("incremental")
-def bench_incremental(
-    num_images: Annotated[int, typer.Option("-n", help="images of the grown pool")] = 400,
-    seed: Annotated[int, typer.Option(help="of the pool")] = 0,
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """A pool that grows by a quarter: what the second run reuses, and how its result differs from a full run's."""
-    from curate.bench import figures
-    from curate.bench.incremental import bench_incremental as measure
-
-    found = measure(num_images, seed=seed)
-    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
-
-
-@bench_app.command("mnist")
-def bench_mnist(
-    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")],
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialisation."""
-    from curate.bench import figures, mnist
-
-    found = mnist.bench_mnist(workdir)
-    typer.echo(figures.as_json(mnist.as_figures(found)) if json_ else mnist.format_table(found))
-
-
-@bench_app.command("select")
-def bench_select(
-    num_images: Annotated[int, typer.Option("-n", help="images in the pool")] = 1_000_000,
-    leaves: Annotated[int, typer.Option(help="leaf clusters")] = 10_000,
-    workdir: Annotated[Path | None, typer.Option(help="folder for the tables, removed at the end")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """A balanced draw from synthetic clusters, beside numpy and DuckDB: images per second, memory an image."""
-    from curate.bench import figures
-    from curate.bench.select import bench_select as measure
-
-    found = measure(num_images, leaves, workdir=workdir)
-    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
-
-
-@bench_app.command("retrieve")
-def bench_retrieve(
-    num_queries: Annotated[int, typer.Option("-n", help="curated images that ask")] = 100_000,
-    k: Annotated[int, typer.Option(help="images a query")] = 32,
-    pool: Annotated[int, typer.Option(help="images in the pool")] = 2_000_000,
-    workdir: Annotated[Path | None, typer.Option(help="folder for the tables, removed at the end")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """From the edges of a search to the retrieved rows, beside numpy and DuckDB: edges per second, memory."""
-    from curate.bench import figures
-    from curate.bench.retrieve import bench_retrieve as measure
-
-    found = measure(num_queries, k, pool, workdir=workdir)
-    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
-
-
-@bench_app.command("truth")
-def bench_truth(
-    workdir: Workdir,
-    truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")],
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Compare a run over a sample pool with what was planted in it."""
-    from curate.bench.truth import evaluate_against_truth, format_truth
-
-    found = evaluate_against_truth(Path(workdir), truth)
-    typer.echo(json.dumps(found, indent=2) if json_ else format_truth(found))
 
 
 def _open(workdir: str) -> "Store":
