@@ -9,16 +9,11 @@ with the two values from the metadata. Outputs are equal at the stored image siz
 in its own way.
 """
 
-import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from curate.config import Settings
@@ -26,12 +21,12 @@ from curate.errors import WeightsError
 from curate.models import formats
 from curate.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.formats import State
+from curate.models.publish import read_description, save_tensors
 from curate.models.vit import VisionTransformer, ViTConfig
 from curate.models.weights import locate
 from curate.ops.images import Preprocess
 
 MODELS = ("curate",)
-KEY = "curate"
 HOWTO = "set `weights` to the .safetensors that the trainer exported"
 
 
@@ -60,27 +55,13 @@ def write_export(path: str | Path, vit: VisionTransformer, info: ExportInfo) -> 
     Raises:
         WeightsError: `path` is not a .safetensors.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: exports are .safetensors files; name it {path.with_suffix('.safetensors')}")
     architecture, kwargs = timm_equivalent(vit.config)
     described = {
         "vit": vit.config.model_dump(mode="json"),
         "export": info.model_dump(mode="json"),
         "timm": {"architecture": architecture, "kwargs": kwargs},
     }
-    state = {key: value.detach().cpu().contiguous() for key, value in vit.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        partial = Path(folder) / path.name
-        try:
-            save_file(state, partial, metadata={KEY: json.dumps(described, sort_keys=True)})
-        except SafetensorError as error:  # it wraps what the system said, such as a full disk
-            raise WeightsError(f"{path}: cannot be written: {error}; make room or choose another output") from error
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    return path
+    return save_tensors(Path(path), vit.state_dict(), described)
 
 
 def read_export(path: str | Path) -> tuple[ViTConfig, State, ExportInfo]:
@@ -95,27 +76,13 @@ def read_export(path: str | Path) -> tuple[ViTConfig, State, ExportInfo]:
 
 def read_header(path: str | Path) -> tuple[ViTConfig, ExportInfo]:
     """Architecture and description, without reading the weights; errors as in `read_export`."""
-    described = _metadata(formats.find_weight_file(path))
+    described = read_description(formats.find_weight_file(path), needed=f"not an export of `curate train`; {HOWTO}")
     try:
         return ViTConfig.model_validate(described["vit"]), ExportInfo.model_validate(described["export"])
     except (KeyError, ValidationError) as error:
         raise WeightsError(
             f"{path}: its metadata do not fit this version ({str(error).splitlines()[0]}); export it again"
         ) from error
-
-
-def _metadata(file: Path) -> dict[str, Any]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
-    if KEY not in metadata:
-        raise WeightsError(f"{file}: no metadata {KEY!r}: not an export of `curate train`; {HOWTO}")
-    try:
-        return json.loads(metadata[KEY])
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{file}: metadata {KEY!r} are not JSON ({error}); export it again") from error
 
 
 def timm_equivalent(config: ViTConfig) -> tuple[str, dict[str, Any]]:

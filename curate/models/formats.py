@@ -214,12 +214,23 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
     Raises:
         WeightsError: names missing or unknown, or shapes that differ, with what was found and needed.
     """
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    check_names(state, {key: tuple(value.shape) for key, value in model.state_dict().items()}, where=where)
+    model.load_state_dict(dict(state))
+
+
+def check_names(
+    state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, where: str, owner: str = "the model"
+) -> None:
+    """Refuse tensors that are not exactly those of `owner`.
+
+    Raises:
+        WeightsError: names missing or unknown, or shapes that differ, with what was found and needed.
+    """
     problems = []
     missing = sorted(wanted.keys() - state.keys())
     unknown = sorted(state.keys() - wanted.keys())
     shapes = [
-        f"{key} has {tuple(value.shape)}, the model needs {wanted[key]}"
+        f"{key} has {tuple(value.shape)}, {owner} needs {wanted[key]}"
         for key, value in state.items()
         if key in wanted and tuple(value.shape) != wanted[key]
     ]
@@ -229,8 +240,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
         problems.append(f"unknown {_some(unknown)}")
     problems += shapes[:3]
     if problems:
-        raise WeightsError(f"{where}: does not fit the model: {'; '.join(problems)}; is it another model's file?")
-    model.load_state_dict(dict(state))
+        raise WeightsError(f"{where}: does not fit {owner}: {'; '.join(problems)}; is it another model's file?")
 
 
 def _some(names: list[str], limit: int = 4) -> str:

@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_export(tmp_path: Path, monkeypatch: pytes
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("curate.models.export.save_file", fail)
+    monkeypatch.setattr("curate.models.publish.save_file", fail)
     with pytest.raises(OSError, match="No space left"):
         write_export(path, trained(num_registers=1), INFO)
     assert path.read_bytes() == before
