@@ -1,20 +1,22 @@
-"""Exports of the trainer: one .safetensors with torch.hub's names that explains itself.
+"""Exports of the trainer: one .safetensors that explains itself.
 
-The metadata key `curate` holds JSON: the ViT's fields, the preprocessing, where the weights come from, and the timm
-architecture that equals it. timm reads the file too:
+The metadata key `curate` holds JSON: the architecture (`vit`, a ViT's fields, with torch.hub's names in the file; or
+`tower`, a timm model with timm's), the preprocessing, where the weights come from, and the timm architecture that
+equals it. timm reads the file too:
 
     timm.create_model(ARCHITECTURE, pretrained=True, pretrained_cfg_overlay={"file": PATH}, **KWARGS)
 
-with the two values from the metadata. Outputs are equal at the stored image size; at others timm resamples positions
-in its own way.
+with the two values from the metadata. Outputs are equal at the stored image size; at others timm resamples a ViT's
+positions in its own way.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 from pydantic import Field, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from curate.config import Settings
 from curate.errors import WeightsError
@@ -22,6 +24,7 @@ from curate.models import formats
 from curate.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.formats import State
 from curate.models.publish import read_description, save_tensors
+from curate.models.tower import TimmTower, TowerConfig
 from curate.models.vit import VisionTransformer, ViTConfig
 from curate.models.weights import locate
 from curate.ops.images import Preprocess
@@ -49,23 +52,35 @@ class ExportInfo(Settings):
     """How it came about: objective, steps, data, version; JSON-ready."""
 
 
-def write_export(path: str | Path, vit: VisionTransformer, info: ExportInfo) -> Path:
+Config = ViTConfig | TowerConfig
+"""An architecture that can be trained and exported."""
+Trained = VisionTransformer | TimmTower
+"""A network of such an architecture."""
+
+
+def write_export(path: str | Path, backbone: Trained, info: ExportInfo) -> Path:
     """Write the weights under a temporary name, then publish them under `path`.
 
     Raises:
         WeightsError: `path` is not a .safetensors.
     """
-    architecture, kwargs = timm_equivalent(vit.config)
+    config = backbone.config
+    architecture, kwargs = timm_equivalent(config)
     described = {
-        "vit": vit.config.model_dump(mode="json"),
+        "vit" if isinstance(config, ViTConfig) else "tower": config.model_dump(mode="json"),
         "export": info.model_dump(mode="json"),
         "timm": {"architecture": architecture, "kwargs": kwargs},
     }
-    return save_tensors(Path(path), vit.state_dict(), described)
+    return save_tensors(Path(path), weights_of(backbone), described)
 
 
-def read_export(path: str | Path) -> tuple[ViTConfig, State, ExportInfo]:
-    """Architecture, weights in torch.hub's names, and description.
+def weights_of(backbone: Trained) -> State:
+    """The tensors of an export: of a ViT in torch.hub's names, of a tower in timm's."""
+    return dict((backbone.net if isinstance(backbone, TimmTower) else backbone).state_dict())
+
+
+def read_export(path: str | Path) -> tuple[Config, State, ExportInfo]:
+    """Architecture, weights (see `weights_of`), and description.
 
     Raises:
         WeightsError: missing, damaged, or no export of this trainer.
@@ -74,19 +89,37 @@ def read_export(path: str | Path) -> tuple[ViTConfig, State, ExportInfo]:
     return config, formats.load_state(path), info
 
 
-def read_header(path: str | Path) -> tuple[ViTConfig, ExportInfo]:
+def read_header(path: str | Path) -> tuple[Config, ExportInfo]:
     """Architecture and description, without reading the weights; errors as in `read_export`."""
-    described = read_description(formats.find_weight_file(path), needed=f"not an export of `curate train`; {HOWTO}")
+    file = formats.find_weight_file(path)
+    described = read_description(file, needed=f"not an export of `curate train`; {HOWTO}")
     try:
-        return ViTConfig.model_validate(described["vit"]), ExportInfo.model_validate(described["export"])
+        info = ExportInfo.model_validate(described["export"])
+        if "tower" in described:
+            return TowerConfig.model_validate(described["tower"]), info
+        return ViTConfig.model_validate(described["vit"]), info
     except (KeyError, ValidationError) as error:
         raise WeightsError(
             f"{path}: its metadata do not fit this version ({str(error).splitlines()[0]}); export it again"
         ) from error
 
 
-def timm_equivalent(config: ViTConfig) -> tuple[str, dict[str, Any]]:
-    """timm's architecture and keyword arguments that compute the same at the stored image size."""
+def build_trained(config: Config, state: Mapping[str, Tensor] | None = None, *, where: str = "weights") -> Trained:
+    """A network of this architecture with the weights of an export; None: fresh ones.
+
+    Raises:
+        WeightsError: the weights are another architecture's.
+    """
+    network = VisionTransformer(config) if isinstance(config, ViTConfig) else TimmTower(config)
+    if state is not None:
+        formats.fill(network.net if isinstance(network, TimmTower) else network, state, where=where)
+    return network
+
+
+def timm_equivalent(config: Config) -> tuple[str, dict[str, Any]]:
+    """timm's architecture and keyword arguments that compute the same, for a ViT at the stored image size."""
+    if isinstance(config, TowerConfig):
+        return config.name, {**config.kwargs, "num_classes": 0}
     size = "giant" if config.ffn == "swiglu" else "small"
     registers = "_reg4" if config.num_registers else ""
     kwargs: dict[str, Any] = {
@@ -108,11 +141,11 @@ def timm_equivalent(config: ViTConfig) -> tuple[str, dict[str, Any]]:
 
 
 def to_timm(path: str | Path) -> nn.Module:
-    """The export as a timm model with equal outputs at its image size; its forward gives the cls token."""
+    """The export as a timm model with equal outputs at its image size; its forward gives the pooled vector."""
     config, state, _ = read_export(path)
     architecture, kwargs = timm_equivalent(config)
     model = timm.create_model(architecture, **kwargs)
-    formats.fill(model, formats.to_timm(state), where=str(path))
+    formats.fill(model, formats.to_timm(state) if isinstance(config, ViTConfig) else state, where=str(path))
     return model
 
 
@@ -147,9 +180,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
 
 
 def build(info: ModelInfo) -> nn.Module:
-    """The ViT with its weights."""
+    """The backbone with its weights."""
     file = info.weights_file()
     config, state, _ = read_export(file)
-    model = VisionTransformer(config)
-    formats.fill(model, state, where=f"{info.model}: {file}")
-    return model
+    return build_trained(config, state, where=f"{info.model}: {file}")

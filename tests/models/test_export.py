@@ -8,8 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from curate.errors import WeightsError
-from curate.models.export import ExportInfo, read_export, to_timm, write_export
+from curate.models.export import ExportInfo, build_trained, read_export, to_timm, write_export
 from curate.models.load import describe, load_backbone
+from curate.models.tower import TimmTower, tower_config
 from curate.models.vit import VisionTransformer, ViTConfig
 
 INFO = ExportInfo(image_size=56, short_edge=64, mean=(0.4, 0.5, 0.6), provenance={"steps": 300})
@@ -53,6 +54,40 @@ def test_timm_alone_reads_the_file(num_registers: int, ffn: str, dim: int, tmp_p
     x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(x), vit(x), rtol=1e-5, atol=1e-5)
+
+
+def swin(drop_path_rate: float = 0.1) -> TimmTower:
+    config = tower_config(
+        "swin_tiny_patch4_window7_224",
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 2, 2),
+        img_size=64,
+        window_size=2,
+        drop_path_rate=drop_path_rate,
+    )
+    return TimmTower(config, generator=torch.Generator().manual_seed(0)).eval()
+
+
+@torch.no_grad()
+def test_a_tower_is_read_back_by_curate_and_by_timm(tmp_path: Path) -> None:
+    tower = swin()
+    path = write_export(tmp_path / "swin.safetensors", tower, INFO.model_copy(update={"image_size": 64}))
+    config, state, _ = read_export(path)
+    assert config == tower.config
+    assert describe("curate", str(path)).dim == tower.dim == 64
+    with safe_open(path, framework="pt") as file:
+        recipe = json.loads(file.metadata()["curate"])["timm"]
+    alone = timm.create_model(
+        recipe["architecture"], pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **recipe["kwargs"]
+    )
+    for size in (64, 96):
+        x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+        for model in (build_trained(config, state), to_timm(path), alone):
+            torch.testing.assert_close(model.eval()(x), tower(x), rtol=0, atol=0)
+    pixels = torch.randint(0, 256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    embedded = load_backbone("curate", weights=str(path), device="cpu", precision="fp32").embed(pixels)
+    assert embedded.shape == (3, 64)
 
 
 def test_reading_returns_what_was_written(tmp_path: Path) -> None:
