@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curate.bench.cli import app as bench_app
-from curate.errors import CurateError
+from curate.errors import CurateError, TrainingInterrupted
 from curate.freshness import Flags
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(bench_app, name="bench")
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+
+SIGTERM_EXIT = 128 + 15
+"""Exit status of a training that SIGTERM stopped: a scheduler must not take it for one that is done."""
 
 Config = Annotated[str, typer.Argument(help="YAML file, or the name of a bundled config such as dedup")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="override fields: a.b=1")]
@@ -234,7 +237,7 @@ def main() -> None:
     except CurateError as error:
         text = Text.assemble(("error: ", "bold red"), f"{type(error).__name__}: {error}", *_notes(error))
         Console(stderr=True, soft_wrap=True).print(text)
-        sys.exit(1)
+        sys.exit(SIGTERM_EXIT if isinstance(error, TrainingInterrupted) else 1)
     except OSError as error:  # a disk, a path or a network: the system's own words name it
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), f"{error}", *_notes(error)))
         sys.exit(1)

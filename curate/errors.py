@@ -41,6 +41,10 @@ class TrainingDiverged(CurateError):
     """The loss of a training is no longer a number."""
 
 
+class TrainingInterrupted(CurateError):
+    """A training was told to stop by SIGTERM, and has written a checkpoint to go on from."""
+
+
 class MissingExtra(CurateError):
     """A library of an optional extra is not installed."""
 

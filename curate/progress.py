@@ -30,8 +30,11 @@ _shown: Progress | None = None
 
 
 @contextmanager
-def track(label: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
-    """Show the progress of `total` steps, of which `done` were done before."""
+def track(label: str, total: int, *, done: int = 0, unit: str = "", show: bool = True) -> Iterator[Advance]:
+    """Show the progress of `total` steps, of which `done` were done before; not where another process shows it."""
+    if not show:
+        yield lambda _steps=1, /, *, note="": None
+        return
     if sys.stderr.isatty():
         with _bars() as bars:
             task = bars.add_task(label, total=total or None, completed=done, unit=unit, note="")

@@ -3,20 +3,26 @@
 import math
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from curate.config import Execution, Settings
 from curate.errors import ConfigError
 from curate.models.device import PrecisionChoice
-from curate.models.vit import ViTConfig, vit_config
-
-AutoCount = Literal["auto"] | Annotated[int, Field(ge=0)]
-Range = tuple[float, float]
+from curate.models.export import Trained
+from curate.models.tower import TimmTower, tower_config
+from curate.models.vit import VisionTransformer, ViTConfig, vit_config
+from curate.trainer.objective import AutoCount, PrototypeSettings, Range
+from curate.trainer.objectives import AnyObjective
+from curate.trainer.objectives.dinov2 import DinoV2Settings
 
 
 class ModelSettings(Settings):
     """The backbone: a preset and what is changed in it."""
 
+    timm: str | None = None
+    """A timm architecture in the ViT's place, such as swin_tiny_patch4_window7_224, for objectives without masks; of
+    the fields below only drop_path holds for it."""
     preset: Literal["tiny", "small", "base", "large", "giant"] = "small"
     """Width, depth and heads: ViT-Ti, S, B, L or g."""
     patch_size: int = Field(default=14, ge=1)
@@ -45,6 +51,13 @@ class ModelSettings(Settings):
         }
         changes |= {k: v for k, v in {"ffn": self.ffn, "depth": self.depth}.items() if v is not None}
         return vit_config(f"vit_{self.preset}", **changes)
+
+    def build(self, image_size: int, *, generator: torch.Generator) -> Trained:
+        """The backbone with fresh weights drawn from `generator`."""
+        if self.timm is not None:
+            config = tower_config(self.timm, img_size=image_size, drop_path_rate=self.drop_path)
+            return TimmTower(config, generator=generator)
+        return VisionTransformer(self.vit(image_size), generator=generator)
 
 
 class CropSettings(Settings):
@@ -96,44 +109,15 @@ class CropSettings(Settings):
         return self
 
 
-class ObjectiveSettings(Settings):
-    """DINO + iBOT + KoLeo."""
-
-    prototypes: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
-    """Outputs of a head: 65536 short recipe, 131072 long; auto: by the number of images."""
-    tied_heads: bool = False
-    """One head for DINO and iBOT (short recipe), or two (long)."""
-    head_hidden: int = Field(default=2048, ge=1)
-    """Width of the head's hidden layers."""
-    head_bottleneck: int = Field(default=256, ge=1)
-    """Width before the prototypes."""
-    centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
-    """How the teacher's scores become targets: sinkhorn (long recipe) or softmax with a running centre."""
-    student_temperature: float = Field(default=0.1, gt=0.0)
-    """Of the student's softmax."""
-    teacher_temperature: Range = (0.04, 0.07)
-    """Of the teacher: first and last value of a linear rise."""
-    teacher_temperature_iterations: AutoCount = "auto"
-    """Length of that rise: 37500 in DINOv2; auto: 30 % of the run."""
-    teacher_momentum: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
-    """EMA at the start, going to 1 by a cosine: 0.992 short, 0.994 long; auto: lower in runs below 2500 its."""
-    dino_weight: float = Field(default=1.0, ge=0.0)
-    """Of the loss between crops."""
-    ibot_weight: float = Field(default=1.0, ge=0.0)
-    """Of the loss on masked patches."""
-    koleo_weight: float = Field(default=0.1, ge=0.0)
-    """Of the spreading of features within a batch."""
-    masked_share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Share of the global crops that are masked."""
-    mask_ratio: Range = (0.1, 0.5)
-    """Share of patches masked in a masked crop."""
-
-
 class OptimizerSettings(Settings):
     """AdamW (0.9, 0.999) with DINOv2's schedules."""
 
-    base_lr: float = Field(default=2e-4, gt=0.0)
-    """Learning rate at batch 1024, scaled by sqrt(batch / 1024): 4e-3 short recipe, 2e-4 long."""
+    base_lr: Literal["auto"] | Annotated[float, Field(gt=0.0)] = "auto"
+    """Learning rate at batch `lr_batch`: 4e-3 short recipe, 2e-4 long; auto: between these by the number of images."""
+    lr_batch: int = Field(default=1024, ge=1)
+    """Batch size at which the learning rate is `base_lr`: 1024 in DINOv2, 256 in DINO."""
+    lr_scaling: Literal["sqrt", "linear"] = "sqrt"
+    """How the learning rate grows with batch_size / lr_batch."""
     final_lr: float = Field(default=1e-6, ge=0.0)
     """Learning rate at the end of the cosine."""
     warmup_iterations: AutoCount = "auto"
@@ -145,7 +129,11 @@ class OptimizerSettings(Settings):
     patch_embed_lr: float = Field(default=0.2, ge=0.0)
     """Factor on the learning rate of the patch embedding."""
     clip_norm: float = Field(default=3.0, gt=0.0)
-    """Largest gradient norm, of backbone, DINO head and iBOT head each."""
+    """Largest gradient norm."""
+    clip_by: Literal["network", "parameter"] = "network"
+    """What is clipped on its own: backbone and each head (DINOv2), or each parameter (DINO)."""
+    freeze_backbone_iterations: int = Field(default=0, ge=0)
+    """Iterations in which only the heads learn: warms up fresh heads on a pretrained backbone."""
     freeze_last_layer_iterations: AutoCount = "auto"
     """Iterations with learning rate 0 for the prototypes: 1250 in DINOv2; auto: 1 % of the run."""
 
@@ -157,12 +145,19 @@ class TrainSettings(Settings):
     """The backbone."""
     crops: CropSettings = CropSettings()
     """Views of an image."""
-    objective: ObjectiveSettings = ObjectiveSettings()
-    """Losses, targets, teacher."""
+    objective: AnyObjective = DinoV2Settings()
+    """Losses, targets, teacher; `dinov2`, or the name of another objective, or a block whose `kind` names it."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Learning rate, weight decay, clipping."""
+    init_from: str | None = None
+    """Weights to start from, of student and teacher: an export, a weight file in torch.hub's, timm's or Hugging Face's
+    format, or a model id such as dinov2_vits14; positions are resampled to the grid. null: fresh weights."""
+    init_heads: str | None = None
+    """heads.safetensors of the training to go on with; null: fresh heads."""
     batch_size: int = Field(default=64, ge=1)
-    """Images an iteration."""
+    """Images an iteration, of all processes together."""
+    accumulate: int = Field(default=1, ge=1)
+    """Passes that make one iteration; targets and KoLeo look at the images of one pass."""
     iterations: int = Field(default=125_000, ge=1)
     """Optimiser steps in all; all schedules stretch to it."""
     precision: PrecisionChoice = "auto"
@@ -175,12 +170,20 @@ class TrainSettings(Settings):
     """Threads or processes that decode and crop ahead of the model; 0: in between steps."""
     worker_kind: Annotated[Literal["thread", "process"], Execution()] = "thread"
     """Threads start at once and suit few cores; processes suit a GPU, but cannot be started from a Dask worker."""
+    parallel: Annotated[Literal["ddp", "fsdp"], Execution()] = "ddp"
+    """How processes started by torchrun share the model: whole on each, or in shards (FSDP2)."""
+    compile: Annotated[bool, Execution()] = False
+    """torch.compile every block."""
+    activation_checkpointing: Annotated[bool, Execution()] = False
+    """Compute activations of the student's blocks again in the backward pass: less memory, a third more time."""
     checkpoint_every: Annotated[int, Field(ge=1), Execution()] = 1000
     """Iterations between checkpoints; the last iteration always makes one."""
     keep: Annotated[int, Field(ge=1), Execution()] = 3
     """Newest checkpoints kept."""
     log_every: int = Field(default=10, ge=1)
     """Iterations between rows of the log."""
+    wandb: Annotated[str | None, Execution()] = None
+    """Project of Weights & Biases that gets the log too (extra `wandb`); null: none."""
     evaluate_every: int = Field(default=0, ge=0)
     """Iterations between evaluations of the teacher by the function given to `train`; 0: never."""
 
@@ -188,10 +191,25 @@ class TrainSettings(Settings):
     def _fits_together(self) -> "TrainSettings":
         for name in ("global_size", "local_size"):
             side = getattr(self.crops, name)
-            if side % self.model.patch_size:
+            if self.model.timm is None and side % self.model.patch_size:
                 raise ValueError(f"crops.{name} {side} is not a multiple of patch_size {self.model.patch_size}")
-        if self.batch_size < 2 and self.objective.koleo_weight > 0:
-            raise ValueError("batch_size 1 has no nearest neighbour for KoLeo; set objective.koleo_weight=0")
+        if self.model.timm is not None and (
+            isinstance(self.objective, DinoV2Settings) or self.optimizer.layer_decay < 1
+        ):
+            raise ValueError(
+                f"model.timm={self.model.timm} has no mask token and no even row of blocks; train it with "
+                "objective=dino or esvit and optimizer.layer_decay=1"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if isinstance(self.objective, DinoV2Settings) and self.objective.koleo_weight > 0:
+            images = self.batch_size // self.accumulate
+            if images < 2:
+                raise ValueError("a pass of 1 image has no nearest neighbour for KoLeo; set objective.koleo_weight=0")
+            if images % (self.objective.koleo_group or images):
+                raise ValueError(
+                    f"objective.koleo_group {self.objective.koleo_group} does not divide the {images} images of a pass"
+                )
         return self
 
 
@@ -214,7 +232,7 @@ class Effective(Settings):
     num_samples: int
     """Samples of an epoch: images times their repeats."""
     prototypes: int
-    """Outputs of a head."""
+    """Outputs of a head; 0 for objectives without."""
     teacher_temperature_iterations: int
     """Length of the temperature's rise."""
     teacher_momentum: float
@@ -224,36 +242,57 @@ class Effective(Settings):
     freeze_last_layer_iterations: int
     """Iterations before the prototypes move."""
     learning_rate: float
-    """Peak: base_lr * sqrt(batch_size / 1024)."""
+    """Peak: `base_lr` scaled to the batch."""
     epochs: float
     """Times that every sample is shown."""
     images_seen: int
     """Samples over the whole run."""
 
 
-def resolve(config: TrainConfig, *, num_images: int, num_samples: int) -> Effective:
+def resolve(config: TrainConfig, *, num_images: int, num_samples: int, prototypes: int | None = None) -> Effective:
     """Replace every `auto` by a number.
 
+    Args:
+        prototypes: of the heads that the run starts from or distils; None: fresh heads.
+
     Raises:
-        ConfigError: the warm-up leaves no iteration for the cosine.
+        ConfigError: the warm-up leaves no iteration for the cosine, or prototypes contradict the given heads.
     """
     iterations, objective, optimizer = config.iterations, config.objective, config.optimizer
     warmup = _count(optimizer.warmup_iterations, iterations // 10)
     if warmup >= iterations:
         raise ConfigError(f"optimizer.warmup_iterations is {warmup} of {iterations} iterations; it must be smaller")
-    momentum = objective.teacher_momentum
+    momentum, base_lr = objective.teacher_momentum, optimizer.base_lr
+    num_prototypes, rise = 0, 0
+    if isinstance(objective, PrototypeSettings):
+        num_prototypes = _count(objective.prototypes, prototypes or auto_prototypes(num_images))
+        rise = _count(objective.teacher_temperature_iterations, iterations * 3 // 10)
+    if prototypes is not None and num_prototypes != prototypes:
+        raise ConfigError(
+            f"objective.prototypes is {num_prototypes}, the given heads have {prototypes}; set it to that or to auto"
+        )
+    ratio = config.batch_size / optimizer.lr_batch
+    scale = ratio if optimizer.lr_scaling == "linear" else ratio**0.5
     return Effective(
         num_images=num_images,
         num_samples=num_samples,
-        prototypes=_count(objective.prototypes, auto_prototypes(num_images)),
-        teacher_temperature_iterations=_count(objective.teacher_temperature_iterations, iterations * 3 // 10),
-        teacher_momentum=auto_momentum(iterations) if momentum == "auto" else momentum,
+        prototypes=num_prototypes,
+        teacher_temperature_iterations=rise,
+        teacher_momentum=auto_momentum(iterations, config.batch_size) if momentum == "auto" else momentum,
         warmup_iterations=warmup,
         freeze_last_layer_iterations=_count(optimizer.freeze_last_layer_iterations, iterations // 100),
-        learning_rate=optimizer.base_lr * (config.batch_size / 1024) ** 0.5,
+        learning_rate=(auto_learning_rate(num_images) if base_lr == "auto" else base_lr) * scale,
         epochs=iterations * config.batch_size / num_samples,
         images_seen=iterations * config.batch_size,
     )
+
+
+def auto_learning_rate(num_images: int) -> float:
+    """At batch 1024: 4e-3 up to ImageNet-1k's 1.28 million images (short recipe), falling as a power of their number to
+    2e-4 at LVD-142M (long recipe), and so on beyond."""
+    short, long = (1.28e6, 4e-3), (142e6, 2e-4)
+    slope = math.log(long[1] / short[1]) / math.log(long[0] / short[0])
+    return short[1] * max(1.0, num_images / short[0]) ** slope
 
 
 def auto_prototypes(num_images: int) -> int:
@@ -262,9 +301,13 @@ def auto_prototypes(num_images: int) -> int:
     return 2 ** min(max(exponent, 8), 17)
 
 
-def auto_momentum(iterations: int) -> float:
-    """0.992 for long runs; in short ones the teacher averages over 5 % of the run, so that it can follow."""
-    return min(0.992, max(0.9, 1 - 20 / iterations))
+def auto_momentum(iterations: int, batch_size: int) -> float:
+    """0.992 at batch 2048, averaging over as many images at any batch; in short runs over 5 % of the run, so that the
+    teacher can follow.
+
+    Source: the scaling rule of averages, Busbridge et al. 2023, arXiv:2307.13813.
+    """
+    return min(0.992 ** (batch_size / 2048), max(0.9, 1 - 20 / iterations))
 
 
 def _count(value: Literal["auto"] | int, auto: int) -> int:

@@ -168,9 +168,11 @@ def check_workers(config: TrainConfig) -> None:
         )
 
 
-def load_batches(samples: CroppedSamples, config: TrainConfig, *, start: int) -> Generator[Crops, None, None]:
+def load_batches(
+    samples: CroppedSamples, config: TrainConfig, *, start: int, rank: int = 0, size: int = 1
+) -> Generator[Crops, None, None]:
     """Batches of samples start, start + 1, ... without end, made ahead by `config.workers`."""
-    numbers = _batch_numbers(start, config.batch_size)
+    numbers = _batch_numbers(start, config.batch_size // config.accumulate, rank, size)
     if config.workers == 0:
         for batch in numbers:
             yield collate([samples[i] for i in batch])
@@ -187,10 +189,11 @@ def load_batches(samples: CroppedSamples, config: TrainConfig, *, start: int) ->
         )
 
 
-def _batch_numbers(start: int, size: int) -> Iterator[list[int]]:
+def _batch_numbers(start: int, images: int, rank: int, size: int) -> Iterator[list[int]]:
+    each = images // size
     while True:
-        yield list(range(start, start + size))
-        start += size
+        yield list(range(start + rank * each, start + (rank + 1) * each))
+        start += images
 
 
 def _load_in_threads(

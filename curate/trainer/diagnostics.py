@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 COLLAPSED_STD = 0.05
 """Feature spread below which features are as good as constant; 1 is isotropic."""
-NEAR_UNIFORM = 0.02
+NEAR_CHANCE = 0.02
 """Share of ln K within which a loss says that the student has learned nothing."""
 
 
@@ -23,15 +24,16 @@ def watch(outcome: Outcome) -> dict[str, float]:
     """Figures of one batch.
 
     Returns:
+        feature_std: of the teacher's unit features, times sqrt(D): 1 isotropic, 0 collapsed.
         teacher_entropy: nats, mean over images; 0: one prototype each, ln K: undecided.
         prototypes_used: e to the entropy of the mean target: prototypes in use, 1..min(K, 2B).
-        feature_std: of the teacher's unit cls features, times sqrt(D): 1 isotropic, 0 collapsed.
+        The last two only where there are prototypes.
     """
-    return {
-        "teacher_entropy": float(_entropy(outcome.targets).mean()),
-        "prototypes_used": math.exp(float(_entropy(outcome.targets.mean(dim=0)))),
-        "feature_std": feature_std(outcome.features),
-    }
+    figures = {"feature_std": feature_std(outcome.features)}
+    if outcome.targets is not None:
+        figures["teacher_entropy"] = float(_entropy(outcome.targets).mean())
+        figures["prototypes_used"] = math.exp(float(_entropy(outcome.targets.mean(dim=0))))
+    return figures
 
 
 def feature_std(features: Tensor) -> float:
@@ -63,8 +65,9 @@ def check_finite(parts: dict[str, float], *, step: int, learning_rate: float) ->
 class Watchdog:
     """Warns once for each sign of collapse, from iteration `patience` on: at first every run looks like one."""
 
-    def __init__(self, *, prototypes: int, patience: int) -> None:
-        self._uniform, self._patience = math.log(prototypes), patience
+    def __init__(self, *, chance: Mapping[str, float], patience: int) -> None:
+        """`chance` as in `Objective`: what each loss is when nothing is learned."""
+        self._chance, self._patience = chance, patience
         self._told: set[str] = set()
 
     def look(self, row: dict[str, float]) -> None:
@@ -79,17 +82,21 @@ class Watchdog:
                 int(row["step"]),
                 row["feature_std"],
             )
-        if abs(row["loss_dino"] - self._uniform) < NEAR_UNIFORM * self._uniform:
-            self._warn(
-                "uniform",
-                "iteration %d: the DINO loss %.3f is about ln K = %.3f: the student has learned nothing yet; "
-                "a higher optimizer.base_lr, fewer objective.prototypes or more iterations help",
-                int(row["step"]),
-                row["loss_dino"],
-                self._uniform,
-            )
+        for name, chance in self._chance.items():
+            loss = row[f"loss_{name}"]
+            if abs(loss - chance) < NEAR_CHANCE * chance:
+                self._warn(
+                    name,
+                    "iteration %d: the loss %s %.3f is about %.3f (ln K), as if chosen by chance: the student has "
+                    "learned nothing yet; a higher optimizer.base_lr, fewer objective.prototypes or more iterations "
+                    "help",
+                    int(row["step"]),
+                    name,
+                    loss,
+                    chance,
+                )
 
-    def _warn(self, kind: str, text: str, *values: float) -> None:
+    def _warn(self, kind: str, text: str, *values: object) -> None:
         if kind not in self._told:
             self._told.add(kind)
             logger.warning(text, *values)

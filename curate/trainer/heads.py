@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curate.models.export import Trained
+from curate.trainer.objective import PrototypeSettings
+
 
 class PrototypeLayer(nn.Module):
     """Scores against prototypes: a linear without bias whose rows are a direction times a trainable scale."""
@@ -52,3 +55,16 @@ class PrototypeHead(nn.Module):
         x = self.mlp(x)
         eps = 1e-6 if x.dtype in (torch.float16, torch.bfloat16) else 1e-12
         return self.last_layer(F.normalize(x, dim=-1, eps=eps))
+
+
+def make_head(
+    backbone: Trained, settings: PrototypeSettings, *, prototypes: int, generator: torch.Generator
+) -> PrototypeHead:
+    """A head for the tokens of `backbone`."""
+    return PrototypeHead(
+        backbone.config.dim,
+        prototypes,
+        hidden=settings.head_hidden,
+        bottleneck=settings.head_bottleneck,
+        generator=generator,
+    )

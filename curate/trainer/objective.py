@@ -1,170 +1,122 @@
-"""The DINOv2 objective: what student and teacher see, the loss parts, the EMA.
+"""What the trainer asks of an objective, whatever it minimises.
 
-Source: Oquab et al. 2023, arXiv:2304.07193.
+An objective is a student and a teacher, each a `backbone` and heads, and the loss between them. The trainer owns the
+rest: the teacher's average, schedules, clipping, processes, checkpoints, exports.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from curate.models.vit import VisionTransformer, ViTConfig
-from curate.trainer.config import ObjectiveSettings
-from curate.trainer.heads import PrototypeHead
-from curate.trainer.losses import (
-    dino_loss,
-    ibot_loss,
-    koleo_loss,
-    sinkhorn_targets,
-    softmax_targets,
-    update_center,
-)
+from curate.config import Settings
+from curate.models.export import Trained
 from curate.trainer.parallel import World
 
 NUM_GLOBAL = 2
-SINKHORN_ITERATIONS = 3
+"""Global crops an image."""
+
+AutoCount = Literal["auto"] | Annotated[int, Field(ge=0)]
+Range = tuple[float, float]
+
+
+class ObjectiveSettings(Settings):
+    """What every objective can be told."""
+
+    teacher_momentum: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
+    """EMA at the start, going to 1 by a cosine: 0.992 short, 0.994 long; auto: lower in runs below 2500 its."""
+
+
+class PrototypeSettings(ObjectiveSettings):
+    """Of objectives that compare distributions over prototypes."""
+
+    prototypes: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
+    """Outputs of a head: 65536 short recipe, 131072 long; auto: by the number of images."""
+    head_hidden: int = Field(default=2048, ge=1)
+    """Width of the head's hidden layers."""
+    head_bottleneck: int = Field(default=256, ge=1)
+    """Width before the prototypes."""
+    student_temperature: float = Field(default=0.1, gt=0.0)
+    """Of the student's softmax."""
+    teacher_temperature: Range = (0.04, 0.07)
+    """Of the teacher: first and last value of a linear rise."""
+    teacher_temperature_iterations: AutoCount = "auto"
+    """Length of that rise: 37500 in DINOv2; auto: 30 % of the run."""
+
+
+class Views(NamedTuple):
+    """The crops of B images on the device, normalised, views before images."""
+
+    large: Tensor  # (2B, 3, G, G): the first global crop of all images, then the second
+    small: Tensor  # (L * B, 3, S, S); L may be 0
+
+    @property
+    def num_images(self) -> int:
+        return len(self.large) // NUM_GLOBAL
+
+
+class Moment(NamedTuple):
+    """What one forward pass is told beside its crops."""
+
+    temperature: float
+    """The teacher's; 0 for objectives without prototypes."""
+    rng: np.random.Generator
+    """Equal on all ranks: draws what is laid out for the whole batch, such as masks."""
+    generator: torch.Generator
+    """This rank's own: draws what each process may draw for itself, such as stochastic depth."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One forward pass: what is minimised and what is watched."""
 
-    total: Tensor  # () float32
+    total: Tensor  # () float32, mean over this rank's images
     parts: dict[str, Tensor]  # () float32 each, before their weights
-    targets: Tensor  # (2B, K) the teacher's, of the cls tokens
-    features: Tensor  # (2B, D) the teacher's cls tokens
+    features: Tensor  # (2B, D) the teacher's pooled tokens of the global crops
+    targets: Tensor | None = None  # (2B, K) the teacher's distributions, where there are prototypes
 
 
-class DinoObjective(nn.Module):
-    """Student and teacher, each a backbone and heads, and the loss between them."""
+class Objective(nn.Module):
+    """Base of the objectives: `forward(views, moment)` gives an `Outcome`."""
 
-    dino_center: Tensor
-    ibot_center: Tensor
-
-    def __init__(
-        self, vit: ViTConfig, settings: ObjectiveSettings, *, prototypes: int, world: World, seed: int
-    ) -> None:
-        """Draw all weights from `seed`; the teacher starts as a copy of the student, without stochastic depth."""
+    def __init__(self, student: nn.ModuleDict, *, world: World) -> None:
+        """The teacher starts as a copy of the student."""
         super().__init__()
-        self.settings, self.world = settings, world
-        generator = torch.Generator().manual_seed(seed)
-        self.student = build_networks(vit, settings, prototypes=prototypes, generator=generator)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.world = world
+        self.guide: nn.ModuleDict | None = None
+        """Frozen networks that make the targets in the teacher's place, where one distils."""
+        self.student = student
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.teacher.eval()
-        self.register_buffer("dino_center", torch.zeros(prototypes))
-        self.register_buffer("ibot_center", torch.zeros(prototypes))
-
-    def train(self, mode: bool = True) -> "DinoObjective":
-        """Put the student in training mode; the teacher never is."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def forward(
-        self, large: Tensor, small: Tensor, masks: Tensor, *, temperature: float, generator: torch.Generator
-    ) -> Outcome:
-        """The loss of one batch of B images.
-
-        Args:
-            large: (2B, 3, G, G) normalised global crops, views first.
-            small: (L * B, 3, S, S) normalised local crops, views first; L may be 0.
-            masks: (2B, N) bool on the CPU, patches hidden from the student.
-            temperature: the teacher's.
-            generator: draws stochastic depth.
-        """
-        rows = masks.flatten().nonzero().squeeze(1)  # (M,), found on the CPU: no wait for the device
-        weights = (1 / masks.sum(dim=1).clamp_min(1)).repeat_interleave(masks.shape[1])[rows]
-        rows, weights, masks = (x.to(large.device, non_blocking=True) for x in (rows, weights, masks))
-        cls_targets, patch_targets, features = self._targets(large, rows, temperature)
-        has_small = len(small) > 0
-        groups = _backbone(self.student).forward_crops(
-            [large, small] if has_small else [large],
-            [masks, None] if has_small else [masks],
-            generator=generator,
-        )
-        views = torch.cat([group.cls for group in groups]).unflatten(0, (-1, len(large) // NUM_GLOBAL))  # (V, B, D)
-        parts = {"dino": self._dino(views, cls_targets)}
-        if self.settings.ibot_weight > 0:
-            hidden = groups[0].patches.flatten(0, 1)[rows]  # (M, D)
-            parts["ibot"] = ibot_loss(
-                _patch_head(self.student)(hidden),
-                patch_targets,
-                weights,
-                num_crops=len(large),
-                temperature=self.settings.student_temperature,
-            )
-        if self.settings.koleo_weight > 0:
-            parts["koleo"] = sum((koleo_loss(view) for view in views[:NUM_GLOBAL]), torch.zeros(()).to(large.device))
-        return Outcome(self._total(parts), parts, cls_targets, features)
-
-    def _dino(self, views: Tensor, targets: Tensor) -> Tensor:
-        scores = self.student["dino_head"](views.flatten(0, 1)).unflatten(0, views.shape[:2])
-        targets = targets.unflatten(0, (NUM_GLOBAL, -1))
-        return dino_loss(scores, targets, temperature=self.settings.student_temperature)
-
-    def _total(self, parts: dict[str, Tensor]) -> Tensor:
-        weights = {
-            "dino": self.settings.dino_weight,
-            "ibot": self.settings.ibot_weight,
-            "koleo": self.settings.koleo_weight,
-        }
-        return torch.stack([weights[name] * loss for name, loss in parts.items()]).sum()
-
-    @torch.no_grad()
-    def _targets(self, large: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The teacher on unmasked global crops: (2B, K) cls targets, (M, K) patch targets, (2B, D) features."""
-        seen = _backbone(self.teacher).forward_features(large)
-        cls_targets = self._sharpen(self.teacher["dino_head"](seen.cls), self.dino_center, temperature)
-        if self.settings.ibot_weight > 0:
-            scores = _patch_head(self.teacher)(seen.patches.flatten(0, 1)[rows])
-            return cls_targets, self._sharpen(scores, self.ibot_center, temperature), seen.cls
-        return cls_targets, cls_targets[:0], seen.cls
-
-    def _sharpen(self, scores: Tensor, center: Tensor, temperature: float) -> Tensor:
-        if self.settings.centering == "sinkhorn":
-            return sinkhorn_targets(
-                scores, temperature=temperature, world=self.world, num_iterations=SINKHORN_ITERATIONS
-            )
-        targets = softmax_targets(scores, center, temperature=temperature)
-        update_center(center, scores, world=self.world)
-        return targets
 
     @property
-    def backbone(self) -> VisionTransformer:
+    def chance(self) -> Mapping[str, float]:
+        """Loss parts by name with the value, nats, at which the student has learned nothing."""
+        return {}
+
+    @property
+    def backbone(self) -> Trained:
         """The teacher's backbone: the product of training."""
-        return _backbone(self.teacher)
+        return tower(self.teacher)
 
-    @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Move every weight of the teacher towards the student: t = momentum * t + (1 - momentum) * s."""
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
+    def train(self, mode: bool = True) -> "Objective":
+        """Put the student in training mode; teacher and guide never are."""
+        super().train(mode)
+        for frozen in (self.teacher, self.guide):
+            if frozen is not None:
+                frozen.eval()
+        return self
 
-
-def build_networks(
-    vit: ViTConfig, settings: ObjectiveSettings, *, prototypes: int, generator: torch.Generator
-) -> nn.ModuleDict:
-    """`backbone`, `dino_head` and, unless the heads are tied or iBOT is off, `ibot_head`."""
-
-    def head() -> PrototypeHead:
-        return PrototypeHead(
-            vit.dim,
-            prototypes,
-            hidden=settings.head_hidden,
-            bottleneck=settings.head_bottleneck,
-            generator=generator,
-        )
-
-    networks = nn.ModuleDict({"backbone": VisionTransformer(vit, generator=generator), "dino_head": head()})
-    if settings.ibot_weight > 0 and not settings.tied_heads:
-        networks["ibot_head"] = head()
-    return networks
+    def lasting(self) -> dict[str, Tensor]:
+        """The state that a checkpoint keeps: student, teacher and buffers, by name."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("guide.")}
 
 
-def _backbone(networks: nn.ModuleDict) -> VisionTransformer:
-    return cast(VisionTransformer, networks["backbone"])
-
-
-def _patch_head(networks: nn.ModuleDict) -> nn.Module:
-    return networks["ibot_head" if "ibot_head" in networks else "dino_head"]
+def tower(networks: nn.ModuleDict) -> Trained:
+    """The backbone among `networks`; objectives call its `forward_crops` alone, on which FSDP's hooks sit."""
+    return cast(Trained, networks["backbone"])

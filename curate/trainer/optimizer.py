@@ -3,7 +3,6 @@
 Source: arXiv:2304.07193; layer-wise decay: BEiT, arXiv:2106.08254.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,15 +10,18 @@ from torch import Tensor, nn
 
 from curate.trainer.config import Effective, OptimizerSettings
 from curate.trainer.schedules import warmup_cosine
+from curate.trainer.sharding import whole
 
 BETAS = (0.9, 0.999)
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings, *, depth: int) -> torch.optim.AdamW:
+def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW over the student: `networks` holds `backbone` and the heads.
 
     Parameters that share their factors share a group, so that the update is a few large calls.
     """
+    depth = len(getattr(networks["backbone"], "blocks", ()))
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in networks.named_parameters():
         key = (lr_factor(name, settings, depth=depth), decay_factor(name), is_last_layer(name))
@@ -28,7 +30,20 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings, *, dept
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last}
         for (lr, decay, last), parameters in groups.items()
     ]
-    return torch.optim.AdamW(described, lr=0.0, betas=BETAS)
+    optimizer = torch.optim.AdamW(described, lr=0.0, betas=BETAS)
+    for parameter in networks.parameters():  # from the start, so that a checkpoint always holds the same tensors
+        moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in MOMENTS}
+        optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+    return optimizer
+
+
+def optimizer_state(optimizer: torch.optim.AdamW, networks: nn.ModuleDict) -> dict[str, Tensor]:
+    """Moments and steps by the parameters' names; the tensors are the optimiser's own, so that loading fills them."""
+    return {
+        f"{name}.{kind}": value
+        for name, parameter in networks.named_parameters()
+        for kind, value in optimizer.state[parameter].items()
+    }
 
 
 def lr_factor(name: str, settings: OptimizerSettings, *, depth: int) -> float:
@@ -74,10 +89,19 @@ def set_schedule(
     return lr
 
 
-def clip_gradients(networks: nn.ModuleDict, max_norm: float) -> dict[str, Tensor]:
-    """Scale each network's gradients down to `max_norm` on their own; returns the norms before that."""
-    return {name: _clip(network.parameters(), max_norm) for name, network in networks.items()}
+def clip_gradients(networks: nn.ModuleDict, settings: OptimizerSettings) -> dict[str, Tensor]:
+    """Scale gradients down to `clip_norm`, those of a network or of a parameter together; returns the networks' norms
+    before that, over all ranks."""
+    if settings.clip_by == "network":
+        clipped = {
+            name: nn.utils.clip_grad_norm_(net.parameters(), settings.clip_norm) for name, net in networks.items()
+        }
+        return {name: whole(norm) for name, norm in clipped.items()}
+    norms = {name: nn.utils.get_total_norm(_gradients(network)) for name, network in networks.items()}
+    for parameter in networks.parameters():
+        nn.utils.clip_grad_norm_(parameter, settings.clip_norm)
+    return {name: whole(norm) for name, norm in norms.items()}
 
 
-def _clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    return nn.utils.clip_grad_norm_(parameters, max_norm)
+def _gradients(network: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]

@@ -1,14 +1,16 @@
 """The training loop: batches in, checkpoints, log and exports out.
 
 All that is random is drawn from (seed, iteration) or (seed, sample number), so a run killed at any moment and
-started again ends with the same weights, bit for bit on a CPU with the same number of threads.
+started again ends with the same weights, bit for bit on a CPU with the same number of threads and ranks; with another
+number of ranks it sees the same batches.
 """
 
+import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,30 +20,32 @@ import torch
 from torch import Tensor, nn
 
 from curate.config import differences, identity
-from curate.errors import WorkdirError
-from curate.models.device import autocast, resolve_device, resolve_precision
-from curate.models.export import ExportInfo, write_export
-from curate.models.vit import VisionTransformer
+from curate.errors import TrainingInterrupted, WorkdirError
+from curate.models.device import autocast, resolve_precision
+from curate.models.export import ExportInfo, Trained, write_export
+from curate.models.heads import describe_heads, pick_heads, write_heads
 from curate.progress import track
 from curate.trainer.checkpoint import (
+    CheckpointWriter,
     list_checkpoints,
-    load_checkpoint,
+    load_state,
     prune_checkpoints,
-    remove_checkpoints,
+    read_told,
     remove_leftovers,
-    save_checkpoint,
 )
 from curate.trainer.config import CropSettings, Effective, TrainConfig, resolve
 from curate.trainer.data import CroppedSamples, Crops, check_workers, load_batches
 from curate.trainer.diagnostics import Watchdog, check_finite, watch
-from curate.trainer.journal import Journal, Row
+from curate.trainer.initial import HEADS, given_heads, origins, start_objective
+from curate.trainer.journal import Journal, Row, SilentJournal
 from curate.trainer.lock import lock
-from curate.trainer.masks import draw_masks
-from curate.trainer.objective import DinoObjective, Outcome
-from curate.trainer.optimizer import clip_gradients, make_optimizer, set_schedule
-from curate.trainer.parallel import World
+from curate.trainer.objective import Moment, Outcome, PrototypeSettings, Views
+from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_schedule
+from curate.trainer.parallel import World, join_world, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
+from curate.trainer.sharding import local, replicate, shard, synchronised, whole
 from curate.trainer.shards import ShardIndex, read_index
+from curate.trainer.stopping import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +54,8 @@ MASKS, DROP_PATH = 3, 4
 
 EXPORT, INITIAL_EXPORT = "backbone.safetensors", "backbone-init.safetensors"
 
-Evaluate = Callable[[VisionTransformer], Mapping[str, float]]
-"""Measures the teacher's backbone, for example by k-NN on labelled images: figures by name."""
+Evaluate = Callable[[Trained], Mapping[str, float]]
+"""Measures the teacher's backbone, for example by k-NN on labelled images: figures by name. Called on rank 0 alone."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,16 @@ class TrainResult:
     """What a run leaves behind."""
 
     export: Path
-    """The teacher's backbone, safetensors."""
+    """The teacher's backbone, safetensors; its heads lie beside it."""
     initial: Path
     """The same backbone before the first iteration, to compare with."""
     log: list[Row]
-    """Rows of log.jsonl, oldest first."""
+    """Rows of log.jsonl, oldest first; on rank 0 alone."""
     effective: Effective
 
 
 def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None = None) -> TrainResult:
-    """Pretrain, or go on where the last checkpoint in `config.output` stopped.
+    """Pretrain, or go on where the last checkpoint in `config.output` stopped; every process of torchrun calls it.
 
     Args:
         resume: False removes the checkpoints found there and starts anew.
@@ -77,31 +81,45 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
     Raises:
         ConfigError: a setting does not fit the data, the machine or the process.
         SourceError: shards are missing or damaged, or hold an image that does not decode.
+        WeightsError: weights to start from are missing, damaged or another model's.
         WorkdirError: another training is at work in the folder, it cannot be written, or the checkpoint there is
             damaged or belongs to another configuration or other data.
         TrainingDiverged: a loss became NaN or infinite.
+        TrainingInterrupted: SIGTERM came; a checkpoint is written.
     """
-    check_workers(config)
     folder = Path(config.output)
-    index = read_index(config.shards)
-    effective = resolve(config, num_images=index.num_images, num_samples=index.num_samples)
-    _announce(config, effective)
-    with lock(folder):
-        remove_leftovers(folder)
-        if not resume:
-            remove_checkpoints(folder / "checkpoints")
-        log = Trainer(config, index, effective).finish(folder, evaluate=evaluate)
+    with join_world() as world:
+        check_workers(config)
+        index = world.share(lambda: read_index(config.shards))
+        heads = given_heads(config)
+        effective = resolve(
+            config,
+            num_images=index.num_images,
+            num_samples=index.num_samples,
+            prototypes=None if heads is None else heads.prototypes,
+        )
+        if world.is_first:
+            _announce(config, effective, world)
+        with lock(folder) if world.is_first else nullcontext():
+            if world.is_first:
+                remove_leftovers(folder)
+                if not resume:
+                    prune_checkpoints(folder / "checkpoints", keep=0)
+            world.wait()
+            log = Trainer(config, index, effective, world).finish(folder, evaluate=evaluate)
+            world.wait()
     return TrainResult(folder / EXPORT, folder / INITIAL_EXPORT, log, effective)
 
 
-def _announce(config: TrainConfig, effective: Effective) -> None:
+def _announce(config: TrainConfig, effective: Effective, world: World) -> None:
     logger.info(
-        "pretraining on %d images: %d iterations of %d = %.1f epochs, %d images seen",
+        "pretraining on %d images: %d iterations of %d = %.1f epochs, %d images seen, %d processes",
         effective.num_images,
         config.iterations,
         config.batch_size,
         effective.epochs,
         effective.images_seen,
+        world.size,
     )
     if config.batch_size > effective.num_images:
         logger.warning(
@@ -122,18 +140,19 @@ def _announce(config: TrainConfig, effective: Effective) -> None:
 
 
 class Trainer:
-    """The objective and its optimiser on one device, advanced an iteration at a time."""
+    """The objective and its optimiser on this rank's device, advanced an iteration at a time."""
 
-    def __init__(self, config: TrainConfig, index: ShardIndex, effective: Effective) -> None:
-        self.config, self.index, self.effective = config, index, effective
-        self.device = resolve_device(config.device)
+    def __init__(self, config: TrainConfig, index: ShardIndex, effective: Effective, world: World) -> None:
+        self.config, self.index, self.effective, self.world = config, index, effective, world
+        self.device = local_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
-        vit = config.model.vit(config.crops.global_size)
-        self.grid = config.crops.global_size // vit.patch_size
-        self.objective = DinoObjective(
-            vit, config.objective, prototypes=effective.prototypes, world=World(), seed=config.seed
-        ).to(self.device)
-        self.optimizer = make_optimizer(self.objective.student, config.optimizer, depth=vit.depth)
+        self.objective = start_objective(config, effective, world).to(self.device)
+        self.model: nn.Module = self.objective
+        if config.parallel == "fsdp":
+            shard(self.objective, world, device=self.device, precision=self.precision)
+        else:
+            self.model = replicate(self.objective, world)
+        self.optimizer = make_optimizer(self.objective.student, config.optimizer)
         self.normalize = Normalize(config.crops).to(self.device)
 
     def finish(self, folder: Path, *, evaluate: Evaluate | None) -> list[Row]:
@@ -142,76 +161,109 @@ class Trainer:
         start = self.restore(folder / "checkpoints")
         if start == 0:
             self.export(folder / INITIAL_EXPORT, step=0)
-        with closing(Journal(folder, start=start)) as journal:
+        with closing(self._open_journal(folder, start)) as journal:
             if start < iterations:
                 self.run(folder, start=start, journal=journal, evaluate=evaluate)
-            if not (folder / EXPORT).exists() or start < iterations:
+            if start < iterations or not ((folder / EXPORT).exists() and (folder / HEADS).exists()):
                 self.export(folder / EXPORT, step=iterations)
         return journal.rows
 
-    def run(self, folder: Path, *, start: int, journal: Journal, evaluate: Evaluate | None) -> None:
+    def _open_journal(self, folder: Path, start: int) -> Journal | SilentJournal:
+        return Journal(folder, start=start, wandb=self.config.wandb) if self.world.is_first else SilentJournal()
+
+    def run(self, folder: Path, *, start: int, journal: Journal | SilentJournal, evaluate: Evaluate | None) -> None:
         """Iterations `start` to the last, with log rows, evaluations and checkpoints on the way."""
-        config = self.config
+        config, world = self.config, self.world
         samples = CroppedSamples(self.index, config.crops, seed=config.seed, window=config.shuffle_window)
         patience = max(self.effective.warmup_iterations, config.iterations // 3)
-        watchdog = Watchdog(prototypes=self.effective.prototypes, patience=patience)
+        watchdog = Watchdog(chance=self.objective.chance, patience=patience)
         self.objective.train()
         clock = Clock(start)
-        batches = load_batches(samples, config, start=start * config.batch_size)
-        with closing(batches), track("pretrain", config.iterations, done=start, unit="iterations") as advance:
+        batches = load_batches(samples, config, start=start * config.batch_size, rank=world.rank, size=world.size)
+        writer = CheckpointWriter(folder / "checkpoints", world, keep=config.keep)
+        bar = track("pretrain", config.iterations, done=start, unit="iterations", show=world.is_first)
+        with StopSignal() as stop, closing(writer), closing(batches), bar as advance:
             for step in range(start, config.iterations):
-                row = self.step(step, next(batches))
+                row = self.step(step, batches)
                 done = step + 1
                 if self._logged(done):
                     row["images_per_second"] = clock.rate(done) * config.batch_size
                     watchdog.look(row)
                     journal.write(row | self._evaluate(evaluate, done))
                 advance(1, note=f"loss {row['loss']:.3f}")
-                if _due(done, config.checkpoint_every, config.iterations):
-                    self.save(folder / "checkpoints", done)
+                stopped = stop.came(world)
+                if stopped or _due(done, config.checkpoint_every, config.iterations):
+                    self.save(writer, done)
+                if stopped and done < config.iterations:
+                    writer.wait()
+                    raise TrainingInterrupted(
+                        f"output={config.output}: stopped by SIGTERM after iteration {done} of {config.iterations}; "
+                        "the checkpoint is written, run the same command to go on"
+                    )
 
-    def step(self, step: int, crops: Crops) -> Row:
+    def step(self, step: int, batches: Iterator[Crops]) -> Row:
         """One iteration, from the crops to the teacher's update; returns its row for the log."""
-        config, effective = self.config, self.effective
-        optimizer, objective = config.optimizer, config.objective
-        lr = set_schedule(self.optimizer, step, optimizer, effective=effective, num_steps=config.iterations)
-        first, last = objective.teacher_temperature
-        temperature = linear_then_constant(
-            step, start=first, end=last, num_steps=effective.teacher_temperature_iterations
-        )
-        momentum = warmup_cosine(step, start=effective.teacher_momentum, end=1.0, num_steps=config.iterations)
-        outcome = self._forward(step, crops, temperature)
-        losses = {f"loss_{name}": loss.item() for name, loss in outcome.parts.items()}
-        check_finite(losses, step=step, learning_rate=lr)
+        config, optimizer = self.config, self.config.optimizer
+        lr = set_schedule(self.optimizer, step, optimizer, effective=self.effective, num_steps=config.iterations)
+        temperature = self._temperature(step)
+        start, end = self.effective.teacher_momentum, 1.0
+        momentum = warmup_cosine(step, start=start, end=end, num_steps=config.iterations)
         self.optimizer.zero_grad(set_to_none=True)
-        outcome.total.backward()
-        norms = clip_gradients(self.objective.student, optimizer.clip_norm)
+        outcome, losses = self._accumulate(step, batches, temperature)
+        check_finite(losses, step=step, learning_rate=lr)
+        if step < optimizer.freeze_backbone_iterations:
+            self.objective.student["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
+        norms = clip_gradients(self.objective.student, optimizer)
         self.optimizer.step()
-        self.objective.update_teacher(momentum)
-        row = {"step": step + 1, "loss": outcome.total.item(), **losses, "learning_rate": lr}
+        self._update_teacher(momentum)
+        row = {"step": step + 1, **losses, "learning_rate": lr}
         if not self._logged(step + 1):
             return row  # the figures below cost a wait for the device
         row |= {"teacher_momentum": momentum, "teacher_temperature": temperature, **watch(outcome)}
         row |= {f"gradient_norm_{name}": norm.item() for name, norm in norms.items()}
-        return row | {"epoch": (step + 1) * config.batch_size / effective.num_samples}
+        return row | {"epoch": (step + 1) * config.batch_size / self.effective.num_samples}
 
-    def _forward(self, step: int, crops: Crops, temperature: float) -> Outcome:
-        objective = self.config.objective
-        masks = draw_masks(
-            len(crops.large),
-            self.grid,
-            rng=np.random.default_rng([MASKS, self.config.seed, step]),
-            share=objective.masked_share,
-            ratios=objective.mask_ratio,
+    def _accumulate(self, step: int, batches: Iterator[Crops], temperature: float) -> tuple[Outcome, Row]:
+        """Forward and backward of the passes of an iteration: the last one's outcome, and the mean losses of all passes
+        and ranks."""
+        passes = self.config.accumulate
+        seen = []
+        for number in range(passes):
+            with synchronised(self.model, self.objective, number == passes - 1):
+                outcome = self._forward(step * passes + number, next(batches), temperature)
+                (outcome.total / passes).backward()
+            seen.append(torch.stack([outcome.total.detach(), *(part.detach() for part in outcome.parts.values())]))
+        means = self.world.sum(torch.stack(seen).mean(dim=0)) / self.world.size
+        names = ["loss", *(f"loss_{name}" for name in outcome.parts)]
+        return outcome, dict(zip(names, means.tolist(), strict=True))
+
+    def _forward(self, number: int, crops: Crops, temperature: float) -> Outcome:
+        """Pass `number` of the run, counted over all iterations."""
+        seed = self.config.seed
+        moment = Moment(
+            temperature,
+            np.random.default_rng([MASKS, seed, number]),
+            _generator(DROP_PATH, seed, number, *([self.world.rank] if self.world.size > 1 else [])),
         )
+        large, small = (self.normalize(part.to(self.device, non_blocking=True)) for part in crops)
         with autocast(self.device, self.precision):
-            return self.objective(
-                self.normalize(crops.large.to(self.device, non_blocking=True)),
-                self.normalize(crops.small.to(self.device, non_blocking=True)),
-                torch.from_numpy(masks),
-                temperature=temperature,
-                generator=_generator(DROP_PATH, self.config.seed, step),
-            )
+            return self.model(Views(large, small), moment)
+
+    def _temperature(self, step: int) -> float:
+        """The teacher's."""
+        if not isinstance(self.config.objective, PrototypeSettings):
+            return 0.0
+        first, last = self.config.objective.teacher_temperature
+        rise = self.effective.teacher_temperature_iterations
+        return linear_then_constant(step, start=first, end=last, num_steps=rise)
+
+    @torch.no_grad()
+    def _update_teacher(self, momentum: float) -> None:
+        """Move every weight of the teacher towards the student: t = momentum * t + (1 - momentum) * s."""
+        teacher, student = (
+            [local(p) for p in n.parameters()] for n in (self.objective.teacher, self.objective.student)
+        )
+        torch._foreach_lerp_(teacher, student, 1 - momentum)
 
     def _logged(self, done: int) -> bool:
         return _due(done, self.config.log_every, self.config.iterations) or self._evaluated(done)
@@ -223,22 +275,38 @@ class Trainer:
     def _evaluate(self, evaluate: Evaluate | None, done: int) -> Row:
         if evaluate is None or not self._evaluated(done):
             return {}
-        return {f"eval_{name}": value for name, value in evaluate(self.objective.backbone).items()}
+        backbone, _ = self._product()
+        return {f"eval_{name}": value for name, value in evaluate(backbone).items()} if self.world.is_first else {}
 
-    def save(self, folder: Path, step: int) -> None:
-        """Write the checkpoint after `step` iterations and the export beside it; remove old ones."""
-        path = save_checkpoint(
-            folder,
-            step,
-            {
-                "samples": step * self.config.batch_size,
-                "identity": self._identity(),
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
+    def _product(self) -> tuple[Trained, dict[str, Tensor]]:
+        """The teacher's backbone, and the tensors of its heads, whole; all ranks must ask together."""
+        state = {name: whole(value) for name, value in self.objective.teacher.state_dict().items()}
+        backbone = self.objective.backbone
+        if self.config.parallel == "fsdp" and self.world.size > 1:
+            backbone = self.config.model.build(self.config.crops.global_size, generator=torch.Generator())
+            inner = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
+            backbone.load_state_dict(inner)
+            backbone.to(self.device).eval()
+        return backbone, pick_heads(state)
+
+    def save(self, writer: CheckpointWriter, step: int) -> None:
+        """Begin to write the checkpoint after `step` iterations and the exports in it."""
+        backbone, heads = self._product()
+        if self.world.is_first:  # a copy, since training goes on while it is written
+            backbone = copy.deepcopy(backbone).cpu()
+            heads = {name: value.detach().to("cpu", copy=True) for name, value in heads.items()}
+        told = {"samples": step * self.config.batch_size, "identity": self._identity()}
+        writer.save(
+            step, self._state(), told, lambda folder: self._write_export(folder / EXPORT, backbone, heads, step)
         )
-        self.export(path.with_suffix(".safetensors"), step=step)
-        prune_checkpoints(folder, self.config.keep)
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every tensor of a checkpoint, by name."""
+        moments = optimizer_state(self.optimizer, self.objective.student)
+        return {
+            **{f"objective.{name}": value for name, value in self.objective.lasting().items()},
+            **{f"optimizer.{name}": value for name, value in moments.items()},
+        }
 
     def restore(self, folder: Path) -> int:
         """Load the newest checkpoint; returns the iterations done, 0 where there is none.
@@ -250,34 +318,43 @@ class Trainer:
         if not found:
             return 0
         step, path = found[-1]
-        state = load_checkpoint(path)
-        _check_identity(path, json.loads(state["identity"]), json.loads(self._identity()))
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        logger.info("resuming after iteration %d from %s", step, path)
+        _check_identity(path, json.loads(read_told(path)["identity"]), json.loads(self._identity()))
+        load_state(path, self._state(), self.world)
+        if self.world.is_first:
+            logger.info("resuming after iteration %d from %s", step, path)
         return step
 
     def _identity(self) -> str:
         """What two runs must share to be one: settings that change results, and the data. Folders may move."""
         told = identity(self.config)
-        told = {name: value for name, value in told.items() if name not in ("shards", "output")}
-        return json.dumps(told | {"precision": self.precision, "shards": self.index.fingerprint})
+        moving = ("shards", "output")
+        told = {name: value for name, value in told.items() if name not in moving}
+        facts = {"precision": self.precision, "shards": self.index.fingerprint, "origins": origins(self.config)}
+        return json.dumps(told | facts)
 
     def export(self, path: Path, *, step: int) -> None:
-        """Write the teacher's backbone."""
-        crops = self.config.crops
+        """Write the teacher's backbone, and its heads beside it."""
+        backbone, heads = self._product()
+        if self.world.is_first:
+            self._write_export(path, backbone, heads, step)
+
+    def _write_export(self, path: Path, backbone: Trained, heads: Mapping[str, Tensor], step: int) -> None:
+        crops, provenance = self.config.crops, self._provenance(step)
         info = ExportInfo(
             image_size=crops.global_size,
             short_edge=crops.global_size,
             mean=crops.mean,
             std=crops.std,
-            provenance=self._provenance(step),
+            provenance=provenance,
         )
-        write_export(path, self.objective.backbone, info)
+        write_export(path, backbone, info)
+        if heads and step > 0:  # those of the first weights serve nobody
+            beside = path.with_name(HEADS)
+            write_heads(beside, heads, describe_heads(heads, provenance=provenance, where=str(beside)))
 
     def _provenance(self, step: int) -> dict[str, Any]:
         return {
-            "objective": "dinov2",
+            "objective": self.config.objective.kind,
             "iterations": step,
             "images_seen": step * self.config.batch_size,
             "num_images": self.effective.num_images,

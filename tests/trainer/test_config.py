@@ -6,6 +6,7 @@ from curate.trainer.config import (
     ModelSettings,
     OptimizerSettings,
     TrainConfig,
+    auto_learning_rate,
     auto_momentum,
     auto_prototypes,
     resolve,
@@ -28,9 +29,38 @@ def test_auto_prototypes_are_powers_of_two_that_grow_with_the_images():
 
 
 def test_auto_momentum_is_the_papers_in_long_runs_and_lower_in_short_ones():
-    assert auto_momentum(125_000) == 0.992
-    assert auto_momentum(400) == pytest.approx(0.95)
-    assert auto_momentum(5) == 0.9
+    assert auto_momentum(125_000, 2048) == 0.992
+    assert auto_momentum(400, 2048) == pytest.approx(0.95)
+    assert auto_momentum(5, 2048) == 0.9
+
+
+def test_auto_momentum_averages_over_as_many_images_at_any_batch():
+    per_image = [auto_momentum(10**7, batch) ** (1 / batch) for batch in (64, 512, 2048, 4096)]
+    assert per_image == pytest.approx([0.992 ** (1 / 2048)] * 4)
+
+
+def test_auto_learning_rate_goes_through_both_recipes():
+    assert auto_learning_rate(5_000) == auto_learning_rate(1_280_000) == 4e-3
+    assert auto_learning_rate(142_000_000) == pytest.approx(2e-4)
+    assert auto_learning_rate(14_000_000) == pytest.approx((4e-3 * 2e-4) ** 0.5, rel=0.1)  # halfway between, in logs
+
+
+def test_linear_scaling_is_dinos():
+    dino = config(batch_size=1024, optimizer={"base_lr": 5e-4, "lr_batch": 256, "lr_scaling": "linear"})
+    assert resolve(dino, num_images=10, num_samples=10).learning_rate == pytest.approx(2e-3)
+
+
+def test_prototypes_come_from_given_heads_and_may_not_contradict_them():
+    assert resolve(config(), num_images=10, num_samples=10, prototypes=48).prototypes == 48
+    with pytest.raises(ConfigError, match="objective.prototypes is 64, the given heads have 48; set it to that or to"):
+        resolve(config(objective={"prototypes": 64}), num_images=10, num_samples=10, prototypes=48)
+
+
+def test_an_objective_is_named_or_a_block_and_dinov2_without_a_kind():
+    kinds = [config(objective=value).objective.kind for value in ("dinov2", {"kind": "dinov2"}, {"prototypes": 8})]
+    assert kinds == ["dinov2"] * 3
+    with pytest.raises(ConfigError, match="objective"):
+        config(objective="dinov9")
 
 
 def test_effective_numbers_of_the_short_recipe():
@@ -61,9 +91,22 @@ def test_crops_that_patches_do_not_divide_are_an_error():
 
 
 def test_batch_of_one_needs_koleo_off():
-    with pytest.raises(ConfigError, match="batch_size 1 has no nearest neighbour for KoLeo"):
-        config(batch_size=1)
+    for changes in ({"batch_size": 1}, {"batch_size": 4, "accumulate": 4}):
+        with pytest.raises(ConfigError, match="a pass of 1 image has no nearest neighbour for KoLeo"):
+            config(**changes)
     assert config(batch_size=1, objective={"koleo_weight": 0}).batch_size == 1
+
+
+def test_passes_and_koleo_groups_must_divide_the_batch():
+    with pytest.raises(ConfigError, match="batch_size 8 is not a multiple of accumulate 3"):
+        config(batch_size=8, accumulate=3)
+    with pytest.raises(ConfigError, match="koleo_group 3 does not divide the 4 images of a pass"):
+        config(batch_size=8, accumulate=2, objective={"koleo_group": 3})
+
+
+def test_a_timm_backbone_needs_an_objective_without_masks():
+    with pytest.raises(ConfigError, match="model.timm=swin_tiny_patch4_window7_224 has no mask token"):
+        config(model={"timm": "swin_tiny_patch4_window7_224"})
 
 
 def test_unknown_key_suggests_the_nearest():

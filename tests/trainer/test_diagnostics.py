@@ -14,7 +14,7 @@ def row(step, *, std=0.8, loss=3.0):
 
 
 def outcome(targets, features):
-    return Outcome(torch.tensor(0.0), {}, targets, features)
+    return Outcome(torch.tensor(0.0), {}, features, targets)
 
 
 def test_feature_std_is_one_for_isotropic_and_zero_for_equal_features():
@@ -36,7 +36,7 @@ def test_watch_knows_decided_and_undecided_teachers():
 
 def test_each_warning_comes_once_and_only_after_some_patience(caplog):
     caplog.set_level(logging.WARNING)
-    watchdog = Watchdog(prototypes=16, patience=10)
+    watchdog = Watchdog(chance={"dino": math.log(16)}, patience=10)
     watchdog.look(row(5, std=0.0, loss=math.log(16)))
     assert not caplog.messages
     for step in (11, 12):
@@ -44,11 +44,11 @@ def test_each_warning_comes_once_and_only_after_some_patience(caplog):
         watchdog.look(row(step, loss=math.log(16) * 1.01))
     assert [m.split(":")[1].split()[0] for m in caplog.messages] == ["features", "the"]
     assert "have collapsed" in caplog.messages[0]
-    assert "about ln K = 2.773" in caplog.messages[1]
+    assert "the loss dino 2.800 is about 2.773 (ln K)" in caplog.messages[1]
 
 
 def test_healthy_rows_give_no_warning(caplog):
-    watchdog = Watchdog(prototypes=16, patience=0)
+    watchdog = Watchdog(chance={"dino": math.log(16)}, patience=0)
     watchdog.look(row(100))
     assert not caplog.messages
 
@@ -58,3 +58,7 @@ def test_loss_that_is_no_number_says_which_and_what_helps():
     with pytest.raises(TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_ibot nan\).*lower"):
         check_finite({"loss_dino": 1.0, "loss_ibot": math.nan}, step=3, learning_rate=1e-3)
     assert issubclass(TrainingDiverged, CurateError)
+
+
+def test_without_prototypes_only_the_features_are_watched():
+    assert set(watch(outcome(None, torch.randn(4, 3)))) == {"feature_std"}

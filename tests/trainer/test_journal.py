@@ -1,5 +1,10 @@
+import sys
 from contextlib import closing
+from types import SimpleNamespace
 
+import pytest
+
+from curate.errors import MissingExtra
 from curate.trainer.journal import Journal, read_log
 
 
@@ -24,3 +29,22 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
     path.write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_log(path) == [{"step": 1}]
     assert read_log(tmp_path / "none") == []
+
+
+def test_wandb_gets_the_same_rows_under_one_run_for_one_folder(tmp_path, monkeypatch):
+    runs, rows = [], []
+    run = SimpleNamespace(log=lambda figures, step: rows.append((step, figures)), finish=lambda: rows.append("end"))
+    fake = SimpleNamespace(init=lambda **told: runs.append(told) or run, __spec__=SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for start in (0, 1):
+        with closing(Journal(tmp_path, start=start, wandb="pool")) as journal:
+            journal.write({"step": start + 1, "loss": 2.5})
+    assert rows == [(1, {"loss": 2.5}), "end", (2, {"loss": 2.5}), "end"]
+    assert runs[0] == runs[1]
+    assert (runs[0]["project"], runs[0]["resume"]) == ("pool", "allow")
+
+
+def test_wandb_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("curate.trainer.journal.find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"wandb is not installed; .*curate\[wandb\]"):
+        Journal(tmp_path, start=0, wandb="pool")

@@ -159,8 +159,3 @@ def test_koleo_stays_finite_on_duplicates():
 def test_koleo_of_one_row_is_an_error():
     with pytest.raises(ValueError, match="1 rows; a nearest neighbour needs at least 2"):
         koleo_loss(scores(1, 3))
-
-
-def test_world_of_two_processes_is_an_error():
-    with pytest.raises(ValueError, match="a world of 2 processes"):
-        World(size=2)

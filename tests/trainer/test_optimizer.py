@@ -2,20 +2,24 @@ import pytest
 import torch
 from torch import nn
 
-from curate.models.vit import vit_config
-from curate.trainer.config import ObjectiveSettings, OptimizerSettings, TrainConfig, resolve
-from curate.trainer.objective import build_networks
-from curate.trainer.optimizer import clip_gradients, lr_factor, make_optimizer, set_schedule
+from curate.models.vit import VisionTransformer, vit_config
+from curate.trainer.config import OptimizerSettings, TrainConfig, resolve
+from curate.trainer.objectives import make_objective
+from curate.trainer.objectives.dinov2 import DinoV2Settings
+from curate.trainer.optimizer import clip_gradients, lr_factor, make_optimizer, optimizer_state, set_schedule
+from curate.trainer.parallel import World
 
-SETTINGS = OptimizerSettings(layer_decay=0.5, patch_embed_lr=0.2, weight_decay=(0.1, 0.3))
+SETTINGS = OptimizerSettings(layer_decay=0.5, patch_embed_lr=0.2, weight_decay=(0.1, 0.3), base_lr=2e-4)
 DEPTH = 3
 
 
 @pytest.fixture(scope="module")
 def networks():
     vit = vit_config("vit_tiny", depth=DEPTH, image_size=16, patch_size=8, num_registers=2)
-    heads = ObjectiveSettings(head_hidden=16, head_bottleneck=8)
-    return build_networks(vit, heads, prototypes=12, generator=torch.Generator().manual_seed(0))
+    heads = DinoV2Settings(head_hidden=16, head_bottleneck=8)
+    generator = torch.Generator().manual_seed(0)
+    backbone = VisionTransformer(vit, generator=generator)
+    return make_objective(heads, backbone, prototypes=12, world=World(), generator=generator).student
 
 
 def group_of(optimizer, parameter):
@@ -24,13 +28,13 @@ def group_of(optimizer, parameter):
 
 
 def test_every_parameter_lies_in_one_group(networks):
-    optimizer = make_optimizer(networks, SETTINGS, depth=DEPTH)
+    optimizer = make_optimizer(networks, SETTINGS)
     grouped = [id(p) for g in optimizer.param_groups for p in g["params"]]
     assert sorted(grouped) == sorted(id(p) for p in networks.parameters())
 
 
 def test_only_biases_norms_and_gammas_escape_weight_decay(networks):
-    optimizer = make_optimizer(networks, SETTINGS, depth=DEPTH)
+    optimizer = make_optimizer(networks, SETTINGS)
     free = {n for n, p in networks.named_parameters() if group_of(optimizer, p)["decay_factor"] == 0}
     wanted = {
         n
@@ -63,7 +67,7 @@ def test_prototypes_are_frozen_at_first_and_schedule_reaches_every_group(network
     settings = SETTINGS.model_copy(update={"warmup_iterations": 10, "freeze_last_layer_iterations": 5})
     config = TrainConfig(shards="", output="", optimizer=settings, batch_size=256, iterations=100)
     effective = resolve(config, num_images=100, num_samples=100)
-    optimizer = make_optimizer(networks, settings, depth=DEPTH)
+    optimizer = make_optimizer(networks, settings)
     prototypes = group_of(optimizer, networks["dino_head"].last_layer.direction)
     mlp = group_of(optimizer, networks["dino_head"].mlp[0].weight)
     lr = set_schedule(optimizer, 4, settings, effective=effective, num_steps=100)
@@ -81,7 +85,35 @@ def test_each_network_is_clipped_on_its_own():
     networks = nn.ModuleDict({"a": nn.Linear(1, 1, bias=False), "b": nn.Linear(1, 1, bias=False)})
     networks["a"].weight.grad = torch.tensor([[12.0]])
     networks["b"].weight.grad = torch.tensor([[2.0]])
-    norms = clip_gradients(networks, 3.0)
+    norms = clip_gradients(networks, OptimizerSettings(clip_norm=3.0))
     assert {name: norm.item() for name, norm in norms.items()} == {"a": 12.0, "b": 2.0}
     assert networks["a"].weight.grad.item() == pytest.approx(3.0)
     assert networks["b"].weight.grad.item() == 2.0
+
+
+def test_each_parameter_is_clipped_on_its_own_in_dino():
+    networks = nn.ModuleDict({"a": nn.Linear(1, 1)})
+    networks["a"].weight.grad, networks["a"].bias.grad = torch.tensor([[12.0]]), torch.tensor([5.0])
+    norms = clip_gradients(networks, OptimizerSettings(clip_norm=6.0, clip_by="parameter"))
+    assert norms["a"].item() == pytest.approx(13.0)
+    assert networks["a"].weight.grad.item() == pytest.approx(6.0)
+    assert networks["a"].bias.grad.item() == 5.0
+
+
+def test_moments_exist_from_the_start_and_change_nothing():
+    plain, ours = (nn.ModuleDict({"backbone": nn.Linear(3, 2)}) for _ in range(2))
+    ours.load_state_dict(plain.state_dict())
+    optimizer = make_optimizer(ours, SETTINGS)
+    peer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.0)
+    for group in optimizer.param_groups:
+        group["lr"], group["weight_decay"] = 0.1, 0.0
+    assert set(optimizer_state(optimizer, ours)) == {
+        f"backbone.{name}.{kind}" for name in ("weight", "bias") for kind in ("step", "exp_avg", "exp_avg_sq")
+    }
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        for networks, stepped in ((plain, peer), (ours, optimizer)):
+            stepped.zero_grad()
+            networks["backbone"](x).square().sum().backward()
+            stepped.step()
+    torch.testing.assert_close(ours.state_dict(), plain.state_dict())

@@ -1,7 +1,9 @@
+import dataclasses
 import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from curate.config import parse
 from curate.errors import ConfigError, TrainingDiverged, WorkdirError
 from curate.models.load import load_backbone
 from curate.trainer import train as loop
-from curate.trainer.checkpoint import list_checkpoints, load_checkpoint
+from curate.trainer.checkpoint import list_checkpoints
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
 from tests.trainer.shards import row, write_shard, write_shards
@@ -50,16 +52,14 @@ def config(tmp_path, **changes):
 
 def weights(run):
     _, path = list_checkpoints(run / "checkpoints")[-1]
-    state = load_checkpoint(path)
-    return state["objective"], state["optimizer"]["state"]
+    (file,) = (path / "state").iterdir()
+    return load_file(file)
 
 
 def assert_bit_equal(first, second):
-    for name, value in first[0].items():
-        assert torch.equal(value, second[0][name]), name
-    for number, moments in first[1].items():
-        for name, value in moments.items():
-            assert torch.equal(value, second[1][number][name]), (number, name)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
 
 
 KILLED = """
@@ -99,10 +99,9 @@ def test_weights_move_and_the_teacher_follows(tmp_path):
     before, after = load_file(result.initial), load_file(result.export)
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert len(moved) == len(before)
-    state, _ = weights(tmp_path / "run")
-    assert not torch.equal(
-        state["student.backbone.blocks.0.mlp.fc1.weight"], state["teacher.backbone.blocks.0.mlp.fc1.weight"]
-    )
+    state = weights(tmp_path / "run")
+    name = "backbone.blocks.0.mlp.fc1.weight"
+    assert not torch.equal(state[f"objective.student.{name}"], state[f"objective.teacher.{name}"])
 
 
 def test_a_finished_run_has_nothing_to_do(tmp_path, monkeypatch):
@@ -212,7 +211,7 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path):
         from curate.trainer.train import train
         plain = pathlib.Path.replace
         def die_before_publishing(path, target):
-            if str(target).endswith("step-00000003.safetensors"):
+            if str(target).endswith("step-00000003"):
                 os.kill(os.getpid(), signal.SIGKILL)
             return plain(path, target)
         pathlib.Path.replace = die_before_publishing
@@ -221,37 +220,31 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(killed), json.dumps(settings(tmp_path))]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     checkpoints = tmp_path / "run" / "checkpoints"
-    (checkpoints / "step-00000006.pt.writing").touch()
     (tmp_path / "run" / "log.writing").touch()
-    assert len(list(checkpoints.glob(".export-*"))) == 1
+    assert [p.name for p in checkpoints.iterdir()] == ["step-00000003.writing"]
     train(config(tmp_path))
-    stems = ["step-00000003.pt", "step-00000006.pt", "step-00000006.safetensors"]
-    assert sorted(p.name for p in checkpoints.iterdir()) == stems
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["step-00000003", "step-00000006"]
     assert not list((tmp_path / "run").glob("*.writing"))
 
 
 def test_a_damaged_checkpoint_is_an_error_and_its_removal_goes_on(tmp_path):
     train(config(tmp_path, iterations=6))
     _, path = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
-    path.write_bytes(path.read_bytes()[:-1000])
+    (file,) = (path / "state").iterdir()
+    file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(WorkdirError, match=rf"checkpoint {path}: cannot be read"):
         train(config(tmp_path))
-    path.unlink()
+    shutil.rmtree(path)
     assert train(config(tmp_path)).log[-1]["step"] == 6
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoiled(tmp_path, monkeypatch):
     plain = loop.Trainer._forward
 
-    def spoiled(self, step, crops, temperature):
-        outcome = plain(self, step, crops, temperature)
-        return (
-            outcome
-            if step < 4
-            else outcome.__class__(
-                outcome.total, {"dino": torch.tensor(float("nan"))}, outcome.targets, outcome.features
-            )
-        )
+    def spoiled(self, number, crops, temperature):
+        outcome = plain(self, number, crops, temperature)
+        bad = {**outcome.parts, "dino": torch.tensor(float("nan"))}
+        return outcome if number < 4 else dataclasses.replace(outcome, parts=bad)
 
     monkeypatch.setattr(loop.Trainer, "_forward", spoiled)
     with pytest.raises(TrainingDiverged, match=r"iteration 4: loss is not finite \(loss_dino nan\)"):
@@ -285,11 +278,12 @@ def test_evaluations_enter_the_log_of_their_iterations(tmp_path):
     assert not torch.equal(*seen)
 
 
-def test_checkpoints_keep_exports_beside_them(tmp_path):
-    train(config(tmp_path, checkpoint_every=1, keep=2))
-    names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
-    stems = ["step-00000005", "step-00000006"]
-    assert names == [f"{stem}{end}" for stem in stems for end in (".pt", ".safetensors")]
+def test_checkpoints_keep_exports_in_them(tmp_path):
+    result = train(config(tmp_path, checkpoint_every=1, keep=2))
+    found = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert [step for step, _ in found] == [5, 6]
+    for name in ("backbone.safetensors", "heads.safetensors"):
+        assert_bit_equal(load_file(found[-1][1] / name), load_file(result.export.with_name(name)))
 
 
 @pytest.mark.parametrize(

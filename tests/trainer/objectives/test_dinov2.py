@@ -1,20 +1,29 @@
+import numpy as np
 import pytest
 import torch
 
-from curate.models.vit import vit_config
-from curate.trainer.config import ObjectiveSettings
+from curate.models.vit import VisionTransformer, vit_config
 from curate.trainer.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn_targets
-from curate.trainer.objective import DinoObjective
+from curate.trainer.masks import draw_masks
+from curate.trainer.objective import Moment, Views
+from curate.trainer.objectives import make_objective
+from curate.trainer.objectives.dinov2 import DinoV2Settings
 from curate.trainer.parallel import World
 
 VIT = vit_config("vit_tiny", depth=2, image_size=16, patch_size=4, layer_scale_init=1.0)
-SETTINGS = ObjectiveSettings(head_hidden=32, head_bottleneck=16)
-BATCH, LOCAL = 3, 2
+SETTINGS = DinoV2Settings(head_hidden=32, head_bottleneck=16)
+BATCH, LOCAL = 4, 2
+
+
+def fresh(vit=VIT, *, seed=0, world=None, **changes):
+    generator = torch.Generator().manual_seed(seed)
+    settings = SETTINGS.model_copy(update=changes)
+    backbone = VisionTransformer(vit, generator=generator)
+    return make_objective(settings, backbone, prototypes=20, world=world or World(), generator=generator)
 
 
 def build(vit=VIT, **changes):
-    settings = SETTINGS.model_copy(update=changes)
-    objective = DinoObjective(vit, settings, prototypes=20, world=World(), seed=0)
+    objective = fresh(vit, **changes)
     with torch.no_grad():  # part the student from the teacher
         for p in objective.student.parameters():
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
@@ -27,24 +36,28 @@ def batch():
     small = torch.randn(LOCAL * BATCH, 3, 8, 8, generator=generator)
     masks = torch.zeros(2 * BATCH, 16, dtype=torch.bool)
     masks[0, :3], masks[4, 5:10], masks[5, 2] = True, True, True
-    return large, small, masks
+    return Views(large, small), masks
+
+
+def moment(seed=0):
+    return Moment(0.05, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
 
 
 def run(objective, seed=0):
-    return objective(*batch(), temperature=0.05, generator=torch.Generator().manual_seed(seed))
+    return objective.loss(*batch(), moment(seed))
 
 
 def test_parts_equal_a_plain_crop_by_crop_computation():
     objective = build()
     outcome = run(objective)
-    large, small, masks = batch()
+    (large, small), masks = batch()
     student, teacher = objective.student, objective.teacher
     with torch.no_grad():
         seen = teacher["backbone"].forward_features(large)
         targets = sinkhorn_targets(teacher["dino_head"](seen.cls), temperature=0.05, world=World())
-        patch_scores = torch.cat([teacher["ibot_head"](seen.patches[i][masks[i]]) for i in range(6)])
+        patch_scores = torch.cat([teacher["ibot_head"](seen.patches[i][masks[i]]) for i in range(8)])
         patch_targets = sinkhorn_targets(patch_scores, temperature=0.05, world=World())
-        features = [student["backbone"].forward_features(large[i : i + 1], masks[i : i + 1]) for i in range(6)]
+        features = [student["backbone"].forward_features(large[i : i + 1], masks[i : i + 1]) for i in range(8)]
         cls = torch.cat([f.cls for f in features])
         local = torch.cat([student["backbone"].forward_features(x[None]).cls for x in small])
         views = torch.stack([*cls.split(BATCH), *local.split(BATCH)])
@@ -52,7 +65,7 @@ def test_parts_equal_a_plain_crop_by_crop_computation():
         weights = torch.cat([torch.full((int(m.sum()),), 1 / max(int(m.sum()), 1)) for m in masks])
         wanted = {
             "dino": dino_loss(student["dino_head"](views), targets.unflatten(0, (2, -1))),
-            "ibot": ibot_loss(hidden, patch_targets, weights, num_crops=6),
+            "ibot": ibot_loss(hidden, patch_targets, weights, num_crops=8),
             "koleo": koleo_loss(cls[:BATCH]) + koleo_loss(cls[BATCH:]),
         }
     for name, loss in wanted.items():
@@ -101,25 +114,51 @@ def test_stochastic_depth_follows_the_generator_and_spares_the_teacher():
     assert torch.equal(first.features, other.features)
 
 
-def test_teacher_follows_by_the_momentum():
-    objective = build()
-    before = [p.clone() for p in objective.teacher.parameters()]
-    objective.update_teacher(0.9)
-    for old, teacher, student in zip(
-        before, objective.teacher.parameters(), objective.student.parameters(), strict=True
-    ):
-        torch.testing.assert_close(teacher, 0.9 * old + 0.1 * student)
-
-
 def test_no_local_crops_leave_the_two_global_pairs():
-    large, small, masks = batch()
-    outcome = build()(large, small[:0], masks, temperature=0.05, generator=torch.Generator())
-    assert outcome.total.isfinite()
+    (large, small), masks = batch()
+    assert build().loss(Views(large, small[:0]), masks, moment()).total.isfinite()
 
 
 def test_one_seed_gives_one_objective():
-    first, second = (DinoObjective(VIT, SETTINGS, prototypes=20, world=World(), seed=s) for s in (3, 3))
-    other = DinoObjective(VIT, SETTINGS, prototypes=20, world=World(), seed=4)
-    same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
-    assert all(same)
+    first, second, other = fresh(seed=3), fresh(seed=3), fresh(seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.backbone.pos_embed, other.backbone.pos_embed)
+
+
+def test_koleo_groups_part_the_batch():
+    grouped, whole = build(koleo_group=2), build()
+    features = torch.randn(2 * BATCH, 8, generator=torch.Generator().manual_seed(2))
+    views = features.chunk(2)
+    assert whole._koleo(features).item() == pytest.approx(sum(koleo_loss(v).item() for v in views))
+    pairs = [koleo_loss(v[i : i + 2]).item() for v in views for i in (0, 2)]
+    assert grouped._koleo(features).item() == pytest.approx(sum(pairs) / 2)
+
+
+def test_ranks_share_the_masks_of_one_batch():
+    whole = torch.from_numpy(draw_masks(4 * BATCH, 4, rng=np.random.default_rng(7))).unflatten(0, (2, 2, BATCH))
+    for rank in range(2):
+        objective = fresh(world=World(rank, 2))
+        views = Views(batch()[0].large, batch()[0].small)
+        masks = objective._draw_masks(views, moment(7))
+        assert torch.equal(masks, whole[:, rank].flatten(0, 1))
+    assert whole.any(dim=-1).sum() == 2 * BATCH  # half of all crops, whatever the ranks
+
+
+def test_a_distilled_student_matches_the_guide_on_every_patch_and_sees_no_masks():
+    objective = build()
+    objective.guide = fresh(seed=9).teacher
+    views, _ = batch()
+    outcome = objective(views, moment())
+    with torch.no_grad():
+        seen = objective.guide["backbone"].forward_features(views.large)
+        patches = sinkhorn_targets(
+            objective.guide["ibot_head"](seen.patches.flatten(0, 1)), temperature=0.05, world=World()
+        )
+        student = objective.student["backbone"].forward_features(views.large).patches.flatten(0, 1)
+        weights = torch.full((len(patches),), 1 / 16)
+        wanted = ibot_loss(objective.student["ibot_head"](student), patches, weights, num_crops=2 * BATCH)
+    assert outcome.parts["ibot"].item() == pytest.approx(wanted.item(), rel=1e-4)
+    torch.testing.assert_close(outcome.features, seen.cls)
+    assert not any(name.startswith("guide") for name in objective.lasting())
+    outcome.total.backward()
+    assert all(p.grad is None for p in objective.guide.parameters())

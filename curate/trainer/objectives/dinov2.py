@@ -1,0 +1,174 @@
+"""DINOv2: DINO between crops, iBOT on masked patches, KoLeo; also by distillation from a frozen teacher.
+
+Source: Oquab et al. 2023, arXiv:2304.07193.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from curate.models.export import Trained
+from curate.models.vit import ViTConfig
+from curate.trainer.heads import make_head
+from curate.trainer.losses import (
+    dino_loss,
+    ibot_loss,
+    koleo_loss,
+    sinkhorn_targets,
+    softmax_targets,
+    update_center,
+)
+from curate.trainer.masks import draw_masks
+from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Range, Views, tower
+from curate.trainer.parallel import World
+
+SINKHORN_ITERATIONS = 3
+
+
+class DinoV2Settings(PrototypeSettings):
+    """DINO + iBOT + KoLeo."""
+
+    kind: Literal["dinov2"] = "dinov2"
+    """Name of the objective."""
+    tied_heads: bool = False
+    """One head for DINO and iBOT (short recipe), or two (long)."""
+    centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
+    """How the teacher's scores become targets: sinkhorn (long recipe) or softmax with a running centre."""
+    dino_weight: float = Field(default=1.0, ge=0.0)
+    """Of the loss between crops."""
+    ibot_weight: float = Field(default=1.0, ge=0.0)
+    """Of the loss on masked patches."""
+    koleo_weight: float = Field(default=0.1, ge=0.0)
+    """Of the spreading of features within a batch."""
+    koleo_group: int | None = Field(default=None, ge=2)
+    """Images among which KoLeo finds neighbours, divides the batch (the paper: those of a GPU); null: all."""
+    masked_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of the global crops that are masked."""
+    mask_ratio: Range = (0.1, 0.5)
+    """Share of patches masked in a masked crop."""
+    distill_from: str | None = None
+    """A larger backbone's export with heads.safetensors beside it: it stays frozen and makes the targets; nothing is
+    masked, and iBOT looks at all patches of the global crops. null: the teacher is the student's own average."""
+
+
+class DinoV2(Objective):
+    """Student and teacher, each a backbone and heads, and the loss between them."""
+
+    dino_center: Tensor
+    ibot_center: Tensor
+
+    def __init__(
+        self,
+        student: nn.ModuleDict,
+        settings: DinoV2Settings,
+        *,
+        prototypes: int,
+        world: World,
+    ) -> None:
+        """`student` holds `backbone`, `dino_head` and, unless tied, `ibot_head`."""
+        super().__init__(student, world=world)
+        self.settings = settings
+        self.register_buffer("dino_center", torch.zeros(prototypes))
+        self.register_buffer("ibot_center", torch.zeros(prototypes))
+
+    @property
+    def chance(self) -> Mapping[str, float]:
+        return {"dino": math.log(len(self.dino_center))}
+
+    def forward(self, views: Views, moment: Moment) -> Outcome:
+        """The loss of one batch."""
+        return self.loss(views, self._draw_masks(views, moment), moment)
+
+    def _draw_masks(self, views: Views, moment: Moment) -> Tensor:
+        """(2B, N) bool on the CPU: this rank's share of the masks of the whole batch."""
+        patch = cast(ViTConfig, self.backbone.config).patch_size
+        grid, rank, size = views.large.shape[-1] // patch, self.world.rank, self.world.size
+        share = 0.0 if self.guide is not None or self.settings.ibot_weight == 0 else self.settings.masked_share
+        masks = draw_masks(
+            len(views.large) * size, grid, rng=moment.rng, share=share, ratios=self.settings.mask_ratio
+        ).reshape(NUM_GLOBAL, size, views.num_images, -1)
+        return torch.from_numpy(masks[:, rank].reshape(len(views.large), -1))
+
+    def loss(self, views: Views, masks: Tensor, moment: Moment) -> Outcome:
+        """As `forward`, with masks (2B, N) bool on the CPU, the patches hidden from the student."""
+        large, small = views
+        judged = masks if self.guide is None else torch.ones_like(masks)  # patches that the iBOT loss looks at
+        rows = judged.flatten().nonzero().squeeze(1)  # (M,), found on the CPU: no wait for the device
+        weights = (1 / judged.sum(dim=1).clamp_min(1)).repeat_interleave(judged.shape[1])[rows]
+        rows, weights, masks = (x.to(large.device, non_blocking=True) for x in (rows, weights, masks))
+        cls_targets, patch_targets, features = self._targets(large, rows, moment.temperature)
+        groups = tower(self.student).forward_crops(
+            [large, small] if len(small) else [large],
+            ([masks, None] if len(small) else [masks]) if self.guide is None else None,
+            generator=moment.generator,
+        )
+        views_cls = torch.cat([group.cls for group in groups])  # (V * B, D)
+        cls_scores, patch_scores = self._score(self.student, views_cls, groups[0].patches.flatten(0, 1), rows)
+        temperature = self.settings.student_temperature
+        by_view = cls_scores.unflatten(0, (-1, views.num_images))
+        parts = {"dino": dino_loss(by_view, cls_targets.unflatten(0, (NUM_GLOBAL, -1)), temperature=temperature)}
+        if self.settings.ibot_weight > 0:
+            parts["ibot"] = ibot_loss(
+                patch_scores, patch_targets, weights, num_crops=len(large), temperature=temperature
+            )
+        if self.settings.koleo_weight > 0:
+            parts["koleo"] = self._koleo(groups[0].cls)
+        return Outcome(self._total(parts), parts, features, cls_targets)
+
+    def _koleo(self, cls: Tensor) -> Tensor:
+        """Of both global views (2B, D), among the images of all ranks."""
+        whole = [self.world.gather(view) for view in cls.chunk(NUM_GLOBAL)]
+        group = self.settings.koleo_group or len(whole[0])
+        losses = [koleo_loss(part) for view in whole for part in view.split(group)]
+        return torch.stack(losses).sum() / (len(whole[0]) // group)
+
+    def _total(self, parts: dict[str, Tensor]) -> Tensor:
+        weights = {
+            "dino": self.settings.dino_weight,
+            "ibot": self.settings.ibot_weight,
+            "koleo": self.settings.koleo_weight,
+        }
+        return torch.stack([weights[name] * loss for name, loss in parts.items()]).sum()
+
+    def _score(self, networks: nn.ModuleDict, cls: Tensor, patches: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (len(cls), K) of cls tokens and (M, K) of the patches at `rows`; a tied head runs once for both."""
+        if self.settings.ibot_weight == 0:
+            scores = networks["dino_head"](cls)
+            return scores, scores[:0]
+        if "ibot_head" in networks:
+            return networks["dino_head"](cls), networks["ibot_head"](patches[rows])
+        scores = networks["dino_head"](torch.cat([cls, patches[rows]]))
+        return scores[: len(cls)], scores[len(cls) :]
+
+    @torch.no_grad()
+    def _targets(self, large: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The teacher on unmasked global crops: (2B, K) cls targets, (M, K) patch targets, (2B, D) features."""
+        networks = self.teacher if self.guide is None else self.guide
+        seen = tower(networks).forward_crops([large])[0]
+        cls, patches = self._score(networks, seen.cls, seen.patches.flatten(0, 1), rows)
+        cls_targets = self._sharpen(cls, self.dino_center, temperature)
+        if self.settings.ibot_weight == 0:
+            return cls_targets, cls_targets[:0], seen.cls
+        return cls_targets, self._sharpen(patches, self.ibot_center, temperature), seen.cls
+
+    def _sharpen(self, scores: Tensor, center: Tensor, temperature: float) -> Tensor:
+        if self.settings.centering == "sinkhorn":
+            return sinkhorn_targets(
+                scores, temperature=temperature, world=self.world, num_iterations=SINKHORN_ITERATIONS
+            )
+        targets = softmax_targets(scores, center, temperature=temperature)
+        update_center(center, scores, world=self.world)
+        return targets
+
+
+def build(
+    settings: DinoV2Settings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
+) -> DinoV2:
+    """Around `backbone` with `dino_head` and, unless the heads are tied or iBOT is off, `ibot_head`."""
+    names = ["dino_head"] + ["ibot_head"] * (settings.ibot_weight > 0 and not settings.tied_heads)
+    heads = {name: make_head(backbone, settings, prototypes=prototypes, generator=generator) for name in names}
+    return DinoV2(nn.ModuleDict({"backbone": backbone, **heads}), settings, prototypes=prototypes, world=world)

@@ -1,0 +1,34 @@
+"""SIGTERM, by which Slurm, Kubernetes and torchrun announce that a process must go."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+
+from curate.trainer.parallel import World
+
+
+class StopSignal:
+    """Notes a SIGTERM instead of dying of it, so that the iteration under way can end and a checkpoint be written."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: Any = None
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._came = True
+
+    def came(self, world: World) -> bool:
+        """Whether any rank has got one; all ranks must ask together."""
+        return bool(world.max(torch.tensor(float(self._came))) > 0)
