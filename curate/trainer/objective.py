@@ -84,13 +84,15 @@ class Outcome:
 class Objective(nn.Module):
     """Base of the objectives: `forward(views, moment)` gives an `Outcome`."""
 
-    def __init__(self, student: nn.ModuleDict, *, world: World) -> None:
-        """The teacher starts as a copy of the student."""
+    def __init__(self, student: nn.ModuleDict, *, world: World, masks: bool = False) -> None:
+        """The teacher starts as a copy of the student; `masks`: whether patches are hidden from the student."""
         super().__init__()
         self.world = world
         self.guide: nn.ModuleDict | None = None
         """Frozen networks that make the targets in the teacher's place, where one distils."""
         self.student = student
+        if not masks and hasattr(student["backbone"], "mask_token"):
+            student["backbone"].mask_token.requires_grad_(False)  # DDP waits for every gradient, and it would get none
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.teacher.eval()
 

@@ -1,5 +1,6 @@
 """One model on several processes: whole on each (DDP) or spread over them (FSDP2)."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,16 +18,15 @@ from curate.trainer.parallel import World
 
 def replicate(objective: Objective, world: World) -> nn.Module:
     """The objective such that its gradients are the mean over ranks (DDP); itself where there is one rank."""
-    if world.size == 1:
-        return objective
-    # What takes part changes: mask_token only in passes with masks, the backbone not while it is frozen.
-    return DistributedDataParallel(objective, broadcast_buffers=False, find_unused_parameters=True)
+    return objective if world.size == 1 else DistributedDataParallel(objective)
 
 
 def shard(objective: Objective, world: World, *, device: torch.device, precision: Precision) -> None:
     """Spread weights, gradients and moments over the ranks (FSDP2), block by block; gradients are means as with DDP."""
     if world.size == 1:
         return
+    # Features are views of the norm's output; nothing changes them in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (world.size,))
     low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)  # tokens stay float32
     policy = low if precision == "bf16" else MixedPrecisionPolicy()

@@ -70,7 +70,7 @@ class DinoV2(Objective):
         world: World,
     ) -> None:
         """`student` holds `backbone`, `dino_head` and, unless tied, `ibot_head`."""
-        super().__init__(student, world=world)
+        super().__init__(student, world=world, masks=settings.distill_from is None)
         self.settings = settings
         self.register_buffer("dino_center", torch.zeros(prototypes))
         self.register_buffer("ibot_center", torch.zeros(prototypes))
