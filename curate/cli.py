@@ -197,7 +197,7 @@ def visualize(
     loaded = [load_backbone(model, weights=one, device=device, precision="fp32") for one in given]
     backbones = name_backbones(loaded)
     views = view(backbones, pictures, looks)
-    sheet = write_views(output, views, title=f"What {model} sees", notes=describe_looks(backbones, looks))
+    sheet = write_views(output, views, title=f"{model}: {', '.join(backbones)}", notes=describe_looks(backbones, looks))
     console.print(f"{sheet}: {len(pictures)} pictures", highlight=False, soft_wrap=True)
 
 

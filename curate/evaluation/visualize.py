@@ -1,6 +1,7 @@
 """`curate visualize`: what backbones see in pictures, as a contact sheet and single PNG files."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -67,7 +68,12 @@ def read_pictures(places: Sequence[str | Path], *, most: int) -> dict[str, Image
     if not paths:
         raise SourceError(f"{', '.join(map(str, places))}: no pictures there ({', '.join(sorted(SUFFIXES))})")
     spread = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
-    return {f"{number:02d}-{paths[i].stem}": _decode(paths[i]) for number, i in enumerate(spread.tolist(), start=1)}
+    return {f"{number:02d}-{_plain(paths[i])}": _decode(paths[i]) for number, i in enumerate(spread.tolist(), start=1)}
+
+
+def _plain(path: Path) -> str:
+    """The stem of a file name as text that any disk and any font takes, at most 60 letters."""
+    return os.fsencode(path.stem).decode("utf-8", "replace")[:60]
 
 
 def _decode(path: Path) -> Image.Image:
@@ -115,7 +121,7 @@ def _view(name: str, model: str, picture: Image.Image, inside: Inside, colours: 
             panels[f"head-{number}"] = Tile(f"head {number}, {strength(head):.1f}x", heat_overlay(picture, head))
             masks[f"head-{number}-mask"] = tiled(255 * _keep(head, mass).astype(np.uint8), picture.size)
         kept = _keep(mean, mass)
-        panels["mask"] = Tile(f"{mass:.0%} lie on {kept.mean():.0%}", cut_out(picture, kept))
+        panels["mask"] = Tile(f"mask, {kept.mean():.0%} of patches", cut_out(picture, kept))
     panels["patches"] = Tile("patches", tiled(colours.colours, picture.size))
     return View(name, model, panels, masks)
 
@@ -199,7 +205,7 @@ def name_backbones(backbones: Sequence[Backbone]) -> dict[str, Backbone]:
 
 def describe_looks(backbones: Mapping[str, Backbone], looks: Looks) -> list[str]:
     """Lines that explain a sheet."""
-    lines = [f"weights: {', '.join(backbones)}"]
+    lines = []
     if looks.attention:
         first = next(iter(backbones.values()))
         count = num_blocks(first)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NUM_PICTURES = 4
 SIDE = 224
 """Short edge at which pictures enter a model that is smaller than that, at most twice its own."""
-TILE = 192
+TILE = 264
 """Longest side of a picture in the page, pixels."""
 EXPORTS = {"initial": "initialisation", "export": "pretrained"}
 """Figures of the table that name the exports, and what the page calls them, in its order."""

@@ -30,7 +30,7 @@ class Figures(NamedTuple):
 
 CHARTS = (
     Figures("Losses", "loss", ("loss",)),
-    Figures("Measured while training", "value", ("eval_", "knn"), by_scale=True),
+    Figures("Measured while training", "value", ("eval_",), by_scale=True),
     Figures("Entropy of the teacher: a collapse shows as a fall to 0", "nats", ("teacher_entropy",), True),
     Figures("Prototypes in use: a collapse shows as a fall to 1", "prototypes", ("prototypes_used",), True),
     Figures("Spread of the features: 1 is isotropic, 0 collapsed", "spread", ("feature_std",), True),
