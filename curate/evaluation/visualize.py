@@ -214,5 +214,7 @@ def describe_looks(backbones: Mapping[str, Backbone], looks: Looks) -> list[str]
             "2.0x: the strongest patch has twice the mean",
             f"mask: the fewest patches that hold {looks.mass:.0%} of the mean attention",
         ]
+    if looks.threshold == 0:
+        return [*lines, "patches: first three principal components of their features"]
     where = "the mean of" if looks.threshold == "sign" else f"the lowest {looks.threshold:.0%} of patches along"
     return [*lines, f"patches: first three components of the foreground, which lies above {where} the first component"]

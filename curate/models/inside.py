@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from curate.errors import ConfigError
 from curate.models.backbone import Backbone
-from curate.models.vit import VisionTransformer
+from curate.models.tower import TimmTower
+from curate.models.vit import Features, VisionTransformer
 from curate.ops.images import INTERPOLATION
 
 MAX_ASPECT = 2.0
@@ -31,11 +32,11 @@ def patch_side(backbone: Backbone) -> int:
     Raises:
         ConfigError: the model has no features of patches.
     """
-    module: Any = backbone.module
-    if isinstance(module, VisionTransformer):
-        return module.config.patch_size
-    stages = getattr(module, "feature_info", None)
-    if not stages or not hasattr(module, "forward_features"):
+    net = _net(backbone.module)
+    if isinstance(net, VisionTransformer):
+        return net.config.patch_size
+    stages = getattr(net, "feature_info", None)
+    if not stages or not hasattr(net, "forward_features"):
         raise ConfigError(
             f"{backbone.model}: gives one vector a picture and no features of patches; "
             "use a DINOv2 model, an export of `curate train` or timm/NAME"
@@ -43,12 +44,17 @@ def patch_side(backbone: Backbone) -> int:
     return int(stages[-1]["reduction"])
 
 
+def _net(module: nn.Module) -> Any:
+    """The network that has the blocks: of an exported timm model the one inside."""
+    return module.net if isinstance(module, TimmTower) else module
+
+
 def has_attention(backbone: Backbone) -> bool:
     """Whether a cls token attends to patches in the blocks of the model."""
-    module: Any = backbone.module
-    if isinstance(module, TimmViT):
-        return bool(module.has_class_token) and hasattr(module.blocks[0].attn, "qkv")
-    return isinstance(module, VisionTransformer)
+    net = _net(backbone.module)
+    if isinstance(net, TimmViT):
+        return bool(net.has_class_token) and hasattr(net.blocks[0].attn, "qkv")
+    return isinstance(net, VisionTransformer)
 
 
 def num_blocks(backbone: Backbone) -> int:
@@ -57,11 +63,11 @@ def num_blocks(backbone: Backbone) -> int:
     Raises:
         ConfigError: the model has none.
     """
-    module: Any = backbone.module
+    net = _net(backbone.module)
     if has_attention(backbone):
-        return len(module.blocks)
+        return len(net.blocks)
     raise ConfigError(
-        f"{backbone.model}: no attention of a cls token to show ({type(module).__name__}); "
+        f"{backbone.model}: no attention of a cls token to show ({type(net).__name__}); "
         "ask for the colours of its patch features alone (--no-attention), or use a ViT with a cls token"
     )
 
@@ -96,8 +102,8 @@ def look_inside(backbone: Backbone, picture: Image.Image, *, block: int | None =
     side = patch_side(backbone)
     grid = picture.height // side, picture.width // side
     index = None if block is None else _index(backbone, block)
-    module: Any = _sized(backbone.module, (picture.height, picture.width))
-    watched = None if index is None else module.blocks[index]
+    module = _sized(backbone.module, (picture.height, picture.width))
+    watched = None if index is None else _net(module).blocks[index]
     caught: list[Tensor] = []
     handle = watched.register_forward_pre_hook(lambda _, given: caught.append(given[0])) if watched else None
     try:
@@ -128,21 +134,23 @@ def _normalised(backbone: Backbone, picture: Image.Image) -> Tensor:
 
 def _sized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
     """The model itself, or for timm models of a fixed size a copy that takes pictures of (height, width)."""
-    if isinstance(module, VisionTransformer) or not hasattr(module, "set_input_size"):
+    net = _net(module)
+    fixed = getattr(getattr(net, "patch_embed", None), "strict_img_size", False)
+    if not fixed or not hasattr(net, "set_input_size"):
         return module
-    other: Any = copy.deepcopy(module)
-    other.set_input_size(img_size=size)
+    other = copy.deepcopy(module)
+    _net(other).set_input_size(img_size=size)
     return other
 
 
 def _patch_features(module: Any, images: Tensor, grid: tuple[int, int]) -> Tensor:
     """(1, 3, H, W) -> (h, w, D)."""
-    if isinstance(module, VisionTransformer):
-        return module.forward_features(images).patches[0].unflatten(0, grid)
-    found = module.forward_features(images)[0]
-    if found.ndim == 2:  # tokens: cls and registers first
-        return found[-grid[0] * grid[1] :].unflatten(0, grid)
-    return found if found.shape[-1] == module.num_features else found.permute(1, 2, 0)
+    found = module.forward_features(images)
+    if isinstance(found, Features):
+        return found.patches[0].unflatten(0, grid)
+    if found.ndim == 3:  # tokens: cls and registers first
+        return found[0, -grid[0] * grid[1] :].unflatten(0, grid)
+    return found[0] if found.shape[-1] == module.num_features else found[0].permute(1, 2, 0)
 
 
 def _cls_weights(block: Any, tokens: Tensor) -> Tensor:

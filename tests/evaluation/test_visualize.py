@@ -74,6 +74,40 @@ def test_masks_of_heads_hold_the_mass(pictures: Path, weights: str) -> None:
         assert outer.sum() > inner.sum()
 
 
+def red_seeker() -> VisionTransformer:
+    """Its first head looks at red patches, its second at all alike; patch features say how red a patch is."""
+    model = VisionTransformer(TINY.model_copy(update={"depth": 1, "heads": 2}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for norm in (model.norm, model.blocks[0].norm1, model.blocks[0].norm2):
+            norm.weight.fill_(1)
+        model.patch_embed.proj.weight[0] = torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1) / 14**2
+        attention = model.blocks[0].attn
+        attention.qkv.bias[0] = 1  # of q
+        attention.qkv.weight[24, 0] = 5  # of k, from the first channel
+    return model
+
+
+def test_planted_attention_is_seen_where_it_lies(tmp_path: Path) -> None:
+    scene = np.full((84, 140, 3), (30, 90, 160), np.uint8)
+    scene[28:56, 42:98] = (230, 20, 20)
+    Image.fromarray(scene).save(tmp_path / "scene.png")
+    write_export(tmp_path / "red.safetensors", red_seeker(), ExportInfo(image_size=28, short_edge=28))
+    out = tmp_path / "out"
+    given = ("--weights", tmp_path / "red.safetensors", "--output", out, "--size", 84)
+    visualize("curate", tmp_path / "scene.png", *given)
+    red = scene[..., 0] > 200
+    looked_at = np.asarray(Image.open(out / "01-scene-head-1-mask.png")) > 0
+    assert red[looked_at].all()
+    assert looked_at.mean() > 0.5 * red.mean()
+    first, second = (np.asarray(Image.open(out / f"01-scene-head-{n}.png")).sum(axis=2) for n in (1, 2))
+    assert first[42, 70] > 1.5 * first[7, 7]
+    assert np.asarray(Image.open(out / "01-scene-patches.png")).any(axis=2)[red].all()
+    assert not np.asarray(Image.open(out / "01-scene-patches.png")).any(axis=2)[~red].any()
+    assert np.ptp(second[~red]) == 0
+
+
 def test_compared_weights_stand_below_each_other(pictures: Path, weights: str, tmp_path: Path) -> None:
     other = tmp_path / "initial.safetensors"
     write_export(other, seeded(TINY, seed=5), ExportInfo(image_size=28, short_edge=28))
@@ -210,3 +244,4 @@ def test_weights_of_one_name_are_told_apart_and_the_sheet_says_what_it_shows(wei
     for fact in ("block 1 of 2", "hold 50%", "above the lowest 25% of patches"):
         assert fact in notes
     assert "attention" not in " ".join(describe_looks(named, Looks(attention=False)))
+    assert "foreground" not in " ".join(describe_looks(named, Looks(threshold=0)))

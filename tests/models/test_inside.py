@@ -11,6 +11,7 @@ from curate.errors import ConfigError
 from curate.models.backbone import Backbone, ModelInfo
 from curate.models.formats import to_timm
 from curate.models.inside import MAX_ASPECT, fit_picture, has_attention, look_inside, num_blocks, patch_side
+from curate.models.tower import TimmTower, tower_config
 from curate.models.vit import VisionTransformer, ViTConfig
 from curate.ops.images import Preprocess
 from tests.models.test_vit import seeded
@@ -134,6 +135,7 @@ def test_of_a_long_picture_the_middle_is_shown() -> None:
     assert fitted.min() == 255
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # timm's, about its own interpolation
 @pytest.mark.parametrize("name", ["resnet10t", "swin_tiny_patch4_window7_224", "convnext_atto"])
 def test_models_without_cls_have_patches_and_no_attention(name: str) -> None:
     module = timm.create_model(name, num_classes=0)
@@ -145,6 +147,22 @@ def test_models_without_cls_have_patches_and_no_attention(name: str) -> None:
     assert found.patches.shape == (7, 4, module.num_features)
     with pytest.raises(ConfigError, match=r"toy: no attention of a cls token to show .*--no-attention"):
         look_inside(backbone, picture)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_towers_of_the_trainer_are_seen_through_as_their_timm_models(name: str) -> None:
+    small = {"depth": 2} if name.startswith("vit") else {}
+    tower = TimmTower(tower_config(name, **small))
+    backbone, alone = frozen(tower, 64), frozen(tower.net, 64)
+    picture, block = noise(96, 64), -1 if has_attention(backbone) else None
+    assert patch_side(backbone) == patch_side(alone)
+    found = look_inside(backbone, picture, block=block)
+    with torch.no_grad():
+        expected = tower.forward_features(normalised(picture)).patches[0]
+    np.testing.assert_allclose(found.patches.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+    assert (found.attention is None) == (not name.startswith("vit"))
+    if found.attention is not None:
+        np.testing.assert_array_equal(found.attention, look_inside(alone, picture).attention)
 
 
 def test_feature_maps_lie_as_the_picture_does() -> None:
