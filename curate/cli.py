@@ -186,18 +186,21 @@ def visualize(
 ) -> None:
     """Draw what a backbone sees: attention of each head, masks of it, and its patch features as colours."""
     from curate.config import parse
-    from curate.evaluation.visualize import Looks, describe_looks, name_backbones, read_pictures, view, write_views
+    from curate.evaluation import visualize as pictured
     from curate.models.load import load_backbone
     from curate.samples.pool import PHOTOS
 
+    pictured.check_output(output)
     stated = {"size": size, "block": block, "mass": mass, "threshold": threshold, "attention": attention}
-    looks = parse(Looks, stated, where="visualize")
-    pictures = read_pictures([PHOTOS if place == "bundled" else place for place in images], most=most)
+    looks = parse(pictured.Looks, stated, where="visualize")
+    pictures = pictured.read_pictures([PHOTOS if place == "bundled" else place for place in images], most=most)
     given = [weights] if compare is None else [weights, compare]
     loaded = [load_backbone(model, weights=one, device=device, precision="fp32") for one in given]
-    backbones = name_backbones(loaded)
-    views = view(backbones, pictures, looks)
-    sheet = write_views(output, views, title=f"{model}: {', '.join(backbones)}", notes=describe_looks(backbones, looks))
+    backbones = pictured.name_backbones(loaded)
+    views = pictured.view(backbones, pictures, looks)
+    sheet = pictured.write_views(
+        output, views, title=f"{model}: {', '.join(backbones)}", notes=pictured.describe_looks(backbones, looks)
+    )
     console.print(f"{sheet}: {len(pictures)} pictures", highlight=False, soft_wrap=True)
 
 

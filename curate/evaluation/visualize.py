@@ -164,15 +164,21 @@ def _single_pictures(views: Sequence[View], *, several: bool) -> Iterator[tuple[
             yield f"{stem}-{name}.png", mask
 
 
+def check_output(folder: str | Path) -> None:
+    """Raise WorkdirError where `folder` holds files of something else; models can then run without fear for it."""
+    folder = Path(folder)
+    if folder.is_dir() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise WorkdirError(f"output={folder}: not empty, and not made by `curate visualize`; give an empty or new one")
+
+
 def _claim(folder: Path, names: list[str]) -> None:
     """Make the folder ours: list what it is about to hold, and remove what an earlier call listed.
 
     The list comes first, so that a call that was killed leaves a folder that the next one knows.
     """
+    check_output(folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST
-    if not manifest.is_file() and any(folder.iterdir()):
-        raise WorkdirError(f"output={folder}: not empty, and not made by `curate visualize`; give an empty or new one")
     earlier = set(_read_manifest(manifest)) if manifest.is_file() else set()
     foreign = [name for name in names if name not in earlier and (folder / name).exists()]
     if foreign:

@@ -164,10 +164,10 @@ def test_a_second_call_replaces_what_the_first_one_made_and_nothing_else(
     }
 
 
-def test_a_folder_of_something_else_is_left_alone(pictures: Path, weights: str, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(pictures: Path, tmp_path: Path) -> None:
     before = sorted(pictures.iterdir())
     with pytest.raises(WorkdirError, match="not empty, and not made by `curate visualize`; give an empty or new one"):
-        visualize("curate", pictures, "--weights", weights, "--output", pictures)
+        visualize("curate", pictures, "--weights", tmp_path / "not_even_read", "--output", pictures)
     assert sorted(pictures.iterdir()) == before
 
 
