@@ -168,6 +168,43 @@ def train(config: Config, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def visualize(
+    model: Annotated[str, typer.Argument(help="a backbone, as in `curate models`; curate: an export of the trainer")],
+    images: Annotated[list[str], typer.Argument(help="pictures, folders of pictures, or `bundled`")],
+    output: Annotated[Path, typer.Option(help="folder to make; one of an earlier call is written anew")],
+    weights: Annotated[str | None, typer.Option(help="path or URL of the weights")] = None,
+    compare: Annotated[str | None, typer.Option(help="other weights of the same model, drawn below")] = None,
+    size: Annotated[int | None, typer.Option(help="short edge in pixels; none: twice the model's own")] = None,
+    block: Annotated[int, typer.Option(help="whose attention; -1: the last")] = -1,
+    mass: Annotated[float, typer.Option(help="share of the attention that the masks keep")] = 0.6,
+    threshold: Annotated[
+        str, typer.Option(help="foreground of the patch colours: sign, or the share of patches that is background")
+    ] = "sign",
+    attention: Annotated[bool, typer.Option(help="--no-attention: the colours of the patches alone")] = True,
+    most: Annotated[int, typer.Option(help="pictures at most, evenly spread over those given", min=1)] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+) -> None:
+    """Draw what a backbone sees: attention of each head, masks of it, and its patch features as colours."""
+    from curate.config import parse
+    from curate.evaluation import visualize as pictured
+    from curate.models.load import load_backbone
+    from curate.samples.pool import PHOTOS
+
+    pictured.check_output(output)
+    stated = {"size": size, "block": block, "mass": mass, "threshold": threshold, "attention": attention}
+    looks = parse(pictured.Looks, stated, where="visualize")
+    pictures = pictured.read_pictures([PHOTOS if place == "bundled" else place for place in images], most=most)
+    given = [weights] if compare is None else [weights, compare]
+    loaded = [load_backbone(model, weights=one, device=device, precision="fp32") for one in given]
+    backbones = pictured.name_backbones(loaded)
+    views = pictured.view(backbones, pictures, looks)
+    sheet = pictured.write_views(
+        output, views, title=f"{model}: {', '.join(backbones)}", notes=pictured.describe_looks(backbones, looks)
+    )
+    console.print(f"{sheet}: {len(pictures)} pictures", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def models() -> None:
     """The known backbones: dimensions, licence, whether their weights are here."""
     from curate.models.load import known_models

@@ -154,6 +154,11 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v)
         return mixed.transpose(1, 2).reshape(group.rows, -1)
 
+    def cls_weights(self, x: Tensor) -> Tensor:
+        """(B, T, D) tokens after norm1 -> (B, H, T): the shares of attention that cls pays to all tokens."""
+        q, k, _ = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        return (q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1).squeeze(2)
+
 
 class Mlp(nn.Module):
     """Two linears with a GELU between."""

@@ -8,6 +8,7 @@ from curate.report.markup import Content, Markup, el
 from curate.report.pictures import Pictures
 from curate.report.run import Run
 from curate.report.sections import (
+    attention,
     calibration,
     clusters,
     contamination,
@@ -98,6 +99,7 @@ def sections(run: Run, pictures: Pictures) -> Iterator[Section]:
         ("dropped", "Dropped", examples.dropped_section(run, pictures)),
         ("clusters", "Clusters", clusters.examples_section(run, pictures)),
         ("training", "Pretraining", training.section(run)),
+        ("attention", "What the backbone looks at", attention.section(run, pictures)),
         ("timings", "Timings", timings.section(run)),
     ]
     for anchor, title, content in made:

@@ -2,9 +2,10 @@
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ BUDGET = 5 << 20
 MAX_PIXELS = 89_478_485
 """Of such an original, a guard against decompression bombs; otherwise rejected pictures are shown too."""
 THREADS = 4
+T = TypeVar("T")
 LEFT_OUT = "left out to keep this page small"
 
 
@@ -71,6 +73,20 @@ class Pictures:
             self.left -= len(shown.data or b"")
             self._shown[image_id] = shown
 
+    def decoded(self, image_ids: Iterable[int], *, min_side: int) -> dict[int, Image.Image]:
+        """Pictures in RGB with at least `min_side` pixels where the original has them, without those that do not open.
+
+        They count for no budget: whoever asks puts something else into the page.
+        """
+        wanted = np.array(sorted({int(i) for i in image_ids}), np.int64)
+        found: dict[int, Image.Image] = {}
+        for part in np.unique(wanted >> 32).tolist():
+            ids = wanted[wanted >> 32 == part]
+            rows = self.store.table("catalog").read(part).take(ids & 0xFFFFFFFF)
+            pictures = _of_each(rows, lambda read: _decoded(read, min_side)[0])
+            found |= {i: picture for i, picture in zip(ids.tolist(), pictures, strict=True) if picture is not None}
+        return found
+
     def __getitem__(self, image_id: int) -> Shown:
         if int(image_id) not in self._shown:
             self.load([image_id])
@@ -91,8 +107,7 @@ class Pictures:
         if shown.data is None:
             inside = el("div", el("span", shown.missing), class_="none")
         else:
-            text = base64.b64encode(shown.data).decode()
-            inside = el("img", src=f"data:image/jpeg;base64,{text}", alt=shown.key, loading="lazy")
+            inside = inline(shown.data, alt=shown.key)
         title = f"{shown.source}: {shown.key} (image {image_id})"
         return el("figure", inside, el("figcaption", lines) if lines else None, class_=mark or None, title=title)
 
@@ -101,6 +116,11 @@ class Pictures:
         ids = [int(i) for i in image_ids]
         self.load(ids)
         return el("div", [self.figure(i) for i in ids], class_="grid")
+
+
+def inline(jpeg: bytes, *, alt: str) -> Markup:
+    """A JPEG as part of the page."""
+    return el("img", src=f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", alt=alt, loading="lazy")
 
 
 def short_name(key: str, length: int = 24) -> str:
@@ -114,18 +134,23 @@ def _thumbnails(rows: pa.Table, budget: int) -> Iterator[tuple[bytes | None, str
     if budget <= 0:
         yield from [(None, LEFT_OUT)] * len(rows)
         return
+    yield from _of_each(rows, _thumbnail)
+
+
+def _of_each(rows: pa.Table, make: Callable[[Read], T]) -> Iterator[T]:
+    """What `make` makes of the bytes of catalog rows of one part, in order."""
     with ThreadPoolExecutor(THREADS, "thumbnail") as pool:
         if is_loose(rows):
-            yield from pool.map(_thumbnail_of_file, rows["uri"].to_pylist())
+            yield from pool.map(lambda uri: make(_read_file(uri)), rows["uri"].to_pylist())
         else:
-            yield from pool.map(_thumbnail, _read_archives(rows, source_of(rows)))
+            yield from pool.map(make, _read_archives(rows, source_of(rows)))
 
 
-def _thumbnail_of_file(uri: str) -> tuple[bytes | None, str]:
+def _read_file(uri: str) -> Read:
     try:
-        return _thumbnail(read_folder_file(uri, max_bytes=MAX_BYTES, extra=False))
+        return read_folder_file(uri, max_bytes=MAX_BYTES, extra=False)
     except CurateError as error:
-        return None, str(error)
+        return Read(error=str(error))
 
 
 def _read_archives(rows: pa.Table, source: Source) -> Iterator[Read]:
@@ -140,16 +165,29 @@ def _read_archives(rows: pa.Table, source: Source) -> Iterator[Read]:
 
 
 def _thumbnail(read: Read) -> tuple[bytes | None, str]:
+    picture, why = _decoded(read, HEIGHT)
+    if picture is None:
+        return None, why
+    picture = _bounded(picture)
+    picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    return encode(picture), ""
+
+
+def encode(picture: Image.Image) -> bytes:
+    """A picture as a small JPEG."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
+    return file.getvalue()
+
+
+def _decoded(read: Read, min_side: int) -> tuple[Image.Image | None, str]:
+    """(picture, "") or (None, why)."""
     if read.data is None:
         return None, read.error or "cannot be read"
     try:
-        picture = _bounded(decode_rgb(read.data, min_side=HEIGHT, max_pixels=MAX_PIXELS))
+        return decode_rgb(read.data, min_side=min_side, max_pixels=MAX_PIXELS), ""
     except RejectedImage as rejected:
         return None, f"{rejected.reason}: {rejected}"
-    picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
-    return file.getvalue(), ""
 
 
 def _bounded(picture: Image.Image) -> Image.Image:

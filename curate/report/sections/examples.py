@@ -25,17 +25,25 @@ MEANING = {
 
 
 def selected_section(run: Run, pictures: Pictures) -> Markup | None:
-    if run.has("selection"):
-        ids = run.sample("selection", ["image_id"], role="pool").rows["image_id"].to_numpy()
-        text = "Random images of the pool that were selected."
-    elif run.has("duplicates"):
-        rows = run.sample("duplicates", ["image_id", "verdict"]).rows
-        ids = rows["image_id"].to_numpy()[rows["verdict"].to_numpy() == "kept"]
-        text = "Random images of the pool that deduplication kept."
-    else:
+    ids = selected_ids(run)
+    if ids is None:
         return None
+    by = "were selected" if run.has("selection") else "deduplication kept"
     chosen = pick(ids, NUM_SELECTED, run.rng("selected"))
+    text = f"Random images of the pool that {by}."
     return el("div", el("p", text, class_="quiet"), pictures.grid(chosen.tolist()))
+
+
+def selected_ids(run: Run) -> np.ndarray | None:
+    """image_ids of the pool that were selected, or else that deduplication kept; None: neither has happened."""
+    if run.has("selection"):
+        ids: np.ndarray = run.sample("selection", ["image_id"], role="pool").rows["image_id"].to_numpy()
+        return ids
+    if run.has("duplicates"):
+        rows = run.sample("duplicates", ["image_id", "verdict"]).rows
+        kept: np.ndarray = rows["image_id"].to_numpy()[rows["verdict"].to_numpy() == "kept"]
+        return kept
+    return None
 
 
 def dropped_section(run: Run, pictures: Pictures) -> Markup | None:
