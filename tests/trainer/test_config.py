@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from curate.config import parse, read_yaml
@@ -11,6 +13,9 @@ from curate.trainer.config import (
     auto_prototypes,
     resolve,
 )
+
+
+TRAININGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
 
 
 def config(**changes):
@@ -126,7 +131,7 @@ def test_settings_have_docstrings():
         assert all(field.description for field in model.model_fields.values())
 
 
-@pytest.mark.parametrize("name", ["vitl16_short", "vitl14_long", "vitg14_long", "tiny", "mnist5k"])
+@pytest.mark.parametrize("name", TRAININGS)
 def test_bundled_configs_need_only_shards_and_output(name):
     values = read_yaml(f"train/{name}") | {"shards": "a", "output": "b"}
     found = parse(TrainConfig, values, where=name)
@@ -142,3 +147,8 @@ def test_short_and_long_configs_have_the_papers_learning_rates():
         peaks[name] = resolve(found, num_images=10, num_samples=10).learning_rate
     long = 2e-4 * 3**0.5
     assert peaks == pytest.approx({"vitl16_short": 4e-3 * 2**0.5, "vitl14_long": long, "vitg14_long": long})
+
+
+def test_distillation_has_the_papers_learning_rate():
+    found = parse(TrainConfig, read_yaml("train/vits14_distilled") | {"shards": "a", "output": "b"}, where="distilled")
+    assert resolve(found, num_images=10, num_samples=10).learning_rate == pytest.approx(1e-3, rel=1e-4)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from curate.config import parse
 from curate.errors import ConfigError, TrainingDiverged, WorkdirError
 from curate.models.load import load_backbone
+from curate.trainer import losses
 from curate.trainer import train as loop
 from curate.trainer.checkpoint import list_checkpoints
 from curate.trainer.config import TrainConfig
@@ -63,7 +64,7 @@ def assert_bit_equal(first, second):
 
 
 KILLED = """
-    import os, signal, sys, json, torch
+    import os, signal, sys, time, json, torch
     from curate.config import parse
     from curate.trainer.config import TrainConfig
     from curate.trainer.train import train
@@ -72,6 +73,8 @@ KILLED = """
     def die_at_the_fifth(backbone):
         calls.append(1)
         if len(calls) == 5:
+            while not os.path.exists(json.loads(sys.argv[1])["output"] + "/checkpoints/step-00000003"):
+                time.sleep(0.01)  # it is written behind the training's back
             os.kill(os.getpid(), signal.SIGKILL)
         return {}
     train(parse(TrainConfig, json.loads(sys.argv[1]), where="test"), evaluate=die_at_the_fifth)
@@ -291,6 +294,69 @@ def test_checkpoints_keep_exports_in_them(tmp_path):
 )
 def test_the_other_recipes_run(tmp_path, changes):
     assert np.isfinite(train(config(tmp_path, iterations=2, **changes)).log[-1]["loss"])
+
+
+def test_accumulated_passes_equal_one_when_nothing_looks_across_images(tmp_path, monkeypatch):
+    """Softmax with a centre that stands still, and no KoLeo: the gradient of a batch is the mean of its passes'."""
+    monkeypatch.setattr(losses, "CENTER_MOMENTUM", 1.0)
+    objective = {**TINY["objective"], "centering": "softmax", "koleo_weight": 0.0, "ibot_weight": 0.0}
+    changes = {"model": {**TINY["model"], "drop_path": 0.0}, "objective": objective, "iterations": 1}
+    changes["optimizer"] = {"base_lr": 4e-3}
+    one = train(config(tmp_path, output=str(tmp_path / "one"), **changes))
+    two = train(config(tmp_path, output=str(tmp_path / "two"), accumulate=2, **changes))
+    assert two.log[0]["loss"] == pytest.approx(one.log[0]["loss"], rel=1e-5)
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in first:
+        if name.endswith(".exp_avg"):
+            torch.testing.assert_close(second[name], first[name], atol=1e-6, rtol=1e-3, msg=name)
+
+
+TERMINATED = """
+    import os, signal, sys
+    from curate import cli
+    from curate.trainer import train as loop
+    plain = loop.Trainer.step
+    def step(self, number, batches):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, number, batches)
+    loop.Trainer.step = step
+    sys.argv = ["curate", "train", *sys.argv[1:]]
+    cli.main()
+"""
+
+
+def test_sigterm_saves_the_iteration_under_way_and_the_run_goes_on_as_if_uninterrupted(tmp_path):
+    values = settings(tmp_path, output=str(tmp_path / "stopped"), checkpoint_every=100, workers=0)
+    (tmp_path / "config.yaml").write_text(json.dumps(values))
+    command = [sys.executable, "-c", textwrap.dedent(TERMINATED), str(tmp_path / "config.yaml")]
+    told = subprocess.run(command, capture_output=True, check=False, text=True, env=os.environ)
+    assert told.returncode == 143, told.stderr
+    assert "stopped by SIGTERM after iteration 4 of 6; the checkpoint is written" in told.stderr
+    assert [step for step, _ in list_checkpoints(tmp_path / "stopped" / "checkpoints")] == [4]
+    resumed = train(parse(TrainConfig, values, where="test"))
+    whole = train(config(tmp_path, output=str(tmp_path / "whole"), checkpoint_every=100, workers=0))
+    assert [row["loss"] for row in resumed.log] == pytest.approx([row["loss"] for row in whole.log], rel=1e-5)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 5])
+def test_a_run_stopped_after_any_iteration_continues_bit_for_bit(tmp_path, monkeypatch, stop):
+    whole = train(config(tmp_path, output=str(tmp_path / "whole"), workers=0, checkpoint_every=1))
+    plain = loop.Trainer.step
+
+    def step(self, number, batches):
+        if number == stop:
+            raise KeyboardInterrupt
+        return plain(self, number, batches)
+
+    stopped = config(tmp_path, output=str(tmp_path / "stopped"), workers=2, checkpoint_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped)
+    resumed = train(stopped)
+    assert [row["loss"] for row in resumed.log] == [row["loss"] for row in whole.log]
+    assert_bit_equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 
 
 def test_an_unknown_device_is_an_error(tmp_path):
