@@ -10,8 +10,10 @@ import yaml
 from typer.testing import CliRunner
 
 from curate.cli import app
+from curate.config import apply_overrides, parse, read_yaml
 from curate.executors import ExecutorConfig
 from curate.scale.estimate import duration, size
+from curate.trainer.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = (ROOT / "docs/cluster.md").read_text()
@@ -71,3 +73,25 @@ def test_every_command_of_the_scale_study_is_accepted() -> None:
     for command in commands:
         here = command if "--hardware" in command else f"{command} --hardware cpu"
         assert CliRunner().invoke(app, shlex.split(here), catch_exceptions=False).exit_code == 0
+
+
+TRAINING = (ROOT / "docs/training.md").read_text()
+
+
+def test_trainings_of_the_guide_are_valid_configs() -> None:
+    commands = re.findall(r"curate train (configs(?:.|\\\n)*?)\n(?=\S)", TRAINING)
+    assert len(commands) == 7
+    for command in commands:
+        name, *given = shlex.split(command.replace("\\\n", " "))
+        values = apply_overrides(read_yaml(name), given)
+        assert parse(TrainConfig, values, where=name).output
+
+
+def test_every_training_config_is_told_of_in_the_guide() -> None:
+    for path in (ROOT / "configs/train").glob("*.yaml"):
+        assert path.stem in TRAINING or path.stem.startswith("mnist5k"), path
+
+
+def test_scripts_of_the_training_guide_are_valid_shell() -> None:
+    for block in re.findall(r"```sh\n(.*?)```", TRAINING, re.DOTALL):
+        subprocess.run(["sh", "-n"], input=block, text=True, check=True)
