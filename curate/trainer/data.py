@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from curate.errors import ConfigError, SourceError
 from curate.ops.images import RejectedImage
 from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.crops import decode, make_crops
+from curate.trainer.crops import decode, make_crops, needed_side
 from curate.trainer.shards import RowGroup, ShardIndex
 
 Key = TypeVar("Key")
@@ -122,6 +122,7 @@ class CroppedSamples(Dataset[Crops]):
     def __init__(self, index: ShardIndex, settings: CropSettings, *, seed: int, window: int) -> None:
         self._index, self._settings, self._seed = index, settings, seed
         self._order = SampleOrder(index, seed=seed, window=window)
+        self._min_side = needed_side(settings)
         per_window = math.ceil(window * len(index.groups) / index.num_samples)
         self._images: _Recent[int, list[bytes | None]] = _Recent(2 * per_window + 2)  # two windows overlap
 
@@ -141,7 +142,7 @@ class CroppedSamples(Dataset[Crops]):
         images = self._images.get(position.group, lambda _: self._index.read_images(group))
         encoded = images[position.row]
         try:
-            return decode(encoded or b"")
+            return decode(encoded or b"", min_side=self._min_side)
         except RejectedImage as error:
             raise SourceError(
                 f"shard {group.shard}, row group {group.number}, row {position.row}: the image does not "

@@ -5,10 +5,23 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 from pydantic import ValidationError
+from torchvision.transforms.v2 import functional as tv
 
 from curate.ops.images import ImageLimits, RejectedImage, inspect_image
+from curate.samples.pool import PHOTOS
 from curate.trainer.config import CropSettings
-from curate.trainer.crops import augment, crop, decode, draw_box, make_crops
+from curate.trainer.crops import (
+    augment,
+    crop,
+    decode,
+    draw_box,
+    gaussian_blur,
+    jitter_colors,
+    luma,
+    make_crops,
+    needed_side,
+    turn_hue,
+)
 
 PLAIN = CropSettings(
     global_size=32,
@@ -134,6 +147,98 @@ def _quantity(image, kept):
     if kept == "luma":
         return np.asarray(pil.convert("L")).astype(float)
     return np.asarray(pil.convert("HSV")).astype(float)[..., 2]
+
+
+def photo(side, *, number=0):
+    with Image.open(sorted(PHOTOS.rglob("*.jpg"))[number]) as image:
+        resized = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def levels_apart(found, reference):
+    """Mean difference in grey levels; torchvision's floats lie in 0..1."""
+    scale = 255 if reference.is_floating_point() else 1
+    return (found.float() - scale * reference).abs().mean().item()
+
+
+@pytest.mark.parametrize("number", [0, 90, 300])
+@pytest.mark.parametrize("amount", [-0.4, -0.13, 0.05, 0.4])
+def test_every_colour_operator_is_near_torchvision(number, amount):
+    image = photo(64, number=number)
+    exact = image.float() / 255  # on uint8 torchvision cuts off fractions after each step
+    peers = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation)
+    for which, name in enumerate(("brightness", "contrast", "saturation")):
+        off = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+        settings = PLAIN.model_copy(update=off | {name: 1.0})
+        found = jitter_colors(image.float(), settings, factors=np.full(4, amount), order=np.arange(4))
+        assert levels_apart(found, peers[which](exact, 1 + amount)) < 0.02
+        assert levels_apart(found, peers[which](image, 1 + amount)) < 1
+    assert levels_apart(turn_hue(image.float(), amount), tv.adjust_hue(exact, amount)) < 0.02
+    assert levels_apart(luma(image.float()), tv.rgb_to_grayscale(exact)) < 0.02
+
+
+def test_a_whole_jitter_is_near_torchvision_in_every_order():
+    image, rng = photo(64), np.random.default_rng(0)
+    settings = CropSettings()
+    for _ in range(20):
+        factors, order = rng.uniform(-1, 1, 4), rng.permutation(4)
+        reference = image.float() / 255
+        for which in order:
+            peer = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)[which]
+            amount = (0.4, 0.4, 0.2, 0.1)[which] * factors[which]
+            reference = peer(reference, amount if which == 3 else 1 + amount)
+        assert levels_apart(jitter_colors(image.float(), settings, factors=factors, order=order), reference) < 0.05
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.7, 1.3, 2.0])
+def test_blur_is_near_torchvisions_kernel_of_nine(sigma):
+    image = photo(64)
+    reference = tv.gaussian_blur(image, [9, 9], [sigma, sigma])
+    assert levels_apart(gaussian_blur(image.float(), sigma), reference) < 0.5
+    edge = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    edge[:, :, 16:] = 255
+    found = gaussian_blur(edge.float(), sigma)
+    assert (found - tv.gaussian_blur(edge, [9, 9], [sigma, sigma]).float()).abs().max() < 2
+
+
+def test_grey_and_hue_of_black_grey_and_white_stay():
+    neutral = torch.tensor([0.0, 128.0, 255.0]).expand(3, 1, 3)
+    assert torch.equal(turn_hue(neutral, 0.3), neutral)
+
+
+def test_boxes_are_never_smaller_than_their_crops_at_the_needed_side():
+    rng = np.random.default_rng(0)
+    for settings in (
+        CropSettings(),
+        CropSettings(aspect=(0.9, 2.0)),
+        CropSettings(num_local=0, global_size=98, global_scale=(0.1, 0.2)),
+    ):
+        side = needed_side(settings)
+        kinds = [(settings.global_size, settings.global_scale), (settings.local_size, settings.local_scale)]
+        for _ in range(500):
+            height, width = rng.permutation([side, int(side * rng.uniform(1, 3))])
+            for size, scale in kinds[: 2 if settings.num_local else 1]:
+                _, _, h, w = draw_box(height, width, scale, settings.aspect, rng=rng)
+                assert min(h, w) >= size
+
+
+@pytest.mark.parametrize("number", [0, 90, 300])
+def test_a_large_jpeg_is_decoded_smaller_and_gives_the_same_crops(number):
+    data = encoded(Image.fromarray(photo(900, number=number).permute(1, 2, 0).numpy()), "JPEG", quality=90)
+    settings = PLAIN.model_copy(update={"global_size": 128, "local_size": 64, "aspect": (1.0, 1.0)})
+    full, reduced = decode(data), decode(data, min_side=needed_side(settings))
+    assert (full.shape[1:], reduced.shape[1:]) == ((900, 900), (450, 450))
+    for share in (1.0, 1 / 4):
+        found, reference = (
+            crop(image, 64, scale=(share, share), settings=settings, rng=np.random.default_rng(0))
+            for image in (reduced, full)
+        )
+        assert levels_apart(found, reference) < 0.5
+
+
+def test_an_image_without_spare_pixels_is_decoded_in_full():
+    data = encoded(Image.fromarray(photo(600).permute(1, 2, 0).numpy()), "JPEG")
+    assert decode(data, min_side=needed_side(CropSettings())).shape == (3, 600, 600)
 
 
 def test_blur_presets_differ_by_view():
