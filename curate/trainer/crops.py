@@ -1,8 +1,8 @@
 """Multi-crop on uint8: two global and several local crops of one image, each augmented on its own.
 
 The operators are the cheapest correct ones: JPEG decoded at the size that the crops need, torch's vectorised
-bicubic resize, and colour and blur in float32 by whole planes with one rounding at the end, where torchvision
-rounds after every operator. Crops stay uint8 and are normalised on the device.
+bicubic resize, and `curate.ops.colors` with one rounding at the end, where torchvision rounds after every operator.
+Crops stay uint8 and are normalised on the device.
 
 Source: arXiv:2304.07193; blur presets: see `CropSettings.blur`.
 """
@@ -14,19 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.ops.colors import gaussian_blur, jitter_colors, luma
 from curate.ops.images import decode_rgb
 from curate.trainer.config import CropSettings
 
 BLUR_PROBABILITY = {"released": (0.0, 0.9, 0.5), "paper": (1.0, 0.1, 0.5), "none": (0.0, 0.0, 0.0)}
 """Of global 1, global 2, local."""
-BLUR_RADIUS = 4
-"""Pixels to each side: a kernel of 9."""
 SOLARIZE_THRESHOLD = 128
 CROP_TRIES = 10
-LUMA = torch.tensor([[0.299, 0.587, 0.114]])
-"""Weights of red, green, blue (ITU-R 601)."""
-HUE_OF_PEAK = torch.tensor([1 / 2, 1 / 6, -1 / 6])[:, None, None]
-"""Turns from the hue to the trough of red, green and blue, where their share of the chroma is lowest."""
 
 
 def decode(encoded: bytes, *, min_side: int | None = None) -> Tensor:
@@ -120,7 +115,8 @@ def augment(view: Tensor, settings: CropSettings, *, rng: np.random.Generator, b
     factors, order = rng.uniform(-1.0, 1.0, size=4), rng.permutation(4)
     pixels = view.to(torch.float32, memory_format=torch.contiguous_format)
     if jitter < settings.jitter_probability:
-        pixels = jitter_colors(pixels, settings, factors=factors, order=order)
+        strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
+        pixels = jitter_colors(pixels, strengths * factors, order=order)
     if gray < settings.gray_probability:
         pixels = luma(pixels)  # one plane from here on
     if blurred < blur:
@@ -128,56 +124,3 @@ def augment(view: Tensor, settings: CropSettings, *, rng: np.random.Generator, b
     values = pixels.numpy()
     view = torch.from_numpy(np.rint(values).astype(np.uint8)).expand(3, -1, -1)  # torch's own cast is 4 times slower
     return torch.where(view >= SOLARIZE_THRESHOLD, ~view, view) if solarized < solarize else view
-
-
-def jitter_colors(pixels: Tensor, settings: CropSettings, *, factors: np.ndarray, order: np.ndarray) -> Tensor:
-    """Brightness, contrast, saturation and hue of (3, H, W) in 0..255, in the given order; `factors` in -1..1."""
-    strengths = (settings.brightness, settings.contrast, settings.saturation)
-    for which in order:
-        if which == 3:
-            pixels = turn_hue(pixels, settings.hue * factors[3]) if settings.hue else pixels
-        elif strengths[which] > 0:
-            factor = 1 + strengths[which] * factors[which]
-            rest = 0.0 if which == 0 else luma(pixels) if which == 2 else luma(pixels).mean()
-            pixels = (pixels * factor).add_(rest, alpha=1 - factor).clamp_(0, 255)
-    return pixels
-
-
-def luma(pixels: Tensor) -> Tensor:
-    """(1, H, W) greyscale of (3, H, W)."""
-    return (LUMA @ pixels.flatten(1)).view(1, *pixels.shape[1:])
-
-
-def turn_hue(pixels: Tensor, turns: float) -> Tensor:
-    """Turn the hue of (3, H, W), all >= 0, with saturation and value of HSV kept.
-
-    Each channel is value - chroma * share; the share is a trapezoid over the hue, 0 around the channel's own.
-    """
-    red, green, blue = pixels
-    value = pixels.amax(0)
-    chroma = value - pixels.amin(0)
-    scale = (6 * chroma).clamp_(min=1e-6).reciprocal_()  # grey has no hue; any will do
-    hue = torch.where(green == value, (blue - red).mul_(scale).add_(1 / 3), (red - green).mul_(scale).add_(2 / 3))
-    hue = torch.where(red == value, (green - blue).mul_(scale), hue)  # of a circle, about 0..1
-    away = hue + (HUE_OF_PEAK + turns)
-    away.sub_(away.round()).abs_()  # 0 at the trough, 1/2 at the channel's own hue
-    return torch.addcmul(value, away.mul_(-6).add_(2).clamp_(0, 1), chroma, value=-1)
-
-
-def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
-    """(C, H, W) float32 under a Gaussian of `sigma` pixels cut at `BLUR_RADIUS`, with mirrored borders.
-
-    Two passes of one dimension; taps beyond 3 sigma, 1/400 of the weight, are left out too.
-    """
-    radius = min(BLUR_RADIUS, math.ceil(3 * sigma), min(pixels.shape[1:]) - 1)
-    weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
-    weights /= 2 * weights.sum() - weights[0]
-    padded = F.pad(pixels[None], (radius,) * 4, mode="reflect")[0]
-    for dim in (2, 1):
-        size = padded.shape[dim] - 2 * radius
-        blurred = padded.narrow(dim, radius, size) * weights[0]
-        for i in range(1, radius + 1):
-            pair = padded.narrow(dim, radius - i, size) + padded.narrow(dim, radius + i, size)
-            blurred.add_(pair, alpha=weights[i])
-        padded = blurred
-    return padded
