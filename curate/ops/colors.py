@@ -21,7 +21,7 @@ BLUR_RADIUS = 4
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
-def jitter_colors(pixels: Tensor, changes: Sequence[float], *, order: Iterable[int]) -> Tensor:
+def jitter_colors(pixels: Tensor, changes: Sequence[float] | np.ndarray, *, order: Iterable[int]) -> Tensor:
     """Brightness, contrast and saturation by a factor of 1 + change, hue by a change in turns, in the given order.
 
     Args:
