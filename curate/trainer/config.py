@@ -155,7 +155,7 @@ class FeedSettings(Settings):
     at a time, so a source that is rare in every row group costs many reads."""
     homogeneous_sources: tuple[str, ...] = ()
     """The sources of such batches, drawn by their samples; empty: all."""
-    on_damaged: Literal["error", "skip"] = "error"
+    on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"
     """What a damaged shard or image does: end the training, or be left out (shards) or replaced (images), counted."""
 
 
