@@ -7,13 +7,12 @@ Crops stay uint8 and are normalised on the device.
 Source: arXiv:2304.07193; blur presets: see `CropSettings.blur`.
 """
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.ops.boxes import draw_box, side_for_boxes
 from curate.ops.colors import gaussian_blur, jitter_colors, luma
 from curate.ops.images import decode_rgb
 from curate.trainer.config import CropSettings
@@ -21,7 +20,6 @@ from curate.trainer.config import CropSettings
 BLUR_PROBABILITY = {"released": (0.0, 0.9, 0.5), "paper": (1.0, 0.1, 0.5), "none": (0.0, 0.0, 0.0)}
 """Of global 1, global 2, local."""
 SOLARIZE_THRESHOLD = 128
-CROP_TRIES = 10
 
 
 def decode(encoded: bytes, *, min_side: int | None = None) -> Tensor:
@@ -32,14 +30,11 @@ def decode(encoded: bytes, *, min_side: int | None = None) -> Tensor:
 def needed_side(settings: CropSettings) -> int:
     """Pixels of an image's short side that leave every box at least as large as its crop.
 
-    An image decoded at this side or above is only ever scaled down, so that its crops show all that the full
+    Decoded at this side or above, an image is only ever scaled down, so that its crops show all that the full
     image's would.
     """
-    sizes = [(settings.global_size, settings.global_scale[0])]
-    if settings.num_local:
-        sizes.append((settings.local_size, settings.local_scale[0]))
-    narrow = min(settings.aspect[0], 1 / settings.aspect[1], 1.0)  # the short side of a box squared, by its area
-    return max(math.ceil((size + 0.5) / math.sqrt(scale * narrow)) for size, scale in sizes)
+    kinds = [(settings.global_size, settings.global_scale), (settings.local_size, settings.local_scale)]
+    return max(side_for_boxes(*kind, settings.aspect) for kind in kinds[: 2 if settings.num_local else 1])
 
 
 def make_crops(
@@ -80,29 +75,6 @@ def crop(
     box = image[None, :, top : top + height, left : left + width]
     view = F.interpolate(box, (side, side), mode="bicubic", antialias=True)[0]
     return view.flip(-1) if rng.random() < settings.flip_probability else view
-
-
-def draw_box(
-    height: int,
-    width: int,
-    scale: tuple[float, float],
-    aspect: tuple[float, float],
-    *,
-    rng: np.random.Generator,
-) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a box, area uniform in `scale`, log aspect uniform in log `aspect`.
-
-    After `CROP_TRIES` boxes that do not fit: the largest centred box within the aspect limits.
-    """
-    for _ in range(CROP_TRIES):
-        area = height * width * rng.uniform(*scale)
-        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-    w = max(1, min(width, round(height * aspect[1])))
-    h = max(1, min(height, round(width / aspect[0])))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def augment(view: Tensor, settings: CropSettings, *, rng: np.random.Generator, blur: float, solarize: float) -> Tensor:

@@ -6,9 +6,7 @@ processes and workers.
 
 import logging
 import multiprocessing
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -16,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curate.errors import ConfigError, SourceError
+from curate.ops.ahead import map_ahead
 from curate.ops.images import RejectedImage
 from curate.ops.mixture import Mixture
 from curate.ops.recent import Recent
@@ -241,11 +239,8 @@ def load_batches(
     check_split(config, size=size)
     split = Split(config.batch_size, config.accumulate, rank, size)
     samples = samples.of_rank(split, ahead=(config.workers + 1) * config.batch_size // config.accumulate)
-    if config.workers == 0:
-        for batch in split.batches(start):
-            yield collate(samples[i] for i in batch)
-    elif config.worker_kind == "thread":
-        yield from _load_in_threads(samples, split.batches(start), config.workers)
+    if config.workers == 0 or config.worker_kind == "thread":
+        yield from map_ahead(lambda batch: collate(samples[i] for i in batch), split.batches(start), config.workers)
     else:
         yield from DataLoader(
             samples,
@@ -255,28 +250,3 @@ def load_batches(
             multiprocessing_context="spawn",  # a fork would inherit locked locks of torch's threads
             persistent_workers=False,
         )
-
-
-def _load_in_threads(
-    samples: CroppedSamples, numbers: Iterator[list[int]], workers: int
-) -> Generator[Crops, None, None]:
-    """Each thread makes a whole batch; `workers` + 1 batches are under way."""
-
-    def make(batch: list[int]) -> Crops:
-        return collate(samples[i] for i in batch)
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="crops", initializer=_use_one_core)
-    waiting: deque[Future[Crops]] = deque(pool.submit(make, next(numbers)) for _ in range(workers + 1))
-    try:
-        while True:
-            batch = waiting.popleft().result()
-            waiting.append(pool.submit(make, next(numbers)))
-            yield batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _use_one_core() -> None:
-    """Keep torch's operators in this thread, and this thread alone, from starting threads of their own."""
-    torch.get_num_threads()  # torch sets the number itself at a thread's first use
-    threadpool_limits(1, user_api="openmp")

@@ -14,7 +14,6 @@ from curate.trainer.config import (
     resolve,
 )
 
-
 TRAININGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
 
 

@@ -1,5 +1,4 @@
 import multiprocessing
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 
@@ -8,7 +7,7 @@ import torch
 
 from curate.errors import ConfigError, SourceError
 from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.data import CroppedSamples, Split, _use_one_core, check_split, check_workers, load_batches
+from curate.trainer.data import CroppedSamples, Split, check_split, check_workers, load_batches
 from curate.trainer.shards import read_index
 from tests.trainer.shards import flat, png, row, write_shard, write_shards
 
@@ -67,17 +66,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, batch, fitting):
         check_split(config, size=4)
     with pytest.raises(ConfigError, match=message):
         next(load_batches(samples, config, start=0, rank=0, size=4))
-
-
-def test_threads_of_the_feed_use_one_core_and_leave_the_others_alone(tmp_path):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with ThreadPoolExecutor(1, initializer=_use_one_core) as pool:
-            assert pool.submit(torch.get_num_threads).result() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def sources_of(folder, number, **changes):
