@@ -24,6 +24,19 @@ def bench_embed(
     typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
 
 
+@app.command("feed")
+def bench_feed(
+    num_images: Annotated[int, typer.Option("-n", help="JPEG files of each size")] = 96,
+    repeats: Annotated[int, typer.Option(help="runs of each way, of which the median counts")] = 5,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """The trainer's multi-crop and its parts beside torchvision v2, and its whole feed: crops per second and core."""
+    from curate.bench import feed, figures
+
+    found = feed.bench_feed(num_images=num_images, repeats=repeats)
+    typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
+
+
 @app.command("kmeans")
 def bench_kmeans(
     num_seeds: Annotated[int, typer.Option("--seeds", help="seeds of the trees")] = 10,

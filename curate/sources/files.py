@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import fsspec
 
 from curate.errors import SourceError
-from curate.sources.retrying import describe, is_permanent, retry
+from curate.retrying import describe, is_permanent, retry
 from curate.sources.suffixes import is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from curate.errors import SourceError
+from curate.retrying import describe, is_permanent, retry
 from curate.sources.files import File, open_remote
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.retrying import describe, is_permanent, retry
 from curate.sources.sidecars import MAX_BYTES, Columns, merge
 from curate.sources.suffixes import HEAD_BYTES, SIDECAR, begins_as_image, is_hidden, may_be_image, why_not_image
 from curate.sources.uri import decode_uri, is_remote

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import SourceError
+from curate.retrying import ATTEMPTS, FIRST_WAIT, describe, gave_up, is_damage, retry
 from curate.sources.config import Source
 from curate.sources.files import File, open_file
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.retrying import ATTEMPTS, FIRST_WAIT, describe, gave_up, is_permanent, retry
 from curate.sources.sidecars import choose
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import encode_uri, is_remote
@@ -79,14 +79,9 @@ def _read_footer(file: Any, uri: str) -> pq.ParquetFile:
         # Without these two the bytes of a whole row group are held at once.
         return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        if _is_damage(error):
+        if is_damage(error):
             raise _damaged(uri, error) from error
         raise
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether the bytes are wrong, rather than the disk: Arrow's own errors have no number."""
-    return not isinstance(error, OSError) or error.errno is None or is_permanent(error)
 
 
 def _damaged(uri: str, error: Exception) -> SourceError:
@@ -217,7 +212,7 @@ def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> I
                     done, failures = done + 1, 0
             return
         except (pa.ArrowException, OSError) as error:
-            if _is_damage(error):
+            if is_damage(error):
                 raise _damaged(uri, error) from error
             failures += 1
             if failures == ATTEMPTS:

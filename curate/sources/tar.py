@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from curate.errors import SourceError
+from curate.retrying import retry
 from curate.sources.files import File, open_file
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large
-from curate.sources.retrying import retry
 from curate.sources.sidecars import MAX_BYTES, Columns, merge
 from curate.sources.suffixes import (
     HEAD_BYTES,

@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from curate.config import Execution, Settings
 from curate.errors import ConfigError
@@ -138,6 +138,27 @@ class OptimizerSettings(Settings):
     """Iterations with learning rate 0 for the prototypes: 1250 in DINOv2; auto: 1 % of the run."""
 
 
+ClusterPath = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d+(/\d+)*$")]  # YAML reads 3 as a number
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class FeedSettings(Settings):
+    """Which images are shown how often, in which company, and what damaged ones do."""
+
+    cluster_weights: dict[ClusterPath, Weight] = Field(default={})
+    """Factor on the repeats of the images below a cluster, by its path from the root, such as 3 or 3/7 (the longest
+    that fits); 1 elsewhere. Fractions hold over epochs: 0.25 shows an image in every fourth one."""
+    source_weights: dict[str, Weight] = Field(default={})
+    """Factor on the repeats of the images of a source, 1 elsewhere; multiplies with `cluster_weights`."""
+    homogeneous_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the batches that show one source alone; 0.1 in DINOv3. Each reads `shuffle_window` samples of its source
+    at a time, so a source that is rare in every row group costs many reads."""
+    homogeneous_sources: tuple[str, ...] = ()
+    """The sources of such batches, drawn by their samples; empty: all."""
+    on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"
+    """What a damaged shard or image does: end the training, or be left out (shards) or replaced (images), counted."""
+
+
 class TrainSettings(Settings):
     """How a backbone is pretrained, wherever its shards lie."""
 
@@ -164,6 +185,8 @@ class TrainSettings(Settings):
     """Of the forward and backward pass, weights stay float32; auto: bf16 where the processor or GPU has it."""
     shuffle_window: int = Field(default=8192, ge=1)
     """Samples shuffled together; their encoded bytes are held in memory. Row groups are shuffled among windows."""
+    feed: FeedSettings = FeedSettings()
+    """Weights of clusters and sources, batches of one source, damaged images."""
     device: Annotated[str, Execution()] = "auto"
     """cpu, cuda, cuda:1, ...; auto: cuda where there is one."""
     workers: Annotated[int, Field(ge=0), Execution()] = 2

@@ -1,17 +1,16 @@
-"""Samples in an order that is a pure function of (seed, sample number), and their crops in batches.
+"""Samples by number, and their crops in batches.
 
 The whole state of the loader is one integer, the samples consumed: a run resumes exactly, with any number of
-workers.
+processes and workers.
 """
 
-import math
+import logging
 import multiprocessing
-import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,94 +18,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curate.errors import ConfigError, SourceError
+from curate.ops.ahead import map_ahead
 from curate.ops.images import RejectedImage
-from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.crops import decode, make_crops
-from curate.trainer.shards import RowGroup, ShardIndex
+from curate.ops.mixture import Mixture
+from curate.ops.recent import Recent
+from curate.trainer.config import CropSettings, FeedSettings, TrainConfig
+from curate.trainer.crops import decode, make_crops, needed_side
+from curate.trainer.order import Position, SampleOrder, Window
+from curate.trainer.shards import DamagedData, ShardIndex
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+logger = logging.getLogger(__name__)
 
-GROUP_ORDER, ROW_ORDER, AUGMENT = 0, 1, 2
-"""First word of the seeds, so that the streams of random numbers are independent."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a sample lies: index of its row group in `ShardIndex.groups`, row within it."""
-
-    group: int
-    row: int
-
-
-class SampleOrder:
-    """Sample number -> position, for ever: epochs follow one another, each in an order of its own.
-
-    In an epoch the row groups are shuffled and cut into windows of about `window` samples; within a window
-    all samples are shuffled. Reading is thus sequential over a few row groups at a time.
-    """
-
-    def __init__(self, index: ShardIndex, *, seed: int, window: int) -> None:
-        self._groups, self._seed, self._window = index.groups, seed, window
-        self.epoch_size = index.num_samples
-        self._epochs: _Recent[int, _Epoch] = _Recent(2)
-        self._windows: _Recent[tuple[int, int], np.ndarray] = _Recent(4)
-
-    def locate(self, sample: int) -> Position:
-        """The position of sample number `sample` >= 0."""
-        number, offset = divmod(sample, self.epoch_size)
-        epoch = self._epochs.get(number, self._draw_epoch)
-        window = int(np.searchsorted(epoch.starts, offset, side="right")) - 1
-        rows = self._windows.get((number, window), self._draw_window)
-        group, row = rows[offset - epoch.starts[window]]
-        return Position(int(group), int(row))
-
-    def _draw_epoch(self, number: int) -> "_Epoch":
-        order = np.random.default_rng([GROUP_ORDER, self._seed, number]).permutation(len(self._groups))
-        ends = np.cumsum([self._groups[g].num_samples for g in order])
-        first = np.flatnonzero(np.diff((ends - 1) // self._window, prepend=-1))  # of each window, in `order`
-        starts = np.concatenate([[0], ends])[first]
-        return _Epoch(starts, np.split(order, first[1:]))
-
-    def _draw_window(self, key: tuple[int, int]) -> np.ndarray:
-        """(S, 2) int64: group and row of every sample of a window, shuffled."""
-        number, window = key
-        groups = self._epochs.get(number, self._draw_epoch).groups[window]
-        rows = np.concatenate([_sample_rows(int(g), self._groups[g]) for g in groups])
-        return np.random.default_rng([ROW_ORDER, self._seed, number, window]).permutation(rows)
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    starts: np.ndarray  # (W,) first sample of each window
-    groups: list[np.ndarray]  # of each window
-
-
-def _sample_rows(number: int, group: RowGroup) -> np.ndarray:
-    rows = np.arange(group.num_rows)
-    if group.repeats is not None:
-        rows = np.repeat(rows, group.repeats)
-    return np.stack([np.full(len(rows), number), rows], axis=1)
-
-
-class _Recent(Generic[Key, Value]):
-    """The most recently used values, shared by threads; a worker process starts with none."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._lock = size, threading.RLock()
-        self._values: OrderedDict[Key, Value] = OrderedDict()
-
-    def get(self, key: Key, make: Callable[[Key], Value]) -> Value:
-        with self._lock:
-            if key not in self._values:
-                self._values[key] = make(key)
-                if len(self._values) > self._size:
-                    self._values.popitem(last=False)
-            self._values.move_to_end(key)
-            return self._values[key]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._size,)
+AUGMENT, HOMOGENEOUS = 2, 6
+"""First word of the seeds, after those of `curate.trainer.order`."""
 
 
 class Crops(NamedTuple):
@@ -116,14 +40,78 @@ class Crops(NamedTuple):
     small: Tensor  # (L * B, 3, S, S)
 
 
-class CroppedSamples(Dataset[Crops]):
-    """Sample number -> crops of one image; what it returns depends on (seed, sample number) alone."""
+@dataclass(frozen=True)
+class Split:
+    """The part of every batch that one process gets: a contiguous slice of each micro-batch."""
 
-    def __init__(self, index: ShardIndex, settings: CropSettings, *, seed: int, window: int) -> None:
-        self._index, self._settings, self._seed = index, settings, seed
-        self._order = SampleOrder(index, seed=seed, window=window)
-        per_window = math.ceil(window * len(index.groups) / index.num_samples)
-        self._images: _Recent[int, list[bytes | None]] = _Recent(2 * per_window + 2)  # two windows overlap
+    batch_size: int  # of an iteration, of all processes together
+    accumulate: int = 1  # micro-batches of an iteration
+    rank: int = 0
+    size: int = 1  # processes
+
+    @property
+    def num_images(self) -> int:
+        """Of one micro-batch on one process."""
+        return self.batch_size // (self.accumulate * self.size)
+
+    def owns(self, samples: np.ndarray) -> np.ndarray:
+        """Which of the sample numbers are this process's; of any stream made of whole batches."""
+        return samples // self.num_images % self.size == self.rank
+
+    def batches(self, start: int) -> Iterator[list[int]]:
+        """This process's sample numbers of each micro-batch from sample number `start` on, without end."""
+        start += self.rank * self.num_images
+        while True:
+            yield list(range(start, start + self.num_images))
+            start += self.size * self.num_images
+
+
+class CroppedSamples(Dataset[Crops]):
+    """Sample number -> crops of one image; what it returns depends on (seed, sample number) alone.
+
+    Encoded images are held from the reading of their row group to their use: those of about one window of
+    `window` samples, of them the rank's own. A worker process holds up to two windows, as it sees only some batches.
+    """
+
+    def __init__(
+        self, index: ShardIndex, settings: CropSettings, *, seed: int, window: int, feed: FeedSettings | None = None
+    ) -> None:
+        feed = feed or FeedSettings()
+        self._index, self._settings, self._seed, self._feed = index, settings, seed, feed
+        self._min_side = needed_side(settings)
+        sources: list[str] = []
+        if feed.homogeneous_share:
+            sources = sorted(feed.homogeneous_sources or {name for group in index.groups for name in group.sources})
+        self._orders = [SampleOrder(index, seed=seed, window=window, source=name) for name in (None, *sources)]
+        sizes = np.array([order.epoch_size for order in self._orders[1:]])
+        chances = [1 - feed.homogeneous_share, *feed.homogeneous_share * sizes / sizes.sum()] if sources else [1.0]
+        self._mixture = Mixture(chances, seed=(HOMOGENEOUS, seed))
+        self._spare: Recent[int, list[bytes | None]] = Recent(2)
+        self._skipped = multiprocessing.get_context("spawn").Value("q", 0)
+        self._hold(Split(1), ahead=1)
+
+    def of_rank(self, split: Split, *, ahead: int) -> "CroppedSamples":
+        """The same samples for one rank, which holds only its own images and has `ahead` samples under way."""
+        other = copy(self)
+        other._hold(split, ahead=ahead)
+        return other
+
+    def _hold(self, split: Split, *, ahead: int) -> None:
+        self._split = split
+        self._images: list[Recent[tuple[int, int], dict[int, bytes | None]]] = [
+            Recent(order.groups_a_window * (2 + ahead // order.window_size)) for order in self._orders
+        ]
+
+    @property
+    def skipped(self) -> int:
+        """Samples whose image was damaged and replaced so far, in this process and its workers."""
+        return self._skipped.value
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the encoded images held at present."""
+        groups = [group for part in self._images for group in part.values()]
+        return sum({id(data): len(data) for group in groups for data in list(group.values()) if data}.values())
 
     def __getitem__(self, sample: int) -> Crops:
         """The crops of sample number `sample`, (V, 3, S, S) each.
@@ -131,25 +119,78 @@ class CroppedSamples(Dataset[Crops]):
         Raises:
             SourceError: the shard cannot be read, or the row holds no image that decodes.
         """
-        position = self._order.locate(sample)
-        image = self._decode(position)
+        image = self._image(sample)
         rng = np.random.default_rng([AUGMENT, self._seed, sample])
         return Crops(*make_crops(image, self._settings, rng=rng))
 
-    def _decode(self, position: Position) -> Tensor:
-        group = self._index.groups[position.group]
-        images = self._images.get(position.group, lambda _: self._index.read_images(group))
-        encoded = images[position.row]
+    def _image(self, sample: int) -> Tensor:
+        batch, offset = divmod(sample, self._split.batch_size)
+        stream, earlier = self._mixture.locate(batch)
+        order, number = self._orders[stream], earlier * self._split.batch_size + offset
+        window = order.window(number)
+        position = window.position(number)
         try:
-            return decode(encoded or b"")
+            return self._decode(position, self._take(stream, window, position.group, number))
+        except DamagedData as error:
+            if self._feed.on_damaged == "error":
+                raise
+            logger.warning("%s: another image takes its place", error)
+            with self._skipped.get_lock():
+                self._skipped.value += 1
+            return self._replacement(order, position)
+
+    def _take(self, stream: int, window: Window, group: int, number: int) -> bytes | None:
+        """The encoded image of sample `number` of a stream, which is then no longer held."""
+        held, key = self._images[stream], (window.start, group)
+        images = held.get(key, lambda _: self._read_shown(window, group))
+        if number not in images:  # used before, or another rank's
+            return self._read(group, [window.position(number).row])[0]
+        encoded = images.pop(number)
+        if not images:
+            held.drop(key)
+        return encoded
+
+    def _read_shown(self, window: Window, group: int) -> dict[int, bytes | None]:
+        """The encoded images of a row group that the rank shows in a window, by sample number."""
+        numbers = window.start + np.flatnonzero(window.rows[:, 0] == group)
+        numbers = numbers[self._split.owns(numbers)]
+        rows, found = np.unique(window.rows[numbers - window.start, 1], return_inverse=True)
+        images = self._read(group, rows.tolist())
+        return {number: images[i] for number, i in zip(numbers.tolist(), found, strict=True)}
+
+    def _read(self, group: int, rows: Sequence[int]) -> list[bytes | None]:
+        """The encoded images of some rows; None for all where damage is skipped and the row group cannot be read."""
+        try:
+            return self._index.read_images(self._index.groups[group], rows)
+        except DamagedData:
+            if self._feed.on_damaged == "error":
+                raise
+            return [None] * len(rows)
+
+    def _decode(self, position: Position, encoded: bytes | None) -> Tensor:
+        group = self._index.groups[position.group]
+        try:
+            return decode(encoded or b"", min_side=self._min_side)
         except RejectedImage as error:
-            raise SourceError(
-                f"shard {group.shard}, row group {group.number}, row {position.row}: the image does not "
-                f"decode ({error}); write the shards again without it"
+            raise DamagedData(
+                f"shard {group.shard}, row group {group.number}, row {position.row}: the image does not decode "
+                f"({error}); write the shards again without it, or set feed.on_damaged=skip"
             ) from error
 
+    def _replacement(self, order: SampleOrder, position: Position) -> Tensor:
+        """The next image of the stream, in order of the shards, that is whole: of the same row group if it has one."""
+        groups = self._index.groups
+        for step in range(len(groups) + 1):  # back at last to the rows before it
+            group = (position.group + step) % len(groups)
+            rows = np.flatnonzero(order.row_weights(group))
+            images = self._spare.get(group, lambda group: self._read(group, range(groups[group].num_rows)))
+            for row in rows[rows > position.row] if step == 0 else rows:
+                with suppress(DamagedData):
+                    return self._decode(Position(group, row), images[row])
+        raise SourceError("feed.on_damaged=skip: no image is left that decodes; write the shards again")
 
-def collate(samples: list[Crops]) -> Crops:
+
+def collate(samples: Iterable[Crops]) -> Crops:
     """Stack the crops of B samples, views first."""
     large, small = (torch.stack(part, dim=1).flatten(0, 1) for part in zip(*samples, strict=True))
     return Crops(large, small)
@@ -168,48 +209,44 @@ def check_workers(config: TrainConfig) -> None:
         )
 
 
+def check_split(config: TrainConfig, *, size: int) -> None:
+    """Whether `size` processes can share every micro-batch evenly.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    step = config.accumulate * size
+    if config.batch_size % step:
+        fitting = [n * step for n in (config.batch_size // step, config.batch_size // step + 1) if n]
+        raise ConfigError(
+            f"batch_size {config.batch_size} cannot be dealt evenly to {config.accumulate} passes (accumulate) of "
+            f"{size} processes; set batch_size={' or '.join(map(str, fitting))}"
+        )
+
+
 def load_batches(
     samples: CroppedSamples, config: TrainConfig, *, start: int, rank: int = 0, size: int = 1
 ) -> Generator[Crops, None, None]:
-    """Batches of samples start, start + 1, ... without end, made ahead by `config.workers`."""
-    numbers = _batch_numbers(start, config.batch_size // config.accumulate, rank, size)
-    if config.workers == 0:
-        for batch in numbers:
-            yield collate([samples[i] for i in batch])
-    elif config.worker_kind == "thread":
-        yield from _load_in_threads(samples, numbers, config.workers)
+    """Micro-batches of one of `size` processes from sample number `start` on, without end.
+
+    An iteration's batch is `config.batch_size` consecutive samples and yields `config.accumulate` micro-batches,
+    equal parts of it in order; of each the process gets the contiguous slice that its rank says. They are made
+    ahead by `config.workers`.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly.
+    """
+    check_split(config, size=size)
+    split = Split(config.batch_size, config.accumulate, rank, size)
+    samples = samples.of_rank(split, ahead=(config.workers + 1) * config.batch_size // config.accumulate)
+    if config.workers == 0 or config.worker_kind == "thread":
+        yield from map_ahead(lambda batch: collate(samples[i] for i in batch), split.batches(start), config.workers)
     else:
         yield from DataLoader(
             samples,
-            batch_sampler=numbers,  # type: ignore[arg-type]  # an endless sampler has no length
+            batch_sampler=split.batches(start),  # type: ignore[arg-type]  # an endless sampler has no length
             num_workers=config.workers,
             collate_fn=collate,
             multiprocessing_context="spawn",  # a fork would inherit locked locks of torch's threads
             persistent_workers=False,
         )
-
-
-def _batch_numbers(start: int, images: int, rank: int, size: int) -> Iterator[list[int]]:
-    each = images // size
-    while True:
-        yield list(range(start + rank * each, start + (rank + 1) * each))
-        start += images
-
-
-def _load_in_threads(
-    samples: CroppedSamples, numbers: Iterator[list[int]], workers: int
-) -> Generator[Crops, None, None]:
-    """Each thread makes a whole batch; `workers` + 1 batches are under way."""
-
-    def make(batch: list[int]) -> Crops:
-        return collate([samples[i] for i in batch])
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
-    waiting: deque[Future[Crops]] = deque(pool.submit(make, next(numbers)) for _ in range(workers + 1))
-    try:
-        while True:
-            batch = waiting.popleft().result()
-            waiting.append(pool.submit(make, next(numbers)))
-            yield batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

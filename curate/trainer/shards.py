@@ -1,22 +1,40 @@
-"""What lies in the shards, by their footers alone: row groups, rows, repeats."""
+"""What lies in the shards, by their footers and a few narrow columns: row groups, weights, sources."""
 
 import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
-from curate.errors import SourceError
+from curate.errors import ConfigError, SourceError
+from curate.ops.weights import path_weights
+from curate.progress import track
+from curate.retrying import is_damage, retry
 from curate.tables import HF_IMAGE
+from curate.trainer.config import FeedSettings
+
+logger = logging.getLogger(__name__)
 
 CONTENT = b"curate.content"
 """Key of a footer's metadata under which curate writes the digest of a shard's rows."""
 MAGIC_BYTES = 4
 """Of a Parquet file's end mark, before which the footer's length stands in as many bytes."""
+READERS = 16
+"""Footers read at a time: a shard on an object store takes a few round trips."""
+ResultT = TypeVar("ResultT")
+
+
+class DamagedData(SourceError):
+    """A shard is gone, or its bytes or an image's are wrong; reading again would not help."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +44,27 @@ class RowGroup:
     shard: str
     number: int
     num_rows: int
-    num_samples: int
-    """Sum of `repeats`: how often an epoch shows its rows."""
+    weight: float
+    """Sum of the rows' weights: the samples that an epoch is expected to show."""
     content: str
     """Digest of the rows of the whole shard, see `_content`."""
-    repeats: npt.NDArray[np.int32] | None = field(default=None, compare=False)
-    """(num_rows,) times each row is shown; None: once each."""
+    weights: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    """(num_rows,) times an epoch is expected to show each row; None: once each."""
+    sources: tuple[str, ...] = ()
+    """Names of the rows' sources, where the feed asks for them."""
+    codes: npt.NDArray[np.int16] | None = field(default=None, compare=False)
+    """(num_rows,) index of each row's source in `sources`; None: there is one."""
+    clusters: frozenset[str] = frozenset()
+    """Paths of `FeedSettings.cluster_weights` met in it."""
+
+    def row_weights(self, source: str | None = None) -> npt.NDArray[np.float64]:
+        """(num_rows,) expected samples of each row; of other sources than `source`, 0."""
+        weights = np.ones(self.num_rows) if self.weights is None else self.weights.astype(np.float64)
+        if source is None or self.sources == (source,):
+            return weights
+        if source not in self.sources:
+            return np.zeros(self.num_rows)
+        return weights * (self.codes == self.sources.index(source))
 
 
 @dataclass(frozen=True)
@@ -40,6 +73,8 @@ class ShardIndex:
 
     filesystem: Any
     groups: tuple[RowGroup, ...]
+    damaged: tuple[str, ...] = ()
+    """Shards left out because their footers cannot be read."""
 
     @property
     def num_images(self) -> int:
@@ -47,46 +82,71 @@ class ShardIndex:
 
     @property
     def num_samples(self) -> int:
-        return sum(group.num_samples for group in self.groups)
+        """Of an epoch: the sum of the rows' weights, rounded to a whole number."""
+        return max(1, round(sum(group.weight for group in self.groups)))
 
     @property
     def fingerprint(self) -> str:
         """Hash of the shards' names, their row groups' sizes and their content: what order and rows follow from."""
-        told = [(g.shard.rsplit("/", 1)[-1], g.number, g.num_rows, g.num_samples, g.content) for g in self.groups]
+        told = [(g.shard.rsplit("/", 1)[-1], g.number, g.num_rows, g.weight, g.content) for g in self.groups]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
-    def read_images(self, group: RowGroup) -> list[bytes | None]:
-        """The encoded images of a row group.
+    def read_images(self, group: RowGroup, rows: Iterable[int]) -> list[bytes | None]:
+        """The encoded images of some rows of a row group.
 
         Raises:
-            SourceError: the shard is gone or its data are damaged.
+            DamagedData: the shard is gone or its data are damaged.
+            SourceError: reading kept failing for another reason.
         """
-        try:
-            with self.filesystem.open(group.shard, "rb") as file:
-                table = pq.ParquetFile(file).read_row_group(group.number, columns=["image.bytes"])
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(group.shard, f"row group {group.number} cannot be read: {error}") from error
-        column = table.column("image").combine_chunks()
-        return column.field("bytes").to_pylist()
+        table = _read(
+            self.filesystem,
+            group.shard,
+            lambda file: pq.ParquetFile(file).read_row_group(group.number, columns=["image.bytes"]),
+            problem=f"row group {group.number} cannot be read",
+        )
+        encoded = table.column("image").combine_chunks().field("bytes")
+        return [encoded[row].as_py() for row in rows]
 
 
-def read_index(shards: str) -> ShardIndex:
-    """Read the footers of all shards.
+def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
+    """Read the footers of all shards, and of their rows the columns that repeats and weights need.
 
     Args:
         shards: a folder, a file or a pattern, local or an fsspec URL.
 
     Raises:
-        SourceError: no shard there, one is damaged, or one has no column `image` as the shards have it.
+        SourceError: no shard there, one is damaged, or one lacks a column that is needed.
+        ConfigError: `feed` names a source or a cluster that no image has, or leaves nothing to show.
     """
+    feed = feed or FeedSettings()
     filesystem, path = fsspec.core.url_to_fs(shards)
     paths = _expand(filesystem, path)
     if not paths:
         raise SourceError(f"{shards}: no Parquet shard; give a folder, a file or a pattern of shards")
-    groups = tuple(group for name in paths for group in _read_footer(filesystem, name))
-    if not any(group.num_samples for group in groups):
+    groups: list[RowGroup] = []
+    damaged: list[str] = []
+    with ThreadPoolExecutor(READERS) as pool, track("read footers", len(paths), unit="shards") as advance:
+        for name, found in zip(paths, pool.map(partial(_read_footer, filesystem, feed=feed), paths), strict=True):
+            groups += found or []
+            damaged += [name] if found is None else []
+            advance()
+    if not any(group.num_rows for group in groups):
         raise SourceError(f"{shards}: {len(paths)} shards without a single image")
-    return ShardIndex(filesystem, tuple(group for group in groups if group.num_samples))
+    _check_names(groups, feed)
+    return ShardIndex(filesystem, tuple(group for group in groups if group.weight), tuple(damaged))
+
+
+def _check_names(groups: list[RowGroup], feed: FeedSettings) -> None:
+    if not any(group.weight for group in groups):
+        raise ConfigError("feed: weights and repeats leave no image to show; set one above 0")
+    sources = sorted({name for group in groups for name in group.sources})
+    clusters = {path for group in groups for path in group.clusters}
+    for name in (*feed.source_weights, *feed.homogeneous_sources):
+        if name not in sources:
+            raise ConfigError(f"feed: no image comes from source {name!r}; the shards hold {', '.join(sources)}")
+    for path in feed.cluster_weights:
+        if path not in clusters:
+            raise ConfigError(f"feed.cluster_weights: no image lies below cluster {path}; see the column clusters")
 
 
 def _expand(filesystem: Any, path: str) -> list[str]:
@@ -97,15 +157,38 @@ def _expand(filesystem: Any, path: str) -> list[str]:
     return [path] if filesystem.exists(path) else []
 
 
-def _read_footer(filesystem: Any, path: str) -> list[RowGroup]:
+def _read(filesystem: Any, path: str, work: Callable[[Any], ResultT], *, problem: str) -> ResultT:
+    """What `work` makes of the open shard, tried again after errors that may pass."""
+
+    def once() -> ResultT:
+        try:
+            with filesystem.open(path, "rb") as file:
+                return work(file)
+        except (OSError, pa.ArrowException) as error:
+            if not is_damage(error):
+                raise
+            hint = "write the shards again, remove the file, or set feed.on_damaged=skip"
+            raise DamagedData(f"shard {path}: {problem}: {' '.join(str(error).split())}; {hint}") from error
+
+    return retry(once, where=f"shard {path}", remote=not isinstance(filesystem, LocalFileSystem))
+
+
+def _read_footer(filesystem: Any, path: str, *, feed: FeedSettings) -> list[RowGroup] | None:
+    """The row groups of one shard; None: it is damaged and left out."""
+
+    def read(file: Any) -> list[RowGroup]:
+        shard = pq.ParquetFile(file)
+        _check_image_column(path, shard.schema_arrow)
+        content = _content(file, shard)
+        return [_read_group(path, shard, number, content=content, feed=feed) for number in range(shard.num_row_groups)]
+
     try:
-        with filesystem.open(path, "rb") as file:
-            shard = pq.ParquetFile(file)
-            _check_image_column(path, shard.schema_arrow)
-            content = _content(file, shard)
-            return [_read_group(path, shard, number, content=content) for number in range(shard.num_row_groups)]
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, f"not a readable Parquet file: {error}") from error
+        return _read(filesystem, path, read, problem="not a readable Parquet file")
+    except DamagedData as error:
+        if feed.on_damaged == "error":
+            raise
+        logger.warning("%s: left out", error)
+        return None
 
 
 def _check_image_column(path: str, schema: pa.Schema) -> None:
@@ -128,15 +211,42 @@ def _content(file: Any, shard: pq.ParquetFile) -> str:
     return hashlib.sha256(file.read(length)).hexdigest()[:32]
 
 
-def _read_group(path: str, shard: pq.ParquetFile, number: int, *, content: str) -> RowGroup:
+def _read_group(path: str, shard: pq.ParquetFile, number: int, *, content: str, feed: FeedSettings) -> RowGroup:
     num_rows = shard.metadata.row_group(number).num_rows
-    if "repeats" not in shard.schema_arrow.names or _all_once(shard.metadata.row_group(number)):
+    columns = _needed_columns(path, shard, number, feed)
+    if not columns or not num_rows:
         return RowGroup(path, number, num_rows, num_rows, content)
-    column = shard.read_row_group(number, columns=["repeats"]).column("repeats")
-    repeats = column.fill_null(1).to_numpy().astype(np.int32)
-    if (repeats < 0).any():
-        raise SourceError(f"{path}: repeats {repeats.min()} in row group {number}; they must be >= 0")
-    return RowGroup(path, number, num_rows, int(repeats.sum()), content, repeats)
+    table = shard.read_row_group(number, columns=columns)
+    weights, met, codes = np.ones(num_rows), frozenset[str](), None
+    sources: tuple[str, ...] = ()
+    if "repeats" in columns:
+        weights = table.column("repeats").fill_null(1).to_numpy().astype(np.float64)
+        if (weights < 0).any():
+            raise SourceError(f"{path}: repeats {weights.min():g} in row group {number}; they must be >= 0")
+    if "clusters" in columns:
+        paths = table.column("clusters").combine_chunks()
+        factors, met = path_weights(paths.offsets.to_numpy(), paths.values.to_numpy(), feed.cluster_weights)
+        weights *= factors
+    if "source" in columns:
+        names, found = np.unique(table.column("source").fill_null("").to_numpy(), return_inverse=True)
+        sources, codes = tuple(map(str, names)), found.astype(np.int16) if len(names) > 1 else None
+        weights *= np.array([feed.source_weights.get(name, 1.0) for name in sources])[found]
+    kept = None if (weights == 1).all() else weights.astype(np.float32)
+    total = num_rows if kept is None else float(kept.sum(dtype=np.float64))
+    return RowGroup(path, number, num_rows, total, content, kept, sources, codes, met)
+
+
+def _needed_columns(path: str, shard: pq.ParquetFile, number: int, feed: FeedSettings) -> list[str]:
+    names = shard.schema_arrow.names
+    asked = {
+        "clusters": "cluster_weights" if feed.cluster_weights else "",
+        "source": "source_weights" if feed.source_weights else "homogeneous_share" if feed.homogeneous_share else "",
+    }
+    for column, setting in asked.items():
+        if setting and column not in names:
+            raise SourceError(f"{path}: no column {column}, which feed.{setting} needs; write it or unset that")
+    repeats = "repeats" in names and not _all_once(shard.metadata.row_group(number))
+    return ["repeats"] * repeats + [column for column, setting in asked.items() if setting]
 
 
 def _all_once(group: Any) -> bool:
@@ -147,7 +257,3 @@ def _all_once(group: Any) -> bool:
             stats = column.statistics
             return stats is not None and stats.has_min_max and stats.min == stats.max == 1
     return False
-
-
-def _damaged(path: str, problem: str) -> SourceError:
-    return SourceError(f"shard {path}: {problem}; write the shards again or remove the file")

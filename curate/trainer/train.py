@@ -34,7 +34,7 @@ from curate.trainer.checkpoint import (
     remove_leftovers,
 )
 from curate.trainer.config import CropSettings, Effective, TrainConfig, resolve
-from curate.trainer.data import CroppedSamples, Crops, check_workers, load_batches
+from curate.trainer.data import CroppedSamples, Crops, check_split, check_workers, load_batches
 from curate.trainer.diagnostics import Watchdog, check_finite, watch
 from curate.trainer.initial import HEADS, given_heads, origins, start_objective
 from curate.trainer.journal import Journal, Row, SilentJournal
@@ -90,7 +90,8 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
     folder = Path(config.output)
     with join_world() as world:
         check_workers(config)
-        index = world.share(lambda: read_index(config.shards))
+        check_split(config, size=world.size)
+        index = world.share(lambda: read_index(config.shards, config.feed))
         heads = given_heads(config)
         effective = resolve(
             config,
@@ -174,7 +175,9 @@ class Trainer:
     def run(self, folder: Path, *, start: int, journal: Journal | SilentJournal, evaluate: Evaluate | None) -> None:
         """Iterations `start` to the last, with log rows, evaluations and checkpoints on the way."""
         config, world = self.config, self.world
-        samples = CroppedSamples(self.index, config.crops, seed=config.seed, window=config.shuffle_window)
+        samples = CroppedSamples(
+            self.index, config.crops, seed=config.seed, window=config.shuffle_window, feed=config.feed
+        )
         patience = max(self.effective.warmup_iterations, config.iterations // 3)
         watchdog = Watchdog(chance=self.objective.chance, patience=patience)
         self.objective.train()

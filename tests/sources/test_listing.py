@@ -8,8 +8,8 @@ import fsspec
 import pytest
 from PIL import Image
 
+from curate import retrying
 from curate.errors import SourceError
-from curate.sources import retrying
 from curate.sources.listing import list_source
 from curate.sources.reading import read_part
 from curate.sources.uri import decode_uri

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate import retrying
 from curate.errors import SourceError
-from curate.sources import parquet, retrying
+from curate.sources import parquet
 from curate.sources.listing import list_source
 from curate.sources.parquet import find_image_column
 from curate.sources.reading import read_bytes, read_part

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate import retrying
 from curate.errors import SourceError
-from curate.sources import files, folder, parquet, retrying, tar
+from curate.sources import files, folder, parquet, tar
 from curate.sources.folder import read_folder_file
 from curate.sources.listing import list_source
 from curate.sources.reading import is_loose, read_bytes, read_part

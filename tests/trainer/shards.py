@@ -1,6 +1,7 @@
 """Tiny shards for the trainer's tests."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,34 @@ def png(seed: int, *, size: tuple[int, int] = (40, 32)) -> bytes:
     return encoded.getvalue()
 
 
-def row(number: int, *, encoded: bytes | None = None, repeats: int = 1) -> dict[str, object]:
+def flat(shade: int, *, size: int) -> bytes:
+    """A square picture of one grey level."""
+    encoded = io.BytesIO()
+    Image.new("RGB", (size, size), (shade, shade, shade)).save(encoded, format="PNG")
+    return encoded.getvalue()
+
+
+def row(
+    number: int,
+    *,
+    encoded: bytes | None = None,
+    repeats: int = 1,
+    source: str = "test",
+    clusters: Sequence[int] = (),
+) -> dict[str, object]:
     """One row of a shard."""
     name = f"{number}.png"
     return {
         "image": {"bytes": png(number) if encoded is None else encoded, "path": name},
         "image_id": number,
         "key": name,
-        "source": "test",
+        "source": source,
         "role": "pool",
         "uri": name,
         "width": 40,
         "height": 32,
         "sha256": f"{number:064x}",
-        "clusters": [],
+        "clusters": list(clusters),
         "origins": [],
         "repeats": repeats,
     }

@@ -151,3 +151,23 @@ def test_short_and_long_configs_have_the_papers_learning_rates():
 def test_distillation_has_the_papers_learning_rate():
     found = parse(TrainConfig, read_yaml("train/vits14_distilled") | {"shards": "a", "output": "b"}, where="distilled")
     assert resolve(found, num_images=10, num_samples=10).learning_rate == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_clusters_may_be_named_by_number_or_path():
+    weights = config(feed={"cluster_weights": {3: 0.5, "3/7": 2}}).feed.cluster_weights
+    assert weights == {"3": 0.5, "3/7": 2.0}
+
+
+@pytest.mark.parametrize(
+    "feed",
+    [
+        {"cluster_weights": {"3/": 1.0}},
+        {"cluster_weights": {"dogs": 1.0}},
+        {"cluster_weights": {"3": -1.0}},
+        {"source_weights": {"a": float("inf")}},
+        {"homogeneous_share": 1.1},
+    ],
+)
+def test_a_feed_that_cannot_be_is_refused(feed):
+    with pytest.raises(ConfigError, match=rf"feed\.{next(iter(feed))}"):
+        config(feed=feed)

@@ -1,90 +1,166 @@
 import multiprocessing
-from collections import Counter
+from contextlib import closing
 from itertools import islice
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import store
 from curate.errors import ConfigError, SourceError
-from curate.tables import shards_schema
 from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.data import CroppedSamples, SampleOrder, check_workers, load_batches
-from curate.trainer.shards import CONTENT, read_index
-from tests.trainer.shards import png, row, write_shard, write_shards
+from curate.trainer.data import CroppedSamples, Split, check_split, check_workers, load_batches
+from curate.trainer.shards import read_index
+from tests.trainer.shards import flat, png, row, write_shard, write_shards
 
 CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
+PLAIN = CROPS.model_copy(
+    update={"jitter_probability": 0, "gray_probability": 0, "solarize_probability": 0, "blur": "none"}
+)
 
 
-def located(order, start, stop):
-    return [(p.group, p.row) for p in map(order.locate, range(start, stop))]
+def feed(folder, settings=CROPS, **changes):
+    """The samples of a folder of shards and a configuration that reads them."""
+    options = {"shards": str(folder), "output": "", "workers": 0, "batch_size": 8} | changes
+    config = TrainConfig(**options)
+    index = read_index(str(folder), config.feed)
+    return CroppedSamples(index, settings, seed=0, window=8, feed=config.feed), config
 
 
-@pytest.mark.parametrize("window", [1, 5, 8, 1000])
-def test_each_epoch_shows_every_row_once(tmp_path, window):
-    index = read_index(str(write_shards(tmp_path)))
-    order = SampleOrder(index, seed=1, window=window)
-    everything = [(g, r) for g, group in enumerate(index.groups) for r in range(group.num_rows)]
-    for epoch in range(3):
-        assert sorted(located(order, 20 * epoch, 20 * epoch + 20)) == everything
+def images_of(batches, views):
+    """(N, ...) crops of successive batches, one row an image."""
+    return torch.cat([batch.unflatten(0, (views, -1)).transpose(0, 1) for batch in batches])
 
 
-def test_epochs_and_seeds_have_orders_of_their_own(tmp_path):
-    index = read_index(str(write_shards(tmp_path)))
-    order = SampleOrder(index, seed=1, window=8)
-    assert located(order, 0, 20) != located(order, 20, 40)
-    assert located(order, 0, 20) != located(SampleOrder(index, seed=2, window=8), 0, 20)
+def taken(samples, config, number, **how):
+    """Large and small crops of `number` micro-batches."""
+    batches = load_batches(samples, config, **how)
+    with closing(batches):
+        found = list(islice(batches, number))
+    return images_of([b.large for b in found], 2), images_of([b.small for b in found], 2)
 
 
-def test_order_is_a_pure_function_of_the_sample_number(tmp_path):
-    index = read_index(str(write_shards(tmp_path)))
-    forward = located(SampleOrder(index, seed=1, window=8), 0, 60)
-    order = SampleOrder(index, seed=1, window=8)
-    backward = [(p.group, p.row) for p in (order.locate(i) for i in reversed(range(60)))]
-    assert backward[::-1] == forward
+@pytest.mark.parametrize(("size", "accumulate", "workers"), [(1, 1, 2), (2, 1, 0), (4, 2, 1), (2, 4, 3), (8, 1, 0)])
+def test_ranks_together_give_the_batch_of_one_process_in_order(tmp_path, size, accumulate, workers):
+    samples, config = feed(write_shards(tmp_path), accumulate=accumulate, workers=workers)
+    start = 16  # within the first epoch of 20 samples; three iterations lead into the third
+    whole = taken(samples, config.model_copy(update={"workers": 0, "accumulate": 1}), 3, start=start)
+    ranks = [taken(samples, config, 3 * accumulate, start=start, rank=r, size=size) for r in range(size)]
+    for kind in range(2):
+        micro = [part[kind].unflatten(0, (3 * accumulate, -1)) for part in ranks]
+        assert torch.equal(torch.cat(micro, dim=1).flatten(0, 1), whole[kind])
 
 
-def test_a_window_reads_few_row_groups(tmp_path):
-    index = read_index(str(write_shards(tmp_path, num_shards=4, rows_each=12)))
-    groups = [g for g, _ in located(SampleOrder(index, seed=0, window=8), 0, 48)]
-    assert all(len(set(groups[i : i + 8])) == 2 for i in range(0, 48, 8))
-    assert any(a > b for a, b in zip(groups[::8], groups[8::8], strict=False))  # groups are shuffled too
+def test_worker_processes_give_the_slice_of_their_rank(tmp_path):
+    samples, config = feed(write_shards(tmp_path), accumulate=2, workers=1, worker_kind="process")
+    large, small = taken(samples, config, 2, start=16, rank=1, size=2)
+    numbers = [18, 19, 22, 23]
+    assert torch.equal(large, torch.stack([samples[i].large for i in numbers]))
+    assert torch.equal(small, torch.stack([samples[i].small for i in numbers]))
 
 
-def test_rows_are_shown_as_often_as_repeats_says(tmp_path):
-    rows = [row(i, repeats=1 + i % 3) for i in range(10)]
+@pytest.mark.parametrize(("batch", "fitting"), [(10, "8 or 16"), (3, "8")])
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, batch, fitting):
+    samples, config = feed(write_shards(tmp_path))
+    config = config.model_copy(update={"batch_size": batch, "accumulate": 2})
+    message = f"batch_size {batch} cannot be dealt evenly to 2 passes .* of 4 processes; set batch_size={fitting}$"
+    with pytest.raises(ConfigError, match=message):
+        check_split(config, size=4)
+    with pytest.raises(ConfigError, match=message):
+        next(load_batches(samples, config, start=0, rank=0, size=4))
+
+
+def sources_of(folder, number, **changes):
+    """The source of each image of `number` batches, told by its colour."""
+    samples, config = feed(folder, PLAIN, **changes)
+    large, _ = taken(samples, config, number, start=0)
+    return large[:, 0, 0, 8, 8].view(number, -1)
+
+
+@pytest.fixture
+def coloured(tmp_path):
+    """Shards whose images are of one grey level a source: 10 of level 50, 30 of level 200, mixed."""
+    shades = [200, 50, 200, 200] * 10
+    rows = [row(i, encoded=flat(shade, size=32), source=f"grey{shade}") for i, shade in enumerate(shades)]
     write_shard(tmp_path / "a.parquet", rows)
-    index = read_index(str(tmp_path))
-    assert (index.num_images, index.num_samples) == (10, sum(1 + i % 3 for i in range(10)))
-    shown = Counter(located(SampleOrder(index, seed=0, window=6), 0, index.num_samples))
-    assert {4 * g + r: n for (g, r), n in shown.items()} == {i: 1 + i % 3 for i in range(10)}
+    return tmp_path
 
 
-def test_samples_do_not_depend_on_workers_or_start(tmp_path):
-    index = read_index(str(write_shards(tmp_path)))
-    batches = {}
-    for workers, start in ((0, 0), (3, 0), (2, 8)):
-        config = TrainConfig(shards=str(tmp_path), output="", batch_size=4, workers=workers)
-        samples = CroppedSamples(index, CROPS, seed=0, window=8)
-        batches[workers] = list(islice(load_batches(samples, config, start=start), 8 - start // 4))
-    for plain, threaded in zip(batches[0], batches[3], strict=True):
-        assert torch.equal(plain.large, threaded.large)
-        assert torch.equal(plain.small, threaded.small)
-    for plain, resumed in zip(batches[0][2:], batches[2], strict=True):
-        assert torch.equal(plain.large, resumed.large)
+def test_homogeneous_batches_show_one_source_by_its_samples(coloured):
+    shades = sources_of(coloured, 60, feed={"homogeneous_share": 1.0})
+    assert (shades == shades[:, :1]).all()
+    assert (shades[:, 0] == 50).float().mean() == pytest.approx(0.25, abs=0.15)
 
 
-def test_worker_processes_give_the_same_samples(tmp_path):
-    index = read_index(str(write_shards(tmp_path)))
-    config = TrainConfig(shards=str(tmp_path), output="", batch_size=4, workers=1, worker_kind="process")
-    samples = CroppedSamples(index, CROPS, seed=0, window=8)
-    first = next(load_batches(samples, config, start=4))
-    plain = next(load_batches(samples, config.model_copy(update={"workers": 0}), start=4))
-    assert torch.equal(first.large, plain.large)
-    assert torch.equal(first.small, plain.small)
+def test_the_share_and_the_sources_of_homogeneous_batches_are_kept(coloured):
+    settings = {"homogeneous_share": 0.4, "homogeneous_sources": ["grey50"]}
+    shades = sources_of(coloured, 60, feed=settings)
+    dark = (shades == 50).all(dim=1)
+    assert dark.float().mean() == pytest.approx(0.4, abs=0.15)
+    mixed = shades[~dark].flatten()  # an epoch of the others is still every image once
+    assert (mixed[:40] == 50).sum() == 10
+
+
+def test_homogeneous_batches_do_not_depend_on_ranks_or_start(coloured):
+    samples, config = feed(coloured, feed={"homogeneous_share": 0.5})
+    whole, _ = taken(samples, config, 12, start=0)
+    late, _ = taken(samples, config, 5, start=7 * 8, rank=1, size=2)
+    expected = whole[7 * 8 :].unflatten(0, (5, 2, 4))[:, 1].flatten(0, 1)
+    assert torch.equal(late, expected)
+
+
+def test_weights_of_sources_change_how_often_their_images_are_shown(coloured):
+    shades = sources_of(coloured, 6, feed={"source_weights": {"grey200": 1 / 3, "grey50": 3.8}})
+    assert (shades == 50).sum() == 38
+
+
+def test_a_damaged_image_is_replaced_by_the_next_of_its_row_group_and_counted(tmp_path):
+    shades = [10, 60, 110, 160, 210]
+    rows = [row(i, encoded=flat(shade, size=32)) for i, shade in enumerate(shades)]
+    rows[1]["image"] = {"bytes": b"no picture", "path": ""}
+    rows[4]["image"] = {"bytes": None, "path": ""}
+    write_shard(tmp_path / "a.parquet", rows, group=3)
+    samples, config = feed(tmp_path, PLAIN, feed={"on_damaged": "skip"}, batch_size=5)
+    large, _ = taken(samples, config, 2, start=0)
+    for epoch in large[:, 0, 0, 8, 8].view(2, 5):
+        assert sorted(epoch.tolist()) == [10, 10, 110, 110, 160]  # row 4 is the last: the next group is the first
+    assert samples.skipped == 4
+    again, _ = taken(samples, config.model_copy(update={"workers": 2}), 2, start=0)
+    assert torch.equal(again, large)
+
+
+def test_a_lost_shard_is_replaced_from_the_next_and_counted(tmp_path):
+    for name, shade in (("a", 50), ("b", 150)):
+        write_shard(tmp_path / f"{name}.parquet", [row(i, encoded=flat(shade, size=32)) for i in range(4)])
+    samples, config = feed(tmp_path, PLAIN, feed={"on_damaged": "skip"})
+    (tmp_path / "a.parquet").unlink()
+    large, _ = taken(samples, config, 1, start=0)
+    assert (large[:, 0, 0, 8, 8] == 150).all()
+    assert samples.skipped == 4
+
+
+def test_nothing_whole_is_an_error_even_where_damage_is_skipped(tmp_path):
+    write_shard(tmp_path / "a.parquet", [row(i, encoded=b"x") for i in range(6)])
+    samples, config = feed(tmp_path, feed={"on_damaged": "skip"})
+    with pytest.raises(SourceError, match="feed.on_damaged=skip: no image is left that decodes"):
+        next(load_batches(samples, config, start=0))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_only_a_window_of_a_ranks_encoded_images_is_held(tmp_path, monkeypatch, size):
+    write_shards(tmp_path, num_shards=8, rows_each=8)
+    samples, _ = feed(tmp_path)
+    index, reads = samples._index, []
+    largest = max(len(image) for group in index.groups for image in index.read_images(group, range(4)))
+    mine = samples.of_rank(Split(8, rank=size - 1, size=size), ahead=8)
+    original = type(index).read_images
+    monkeypatch.setattr(
+        type(index), "read_images", lambda *args: reads.append((args[1].shard, args[1].number)) or original(*args)
+    )
+    for numbers in islice(Split(8, rank=size - 1, size=size).batches(0), 8):
+        for number in numbers:
+            mine[number]
+            assert mine.held_bytes < 8 // size * largest
+        assert mine.held_bytes == 0  # a window is two row groups, a batch a window
+    assert len(set(reads)) == len(reads) > 8  # no row group twice
 
 
 def test_worker_processes_are_refused_where_none_may_be_started(monkeypatch):
@@ -136,75 +212,9 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
         samples[0]
 
 
-def test_no_shards_is_an_error(tmp_path):
-    for shards in (tmp_path, tmp_path / "gone", tmp_path / "*.parquet"):
-        with pytest.raises(SourceError, match=r"no Parquet shard; give a folder"):
-            read_index(str(shards))
-
-
-def test_shards_without_images_are_an_error(tmp_path):
-    write_shard(tmp_path / "a.parquet", [])
-    with pytest.raises(SourceError, match="1 shards without a single image"):
-        read_index(str(tmp_path))
-
-
-def test_a_damaged_shard_is_named(tmp_path):
-    write_shards(tmp_path)
-    damaged = tmp_path / "part-00001.parquet"
-    damaged.write_bytes(damaged.read_bytes()[:-100])
-    with pytest.raises(SourceError, match=rf"shard {damaged}: not a readable Parquet file"):
-        read_index(str(tmp_path))
-
-
 def test_a_shard_lost_after_the_start_is_named(tmp_path):
     path = write_shard(tmp_path / "a.parquet", [row(0)])
     samples = CroppedSamples(read_index(str(tmp_path)), CROPS, seed=0, window=8)
     path.unlink()
     with pytest.raises(SourceError, match=rf"shard {path}: row group 0 cannot be read"):
         samples[0]
-
-
-def test_a_table_without_pictures_is_refused(tmp_path):
-    pq.write_table(pa.table({"image": ["a.png"]}), tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match="column image is string; the trainer needs struct"):
-        read_index(str(tmp_path))
-
-
-def test_negative_repeats_are_refused(tmp_path):
-    write_shard(tmp_path / "a.parquet", [row(0, repeats=-1)])
-    with pytest.raises(SourceError, match="repeats -1 in row group 0"):
-        read_index(str(tmp_path))
-
-
-def test_shards_of_other_rows_but_equal_names_and_counts_are_told_apart(tmp_path):
-    path = tmp_path / "a.parquet"
-    found = {}
-    for name, numbers in (("first", [0, 1]), ("other", [2, 3]), ("again", [0, 1])):
-        write_shard(path, [row(i) for i in numbers])
-        found[name] = read_index(str(tmp_path)).fingerprint
-    assert found["again"] == found["first"]
-    assert found["other"] != found["first"]
-
-
-def test_the_digest_of_the_rows_tells_shards_apart_where_curate_wrote_them(tmp_path):
-    found = []
-    for content in ("one", "two", "one"):
-        schema = shards_schema({})
-        writer = pq.ParquetWriter(tmp_path / "a.parquet", schema)
-        writer.write_table(pa.Table.from_pylist([row(0)], schema=schema))
-        writer.add_key_value_metadata({CONTENT.decode(): content, "curate.fingerprint": f"made {len(found)}"})
-        writer.close()
-        found.append(read_index(str(tmp_path)).fingerprint)
-    assert found[0] == found[2] != found[1]
-    assert store.CONTENT == CONTENT
-
-
-def test_patterns_and_urls_read_the_same_shards(tmp_path):
-    write_shards(tmp_path)
-    folder = read_index(str(tmp_path))
-    for shards in (f"{tmp_path}/part-*.parquet", f"file://{tmp_path}"):
-        assert read_index(shards).fingerprint == folder.fingerprint
-    one = read_index(str(tmp_path / "part-00000.parquet"))
-    assert one.num_images == 10
-    assert one.fingerprint != folder.fingerprint
-    assert np.sum([g.num_rows for g in folder.groups]) == 20

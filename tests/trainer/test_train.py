@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from curate.config import parse
-from curate.errors import ConfigError, TrainingDiverged, WorkdirError
+from curate.errors import ConfigError, SourceError, TrainingDiverged, WorkdirError
 from curate.models.load import load_backbone
 from curate.trainer import losses
 from curate.trainer import train as loop
@@ -95,6 +95,14 @@ def test_killed_run_resumes_to_bit_equal_weights_and_log(tmp_path):
     assert [r["loss"] for r in resumed.log] == [r["loss"] for r in whole.log]
     for name, tensor in load_file(whole.export).items():
         assert torch.equal(tensor, load_file(resumed.export)[name]), name
+
+
+def test_a_training_stopped_by_damage_goes_on_where_damage_is_skipped(tmp_path):
+    rows = [row(i) for i in range(19)] + [row(19, encoded=b"no picture")]
+    write_shard(tmp_path / "shards" / "a.parquet", rows)
+    with pytest.raises(SourceError, match="the image does not decode .*feed.on_damaged=skip"):
+        train(config(tmp_path, checkpoint_every=1))
+    assert len(train(config(tmp_path, checkpoint_every=1, feed={"on_damaged": "skip"})).log) == 6
 
 
 def test_weights_move_and_the_teacher_follows(tmp_path):

@@ -29,6 +29,16 @@ def is_permanent(error: Exception) -> bool:
     return False
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether Arrow met wrong bytes or a lost file, rather than a disk or a connection that may recover.
+
+    Arrow's own errors of reading are plain `OSError` without a number.
+    """
+    if isinstance(error, OSError):
+        return is_permanent(error) or (type(error) is OSError and error.errno is None)
+    return True
+
+
 def retry(work: Callable[[], ResultT], *, where: str, remote: bool = False) -> ResultT:
     """Do `work`, again with growing waits when it fails by an error that may pass.
 
