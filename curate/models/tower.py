@@ -51,8 +51,12 @@ def _dim(name: str, kwargs: str) -> int:
         return TowerConfig(name=name, kwargs=json.loads(kwargs)).create().num_features
 
 
-def tower_config(name: str, **kwargs: Any) -> TowerConfig:
+def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> TowerConfig:
     """The architecture `name`, taking crops of several sizes where timm's model can.
+
+    Args:
+        image_size: side of the largest crops, pixels, for models that are built for a size, such as Swin.
+        kwargs: further arguments of timm's model; they win over `image_size`.
 
     Raises:
         ConfigError: timm has no such model, does not take these arguments, or pools to another width than its tokens'.
@@ -64,6 +68,8 @@ def tower_config(name: str, **kwargs: Any) -> TowerConfig:
     refused = sorted(kwargs.keys() & set(OURS))
     if refused:
         raise ConfigError(f"{name}: {', '.join(refused)} cannot be given to a backbone to train; leave it out")
+    if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+        kwargs = {"img_size": image_size} | kwargs
     plain = TowerConfig(name=name, kwargs=json.loads(json.dumps(kwargs)))
     try:
         with torch.device("meta"):

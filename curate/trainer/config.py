@@ -15,6 +15,7 @@ from curate.models.vit import VisionTransformer, ViTConfig, vit_config
 from curate.trainer.objective import AutoCount, PrototypeSettings, Range
 from curate.trainer.objectives import AnyObjective
 from curate.trainer.objectives.dinov2 import DinoV2Settings
+from curate.trainer.objectives.sit import SitSettings
 
 
 class ModelSettings(Settings):
@@ -22,7 +23,9 @@ class ModelSettings(Settings):
 
     timm: str | None = None
     """A timm architecture in the ViT's place, such as swin_tiny_patch4_window7_224, for objectives without masks; of
-    the fields below only drop_path holds for it."""
+    the fields below only timm_kwargs and drop_path hold for it."""
+    timm_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Changes of that architecture, as `timm.create_model` takes them, such as {window_size: 14}."""
     preset: Literal["tiny", "small", "base", "large", "giant"] = "small"
     """Width, depth and heads: ViT-Ti, S, B, L or g."""
     patch_size: int = Field(default=14, ge=1)
@@ -55,8 +58,8 @@ class ModelSettings(Settings):
     def build(self, image_size: int, *, generator: torch.Generator) -> Trained:
         """The backbone with fresh weights drawn from `generator`."""
         if self.timm is not None:
-            config = tower_config(self.timm, img_size=image_size, drop_path_rate=self.drop_path)
-            return TimmTower(config, generator=generator)
+            kwargs = {"drop_path_rate": self.drop_path} | self.timm_kwargs
+            return TimmTower(tower_config(self.timm, image_size=image_size, **kwargs), generator=generator)
         return VisionTransformer(self.vit(image_size), generator=generator)
 
 
@@ -225,8 +228,13 @@ class TrainSettings(Settings):
             )
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        images = self.batch_size // self.accumulate
+        if isinstance(self.objective, SitSettings):
+            if self.crops.num_local > 0:
+                raise ValueError("objective=sit looks at the global crops alone; set crops.num_local=0")
+            if images < 2:
+                raise ValueError("objective=sit tells the images of a pass apart, and it has 1; raise batch_size")
         if isinstance(self.objective, DinoV2Settings) and self.objective.koleo_weight > 0:
-            images = self.batch_size // self.accumulate
             if images < 2:
                 raise ValueError("a pass of 1 image has no nearest neighbour for KoLeo; set objective.koleo_weight=0")
             if images % (self.objective.koleo_group or images):

@@ -65,13 +65,12 @@ def check_finite(parts: dict[str, float], *, step: int, learning_rate: float) ->
 class Watchdog:
     """Warns once for each sign of collapse, from iteration `patience` on: at first every run looks like one."""
 
-    def __init__(self, *, chance: Mapping[str, float], patience: int) -> None:
-        """`chance` as in `Objective`: what each loss is when nothing is learned."""
-        self._chance, self._patience = chance, patience
+    def __init__(self, *, patience: int) -> None:
+        self._patience = patience
         self._told: set[str] = set()
 
-    def look(self, row: dict[str, float]) -> None:
-        """Judge one row of the log."""
+    def look(self, row: dict[str, float], chance: Mapping[str, float]) -> None:
+        """Judge one row of the log; `chance` as in `Objective`: what each loss is when nothing is learned."""
         if row["step"] <= self._patience:
             return
         if row["feature_std"] < COLLAPSED_STD:
@@ -82,9 +81,9 @@ class Watchdog:
                 int(row["step"]),
                 row["feature_std"],
             )
-        for name, chance in self._chance.items():
+        for name, value in chance.items():
             loss = row[f"loss_{name}"]
-            if abs(loss - chance) < NEAR_CHANCE * chance:
+            if abs(loss - value) < NEAR_CHANCE * value:
                 self._warn(
                     name,
                     "iteration %d: the loss %s %.3f is about %.3f (ln K), as if chosen by chance: the student has "
@@ -93,7 +92,7 @@ class Watchdog:
                     int(row["step"]),
                     name,
                     loss,
-                    chance,
+                    value,
                 )
 
     def _warn(self, kind: str, text: str, *values: object) -> None:

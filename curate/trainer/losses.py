@@ -45,12 +45,12 @@ def softmax_targets(scores: Tensor, center: Tensor, *, temperature: float) -> Te
 
 
 @torch.no_grad()
-def update_center(center: Tensor, scores: Tensor, *, world: World) -> None:
+def update_center(center: Tensor, scores: Tensor, *, world: World, momentum: float = CENTER_MOMENTUM) -> None:
     """Move `center` (K,) in place towards the mean of `scores` (M, K) over all ranks' rows."""
     total = world.sum(scores.float().sum(dim=0))
     count = world.sum(torch.tensor(float(len(scores)), device=scores.device))
     if count > 0:
-        center.lerp_(total / count, 1 - CENTER_MOMENTUM)
+        center.lerp_(total / count, 1 - momentum)
 
 
 def dino_loss(student: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:

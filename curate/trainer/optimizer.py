@@ -24,7 +24,7 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torc
     depth = len(getattr(networks["backbone"], "blocks", ()))
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in networks.named_parameters():
-        key = (lr_factor(name, settings, depth=depth), decay_factor(name), is_last_layer(name))
+        key = (lr_factor(name, settings, depth=depth), decay_factor(name, parameter), is_last_layer(name))
         groups.setdefault(key, []).append(parameter)
     described: list[dict[str, Any]] = [
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last}
@@ -59,9 +59,10 @@ def lr_factor(name: str, settings: OptimizerSettings, *, depth: int) -> float:
     return decay * (settings.patch_embed_lr if inner.startswith("patch_embed.") else 1.0)
 
 
-def decay_factor(name: str) -> float:
-    """0 for biases, norms and LayerScale gammas, else 1: cls, position and mask tokens are decayed."""
-    return 0.0 if name.endswith((".bias", ".gamma")) or "norm" in name else 1.0
+def decay_factor(name: str, parameter: Tensor) -> float:
+    """0 for vectors (biases, norms, LayerScale gammas) and Swin's relative positions, else 1: cls, position and mask
+    tokens are decayed."""
+    return 0.0 if parameter.ndim <= 1 or name.endswith(".relative_position_bias_table") else 1.0
 
 
 def is_last_layer(name: str) -> bool:

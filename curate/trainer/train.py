@@ -165,7 +165,9 @@ class Trainer:
         with closing(self._open_journal(folder, start)) as journal:
             if start < iterations:
                 self.run(folder, start=start, journal=journal, evaluate=evaluate)
-            if start < iterations or not ((folder / EXPORT).exists() and (folder / HEADS).exists()):
+            headed = bool(pick_heads(self.objective.teacher.state_dict()))
+            wanted = [folder / EXPORT, folder / HEADS] if headed else [folder / EXPORT]
+            if start < iterations or not all(path.exists() for path in wanted):
                 self.export(folder / EXPORT, step=iterations)
         return journal.rows
 
@@ -179,7 +181,7 @@ class Trainer:
             self.index, config.crops, seed=config.seed, window=config.shuffle_window, feed=config.feed
         )
         patience = max(self.effective.warmup_iterations, config.iterations // 3)
-        watchdog = Watchdog(chance=self.objective.chance, patience=patience)
+        watchdog = Watchdog(patience=patience)
         self.objective.train()
         clock = Clock(start)
         batches = load_batches(samples, config, start=start * config.batch_size, rank=world.rank, size=world.size)
@@ -191,7 +193,7 @@ class Trainer:
                 done = step + 1
                 if self._logged(done):
                     row["images_per_second"] = clock.rate(done) * config.batch_size
-                    watchdog.look(row)
+                    watchdog.look(row, self.objective.chance)
                     journal.write(row | self._evaluate(evaluate, done))
                 advance(1, note=f"loss {row['loss']:.3f}")
                 stopped = stop.came(world)

@@ -42,6 +42,18 @@ def test_pooled_vectors_are_those_of_timm(name: str, kwargs: dict[str, Any]) -> 
         assert ours.config.dim == ours.dim
 
 
+@FAMILIES
+@torch.no_grad()
+def test_an_image_size_is_told_to_the_models_that_have_one(name: str, kwargs: dict[str, Any]) -> None:
+    config = tower_config(name, image_size=64, **{k: v for k, v in kwargs.items() if k != "img_size"})
+    assert config.kwargs.get("img_size") == (None if name == "convnext_atto" else 64)
+    assert TimmTower(config)(images(64)).shape == (2, config.dim)
+
+
+def test_a_given_size_wins_over_the_crops() -> None:
+    assert tower_config(SWIN, image_size=128, **SHALLOW).kwargs["img_size"] == 64
+
+
 @torch.no_grad()
 def test_swin_pools_the_mean_of_its_tokens() -> None:
     found = tower().eval().forward_features(images(128))

@@ -8,6 +8,8 @@ from curate.errors import CurateError, TrainingDiverged
 from curate.trainer.diagnostics import Watchdog, check_finite, feature_std, watch
 from curate.trainer.objective import Outcome
 
+CHANCE = {"dino": math.log(16)}
+
 
 def row(step, *, std=0.8, loss=3.0):
     return {"step": step, "feature_std": std, "loss_dino": loss}
@@ -36,20 +38,20 @@ def test_watch_knows_decided_and_undecided_teachers():
 
 def test_each_warning_comes_once_and_only_after_some_patience(caplog):
     caplog.set_level(logging.WARNING)
-    watchdog = Watchdog(chance={"dino": math.log(16)}, patience=10)
-    watchdog.look(row(5, std=0.0, loss=math.log(16)))
+    watchdog = Watchdog(patience=10)
+    watchdog.look(row(5, std=0.0, loss=math.log(16)), CHANCE)
     assert not caplog.messages
     for step in (11, 12):
-        watchdog.look(row(step, std=0.01))
-        watchdog.look(row(step, loss=math.log(16) * 1.01))
+        watchdog.look(row(step, std=0.01), CHANCE)
+        watchdog.look(row(step, loss=math.log(16) * 1.01), CHANCE)
     assert [m.split(":")[1].split()[0] for m in caplog.messages] == ["features", "the"]
     assert "have collapsed" in caplog.messages[0]
     assert "the loss dino 2.800 is about 2.773 (ln K)" in caplog.messages[1]
 
 
 def test_healthy_rows_give_no_warning(caplog):
-    watchdog = Watchdog(chance={"dino": math.log(16)}, patience=0)
-    watchdog.look(row(100))
+    watchdog = Watchdog(patience=0)
+    watchdog.look(row(100), CHANCE)
     assert not caplog.messages
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from curate.models.tower import TimmTower, tower_config
 from curate.models.vit import VisionTransformer, vit_config
 from curate.trainer.config import OptimizerSettings, TrainConfig, resolve
 from curate.trainer.objectives import make_objective
@@ -44,6 +45,18 @@ def test_only_biases_norms_and_gammas_escape_weight_decay(networks):
     assert free == wanted
     assert "backbone.cls_token" not in free
     assert "dino_head.last_layer.scale" not in free
+
+
+def test_vectors_and_relative_positions_of_timm_models_escape_weight_decay():
+    kwargs = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 2}
+    swin = TimmTower(tower_config("swin_tiny_patch4_window7_224", image_size=16, **kwargs))
+    networks = nn.ModuleDict({"backbone": swin})
+    optimizer = make_optimizer(networks, SETTINGS)
+    free = {n for n, p in networks.named_parameters() if group_of(optimizer, p)["decay_factor"] == 0}
+    decayed = {n for n, _ in networks.named_parameters()} - free
+    assert "backbone.net.layers.0.blocks.0.attn.relative_position_bias_table" in free
+    assert "backbone.net.patch_embed.norm.weight" in free
+    assert decayed == {n for n, p in networks.named_parameters() if p.ndim > 1 and "relative" not in n}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ from pydantic import BeforeValidator, Field
 
 from curate.models.export import Trained
 from curate.trainer.objective import Objective, ObjectiveSettings
-from curate.trainer.objectives import dinov2
+from curate.trainer.objectives import dino, dinov2, esvit, sit
+from curate.trainer.objectives.dino import DinoSettings
 from curate.trainer.objectives.dinov2 import DinoV2Settings
+from curate.trainer.objectives.esvit import EsVitSettings
+from curate.trainer.objectives.sit import SitSettings
 from curate.trainer.parallel import World
 
 
@@ -20,10 +23,19 @@ def _with_kind(value: Any) -> Any:
     return {"kind": "dinov2", **value} if isinstance(value, Mapping) else value
 
 
-AnyObjective = Annotated[DinoV2Settings, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+AnyObjective = Annotated[
+    DinoV2Settings | DinoSettings | EsVitSettings | SitSettings,
+    Field(discriminator="kind"),
+    BeforeValidator(_with_kind),
+]
 """Settings of any objective, told apart by `kind`."""
 
-BUILDERS: Mapping[str, Callable[..., Objective]] = {"dinov2": dinov2.build}
+BUILDERS: Mapping[str, Callable[..., Objective]] = {
+    "dinov2": dinov2.build,
+    "dino": dino.build,
+    "esvit": esvit.build,
+    "sit": sit.build,
+}
 """By `kind`: (settings, backbone, *, prototypes, world, generator) -> the objective with fresh heads."""
 
 

@@ -1,0 +1,197 @@
+"""SiT: tell images apart and repair them, from crops of which blocks are hidden from the student.
+
+The paper's contrastive and rotation tokens beside the patches are the ViT's cls token and its first register. All
+draws are of the rank's own generator.
+
+Source: Atito et al. 2021, arXiv:2104.03602; rotations are of its first version.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from curate.errors import ConfigError
+from curate.models.export import Trained
+from curate.models.vit import VisionTransformer
+from curate.ops.blocks import draw_blocks, paint_blocks, turn
+from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, ObjectiveSettings, Outcome, Range, Views, tower
+from curate.trainer.parallel import World
+
+NUM_TURNS = 4
+
+
+class SitSettings(ObjectiveSettings):
+    """Contrast between images, reconstruction of hidden blocks, and which way is up."""
+
+    kind: Literal["sit"] = "sit"
+    """Name of the objective."""
+    temperature: float = Field(default=0.2, gt=0.0)
+    """Of the softmax over images in the contrastive loss, whose weight is 1."""
+    reconstruction_weight: float = Field(default=1.0, ge=0.0)
+    """Of the mean absolute error of hidden pixels, in the units of normalised images."""
+    rotation_weight: float = Field(default=0.0, ge=0.0)
+    """Of telling by how many quarters a crop is turned, which needs a register token; 0: crops are not turned."""
+    hidden_share: Range = (0.5, 0.7)
+    """Share of a crop's pixels that blocks hide, drawn for each crop, met on average."""
+    block_side: Range = (0.1, 0.3)
+    """Height and width of a block, share of the crop's side."""
+    foreign_share: float = Field(default=0.35, ge=0.0, le=1.0)
+    """Share of the blocks that show another image; the others show noise."""
+    head_hidden: int = Field(default=2048, ge=1)
+    """Width of the hidden layers of the contrastive head."""
+    head_out: int = Field(default=256, ge=1)
+    """Width of the vectors that are compared."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SitSettings":
+        if not 0 <= self.hidden_share[0] <= self.hidden_share[1] < 1:
+            raise ValueError(f"hidden_share is {list(self.hidden_share)}; needed: 0 <= first <= second < 1")
+        if not 0 < self.block_side[0] <= self.block_side[1] <= 1:
+            raise ValueError(f"block_side is {list(self.block_side)}; needed: 0 < first <= second <= 1")
+        return self
+
+
+class Sit(Objective):
+    """The student sees damaged crops, the teacher whole ones."""
+
+    def __init__(self, student: nn.ModuleDict, settings: SitSettings, *, world: World) -> None:
+        """`student` holds `backbone`, `contrast_head`, `decoder` and, where crops are turned, `rotation_head`."""
+        super().__init__(student, world=world)
+        self.settings = settings
+        self._chance = {"rotation": math.log(NUM_TURNS)} if "rotation_head" in student else {}
+
+    @property
+    def chance(self) -> Mapping[str, float]:
+        """That of the contrast is known from the first forward pass on, which tells the size of a batch."""
+        return self._chance
+
+    def forward(self, views: Views, moment: Moment) -> Outcome:
+        images, settings = views.large, self.settings
+        self._chance["contrast"] = math.log(views.num_images * self.world.size)
+        generator = fork(moment.generator, images.device)
+        turns = torch.randint(NUM_TURNS, (len(images),), generator=generator, device=images.device)
+        if "rotation_head" in self.student:
+            images = turn(images, turns)
+        damaged, hidden = damage(images, settings, generator=generator)
+        keys, features = self._keys(images)
+        (seen,) = tower(self.student).forward_crops([damaged], generator=moment.generator)
+        queries = self.student["contrast_head"](seen.cls)
+        parts = {
+            "contrast": contrastive_loss(queries, keys, temperature=settings.temperature, world=self.world),
+            "reconstruction": repair_loss(self.student["decoder"](seen.patches), images, hidden),
+        }
+        total = parts["contrast"] + settings.reconstruction_weight * parts["reconstruction"]
+        if "rotation_head" in self.student:
+            parts["rotation"] = F.cross_entropy(self.student["rotation_head"](seen.registers[:, 0]).float(), turns)
+            total = total + settings.rotation_weight * parts["rotation"]
+        return Outcome(total, parts, features)
+
+    @torch.no_grad()
+    def _keys(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of whole crops: (2B, E) to compare queries with, and (2B, D) features."""
+        features = tower(self.teacher).forward_crops([images])[0].cls
+        return self.teacher["contrast_head"](features), features
+
+
+def fork(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """A generator on `device`, its seed drawn from `generator`."""
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
+def damage(images: Tensor, settings: SitSettings, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Hide blocks of each of (2B, 3, S, S) under noise or under what another image shows there.
+
+    Returns:
+        damaged: (2B, 3, S, S).
+        hidden: (2B, 1, S, S) bool, the pixels that are not their own.
+    """
+    size, device = images.shape[-1], images.device
+    start, length = draw_blocks(
+        len(images), size, share=settings.hidden_share, side=settings.block_side, generator=generator
+    )
+    foreign = torch.rand(length.shape[1:], generator=generator, device=device) < settings.foreign_share
+    noise = torch.randn(images.shape, generator=generator, device=device)
+    hidden = paint_blocks(start, length, size)
+    damaged = torch.where(hidden, noise, images)
+    # Rolled by one row, a crop meets another image's; a lone image on its rank meets its own other view.
+    return torch.where(paint_blocks(start, length * foreign, size), images.roll(1, dims=0), damaged), hidden
+
+
+def contrastive_loss(queries: Tensor, keys: Tensor, *, temperature: float, world: World) -> Tensor:
+    """InfoNCE: find the other view of an image among those of the images of all ranks, from view 1 to 2 and back.
+
+    Args:
+        queries: (2B, E) the student's, view 1 of all images, then view 2.
+        keys: (2B, E) the teacher's.
+
+    Returns:
+        () float32, nats, mean of both directions.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        queries, keys = F.normalize(queries.float(), dim=-1), F.normalize(keys.float(), dim=-1)
+        num_images = len(queries) // NUM_GLOBAL
+        own = world.rank * num_images + torch.arange(num_images, device=queries.device)
+        pairs = zip(queries.chunk(NUM_GLOBAL), reversed(keys.chunk(NUM_GLOBAL)), strict=True)
+        losses = [F.cross_entropy(query @ world.gather(key).T / temperature, own) for query, key in pairs]
+    return torch.stack(losses).mean()
+
+
+def repair_loss(repaired: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+    """Mean absolute error of hidden pixels.
+
+    Args:
+        repaired: (C, N, 3 P P) the pixels of each token's patch, channel by channel and row by row.
+        images: (C, 3, S, S) undamaged.
+        hidden: (C, 1, S, S) bool.
+
+    Returns:
+        () float32; 0 when nothing is hidden.
+    """
+    side = images.shape[-1] // math.isqrt(repaired.shape[1])
+    wanted, counts = (
+        F.pixel_unshuffle(x.float(), side).flatten(2).transpose(1, 2) for x in (images, hidden.expand_as(images))
+    )
+    return ((repaired.float() - wanted).abs() * counts).sum() / counts.sum().clamp_min(1)
+
+
+def make_mlp(*widths: int, generator: torch.Generator) -> nn.Sequential:
+    """Linears of these widths with GELUs between them."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(widths):
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.trunc_normal_(linear.weight, std=0.02, generator=generator)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def build(
+    settings: SitSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
+) -> Sit:
+    """Around `backbone` with `contrast_head`, `decoder` and, where crops are turned, `rotation_head`; no prototypes.
+
+    Raises:
+        ConfigError: the backbone is no ViT, or has no register to tell rotations from.
+    """
+    if not isinstance(backbone, VisionTransformer):
+        raise ConfigError(f"objective=sit needs a ViT, found model.timm={backbone.config.name}; leave model.timm out")
+    config, hidden = backbone.config, settings.head_hidden
+    networks: dict[str, nn.Module] = {
+        "backbone": backbone,
+        "contrast_head": make_mlp(config.dim, hidden, hidden, settings.head_out, generator=generator),
+        "decoder": make_mlp(config.dim, config.dim, 3 * config.patch_size**2, generator=generator),
+    }
+    if settings.rotation_weight > 0:
+        if config.num_registers < 1:
+            raise ConfigError(
+                f"objective.rotation_weight is {settings.rotation_weight}, and no register token is there to read the "
+                "rotation from; set model.num_registers=1 or objective.rotation_weight=0"
+            )
+        networks["rotation_head"] = make_mlp(config.dim, NUM_TURNS, generator=generator)
+    return Sit(nn.ModuleDict(networks), settings, world=world)

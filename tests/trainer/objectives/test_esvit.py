@@ -1,0 +1,148 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from curate.models.load import load_backbone
+from curate.trainer.objective import Views
+from curate.trainer.objectives.esvit import EsVitSettings, Regions, most_similar, region_loss
+from curate.trainer.train import train
+from tests.trainer.objectives.tiny import (
+    BATCH,
+    HEAD,
+    LOCAL,
+    PROTOTYPES,
+    SWIN,
+    SWIN_KWARGS,
+    build,
+    config,
+    cross_entropy,
+    moment,
+    swin,
+    views,
+    vit,
+    without_gradient,
+)
+
+SETTINGS = EsVitSettings(head_hidden=32, head_bottleneck=16)
+BACKBONES = pytest.mark.parametrize("backbone", [vit, swin])
+
+
+def spread_centers(objective):
+    objective.center.copy_(torch.linspace(-0.1, 0.1, PROTOTYPES))
+    objective.region_center.copy_(torch.linspace(0.2, -0.2, PROTOTYPES))
+
+
+@torch.no_grad()
+def plain_losses(objective, large, small):
+    """View and region loss, crop by crop, pair by pair, token by token."""
+    student, teacher = objective.student, objective.teacher
+    view, region = [], []
+    for image in range(BATCH):
+        crops = [large[v * BATCH + image] for v in range(2)] + [small[v * BATCH + image] for v in range(LOCAL)]
+        for t in range(2):
+            guide = teacher["backbone"].forward_features(crops[t][None])
+            target = torch.softmax((teacher["dino_head"](guide.cls)[0] - objective.center) / 0.05, dim=0)
+            for crop in (crop for v, crop in enumerate(crops) if v != t):
+                seen = student["backbone"].forward_features(crop[None])
+                view.append(cross_entropy(target, student["dino_head"](seen.cls)[0]))
+                tokens = []
+                for token in seen.patches[0]:
+                    cosines = [nn.functional.cosine_similarity(token, other, dim=0) for other in guide.patches[0]]
+                    matched = guide.patches[0][int(np.argmax(cosines))]
+                    scores = teacher["region_head"](matched[None])[0]
+                    matched_target = torch.softmax((scores - objective.region_center) / 0.05, dim=0)
+                    tokens.append(cross_entropy(matched_target, student["region_head"](token[None])[0]))
+                region.append(np.mean(tokens))
+    return np.mean(view), np.mean(region)
+
+
+@BACKBONES
+def test_both_losses_equal_plain_ones_of_crops_pairs_and_tokens(backbone):
+    objective = build(SETTINGS, backbone())
+    spread_centers(objective)
+    view, region = plain_losses(objective, *views())
+    outcome = objective(views(), moment())
+    assert outcome.parts["view"].item() == pytest.approx(view, rel=1e-5)
+    assert outcome.parts["region"].item() == pytest.approx(region, rel=1e-5)
+    assert outcome.total.item() == pytest.approx((view + region) / 2, rel=1e-5)
+
+
+def test_regions_are_matched_wherever_they_moved():
+    generator = torch.Generator().manual_seed(0)
+    tokens, order = torch.randn(2, 6, 8, generator=generator), torch.randperm(6, generator=generator)
+    assert torch.equal(most_similar(3 * tokens, tokens[:, order]), order.argsort().expand(2, -1))
+
+
+def test_a_student_that_agrees_with_the_matched_regions_has_the_targets_entropy():
+    generator = torch.Generator().manual_seed(0)
+    tokens, scores = torch.randn(2, 6, 8, generator=generator), torch.randn(2, 6, 5, generator=generator)
+    targets = (scores / 0.1).softmax(dim=-1)
+    order = torch.randperm(6, generator=generator)
+    moved = Regions(tokens[:, order], scores[:, order])
+    found = region_loss([Regions(tokens, scores), moved], [Regions(tokens, targets), Regions(tokens, targets)])
+    assert found.item() == pytest.approx(torch.special.entr(targets).sum(dim=-1).mean().item(), rel=1e-5)
+
+
+@BACKBONES
+def test_gradients_reach_the_student_and_never_the_teacher(backbone):
+    objective = build(SETTINGS.model_copy(update={"norm_last_layer": False}), backbone())
+    objective(views(), moment()).total.backward()
+    assert without_gradient(objective) - {"backbone.mask_token"} == set()
+    assert all(p.grad is None for p in objective.teacher.parameters())
+
+
+def test_matching_has_no_gradient():
+    tokens = torch.randn(2, 4, 8, requires_grad=True)
+    scores = torch.randn(2, 4, 5, requires_grad=True)
+    targets = torch.randn(2, 4, 5).softmax(dim=-1)
+    views = [Regions(tokens, scores), Regions(tokens, scores)]
+    region_loss(views, [Regions(tokens.detach(), targets)] * 2).backward()
+    assert tokens.grad is None
+    assert scores.grad.any()
+
+
+def test_both_centers_follow_their_own_scores():
+    objective = build(SETTINGS, vit())
+    with torch.no_grad():
+        seen = objective.teacher["backbone"].forward_features(views().large)
+        view, region = objective.teacher["dino_head"](seen.cls), objective.teacher["region_head"](seen.patches)
+    objective(views(), moment())
+    torch.testing.assert_close(objective.center, 0.1 * view.mean(dim=0))
+    torch.testing.assert_close(objective.region_center, 0.1 * region.mean(dim=(0, 1)))
+
+
+def test_without_local_crops_two_pairs_remain():
+    large = views().large
+    assert build(SETTINGS, swin())(Views(large, large[:0]), moment()).total.isfinite()
+
+
+def test_chance_is_the_loss_of_a_student_that_knows_nothing():
+    objective = build(SETTINGS, vit())
+    with torch.no_grad():
+        for head in ("dino_head", "region_head"):
+            objective.student[head].last_layer.scale.zero_()
+    parts = objective(views(), moment()).parts
+    for name, chance in objective.chance.items():
+        assert parts[name].item() == pytest.approx(chance) == math.log(PROTOTYPES)
+
+
+def test_a_vit_trains(tmp_path):
+    log = train(config(tmp_path, objective={"kind": "esvit", **HEAD}, iterations=2)).log
+    assert np.isfinite([[row["loss_view"], row["loss_region"]] for row in log]).all()
+
+
+def test_a_swin_trains_and_its_export_embeds(tmp_path):
+    swin_of_runs = {"timm": SWIN, "timm_kwargs": SWIN_KWARGS}
+    result = train(config(tmp_path, model=swin_of_runs, objective={"kind": "esvit", **HEAD}))
+    assert np.isfinite([row["loss"] for row in result.log]).all()
+    assert (tmp_path / "run" / "heads.safetensors").exists()
+    pictures = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before, after = (
+        load_backbone("curate", weights=str(path), device="cpu", precision="fp32").module(pictures)
+        for path in (result.initial, result.export)
+    )
+    assert before.shape == after.shape == (3, 16)
+    assert not torch.equal(before, after)
