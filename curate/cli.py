@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -165,6 +166,49 @@ def train(config: Config, overrides: Overrides = None) -> None:
     values = apply_overrides(read_yaml(config), overrides or [])
     result = run_training(parse(TrainConfig, values, where=config))
     console.print(f"export: {result.export}", highlight=False, soft_wrap=True)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="model id, or the .safetensors of an export")],
+    data: Annotated[
+        str, typer.Option(help="folder with a subfolder a class, Parquet (folder, file, pattern), bundled or mnist5k")
+    ],
+    weights: Annotated[str | None, typer.Option(help="path or URL of the weights; none: packaged or hub")] = None,
+    test: Annotated[str | None, typer.Option(help="set that is asked; none: held-out or left-out images")] = None,
+    label: Annotated[str | None, typer.Option(help="column of the labels in Parquet files")] = None,
+    measures: Annotated[
+        str, typer.Option(help="some of them, with commas")
+    ] = "knn,linear,logistic,retrieval,copies,splits",
+    splits: Annotated[int, typer.Option(help="random 7:3 splits of the measure `splits`")] = 5,
+    seed: Annotated[int, typer.Option(help="of splits, heads and edits")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = "auto",
+    compare: Annotated[str | None, typer.Option(help="second model or export, for paired differences")] = None,
+    compare_weights: Annotated[str | None, typer.Option(help="weights of the second model")] = None,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Measure a frozen backbone: k-NN, linear read-outs, retrieval, copy detection; every figure with its error."""
+    from curate.evaluation import evaluate as runner
+    from curate.evaluation.labelled import open_labelled
+
+    chosen = runner.parse_measures(measures)
+    images = open_labelled(data, label=label, labelled=chosen != ("copies",))
+    asked = None if test is None else open_labelled(test, label=label)
+    found = []
+    for name, path in ((model, weights), (compare, compare_weights)):
+        if name is not None:
+            backbone = runner.load(name, weights=path, device=device, precision=precision)
+            found.append(runner.evaluate(backbone, images, test=asked, measures=chosen, seed=seed, num_splits=splits))
+    if json_:
+        typer.echo(runner.as_json(*found))
+        return
+    console.print("\n".join(map(runner.headline, found)), highlight=False, soft_wrap=True)
+    head = runner.HEAD if compare is None else runner.COMPARED_HEAD
+    table = Table(*head, box=HEAVY_HEAD if console.is_terminal else None)
+    for row in runner.rows(*found):
+        table.add_row(*row)
+    console.print(table)
 
 
 @app.command()

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"errors", "config", "freshness", "pipeline", "stage", "store", "work"},
     "recipe": {"errors", "config", "executors", "pipeline", "sources", "store"},
     "trainer": {"errors", "tables", "config", "progress", "models", "ops", "retrying"},
-    "evaluation": {"errors", "tables", "config", "ops", "models", "trainer", "progress"},
+    "evaluation": {"errors", "tables", "config", "ops", "models", "trainer", "progress", "samples"},
     "report": {"errors", "tables", "config", "recipe", "store", "ops", "sources", "models", "stages", "progress"},
     "samples": {"errors"},
 }

@@ -16,6 +16,7 @@ from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.features import embed_arrays
 from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
 from curate.models.load import load_backbone
+from curate.samples.mnist import load_mnist5k
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
@@ -92,12 +93,6 @@ def as_figures(result: MnistResult) -> list[Figure]:
         Figure(f"{name} of raw pixels", result.pixels.value, "share", note=f"+- {result.pixels.stderr:.4f}"),
         Figure("training", result.images_per_second, "images/s"),
     ]
-
-
-def load_mnist5k() -> tuple[np.ndarray, np.ndarray]:
-    """(5000, 28, 28) uint8 digits, white on black, and (5000,) labels."""
-    with np.load(Path(__file__).parents[1] / "samples" / "mnist5k.npz") as data:
-        return data["images"], data["labels"].astype(np.int64)
 
 
 def split_test(num_images: int) -> np.ndarray:

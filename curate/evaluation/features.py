@@ -1,21 +1,28 @@
-"""Features of labelled pictures by a frozen backbone: arrays, a folder of classes, or Parquet."""
+"""Features of pictures by a frozen backbone; decoding runs ahead in threads."""
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from torch import Tensor
 
-from curate.errors import SourceError
+from curate.evaluation.labelled import Decode, LabelledImages, from_arrays, open_labelled
 from curate.models.backbone import Backbone
-from curate.ops.images import RejectedImage, decode_rgb, preprocess
+from curate.ops.images import Preprocess, preprocess
+from curate.ops.vectors import normalize
+from curate.progress import track
 
 BATCH = 64
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+AHEAD = 2
+"""Batches that decode while the model works on one."""
+THREADS = min(16, os.cpu_count() or 1)
 
 
 class LabelledFeatures(NamedTuple):
@@ -26,15 +33,67 @@ class LabelledFeatures(NamedTuple):
     classes: list[str]
 
 
+class BlockFeatures(NamedTuple):
+    """What `Backbone.embed_blocks` gives for a set of pictures."""
+
+    tokens: np.ndarray  # (N, V, D) float32, not normalised
+    labels: np.ndarray  # (N,) int64
+
+    @property
+    def unit(self) -> np.ndarray:
+        """(N, D) float32, unit L2: what `Backbone.embed` gives."""
+        return normalize(self.tokens[:, self.answer])
+
+    @property
+    def answer(self) -> int:
+        """Which of the V tokens is the model's own answer: the last cls, which the mean of the patches follows."""
+        return max(0, self.tokens.shape[1] - 2)
+
+
+def embed_blocks(backbone: Backbone, images: LabelledImages, *, last: int, label: str = "embed") -> BlockFeatures:
+    """Tokens of the last `last` blocks of every picture, with a progress bar named `label`.
+
+    Raises:
+        SourceError: a picture cannot be read or does not decode.
+    """
+    tokens, done = np.empty((0, 1, backbone.dim), np.float32), 0
+    with track(label, len(images), unit="images") as advance:
+        for pixels in prepare(images.pictures(), backbone.preprocess):
+            found = backbone.embed_blocks(pixels, last=last).numpy()
+            if done == 0:  # the whole set at once: lists of batches would need its memory twice
+                tokens = np.empty((len(images), *found.shape[1:]), np.float32)
+            tokens[done : done + len(found)] = found
+            done += len(found)
+            advance(len(found))
+    return BlockFeatures(tokens, images.labels)
+
+
+def prepare(pictures: Iterable[Decode], how: Preprocess) -> Iterator[Tensor]:
+    """Batches of (B, 3, S, S) uint8 pixels, decoded and resized in threads ahead of their use."""
+
+    def work(decode: Decode) -> np.ndarray:
+        return preprocess(decode(), how)
+
+    waiting: deque[Iterator[np.ndarray]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        left = iter(pictures)
+        while batch := list(islice(left, BATCH)):
+            waiting.append(pool.map(work, batch))
+            if len(waiting) > AHEAD:
+                yield _stack(waiting.popleft())
+        while waiting:
+            yield _stack(waiting.popleft())
+
+
 def embed_pictures(backbone: Backbone, pictures: Iterable[Image.Image]) -> np.ndarray:
     """(N, D) float32 unit features of RGB pictures, prepared as the backbone wants them."""
-    parts = [_embed_batch(backbone, batch) for batch in _batches(pictures)]
-    return np.concatenate(parts) if parts else np.empty((0, backbone.dim), np.float32)
+    decodes = ((lambda picture=picture: picture) for picture in pictures)
+    return _embed(backbone, decodes)
 
 
 def embed_arrays(backbone: Backbone, images: np.ndarray) -> np.ndarray:
     """As `embed_pictures`, of (N, H, W) grey or (N, H, W, 3) RGB uint8 images."""
-    return embed_pictures(backbone, (Image.fromarray(image).convert("RGB") for image in images))
+    return _embed(backbone, from_arrays(images, np.zeros(len(images), np.int64), name="arrays").pictures())
 
 
 def embed_folder(backbone: Backbone, folder: str | Path) -> LabelledFeatures:
@@ -43,75 +102,26 @@ def embed_folder(backbone: Backbone, folder: str | Path) -> LabelledFeatures:
     Raises:
         SourceError: no folder, no pictures in subfolders, or a picture that does not decode.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise SourceError(f"{root}: no such folder; one with a subfolder for each class is needed")
-    paths = [p for p in sorted(root.glob("*/**/*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-    if not paths:
-        raise SourceError(f"{root}: no pictures in subfolders; put those of each class in one")
-    names = [path.relative_to(root).parts[0] for path in paths]
-    features = embed_pictures(backbone, (_decode(path.read_bytes(), str(path)) for path in paths))
-    return _labelled(features, names)
+    return _embed_labelled(backbone, open_labelled(str(folder)))
 
 
-def embed_parquet(backbone: Backbone, paths: Iterable[str | Path], *, label: str) -> LabelledFeatures:
+def embed_parquet(backbone: Backbone, files: str | Path, *, label: str) -> LabelledFeatures:
     """Features of the column `image` (struct<bytes, path> or bytes) of Parquet files, labelled by column `label`.
 
     Raises:
         SourceError: a file is unreadable, lacks a column, or holds a picture that does not decode.
     """
-    features: list[np.ndarray] = []
-    names: list[str] = []
-    for path in paths:
-        table = _read_columns(path, ["image", label])
-        encoded = table.column("image").to_pylist()
-        pictures = (_decode(_bytes_of(cell), f"{path} row {row}") for row, cell in enumerate(encoded))
-        features.append(embed_pictures(backbone, pictures))
-        names.extend(str(value) for value in table.column(label).to_pylist())
-    if not names:
-        raise SourceError("no rows to embed; give at least one Parquet file with labelled images")
-    return _labelled(np.concatenate(features), names)
+    return _embed_labelled(backbone, open_labelled(str(files), label=label))
 
 
-def _labelled(features: np.ndarray, names: list[str]) -> LabelledFeatures:
-    classes, labels = np.unique(names, return_inverse=True)
-    return LabelledFeatures(features, labels.astype(np.int64), classes.tolist())
+def _embed_labelled(backbone: Backbone, images: LabelledImages) -> LabelledFeatures:
+    return LabelledFeatures(_embed(backbone, images.pictures()), images.labels, images.classes)
 
 
-def _read_columns(path: str | Path, columns: list[str]) -> pa.Table:
-    try:
-        present = pq.read_schema(path).names
-        missing = [name for name in columns if name not in present]
-        if missing:
-            raise SourceError(f"{path}: no column {missing[0]!r}; it has {', '.join(present)}")
-        return pq.read_table(path, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: not a readable Parquet file: {error}") from error
+def _embed(backbone: Backbone, pictures: Iterable[Decode]) -> np.ndarray:
+    parts = [backbone.embed(pixels).numpy() for pixels in prepare(pictures, backbone.preprocess)]
+    return np.concatenate(parts) if parts else np.empty((0, backbone.dim), np.float32)
 
 
-def _bytes_of(cell: object) -> bytes:
-    found = cell.get("bytes") if isinstance(cell, dict) else cell
-    return found if isinstance(found, bytes) else b""
-
-
-def _decode(encoded: bytes, where: str) -> Image.Image:
-    try:
-        return decode_rgb(encoded)
-    except RejectedImage as error:
-        raise SourceError(f"{where}: the picture does not decode ({error}); remove it") from error
-
-
-def _batches(pictures: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
-    batch: list[Image.Image] = []
-    for picture in pictures:
-        batch.append(picture)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _embed_batch(backbone: Backbone, pictures: list[Image.Image]) -> np.ndarray:
-    pixels = np.stack([preprocess(picture, backbone.preprocess) for picture in pictures])
-    return backbone.embed(torch.from_numpy(pixels)).numpy()
+def _stack(prepared: Iterable[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(list(prepared)))

@@ -3,38 +3,26 @@
 Source: Wu et al. 2018, arXiv:1805.01978, as used by DINO and DINOv2.
 """
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from curate.evaluation.accuracy import Accuracy, paired_stderr
 from curate.ops.vectors import normalize
 
+__all__ = ["Accuracy", "knn_accuracy", "knn_leave_one_out", "knn_predict", "knn_sweep", "paired_stderr"]
+
 TEMPERATURE = 0.07
+NUM_NEIGHBORS = (10, 20, 100, 200)
+"""What DINOv2 tries; all of them are reported, since the best of them on the test set would flatter."""
 BLOCK = 1024
-"""Queries at a time, so that the similarities stay small."""
+"""Queries at a time, at most."""
+BLOCK_CELLS = 2**27
+"""Similarities at a time, at most: 512 MiB."""
 
 Labels = npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A share of right answers."""
-
-    value: float
-    """0..1."""
-    stderr: float
-    """Binomial standard error of `value`."""
-    correct: npt.NDArray[np.bool_]
-    """(N,) which answers were right, for paired comparisons."""
-
-    @classmethod
-    def of(cls, correct: npt.NDArray[np.bool_]) -> "Accuracy":
-        """The accuracy of N > 0 answers."""
-        value = float(np.mean(correct))
-        return cls(value, math.sqrt(value * (1 - value) / len(correct)), correct)
 
 
 def knn_accuracy(train_x: np.ndarray, train_y: Labels, test_x: np.ndarray, test_y: Labels, k: int) -> Accuracy:
@@ -48,16 +36,12 @@ def knn_accuracy(train_x: np.ndarray, train_y: Labels, test_x: np.ndarray, test_
     Raises:
         ValueError: k is not in 1..N, or features and labels differ in number.
     """
-    _check(train_x, train_y, k, most=len(train_x))
-    _check(test_x, test_y, 1, most=len(test_x))
-    return Accuracy.of(knn_predict(train_x, train_y, test_x, k) == test_y)
+    return knn_sweep(train_x, train_y, test_x, test_y, (k,))[k]
 
 
 def knn_predict(train_x: np.ndarray, train_y: Labels, test_x: np.ndarray, k: int) -> Labels:
     """(M,) the label with the largest weighted vote; the smaller label wins a tie."""
-    keys, classes, targets = _prepare(train_x, train_y)
-    votes = [_vote(similarity, targets, len(classes), k) for similarity, _ in _similarities(normalize(test_x), keys)]
-    return classes[np.concatenate(votes)]
+    return _predict(train_x, train_y, test_x, (k,), device="cpu")[k]
 
 
 def knn_leave_one_out(x: np.ndarray, y: Labels, k: int) -> Accuracy:
@@ -66,44 +50,75 @@ def knn_leave_one_out(x: np.ndarray, y: Labels, k: int) -> Accuracy:
     Raises:
         ValueError: k is not in 1..N-1, or features and labels differ in number.
     """
-    _check(x, y, k, most=len(x) - 1)
-    keys, classes, targets = _prepare(x, y)
-    votes = []
-    for similarity, start in _similarities(keys, keys):
-        rows = np.arange(len(similarity))
-        similarity[rows, start + rows] = -np.inf
-        votes.append(_vote(similarity, targets, len(classes), k))
-    return Accuracy.of(classes[np.concatenate(votes)] == y)
+    return knn_sweep(x, y, None, None, (k,))[k]
 
 
-def paired_stderr(first: Accuracy, second: Accuracy) -> float:
-    """Standard error of `second.value - first.value` on the same test rows."""
-    difference = second.correct.astype(np.float64) - first.correct
-    return float(difference.std() / math.sqrt(len(difference)))
+def knn_sweep(
+    train_x: np.ndarray,
+    train_y: Labels,
+    test_x: np.ndarray | None,
+    test_y: Labels | None,
+    ks: Sequence[int],
+    *,
+    device: str | torch.device = "cpu",
+) -> dict[int, Accuracy]:
+    """Accuracy for each k of `ks` from one search; without test rows each row asks all the others.
+
+    Raises:
+        ValueError: a k is not in 1..N, without test rows 1..N-1, or features and labels differ in number.
+    """
+    _check(train_x, train_y)
+    most = len(train_x) - (test_x is None)
+    for k in ks:
+        if not 1 <= k <= most:
+            raise ValueError(f"k is {k}; with {len(train_x)} rows it must lie in 1..{most}")
+    if test_x is not None and test_y is not None:
+        _check(test_x, test_y)
+    answers = train_y if test_y is None else test_y
+    found = _predict(train_x, train_y, test_x, ks, device=device)
+    return {k: Accuracy.of(labels == answers) for k, labels in found.items()}
 
 
-def _prepare(x: np.ndarray, y: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    classes, targets = np.unique(y, return_inverse=True)
-    return normalize(x), classes, targets
+def fitting(most: int, ks: Sequence[int] = NUM_NEIGHBORS) -> tuple[int, ...]:
+    """Those of `ks` that `most` rows can fill; where they fill none, `most` itself."""
+    return tuple(k for k in ks if k <= most) or (most,)
 
 
-def _similarities(queries: np.ndarray, keys: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    for start in range(0, len(queries), BLOCK):
-        yield queries[start : start + BLOCK] @ keys.T, start
+def _predict(
+    train_x: np.ndarray, train_y: Labels, test_x: np.ndarray | None, ks: Sequence[int], *, device: str | torch.device
+) -> dict[int, Labels]:
+    classes, targets = np.unique(train_y, return_inverse=True)
+    votes: dict[int, list[np.ndarray]] = {k: [] for k in ks}
+    for similarity, nearest in _neighbors(train_x, test_x, max(ks), device=device):
+        for k, found in votes.items():
+            found.append(_vote(similarity[:, :k], targets[nearest[:, :k]], len(classes)))
+    return {k: classes[np.concatenate(found)] for k, found in votes.items()}
 
 
-def _vote(similarity: np.ndarray, targets: np.ndarray, num_classes: int, k: int) -> np.ndarray:
-    """(B,) class index from (B, N) cosines."""
-    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    rows = np.arange(len(similarity))[:, None]
-    weights = np.exp((similarity[rows, nearest] - 1) / TEMPERATURE)
+def _neighbors(
+    train_x: np.ndarray, test_x: np.ndarray | None, k: int, *, device: str | torch.device
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of (B, k) cosines, highest first, and (B, k) rows of the training set."""
+    keys = torch.from_numpy(normalize(train_x)).to(device)
+    queries = keys if test_x is None else torch.from_numpy(normalize(test_x)).to(device)
+    block = max(1, min(BLOCK, BLOCK_CELLS // len(keys)))
+    for start in range(0, len(queries), block):
+        similarity = queries[start : start + block] @ keys.T
+        if test_x is None:
+            rows = torch.arange(len(similarity), device=similarity.device)
+            similarity[rows, start + rows] = -torch.inf
+        values, nearest = similarity.topk(k, dim=1)
+        yield values.cpu().numpy(), nearest.cpu().numpy()
+
+
+def _vote(similarity: np.ndarray, targets: np.ndarray, num_classes: int) -> np.ndarray:
+    """(B,) class index from the (B, k) cosines and class indices of the neighbours."""
+    weights = np.exp((similarity - 1) / TEMPERATURE)
     votes = np.zeros((len(similarity), num_classes))
-    np.add.at(votes, (rows, targets[nearest]), weights)
+    np.add.at(votes, (np.arange(len(similarity))[:, None], targets), weights)
     return votes.argmax(axis=1)
 
 
-def _check(x: np.ndarray, y: Labels, k: int, *, most: int) -> None:
+def _check(x: np.ndarray, y: Labels) -> None:
     if len(x) != len(y):
         raise ValueError(f"{len(x)} features but {len(y)} labels; one label a row is needed")
-    if not 1 <= k <= most:
-        raise ValueError(f"k is {k}; with {len(x)} rows it must lie in 1..{most}")

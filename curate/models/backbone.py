@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.device import Precision, autocast, is_convnet, send
+from curate.models.intermediate import BlockOutputs, block_outputs
 from curate.models.weights import hash_file
 from curate.ops.images import Preprocess
 
@@ -74,6 +75,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         self.channels_last = is_convnet(self.module)
+        self._blocks: BlockOutputs | None = block_outputs(self.module)
         how = self.info.preprocess
         # (x / 255 - mean) / std as one product and one sum
         std = torch.tensor(how.std).view(1, 3, 1, 1)
@@ -113,16 +115,42 @@ class Backbone:
         Raises:
             WeightsError: the weights give vectors of another length than described.
         """
-        if self.device.type == "cpu":
-            return torch.cat([self._embed(chunk) for chunk in pixels.split(CPU_CHUNK)])
-        return self._embed(pixels)
+        return self._in_chunks(pixels, lambda images: self._finish(self.module(images)))
 
-    def _embed(self, pixels: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def embed_blocks(self, pixels: Tensor, *, last: int) -> Tensor:
+        """What a linear layer may read: tokens of several blocks, not normalised.
+
+        Args:
+            pixels: as in `embed`.
+            last: blocks of a ViT, from its end; fewer where it has fewer.
+
+        Returns:
+            (B, V, D) float32 on the CPU. Of a ViT that answers with its cls token: cls of its last V - 1 blocks, the
+            final one's last, then the mean of the final block's patches. Of any other model: its answer, V = 1.
+
+        Raises:
+            WeightsError: as in `embed`.
+        """
+        return self._in_chunks(pixels, lambda images: self._read_blocks(images, last))
+
+    def _in_chunks(self, pixels: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.device.type == "cpu":
+            return torch.cat([self._forward(chunk, forward) for chunk in pixels.split(CPU_CHUNK)])
+        return self._forward(pixels, forward)
+
+    def _forward(self, pixels: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
         batch = send(pixels, self.device, channels_last=self.channels_last)
         normalised = batch.float().mul_(self._scale).add_(self._shift)
         with autocast(self.device, self.precision):
-            features = self.module(normalised)
-        return self._finish(features)
+            return forward(normalised)
+
+    def _read_blocks(self, images: Tensor, last: int) -> Tensor:
+        if self._blocks is None:
+            return self._checked(self.module(images)).float().unsqueeze(1).cpu()
+        found = self._blocks(images, last)
+        tokens = [*(features.cls for features in found), found[-1].patches.float().mean(dim=1)]
+        return torch.stack([self._checked(token).float() for token in tokens], dim=1).cpu()
 
     @torch.inference_mode()
     def embed_text(self, texts: list[str]) -> Tensor:
@@ -138,9 +166,12 @@ class Backbone:
         return self._finish(features)
 
     def _finish(self, features: Tensor) -> Tensor:
+        return F.normalize(self._checked(features).float(), dim=1).cpu()
+
+    def _checked(self, features: Tensor) -> Tensor:
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise WeightsError(
                 f"{self.model}: these weights give features of shape {tuple(features.shape)}, "
                 f"(images, {self.dim}) is needed; are they another model's?"
             )
-        return F.normalize(features.float(), dim=1).cpu()
+        return features

@@ -333,6 +333,24 @@ class VisionTransformer(nn.Module):
         parts = self.norm(x).split([group.rows for group in groups])
         return [self._split(part.view(*group, -1)) for part, group in zip(parts, groups, strict=True)]
 
+    def forward_intermediate(self, images: Tensor, last: int) -> list[Features]:
+        """Tokens after each of the last `last` blocks, through the final norm; those of the final block come last.
+
+        Raises:
+            ValueError: the model has fewer blocks.
+        """
+        first = len(self.blocks) - last
+        if not 0 <= first < len(self.blocks):
+            raise ValueError(f"the last {last} blocks of {len(self.blocks)}: 1 to {len(self.blocks)} can be asked for")
+        tokens = self._embed(images, None)
+        group = Group(tokens.shape[0], tokens.shape[1])
+        x, found = tokens.flatten(0, 1), []
+        for number, block in enumerate(self.blocks):
+            x = block(x, [group], None)
+            if number >= first:
+                found.append(self._split(self.norm(x).view(*group, -1)))
+        return found
+
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
         """(B, 3, H, W) -> (B, 1 + R + N, D): patches masked, cls put before, positions, then registers."""
         side = self.config.patch_size

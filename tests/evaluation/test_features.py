@@ -64,7 +64,7 @@ def test_shards_and_plain_bytes_agree(backbone, tmp_path):
     shard = write_shard(tmp_path / "a.parquet", [row(i) for i in range(3)])
     plain = tmp_path / "b.parquet"
     pq.write_table(pa.table({"image": [png(i) for i in range(3)], "key": ["0.png", "1.png", "2.png"]}), plain)
-    first, second = (embed_parquet(backbone, [path], label="key") for path in (shard, plain))
+    first, second = (embed_parquet(backbone, path, label="key") for path in (shard, plain))
     np.testing.assert_array_equal(first.features, second.features)
     assert first.labels.tolist() == second.labels.tolist() == [0, 1, 2]
 
@@ -83,7 +83,7 @@ def test_damaged_pictures_are_named(backbone, tmp_path):
         embed_folder(backbone, tmp_path)
     shard = write_shard(tmp_path / "a.parquet", [row(0), row(1, encoded=b"x")])
     with pytest.raises(SourceError, match=r"a.parquet row 1: the picture does not decode"):
-        embed_parquet(backbone, [shard], label="key")
+        embed_parquet(backbone, shard, label="key")
 
 
 def test_transparent_pictures_lie_on_white_as_in_curation(backbone, tmp_path):
@@ -95,9 +95,9 @@ def test_transparent_pictures_lie_on_white_as_in_curation(backbone, tmp_path):
 def test_parquet_without_what_is_needed_is_an_error(backbone, tmp_path):
     shard = write_shard(tmp_path / "a.parquet", [row(0)])
     with pytest.raises(SourceError, match="no column 'label'; it has image, image_id"):
-        embed_parquet(backbone, [shard], label="label")
+        embed_parquet(backbone, shard, label="label")
     (tmp_path / "b.parquet").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"b.parquet: not a readable Parquet file"):
-        embed_parquet(backbone, [tmp_path / "b.parquet"], label="label")
-    with pytest.raises(SourceError, match="no rows to embed"):
-        embed_parquet(backbone, [], label="label")
+        embed_parquet(backbone, tmp_path / "b.parquet", label="label")
+    with pytest.raises(SourceError, match="1 Parquet files without a row"):
+        embed_parquet(backbone, write_shard(tmp_path / "c.parquet", []), label="key")

@@ -3,7 +3,7 @@ import pytest
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from curate.evaluation.knn import Accuracy, knn_accuracy, knn_leave_one_out, knn_predict, paired_stderr
+from curate.evaluation.knn import fitting, knn_accuracy, knn_leave_one_out, knn_predict, knn_sweep
 
 
 def clouds(n, *, seed):
@@ -43,18 +43,6 @@ def test_predictions_do_not_depend_on_blocks(monkeypatch):
     assert knn_leave_one_out(train_x, train_y, 7).value == whole[1]
 
 
-def test_stderr_is_the_spread_of_repeated_tests():
-    rng = np.random.default_rng(0)
-    values = [Accuracy.of(rng.random(400) < 0.8).value for _ in range(2000)]
-    assert Accuracy.of(np.arange(400) < 320).stderr == pytest.approx(np.std(values), rel=0.05)
-
-
-def test_paired_stderr_is_zero_between_equal_answers_and_known_for_opposite_ones():
-    first, second = Accuracy.of(np.array([True, False] * 8)), Accuracy.of(np.array([False, True] * 8))
-    assert paired_stderr(first, first) == 0
-    assert paired_stderr(first, second) == pytest.approx(1 / 4)
-
-
 @pytest.mark.parametrize("k", [0, 11])
 def test_k_out_of_range_names_the_range(k):
     x, y = clouds(10, seed=0)
@@ -68,3 +56,18 @@ def test_features_without_labels_are_an_error():
     x, y = clouds(10, seed=0)
     with pytest.raises(ValueError, match="10 features but 9 labels"):
         knn_accuracy(x, y[:9], x, y, 1)
+
+
+def test_a_sweep_gives_what_each_k_gives_alone():
+    (train_x, train_y), (test_x, test_y) = clouds(80, seed=5), clouds(40, seed=6)
+    for k, found in knn_sweep(train_x, train_y, test_x, test_y, (3, 20, 80)).items():
+        reference = sklearn_knn(k).fit(train_x, train_y)
+        np.testing.assert_array_equal(found.correct, reference.predict(test_x) == test_y)
+    with pytest.raises(ValueError, match=r"k is 81; with 80 rows it must lie in 1..80"):
+        knn_sweep(train_x, train_y, test_x, test_y, (3, 81))
+
+
+def test_numbers_of_neighbours_that_do_not_fit_are_left_out():
+    assert fitting(10_000) == (10, 20, 100, 200)
+    assert fitting(99) == (10, 20)
+    assert fitting(7) == (7,)

@@ -1,0 +1,121 @@
+"""Copy detection: planted copies are looked for by cosine, as in the Image Similarity Challenge.
+
+Half of the pictures are the references. A query is an edited copy of a picture; only those of references have something
+to find, the others are there to be confused with it. Every query answers with its nearest references, all answers of
+all queries form one list by score, and micro average precision asks that one threshold serve all queries.
+
+Source: Douze et al. 2021, arXiv:2106.09672 (DISC21, ISC2021).
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from curate.errors import SourceError
+from curate.evaluation.features import prepare
+from curate.evaluation.labelled import Decode, LabelledImages
+from curate.evaluation.ranking import PrecisionRecall, micro_average_precision, recall_at_precision
+from curate.models.backbone import Backbone
+from curate.ops.edits import MIN_SIDE, plant
+from curate.progress import track
+
+MAX_PICTURES = 2000
+MAX_EDITS = 3
+"""A copy is a chain of 1 to 3 distinct edits."""
+ANSWERS = 10
+"""References that a query may answer with."""
+WANTED_PRECISION = 0.9
+BOOTSTRAPS = 200
+"""Times that queries are drawn anew for the standard errors."""
+MIN_PICTURES = 4
+
+
+class CopyScores(NamedTuple):
+    """Both figures, and what they become when queries are drawn anew; runs with one seed draw alike."""
+
+    micro_ap: float
+    recall_at_90: float  # recall at 90 % precision
+    micro_ap_draws: np.ndarray  # (BOOTSTRAPS,)
+    recall_draws: np.ndarray  # (BOOTSTRAPS,)
+    num_queries: int
+
+
+def choose_pictures(num_images: int, *, seed: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to plant copies on, rising, and (P,) bool, which of them are references.
+
+    Raises:
+        SourceError: fewer than four pictures.
+    """
+    if num_images < MIN_PICTURES:
+        raise SourceError(f"{where}: {num_images} pictures, at least {MIN_PICTURES} are needed to plant copies on")
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(num_images)[:MAX_PICTURES])
+    is_reference = np.zeros(len(rows), dtype=bool)
+    is_reference[rng.permutation(len(rows))[: (len(rows) + 1) // 2]] = True
+    return rows, is_reference
+
+
+def embed_copies(backbone: Backbone, images: LabelledImages, rows: np.ndarray, *, seed: int) -> np.ndarray:
+    """(P, D) unit features of one planted copy of each picture of `rows`."""
+    parts = []
+    with track("embed copies", len(rows), unit="images") as advance:
+        for pixels in prepare(_copies(images, rows, seed), backbone.preprocess):
+            parts.append(backbone.embed(pixels).numpy())
+            advance(len(pixels))
+    return np.concatenate(parts)
+
+
+def _copies(images: LabelledImages, rows: np.ndarray, seed: int) -> Iterator[Decode]:
+    for row, decode in zip(rows.tolist(), images.pictures(rows), strict=True):
+        yield partial(make_copy, decode, [seed, row])
+
+
+def make_copy(decode: Decode, seed: list[int]) -> Image.Image:
+    """A picture after a chain of edits that `seed` draws; small pictures are enlarged to what edits need first."""
+    picture, rng = decode(), np.random.default_rng(seed)
+    short = min(picture.size)
+    if short < MIN_SIDE:
+        width, height = (round(side * MIN_SIDE / short) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return plant(picture, rng, num_edits=int(rng.integers(1, MAX_EDITS + 1)))[0]
+
+
+def score_copies(originals: np.ndarray, copies: np.ndarray, is_reference: np.ndarray, *, seed: int) -> CopyScores:
+    """Micro average precision, and recall at 90 % precision.
+
+    Args:
+        originals, copies: (P, D) unit features, row for row a picture and its copy.
+        is_reference: (P,) bool, the pictures that are looked through; at least one.
+        seed: of the bootstrap.
+    """
+    references = np.flatnonzero(is_reference)
+    similarity = copies @ originals[references].T  # (P, R)
+    width = min(ANSWERS, len(references))
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :width]
+    answers = PrecisionRecall(
+        np.take_along_axis(similarity, nearest, axis=1).ravel(),
+        (references[nearest] == np.arange(len(copies))[:, None]).ravel(),
+        np.repeat(np.arange(len(copies)), width),
+    )
+    value = _figures(answers, is_reference, np.ones(len(copies)))
+    rng = np.random.default_rng(seed)
+    draws = [_figures(answers, is_reference, _resample(is_reference, rng)) for _ in range(BOOTSTRAPS)]
+    micro, recall = np.array(draws).T
+    return CopyScores(*value, micro, recall, len(copies))
+
+
+def _figures(answers: PrecisionRecall, is_reference: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    curve = answers.curve(float(weights[is_reference].sum()), weights)
+    return micro_average_precision(*curve), recall_at_precision(*curve, wanted=WANTED_PRECISION)
+
+
+def _resample(is_reference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each query is drawn, the two kinds apart so that neither runs out."""
+    weights = np.zeros(len(is_reference))
+    for kind in (True, False):
+        rows = np.flatnonzero(is_reference == kind)
+        weights += np.bincount(rng.choice(rows, len(rows)), minlength=len(weights))
+    return weights

@@ -1,0 +1,202 @@
+"""Evaluation of the teacher while it trains: pictures are prepared once, so that each evaluation is one forward pass.
+
+In a YAML file of `curate train` a block of its own says how:
+
+    evaluate_every: 1000
+    evaluation: {labelled: FOLDER, k: 20}
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from curate.config import Settings, parse
+from curate.errors import ConfigError, SourceError
+from curate.evaluation.accuracy import Accuracy
+from curate.evaluation.features import prepare
+from curate.evaluation.knn import fitting, knn_sweep
+from curate.evaluation.labelled import LabelledImages, open_labelled
+from curate.evaluation.logistic import logistic_accuracy
+from curate.evaluation.splits import stratified_sample, stratified_split
+from curate.models.device import Precision, autocast, resolve_device, resolve_precision
+from curate.ops.images import Preprocess
+from curate.ops.vectors import normalize
+from curate.progress import track
+from curate.trainer.config import TrainConfig
+
+STRENGTHS = (1e-2, 1.0, 1e2, 1e4)
+"""Values of C that the quick read-out tries; `curate eval` has a finer grid."""
+TRAIN_SHARE = 0.7
+BATCH = 128
+BLOCK = "evaluation"
+
+
+class EvaluationSettings(Settings):
+    """What is measured of the teacher every `evaluate_every` iterations."""
+
+    labelled: str
+    """Pictures with labels: a folder with a subfolder for each class, Parquet, `bundled` or `mnist5k`."""
+    label: str | None = None
+    """Column of the labels in Parquet files."""
+    test: str | None = None
+    """Set that is asked, likewise; null: neighbours leave one out, the linear read-out holds 30 % of a class out."""
+    k: int = Field(default=20, ge=1)
+    """Neighbours that vote; fewer where there are not so many."""
+    max_images: int = Field(default=5000, ge=2)
+    """Of each set; of more so many are drawn, classes in their shares. Held in memory: 150 kB each at 224 pixels."""
+    measures: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = ("knn", "linear")
+    """knn: weighted neighbours; linear: logistic regression on the cls token."""
+    seed: int = Field(default=0, ge=0)
+    """Of the pictures drawn and of the held-out ones."""
+
+
+class _Prepared:
+    """Pictures as the model takes them."""
+
+    def __init__(self, images: LabelledImages, settings: EvaluationSettings, how: Preprocess) -> None:
+        rows = stratified_sample(images.labels, settings.max_images, seed=settings.seed)
+        self.labels = images.labels[rows]
+        self.pixels = torch.empty(len(rows), 3, how.size, how.size, dtype=torch.uint8)
+        done = 0
+        with track(f"evaluation: decode {images.name}", len(rows), unit="images") as advance:
+            for batch in prepare(images.pictures(rows), how):
+                self.pixels[done : done + len(batch)] = batch
+                done += len(batch)
+                advance(len(batch))
+
+
+class TeacherEvaluation:
+    """Called with a backbone it returns figures by name: knn, knn_stderr, linear, linear_stderr.
+
+    It draws nothing from torch's random numbers and leaves the module in the modes it was in. Under FSDP every rank
+    must call it, since each forward pass gathers weights; all ranks then compute the same figures.
+    """
+
+    def __init__(self, settings: EvaluationSettings, how: Preprocess, *, precision: Precision = "fp32") -> None:
+        """Decode and resize the pictures.
+
+        Raises:
+            ConfigError: Parquet files without a label column.
+            SourceError: pictures are missing or damaged, or too few of one class.
+        """
+        train = open_labelled(settings.labelled, label=settings.label)
+        test = None if settings.test is None else open_labelled(settings.test, label=settings.label)
+        asked = None if test is None else test.with_classes_of(train)
+        self.settings, self.how, self.precision = settings, how, precision
+        self.train = _Prepared(train, settings, how)
+        self.test = None if asked is None else _Prepared(asked, settings, how)
+        _check(self.train.labels, train)
+
+    def __call__(self, backbone: nn.Module) -> dict[str, float]:
+        """Measure a module with `forward_features(images)` whose result has `cls`, (B, D)."""
+        with evaluating(backbone):
+            train = self._embed(backbone, self.train.pixels)
+            test = None if self.test is None else self._embed(backbone, self.test.pixels)
+        take = {"knn": self._knn, "linear": self._linear}
+        found = {name: take[name](train, test) for name in self.settings.measures}
+        values = {name: accuracy.value for name, accuracy in found.items()}
+        return values | {f"{name}_stderr": accuracy.stderr for name, accuracy in found.items()}
+
+    @torch.no_grad()  # under inference_mode FSDP would keep tensors that training cannot use
+    def _embed(self, backbone: nn.Module, pixels: Tensor) -> np.ndarray:
+        device = next(backbone.parameters()).device
+        mean, std = (
+            255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (self.how.mean, self.how.std)
+        )
+        parts = []
+        for batch in pixels.split(BATCH):
+            with autocast(device, self.precision):
+                features = backbone.forward_features((batch.to(device).float() - mean) / std)  # type: ignore[operator]
+            parts.append(features.cls.float().cpu().numpy())
+        return normalize(np.concatenate(parts))
+
+    def _knn(self, train: np.ndarray, test: np.ndarray | None) -> Accuracy:
+        (k,) = fitting(len(train) - (test is None), (self.settings.k,))
+        answers = None if self.test is None else self.test.labels
+        return knn_sweep(train, self.train.labels, test, answers, (k,))[k]
+
+    def _linear(self, train: np.ndarray, test: np.ndarray | None) -> Accuracy:
+        labels = self.train.labels
+        if test is not None and self.test is not None:
+            four = train, labels, test, self.test.labels
+        else:
+            learned = stratified_split(labels, train_share=TRAIN_SHARE, seed=self.settings.seed)
+            four = train[learned], labels[learned], train[~learned], labels[~learned]
+        return logistic_accuracy(*four, seed=self.settings.seed, strengths=STRENGTHS)[0]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Every part of the module in evaluation mode, and back in its own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _check(labels: np.ndarray, images: LabelledImages) -> None:
+    counts = np.bincount(labels)
+    if (counts > 0).sum() < 2 or counts.max() < 3:
+        raise SourceError(
+            f"{images.name}: {len(labels)} images in {(counts > 0).sum()} classes, {counts.max()} in the largest; an "
+            "evaluation needs two classes and three images of one"
+        )
+
+
+def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> TeacherEvaluation:
+    """The evaluation that fits a training: its size and normalisation of images, its precision."""
+    crops = config.crops
+    how = Preprocess(
+        size=crops.global_size,
+        resize="short_edge_crop",
+        short_edge=crops.global_size,  # as the exports say
+        interpolation="bicubic",
+        mean=crops.mean,
+        std=crops.std,
+    )
+    return TeacherEvaluation(
+        settings, how, precision=resolve_precision(config.precision, resolve_device(config.device))
+    )
+
+
+def split_config(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], EvaluationSettings | None]:
+    """Part the `evaluation` block of a training's YAML from what the trainer reads.
+
+    Raises:
+        ConfigError: the block holds no mapping, an unknown key or a bad value.
+    """
+    rest = dict(values)
+    block = rest.pop(BLOCK, None)
+    if block is None:
+        return rest, None
+    if not isinstance(block, Mapping):
+        raise ConfigError(f"{where}: {BLOCK} is {block!r}; a mapping is needed, such as {{labelled: FOLDER}}")
+    return rest, parse(EvaluationSettings, block, where=f"{where}: {BLOCK}")
+
+
+def evaluation_for(
+    settings: EvaluationSettings | None, config: TrainConfig
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """What `train` takes as `evaluate`; None: nothing is to be evaluated.
+
+    Raises:
+        ConfigError: the block and `evaluate_every` do not go together.
+        SourceError: as of `TeacherEvaluation`.
+    """
+    if settings is None:
+        if config.evaluate_every:
+            raise ConfigError(
+                f"evaluate_every={config.evaluate_every}, but nothing says on what; set evaluation.labelled=FOLDER"
+            )
+        return None
+    if not config.evaluate_every:
+        raise ConfigError(f"{BLOCK} is given but evaluate_every is 0; set evaluate_every=ITERATIONS or leave it out")
+    return teacher_evaluation(settings, config)

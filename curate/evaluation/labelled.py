@@ -1,0 +1,237 @@
+"""Labelled pictures whose labels are known before any picture is decoded: a folder of classes, Parquet, bundled sets.
+
+Folders and Parquet files are local or fsspec URLs.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from curate.errors import ConfigError, SourceError
+from curate.ops.images import RejectedImage, decode_rgb
+from curate.samples.mnist import load_mnist5k
+from curate.samples.pool import PHOTOS
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+BUNDLED = ("bundled", "mnist5k")
+"""Sets that come with curate: the photographs in 20 categories, and 5,000 handwritten digits."""
+
+Decode = Callable[[], Image.Image]
+"""Makes the RGB picture of one row; safe to call in a thread."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Pictures in a fixed order, each with the class it shows."""
+
+    name: str
+    labels: np.ndarray
+    """(N,) int64, index into `classes`."""
+    classes: list[str]
+    """Names in order; one empty name where the pictures carry no labels."""
+    read: Callable[[np.ndarray], Iterator[Decode]]
+    """Rows in rising order -> what decodes each; SourceError where a file cannot be read."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pictures(self, rows: np.ndarray | None = None) -> Iterator[Decode]:
+        """What decodes the pictures of `rows`, which rise; None: of all."""
+        return self.read(np.arange(len(self)) if rows is None else rows)
+
+    def with_classes_of(self, train: "LabelledImages") -> "LabelledImages":
+        """The same pictures, labelled by the class numbers of `train`.
+
+        Raises:
+            SourceError: they show a class that `train` lacks.
+        """
+        missing = sorted(set(self.classes) - set(train.classes))
+        if missing:
+            raise SourceError(
+                f"{self.name}: class {missing[0]!r} ({len(missing)} in all) is not among the {len(train.classes)} of "
+                f"{train.name}; both sets must name classes alike"
+            )
+        known = {name: number for number, name in enumerate(train.classes)}
+        numbers = np.array([known[name] for name in self.classes], dtype=np.int64)
+        return LabelledImages(self.name, numbers[self.labels], train.classes, self.read)
+
+
+def open_labelled(data: str, *, label: str | None = None, labelled: bool = True) -> LabelledImages:
+    """Find the pictures and their labels.
+
+    Args:
+        data: `bundled`, `mnist5k`, a folder with a subfolder for each class, or Parquet: a folder, file or pattern.
+        label: column of the labels in Parquet files; text or integers.
+        labelled: False: pictures without labels will do, such as a plain folder.
+
+    Raises:
+        ConfigError: Parquet files without `label`, or a folder of classes with one.
+        SourceError: nothing there, a file is unreadable or lacks a column, a label is null.
+    """
+    if data == "bundled":
+        return _open_folder(str(PHOTOS), name=data, labelled=True)
+    if data == "mnist5k":
+        return from_arrays(*load_mnist5k(), name=data)
+    filesystem, path = fsspec.core.url_to_fs(data)
+    files = _parquet_files(filesystem, path)
+    if files:
+        return _open_parquet(data, filesystem, files, label=label, labelled=labelled)
+    if label is not None:
+        raise ConfigError(f"{data}: no Parquet files, so label={label} names no column; leave it out for a folder")
+    return _open_folder(data, name=data, labelled=labelled)
+
+
+def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabelledImages:
+    """Of (N, H, W) grey or (N, H, W, 3) RGB uint8 images."""
+    classes, numbers = _number(labels.tolist())
+    return LabelledImages(name, numbers, classes, lambda rows: (partial(_from_array, images[row]) for row in rows))
+
+
+def _from_array(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image).convert("RGB")
+
+
+def _number(names: list[Any]) -> tuple[list[str], np.ndarray]:
+    """Class names in order (numbers by size, text by alphabet), and the class number of each row."""
+    kinds, numbers = np.unique(np.array(names), return_inverse=True)
+    return [str(kind) for kind in kinds], numbers.reshape(-1).astype(np.int64)
+
+
+def _open_folder(folder: str, *, name: str, labelled: bool) -> LabelledImages:
+    filesystem, root = fsspec.core.url_to_fs(folder)
+    root = root.rstrip("/")
+    if not filesystem.isdir(root):
+        need = "one with a subfolder for each class is needed" if labelled else "a folder of pictures is needed"
+        raise SourceError(f"{folder}: no such folder; {need}")
+    found = sorted(filesystem.find(root))
+    paths = [path for path in found if "." in path and f".{path.rsplit('.', 1)[1].lower()}" in SUFFIXES]
+    inside = [path.removeprefix(f"{root}/") for path in paths]
+    if labelled:
+        paths = [path for path, rest in zip(paths, inside, strict=True) if "/" in rest]
+        inside = [rest for rest in inside if "/" in rest]
+    if not paths:
+        place = "in subfolders; put those of each class in one" if labelled else "there"
+        raise SourceError(f"{folder}: no pictures {place}")
+    classes, labels = _number([rest.split("/")[0] if labelled else "" for rest in inside])
+    return LabelledImages(
+        name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row]) for row in rows)
+    )
+
+
+def _decode_file(filesystem: Any, path: str) -> Image.Image:
+    try:
+        encoded = filesystem.cat_file(path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
+    return decode(encoded, path)
+
+
+def decode(encoded: bytes, where: str) -> Image.Image:
+    """The RGB picture.
+
+    Raises:
+        SourceError: it does not decode.
+    """
+    try:
+        return decode_rgb(encoded)
+    except RejectedImage as error:
+        raise SourceError(f"{where}: the picture does not decode ({error}); remove it") from error
+
+
+class _Group(NamedTuple):
+    """A row group of a Parquet file."""
+
+    path: str
+    number: int
+    first: int  # row of the file
+    num_rows: int
+
+
+def _parquet_files(filesystem: Any, path: str) -> list[str]:
+    if any(sign in path for sign in "*?["):
+        return sorted(filesystem.glob(path))
+    if filesystem.isdir(path):
+        return sorted(filesystem.glob(f"{path.rstrip('/')}/*.parquet"))
+    return [path] if path.endswith(".parquet") else []
+
+
+def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | None, labelled: bool) -> LabelledImages:
+    names: list[Any] = []
+    groups: list[_Group] = []
+    for path in files:
+        found, values = _read_labels(filesystem, path, label=label, labelled=labelled)
+        groups.extend(found)
+        names.extend(values)
+    if not names:
+        raise SourceError(f"{data}: {len(files)} Parquet files without a row; labelled images are needed")
+    classes, labels = _number(names)
+    return LabelledImages(data, labels, classes, partial(_read_rows, filesystem, groups))
+
+
+def _read_labels(
+    filesystem: Any, path: str, *, label: str | None, labelled: bool
+) -> tuple[list[_Group], list[str | int]]:
+    try:
+        with filesystem.open(path, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            _check_columns(path, parquet.schema_arrow, label=label, labelled=labelled)
+            sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
+            column = [] if label is None else parquet.read(columns=[label]).column(label).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: not a readable Parquet file: {error}") from error
+    starts = np.cumsum([0, *sizes]).tolist()
+    groups = [
+        _Group(path, number, first, size) for number, (first, size) in enumerate(zip(starts, sizes, strict=False))
+    ]
+    if label is None:
+        return groups, [""] * starts[-1]
+    _check_labels(path, column, label)
+    return groups, column
+
+
+def _check_columns(path: str, schema: pa.Schema, *, label: str | None, labelled: bool) -> None:
+    present = ", ".join(schema.names)
+    if labelled and label is None:
+        raise ConfigError(f"{path}: Parquet files need label=COLUMN (--label); its columns are {present}")
+    for name in filter(None, ("image", label)):
+        if name not in schema.names:
+            raise SourceError(f"{path}: no column {name!r}; it has {present}")
+
+
+def _check_labels(path: str, column: list[Any], label: str) -> None:
+    for row, value in enumerate(column):
+        if not isinstance(value, str | int):
+            raise SourceError(f"{path} row {row}: {label} is {value!r}; a text or an integer is needed")
+
+
+def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Iterator[Decode]:
+    """Each row group that holds a wanted row is read once."""
+    starts = np.cumsum([0, *(group.num_rows for group in groups)])
+    places = np.searchsorted(starts, rows, side="right") - 1
+    for place, wanted in groupby(zip(places.tolist(), rows.tolist(), strict=True), key=lambda pair: pair[0]):
+        group = groups[place]
+        cells = _read_cells(filesystem, group)
+        for _, row in wanted:
+            inside = row - int(starts[place])
+            yield partial(decode, _bytes_of(cells[inside].as_py()), f"{group.path} row {group.first + inside}")
+
+
+def _read_cells(filesystem: Any, group: _Group) -> pa.ChunkedArray:
+    try:
+        with filesystem.open(group.path, "rb") as file:
+            return pq.ParquetFile(file).read_row_group(group.number, columns=["image"]).column("image")
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{group.path}: row group {group.number} cannot be read: {error}") from error
+
+
+def _bytes_of(cell: object) -> bytes:
+    found = cell.get("bytes") if isinstance(cell, dict) else cell
+    return found if isinstance(found, bytes) else b""

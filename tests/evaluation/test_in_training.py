@@ -1,0 +1,160 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from curate.config import apply_overrides, parse
+from curate.errors import ConfigError, SourceError
+from curate.evaluation.features import embed_folder
+from curate.evaluation.in_training import (
+    STRENGTHS,
+    EvaluationSettings,
+    TeacherEvaluation,
+    evaluation_for,
+    split_config,
+    teacher_evaluation,
+)
+from curate.evaluation.knn import knn_accuracy, knn_leave_one_out
+from curate.evaluation.logistic import logistic_accuracy
+from curate.evaluation.splits import stratified_split
+from curate.trainer.config import TrainConfig
+from curate.trainer.train import train
+from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, write_classes
+from tests.trainer.shards import write_shards
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("data") / "classes", each=12)
+
+
+HOW = backbone_of(nn.Identity(), dim=1).preprocess
+
+
+def test_figures_are_those_of_the_exported_backbone(classes: Path) -> None:
+    found = TeacherEvaluation(EvaluationSettings(labelled=str(classes), k=7, seed=2), HOW)(seeded_vit())
+    unit = embed_folder(backbone_of(seeded_vit(), dim=VIT.dim), classes)
+    near = knn_leave_one_out(unit.features, unit.labels, 7)
+    assert (found["knn"], found["knn_stderr"]) == (near.value, near.stderr)
+    learned = stratified_split(unit.labels, train_share=0.7, seed=2)
+    four = [part[rows] for rows in (learned, ~learned) for part in (unit.features, unit.labels)]
+    linear, _ = logistic_accuracy(*four, seed=2, strengths=STRENGTHS)
+    assert (found["linear"], found["linear_stderr"]) == (linear.value, linear.stderr)
+
+
+def test_a_test_set_is_asked_instead(classes: Path, tmp_path: Path) -> None:
+    test = write_classes(tmp_path / "test", each=4, seed=1)
+    settings = EvaluationSettings(labelled=str(classes), test=str(test), k=5, measures=("knn",))
+    found = TeacherEvaluation(settings, HOW)(seeded_vit())
+    train_x, test_x = (embed_folder(backbone_of(seeded_vit(), dim=VIT.dim), folder) for folder in (classes, test))
+    near = knn_accuracy(train_x.features, train_x.labels, test_x.features, test_x.labels, 5)
+    assert found == {"knn": near.value, "knn_stderr": near.stderr}
+    settings = settings.model_copy(update={"measures": ("linear",)})
+    four = train_x.features, train_x.labels, test_x.features, test_x.labels
+    expected = logistic_accuracy(*four, seed=0, strengths=STRENGTHS)[0].value
+    assert TeacherEvaluation(settings, HOW)(seeded_vit())["linear"] == expected
+
+
+def test_the_module_and_random_numbers_are_left_as_found(classes: Path) -> None:
+    evaluation = TeacherEvaluation(EvaluationSettings(labelled=str(classes)), HOW)
+    model = seeded_vit().train()
+    model.blocks[1].eval()
+    modes = [part.training for part in model.modules()]
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(5)
+    state, own = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # the global one, to see it kept
+    evaluation(model)
+    assert [part.training for part in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], own)  # noqa: NPY002
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    model(torch.zeros(1, 3, 28, 28)).sum().backward()  # and it can still be trained
+
+
+def test_modes_come_back_after_an_error(classes: Path) -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def forward_features(self, images: torch.Tensor) -> None:
+            raise RuntimeError("broken")
+
+    model = Broken().train()
+    with pytest.raises(RuntimeError, match="broken"):
+        TeacherEvaluation(EvaluationSettings(labelled=str(classes)), HOW)(model)
+    assert all(part.training for part in model.modules())
+
+
+def test_many_pictures_are_sampled_in_the_shares_of_their_classes(classes: Path) -> None:
+    evaluation = TeacherEvaluation(EvaluationSettings(labelled=str(classes), max_images=15), HOW)
+    assert np.bincount(evaluation.train.labels).tolist() == [5, 5, 5]
+    assert evaluation.train.pixels.shape == (15, 3, 28, 28)
+    x = evaluation._embed(seeded_vit(), evaluation.train.pixels)
+    all_vote = knn_leave_one_out(x, evaluation.train.labels, 14)  # k=20 is more than there are
+    assert evaluation(seeded_vit())["knn"] == all_vote.value
+
+
+def test_too_few_pictures_are_an_error(classes: Path) -> None:
+    with pytest.raises(SourceError, match="6 images in 3 classes, 2 in the largest; an evaluation needs two classes"):
+        TeacherEvaluation(EvaluationSettings(labelled=str(classes), max_images=6), HOW)
+
+
+VALUES = {
+    "shards": "none",
+    "output": "none",
+    "batch_size": 4,
+    "iterations": 4,
+    "evaluate_every": 2,
+    "device": "cpu",
+    "precision": "fp32",
+    "workers": 0,
+    "model": {"preset": "tiny", "depth": 1},
+    "crops": {"global_size": 28, "local_size": 14, "num_local": 1},
+    "objective": {"prototypes": 16, "head_hidden": 16, "head_bottleneck": 8},
+}
+
+
+def test_the_block_of_the_yaml_goes_to_the_evaluation_alone() -> None:
+    values = apply_overrides(VALUES, ["evaluation.labelled=bundled", "evaluation.k=5"])
+    rest, settings = split_config(values, where="run.yaml")
+    assert settings == EvaluationSettings(labelled="bundled", k=5)
+    assert rest == VALUES
+    assert split_config(VALUES, where="run.yaml") == (VALUES, None)
+    assert "evaluation" in values  # the caller's own mapping stays
+
+
+def test_bad_blocks_are_errors_of_their_place() -> None:
+    with pytest.raises(ConfigError, match="run.yaml: evaluation is 'bundled'; a mapping is needed"):
+        split_config({"evaluation": "bundled"}, where="run.yaml")
+    with pytest.raises(ConfigError, match=r"run.yaml: evaluation:\n  labeled: unknown key; did you mean 'labelled'"):
+        split_config({"evaluation": {"labelled": "x", "labeled": "y"}}, where="run.yaml")
+    with pytest.raises(ConfigError, match="measures: "):
+        split_config({"evaluation": {"labelled": "x", "measures": []}}, where="run.yaml")
+
+
+def test_block_and_interval_go_together(classes: Path) -> None:
+    settings, config = EvaluationSettings(labelled=str(classes)), parse(TrainConfig, VALUES, where="test")
+    never = config.model_copy(update={"evaluate_every": 0})
+    assert evaluation_for(None, never) is None
+    with pytest.raises(ConfigError, match="evaluate_every=2, but nothing says on what; set evaluation.labelled=FOLDER"):
+        evaluation_for(None, config)
+    with pytest.raises(ConfigError, match="evaluation is given but evaluate_every is 0"):
+        evaluation_for(settings, never)
+    found = evaluation_for(settings, config)
+    assert isinstance(found, TeacherEvaluation)
+    assert (found.how.size, found.how.mean) == (28, config.crops.mean)
+
+
+def test_a_training_logs_the_evaluation_and_does_not_change_by_it(classes: Path, tmp_path: Path) -> None:
+    values = VALUES | {"shards": str(write_shards(tmp_path / "shards"))}
+    with_, without = (
+        parse(TrainConfig, values | {"output": str(tmp_path / name)}, where="test") for name in ("with", "without")
+    )
+    evaluation = teacher_evaluation(EvaluationSettings(labelled=str(classes)), with_)
+    watched, plain = train(with_, evaluate=evaluation), train(without)
+    assert [row["step"] for row in watched.log if "eval_knn" in row] == [2, 4]
+    assert {"eval_knn", "eval_knn_stderr", "eval_linear", "eval_linear_stderr"} <= watched.log[-1].keys()
+    assert watched.export.read_bytes() == plain.export.read_bytes()
