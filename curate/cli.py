@@ -171,7 +171,8 @@ def export(
     output: Annotated[Path | None, typer.Option(help="file or folder; none: beside the source")] = None,
     heads: Annotated[bool, typer.Option("--heads", help="with the projection heads: hub, safetensors")] = False,
     size: Annotated[
-        int | None, typer.Option(help="pixels that positions are resampled for; none: as stored, onnx: as embedded")
+        int | None,
+        typer.Option(help="of pictures, px; positions are resampled; none: as stored, onnx: as embedded"),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="of ONNX; none: 18")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an output that differs")] = False,

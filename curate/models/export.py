@@ -97,6 +97,8 @@ def read_header(path: str | Path) -> tuple[Config, ExportInfo]:
     """Architecture and description, without reading the weights; errors as in `read_export`."""
     file = formats.find_weight_file(path)
     described = read_description(file, needed=f"not an export of `curate train`; {HOWTO}")
+    if "heads" in described:
+        raise WeightsError(f"{path}: holds projection heads; give the backbone.safetensors beside it")
     try:
         info = ExportInfo.model_validate(described["export"])
         if "tower" in described:

@@ -113,16 +113,19 @@ def _find_heads(source: Source) -> tuple[HeadsInfo, State]:
 
 
 def resized(source: Source, size: int) -> Source:
-    """The same backbone with its positions resampled for pictures of `size` pixels.
+    """The same backbone for pictures of `size` pixels, the positions of a ViT resampled.
 
     All formats then agree at that size, since none of them has to resample.
 
     Raises:
-        ConfigError: no ViT, or a side that patches do not divide.
+        ConfigError: a side that patches do not divide, or that the timm model does not take.
     """
+    edge = max(source.info.short_edge * size // source.info.image_size, size)
+    info = source.info.model_copy(update={"image_size": size, "short_edge": edge})
     vit = source.network
     if not isinstance(vit, VisionTransformer):
-        raise ConfigError(f"{source.name}: --size resamples the positions of a ViT, this is {vit.config.name}")
+        _try_size(source, size)
+        return replace(source, info=info)
     if size % vit.config.patch_size:
         raise ConfigError(f"{source.name}: --size {size} is no multiple of its patches of {vit.config.patch_size} px")
     grid = size // vit.config.patch_size
@@ -130,9 +133,18 @@ def resized(source: Source, size: int) -> Source:
     with torch.no_grad():
         positions = vit._positions((grid, grid))
     formats.fill(other, {**vit.state_dict(), "pos_embed": positions}, where=source.name)
-    edge = max(source.info.short_edge * size // source.info.image_size, size)
-    info = source.info.model_copy(update={"image_size": size, "short_edge": edge})
     return replace(source, network=other, info=info)
+
+
+def _try_size(source: Source, size: int) -> None:
+    try:
+        with torch.no_grad():
+            source.network(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"{source.name}: --size {size}: {source.network.config} does not take it: {reason}"
+        ) from error
 
 
 def need_vit(source: Source, target: str) -> VisionTransformer:

@@ -94,7 +94,8 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--size 60 is no multiple of its patches of 14 px"):
         resized(source, 60)
     tower = load_source(export(tmp_path / "tower", convnext()))
-    with pytest.raises(ConfigError, match="--size resamples the positions of a ViT, this is convnext_atto"):
-        resized(tower, 56)
+    assert resized(tower, 96).image_size == 96
+    with pytest.raises(ConfigError, match="--size 2: name='convnext_atto'.* does not take it"):
+        resized(tower, 2)
     with pytest.raises(ConfigError, match="convnext_atto.* has no counterpart in transformers; choose timm, onnx or"):
         need_vit(tower, "transformers")
