@@ -249,6 +249,33 @@ def visualize(
 
 
 @app.command()
+def export(
+    source: Annotated[str, typer.Argument(help="backbone.safetensors, a folder, weights of DINOv2, or a model id")],
+    to: Annotated[str, typer.Option(help="hub, timm, huggingface, safetensors or onnx")],
+    output: Annotated[Path | None, typer.Option(help="file or folder; none: beside the source")] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="with the projection heads: hub, safetensors")] = False,
+    size: Annotated[
+        int | None,
+        typer.Option(help="of pictures, px; positions are resampled; none: as stored, onnx: as embedded"),
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="of ONNX; none: 18")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an output that differs")] = False,
+) -> None:
+    """Convert a backbone for other libraries; what does not give equal outputs there is not written."""
+    from curate.models.convert.convert import TOLERANCE, convert
+
+    made = convert(source, to, output=output, heads=heads, size=size, opset=opset, overwrite=overwrite)
+    table = Table("pictures", "largest difference", "accepted")
+    for check in made.checks:
+        accepted = f"{TOLERANCE * check.scale:.2g}"
+        table.add_row(f"{check.images} of {check.image_size} px", f"{check.largest:.2g}", accepted)
+    if made.resampled is not None:
+        table.add_row(f"{made.resampled.image_size} px, resampled", f"{made.resampled.largest:.2g}", "any")
+    console.print(table)
+    console.print(f"{made.path}\n  {made.howto}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def models() -> None:
     """The known backbones: dimensions, licence, whether their weights are here."""
     from curate.models.load import known_models
@@ -311,7 +338,7 @@ def main() -> None:
     # Threads that wait for the next product must not spin: decoding runs beside them, and machines are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("distributed", "PIL", "fsspec", "asyncio", "faiss"):
+    for noisy in ("distributed", "PIL", "fsspec", "asyncio", "faiss", "timm", "onnxscript", "onnx_ir"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()

@@ -7,13 +7,15 @@ from torch import nn
 
 from curate.errors import WeightsError
 from curate.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
-from curate.models.formats import fill, load_state, to_hub
-from curate.models.vit import VisionTransformer, vit_config
+from curate.models.formats import State, fill, load_state, to_hub
+from curate.models.vit import VisionTransformer, ViTConfig, vit_config
 from curate.models.weights import HubFile, locate
 from curate.ops.images import Preprocess
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
 MODELS = tuple(f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in SIZES)
+HEAD_DIM = 64
+"""Dims of an attention head of every released model."""
 
 PREPROCESS = Preprocess(
     size=224,
@@ -72,10 +74,46 @@ def build(info: ModelInfo) -> nn.Module:
     file = info.weights_file()
     where = f"{info.model}: {file}"
     state = to_hub(load_state(file), where=where)
+    model = VisionTransformer(vit_config(preset(info.model), image_size=14 * stored_grid(state, where=where)))
+    fill(model, state, where=where)
+    return model
+
+
+def stored_grid(state: State, *, where: str) -> int:
+    """Patches along one side of the position embeddings.
+
+    Raises:
+        WeightsError: they are for no square.
+    """
     patches = state["pos_embed"].shape[1] - 1
     grid = math.isqrt(patches)
     if grid * grid != patches:
         raise WeightsError(f"{where}: position embeddings for {patches} patches, a square grid is needed")
-    model = VisionTransformer(vit_config(preset(info.model), image_size=14 * grid))
-    fill(model, state, where=where)
-    return model
+    return grid
+
+
+def told_config(state: State, *, heads: int | None = None, where: str) -> ViTConfig:
+    """The architecture that weights in torch.hub's names have.
+
+    Args:
+        heads: of attention, which shapes do not tell; None: of 64 dims each, as in every released model.
+
+    Raises:
+        WeightsError: no square grid, or a width that heads of 64 do not divide.
+    """
+    dim, channels, patch_size, _ = state["patch_embed.proj.weight"].shape
+    if heads is None and dim % HEAD_DIM:
+        raise WeightsError(
+            f"{where}: {dim} dims are no multiple of {HEAD_DIM}, so the number of attention heads is not known; "
+            "give a Hugging Face folder with its config.json, or an export of `curate train`"
+        )
+    return ViTConfig(
+        dim=dim,
+        depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+        heads=heads or dim // HEAD_DIM,
+        ffn="swiglu" if "blocks.0.mlp.w12.weight" in state else "mlp",
+        num_registers=state["register_tokens"].shape[1] if "register_tokens" in state else 0,
+        patch_size=patch_size,
+        image_size=patch_size * stored_grid(state, where=where),
+        in_channels=channels,
+    )

@@ -64,14 +64,17 @@ def write_export(path: str | Path, backbone: Trained, info: ExportInfo) -> Path:
     Raises:
         WeightsError: `path` is not a .safetensors.
     """
-    config = backbone.config
+    return save_tensors(Path(path), weights_of(backbone), description(backbone.config, info))
+
+
+def description(config: Config, info: ExportInfo) -> dict[str, Any]:
+    """The metadata of an export, JSON-ready."""
     architecture, kwargs = timm_equivalent(config)
-    described = {
+    return {
         "vit" if isinstance(config, ViTConfig) else "tower": config.model_dump(mode="json"),
         "export": info.model_dump(mode="json"),
         "timm": {"architecture": architecture, "kwargs": kwargs},
     }
-    return save_tensors(Path(path), weights_of(backbone), described)
 
 
 def weights_of(backbone: Trained) -> State:
@@ -80,19 +83,22 @@ def weights_of(backbone: Trained) -> State:
 
 
 def read_export(path: str | Path) -> tuple[Config, State, ExportInfo]:
-    """Architecture, weights (see `weights_of`), and description.
+    """Architecture, weights (see `weights_of`), and description; `curate export` keeps them in other names too.
 
     Raises:
         WeightsError: missing, damaged, or no export of this trainer.
     """
     config, info = read_header(path)
-    return config, formats.load_state(path), info
+    state = formats.load_state(path)
+    return config, state if isinstance(config, TowerConfig) else formats.to_hub(state, where=str(path)), info
 
 
 def read_header(path: str | Path) -> tuple[Config, ExportInfo]:
     """Architecture and description, without reading the weights; errors as in `read_export`."""
     file = formats.find_weight_file(path)
     described = read_description(file, needed=f"not an export of `curate train`; {HOWTO}")
+    if "heads" in described:
+        raise WeightsError(f"{path}: holds projection heads; give the backbone.safetensors beside it")
     try:
         info = ExportInfo.model_validate(described["export"])
         if "tower" in described:

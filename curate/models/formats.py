@@ -116,15 +116,25 @@ def detect_format(keys: Iterable[str], *, where: str = "weights") -> Format:
 def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> State:
     """Any of the three formats in torch.hub's names; a missing mask_token (timm has none) becomes zeros.
 
+    Of a training checkpoint of DINOv2's authors the backbone is taken.
+
     Raises:
         WeightsError: the format is none of the three.
     """
+    state = _take_backbone(state)
     found = detect_format(state, where=where)
     if found == "timm":
         return _timm_to_hub(state)
     if found == "huggingface":
         return _huggingface_to_hub(state, where=where)
     return dict(state)
+
+
+def _take_backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A training checkpoint has names `backbone.*` beside its heads, and blocks in chunks: `blocks.CHUNK.BLOCK.*`."""
+    inner = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    chunked = re.compile(r"^blocks\.\d+\.(?=\d+\.)")
+    return {chunked.sub("blocks.", key): value for key, value in (inner or state).items()}
 
 
 def _timm_to_hub(state: Mapping[str, Tensor]) -> State:

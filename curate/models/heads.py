@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
@@ -133,6 +134,14 @@ def read_heads(path: str | Path) -> tuple[HeadsInfo, State]:
     state = load_state(file)
     check_names(state, info.shapes, where=str(file), owner="its own description")
     return info, state
+
+
+def score(state: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:
+    """Scores of prototypes by the head `name`: (M, dim) -> (M, prototypes), as the trainer computes them."""
+    for layer in (0, 2):
+        tokens = F.gelu(F.linear(tokens, state[f"{name}.mlp.{layer}.weight"], state[f"{name}.mlp.{layer}.bias"]))
+    tokens = F.linear(tokens, state[f"{name}.mlp.4.weight"], state[f"{name}.mlp.4.bias"])
+    return F.linear(F.normalize(tokens, dim=-1), state[name + SCALE] * F.normalize(state[name + DIRECTION], dim=1))
 
 
 def to_hub_heads(state: Mapping[str, Tensor]) -> State:

@@ -110,11 +110,7 @@ class TimmTower(nn.Module):
         """
         if masks is not None:
             raise ValueError(f"{self.config.name}: has no mask token; train it with an objective without masks")
-        last = self.net.forward_features(images)
-        if not isinstance(last, Tensor) or last.ndim not in (3, 4):
-            raise ConfigError(f"{self.config.name}: gives no single map of tokens; choose another timm model")
-        registers, patches = self._tokens(last)
-        return Features(self.net.forward_head(last, pre_logits=True), registers, patches)
+        return timm_features(self.net, images, where=self.config.name)
 
     def forward_crops(
         self,
@@ -132,18 +128,27 @@ class TimmTower(nn.Module):
         with _drawing_from(generator, crops[0].device) if self.training else nullcontext():
             return [self.forward_features(images, mask) for images, mask in zip(crops, masks, strict=True)]
 
-    def _tokens(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Registers (B, R, D) and patches (B, N, D), row by row, after the final norm."""
-        if last.ndim == 3:
-            prefix = getattr(self.net, "num_prefix_tokens", 0)
-            return last[:, min(1, prefix) : prefix], last[:, prefix:]
-        if getattr(self.net, "output_fmt", "NCHW") == "NHWC":
-            patches = last.flatten(1, 2)
-        else:
-            # ConvNeXt norms after pooling; tokens must go through that norm too.
-            norm = getattr(getattr(self.net, "head", None), "norm", None) or nn.Identity()
-            patches = norm(last).flatten(2).transpose(1, 2)
-        return patches[:, :0], patches
+
+def timm_features(net: Any, images: Tensor, *, where: str) -> Features:
+    """Pooled vector (as `cls`) and tokens of a timm model, row by row, after the final norm.
+
+    Raises:
+        ConfigError: the model gives no single map of tokens.
+    """
+    last = net.forward_features(images)
+    if not isinstance(last, Tensor) or last.ndim not in (3, 4):
+        raise ConfigError(f"{where}: gives no single map of tokens; choose another timm model")
+    pooled = net.forward_head(last, pre_logits=True)
+    if last.ndim == 3:
+        prefix = getattr(net, "num_prefix_tokens", 0)
+        return Features(pooled, last[:, min(1, prefix) : prefix], last[:, prefix:])
+    if getattr(net, "output_fmt", "NCHW") == "NHWC":
+        patches = last.flatten(1, 2)
+    else:
+        # ConvNeXt norms after pooling; tokens must go through that norm too.
+        norm = getattr(getattr(net, "head", None), "norm", None) or nn.Identity()
+        patches = norm(last).flatten(2).transpose(1, 2)
+    return Features(pooled, patches[:, :0], patches)
 
 
 @contextmanager

@@ -365,10 +365,10 @@ class VisionTransformer(nn.Module):
                 raise ValueError(f"mask of shape {tuple(mask.shape)}; these patches need {need}")
             patches = torch.where(mask.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
         positions = self._positions(grid)
-        cls = (self.cls_token + positions[:, :1]).expand(len(images), -1, -1)
+        cls = (self.cls_token + positions[:, :1]).expand(images.shape[0], -1, -1)
         tokens = [cls, patches + positions[:, 1:]]
         if self.register_tokens is not None:
-            tokens.insert(1, self.register_tokens.expand(len(images), -1, -1))
+            tokens.insert(1, self.register_tokens.expand(images.shape[0], -1, -1))
         return torch.cat(tokens, dim=1)
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:

@@ -147,6 +147,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "old.safetensors", metadata={"curate": '{"vit": {"width": 3}}'})
     with pytest.raises(WeightsError, match="metadata do not fit this version"):
         read_export(tmp_path / "old.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "heads.safetensors", metadata={"curate": '{"heads": {}}'})
+    with pytest.raises(WeightsError, match="holds projection heads; give the backbone.safetensors beside it"):
+        read_export(tmp_path / "heads.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
         read_export(tmp_path / "cut.safetensors")

@@ -1,0 +1,161 @@
+"""What is converted: an export of the trainer, or weights of DINOv2 from anywhere."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from curate.errors import ConfigError, WeightsError
+from curate.models import dinov2, formats
+from curate.models.export import ExportInfo, Trained, build_trained, read_export
+from curate.models.formats import State
+from curate.models.heads import HeadsInfo, read_heads
+from curate.models.publish import find_description
+from curate.models.vit import VisionTransformer, ViTConfig
+from curate.models.weights import hash_file
+
+BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
+"""Names under which the trainer leaves its exports in a folder."""
+UNKNOWN_LICENCE = "unknown: that of the weights it was made from"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A backbone to convert."""
+
+    name: str
+    """What the user called it."""
+    network: Trained
+    """With its weights, in evaluation mode."""
+    info: ExportInfo
+    heads: tuple[HeadsInfo, State] | None = None
+    file: Path | None = None
+    """Where the weights lie."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of pictures at which all formats agree, pixels: that of a ViT's stored positions."""
+        config = self.network.config
+        return config.image_size if isinstance(config, ViTConfig) else self.info.image_size
+
+
+def load_source(source: str, *, heads: bool = False) -> Source:
+    """Build the backbone that `source` means.
+
+    Args:
+        source: an export of `curate train` or the folder that holds it; a file or folder with DINOv2's weights in the
+            names of torch.hub, timm, Hugging Face or a training checkpoint; or the id of a released DINOv2 model.
+        heads: read the projection heads too: of the file itself, or of heads.safetensors beside it.
+
+    Raises:
+        WeightsError: nothing there, not readable, not a DINOv2 ViT, or without heads where they are wanted.
+    """
+    path = Path(source).expanduser()
+    found = _from_path(source, path) if path.exists() else _from_id(source)
+    found.network.eval()
+    return replace(found, heads=_find_heads(found)) if heads else found
+
+
+def _from_id(source: str) -> Source:
+    model = dinov2.canonical(source)
+    if model is None:
+        raise WeightsError(
+            f"{source}: no such file or folder, nor a DINOv2 model; those are {', '.join(dinov2.MODELS)}"
+        )
+    info = dinov2.describe(model, None, fetch=True)
+    network = dinov2.build(info)
+    assert isinstance(network, VisionTransformer)
+    return Source(source, network, _released_info(info.weights_file(), licence=info.licence), file=info.weights_file())
+
+
+def _from_path(source: str, path: Path) -> Source:
+    file = path / BACKBONE if (path / BACKBONE).is_file() else formats.find_weight_file(path)
+    if file.suffix == ".safetensors" and find_description(file) is not None:
+        config, state, info = read_export(file)
+        return Source(source, build_trained(config, state, where=source), info, file=file)
+    state = formats.to_hub(formats.load_state(file), where=source)
+    network = VisionTransformer(dinov2.told_config(state, heads=_told_heads(file), where=source))
+    formats.fill(network, state, where=source)
+    return Source(source, network, _released_info(file, licence=UNKNOWN_LICENCE), file=file)
+
+
+def _told_heads(file: Path) -> int | None:
+    """Attention heads that the config.json of a Hugging Face folder tells."""
+    config = file.parent / "config.json"
+    if not config.is_file():
+        return None
+    try:
+        return int(json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{config}: tells no num_attention_heads ({error!r}); is it the file's own?") from error
+
+
+def _released_info(file: Path, *, licence: str) -> ExportInfo:
+    how = dinov2.PREPROCESS
+    return ExportInfo(
+        image_size=how.size,
+        short_edge=how.short_edge,
+        licence=licence,
+        provenance={"converted_from": file.name, "sha256": hash_file(file)},
+    )
+
+
+def _find_heads(source: Source) -> tuple[HeadsInfo, State]:
+    assert source.file is not None
+    if source.file.suffix != ".safetensors":
+        return read_heads(source.file)
+    beside = source.file.parent / HEADS
+    if not beside.is_file():
+        raise WeightsError(f"{source.name}: {beside} is not there; leave --heads out, or put the heads beside it")
+    return read_heads(beside)
+
+
+def resized(source: Source, size: int) -> Source:
+    """The same backbone for pictures of `size` pixels, the positions of a ViT resampled.
+
+    All formats then agree at that size, since none of them has to resample.
+
+    Raises:
+        ConfigError: a side that patches do not divide, or that the timm model does not take.
+    """
+    edge = max(source.info.short_edge * size // source.info.image_size, size)
+    info = source.info.model_copy(update={"image_size": size, "short_edge": edge})
+    vit = source.network
+    if not isinstance(vit, VisionTransformer):
+        _try_size(source, size)
+        return replace(source, info=info)
+    if size % vit.config.patch_size:
+        raise ConfigError(f"{source.name}: --size {size} is no multiple of its patches of {vit.config.patch_size} px")
+    grid = size // vit.config.patch_size
+    other = VisionTransformer(vit.config.model_copy(update={"image_size": size})).eval()
+    with torch.no_grad():
+        positions = vit._positions((grid, grid))
+    formats.fill(other, {**vit.state_dict(), "pos_embed": positions}, where=source.name)
+    return replace(source, network=other, info=info)
+
+
+def _try_size(source: Source, size: int) -> None:
+    try:
+        with torch.no_grad():
+            source.network(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"{source.name}: --size {size}: {source.network.config} does not take it: {reason}"
+        ) from error
+
+
+def need_vit(source: Source, target: str) -> VisionTransformer:
+    """The ViT of a source, for formats that have no other architecture.
+
+    Raises:
+        ConfigError: it is a timm model.
+    """
+    network: nn.Module = source.network
+    if isinstance(network, VisionTransformer):
+        return network
+    raise ConfigError(
+        f"{source.name}: {source.network.config} has no counterpart in {target}; choose timm, onnx or safetensors"
+    )

@@ -1,0 +1,112 @@
+"""torch.hub's file of DINOv2: a plain state_dict under the official names; with heads, a training checkpoint.
+
+A training checkpoint is {"teacher": {"backbone.*", "dino_head.mlp.*", "dino_head.last_layer.weight_g", ...}}.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from curate.errors import WeightsError
+from curate.models.convert.source import Source, need_vit
+from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.dinov2 import MODELS, preset
+from curate.models.export import timm_equivalent
+from curate.models.formats import State
+from curate.models.heads import HeadsInfo, score, to_hub_heads
+from curate.models.tower import timm_features
+from curate.models.vit import ViTConfig, vit_config
+
+NAME = "torch.hub's DINOv2"
+TOLERANCE = 1e-4
+"""Largest difference between scores of prototypes, which are cosines times a scale."""
+SHAPE = ("dim", "depth", "heads", "ffn", "num_registers", "patch_size")
+"""Fields in which an architecture of torch.hub must agree."""
+
+
+def write(source: Source, path: Path, options: Options) -> None:
+    """Tensors alone, so that `weights_only=True` reads them."""
+    del options
+    state = {key: value.detach().cpu() for key, value in need_vit(source, NAME).state_dict().items()}
+    if source.heads is None:
+        torch.save(state, path)
+        return
+    teacher = {f"backbone.{key}": value for key, value in state.items()} | to_hub_heads(source.heads[1])
+    torch.save({"teacher": teacher}, path)
+
+
+def read(source: Source, path: Path) -> Embed:
+    """timm, which converts the official names by itself; the heads are compared with torch's weight norm."""
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    if source.heads is not None:
+        teacher = state["teacher"]
+        check_heads(teacher, source.heads, where=path.name)
+        state = {key.removeprefix("backbone."): value for key, value in teacher.items() if key.startswith("backbone.")}
+    name, kwargs = timm_equivalent(need_vit(source, NAME).config)
+    net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **kwargs).eval()
+
+    def embed(images: torch.Tensor) -> Tokens:
+        found = timm_features(net, images, where=name)
+        return Tokens(found.cls, found.patches)
+
+    return embed
+
+
+def check_heads(teacher: State, heads: tuple[HeadsInfo, State], *, where: str) -> None:
+    """Refuse heads that score otherwise when torch's own weight norm loads them.
+
+    Raises:
+        WeightsError: by more than `TOLERANCE`.
+    """
+    info, ours = heads
+    x = torch.randn(4, info.dim, generator=torch.Generator().manual_seed(0))
+    for name in info.names:
+        theirs = _official_head(info)
+        theirs.load_state_dict(
+            {key.removeprefix(f"{name}."): value for key, value in teacher.items() if key.startswith(f"{name}.")}
+        )
+        with torch.no_grad():
+            found = theirs["last_layer"](F.normalize(theirs["mlp"](x), dim=-1))
+            difference = float((found - score(ours, name, x)).abs().max())
+        if not difference <= TOLERANCE:
+            raise WeightsError(
+                f"{where}: under torch's weight norm scores of {name} differ by {difference:.3g}, at most "
+                f"{TOLERANCE:g} is accepted; nothing was written: are its weights finite?"
+            )
+
+
+def _official_head(info: HeadsInfo) -> nn.ModuleDict:
+    layers = [nn.Linear(info.dim, info.hidden), nn.GELU(), nn.Linear(info.hidden, info.hidden), nn.GELU()]
+    last = parametrizations.weight_norm(nn.Linear(info.bottleneck, info.prototypes, bias=False))
+    return nn.ModuleDict({"mlp": nn.Sequential(*layers, nn.Linear(info.hidden, info.bottleneck)), "last_layer": last})
+
+
+def howto(source: Source, path: Path) -> str:
+    """How the official code loads the file."""
+    if source.heads is not None:
+        return f'torch.load("{path}", weights_only=True)["teacher"]  # the layout of teacher_checkpoint.pth'
+    load = f'load_state_dict(torch.load("{path}", weights_only=True))'
+    config = need_vit(source, NAME).config
+    model = released_as(config)
+    if model is None:
+        return f"DinoVisionTransformer(...).{load}  # no released size: give it {', '.join(SHAPE)} of the export"
+    return (
+        f'torch.hub.load("facebookresearch/dinov2", "{model}", pretrained=False, img_size={config.image_size}).{load}'
+    )
+
+
+def released_as(config: ViTConfig) -> str | None:
+    """The id in torch.hub of this architecture; None: there is none."""
+    for model in MODELS:
+        released = vit_config(preset(model))
+        if all(getattr(config, field) == getattr(released, field) for field in SHAPE):
+            return model
+    return None
+
+
+TARGET = Target(suffix=".pth", write=write, read=read, howto=howto, takes_heads=True)

@@ -1,0 +1,145 @@
+"""A folder that `transformers.AutoModel.from_pretrained` loads: `Dinov2Model`, or with registers its sibling.
+
+Written in the names of the released checkpoints, which every version of transformers reads. Outputs are equal at the
+image size of the config. At other sizes transformers resamples positions to the wanted grid: equal with registers, a
+little different without, since the released models without registers add 0.1 to the grid and transformers does not.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from curate.errors import MissingExtra, WeightsError
+from curate.models import formats
+from curate.models.convert.source import Source, need_vit
+from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.export import ExportInfo, description
+from curate.models.publish import KEY
+from curate.models.vit import NORM_EPS, ViTConfig
+
+NAME = "transformers"
+RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
+"""Pillow's numbers."""
+
+
+def write(source: Source, path: Path, options: Options) -> None:
+    """config.json, model.safetensors, preprocessor_config.json and a model card."""
+    del options
+    vit = need_vit(source, NAME)
+    path.mkdir()
+    described = {KEY: description(vit.config, source.info)}
+    _write_json(path / "config.json", model_config(vit.config) | described)
+    _write_json(path / "preprocessor_config.json", preprocessor(source.info))
+    (path / "README.md").write_text(model_card(vit.config, source.info), encoding="utf-8")
+    state = {key: value.contiguous() for key, value in formats.to_huggingface(vit.state_dict()).items()}
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def model_config(config: ViTConfig) -> dict[str, Any]:
+    """Fields of `Dinov2Config`; the width of the feed-forward layer follows from `mlp_ratio`, SwiGLU's as ours."""
+    values: dict[str, Any] = {
+        "architectures": ["Dinov2Model"],
+        "model_type": "dinov2",
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "mlp_ratio": 4,
+        "hidden_act": "gelu",
+        "layer_norm_eps": NORM_EPS,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "num_channels": config.in_channels,
+        "qkv_bias": True,
+        "layerscale_value": config.layer_scale_init,
+        "drop_path_rate": 0.0,
+        "use_swiglu_ffn": config.ffn == "swiglu",
+        "torch_dtype": "float32",
+    }
+    if config.num_registers:
+        values |= {"architectures": ["Dinov2WithRegistersModel"], "model_type": "dinov2_with_registers"}
+        values["num_register_tokens"] = config.num_registers
+    return values
+
+
+def preprocessor(info: ExportInfo) -> dict[str, Any]:
+    """Fields of `BitImageProcessor`, which the released models name."""
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": info.short_edge},
+        "resample": RESAMPLE[info.interpolation],
+        "do_center_crop": True,
+        "crop_size": {"height": info.image_size, "width": info.image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(info.mean),
+        "image_std": list(info.std),
+    }
+
+
+def model_card(config: ViTConfig, info: ExportInfo) -> str:
+    """What the hub shows: licence, provenance, and how to load the folder."""
+    tags = "---\nlibrary_name: transformers\npipeline_tag: image-feature-extraction\n---\n"
+    kind = f"DINOv2 ViT, {config.dim} dims, {config.depth} blocks, patches of {config.patch_size} px"
+    provenance = json.dumps(info.provenance, indent=2, sort_keys=True)
+    return f"""{tags}
+# {kind}
+
+Licence: {info.licence}
+
+```python
+from transformers import AutoImageProcessor, AutoModel
+
+processor, model = AutoImageProcessor.from_pretrained(FOLDER), AutoModel.from_pretrained(FOLDER)
+features = model(**processor(images, return_tensors="pt")).pooler_output  # (B, {config.dim}), the cls token
+```
+
+Outputs equal those of the trained model at {config.image_size} px. Provenance:
+
+```json
+{provenance}
+```
+"""
+
+
+def read(source: Source, path: Path) -> Embed:
+    """`AutoModel.from_pretrained`, every tensor in its place.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        WeightsError: it finds names missing or unknown.
+    """
+    try:
+        from transformers import AutoModel
+    except ImportError as error:
+        raise MissingExtra("transformers", "huggingface") from error
+    model, report = AutoModel.from_pretrained(path, local_files_only=True, output_loading_info=True)
+    wrong = {what: sorted(map(str, names)) for what, names in report.items() if names}
+    if wrong:
+        raise WeightsError(f"{source.name}: names that transformers does not agree with: {wrong}; nothing was written")
+    model.eval()
+    first = 1 + need_vit(source, NAME).config.num_registers
+
+    def embed(images: torch.Tensor) -> Tokens:
+        found = model(pixel_values=images)
+        return Tokens(found.pooler_output, found.last_hidden_state[:, first:])
+
+    return embed
+
+
+def howto(source: Source, path: Path) -> str:
+    """The call that loads the folder."""
+    del source
+    return f'transformers.AutoModel.from_pretrained("{path}").eval()'
+
+
+TARGET = Target(suffix="", write=write, read=read, howto=howto)

@@ -1,0 +1,45 @@
+"""A .safetensors in timm's names; its metadata keep architecture, licence and provenance."""
+
+import json
+from pathlib import Path
+
+import timm
+from torch import Tensor
+
+from curate.models import formats
+from curate.models.convert.source import Source
+from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.export import description, timm_equivalent, weights_of
+from curate.models.publish import save_tensors
+from curate.models.tower import timm_features
+from curate.models.vit import ViTConfig
+
+
+def write(source: Source, path: Path, options: Options) -> None:
+    """timm keeps no mask token and, with registers, folds the position of cls into cls_token."""
+    del options
+    config, state = source.network.config, weights_of(source.network)
+    names = formats.to_timm(state) if isinstance(config, ViTConfig) else state
+    save_tensors(path, names, description(config, source.info))
+
+
+def read(source: Source, path: Path) -> Embed:
+    """`timm.create_model` with the file, as `howto` says."""
+    name, kwargs = timm_equivalent(source.network.config)
+    net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **kwargs).eval()
+
+    def embed(images: Tensor) -> Tokens:
+        found = timm_features(net, images, where=name)
+        return Tokens(found.cls, found.patches)
+
+    return embed
+
+
+def howto(source: Source, path: Path) -> str:
+    """The call that loads the file."""
+    name, kwargs = timm_equivalent(source.network.config)
+    told = "".join(f", {key}={value!r}" for key, value in json.loads(json.dumps(kwargs)).items())
+    return f'timm.create_model("{name}", pretrained=True, pretrained_cfg_overlay={{"file": "{path}"}}{told})'
+
+
+TARGET = Target(suffix=".safetensors", write=write, read=read, howto=howto)

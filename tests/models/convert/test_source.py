@@ -1,0 +1,101 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import Dinov2Config, Dinov2Model
+
+from curate.errors import ConfigError, WeightsError
+from curate.models import formats
+from curate.models.convert.source import load_source, need_vit, resized
+from curate.models.dinov2 import told_config
+from curate.models.vit import PRESETS, VisionTransformer, vit_config
+from tests.models.convert.backbones import INFO, VARIANTS, add_heads, convnext, export, pictures, vit
+
+
+@pytest.mark.parametrize(("num_registers", "ffn"), VARIANTS)
+@pytest.mark.parametrize("form", ["hub", "timm", "huggingface"])
+@torch.no_grad()
+def test_the_architecture_is_told_from_foreign_weights(form: str, num_registers: int, ffn: str, tmp_path: Path) -> None:
+    network = vit(num_registers, ffn)
+    state = dict(network.state_dict())
+    named = {"hub": state, "timm": formats.to_timm(state), "huggingface": formats.to_huggingface(state)}[form]
+    save_file(named, tmp_path / "vit.safetensors")
+    found = load_source(str(tmp_path / "vit.safetensors"))
+    assert found.network.config == network.config
+    torch.testing.assert_close(found.network(pictures()), network(pictures()), rtol=0, atol=1e-6)
+    assert (found.info.image_size, found.info.short_edge) == (224, 256)  # of DINOv2's own evaluation
+    assert found.info.provenance["converted_from"] == "vit.safetensors"
+
+
+@torch.no_grad()
+def test_a_hugging_face_folder_tells_its_attention_heads(tmp_path: Path) -> None:
+    shape = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 56}
+    theirs = Dinov2Model(Dinov2Config(**shape)).eval()
+    theirs.save_pretrained(tmp_path)
+    found = load_source(str(tmp_path)).network
+    torch.testing.assert_close(found(pictures()), theirs(pictures()).pooler_output, rtol=1e-5, atol=1e-5)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"config.json: tells no num_attention_heads"):
+        load_source(str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightsError, match="48 dims are no multiple of 64, so the number of attention heads is not"):
+        load_source(str(tmp_path))
+
+
+@torch.no_grad()
+def test_a_training_checkpoint_gives_its_backbone(tmp_path: Path) -> None:
+    network = vit(4, "swiglu")
+    chunked = re.compile(r"^blocks\.")  # both blocks in chunk 0: blocks.0.0.*, blocks.0.1.*
+    teacher = {"backbone." + chunked.sub("blocks.0.", key): value for key, value in network.state_dict().items()}
+    assert "backbone.blocks.0.1.attn.qkv.weight" in teacher
+    torch.save({"teacher": teacher | {"dino_head.mlp.0.bias": torch.zeros(1)}}, tmp_path / "teacher_checkpoint.pth")
+    found = load_source(str(tmp_path / "teacher_checkpoint.pth")).network
+    assert torch.equal(found(pictures()), network(pictures()))
+
+
+def test_a_folder_of_the_trainer_is_a_source(tmp_path: Path) -> None:
+    export(tmp_path, vit())
+    add_heads(tmp_path, "dino_head", "ibot_head")
+    found = load_source(str(tmp_path), heads=True)
+    assert found.info == INFO
+    assert found.heads is not None
+    assert found.heads[0].names == ("dino_head", "ibot_head")
+    assert not found.network.training
+
+
+def test_a_model_id_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "vit_small", PRESETS["vit_small"] | {"depth": 1})
+    small = VisionTransformer(vit_config("vit_small", image_size=28))
+    torch.save(small.state_dict(), tmp_path / "small.pth")
+    monkeypatch.setattr("curate.models.dinov2.locate", lambda *_, **__: tmp_path / "small.pth")
+    found = load_source("vit_small_patch14_dinov2.lvd142m")
+    assert found.network.config == small.config
+    assert found.info.licence == "Apache-2.0"
+
+
+def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="vitt: no such file or folder, nor a DINOv2 model; those are dinov2_vits14"):
+        load_source("vitt")
+    path = export(tmp_path, vit())
+    with pytest.raises(WeightsError, match=r"heads.safetensors is not there; leave --heads out"):
+        load_source(path, heads=True)
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="other.pth: not the weights of a DINOv2 ViT"):
+        load_source(str(tmp_path / "other.pth"))
+    state = dict(vit().state_dict()) | {"pos_embed": torch.zeros(1, 4, 64)}
+    with pytest.raises(WeightsError, match="x: position embeddings for 3 patches, a square grid is needed"):
+        told_config(state, where="x")
+
+
+def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    source = load_source(export(tmp_path, vit()))
+    with pytest.raises(ConfigError, match="--size 60 is no multiple of its patches of 14 px"):
+        resized(source, 60)
+    tower = load_source(export(tmp_path / "tower", convnext()))
+    assert resized(tower, 96).image_size == 96
+    with pytest.raises(ConfigError, match="--size 2: name='convnext_atto'.* does not take it"):
+        resized(tower, 2)
+    with pytest.raises(ConfigError, match="convnext_atto.* has no counterpart in transformers; choose timm, onnx or"):
+        need_vit(tower, "transformers")
