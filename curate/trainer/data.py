@@ -79,9 +79,7 @@ class CroppedSamples(Dataset[Crops]):
         feed = feed or FeedSettings()
         self._index, self._settings, self._seed, self._feed = index, settings, seed, feed
         self._min_side = needed_side(settings)
-        sources: list[str] = []
-        if feed.homogeneous_share:
-            sources = sorted(feed.homogeneous_sources or {name for group in index.groups for name in group.sources})
+        sources = sorted(feed.homogeneous_sources or index.sources) if feed.homogeneous_share else []
         self._orders = [SampleOrder(index, seed=seed, window=window, source=name) for name in (None, *sources)]
         sizes = np.array([order.epoch_size for order in self._orders[1:]])
         chances = [1 - feed.homogeneous_share, *feed.homogeneous_share * sizes / sizes.sum()] if sources else [1.0]

@@ -86,6 +86,11 @@ class ShardIndex:
         return max(1, round(sum(group.weight for group in self.groups)))
 
     @property
+    def sources(self) -> list[str]:
+        """Names of the sources with an image to show, where the feed asked for them."""
+        return sorted({name for group in self.groups for name in group.sources if group.row_weights(name).any()})
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the shards' names, their row groups' sizes and their content: what order and rows follow from."""
         told = [(g.shard.rsplit("/", 1)[-1], g.number, g.num_rows, g.weight, g.content) for g in self.groups]
@@ -133,7 +138,11 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
     if not any(group.num_rows for group in groups):
         raise SourceError(f"{shards}: {len(paths)} shards without a single image")
     _check_names(groups, feed)
-    return ShardIndex(filesystem, tuple(group for group in groups if group.weight), tuple(damaged))
+    index = ShardIndex(filesystem, tuple(group for group in groups if group.weight), tuple(damaged))
+    for name in feed.homogeneous_sources if feed.homogeneous_share else ():
+        if name not in index.sources:
+            raise ConfigError(f"feed.homogeneous_sources: {name!r} shows no image; others: {', '.join(index.sources)}")
+    return index
 
 
 def _check_names(groups: list[RowGroup], feed: FeedSettings) -> None:
@@ -141,9 +150,9 @@ def _check_names(groups: list[RowGroup], feed: FeedSettings) -> None:
         raise ConfigError("feed: weights and repeats leave no image to show; set one above 0")
     sources = sorted({name for group in groups for name in group.sources})
     clusters = {path for group in groups for path in group.clusters}
-    for name in (*feed.source_weights, *feed.homogeneous_sources):
+    for name in feed.source_weights:
         if name not in sources:
-            raise ConfigError(f"feed: no image comes from source {name!r}; the shards hold {', '.join(sources)}")
+            raise ConfigError(f"feed.source_weights: no image is of source {name!r}; there are: {', '.join(sources)}")
     for path in feed.cluster_weights:
         if path not in clusters:
             raise ConfigError(f"feed.cluster_weights: no image lies below cluster {path}; see the column clusters")

@@ -181,13 +181,19 @@ def test_row_groups_without_weight_are_left_out(tmp_path):
     assert [group.number for group in index.groups] == [1]
 
 
+def test_a_source_without_weight_has_no_batches_of_its_own(tmp_path):
+    write_shard(tmp_path / "a.parquet", [row(i, source="ab"[i % 2]) for i in range(8)])
+    index = read_index(str(tmp_path), FeedSettings(source_weights={"a": 0.0}, homogeneous_share=0.5))
+    assert index.sources == ["b"]
+
+
 @pytest.mark.parametrize(
     ("feed", "message"),
     [
-        ({"source_weights": {"gone": 2}}, "feed: no image comes from source 'gone'; the shards hold test"),
+        ({"source_weights": {"gone": 2}}, "feed.source_weights: no image is of source 'gone'; there are: test"),
         (
             {"homogeneous_share": 0.1, "homogeneous_sources": ["gone"]},
-            "feed: no image comes from source 'gone'; the shards hold test",
+            "feed.homogeneous_sources: 'gone' shows no image; others: test",
         ),
         ({"cluster_weights": {"3/7": 2}}, "feed.cluster_weights: no image lies below cluster 3/7"),
         ({"source_weights": {"test": 0}}, "feed: weights and repeats leave no image to show"),
