@@ -18,6 +18,7 @@ from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
 from curate.models.load import load_backbone
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig
+from curate.trainer.journal import Row
 from curate.trainer.train import train
 
 NUM_TEST = 1000
@@ -33,8 +34,14 @@ class MnistResult:
     initial: Accuracy
     trained: Accuracy
     pixels: Accuracy
-    images_per_second: float
     export: Path
+    log: list[Row]
+    """Of the training, oldest row first."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the training, median over the rows of its log."""
+        return float(np.median([row["images_per_second"] for row in self.log]))
 
     @property
     def gain(self) -> float:
@@ -66,8 +73,7 @@ def bench_mnist(
     initial, trained = (_accuracy(path, images, labels, test) for path in (result.initial, result.export))
     flat = images.reshape(len(images), -1)
     pixels = knn_accuracy(flat[~test], labels[~test], flat[test], labels[test], NEIGHBORS)
-    speeds = [row["images_per_second"] for row in result.log]
-    return MnistResult(initial, trained, pixels, float(np.median(speeds)), result.export)
+    return MnistResult(initial, trained, pixels, result.export, result.log)
 
 
 def format_table(result: MnistResult) -> str:
