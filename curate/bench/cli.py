@@ -159,6 +159,49 @@ def bench_mnist(
     typer.echo(figures.as_json(mnist.as_figures(found)) if json_ else mnist.format_table(found))
 
 
+@app.command("curation")
+def bench_curation(
+    workdir: Annotated[Path, typer.Argument(help="folder for pools, runs, checkpoints and exports")],
+    num_seeds: Annotated[int, typer.Option("--seeds", help="pools, each with its own trainings")] = 3,
+    first_seed: Annotated[int, typer.Option(help="the others follow")] = 0,
+    num_images: Annotated[int, typer.Option("--images", help="images of either subset")] = 400,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Pretrain on a curated and on a random subset of a long-tailed pool, and compare them on a balanced test set."""
+    from curate.bench import curation, figures
+
+    seeds = range(first_seed, first_seed + num_seeds)
+    found = curation.bench_curation(workdir, seeds=seeds, num_images=num_images)
+    typer.echo(figures.as_json(curation.as_figures(found)) if json_ else curation.format_table(found))
+
+
+@app.command("objectives")
+def bench_objectives(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports, one inside for each")],
+    configs: Annotated[list[str] | None, typer.Option("--config", help="several; none: all that are bundled")] = None,
+    iterations: Annotated[int | None, typer.Option(help="of every training; none: each config's own")] = None,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Pretrain by every objective on MNIST-5k: its loss, and its k-NN beside its own initialisation."""
+    from curate.bench import figures, objectives
+
+    overrides = [] if iterations is None else [f"iterations={iterations}"]
+    found = objectives.bench_objectives(workdir, configs=configs, overrides=overrides)
+    typer.echo(figures.as_json(objectives.as_figures(found)) if json_ else objectives.format_table(found))
+
+
+@app.command("photos")
+def bench_photos(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")],
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Pretrain on the bundled photographs: k-NN beside the initialisation, figures beside those of a collapse."""
+    from curate.bench import figures, photos
+
+    found = photos.as_figures(photos.bench_photos(workdir))
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @app.command("select")
 def bench_select(
     num_images: Annotated[int, typer.Option("-n", help="images in the pool")] = 1_000_000,

@@ -19,13 +19,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from curate.bench.figures import Figure, Measured, measured
+from curate.feed.batches import CroppedSamples, Split, load_batches
+from curate.feed.crops import crop, decode, make_crops, needed_side
+from curate.feed.settings import CropSettings
+from curate.feed.shards import read_index
 from curate.ops.colors import gaussian_blur, jitter_colors
 from curate.samples.pool import PHOTOS
 from curate.tables import HF_IMAGE
-from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.crops import crop, decode, make_crops, needed_side
-from curate.trainer.data import CroppedSamples, Split, load_batches
-from curate.trainer.shards import read_index
 
 CROPS = CropSettings()
 NUM_CROPS = 2 + CROPS.num_local
@@ -233,9 +233,8 @@ def _feed_figure(name: str, run: Measured) -> Figure:
 
 
 def _run_feed(shards: str, num_images: int, workers: int) -> int:
-    config = TrainConfig(shards=shards, output="", batch_size=BATCH, workers=workers, shuffle_window=WINDOW)
     samples = CroppedSamples(read_index(shards), CROPS, seed=0, window=WINDOW)
-    with closing(load_batches(samples, config, start=0)) as batches:
+    with closing(load_batches(samples, Split(BATCH), start=0, workers=workers)) as batches:
         return sum(len(batch.large) // 2 for batch in islice(batches, num_images // BATCH))
 
 

@@ -1,30 +1,27 @@
 """Does pretraining learn? MNIST-5k: k-NN on features of a trained tiny ViT beside its own initialisation."""
 
-import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.bench.figures import Figure
+from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.features import embed_arrays
 from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
 from curate.models.load import load_backbone
 from curate.samples.mnist import load_mnist5k
-from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig
+from curate.trainer.journal import Row
 from curate.trainer.train import train
 
 NUM_TEST = 1000
 """Digits held out of pretraining and asked for; the other 4,000 are trained on and vote."""
 NEIGHBORS = 20
-ROW_GROUP = 500
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,14 @@ class MnistResult:
     initial: Accuracy
     trained: Accuracy
     pixels: Accuracy
-    images_per_second: float
     export: Path
+    log: list[Row]
+    """Of the training, oldest row first."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the training, median over the rows of its log."""
+        return float(np.median([row["images_per_second"] for row in self.log]))
 
     @property
     def gain(self) -> float:
@@ -67,8 +70,7 @@ def bench_mnist(
     initial, trained = (_accuracy(path, images, labels, test) for path in (result.initial, result.export))
     flat = images.reshape(len(images), -1)
     pixels = knn_accuracy(flat[~test], labels[~test], flat[test], labels[test], NEIGHBORS)
-    speeds = [row["images_per_second"] for row in result.log]
-    return MnistResult(initial, trained, pixels, float(np.median(speeds)), result.export)
+    return MnistResult(initial, trained, pixels, result.export, result.log)
 
 
 def format_table(result: MnistResult) -> str:
@@ -104,30 +106,14 @@ def split_test(num_images: int) -> np.ndarray:
 
 def write_digits(folder: Path, images: np.ndarray) -> None:
     """Grey images (N, H, W) uint8 as one shard of PNGs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [_shard_row(i, image) for i, image in enumerate(images)]
-    table = pa.Table.from_pylist(rows, schema=shards_schema({}))
-    pq.write_table(table, folder / "part-00000.parquet", row_group_size=ROW_GROUP)
+    write_shard(folder, [encode_png(image) for image in images], source="mnist5k")
 
 
-def _shard_row(number: int, image: np.ndarray) -> dict[str, object]:
+def encode_png(image: np.ndarray) -> bytes:
+    """A grey image (H, W) uint8 as a file."""
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG")
-    name = f"digit-{number:04d}.png"
-    return {
-        "image": {"bytes": encoded.getvalue(), "path": name},
-        "image_id": number,
-        "key": name,
-        "source": "mnist5k",
-        "role": "pool",
-        "uri": name,
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "sha256": hashlib.sha256(encoded.getvalue()).hexdigest(),
-        "clusters": [],
-        "origins": [],
-        "repeats": 1,
-    }
+    return encoded.getvalue()
 
 
 def _accuracy(export: Path, images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Accuracy:

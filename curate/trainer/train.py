@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from curate.config import differences, identity
 from curate.errors import TrainingInterrupted, WorkdirError
+from curate.feed.batches import CroppedSamples, Crops, Split, check_workers, load_batches
+from curate.feed.settings import CropSettings
+from curate.feed.shards import ShardIndex, read_index
 from curate.models.device import autocast, resolve_precision
 from curate.models.export import ExportInfo, Trained, write_export
 from curate.models.heads import describe_heads, pick_heads, write_heads
@@ -33,8 +36,7 @@ from curate.trainer.checkpoint import (
     read_told,
     remove_leftovers,
 )
-from curate.trainer.config import CropSettings, Effective, TrainConfig, resolve
-from curate.trainer.data import CroppedSamples, Crops, check_split, check_workers, load_batches
+from curate.trainer.config import Effective, TrainConfig, resolve
 from curate.trainer.diagnostics import Watchdog, check_finite, watch
 from curate.trainer.initial import HEADS, given_heads, origins, start_objective
 from curate.trainer.journal import Journal, Row, SilentJournal
@@ -44,13 +46,12 @@ from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_s
 from curate.trainer.parallel import World, join_world, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
 from curate.trainer.sharding import local, replicate, shard, synchronised, whole
-from curate.trainer.shards import ShardIndex, read_index
 from curate.trainer.stopping import StopSignal
 
 logger = logging.getLogger(__name__)
 
 MASKS, DROP_PATH = 3, 4
-"""First word of the seeds, after those of `curate.trainer.data`."""
+"""First word of the seeds, after those of `curate.feed`."""
 
 EXPORT, INITIAL_EXPORT = "backbone.safetensors", "backbone-init.safetensors"
 
@@ -89,8 +90,8 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
     """
     folder = Path(config.output)
     with join_world() as world:
-        check_workers(config)
-        check_split(config, size=world.size)
+        check_workers(config.workers, config.worker_kind)
+        split = Split(config.batch_size, config.accumulate, world.rank, world.size)
         index = world.share(lambda: read_index(config.shards, config.feed))
         heads = given_heads(config)
         effective = resolve(
@@ -107,7 +108,7 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
                 if not resume:
                     prune_checkpoints(folder / "checkpoints", keep=0)
             world.wait()
-            log = Trainer(config, index, effective, world).finish(folder, evaluate=evaluate)
+            log = Trainer(config, index, effective, world, split).finish(folder, evaluate=evaluate)
             world.wait()
     return TrainResult(folder / EXPORT, folder / INITIAL_EXPORT, log, effective)
 
@@ -143,8 +144,10 @@ def _announce(config: TrainConfig, effective: Effective, world: World) -> None:
 class Trainer:
     """The objective and its optimiser on this rank's device, advanced an iteration at a time."""
 
-    def __init__(self, config: TrainConfig, index: ShardIndex, effective: Effective, world: World) -> None:
-        self.config, self.index, self.effective, self.world = config, index, effective, world
+    def __init__(
+        self, config: TrainConfig, index: ShardIndex, effective: Effective, world: World, split: Split
+    ) -> None:
+        self.config, self.index, self.effective, self.world, self.split = config, index, effective, world, split
         self.device = local_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
         self.objective = start_objective(config, effective, world).to(self.device)
@@ -184,7 +187,13 @@ class Trainer:
         watchdog = Watchdog(patience=patience)
         self.objective.train()
         clock = Clock(start)
-        batches = load_batches(samples, config, start=start * config.batch_size, rank=world.rank, size=world.size)
+        batches = load_batches(
+            samples,
+            self.split,
+            start=start * config.batch_size,
+            workers=config.workers,
+            kind=config.worker_kind,
+        )
         writer = CheckpointWriter(folder / "checkpoints", world, keep=config.keep)
         bar = track("pretrain", config.iterations, done=start, unit="iterations", show=world.is_first)
         with StopSignal() as stop, closing(writer), closing(batches), bar as advance:
@@ -193,8 +202,10 @@ class Trainer:
                 done = step + 1
                 if self._logged(done):
                     row["images_per_second"] = clock.rate(done) * config.batch_size
-                    watchdog.look(row, self.objective.chance)
-                    journal.write(row | self._evaluate(evaluate, done))
+                    row |= self._damage(samples) | self._evaluate(evaluate, done)
+                    if world.is_first:
+                        watchdog.look(row, self.objective.chance)
+                    journal.write(row)
                 advance(1, note=f"loss {row['loss']:.3f}")
                 stopped = stop.came(world)
                 if stopped or _due(done, config.checkpoint_every, config.iterations):
@@ -205,6 +216,13 @@ class Trainer:
                         f"output={config.output}: stopped by SIGTERM after iteration {done} of {config.iterations}; "
                         "the checkpoint is written, run the same command to go on"
                     )
+
+    def _damage(self, samples: CroppedSamples) -> Row:
+        """What was left out so far, of this start of the run, on all ranks."""
+        if self.config.feed.on_damaged == "error":
+            return {}
+        skipped = self.world.sum(torch.tensor(float(samples.skipped))).item()
+        return {"damaged_shards": len(self.index.damaged), "skipped_images": skipped}
 
     def step(self, step: int, batches: Iterator[Crops]) -> Row:
         """One iteration, from the crops to the teacher's update; returns its row for the log."""

@@ -10,7 +10,7 @@ from curate.errors import SourceError
 from curate.evaluation.features import embed_arrays, embed_folder, embed_parquet, embed_pictures
 from curate.models.backbone import Backbone, ModelInfo
 from curate.ops.images import Preprocess
-from tests.trainer.shards import png, row, write_shard
+from tests.feed.shards import png, row, write_shard
 
 
 class MeanColor(nn.Module):

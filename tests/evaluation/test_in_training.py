@@ -22,7 +22,7 @@ from curate.evaluation.splits import stratified_split
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
 from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, write_classes
-from tests.trainer.shards import write_shards
+from tests.feed.shards import write_shards
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from curate.errors import ConfigError, SourceError
 from curate.evaluation.labelled import from_arrays, open_labelled
 from tests.evaluation.backbones import write_classes
-from tests.trainer.shards import png, row, write_shard
+from tests.feed.shards import png, row, write_shard
 
 
 def write_parquet(folder: Path) -> Path:

@@ -18,8 +18,8 @@ from curate.models.export import ExportInfo, write_export
 from curate.models.formats import to_timm
 from curate.models.load import load_backbone
 from curate.models.vit import PRESETS, VisionTransformer, ViTConfig, vit_config
+from tests.feed.shards import png
 from tests.models.test_vit import seeded
-from tests.trainer.shards import png
 
 TINY = ViTConfig(dim=24, depth=2, heads=3, image_size=28, layer_scale_init=1.0)
 

@@ -20,7 +20,7 @@ from curate.tables import shards_schema
 from curate.trainer.config import TrainSettings
 from pipelines import pretrain as under_test
 from pipelines.pretrain import Pretrain
-from tests.trainer.shards import row
+from tests.feed.shards import row
 from tests.trainer.test_train import TINY
 
 SETTINGS = TrainSettings.model_validate(TINY | {"precision": "auto", "iterations": 2, "workers": 0})

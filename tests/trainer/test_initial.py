@@ -9,7 +9,7 @@ from curate.models.vit import VisionTransformer, vit_config
 from curate.trainer.config import TrainConfig
 from curate.trainer.initial import load_weights, resample_positions
 from curate.trainer.train import train
-from tests.trainer.shards import write_shards
+from tests.feed.shards import write_shards
 
 MODEL = {"preset": "tiny", "patch_size": 8, "depth": 2, "drop_path": 0.0}
 TINY = {

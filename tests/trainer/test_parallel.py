@@ -5,13 +5,15 @@ import torch
 from safetensors.torch import load_file
 
 from curate.config import parse
+from curate.feed.batches import Split
+from curate.feed.shards import read_index
 from curate.trainer.checkpoint import list_checkpoints, load_state
-from curate.trainer.config import TrainConfig
+from curate.trainer.config import TrainConfig, resolve
 from curate.trainer.journal import read_log
 from curate.trainer.parallel import World
 from curate.trainer.train import Trainer, train
+from tests.feed.shards import write_shards
 from tests.trainer.ranks import start_ranks, train_on_ranks
-from tests.trainer.shards import write_shards
 
 PLAIN = {
     "model": {"preset": "tiny", "patch_size": 8, "depth": 2, "num_registers": 1, "drop_path": 0.0, "layer_scale": 1.0},
@@ -81,12 +83,9 @@ def state_at(run, step):
 
 
 def fresh_state(config):
-    from curate.trainer.config import resolve
-    from curate.trainer.shards import read_index
-
     index = read_index(config.shards)
     effective = resolve(config, num_images=index.num_images, num_samples=index.num_samples)
-    return Trainer(config, index, effective, World())._state()
+    return Trainer(config, index, effective, World(), Split(config.batch_size))._state()
 
 
 @pytest.mark.parametrize("name", ["", "-softmax"])

@@ -24,7 +24,7 @@ from curate.trainer.checkpoint import list_checkpoints
 from curate.trainer.config import TrainConfig
 from curate.trainer.objectives import dinov2
 from curate.trainer.train import train
-from tests.trainer.shards import row, write_shard, write_shards
+from tests.feed.shards import row, write_shard, write_shards
 
 TINY = {
     "model": {"preset": "tiny", "patch_size": 8, "depth": 2, "num_registers": 1, "drop_path": 0.3},
@@ -102,7 +102,9 @@ def test_a_training_stopped_by_damage_goes_on_where_damage_is_skipped(tmp_path):
     write_shard(tmp_path / "shards" / "a.parquet", rows)
     with pytest.raises(SourceError, match="the image does not decode .*feed.on_damaged=skip"):
         train(config(tmp_path, checkpoint_every=1))
-    assert len(train(config(tmp_path, checkpoint_every=1, feed={"on_damaged": "skip"})).log) == 6
+    log = train(config(tmp_path, checkpoint_every=1, feed={"on_damaged": "skip"})).log
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+    assert log[-1]["skipped_images"] > 0 == log[-1]["damaged_shards"]
 
 
 def test_weights_move_and_the_teacher_follows(tmp_path):

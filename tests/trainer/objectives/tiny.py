@@ -10,7 +10,7 @@ from curate.trainer.config import TrainConfig
 from curate.trainer.objective import Moment, Views
 from curate.trainer.objectives import make_objective
 from curate.trainer.parallel import World
-from tests.trainer.shards import write_shards
+from tests.feed.shards import write_shards
 
 BATCH, LOCAL, PROTOTYPES = 3, 2, 20
 SWIN = "swin_tiny_patch4_window7_224"

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from curate.errors import ConfigError, SourceError
-from curate.trainer.config import CropSettings, TrainConfig
-from curate.trainer.data import CroppedSamples, Split, check_split, check_workers, load_batches
-from curate.trainer.shards import read_index
-from tests.trainer.shards import flat, png, row, write_shard, write_shards
+from curate.feed.batches import CroppedSamples, Split, check_workers, load_batches
+from curate.feed.settings import CropSettings
+from curate.feed.shards import read_index
+from curate.trainer.config import TrainConfig
+from tests.feed.shards import flat, png, row, write_shard, write_shards
 
 CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
 PLAIN = CROPS.model_copy(
@@ -25,6 +26,11 @@ def feed(folder, settings=CROPS, **changes):
     return CroppedSamples(index, settings, seed=0, window=8, feed=config.feed), config
 
 
+def batches_of(samples, config, *, start, rank=0, size=1):
+    split = Split(config.batch_size, config.accumulate, rank, size)
+    return load_batches(samples, split, start=start, workers=config.workers, kind=config.worker_kind)
+
+
 def images_of(batches, views):
     """(N, ...) crops of successive batches, one row an image."""
     return torch.cat([batch.unflatten(0, (views, -1)).transpose(0, 1) for batch in batches])
@@ -32,7 +38,7 @@ def images_of(batches, views):
 
 def taken(samples, config, number, **how):
     """Large and small crops of `number` micro-batches."""
-    batches = load_batches(samples, config, **how)
+    batches = batches_of(samples, config, **how)
     with closing(batches):
         found = list(islice(batches, number))
     return images_of([b.large for b in found], 2), images_of([b.small for b in found], 2)
@@ -58,14 +64,10 @@ def test_worker_processes_give_the_slice_of_their_rank(tmp_path):
 
 
 @pytest.mark.parametrize(("batch", "fitting"), [(10, "8 or 16"), (3, "8")])
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, batch, fitting):
-    samples, config = feed(write_shards(tmp_path))
-    config = config.model_copy(update={"batch_size": batch, "accumulate": 2})
+def test_a_batch_that_cannot_be_shared_is_refused(batch, fitting):
     message = f"batch_size {batch} cannot be dealt evenly to 2 passes .* of 4 processes; set batch_size={fitting}$"
     with pytest.raises(ConfigError, match=message):
-        check_split(config, size=4)
-    with pytest.raises(ConfigError, match=message):
-        next(load_batches(samples, config, start=0, rank=0, size=4))
+        Split(batch, accumulate=2, size=4)
 
 
 def sources_of(folder, number, **changes):
@@ -141,7 +143,7 @@ def test_nothing_whole_is_an_error_even_where_damage_is_skipped(tmp_path):
     write_shard(tmp_path / "a.parquet", [row(i, encoded=b"x") for i in range(6)])
     samples, config = feed(tmp_path, feed={"on_damaged": "skip"})
     with pytest.raises(SourceError, match="feed.on_damaged=skip: no image is left that decodes"):
-        next(load_batches(samples, config, start=0))
+        next(batches_of(samples, config, start=0))
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -165,17 +167,16 @@ def test_only_a_window_of_a_ranks_encoded_images_is_held(tmp_path, monkeypatch, 
 
 def test_worker_processes_are_refused_where_none_may_be_started(monkeypatch):
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # as in a Dask worker
-    config = TrainConfig(shards="", output="", workers=1, worker_kind="process")
     with pytest.raises(ConfigError, match="worker_kind=process: .*; set worker_kind=thread or executor.kind=inprocess"):
-        check_workers(config)
-    check_workers(config.model_copy(update={"workers": 0}))
-    check_workers(config.model_copy(update={"worker_kind": "thread"}))
+        check_workers(1, "process")
+    check_workers(0, "process")
+    check_workers(1, "thread")
 
 
 def test_batches_hold_views_before_images(tmp_path):
     samples = CroppedSamples(read_index(str(write_shards(tmp_path))), CROPS, seed=0, window=8)
     config = TrainConfig(shards=str(tmp_path), output="", batch_size=3, workers=0)
-    batch = next(load_batches(samples, config, start=0))
+    batch = next(batches_of(samples, config, start=0))
     assert batch.large.shape == (2 * 3, 3, 16, 16)
     assert batch.small.shape == (2 * 3, 3, 8, 8)
     for view in range(2):

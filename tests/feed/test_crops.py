@@ -6,11 +6,11 @@ import torch
 from PIL import EpsImagePlugin, Image
 from pydantic import ValidationError
 
+from curate.feed.crops import augment, crop, decode, make_crops, needed_side
+from curate.feed.settings import CropSettings
 from curate.ops.boxes import draw_box
 from curate.ops.images import ImageLimits, RejectedImage, inspect_image
 from curate.samples.pool import PHOTOS
-from curate.trainer.config import CropSettings
-from curate.trainer.crops import augment, crop, decode, make_crops, needed_side
 
 PLAIN = CropSettings(
     global_size=32,

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from curate.feed.shards import ShardIndex
 from curate.ops.recent import Recent
 from curate.ops.weights import SHIFTS, Comb
-from curate.trainer.shards import ShardIndex
 
 GROUP_ORDER, ROW_ORDER, ROUNDING = 0, 1, 5
 """First word of the seeds, so that the streams of random numbers are independent."""

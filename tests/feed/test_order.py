@@ -3,10 +3,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from curate.trainer.config import FeedSettings
-from curate.trainer.order import SampleOrder
-from curate.trainer.shards import read_index
-from tests.trainer.shards import row, write_shard, write_shards
+from curate.feed.order import SampleOrder
+from curate.feed.settings import FeedSettings
+from curate.feed.shards import read_index
+from tests.feed.shards import row, write_shard, write_shards
 
 
 def located(order, start, stop):

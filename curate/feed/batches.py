@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,19 +18,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curate.errors import ConfigError, SourceError
+from curate.feed.crops import decode, make_crops, needed_side
+from curate.feed.order import Position, SampleOrder, Window
+from curate.feed.settings import CropSettings, FeedSettings
+from curate.feed.shards import DamagedData, ShardIndex
 from curate.ops.ahead import map_ahead
 from curate.ops.images import RejectedImage
 from curate.ops.mixture import Mixture
 from curate.ops.recent import Recent
-from curate.trainer.config import CropSettings, FeedSettings, TrainConfig
-from curate.trainer.crops import decode, make_crops, needed_side
-from curate.trainer.order import Position, SampleOrder, Window
-from curate.trainer.shards import DamagedData, ShardIndex
 
 logger = logging.getLogger(__name__)
 
+WorkerKind = Literal["thread", "process"]
+
 AUGMENT, HOMOGENEOUS = 2, 6
-"""First word of the seeds, after those of `curate.trainer.order`."""
+"""First word of the seeds, after those of `curate.feed.order`."""
 
 
 class Crops(NamedTuple):
@@ -48,6 +50,20 @@ class Split:
     accumulate: int = 1  # micro-batches of an iteration
     rank: int = 0
     size: int = 1  # processes
+
+    def __post_init__(self) -> None:
+        """Check that every process gets as many.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        step = self.accumulate * self.size
+        if self.batch_size % step:
+            fitting = [n * step for n in (self.batch_size // step, self.batch_size // step + 1) if n]
+            raise ConfigError(
+                f"batch_size {self.batch_size} cannot be dealt evenly to {self.accumulate} passes (accumulate) of "
+                f"{self.size} processes; set batch_size={' or '.join(map(str, fitting))}"
+            )
 
     @property
     def num_images(self) -> int:
@@ -194,56 +210,35 @@ def collate(samples: Iterable[Crops]) -> Crops:
     return Crops(large, small)
 
 
-def check_workers(config: TrainConfig) -> None:
+def check_workers(workers: int, kind: WorkerKind) -> None:
     """Whether `load_batches` can start its workers here.
 
     Raises:
         ConfigError: they are processes, and this process may not have any.
     """
-    if config.workers and config.worker_kind == "process" and multiprocessing.current_process().daemon:
+    if workers and kind == "process" and multiprocessing.current_process().daemon:
         raise ConfigError(
             "worker_kind=process: the training itself runs in a worker process, which may start no others; set "
             "worker_kind=thread or executor.kind=inprocess"
         )
 
 
-def check_split(config: TrainConfig, *, size: int) -> None:
-    """Whether `size` processes can share every micro-batch evenly.
-
-    Raises:
-        ConfigError: they cannot.
-    """
-    step = config.accumulate * size
-    if config.batch_size % step:
-        fitting = [n * step for n in (config.batch_size // step, config.batch_size // step + 1) if n]
-        raise ConfigError(
-            f"batch_size {config.batch_size} cannot be dealt evenly to {config.accumulate} passes (accumulate) of "
-            f"{size} processes; set batch_size={' or '.join(map(str, fitting))}"
-        )
-
-
 def load_batches(
-    samples: CroppedSamples, config: TrainConfig, *, start: int, rank: int = 0, size: int = 1
+    samples: CroppedSamples, split: Split, *, start: int, workers: int = 0, kind: WorkerKind = "thread"
 ) -> Generator[Crops, None, None]:
-    """Micro-batches of one of `size` processes from sample number `start` on, without end.
+    """Micro-batches of one process from sample number `start` on, without end.
 
-    An iteration's batch is `config.batch_size` consecutive samples and yields `config.accumulate` micro-batches,
-    equal parts of it in order; of each the process gets the contiguous slice that its rank says. They are made
-    ahead by `config.workers`.
-
-    Raises:
-        ConfigError: the batch cannot be shared evenly.
+    An iteration's batch is `split.batch_size` consecutive samples and yields `split.accumulate` micro-batches,
+    equal parts of it in order; of each the process gets its contiguous slice. They are made ahead by `workers`.
     """
-    check_split(config, size=size)
-    split = Split(config.batch_size, config.accumulate, rank, size)
-    samples = samples.of_rank(split, ahead=(config.workers + 1) * config.batch_size // config.accumulate)
-    if config.workers == 0 or config.worker_kind == "thread":
-        yield from map_ahead(lambda batch: collate(samples[i] for i in batch), split.batches(start), config.workers)
+    samples = samples.of_rank(split, ahead=(workers + 1) * split.batch_size // split.accumulate)
+    if workers == 0 or kind == "thread":
+        yield from map_ahead(lambda batch: collate(samples[i] for i in batch), split.batches(start), workers)
     else:
         yield from DataLoader(
             samples,
             batch_sampler=split.batches(start),  # type: ignore[arg-type]  # an endless sampler has no length
-            num_workers=config.workers,
+            num_workers=workers,
             collate_fn=collate,
             multiprocessing_context="spawn",  # a fork would inherit locked locks of torch's threads
             persistent_workers=False,

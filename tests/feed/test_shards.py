@@ -8,10 +8,10 @@ import pytest
 
 from curate import retrying, store
 from curate.errors import ConfigError, SourceError
+from curate.feed.settings import FeedSettings
+from curate.feed.shards import CONTENT, DamagedData, read_index
 from curate.tables import shards_schema
-from curate.trainer.config import FeedSettings
-from curate.trainer.shards import CONTENT, DamagedData, read_index
-from tests.trainer.shards import png, row, write_shard, write_shards
+from tests.feed.shards import png, row, write_shard, write_shards
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.feed.settings import CropSettings
 from curate.ops.boxes import draw_box, side_for_boxes
 from curate.ops.colors import gaussian_blur, jitter_colors, luma
 from curate.ops.images import decode_rgb
-from curate.trainer.config import CropSettings
 
 BLUR_PROBABILITY = {"released": (0.0, 0.9, 0.5), "paper": (1.0, 0.1, 0.5), "none": (0.0, 0.0, 0.0)}
 """Of global 1, global 2, local."""
