@@ -160,11 +160,13 @@ def explain(workdir: Workdir, image: Annotated[str, typer.Argument(help="image_i
 def train(config: Config, overrides: Overrides = None) -> None:
     """Pretrain a backbone on curated shards; a killed run resumes."""
     from curate.config import apply_overrides, parse, read_yaml
+    from curate.evaluation.in_training import evaluation_for, split_config
     from curate.trainer.config import TrainConfig
     from curate.trainer.train import train as run_training
 
-    values = apply_overrides(read_yaml(config), overrides or [])
-    result = run_training(parse(TrainConfig, values, where=config))
+    values, settings = split_config(apply_overrides(read_yaml(config), overrides or []), where=config)
+    parsed = parse(TrainConfig, values, where=config)
+    result = run_training(parsed, evaluate=evaluation_for(settings, parsed))
     console.print(f"export: {result.export}", highlight=False, soft_wrap=True)
 
 

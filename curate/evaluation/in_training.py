@@ -6,8 +6,10 @@ In a YAML file of `curate train` a block of its own says how:
     evaluation: {labelled: FOLDER, k: 20}
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -56,29 +58,41 @@ class EvaluationSettings(Settings):
 
 
 class _Prepared:
-    """Pictures as the model takes them."""
+    """Pictures as the model takes them, decoded when they are first asked for."""
 
     def __init__(self, images: LabelledImages, settings: EvaluationSettings, how: Preprocess) -> None:
-        rows = stratified_sample(images.labels, settings.max_images, seed=settings.seed)
-        self.labels = images.labels[rows]
-        self.pixels = torch.empty(len(rows), 3, how.size, how.size, dtype=torch.uint8)
+        self.images, self.how = images, how
+        self.rows = stratified_sample(images.labels, settings.max_images, seed=settings.seed)
+        self.labels = images.labels[self.rows]
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """(N, 3, S, S) uint8."""
+        pixels = torch.empty(len(self.rows), 3, self.how.size, self.how.size, dtype=torch.uint8)
         done = 0
-        with track(f"evaluation: decode {images.name}", len(rows), unit="images") as advance:
-            for batch in prepare(images.pictures(rows), how):
-                self.pixels[done : done + len(batch)] = batch
+        with track(f"evaluation: decode {self.images.name}", len(pixels), unit="images") as advance:
+            for batch in prepare(self.images.pictures(self.rows), self.how):
+                pixels[done : done + len(batch)] = batch
                 done += len(batch)
                 advance(len(batch))
+        return pixels
 
 
 class TeacherEvaluation:
     """Called with a backbone it returns figures by name: knn, knn_stderr, linear, linear_stderr.
 
-    It draws nothing from torch's random numbers and leaves the module in the modes it was in. Under FSDP every rank
-    must call it, since each forward pass gathers weights; all ranks then compute the same figures.
+    It draws nothing from torch's random numbers and leaves the module in the modes it was in. One process computes it
+    on a whole backbone.
     """
 
-    def __init__(self, settings: EvaluationSettings, how: Preprocess, *, precision: Precision = "fp32") -> None:
-        """Decode and resize the pictures.
+    def __init__(
+        self, settings: EvaluationSettings, how: Preprocess, *, precision: Precision = "fp32", decode: bool = True
+    ) -> None:
+        """Find the pictures, decode and resize them.
+
+        Args:
+            how: size, resizing and normalisation that the backbone is trained with.
+            decode: False: not before the first call, for processes that may never be called.
 
         Raises:
             ConfigError: Parquet files without a label column.
@@ -91,6 +105,8 @@ class TeacherEvaluation:
         self.train = _Prepared(train, settings, how)
         self.test = None if asked is None else _Prepared(asked, settings, how)
         _check(self.train.labels, train)
+        for prepared in filter(None, (self.train, self.test) if decode else ()):
+            _ = prepared.pixels  # a damaged picture is told of now, and not when hours of training are behind
 
     def __call__(self, backbone: nn.Module) -> dict[str, float]:
         """Measure a module with `forward_features(images)` whose result has `cls`, (B, D)."""
@@ -152,7 +168,10 @@ def _check(labels: np.ndarray, images: LabelledImages) -> None:
 
 
 def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> TeacherEvaluation:
-    """The evaluation that fits a training: its size and normalisation of images, its precision."""
+    """The evaluation that fits a training: its size and normalisation of images, its precision.
+
+    Of the processes that torchrun started the first evaluates, so it alone decodes.
+    """
     crops = config.crops
     how = Preprocess(
         size=crops.global_size,
@@ -162,9 +181,8 @@ def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> Tea
         mean=crops.mean,
         std=crops.std,
     )
-    return TeacherEvaluation(
-        settings, how, precision=resolve_precision(config.precision, resolve_device(config.device))
-    )
+    precision = resolve_precision(config.precision, resolve_device(config.device))
+    return TeacherEvaluation(settings, how, precision=precision, decode=os.environ.get("RANK", "0") == "0")
 
 
 def split_config(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], EvaluationSettings | None]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
+from curate.models.tower import TimmTower
 from curate.models.vit import Features, VisionTransformer
 
 BlockOutputs = Callable[[Tensor, int], list[Features]]
@@ -16,6 +17,8 @@ def block_outputs(module: nn.Module) -> BlockOutputs | None:
 
     Models that pool their patches, or add a layer after pooling, have no cls token that would mean the same.
     """
+    if isinstance(module, TimmTower):
+        return block_outputs(module.net)
     if isinstance(module, VisionTransformer):
         return lambda images, last: module.forward_intermediate(images, min(last, len(module.blocks)))
     if type(module) is TimmViT and _answers_with_cls(module):  # subclasses have forward passes of their own

@@ -1,10 +1,14 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
+from typer.testing import CliRunner
 
+from curate.cli import app
 from curate.config import apply_overrides, parse
 from curate.errors import ConfigError, SourceError
 from curate.evaluation.features import embed_folder
@@ -19,6 +23,7 @@ from curate.evaluation.in_training import (
 from curate.evaluation.knn import knn_accuracy, knn_leave_one_out
 from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.splits import stratified_split
+from curate.models.load import load_backbone
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
 from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, write_classes
@@ -97,6 +102,25 @@ def test_many_pictures_are_sampled_in_the_shares_of_their_classes(classes: Path)
     assert evaluation(seeded_vit())["knn"] == all_vote.value
 
 
+def test_only_the_first_of_several_processes_decodes_before_training(
+    classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, config = EvaluationSettings(labelled=str(classes)), parse(TrainConfig, VALUES, where="test")
+    first = teacher_evaluation(settings, config)
+    monkeypatch.setenv("RANK", "1")
+    other = teacher_evaluation(settings, config)
+    assert "pixels" in vars(first.train)
+    assert "pixels" not in vars(other.train)
+    assert other(seeded_vit()) == first(seeded_vit())
+
+
+def test_damaged_pictures_are_told_of_before_training(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "set", each=3)
+    (folder / "class1" / "001.png").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"001.png: the picture does not decode"):
+        TeacherEvaluation(EvaluationSettings(labelled=str(folder)), HOW)
+
+
 def test_too_few_pictures_are_an_error(classes: Path) -> None:
     with pytest.raises(SourceError, match="6 images in 3 classes, 2 in the largest; an evaluation needs two classes"):
         TeacherEvaluation(EvaluationSettings(labelled=str(classes), max_images=6), HOW)
@@ -111,7 +135,7 @@ VALUES = {
     "device": "cpu",
     "precision": "fp32",
     "workers": 0,
-    "model": {"preset": "tiny", "depth": 1},
+    "model": {"preset": "tiny", "depth": 1, "layer_scale": 1.0},
     "crops": {"global_size": 28, "local_size": 14, "num_local": 1},
     "objective": {"prototypes": 16, "head_hidden": 16, "head_bottleneck": 8},
 }
@@ -158,3 +182,15 @@ def test_a_training_logs_the_evaluation_and_does_not_change_by_it(classes: Path,
     assert [row["step"] for row in watched.log if "eval_knn" in row] == [2, 4]
     assert {"eval_knn", "eval_knn_stderr", "eval_linear", "eval_linear_stderr"} <= watched.log[-1].keys()
     assert watched.export.read_bytes() == plain.export.read_bytes()
+
+
+def test_the_command_takes_both_from_one_yaml(classes: Path, tmp_path: Path) -> None:
+    places = {"shards": str(write_shards(tmp_path / "shards")), "output": str(tmp_path / "out")}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(VALUES | places | {"evaluation": {"labelled": str(classes), "measures": ["knn"]}}))
+    told = CliRunner().invoke(app, ["train", str(path), "evaluation.k=3"])
+    assert told.exit_code == 0, told.output
+    rows = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    backbone = load_backbone("curate", weights=str(tmp_path / "out" / "backbone.safetensors"), precision="fp32")
+    unit = embed_folder(backbone, classes)
+    assert rows[-1]["eval_knn"] == knn_leave_one_out(unit.features, unit.labels, 3).value

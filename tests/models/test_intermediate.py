@@ -5,6 +5,7 @@ from torch import nn
 
 from curate.models.formats import to_timm
 from curate.models.intermediate import block_outputs
+from curate.models.tower import TimmTower, tower_config
 from curate.models.vit import VisionTransformer, vit_config
 from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, vit_backbone
 
@@ -58,6 +59,17 @@ def test_models_that_answer_otherwise_give_their_answer_alone(name: str) -> None
     tokens = backbone.embed_blocks(batch, last=4)
     assert tokens.shape == (3, 1, 192)
     torch.testing.assert_close(nn.functional.normalize(tokens[:, 0], dim=1), backbone.embed(batch))
+
+
+def test_exported_timm_models_are_seen_through() -> None:
+    config = tower_config("vit_tiny_patch16_224", depth=2, img_size=32)
+    tower = TimmTower(config, generator=torch.Generator().manual_seed(0)).eval()
+    backbone, batch = backbone_of(tower, dim=192, size=32), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    tokens = backbone.embed_blocks(batch, last=4)
+    assert tokens.shape == (2, 3, 192)
+    torch.testing.assert_close(nn.functional.normalize(tokens[:, 1], dim=1), backbone.embed(batch))
+    pooling = TimmTower(tower_config("resnet10t"))
+    assert block_outputs(pooling) is None
 
 
 def test_the_tiny_vit_has_registers_which_are_no_patches() -> None:
