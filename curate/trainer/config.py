@@ -146,7 +146,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
-        for name in ("global_size", "local_size"):
+        for name in ("global_size", "local_size") if self.crops.num_local > 0 else ("global_size",):
             side = getattr(self.crops, name)
             if self.model.timm is None and side % self.model.patch_size:
                 raise ValueError(f"crops.{name} {side} is not a multiple of patch_size {self.model.patch_size}")

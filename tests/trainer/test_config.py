@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from curate.config import parse, read_yaml
 from curate.errors import ConfigError
@@ -92,6 +93,7 @@ def test_warmup_as_long_as_the_run_is_an_error():
 def test_crops_that_patches_do_not_divide_are_an_error():
     with pytest.raises(ConfigError, match="crops.local_size 96 is not a multiple of patch_size 14"):
         config(crops={"local_size": 96})
+    assert config(crops={"local_size": 96, "num_local": 0}).crops.local_size == 96  # of which there are none
 
 
 def test_batch_of_one_needs_koleo_off():
@@ -111,6 +113,23 @@ def test_passes_and_koleo_groups_must_divide_the_batch():
 def test_a_timm_backbone_needs_an_objective_without_masks():
     with pytest.raises(ConfigError, match="model.timm=swin_tiny_patch4_window7_224 has no mask token"):
         config(model={"timm": "swin_tiny_patch4_window7_224"})
+
+
+def test_a_timm_backbone_is_changed_by_its_own_arguments():
+    model = {"timm": "swin_tiny_patch4_window7_224", "timm_kwargs": {"window_size": 2}, "drop_path": 0.2}
+    settings = config(model=model, objective="esvit").model
+    with torch.device("meta"):
+        built = settings.build(64, generator=torch.Generator())
+    assert built.config.kwargs.items() >= {"window_size": 2, "drop_path_rate": 0.2, "img_size": 64}.items()
+
+
+def test_sit_needs_several_images_and_global_crops_alone():
+    crops = {"global_size": 28, "num_local": 0}
+    assert config(objective="sit", crops=crops).objective.kind == "sit"
+    with pytest.raises(ConfigError, match="objective=sit looks at the global crops alone; set crops.num_local=0"):
+        config(objective="sit")
+    with pytest.raises(ConfigError, match="tells the images of a pass apart, and it has 1; raise batch_size"):
+        config(objective="sit", crops=crops, batch_size=2, accumulate=2)
 
 
 def test_unknown_key_suggests_the_nearest():
@@ -136,7 +155,9 @@ def test_bundled_configs_need_only_shards_and_output(name):
     found = parse(TrainConfig, values, where=name)
     effective = resolve(found, num_images=1_281_167, num_samples=1_281_167)
     assert effective.images_seen == found.batch_size * found.iterations
-    assert found.model.vit(found.crops.global_size).grid >= 4
+    with torch.device("meta"):
+        backbone = found.model.build(found.crops.global_size, generator=torch.Generator())
+    assert backbone.config.dim >= 64
 
 
 def test_short_and_long_configs_have_the_papers_learning_rates():
