@@ -24,6 +24,7 @@ from curate.errors import TrainingInterrupted, WorkdirError
 from curate.feed.batches import CroppedSamples, Crops, Split, check_workers, load_batches
 from curate.feed.settings import CropSettings
 from curate.feed.shards import ShardIndex, read_index
+from curate.models.convert.source import BACKBONE, HEADS
 from curate.models.device import autocast, resolve_precision
 from curate.models.export import ExportInfo, Trained, write_export
 from curate.models.heads import describe_heads, pick_heads, write_heads
@@ -38,7 +39,7 @@ from curate.trainer.checkpoint import (
 )
 from curate.trainer.config import Effective, TrainConfig, resolve
 from curate.trainer.diagnostics import Watchdog, check_finite, watch
-from curate.trainer.initial import HEADS, given_heads, origins, start_objective
+from curate.trainer.initial import given_heads, origins, start_objective
 from curate.trainer.journal import Journal, Row, SilentJournal
 from curate.trainer.lock import lock
 from curate.trainer.objective import Moment, Outcome, PrototypeSettings, Views
@@ -53,7 +54,7 @@ logger = logging.getLogger(__name__)
 MASKS, DROP_PATH = 3, 4
 """First word of the seeds, after those of `curate.feed`."""
 
-EXPORT, INITIAL_EXPORT = "backbone.safetensors", "backbone-init.safetensors"
+EXPORT, INITIAL_EXPORT = BACKBONE, "backbone-init.safetensors"
 
 Evaluate = Callable[[Trained], Mapping[str, float]]
 """Measures the teacher's backbone, for example by k-NN on labelled images: figures by name. Called on rank 0 alone."""

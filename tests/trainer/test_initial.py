@@ -7,11 +7,12 @@ from curate.config import parse
 from curate.errors import ConfigError, WeightsError, WorkdirError
 from curate.models.vit import VisionTransformer, vit_config
 from curate.trainer.config import TrainConfig
-from curate.trainer.initial import load_weights, resample_positions
+from curate.trainer.initial import load_weights
 from curate.trainer.train import train
 from tests.feed.shards import write_shards
 
 MODEL = {"preset": "tiny", "patch_size": 8, "depth": 2, "drop_path": 0.0}
+NO_LOCAL = {"global_size": 32, "local_size": 16, "num_local": 0}
 TINY = {
     "model": MODEL,
     "crops": {"global_size": 32, "local_size": 16, "num_local": 1},
@@ -70,25 +71,14 @@ def test_positions_follow_a_larger_crop(first, tmp_path):
     assert start_of(result)["pos_embed"].shape == (1, 1 + 64, 192)
 
 
-def test_resampled_positions_keep_cls_and_a_linear_ramp():
-    ramp = torch.arange(4.0)[:, None] + torch.zeros(4, 4)
-    stored = torch.cat([torch.full((1, 1, 1), 9.0), ramp.reshape(1, 16, 1)], dim=1)
-    found = resample_positions(stored, 8)
-    assert found[0, 0, 0] == 9
-    inner = found[0, 1:, 0].view(8, 8)[2:-2, 2:-2]
-    torch.testing.assert_close(inner, inner[:, :1].expand(-1, 4))
-    torch.testing.assert_close(inner[1:] - inner[:-1], torch.full((3, 4), 0.5), atol=0.05, rtol=0)
-    assert resample_positions(stored, 4) is stored
-
-
 @pytest.mark.parametrize("registers", [0, 4])
 def test_released_weights_in_timms_names_start_a_run(tmp_path, registers):
     reg = "_reg4" if registers else ""
     peer = timm.create_model(
-        f"vit_small_patch14{reg}_dinov2", img_size=56, embed_dim=48, depth=2, num_heads=3, num_classes=0
+        f"vit_small_patch14{reg}_dinov2", img_size=56, embed_dim=128, depth=2, num_heads=2, num_classes=0
     )
     save_file(peer.state_dict(), tmp_path / "released.safetensors")
-    shape = {"dim": 48, "heads": 3, "depth": 2, "num_registers": registers}
+    shape = {"dim": 128, "heads": 2, "depth": 2, "num_registers": registers}
     ours = VisionTransformer(vit_config("vit_small", **shape, image_size=56))
     load_weights(ours, str(tmp_path / "released.safetensors"))
     pictures = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
@@ -104,8 +94,13 @@ def test_weights_of_another_model_are_refused(first, tmp_path):
         go_on(first, tmp_path, init_heads=str(first / "heads.safetensors"), objective=more)
 
 
+def test_heads_for_an_objective_without_are_refused(first, tmp_path):
+    with pytest.raises(ConfigError, match="init_heads=.*this objective has no prototype heads; leave it out"):
+        go_on(first, tmp_path, init_heads=str(first / "heads.safetensors"), objective="sit", crops=NO_LOCAL)
+
+
 def test_a_model_id_that_is_not_known_is_an_error(first, tmp_path):
-    with pytest.raises(ConfigError, match="model 'dinov2_vitz14': not known"):
+    with pytest.raises(WeightsError, match="dinov2_vitz14: no such file or folder, nor a DINOv2 model"):
         go_on(first, tmp_path, init_from="dinov2_vitz14")
 
 
