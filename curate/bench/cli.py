@@ -159,6 +159,21 @@ def bench_mnist(
     typer.echo(figures.as_json(mnist.as_figures(found)) if json_ else mnist.format_table(found))
 
 
+@app.command("objectives")
+def bench_objectives(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports, one inside for each")],
+    configs: Annotated[list[str] | None, typer.Option("--config", help="several; none: all that are bundled")] = None,
+    iterations: Annotated[int | None, typer.Option(help="of every training; none: each config's own")] = None,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Pretrain by every objective on MNIST-5k: its loss, and its k-NN beside its own initialisation."""
+    from curate.bench import figures, objectives
+
+    overrides = [] if iterations is None else [f"iterations={iterations}"]
+    found = objectives.bench_objectives(workdir, configs=configs, overrides=overrides)
+    typer.echo(figures.as_json(objectives.as_figures(found)) if json_ else objectives.format_table(found))
+
+
 @app.command("select")
 def bench_select(
     num_images: Annotated[int, typer.Option("-n", help="images in the pool")] = 1_000_000,

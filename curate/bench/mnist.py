@@ -19,6 +19,7 @@ from curate.models.load import load_backbone
 from curate.samples.mnist import load_mnist5k
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig
+from curate.trainer.journal import Row
 from curate.trainer.train import train
 
 NUM_TEST = 1000
@@ -34,8 +35,14 @@ class MnistResult:
     initial: Accuracy
     trained: Accuracy
     pixels: Accuracy
-    images_per_second: float
     export: Path
+    log: list[Row]
+    """Of the training, oldest row first."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the training, median over the rows of its log."""
+        return float(np.median([row["images_per_second"] for row in self.log]))
 
     @property
     def gain(self) -> float:
@@ -67,8 +74,7 @@ def bench_mnist(
     initial, trained = (_accuracy(path, images, labels, test) for path in (result.initial, result.export))
     flat = images.reshape(len(images), -1)
     pixels = knn_accuracy(flat[~test], labels[~test], flat[test], labels[test], NEIGHBORS)
-    speeds = [row["images_per_second"] for row in result.log]
-    return MnistResult(initial, trained, pixels, float(np.median(speeds)), result.export)
+    return MnistResult(initial, trained, pixels, result.export, result.log)
 
 
 def format_table(result: MnistResult) -> str:
