@@ -159,6 +159,22 @@ def bench_mnist(
     typer.echo(figures.as_json(mnist.as_figures(found)) if json_ else mnist.format_table(found))
 
 
+@app.command("curation")
+def bench_curation(
+    workdir: Annotated[Path, typer.Argument(help="folder for pools, runs, checkpoints and exports")],
+    num_seeds: Annotated[int, typer.Option("--seeds", help="pools, each with its own trainings")] = 3,
+    first_seed: Annotated[int, typer.Option(help="the others follow")] = 0,
+    num_images: Annotated[int, typer.Option("--images", help="images of either subset")] = 400,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Pretrain on a curated and on a random subset of a long-tailed pool, and compare them on a balanced test set."""
+    from curate.bench import curation, figures
+
+    seeds = range(first_seed, first_seed + num_seeds)
+    found = curation.bench_curation(workdir, seeds=seeds, num_images=num_images)
+    typer.echo(figures.as_json(curation.as_figures(found)) if json_ else curation.format_table(found))
+
+
 @app.command("objectives")
 def bench_objectives(
     workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports, one inside for each")],
