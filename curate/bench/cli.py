@@ -190,6 +190,18 @@ def bench_objectives(
     typer.echo(figures.as_json(objectives.as_figures(found)) if json_ else objectives.format_table(found))
 
 
+@app.command("photos")
+def bench_photos(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")],
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Pretrain on the bundled photographs: k-NN beside the initialisation, figures beside those of a collapse."""
+    from curate.bench import figures, photos
+
+    found = photos.as_figures(photos.bench_photos(workdir))
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @app.command("select")
 def bench_select(
     num_images: Annotated[int, typer.Option("-n", help="images in the pool")] = 1_000_000,

@@ -6,7 +6,6 @@ number of steps. The frozen features then classify a balanced test set by k-NN; 
 for both, and in no pool.
 """
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from curate.bench.figures import Figure
 from curate.bench.longtail import LongTail, Tail, class_entropy, make_long_tail, write_files
-from curate.bench.mnist import NEIGHBORS, load_mnist5k, split_test, write_digits
+from curate.bench.mnist import NEIGHBORS, split_test
+from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
+from curate.evaluation.accuracy import Accuracy, paired_stderr
 from curate.evaluation.features import embed_arrays
-from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
+from curate.evaluation.knn import knn_accuracy
 from curate.freshness import Flags
 from curate.models.load import load_backbone
 from curate.run import load_run_config, run
+from curate.samples.mnist import load_mnist5k
 from curate.store import Store
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
@@ -138,7 +139,7 @@ def _try(folder: Path, seed: int, setting: Setting) -> Trial:
     pool = make_long_tail(images[for_pools], labels[for_pools], setting.tail, seed=seed)
     curated = _curate(folder, pool, setting, seed=seed)
     random = np.sort(np.random.default_rng([1, seed]).choice(len(pool.files), len(curated), replace=False))
-    write_digits(folder / "random" / "shards", np.stack([_decode(pool.files[row]) for row in random]))
+    write_shard(folder / "random" / "shards", [pool.files[row] for row in random], source="random")
     shards = {"curated": folder / "run" / "shards" / "data", "random": folder / "random" / "shards"}
     made = {}
     for arm in ARMS:
@@ -170,10 +171,6 @@ def _curate(folder: Path, pool: LongTail, setting: Setting, *, seed: int) -> np.
         for row in store.table("catalog").read_all(["image_id", "key"]).to_pylist()
     }
     return np.sort([rows[i] for i in store.table("selection").read_all(["image_id"])["image_id"].to_pylist()])
-
-
-def _decode(encoded: bytes) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(encoded)).convert("L"))
 
 
 def _accuracy(export: Path, images: np.ndarray, labels: np.ndarray, voters: np.ndarray, asked: np.ndarray) -> Accuracy:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from curate.bench.mnist import encode_png
+
 MAX_SHIFT = 1
 """Pixels that a copy is moved by at most."""
 QUALITY = (60, 95)
@@ -50,7 +52,7 @@ def make_long_tail(images: np.ndarray, labels: np.ndarray, tail: Tail, *, seed: 
     chosen = [_draw(labels, int(cls), int(size), rng) for cls, size in zip(order, sizes, strict=True)]
     originals = np.concatenate(chosen)
     repeated = np.sort(rng.integers(len(chosen[0]), size=round(tail.copies * tail.head)))
-    files = [_png(images[row]) for row in originals]
+    files = [encode_png(images[row]) for row in originals]
     files += [_near_copy(images[originals[row]], rng) for row in repeated]
     rows = np.concatenate([np.arange(len(originals)), repeated])
     shuffled = rng.permutation(len(files))
@@ -84,12 +86,6 @@ def _draw(labels: np.ndarray, cls: int, size: int, rng: np.random.Generator) -> 
     if len(rows) < size:
         raise ValueError(f"class {cls} has {len(rows)} pictures, {size} are to be drawn; lower head")
     return rng.choice(rows, size, replace=False)
-
-
-def _png(image: np.ndarray) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, format="PNG")
-    return encoded.getvalue()
 
 
 def _near_copy(image: np.ndarray, rng: np.random.Generator) -> bytes:

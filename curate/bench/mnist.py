@@ -1,23 +1,21 @@
 """Does pretraining learn? MNIST-5k: k-NN on features of a trained tiny ViT beside its own initialisation."""
 
-import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.bench.figures import Figure
+from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
+from curate.evaluation.accuracy import Accuracy, paired_stderr
 from curate.evaluation.features import embed_arrays
-from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
+from curate.evaluation.knn import knn_accuracy
 from curate.models.load import load_backbone
 from curate.samples.mnist import load_mnist5k
-from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig
 from curate.trainer.journal import Row
 from curate.trainer.train import train
@@ -25,7 +23,6 @@ from curate.trainer.train import train
 NUM_TEST = 1000
 """Digits held out of pretraining and asked for; the other 4,000 are trained on and vote."""
 NEIGHBORS = 20
-ROW_GROUP = 500
 
 
 @dataclass(frozen=True)
@@ -110,30 +107,14 @@ def split_test(num_images: int) -> np.ndarray:
 
 def write_digits(folder: Path, images: np.ndarray) -> None:
     """Grey images (N, H, W) uint8 as one shard of PNGs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [_shard_row(i, image) for i, image in enumerate(images)]
-    table = pa.Table.from_pylist(rows, schema=shards_schema({}))
-    pq.write_table(table, folder / "part-00000.parquet", row_group_size=ROW_GROUP)
+    write_shard(folder, [encode_png(image) for image in images], source="mnist5k")
 
 
-def _shard_row(number: int, image: np.ndarray) -> dict[str, object]:
+def encode_png(image: np.ndarray) -> bytes:
+    """A grey image (H, W) uint8 as a file."""
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG")
-    name = f"digit-{number:04d}.png"
-    return {
-        "image": {"bytes": encoded.getvalue(), "path": name},
-        "image_id": number,
-        "key": name,
-        "source": "mnist5k",
-        "role": "pool",
-        "uri": name,
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "sha256": hashlib.sha256(encoded.getvalue()).hexdigest(),
-        "clusters": [],
-        "origins": [],
-        "repeats": 1,
-    }
+    return encoded.getvalue()
 
 
 def _accuracy(export: Path, images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Accuracy:

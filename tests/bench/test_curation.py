@@ -14,8 +14,9 @@ from curate.bench.curation import (
 )
 from curate.bench.figures import as_json
 from curate.bench.longtail import Tail
-from curate.bench.mnist import load_mnist5k, split_test
-from curate.evaluation.knn import Accuracy
+from curate.bench.mnist import split_test
+from curate.evaluation.accuracy import Accuracy
+from curate.samples.mnist import load_mnist5k
 from curate.trainer.shards import read_index
 
 FEW = ["iterations=2", "batch_size=4", "model.depth=1", "model.patch_size=14", "crops.local_size=14"]
