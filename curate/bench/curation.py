@@ -2,8 +2,8 @@
 
 The pool is made of MNIST-5k's training digits (`longtail.py`); the recipe `hierarchical` curates it as it would any
 folder and never sees a label. Both subsets are trained on by one config, from the same initial weights, for the same
-number of steps. The frozen features then classify a balanced test set by k-NN; the voters are balanced too, the same
-for both, and in no pool.
+number of steps. The frozen features then classify a balanced test set, by k-NN and by logistic regression; the labelled
+digits that these read are balanced too, the same for both subsets, and in no pool.
 """
 
 import math
@@ -16,21 +16,25 @@ import numpy as np
 
 from curate.bench.figures import Figure
 from curate.bench.longtail import LongTail, Tail, class_entropy, make_long_tail, write_files
-from curate.bench.mnist import NEIGHBORS, load_mnist5k, split_test
+from curate.bench.mnist import NEIGHBORS, split_test
 from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
+from curate.evaluation.accuracy import Accuracy, paired_stderr
 from curate.evaluation.features import embed_arrays
-from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
+from curate.evaluation.knn import knn_accuracy
+from curate.evaluation.logistic import logistic_accuracy
 from curate.freshness import Flags
 from curate.models.load import load_backbone
 from curate.run import load_run_config, run
+from curate.samples.mnist import load_mnist5k
 from curate.store import Store
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
 
 NUM_CLASSES = 10
-VOTERS = 100
-"""Labelled digits of each class, kept out of every pool."""
+LABELLED = 100
+"""Digits of each class whose labels the read-outs see; kept out of every pool."""
+READOUTS = ("k-NN", "logistic")
 NUM_CHOSEN = 400
 TAIL = Tail()
 FOR_DIGITS = ("inspect.limits.min_side=28", "copies.verify=false")
@@ -57,19 +61,22 @@ class Trial:
     seed: int
     num_images: int
     """Of either subset."""
-    initial: Accuracy
-    """Of the weights that both start from."""
-    accuracy: dict[str, Accuracy]
-    """After pretraining, by arm."""
+    accuracy: dict[str, dict[str, Accuracy]]
+    """By read-out, then by what was read: `initial` weights, from which both start, `random`, `curated`."""
     entropy: dict[str, float]
     """Of the classes, 1 if equal, of `pool` and of either subset."""
     originals: dict[str, float]
     """Different pictures over all pictures, copies counting as the picture that they are of; of the same three."""
 
-    @property
-    def gain(self) -> float:
+    def gain(self, readout: str) -> float:
         """Curated minus random."""
-        return self.accuracy["curated"].value - self.accuracy["random"].value
+        found = self.accuracy[readout]
+        return found["curated"].value - found["random"].value
+
+    def gain_stderr(self, readout: str) -> float:
+        """Paired: both classify the same digits."""
+        found = self.accuracy[readout]
+        return paired_stderr(found["random"], found["curated"])
 
 
 @dataclass(frozen=True)
@@ -78,21 +85,18 @@ class CurationResult:
 
     trials: list[Trial]
 
-    @property
-    def gain(self) -> float:
+    def gain(self, readout: str) -> float:
         """Curated minus random, mean over seeds."""
-        return float(np.mean([trial.gain for trial in self.trials]))
+        return float(np.mean([trial.gain(readout) for trial in self.trials]))
 
-    @property
-    def stderr_digits(self) -> float:
-        """Of `gain`, over test digits: how it would vary with other digits and these trainings."""
-        difference = np.mean([_difference(trial) for trial in self.trials], axis=0)
+    def stderr_digits(self, readout: str) -> float:
+        """Of the mean gain, over test digits: how it would vary with other digits and these trainings."""
+        difference = np.mean([_difference(trial.accuracy[readout]) for trial in self.trials], axis=0)
         return float(difference.std() / math.sqrt(len(difference)))
 
-    @property
-    def stderr_seeds(self) -> float:
-        """Of `gain`, over seeds: how it would vary with other pools and trainings; NaN of one seed."""
-        gains = [trial.gain for trial in self.trials]
+    def stderr_seeds(self, readout: str) -> float:
+        """Of the mean gain, over seeds: how it would vary with other pools and trainings; NaN of one seed."""
+        gains = [trial.gain(readout) for trial in self.trials]
         return float(np.std(gains, ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else math.nan
 
 
@@ -121,19 +125,19 @@ def bench_curation(
 
 
 def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of MNIST-5k for pools, for voters and for tests; voters and tests hold equally many of each digit."""
+    """Rows of MNIST-5k for pools, for labelled and for tests; labelled and tests hold equally many of each digit."""
     test = split_test(len(labels))
     rng = np.random.default_rng(0)
     by_class = [rng.permutation(np.flatnonzero(~test & (labels == digit))) for digit in range(NUM_CLASSES)]
     asked = [np.flatnonzero(test & (labels == digit)) for digit in range(NUM_CLASSES)]
     fewest = min(map(len, asked))
-    voters = np.concatenate([rows[:VOTERS] for rows in by_class])
-    return np.concatenate([rows[VOTERS:] for rows in by_class]), voters, np.concatenate([r[:fewest] for r in asked])
+    labelled = np.concatenate([rows[:LABELLED] for rows in by_class])
+    return np.concatenate([rows[LABELLED:] for rows in by_class]), labelled, np.concatenate([r[:fewest] for r in asked])
 
 
 def _try(folder: Path, seed: int, setting: Setting) -> Trial:
     images, labels = load_mnist5k()
-    for_pools, voters, asked = split_digits(labels)
+    for_pools, labelled, asked = split_digits(labels)
     pool = make_long_tail(images[for_pools], labels[for_pools], setting.tail, seed=seed)
     curated = _curate(folder, pool, setting, seed=seed)
     random = np.sort(np.random.default_rng([1, seed]).choice(len(pool.files), len(curated), replace=False))
@@ -145,13 +149,12 @@ def _try(folder: Path, seed: int, setting: Setting) -> Trial:
         values |= {"shards": str(shards[arm]), "output": str(folder / arm / "pretrain"), "seed": seed}
         made[arm] = train(parse(TrainConfig, values, where=setting.config))
     exports = {"initial": made["random"].initial, **{arm: result.export for arm, result in made.items()}}
-    found = {name: _accuracy(path, images, labels, voters, asked) for name, path in exports.items()}
+    read = {name: _read_out(path, images, labels, labelled, asked) for name, path in exports.items()}
     sets = {"pool": np.arange(len(pool.files)), "curated": curated, "random": random}
     return Trial(
         seed,
         num_images=len(curated),
-        initial=found.pop("initial"),
-        accuracy=found,
+        accuracy={readout: {name: found[readout] for name, found in read.items()} for readout in READOUTS},
         entropy={name: class_entropy(pool.labels[rows], NUM_CLASSES) for name, rows in sets.items()},
         originals={name: len(np.unique(pool.copy_of[rows])) / len(rows) for name, rows in sets.items()},
     )
@@ -171,61 +174,66 @@ def _curate(folder: Path, pool: LongTail, setting: Setting, *, seed: int) -> np.
     return np.sort([rows[i] for i in store.table("selection").read_all(["image_id"])["image_id"].to_pylist()])
 
 
-def _accuracy(export: Path, images: np.ndarray, labels: np.ndarray, voters: np.ndarray, asked: np.ndarray) -> Accuracy:
+def _read_out(
+    export: Path, images: np.ndarray, labels: np.ndarray, labelled: np.ndarray, asked: np.ndarray
+) -> dict[str, Accuracy]:
+    """Accuracy on the digits asked for, by read-out."""
     backbone = load_backbone("curate", weights=str(export), precision="fp32")
-    features = embed_arrays(backbone, images[np.concatenate([voters, asked])])
-    seen, new = np.split(features, [len(voters)])
-    return knn_accuracy(seen, labels[voters], new, labels[asked], NEIGHBORS)
+    features = embed_arrays(backbone, images[np.concatenate([labelled, asked])])
+    known, new = np.split(features, [len(labelled)])
+    logistic, _ = logistic_accuracy(known, labels[labelled], new, labels[asked], seed=0)
+    return {"k-NN": knn_accuracy(known, labels[labelled], new, labels[asked], NEIGHBORS), "logistic": logistic}
 
 
-def _difference(trial: Trial) -> np.ndarray:
+def _difference(found: dict[str, Accuracy]) -> np.ndarray:
     """(N,) float64: 1 where the curated arm alone is right, -1 where the random one is."""
-    curated, random = (trial.accuracy[arm].correct.astype(np.float64) for arm in ARMS)
+    curated, random = (found[arm].correct.astype(np.float64) for arm in ARMS)
     return curated - random
 
 
 def format_table(result: CurationResult) -> str:
     """The result as text."""
-    num_asked = len(result.trials[0].initial.correct)
-    asked = f"{num_asked} held-out digits, equally many of each; {NUM_CLASSES * VOTERS} voters"
-    return "\n".join(
-        [
-            f"{NEIGHBORS}-NN accuracy on {asked}",
-            "  seed  images  initial  random   curated  gain, paired error",
-            *map(_accuracies, result.trials),
-            f"  mean gain {100 * result.gain:+.1f} %, standard error {100 * result.stderr_digits:.1f} over digits, "
-            f"{100 * result.stderr_seeds:.1f} over seeds",
-            "Of pool, random and curated subset: entropy of the classes (1 if equal); share of different pictures",
-            *map(_contents, result.trials),
-        ]
+    num_asked = len(result.trials[0].accuracy["k-NN"]["initial"].correct)
+    lines = [
+        f"{num_asked} held-out digits, equally many of each, classified by {NUM_CLASSES * LABELLED} labelled ones",
+        f"  {'read-out':<9} {'seed':>4}  images  initial  random   curated  gain, paired error",
+    ]
+    for readout in READOUTS:
+        lines += [_accuracies(trial, readout) for trial in result.trials]
+        gain, *errors = (100 * of(readout) for of in (result.gain, result.stderr_digits, result.stderr_seeds))
+        told = "standard error {:.1f} over digits, {:.1f} over seeds".format(*errors)
+        lines.append(f"  {readout:<9} mean gain {gain:+.1f} %, {told}")
+    lines.append("Of pool, random and curated subset: entropy of the classes (1 if equal); share of different pictures")
+    return "\n".join([*lines, *map(_contents, result.trials)])
+
+
+def _accuracies(trial: Trial, readout: str) -> str:
+    accuracies = "  ".join(
+        f"{100 * trial.accuracy[readout][name].value:5.1f} %" for name in ("initial", *reversed(ARMS))
     )
-
-
-def _accuracies(trial: Trial) -> str:
-    shown = [trial.initial, trial.accuracy["random"], trial.accuracy["curated"]]
-    accuracies = "  ".join(f"{100 * accuracy.value:5.1f} %" for accuracy in shown)
-    error = paired_stderr(trial.accuracy["random"], trial.accuracy["curated"])
-    return f"  {trial.seed:>4}  {trial.num_images:>6}  {accuracies}  {100 * trial.gain:+5.1f} % +- {100 * error:.1f}"
+    gain = f"{100 * trial.gain(readout):+5.1f} % +- {100 * trial.gain_stderr(readout):.1f}"
+    return f"  {readout:<9} {trial.seed:>4}  {trial.num_images:>6}  {accuracies}  {gain}"
 
 
 def _contents(trial: Trial) -> str:
     told = (", ".join(f"{of[name]:.3f}" for name in SETS) for of in (trial.entropy, trial.originals))
-    return f"  {trial.seed:>4}  " + "; ".join(told)
+    return f"  {trial.seed:>14}  " + "; ".join(told)
 
 
 def as_figures(result: CurationResult) -> list[Figure]:
     """The result for programs."""
-    name = f"{NEIGHBORS}-NN accuracy"
     found = []
     for trial in result.trials:
-        error = paired_stderr(trial.accuracy["random"], trial.accuracy["curated"])
-        note = f"gain {trial.gain:+.4f} +- {error:.4f}, paired; initialisation {trial.initial.value:.4f}"
-        values = [trial.accuracy[arm].value for arm in ARMS]
-        found.append(Figure(f"{name}, seed {trial.seed}", values[0], "share", "random subset", values[1], note=note))
-        entropy = [trial.entropy[arm] for arm in ARMS]
-        note = f"pool {trial.entropy['pool']:.4f}"
-        found.append(
-            Figure(f"class entropy, seed {trial.seed}", entropy[0], "of 1", "random subset", entropy[1], note=note)
-        )
-    errors = f"standard error {result.stderr_digits:.4f} over digits, {result.stderr_seeds:.4f} over seeds"
-    return [*found, Figure(f"{name}: mean gain", result.gain, "share", note=errors)]
+        for readout in READOUTS:
+            initial, random, curated = (trial.accuracy[readout][name].value for name in ("initial", *reversed(ARMS)))
+            gain = f"gain {trial.gain(readout):+.4f} +- {trial.gain_stderr(readout):.4f}, paired"
+            note = f"{gain}; initialisation {initial:.4f}"
+            found.append(Figure(f"{readout}, seed {trial.seed}", curated, "share", "random subset", random, note=note))
+        pool, random, curated = (trial.entropy[name] for name in SETS)
+        name = f"class entropy, seed {trial.seed}"
+        found.append(Figure(name, curated, "of 1", "random subset", random, note=f"pool {pool:.4f}"))
+    for readout in READOUTS:
+        digits, seeds = result.stderr_digits(readout), result.stderr_seeds(readout)
+        note = f"standard error {digits:.4f} over digits, {seeds:.4f} over seeds"
+        found.append(Figure(f"{readout}: mean gain", result.gain(readout), "share", note=note))
+    return found

@@ -11,8 +11,9 @@ from PIL import Image
 from curate.bench.figures import Figure
 from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
+from curate.evaluation.accuracy import Accuracy, paired_stderr
 from curate.evaluation.features import embed_arrays
-from curate.evaluation.knn import Accuracy, knn_accuracy, paired_stderr
+from curate.evaluation.knn import knn_accuracy
 from curate.models.load import load_backbone
 from curate.samples.mnist import load_mnist5k
 from curate.trainer.config import TrainConfig

@@ -10,8 +10,9 @@ import numpy as np
 from curate.bench.figures import Figure
 from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
+from curate.evaluation.accuracy import Accuracy, paired_stderr
 from curate.evaluation.features import embed_folder
-from curate.evaluation.knn import Accuracy, knn_leave_one_out, paired_stderr
+from curate.evaluation.knn import knn_leave_one_out
 from curate.models.load import load_backbone
 from curate.samples.pool import PHOTOS
 from curate.trainer.config import TrainConfig

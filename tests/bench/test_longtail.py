@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.stats import entropy
 
 from curate.bench.longtail import Tail, class_entropy, make_long_tail, tail_sizes, write_files
-from curate.bench.mnist import load_mnist5k
+from curate.samples.mnist import load_mnist5k
 
 TAIL = Tail(head=40, imbalance=8.0, copies=0.5)
 

@@ -16,4 +16,4 @@ def test_the_trainer_reads_back_the_same_files_in_order(tmp_path: Path) -> None:
     Image.new("RGB", (9, 4)).save(jpeg, format="JPEG")
     write_shard(tmp_path, [*files, jpeg.getvalue()], source="made")
     index = read_index(str(tmp_path))
-    assert list(index.read_images(index.groups[0])) == [*files, jpeg.getvalue()]
+    assert index.read_images(index.groups[0], range(4)) == [*files, jpeg.getvalue()]
