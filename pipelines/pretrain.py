@@ -20,6 +20,7 @@ from curate.stage import Batches, Input, Map, whole
 from curate.store import Table
 from curate.tables import EVALUATION, SHARD_COLUMNS, TRAINING_LOG
 from curate.trainer.config import TrainConfig, TrainSettings
+from curate.trainer.initial import origins
 from curate.trainer.train import TrainResult, train
 from pipelines.lvd142m import Lvd142m, curate_pool
 
@@ -36,6 +37,9 @@ class Pretrain(Map):
     seed: Annotated[int, Field(ge=0)] | None = None
     """Of weights, order, crops and masks; None: the run's seed."""
 
+    origins: dict[str, str] = Field(default={})
+    """Digests of the weights that the training starts from or distils; looked up."""
+
     @field_validator("train", mode="before")
     @classmethod
     def _without_seed(cls, train: Any) -> Any:
@@ -50,11 +54,12 @@ class Pretrain(Map):
         return 1
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        found = self.model_copy(update={"origins": origins(self.train)})
         if self.train.precision != "auto":
-            return self
+            return found
         known = previous["train"]["precision"] if previous else None
         chosen = known or resolve_precision("auto", resolve_device(self.train.device))
-        return self.model_copy(update={"train": self.train.model_copy(update={"precision": chosen})})
+        return found.model_copy(update={"train": self.train.model_copy(update={"precision": chosen})})
 
     def resources(self) -> dict[str, float]:
         return {"GPU": 1} if resolve_device(self.train.device).type == "cuda" else {}

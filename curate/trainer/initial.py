@@ -12,7 +12,7 @@ from curate.models.export import Trained, weights_of
 from curate.models.heads import HeadsInfo, read_heads
 from curate.models.vit import VisionTransformer
 from curate.models.weights import hash_file
-from curate.trainer.config import Effective, TrainConfig
+from curate.trainer.config import Effective, TrainConfig, TrainSettings
 from curate.trainer.heads import PrototypeHead
 from curate.trainer.objective import Objective, PrototypeSettings
 from curate.trainer.objectives import make_objective
@@ -42,7 +42,7 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     return objective
 
 
-def _distilled(config: TrainConfig) -> str | None:
+def _distilled(config: TrainSettings) -> str | None:
     return config.objective.distill_from if isinstance(config.objective, DinoV2Settings) else None
 
 
@@ -69,7 +69,7 @@ def _beside(export: str) -> tuple[Path, HeadsInfo]:
     return heads, read_heads(heads)[0]
 
 
-def origins(config: TrainConfig) -> dict[str, str]:
+def origins(config: TrainSettings) -> dict[str, str]:
     """Digest of each file that a run starts from: a part of what makes two runs one."""
     distilled = _distilled(config)
     named = {"init_from": config.init_from, "init_heads": config.init_heads, "distill_from": distilled}
