@@ -233,6 +233,37 @@ def bench_retrieve(
     typer.echo(figures.as_json(found) if as_json else figures.format_figures(found))
 
 
+@app.command("train")
+def bench_train(
+    preset: Annotated[str, typer.Option(help="tiny, small, base, large or giant")] = "small",
+    batch: Annotated[int, typer.Option(help="images a step")] = 8,
+    prototypes: Annotated[int, typer.Option(help="outputs of a head")] = 65_536,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or both")] = "both",
+    steps: Annotated[int, typer.Option(help="measured steps of each way")] = 3,
+    tied: Annotated[bool, typer.Option("--tied/--untied", help="one head for both losses, or two")] = True,
+    drop_path: Annotated[float, typer.Option(help="rate of stochastic depth")] = 0.3,
+    centering: Annotated[str, typer.Option(help="softmax or sinkhorn")] = "softmax",
+    threads: Annotated[int | None, typer.Option(help="of every way; none: all cores")] = None,
+    peer: Annotated[Path | None, typer.Option(help="interpreter of an environment that has lightly-train")] = None,
+    json_: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """The training step: CPU seconds, share of the machine's products, memory, and lightly-train's beside it."""
+    from curate.bench import figures, train
+
+    setting = train.Setting(
+        preset=preset,
+        batch=batch,
+        prototypes=prototypes,
+        tied=tied,
+        drop_path=drop_path,
+        centering=centering,
+        steps=steps,
+        threads=threads or os.cpu_count() or 1,
+    )
+    found = train.bench_train(setting, train.parse_precisions(precision), peer=peer)
+    typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
+
+
 @app.command("truth")
 def bench_truth(
     workdir: Annotated[str, typer.Argument(help="folder or URL of a run")],

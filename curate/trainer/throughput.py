@@ -1,0 +1,82 @@
+"""How much of the machine a training step uses: its floating-point operations beside the rate of plain products."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from curate.models.device import Precision, autocast
+
+aten = torch.ops.aten
+
+SHAPES = {
+    "cpu": ((2048, 2048, 2048), (4096, 1536, 384), (4096, 384, 1536)),
+    "cuda": ((8192, 8192, 8192), (32768, 4096, 1024), (32768, 1024, 4096)),
+}
+"""(rows, inner width, columns) of large products: a square one, and a small ViT's and a large one's."""
+REPEATS = 3
+
+
+def count_flops(step: Callable[[], object]) -> int:
+    """flop of the products that `step()` runs: linears, convolutions and attention; a multiply-add counts as two.
+
+    Attention counts four products backward, whether its kernel recomputes the scores or not. Blocks that activation
+    checkpointing runs a second time count twice.
+    """
+    with FlopCounterMode(display=False, custom_mapping=_attention()) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+def _attention() -> dict[Any, Callable[..., int]]:
+    """torch knows no count of the CPU's kernel, and five products backward of the others."""
+    backward = (
+        aten._scaled_dot_product_flash_attention_for_cpu_backward,
+        aten._scaled_dot_product_flash_attention_backward,
+        aten._scaled_dot_product_efficient_attention_backward,
+        aten._scaled_dot_product_cudnn_attention_backward,
+    )
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
+        **dict.fromkeys(backward, _attention_backward),
+    }
+
+
+def _attention_forward(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return 2 * int(sdpa_flop_count(query, key, value))
+
+
+def matmul_rate(device: torch.device, precision: Precision, *, clock: Callable[[], float] = time.perf_counter) -> float:
+    """flop/s of the large product that runs fastest; `time.process_time` as clock: flop a CPU second."""
+    return max(_product_rate(shape, device, precision, clock) for shape in SHAPES[device.type])
+
+
+def _product_rate(
+    shape: tuple[int, int, int], device: torch.device, precision: Precision, clock: Callable[[], float]
+) -> float:
+    """Median over some products, after one to warm up."""
+    rows, inner, columns = shape
+    x, weight = torch.ones(rows, inner, device=device), torch.ones(columns, inner, device=device)
+    seconds = []
+    with torch.inference_mode(), autocast(device, precision):
+        if precision == "bf16":
+            x, weight = x.bfloat16(), weight.bfloat16()
+        for _ in range(1 + REPEATS):
+            _wait(device)
+            start = clock()
+            torch.nn.functional.linear(x, weight)
+            _wait(device)
+            seconds.append(clock() - start)
+    return 2 * rows * inner * columns / statistics.median(seconds[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
