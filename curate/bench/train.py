@@ -1,5 +1,6 @@
 """The training step: CPU seconds, share of the machine's products, memory; as a program beside another trainer's."""
 
+import json
 import os
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from curate.samples.pool import PHOTOS
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig, resolve
 from curate.trainer.data import Crops
+from curate.trainer.parallel import World
 from curate.trainer.shards import ShardIndex
 from curate.trainer.throughput import count_flops, matmul_rate
 from curate.trainer.train import Trainer
@@ -35,6 +37,16 @@ PEER = "lightly-train"
 PEER_PRECISION: Mapping[Precision, str] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 PEER_MODELS = {"small": "vits14", "base": "vitb14", "large": "vitl14", "giant": "vitg14"}
 IMAGENET_IMAGES = 1_281_167
+
+
+LAUNCHER = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stderr=subprocess.STDOUT).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss]), file=sys.stderr)
+sys.exit(code)
+"""
+"""A small process between, since the peak of a new process starts at that of the one that started it."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +162,13 @@ def time_steps(setting: Setting, precision: Precision) -> Steps:
     """Time steps on random pixels and, between them, plain products, so that a busy moment falls on both."""
     set_threads(setting.threads)
     trainer, crops = make_trainer(setting, precision), random_crops(setting)
-    flops = count_flops(lambda: trainer.step(0, crops))
+    flops = count_flops(lambda: trainer.step(0, iter([crops])))
     cpu, wall, per_cpu_second, per_second = [], [], [], []
     for number in range(WARMUP, WARMUP + setting.steps):
         per_cpu_second.append(matmul_rate(trainer.device, precision, clock=time.process_time))
         per_second.append(matmul_rate(trainer.device, precision))
         cpu_start, start = time.process_time(), time.perf_counter()
-        trainer.step(number, crops)
+        trainer.step(number, iter([crops]))
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - cpu_start)
     return Steps(flops, *(statistics.median(values) for values in (cpu, wall, per_cpu_second, per_second)))
@@ -167,7 +179,7 @@ def make_trainer(setting: Setting, precision: Precision) -> Trainer:
     values = setting.values(precision) | {"shards": "none", "output": "none"}
     config = parse(TrainConfig, values, where="bench train")
     effective = resolve(config, num_images=IMAGENET_IMAGES, num_samples=IMAGENET_IMAGES)
-    trainer = Trainer(config, ShardIndex(filesystem=None, groups=()), effective)
+    trainer = Trainer(config, ShardIndex(filesystem=None, groups=()), effective, World())
     trainer.objective.train()
     return trainer
 
@@ -278,15 +290,12 @@ def run_program(command: Sequence[str], threads: int) -> Program:
         ConfigError: it failed; the end of what it printed is told.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            told = output.read().decode(errors="replace")[-2000:]
-            raise ConfigError(f"{command[0]} ended with {process.returncode}: {told}")
-    return Program(used.ru_utime + used.ru_stime, used.ru_maxrss * PEAK_UNIT)
+    launcher = [sys.executable, "-S", "-c", LAUNCHER, *command]
+    done = subprocess.run(launcher, env=environment, capture_output=True, text=True, check=False, errors="replace")
+    if done.returncode:
+        raise ConfigError(f"{command[0]} ended with {done.returncode}: {done.stdout[-2000:].strip()}")
+    cpu_seconds, peak = json.loads(done.stderr.splitlines()[-1])
+    return Program(cpu_seconds, peak * PEAK_UNIT)
 
 
 def _plain(value: object) -> str:

@@ -3,12 +3,29 @@
 Source: Caron et al. 2021, arXiv:2104.14294; sizes of DINOv2, arXiv:2304.07193.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curate.models.export import Trained
 from curate.trainer.objective import PrototypeSettings
+
+
+class Projection(NamedTuple):
+    """What scores are the products of; a loss goes through them in chunks and never holds all scores."""
+
+    units: Tensor  # (M, D) of length 1
+    prototypes: Tensor  # (K, D)
+
+    def scores(self, rows: slice = slice(None)) -> Tensor:
+        """(M, K) of all units, or of some."""
+        return F.linear(self.units[rows], self.prototypes)
+
+    def split(self, first: int) -> "tuple[Projection, Projection]":
+        """The first units and the others, against the same prototypes."""
+        return Projection(self.units[:first], self.prototypes), Projection(self.units[first:], self.prototypes)
 
 
 class PrototypeLayer(nn.Module):
@@ -21,8 +38,12 @@ class PrototypeLayer(nn.Module):
         self.direction = nn.Parameter(direction)
         self.scale = nn.Parameter(torch.ones(num_prototypes, 1))
 
+    def prototypes(self) -> Tensor:
+        """(K, D) scale times unit direction, by the one pass of `torch.nn.utils.weight_norm`."""
+        return torch._weight_norm(self.direction, self.scale, 0)
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.scale * F.normalize(self.direction, dim=1))
+        return F.linear(x, self.prototypes())
 
 
 class PrototypeHead(nn.Module):
@@ -51,10 +72,14 @@ class PrototypeHead(nn.Module):
                 nn.init.zeros_(layer.bias)
         self.last_layer = PrototypeLayer(bottleneck, num_prototypes, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Projection:
+        """What `forward` multiplies; under FSDP2, name this to `register_fsdp_forward_method`."""
         x = self.mlp(x)
         eps = 1e-6 if x.dtype in (torch.float16, torch.bfloat16) else 1e-12
-        return self.last_layer(F.normalize(x, dim=-1, eps=eps))
+        return Projection(F.normalize(x, dim=-1, eps=eps), self.last_layer.prototypes())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(x).scores()
 
 
 def make_head(

@@ -1,14 +1,27 @@
 """The three losses of DINOv2 and the two ways to make targets from the teacher's scores.
 
-Scores are (..., K) over K prototypes in any float dtype; everything here computes in float32.
+Scores are (..., K) over K prototypes in any float dtype; everything here computes in float32. Two ways lead to the
+same losses: `dino_loss` and `ibot_loss` take all scores; `projected_dino_loss` and `projected_ibot_loss` go through
+a head's `Projection` in chunks, so that neither scores nor targets nor their gradients exist in full, which are the
+largest tensors of a step at 65,536 prototypes.
 Source: DINO, arXiv:2104.14294; iBOT, arXiv:2111.07832; DINOv2, arXiv:2304.07193.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.trainer.heads import Projection
 from curate.trainer.parallel import World
+
+Targets = Callable[[slice], Tensor]
+"""(n, K) float32 targets of some rows, which sum to 1: computed when asked for, or a tensor's `__getitem__`."""
+
+CHUNK = 1 << 24
+"""Scores that a projected loss holds at a time: 64 MiB, large enough for products to run at full speed."""
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
@@ -27,28 +40,36 @@ def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_it
 
     Source: Sinkhorn-Knopp as in SwAV, arXiv:2006.09882.
     """
-    q = scores.float() / temperature
+    q = scores.to(torch.float32, copy=True).div_(temperature)  # the only tensor of this size
     highest = q.max() if len(q) else q.new_full((), -torch.inf)  # another rank may have rows
-    q = torch.exp(q - world.max(highest))  # a common factor cancels; without it exp overflows
+    q.sub_(world.max(highest)).exp_()  # a common factor cancels; without it exp overflows
     num_prototypes = q.shape[1]
     for _ in range(num_iterations):
         used = world.sum(q.sum(dim=0, keepdim=True))  # (1, K)
-        q = q / (used * num_prototypes).clamp_min(torch.finfo(q.dtype).tiny)
-        q = q / q.sum(dim=1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
+        q.div_(used.mul_(num_prototypes).clamp_min_(torch.finfo(q.dtype).tiny))
+        q.div_(q.sum(dim=1, keepdim=True).clamp_min_(torch.finfo(q.dtype).tiny))
     return q
 
 
 @torch.no_grad()
 def softmax_targets(scores: Tensor, center: Tensor, *, temperature: float) -> Tensor:
     """Softmax of centred scores: (M, K) float32; the centre (K,) keeps single prototypes from dominating."""
-    return F.softmax((scores.float() - center) / temperature, dim=-1)
+    return F.softmax(torch.sub(scores, center).div_(temperature), dim=-1)  # float32, as the centre is
 
 
 @torch.no_grad()
-def update_center(center: Tensor, scores: Tensor, *, world: World, momentum: float = CENTER_MOMENTUM) -> None:
+def update_center(
+    center: Tensor, scores: Tensor | Projection, *, world: World, momentum: float = CENTER_MOMENTUM
+) -> None:
     """Move `center` (K,) in place towards the mean of `scores` (M, K) over all ranks' rows."""
-    total = world.sum(scores.float().sum(dim=0))
-    count = world.sum(torch.tensor(float(len(scores)), device=scores.device))
+    if isinstance(scores, Projection):  # the sum of products is the product of the sum
+        with torch.autocast(center.device.type, enabled=False):
+            summed = F.linear(scores.units.float().sum(dim=0), scores.prototypes.float())
+        rows = len(scores.units)
+    else:
+        summed, rows = scores.float().sum(dim=0), len(scores)
+    total = world.sum(summed)
+    count = world.sum(torch.tensor(float(rows), device=center.device))
     if count > 0:
         center.lerp_(total / count, 1 - momentum)
 
@@ -85,6 +106,81 @@ def ibot_loss(student: Tensor, targets: Tensor, weights: Tensor, *, num_crops: i
     log_probs = F.log_softmax(student.float() / temperature, dim=-1)
     cross_entropy = -(targets * log_probs).sum(dim=-1)  # (M,)
     return (cross_entropy * weights).sum() / num_crops
+
+
+def projected_dino_loss(student: Projection, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """`dino_loss` of scores that are never all held: units (V * B, D), views first, targets (T, B, K)."""
+    num_teacher, batch, _ = targets.shape
+    num_views = len(student.units) // batch
+    total = targets.sum(dim=0)  # cross-entropy is linear in the targets: one row serves all its pairs
+    others = torch.stack([(total - targets[view]) / max(num_teacher - 1, 1) for view in range(num_teacher)])
+    table = torch.cat([others.flatten(0, 1), total / num_teacher])  # (T * B + B, K): of each global view, of local ones
+    row = torch.arange(len(student.units), device=targets.device)
+    row = torch.where(row < num_teacher * batch, row, num_teacher * batch + row % batch)
+    num_pairs = num_teacher * (num_views - 1)
+    pairs = torch.full(row.shape, float(num_teacher), device=targets.device)
+    pairs[: num_teacher * batch] -= 1
+    return projected_cross_entropy(
+        student, lambda rows: table[row[rows]], pairs / (num_pairs * batch), temperature=temperature
+    )
+
+
+def projected_ibot_loss(
+    student: Projection, targets: Targets, weights: Tensor, *, num_crops: int, temperature: float = 0.1
+) -> Tensor:
+    """`ibot_loss` of scores that are never all held."""
+    return projected_cross_entropy(student, targets, weights / num_crops, temperature=temperature)
+
+
+def projected_cross_entropy(student: Projection, targets: Targets, weights: Tensor, *, temperature: float) -> Tensor:
+    """Weighted sum of cross-entropies of rows, whose gradients are computed with it.
+
+    Args:
+        student: units (M, D) and prototypes (K, D).
+        targets: see `Targets`; called once for each chunk.
+        weights: (M,) of the rows.
+
+    Returns:
+        () float32, nats.
+    """
+    loss: Tensor = _CrossEntropy.apply(student.units, student.prototypes, targets, weights, temperature)
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Products run in autocast's precision where it is on, softmax and sums in float32."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917, autograd passes by position
+        ctx: Any, units: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, temperature: float
+    ) -> Tensor:
+        kind = units.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else units.dtype
+        ctx.dtypes = units.dtype, prototypes.dtype
+        x, w = units.to(dtype), prototypes.to(dtype)
+        grad_x, grad_w = torch.empty_like(x), torch.zeros_like(w, dtype=torch.float32)
+        loss = torch.zeros((), device=x.device)
+        size = max(1, CHUNK // len(w))
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, len(x), size):
+                rows = slice(start, start + size)
+                log_probs = torch.mm(x[rows], w.t()).float().div_(temperature).log_softmax(dim=-1)
+                target = targets(rows)
+                loss -= torch.einsum("mk,mk,m->", target, log_probs, weights[rows])
+                error = log_probs.exp_().sub_(target).mul_(weights[rows, None] / temperature).to(dtype)
+                torch.mm(error, w, out=grad_x[rows])
+                if dtype == torch.float32:
+                    grad_w.addmm_(error.t(), x[rows])
+                else:
+                    grad_w += error.t() @ x[rows]
+        ctx.save_for_backward(grad_x, grad_w)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x, grad_w = ctx.saved_tensors
+        of_units, of_prototypes = ctx.dtypes
+        return (grad_x * grad).to(of_units), (grad_w * grad).to(of_prototypes), None, None, None
 
 
 def koleo_loss(features: Tensor) -> Tensor:

@@ -30,10 +30,10 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torc
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last}
         for (lr, decay, last), parameters in groups.items()
     ]
-    optimizer = torch.optim.AdamW(described, lr=0.0, betas=BETAS)
+    optimizer = torch.optim.AdamW(described, lr=0.0, betas=BETAS, fused=True)
     for parameter in networks.parameters():  # from the start, so that a checkpoint always holds the same tensors
         moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in MOMENTS}
-        optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
     return optimizer
 
 

@@ -46,7 +46,7 @@ def test_steps_cost_time_and_run_all_crops_through_student_and_teacher():
 
 
 def test_programs_stand_beside_the_peers(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "our_command", lambda *a: [sys.executable, "-c", "sum(range(10**6))"])
+    monkeypatch.setattr(train, "our_command", lambda *a: [sys.executable, "-c", "b'1' * 10**8"])
     monkeypatch.setattr(train, "_step_figures", lambda setting, precision: [])
     found = bench_train(Setting(batch=2, steps=1), ["fp32"], peer=fake_peer(tmp_path, "exit 0"))
     assert [(figure.name, figure.peer) for figure in found] == [
@@ -54,7 +54,7 @@ def test_programs_stand_beside_the_peers(tmp_path, monkeypatch):
         ("peak memory of the program, fp32", "lightly-train"),
     ]
     assert all(figure.better == "lower" for figure in found)
-    assert found[1].value > found[1].peer_value > 0  # an interpreter is larger than a shell
+    assert found[1].value > 0.1 > found[1].peer_value > 0  # what it allocates
 
 
 def test_our_program_gets_a_valid_configuration_and_enough_photographs(tmp_path):

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from curate.trainer import losses
+from curate.trainer.heads import Projection
 from curate.trainer.losses import (
     dino_loss,
     ibot_loss,
     koleo_loss,
+    projected_dino_loss,
+    projected_ibot_loss,
     sinkhorn_targets,
     softmax_targets,
     update_center,
@@ -135,6 +139,71 @@ def test_ibot_loss_equals_plain_mean_within_crops_over_all_crops():
 def test_ibot_loss_is_zero_without_masks():
     empty = torch.empty(0, 6)
     assert ibot_loss(empty, empty, torch.empty(0), num_crops=4).item() == 0
+
+
+def projection(rows, *, num_prototypes=6, dim=4):
+    units = torch.nn.functional.normalize(scores(rows, dim), dim=-1)
+    return Projection(units.requires_grad_(), scores(num_prototypes, dim).requires_grad_())
+
+
+def assert_same_loss_and_gradients(found, wanted, inputs):
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    pairs = zip(torch.autograd.grad(3 * found, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 14, 1 << 20])
+@pytest.mark.parametrize(("num_views", "batch"), [(5, 3), (2, 3), (2, 1)])
+def test_projected_dino_loss_equals_that_of_all_scores(monkeypatch, chunk, num_views, batch):
+    monkeypatch.setattr(losses, "CHUNK", chunk)  # scores: one row a time, two, all
+    student, targets = projection(num_views * batch), torch.softmax(scores(2, batch, 6), dim=-1)
+    wanted = dino_loss(student.scores().unflatten(0, (num_views, batch)), targets)
+    assert_same_loss_and_gradients(projected_dino_loss(student, targets), wanted, student)
+
+
+@pytest.mark.parametrize("chunk", [1, 14, 1 << 20])
+def test_projected_ibot_loss_equals_that_of_all_scores(monkeypatch, chunk):
+    monkeypatch.setattr(losses, "CHUNK", chunk)
+    student, targets, weights = projection(7), torch.softmax(scores(7, 6), dim=-1), scores(7).square()
+    wanted = ibot_loss(student.scores(), targets, weights, num_crops=4)
+    asked = []
+
+    def some(rows):
+        asked.append(len(targets[rows]))
+        return targets[rows]
+
+    found = projected_ibot_loss(student, some, weights, num_crops=4)
+    assert_same_loss_and_gradients(found, wanted, student)
+    assert sum(asked) == 7
+    assert max(asked) == min(7, max(1, chunk // 6))
+
+
+def test_projected_loss_is_zero_without_masks():
+    student = projection(0)
+    loss = projected_ibot_loss(student, torch.empty(0, 6).__getitem__, torch.empty(0), num_crops=4)
+    loss.backward()
+    assert loss == 0
+    assert not student.prototypes.grad.any()
+
+
+def test_projected_loss_multiplies_in_bf16_under_autocast_and_sums_in_float32():
+    student, targets = projection(15), torch.softmax(scores(2, 3, 6), dim=-1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = projected_dino_loss(student, targets)
+        wanted = dino_loss(student.scores().unflatten(0, (5, 3)), targets)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    for one, other in zip(*(torch.autograd.grad(loss, student) for loss in (found, wanted)), strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
+
+
+def test_center_moves_to_the_mean_of_a_projections_scores():
+    teacher, one, other = projection(5), torch.ones(6), torch.ones(6)
+    update_center(one, teacher, world=World())
+    update_center(other, teacher.scores(), world=World())
+    torch.testing.assert_close(one, other)
 
 
 def test_koleo_equals_plain_nearest_neighbour_search():

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from curate.models.export import Trained
 from curate.models.vit import ViTConfig
-from curate.trainer.heads import make_head
+from curate.trainer.heads import Projection, PrototypeHead, make_head
 from curate.trainer.losses import (
-    dino_loss,
-    ibot_loss,
+    Targets,
     koleo_loss,
+    projected_dino_loss,
+    projected_ibot_loss,
     sinkhorn_targets,
     softmax_targets,
     update_center,
@@ -107,13 +108,13 @@ class DinoV2(Objective):
             generator=moment.generator,
         )
         views_cls = torch.cat([group.cls for group in groups])  # (V * B, D)
-        cls_scores, patch_scores = self._score(self.student, views_cls, groups[0].patches.flatten(0, 1), rows)
+        of_cls, of_patches = self._project(self.student, views_cls, groups[0].patches.flatten(0, 1), rows)
         temperature = self.settings.student_temperature
-        by_view = cls_scores.unflatten(0, (-1, views.num_images))
-        parts = {"dino": dino_loss(by_view, cls_targets.unflatten(0, (NUM_GLOBAL, -1)), temperature=temperature)}
+        by_view = cls_targets.unflatten(0, (NUM_GLOBAL, -1))
+        parts = {"dino": projected_dino_loss(of_cls, by_view, temperature=temperature)}
         if self.settings.ibot_weight > 0:
-            parts["ibot"] = ibot_loss(
-                patch_scores, patch_targets, weights, num_crops=len(large), temperature=temperature
+            parts["ibot"] = projected_ibot_loss(
+                of_patches, patch_targets, weights, num_crops=len(large), temperature=temperature
             )
         if self.settings.koleo_weight > 0:
             parts["koleo"] = self._koleo(groups[0].cls)
@@ -134,35 +135,40 @@ class DinoV2(Objective):
         }
         return torch.stack([weights[name] * loss for name, loss in parts.items()]).sum()
 
-    def _score(self, networks: nn.ModuleDict, cls: Tensor, patches: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (len(cls), K) of cls tokens and (M, K) of the patches at `rows`; a tied head runs once for both."""
+    def _project(
+        self, networks: nn.ModuleDict, cls: Tensor, patches: Tensor, rows: Tensor
+    ) -> tuple[Projection, Projection]:
+        """cls tokens and the patches at `rows` through their heads; a tied head runs once for both."""
         if self.settings.ibot_weight == 0:
-            scores = networks["dino_head"](cls)
-            return scores, scores[:0]
+            return _head(networks, "dino_head").project(cls).split(len(cls))
         if "ibot_head" in networks:
-            return networks["dino_head"](cls), networks["ibot_head"](patches[rows])
-        scores = networks["dino_head"](torch.cat([cls, patches[rows]]))
-        return scores[: len(cls)], scores[len(cls) :]
+            return _head(networks, "dino_head").project(cls), _head(networks, "ibot_head").project(patches[rows])
+        return _head(networks, "dino_head").project(torch.cat([cls, patches[rows]])).split(len(cls))
 
     @torch.no_grad()
-    def _targets(self, large: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The teacher on unmasked global crops: (2B, K) cls targets, (M, K) patch targets, (2B, D) features."""
+    def _targets(self, large: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Targets, Tensor]:
+        """The teacher on unmasked global crops: (2B, K) cls targets, those of M patches, (2B, D) features."""
         networks = self.teacher if self.guide is None else self.guide
         seen = tower(networks).forward_crops([large])[0]
-        cls, patches = self._score(networks, seen.cls, seen.patches.flatten(0, 1), rows)
-        cls_targets = self._sharpen(cls, self.dino_center, temperature)
+        of_cls, of_patches = self._project(networks, seen.cls, seen.patches.flatten(0, 1), rows)
+        cls_targets = self._sharpen(of_cls, self.dino_center, temperature)(slice(None))
         if self.settings.ibot_weight == 0:
-            return cls_targets, cls_targets[:0], seen.cls
-        return cls_targets, self._sharpen(patches, self.ibot_center, temperature), seen.cls
+            return cls_targets, cls_targets.__getitem__, seen.cls
+        return cls_targets, self._sharpen(of_patches, self.ibot_center, temperature), seen.cls
 
-    def _sharpen(self, scores: Tensor, center: Tensor, temperature: float) -> Tensor:
+    def _sharpen(self, teacher: Projection, center: Tensor, temperature: float) -> Targets:
+        """Sinkhorn needs the scores of all rows together; a softmax only the row's own, when the loss comes to it."""
         if self.settings.centering == "sinkhorn":
             return sinkhorn_targets(
-                scores, temperature=temperature, world=self.world, num_iterations=SINKHORN_ITERATIONS
-            )
-        targets = softmax_targets(scores, center, temperature=temperature)
-        update_center(center, scores, world=self.world)
-        return targets
+                teacher.scores(), temperature=temperature, world=self.world, num_iterations=SINKHORN_ITERATIONS
+            ).__getitem__
+        before = center.clone()
+        update_center(center, teacher, world=self.world)
+        return lambda rows: softmax_targets(teacher.scores(rows), before, temperature=temperature)
+
+
+def _head(networks: nn.ModuleDict, name: str) -> PrototypeHead:
+    return cast(PrototypeHead, networks[name])
 
 
 def build(
