@@ -20,14 +20,14 @@ from PIL import Image
 from curate.bench.figures import PEAK_UNIT, Figure, measured
 from curate.config import parse
 from curate.errors import ConfigError
+from curate.feed.batches import Crops, Split
+from curate.feed.shards import ShardIndex
 from curate.models.device import Precision
 from curate.ops.threads import set_threads
 from curate.samples.pool import PHOTOS
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig, resolve
-from curate.trainer.data import Crops
 from curate.trainer.parallel import World
-from curate.trainer.shards import ShardIndex
 from curate.trainer.throughput import count_flops, matmul_rate
 from curate.trainer.train import Trainer
 
@@ -179,7 +179,7 @@ def make_trainer(setting: Setting, precision: Precision) -> Trainer:
     values = setting.values(precision) | {"shards": "none", "output": "none"}
     config = parse(TrainConfig, values, where="bench train")
     effective = resolve(config, num_images=IMAGENET_IMAGES, num_samples=IMAGENET_IMAGES)
-    trainer = Trainer(config, ShardIndex(filesystem=None, groups=()), effective, World())
+    trainer = Trainer(config, ShardIndex(filesystem=None, groups=()), effective, World(), Split(config.batch_size))
     trainer.objective.train()
     return trainer
 
