@@ -24,7 +24,7 @@ from curate.trainer.initial import origins
 from curate.trainer.train import TrainResult, train
 from pipelines.lvd142m import Lvd142m, curate_pool
 
-CLOCK_FIGURES = ("images_per_second",)
+CLOCK_FIGURES = ("images_per_second", "matmul_share")
 
 
 class Pretrain(Map):

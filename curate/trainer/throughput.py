@@ -3,7 +3,8 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from curate.models.device import Precision, autocast
 
 aten = torch.ops.aten
+ResultT = TypeVar("ResultT")
 
 SHAPES = {
     "cpu": ((2048, 2048, 2048), (4096, 1536, 384), (4096, 384, 1536)),
@@ -51,6 +53,36 @@ def _attention_forward(query: Any, key: Any, value: Any, *args: Any, **kwargs: A
 
 def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
     return 2 * int(sdpa_flop_count(query, key, value))
+
+
+class Meter:
+    """Speed of the iterations since the last look."""
+
+    def __init__(self, done: int, *, batch_size: int, device: torch.device, precision: Precision) -> None:
+        """`done` iterations lie before the first that is measured."""
+        self._batch_size, self._flops = batch_size, 0
+        self._rate = machine_rate(device, precision)
+        self._done, self._time = done, time.perf_counter()
+
+    def count(self, step: Callable[[], ResultT]) -> ResultT:
+        """Run an iteration and count its products; the others are taken to have as many."""
+        results: list[ResultT] = []
+        self._flops = count_flops(lambda: results.append(step()))
+        return results[0]
+
+    def look(self, done: int) -> dict[str, float]:
+        """images_per_second of all processes; if counted, matmul_share: this one's products by the machine's rate."""
+        now = time.perf_counter()
+        rate = (done - self._done) / (now - self._time)
+        self._done, self._time = done, now
+        speed = {"images_per_second": rate * self._batch_size}
+        return speed | {"matmul_share": rate * self._flops / self._rate} if self._flops else speed
+
+
+@lru_cache(maxsize=4)
+def machine_rate(device: torch.device, precision: Precision) -> float:
+    """`matmul_rate`, measured once a process."""
+    return matmul_rate(device, precision)
 
 
 def matmul_rate(device: torch.device, precision: Precision, *, clock: Callable[[], float] = time.perf_counter) -> float:

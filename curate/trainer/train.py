@@ -8,10 +8,10 @@ number of ranks it sees the same batches.
 import copy
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from curate.trainer.parallel import World, join_world, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
 from curate.trainer.sharding import local, replicate, shard, synchronised, whole
 from curate.trainer.stopping import StopSignal
+from curate.trainer.throughput import Meter
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Trainer:
         patience = max(self.effective.warmup_iterations, config.iterations // 3)
         watchdog = Watchdog(patience=patience)
         self.objective.train()
-        clock = Clock(start)
+        meter = Meter(start, batch_size=config.batch_size, device=self.device, precision=self.precision)
         batches = load_batches(
             samples,
             self.split,
@@ -199,11 +200,11 @@ class Trainer:
         bar = track("pretrain", config.iterations, done=start, unit="iterations", show=world.is_first)
         with StopSignal() as stop, closing(writer), closing(batches), bar as advance:
             for step in range(start, config.iterations):
-                row = self.step(step, batches)
+                advanced = partial(self.step, step, batches)
+                row = meter.count(advanced) if step == start and not config.compile else advanced()
                 done = step + 1
                 if self._logged(done):
-                    row["images_per_second"] = clock.rate(done) * config.batch_size
-                    row |= self._damage(samples) | self._evaluate(evaluate, done)
+                    row |= meter.look(done) | self._damage(samples) | self._evaluate(evaluate, done)
                     if world.is_first:
                         watchdog.look(row, self.objective.chance)
                     journal.write(row)
@@ -400,19 +401,6 @@ class Normalize(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         return (crops.float() - self.mean) / self.std
-
-
-class Clock:
-    """Iterations a second since the last look."""
-
-    def __init__(self, step: int) -> None:
-        self._step, self._time = step, time.perf_counter()
-
-    def rate(self, step: int) -> float:
-        now = time.perf_counter()
-        rate = (step - self._step) / (now - self._time)
-        self._step, self._time = step, now
-        return rate
 
 
 def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from curate.models.vit import VisionTransformer, vit_config
 from curate.scale.forward import vit_flops
 from curate.trainer import throughput
-from curate.trainer.throughput import count_flops, matmul_rate
+from curate.trainer.throughput import Meter, count_flops, matmul_rate
 
 
 def test_a_linear_layer_counts_one_product_forward_and_two_backward():
@@ -36,3 +36,15 @@ def test_the_rate_is_that_of_the_fastest_product(monkeypatch):
     for precision in ("fp32", "bf16"):
         rate = matmul_rate(torch.device("cpu"), precision, clock=lambda: float(next(ticks)))
         assert rate == pytest.approx(2 * 8 * 9 * 10)  # every product takes one tick
+
+
+def test_a_meter_tells_images_a_second_and_the_share_of_what_it_counted(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(throughput, "machine_rate", lambda *_: 1000.0)
+    meter = Meter(10, batch_size=8, device=torch.device("cpu"), precision="fp32")
+    now[0] = 4.0
+    assert meter.look(12) == {"images_per_second": 4.0}  # nothing was counted yet
+    assert meter.count(lambda: F.linear(torch.ones(5, 7), torch.ones(3, 7)).shape) == (5, 3)
+    now[0] = 6.0
+    assert meter.look(13) == pytest.approx({"images_per_second": 4.0, "matmul_share": 0.5 * 210 / 1000})

@@ -270,7 +270,14 @@ def test_the_log_tells_what_to_watch(tmp_path, caplog):
     (row, *_) = train(config(tmp_path, iterations=2)).log
     wanted = {
         *("step", "loss", "loss_dino", "loss_ibot", "loss_koleo", "learning_rate", "teacher_momentum"),
-        *("teacher_temperature", "teacher_entropy", "prototypes_used", "feature_std", "images_per_second"),
+        *(
+            "teacher_temperature",
+            "teacher_entropy",
+            "prototypes_used",
+            "feature_std",
+            "images_per_second",
+            "matmul_share",
+        ),
         *("gradient_norm_backbone", "gradient_norm_dino_head", "gradient_norm_ibot_head", "epoch"),
     }
     assert set(row) == wanted
