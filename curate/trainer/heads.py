@@ -19,7 +19,7 @@ class Projection(NamedTuple):
     units: Tensor  # (M, D) of length 1
     prototypes: Tensor  # (K, D)
 
-    def scores(self, rows: slice = slice(None)) -> Tensor:
+    def scores(self, rows: slice | Tensor = slice(None)) -> Tensor:
         """(M, K) of all units, or of some."""
         return F.linear(self.units[rows], self.prototypes)
 

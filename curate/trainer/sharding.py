@@ -31,12 +31,14 @@ def shard(objective: Objective, world: World, *, device: torch.device, precision
     low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)  # tokens stay float32
     policy = low if precision == "bf16" else MixedPrecisionPolicy()
     for networks in filter(None, (objective.student, objective.teacher, objective.guide)):
-        for name, network in networks.items():
+        for network in networks.values():
             for block in getattr(network, "blocks", ()):
                 # Resharded after every pass: the average moves the shards, not what was gathered for a pass.
                 fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
             fully_shard(network, mesh=mesh, reshard_after_forward=True)
-            register_fsdp_forward_method(network, "forward_crops" if name == "backbone" else "project")
+            for method in ("forward_crops", "project"):
+                if hasattr(network, method):
+                    register_fsdp_forward_method(network, method)
 
 
 @contextmanager

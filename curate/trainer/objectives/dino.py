@@ -4,16 +4,16 @@ Source: Caron et al. 2021, arXiv:2104.14294.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from curate.models.export import Trained
-from curate.trainer.heads import PrototypeHead, make_head
-from curate.trainer.losses import dino_loss, softmax_targets, update_center
+from curate.trainer.heads import Projection, PrototypeHead, make_head
+from curate.trainer.losses import projected_dino_loss, softmax_targets, update_center
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Views, tower
 from curate.trainer.parallel import World
 
@@ -52,33 +52,32 @@ class Dino(Objective):
     def forward(self, views: Views, moment: Moment) -> Outcome:
         with torch.no_grad():
             features = tower(self.teacher).forward_crops([views.large])[0].cls
-            scores = self.teacher["dino_head"](features)
-        targets = centered_targets(scores, self.center, self.settings, moment, world=self.world)
+            scored = head_of(self.teacher, "dino_head").project(features)
+            targets = centered_targets(scored, self.center, self.settings, moment, world=self.world)(slice(None))
         groups = tower(self.student).forward_crops(all_crops(views), generator=moment.generator)
-        scores = self.student["dino_head"](torch.cat([group.cls for group in groups]))
-        loss = view_loss(scores, targets, self.settings, num_images=views.num_images)
+        student = head_of(self.student, "dino_head").project(torch.cat([group.cls for group in groups]))
+        by_view = targets.unflatten(0, (NUM_GLOBAL, -1))
+        loss = projected_dino_loss(student, by_view, temperature=self.settings.student_temperature)
         return Outcome(loss, {"dino": loss}, features, targets)
 
 
-@torch.no_grad()
 def centered_targets(
-    scores: Tensor, center: Tensor, settings: CenteredSettings, moment: Moment, *, world: World
-) -> Tensor:
-    """Targets (M, K) of the teacher's scores (M, K); `center` (K,) moves in place afterwards."""
-    targets = softmax_targets(scores, center, temperature=moment.temperature)
-    update_center(center, scores, world=world, momentum=settings.center_momentum)
-    return targets
-
-
-def view_loss(scores: Tensor, targets: Tensor, settings: CenteredSettings, *, num_images: int) -> Tensor:
-    """`dino_loss` of scores (V * B, K) and targets (2B, K)."""
-    by_view, by_global_view = scores.unflatten(0, (-1, num_images)), targets.unflatten(0, (NUM_GLOBAL, -1))
-    return dino_loss(by_view, by_global_view, temperature=settings.student_temperature)
+    teacher: Projection, center: Tensor, settings: CenteredSettings, moment: Moment, *, world: World
+) -> Callable[[slice | Tensor], Tensor]:
+    """The targets (n, K) of the teacher's rows that are asked for; `center` (K,) moves in place for the next pass."""
+    before = center.clone()
+    update_center(center, teacher, world=world, momentum=settings.center_momentum)
+    return lambda rows: softmax_targets(teacher.scores(rows), before, temperature=moment.temperature)
 
 
 def all_crops(views: Views) -> list[Tensor]:
     """The groups of crops that the student sees, the global ones first."""
     return [views.large, views.small] if len(views.small) else [views.large]
+
+
+def head_of(networks: nn.ModuleDict, name: str) -> PrototypeHead:
+    """The head `name`, whose `project` the losses call."""
+    return cast(PrototypeHead, networks[name])
 
 
 def make_dino_head(

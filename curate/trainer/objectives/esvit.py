@@ -8,7 +8,7 @@ Source: Li et al. 2021, arXiv:2106.09785.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from curate.models.export import Trained
 from curate.models.vit import Features
-from curate.trainer.objective import Moment, Objective, Outcome, Views, tower
-from curate.trainer.objectives.dino import CenteredSettings, all_crops, centered_targets, make_dino_head, view_loss
+from curate.trainer.heads import Projection
+from curate.trainer.losses import projected_cross_entropy, projected_dino_loss
+from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
+from curate.trainer.objectives.dino import CenteredSettings, all_crops, centered_targets, head_of, make_dino_head
 from curate.trainer.parallel import World
 
 
@@ -30,14 +32,7 @@ class EsVitSettings(CenteredSettings):
     view_weight: float = Field(default=0.5, ge=0.0)
     """Of the loss between crops."""
     region_weight: float = Field(default=0.5, ge=0.0)
-    """Of the loss between regions; its head scores every token, which takes most of the memory."""
-
-
-class Regions(NamedTuple):
-    """The N regions of one view of B images."""
-
-    tokens: Tensor  # (B, N, D) of the backbone
-    scores: Tensor  # (B, N, K) the student's over prototypes, or the teacher's targets
+    """Of the loss between regions; its head scores every token, which takes most of the time with many prototypes."""
 
 
 class EsVit(Objective):
@@ -58,68 +53,64 @@ class EsVit(Objective):
         return dict.fromkeys(("view", "region"), math.log(len(self.center)))
 
     def forward(self, views: Views, moment: Moment) -> Outcome:
-        settings, num_images = self.settings, views.num_images
+        settings, world, temperature = self.settings, self.world, self.settings.student_temperature
         with torch.no_grad():
-            seen = tower(self.teacher).forward_crops([views.large])
-            scores, regions = score(self.teacher, seen)
-        targets = centered_targets(scores, self.center, settings, moment, world=self.world)
-        region_targets = centered_targets(regions, self.region_center, settings, moment, world=self.world)
+            (seen,) = tower(self.teacher).forward_crops([views.large])
+            crops, regions = project(self.teacher, [seen])
+            targets = centered_targets(crops, self.center, settings, moment, world=world)(slice(None))
+            of_region = centered_targets(regions, self.region_center, settings, moment, world=world)
         groups = tower(self.student).forward_crops(all_crops(views), generator=moment.generator)
-        scores, regions = score(self.student, groups)
-        view = view_loss(scores, targets, settings, num_images=num_images)
-        region = region_loss(
-            by_view(groups, regions, num_images),
-            by_view(seen, region_targets, num_images),
-            temperature=settings.student_temperature,
+        crops, regions = project(self.student, groups)
+        view = projected_dino_loss(crops, targets.unflatten(0, (NUM_GLOBAL, -1)), temperature=temperature)
+        (first, second), weights = match_regions(groups, seen)
+        region = projected_cross_entropy(
+            regions,
+            lambda rows: (of_region(first[rows]) + of_region(second[rows])) / 2,
+            weights,
+            temperature=temperature,
         )
         total = settings.view_weight * view + settings.region_weight * region
-        return Outcome(total, {"view": view, "region": region}, seen[0].cls, targets)
+        return Outcome(total, {"view": view, "region": region}, seen.cls, targets)
 
 
-def score(networks: nn.ModuleDict, groups: Sequence[Features]) -> tuple[Tensor, Tensor]:
-    """Scores (V * B, K) of whole crops and (M, K) of all their regions, one after another."""
+def project(networks: nn.ModuleDict, groups: Sequence[Features]) -> tuple[Projection, Projection]:
+    """Whole crops (V * B, K) and all their regions (M, K), one after another, through their heads."""
     crops, regions = [group.cls for group in groups], [group.patches.flatten(0, 1) for group in groups]
-    return networks["dino_head"](torch.cat(crops)), networks["region_head"](torch.cat(regions))
-
-
-def by_view(groups: Sequence[Features], scores: Tensor, num_images: int) -> list[Regions]:
-    """The regions of each view in turn, from (M, K) of all regions."""
-    views: list[Regions] = []
-    parts = scores.split([group.patches.shape[:2].numel() for group in groups])
-    for group, part in zip(groups, parts, strict=True):
-        of_crops = part.unflatten(0, group.patches.shape[:2])
-        views += map(Regions, group.patches.split(num_images), of_crops.split(num_images))
-    return views
-
-
-def region_loss(student: Sequence[Regions], teacher: Sequence[Regions], *, temperature: float = 0.1) -> Tensor:
-    """Cross-entropy between each region of the student and the teacher's most similar one, by their tokens' cosine.
-
-    Args:
-        student: all views with the student's scores, the global ones first.
-        teacher: the global views in the same order with targets in place of scores; rows sum to 1.
-
-    Returns:
-        () float32, nats; mean over regions, images and the pairs of different views.
-    """
-    pairs = []
-    for v, view in enumerate(student):
-        with torch.autocast(view.scores.device.type, enabled=False):
-            logits = view.scores.float() / temperature
-            normaliser = logits.logsumexp(dim=-1)  # (B, N)
-            for guide in (guide for t, guide in enumerate(teacher) if t != v):
-                # All products, then the matched ones: gathering targets first would hold (B, N, K) of them a pair.
-                products = logits @ guide.scores.transpose(1, 2)  # (B, N, M)
-                matched = products.gather(-1, most_similar(view.tokens, guide.tokens).unsqueeze(-1)).squeeze(-1)
-                pairs.append((normaliser - matched).mean())
-    return torch.stack(pairs).mean()
+    heads = head_of(networks, "dino_head"), head_of(networks, "region_head")
+    return heads[0].project(torch.cat(crops)), heads[1].project(torch.cat(regions))
 
 
 @torch.no_grad()
-def most_similar(tokens: Tensor, others: Tensor) -> Tensor:
-    """(B, N) int64: for each of `tokens` (B, N, D) the one of `others` (B, M, D) with the highest cosine."""
-    unit, other = F.normalize(tokens.float(), dim=-1), F.normalize(others.float(), dim=-1)
-    return (unit @ other.transpose(1, 2)).argmax(dim=-1)
+def match_regions(groups: Sequence[Features], guide: Features) -> tuple[Tensor, Tensor]:
+    """For each region of the student the most similar one, by their tokens' cosine, of the teacher's global views.
+
+    Args:
+        groups: the student's, the 2B global crops first.
+        guide: the teacher's global crops.
+
+    Returns:
+        matches: (2, M) int64, rows among all regions of the teacher in its first and second view; for a global crop
+            both are the same row of the view that is not its own.
+        weights: (M,) float32, with which the cross-entropies add up to the mean over regions, images and pairs of
+            different views.
+    """
+    num_images, num_regions = len(guide.cls) // NUM_GLOBAL, guide.patches.shape[1]
+    num_pairs = NUM_GLOBAL * (sum(len(group.cls) for group in groups) // num_images - 1)
+    device = guide.patches.device
+    start = num_regions * torch.arange(len(guide.cls), device=device).view(NUM_GLOBAL, 1, num_images, 1)
+    keys = F.normalize(guide.patches.float(), dim=-1).unflatten(0, (NUM_GLOBAL, -1))  # (2, B, N, D)
+    matches, weights = [], []
+    for group in groups:
+        tokens = F.normalize(group.patches.float(), dim=-1).unflatten(0, (-1, num_images))  # (V, B, n, D)
+        with torch.autocast(device.type, enabled=False):
+            found = start + torch.einsum("vbnd,tbmd->tvbnm", tokens, keys).argmax(dim=-1)  # (2, V, B, n)
+        own = group is groups[0]
+        if own:
+            found = torch.stack([found[1, 0], found[0, 1]]).expand_as(found)
+        matches.append(found.flatten(1))
+        share = (1 if own else NUM_GLOBAL) / (num_pairs * num_images * tokens.shape[2])
+        weights.append(torch.full((matches[-1].shape[1],), share, device=device))
+    return torch.cat(matches, dim=1), torch.cat(weights)
 
 
 def build(

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from curate.models.load import load_backbone
+from curate.models.vit import Features
 from curate.trainer.objective import Views
-from curate.trainer.objectives.esvit import EsVitSettings, Regions, most_similar, region_loss
+from curate.trainer.objectives.esvit import EsVitSettings, match_regions
 from curate.trainer.train import train
 from tests.trainer.objectives.tiny import (
     BATCH,
@@ -28,6 +29,10 @@ from tests.trainer.objectives.tiny import (
 
 SETTINGS = EsVitSettings(head_hidden=32, head_bottleneck=16)
 BACKBONES = pytest.mark.parametrize("backbone", [vit, swin])
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
 
 
 def spread_centers(objective):
@@ -71,19 +76,20 @@ def test_both_losses_equal_plain_ones_of_crops_pairs_and_tokens(backbone):
 
 
 def test_regions_are_matched_wherever_they_moved():
-    generator = torch.Generator().manual_seed(0)
-    tokens, order = torch.randn(2, 6, 8, generator=generator), torch.randperm(6, generator=generator)
-    assert torch.equal(most_similar(3 * tokens, tokens[:, order]), order.argsort().expand(2, -1))
-
-
-def test_a_student_that_agrees_with_the_matched_regions_has_the_targets_entropy():
-    generator = torch.Generator().manual_seed(0)
-    tokens, scores = torch.randn(2, 6, 8, generator=generator), torch.randn(2, 6, 5, generator=generator)
-    targets = (scores / 0.1).softmax(dim=-1)
-    order = torch.randperm(6, generator=generator)
-    moved = Regions(tokens[:, order], scores[:, order])
-    found = region_loss([Regions(tokens, scores), moved], [Regions(tokens, targets), Regions(tokens, targets)])
-    assert found.item() == pytest.approx(torch.special.entr(targets).sum(dim=-1).mean().item(), rel=1e-5)
+    """Two images; local crops show the regions of the first view of their image, in another order."""
+    tokens = torch.randn(4, 6, 8, generator=generator())  # the teacher's: view 1 of both images, then view 2
+    order = torch.randperm(6, generator=generator())
+    guide = Features(tokens[:, 0], tokens[:, :0], tokens)
+    large = Features(tokens[:, 0], tokens[:, :0], 2 * tokens[[2, 3, 0, 1]])  # each view as the other one's teacher
+    small = Features(tokens[:2, 0], tokens[:2, :0], 3 * tokens[:2, order])
+    matches, weights = match_regions([large, small], guide)
+    rows = torch.arange(24).view(4, 6)
+    of_large, of_small = matches.split([24, 12], dim=1)
+    assert torch.equal(of_large, rows[[2, 3, 0, 1]].flatten().expand(2, -1))
+    assert torch.equal(of_small[0], rows[:2, order].flatten())
+    assert torch.equal(of_small[1] // 6, torch.tensor([2] * 6 + [3] * 6))  # of the second view of their image
+    assert weights.sum() == pytest.approx(1)
+    assert weights[-1] == pytest.approx(2 * weights[0].item())  # a local view is in two pairs, a global one in one
 
 
 @BACKBONES
@@ -92,16 +98,6 @@ def test_gradients_reach_the_student_and_never_the_teacher(backbone):
     objective(views(), moment()).total.backward()
     assert without_gradient(objective) - {"backbone.mask_token"} == set()
     assert all(p.grad is None for p in objective.teacher.parameters())
-
-
-def test_matching_has_no_gradient():
-    tokens = torch.randn(2, 4, 8, requires_grad=True)
-    scores = torch.randn(2, 4, 5, requires_grad=True)
-    targets = torch.randn(2, 4, 5).softmax(dim=-1)
-    views = [Regions(tokens, scores), Regions(tokens, scores)]
-    region_loss(views, [Regions(tokens.detach(), targets)] * 2).backward()
-    assert tokens.grad is None
-    assert scores.grad.any()
 
 
 def test_both_centers_follow_their_own_scores():

@@ -1,0 +1,47 @@
+import pytest
+from safetensors.torch import load_file
+
+from curate.trainer.journal import read_log
+from curate.trainer.train import train
+from tests.trainer.objectives.tiny import HEAD, SWIN, SWIN_KWARGS, config
+from tests.trainer.ranks import train_on_ranks
+
+STILL = {"preset": "tiny", "patch_size": 8, "depth": 2, "drop_path": 0.0, "layer_scale": 1.0}
+"""No stochastic depth, which each rank draws for itself."""
+RUNS = {
+    "esvit": {"model": STILL, "objective": {"kind": "esvit", **HEAD}},
+    "swin": {
+        "model": {"timm": SWIN, "timm_kwargs": SWIN_KWARGS, "drop_path": 0.0},
+        "objective": {"kind": "esvit", **HEAD},
+    },
+    "sit": {  # nothing is hidden, since each rank draws for itself what is
+        "model": STILL,
+        "crops": {"global_size": 32, "num_local": 0},
+        "objective": {"kind": "sit", "head_hidden": 32, "head_out": 16, "hidden_share": [0.0, 0.0]},
+    },
+}
+PAIRS = [("esvit", "fsdp"), ("swin", "ddp"), ("sit", "fsdp")]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Each objective by one process, and by two that share the model."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def settings(name, way, **changes):
+        fixed = {"optimizer": {"base_lr": 4e-3, "warmup_iterations": 1}, "iterations": 2, "workers": 0}
+        return config(root, output=str(root / way / name), **fixed, **RUNS[name], **changes)
+
+    for name in RUNS:
+        train(settings(name, "one"))
+    train_on_ranks([settings(name, way, parallel=way).model_dump(mode="json") for name, way in PAIRS])
+    return root
+
+
+@pytest.mark.parametrize(("name", "way"), PAIRS)
+def test_two_ranks_learn_as_one_process_does(runs, name, way):
+    one, two = (read_log(runs / who / name / "log.jsonl") for who in ("one", way))
+    for first, second in zip(one, two, strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=2e-3)
+    one, two = (load_file(runs / who / name / "backbone.safetensors") for who in ("one", way))
+    assert {key: value.shape for key, value in two.items()} == {key: value.shape for key, value in one.items()}
