@@ -22,7 +22,7 @@ from curate.models.vit import VisionTransformer, vit_config
 from curate.ops.images import ImageLimits, decode_side, inspect_image, preprocess
 from curate.ops.threads import set_threads
 from curate.samples.pool import PHOTOS
-from curate.scale.forward import count_flops
+from curate.scale.forward import picture_flops
 from curate.sources.config import Source, Sources
 from curate.stages.catalog import Catalog
 from curate.stages.embed import Embed
@@ -104,7 +104,7 @@ def bench_embed(*, model: str = "vit_small", num_images: int = 512, side: int = 
             ways[f"pil {size}"] = partial(_decode_plainly, files, backbone)
         runs = [{name: _timed(way) for name, way in ways.items()} for _ in range(repeats)]
         found = {name: _median([run[name] for run in runs]) for name in ways}
-        flops = count_flops(plain.module, backbone.preprocess.size)
+        flops = picture_flops(plain.module, backbone.preprocess.size)
     return _figures(found, side, flops, embed.precision)
 
 

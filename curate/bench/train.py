@@ -23,12 +23,12 @@ from curate.errors import ConfigError
 from curate.feed.batches import Crops, Split
 from curate.feed.shards import ShardIndex
 from curate.models.device import Precision
+from curate.models.throughput import count_flops, matmul_rate
 from curate.ops.threads import set_threads
 from curate.samples.pool import PHOTOS
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig, resolve
 from curate.trainer.parallel import World
-from curate.trainer.throughput import count_flops, matmul_rate
 from curate.trainer.train import Trainer
 
 WARMUP = 1

@@ -6,11 +6,11 @@ from functools import lru_cache
 import torch
 import torchvision
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from curate.errors import ConfigError
 from curate.models import dinov2, sscd
 from curate.models.load import describe, load_backbone
+from curate.models.throughput import count_flops
 from curate.models.vit import ViTConfig, vit_config
 
 SWIGLU = 3
@@ -30,20 +30,19 @@ def forward_flops(model: str) -> float:
     if not info.has_weights:
         return 0.0
     if info.model in sscd.MODELS:  # a ResNet-50 with a linear head
-        return count_flops(torchvision.models.resnet50(num_classes=info.dim), info.preprocess.size)
+        return picture_flops(torchvision.models.resnet50(num_classes=info.dim), info.preprocess.size)
     if info.weights_present:
-        return count_flops(load_backbone(model, device="cpu", precision="fp32").module, info.preprocess.size)
+        return picture_flops(load_backbone(model, device="cpu", precision="fp32").module, info.preprocess.size)
     raise ConfigError(
         f"{model}: its weights are not here, and its size is not known without them; {info.how_to_get}, or plan with "
         "a DINOv2 model of the same size"
     )
 
 
-def count_flops(module: nn.Module, side: int) -> float:
+def picture_flops(module: nn.Module, side: int) -> float:
     """flop of one picture of `side` x `side` pixels, by running the module."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        module.eval()(torch.zeros(1, 3, side, side))
-    return float(counter.get_total_flops())
+    with torch.inference_mode():
+        return float(count_flops(lambda: module.eval()(torch.zeros(1, 3, side, side))))
 
 
 def vit_flops(config: ViTConfig, side: int) -> float:

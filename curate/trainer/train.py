@@ -28,6 +28,7 @@ from curate.models.convert.source import BACKBONE, HEADS
 from curate.models.device import autocast, resolve_precision
 from curate.models.export import ExportInfo, Trained, write_export
 from curate.models.heads import describe_heads, pick_heads, write_heads
+from curate.models.throughput import Meter
 from curate.progress import track
 from curate.trainer.checkpoint import (
     CheckpointWriter,
@@ -48,7 +49,6 @@ from curate.trainer.parallel import World, join_world, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
 from curate.trainer.sharding import local, replicate, shard, synchronised, whole
 from curate.trainer.stopping import StopSignal
-from curate.trainer.throughput import Meter
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from curate.bench.train import (
 )
 from curate.config import parse, read_yaml
 from curate.errors import ConfigError
-from curate.trainer import throughput
+from curate.models import throughput
 from curate.trainer.config import TrainConfig
 
 TINY = Setting(preset="tiny", batch=2, prototypes=32, steps=1, threads=1)

@@ -5,7 +5,7 @@ import torch
 
 from curate.errors import ConfigError
 from curate.models.vit import VisionTransformer, vit_config
-from curate.scale.forward import count_flops, forward_flops, vit_flops
+from curate.scale.forward import forward_flops, picture_flops, vit_flops
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from curate.scale.forward import count_flops, forward_flops, vit_flops
 def test_formula_counts_what_the_graph_holds(preset: str, changes: dict[str, int]) -> None:
     config = vit_config(preset, image_size=112, **changes)
     vit = VisionTransformer(config, generator=torch.Generator().manual_seed(0))
-    assert count_flops(vit, 112) == pytest.approx(vit_flops(config, 112), rel=0.01)
+    assert picture_flops(vit, 112) == pytest.approx(vit_flops(config, 112), rel=0.01)
 
 
 def test_known_models_have_their_published_cost() -> None:

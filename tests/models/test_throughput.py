@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from curate.models import throughput
+from curate.models.throughput import Meter, count_flops, matmul_rate
 from curate.models.vit import VisionTransformer, vit_config
 from curate.scale.forward import vit_flops
-from curate.trainer import throughput
-from curate.trainer.throughput import Meter, count_flops, matmul_rate
 
 
 def test_a_linear_layer_counts_one_product_forward_and_two_backward():
