@@ -16,11 +16,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from curate.config import Settings, parse
 from curate.errors import ConfigError
+from curate.models.depth import Group, Kept, draw_kept
+from curate.models.lean import activated_linear, add_rows, norm_linear, scaled_linear
 
 NORM_EPS = 1e-6
+SHORT = 512
+"""Tokens up to which all pairs of an image's tokens may be held at once."""
 
 
 class ViTConfig(Settings):
@@ -112,17 +117,6 @@ class Features(NamedTuple):
     patches: Tensor  # (B, N, D), row by row from the top left
 
 
-class Group(NamedTuple):
-    """Images of one size inside the concatenated tokens: `images` times `tokens` rows."""
-
-    images: int
-    tokens: int
-
-    @property
-    def rows(self) -> int:
-        return self.images * self.tokens
-
-
 class PatchEmbed(nn.Module):
     """Cuts images into patches and projects each."""
 
@@ -144,14 +138,20 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        parts = self.qkv(x).split([group.rows for group in groups])
-        mixed = [self._attend(part, group) for part, group in zip(parts, groups, strict=True)]
-        return self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+    def forward(self, x: Tensor, groups: Sequence[Group], norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+        """(M, D) -> (M, D), the norm before it and LayerScale after it included."""
+        parts = norm_linear(x, norm, self.qkv).split([group.rows for group in groups])
+        weight, bias = scaled_linear(self.proj, gamma)  # a product for each group: their join need not be kept
+        mixed = [F.linear(self._attend(part, group), weight, bias) for part, group in zip(parts, groups, strict=True)]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
     def _attend(self, qkv: Tensor, group: Group) -> Tensor:
         q, k, v = qkv.view(*group, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and group.tokens <= SHORT:
+            # torch's own kernel takes 2.5 to 4 times as long backward in bfloat16 on a CPU.
+            mixed = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v)
         return mixed.transpose(1, 2).reshape(group.rows, -1)
 
     def cls_weights(self, x: Tensor) -> Tensor:
@@ -168,8 +168,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(config.dim, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+    def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+        """(M, D) -> (M, D), the norm before it and LayerScale after it included."""
+        return activated_linear(norm_linear(x, norm, self.fc1), F.gelu, *scaled_linear(self.fc2, gamma))
 
 
 class SwiGlu(nn.Module):
@@ -180,21 +181,23 @@ class SwiGlu(nn.Module):
         self.w12 = nn.Linear(config.dim, 2 * config.hidden)
         self.w3 = nn.Linear(config.hidden, config.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(gate) * value)
+    def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+        """(M, D) -> (M, D), the norm before it and LayerScale after it included."""
+        return activated_linear(norm_linear(x, norm, self.w12), _gate, *scaled_linear(self.w3, gamma))
+
+
+def _gate(x: Tensor) -> Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
 
 
 class LayerScale(nn.Module):
-    """A learned factor per channel on a residual branch."""
+    """A learned factor per channel on a residual branch, which the branch's last linear takes in."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.init = config.layer_scale_init
         self.gamma = nn.Parameter(torch.full((config.dim,), self.init))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
 
 
 class Block(nn.Module):
@@ -202,7 +205,6 @@ class Block(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.drop_path_rate = config.drop_path_rate
         self.norm1 = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.attn = Attention(config)
         self.ls1 = LayerScale(config)
@@ -210,50 +212,25 @@ class Block(nn.Module):
         self.mlp: nn.Module = Mlp(config) if config.ffn == "mlp" else SwiGlu(config)
         self.ls2 = LayerScale(config)
 
-    def forward(self, x: Tensor, groups: Sequence[Group], generator: torch.Generator | None = None) -> Tensor:
-        """Args: x (M, D) with M the rows of all groups; the generator draws who skips. Returns (M, D)."""
-        if not (self.training and self.drop_path_rate > 0):
+    def forward(self, x: Tensor, groups: Sequence[Group], kept: tuple[Kept, Kept] | None = None) -> Tensor:
+        """(M, D) with M the rows of all groups -> (M, D).
+
+        Args:
+            kept: who takes attention and the feed-forward layer; drawn before, so that a block has no randomness of its
+                own and runs the same when activation checkpointing runs it again.
+        """
+        if kept is None:
             x = x + self._mix(x, groups)
             return x + self._feed(x)
-        rows, scale, kept = draw_kept(groups, self.drop_path_rate, device=x.device, generator=generator)
-        x = _add_rows(x, rows, self._mix(x.index_select(0, rows), kept) * scale)
-        rows, scale, _ = draw_kept(groups, self.drop_path_rate, device=x.device, generator=generator)
-        return _add_rows(x, rows, self._feed(x.index_select(0, rows)) * scale)
+        mix, feed = kept
+        x = add_rows(x, mix.rows, self._mix(x.index_select(0, mix.rows), mix.groups), mix.scale)
+        return add_rows(x, feed.rows, self._feed(x.index_select(0, feed.rows)), feed.scale)
 
     def _mix(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        return self.ls1(self.attn(self.norm1(x), groups))
+        return self.attn(x, groups, self.norm1, self.ls1.gamma)
 
     def _feed(self, x: Tensor) -> Tensor:
-        return self.ls2(self.mlp(self.norm2(x)))
-
-
-def draw_kept(
-    groups: Sequence[Group], rate: float, *, device: torch.device, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, list[Group]]:
-    """Choose the images of each group that take a residual branch: n = max(floor(B (1 - rate)), 1) of B.
-
-    Skipped images cost nothing, unlike with a mask; B/n keeps the expectation.
-
-    Returns:
-        rows: (K,) int64, rows of the kept images in the concatenated tokens.
-        scale: (K, 1) float32, B/n of each row's group.
-        kept: the groups that those rows form.
-    """
-    rows, scale, kept, start = [], [], [], 0
-    source = device if generator is None else generator.device
-    for group in groups:
-        n = max(int(group.images * (1 - rate)), 1)
-        images = torch.randperm(group.images, device=source, generator=generator)[:n].to(device)
-        tokens = torch.arange(group.tokens, device=device)
-        rows.append((start + images[:, None] * group.tokens + tokens).flatten())
-        scale.append(torch.full((n * group.tokens, 1), group.images / n, device=device))
-        kept.append(Group(n, group.tokens))
-        start += group.rows
-    return torch.cat(rows), torch.cat(scale), kept
-
-
-def _add_rows(x: Tensor, rows: Tensor, update: Tensor) -> Tensor:
-    return x.index_add(0, rows, update.to(x.dtype))
+        return self.mlp(x, self.norm2, self.ls2.gamma)
 
 
 class VisionTransformer(nn.Module):
@@ -263,6 +240,8 @@ class VisionTransformer(nn.Module):
         """Build the model with fresh weights drawn from `generator` (None: torch's global one)."""
         super().__init__()
         self.config = config
+        self.checkpoints_blocks = False
+        """Whether blocks run a second time in the backward pass instead of keeping their activations."""
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid**2, config.dim))
         self.register_tokens = (
@@ -328,10 +307,32 @@ class VisionTransformer(nn.Module):
         embedded = [self._embed(images, mask) for images, mask in zip(crops, masks, strict=True)]
         groups = [Group(tokens.shape[0], tokens.shape[1]) for tokens in embedded]
         x = torch.cat([tokens.flatten(0, 1) for tokens in embedded])  # (M, D)
-        for block in self.blocks:
-            x = block(x, groups, generator)
+        for block, kept in zip(self.blocks, self._draw(groups, x.device, generator), strict=True):
+            if self.checkpoints_blocks and torch.is_grad_enabled():
+                x = checkpoint(block, x, groups, kept, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, groups, kept)
         parts = self.norm(x).split([group.rows for group in groups])
         return [self._split(part.view(*group, -1)) for part, group in zip(parts, groups, strict=True)]
+
+    def _draw(
+        self, groups: Sequence[Group], device: torch.device, generator: torch.Generator | None
+    ) -> list[tuple[Kept, Kept] | None]:
+        """Stochastic depth of a pass: for each block who takes its two branches; None: everyone."""
+        rate = self.config.drop_path_rate if self.training else 0.0
+        if rate == 0:
+            return [None] * len(self.blocks)
+        draws = [draw_kept(groups, rate, device=device, generator=generator) for _ in range(2 * len(self.blocks))]
+        return list(zip(draws[::2], draws[1::2], strict=True))
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Let `torch.compile` make each block's kernels at its first call; names of parameters stay.
+
+        Args:
+            options: of `torch.compile`.
+        """
+        for block in self.blocks:
+            block.compile(**options)
 
     def forward_intermediate(self, images: Tensor, last: int) -> list[Features]:
         """Tokens after each of the last `last` blocks, through the final norm; those of the final block come last.
@@ -346,7 +347,7 @@ class VisionTransformer(nn.Module):
         group = Group(tokens.shape[0], tokens.shape[1])
         x, found = tokens.flatten(0, 1), []
         for number, block in enumerate(self.blocks):
-            x = block(x, [group], None)
+            x = block(x, [group])
             if number >= first:
                 found.append(self._split(self.norm(x).view(*group, -1)))
         return found

@@ -20,8 +20,8 @@ from curate.trainer.parallel import World
 Targets = Callable[[slice], Tensor]
 """(n, K) float32 targets of some rows, which sum to 1: computed when asked for, or a tensor's `__getitem__`."""
 
-CHUNK = 1 << 24
-"""Scores that a projected loss holds at a time: 64 MiB, large enough for products to run at full speed."""
+CHUNK = 1 << 23
+"""Scores that a projected loss holds at a time: 32 MiB, large enough for products to run at full speed."""
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
@@ -161,11 +161,11 @@ class _CrossEntropy(torch.autograd.Function):
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(w, dtype=torch.float32)
         loss = torch.zeros((), device=x.device)
         size = max(1, CHUNK // len(w))
-        with torch.autocast(kind, enabled=False):
-            for start in range(0, len(x), size):
-                rows = slice(start, start + size)
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            target = targets(rows)
+            with torch.autocast(kind, enabled=False):
                 log_probs = torch.mm(x[rows], w.t()).float().div_(temperature).log_softmax(dim=-1)
-                target = targets(rows)
                 loss -= torch.einsum("mk,mk,m->", target, log_probs, weights[rows])
                 error = log_probs.exp_().sub_(target).mul_(weights[rows, None] / temperature).to(dtype)
                 torch.mm(error, w, out=grad_x[rows])

@@ -1,9 +1,13 @@
+import os
+import shutil
+
 import pytest
 import timm
 import torch
 
 from curate.config import parse
 from curate.errors import ConfigError
+from curate.models import lean, vit
 from curate.models.formats import to_hub, to_timm
 from curate.models.vit import PRESETS, Group, VisionTransformer, ViTConfig, draw_kept, vit_config
 
@@ -91,7 +95,7 @@ def test_crop_groups_in_one_pass_equal_separate_passes() -> None:
 def test_stochastic_depth_draws_the_stated_share_of_each_group() -> None:
     groups = [Group(10, 5), Group(3, 2), Group(1, 4)]
     rows, scale, kept = draw_kept(groups, 0.3, device=torch.device("cpu"), generator=None)
-    assert kept == [Group(7, 5), Group(2, 2), Group(1, 4)]
+    assert list(kept) == [Group(7, 5), Group(2, 2), Group(1, 4)]
     assert len(set(rows.tolist())) == 7 * 5 + 2 * 2 + 4
     first = rows[:35].reshape(7, 5)
     assert (first // 5 == first[:, :1] // 5).all()  # whole images
@@ -102,14 +106,14 @@ def test_stochastic_depth_draws_the_stated_share_of_each_group() -> None:
 def test_stochastic_depth_keeps_the_expectation() -> None:
     config = TINY.model_copy(update={"depth": 1, "drop_path_rate": 0.5})
     model = seeded(config)
-    block = model.blocks[0]
+    block, groups = model.blocks[0], [Group(8, 5)]
     torch.nn.init.zeros_(block.ls2.gamma)  # one branch: two would not be linear in the draw
-    x, groups, draws = images(8 * 5, 24), [Group(8, 5)], 300
+    x, draws = images(8 * 5, 24), 300
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         expected = block(x, groups)
-        block.train()
-        mean = torch.stack([block(x, groups, generator) for _ in range(draws)]).mean(0)
+        kept = [draw_kept(groups, 0.5, device=x.device, generator=generator) for _ in range(draws)]
+        mean = torch.stack([block(x, groups, (one, one)) for one in kept]).mean(0)
     spread = (expected - x).abs().max() / draws**0.5
     assert (mean - expected).abs().max() < 5 * spread
 
@@ -197,3 +201,77 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         model(images(1, 3, 56, 50))
     with pytest.raises(ValueError, match=r"mask of shape \(1, 9\); these patches need \(1, 16\)"):
         model.forward_features(images(1, 3, 56, 56), torch.zeros(1, 9, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_what_is_computed_again_changes_no_gradient(ffn: str, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lean layers beside plain ones, which autograd derives."""
+    model = seeded(TINY.model_copy(update={"ffn": ffn, "drop_path_rate": rate})).train()
+    found = gradients(model)
+    monkeypatch.setattr(lean, "_plain", lambda: True)
+    assert_close(found, gradients(model))
+
+
+def test_activation_checkpointing_changes_no_gradient() -> None:
+    model = seeded(TINY.model_copy(update={"drop_path_rate": 0.4})).train()
+    kept = gradients(model)
+    model.checkpoints_blocks = True
+    for name, gradient in gradients(model).items():
+        assert torch.equal(gradient, kept[name]), name
+
+
+def test_compiled_blocks_give_the_same_outputs_and_gradients() -> None:
+    """As traced for forward and backward; kernels in C++ would take a minute to make here."""
+    plain, compiled = (seeded(TINY.model_copy(update={"drop_path_rate": 0.4})).train() for _ in range(2))
+    compiled.compile_blocks(backend="aot_eager", fullgraph=True)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert_close(gradients(compiled), gradients(plain))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile makes C++ kernels, and g++ is not here")
+@pytest.mark.skipif("COMPILE" not in os.environ, reason="takes a minute; COMPILE=1 runs it")
+def test_compiled_kernels_give_the_same_outputs_and_gradients() -> None:
+    plain, compiled = (seeded(TINY.model_copy(update={"drop_path_rate": 0.4})).train() for _ in range(2))
+    compiled.compile_blocks()
+    assert_close(gradients(compiled), gradients(plain))
+
+
+def test_bf16_gradients_stay_close_to_fp32() -> None:
+    model = seeded(TINY.model_copy(update={"drop_path_rate": 0.4})).train()
+    expected = gradients(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gradients(model)
+    for name, gradient in expected.items():
+        similarity = torch.nn.functional.cosine_similarity(found[name].flatten(), gradient.flatten(), dim=0)
+        assert similarity > 0.98, name
+
+
+def test_attention_by_products_equals_the_fused_kernel_on_long_and_short_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = seeded(TINY), images(2, 3, 56, 56)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        by_products = model(x)
+        monkeypatch.setattr(vit, "SHORT", 0)
+        fused = model(x)
+    torch.testing.assert_close(by_products, fused, rtol=0.05, atol=0.05)
+
+
+def gradients(model: VisionTransformer) -> dict[str, torch.Tensor]:
+    """Of a loss on two groups of crops, one masked; "output" holds the tokens themselves."""
+    side = model.config.image_size
+    crops = [images(5, 3, side, side), images(6, 3, 14, 14, seed=2)]
+    mask = images(5, (side // 14) ** 2, seed=3) > 1
+    model.zero_grad()
+    parts = model.forward_crops(crops, [mask, None], generator=torch.Generator().manual_seed(7))
+    tokens = torch.cat([part.flatten() for group in parts for part in group])
+    (tokens * torch.linspace(-1, 1, len(tokens))).sum().backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert len(found) == len(list(model.parameters()))
+    return found | {"output": tokens.detach()}
+
+
+def assert_close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()), msg=name)

@@ -199,6 +199,17 @@ def test_projected_loss_multiplies_in_bf16_under_autocast_and_sums_in_float32():
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
 
 
+def test_targets_may_be_products_too_under_autocast():
+    student, teacher, weights = projection(7), projection(7), torch.ones(7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        units = Projection(teacher.units.detach().bfloat16(), teacher.prototypes.detach())  # as a head gives them
+        found = projected_ibot_loss(
+            student, lambda rows: units.scores(rows).float().softmax(dim=-1), weights, num_crops=4
+        )
+        wanted = ibot_loss(student.scores(), units.scores().float().softmax(dim=-1), weights, num_crops=4)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
 def test_center_moves_to_the_mean_of_a_projections_scores():
     teacher, one, other = projection(5), torch.ones(6), torch.ones(6)
     update_center(one, teacher, world=World())
