@@ -29,6 +29,7 @@ from curate.models.device import autocast, resolve_precision
 from curate.models.export import ExportInfo, Trained, write_export
 from curate.models.heads import describe_heads, pick_heads, write_heads
 from curate.models.throughput import Meter
+from curate.models.vit import VisionTransformer
 from curate.progress import track
 from curate.trainer.checkpoint import (
     CheckpointWriter,
@@ -43,7 +44,7 @@ from curate.trainer.diagnostics import Watchdog, check_finite, watch
 from curate.trainer.initial import given_heads, origins, start_objective
 from curate.trainer.journal import Journal, Row, SilentJournal
 from curate.trainer.lock import lock
-from curate.trainer.objective import Moment, Outcome, PrototypeSettings, Views
+from curate.trainer.objective import Moment, Outcome, PrototypeSettings, Views, tower
 from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_schedule
 from curate.trainer.parallel import World, join_world, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
@@ -153,6 +154,7 @@ class Trainer:
         self.device = local_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
         self.objective = start_objective(config, effective, world).to(self.device)
+        self._prepare_blocks()
         self.model: nn.Module = self.objective
         if config.parallel == "fsdp":
             shard(self.objective, world, device=self.device, precision=self.precision)
@@ -160,6 +162,15 @@ class Trainer:
             self.model = replicate(self.objective, world)
         self.optimizer = make_optimizer(self.objective.student, config.optimizer)
         self.normalize = Normalize(config.crops).to(self.device)
+
+    def _prepare_blocks(self) -> None:
+        """Compile blocks, or keep less of them, as the configuration asks; a timm model has neither."""
+        for networks in filter(None, (self.objective.student, self.objective.teacher, self.objective.guide)):
+            backbone = tower(networks)
+            if isinstance(backbone, VisionTransformer):
+                backbone.checkpoints_blocks = self.config.activation_checkpointing
+                if self.config.compile:
+                    backbone.compile_blocks()
 
     def finish(self, folder: Path, *, evaluate: Evaluate | None) -> list[Row]:
         """Go on from the newest checkpoint in `folder` to the last iteration; returns the whole log."""

@@ -328,6 +328,13 @@ def test_accumulated_passes_equal_one_when_nothing_looks_across_images(tmp_path,
             torch.testing.assert_close(second[name], first[name], atol=1e-6, rtol=1e-3, msg=name)
 
 
+def test_activation_checkpointing_changes_nothing(tmp_path):
+    kept = train(config(tmp_path, output=str(tmp_path / "kept"), iterations=2))
+    again = train(config(tmp_path, output=str(tmp_path / "again"), iterations=2, activation_checkpointing=True))
+    assert [row["loss"] for row in again.log] == [row["loss"] for row in kept.log]
+    assert_bit_equal(weights(tmp_path / "kept"), weights(tmp_path / "again"))
+
+
 TERMINATED = """
     import os, signal, sys
     from curate import cli
