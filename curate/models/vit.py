@@ -138,10 +138,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, groups: Sequence[Group], norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, groups: Sequence[Group], norm: nn.LayerNorm, scale: "LayerScale") -> Tensor:
         """(M, D) -> (M, D), the norm before it and LayerScale after it included."""
         parts = norm_linear(x, norm, self.qkv).split([group.rows for group in groups])
-        weight, bias = scaled_linear(self.proj, gamma)  # a product for each group: their join need not be kept
+        weight, bias = scaled_linear(self.proj, scale.gamma)  # a product for each group: their join need not be kept
         mixed = [F.linear(self._attend(part, group), weight, bias) for part, group in zip(parts, groups, strict=True)]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
@@ -168,9 +168,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(config.dim, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.dim)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.LayerNorm, scale: "LayerScale") -> Tensor:
         """(M, D) -> (M, D), the norm before it and LayerScale after it included."""
-        return activated_linear(norm_linear(x, norm, self.fc1), F.gelu, *scaled_linear(self.fc2, gamma))
+        return activated_linear(norm_linear(x, norm, self.fc1), F.gelu, *scaled_linear(self.fc2, scale.gamma))
 
 
 class SwiGlu(nn.Module):
@@ -181,9 +181,9 @@ class SwiGlu(nn.Module):
         self.w12 = nn.Linear(config.dim, 2 * config.hidden)
         self.w3 = nn.Linear(config.hidden, config.dim)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.LayerNorm, scale: "LayerScale") -> Tensor:
         """(M, D) -> (M, D), the norm before it and LayerScale after it included."""
-        return activated_linear(norm_linear(x, norm, self.w12), _gate, *scaled_linear(self.w3, gamma))
+        return activated_linear(norm_linear(x, norm, self.w12), _gate, *scaled_linear(self.w3, scale.gamma))
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -227,10 +227,10 @@ class Block(nn.Module):
         return add_rows(x, feed.rows, self._feed(x.index_select(0, feed.rows)), feed.scale)
 
     def _mix(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        return self.attn(x, groups, self.norm1, self.ls1.gamma)
+        return self.attn(x, groups, self.norm1, self.ls1)
 
     def _feed(self, x: Tensor) -> Tensor:
-        return self.mlp(x, self.norm2, self.ls2.gamma)
+        return self.mlp(x, self.norm2, self.ls2)
 
 
 class VisionTransformer(nn.Module):
