@@ -156,7 +156,7 @@ def assert_same_loss_and_gradients(found, wanted, inputs):
 @pytest.mark.parametrize("chunk", [1, 14, 1 << 20])
 @pytest.mark.parametrize(("num_views", "batch"), [(5, 3), (2, 3), (2, 1)])
 def test_projected_dino_loss_equals_that_of_all_scores(monkeypatch, chunk, num_views, batch):
-    monkeypatch.setattr(losses, "CHUNK", chunk)  # scores: one row a time, two, all
+    monkeypatch.setitem(losses.CHUNK, "cpu", chunk)  # scores: one row a time, two, all
     student, targets = projection(num_views * batch), torch.softmax(scores(2, batch, 6), dim=-1)
     wanted = dino_loss(student.scores().unflatten(0, (num_views, batch)), targets)
     assert_same_loss_and_gradients(projected_dino_loss(student, targets), wanted, student)
@@ -164,7 +164,7 @@ def test_projected_dino_loss_equals_that_of_all_scores(monkeypatch, chunk, num_v
 
 @pytest.mark.parametrize("chunk", [1, 14, 1 << 20])
 def test_projected_ibot_loss_equals_that_of_all_scores(monkeypatch, chunk):
-    monkeypatch.setattr(losses, "CHUNK", chunk)
+    monkeypatch.setitem(losses.CHUNK, "cpu", chunk)
     student, targets, weights = projection(7), torch.softmax(scores(7, 6), dim=-1), scores(7).square()
     wanted = ibot_loss(student.scores(), targets, weights, num_crops=4)
     asked = []
