@@ -24,7 +24,6 @@ from curate.feed.batches import Crops, Split
 from curate.feed.shards import ShardIndex
 from curate.models.device import Precision
 from curate.models.throughput import count_flops, matmul_rate
-from curate.ops.threads import set_threads
 from curate.samples.pool import PHOTOS
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig, resolve
@@ -160,7 +159,7 @@ def _step_figures(setting: Setting, precision: Precision) -> list[Figure]:
 
 def time_steps(setting: Setting, precision: Precision) -> Steps:
     """Time steps on random pixels and, between them, plain products, so that a busy moment falls on both."""
-    set_threads(setting.threads)
+    torch.set_num_threads(setting.threads)
     trainer, crops = make_trainer(setting, precision), random_crops(setting)
     flops = count_flops(lambda: trainer.step(0, iter([crops])))
     cpu, wall, per_cpu_second, per_second = [], [], [], []

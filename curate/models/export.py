@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
@@ -148,6 +147,8 @@ def timm_equivalent(config: Config) -> tuple[str, dict[str, Any]]:
 
 def to_timm(path: str | Path) -> nn.Module:
     """The export as a timm model with equal outputs at its image size; its forward gives the pooled vector."""
+    import timm
+
     config, state, _ = read_export(path)
     architecture, kwargs = timm_equivalent(config)
     model = timm.create_model(architecture, **kwargs)

@@ -11,7 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curate.ops.heap import release_holes
+
 Gradients = tuple[Tensor | None, ...]
+
+LARGE = 4 << 20
+"""Bytes from which on a tensor of tokens is large."""
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
@@ -41,6 +46,16 @@ def add_rows(x: Tensor, rows: Tensor, update: Tensor, scale: Tensor) -> Tensor:
         return x.index_add(0, rows, (update * scale).to(x.dtype))
     added: Tensor = _AddRows.apply(x, rows, update, scale)
     return added
+
+
+def release_holes_before(x: Tensor) -> None:
+    """Give back to the system what the layers up to x (M, D) freed between the tensors that they keep.
+
+    Of a ViT-S at batch 8 this is 0.4 of 3.4 GB, for 1 % more time. Other devices have allocators of their own, and
+    small tensors leave no holes worth the call.
+    """
+    if x.device.type == "cpu" and x.requires_grad and x.nbytes >= LARGE and not _plain():
+        release_holes()
 
 
 def _plain() -> bool:

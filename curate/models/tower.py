@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
-import timm
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -42,6 +41,8 @@ class TowerConfig(Settings):
 
     def create(self) -> Any:
         """The timm model with fresh weights from torch's global generator."""
+        import timm  # only here: it takes seconds and 50 MB, and a ViT of ours needs none of it
+
         return timm.create_model(self.name, num_classes=0, **self.kwargs)
 
 
@@ -61,6 +62,8 @@ def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> 
     Raises:
         ConfigError: timm has no such model, does not take these arguments, or pools to another width than its tokens'.
     """
+    import timm
+
     if not timm.is_model(name) or "." in name:
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() has the names"

@@ -21,9 +21,11 @@ from torch.utils.checkpoint import checkpoint
 from curate.config import Settings, parse
 from curate.errors import ConfigError
 from curate.models.depth import Group, Kept, draw_kept
-from curate.models.lean import activated_linear, add_rows, norm_linear, scaled_linear
+from curate.models.lean import activated_linear, add_rows, norm_linear, release_holes_before, scaled_linear
 
 NORM_EPS = 1e-6
+RELEASE_EVERY = 2
+"""Blocks after which freed memory between kept tensors goes back to the system."""
 SHORT = 512
 """Tokens up to which all pairs of an image's tokens may be held at once."""
 
@@ -307,11 +309,14 @@ class VisionTransformer(nn.Module):
         embedded = [self._embed(images, mask) for images, mask in zip(crops, masks, strict=True)]
         groups = [Group(tokens.shape[0], tokens.shape[1]) for tokens in embedded]
         x = torch.cat([tokens.flatten(0, 1) for tokens in embedded])  # (M, D)
-        for block, kept in zip(self.blocks, self._draw(groups, x.device, generator), strict=True):
+        draws = self._draw(groups, x.device, generator)
+        for number, (block, kept) in enumerate(zip(self.blocks, draws, strict=True), start=1):
             if self.checkpoints_blocks and torch.is_grad_enabled():
                 x = checkpoint(block, x, groups, kept, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, groups, kept)
+            if number % RELEASE_EVERY == 0:
+                release_holes_before(x)
         parts = self.norm(x).split([group.rows for group in groups])
         return [self._split(part.view(*group, -1)) for part, group in zip(parts, groups, strict=True)]
 

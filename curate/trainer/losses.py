@@ -20,7 +20,7 @@ from curate.trainer.parallel import World
 Targets = Callable[[slice], Tensor]
 """(n, K) float32 targets of some rows, which sum to 1: computed when asked for, or a tensor's `__getitem__`."""
 
-CHUNK = {"cpu": 1 << 22, "cuda": 1 << 26}
+CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Scores that a projected loss holds at a time, by device: 16 MiB suffice a CPU's products, a GPU's want 256 MiB."""
 
 CENTER_MOMENTUM = 0.9
@@ -166,21 +166,23 @@ class _CrossEntropy(torch.autograd.Function):
             target = targets(rows)
             with torch.autocast(kind, enabled=False):
                 log_probs = torch.mm(x[rows], w.t()).float().div_(temperature).log_softmax(dim=-1)
-                loss -= torch.einsum("mk,mk,m->", target, log_probs, weights[rows])
+                loss -= torch.einsum("mk,mk->m", target, log_probs) @ weights[rows]
                 error = log_probs.exp_().sub_(target).mul_(weights[rows, None] / temperature).to(dtype)
                 torch.mm(error, w, out=grad_x[rows])
                 if dtype == torch.float32:
                     grad_w.addmm_(error.t(), x[rows])
                 else:
                     grad_w += error.t() @ x[rows]
-        ctx.save_for_backward(grad_x, grad_w)
+        ctx.grads = grad_x, grad_w  # not by save_for_backward, since backward writes into them
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x, grad_w = ctx.saved_tensors
+        if ctx.grads is None:
+            raise RuntimeError("a second backward pass through a projected loss; its gradients went with the first")
+        (grad_x, grad_w), ctx.grads = ctx.grads, None  # the second is among a step's largest tensors: in place
         of_units, of_prototypes = ctx.dtypes
-        return (grad_x * grad).to(of_units), (grad_w * grad).to(of_prototypes), None, None, None
+        return grad_x.mul_(grad).to(of_units), grad_w.mul_(grad).to(of_prototypes), None, None, None
 
 
 def koleo_loss(features: Tensor) -> Tensor:

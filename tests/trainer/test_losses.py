@@ -179,6 +179,13 @@ def test_projected_ibot_loss_equals_that_of_all_scores(monkeypatch, chunk):
     assert max(asked) == min(7, max(1, chunk // 6))
 
 
+def test_projected_loss_has_one_backward_pass():
+    loss = projected_dino_loss(projection(6), torch.softmax(scores(2, 3, 6), dim=-1))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second backward"):
+        loss.backward()
+
+
 def test_projected_loss_is_zero_without_masks():
     student = projection(0)
     loss = projected_ibot_loss(student, torch.empty(0, 6).__getitem__, torch.empty(0), num_crops=4)
