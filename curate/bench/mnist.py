@@ -11,7 +11,7 @@ from PIL import Image
 from curate.bench.figures import Figure
 from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
-from curate.evaluation.accuracy import Accuracy, paired_stderr
+from curate.evaluation.accuracy import Accuracy, Improvement
 from curate.evaluation.features import embed_arrays
 from curate.evaluation.knn import knn_accuracy
 from curate.models.load import load_backbone
@@ -26,11 +26,9 @@ NEIGHBORS = 20
 
 
 @dataclass(frozen=True)
-class MnistResult:
+class MnistResult(Improvement):
     """Test accuracy before and after pretraining, and of raw pixels."""
 
-    initial: Accuracy
-    trained: Accuracy
     pixels: Accuracy
     export: Path
     log: list[Row]
@@ -40,15 +38,6 @@ class MnistResult:
     def images_per_second(self) -> float:
         """Of the training, median over the rows of its log."""
         return float(np.median([row["images_per_second"] for row in self.log]))
-
-    @property
-    def gain(self) -> float:
-        return self.trained.value - self.initial.value
-
-    @property
-    def gain_stderr(self) -> float:
-        """Paired: both classify the same digits."""
-        return paired_stderr(self.initial, self.trained)
 
 
 def bench_mnist(

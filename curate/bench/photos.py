@@ -10,7 +10,7 @@ import numpy as np
 from curate.bench.figures import Figure
 from curate.bench.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
-from curate.evaluation.accuracy import Accuracy, paired_stderr
+from curate.evaluation.accuracy import Accuracy, Improvement
 from curate.evaluation.features import embed_folder
 from curate.evaluation.knn import knn_leave_one_out
 from curate.models.load import load_backbone
@@ -26,23 +26,12 @@ LAST = 0.1
 
 
 @dataclass(frozen=True)
-class PhotosResult:
+class PhotosResult(Improvement):
     """How a training ended."""
 
-    initial: Accuracy
-    trained: Accuracy
     watched: Row
     """Mean of the last rows of the log."""
     prototypes: int
-
-    @property
-    def gain(self) -> float:
-        return self.trained.value - self.initial.value
-
-    @property
-    def gain_stderr(self) -> float:
-        """Paired: both classify the same photographs."""
-        return paired_stderr(self.initial, self.trained)
 
 
 def bench_photos(

@@ -29,3 +29,20 @@ def paired_stderr(first: Accuracy, second: Accuracy) -> float:
     """Standard error of `second.value - first.value` on the same test rows."""
     difference = second.correct.astype(np.float64) - first.correct
     return float(difference.std() / math.sqrt(len(difference)))
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """Two answers to the same test rows: of the initial weights and of the trained ones."""
+
+    initial: Accuracy
+    trained: Accuracy
+
+    @property
+    def gain(self) -> float:
+        return self.trained.value - self.initial.value
+
+    @property
+    def gain_stderr(self) -> float:
+        """Paired, since both answer for the same rows."""
+        return paired_stderr(self.initial, self.trained)
