@@ -165,7 +165,7 @@ class TrainSettings(Settings):
                 raise ValueError("objective=sit looks at the global crops alone; set crops.num_local=0")
             if images < 2:
                 raise ValueError("objective=sit tells the images of a pass apart, and it has 1; raise batch_size")
-        if isinstance(self.objective, DinoV2Settings) and self.objective.koleo_weight > 0:
+        if self.objective.koleo_weight > 0:
             if images < 2:
                 raise ValueError("a pass of 1 image has no nearest neighbour for KoLeo; set objective.koleo_weight=0")
             if images % (self.objective.koleo_group or images):

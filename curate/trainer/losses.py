@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curate.trainer.heads import Projection
+from curate.trainer.objective import NUM_GLOBAL, ObjectiveSettings
 from curate.trainer.parallel import World
 
 Targets = Callable[[slice], Tensor]
@@ -210,3 +211,21 @@ def koleo_loss(features: Tensor) -> Tensor:
         squared = (x - x[nearest]).square().sum(dim=-1)
         distance = squared.clamp_min(KOLEO_EPS**2).sqrt()  # the clamp cuts the gradient at 0
         return -torch.log(distance + KOLEO_EPS).mean()
+
+
+def add_koleo(
+    total: Tensor, parts: dict[str, Tensor], cls: Tensor, settings: ObjectiveSettings, *, world: World
+) -> Tensor:
+    """`total` with KoLeo, which enters `parts`, where the settings give it a weight.
+
+    Args:
+        cls: (2B, D) the student's features of both global views; each spreads among the images of all ranks, or of
+            each group of them.
+    """
+    if settings.koleo_weight == 0:
+        return total
+    whole = [world.gather(view) for view in cls.chunk(NUM_GLOBAL)]
+    group = settings.koleo_group or len(whole[0])
+    losses = [koleo_loss(part) for view in whole for part in view.split(group)]
+    parts["koleo"] = torch.stack(losses).sum() / (len(whole[0]) // group)
+    return total + settings.koleo_weight * parts["koleo"]

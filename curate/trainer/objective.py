@@ -30,6 +30,11 @@ class ObjectiveSettings(Settings):
 
     teacher_momentum: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
     """EMA at the start, going to 1 by a cosine: 0.992 short, 0.994 long; auto: lower in runs below 2500 its."""
+    koleo_weight: float = Field(default=0.0, ge=0.0)
+    """Of KoLeo, which spreads the features of a batch: 0.1 in DINOv2. The other papers have none; with small batches or
+    short runs it keeps their features from folding up."""
+    koleo_group: int | None = Field(default=None, ge=2)
+    """Images among which KoLeo finds neighbours, divides the batch (DINOv2: those of a GPU); null: all."""
 
 
 class PrototypeSettings(ObjectiveSettings):

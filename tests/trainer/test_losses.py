@@ -7,6 +7,7 @@ import torch
 from curate.trainer import losses
 from curate.trainer.heads import Projection
 from curate.trainer.losses import (
+    add_koleo,
     dino_loss,
     ibot_loss,
     koleo_loss,
@@ -16,6 +17,7 @@ from curate.trainer.losses import (
     softmax_targets,
     update_center,
 )
+from curate.trainer.objective import ObjectiveSettings
 from curate.trainer.parallel import World
 
 RNG = np.random.default_rng(0)
@@ -246,3 +248,21 @@ def test_koleo_stays_finite_on_duplicates():
 def test_koleo_of_one_row_is_an_error():
     with pytest.raises(ValueError, match="1 rows; a nearest neighbour needs at least 2"):
         koleo_loss(scores(1, 3))
+
+
+def test_koleo_spreads_each_view_among_all_images_or_those_of_a_group():
+    features, settings = torch.randn(8, 5), ObjectiveSettings(koleo_weight=0.5)
+    views, parts = features.chunk(2), {}
+    total = add_koleo(torch.tensor(2.0), parts, features, settings, world=World())
+    assert parts["koleo"].item() == pytest.approx(sum(koleo_loss(view).item() for view in views))
+    assert total.item() == pytest.approx(2 + 0.5 * parts["koleo"].item())
+    grouped = settings.model_copy(update={"koleo_group": 2})
+    add_koleo(torch.tensor(2.0), parts, features, grouped, world=World())
+    pairs = [koleo_loss(view[i : i + 2]).item() for view in views for i in (0, 2)]
+    assert parts["koleo"].item() == pytest.approx(sum(pairs) / 2)
+
+
+def test_no_weight_leaves_koleo_out():
+    parts = {}
+    assert add_koleo(torch.tensor(2.0), parts, torch.ones(8, 5), ObjectiveSettings(), world=World()) == 2
+    assert not parts

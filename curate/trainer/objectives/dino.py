@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from curate.models.export import Trained
 from curate.trainer.heads import Projection, PrototypeHead, make_head
-from curate.trainer.losses import projected_dino_loss, softmax_targets, update_center
+from curate.trainer.losses import add_koleo, projected_dino_loss, softmax_targets, update_center
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Views, tower
 from curate.trainer.parallel import World
 
@@ -58,7 +58,9 @@ class Dino(Objective):
         student = head_of(self.student, "dino_head").project(torch.cat([group.cls for group in groups]))
         by_view = targets.unflatten(0, (NUM_GLOBAL, -1))
         loss = projected_dino_loss(student, by_view, temperature=self.settings.student_temperature)
-        return Outcome(loss, {"dino": loss}, features, targets)
+        parts = {"dino": loss}
+        total = add_koleo(loss, parts, groups[0].cls, self.settings, world=self.world)
+        return Outcome(total, parts, features, targets)
 
 
 def centered_targets(

@@ -16,7 +16,7 @@ from curate.models.vit import ViTConfig
 from curate.trainer.heads import Projection, PrototypeHead, make_head
 from curate.trainer.losses import (
     Targets,
-    koleo_loss,
+    add_koleo,
     projected_dino_loss,
     projected_ibot_loss,
     sinkhorn_targets,
@@ -45,8 +45,6 @@ class DinoV2Settings(PrototypeSettings):
     """Of the loss on masked patches."""
     koleo_weight: float = Field(default=0.1, ge=0.0)
     """Of the spreading of features within a batch."""
-    koleo_group: int | None = Field(default=None, ge=2)
-    """Images among which KoLeo finds neighbours, divides the batch (the paper: those of a GPU); null: all."""
     masked_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of the global crops that are masked."""
     mask_ratio: Range = (0.1, 0.5)
@@ -112,28 +110,14 @@ class DinoV2(Objective):
         temperature = self.settings.student_temperature
         by_view = cls_targets.unflatten(0, (NUM_GLOBAL, -1))
         parts = {"dino": projected_dino_loss(of_cls, by_view, temperature=temperature)}
+        total = self.settings.dino_weight * parts["dino"]
         if self.settings.ibot_weight > 0:
             parts["ibot"] = projected_ibot_loss(
                 of_patches, patch_targets, weights, num_crops=len(large), temperature=temperature
             )
-        if self.settings.koleo_weight > 0:
-            parts["koleo"] = self._koleo(groups[0].cls)
-        return Outcome(self._total(parts), parts, features, cls_targets)
-
-    def _koleo(self, cls: Tensor) -> Tensor:
-        """Of both global views (2B, D), among the images of all ranks."""
-        whole = [self.world.gather(view) for view in cls.chunk(NUM_GLOBAL)]
-        group = self.settings.koleo_group or len(whole[0])
-        losses = [koleo_loss(part) for view in whole for part in view.split(group)]
-        return torch.stack(losses).sum() / (len(whole[0]) // group)
-
-    def _total(self, parts: dict[str, Tensor]) -> Tensor:
-        weights = {
-            "dino": self.settings.dino_weight,
-            "ibot": self.settings.ibot_weight,
-            "koleo": self.settings.koleo_weight,
-        }
-        return torch.stack([weights[name] * loss for name, loss in parts.items()]).sum()
+            total = total + self.settings.ibot_weight * parts["ibot"]
+        total = add_koleo(total, parts, groups[0].cls, self.settings, world=self.world)
+        return Outcome(total, parts, features, cls_targets)
 
     def _project(
         self, networks: nn.ModuleDict, cls: Tensor, patches: Tensor, rows: Tensor

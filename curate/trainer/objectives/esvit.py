@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from curate.models.export import Trained
 from curate.models.vit import Features
 from curate.trainer.heads import Projection
-from curate.trainer.losses import projected_cross_entropy, projected_dino_loss
+from curate.trainer.losses import add_koleo, projected_cross_entropy, projected_dino_loss
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
 from curate.trainer.objectives.dino import CenteredSettings, all_crops, centered_targets, head_of, make_dino_head
 from curate.trainer.parallel import World
@@ -69,8 +69,10 @@ class EsVit(Objective):
             weights,
             temperature=temperature,
         )
+        parts = {"view": view, "region": region}
         total = settings.view_weight * view + settings.region_weight * region
-        return Outcome(total, {"view": view, "region": region}, seen.cls, targets)
+        total = add_koleo(total, parts, groups[0].cls, settings, world=world)
+        return Outcome(total, parts, seen.cls, targets)
 
 
 def project(networks: nn.ModuleDict, groups: Sequence[Features]) -> tuple[Projection, Projection]:

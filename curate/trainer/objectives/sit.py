@@ -20,6 +20,7 @@ from curate.errors import ConfigError
 from curate.models.export import Trained
 from curate.models.vit import VisionTransformer
 from curate.ops.blocks import draw_blocks, paint_blocks, turn
+from curate.trainer.losses import add_koleo
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, ObjectiveSettings, Outcome, Range, Views, tower
 from curate.trainer.parallel import World
 
@@ -90,6 +91,7 @@ class Sit(Objective):
         if "rotation_head" in self.student:
             parts["rotation"] = F.cross_entropy(self.student["rotation_head"](seen.registers[:, 0]).float(), turns)
             total = total + settings.rotation_weight * parts["rotation"]
+        total = add_koleo(total, parts, seen.cls, settings, world=self.world)
         return Outcome(total, parts, features)
 
     @torch.no_grad()

@@ -125,15 +125,6 @@ def test_one_seed_gives_one_objective():
     assert not torch.equal(first.backbone.pos_embed, other.backbone.pos_embed)
 
 
-def test_koleo_groups_part_the_batch():
-    grouped, whole = build(koleo_group=2), build()
-    features = torch.randn(2 * BATCH, 8, generator=torch.Generator().manual_seed(2))
-    views = features.chunk(2)
-    assert whole._koleo(features).item() == pytest.approx(sum(koleo_loss(v).item() for v in views))
-    pairs = [koleo_loss(v[i : i + 2]).item() for v in views for i in (0, 2)]
-    assert grouped._koleo(features).item() == pytest.approx(sum(pairs) / 2)
-
-
 def test_ranks_share_the_masks_of_one_batch():
     whole = torch.from_numpy(draw_masks(4 * BATCH, 4, rng=np.random.default_rng(7))).unflatten(0, (2, 2, BATCH))
     for rank in range(2):

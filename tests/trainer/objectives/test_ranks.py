@@ -9,7 +9,7 @@ from tests.trainer.ranks import train_on_ranks
 STILL = {"preset": "tiny", "patch_size": 8, "depth": 2, "drop_path": 0.0, "layer_scale": 1.0}
 """No stochastic depth, which each rank draws for itself."""
 RUNS = {
-    "esvit": {"model": STILL, "objective": {"kind": "esvit", **HEAD}},
+    "esvit": {"model": STILL, "objective": {"kind": "esvit", "koleo_weight": 0.1, **HEAD}},
     "swin": {
         "model": {"timm": SWIN, "timm_kwargs": SWIN_KWARGS, "drop_path": 0.0},
         "objective": {"kind": "esvit", **HEAD},
@@ -17,7 +17,13 @@ RUNS = {
     "sit": {  # nothing is hidden, since each rank draws for itself what is
         "model": STILL,
         "crops": {"global_size": 32, "num_local": 0},
-        "objective": {"kind": "sit", "head_hidden": 32, "head_out": 16, "hidden_share": [0.0, 0.0]},
+        "objective": {
+            "kind": "sit",
+            "head_hidden": 32,
+            "head_out": 16,
+            "hidden_share": [0.0, 0.0],
+            "koleo_weight": 0.1,
+        },
     },
 }
 PAIRS = [("esvit", "fsdp"), ("swin", "ddp"), ("sit", "fsdp")]
