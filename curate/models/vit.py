@@ -370,14 +370,14 @@ class VisionTransformer(nn.Module):
                 need = tuple(patches.shape[:2])
                 raise ValueError(f"mask of shape {tuple(mask.shape)}; these patches need {need}")
             patches = torch.where(mask.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
-        positions = self._positions(grid)
+        positions = self.positions(grid)
         cls = (self.cls_token + positions[:, :1]).expand(images.shape[0], -1, -1)
         tokens = [cls, patches + positions[:, 1:]]
         if self.register_tokens is not None:
             tokens.insert(1, self.register_tokens.expand(images.shape[0], -1, -1))
         return torch.cat(tokens, dim=1)
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
+    def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position embeddings of cls and of a (rows, columns) grid: (1, 1 + N, D)."""
         stored = self.config.grid
         if grid == (stored, stored):

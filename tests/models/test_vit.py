@@ -62,7 +62,7 @@ def test_positions_are_sampled_at_the_scale_of_the_released_models() -> None:
     model = seeded(TINY.model_copy(update={"num_registers": 0, "interpolate_offset": 0.1}))
     grid = model.pos_embed[:, 1:].reshape(1, 4, 4, 24).permute(0, 3, 1, 2)
     expected = torch.nn.functional.interpolate(grid, scale_factor=(6.1 / 4, 2.1 / 4), mode="bicubic")
-    found = model._positions((6, 2))
+    found = model.positions((6, 2))
     torch.testing.assert_close(found[:, 1:], expected.flatten(2).transpose(1, 2))
     torch.testing.assert_close(found[:, :1], model.pos_embed[:, :1])
 

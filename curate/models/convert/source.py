@@ -131,7 +131,7 @@ def resized(source: Source, size: int) -> Source:
     grid = size // vit.config.patch_size
     other = VisionTransformer(vit.config.model_copy(update={"image_size": size})).eval()
     with torch.no_grad():
-        positions = vit._positions((grid, grid))
+        positions = vit.positions((grid, grid))
     formats.fill(other, {**vit.state_dict(), "pos_embed": positions}, where=source.name)
     return replace(source, network=other, info=info)
 
