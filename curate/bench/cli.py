@@ -164,7 +164,7 @@ def bench_curation(
     workdir: Annotated[Path, typer.Argument(help="folder for pools, runs, checkpoints and exports")],
     num_seeds: Annotated[int, typer.Option("--seeds", help="pools, each with its own trainings")] = 3,
     first_seed: Annotated[int, typer.Option(help="the others follow")] = 0,
-    num_images: Annotated[int, typer.Option("--images", help="images of either subset")] = 400,
+    num_images: Annotated[int, typer.Option("--images", help="images of either subset")] = 300,
     json_: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Pretrain on a curated and on a random subset of a long-tailed pool, and compare them on a balanced test set."""

@@ -35,10 +35,10 @@ NUM_CLASSES = 10
 LABELLED = 100
 """Digits of each class whose labels the read-outs see; kept out of every pool."""
 READOUTS = ("k-NN", "logistic")
-NUM_CHOSEN = 400
+NUM_CHOSEN = 300
 TAIL = Tail()
-TRAINING = ("iterations=400", "objective.ibot_weight=0")
-"""Of either training: 48 epochs of the subset, and no iBOT, which costs a fifth of the time."""
+TRAINING = ("iterations=600", "objective.ibot_weight=0")
+"""Of either training: 96 epochs of the subset, and no iBOT, which costs a fifth of the time."""
 FOR_DIGITS = ("inspect.limits.min_side=28", "copies.verify=false")
 """Of the recipe: pictures this small count, and since strokes of different digits can be laid over each other, the
 embedding alone judges copies."""

@@ -23,7 +23,7 @@ class Tail(NamedTuple):
     """Pictures of the largest class."""
     imbalance: float = 50.0
     """Pictures of the largest class for each of the smallest, >= 1."""
-    copies: float = 1.0
+    copies: float = 10.0
     """Near-copies for each picture of the largest class."""
 
 
