@@ -21,11 +21,11 @@ from torch.utils.checkpoint import checkpoint
 from curate.config import Settings, parse
 from curate.errors import ConfigError
 from curate.models.depth import Group, Kept, draw_kept
-from curate.models.lean import activated_linear, add_rows, norm_linear, release_holes_before, scaled_linear
+from curate.models.lean import activated_linear, add_rows, norm_linear, release_holes_around, scaled_linear
 
 NORM_EPS = 1e-6
-RELEASE_EVERY = 2
-"""Blocks after which freed memory between kept tensors goes back to the system."""
+RELEASE_EVERY = 6
+"""Blocks between the moments at which freed memory between kept tensors goes back to the system."""
 SHORT = 512
 """Tokens up to which all pairs of an image's tokens may be held at once."""
 
@@ -316,7 +316,7 @@ class VisionTransformer(nn.Module):
             else:
                 x = block(x, groups, kept)
             if number % RELEASE_EVERY == 0:
-                release_holes_before(x)
+                release_holes_around(x)
         parts = self.norm(x).split([group.rows for group in groups])
         return [self._split(part.view(*group, -1)) for part, group in zip(parts, groups, strict=True)]
 
