@@ -22,7 +22,7 @@ Targets = Callable[[slice], Tensor]
 """(n, K) float32 targets of some rows, which sum to 1: computed when asked for, or a tensor's `__getitem__`."""
 
 CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
-"""Scores that a projected loss holds at a time, by device: 16 MiB suffice a CPU's products, a GPU's want 256 MiB."""
+"""Scores that a projected loss holds at a time, by device: 8 MiB suffice a CPU's products, a GPU's want 256 MiB."""
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
