@@ -24,7 +24,7 @@ from curate.models.depth import Group, Kept, draw_kept
 from curate.models.lean import activated_linear, add_rows, norm_linear, release_holes_around, scaled_linear
 
 NORM_EPS = 1e-6
-RELEASE_EVERY = 4
+RELEASE_EVERY = 6
 """Blocks between the moments at which freed memory between kept tensors goes back to the system."""
 SHORT = 512
 """Tokens up to which all pairs of an image's tokens may be held at once."""

@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curate.models.export import Trained
+from curate.models.lean import product_dtype
 from curate.trainer.objective import PrototypeSettings
 
 
 class Projection(NamedTuple):
-    """What scores are the products of; a loss goes through them in chunks and never holds all scores."""
+    """What scores are the products of; a loss goes through them in chunks and never holds all scores.
+
+    Both are in the precision of products from the start: autocast would convert the prototypes again for each chunk.
+    """
 
     units: Tensor  # (M, D) of length 1
     prototypes: Tensor  # (K, D)
@@ -76,7 +80,8 @@ class PrototypeHead(nn.Module):
         """What `forward` multiplies; under FSDP2, name this to `register_fsdp_forward_method`."""
         x = self.mlp(x)
         eps = 1e-6 if x.dtype in (torch.float16, torch.bfloat16) else 1e-12
-        return Projection(F.normalize(x, dim=-1, eps=eps), self.last_layer.prototypes())
+        units, dtype = F.normalize(x, dim=-1, eps=eps), product_dtype(x)
+        return Projection(units.to(dtype), self.last_layer.prototypes().to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(x).scores()

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.models.lean import product_dtype
 from curate.trainer.heads import Projection
 from curate.trainer.objective import NUM_GLOBAL, ObjectiveSettings
 from curate.trainer.parallel import World
@@ -21,8 +22,11 @@ from curate.trainer.parallel import World
 Targets = Callable[[slice], Tensor]
 """(n, K) float32 targets of some rows, which sum to 1: computed when asked for, or a tensor's `__getitem__`."""
 
-CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
-"""Scores that a projected loss holds at a time, by device: 8 MiB suffice a CPU's products, a GPU's want 256 MiB."""
+CHUNK = {"cpu": 16 << 20, "cuda": 128 << 20}
+"""Bytes of scores that a projected loss holds at a time, by device. Each chunk goes over all prototypes and their
+gradient, which are as large: a smaller chunk costs more memory traffic than its products."""
+PIECE = {"cpu": 1 << 21, "cuda": 1 << 26}
+"""Scores of a chunk that become probabilities at a time, in float32: 8 MiB stay in a CPU's cache."""
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
@@ -155,25 +159,18 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(  # noqa: PLR0917, autograd passes by position
         ctx: Any, units: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, temperature: float
     ) -> Tensor:
-        kind = units.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else units.dtype
+        kind, dtype = units.device.type, product_dtype(units)
         ctx.dtypes = units.dtype, prototypes.dtype
         x, w = units.to(dtype), prototypes.to(dtype)
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(w, dtype=torch.float32)
         loss = torch.zeros((), device=x.device)
-        size = max(1, CHUNK[kind] // len(w))
+        size = max(1, CHUNK[kind] // (len(w) * w.itemsize))
         for start in range(0, len(x), size):
-            rows = slice(start, start + size)
-            target = targets(rows)
-            with torch.autocast(kind, enabled=False):
-                log_probs = torch.mm(x[rows], w.t()).float().div_(temperature).log_softmax(dim=-1)
-                loss -= torch.einsum("mk,mk->m", target, log_probs) @ weights[rows]
-                error = log_probs.exp_().sub_(target).mul_(weights[rows, None] / temperature).to(dtype)
-                torch.mm(error, w, out=grad_x[rows])
-                if dtype == torch.float32:
-                    grad_w.addmm_(error.t(), x[rows])
-                else:
-                    grad_w += error.t() @ x[rows]
+            rows = slice(start, min(start + size, len(x)))
+            scores = torch.mm(x[rows], w.t())
+            loss += _to_errors(scores, targets, weights, temperature, start=start)
+            torch.mm(scores, w, out=grad_x[rows])
+            _add_product(grad_w, scores, x[rows])
         ctx.grads = grad_x, grad_w  # not by save_for_backward, since backward writes into them
         return loss
 
@@ -184,6 +181,31 @@ class _CrossEntropy(torch.autograd.Function):
         (grad_x, grad_w), ctx.grads = ctx.grads, None  # the second is among a step's largest tensors: in place
         of_units, of_prototypes = ctx.dtypes
         return grad_x.mul_(grad).to(of_units), grad_w.mul_(grad).to(of_prototypes), None, None, None
+
+
+def _to_errors(scores: Tensor, targets: Targets, weights: Tensor, temperature: float, *, start: int) -> Tensor:
+    """The loss of rows from `start` on, whose scores (n, K) become the loss's gradients with respect to them, in place:
+    a piece at a time, in float32."""
+    loss = torch.zeros((), device=scores.device)
+    for piece in scores.split(max(1, PIECE[scores.device.type] // scores.shape[1])):
+        rows = slice(start, start + len(piece))
+        start = rows.stop
+        target = targets(rows)
+        with torch.autocast(scores.device.type, enabled=False):
+            log_probs = piece.float().div_(temperature).log_softmax(dim=-1)
+            loss -= torch.einsum("mk,mk->m", target, log_probs) @ weights[rows]
+            piece.copy_(log_probs.exp_().sub_(target).mul_(weights[rows, None] / temperature))
+    return loss
+
+
+def _add_product(total: Tensor, errors: Tensor, x: Tensor) -> None:
+    """Add errors (n, K) transposed times x (n, D) to `total` (K, D) float32, without a second tensor of its size."""
+    if errors.dtype == total.dtype:
+        total.addmm_(errors.t(), x)
+        return
+    size = max(1, PIECE[x.device.type] // x.shape[1])
+    for some, part in zip(total.split(size), errors.split(size, dim=1), strict=True):
+        some.add_(part.t() @ x)
 
 
 def koleo_loss(features: Tensor) -> Tensor:

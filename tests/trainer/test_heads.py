@@ -34,3 +34,18 @@ def test_one_generator_seed_gives_one_head():
     )
     for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_projection_is_in_the_precision_of_its_products():
+    head, x = (
+        PrototypeHead(6, 9, hidden=16, bottleneck=8, generator=torch.Generator().manual_seed(0)),
+        torch.randn(4, 6),
+    )
+    plain = head.project(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head.project(x)
+    assert {part.dtype for part in plain} == {torch.float32}
+    assert {part.dtype for part in found} == {torch.bfloat16}
+    torch.testing.assert_close(found.prototypes, plain.prototypes.bfloat16())
+    found.scores().sum().backward()
+    assert head.last_layer.direction.grad.dtype == torch.float32

@@ -155,18 +155,24 @@ def assert_same_loss_and_gradients(found, wanted, inputs):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [1, 14, 1 << 20])
+@pytest.fixture(params=[(1, 1), (3, 1), (3, 2), (100, 2), (100, 100)])
+def chunk_rows(request, monkeypatch):
+    """Rows of a chunk and of a piece of it, of 6 prototypes in float32."""
+    rows, piece = request.param
+    monkeypatch.setitem(losses.CHUNK, "cpu", 6 * 4 * rows + 5)
+    monkeypatch.setitem(losses.PIECE, "cpu", 6 * piece + 1)
+    return request.param
+
+
+@pytest.mark.usefixtures("chunk_rows")
 @pytest.mark.parametrize(("num_views", "batch"), [(5, 3), (2, 3), (2, 1)])
-def test_projected_dino_loss_equals_that_of_all_scores(monkeypatch, chunk, num_views, batch):
-    monkeypatch.setitem(losses.CHUNK, "cpu", chunk)  # scores: one row a time, two, all
+def test_projected_dino_loss_equals_that_of_all_scores(num_views, batch):
     student, targets = projection(num_views * batch), torch.softmax(scores(2, batch, 6), dim=-1)
     wanted = dino_loss(student.scores().unflatten(0, (num_views, batch)), targets)
     assert_same_loss_and_gradients(projected_dino_loss(student, targets), wanted, student)
 
 
-@pytest.mark.parametrize("chunk", [1, 14, 1 << 20])
-def test_projected_ibot_loss_equals_that_of_all_scores(monkeypatch, chunk):
-    monkeypatch.setitem(losses.CHUNK, "cpu", chunk)
+def test_projected_ibot_loss_equals_that_of_all_scores(chunk_rows):
     student, targets, weights = projection(7), torch.softmax(scores(7, 6), dim=-1), scores(7).square()
     wanted = ibot_loss(student.scores(), targets, weights, num_crops=4)
     asked = []
@@ -178,7 +184,7 @@ def test_projected_ibot_loss_equals_that_of_all_scores(monkeypatch, chunk):
     found = projected_ibot_loss(student, some, weights, num_crops=4)
     assert_same_loss_and_gradients(found, wanted, student)
     assert sum(asked) == 7
-    assert max(asked) == min(7, max(1, chunk // 6))
+    assert max(asked) == min(7, *chunk_rows)
 
 
 def test_projected_loss_has_one_backward_pass():
@@ -196,6 +202,7 @@ def test_projected_loss_is_zero_without_masks():
     assert not student.prototypes.grad.any()
 
 
+@pytest.mark.usefixtures("chunk_rows")
 def test_projected_loss_multiplies_in_bf16_under_autocast_and_sums_in_float32():
     student, targets = projection(15), torch.softmax(scores(2, 3, 6), dim=-1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
