@@ -1,32 +1,17 @@
 """The three losses of DINOv2 and the two ways to make targets from the teacher's scores.
 
-Scores are (..., K) over K prototypes in any float dtype; everything here computes in float32. Two ways lead to the
-same losses: `dino_loss` and `ibot_loss` take all scores; `projected_dino_loss` and `projected_ibot_loss` go through
-a head's `Projection` in chunks, so that neither scores nor targets nor their gradients exist in full, which are the
-largest tensors of a step at 65,536 prototypes.
+Scores are (..., K) over K prototypes in any float dtype; everything here computes in float32. `projected.py` computes
+the same cross-entropies without ever holding all scores.
 Source: DINO, arXiv:2104.14294; iBOT, arXiv:2111.07832; DINOv2, arXiv:2304.07193.
 """
-
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curate.models.lean import product_dtype
 from curate.trainer.heads import Projection
 from curate.trainer.objective import NUM_GLOBAL, ObjectiveSettings
 from curate.trainer.parallel import World
-
-Targets = Callable[[slice], Tensor]
-"""(n, K) float32 targets of some rows, which sum to 1: computed when asked for, or a tensor's `__getitem__`."""
-
-CHUNK = {"cpu": 16 << 20, "cuda": 128 << 20}
-"""Bytes of scores that a projected loss holds at a time, by device. Each chunk goes over all prototypes and their
-gradient, which are as large: a smaller chunk costs more memory traffic than its products."""
-PIECE = {"cpu": 1 << 21, "cuda": 1 << 26}
-"""Scores of a chunk that become probabilities at a time, in float32: 8 MiB stay in a CPU's cache."""
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
@@ -111,101 +96,6 @@ def ibot_loss(student: Tensor, targets: Tensor, weights: Tensor, *, num_crops: i
     log_probs = F.log_softmax(student.float() / temperature, dim=-1)
     cross_entropy = -(targets * log_probs).sum(dim=-1)  # (M,)
     return (cross_entropy * weights).sum() / num_crops
-
-
-def projected_dino_loss(student: Projection, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """`dino_loss` of scores that are never all held: units (V * B, D), views first, targets (T, B, K)."""
-    num_teacher, batch, _ = targets.shape
-    num_views = len(student.units) // batch
-    total = targets.sum(dim=0)  # cross-entropy is linear in the targets: one row serves all its pairs
-    others = torch.stack([(total - targets[view]) / max(num_teacher - 1, 1) for view in range(num_teacher)])
-    table = torch.cat([others.flatten(0, 1), total / num_teacher])  # (T * B + B, K): of each global view, of local ones
-    row = torch.arange(len(student.units), device=targets.device)
-    row = torch.where(row < num_teacher * batch, row, num_teacher * batch + row % batch)
-    num_pairs = num_teacher * (num_views - 1)
-    pairs = torch.full(row.shape, float(num_teacher), device=targets.device)
-    pairs[: num_teacher * batch] -= 1
-    return projected_cross_entropy(
-        student, lambda rows: table[row[rows]], pairs / (num_pairs * batch), temperature=temperature
-    )
-
-
-def projected_ibot_loss(
-    student: Projection, targets: Targets, weights: Tensor, *, num_crops: int, temperature: float = 0.1
-) -> Tensor:
-    """`ibot_loss` of scores that are never all held."""
-    return projected_cross_entropy(student, targets, weights / num_crops, temperature=temperature)
-
-
-def projected_cross_entropy(student: Projection, targets: Targets, weights: Tensor, *, temperature: float) -> Tensor:
-    """Weighted sum of cross-entropies of rows, whose gradients are computed with it.
-
-    Args:
-        student: units (M, D) and prototypes (K, D).
-        targets: see `Targets`; called once for each chunk.
-        weights: (M,) of the rows.
-
-    Returns:
-        () float32, nats.
-    """
-    loss: Tensor = _CrossEntropy.apply(student.units, student.prototypes, targets, weights, temperature)
-    return loss
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """Products run in autocast's precision where it is on, softmax and sums in float32."""
-
-    @staticmethod
-    def forward(  # noqa: PLR0917, autograd passes by position
-        ctx: Any, units: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, temperature: float
-    ) -> Tensor:
-        kind, dtype = units.device.type, product_dtype(units)
-        ctx.dtypes = units.dtype, prototypes.dtype
-        x, w = units.to(dtype), prototypes.to(dtype)
-        grad_x, grad_w = torch.empty_like(x), torch.zeros_like(w, dtype=torch.float32)
-        loss = torch.zeros((), device=x.device)
-        size = max(1, CHUNK[kind] // (len(w) * w.itemsize))
-        for start in range(0, len(x), size):
-            rows = slice(start, min(start + size, len(x)))
-            scores = torch.mm(x[rows], w.t())
-            loss += _to_errors(scores, targets, weights, temperature, start=start)
-            torch.mm(scores, w, out=grad_x[rows])
-            _add_product(grad_w, scores, x[rows])
-        ctx.grads = grad_x, grad_w  # not by save_for_backward, since backward writes into them
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.grads is None:
-            raise RuntimeError("a second backward pass through a projected loss; its gradients went with the first")
-        (grad_x, grad_w), ctx.grads = ctx.grads, None  # the second is among a step's largest tensors: in place
-        of_units, of_prototypes = ctx.dtypes
-        return grad_x.mul_(grad).to(of_units), grad_w.mul_(grad).to(of_prototypes), None, None, None
-
-
-def _to_errors(scores: Tensor, targets: Targets, weights: Tensor, temperature: float, *, start: int) -> Tensor:
-    """The loss of rows from `start` on, whose scores (n, K) become the loss's gradients with respect to them, in place:
-    a piece at a time, in float32."""
-    loss = torch.zeros((), device=scores.device)
-    for piece in scores.split(max(1, PIECE[scores.device.type] // scores.shape[1])):
-        rows = slice(start, start + len(piece))
-        start = rows.stop
-        target = targets(rows)
-        with torch.autocast(scores.device.type, enabled=False):
-            log_probs = piece.float().div_(temperature).log_softmax(dim=-1)
-            loss -= torch.einsum("mk,mk->m", target, log_probs) @ weights[rows]
-            piece.copy_(log_probs.exp_().sub_(target).mul_(weights[rows, None] / temperature))
-    return loss
-
-
-def _add_product(total: Tensor, errors: Tensor, x: Tensor) -> None:
-    """Add errors (n, K) transposed times x (n, D) to `total` (K, D) float32, without a second tensor of its size."""
-    if errors.dtype == total.dtype:
-        total.addmm_(errors.t(), x)
-        return
-    size = max(1, PIECE[x.device.type] // x.shape[1])
-    for some, part in zip(total.split(size), errors.split(size, dim=1), strict=True):
-        some.add_(part.t() @ x)
 
 
 def koleo_loss(features: Tensor) -> Tensor:

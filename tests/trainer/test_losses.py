@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from curate.trainer import losses
 from curate.trainer.heads import Projection
 from curate.trainer.losses import (
     add_koleo,
     dino_loss,
     ibot_loss,
     koleo_loss,
-    projected_dino_loss,
-    projected_ibot_loss,
     sinkhorn_targets,
     softmax_targets,
     update_center,
@@ -143,91 +140,8 @@ def test_ibot_loss_is_zero_without_masks():
     assert ibot_loss(empty, empty, torch.empty(0), num_crops=4).item() == 0
 
 
-def projection(rows, *, num_prototypes=6, dim=4):
-    units = torch.nn.functional.normalize(scores(rows, dim), dim=-1)
-    return Projection(units.requires_grad_(), scores(num_prototypes, dim).requires_grad_())
-
-
-def assert_same_loss_and_gradients(found, wanted, inputs):
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
-    pairs = zip(torch.autograd.grad(3 * found, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True)
-    for one, other in pairs:
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-
-
-@pytest.fixture(params=[(1, 1), (3, 1), (3, 2), (100, 2), (100, 100)])
-def chunk_rows(request, monkeypatch):
-    """Rows of a chunk and of a piece of it, of 6 prototypes in float32."""
-    rows, piece = request.param
-    monkeypatch.setitem(losses.CHUNK, "cpu", 6 * 4 * rows + 5)
-    monkeypatch.setitem(losses.PIECE, "cpu", 6 * piece + 1)
-    return request.param
-
-
-@pytest.mark.usefixtures("chunk_rows")
-@pytest.mark.parametrize(("num_views", "batch"), [(5, 3), (2, 3), (2, 1)])
-def test_projected_dino_loss_equals_that_of_all_scores(num_views, batch):
-    student, targets = projection(num_views * batch), torch.softmax(scores(2, batch, 6), dim=-1)
-    wanted = dino_loss(student.scores().unflatten(0, (num_views, batch)), targets)
-    assert_same_loss_and_gradients(projected_dino_loss(student, targets), wanted, student)
-
-
-def test_projected_ibot_loss_equals_that_of_all_scores(chunk_rows):
-    student, targets, weights = projection(7), torch.softmax(scores(7, 6), dim=-1), scores(7).square()
-    wanted = ibot_loss(student.scores(), targets, weights, num_crops=4)
-    asked = []
-
-    def some(rows):
-        asked.append(len(targets[rows]))
-        return targets[rows]
-
-    found = projected_ibot_loss(student, some, weights, num_crops=4)
-    assert_same_loss_and_gradients(found, wanted, student)
-    assert sum(asked) == 7
-    assert max(asked) == min(7, *chunk_rows)
-
-
-def test_projected_loss_has_one_backward_pass():
-    loss = projected_dino_loss(projection(6), torch.softmax(scores(2, 3, 6), dim=-1))
-    loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="second backward"):
-        loss.backward()
-
-
-def test_projected_loss_is_zero_without_masks():
-    student = projection(0)
-    loss = projected_ibot_loss(student, torch.empty(0, 6).__getitem__, torch.empty(0), num_crops=4)
-    loss.backward()
-    assert loss == 0
-    assert not student.prototypes.grad.any()
-
-
-@pytest.mark.usefixtures("chunk_rows")
-def test_projected_loss_multiplies_in_bf16_under_autocast_and_sums_in_float32():
-    student, targets = projection(15), torch.softmax(scores(2, 3, 6), dim=-1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = projected_dino_loss(student, targets)
-        wanted = dino_loss(student.scores().unflatten(0, (5, 3)), targets)
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    for one, other in zip(*(torch.autograd.grad(loss, student) for loss in (found, wanted)), strict=True):
-        assert one.dtype == torch.float32
-        torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
-
-
-def test_targets_may_be_products_too_under_autocast():
-    student, teacher, weights = projection(7), projection(7), torch.ones(7)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        units = Projection(teacher.units.detach().bfloat16(), teacher.prototypes.detach())  # as a head gives them
-        found = projected_ibot_loss(
-            student, lambda rows: units.scores(rows).float().softmax(dim=-1), weights, num_crops=4
-        )
-        wanted = ibot_loss(student.scores(), units.scores().float().softmax(dim=-1), weights, num_crops=4)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-
-
 def test_center_moves_to_the_mean_of_a_projections_scores():
-    teacher, one, other = projection(5), torch.ones(6), torch.ones(6)
+    teacher, one, other = Projection(scores(5, 4), scores(6, 4)), torch.ones(6), torch.ones(6)
     update_center(one, teacher, world=World())
     update_center(other, teacher.scores(), world=World())
     torch.testing.assert_close(one, other)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from curate.models.export import Trained
 from curate.trainer.heads import Projection, PrototypeHead, make_head
-from curate.trainer.losses import add_koleo, projected_dino_loss, softmax_targets, update_center
+from curate.trainer.losses import add_koleo, softmax_targets, update_center
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Views, tower
 from curate.trainer.parallel import World
+from curate.trainer.projected import dino_part, projected_loss
 
 
 class CenteredSettings(PrototypeSettings):
@@ -57,9 +58,9 @@ class Dino(Objective):
         groups = tower(self.student).forward_crops(all_crops(views), generator=moment.generator)
         student = head_of(self.student, "dino_head").project(torch.cat([group.cls for group in groups]))
         by_view = targets.unflatten(0, (NUM_GLOBAL, -1))
-        loss = projected_dino_loss(student, by_view, temperature=self.settings.student_temperature)
-        parts = {"dino": loss}
-        total = add_koleo(loss, parts, groups[0].cls, self.settings, world=self.world)
+        compared = {"dino": dino_part(student, by_view)}
+        total, parts = projected_loss(compared, temperature=self.settings.student_temperature)
+        total = add_koleo(total, parts, groups[0].cls, self.settings, world=self.world)
         return Outcome(total, parts, features, targets)
 
 

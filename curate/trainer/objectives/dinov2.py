@@ -14,18 +14,11 @@ from torch import Tensor, nn
 from curate.models.export import Trained
 from curate.models.vit import ViTConfig
 from curate.trainer.heads import Projection, PrototypeHead, make_head
-from curate.trainer.losses import (
-    Targets,
-    add_koleo,
-    projected_dino_loss,
-    projected_ibot_loss,
-    sinkhorn_targets,
-    softmax_targets,
-    update_center,
-)
+from curate.trainer.losses import add_koleo, sinkhorn_targets, softmax_targets, update_center
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Range, Views, tower
 from curate.trainer.parallel import World
+from curate.trainer.projected import Targets, dino_part, ibot_part, projected_loss
 
 SINKHORN_ITERATIONS = 3
 
@@ -107,15 +100,12 @@ class DinoV2(Objective):
         )
         views_cls = torch.cat([group.cls for group in groups])  # (V * B, D)
         of_cls, of_patches = self._project(self.student, views_cls, groups[0].patches.flatten(0, 1), rows)
-        temperature = self.settings.student_temperature
         by_view = cls_targets.unflatten(0, (NUM_GLOBAL, -1))
-        parts = {"dino": projected_dino_loss(of_cls, by_view, temperature=temperature)}
-        total = self.settings.dino_weight * parts["dino"]
+        compared = {"dino": dino_part(of_cls, by_view)}
         if self.settings.ibot_weight > 0:
-            parts["ibot"] = projected_ibot_loss(
-                of_patches, patch_targets, weights, num_crops=len(large), temperature=temperature
-            )
-            total = total + self.settings.ibot_weight * parts["ibot"]
+            compared["ibot"] = ibot_part(of_patches, patch_targets, weights, num_crops=len(large))
+        factors = {"dino": self.settings.dino_weight, "ibot": self.settings.ibot_weight}
+        total, parts = projected_loss(compared, factors, temperature=self.settings.student_temperature)
         total = add_koleo(total, parts, groups[0].cls, self.settings, world=self.world)
         return Outcome(total, parts, features, cls_targets)
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from curate.models.export import Trained
 from curate.models.vit import Features
 from curate.trainer.heads import Projection
-from curate.trainer.losses import add_koleo, projected_cross_entropy, projected_dino_loss
+from curate.trainer.losses import add_koleo
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
 from curate.trainer.objectives.dino import CenteredSettings, all_crops, centered_targets, head_of, make_dino_head
 from curate.trainer.parallel import World
+from curate.trainer.projected import Part, dino_part, projected_loss
 
 
 class EsVitSettings(CenteredSettings):
@@ -61,16 +62,13 @@ class EsVit(Objective):
             of_region = centered_targets(regions, self.region_center, settings, moment, world=world)
         groups = tower(self.student).forward_crops(all_crops(views), generator=moment.generator)
         crops, regions = project(self.student, groups)
-        view = projected_dino_loss(crops, targets.unflatten(0, (NUM_GLOBAL, -1)), temperature=temperature)
         (first, second), weights = match_regions(groups, seen)
-        region = projected_cross_entropy(
-            regions,
-            lambda rows: (of_region(first[rows]) + of_region(second[rows])) / 2,
-            weights,
-            temperature=temperature,
-        )
-        parts = {"view": view, "region": region}
-        total = settings.view_weight * view + settings.region_weight * region
+        compared = {
+            "view": dino_part(crops, targets.unflatten(0, (NUM_GLOBAL, -1))),
+            "region": Part(regions, lambda rows: (of_region(first[rows]) + of_region(second[rows])) / 2, weights),
+        }
+        factors = {"view": settings.view_weight, "region": settings.region_weight}
+        total, parts = projected_loss(compared, factors, temperature=temperature)
         total = add_koleo(total, parts, groups[0].cls, settings, world=world)
         return Outcome(total, parts, seen.cls, targets)
 
