@@ -17,7 +17,7 @@ from curate.trainer.heads import Projection
 Targets = Callable[[slice], Tensor]
 """(n, K) float32 targets of some rows, which sum to 1: computed when asked for, or a tensor's `__getitem__`."""
 
-CHUNK = {"cpu": 16 << 20, "cuda": 128 << 20}
+CHUNK = {"cpu": 24 << 20, "cuda": 128 << 20}
 """Bytes of scores that are held at a time, by device. Each chunk goes over all prototypes and their gradient, which are
 as large: a smaller chunk costs more memory traffic than its products."""
 PIECE = {"cpu": 1 << 21, "cuda": 1 << 26}
