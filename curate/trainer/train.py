@@ -25,7 +25,7 @@ from curate.feed.batches import CroppedSamples, Crops, Split, check_workers, loa
 from curate.feed.settings import CropSettings
 from curate.feed.shards import ShardIndex, read_index
 from curate.models.convert.source import BACKBONE, HEADS
-from curate.models.device import autocast, resolve_precision
+from curate.models.device import Precision, autocast, resolve_precision
 from curate.models.export import ExportInfo, Trained, write_export
 from curate.models.heads import describe_heads, pick_heads, write_heads
 from curate.models.throughput import Meter
@@ -152,7 +152,7 @@ class Trainer:
     ) -> None:
         self.config, self.index, self.effective, self.world, self.split = config, index, effective, world, split
         self.device = local_device(config.device)
-        self.precision = resolve_precision(config.precision, self.device)
+        self.precision = world.share(lambda: _settle_precision(config, self.device))
         self.objective = start_objective(config, effective, world).to(self.device)
         self._prepare_blocks()
         self.model: nn.Module = self.objective
@@ -412,6 +412,15 @@ class Normalize(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         return (crops.float() - self.mean) / self.std
+
+
+def _settle_precision(config: TrainConfig, device: torch.device) -> Precision:
+    """`auto` is measured when a run begins, and from then on it is what the run began with."""
+    found = list_checkpoints(Path(config.output) / "checkpoints")
+    if config.precision == "auto" and found:
+        begun: Precision = json.loads(read_told(found[-1][1])["identity"])["precision"]
+        return begun
+    return resolve_precision(config.precision, device)
 
 
 def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -313,6 +313,17 @@ def test_the_other_recipes_run(tmp_path, changes):
     assert np.isfinite(train(config(tmp_path, iterations=2, **changes)).log[-1]["loss"])
 
 
+def test_automatic_precision_stays_that_of_the_runs_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "resolve_precision", lambda *_: "bf16")
+    whole = train(config(tmp_path, precision="auto", keep=2))
+    first = load_file(whole.export)
+    shutil.rmtree(list_checkpoints(tmp_path / "run" / "checkpoints")[-1][1])
+    monkeypatch.setattr(loop, "resolve_precision", lambda *_: "fp32")  # a busy moment
+    assert_bit_equal(load_file(train(config(tmp_path, precision="auto")).export), first)
+    with pytest.raises(WorkdirError, match="precision was bf16, now fp32"):
+        train(config(tmp_path, precision="fp32"))
+
+
 def test_accumulated_passes_equal_one_when_nothing_looks_across_images(tmp_path, monkeypatch):
     """Softmax with a centre that stands still, and no KoLeo: the gradient of a batch is the mean of its passes'."""
     monkeypatch.setattr(dinov2, "update_center", lambda *_args, **_more: None)
