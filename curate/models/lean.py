@@ -40,11 +40,15 @@ def scaled_linear(linear: nn.Linear, gamma: Tensor) -> tuple[Tensor, Tensor]:
     return linear.weight * gamma[:, None], linear.bias * gamma
 
 
-def add_rows(x: Tensor, rows: Tensor, update: Tensor, scale: Tensor) -> Tensor:
-    """x (M, D) with `update` (K, D) times `scale` (K, 1) added to its `rows`; `index_add` would keep the update."""
+def add_rows(x: Tensor, rows: Tensor, update: Tensor, scale: Tensor, *, in_place: bool = False) -> Tensor:
+    """x (M, D) with `update` (K, D) times `scale` (K, 1) added to its `rows`; `index_add` would keep the update.
+
+    Args:
+        in_place: x becomes the sum, where gradients are kept; nothing else may need x.
+    """
     if _plain():
         return x.index_add(0, rows, (update * scale).to(x.dtype))
-    added: Tensor = _AddRows.apply(x, rows, update, scale)
+    added: Tensor = _AddRows.apply(x, rows, update, scale, in_place)
     return added
 
 
@@ -114,15 +118,21 @@ class _ActivatedLinear(torch.autograd.Function):
 
 class _AddRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, update: Tensor, scale: Tensor) -> Tensor:
+    def forward(  # noqa: PLR0917  # autograd passes by position
+        ctx: Any, x: Tensor, rows: Tensor, update: Tensor, scale: Tensor, in_place: bool
+    ) -> Tensor:
         ctx.dtype = update.dtype
         ctx.save_for_backward(rows, scale)
-        return x.index_add(0, rows, (update * scale).to(x.dtype))
+        update = (update * scale).to(x.dtype)
+        if not in_place:
+            return x.index_add(0, rows, update)
+        ctx.mark_dirty(x)
+        return x.index_add_(0, rows, update)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         rows, scale = ctx.saved_tensors
-        return grad, None, grad.index_select(0, rows).mul_(scale).to(ctx.dtype), None
+        return grad, None, grad.index_select(0, rows).mul_(scale).to(ctx.dtype), None, None
 
 
 def _norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,5 +141,5 @@ def _norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, T
 
 
 def _sum(grad: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of a bias: over rows, in float32."""
-    return grad.sum(dim=0, dtype=torch.float32).to(dtype)
+    """Of a bias: over rows; torch adds up in float32, and to ask for a float32 result would convert all rows first."""
+    return grad.sum(dim=0).to(dtype)

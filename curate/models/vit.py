@@ -225,8 +225,9 @@ class Block(nn.Module):
             x = x + self._mix(x, groups)
             return x + self._feed(x)
         mix, feed = kept
+        # Checkpointing needs the input again, but nothing needs what is between the branches: one copy a block.
         x = add_rows(x, mix.rows, self._mix(x.index_select(0, mix.rows), mix.groups), mix.scale)
-        return add_rows(x, feed.rows, self._feed(x.index_select(0, feed.rows)), feed.scale)
+        return add_rows(x, feed.rows, self._feed(x.index_select(0, feed.rows)), feed.scale, in_place=True)
 
     def _mix(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
         return self.attn(x, groups, self.norm1, self.ls1)

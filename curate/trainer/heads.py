@@ -17,7 +17,8 @@ from curate.trainer.objective import PrototypeSettings
 class Projection(NamedTuple):
     """What scores are the products of; a loss goes through them in chunks and never holds all scores.
 
-    Both are in the precision of products from the start: autocast would convert the prototypes again for each chunk.
+    A teacher's prototypes are in the precision of products from the start: autocast would convert them again for each
+    chunk. A student's stay as they are, since the loss converts them once and its gradient need not be rounded.
     """
 
     units: Tensor  # (M, D) of length 1
@@ -81,7 +82,8 @@ class PrototypeHead(nn.Module):
         x = self.mlp(x)
         eps = 1e-6 if x.dtype in (torch.float16, torch.bfloat16) else 1e-12
         units, dtype = F.normalize(x, dim=-1, eps=eps), product_dtype(x)
-        return Projection(units.to(dtype), self.last_layer.prototypes().to(dtype))
+        prototypes = self.last_layer.prototypes()
+        return Projection(units.to(dtype), prototypes if torch.is_grad_enabled() else prototypes.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(x).scores()
