@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from curate.config import Settings
 from curate.errors import ConfigError
-from curate.models.vit import Features
+from curate.models.vit import Features, Needed
 
 ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
 """Arguments with which one timm model takes crops of several sizes; Swin's, then a ViT's."""
@@ -130,6 +130,22 @@ class TimmTower(nn.Module):
         masks = [None] * len(crops) if masks is None else masks
         with _drawing_from(generator, crops[0].device) if self.training else nullcontext():
             return [self.forward_features(images, mask) for images, mask in zip(crops, masks, strict=True)]
+
+    def forward_needed(
+        self,
+        crops: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        *,
+        patches: Sequence[Tensor | None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Needed]:
+        """As `forward_crops`, but of the tokens those asked for; see `VisionTransformer.forward_needed`."""
+        patches = [None] * len(crops) if patches is None else patches
+        groups = self.forward_crops(crops, masks, generator=generator)
+        wanted = [slice(0) if rows is None else rows for rows in patches]
+        return [
+            Needed(group.cls, group.patches.flatten(0, 1)[rows]) for group, rows in zip(groups, wanted, strict=True)
+        ]
 
 
 def timm_features(net: Any, images: Tensor, *, where: str) -> Features:

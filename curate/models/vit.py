@@ -119,6 +119,13 @@ class Features(NamedTuple):
     patches: Tensor  # (B, N, D), row by row from the top left
 
 
+class Needed(NamedTuple):
+    """The tokens that were asked for, after the final norm."""
+
+    cls: Tensor  # (B, D)
+    patches: Tensor  # (M, D)
+
+
 class PatchEmbed(nn.Module):
     """Cuts images into patches and projects each."""
 
@@ -214,20 +221,33 @@ class Block(nn.Module):
         self.mlp: nn.Module = Mlp(config) if config.ffn == "mlp" else SwiGlu(config)
         self.ls2 = LayerScale(config)
 
-    def forward(self, x: Tensor, groups: Sequence[Group], kept: tuple[Kept, Kept] | None = None) -> Tensor:
-        """(M, D) with M the rows of all groups -> (M, D).
+    def forward(
+        self,
+        x: Tensor,
+        groups: Sequence[Group],
+        kept: tuple[Kept, Kept] | None = None,
+        needed: Tensor | None = None,
+    ) -> Tensor:
+        """(M, D) with M the rows of all groups -> (M, D), or as many rows as are needed.
 
         Args:
             kept: who takes attention and the feed-forward layer; drawn before, so that a block has no randomness of its
                 own and runs the same when activation checkpointing runs it again.
+            needed: the rows of x that anyone looks at after this block; None: all.
         """
         if kept is None:
             x = x + self._mix(x, groups)
+            x = x if needed is None else x.index_select(0, needed)
             return x + self._feed(x)
         mix, feed = kept
         # Checkpointing needs the input again, but nothing needs what is between the branches: one copy a block.
         x = add_rows(x, mix.rows, self._mix(x.index_select(0, mix.rows), mix.groups), mix.scale)
-        return add_rows(x, feed.rows, self._feed(x.index_select(0, feed.rows)), feed.scale, in_place=True)
+        if needed is None:
+            return add_rows(x, feed.rows, self._feed(x.index_select(0, feed.rows)), feed.scale, in_place=True)
+        # Those who skip the branch pass it with factor 0: to leave them out, the host would wait for their number.
+        scale = feed.scale.new_zeros(len(x), 1).index_copy(0, feed.rows, feed.scale).index_select(0, needed)
+        x = x.index_select(0, needed)
+        return x + (self._feed(x) * scale).to(x.dtype)
 
     def _mix(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
         return self.attn(x, groups, self.norm1, self.ls1)
@@ -296,7 +316,7 @@ class VisionTransformer(nn.Module):
     ) -> list[Features]:
         """All groups of crops in one pass.
 
-        Under FSDP2, name this method to `register_fsdp_forward_method`, since its hooks sit on `forward`.
+        Under FSDP2, name this method and the next to `register_fsdp_forward_method`: its hooks sit on `forward`.
 
         Args:
             crops: groups of (B_g, 3, H_g, W_g) normalised images; sides are multiples of the patch size.
@@ -306,20 +326,65 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: a side that patches do not divide, or a mask of another shape.
         """
+        x, groups = self._encode(crops, masks, None, generator)
+        parts = x.split([group.rows for group in groups])
+        return [self._split(part.view(*group, -1)) for part, group in zip(parts, groups, strict=True)]
+
+    def forward_needed(
+        self,
+        crops: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        *,
+        patches: Sequence[Tensor | None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Needed]:
+        """As `forward_crops`, but of each group the cls tokens and the patches that a loss reads.
+
+        The other tokens take part in attention; the last feed-forward layer, two thirds of a block, leaves them out.
+
+        Args:
+            patches: for each group the (M_g,) rows wanted of its (B_g * N_g, D) patches, or None; None: cls alone.
+        """
+        patches = [None] * len(crops) if patches is None else patches
+        x, groups = self._encode(crops, masks, patches, generator)
+        sizes = [(group.images, 0 if rows is None else len(rows)) for group, rows in zip(groups, patches, strict=True)]
+        parts = x.split([size for pair in sizes for size in pair])
+        return [Needed(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+
+    def _encode(
+        self,
+        crops: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None,
+        patches: Sequence[Tensor | None] | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, list[Group]]:
+        """Tokens (M, D) after the final norm: of all groups, or, group by group, their cls tokens and `patches`."""
         masks = [None] * len(crops) if masks is None else masks
         embedded = [self._embed(images, mask) for images, mask in zip(crops, masks, strict=True)]
         groups = [Group(tokens.shape[0], tokens.shape[1]) for tokens in embedded]
         x = torch.cat([tokens.flatten(0, 1) for tokens in embedded])  # (M, D)
+        needed = None if patches is None else self._find(groups, patches, x.device)
         draws = self._draw(groups, x.device, generator)
         for number, (block, kept) in enumerate(zip(self.blocks, draws, strict=True), start=1):
+            rows = needed if number == len(self.blocks) else None
             if self.checkpoints_blocks and torch.is_grad_enabled():
-                x = checkpoint(block, x, groups, kept, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, groups, kept, rows, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, groups, kept)
+                x = block(x, groups, kept, rows)
             if number % RELEASE_EVERY == 0:
                 release_holes_around(x)
-        parts = self.norm(x).split([group.rows for group in groups])
-        return [self._split(part.view(*group, -1)) for part, group in zip(parts, groups, strict=True)]
+        return self.norm(x), groups
+
+    def _find(self, groups: Sequence[Group], patches: Sequence[Tensor | None], device: torch.device) -> Tensor:
+        """Rows among the tokens of all groups: of each group its cls tokens, then `patches` of its (B * N, D) ones."""
+        first, start, found = 1 + self.config.num_registers, 0, []
+        for group, rows in zip(groups, patches, strict=True):
+            found.append(start + torch.arange(group.images, device=device) * group.tokens)
+            if rows is not None:
+                count = group.tokens - first  # patches of an image
+                found.append(start + rows // count * group.tokens + first + rows % count)
+            start += group.rows
+        return torch.cat(found)
 
     def _draw(
         self, groups: Sequence[Group], device: torch.device, generator: torch.Generator | None

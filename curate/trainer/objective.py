@@ -125,5 +125,5 @@ class Objective(nn.Module):
 
 
 def tower(networks: nn.ModuleDict) -> Trained:
-    """The backbone among `networks`; objectives call its `forward_crops` alone, on which FSDP's hooks sit."""
+    """The backbone among `networks`; objectives call `forward_crops` or `forward_needed`, where FSDP's hooks sit."""
     return cast(Trained, networks["backbone"])

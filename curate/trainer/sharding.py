@@ -36,7 +36,7 @@ def shard(objective: Objective, world: World, *, device: torch.device, precision
                 # Resharded after every pass: the average moves the shards, not what was gathered for a pass.
                 fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
             fully_shard(network, mesh=mesh, reshard_after_forward=True)
-            for method in ("forward_crops", "project"):
+            for method in ("forward_crops", "forward_needed", "project"):
                 if hasattr(network, method):
                     register_fsdp_forward_method(network, method)
 

@@ -86,6 +86,17 @@ def test_groups_of_crops_do_not_mix() -> None:
         torch.testing.assert_close(part.patches, model.forward_features(alone).patches)
 
 
+@torch.no_grad()
+def test_tokens_that_are_needed_are_those_of_the_whole_pass() -> None:
+    model = tower().eval()
+    large, small = images(128), images(64, count=3)
+    rows = torch.tensor([1, 4, 5])
+    found = model.forward_needed([large, small], patches=[rows, None])
+    whole = model.forward_crops([large, small])
+    torch.testing.assert_close(found[0], (whole[0].cls, whole[0].patches.flatten(0, 1)[rows]))
+    torch.testing.assert_close(found[1], (whole[1].cls, whole[1].patches.flatten(0, 1)[:0]))
+
+
 def test_a_seed_gives_the_same_weights_and_leaves_torchs_generator_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()

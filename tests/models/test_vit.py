@@ -92,6 +92,40 @@ def test_crop_groups_in_one_pass_equal_separate_passes() -> None:
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("again", [False, True])
+def test_tokens_that_are_needed_are_those_of_the_whole_pass(ffn: str, rate: float, again: bool) -> None:
+    model = seeded(TINY.model_copy(update={"ffn": ffn, "drop_path_rate": rate})).train()
+    model.checkpoints_blocks = again
+    large, small = images(5, 3, 56, 56), images(7, 3, 28, 28)
+    masks = images(5, 16, seed=2) > 0.5
+    rows = masks.flatten().nonzero().squeeze(1)
+
+    def gradients(outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        loss = torch.stack([output.sin().sum() for output in outputs]).sum()
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    whole = model.forward_crops([large, small], [masks, None], generator=torch.Generator().manual_seed(3))
+    expected = [whole[0].cls, whole[0].patches.flatten(0, 1)[rows], whole[1].cls]
+    found = model.forward_needed(
+        [large, small], [masks, None], patches=[rows, None], generator=torch.Generator().manual_seed(3)
+    )
+    assert found[1].patches.shape == (0, TINY.dim)
+    outputs = [found[0].cls, found[0].patches, found[1].cls]
+    torch.testing.assert_close(outputs, expected)
+    torch.testing.assert_close(gradients(outputs), gradients(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_feed_forward_layer_sees_only_what_is_needed() -> None:
+    model, seen = seeded(TINY), []
+    for block in model.blocks:
+        block.mlp.fc1.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    with torch.no_grad():
+        model.forward_needed([images(3, 3, 56, 56)], patches=[torch.tensor([0, 17])])
+    assert seen == [3 * (1 + 2 + 16), 3 + 2]
+
+
 def test_stochastic_depth_draws_the_stated_share_of_each_group() -> None:
     groups = [Group(10, 5), Group(3, 2), Group(1, 4)]
     rows, scale, kept = draw_kept(groups, 0.3, device=torch.device("cpu"), generator=None)

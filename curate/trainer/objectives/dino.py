@@ -52,10 +52,10 @@ class Dino(Objective):
 
     def forward(self, views: Views, moment: Moment) -> Outcome:
         with torch.no_grad():
-            features = tower(self.teacher).forward_crops([views.large])[0].cls
+            features = tower(self.teacher).forward_needed([views.large])[0].cls
             scored = head_of(self.teacher, "dino_head").project(features)
             targets = centered_targets(scored, self.center, self.settings, moment, world=self.world)(slice(None))
-        groups = tower(self.student).forward_crops(all_crops(views), generator=moment.generator)
+        groups = tower(self.student).forward_needed(all_crops(views), generator=moment.generator)
         student = head_of(self.student, "dino_head").project(torch.cat([group.cls for group in groups]))
         by_view = targets.unflatten(0, (NUM_GLOBAL, -1))
         compared = {"dino": dino_part(student, by_view)}

@@ -93,13 +93,14 @@ class DinoV2(Objective):
         weights = (1 / judged.sum(dim=1).clamp_min(1)).repeat_interleave(judged.shape[1])[rows]
         rows, weights, masks = (x.to(large.device, non_blocking=True) for x in (rows, weights, masks))
         cls_targets, patch_targets, features = self._targets(large, rows, moment.temperature)
-        groups = tower(self.student).forward_crops(
+        groups = tower(self.student).forward_needed(
             [large, small] if len(small) else [large],
             ([masks, None] if len(small) else [masks]) if self.guide is None else None,
+            patches=[rows, None] if len(small) else [rows],
             generator=moment.generator,
         )
         views_cls = torch.cat([group.cls for group in groups])  # (V * B, D)
-        of_cls, of_patches = self._project(self.student, views_cls, groups[0].patches.flatten(0, 1), rows)
+        of_cls, of_patches = self._project(self.student, views_cls, groups[0].patches)
         by_view = cls_targets.unflatten(0, (NUM_GLOBAL, -1))
         compared = {"dino": dino_part(of_cls, by_view)}
         if self.settings.ibot_weight > 0:
@@ -109,22 +110,20 @@ class DinoV2(Objective):
         total = add_koleo(total, parts, groups[0].cls, self.settings, world=self.world)
         return Outcome(total, parts, features, cls_targets)
 
-    def _project(
-        self, networks: nn.ModuleDict, cls: Tensor, patches: Tensor, rows: Tensor
-    ) -> tuple[Projection, Projection]:
-        """cls tokens and the patches at `rows` through their heads; a tied head runs once for both."""
+    def _project(self, networks: nn.ModuleDict, cls: Tensor, patches: Tensor) -> tuple[Projection, Projection]:
+        """cls tokens and patches through their heads; a tied head runs once for both."""
         if self.settings.ibot_weight == 0:
             return _head(networks, "dino_head").project(cls).split(len(cls))
         if "ibot_head" in networks:
-            return _head(networks, "dino_head").project(cls), _head(networks, "ibot_head").project(patches[rows])
-        return _head(networks, "dino_head").project(torch.cat([cls, patches[rows]])).split(len(cls))
+            return _head(networks, "dino_head").project(cls), _head(networks, "ibot_head").project(patches)
+        return _head(networks, "dino_head").project(torch.cat([cls, patches])).split(len(cls))
 
     @torch.no_grad()
     def _targets(self, large: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Targets, Tensor]:
         """The teacher on unmasked global crops: (2B, K) cls targets, those of M patches, (2B, D) features."""
         networks = self.teacher if self.guide is None else self.guide
-        seen = tower(networks).forward_crops([large])[0]
-        of_cls, of_patches = self._project(networks, seen.cls, seen.patches.flatten(0, 1), rows)
+        (seen,) = tower(networks).forward_needed([large], patches=[rows])
+        of_cls, of_patches = self._project(networks, seen.cls, seen.patches)
         cls_targets = self._sharpen(of_cls, self.dino_center, temperature)(slice(None))
         if self.settings.ibot_weight == 0:
             return cls_targets, cls_targets.__getitem__, seen.cls

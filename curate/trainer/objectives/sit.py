@@ -97,7 +97,7 @@ class Sit(Objective):
     @torch.no_grad()
     def _keys(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of whole crops: (2B, E) to compare queries with, and (2B, D) features."""
-        features = tower(self.teacher).forward_crops([images])[0].cls
+        features = tower(self.teacher).forward_needed([images])[0].cls
         return self.teacher["contrast_head"](features), features
 
 

@@ -92,9 +92,9 @@ def test_damage_shows_noise_or_another_image_where_hidden_and_nothing_elsewhere(
 def test_parts_equal_plain_ones_of_the_damaged_crops(monkeypatch):
     objective = build(TURNED, vit(num_registers=1))
     shown = {}
-    for name in ("student", "teacher"):
+    for name, method in (("student", "forward_crops"), ("teacher", "forward_needed")):
         backbone = getattr(objective, name)["backbone"]
-        monkeypatch.setattr(backbone, "forward_crops", spying(backbone.forward_crops, shown, name))
+        monkeypatch.setattr(backbone, method, spying(getattr(backbone, method), shown, name))
     outcome = objective(views(), moment())
     student, teacher = objective.student, objective.teacher
     damaged, whole = shown["student"], shown["teacher"]
@@ -130,7 +130,7 @@ def quarters(turned, upright):
 def test_without_rotation_the_teacher_sees_the_crops_as_they_are(monkeypatch):
     objective, shown = build(SETTINGS, vit()), {}
     backbone = objective.teacher["backbone"]
-    monkeypatch.setattr(backbone, "forward_crops", spying(backbone.forward_crops, shown, "teacher"))
+    monkeypatch.setattr(backbone, "forward_needed", spying(backbone.forward_needed, shown, "teacher"))
     assert set(objective(views(), moment()).parts) == {"contrast", "reconstruction"}
     assert torch.equal(shown["teacher"], views().large)
 
