@@ -37,6 +37,10 @@ class ModelSettings(Settings):
     """Feed-forward layer; null: the preset's (SwiGLU for giant). ViT-L from scratch uses swiglu."""
     depth: int | None = Field(default=None, ge=1)
     """Blocks; null: the preset's."""
+    dim: int | None = Field(default=None, ge=1)
+    """Width of a token, a multiple of the heads; null: the preset's."""
+    heads: int | None = Field(default=None, ge=1)
+    """Attention heads; null: the preset's."""
     drop_path: float = Field(default=0.3, ge=0.0, lt=1.0)
     """Stochastic depth of the student: 0.3 short recipe, 0.4 long."""
     layer_scale: float = Field(default=1e-5, gt=0.0)
@@ -53,7 +57,8 @@ class ModelSettings(Settings):
             "drop_path_rate": self.drop_path,
             "layer_scale_init": self.layer_scale,
         }
-        changes |= {k: v for k, v in {"ffn": self.ffn, "depth": self.depth}.items() if v is not None}
+        own = {"ffn": self.ffn, "depth": self.depth, "dim": self.dim, "heads": self.heads}
+        changes |= {name: value for name, value in own.items() if value is not None}
         return vit_config(f"vit_{self.preset}", **changes)
 
     def build(self, image_size: int, *, generator: torch.Generator) -> Trained:

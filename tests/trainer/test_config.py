@@ -140,6 +140,8 @@ def test_unknown_key_suggests_the_nearest():
 def test_model_changes_reach_the_architecture():
     vit = ModelSettings(preset="large", patch_size=16, num_registers=4, ffn="swiglu", depth=2).vit(224)
     assert (vit.dim, vit.depth, vit.num_registers, vit.ffn, vit.grid) == (1024, 2, 4, "swiglu", 14)
+    narrow = ModelSettings(preset="tiny", dim=96, heads=2).vit(224)
+    assert (narrow.dim, narrow.heads, narrow.depth) == (96, 2, 12)
     assert ModelSettings(preset="giant").vit(224).ffn == "swiglu"
     assert ModelSettings(position_size=518).vit(224).image_size == 518
 
