@@ -20,7 +20,7 @@ from curate.evaluation.accuracy import Accuracy
 from curate.feed.shards import read_index
 from curate.samples.mnist import load_mnist5k
 
-FEW = ["iterations=2", "batch_size=4", "model.depth=1", "model.patch_size=14", "crops.local_size=14"]
+FEW = ["iterations=2", "batch_size=4", "model.depth=1", "model.patch_size=14", "crops.local_size=14", "workers=0"]
 
 
 def test_pools_labelled_digits_and_tests_are_apart_and_the_last_two_balanced() -> None:

@@ -6,7 +6,7 @@ from curate.bench.objectives import as_figures, bench_objectives, bundled_config
 from curate.config import find_config, parse, read_yaml
 from curate.trainer.config import TrainConfig
 
-FEW = ["iterations=2", "batch_size=4", "model.patch_size=14", "crops.local_size=14", "log_every=1"]
+FEW = ["iterations=2", "batch_size=4", "model.patch_size=14", "crops.local_size=14", "log_every=1", "workers=0"]
 
 
 def test_every_bundled_config_is_one_for_the_trainer() -> None:
