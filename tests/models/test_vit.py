@@ -263,6 +263,17 @@ def test_compiled_blocks_give_the_same_outputs_and_gradients() -> None:
     assert_close(gradients(compiled), gradients(plain))
 
 
+def test_compiled_blocks_take_any_number_of_needed_patches() -> None:
+    plain, compiled = (seeded(TINY).train() for _ in range(2))
+    compiled.compile_blocks(backend="aot_eager", fullgraph=True)
+    x = images(3, 3, 56, 56)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for count in (5, 9, 1, 30, 12, 7, 40, 3, 20, 2):
+            rows = torch.arange(count)
+            found, expected = (model.forward_needed([x], patches=[rows])[0] for model in (compiled, plain))
+            torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile makes C++ kernels, and g++ is not here")
 @pytest.mark.skipif("COMPILE" not in os.environ, reason="takes a minute; COMPILE=1 runs it")
 def test_compiled_kernels_give_the_same_outputs_and_gradients() -> None:
