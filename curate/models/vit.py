@@ -21,13 +21,18 @@ from torch.utils.checkpoint import checkpoint
 from curate.config import Settings, parse
 from curate.errors import ConfigError
 from curate.models.depth import Group, Kept, draw_kept
-from curate.models.lean import activated_linear, add_rows, norm_linear, release_holes_around, scaled_linear
+from curate.models.lean import (
+    activated_linear,
+    add_rows,
+    leaves_holes,
+    norm_linear,
+    release_holes_around,
+    scaled_linear,
+)
 
 NORM_EPS = 1e-6
 RELEASE_EVERY = 6
 """Blocks between the moments at which freed memory between kept tensors goes back to the system."""
-LARGE = 4 << 20
-"""Bytes of tokens from which on what a block frees leaves holes worth a call."""
 SHORT = 512
 """Tokens up to which all pairs of an image's tokens may be held at once."""
 
@@ -367,14 +372,14 @@ class VisionTransformer(nn.Module):
         x = torch.cat([tokens.flatten(0, 1) for tokens in embedded])  # (M, D)
         needed = None if patches is None else self._find(groups, patches, x.device)
         draws = self._draw(groups, x.device, generator)
-        leaves_holes = x.nbytes >= LARGE
+        full_of_holes = leaves_holes(x)
         for number, (block, kept) in enumerate(zip(self.blocks, draws, strict=True), start=1):
             rows = needed if number == len(self.blocks) else None
             if self.checkpoints_blocks and torch.is_grad_enabled():
                 x = checkpoint(block, x, groups, kept, rows, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, groups, kept, rows)
-            if leaves_holes and number % RELEASE_EVERY == 0:
+            if full_of_holes and number % RELEASE_EVERY == 0:
                 release_holes_around(x)
         return self.norm(x), groups
 
