@@ -13,16 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curate.bench.cli import app as bench_app
+from curate.engine.freshness import Flags
 from curate.errors import CurateError, TrainingInterrupted
-from curate.freshness import Flags
 
 if TYPE_CHECKING:
-    from curate.plan import StepPlan
-    from curate.store import Store
+    from curate.engine.plan import StepPlan
+    from curate.engine.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-app.add_typer(bench_app, name="bench")
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
 
 SIGTERM_EXIT = 128 + 15
@@ -233,7 +231,7 @@ def visualize(
     """Draw what a backbone sees: attention of each head, masks of it, and its patch features as colours."""
     from curate.config import parse
     from curate.evaluation import visualize as pictured
-    from curate.models.load import load_backbone
+    from curate.models.backbones.load import load_backbone
     from curate.samples.pool import PHOTOS
 
     pictured.check_output(output)
@@ -280,7 +278,7 @@ def export(
 @app.command()
 def models() -> None:
     """The known backbones: dimensions, licence, whether their weights are here."""
-    from curate.models.load import known_models
+    from curate.models.backbones.load import known_models
 
     table = Table("model", "dims", "input", "licence")
     table.add_column("weights", overflow="fold")
@@ -304,9 +302,9 @@ def samples(
 
 
 def _open(workdir: str) -> "Store":
+    from curate.engine.store import Store
     from curate.errors import WorkdirError
     from curate.recipe import RUN
-    from curate.store import Store
 
     store = Store(workdir)
     if store.read_json(RUN) is None:

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import importlib
 import json
 import posixpath
 import re
@@ -89,10 +88,8 @@ def find_config(name: str | Path) -> Path:
 
 
 def _bundled_configs() -> dict[str, Path]:
-    roots = [Path(root) for root in importlib.import_module("configs").__path__]  # a namespace package
-    return {
-        p.relative_to(r).with_suffix("").as_posix(): p for r in roots if r.is_dir() for p in sorted(r.rglob("*.yaml"))
-    }
+    root = Path(__file__).parent / "configs"
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

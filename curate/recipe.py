@@ -9,11 +9,11 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, field_validator
 
 from curate.config import Execution, Settings, absolute_path
+from curate.engine.executors import ExecutorConfig
+from curate.engine.pipeline import Pipeline
+from curate.engine.store import Store
 from curate.errors import ConfigError, WorkdirError
-from curate.executors import ExecutorConfig
-from curate.pipeline import Pipeline
 from curate.sources.config import Sources
-from curate.store import Store
 
 RUN = "run.json"
 """Marks a workdir: the recipe and the config of its last run."""
@@ -70,9 +70,9 @@ def find_recipe(name: object) -> Recipe:
     Raises:
         ConfigError: there is none; the message lists them.
     """
-    package = importlib.import_module("pipelines")
+    package = importlib.import_module("curate.pipelines")
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"pipelines.{module.name}")
+        importlib.import_module(f"curate.pipelines.{module.name}")
     if not isinstance(name, str) or name not in _RECIPES:
         raise ConfigError(f"recipe: {name!r} is not known; known are: {', '.join(sorted(_RECIPES))}")
     return _RECIPES[name]

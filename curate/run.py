@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curate.config import apply_overrides, digest, parse, read_yaml
+from curate.engine.executors import start_executor
+from curate.engine.freshness import Flags
+from curate.engine.pipeline import Pipeline
+from curate.engine.plan import StepPlan, plan_run
+from curate.engine.store import MANIFEST, Store
 from curate.errors import ConfigError
-from curate.executors import start_executor
-from curate.freshness import Flags
-from curate.pipeline import Pipeline
-from curate.plan import StepPlan, plan_run
 from curate.recipe import RecipeConfig, claim_workdir, find_recipe, record_run
 from curate.report.card import write_card
 from curate.report.page import write_report
 from curate.sources.listing import list_source
-from curate.store import MANIFEST, Store
 
 REPORT_MADE_OF = "report/made_of.json"
 

@@ -87,7 +87,7 @@ NEIGHBORS = pa.schema(
         column(
             "similarity",
             pa.float32(),
-            "cosine; for hashes 1 - 2 * Hamming / 256; aligned: mean of cosine and correlation, see stages/verify.py",
+            "cosine; for hashes 1 - 2 * Hamming / 256; aligned: mean of cosine and correlation, see copies/verify.py",
         ),
         column("kind", pa.string(), "embedding, hash, aligned or sha256"),
     ]
@@ -283,7 +283,7 @@ def planted_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
             column("copy", pa.int16(), "0: the image itself; 1...: copies of it"),
             column("edits", pa.string(), "what was done to it, in order"),
             column("vector", vector_type(dim, "float32"), "copy embedding, unit L2"),
-            column("picture", vector_type(PICTURE_DIM, "float32"), "small picture, see stages/verify.py"),
+            column("picture", vector_type(PICTURE_DIM, "float32"), "small picture, see stages/copies/verify.py"),
         ],
         metadata=vector_metadata(dim, "float32", model=model, weights=weights),
     )
@@ -388,7 +388,7 @@ THRESHOLDS = pa.schema(
         column("recall", pa.float32(), "share of the planted copies that find their original"),
     ]
 )
-"""Of `thresholds/copy`: what planted copies measured, see stages/calibrate.py."""
+"""Of `thresholds/copy`: what planted copies measured, see stages/copies/calibrate.py."""
 
 TRAINING_LOG = pa.schema(
     [
@@ -407,7 +407,7 @@ FIGURES = pa.schema(
         column("num_images", pa.int64(), "images it was measured on"),
     ]
 )
-"""Of `figures`: the curated set itself, see stages/describe.py."""
+"""Of `figures`: the curated set itself, see stages/selection/describe.py."""
 
 EVALUATION = pa.schema(
     [

@@ -5,25 +5,25 @@ from typing import Literal, NamedTuple, Self
 from pydantic import model_validator
 
 from curate.config import Settings
+from curate.engine.pipeline import Pipeline, Ref
+from curate.engine.stage import Stage
 from curate.models.thresholds import VERIFICATION, copy_thresholds, verification
-from curate.pipeline import Pipeline, Ref
 from curate.recipe import RecipeConfig, recipe
-from curate.stage import Stage
-from curate.stages.calibrate import CalibrateCopies
-from curate.stages.catalog import Catalog
-from curate.stages.copyspace import FitCopySpace, ProjectCopies
-from curate.stages.deduplicate import Deduplicate
-from curate.stages.embed import Embed
-from curate.stages.exact import FindExact
-from curate.stages.inspect import Inspect
-from curate.stages.lists import BuildLists, FitLists
-from curate.stages.neighbors import FindNeighbors
-from curate.stages.plant import PlantCopies
-from curate.stages.read_images import read_images
-from curate.stages.select import Select
-from curate.stages.truth import FindTruth, SampleQueries
-from curate.stages.verify import FindCandidates, KeepNear, VerifyCopies
-from curate.stages.write_shards import WriteShards
+from curate.stages.copies.calibrate import CalibrateCopies
+from curate.stages.copies.copyspace import FitCopySpace, ProjectCopies
+from curate.stages.copies.deduplicate import Deduplicate
+from curate.stages.copies.exact import FindExact
+from curate.stages.copies.plant import PlantCopies
+from curate.stages.copies.verify import FindCandidates, KeepNear, VerifyCopies
+from curate.stages.images.catalog import Catalog
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
+from curate.stages.images.read_images import read_images
+from curate.stages.search.lists import BuildLists, FitLists
+from curate.stages.search.neighbors import FindNeighbors
+from curate.stages.search.truth import FindTruth, SampleQueries
+from curate.stages.selection.select import Select
+from curate.stages.selection.write_shards import WriteShards
 
 
 class Calibration(Settings):

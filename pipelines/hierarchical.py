@@ -4,19 +4,19 @@ Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.101
 """
 
 from curate.config import Settings
-from curate.pipeline import Pipeline, Ref
+from curate.engine.pipeline import Pipeline, Ref
+from curate.pipelines.dedup import Copies, find_copies
 from curate.recipe import RecipeConfig, recipe
-from curate.stages.cluster import Assign, FitClusters
-from curate.stages.describe import DescribeSet
-from curate.stages.embed import Embed
-from curate.stages.inspect import Inspect
-from curate.stages.lists import BuildLists, FitLists
-from curate.stages.neighbors import FindNeighbors
-from curate.stages.read_images import read_images
-from curate.stages.screen import MeasureDensity, Screen
-from curate.stages.select import Balance, Select
-from curate.stages.write_shards import WriteShards
-from pipelines.dedup import Copies, find_copies
+from curate.stages.clusters.cluster import Assign, FitClusters
+from curate.stages.clusters.screen import MeasureDensity, Screen
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
+from curate.stages.images.read_images import read_images
+from curate.stages.search.lists import BuildLists, FitLists
+from curate.stages.search.neighbors import FindNeighbors
+from curate.stages.selection.describe import DescribeSet
+from curate.stages.selection.select import Balance, Select
+from curate.stages.selection.write_shards import WriteShards
 
 
 class Screening(Settings):

@@ -5,24 +5,24 @@ dataset card says so.
 """
 
 from curate.config import Settings
+from curate.engine.pipeline import Pipeline, Ref
 from curate.errors import ConfigError
-from curate.pipeline import Pipeline, Ref
+from curate.pipelines.dedup import Copies, find_copies
+from curate.pipelines.hierarchical import Screening, screen_pool
 from curate.recipe import RecipeConfig, recipe
-from curate.stages.cluster import Assign, FitClusters
-from curate.stages.describe import DescribeSet
-from curate.stages.embed import Embed
-from curate.stages.inspect import Inspect
-from curate.stages.lists import BuildLists, FitLists
-from curate.stages.match_queries import MatchQueries
-from curate.stages.neighbors import FindNeighbors
-from curate.stages.rank_neighbors import RankNeighbors
-from curate.stages.read_images import read_images
-from curate.stages.retrieve import Retrieve
-from curate.stages.select import Select
-from curate.stages.truth import FindTruth, SampleQueries
-from curate.stages.write_shards import WriteShards
-from pipelines.dedup import Copies, find_copies
-from pipelines.hierarchical import Screening, screen_pool
+from curate.stages.clusters.cluster import Assign, FitClusters
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
+from curate.stages.images.read_images import read_images
+from curate.stages.search.lists import BuildLists, FitLists
+from curate.stages.search.neighbors import FindNeighbors
+from curate.stages.search.rank_neighbors import RankNeighbors
+from curate.stages.search.truth import FindTruth, SampleQueries
+from curate.stages.selection.describe import DescribeSet
+from curate.stages.selection.match_queries import MatchQueries
+from curate.stages.selection.retrieve import Retrieve
+from curate.stages.selection.select import Select
+from curate.stages.selection.write_shards import WriteShards
 
 REFILL_DEPTH = 8
 """Candidates per image that sample-based retrieval needs where collisions are refilled."""

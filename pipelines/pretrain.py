@@ -8,21 +8,21 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from curate.config import digest, identity
+from curate.engine.pipeline import Pipeline
+from curate.engine.stage import Batches, Input, Map, whole
+from curate.engine.store import Table
 from curate.errors import ConfigError
 from curate.evaluation.features import embed_folder
 from curate.evaluation.knn import Accuracy, knn_leave_one_out, paired_stderr
+from curate.models.backbones.load import load_backbone
 from curate.models.device import resolve_device, resolve_precision
-from curate.models.load import load_backbone
-from curate.pipeline import Pipeline
+from curate.pipelines.lvd142m import Lvd142m, curate_pool
 from curate.recipe import recipe
 from curate.samples.pool import PHOTOS
-from curate.stage import Batches, Input, Map, whole
-from curate.store import Table
 from curate.tables import EVALUATION, SHARD_COLUMNS, TRAINING_LOG
 from curate.trainer.config import TrainConfig, TrainSettings
 from curate.trainer.initial import origins
 from curate.trainer.train import TrainResult, train
-from pipelines.lvd142m import Lvd142m, curate_pool
 
 CLOCK_FIGURES = ("images_per_second", "matmul_share")
 

@@ -5,18 +5,18 @@ Abbas et al. 2023, arXiv:2303.09540.
 
 from typing import Literal
 
-from curate.pipeline import Pipeline
+from curate.engine.pipeline import Pipeline
+from curate.pipelines.dedup import Copies, find_copies
 from curate.recipe import RecipeConfig, recipe
-from curate.stages.cluster import FitClusters
-from curate.stages.describe import DescribeSet
-from curate.stages.embed import Embed
-from curate.stages.inspect import Inspect
-from curate.stages.lists import BuildLists
-from curate.stages.read_images import read_images
-from curate.stages.select import Select
-from curate.stages.semdedup import DropSimilar, RankWithin
-from curate.stages.write_shards import WriteShards
-from pipelines.dedup import Copies, find_copies
+from curate.stages.clusters.cluster import FitClusters
+from curate.stages.copies.semdedup import DropSimilar, RankWithin
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
+from curate.stages.images.read_images import read_images
+from curate.stages.search.lists import BuildLists
+from curate.stages.selection.describe import DescribeSet
+from curate.stages.selection.select import Select
+from curate.stages.selection.write_shards import WriteShards
 
 
 class Clusters(FitClusters):

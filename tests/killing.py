@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from curate import tasks
-from curate.store import PartWriter
-from curate.tasks import Done, Task
+from curate.engine import tasks
+from curate.engine.store import PartWriter
+from curate.engine.tasks import Done, Task
 
 PERFORM = tasks.perform
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from curate.cli import app
 from curate.config import apply_overrides, parse, read_yaml
-from curate.executors import ExecutorConfig
+from curate.engine.executors import ExecutorConfig
 from curate.scale.estimate import duration, size
 from curate.trainer.config import TrainConfig
 

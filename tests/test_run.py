@@ -19,11 +19,11 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
+from curate.engine.freshness import Flags
+from curate.engine.store import Store
 from curate.errors import ConfigError, SourceError, StaleTable, TooManyRejects, WorkdirError
-from curate.freshness import Flags
 from curate.run import Outcome, load_run_config, run
 from curate.samples.pool import make_pool
-from curate.store import Store
 from curate.tables import DUPLICATES
 from tests.killing import Killing
 
@@ -157,7 +157,7 @@ def test_workers_killed_in_every_kind_of_phase_leave_equal_tables(
     everywhere = bool(os.environ.get("CURATE_KILL_EVERYWHERE"))
     (tmp_path / "killed").mkdir()
     killing = Killing(tmp_path / "killed", only=None if everywhere else ONE_OF_EACH_KIND)
-    monkeypatch.setattr("curate.executors.perform", killing)
+    monkeypatch.setattr("curate.engine.executors.perform", killing)
     dask = ("executor.kind=local", "executor.workers=2")
     run_recipe("quickstart", samples, tmp_path / "run", "rows_per_part=25", "evaluate=null", *SMALL_TRAINING, *dask)
     assert parquet_hashes(tmp_path / "run") == parquet_hashes(finished)

@@ -18,8 +18,8 @@ from curate.errors import SourceError
 from curate.evaluation.features import prepare
 from curate.evaluation.labelled import Decode, LabelledImages
 from curate.evaluation.ranking import PrecisionRecall, micro_average_precision, recall_at_precision
-from curate.models.backbone import Backbone
-from curate.ops.edits import MIN_SIDE, plant
+from curate.models.backbones.backbone import Backbone
+from curate.ops.images.edits import MIN_SIDE, plant
 from curate.progress import track
 
 MAX_PICTURES = 2000

@@ -18,9 +18,9 @@ from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.retrieval import RECALL_AT, retrieve_by_class
 from curate.evaluation.scores import Difference, Score
 from curate.evaluation.splits import stratified_split
-from curate.models.backbone import Backbone
+from curate.models.backbones.backbone import Backbone
+from curate.models.backbones.load import load_backbone
 from curate.models.device import PrecisionChoice
-from curate.models.load import load_backbone
 
 Measure = Literal["knn", "linear", "logistic", "retrieval", "copies", "splits"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.errors import ConfigError, SourceError
-from curate.ops.images import RejectedImage, decode_rgb
+from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.samples.mnist import load_mnist5k
 from curate.samples.pool import PHOTOS
 

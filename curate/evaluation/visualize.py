@@ -12,13 +12,13 @@ from pydantic import Field
 
 from curate.config import Settings
 from curate.errors import SourceError, WorkdirError
-from curate.models.backbone import Backbone
-from curate.models.inside import Inside, fit_picture, look_inside, num_blocks
-from curate.ops.attention_mass import keep_mass
-from curate.ops.contact_sheet import Strip, Tile, draw_sheet
-from curate.ops.heatmaps import cut_out, heat_overlay, strength, tiled
-from curate.ops.images import RejectedImage, decode_rgb
-from curate.ops.patch_colours import PatchColours, colour_patches
+from curate.evaluation.drawing.attention_mass import keep_mass
+from curate.evaluation.drawing.contact_sheet import Strip, Tile, draw_sheet
+from curate.evaluation.drawing.heatmaps import cut_out, heat_overlay, strength, tiled
+from curate.evaluation.drawing.patch_colors import PatchColours, colour_patches
+from curate.models.backbones.backbone import Backbone
+from curate.models.nets.inside import Inside, fit_picture, look_inside, num_blocks
+from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.progress import track
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curate.errors import ConfigError, SourceError
+from curate.feed.ahead import map_ahead
 from curate.feed.crops import decode, make_crops, needed_side
+from curate.feed.mixture import Mixture
 from curate.feed.order import Position, SampleOrder, Window
+from curate.feed.recent import Recent
 from curate.feed.settings import CropSettings, FeedSettings
 from curate.feed.shards import DamagedData, ShardIndex
-from curate.ops.ahead import map_ahead
-from curate.ops.images import RejectedImage
-from curate.ops.mixture import Mixture
-from curate.ops.recent import Recent
+from curate.ops.images.decode import RejectedImage
 
 logger = logging.getLogger(__name__)
 

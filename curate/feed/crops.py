@@ -1,7 +1,7 @@
 """Multi-crop on uint8: two global and several local crops of one image, each augmented on its own.
 
 The operators are the cheapest correct ones: JPEG decoded at the size that the crops need, torch's vectorised
-bicubic resize, and `curate.ops.colors` with one rounding at the end, where torchvision rounds after every operator.
+bicubic resize, and `curate.feed.colors` with one rounding at the end, where torchvision rounds after every operator.
 Crops stay uint8 and are normalised on the device.
 
 Source: arXiv:2304.07193; blur presets: see `CropSettings.blur`.
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.feed.boxes import draw_box, side_for_boxes
+from curate.feed.colors import gaussian_blur, jitter_colors, luma
 from curate.feed.settings import CropSettings
-from curate.ops.boxes import draw_box, side_for_boxes
-from curate.ops.colors import gaussian_blur, jitter_colors, luma
-from curate.ops.images import decode_rgb
+from curate.ops.images.decode import decode_rgb
 
 BLUR_PROBABILITY = {"released": (0.0, 0.9, 0.5), "paper": (1.0, 0.1, 0.5), "none": (0.0, 0.0, 0.0)}
 """Of global 1, global 2, local."""

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from curate.feed.recent import Recent
 from curate.feed.shards import ShardIndex
-from curate.ops.recent import Recent
-from curate.ops.weights import SHIFTS, Comb
+from curate.feed.weights import SHIFTS, Comb
 
 GROUP_ORDER, ROW_ORDER, ROUNDING = 0, 1, 5
 """First word of the seeds, so that the streams of random numbers are independent."""

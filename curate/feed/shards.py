@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import ConfigError, SourceError
 from curate.feed.settings import FeedSettings
-from curate.ops.weights import path_weights
+from curate.feed.weights import path_weights
 from curate.progress import track
 from curate.retrying import is_damage, retry
 from curate.tables import HF_IMAGE

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from curate.errors import ConfigError
-from curate.ops.hashes import MATCH_BITS, bits_to_cosine
+from curate.ops.images.hashes import MATCH_BITS, bits_to_cosine
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Thresholds:
 
 COPY_THRESHOLDS = {
     "sscd": Thresholds(self_=0.6, relative=0.45),  # DINOv2, arXiv:2304.07193, appendix A
-    "lite0-copy": Thresholds(self_=0.92, relative=0.9),  # `curate bench copies`, joined by PDQ at <= 40 bits
+    "lite0-copy": Thresholds(self_=0.92, relative=0.9),  # `python -m benchmarks copies`, joined by PDQ at <= 40 bits
     "pdq": Thresholds(self_=bits_to_cosine(MATCH_BITS), relative=bits_to_cosine(MATCH_BITS)),  # beside lite0-copy
 }
 """By model id; calibrated on planted copies or taken from a paper."""
@@ -26,7 +26,7 @@ COPY_THRESHOLDS = {
 
 @dataclass(frozen=True)
 class Verification:
-    """How pairs of a model are verified, see `stages/verify.py`."""
+    """How pairs of a model are verified, see `stages/copies/verify.py`."""
 
     floor: float
     """Cosine from which on a pair is tried."""
@@ -37,7 +37,7 @@ class Verification:
 
 
 VERIFICATION = {
-    "lite0-copy": Verification(floor=0.8, threshold=0.79, heldout_threshold=0.79),  # `curate bench copies`
+    "lite0-copy": Verification(floor=0.8, threshold=0.79, heldout_threshold=0.79),  # `python -m benchmarks copies`
 }
 """By model id; calibrated on planted copies of the bundled photographs."""
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import yaml
 
+from curate.engine.store import Store
 from curate.errors import TableError
 from curate.report.numbers import count, plural
 from curate.report.run import Run
 from curate.report.sections.funnel import steps
 from curate.report.sections.overview import models, sources, thresholds
-from curate.store import Store
 from curate.tables import IMAGES, SHARD_COLUMNS
 
 FILE = "shards/README.md"

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.engine.store import Store
 from curate.errors import CurateError
 from curate.report.numbers import count, plural
 from curate.report.run import Run
 from curate.report.sections.warnings import copy_tables
 from curate.sources.uri import encode_uri
-from curate.store import Store
 
 ALIGNED = ("screened", "semdedup/verdicts")
 """More tables in the parts of the catalog."""

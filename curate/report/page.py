@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import NamedTuple
 
+from curate.engine.store import Store
 from curate.report.markup import Content, Markup, el
 from curate.report.pictures import Pictures
 from curate.report.run import Run
@@ -28,7 +29,6 @@ from curate.report.sections import (
     training,
     warnings,
 )
-from curate.store import Store
 
 FILE = "report/index.html"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from curate.engine.store import Store
 from curate.errors import CurateError
-from curate.ops.images import RejectedImage, decode_rgb
+from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.report.markup import Content, Markup, el
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file
 from curate.sources.read import Read
 from curate.sources.reading import is_loose, read_bytes
-from curate.stages.catalog import source_of
-from curate.store import Store
+from curate.stages.images.catalog import source_of
 
 HEIGHT = 128
 """Pixels of a thumbnail at most."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate.engine.store import Manifest, Store, Table
 from curate.errors import TableError
 from curate.recipe import RUN
 from curate.report.numbers import count
-from curate.stages.catalog import Parts, parts_of
-from curate.store import Manifest, Store, Table
+from curate.stages.images.catalog import Parts, parts_of
 from curate.tables import ROLES
 
 MAX_ROWS = 2_000_000

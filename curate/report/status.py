@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from curate.engine.store import Manifest, Store
 from curate.report.numbers import count
-from curate.store import Manifest, Store
 
 READ_FROM = ("catalog", "images", "embeddings", "hashes", "lists", "assignments", "selection")
 """Inputs whose rows a stage works through, the last one that it has counts."""

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from curate.ops.components import DisjointSet
+from curate.engine.store import Store
+from curate.ops.copies.components import DisjointSet
 from curate.report.charts import Line, curves
 from curate.report.markup import Markup, el
 from curate.report.numbers import count
@@ -17,7 +18,6 @@ from curate.report.page import document
 from curate.report.pictures import Pictures, short_name
 from curate.report.run import Run
 from curate.report.sections.similarity import bin_edges
-from curate.store import Store
 
 FILE = "report/sweep.html"
 NUM_SHOWN, NUM_PAIRS = 6, 4

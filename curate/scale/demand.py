@@ -13,31 +13,31 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from curate.config import Settings
-from curate.models.load import describe
-from curate.ops.hashes import DIHEDRAL, HASH_BYTES
+from curate.engine.stage import Stage
+from curate.models.backbones.load import describe
+from curate.ops.images.hashes import DIHEDRAL, HASH_BYTES
 from curate.scale.forward import forward_flops
-from curate.stage import Stage
-from curate.stages.calibrate import CURVE_POINTS, PER_COPY, CalibrateCopies
-from curate.stages.catalog import Catalog
-from curate.stages.cluster import Assign, FitClusters
-from curate.stages.copyspace import FitCopySpace, ProjectCopies
-from curate.stages.deduplicate import Deduplicate
-from curate.stages.describe import DescribeSet
-from curate.stages.embed import Embed
-from curate.stages.exact import FindExact
-from curate.stages.inspect import Inspect
-from curate.stages.lists import AUTO_PROBES, MAX_SAMPLE, ROWS_PER_PART, SAMPLE_PER_LIST, BuildLists, FitLists
-from curate.stages.match_queries import MatchQueries
-from curate.stages.neighbors import FindNeighbors
-from curate.stages.plant import PlantCopies
-from curate.stages.rank_neighbors import RankNeighbors
-from curate.stages.retrieve import Retrieve
-from curate.stages.screen import MeasureDensity, Screen
-from curate.stages.select import Select
-from curate.stages.semdedup import DropSimilar, RankWithin
-from curate.stages.truth import FindTruth, SampleQueries
-from curate.stages.verify import FindCandidates, KeepNear, VerifyCopies
-from curate.stages.write_shards import WriteShards
+from curate.stages.clusters.cluster import Assign, FitClusters
+from curate.stages.clusters.screen import MeasureDensity, Screen
+from curate.stages.copies.calibrate import CURVE_POINTS, PER_COPY, CalibrateCopies
+from curate.stages.copies.copyspace import FitCopySpace, ProjectCopies
+from curate.stages.copies.deduplicate import Deduplicate
+from curate.stages.copies.exact import FindExact
+from curate.stages.copies.plant import PlantCopies
+from curate.stages.copies.semdedup import DropSimilar, RankWithin
+from curate.stages.copies.verify import FindCandidates, KeepNear, VerifyCopies
+from curate.stages.images.catalog import Catalog
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
+from curate.stages.search.lists import AUTO_PROBES, MAX_SAMPLE, ROWS_PER_PART, SAMPLE_PER_LIST, BuildLists, FitLists
+from curate.stages.search.neighbors import FindNeighbors
+from curate.stages.search.rank_neighbors import RankNeighbors
+from curate.stages.search.truth import FindTruth, SampleQueries
+from curate.stages.selection.describe import DescribeSet
+from curate.stages.selection.match_queries import MatchQueries
+from curate.stages.selection.retrieve import Retrieve
+from curate.stages.selection.select import Select
+from curate.stages.selection.write_shards import WriteShards
 from curate.tables import PICTURE_DIM
 
 EDGE_BYTES = 24
@@ -53,7 +53,7 @@ LISTS_SKEW = 2.0
 GROUPS = 16
 """Groups of lists that a vector is compared with the lists of, about."""
 JUDGED_BYTES = 26
-"""Memory of an image in Deduplicate, see `ops/duplicates.py`."""
+"""Memory of an image in Deduplicate, see `ops/copies/duplicates.py`."""
 EDITING = 4
 """Megapixels handled to edit, encode and prepare one of a copy."""
 SPECTRUM = 20

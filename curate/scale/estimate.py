@@ -8,17 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.engine.pipeline import Pipeline, Ref, Refs
+from curate.engine.stage import RunTogether, Stage
+from curate.engine.store import Store
+from curate.engine.work import Step
 from curate.errors import ConfigError
-from curate.pipeline import Pipeline, Ref, Refs
 from curate.recipe import RecipeConfig, find_recipe
 from curate.scale.demand import Assumptions, Demand, Shape, demand_of
 from curate.scale.hardware import Hardware, Processor
-from curate.stage import RunTogether, Stage
-from curate.store import Store
-from curate.work import Step
 
 SECONDS_PER_PART = 0.005
-"""Of the driver, for each part of a table; `curate bench parts`."""
+"""Of the driver, for each part of a table; `python -m benchmarks parts`."""
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from pydantic import Field
 
 from curate.config import Settings, parse, read_yaml
 from curate.models.device import autocast, resolve_device, resolve_precision
-from curate.models.vit import VisionTransformer, vit_config
-from curate.ops.alignment import align
-from curate.ops.components import DisjointSet
+from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.ops.copies.alignment import align
+from curate.ops.copies.components import DisjointSet
 from curate.samples.pool import PHOTOS
 from curate.scale.forward import vit_flops
 from curate.sources.config import Source, Sources
-from curate.stages.catalog import Catalog
-from curate.stages.inspect import Inspect
-from curate.stages.read_images import read_images
+from curate.stages.images.catalog import Catalog
+from curate.stages.images.inspect import Inspect
+from curate.stages.images.read_images import read_images
 
 HERE = "here"
 """The name that stands for measuring this machine."""

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curate.models.export import Trained
-from curate.models.lean import product_dtype
+from curate.models.files.export import Trained
+from curate.models.nets.lean import product_dtype
 from curate.trainer.objective import PrototypeSettings
 
 

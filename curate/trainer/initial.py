@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError
-from curate.models import formats
 from curate.models.convert.source import BACKBONE, HEADS, load_source, resized
-from curate.models.export import Trained, weights_of
-from curate.models.heads import HeadsInfo, read_heads
-from curate.models.vit import VisionTransformer
-from curate.models.weights import hash_file
+from curate.models.files import formats
+from curate.models.files.export import Trained, weights_of
+from curate.models.files.heads import HeadsInfo, read_heads
+from curate.models.files.weights import hash_file
+from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import Effective, TrainConfig, TrainSettings
 from curate.trainer.heads import PrototypeHead
 from curate.trainer.objective import Objective, PrototypeSettings

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from curate.models.lean import product_dtype
+from curate.models.nets.lean import product_dtype
 from curate.trainer.heads import Projection
 
 Targets = Callable[[slice], Tensor]

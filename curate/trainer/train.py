@@ -26,10 +26,10 @@ from curate.feed.settings import CropSettings
 from curate.feed.shards import ShardIndex, read_index
 from curate.models.convert.source import BACKBONE, HEADS
 from curate.models.device import Precision, autocast, resolve_precision
-from curate.models.export import ExportInfo, Trained, write_export
-from curate.models.heads import describe_heads, pick_heads, write_heads
-from curate.models.throughput import Meter
-from curate.models.vit import VisionTransformer
+from curate.models.files.export import ExportInfo, Trained, write_export
+from curate.models.files.heads import describe_heads, pick_heads, write_heads
+from curate.models.nets.throughput import Meter
+from curate.models.nets.vit import VisionTransformer
 from curate.progress import track
 from curate.trainer.checkpoint import (
     CheckpointWriter,

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from curate.models.backbone import Backbone, ModelInfo
-from curate.models.vit import VisionTransformer, ViTConfig
-from curate.ops.images import Preprocess
+from curate.models.backbones.backbone import Backbone, ModelInfo
+from curate.models.nets.vit import VisionTransformer, ViTConfig
+from curate.ops.images.decode import Preprocess
 
 VIT = ViTConfig(dim=16, depth=2, heads=2, image_size=28, num_registers=1, layer_scale_init=1.0)
 

@@ -18,7 +18,7 @@ from curate.evaluation.linear import linear_accuracy
 from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.retrieval import retrieve_by_class
 from curate.evaluation.splits import stratified_split
-from curate.models.export import ExportInfo, write_export
+from curate.models.files.export import ExportInfo, write_export
 from tests.evaluation.backbones import seeded_vit, vit_backbone, write_classes
 
 

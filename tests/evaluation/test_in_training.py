@@ -23,7 +23,7 @@ from curate.evaluation.in_training import (
 from curate.evaluation.knn import knn_accuracy, knn_leave_one_out
 from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.splits import stratified_split
-from curate.models.load import load_backbone
+from curate.models.backbones.load import load_backbone
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
 from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, write_classes

@@ -14,12 +14,12 @@ from curate.cli import app
 from curate.config import parse
 from curate.errors import ConfigError, SourceError, WorkdirError
 from curate.evaluation.visualize import MANIFEST, SHEET, Looks, describe_looks, name_backbones, read_pictures, view
-from curate.models.export import ExportInfo, write_export
-from curate.models.formats import to_timm
-from curate.models.load import load_backbone
-from curate.models.vit import PRESETS, VisionTransformer, ViTConfig, vit_config
+from curate.models.backbones.load import load_backbone
+from curate.models.files.export import ExportInfo, write_export
+from curate.models.files.formats import to_timm
+from curate.models.nets.vit import PRESETS, VisionTransformer, ViTConfig, vit_config
 from tests.feed.shards import png
-from tests.models.test_vit import seeded
+from tests.models.nets.test_vit import seeded
 
 TINY = ViTConfig(dim=24, depth=2, heads=3, image_size=28, layer_scale_init=1.0)
 

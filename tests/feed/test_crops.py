@@ -6,10 +6,10 @@ import torch
 from PIL import EpsImagePlugin, Image
 from pydantic import ValidationError
 
+from curate.feed.boxes import draw_box
 from curate.feed.crops import augment, crop, decode, make_crops, needed_side
 from curate.feed.settings import CropSettings
-from curate.ops.boxes import draw_box
-from curate.ops.images import ImageLimits, RejectedImage, inspect_image
+from curate.ops.images.decode import ImageLimits, RejectedImage, inspect_image
 from curate.samples.pool import PHOTOS
 
 PLAIN = CropSettings(

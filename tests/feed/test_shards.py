@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import retrying, store
+from curate import retrying
+from curate.engine import store
 from curate.errors import ConfigError, SourceError
 from curate.feed.settings import FeedSettings
 from curate.feed.shards import CONTENT, DamagedData, read_index

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curate.engine.freshness import Flags
+from curate.engine.store import Store
 from curate.errors import ConfigError
-from curate.freshness import Flags
 from curate.ops.vectors import VectorSpec, to_float32, unpack
 from curate.run import load_run_config, run
 from curate.samples.pool import make_pool
-from curate.stages.copyspace import read_space
-from curate.stages.plant import read_planted
-from curate.store import Store
+from curate.stages.copies.copyspace import read_space
+from curate.stages.copies.plant import read_planted
 
 PLANT = ("copies.threshold=auto", "copies.embed.model=lite0", "copies.calibration.plant.copies_each=2")
 

@@ -8,18 +8,18 @@ import pyarrow as pa
 import pytest
 import torch
 
+from curate.engine.executors import InProcess
+from curate.engine.freshness import Flags
+from curate.engine.pipeline import Pipeline
+from curate.engine.stage import Scan
+from curate.engine.store import Store, Table
 from curate.errors import ConfigError
-from curate.executors import InProcess
-from curate.freshness import Flags
-from curate.models.export import read_header
-from curate.pipeline import Pipeline
+from curate.models.files.export import read_header
+from curate.pipelines import pretrain as under_test
+from curate.pipelines.pretrain import Pretrain
 from curate.run import load_run_config
-from curate.stage import Scan
-from curate.store import Store, Table
 from curate.tables import shards_schema
 from curate.trainer.config import TrainSettings
-from pipelines import pretrain as under_test
-from pipelines.pretrain import Pretrain
 from tests.feed.shards import row
 from tests.trainer.test_train import TINY
 

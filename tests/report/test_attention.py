@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.models.export import ExportInfo, write_export
-from curate.models.vit import ViTConfig
+from curate.models.files.export import ExportInfo, write_export
+from curate.models.nets.vit import ViTConfig
 from curate.report.page import write_report
 from curate.report.pictures import Pictures
 from curate.report.run import Run
 from curate.report.sections import attention
 from curate.tables import TRAINING_LOG
-from tests.models.test_vit import seeded
+from tests.models.nets.test_vit import seeded
 from tests.report.test_markup import read
 from tests.report.workdir import Workdir, put, rows
 

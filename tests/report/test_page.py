@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from curate.engine.store import Store
 from curate.errors import TableError
 from curate.report import page
 from curate.report.page import write_report
-from curate.store import Store
 from tests.report.test_markup import Reader, read
 from tests.report.workdir import CAPTION, HOSTILE, Workdir
 

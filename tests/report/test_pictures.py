@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from curate.engine.store import Store
 from curate.report.pictures import HEIGHT, LEFT_OUT, WIDTH, Pictures, short_name
 from curate.sources.config import Sources
-from curate.stages.catalog import Catalog
-from curate.store import Store
+from curate.stages.images.catalog import Catalog
 from tests.report.workdir import Workdir, picture, put
 from tests.sources.helpers import write_tar
 

@@ -1,8 +1,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from curate.engine.store import Manifest
 from curate.report.status import status
-from curate.store import Manifest
 from tests.report.workdir import Workdir, put
 
 

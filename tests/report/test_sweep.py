@@ -7,12 +7,12 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from curate.freshness import Flags
+from curate.engine.freshness import Flags
+from curate.engine.store import Store
 from curate.report.run import Run
 from curate.report.sweep import as_rows, searches, sweep, write_sweep
 from curate.run import load_run_config, run
 from curate.samples.pool import make_pool
-from curate.store import Store
 from curate.tables import ROLES
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.ops.balance import level_figures, size_figures
-from curate.ops.images import ImageLimits, inspect_image
+from curate.engine.store import Manifest, Store
+from curate.ops.clusters.balance import level_figures, size_figures
+from curate.ops.images.decode import ImageLimits, inspect_image
 from curate.recipe import RUN
 from curate.sources.config import Sources
 from curate.sources.folder import read_folder_file
-from curate.stages.catalog import Catalog
-from curate.stages.inspect import image_row
-from curate.store import Manifest, Store
+from curate.stages.images.catalog import Catalog
+from curate.stages.images.inspect import image_row
 from curate.tables import (
     ASSIGNMENTS,
     CATALOG,

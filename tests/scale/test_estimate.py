@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from curate.engine.freshness import Flags
+from curate.engine.store import Store
 from curate.errors import ConfigError
-from curate.freshness import Flags
 from curate.run import load_run_config, run
 from curate.samples.pool import make_pool
 from curate.scale.demand import Assumptions
 from curate.scale.estimate import Machines, cells, duration, machines, plan_scale, size, total
 from curate.scale.hardware import load_hardware
-from curate.store import Store
 
 SOURCES = ("sources.pool=/none/pool", "sources.curated=/none/curated", "sources.heldout=/none/heldout")
 PROFILES = ("v100", "a100", "h100", "cpu")

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.executors import InProcess
-from curate.freshness import Flags
+from curate.engine.executors import InProcess
+from curate.engine.freshness import Flags
+from curate.engine.pipeline import Pipeline, Ref
+from curate.engine.stage import Batches, Input, Map, Scan, each
+from curate.engine.store import Manifest, Store, Table
 from curate.ops.vectors import normalize, pack
-from curate.pipeline import Pipeline, Ref
-from curate.stage import Batches, Input, Map, Scan, each
-from curate.store import Manifest, Store, Table
 from curate.tables import CATALOG, embeddings_schema
 
 DIM = 16

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from curate.config import parse
 from curate.errors import ConfigError, SourceError, TrainingDiverged, WorkdirError
-from curate.models.load import load_backbone
+from curate.models.backbones.load import load_backbone
 from curate.trainer import train as loop
 from curate.trainer.checkpoint import list_checkpoints
 from curate.trainer.config import TrainConfig

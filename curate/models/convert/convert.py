@@ -11,8 +11,8 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.convert import to_hub, to_huggingface, to_onnx, to_safetensors, to_timm
 from curate.models.convert.source import Source, load_source, resized
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.publish import publishing
-from curate.models.vit import ViTConfig
+from curate.models.files.publish import publishing
+from curate.models.nets.vit import ViTConfig
 from curate.progress import track
 
 TargetName = Literal["hub", "timm", "huggingface", "safetensors", "onnx"]

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models import dinov2, formats
-from curate.models.export import ExportInfo, Trained, build_trained, read_export
-from curate.models.formats import State
-from curate.models.heads import HeadsInfo, read_heads
-from curate.models.publish import find_description
-from curate.models.vit import VisionTransformer, ViTConfig
-from curate.models.weights import hash_file
+from curate.models.backbones import dinov2
+from curate.models.files import formats
+from curate.models.files.export import ExportInfo, Trained, build_trained, read_export
+from curate.models.files.formats import State
+from curate.models.files.heads import HeadsInfo, read_heads
+from curate.models.files.publish import find_description
+from curate.models.files.weights import hash_file
+from curate.models.nets.vit import VisionTransformer, ViTConfig
 
 BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
 """Names under which the trainer leaves its exports in a folder."""

@@ -13,14 +13,14 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from curate.errors import WeightsError
+from curate.models.backbones.dinov2 import MODELS, preset
 from curate.models.convert.source import Source, need_vit
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.dinov2 import MODELS, preset
-from curate.models.export import timm_equivalent
-from curate.models.formats import State
-from curate.models.heads import HeadsInfo, score, to_hub_heads
-from curate.models.tower import timm_features
-from curate.models.vit import ViTConfig, vit_config
+from curate.models.files.export import timm_equivalent
+from curate.models.files.formats import State
+from curate.models.files.heads import HeadsInfo, score, to_hub_heads
+from curate.models.nets.tower import timm_features
+from curate.models.nets.vit import ViTConfig, vit_config
 
 NAME = "torch.hub's DINOv2"
 TOLERANCE = 1e-4

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from curate.errors import MissingExtra, WeightsError
-from curate.models import formats
 from curate.models.convert.source import Source, need_vit
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.export import ExportInfo, description
-from curate.models.publish import KEY
-from curate.models.vit import NORM_EPS, ViTConfig
+from curate.models.files import formats
+from curate.models.files.export import ExportInfo, description
+from curate.models.files.publish import KEY
+from curate.models.nets.vit import NORM_EPS, ViTConfig
 
 NAME = "transformers"
 RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from curate.errors import ConfigError, MissingExtra, WeightsError
 from curate.models.convert.source import Source
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.export import Trained
+from curate.models.files.export import Trained
 
 OPSET = 18
 """The oldest that torch writes, so that most runtimes read it."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from curate.models.convert.source import HEADS, Source
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.export import build_trained, read_export, write_export
-from curate.models.heads import write_heads
+from curate.models.files.export import build_trained, read_export, write_export
+from curate.models.files.heads import write_heads
 
 
 def write(source: Source, path: Path, options: Options) -> None:

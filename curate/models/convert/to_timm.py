@@ -6,13 +6,13 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from curate.models import formats
 from curate.models.convert.source import Source
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.export import description, timm_equivalent, weights_of
-from curate.models.publish import save_tensors
-from curate.models.tower import timm_features
-from curate.models.vit import ViTConfig
+from curate.models.files import formats
+from curate.models.files.export import description, timm_equivalent, weights_of
+from curate.models.files.publish import save_tensors
+from curate.models.nets.tower import timm_features
+from curate.models.nets.vit import ViTConfig
 
 
 def write(source: Source, path: Path, options: Options) -> None:

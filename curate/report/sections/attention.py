@@ -11,7 +11,7 @@ from curate.report.run import Run, pick
 from curate.report.sections.examples import selected_ids
 
 if TYPE_CHECKING:
-    from curate.models.backbone import Backbone
+    from curate.models.backbones.backbone import Backbone
 
 NUM_PICTURES = 4
 SIDE = 224
@@ -51,10 +51,10 @@ def section(run: Run, pictures: Pictures) -> Markup | None:
 
 def _look(weights: str, name: str, shown: list[Image.Image]) -> list[Drawn]:
     """Every picture through the export `weights`; torch is imported here, since most pages do without it."""
-    from curate.models.inside import fit_picture, has_attention, look_inside
-    from curate.models.load import load_backbone
-    from curate.ops.heatmaps import heat_overlay, strength, tiled
-    from curate.ops.patch_colours import colour_patches
+    from curate.evaluation.drawing.heatmaps import heat_overlay, strength, tiled
+    from curate.evaluation.drawing.patch_colors import colour_patches
+    from curate.models.backbones.load import load_backbone
+    from curate.models.nets.inside import fit_picture, has_attention, look_inside
 
     backbone = load_backbone("curate", weights=weights, precision="fp32")
     fitted = [fit_picture(picture, backbone, short_edge=_short_edge(backbone)) for picture in shown]

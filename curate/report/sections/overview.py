@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from curate.errors import CurateError
-from curate.models.load import describe
+from curate.models.backbones.load import describe
 from curate.report.markup import Content, Markup, el
 from curate.report.numbers import count, plural
 from curate.report.run import Run

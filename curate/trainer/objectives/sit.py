@@ -17,9 +17,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from curate.errors import ConfigError
-from curate.models.export import Trained
-from curate.models.vit import VisionTransformer
-from curate.ops.blocks import draw_blocks, paint_blocks, turn
+from curate.models.files.export import Trained
+from curate.models.nets.vit import VisionTransformer
+from curate.trainer.blocks import draw_blocks, paint_blocks, turn
 from curate.trainer.losses import add_koleo
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, ObjectiveSettings, Outcome, Range, Views, tower
 from curate.trainer.parallel import World

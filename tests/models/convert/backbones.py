@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from curate.models.export import ExportInfo, write_export
-from curate.models.heads import HeadsInfo, write_heads
-from curate.models.tower import TimmTower, tower_config
-from curate.models.vit import VisionTransformer, ViTConfig
+from curate.models.files.export import ExportInfo, write_export
+from curate.models.files.heads import HeadsInfo, write_heads
+from curate.models.nets.tower import TimmTower, tower_config
+from curate.models.nets.vit import VisionTransformer, ViTConfig
 from curate.trainer.heads import PrototypeHead
 
 SIZE = 56

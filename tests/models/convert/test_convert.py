@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from curate.cli import app
 from curate.errors import ConfigError, WeightsError
+from curate.models.backbones.load import load_backbone
 from curate.models.convert import convert as module
 from curate.models.convert.convert import Difference, convert
 from curate.models.convert.source import Source, load_source
 from curate.models.convert.target import Embed, Options, Tokens
-from curate.models.load import load_backbone
 from tests.models.convert.backbones import INFO, SIZE, VARIANTS, add_heads, export, pictures, vit
 
 LIGHT = ("hub", "timm", "huggingface", "safetensors")

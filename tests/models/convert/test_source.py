@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from transformers import Dinov2Config, Dinov2Model
 
 from curate.errors import ConfigError, WeightsError
-from curate.models import formats
+from curate.models.backbones.dinov2 import told_config
 from curate.models.convert.source import load_source, need_vit, resized
-from curate.models.dinov2 import told_config
-from curate.models.vit import PRESETS, VisionTransformer, vit_config
+from curate.models.files import formats
+from curate.models.nets.vit import PRESETS, VisionTransformer, vit_config
 from tests.models.convert.backbones import INFO, VARIANTS, add_heads, convnext, export, pictures, vit
 
 
@@ -69,7 +69,7 @@ def test_a_model_id_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(PRESETS, "vit_small", PRESETS["vit_small"] | {"depth": 1})
     small = VisionTransformer(vit_config("vit_small", image_size=28))
     torch.save(small.state_dict(), tmp_path / "small.pth")
-    monkeypatch.setattr("curate.models.dinov2.locate", lambda *_, **__: tmp_path / "small.pth")
+    monkeypatch.setattr("curate.models.backbones.dinov2.locate", lambda *_, **__: tmp_path / "small.pth")
     found = load_source("vit_small_patch14_dinov2.lvd142m")
     assert found.network.config == small.config
     assert found.info.licence == "Apache-2.0"

@@ -10,9 +10,9 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.convert import to_hub
 from curate.models.convert.convert import convert
 from curate.models.convert.source import load_source
-from curate.models.export import timm_equivalent
-from curate.models.heads import read_heads, to_hub_heads
-from curate.models.vit import VisionTransformer, vit_config
+from curate.models.files.export import timm_equivalent
+from curate.models.files.heads import read_heads, to_hub_heads
+from curate.models.nets.vit import VisionTransformer, vit_config
 from tests.models.convert.backbones import VARIANTS, add_heads, convnext, export, pictures, vit
 
 

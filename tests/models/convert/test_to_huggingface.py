@@ -9,11 +9,11 @@ from PIL import Image
 from transformers import AutoImageProcessor, Dinov2Model, Dinov2WithRegistersModel
 
 from curate.errors import ConfigError, MissingExtra, WeightsError
-from curate.models import formats
 from curate.models.convert import to_huggingface
 from curate.models.convert.convert import convert
 from curate.models.convert.source import load_source
 from curate.models.convert.target import Options
+from curate.models.files import formats
 from tests.models.convert.backbones import INFO, VARIANTS, convnext, export, pictures, vit
 
 

@@ -11,7 +11,7 @@ import torch
 from curate.errors import ConfigError, MissingExtra
 from curate.models.convert import to_onnx
 from curate.models.convert.convert import convert
-from curate.models.tower import TimmTower, tower_config
+from curate.models.nets.tower import TimmTower, tower_config
 from tests.models.convert.backbones import INFO, export, pictures, vit
 
 

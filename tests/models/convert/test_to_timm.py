@@ -5,9 +5,9 @@ import timm
 import torch
 
 from curate.models.convert.convert import convert
-from curate.models.formats import detect_format, load_state
-from curate.models.tower import TimmTower
-from curate.models.vit import VisionTransformer
+from curate.models.files.formats import detect_format, load_state
+from curate.models.nets.tower import TimmTower
+from curate.models.nets.vit import VisionTransformer
 from tests.models.convert.backbones import VARIANTS, convnext, export, pictures, vit
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from curate.config import parse
 from curate.errors import ConfigError
-from curate.models.load import load_backbone
+from curate.models.backbones.load import load_backbone
 from curate.trainer.objectives.sit import SitSettings, contrastive_loss, damage, repair_loss
 from curate.trainer.parallel import World
 from curate.trainer.train import train

@@ -1,0 +1,104 @@
+"""Whether balancing raises the share of junk, and what screening does: generated pictures among photographs."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from benchmarks.figures import Figure
+from curate.engine.freshness import Flags
+from curate.engine.store import Store
+from curate.run import load_run_config, run
+from curate.samples.pool import PHOTOS
+
+SIDE = 256
+NUM_CLUSTERS = 40
+DRAWN = 0.4
+"""Share of the pool that is drawn."""
+
+
+def bench_junk(*, num_each: int = 20, num_photos: int = 338, seed: int = 0) -> list[Figure]:
+    """Run the recipe `hierarchical` without and with screening; every picture reaches the clusters.
+
+    Args:
+        num_each: pictures of each kind of junk.
+        num_photos: bundled photographs at most.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        pool = write_pool(Path(name) / "pool", num_each=num_each, num_photos=num_photos, seed=seed)
+        plain = _run(Path(name), "plain", "screening=null", seed=seed)
+        screened = _run(Path(name), "screened", seed=seed)
+        drawn = [_kinds(store, "selection") for store in (plain, screened)]
+        found = [r["image_id"] for r in screened.table("screened").read_all().to_pylist() if r["junk"]]
+        kinds = Counter(_kind_of(screened)[image_id] for image_id in found)
+    caught = sum(kinds.values()) - kinds["photo"]
+    total = sum(pool.values()) - pool["photo"]
+    shares = [1 - kept["photo"] / sum(kept.values()) for kept in (pool, *drawn)]
+    note = ", ".join(f"{name} {kinds[name]} of {count}" for name, count in sorted(pool.items()))
+    return [
+        Figure("junk in the balanced draw", shares[2], "share", "without screening", shares[1], better="lower"),
+        Figure("junk in the pool", shares[0], "share"),
+        Figure("junk found by screening", caught / max(1, total), "share", note=note),
+        Figure("of what screening found, junk", caught / max(1, sum(kinds.values())), "share"),
+    ]
+
+
+def write_pool(folder: Path, *, num_each: int, num_photos: int, seed: int) -> dict[str, int]:
+    """JPEG files named by kind; how many of each there are."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    photos = sorted(PHOTOS.rglob("*.jpg"))[:num_photos]
+    for number, path in enumerate(photos):
+        (folder / f"photo_{number:04d}.jpg").write_bytes(path.read_bytes())
+    for kind, make in KINDS.items():
+        for number in range(num_each):
+            make(rng).save(folder / f"{kind}_{number:04d}.jpg", quality=90)
+    return {"photo": len(photos)} | dict.fromkeys(KINDS, num_each)
+
+
+def _run(root: Path, name: str, *overrides: str, seed: int) -> Store:
+    """Copies are not looked for, so that the pool's shares are known."""
+    total = len(list((root / "pool").iterdir()))
+    given = [f"sources.pool={root / 'pool'}", f"workdir={root / name}", f"seed={seed}"]
+    given += ["copies.neighbors.threshold=1", "copies.neighbors.heldout_threshold=1", "copies.hashes=false"]
+    given += [f"clusters.levels=[{min(NUM_CLUSTERS, total // 4)}]", f"select.balance.target={round(DRAWN * total)}"]
+    run(load_run_config("hierarchical", [*given, *overrides]), Flags())
+    return Store(str(root / name))
+
+
+def _kind_of(store: Store) -> dict[int, str]:
+    rows = store.table("catalog").read_all(["image_id", "key"]).to_pylist()
+    return {row["image_id"]: row["key"].split("_")[0] for row in rows}
+
+
+def _kinds(store: Store, table: str) -> Counter[str]:
+    kinds = _kind_of(store)
+    return Counter(kinds[image_id] for image_id in store.table(table).read_all(["image_id"])["image_id"].to_pylist())
+
+
+def _blots(rng: np.random.Generator) -> Image.Image:
+    """Coloured noise, smooth enough to pass the checks of a single image."""
+    side = int(rng.integers(4, 40))
+    noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+    return noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def _gradient(rng: np.random.Generator) -> Image.Image:
+    shades = np.linspace(0, 255, SIDE)[:, None, None] * rng.random(3)
+    picture = Image.fromarray(np.broadcast_to(shades, (SIDE, SIDE, 3)).astype(np.uint8))
+    return picture.rotate(90 * int(rng.integers(0, 4)))
+
+
+def _text(rng: np.random.Generator) -> Image.Image:
+    picture = Image.new("RGB", (SIDE, SIDE), tuple(int(v) for v in rng.integers(180, 256, 3)))
+    draw = ImageDraw.Draw(picture)
+    for y in range(5, SIDE - 6, int(rng.integers(9, 20))):
+        draw.text((4, y), "".join(rng.choice(list("abcdefghij klmno"), 40)), fill=(0, 0, 0))
+    return picture
+
+
+KINDS: dict[str, Callable[[np.random.Generator], Image.Image]] = {"blots": _blots, "gradient": _gradient, "text": _text}
+"""Pictures that no photograph is like, by their name."""

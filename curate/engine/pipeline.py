@@ -1,0 +1,153 @@
+"""Wiring and resume: steps in straight-line order, each made, resumed or kept by the fingerprints of its parts.
+
+A fingerprint says what a part is made of: stage, version, the fields that change results, the contents it pins
+(weights), and the fingerprints of the parts it reads. Equal fingerprint: kept. Other inputs: made again, that
+part alone. Another configuration: `StaleTable`, until the user asks for a rebuild.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curate.engine.executors import Executor
+from curate.engine.freshness import Flags, as_list, why_stale
+from curate.engine.stage import Input, RunTogether, Stage
+from curate.engine.store import Store
+from curate.engine.work import Step, Work, known_inputs
+from curate.errors import ConfigError, StaleTable, TableError
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A table to be made: what `add` returns and later stages take as input."""
+
+    name: str
+    schema: pa.Schema
+
+
+Refs = Ref | Sequence[Ref] | None
+
+
+class Pipeline:
+    """Declares steps, then makes their tables in order."""
+
+    def __init__(self, store: Store, *, seed: int) -> None:
+        self.store = store
+        self.seed = seed
+        self.steps: list[Step] = []
+        self._refs: dict[str, Ref] = {}
+
+    # -- declaring -------------------------------------------------------------------------------------------
+
+    def add(self, name: str, stage: Stage, **inputs: Refs) -> Ref:
+        """Declare the table `name`; the schemas of its inputs are checked here, before any compute.
+
+        Raises:
+            TableError: an input lacks a column, is missing or is unknown to the stage.
+        """
+        return self._declare({name: stage}, None, inputs)[0]
+
+    def add_pass(self, together: RunTogether, stages: Mapping[str, Stage], **inputs: Refs) -> list[Ref]:
+        """Declare several aligned tables that `together` makes in one reading of the inputs.
+
+        Later stages depend on the earlier ones: the fingerprint of a table holds those before it.
+        """
+        return self._declare(dict(stages), together, inputs)
+
+    def _declare(self, stages: dict[str, Stage], together: RunTogether | None, inputs: dict[str, Refs]) -> list[Ref]:
+        for name in stages:
+            if name in self._refs:
+                raise TableError(f"{name}: declared twice in this pipeline")
+        seeded = {name: self._seeded(stage) for name, stage in stages.items()}
+        lead = next(iter(seeded.values()))
+        _check_inputs(next(iter(seeded)), lead.inputs, inputs)
+        schemas_in = {name: _schemas(ref) for name, ref in inputs.items()}
+        schemas = {name: stage.output_schema(**known_inputs(stage, schemas_in)) for name, stage in seeded.items()}
+        names = {name: _names(ref) for name, ref in inputs.items()}
+        self.steps.append(Step(seeded, names, schemas, schemas_in, together))
+        refs = [Ref(name, schema) for name, schema in schemas.items()]
+        self._refs.update({ref.name: ref for ref in refs})
+        return refs
+
+    def _seeded(self, stage: Stage) -> Stage:
+        """The run's seed, where the stage has a `seed` that was not given."""
+        if "seed" in type(stage).model_fields and stage.seed is None:  # type: ignore[attr-defined]
+            return stage.model_copy(update={"seed": self.seed})
+        return stage
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def run(self, executor: Executor, flags: Flags) -> list[str]:
+        """Make every table that is not there yet.
+
+        Returns:
+            Names of the tables that changed.
+
+        Raises:
+            StaleTable: a table was made with another configuration; nothing is deleted.
+        """
+        self.check(flags)
+        changed = []
+        for step in self.steps:
+            changed += Work(self.store, step, flags).run(executor)
+        return changed
+
+    def check(self, flags: Flags) -> None:
+        """Raise if a flag names no table, or a table was made with another configuration; reads manifests only.
+
+        Raises:
+            ConfigError: a flag names a table that this pipeline does not make.
+            StaleTable: every stale table, on a line of its own.
+        """
+        unknown = flags.rebuild - {"all"} - set(self._refs)
+        if unknown:
+            raise ConfigError(
+                f"--rebuild {', '.join(sorted(unknown))}: no such table; this pipeline makes: {', '.join(self._refs)}"
+            )
+        stale = [
+            reason
+            for step in self.steps
+            for name, stage in step.stages.items()
+            if (reason := why_stale(self.store.table(name), stage, step.schemas[name], flags))
+        ]
+        if stale:
+            raise StaleTable("\n".join(stale))
+
+
+# -- inputs --------------------------------------------------------------------------------------------------
+
+
+def _check_inputs(name: str, specs: dict[str, Input], inputs: dict[str, Refs]) -> None:
+    unknown = inputs.keys() - specs.keys()
+    if unknown:
+        raise TableError(f"{name}: has no input {', '.join(sorted(unknown))}; its inputs are {', '.join(specs)}")
+    for key, spec in specs.items():
+        refs = inputs.get(key)
+        if refs is None and not spec.optional:
+            raise TableError(f"{name}: input {key!r} is missing")
+        if isinstance(refs, Sequence) and not spec.many:
+            raise TableError(f"{name}: input {key!r} takes one table, {len(refs)} were given")
+        for ref in as_list(refs):
+            _check_columns(name, key, spec, ref)
+
+
+def _check_columns(name: str, key: str, spec: Input, ref: Ref) -> None:
+    for column in spec.schema:
+        place = ref.schema.get_field_index(column.name)
+        if place < 0:
+            raise TableError(f"{name}: input {key!r} = {ref.name} has no column {column.name!r}")
+        found = ref.schema.field(place).type
+        if not pa.types.is_null(column.type) and found != column.type:
+            raise TableError(f"{name}: input {key!r} = {ref.name}: {column.name} is {found}, needed is {column.type}")
+
+
+def _names(refs: Refs) -> tuple[str, ...] | None:
+    return None if refs is None else tuple(ref.name for ref in as_list(refs))
+
+
+def _schemas(refs: Refs) -> Any:
+    if refs is None:
+        return None
+    return [ref.schema for ref in refs] if isinstance(refs, Sequence) else refs.schema

@@ -1,0 +1,96 @@
+"""What a run would do, without doing it: `curate run --dry-run`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from curate.config import differences, identity
+from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, why_stale
+from curate.engine.pipeline import Pipeline
+from curate.engine.stage import Scan, Stage
+from curate.engine.store import Manifest, Store
+from curate.engine.work import Step, Work, known_inputs
+
+
+@dataclass
+class StepPlan:
+    """What a run would do for one table."""
+
+    table: str
+    stage: str
+    state: str
+    """kept, make, resume, update (some parts), waiting (for inputs that change), or stale (an error)."""
+    parts: int | None = None
+    """Of the table; None: only known once its inputs are there."""
+    todo: int | None = None
+    """Parts to make."""
+    note: str = ""
+    """Why it is stale."""
+    auto: dict[str, Any] = field(default_factory=dict)
+    """Fields given as auto, and what they become."""
+    at_most: bool = False
+    """The values of `auto` are bounds: the images that reach the stage are not known yet."""
+
+
+def plan_run(pipeline: Pipeline, flags: Flags, *, num_images: int) -> list[StepPlan]:
+    """One entry a table, in order; `num_images` of the pool bound the `auto` values of steps to come."""
+    plans: list[StepPlan] = []
+    dirty: set[str] = set()
+    for step in pipeline.steps:
+        upstream = {name for names in step.inputs.values() if names for name in names}
+        for name, stage in step.stages.items():
+            plan = _plan_table(pipeline.store, step, name, flags, waiting=bool(upstream & dirty))
+            if plan.state != "kept":
+                dirty.add(name)
+            if plan.state != "kept" and not plan.auto:
+                plan.auto = _auto(identity(stage), identity(stage.model_copy(update=stage.estimate(num_images))))
+                plan.at_most = True
+            plans.append(plan)
+    return plans
+
+
+def _plan_table(store: Store, step: Step, name: str, flags: Flags, *, waiting: bool) -> StepPlan:
+    stage, table = step.stages[name], store.table(name)
+    plan, found = StepPlan(name, type(stage).__name__, "make"), table.manifest()
+    stale = why_stale(table, stage, step.schemas[name], flags)
+    if stale is not None:
+        plan.state, plan.note = "stale", stale
+        return plan
+    if isinstance(stage, Scan) or stage.pinned:
+        return _plan_pinned(plan, found, stage, flags)
+    if waiting:
+        plan.state = "make" if found is None else "waiting"
+        return plan
+    return _plan_parts(plan, found, Work(store, step, flags))
+
+
+def _plan_pinned(plan: StepPlan, found: Manifest | None, stage: Stage, flags: Flags) -> StepPlan:
+    """Of a table that is known by its content: there it is kept, whatever its inputs became."""
+    again = flags.rescan if isinstance(stage, Scan) else flags.refit
+    if found is not None and found.complete and not again and not flags.may_rebuild(plan.table):
+        plan.state, plan.parts, plan.todo = "kept", len(found.parts), 0
+        plan.auto = _auto(found.config, found.resolved)
+    return plan
+
+
+def _plan_parts(plan: StepPlan, found: Manifest | None, work: Work) -> StepPlan:
+    """Of a table whose inputs are there: which of its parts are missing or made of something else."""
+    stages = {
+        name: stage.resolve(previous_resolved(work.before[name], stage), **known_inputs(stage, work.inputs))
+        for name, stage in work.step.stages.items()
+    }
+    lead = next(iter(stages.values()))
+    plan.parts = lead.num_parts(**known_inputs(lead, work.inputs))
+    wanted = part_fingerprints(stages, work.inputs, plan.parts)
+    plan.todo = len(work.missing(plan.table, wanted[plan.table]))
+    plan.auto = _auto(identity(work.step.stages[plan.table]), identity(stages[plan.table]))
+    if plan.todo == 0 and work.is_complete(plan.table, plan.parts):
+        plan.state = "kept"
+    elif found is not None:
+        plan.state = "update" if found.complete else "resume"
+    return plan
+
+
+def _auto(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields given as auto (or auto_flat), nested ones by their path, and what they became."""
+    return {path: new for path, old, new in differences(given, resolved) if str(old).startswith("auto")}

@@ -1,0 +1,154 @@
+"""What runs on a worker: a task carries (stage, part), reads its inputs and commits its parts; no data travels."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from curate.engine.shuffle import by_bucket, read_bucket
+from curate.engine.stage import Fold, IteratedFold, RunTogether, Shuffle, Stage
+from curate.engine.store import Part, PartWriter, Store, Table
+from curate.engine.threads import set_threads
+
+PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One part of one step, in one phase; all that a worker needs but the store."""
+
+    phase: Literal["run", "scatter", "partial", "combine"]
+    part: int
+    stages: dict[str, Stage]
+    """Table name to stage; several only where they share one reading."""
+    schemas: dict[str, pa.Schema]
+    fingerprints: dict[str, str]
+    """Table name to the fingerprint to commit; only these tables are committed."""
+    inputs: dict[str, tuple[str, ...] | None]
+    together: RunTogether | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    number: int = 0
+    """Round of an IteratedFold; phase run: its last one."""
+
+    @property
+    def label(self) -> str:
+        """Table and phase, as the Dask dashboard groups and shows them."""
+        return f"{next(iter(self.stages))}-{self.phase}"
+
+    def __str__(self) -> str:
+        return f"{' + '.join(self.stages)}, part {self.part} ({self.phase})"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a task committed."""
+
+    table: str
+    phase: str
+    part: Part
+    seconds: float
+    """Wall-clock, on the worker."""
+
+
+def perform(root: str, task: Task, threads: int) -> list[Done]:
+    """Run a task with `threads` threads: read its inputs, make its rows, commit its parts.
+
+    An error leaves with a note of the table and part that it stopped.
+    """
+    set_threads(threads)
+    try:
+        return _perform(Store(root), task, time.perf_counter())
+    except Exception as error:
+        error.add_note(f"while making {task}")
+        raise
+
+
+def _perform(store: Store, task: Task, start: float) -> list[Done]:
+    if task.together is not None:
+        return _perform_together(store, task, start)
+    ((name, stage),) = task.stages.items()
+    fingerprint = task.fingerprints[name]
+    if task.phase == "scatter":
+        assert isinstance(stage, Shuffle)
+        target, part = store.table(f"{name}/{PIECES}"), task.part
+        rows = by_bucket(stage.scatter(part, **_read(store, task)), task.schemas[name])
+    elif task.phase == "partial":
+        assert isinstance(stage, Fold)
+        target, part = store.table(f"{name}/{PARTIALS}"), task.part
+        rows = stage.partial(part, **_state_before(store, task), **_read(store, task))
+    elif task.phase == "combine":
+        assert isinstance(stage, Fold)
+        target, part = store.table(f"{name}/{STATE}"), task.number
+        partials = store.table(f"{name}/{PARTIALS}")
+        has_partials = bool(partials.committed())
+        before = _state_before(store, task)
+        rows = stage.combine(partials if has_partials else None, **before, **_read(store, task, only="whole"))
+    else:
+        target, part = store.table(name), task.part
+        rows = _run(stage, name, store, task)
+    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)
+    return [Done(name, task.phase, done, time.perf_counter() - start)]
+
+
+def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:
+    if isinstance(stage, Shuffle):
+        pieces = read_bucket(store.table(f"{name}/{PIECES}"), task.part)
+        return stage.run(task.part, pieces=pieces, **_read(store, task, only="whole"))
+    if isinstance(stage, Fold):
+        return stage.run(task.part, state=_state(stage, store.table(f"{name}/{STATE}"), task), **_read(store, task))
+    return stage.run(task.part, **_read(store, task))
+
+
+def _state(stage: Fold, states: Table, task: Task) -> pa.Table:
+    """As much of the state as a part of the output is made of."""
+    images = stage.state_images(task.part)
+    if images is None:
+        return states.read(task.number)
+    with states.open(task.number) as file:
+        schema = file.schema_arrow
+    found = states.read_images(task.number, *images)
+    return pa.Table.from_batches([batch for rows in found for batch in rows.to_batches()], schema)
+
+
+def _state_before(store: Store, task: Task) -> dict[str, Any]:
+    """What a round sees of the round before it; nothing for a plain Fold."""
+    ((name, stage),) = task.stages.items()
+    if not isinstance(stage, IteratedFold):
+        return {}
+    return {"state": store.table(f"{name}/{STATE}").read(task.number - 1) if task.number else None}
+
+
+def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
+    assert task.together is not None
+    writers: dict[str, PartWriter] = {}
+    with ExitStack() as stack:
+        for name, fingerprint in task.fingerprints.items():
+            table = store.table(name)
+            writers[name] = stack.enter_context(table.begin(task.part, task.schemas[name], fingerprint=fingerprint))
+        for name, batch in task.together(task.stages, task.part, **_read(store, task)):
+            if name in writers:
+                writers[name].write(batch)
+    seconds = time.perf_counter() - start
+    return [Done(name, "run", writer.done(), seconds) for name, writer in writers.items()]
+
+
+def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any]:
+    """The inputs as the stage wants them: this part as a pa.Table, or whole Tables."""
+    specs = next(iter(task.stages.values())).inputs
+    tables: dict[str, Any] = {}
+    for name, spec in specs.items():
+        names = task.inputs.get(name)
+        if only and spec.how != only:
+            continue
+        if names is None:
+            tables[name] = None
+        elif spec.many:
+            tables[name] = [store.table(n) for n in names]
+        elif spec.how == "whole":
+            tables[name] = store.table(names[0])
+        else:
+            tables[name] = store.table(names[0]).read(task.part)
+    return tables

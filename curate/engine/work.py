@@ -1,0 +1,280 @@
+"""Making the tables of one step of a pipeline: what is missing, its phases, and the manifest at the end."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from curate import progress
+from curate.config import digest, identity
+from curate.engine.executors import Executor
+from curate.engine.freshness import Flags, part_fingerprints, previous_resolved
+from curate.engine.shuffle import BUCKET
+from curate.engine.stage import Fold, IteratedFold, RunTogether, Scan, Shuffle, Stage
+from curate.engine.store import PROGRESS, Manifest, Part, Store, Table
+from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Task
+from curate.errors import TableError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One or several stages that are made together, over one reading of their inputs."""
+
+    stages: dict[str, Stage]
+    inputs: dict[str, tuple[str, ...] | None]
+    schemas: dict[str, pa.Schema]
+    input_schemas: dict[str, Any]
+    together: RunTogether | None = None
+
+
+class Work:
+    """Making the tables of one step."""
+
+    def __init__(self, store: Store, step: Step, flags: Flags) -> None:
+        self.store, self.step, self.flags = store, step, flags
+        self.tables = {name: store.table(name) for name in step.stages}
+        self.inputs = {name: open_input(store, step, name) for name in step.inputs}
+        self.before = {name: table.manifest() for name, table in self.tables.items()}
+
+    def run(self, executor: Executor) -> list[str]:
+        """Make what is missing; returns the names of the tables that changed."""
+        lead = next(iter(self.step.stages.values()))
+        if isinstance(lead, Scan):
+            return self._run_scan(lead)
+        if lead.pinned and self._pinned_holds():
+            return []
+        stages = {
+            name: stage.resolve(previous_resolved(self.before[name], stage), **known_inputs(stage, self.inputs))
+            for name, stage in self.step.stages.items()
+        }
+        num_parts = stages[next(iter(stages))].num_parts(**known_inputs(lead, self.inputs))
+        wanted = part_fingerprints(stages, self.inputs, num_parts)
+        todo = {name: self.missing(name, wanted[name]) for name in stages}
+        stale = [name for name in stages if todo[name] or not self.is_complete(name, num_parts)]
+        if not stale:
+            return []
+        for name in stale:
+            self._open_manifest(name, stages[name], num_parts)
+        self._run_phases(executor, stages, wanted, todo)
+        for name in stale:
+            self._finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
+        return stale
+
+    def _run_scan(self, stage: Scan) -> list[str]:
+        ((name, table),) = self.tables.items()
+        before = self.before[name]
+        complete = before is not None and before.complete and not self.flags.may_rebuild(name)
+        known = table.parts() if complete else []
+        if complete:
+            table.drop_parts(table.committed().keys() - {part.number for part in known})  # of a rescan that was killed
+        if complete and not self.flags.rescan:
+            return []
+        if not complete:
+            self._open_manifest(name, stage, None)
+        num_new, start = 0, time.perf_counter()
+        with progress.track(name, 0, unit="parts") as advance:
+            for part, rows in stage.scan(table if complete else None):
+                done = table.commit(part, rows.schema, rows.to_batches())
+                table.log_task(_log_entry(Done(name, "run", done, time.perf_counter() - start)))
+                num_new, start = num_new + 1, time.perf_counter()
+                advance(1, note=f"{done.rows} images")
+        if complete and num_new == 0:
+            return []
+        self._finish(name, stage, None, len(known) + num_new)
+        return [name]
+
+    def _pinned_holds(self) -> bool:
+        """Whether a table that is known by its content is there and may stay."""
+        ((name, before),) = self.before.items()
+        return before is not None and before.complete and not self.flags.refit and not self.flags.may_rebuild(name)
+
+    def is_complete(self, name: str, num_parts: int) -> bool:
+        before = self.before[name]
+        return before is not None and before.complete and len(before.parts) == num_parts
+
+    def missing(self, name: str, wanted: list[str]) -> list[int]:
+        """Parts to make: absent, made of something else, or all where the user asked for a rebuild."""
+        if self.flags.may_rebuild(name):
+            return list(range(len(wanted)))
+        table, before = self.tables[name], self.before[name]
+        there = table.committed()
+        known = {part.number: part for part in table.parts()} if before and before.complete else {}
+        # A finished table's manifest is trusted, where the file still has the size that it tells.
+        found = {n: part for n, part in known.items() if n in there and part.num_bytes in (0, there[n])}
+        found |= table.footers(n for n in there if n not in known and n < len(wanted))
+        return [n for n, fingerprint in enumerate(wanted) if n not in found or found[n].fingerprint != fingerprint]
+
+    def _run_phases(
+        self, executor: Executor, stages: dict[str, Stage], wanted: dict[str, list[str]], todo: dict[str, list[int]]
+    ) -> None:
+        name, lead = next(iter(stages.items()))
+        parts = sorted(set().union(*map(set, todo.values())))
+        schemas = {n: s.output_schema(**known_inputs(s, self.step.input_schemas)) for n, s in stages.items()}
+        plain = Task("run", 0, stages, schemas, {}, self.step.inputs, self.step.together)
+        plain = replace(plain, resources=lead.resources())
+        schemas_in = known_inputs(lead, self.step.input_schemas)
+        if parts and isinstance(lead, Shuffle):
+            schema = lead.piece_schema(**schemas_in)
+            pieces = pa.schema([BUCKET, *schema], metadata=schema.metadata)
+            count = lead.num_scatter(**known_inputs(lead, self.inputs))
+            hidden = replace(plain, phase="scatter", schemas={name: pieces})
+            self._run_hidden(executor, hidden, PIECES, [count, *wanted[name]])
+        if parts and isinstance(lead, Fold):
+            plain = replace(plain, number=self._run_rounds(executor, plain, wanted[name]))
+        commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
+        if lead.pinned:  # such tables carry the digest of their rows instead of their origin
+            commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
+        tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
+        self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
+
+    def _run_rounds(self, executor: Executor, plain: Task, wanted: list[str]) -> int:
+        """All rounds of a Fold (a plain one has one), after the newest state that is there; returns the last one."""
+        ((name, lead),) = plain.stages.items()
+        assert isinstance(lead, Fold)
+        states = self.store.table(f"{name}/{STATE}")
+        limit = lead.max_rounds() if isinstance(lead, IteratedFold) else 1
+        number = max((n for n in states.committed() if _is_state(states, n, wanted)), default=-1)
+        while number < 0 or (number + 1 < limit and not states.read(number, ["finished"])["finished"][0].as_py()):
+            number += 1
+            self._run_round(executor, replace(plain, number=number), lead, wanted)
+            states.drop_parts(states.committed().keys() - {number})
+        return number
+
+    def _run_round(self, executor: Executor, plain: Task, lead: Fold, wanted: list[str]) -> None:
+        name = next(iter(plain.stages))
+        schemas = known_inputs(lead, self.step.input_schemas)
+        number = (plain.number,) if isinstance(lead, IteratedFold) else ()
+        partial = lead.partial_schema(*number, **schemas)
+        if partial is not None:
+            count = lead.num_partials(**known_inputs(lead, self.inputs))
+            hidden = replace(plain, phase="partial", schemas={name: partial})
+            self._run_hidden(executor, hidden, PARTIALS, [count, *wanted])
+        fingerprint = _state_fingerprint(plain.number, wanted)
+        combine = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas)})
+        task = replace(combine, fingerprints={name: fingerprint})
+        self._execute(executor, _label(task), [task], 1)
+
+    def _run_hidden(self, executor: Executor, task: Task, folder: str, made_of: list[Any]) -> None:
+        """A phase whose parts live in a hidden folder of the table until the table is finished.
+
+        Args:
+            made_of: the number of parts, then the fingerprints of the table's parts.
+        """
+        name, count = next(iter(task.stages)), made_of[0]
+        hidden = self.store.table(f"{name}/{folder}")
+        fingerprint = digest([task.phase, task.number, made_of])
+        there = hidden.committed()
+        hidden.drop_parts(there.keys() - set(range(count)))
+        found = hidden.footers(there.keys() & set(range(count)))
+        fresh = {part for part, footer in found.items() if footer.fingerprint == fingerprint}
+        task = replace(task, fingerprints={name: fingerprint})
+        tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
+        self._execute(executor, _label(task), tasks, count)
+
+    def _execute(self, executor: Executor, label: str, tasks: list[Task], total: int) -> None:
+        if not tasks:
+            return
+        with progress.track(label, total, done=total - len(tasks), unit="parts") as advance:
+            for done in executor.run(self.store.root, tasks):
+                for one in done:
+                    self.tables[one.table].log_task(_log_entry(one))
+                advance(1)
+
+    def _open_manifest(self, name: str, stage: Stage, num_parts: int | None) -> None:
+        declared = self.step.stages[name]
+        inputs = {k: list(v) for k, v in self.step.inputs.items() if v is not None}
+        self.tables[name].write_manifest(
+            Manifest(
+                stage=type(stage).__name__,
+                version=stage.version,
+                config=identity(declared),
+                resolved=identity(stage),
+                pins=stage.pins(),
+                inputs=inputs,
+                num_parts=num_parts,
+            )
+        )
+
+    def _finish(self, name: str, stage: Stage, wanted: list[str] | None, num_parts: int) -> None:
+        """Drop what is left over, sum up, and publish the one manifest that makes the table complete.
+
+        Args:
+            wanted: fingerprints that the parts must have; None: tables known by their content.
+        """
+        table = self.tables[name]
+        table.drop_parts(table.committed().keys() - set(range(num_parts)))
+        sizes = table.committed()
+        parts = [replace(part, num_bytes=sizes[part.number]) for part in _committed(table, num_parts)]
+        if wanted is not None and [part.fingerprint for part in parts] != wanted:
+            raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
+        opened, log = table.manifest(), table.task_log()
+        assert opened is not None
+        complete = replace(
+            opened,
+            complete=True,
+            num_parts=num_parts,
+            parts=[part.__dict__ for part in parts],
+            rows=sum(part.rows for part in parts),
+            seconds=round(opened.seconds + sum(entry["seconds"] for entry in log), 3),
+        )
+        metrics = stage.summarize(Table(self.store, name, complete), **known_inputs(stage, self.inputs))
+        for hidden in (PIECES, PARTIALS, STATE):
+            self.store.remove(f"{name}/{hidden}")
+        table.write_manifest(replace(complete, metrics=metrics))
+        self.store.remove(f"{name}/{PROGRESS}")
+        logger.info("%s: %d rows in %d parts, %.1f s", name, complete.rows, num_parts, complete.seconds)
+
+
+def _label(task: Task) -> str:
+    """Of a hidden phase, for the progress."""
+    iterated = isinstance(next(iter(task.stages.values())), IteratedFold)
+    return f"{next(iter(task.stages))} ({task.phase}{f', round {task.number}' if iterated else ''})"
+
+
+def _state_fingerprint(number: int, wanted: list[str]) -> str:
+    return digest(["state", number, wanted])
+
+
+def _is_state(states: Table, number: int, wanted: list[str]) -> bool:
+    """Whether the state of round `number` is there and made of what is wanted."""
+    footer = states.footer(number)
+    return footer is not None and footer.fingerprint == _state_fingerprint(number, wanted)
+
+
+def _committed(table: Table, num_parts: int) -> list[Part]:
+    """What the footers say, in order."""
+    found = table.footers(range(num_parts))
+    for number in range(num_parts):
+        if number not in found:
+            raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
+    return [found[number] for number in range(num_parts)]
+
+
+def _log_entry(done: Done) -> dict[str, Any]:
+    return {
+        "phase": done.phase,
+        "part": done.part.number,
+        "rows": done.part.rows,
+        "seconds": round(done.seconds, 3),
+        "fingerprint": done.part.fingerprint,
+        "content": done.part.content,
+    }
+
+
+def open_input(store: Store, step: Step, key: str) -> Any:
+    """The input tables of `key`: a Table, a list where the stage takes many, None where left out."""
+    names = step.inputs[key]
+    if names is None:
+        return None
+    tables = [store.table(name) for name in names]
+    return tables if next(iter(step.stages.values())).inputs[key].many else tables[0]
+
+
+def known_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs this stage declares; stages of one pass may declare fewer than the pass reads."""
+    return {key: values.get(key) for key in stage.inputs}

@@ -1,0 +1,177 @@
+"""A frozen model that turns prepared pictures into unit vectors."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from curate.errors import ConfigError, WeightsError
+from curate.models.device import Precision, autocast, is_convnet, send
+from curate.models.files.weights import hash_file
+from curate.models.nets.intermediate import BlockOutputs, block_outputs
+from curate.ops.images.decode import Preprocess
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CPU_CHUNK = 8
+"""Pictures a CPU embeds at once, whatever the batch: activations then stay near the caches."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model before its weights are built."""
+
+    model: str
+    """The id that the config gives."""
+    dim: int
+    """Length of its vectors."""
+    licence: str
+    preprocess: Preprocess
+    how_to_get: str
+    """What to do where the weights are absent."""
+    weights: Path | None = None
+    """The weight file on this machine; None: absent."""
+    bf16: bool = True
+    """Whether `precision: auto` may pick bf16."""
+    has_weights: bool = True
+    """False: a fixed function of the pixels, for which there is nothing to get."""
+
+    @property
+    def weights_present(self) -> bool:
+        return self.weights is not None or not self.has_weights
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 (hex) of the weight file; empty where the model has none.
+
+        Raises:
+            WeightsError: the weights are absent.
+        """
+        return hash_file(self.weights_file()) if self.has_weights else ""
+
+    def weights_file(self) -> Path:
+        """The weight file, or an error that says how to get it."""
+        if self.weights is None:
+            raise WeightsError(f"{self.model}: its weights are not on this machine; {self.how_to_get}")
+        return self.weights
+
+
+@dataclass
+class Backbone:
+    """A frozen embedder; `load_backbone` makes it."""
+
+    info: ModelInfo
+    module: nn.Module
+    """(B, 3, S, S) normalised float -> (B, D)."""
+    device: torch.device
+    precision: Precision
+    encode_text: Callable[[list[str]], Tensor] | None = None
+    """Texts -> (B, D), for models with a text side."""
+    channels_last: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.channels_last = is_convnet(self.module)
+        self._blocks: BlockOutputs | None = block_outputs(self.module)
+        how = self.info.preprocess
+        # (x / 255 - mean) / std as one product and one sum
+        std = torch.tensor(how.std).view(1, 3, 1, 1)
+        self._scale = (1 / (255 * std)).to(self.device)
+        self._shift = (-torch.tensor(how.mean).view(1, 3, 1, 1) / std).to(self.device)
+
+    @property
+    def model(self) -> str:
+        return self.info.model
+
+    @property
+    def dim(self) -> int:
+        return self.info.dim
+
+    @property
+    def licence(self) -> str:
+        return self.info.licence
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.info.preprocess
+
+    @property
+    def weights_hash(self) -> str:
+        return self.info.weights_hash
+
+    @torch.inference_mode()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Unit vectors of prepared pictures.
+
+        Args:
+            pixels: (B, 3, S, S) uint8 on the CPU, as `preprocess` makes them.
+
+        Returns:
+            (B, D) float32 on the CPU, unit L2.
+
+        Raises:
+            WeightsError: the weights give vectors of another length than described.
+        """
+        return self._in_chunks(pixels, lambda images: self._finish(self.module(images)))
+
+    @torch.inference_mode()
+    def embed_blocks(self, pixels: Tensor, *, last: int) -> Tensor:
+        """What a linear layer may read: tokens of several blocks, not normalised.
+
+        Args:
+            pixels: as in `embed`.
+            last: blocks of a ViT, from its end; fewer where it has fewer.
+
+        Returns:
+            (B, V, D) float32 on the CPU. Of a ViT that answers with its cls token: cls of its last V - 1 blocks, the
+            final one's last, then the mean of the final block's patches. Of any other model: its answer, V = 1.
+
+        Raises:
+            WeightsError: as in `embed`.
+        """
+        return self._in_chunks(pixels, lambda images: self._read_blocks(images, last))
+
+    def _in_chunks(self, pixels: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.device.type == "cpu":
+            return torch.cat([self._forward(chunk, forward) for chunk in pixels.split(CPU_CHUNK)])
+        return self._forward(pixels, forward)
+
+    def _forward(self, pixels: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        batch = send(pixels, self.device, channels_last=self.channels_last)
+        normalised = batch.float().mul_(self._scale).add_(self._shift)
+        with autocast(self.device, self.precision):
+            return forward(normalised)
+
+    def _read_blocks(self, images: Tensor, last: int) -> Tensor:
+        if self._blocks is None:
+            return self._checked(self.module(images)).float().unsqueeze(1).cpu()
+        found = self._blocks(images, last)
+        tokens = [*(features.cls for features in found), found[-1].patches.float().mean(dim=1)]
+        return torch.stack([self._checked(token).float() for token in tokens], dim=1).cpu()
+
+    @torch.inference_mode()
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """(B, D) float32 on the CPU, unit L2, comparable with the vectors of pictures.
+
+        Raises:
+            ConfigError: the model has no text side.
+        """
+        if self.encode_text is None:
+            raise ConfigError(f"{self.model}: has no text side; use an open_clip model")
+        with autocast(self.device, self.precision):
+            features = self.encode_text(texts)
+        return self._finish(features)
+
+    def _finish(self, features: Tensor) -> Tensor:
+        return F.normalize(self._checked(features).float(), dim=1).cpu()
+
+    def _checked(self, features: Tensor) -> Tensor:
+        if features.ndim != 2 or features.shape[1] != self.dim:
+            raise WeightsError(
+                f"{self.model}: these weights give features of shape {tuple(features.shape)}, "
+                f"(images, {self.dim}) is needed; are they another model's?"
+            )
+        return features

@@ -1,0 +1,119 @@
+"""DINOv2's released backbones, from weights in torch.hub's, timm's or Hugging Face's format."""
+
+import math
+import re
+
+from torch import nn
+
+from curate.errors import WeightsError
+from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
+from curate.models.files.formats import State, fill, load_state, to_hub
+from curate.models.files.weights import HubFile, locate
+from curate.models.nets.vit import VisionTransformer, ViTConfig, vit_config
+from curate.ops.images.decode import Preprocess
+
+SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
+MODELS = tuple(f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in SIZES)
+HEAD_DIM = 64
+"""Dims of an attention head of every released model."""
+
+PREPROCESS = Preprocess(
+    size=224,
+    resize="short_edge_crop",
+    short_edge=256,
+    interpolation="bicubic",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+"""DINOv2's own evaluation; positions are resampled from the released 518-px grid."""
+
+
+def canonical(model: str) -> str | None:
+    """The torch.hub id that `model` means, which may be a timm name; None: no DINOv2 model."""
+    if model in MODELS:
+        return model
+    found = re.fullmatch(r"vit_(small|base|large|giant)_patch14(_reg4)?_dinov2(\.lvd142m)?", model)
+    if found is None:
+        return None
+    return f"dinov2_vit{found[1][0]}14{'_reg' if found[2] else ''}"
+
+
+def preset(model: str) -> str:
+    """Name of the ViT preset of a torch.hub id."""
+    size, registers = SIZES[model.removeprefix("dinov2_vit")[0]], model.endswith("_reg")
+    return f"vit_{size}{'_reg4' if registers else ''}"
+
+
+def timm_name(model: str) -> str:
+    """timm's architecture of a torch.hub id."""
+    size, registers = SIZES[model.removeprefix("dinov2_vit")[0]], model.endswith("_reg")
+    return f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2"
+
+
+def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
+    """See `load.describe`."""
+    name = preset(model)
+    hub = HubFile(f"timm/{timm_name(model)}.lvd142m", ("model.safetensors", "pytorch_model.bin"))
+    howto = f"download {hub.url} (or torch.hub's or Hugging Face's file) and set `weights` to its path"
+    return ModelInfo(
+        model=model,
+        dim=vit_config(name).dim,
+        licence="Apache-2.0",
+        preprocess=PREPROCESS,
+        how_to_get=howto,
+        weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
+    )
+
+
+def build(info: ModelInfo) -> nn.Module:
+    """The ViT with its weights; the grid of positions is the file's.
+
+    Raises:
+        WeightsError: the file is another model's.
+    """
+    file = info.weights_file()
+    where = f"{info.model}: {file}"
+    state = to_hub(load_state(file), where=where)
+    model = VisionTransformer(vit_config(preset(info.model), image_size=14 * stored_grid(state, where=where)))
+    fill(model, state, where=where)
+    return model
+
+
+def stored_grid(state: State, *, where: str) -> int:
+    """Patches along one side of the position embeddings.
+
+    Raises:
+        WeightsError: they are for no square.
+    """
+    patches = state["pos_embed"].shape[1] - 1
+    grid = math.isqrt(patches)
+    if grid * grid != patches:
+        raise WeightsError(f"{where}: position embeddings for {patches} patches, a square grid is needed")
+    return grid
+
+
+def told_config(state: State, *, heads: int | None = None, where: str) -> ViTConfig:
+    """The architecture that weights in torch.hub's names have.
+
+    Args:
+        heads: of attention, which shapes do not tell; None: of 64 dims each, as in every released model.
+
+    Raises:
+        WeightsError: no square grid, or a width that heads of 64 do not divide.
+    """
+    dim, channels, patch_size, _ = state["patch_embed.proj.weight"].shape
+    if heads is None and dim % HEAD_DIM:
+        raise WeightsError(
+            f"{where}: {dim} dims are no multiple of {HEAD_DIM}, so the number of attention heads is not known; "
+            "give a Hugging Face folder with its config.json, or an export of `curate train`"
+        )
+    return ViTConfig(
+        dim=dim,
+        depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+        heads=heads or dim // HEAD_DIM,
+        ffn="swiglu" if "blocks.0.mlp.w12.weight" in state else "mlp",
+        num_registers=state["register_tokens"].shape[1] if "register_tokens" in state else 0,
+        patch_size=patch_size,
+        image_size=patch_size * stored_grid(state, where=where),
+        in_channels=channels,
+    )

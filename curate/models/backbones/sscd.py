@@ -1,0 +1,56 @@
+"""SSCD, the copy-detection descriptor of DINOv2's pipeline, as the TorchScript file of its authors.
+
+TorchScript is code: loading a file runs what its maker put into it. So this is the one loader that executes a file,
+and it takes only the path or URL that the user names; pin a URL with `#sha256=HEX`.
+
+Source: Pizzi et al. 2022, arXiv:2202.10261. Code and weights are MIT-licensed.
+"""
+
+import torch
+from torch import nn
+
+from curate.errors import WeightsError
+from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
+from curate.models.files.weights import locate
+from curate.ops.images.decode import Preprocess
+
+MODELS = ("sscd",)
+URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"
+HOWTO = f"set `weights` to the URL {URL}, or to the path of that file"
+
+PREPROCESS = Preprocess(
+    size=320,
+    resize="square",
+    short_edge=320,
+    interpolation="bilinear",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+"""Of the two ways of its authors the one whose batches have one shape: the whole picture squeezed into 320 px."""
+
+
+def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
+    """See `load.describe`."""
+    return ModelInfo(
+        model=model,
+        dim=512,
+        licence="MIT",
+        preprocess=PREPROCESS,
+        how_to_get=HOWTO,
+        weights=locate(weights, None, model=model, fetch=fetch, howto=HOWTO),
+        bf16=False,  # its thresholds were calibrated in full precision
+    )
+
+
+def build(info: ModelInfo) -> nn.Module:
+    """The TorchScript module; running the file's code.
+
+    Raises:
+        WeightsError: not a TorchScript file.
+    """
+    file = info.weights_file()
+    try:
+        return torch.jit.load(str(file), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{info.model}: {file}: not a TorchScript file ({reason}); {HOWTO}") from error

@@ -1,0 +1,94 @@
+"""Any timm model as an embedder: its pooled features, with its own preprocessing."""
+
+import difflib
+import math
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from curate.errors import ConfigError, WeightsError
+from curate.models.backbones.backbone import ModelInfo
+from curate.models.files.formats import load_state
+from curate.models.files.weights import HubFile, locate
+from curate.ops.images.decode import Preprocess
+
+PREFIX = "timm/"
+HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
+    """See `load.describe`."""
+    with torch.device("meta"):
+        net = _create(model)
+    released: dict[str, Any] = net.pretrained_cfg
+    hub = HubFile(released["hf_hub_id"].removesuffix("/"), HUB_NAMES) if released.get("hf_hub_id") else None
+    source = f"download {hub.url}" if hub else "get a checkpoint of this architecture"
+    howto = f"{source} and set `weights` to its path"
+    return ModelInfo(
+        model=model,
+        dim=net.head_hidden_size,
+        licence=released.get("license") or "unknown, see the model card",
+        preprocess=_preprocess(model, resolve_model_data_config(net)),
+        how_to_get=howto,
+        weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
+    )
+
+
+def _create(model: str, **options: Any) -> Any:
+    name = model.removeprefix(PREFIX)
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1)
+        hint = f"did you mean {PREFIX}{near[0]}?" if near else "timm.list_models() has the names"
+        raise ConfigError(f"{model}: timm has no such model; {hint}")
+    try:
+        return timm.create_model(name, num_classes=0, **options)
+    except RuntimeError as error:
+        if "Invalid pretrained tag" not in str(error):
+            raise
+        raise ConfigError(f"{model}: {error}; known are: {', '.join(_tags(name))}") from error
+
+
+def _tags(name: str) -> list[str]:
+    return timm.list_pretrained(name.partition(".")[0] + ".*")
+
+
+def _preprocess(model: str, data: dict[str, Any]) -> Preprocess:
+    channels, height, width = data["input_size"]
+    if channels != 3 or height != width:
+        raise ConfigError(f"{model}: takes {channels} x {height} x {width}; square RGB input is needed")
+    squash = data["crop_mode"] == "squash"
+    return Preprocess(
+        size=height,
+        resize="square" if squash else "short_edge_crop",
+        short_edge=height if squash else math.floor(height / data["crop_pct"]),
+        interpolation="bicubic" if data["interpolation"] == "random" else data["interpolation"],
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+    )
+
+
+def build(info: ModelInfo) -> nn.Module:
+    """The model with its weights, through timm's own conversion of foreign names.
+
+    Raises:
+        WeightsError: the file is another model's.
+    """
+    file = info.weights_file()
+    with torch.device("meta"):
+        classifier = _create(info.model).pretrained_cfg.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = {key: value for key, value in load_state(file).items() if not key.startswith(_under(heads))}
+    # Left to itself, timm drops the classifier and with it all strictness: missing weights would stay random.
+    overlay = {"state_dict": state, "num_classes": 0, "classifier": None}
+    try:
+        return _create(info.model, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, KeyError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{info.model}: {file}: does not fit the model: {reason}") from error
+
+
+def _under(heads: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{head}." for head in heads)

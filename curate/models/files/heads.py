@@ -1,0 +1,161 @@
+"""Projection heads as files: they make continued pretraining and distillation possible.
+
+Ours is a .safetensors beside the export of the backbone, with the names of the trainer's networks:
+
+    dino_head.mlp.{0,2,4}.{weight,bias}
+    dino_head.last_layer.direction   (prototypes, bottleneck)
+    dino_head.last_layer.scale       (prototypes, 1); the row that is used is scale * direction / |direction|
+
+and the same under `ibot_head.` where the heads are not tied. The training checkpoints of DINOv2's authors, which keep
+torch's weight norm (old names and new), are read too.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from pydantic import Field, ValidationError, field_validator
+from torch import Tensor
+
+from curate.config import Settings
+from curate.errors import WeightsError
+from curate.models.files.formats import State, check_names, find_weight_file, load_state
+from curate.models.files.publish import read_description, save_tensors
+
+SCALE, DIRECTION = ".last_layer.scale", ".last_layer.direction"
+HUB_NAMES = ((".last_layer.weight_g", SCALE), (".last_layer.weight_v", DIRECTION))
+"""Endings of names, the training checkpoints' and ours: torch.nn.utils.weight_norm."""
+PARAMETRIZED_NAMES = (
+    (".last_layer.parametrizations.weight.original0", SCALE),
+    (".last_layer.parametrizations.weight.original1", DIRECTION),
+)
+"""The same of torch.nn.utils.parametrizations.weight_norm."""
+
+
+class HeadsInfo(Settings):
+    """What a file of heads says of itself; all of its heads have one shape."""
+
+    dim: int = Field(ge=1)
+    """Width of the backbone's tokens."""
+    hidden: int = Field(ge=1)
+    """Width of the two hidden layers."""
+    bottleneck: int = Field(ge=1)
+    """Width of the unit vectors that prototypes are compared with."""
+    prototypes: int = Field(ge=1)
+    """Scores of each head."""
+    names: tuple[str, ...]
+    """`dino_head` for the whole image and, unless tied, `ibot_head` for patches."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """How they came about; JSON-ready."""
+
+    @field_validator("names")
+    @classmethod
+    def _some(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("a file of heads holds at least one")
+        return tuple(sorted(names))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the file."""
+        widths = {"mlp.0": (self.dim, self.hidden), "mlp.2": (self.hidden, self.hidden)}
+        widths["mlp.4"] = (self.hidden, self.bottleneck)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name in self.names:
+            for layer, (fan_in, fan_out) in widths.items():
+                shapes |= {f"{name}.{layer}.weight": (fan_out, fan_in), f"{name}.{layer}.bias": (fan_out,)}
+            shapes |= {name + DIRECTION: (self.prototypes, self.bottleneck), name + SCALE: (self.prototypes, 1)}
+        return shapes
+
+
+def pick_heads(state: Mapping[str, Tensor]) -> State:
+    """The heads among the tensors of a student or teacher: every network that ends in prototypes."""
+    names = {key.removesuffix(DIRECTION) for key in state if key.endswith(DIRECTION)}
+    return {key: value for key, value in state.items() if key.partition(".")[0] in names}
+
+
+def describe_heads(state: Mapping[str, Tensor], *, provenance: dict[str, Any] | None = None, where: str) -> HeadsInfo:
+    """Sizes and names of heads, told from their tensors.
+
+    Raises:
+        WeightsError: no heads, or other layers than those of the trainer's head.
+    """
+    names = sorted(key.removesuffix(DIRECTION) for key in state if key.endswith(DIRECTION))
+    first = state.get(f"{names[0]}.mlp.0.weight") if names else None
+    if first is None:
+        raise WeightsError(
+            f"{where}: no projection heads; needed are dino_head.mlp.0.weight, dino_head{DIRECTION} and so on"
+        )
+    prototypes, bottleneck = state[names[0] + DIRECTION].shape
+    info = HeadsInfo(
+        dim=first.shape[1],
+        hidden=first.shape[0],
+        bottleneck=bottleneck,
+        prototypes=prototypes,
+        names=tuple(names),
+        provenance=provenance or {},
+    )
+    check_names(state, info.shapes, where=where, owner="three-layer heads of one shape")
+    return info
+
+
+def write_heads(path: str | Path, state: Mapping[str, Tensor], info: HeadsInfo) -> Path:
+    """Publish the heads as a .safetensors.
+
+    Args:
+        state: exactly the tensors that `info.shapes` names; `pick_heads` takes them out of a network's.
+
+    Raises:
+        WeightsError: `path` is not a .safetensors, or `state` is not what `info` says.
+    """
+    check_names(state, info.shapes, where=str(path), owner="what HeadsInfo describes")
+    return save_tensors(Path(path), state, {"heads": info.model_dump(mode="json")})
+
+
+def read_heads(path: str | Path) -> tuple[HeadsInfo, State]:
+    """Description and tensors of a heads file, or of a training checkpoint of DINOv2's authors.
+
+    Raises:
+        WeightsError: missing, damaged, or without heads.
+    """
+    file = find_weight_file(path)
+    if file.suffix != ".safetensors":
+        state = pick_heads(from_hub_heads(load_state(file)))
+        return describe_heads(state, where=str(file)), state
+    described = read_description(file, needed="not a heads file of `curate train`, which writes heads.safetensors")
+    try:
+        info = HeadsInfo.model_validate(described["heads"])
+    except KeyError as error:
+        raise WeightsError(f"{file}: holds no heads; give the heads.safetensors beside the backbone") from error
+    except ValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{file}: its metadata do not fit this version ({reason}); export it again") from error
+    state = load_state(file)
+    check_names(state, info.shapes, where=str(file), owner="its own description")
+    return info, state
+
+
+def score(state: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:
+    """Scores of prototypes by the head `name`: (M, dim) -> (M, prototypes), as the trainer computes them."""
+    for layer in (0, 2):
+        tokens = F.gelu(F.linear(tokens, state[f"{name}.mlp.{layer}.weight"], state[f"{name}.mlp.{layer}.bias"]))
+    tokens = F.linear(tokens, state[f"{name}.mlp.4.weight"], state[f"{name}.mlp.4.bias"])
+    return F.linear(F.normalize(tokens, dim=-1), state[name + SCALE] * F.normalize(state[name + DIRECTION], dim=1))
+
+
+def to_hub_heads(state: Mapping[str, Tensor]) -> State:
+    """Our names to those of the training checkpoints of DINOv2's authors (weight_g and weight_v)."""
+    return {_rename(key, {ours: theirs for theirs, ours in HUB_NAMES}): value for key, value in state.items()}
+
+
+def from_hub_heads(state: Mapping[str, Tensor]) -> State:
+    """Names of torch's weight norm, old or new, to ours; other names stay."""
+    return {_rename(key, dict(HUB_NAMES + PARAMETRIZED_NAMES)): value for key, value in state.items()}
+
+
+def _rename(key: str, endings: Mapping[str, str]) -> str:
+    for old, new in endings.items():
+        if key.endswith(old):
+            return key.removesuffix(old) + new
+    return key

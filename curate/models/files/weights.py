@@ -1,0 +1,177 @@
+"""Where weight files are: a path, an https URL or a model hub; found in caches, fetched only when asked."""
+
+import hashlib
+import os
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from curate.errors import WeightsError
+from curate.models.files.formats import find_weight_file
+
+MAX_DOWNLOAD = 16 << 30
+"""Bytes; nothing larger is a backbone."""
+TIMEOUT = 30.0
+"""Seconds without a byte before a download is given up."""
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository on the Hugging Face hub."""
+
+    repo: str
+    names: tuple[str, ...]
+    """The same weights under several names; the first that exists is taken."""
+
+    @property
+    def url(self) -> str:
+        return f"https://huggingface.co/{self.repo}/resolve/main/{self.names[0]}"
+
+
+def is_url(weights: str) -> bool:
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", weights) is not None
+
+
+def locate(weights: str | None, hub: HubFile | None, *, model: str, fetch: bool, howto: str) -> Path | None:
+    """The weight file on this machine.
+
+    Args:
+        weights: a path or https URL that the user gave; None: the hub's file.
+        fetch: download what is not here yet.
+
+    Returns:
+        None where the file is not here and `fetch` is False.
+
+    Raises:
+        WeightsError: a given path does not exist, or a download failed.
+    """
+    if weights is not None and not is_url(weights):
+        try:
+            return find_weight_file(weights)
+        except WeightsError as error:
+            raise WeightsError(f"{model}: {error}; correct `weights`, or {howto}") from error
+    if weights is not None:
+        return download(weights) if fetch else cached_download(weights)
+    if hub is None:
+        return None
+    return _from_hub(hub, model=model, howto=howto) if fetch else _in_hub_cache(hub)
+
+
+def _in_hub_cache(hub: HubFile) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in hub.names:
+        found = try_to_load_from_cache(hub.repo, name)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _from_hub(hub: HubFile, *, model: str, howto: str) -> Path:
+    here = _in_hub_cache(hub)
+    if here is not None:
+        return here
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    problem: Exception | None = None
+    for name in hub.names:
+        try:
+            return Path(hf_hub_download(hub.repo, name, etag_timeout=TIMEOUT))
+        except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, but it means: not reachable
+            problem = error
+            break
+        except EntryNotFoundError as error:
+            problem = error
+        except Exception as error:  # the client lets errors of its HTTP library through, whichever that is
+            problem = error
+            break
+    reason = str(problem).splitlines()[0] if problem else "nothing to fetch"
+    raise WeightsError(
+        f"{model}: its weights are not on this machine and {hub.repo} did not give them ({reason}); {howto}"
+    ) from problem
+
+
+def cache_dir() -> Path:
+    """Folder of downloaded weights: $CURATE_CACHE, else the user's cache folder."""
+    named = os.environ.get("CURATE_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "curate"
+
+
+def cached_download(url: str) -> Path | None:
+    """Where `download(url)` left its file; None before that."""
+    path = _target(url)
+    return path if path.is_file() else None
+
+
+def _target(url: str) -> Path:
+    plain = url.partition("#")[0]
+    name = re.sub(r"[^\w.-]", "_", plain.rpartition("/")[2]) or "weights"
+    return cache_dir() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+
+
+def download(url: str, *, max_bytes: int = MAX_DOWNLOAD) -> Path:
+    """Fetch an https URL once into the cache; `#sha256=HEX` at its end pins the content.
+
+    Raises:
+        WeightsError: not https, unreachable, larger than `max_bytes`, or other content than pinned.
+    """
+    if not url.startswith("https://"):
+        raise WeightsError(f"{url}: only https URLs and local paths are weights")
+    here = cached_download(url)
+    if here is not None:
+        return here
+    plain, _, fragment = url.partition("#")
+    target = _target(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            found = _stream(plain, file, max_bytes=max_bytes)
+        pinned = fragment.removeprefix("sha256=").lower()
+        if fragment and found != pinned:
+            raise WeightsError(f"{plain}: content has sha256 {found}, pinned is {pinned}; is the URL right?")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _stream(url: str, file: IO[bytes], *, max_bytes: int) -> str:
+    """Copy the URL into the open file; the SHA-256 (hex) of what came."""
+    seen, size = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            while chunk := response.read(CHUNK):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise WeightsError(f"{url}: larger than {max_bytes} bytes; this is no weight file")
+                seen.update(chunk)
+                file.write(chunk)
+    except (urllib.error.URLError, OSError) as error:
+        raise WeightsError(
+            f"{url}: download failed ({error}); fetch it by hand and give its path as `weights`"
+        ) from error
+    return seen.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of a file; remembered in this process until its size or time changes."""
+    facts = path.stat()
+    return _hash(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path, size: int, modified: int) -> str:
+    del size, modified  # they only tell a changed file from the one that was hashed
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

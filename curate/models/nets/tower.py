@@ -1,0 +1,186 @@
+"""Any timm model as a backbone to train, with the protocol of `VisionTransformer`.
+
+Multi-stage models (Swin, ConvNeXt, PVT) give the tokens of their last stage. The pooled vector is timm's own, so that
+timm computes the same from an export.
+"""
+
+import difflib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from curate.config import Settings
+from curate.errors import ConfigError
+from curate.models.nets.vit import Features, Needed
+
+ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
+"""Arguments with which one timm model takes crops of several sizes; Swin's, then a ViT's."""
+OURS = ("num_classes", "pretrained", "features_only", "checkpoint_path", "pretrained_cfg_overlay")
+"""Arguments of `timm.create_model` that a tower gives itself or cannot have."""
+
+
+class TowerConfig(Settings):
+    """A timm architecture; `tower_config` makes one."""
+
+    name: str
+    """timm's name, without a pretrained tag."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of `timm.create_model`, JSON-ready; `drop_path_rate` is stochastic depth."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the pooled vector and of a token."""
+        return _dim(self.name, json.dumps(self.kwargs))
+
+    def create(self) -> Any:
+        """The timm model with fresh weights from torch's global generator."""
+        import timm  # only here: it takes seconds and 50 MB, and a ViT of ours needs none of it
+
+        return timm.create_model(self.name, num_classes=0, **self.kwargs)
+
+
+@lru_cache(maxsize=64)
+def _dim(name: str, kwargs: str) -> int:
+    with torch.device("meta"):
+        return TowerConfig(name=name, kwargs=json.loads(kwargs)).create().num_features
+
+
+def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> TowerConfig:
+    """The architecture `name`, taking crops of several sizes where timm's model can.
+
+    Args:
+        image_size: side of the largest crops, pixels, for models that are built for a size, such as Swin.
+        kwargs: further arguments of timm's model; they win over `image_size`.
+
+    Raises:
+        ConfigError: timm has no such model, does not take these arguments, or pools to another width than its tokens'.
+    """
+    import timm
+
+    if not timm.is_model(name) or "." in name:
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() has the names"
+        raise ConfigError(f"{name}: timm has no such architecture; {hint}")
+    refused = sorted(kwargs.keys() & set(OURS))
+    if refused:
+        raise ConfigError(f"{name}: {', '.join(refused)} cannot be given to a backbone to train; leave it out")
+    if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+        kwargs = {"img_size": image_size} | kwargs
+    plain = TowerConfig(name=name, kwargs=json.loads(json.dumps(kwargs)))
+    try:
+        with torch.device("meta"):
+            net = plain.create()
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"{name}: timm does not build it with {kwargs}: {error}") from error
+    if getattr(net, "head_hidden_size", net.num_features) != net.num_features:
+        raise ConfigError(
+            f"{name}: pools to {net.head_hidden_size} dims, its tokens have {net.num_features}; "
+            "choose a model whose head has no layer before the classifier, such as swin_tiny_patch4_window7_224"
+        )
+    known = inspect.signature(type(net).__init__).parameters
+    flexible = next(({key: value} for key, value in ANY_SIZE.items() if key in known), {})
+    return TowerConfig(name=name, kwargs=flexible | plain.kwargs)
+
+
+class TimmTower(nn.Module):
+    """A timm model without classifier; `net` is the model itself, with timm's names."""
+
+    def __init__(self, config: TowerConfig, *, generator: torch.Generator | None = None) -> None:
+        """Build the model with fresh weights drawn from `generator` (None: torch's global one)."""
+        super().__init__()
+        self.config = config
+        with _drawing_from(generator):
+            self.net = config.create()
+        self.dim: int = self.net.num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images -> (B, D), timm's pooled features."""
+        return self.net(images)
+
+    def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Features:
+        """Pooled vector (as `cls`) and tokens of the last stage of one group of crops.
+
+        Raises:
+            ValueError: masks were given; these models have no mask token.
+            ConfigError: the model gives no single map of tokens.
+        """
+        if masks is not None:
+            raise ValueError(f"{self.config.name}: has no mask token; train it with an objective without masks")
+        return timm_features(self.net, images, where=self.config.name)
+
+    def forward_crops(
+        self,
+        crops: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> list[Features]:
+        """All groups of crops, one after another; see `VisionTransformer.forward_crops`.
+
+        Raises:
+            ValueError: a mask was given.
+        """
+        masks = [None] * len(crops) if masks is None else masks
+        with _drawing_from(generator, crops[0].device) if self.training else nullcontext():
+            return [self.forward_features(images, mask) for images, mask in zip(crops, masks, strict=True)]
+
+    def forward_needed(
+        self,
+        crops: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        *,
+        patches: Sequence[Tensor | None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Needed]:
+        """As `forward_crops`, but of the tokens those asked for; see `VisionTransformer.forward_needed`."""
+        patches = [None] * len(crops) if patches is None else patches
+        groups = self.forward_crops(crops, masks, generator=generator)
+        wanted = [slice(0) if rows is None else rows for rows in patches]
+        return [
+            Needed(group.cls, group.patches.flatten(0, 1)[rows]) for group, rows in zip(groups, wanted, strict=True)
+        ]
+
+
+def timm_features(net: Any, images: Tensor, *, where: str) -> Features:
+    """Pooled vector (as `cls`) and tokens of a timm model, row by row, after the final norm.
+
+    Raises:
+        ConfigError: the model gives no single map of tokens.
+    """
+    last = net.forward_features(images)
+    if not isinstance(last, Tensor) or last.ndim not in (3, 4):
+        raise ConfigError(f"{where}: gives no single map of tokens; choose another timm model")
+    pooled = net.forward_head(last, pre_logits=True)
+    if last.ndim == 3:
+        prefix = getattr(net, "num_prefix_tokens", 0)
+        return Features(pooled, last[:, min(1, prefix) : prefix], last[:, prefix:])
+    if getattr(net, "output_fmt", "NCHW") == "NHWC":
+        patches = last.flatten(1, 2)
+    else:
+        # ConvNeXt norms after pooling; tokens must go through that norm too.
+        norm = getattr(getattr(net, "head", None), "norm", None) or nn.Identity()
+        patches = norm(last).flatten(2).transpose(1, 2)
+    return Features(pooled, patches[:, :0], patches)
+
+
+@contextmanager
+def _drawing_from(generator: torch.Generator | None, device: torch.device | None = None) -> Iterator[None]:
+    """Draw torch's global random numbers, which timm uses, from `generator` for a while; None: leave them alone."""
+    if generator is None:
+        yield
+        return
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        for where in cuda:
+            with torch.cuda.device(where):
+                torch.cuda.manual_seed(seed)
+        yield

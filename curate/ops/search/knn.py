@@ -1,0 +1,311 @@
+"""Exact nearest neighbours by blocked matrix products, and the edges they give."""
+
+from collections.abc import Iterator, Sequence
+from math import isqrt
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from curate.ops.search.products import margin, product_dtype
+
+BYTES_PER_PAIR = 16
+"""Working memory of one (query, base) pair: the product, and masks and positions where a row has a neighbour."""
+SCORED_ROWS = 1 << 14
+"""Pairs whose vectors are gathered at once to be scored."""
+HELD_EDGES = 1 << 22
+"""Edges that are held before they are cut to the best of each query."""
+STRIPS = 4
+"""Into so many strips a list that fits one block is cut, so that little below the diagonal is computed."""
+
+
+class Edges(NamedTuple):
+    """Directed pairs (query, image) with their cosine; always in order of (query, strongest first, image)."""
+
+    query_ids: np.ndarray
+    """(E,) int64"""
+    image_ids: np.ndarray
+    """(E,) int64"""
+    similarity: np.ndarray
+    """(E,) float32, cosine"""
+
+    @property
+    def num_edges(self) -> int:
+        return len(self.query_ids)
+
+    def take(self, rows: np.ndarray) -> "Edges":
+        """The edges at `rows`: (M,) int64 positions, or an (E,) bool mask."""
+        return Edges(self.query_ids[rows], self.image_ids[rows], self.similarity[rows])
+
+    def named(self, query_ids: np.ndarray, image_ids: np.ndarray) -> "Edges":
+        """The edges between positions as edges between the ids at these positions."""
+        return Edges(query_ids[self.query_ids], image_ids[self.image_ids], self.similarity)
+
+    @classmethod
+    def empty(cls) -> "Edges":
+        """No edges, with the right dtypes."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+    @classmethod
+    def concat(cls, parts: Sequence["Edges"]) -> "Edges":
+        """All edges of `parts` in their order, repeated pairs included (`merge_top_k` removes and sorts)."""
+        if not parts:
+            return cls.empty()
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def find_neighbors(
+    queries: np.ndarray,
+    base: np.ndarray,
+    *,
+    query_ids: np.ndarray,
+    base_ids: np.ndarray,
+    threshold: float,
+    max_neighbors: int | None,
+    block_bytes: int = 256 << 20,
+    device: str = "cpu",
+) -> Edges:
+    """Pairs of a query and a base vector whose cosine is at least `threshold`.
+
+    Products in the device's fastest dtype propose pairs; each is scored again by a float32 product of its own, so the
+    result does not depend on blocks, threads or dtype.
+
+    Args:
+        queries: (Q, D) float32, unit L2.
+        base: (N, D) float32, unit L2.
+        query_ids: (Q,) int64; an image may ask in several forms, and then has the neighbours of each.
+        base_ids: (N,) int64, without repeats; a pair of equal ids is never returned.
+        threshold: least cosine of a pair; -inf for all.
+        max_neighbors: keep the most similar per row of `queries`, ties by the smaller image id; None: all.
+        block_bytes: working memory beyond inputs and result.
+        device: a torch device.
+
+    Returns:
+        Edges in order of (query_id, similarity descending, image_id); similarity never exceeds 1.
+
+    Raises:
+        ValueError: shapes that do not fit, repeated ids, values that are not finite, `max_neighbors` < 1.
+    """
+    _check_vectors(queries, query_ids, "queries")
+    _check_vectors(base, base_ids, "base")
+    if queries.shape[1] != base.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} dims, base has {base.shape[1]}; use one backbone")
+    base, base_ids = _ascending(base, base_ids)
+    place = np.searchsorted(base_ids, query_ids)
+    place[place == len(base_ids)] = 0
+    own = np.where(base_ids[place] == query_ids, place, -1) if len(base_ids) else np.full(len(query_ids), -1)
+    join = _Join(queries, base, own, threshold=threshold, max_neighbors=max_neighbors, device=device)
+    num_queries, num_base = _block_shape(len(queries), len(base), block_bytes)
+    for q in _slices(len(queries), num_queries):
+        for b in _slices(len(base), num_base):
+            join.block(q, b)
+    return merge_top_k(join.edges().named(query_ids, base_ids), None)
+
+
+def join_within(
+    vectors: np.ndarray,
+    ids: np.ndarray,
+    *,
+    threshold: float,
+    max_neighbors: int | None,
+    block_bytes: int = 256 << 20,
+    device: str = "cpu",
+) -> Edges:
+    """`find_neighbors` of vectors among themselves, at half the products: each pair is computed once.
+
+    Args:
+        vectors: (N, D) float32, unit L2.
+        ids: (N,) int64, without repeats.
+
+    Returns:
+        Edges of both directions, as `find_neighbors` returns them.
+    """
+    _check_vectors(vectors, ids, "vectors")
+    vectors, ids = _ascending(vectors, ids)
+    rows = np.arange(len(ids))
+    join = _Join(vectors, vectors, rows, threshold=threshold, max_neighbors=max_neighbors, device=device)
+    num_rows, num_base = _block_shape(len(ids), len(ids), block_bytes)
+    for q in _slices(len(ids), min(num_rows, max(1, -(-len(ids) // STRIPS)))):
+        for b in _slices(len(ids), num_base, start=q.start):
+            join.block(q, b, both_ways=True)
+    return merge_top_k(join.edges().named(ids, ids), None)
+
+
+def top_k(
+    queries: np.ndarray,
+    base: np.ndarray,
+    k: int,
+    *,
+    query_ids: np.ndarray,
+    base_ids: np.ndarray,
+    block_bytes: int = 256 << 20,
+    device: str = "cpu",
+) -> Edges:
+    """The `k` most similar base vectors of each query, however dissimilar; see `find_neighbors`."""
+    return find_neighbors(
+        queries,
+        base,
+        query_ids=query_ids,
+        base_ids=base_ids,
+        threshold=-np.inf,
+        max_neighbors=k,
+        block_bytes=block_bytes,
+        device=device,
+    )
+
+
+def merge_top_k(edges: Edges, k: int | None) -> Edges:
+    """Per query the `k` strongest edges (None: all), ties by image id; repeated pairs count once.
+
+    Of a repeated (query, image) pair the highest similarity stays. Results of several lists or parts are
+    merged by `merge_top_k(Edges.concat(parts), k)`.
+
+    Returns:
+        Edges in order of (query_id, similarity descending, image_id).
+    """
+    order = np.lexsort((-edges.similarity, edges.image_ids, edges.query_ids))
+    edges = edges.take(order)
+    repeated = (np.diff(edges.query_ids) == 0) & (np.diff(edges.image_ids) == 0)
+    edges = edges.take(np.concatenate([np.ones(min(1, edges.num_edges), bool), ~repeated]))
+    edges = edges.take(np.lexsort((edges.image_ids, -edges.similarity, edges.query_ids)))
+    return edges if k is None else edges.take(rank_in_group(edges.query_ids) < k)
+
+
+def rank_in_group(keys: np.ndarray) -> np.ndarray:
+    """(E,) int64: position of each element within its run of equal `keys`, from 0; `keys` are sorted."""
+    if len(keys) == 0:
+        return np.empty(0, np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    lengths = np.diff(np.append(starts, len(keys)))
+    return np.arange(len(keys), dtype=np.int64) - np.repeat(starts, lengths)
+
+
+class _Join:
+    """Neighbours of rows among rows, block by block; edges hold positions until they are named.
+
+    Base rows are in order of their ids, so that the smaller position wins a tie as the smaller id would.
+    """
+
+    def __init__(
+        self,
+        queries: np.ndarray,
+        base: np.ndarray,
+        own: np.ndarray,
+        *,
+        threshold: float,
+        max_neighbors: int | None,
+        device: str,
+    ) -> None:
+        if max_neighbors is not None and max_neighbors < 1:
+            raise ValueError(f"max_neighbors={max_neighbors}: at least 1 is needed; None keeps all")
+        self.queries, self.base, self.own = queries, base, own
+        self.threshold, self.max_neighbors = np.float32(threshold), max_neighbors
+        dtype = product_dtype(device)
+        self.slack = margin(dtype, queries.shape[1])
+        self._q = torch.from_numpy(np.ascontiguousarray(queries)).to(device, dtype)
+        self._b = self._q if queries is base else torch.from_numpy(np.ascontiguousarray(base)).to(device, dtype)
+        self._least = np.full(len(queries), self.threshold)  # rises as better neighbours are found
+        self._found: list[Edges] = []
+        self._held = 0
+
+    def block(self, q: slice, b: slice, *, both_ways: bool = False) -> None:
+        """Search one block; `both_ways`: the block lies on or above the diagonal of a join of rows with themselves."""
+        product = self._q[q] @ self._b[b].T
+        if both_ways:
+            if b.start == q.start:
+                product.masked_fill_(_below_diagonal(product.shape, product.device), -torch.inf)
+        else:
+            rows = np.flatnonzero((self.own[q] >= b.start) & (self.own[q] < b.stop))
+            product[torch.from_numpy(rows), torch.from_numpy(self.own[q][rows] - b.start)] = -torch.inf
+        rows, cols = self._propose(product, q, b if both_ways else None)
+        self._keep(self._scored(rows + q.start, cols + b.start), both_ways)
+
+    def _propose(self, product: torch.Tensor, q: slice, b: slice | None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the block whose exact cosine may be enough."""
+        device = product.device
+        least = torch.from_numpy(self._least[q]).to(device) - self.slack
+        if b is None:
+            lowest = least
+        else:  # a pair counts for either side, so the lower of the two bounds holds
+            across = torch.from_numpy(self._least[b]).to(device) - self.slack
+            lowest = torch.minimum(least, across.min())
+        hit = torch.nonzero(product.amax(dim=1) >= lowest)[:, 0] if product.shape[1] else product.new_empty(0).long()
+        near = product[hit]
+        if b is None:
+            enough = near >= self._cut(near, least[hit])[:, None]
+        else:
+            enough = near >= torch.minimum(least[hit][:, None], across[None])
+        enough &= near > -torch.inf
+        rows, cols = torch.nonzero(enough, as_tuple=True)
+        return hit[rows].cpu().numpy(), cols.cpu().numpy()
+
+    def _cut(self, near: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+        """(R,) what a pair must reach in its row: `least`, or the last place that counts."""
+        k = self.max_neighbors
+        if k is None or k >= near.shape[1]:
+            return least
+        last = torch.topk(near.float(), k, dim=1, sorted=False).values.amin(dim=1)
+        return torch.maximum(least, last - 2 * self.slack)
+
+    def _scored(self, rows: np.ndarray, cols: np.ndarray) -> Edges:
+        """The exact cosines of these pairs, each by a product of its own."""
+        similarity = np.empty(len(rows), np.float32)
+        for s in _slices(len(rows), SCORED_ROWS):
+            similarity[s] = np.einsum("ed,ed->e", self.queries[rows[s]], self.base[cols[s]])
+        return Edges(rows.astype(np.int64), cols.astype(np.int64), np.minimum(similarity, np.float32(1)))
+
+    def _keep(self, edges: Edges, both_ways: bool) -> None:
+        if both_ways:
+            edges = Edges.concat([edges, Edges(edges.image_ids, edges.query_ids, edges.similarity)])
+        edges = edges.take(edges.similarity >= self._least[edges.query_ids])
+        self._found.append(edges)
+        self._held += edges.num_edges
+        if self.max_neighbors is not None and self._held > max(HELD_EDGES, 2 * len(self.queries) * self.max_neighbors):
+            self._cut_to_best()
+
+    def _cut_to_best(self) -> None:
+        assert self.max_neighbors is not None
+        best = merge_top_k(Edges.concat(self._found), self.max_neighbors)
+        last = rank_in_group(best.query_ids) == self.max_neighbors - 1
+        self._least[best.query_ids[last]] = best.similarity[last]
+        self._found, self._held = [best], best.num_edges
+
+    def edges(self) -> Edges:
+        """The neighbours, at most `max_neighbors` a row."""
+        return merge_top_k(Edges.concat(self._found), self.max_neighbors)
+
+
+def _below_diagonal(shape: torch.Size, device: torch.device) -> torch.Tensor:
+    """(Q, B) bool: on or below the diagonal of a block that begins on it."""
+    return torch.arange(shape[0], device=device)[:, None] >= torch.arange(shape[1], device=device)[None]
+
+
+def _ascending(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in order of their ids."""
+    if (np.diff(ids) > 0).all():
+        return vectors, ids
+    order = np.argsort(ids)
+    repeated = np.flatnonzero(np.diff(ids[order]) == 0)
+    if len(repeated):
+        known = ids[order][repeated[0]]
+        raise ValueError(f"base: id {known} occurs {int((ids == known).sum())} times; ids must differ")
+    return vectors[order], ids[order]
+
+
+def _block_shape(num_queries: int, num_base: int, block_bytes: int) -> tuple[int, int]:
+    """Rows of queries and of base per block: nearly square, since a product is fastest so."""
+    pairs = max(1, block_bytes // BYTES_PER_PAIR)
+    q = max(1, min(num_queries, isqrt(pairs)))
+    b = max(1, min(num_base, pairs // q))
+    return max(1, min(num_queries, pairs // b)), b
+
+
+def _slices(total: int, step: int, *, start: int = 0) -> Iterator[slice]:
+    return (slice(at, min(at + step, total)) for at in range(start, total, step))
+
+
+def _check_vectors(vectors: np.ndarray, ids: np.ndarray, name: str) -> None:
+    if vectors.ndim != 2 or len(ids) != len(vectors):
+        raise ValueError(f"{name}: shape {vectors.shape} with {len(ids)} ids; needed is (N, D) with N ids")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{name}: NaN or infinite values; leave out the null rows before the search")

@@ -1,0 +1,211 @@
+"""Rebalancing: caps, water filling, temperature, and top-down balanced sampling over a cluster tree."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from curate.ops.selection.draws import Keyed, count_groups, draw_smallest, nearest_keys, random_keys
+
+
+def water_fill(sizes: np.ndarray, target: int) -> np.ndarray:
+    """Cap clusters at one common level so that the draws sum to `target`.
+
+    What the level leaves over is one more image each for the largest clusters (ties: the first).
+
+    Args:
+        sizes: (K,) int64, images per cluster, all >= 0.
+        target: images wanted in all, >= 0.
+
+    Returns:
+        (K,) int64, images to draw per cluster; sums to min(target, sizes.sum()).
+
+    Raises:
+        ValueError: `target` or a size is negative.
+
+    Source: Vo et al. 2024, arXiv:2405.15613, hierarchical sampling.
+    """
+    return water_fill_groups(sizes, np.zeros(len(sizes), np.int64), np.array([target]))
+
+
+def water_fill_groups(sizes: np.ndarray, groups: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """`water_fill` within each group of clusters, all groups at once.
+
+    Args:
+        sizes: (K,) int64, images per cluster, all >= 0.
+        groups: (K,) int, group of each cluster, 0..G-1.
+        targets: (G,) int64, images wanted per group, >= 0.
+
+    Returns:
+        (K,) int64, images to draw per cluster; sums to min(target, size) in each group.
+
+    Raises:
+        ValueError: a target or a size is negative.
+    """
+    sizes, targets = _counts(sizes, "sizes"), _counts(targets, "target")
+    order = np.lexsort((-np.arange(len(sizes)), sizes, groups))
+    ascending, group = sizes[order], np.asarray(groups)[order]
+    starts = np.searchsorted(group, np.arange(len(targets)), side="left")
+    ends = np.searchsorted(group, np.arange(len(targets)), side="right")
+    position = np.arange(len(sizes))
+    below = np.concatenate([[0], np.cumsum(ascending)])  # images of all clusters before a position
+    # Drawn in a group when its level is this cluster's size; it grows along the group, so the clusters
+    # that fit are the first ones.
+    drawn = below[position] - below[starts[group]] + ascending * (ends[group] - position)
+    whole = drawn <= targets[group]
+    first = starts + np.bincount(group[whole], minlength=len(targets))
+    left = targets - (below[first] - below[starts])
+    level, remainder = np.divmod(left, np.maximum(ends - first, 1))
+    capped = level[group] + (position >= (ends - remainder)[group])
+    draws = np.empty_like(sizes)
+    draws[order] = np.where(whole, ascending, capped)
+    return draws
+
+
+def cap(sizes: np.ndarray, cap: int) -> np.ndarray:
+    """Images to draw per cluster, (K,) int64, when no cluster may give more than `cap`.
+
+    Raises:
+        ValueError: `cap` or a size is negative.
+    """
+    return np.minimum(_counts(sizes, "sizes"), _counts(np.array([cap]), "cap"))
+
+
+def balanced_targets(sizes: np.ndarray, parents: Sequence[np.ndarray], target: int) -> np.ndarray:
+    """Share `target` top-down over a cluster tree: each node's share is water-filled into its children.
+
+    Args:
+        sizes: (K0,) int64, images per leaf.
+        parents: from the leaves up: `parents[l]` (K_l,) int is the node of level l+1 above each node of
+            level l. Empty for flat clusters.
+        target: images wanted in all, >= 0.
+
+    Returns:
+        (K0,) int64, images to draw per leaf; sums to min(target, sizes.sum()).
+
+    Source: Vo et al. 2024, arXiv:2405.15613, hierarchical sampling.
+    """
+    levels = [_counts(sizes, "sizes")]
+    for parent in parents:
+        total = np.zeros(int(parent.max(initial=-1)) + 1, np.int64)
+        np.add.at(total, parent, levels[-1])
+        levels.append(total)
+    targets = water_fill(levels[-1], target)
+    for level, parent in zip(reversed(levels[:-1]), reversed(parents), strict=True):
+        targets = water_fill_groups(level, parent, targets)
+    return targets
+
+
+def temperature_targets(sizes: np.ndarray, alpha: float, target: int, *, max_repeats: int = 1) -> np.ndarray:
+    """Share `target` among clusters in proportion to their size to the power of `alpha`.
+
+    A cluster that its share would exhaust is taken whole, and the others divide what is left in the same
+    proportion; fractions are rounded by largest remainder (ties: the first).
+
+    Args:
+        sizes: (K,) int64, images per cluster, >= 0.
+        alpha: 0: equal shares, which is flat water filling but for who gets the remainder; 1: as the pool is.
+        target: draws wanted in all, >= 0.
+        max_repeats: times one image may be drawn, >= 1.
+
+    Returns:
+        (K,) int64, draws per cluster; sums to min(target, max_repeats * sizes.sum()).
+
+    Raises:
+        ValueError: `target` or a size is negative, `alpha` is outside 0..1.
+
+    Source: sampling languages by n^alpha, Conneau and Lample 2019, arXiv:1901.07291, section 3.1.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha={alpha}: 0 (equal shares) to 1 (as the pool is) is needed")
+    sizes = _counts(sizes, "sizes")
+    most = sizes * max_repeats
+    target = min(int(_counts(np.array([target]), "target")[0]), int(most.sum()))
+    weights = np.where(sizes > 0, sizes.astype(np.float64) ** alpha, 0)
+    order = np.argsort(most / np.maximum(weights, np.finfo(float).tiny), kind="stable")  # who is exhausted first
+    spent = np.concatenate([[0], np.cumsum(most[order])[:-1]])  # by those exhausted before
+    open_weight = np.cumsum(weights[order][::-1])[::-1]
+    # The share of a unit of weight if all from here on stay open; exhausted are those it is too much for.
+    unit = (target - spent) / np.maximum(open_weight, np.finfo(float).tiny)
+    whole = np.zeros(len(sizes), bool)
+    whole[order] = np.logical_and.accumulate(unit * weights[order] >= most[order])
+    left, still_open = target - int(most[whole].sum()), ~whole & (weights > 0)
+    draws = np.where(whole, most, 0)
+    draws[still_open] = largest_remainder(weights[still_open], left)
+    return draws
+
+
+def largest_remainder(weights: np.ndarray, total: int) -> np.ndarray:
+    """(K,) int64 that sum to `total` in proportion to `weights`: rounded down, then the largest fractions up.
+
+    Raises:
+        ValueError: a weight or the total is negative, or all weights are 0 where there is something to share.
+    """
+    weights = np.asarray(weights, np.float64)
+    if total < 0 or (weights < 0).any() or (total > 0 and weights.sum() == 0):
+        raise ValueError(f"{total} cannot be shared by the weights {weights.tolist()[:5]}; none may be negative")
+    if total == 0:
+        return np.zeros(len(weights), np.int64)
+    shares = weights / weights.sum() * total
+    whole = np.floor(shares).astype(np.int64)
+    left = total - int(whole.sum())
+    by_fraction = np.argsort(whole - shares, kind="stable")
+    if left >= 0:
+        whole[by_fraction[:left]] += 1
+    else:  # shares a rounding error above their integer
+        whole[by_fraction[left:]] -= 1
+    return whole
+
+
+def balanced_sample(
+    leaf_ids: np.ndarray,
+    parents: Sequence[np.ndarray],
+    target: int,
+    *,
+    seed: int,
+    max_repeats: int = 1,
+    order: Literal["random", "closest"] = "random",
+    similarity: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `target` images so that clusters of every level are as even as their sizes allow.
+
+    Args:
+        leaf_ids: (N,) int, leaf of each image, 0..K0-1.
+        parents: the tree above the leaves, see `balanced_targets`.
+        target: draws wanted, repeats included.
+        seed: of the random order within a leaf.
+        max_repeats: times one image may be drawn; small leaves then count as that much larger.
+        order: which images of a leaf come first; closest: by `similarity`, ties at random.
+        similarity: (N,) float, to the leaf's centroid; needed for closest.
+
+    Returns:
+        rows: (M,) int64, ascending, the images drawn.
+        repeats: (M,) int32, 1..max_repeats; sums to min(target, N * max_repeats).
+
+    Raises:
+        ValueError: `max_repeats` < 1, or closest without similarities.
+    """
+    if max_repeats < 1:
+        raise ValueError(f"max_repeats={max_repeats}: at least 1 is needed")
+    if order == "closest" and similarity is None:
+        raise ValueError("order=closest: similarities to the centroids are needed; give them, or random")
+    images = np.arange(len(leaf_ids), dtype=np.int64)
+    keys = (
+        random_keys(images, seed=seed, purpose="balance")
+        if order == "random" or similarity is None
+        else nearest_keys(similarity, images, seed=seed, purpose="balance")
+    )
+    keyed = Keyed(np.asarray(leaf_ids), keys, images)
+    num_leaves = max(len(parents[0]) if parents else 0, int(np.max(leaf_ids, initial=-1)) + 1)
+    sizes = count_groups(lambda: [keyed], num_leaves)
+    draws = draw_smallest(lambda: [keyed], sizes, balanced_targets(sizes * max_repeats, parents, target))
+    repeats = draws.repeats(keyed)
+    rows = np.flatnonzero(repeats)
+    return rows, repeats[rows]
+
+
+def _counts(values: np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values).astype(np.int64)
+    if values.size and values.min() < 0:
+        raise ValueError(f"{name}: {values.min()} is negative; 0 or more is needed")
+    return values

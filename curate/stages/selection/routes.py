@@ -1,0 +1,206 @@
+"""The routes by which images enter the selection, one part of the catalog at a time, as arrays."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.engine.store import Table
+from curate.errors import TableError
+from curate.ops.clusters.hierarchy import cluster_paths
+from curate.stages.clusters.cluster import read_parents
+from curate.stages.clusters.leaves import num_leaves
+from curate.stages.images.catalog import Parts, parts_of
+from curate.stages.images.inspect import accepted_mask
+from curate.tables import ASSIGNMENTS, ORIGIN, ROLES, SELECTION
+
+POOL, CURATED = ROLES.index("pool"), ROLES.index("curated")
+ROUTES = ("sample", "cluster", "balance", "kept", "curated")
+"""Values of `origins.route`."""
+NO_SET, NO_QUERY = -1, -1
+
+
+class Assigned(NamedTuple):
+    """The clustered images of a part."""
+
+    image_ids: np.ndarray
+    """(N,) int64, ascending"""
+    leaf: np.ndarray
+    """(N,) int32"""
+    similarity: np.ndarray
+    """(N,) float32, cosine to the centroid; 0 where it was not read"""
+    junk: np.ndarray
+    """(N,) bool"""
+
+    def leaf_of(self, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) int32 leaf and (M,) bool: is clustered."""
+        place = np.minimum(np.searchsorted(self.image_ids, image_ids), max(0, len(self.image_ids) - 1))
+        known = self.image_ids[place] == image_ids if len(self.image_ids) else np.zeros(len(image_ids), bool)
+        leaf = self.leaf[place] if len(self.image_ids) else np.zeros(len(image_ids), np.int32)
+        return leaf, known
+
+
+class Origins(NamedTuple):
+    """Why images were chosen, a row a reason; those of one image in the order in which they are told."""
+
+    image_ids: np.ndarray
+    """(R,) int64"""
+    route: np.ndarray
+    """(R,) int8, index into ROUTES"""
+    set: np.ndarray
+    """(R,) int32, rank of the curated source; -1: none"""
+    query_ids: np.ndarray
+    """(R,) int64; -1: none"""
+
+    @classmethod
+    def of(cls, image_ids: np.ndarray, route: str, *, rank: int = NO_SET) -> "Origins":
+        """One reason for all of them, without a query."""
+        count = len(image_ids)
+        return cls(
+            image_ids,
+            np.full(count, ROUTES.index(route), np.int8),
+            np.full(count, rank, np.int32),
+            np.full(count, NO_QUERY, np.int64),
+        )
+
+    @classmethod
+    def concat(cls, several: list["Origins"]) -> "Origins":
+        """By image; those of one image in the order of `several`."""
+        columns = [np.concatenate(column) for column in zip(*several, strict=True)]
+        order = np.argsort(columns[0], kind="stable")
+        return cls(*(column[order] for column in columns))
+
+    def take(self, rows: np.ndarray) -> "Origins":
+        return Origins(*(column[rows] for column in self))
+
+
+@dataclass(frozen=True)
+class RouteTables:
+    """What selection reads; every method reads one part."""
+
+    parts: Parts
+    images: Table
+    duplicates: Table
+    retrieved: Table | None
+    assignments: Table | None
+    centroids: Table | None
+    screened: Table | None
+    similarity: bool
+    """Whether it is read: a draw at random can do without."""
+
+    @classmethod
+    def of(cls, tables: dict[str, Any], *, similarity: bool) -> "RouteTables":
+        names = ("images", "duplicates", "retrieved", "assignments", "centroids", "screened")
+        return cls(parts_of(tables["catalog"]), **{name: tables[name] for name in names}, similarity=similarity)
+
+    def numbers(self, role: int) -> list[int]:
+        """Parts of a role."""
+        return [int(part) for part in np.flatnonzero(self.parts.role == role)]
+
+    @property
+    def source_names(self) -> list[str]:
+        """By rank."""
+        names = dict(zip(self.parts.rank.tolist(), self.parts.source, strict=True))
+        return [names.get(rank, "") for rank in range(max(names, default=-1) + 1)]
+
+    def tree(self) -> tuple[int, list[np.ndarray]]:
+        """Number of leaves and the parents above them; see `Hierarchy.parents`."""
+        if self.centroids is None:
+            return 0, []
+        return num_leaves(self.centroids), read_parents(self.centroids)
+
+    def assigned(self, part: int) -> Assigned:
+        """Empty where the recipe clusters nothing."""
+        if self.assignments is None:
+            return Assigned(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, bool))
+        rows = self.assignments.read(part, ASSIGNMENTS.names if self.similarity else ASSIGNMENTS.names[:2])
+        ids, leaf = rows["image_id"].to_numpy(), rows["cluster_id"].to_numpy()
+        similarity = rows["similarity"].to_numpy() if self.similarity else np.zeros(len(ids), np.float32)
+        return Assigned(ids, leaf, similarity, self._junk(part, ids))
+
+    def _junk(self, part: int, ids: np.ndarray) -> np.ndarray:
+        if self.screened is None or self.parts.role[part] != POOL:
+            return np.zeros(len(ids), bool)
+        rows = self.screened.read(part, ["image_id", "junk"])
+        if not np.array_equal(rows["image_id"].to_numpy(), ids):
+            raise TableError(
+                f"screened part {part}: {len(rows)} images, assignments have {len(ids)} or others; make it again "
+                "with --rebuild screened"
+            )
+        junk: np.ndarray = rows["junk"].to_numpy()
+        return junk
+
+    def retrieved_rows(self, part: int) -> Origins:
+        """Rows of a part, by image and strongest first."""
+        if self.retrieved is None:
+            return Origins.of(np.empty(0, np.int64), "sample")
+        rows = self.retrieved.read(part)
+        route = pc.index_in(rows["origin"], value_set=pa.array(ROUTES))
+        rank = pc.index_in(rows["set"], value_set=pa.array(self.source_names))
+        return Origins(
+            rows["image_id"].to_numpy(),
+            route.to_numpy().astype(np.int8),
+            rank.to_numpy().astype(np.int32),
+            rows["query_id"].to_numpy(),
+        )
+
+    def kept(self, part: int) -> np.ndarray:
+        """(N,) int64, ascending: images without a kept copy."""
+        rows = self.duplicates.read(part, ["image_id", "verdict"])
+        kept: np.ndarray = rows.filter(pc.equal(rows["verdict"], "kept"))["image_id"].to_numpy()
+        return kept
+
+    def accepted(self, part: int) -> np.ndarray:
+        """(N,) int64, ascending: images that were not rejected."""
+        rows = self.images.read(part, ["image_id", "reject"])
+        accepted: np.ndarray = rows["image_id"].to_numpy()[accepted_mask(rows)]
+        return accepted
+
+
+def selection_batch(
+    image_ids: np.ndarray, repeats: np.ndarray, origins: Origins, tables: RouteTables, assigned: Assigned
+) -> pa.RecordBatch:
+    """Rows of `selection`, without a Python object for each.
+
+    Args:
+        image_ids: (N,) int64, ascending.
+        repeats: (N,) int32.
+        origins: of these images and no others, by image.
+    """
+    columns = [
+        pa.array(image_ids),
+        _paths(image_ids, tables, assigned),
+        _lists(np.searchsorted(origins.image_ids, image_ids), len(origins.route), _structs(origins, tables)),
+        pa.array(repeats.astype(np.int32)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SELECTION)
+
+
+def _paths(image_ids: np.ndarray, tables: RouteTables, assigned: Assigned) -> pa.Array:
+    leaf, known = assigned.leaf_of(image_ids)
+    paths = cluster_paths(leaf[known], tables.tree()[1])
+    ends = np.cumsum(known) * paths.shape[1]
+    starts = ends - known * paths.shape[1]
+    return _lists(starts, paths.size, pa.array(paths.reshape(-1)))
+
+
+def _lists(starts: np.ndarray, end: int, values: pa.Array) -> pa.Array:
+    offsets = np.concatenate([starts, [end]]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _structs(origins: Origins, tables: RouteTables) -> pa.Array:
+    no_set, no_query = origins.set == NO_SET, origins.query_ids == NO_QUERY
+    sets = pa.array(np.maximum(origins.set, 0).astype(np.int32), mask=no_set)
+    columns = [
+        _strings(pa.array(origins.route.astype(np.int32)), ROUTES),
+        _strings(sets, tables.source_names),
+        pa.array(origins.query_ids, mask=no_query),
+    ]
+    return pa.StructArray.from_arrays(columns, fields=list(ORIGIN))
+
+
+def _strings(codes: pa.Array, names: Any) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).cast(pa.string())

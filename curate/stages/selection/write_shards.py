@@ -1,0 +1,219 @@
+"""WriteShards: the only copy of bytes: shuffled Parquet shards with the original images and their provenance."""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.config import Execution
+from curate.engine.stage import Batches, Input, Shuffle, each
+from curate.engine.store import Table
+from curate.errors import ConfigError, SourceError
+from curate.sources.reading import read_bytes
+from curate.stages.images.catalog import source_of
+from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
+
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES = 32 << 20
+SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
+SHOWN_ENTRIES = 5
+"""Entries of the removal list that a warning names at most."""
+SORT_KEY = pa.field("sort_key", pa.float64())
+EXTRA = pa.field("extra", pa.string())
+
+ColumnKind = Literal["bool", "int64", "float64", "string"]
+
+
+class WriteShards(Shuffle):
+    """Reads the selected images in the order of their sources and deals them to shards by a random key."""
+
+    inputs: ClassVar[dict[str, Input]] = {
+        "selection": each(SELECTION),
+        "catalog": each(CATALOG),
+        "images": each(IMAGES),
+    }
+
+    num_shards: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """auto: as many as `shard_bytes` asks for."""
+    shard_bytes: Annotated[int, Field(ge=1)] = 256 << 20
+    """Encoded images of a shard, about."""
+    columns: dict[str, ColumnKind] | Literal["auto"] = "auto"
+    """The sources' own columns and their types; auto: all that the selected images carry."""
+    removal_list: Annotated[str | None, Execution()] = None
+    """Text file of images to leave out (takedown): a sha256 in hex or a key a line; `#` starts a comment line. Known
+    by its content, so the file may move."""
+    seed: int | None = None
+    """Of the shuffle; None: the run's seed."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return shards_schema({} if isinstance(self.columns, str) else _types(self.columns))
+
+    def piece_schema(self, **inputs: Any) -> pa.Schema:
+        return pa.schema([SORT_KEY, *(f for f in SHARD_COLUMNS), EXTRA])
+
+    def pins(self) -> dict[str, str]:
+        if self.removal_list is None:
+            return {}
+        return {"removal_list": hashlib.sha256("\n".join(sorted(self._removed())).encode()).hexdigest()}
+
+    def _removed(self) -> frozenset[str]:
+        if self.removal_list is None:
+            return frozenset()
+        path = Path(self.removal_list)
+        if not path.is_file():
+            raise ConfigError(f"write.removal_list={path}: no such file; give a text file, or leave it out")
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        return frozenset(
+            line.lower() if SHA256_HEX.fullmatch(line) else line for line in lines if line and not line.startswith("#")
+        )
+
+    def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        num_images, num_bytes = 0, 0
+        kinds: dict[str, set[str]] = {}
+        for part in inputs["selection"].parts():
+            rows = inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy() & 0xFFFFFFFF
+            images = inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
+            num_images, num_bytes = num_images + len(rows), num_bytes + int(images["num_bytes"].to_numpy().sum())
+            for text in images["extra"].drop_null().to_pylist():
+                for name, value in json.loads(text).items():
+                    kinds.setdefault(name, set()).add(_kind(value))
+        if num_images == 0:
+            raise ConfigError("write: no image was selected; look at `curate status` and the report for what dropped")
+        update: dict[str, Any] = {}
+        if self.num_shards == "auto":
+            update["num_shards"] = max(1, -(-num_bytes // self.shard_bytes))
+        elif self.num_shards > num_images:
+            raise ConfigError(f"write.num_shards={self.num_shards}: {num_images} images are selected, at most as many")
+        if self.columns == "auto":
+            update["columns"] = {_free_name(name): _common(kinds[name]) for name in sorted(kinds)}
+        return self.model_copy(update=update)
+
+    def num_parts(self, **inputs: Any) -> int:
+        assert isinstance(self.num_shards, int)
+        return self.num_shards
+
+    def scatter(
+        self, part: int, *, selection: pa.Table, catalog: pa.Table, images: pa.Table
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        assert isinstance(self.num_shards, int)
+        keys = np.random.default_rng([self.seed or 0, part]).random(len(catalog))
+        rows = selection["image_id"].to_numpy() & 0xFFFFFFFF
+        removed = self._removed()
+        longest = max(images.take(rows)["num_bytes"].to_pylist(), default=1)  # Inspect may have allowed any length
+        reads = read_bytes(catalog.take(rows), source_of(catalog), max_bytes=longest)
+        facts = zip(selection.to_pylist(), catalog.take(rows).to_pylist(), images.take(rows).to_pylist(), strict=True)
+        held: dict[int, list[dict[str, Any]]] = {}
+        num_bytes = 0
+        for (chosen, place, image), key, read in zip(facts, keys[rows].tolist(), reads, strict=True):
+            if read.data is None or hashlib.sha256(read.data).digest() != image["sha256"]:
+                found = read.error or "another sha256"
+                raise SourceError(
+                    f"{place['uri']} ({place['key']}): changed since it was inspected ({found}); restore it, or start "
+                    "anew with --rebuild all"
+                )
+            if removed & {image["sha256"].hex(), place["key"]}:
+                continue
+            bucket = int(key * self.num_shards)
+            held.setdefault(bucket, []).append(_piece(key, chosen, place, image, read.data))
+            num_bytes += len(read.data)
+            if num_bytes >= BATCH_BYTES:
+                yield from self._drain(held)
+                num_bytes = 0
+        yield from self._drain(held)
+
+    def _drain(self, held: dict[int, list[dict[str, Any]]]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        for bucket, rows in held.items():
+            yield bucket, pa.RecordBatch.from_pylist(rows, schema=self.piece_schema())
+        held.clear()
+
+    def run(self, part: int, *, pieces: pa.Table) -> Batches:
+        assert not isinstance(self.columns, str)
+        order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
+        schema = shards_schema(_types(self.columns))
+        step = max(1, int(len(order) * BATCH_BYTES / max(1, pieces.nbytes)))
+        for start in range(0, len(order), step):
+            rows = pieces.take(order[start : start + step])
+            extra = [json.loads(text) if text else {} for text in rows["extra"].to_pylist()]
+            named = [{_free_name(name): value for name, value in values.items()} for values in extra]
+            own = [_column(named, name, self.columns[name]) for name in sorted(self.columns)]
+            kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
+            yield pa.RecordBatch.from_arrays([*kept, *own], schema=schema)
+
+    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+        sizes = [table.store.fs.size(table.part_path(part.number)) for part in table.parts()]
+        metrics = {"images": table.num_rows(), "bytes": int(sum(sizes)), "shards": len(sizes)}
+        if self.removal_list is not None:
+            metrics |= self._removal_figures(**inputs)
+        return metrics
+
+    def _removal_figures(self, selection: Table, catalog: Table, images: Table) -> dict[str, Any]:
+        """How many selected images were left out, and a warning of entries that no image of the catalog matches."""
+        wanted, matched, removed = self._removed(), set[str](), 0
+        for part in catalog.parts():
+            keys = catalog.read(part.number, ["key"])["key"].to_pylist()
+            hashes = [h.hex() if h else "" for h in images.read(part.number, ["sha256"])["sha256"].to_pylist()]
+            hit = [row for row, names in enumerate(zip(keys, hashes, strict=True)) if not wanted.isdisjoint(names)]
+            matched |= {name for row in hit for name in (keys[row], hashes[row])} & wanted
+            chosen = selection.read(part.number, ["image_id"])["image_id"].to_numpy() & 0xFFFFFFFF
+            removed += len(np.intersect1d(chosen, hit))
+        unknown = sorted(wanted - matched)
+        if not unknown:
+            return {"removed": removed}
+        shown = ", ".join(unknown[:SHOWN_ENTRIES]) + (", ..." if len(unknown) > SHOWN_ENTRIES else "")
+        warning = f"write.removal_list: {len(unknown)} of {len(wanted)} entries match no image: {shown}"
+        logger.warning("%s", warning)
+        return {"removed": removed, "warning": warning}
+
+
+def _piece(
+    key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], data: bytes
+) -> dict[str, Any]:
+    copied = {name: image[name] for name in ("width", "height", "extra")}
+    copied |= {name: place[name] for name in ("key", "source", "role")}
+    copied |= {name: chosen[name] for name in ("image_id", "clusters", "origins", "repeats")}
+    picture = {"bytes": data, "path": place["key"]}
+    return {"sort_key": key, "image": picture, "sha256": image["sha256"].hex(), **copied}
+
+
+def _free_name(name: str) -> str:
+    """A source's column name that does not hide one of ours."""
+    return f"source_{name}" if name in SHARD_COLUMNS.names else name
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int64" if -(2**63) <= value < 2**63 else "string"
+    return "float64" if isinstance(value, float) else "string"
+
+
+def _common(kinds: set[str]) -> ColumnKind:
+    """The type that holds all values of a column; string (JSON where needed) if nothing else does."""
+    found = kinds - {"none"}
+    if found == {"int64", "float64"}:
+        return "float64"
+    single = next(iter(found)) if len(found) == 1 else "string"
+    return single  # type: ignore[return-value]
+
+
+def _types(columns: Mapping[str, ColumnKind]) -> dict[str, pa.DataType]:
+    kinds = {"bool": pa.bool_(), "int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
+    return {name: kinds[kind] for name, kind in columns.items()}
+
+
+def _column(rows: list[dict[str, Any]], name: str, kind: ColumnKind) -> pa.Array:
+    values = [row.get(name) for row in rows]
+    if kind == "string":
+        values = [v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
+    return pa.array(values, _types({name: kind})[name])

@@ -1,0 +1,178 @@
+"""Tables as folders: atomic commits, equal bytes, readable faults."""
+
+import errno
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.engine.store import TEMPORARY, Store
+from curate.errors import TableError, WorkdirError
+from curate.ops.vectors import VectorSpec, pack, unpack
+from curate.tables import embeddings_schema
+
+SCHEMA = pa.schema([pa.field("n", pa.int64()), pa.field("name", pa.string())])
+
+
+def rows(start: int, stop: int) -> pa.RecordBatch:
+    numbers = range(start, stop)
+    return pa.RecordBatch.from_arrays([pa.array(numbers), pa.array([str(n) for n in numbers])], schema=SCHEMA)
+
+
+def test_bytes_do_not_depend_on_how_rows_were_batched(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one = store.table("a").commit(0, SCHEMA, [rows(0, 100)], fingerprint="f")
+    many = store.table("b").commit(0, SCHEMA, [rows(n, n + 1) for n in range(100)], fingerprint="f")
+    assert one == many
+    assert (tmp_path / "a/part-00000.parquet").read_bytes() == (tmp_path / "b/part-00000.parquet").read_bytes()
+
+
+def test_failed_commit_leaves_the_old_part_and_nothing_else(tmp_path: Path) -> None:
+    table = Store(tmp_path).table("a")
+    table.commit(0, SCHEMA, [rows(0, 3)])
+
+    def failing():
+        yield rows(5, 9)
+        raise RuntimeError("no more rows")
+
+    with pytest.raises(RuntimeError, match="no more rows"):
+        table.commit(0, SCHEMA, failing())
+    assert table.read(0)["n"].to_pylist() == [0, 1, 2]
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["part-00000.parquet"]
+
+
+def test_footer_carries_fingerprint_and_content(tmp_path: Path) -> None:
+    table = Store(tmp_path).table("a")
+    done = table.commit(4, SCHEMA, [rows(0, 3)], fingerprint="made-of")
+    assert table.footer(4) == done
+    assert done.fingerprint == "made-of"
+    pinned = table.commit(5, SCHEMA, [rows(0, 3)])
+    assert pinned.fingerprint == pinned.content == done.content
+    assert table.committed().keys() == {4, 5}
+
+
+def test_damaged_and_absent_parts_are_named(tmp_path: Path) -> None:
+    table = Store(tmp_path).table("a")
+    table.commit(0, SCHEMA, [rows(0, 3)])
+    path = tmp_path / "a/part-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TableError, match="part-00000.parquet: damaged.*remove this file"):
+        table.read(0)
+    with pytest.raises(TableError, match="part-00000.parquet: damaged"):
+        table.footer(0)
+    with pytest.raises(TableError, match="part-00007.parquet: no such part"):
+        table.read(7)
+    with pytest.raises(TableError, match="a: not complete"):
+        table.parts()
+
+
+@pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot be written")])
+def test_disk_faults_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(code, "injected")
+
+    monkeypatch.setattr("curate.engine.store.os.fsync", fail)
+    with pytest.raises(WorkdirError, match=message):
+        Store(tmp_path).table("a").commit(0, SCHEMA, [rows(0, 3)])
+    assert not list((tmp_path / "a").iterdir())
+
+
+def _failing(error: OSError) -> Iterator[pa.RecordBatch]:
+    yield rows(0, 3)
+    raise error
+
+
+def test_error_of_a_source_inside_a_commit_is_not_blamed_on_the_workdir(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="pool/a.jpg"):
+        Store(tmp_path).table("a").commit(0, SCHEMA, _failing(PermissionError(errno.EACCES, "denied", "pool/a.jpg")))
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_full_disk_inside_a_commit_says_what_to_do(tmp_path: Path) -> None:
+    for code in (errno.ENOSPC, errno.EDQUOT):  # Arrow raises them while it writes a row group
+        with pytest.raises(WorkdirError, match="no space left; free some"):
+            Store(tmp_path).table("a").commit(0, SCHEMA, _failing(OSError(code, "injected")))
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_workdir_below_a_file_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorkdirError, match="cannot be written .*choose another workdir"):
+        Store(tmp_path / "file").write_bytes("a/x.bin", b"x")
+
+
+def _hold(root: str, ready: object, release: object) -> None:
+    with Store(root).lock():
+        ready.set()  # type: ignore[attr-defined]
+        release.wait(30)  # type: ignore[attr-defined]
+
+
+def test_a_second_run_is_refused_while_the_first_works(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    ready, release = spawn.Event(), spawn.Event()
+    holder = spawn.Process(target=_hold, args=(str(tmp_path), ready, release))
+    holder.start()
+    assert ready.wait(60)
+    with pytest.raises(WorkdirError, match="another run is working here"), Store(tmp_path).lock():
+        pass
+    holder.kill()  # a killed run holds nothing
+    holder.join()
+    with Store(tmp_path).lock():
+        pass
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / f"{TEMPORARY}123").write_bytes(b"half")
+    Store(tmp_path).remove_leftovers()
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_vectors_survive_with_nulls_and_slices(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.random((50, 8)).astype(np.float16)
+    valid = rng.random(50) < 0.7
+    schema = embeddings_schema(8, dtype="float16", model="m", weights="w")
+    table = Store(tmp_path).table("embeddings/x")
+    columns = [pa.array(np.arange(50)), pack(vectors, valid=valid)]
+    table.commit(0, schema, [pa.RecordBatch.from_arrays(columns, schema=schema)])
+    read = table.read(0)
+    spec = VectorSpec.of(read.schema)
+    assert spec == VectorSpec("float16", 8, "m", "w")
+    found, at = unpack(read["vector"], spec)
+    assert np.array_equal(at, np.flatnonzero(valid))
+    assert np.array_equal(found, vectors[valid])
+    part, at = unpack(read["vector"].slice(10, 20), spec)
+    assert np.array_equal(part, vectors[10:30][valid[10:30]])
+    assert pq.read_metadata(tmp_path / "embeddings/x/part-00000.parquet").row_group(0).column(1).compression == (
+        "UNCOMPRESSED"
+    )
+    count = duckdb.sql(f"select count(vector) from '{tmp_path}/embeddings/x/part-*.parquet'").fetchall()
+    assert count == [(int(valid.sum()),)]
+
+
+def test_a_range_of_images_is_read_by_the_row_groups_that_hold_it(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("image_id", pa.int64())])
+    table = Store(tmp_path).table("t")
+    table.commit(0, schema, [pa.RecordBatch.from_arrays([pa.array(np.arange(40_000))], schema=schema)])
+    table.commit(1, schema, [])
+    found = list(table.read_images(0, 100, 200))
+    assert [len(rows) for rows in found] == [100]
+    assert found[0]["image_id"].to_pylist() == list(range(100, 200))
+    assert list(table.read_images(1, 0, 10)) == []
+
+
+def test_object_stores_get_whole_files() -> None:
+    store = Store("memory://curate-test")
+    table = store.table("a")
+    table.commit(0, SCHEMA, [rows(0, 3)])
+    assert table.committed().keys() == {0}
+    assert table.read(0)["n"].to_pylist() == [0, 1, 2]
+    store.write_json("x.json", {"a": 1})
+    assert store.read_json("x.json") == {"a": 1}
+    assert store.read_json("y.json") is None

@@ -1,0 +1,44 @@
+"""The luma descriptor, against an independent implementation."""
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance
+from scipy.ndimage import correlate
+
+from curate.models.backbones.load import describe, load_backbone
+from curate.models.backbones.luma import FLOOR, RADIUS, SIDE, SIGMA, Luma
+from curate.ops.images.decode import preprocess
+
+
+def reference(pixels: np.ndarray) -> np.ndarray:
+    """(576,) of (3, 48, 48) in 0..1, by scipy."""
+    luma = 0.299 * pixels[0] + 0.587 * pixels[1] + 0.114 * pixels[2]
+    small = luma.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3))
+    steps = np.arange(-RADIUS, RADIUS + 1)
+    kernel = np.exp(-(steps[:, None] ** 2 + steps[None] ** 2) / (2 * SIGMA**2))
+    kernel /= kernel.sum()
+    detail = small - correlate(small, kernel, mode="nearest")
+    return (detail / (np.sqrt(correlate(detail**2, kernel, mode="nearest")) + FLOOR)).ravel()
+
+
+def test_descriptor_equals_scipy() -> None:
+    pixels = np.random.default_rng(0).random((2, 3, 2 * SIDE, 2 * SIDE)).astype(np.float32)
+    found = Luma()(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(found, [reference(p.astype(np.float64)) for p in pixels], atol=1e-4)
+
+
+def test_brightness_hardly_matters() -> None:
+    rng = np.random.default_rng(1)
+    picture = Image.fromarray(rng.integers(40, 160, (12, 12, 3), np.uint8)).resize((96, 96), Image.Resampling.BICUBIC)
+    backbone = load_backbone("luma24", device="cpu")
+    both = [picture, ImageEnhance.Brightness(picture).enhance(1.3)]
+    pixels = np.stack([preprocess(p, backbone.preprocess) for p in both])
+    vectors = backbone.embed(torch.from_numpy(pixels)).numpy()
+    assert vectors[0] @ vectors[1] > 0.98
+
+
+def test_it_needs_no_weights() -> None:
+    info = describe("luma24")
+    assert info.weights_present
+    assert info.weights_hash == ""
+    assert info.dim == SIDE * SIDE

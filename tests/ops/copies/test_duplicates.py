@@ -1,0 +1,292 @@
+"""Verdicts of deduplication against a plain graph walk, and each rule on its own."""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.ops.copies.duplicates import (
+    KINDS,
+    AcceptedImages,
+    CatalogParts,
+    CopyEdges,
+    Judged,
+    Oversized,
+    deduplicate,
+    equal_bytes,
+)
+from curate.tables import VERDICTS
+
+SELF = {"embedding": 0.6, "hash": 0.75}
+RELATIVE = {"embedding": 0.45, "hash": 0.7}
+POOL, CURATED, HELDOUT = 0, 1, 2
+
+
+class Images(NamedTuple):
+    """Images of a catalog; tests know them by `names`, which ascend."""
+
+    names: np.ndarray
+    role: np.ndarray
+    num_pixels: np.ndarray
+    source_rank: np.ndarray
+    sha256: np.ndarray
+
+
+def images_of(roles, *, ids=None, pixels=None, rank=None, digests=None):
+    n = len(roles)
+    sha256 = np.zeros((n, 32), np.uint8)
+    sha256[:, 5] = np.arange(n) if digests is None else digests
+    return Images(
+        np.arange(n) * 10 if ids is None else np.array(ids),
+        np.array(roles, np.int8),
+        np.full(n, 100) if pixels is None else np.array(pixels),
+        np.zeros(n, int) if rank is None else np.array(rank),
+        sha256,
+    )
+
+
+def edges_of(*rows):
+    q, b, s, kind = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return CopyEdges(
+        np.array(q, np.int64),
+        np.array(b, np.int64),
+        np.array(s, np.float32),
+        np.array([KINDS.index(k) for k in kind], np.int8),
+    )
+
+
+def catalog_of(images):
+    """Part and id of each image: runs of one role and rank are parts, in which every other row was rejected."""
+    same = (images.role[1:] == images.role[:-1]) & (images.source_rank[1:] == images.source_rank[:-1])
+    start = np.concatenate([np.ones(min(1, len(images.names)), bool), ~same])
+    part, number = np.cumsum(start) - 1, np.arange(len(start))
+    row = 2 * (number - np.maximum.accumulate(np.where(start, number, 0))) + 1
+    parts = CatalogParts(images.role[start], images.source_rank[start], 2 * np.bincount(part) + 1)
+    return part, (part << 32) | row, parts
+
+
+def judged(images, *rows, batch=3, **options):
+    """The verdicts, of edges above their thresholds and of equal bytes, which arrive `batch` at a time."""
+    role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
+    found = [
+        (q, i, s, kind)
+        for q, i, s, kind in rows
+        if np.float32(s) >= np.float32((RELATIVE if HELDOUT in (role.get(q), role.get(i)) else SELF)[kind])
+    ]
+    part, ids, parts = catalog_of(images)
+    edges = edges_of(*found)
+    place = dict(zip(images.names.tolist(), ids.tolist(), strict=True))
+    near = CopyEdges(*(np.array([place.get(i, i << 32) for i in x.tolist()], np.int64) for x in edges[:2]), *edges[2:])
+    same = equal_bytes(ids, images.sha256, role=images.role, rank=images.source_rank)
+    exact = CopyEdges(*same, np.ones(len(same[0]), np.float32), np.zeros(len(same[0]), np.int8))
+    whole = CopyEdges(*(np.concatenate(columns) for columns in zip(exact, near, strict=True)))
+    accepted = [AcceptedImages(ids[part == p], images.num_pixels[part == p]) for p in range(len(parts.role))]
+    stream = [whole.take(np.arange(i, min(i + batch, len(whole.kind)))) for i in range(0, len(whole.kind), batch)]
+    found = list(deduplicate(parts, lambda: accepted, lambda: stream, **options))
+    return Judged(*(np.concatenate(columns) for columns in zip(*found, strict=True))) if found else None
+
+
+def judge(images, *rows, **options):
+    result = judged(images, *rows, **options)
+    if result is None:
+        return {}
+    names = dict(zip(catalog_of(images)[1].tolist(), images.names.tolist(), strict=True))
+    return {
+        names[i]: (
+            names[c],
+            VERDICTS[v],
+            None if p == -1 else names[p],
+            None if p == -1 else round(float(s), 3),
+            None if p == -1 else KINDS[k],
+        )
+        for i, c, v, p, s, k in zip(
+            *(column.tolist() for column in (*result[:2], result.verdict, *result[4:7])), strict=True
+        )
+    }
+
+
+def reference(images, rows):
+    """The rules of the module, image by image, on dictionaries."""
+    role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
+    digest = {i: images.sha256[n].tobytes() for n, i in enumerate(role)}
+    pixels = dict(zip(role, images.num_pixels.tolist(), strict=True))
+    rank = dict(zip(role, images.source_rank.tolist(), strict=True))
+    strength = {}
+    for a, b in product(role, role):
+        if a == b:
+            continue
+        found = [(1, 1.0, 0)] if digest[a] == digest[b] else []
+        for q, i, s, kind in rows:
+            least = (RELATIVE if HELDOUT in (role[a], role[b]) else SELF)[kind]
+            if {q, i} == {a, b} and np.float32(s) >= np.float32(least):
+                found.append((0, s, -KINDS.index(kind)))
+        if found:
+            strength[a, b] = max(found)
+    verdicts = {}
+    pool = [i for i in role if role[i] == POOL]
+    for start in pool:
+        component, frontier = {start}, [start]
+        while frontier:
+            node = frontier.pop()
+            new = {b for b in pool if (node, b) in strength} - component
+            component |= new
+            frontier += new
+        outside = {
+            r: [(strength[a, b], -b) for a in component for b in role if role[b] == r and (a, b) in strength]
+            for r in (HELDOUT, CURATED)
+        }
+        representative = min(component, key=lambda i: (-pixels[i], rank[i], i))
+        if outside[HELDOUT]:
+            verdict, partner = "benchmark", -max(outside[HELDOUT])[1]
+        elif outside[CURATED]:
+            verdict, partner = "duplicate", -max(outside[CURATED])[1]
+        else:
+            verdict, partner = "duplicate", representative
+        if partner == start:
+            verdicts[start] = (min(component), "kept", None, None, None)
+            continue
+        edge = strength.get((start, partner)) or max(strength[start, b] for b in component if (start, b) in strength)
+        verdicts[start] = (min(component), verdict, partner, round(edge[1], 3), KINDS[-edge[2]])
+    return verdicts
+
+
+@st.composite
+def problems(draw):
+    n = draw(st.integers(1, 9))
+    ids = [3 * i + 1 for i in range(n)]
+    small = st.integers(0, 2)
+    digests = draw(st.lists(st.integers(0, 12), min_size=n, max_size=n))
+    pixels = draw(st.lists(small, min_size=13, max_size=13))  # by digest: equal bytes are pictures of one size
+    images = images_of(
+        draw(st.lists(st.sampled_from([POOL, POOL, POOL, CURATED, HELDOUT]), min_size=n, max_size=n)),
+        ids=ids,
+        pixels=[pixels[digest] for digest in digests],
+        rank=draw(st.lists(small, min_size=n, max_size=n)),
+        digests=digests,
+    )
+    edge = st.tuples(
+        st.sampled_from(ids),
+        st.sampled_from(ids),
+        st.sampled_from([0.4, 0.45, 0.5, 0.6, 0.7, 0.72, 0.75, 0.9]),
+        st.sampled_from(["embedding", "hash"]),
+    )
+    return images, draw(st.lists(edge, max_size=12))
+
+
+@settings(deadline=None, max_examples=300)
+@given(problems())
+def test_verdicts_equal_a_walk_over_the_graph(problem):
+    images, rows = problem
+    assert judge(images, *rows) == reference(images, rows)
+
+
+@settings(deadline=None, max_examples=200)
+@given(problems(), st.randoms())
+def test_each_component_keeps_exactly_one_unless_curated_or_heldout_represent_it(problem, random):
+    images, rows = problem
+    verdicts = judge(images, *rows)
+    roles = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
+    components = {}
+    for component, verdict, partner, _, _ in verdicts.values():
+        components.setdefault(component, []).append((verdict, partner))
+    for rows_of_component in components.values():
+        kept = sum(verdict == "kept" for verdict, _ in rows_of_component)
+        partners = {partner for verdict, partner in rows_of_component if verdict != "kept"}
+        outside = {roles[p] for p in partners} - {POOL}
+        assert kept == (0 if outside else 1)
+        assert len(partners) <= 1
+        if HELDOUT in outside:
+            assert all(verdict == "benchmark" for verdict, _ in rows_of_component)
+    assert sorted(verdicts) == [i for i in roles if roles[i] == POOL]
+    shuffled = [row if random.random() < 0.5 else (row[1], row[0], *row[2:]) for row in rows]
+    random.shuffle(shuffled)
+    assert judge(images, *shuffled) == verdicts  # neither order nor direction of edges matters
+
+
+def test_the_largest_then_best_ranked_then_first_image_is_kept():
+    chain = [(0, 10, 0.9, "embedding"), (10, 20, 0.8, "embedding")]
+    assert judge(images_of([0, 0, 0], pixels=[1, 2, 9]), *chain) == {
+        0: (0, "duplicate", 20, 0.9, "embedding"),  # no edge to 20: its strongest one
+        10: (0, "duplicate", 20, 0.8, "embedding"),
+        20: (0, "kept", None, None, None),
+    }
+    assert judge(images_of([0, 0, 0], rank=[1, 0, 0]), *chain)[10][1] == "kept"
+    assert judge(images_of([0, 0, 0]), *chain)[0][1] == "kept"
+
+
+def test_a_heldout_match_condemns_the_whole_component_below_the_self_threshold():
+    verdicts = judge(images_of([0, 0, 2, 0]), (0, 10, 0.7, "embedding"), (10, 20, 0.5, "embedding"))
+    assert verdicts[0] == (0, "benchmark", 20, 0.7, "embedding")
+    assert verdicts[10] == (0, "benchmark", 20, 0.5, "embedding")
+    assert verdicts[30] == (30, "kept", None, None, None)
+
+
+def test_heldout_images_never_join_components():
+    verdicts = judge(images_of([0, 2, 0]), (0, 10, 0.9, "embedding"), (20, 10, 0.9, "embedding"))
+    assert [v[0] for v in verdicts.values()] == [0, 20]
+
+
+def test_an_exact_copy_of_a_heldout_image_is_benchmark():
+    assert judge(images_of([2, 0], digests=[7, 7])) == {10: (10, "benchmark", 0, 1.0, "sha256")}
+
+
+def test_a_curated_image_represents_the_component_it_touches():
+    verdicts = judge(images_of([0, 0, 1]), (0, 10, 0.7, "embedding"), (10, 20, 0.8, "hash"))
+    assert verdicts == {0: (0, "duplicate", 20, 0.7, "embedding"), 10: (0, "duplicate", 20, 0.8, "hash")}
+    assert judge(images_of([0, 1]), (0, 10, 0.5, "embedding"))[0][1] == "kept"  # below the self threshold
+
+
+def test_equal_bytes_beat_a_stronger_looking_edge():
+    verdicts = judge(images_of([0, 2, 2], digests=[1, 9, 1]), (0, 10, 1.0, "embedding"))
+    assert verdicts[0] == (0, "benchmark", 20, 1.0, "sha256")
+
+
+def test_equal_bytes_are_the_evidence_even_where_a_weaker_edge_was_found():
+    images = images_of([0, 0, 0], rank=[1, 1, 0], digests=[7, 7, 7])
+    assert judge(images, (10, 20, 0.9, "embedding"))[10] == (0, "duplicate", 20, 1.0, "sha256")
+
+
+def test_thresholds_are_inclusive_in_float32():
+    assert judge(images_of([0, 0]), (0, 10, 0.6, "embedding"))[10][1] == "duplicate"
+    assert judge(images_of([0, 2]), (0, 10, 0.45, "embedding"))[0][1] == "benchmark"
+
+
+def test_no_images_give_no_verdicts():
+    assert judge(images_of([])) == {}
+
+
+def test_unusable_input_is_an_error():
+    with pytest.raises(ValueError, match="image 330712481792 is none of the accepted images"):
+        judge(images_of([0, 0]), (0, 77, 0.9, "hash"))
+    huge = CatalogParts(np.zeros(1, np.int8), np.zeros(1, int), np.array([1 << 33]))
+    with pytest.raises(ValueError, match="can be deduplicated together"):
+        next(deduplicate(huge, list, list))
+
+
+def test_size_of_the_component_and_whether_the_edge_leads_to_the_partner_are_told():
+    chain = [(0, 10, 0.9, "embedding"), (10, 20, 0.8, "embedding")]
+    found = judged(images_of([0, 0, 0, 0], pixels=[1, 2, 9, 1]), *chain)
+    assert found.component_size.tolist() == [3, 3, 3, 1]
+    assert found.direct.tolist()[:2] == [False, True]
+
+
+def test_chains_are_cut_where_a_component_is_oversized():
+    pairs = [(10 * i, 10 * i + 10, 0.95 if i % 2 else 0.7, "embedding") for i in range(7)]  # eight in a row
+    whole = judge(images_of([0] * 8), *pairs)
+    assert {component for component, *_ in whole.values()} == {0}
+    cut = judge(images_of([0] * 8), *pairs, oversized=Oversized(size=7, threshold=0.9))
+    assert [cut[10 * i][0] for i in range(8)] == [0, 10, 10, 30, 30, 50, 50, 70]
+    assert cut[20][3] == 0.95  # of the edge within its own component
+    assert judge(images_of([0] * 8), *pairs, oversized=Oversized(size=8, threshold=0.9)) == whole
+    same = images_of([0] * 8, digests=[7] * 8)
+    assert {component for component, *_ in judge(same, oversized=Oversized(size=1, threshold=1.0)).values()} == {0}
+
+
+@settings(deadline=None, max_examples=50)
+@given(problems(), st.integers(1, 5))
+def test_edges_may_come_in_batches_of_any_size(problem, batch):
+    images, rows = problem
+    assert judge(images, *rows, batch=batch) == judge(images, *rows, batch=100)

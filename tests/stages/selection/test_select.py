@@ -1,0 +1,385 @@
+"""Select part by part against dictionaries and sorts: routes, shares, caps, junk, contamination."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curate.engine.executors import Executor, ExecutorConfig, InProcess, start_executor
+from curate.engine.freshness import Flags
+from curate.engine.pipeline import Pipeline, Ref
+from curate.engine.store import Store
+from curate.errors import ConfigError, TableError
+from curate.ops.selection.draws import nearest_keys, random_keys
+from curate.ops.selection.sampling import balanced_targets, temperature_targets
+from curate.stages.selection.mix import Mix
+from curate.stages.selection.select import Balance, Select
+from curate.tables import (
+    ASSIGNMENTS,
+    CATALOG,
+    CENTROIDS,
+    DUPLICATES,
+    IMAGES,
+    NEIGHBORS,
+    RETRIEVED,
+    SCREENED,
+    centroids_schema,
+)
+from tests.stages.planted import given_catalog, given_table
+
+Rows = list[dict[str, Any]]
+SOURCES = [("web", "pool"), ("pets", "curated"), ("bench", "heldout"), ("web", "pool"), ("birds", "curated")]
+ROWS, SEED = 50, 3
+PARENTS = [0, 0, 0, 1, 1, 1]
+"""Of six leaves; the seventh image of every part is rejected, the fifth of every pool part a duplicate."""
+INPUTS = {
+    "catalog": CATALOG,
+    "images": IMAGES,
+    "duplicates": DUPLICATES,
+    "neighbors": NEIGHBORS,
+    "retrieved": RETRIEVED,
+    "assignments": ASSIGNMENTS,
+    "centroids": CENTROIDS,
+    "screened": SCREENED,
+}
+CLUSTERED = ("assignments", "centroids")
+
+
+def role(image_id: int) -> str:
+    return SOURCES[image_id >> 32][1]
+
+
+def plant(root: Path, *, edges: Rows | None = None) -> dict[str, list[Any]]:
+    """Every table that Select reads; returned by name as rows."""
+    rng = np.random.default_rng(1)
+    ids = [[part << 32 | row for row in range(ROWS)] for part in range(len(SOURCES))]
+    images = [
+        [{"image_id": i, "reject": "corrupt" if i % ROWS == 6 else None, "sha256": (i + 1).to_bytes(32)} for i in part]
+        for part in ids
+    ]
+    accepted = [[row["image_id"] for row in part if row["reject"] is None] for part in images]
+    verdicts = [
+        [
+            {"image_id": i, "component_id": i, "verdict": "duplicate" if i & 0xFFFFFFFF == 4 else "kept"}
+            for i in part
+            if role(i) == "pool"
+        ]
+        for part in accepted
+    ]
+    left = [[row["image_id"] for row in part if row["verdict"] == "kept"] for part in verdicts]
+    clustered = [left[part] if SOURCES[part][1] == "pool" else accepted[part] for part in range(len(SOURCES))]
+    clustered[2] = []
+    leaves = [
+        [
+            {"image_id": i, "cluster_id": int(rng.integers(0, 36) ** 0.5), "similarity": round(rng.random(), 1)}
+            for i in part
+        ]
+        for part in clustered
+    ]
+    pool = [i for part in left for i in part]
+    retrieved = [
+        {"query_id": int(rng.choice(accepted[1])), "image_id": int(i), "similarity": round(rng.random(), 2)}
+        | {"origin": "sample" if rng.random() < 0.5 else "cluster", "set": "pets"}
+        for i in sorted(rng.choice(pool, 40))
+    ]
+    retrieved.sort(key=lambda r: (r["image_id"], -r["similarity"]))
+    screened = [
+        [{"image_id": r["image_id"], "density": 0.5, "coherence": 0.5, "junk": r["cluster_id"] == 5} for r in part]
+        if SOURCES[number][1] == "pool"
+        else []
+        for number, part in enumerate(leaves)
+    ]
+    tree = [{"level": 0, "cluster_id": k, "parent_id": PARENTS[k], "centroid": b"0000"} for k in range(6)]
+    tree += [{"level": 1, "cluster_id": k, "parent_id": None, "centroid": b"0000"} for k in range(2)]
+    given_catalog(root, [(name, kind, ROWS) for name, kind in SOURCES])
+    given_table(root, "images", IMAGES, images)
+    given_table(root, "duplicates", DUPLICATES, verdicts)
+    given_table(root, "neighbors", NEIGHBORS, [edges or []])
+    by_part = [[r for r in retrieved if r["image_id"] >> 32 == part] for part in range(len(SOURCES))]
+    given_table(root, "retrieved", RETRIEVED, by_part)
+    given_table(root, "assignments", ASSIGNMENTS, leaves)
+    given_table(root, "centroids", centroids_schema(1, model="m", weights=""), [[r | {"num_images": 1} for r in tree]])
+    given_table(root, "screened", SCREENED, screened)
+    names = {"accepted": accepted, "left": left, "leaves": leaves, "screened": screened}
+    found = {name: [row for part in parts for row in part] for name, parts in names.items()}
+    return found | {"retrieved": retrieved}
+
+
+def select(root: Path, stage: Select, *optional: str, executor: Executor | None = None) -> Rows:
+    """The rows of `selection`, made from the planted tables."""
+    p = Pipeline(Store(root), seed=SEED)
+    given = {name: Ref(name, schema) for name, schema in INPUTS.items()}
+    given["centroids"] = Ref("centroids", centroids_schema(1, model="m", weights=""))
+    wanted = {"catalog", "images", "duplicates", "neighbors", *optional}
+    p.add("selection", stage, **{name: ref for name, ref in given.items() if name in wanted})
+    p.run(executor or InProcess(1), Flags(rebuild=frozenset({"all"})))
+    table = p.store.table("selection")
+    for part in table.parts():
+        ids = table.read(part.number)["image_id"].to_numpy()
+        assert (ids >> 32 == part.number).all()
+        assert (np.diff(ids) > 0).all()
+    return table.read_all().to_pylist()
+
+
+def metrics(root: Path) -> dict[str, Any]:
+    return Store(root).table("selection").metrics
+
+
+def draw(ids: list[int], count: int, keys: dict[int, int]) -> Counter[int]:
+    """How often each of `ids` is drawn: round and round in the order of their keys."""
+    order = sorted(ids, key=keys.__getitem__)
+    return Counter(order[turn % len(order)] for turn in range(count))
+
+
+def draw_leaves(rows: Rows, draws: np.ndarray, keys: dict[int, int]) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for leaf, count in enumerate(draws.tolist()):
+        found += draw([r["image_id"] for r in rows if r["cluster_id"] == leaf], count, keys)
+    return found
+
+
+def keys_of(ids: list[int], purpose: str) -> dict[int, int]:
+    return dict(zip(ids, random_keys(np.array(ids), seed=SEED, purpose=purpose).tolist(), strict=True))
+
+
+def sizes_of(rows: Rows) -> np.ndarray:
+    return np.bincount([r["cluster_id"] for r in rows], minlength=6)
+
+
+def pool_leaves(planted: dict[str, list[Any]]) -> Rows:
+    return [r for r in planted["leaves"] if role(r["image_id"]) == "pool"]
+
+
+@pytest.mark.parametrize(
+    ("include", "parts"),
+    [(True, {0, 1, 3, 4}), (False, {0, 3}), (("birds",), {0, 3, 4}), (("birds", "pets"), {0, 1, 3, 4})],
+)
+def test_curated_sources_enter_all_none_or_by_name(include: Any, parts: set[int], tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    rows = select(tmp_path, Select(include_curated=include))
+    pool = set(planted["left"])
+    wanted = {i for i in planted["accepted"] if i >> 32 in parts and (role(i) == "curated" or i in pool)}
+    assert {row["image_id"] for row in rows} == wanted
+    for row in rows:
+        name = SOURCES[row["image_id"] >> 32][0]
+        kept = {"route": "kept", "set": None, "query_id": None}
+        expected = kept if name == "web" else {"route": "curated", "set": name, "query_id": None}
+        assert (row["origins"], row["repeats"], row["clusters"]) == ([expected], 1, [])
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1 << 30])
+@pytest.mark.parametrize("order", ["random", "closest"])
+@pytest.mark.parametrize("alpha", [None, 0.5])
+def test_balance_and_retrieval_unite_as_by_dictionaries(max_bytes: int, order: Any, alpha: Any, tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    pool = pool_leaves(planted)
+    balance = Balance(target=130, max_repeats=2, order=order, alpha=alpha)
+    rows = select(tmp_path, Select(balance=balance, max_bytes=max_bytes), "retrieved", *CLUSTERED)
+    ids = [r["image_id"] for r in pool]
+    keys = keys_of(ids, "balance")
+    if order == "closest":
+        close = np.array([r["similarity"] for r in pool], np.float32)
+        keys = dict(zip(ids, nearest_keys(close, np.array(ids), seed=SEED, purpose="balance").tolist(), strict=True))
+    tree = [np.array(PARENTS)]
+    draws = balanced_targets(sizes_of(pool) * 2, tree, 130)
+    if alpha is not None:
+        draws = temperature_targets(sizes_of(pool), alpha, 130, max_repeats=2)
+    drawn = draw_leaves(pool, draws, keys)
+    assert sum(drawn.values()) == 130
+    retrieved = {r["image_id"] for r in planted["retrieved"]}
+    found = {row["image_id"]: row for row in rows if role(row["image_id"]) == "pool"}
+    assert found.keys() == drawn.keys() | retrieved
+    leaf = {r["image_id"]: r["cluster_id"] for r in pool}
+    for i, row in found.items():
+        assert row["repeats"] == max(1, drawn[i])
+        assert row["clusters"] == [PARENTS[leaf[i]], leaf[i]]
+        asked = [(r["origin"], r["set"], r["query_id"]) for r in planted["retrieved"] if r["image_id"] == i]
+        expected = asked + [("balance", None, None)] * (i in drawn)
+        assert [(o["route"], o["set"], o["query_id"]) for o in row["origins"]] == expected
+
+
+def test_cap_keeps_the_first_of_each_leaf_over_all_routes(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    rows = select(tmp_path, Select(balance=Balance(target=60), cap=7), "retrieved", *CLUSTERED)
+    capped = {r["image_id"] for r in rows if role(r["image_id"]) == "pool"}
+    rows = select(tmp_path, Select(balance=Balance(target=60)), "retrieved", *CLUSTERED)
+    union = {r["image_id"] for r in rows if role(r["image_id"]) == "pool"}
+    inside = [r for r in pool_leaves(planted) if r["image_id"] in union]
+    draws = np.minimum(sizes_of(inside), 7)
+    assert draws.sum() < len(union)
+    assert capped == draw_leaves(inside, draws, keys_of(sorted(union), "cap")).keys()
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1 << 30])
+def test_mix_shows_exactly_its_shares_and_no_image_counts_twice(max_bytes: int, tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    mix = Mix(routes={"retrieval": 3, "balance": 5, "curated": 2}, total=101, max_repeats=3)
+    rows = select(tmp_path, Select(mix=mix, max_bytes=max_bytes), "retrieved", *CLUSTERED)
+    shown = Counter[str]()
+    for row in rows:
+        first = row["origins"][0]["route"]
+        shown["retrieval" if first in ("sample", "cluster") else first] += row["repeats"]
+        assert len({o["route"] in ("sample", "cluster") for o in row["origins"]}) == 1
+    assert shown == {"retrieval": 30, "balance": 51, "curated": 20}
+    retrieved = sorted({r["image_id"] for r in planted["retrieved"]})
+    taken = draw(retrieved, 30, keys_of(retrieved, "retrieval"))
+    pool = [r for r in pool_leaves(planted) if r["image_id"] not in taken]
+    even = draw_leaves(
+        pool,
+        balanced_targets(sizes_of(pool) * 3, [np.array(PARENTS)], 51),
+        keys_of([r["image_id"] for r in pool], "balance"),
+    )
+    curated = sorted(i for i in planted["accepted"] if role(i) == "curated")
+    trusted = draw(curated, 20, keys_of(curated, "curated"))
+    assert {row["image_id"]: row["repeats"] for row in rows} == taken + even + trusted
+    shares = metrics(tmp_path)["shares"]
+    assert {name: share["shown"] for name, share in shares.items()} == shown
+    assert metrics(tmp_path)["shown"] == 101
+
+
+def test_dask_and_in_process_select_equal_tables(tmp_path: Path) -> None:
+    mix = Mix(routes={"retrieval": 3, "balance": 5, "curated": 2}, total=101, max_repeats=3)
+    stages = [Select(mix=mix), Select(balance=Balance(target=60, alpha=0.3, order="closest"), cap=9)]
+    found: list[list[Any]] = []
+    for name, config in (("here", None), ("there", ExecutorConfig(kind="local", workers=2, threads=1))):
+        root = tmp_path / name
+        plant(root)
+        with start_executor(config or ExecutorConfig(threads=1)) as executor:
+            found.append([])
+            for stage in stages:
+                rows = select(root, stage, "retrieved", "screened", *CLUSTERED, executor=executor)
+                contents = [part.content for part in Store(root).table("selection").parts()]
+                found[-1].append((rows, contents, metrics(root)))
+    assert found[0] == found[1]
+
+
+def test_small_routes_repeat_to_meet_their_share(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    unique = len({r["image_id"] for r in planted["retrieved"]})
+    mix = Mix(routes={"retrieval": 2 * unique + 3, "balance": 10}, max_repeats=3)
+    rows = select(tmp_path, Select(mix=mix), "retrieved", *CLUSTERED)
+    repeats = Counter(row["repeats"] for row in rows if row["origins"][0]["route"] != "balance")
+    assert repeats == {2: unique - 3, 3: 3}
+    assert {role(row["image_id"]) for row in rows} == {"pool"}  # no share for curated images
+
+
+def test_routes_left_out_of_a_mix_give_nothing(tmp_path: Path) -> None:
+    plant(tmp_path)
+    rows = select(tmp_path, Select(balance=Balance(), mix=Mix(routes={"curated": 30})), "retrieved", *CLUSTERED)
+    assert {o["route"] for row in rows for o in row["origins"]} == {"curated"}
+    assert len(rows) == 30
+
+
+def test_images_of_no_cluster_are_not_capped(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    alone = [i for i in planted["left"] if i >> 32 == 0][:5]
+    rest = [[r for r in planted["leaves"] if r["image_id"] >> 32 == part] for part in range(len(SOURCES))]
+    rest[0] = [r for r in rest[0] if r["image_id"] not in alone]
+    given_table(tmp_path, "assignments", ASSIGNMENTS, rest)
+    rows = select(tmp_path, Select(cap=1, include_curated=False), *CLUSTERED)
+    assert {r["image_id"] for r in rows if not r["clusters"]} == set(alone)
+    leaves = {r["cluster_id"] for part in (0, 3) for r in rest[part]}
+    assert len(rows) == len(alone) + len(leaves)
+
+
+def test_share_larger_than_its_route_says_what_would_do(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    unique = len({r["image_id"] for r in planted["retrieved"]})
+    message = (
+        rf"mix.routes.retrieval: 500 images are wanted, the route holds {unique}, .* at most {2 * unique}; ask for"
+    )
+    with pytest.raises(ConfigError, match=message):
+        select(tmp_path, Select(mix=Mix(routes={"retrieval": 500}, max_repeats=2)), "retrieved", *CLUSTERED)
+    with pytest.raises(ConfigError, match=r"mix.routes.balance: 500 images are wanted"):
+        select(tmp_path, Select(mix=Mix(routes={"balance": 500})), *CLUSTERED)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Select(mix=Mix(routes={"balance": 0})), "every share is 0"),
+        (Select(mix=Mix(routes={"balance": 0.5})), "are no whole sizes"),
+        (Select(mix=Mix(routes={"retrieval": 1})), "this recipe retrieves nothing"),
+        (Select(mix=Mix(routes={"balance": 1}), cap=1), "cap and mix exclude each other"),
+        (Select(mix=Mix(routes={"balance": 1}), balance=Balance(target=1)), "leave out balance.target"),
+        (Select(mix=Mix(routes={"curated": 1}), include_curated=False), "include_curated is false"),
+    ],
+)
+def test_mixes_that_cannot_be_are_refused_before_any_compute(stage: Select, message: str, tmp_path: Path) -> None:
+    given = {name: INPUTS[name] for name in CLUSTERED} | {"retrieved": None}
+    with pytest.raises(ConfigError, match=message):
+        stage.output_schema(**given)
+    with pytest.raises(ConfigError, match="need clusters; this recipe makes none"):
+        Select(mix=Mix(routes={"balance": 1})).output_schema(assignments=None, retrieved=None)
+
+
+def test_junk_is_left_out_of_the_balance_alone(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    stage = Select(balance=Balance(target="auto"))
+    rows = select(tmp_path, stage, "retrieved", "screened", *CLUSTERED)
+    junk = {r["image_id"] for r in planted["screened"] if r["junk"]}
+    retrieved = {r["image_id"] for r in planted["retrieved"]}
+    chosen = {r["image_id"] for r in rows if any(o["route"] == "balance" for o in r["origins"])}
+    clean = len(pool_leaves(planted)) - len(junk)
+    assert not chosen & junk
+    assert len(chosen) == clean * 3 // 4
+    assert {r["image_id"] for r in rows} >= retrieved
+    assert junk & retrieved
+    assert metrics(tmp_path)["junk"] == {"screened": len(junk), "selected": len(junk & retrieved)}
+    with pytest.raises(ConfigError, match=rf"balance.target={clean + 1}: {clean} pool images are left"):
+        select(tmp_path, Select(balance=Balance(target=clean + 1)), "screened", *CLUSTERED)
+
+
+def test_screening_of_other_images_is_an_error(tmp_path: Path) -> None:
+    plant(tmp_path)
+    given_table(tmp_path, "screened", SCREENED, [[], [], [], [], []])
+    with pytest.raises(TableError, match=r"screened part 0: 0 images, assignments have \d+ or others"):
+        select(tmp_path, Select(balance=Balance(target=10)), "screened", *CLUSTERED)
+
+
+HELDOUT_IMAGE = 2 << 32 | 9
+
+
+def edge(query: int, image: int, similarity: float = 0.9, *, kind: str = "embedding") -> dict[str, Any]:
+    return {"query_id": query, "image_id": image, "similarity": similarity, "kind": kind}
+
+
+def test_selected_images_that_touch_held_out_ones_are_counted_by_role_and_route(tmp_path: Path) -> None:
+    direct, twin, other = 1 << 32 | 1, 1 << 32 | 2, 1 << 32 | 3
+    in_pool, with_bytes = 0 << 32 | 11, 4 << 32 | 5
+    edges = [edge(HELDOUT_IMAGE, direct), edge(twin, direct, 1.0), edge(other, direct)]
+    edges += [edge(HELDOUT_IMAGE, in_pool), edge(in_pool, 3 << 32 | 2, 1.0)]
+    edges += [edge(HELDOUT_IMAGE, with_bytes, 1.0, kind="sha256")]
+    plant(tmp_path, edges=edges)
+    select(tmp_path, Select())
+    found = metrics(tmp_path)["contaminated"]
+    assert found == {"pool": 2, "curated": 3, "routes": {"curated": 3, "kept": 2}}
+    assert "2 selected pool images resemble held-out ones" in metrics(tmp_path)["warning"]
+
+
+def test_contaminated_curated_images_are_dropped_where_asked(tmp_path: Path) -> None:
+    direct, with_bytes = 1 << 32 | 1, 4 << 32 | 5
+    edges = [edge(HELDOUT_IMAGE, direct), edge(HELDOUT_IMAGE, with_bytes, 1.0, kind="sha256")]
+    planted = plant(tmp_path, edges=edges)
+    rows = select(tmp_path, Select(drop_contaminated=True))
+    curated = {i for i in planted["accepted"] if role(i) == "curated"}
+    assert {r["image_id"] for r in rows if role(r["image_id"]) == "curated"} == curated - {direct, with_bytes}
+    assert metrics(tmp_path)["contaminated"] == {"pool": 0, "curated": 0, "routes": {}}
+    assert "warning" not in metrics(tmp_path)
+
+
+def test_unknown_curated_source_is_an_error(tmp_path: Path) -> None:
+    plant(tmp_path)
+    message = r"select.include_curated: 'cats' is no curated source; they are \['birds', 'pets'\]"
+    with pytest.raises(ConfigError, match=message):
+        select(tmp_path, Select(include_curated=("pets", "cats")))
+
+
+def test_cap_larger_than_the_pool_names_the_largest_valid_one(tmp_path: Path) -> None:
+    left = len(pool_leaves(plant(tmp_path)))
+    select(tmp_path, Select(cap=left), *CLUSTERED)
+    for balance in (None, Balance()):
+        with pytest.raises(ConfigError, match=rf"select.cap={left + 1}: {left} pool images are left; set it to"):
+            select(tmp_path, Select(cap=left + 1, balance=balance), *CLUSTERED)
