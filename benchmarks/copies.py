@@ -23,9 +23,10 @@ from curate.models.thresholds import COPY_THRESHOLDS, VERIFICATION
 from curate.ops.copies.alignment import align, alignment_score
 from curate.ops.copies.components import DisjointSet
 from curate.ops.copies.copyspace import fit_copy_space
-from curate.ops.images.decode import ImageLimits, inspect_image, preprocess
 from curate.ops.images.edits import MIN_SIDE, plant
 from curate.ops.images.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
+from curate.ops.images.inspect import ImageLimits, inspect_image
+from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import VectorSpec, to_float32
 from curate.samples.pool import PHOTOS
 from curate.stages.copies.calibrate import choose, may_be_copies, precision_curve, searched_from

@@ -20,7 +20,8 @@ from curate.models.backbones.load import load_backbone
 from curate.models.device import autocast
 from curate.models.files.export import ExportInfo, write_export
 from curate.models.nets.vit import VisionTransformer, vit_config
-from curate.ops.images.decode import ImageLimits, decode_side, inspect_image, preprocess
+from curate.ops.images.inspect import ImageLimits, inspect_image
+from curate.ops.images.preprocess import decode_side, preprocess
 from curate.samples.pool import PHOTOS
 from curate.scale.forward import picture_flops
 from curate.sources.config import Source, Sources

@@ -23,8 +23,8 @@ from curate.ops.clusters.hierarchy import LevelFit, fit_hierarchy
 from curate.ops.clusters.kmeans import Sums, assign, fit_kmeans, move_centroids, sum_by_nearest
 from curate.ops.clusters.seeding import Seeding, choose_seeds
 from curate.ops.entropy import normalized_entropy
-from curate.ops.images.decode import preprocess
 from curate.ops.images.hashes import pdq
+from curate.ops.images.preprocess import preprocess
 from curate.ops.selection.sampling import balanced_sample
 from curate.ops.vectors import normalize, to_float32
 

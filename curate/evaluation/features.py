@@ -15,7 +15,7 @@ from torch import Tensor
 
 from curate.evaluation.labelled import Decode, LabelledImages, from_arrays, open_labelled
 from curate.models.backbones.backbone import Backbone
-from curate.ops.images.decode import Preprocess, preprocess
+from curate.ops.images.preprocess import Preprocess, preprocess
 from curate.ops.vectors import normalize
 from curate.progress import track
 

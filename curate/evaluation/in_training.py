@@ -26,7 +26,7 @@ from curate.evaluation.labelled import LabelledImages, open_labelled
 from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.splits import stratified_sample, stratified_split
 from curate.models.device import Precision, autocast, resolve_device, resolve_precision
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 from curate.ops.vectors import normalize
 from curate.progress import track
 from curate.trainer.config import TrainConfig

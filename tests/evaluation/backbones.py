@@ -8,7 +8,7 @@ from PIL import Image
 
 from curate.models.backbones.backbone import Backbone, ModelInfo
 from curate.models.nets.vit import VisionTransformer, ViTConfig
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 VIT = ViTConfig(dim=16, depth=2, heads=2, image_size=28, num_registers=1, layer_scale_init=1.0)
 

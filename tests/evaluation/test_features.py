@@ -9,7 +9,7 @@ from torch import nn
 from curate.errors import SourceError
 from curate.evaluation.features import embed_arrays, embed_folder, embed_parquet, embed_pictures
 from curate.models.backbones.backbone import Backbone, ModelInfo
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 from tests.feed.shards import png, row, write_shard
 
 

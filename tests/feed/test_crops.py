@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from curate.feed.boxes import draw_box
 from curate.feed.crops import augment, crop, decode, make_crops, needed_side
 from curate.feed.settings import CropSettings
-from curate.ops.images.decode import ImageLimits, RejectedImage, inspect_image
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.samples.pool import PHOTOS
 
 PLAIN = CropSettings(

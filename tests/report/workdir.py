@@ -12,7 +12,7 @@ from PIL import Image
 
 from curate.engine.store import Manifest, Store
 from curate.ops.clusters.balance import level_figures, size_figures
-from curate.ops.images.decode import ImageLimits, inspect_image
+from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.recipe import RUN
 from curate.sources.config import Sources
 from curate.sources.folder import read_folder_file

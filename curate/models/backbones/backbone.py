@@ -13,7 +13,7 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.device import Precision, autocast, is_convnet, send
 from curate.models.files.weights import hash_file
 from curate.models.nets.intermediate import BlockOutputs, block_outputs
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

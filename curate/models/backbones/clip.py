@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.backbone import ModelInfo
 from curate.models.files.weights import HubFile, locate
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 PREFIX = "open_clip/"
 LICENCES = {"openai": "MIT"}

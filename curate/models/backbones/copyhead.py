@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from curate.models.backbones import lite0
 from curate.models.backbones.backbone import ModelInfo
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 MODELS = ("lite0-copy",)
 

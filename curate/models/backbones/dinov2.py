@@ -10,7 +10,7 @@ from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelI
 from curate.models.files.formats import State, fill, load_state, to_hub
 from curate.models.files.weights import HubFile, locate
 from curate.models.nets.vit import VisionTransformer, ViTConfig, vit_config
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
 MODELS = tuple(f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in SIZES)

@@ -15,7 +15,7 @@ from curate.errors import WeightsError
 from curate.models.backbones.backbone import ModelInfo
 from curate.models.files.formats import load_state
 from curate.models.files.weights import locate
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 MODELS = ("lite0",)
 ARCHITECTURE = "tf_efficientnet_lite0"

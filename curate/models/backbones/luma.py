@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curate.models.backbones.backbone import ModelInfo
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 MODELS = ("luma24",)
 SIDE = 24

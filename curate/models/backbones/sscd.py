@@ -12,7 +12,7 @@ from torch import nn
 from curate.errors import WeightsError
 from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.files.weights import locate
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 MODELS = ("sscd",)
 URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"

@@ -13,7 +13,7 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.backbone import ModelInfo
 from curate.models.files.formats import load_state
 from curate.models.files.weights import HubFile, locate
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 PREFIX = "timm/"
 HUB_NAMES = ("model.safetensors", "pytorch_model.bin")

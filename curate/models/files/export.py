@@ -26,7 +26,7 @@ from curate.models.files.publish import read_description, save_tensors
 from curate.models.files.weights import locate
 from curate.models.nets.tower import TimmTower, TowerConfig
 from curate.models.nets.vit import VisionTransformer, ViTConfig
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 MODELS = ("curate",)
 HOWTO = "set `weights` to the .safetensors that the trainer exported"

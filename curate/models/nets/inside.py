@@ -13,7 +13,7 @@ from curate.errors import ConfigError
 from curate.models.backbones.backbone import Backbone
 from curate.models.nets.tower import TimmTower
 from curate.models.nets.vit import Features, VisionTransformer
-from curate.ops.images.decode import INTERPOLATION
+from curate.ops.images.preprocess import INTERPOLATION
 
 MAX_ASPECT = 2.0
 """Long side / short side of what is shown; of longer pictures the middle."""

@@ -12,8 +12,10 @@ from curate.engine.stage import Batches, Fold, Input, each
 from curate.engine.store import Table
 from curate.errors import ConfigError
 from curate.models.backbones.load import describe
-from curate.ops.images.decode import PIL_PIXELS, ImageLimits, inspect_image, preprocess
+from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.edits import EDITS, MIN_SIDE, plant
+from curate.ops.images.inspect import ImageLimits, inspect_image
+from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import VectorSpec, pack, unpack
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import source_of

@@ -13,7 +13,7 @@ from curate.config import Execution
 from curate.engine.stage import Input, Map, each
 from curate.engine.store import Table
 from curate.errors import TooManyRejects
-from curate.ops.images.decode import ImageLimits, Inspected
+from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import Read
 from curate.tables import CATALOG, IMAGES
 

@@ -15,8 +15,10 @@ import torch
 from curate import progress
 from curate.engine.stage import Stage
 from curate.errors import ConfigError, SourceError
-from curate.ops.images.decode import PIL_PIXELS, ImageLimits, Preprocess, decode_side, inspect_image, preprocess
+from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.hashes import pdq
+from curate.ops.images.inspect import ImageLimits, inspect_image
+from curate.ops.images.preprocess import Preprocess, decode_side, preprocess
 from curate.ops.vectors import pack
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file

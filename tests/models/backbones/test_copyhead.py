@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from curate.models.backbones.copyhead import copy_descriptor
 from curate.models.backbones.load import describe, load_backbone
 from curate.models.thresholds import COPY_THRESHOLDS
-from curate.ops.images.decode import preprocess
+from curate.ops.images.preprocess import preprocess
 
 
 def test_descriptor_is_the_unit_power_of_the_channel_means():

@@ -10,7 +10,7 @@ import curate
 from curate.errors import WeightsError
 from curate.models.backbones import lite0
 from curate.models.backbones.load import describe, load_backbone
-from curate.ops.images.decode import preprocess
+from curate.ops.images.preprocess import preprocess
 
 PHOTOS = Path(curate.__file__).parent / "samples/photos"
 

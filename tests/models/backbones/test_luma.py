@@ -7,7 +7,7 @@ from scipy.ndimage import correlate
 
 from curate.models.backbones.load import describe, load_backbone
 from curate.models.backbones.luma import FLOOR, RADIUS, SIDE, SIGMA, Luma
-from curate.ops.images.decode import preprocess
+from curate.ops.images.preprocess import preprocess
 
 
 def reference(pixels: np.ndarray) -> np.ndarray:

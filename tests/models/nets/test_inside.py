@@ -13,7 +13,7 @@ from curate.models.files.formats import to_timm
 from curate.models.nets.inside import MAX_ASPECT, fit_picture, has_attention, look_inside, num_blocks, patch_side
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer, ViTConfig
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 from tests.models.nets.test_vit import seeded
 
 TINY = ViTConfig(

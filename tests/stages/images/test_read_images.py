@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from curate.errors import SourceError
-from curate.ops.images.decode import PIL_PIXELS, ImageLimits
+from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.inspect import ImageLimits
 from curate.sources.config import Source, Sources
 from curate.stages.images import read_images as under_test
 from curate.stages.images.catalog import Catalog

@@ -1,0 +1,162 @@
+"""What an image must be to enter the pool: its facts, measured on one decoding, and the verdict on them."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from curate.config import Settings
+from curate.ops.images.decode import (
+    PIL_PIXELS,
+    RejectedImage,
+    check_pixels,
+    decode_upright,
+    image_format,
+    open_image,
+)
+
+SAMPLED_LINES = 64
+"""Rows and columns, evenly spread, that the correlation of neighbours is measured on."""
+
+COARSE = 4
+"""Pixels averaged in each direction before noise is told from dither."""
+
+
+class ImageLimits(Settings):
+    """What an image must be to enter the pool."""
+
+    min_side: Annotated[int, Field(ge=1)] = 32
+    """Pixels of the short side."""
+    max_aspect: Annotated[float, Field(ge=1)] = 8.0
+    """Long side / short side."""
+    max_pixels: Annotated[int, Field(ge=1, le=PIL_PIXELS)] = 89_478_485
+    """Width x height in the header, checked before anything is decoded; a guard against decompression bombs."""
+    max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
+    """Bytes of the encoded image."""
+    min_luma_std: Annotated[float, Field(ge=0)] = 2.0
+    """Standard deviation, 0..128; uniform when luma and every colour channel stay below it."""
+    min_smoothness: Annotated[float, Field(ge=-1, le=1)] = 0.3
+    """Correlation of neighbouring luma pixels; photographs have 0.7 and more, noise about 0."""
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """Facts of one image, its verdict and, when accepted, its picture. The fields are those of `tables.IMAGES`."""
+
+    num_bytes: int
+    sha256: bytes
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    luma_std: float | None = None
+    smoothness: float | None = None
+    reject: str | None = None
+    """One of `tables.REJECT_REASONS`, the first that holds; None: accepted."""
+    detail: str | None = None
+    picture: Image.Image | None = None
+    """RGB, upright, on white where the original is transparent; None when rejected."""
+
+
+def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = None) -> Inspected:
+    """Decode once, measure, and judge. Bad data give a reject, never an exception; safe in threads.
+
+    Args:
+        data: the encoded image; its content decides the format, whatever its name says.
+        limits: what an image must be.
+        min_side: pixels of the short side that the consumers of the picture need; larger images are reduced
+            while they are decoded (JPEG) or right after, by a whole factor that leaves at least this many.
+            None: full size. Facts of the header are those of the full size; `luma_std` and `smoothness` are
+            measured on the picture, so they shift a little with this argument.
+
+    Raises:
+        MemoryError: the machine has no memory for the picture, which says nothing about the picture.
+    """
+    facts: dict[str, object] = {"num_bytes": len(data), "sha256": hashlib.sha256(data).digest()}
+    try:
+        _check_bytes(data, limits)
+        opened = open_image(data)
+        facts.update(format=image_format(opened), width=opened.width, height=opened.height)
+        check_pixels(opened, limits.max_pixels)
+        picture, upright = decode_upright(opened, data, min_side)
+        facts.update(width=upright[0], height=upright[1])
+        _check_shape(upright, limits)
+        luma = picture.convert("L")
+        luma_std, smoothness = _deviation(luma.histogram()), _smoothness(np.asarray(luma))
+        facts.update(luma_std=luma_std, smoothness=smoothness)
+        _check_content(picture, luma_std, smoothness, limits)
+    except RejectedImage as rejected:
+        return Inspected(**facts, reject=rejected.reason, detail=rejected.detail)  # type: ignore[arg-type]
+    return Inspected(**facts, picture=picture)  # type: ignore[arg-type]
+
+
+def _check_bytes(data: bytes, limits: ImageLimits) -> None:
+    if len(data) > limits.max_bytes:
+        raise RejectedImage("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are allowed")
+
+
+def _check_shape(size: tuple[int, int], limits: ImageLimits) -> None:
+    short, long = min(size), max(size)
+    if long > limits.max_aspect * short:
+        raise RejectedImage(
+            "extreme_aspect",
+            f"{size[0]} x {size[1]} pixels: aspect {long / short:.1f}, at most {limits.max_aspect:g} is allowed",
+        )
+    if short < limits.min_side:
+        raise RejectedImage(
+            "too_small", f"{size[0]} x {size[1]} pixels: at least {limits.min_side} on the short side are needed"
+        )
+
+
+def _check_content(picture: Image.Image, luma_std: float, smoothness: float, limits: ImageLimits) -> None:
+    if luma_std < limits.min_luma_std:  # two colours may share one luma, so the channels have a say
+        bins = picture.histogram()
+        widest = max(luma_std, *(_deviation(bins[i : i + 256]) for i in (0, 256, 512)))
+        if widest < limits.min_luma_std:
+            raise RejectedImage(
+                "uniform", f"pixels deviate by {widest:.2f}, at least {limits.min_luma_std:g} is needed"
+            )
+    if smoothness < limits.min_smoothness:  # a dithered picture is rough too, but only close up
+        coarse = _smoothness(np.asarray(picture.convert("L").reduce(COARSE)))
+        if coarse < limits.min_smoothness:
+            raise RejectedImage(
+                "noise",
+                f"neighbouring pixels correlate by {smoothness:.2f}, at least {limits.min_smoothness:g} is needed",
+            )
+
+
+def _deviation(bins: list[int]) -> float:
+    """Standard deviation of 8-bit values from their 256-bin histogram."""
+    counts = np.asarray(bins, dtype=np.float64)
+    values = np.arange(256.0)
+    mean = counts @ values / counts.sum()
+    return float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
+
+
+def _smoothness(luma: np.ndarray) -> float:
+    """Mean correlation of neighbours along sampled rows and along sampled columns of (H, W) uint8.
+
+    Lines without contrast are left out; a picture that has no others is perfectly smooth, 1.0.
+    """
+    height, width = luma.shape
+    rows = luma[_spread(height)]
+    columns = luma[:, _spread(width)].T
+    found = [c for lines in (rows, columns) if (c := _neighbor_correlation(lines)) is not None]
+    return float(np.mean(found)) if found else 1.0
+
+
+def _spread(length: int) -> np.ndarray:
+    """At most SAMPLED_LINES evenly spread indices of 0..length-1."""
+    return np.unique(np.linspace(0, length - 1, min(length, SAMPLED_LINES)).astype(np.int64))
+
+
+def _neighbor_correlation(lines: np.ndarray) -> float | None:
+    if lines.shape[1] < 2:
+        return None
+    values = lines.astype(np.float32)
+    left, right = values[:, :-1], values[:, 1:]
+    left, right = left - left.mean(), right - right.mean()
+    power = float(np.sqrt((left * left).sum(dtype=np.float64) * (right * right).sum(dtype=np.float64)))
+    return float((left * right).sum(dtype=np.float64)) / power if power > 0 else None

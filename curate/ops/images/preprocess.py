@@ -1,0 +1,56 @@
+"""From a picture of any size to the square input of a model, as torchvision makes it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+INTERPOLATION = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a model wants its pictures: resizing here, on the CPU; normalisation on the device, by the model."""
+
+    size: int
+    """Pixels of the square input."""
+    resize: Literal["short_edge_crop", "square"]
+    """Short edge to `short_edge` and the centre cropped, or the whole picture squeezed into the square."""
+    short_edge: int
+    """Pixels before the crop; equals `size` for square."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos"]
+    mean: tuple[float, float, float]
+    """Of RGB in 0..1."""
+    std: tuple[float, float, float]
+
+
+def decode_side(consumers: Iterable[Preprocess], *, at_least: int = 0) -> int:
+    """The `min_side` of `inspect_image` that leaves every consumer enough pixels."""
+    return max([at_least, *(how.short_edge for how in consumers)])
+
+
+def preprocess(picture: Image.Image, how: Preprocess) -> np.ndarray:
+    """Resize and crop as torchvision does on PIL images.
+
+    Args:
+        picture: RGB.
+
+    Returns:
+        (3, size, size) uint8, contiguous; the model normalises it by `mean` and `std`.
+    """
+    filter_ = INTERPOLATION[how.interpolation]
+    if how.resize == "square":
+        resized = picture.resize((how.size, how.size), filter_)
+    else:
+        short = min(picture.size)
+        width, height = (max(how.size, int(how.short_edge * side / short)) for side in picture.size)
+        resized = picture.resize((width, height), filter_)
+        left, top = round((width - how.size) / 2), round((height - how.size) / 2)
+        resized = resized.crop((left, top, left + how.size, top + how.size))
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))

@@ -1,0 +1,50 @@
+"""Pictures and encoded bytes that the tests of this folder share."""
+
+import io
+import struct
+import zlib
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+from curate.ops.images.inspect import ImageLimits
+
+LIMITS = ImageLimits()
+
+
+def photo_bytes(name="birds/heron.jpg"):
+    return resources.files("curate").joinpath("samples/photos", name).read_bytes()
+
+
+def photo(name="birds/heron.jpg"):
+    return Image.open(io.BytesIO(photo_bytes(name))).convert("RGB")
+
+
+def encode(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def pixels(image):
+    return np.asarray(image).astype(np.int64)
+
+
+def gradient(size=(96, 64)):
+    """Smooth, colourful, unlike its mirror images."""
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 200, size[1]))
+    return Image.fromarray(np.stack([x, y, (x + y) / 2], axis=2).astype(np.uint8))
+
+
+def png_claiming(width, height):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
