@@ -28,13 +28,13 @@ from pydantic import Field
 
 from curate.config import Settings
 from curate.ops.copies.components import DisjointSet
-from curate.tables import ROLES, VERDICTS
+from curate.ops.roles import HELDOUT, POOL
+from curate.tables import VERDICTS
 
 KINDS = ("sha256", "embedding", "aligned", "hash")
 """Evidence that two images are copies; tables hold the name, arrays the index."""
 
 SHA256 = KINDS.index("sha256")
-POOL, CURATED, HELDOUT = (ROLES.index(role) for role in ("pool", "curated", "heldout"))
 KEPT, DUPLICATE, BENCHMARK = (VERDICTS.index(name) for name in ("kept", "duplicate", "benchmark"))
 MOST_IMAGES = 1 << 32
 """Images of the catalog at most: a place takes half of a 64-bit key."""
@@ -117,7 +117,7 @@ class Oversized(Settings):
 ImageStream = Callable[[], Iterable[AcceptedImages]]
 """The accepted images of all roles, part by part in order; called three times."""
 EdgeStream = Callable[[], Iterable[CopyEdges]]
-"""All edges, those of equal bytes among them (see `equal_bytes`); called three times or four."""
+"""All edges, those of equal bytes among them (see `exact.equal_bytes`); called three times or four."""
 
 
 def deduplicate(
@@ -324,40 +324,6 @@ class _Graph:
             np.where(kept, np.int8(-1), kind),
             (evidence[place] >> DIRECT).astype(bool),
         )
-
-
-def equal_bytes(
-    image_ids: np.ndarray, sha256: np.ndarray, *, role: np.ndarray, rank: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of equal bytes: each image to one of its digest, a star and not a clique.
-
-    Pool images go to the one of lowest source rank, then smallest id, which would stand for them; pool and held-out,
-    pool and curated, curated and held-out images to the outside image of smallest id.
-
-    Args:
-        image_ids: (N,) int64.
-        sha256: (N, 32) uint8.
-        role: (N,) int8, index into `tables.ROLES`.
-        rank: (N,) int, place of the source in the config.
-
-    Returns:
-        query_ids, image_ids: (E,) int64; of pairs with a held-out image that one asks.
-    """
-    digests = np.ascontiguousarray(sha256).view("S32")[:, 0]
-    _, code = np.unique(digests, return_inverse=True)
-    order = np.lexsort((image_ids, np.where(role == POOL, rank, 0)))[::-1]
-    asking, answering = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for other, centre in ((POOL, POOL), (POOL, CURATED), (POOL, HELDOUT), (CURATED, HELDOUT)):
-        first = np.full(len(digests), -1, np.int64)
-        centres = order[role[order] == centre]
-        first[code[centres]] = image_ids[centres]  # the last write wins: the preferred one
-        rows = np.flatnonzero(role == other)
-        target = first[code[rows]]
-        real = (target >= 0) & (target != image_ids[rows])
-        query, image = image_ids[rows[real]], target[real]
-        asking.append(image if centre == HELDOUT else query)
-        answering.append(query if centre == HELDOUT else image)
-    return np.concatenate(asking), np.concatenate(answering)
 
 
 def _sizes(components: np.ndarray, accepted: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.engine.deal import deal
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.store import Table
-from curate.ops.copies.duplicates import equal_bytes
+from curate.ops.copies.exact import equal_bytes
 from curate.stages.images.catalog import parts_of
 from curate.stages.images.inspect import accepted_mask
 from curate.tables import CATALOG, IMAGES, NEIGHBORS
@@ -19,7 +19,7 @@ ROWS_PER_PART = 1 << 20
 
 
 class FindExact(Shuffle):
-    """Pairs of accepted images with the same bytes, as stars; see `ops.duplicates.equal_bytes`."""
+    """Pairs of accepted images with the same bytes, as stars; see `ops.copies.exact.equal_bytes`."""
 
     inputs: ClassVar[dict[str, Input]] = {"images": each(IMAGES), "catalog": whole(CATALOG)}
 
