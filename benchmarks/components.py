@@ -7,7 +7,8 @@ from scipy.sparse import coo_array, csgraph
 
 from benchmarks.figures import Figure, Measured, measured
 from curate.ops.copies.components import DisjointSet
-from curate.ops.copies.duplicates import AcceptedImages, CatalogParts, CopyEdges, deduplicate
+from curate.ops.copies.duplicates import deduplicate
+from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges
 
 ROWS_PER_PART = 65_536
 EDGES_AT_ONCE = 1 << 20

@@ -3,7 +3,7 @@
 The rules, in the order they apply:
 
 1. Pool images form components: equal sha256, or an edge at the self threshold of its kind. Curated and
-   held-out images are never nodes, so they never join two components.
+   held-out images are never nodes of a component, so they never join two of them.
 2. A component that touches a held-out image (equal sha256, or an edge at the relative threshold) is
    `benchmark` as a whole.
 3. Otherwise, a component that touches a curated image (equal sha256, or an edge at the self threshold) is
@@ -11,77 +11,38 @@ The rules, in the order they apply:
 4. Otherwise one image is `kept`: most pixels, then lowest source rank, then smallest id. The others are its
    `duplicate`s.
 
-The partner of 2 and 3 is the outside image with the strongest edge into the component. Evidence is ranked
+The partner in 2 and 3 is the outside image with the strongest edge into the component. Evidence is ranked
 by similarity (equal bytes have 1), then sha256 before embedding before aligned before hash, then by smaller id.
 
-Images and edges stream by, three times the edges; what stays is 24 bytes an image of the catalog (31 GB for 1.3
-billion), and about 50 bytes for each component that an outside image touches.
+The difficulty is size: a billion images have more edges than memory holds, and a verdict needs the whole component
+before a single row of it can be written. So images and edges stream by several times, and each pass leaves one
+number an image: the component, then by component the image that would stand for it, then by image the strongest edge
+of its component (or the one to its partner, where there is one), then the size. What a pass looks for is always a
+largest value, so what is compared (pixels and preference; similarity and kind) is packed into one 64-bit key whose
+order as an integer is the order of the rule, and a pass is `np.maximum.at` over batches, whose order does not matter.
+In all that is 24 bytes an image of the catalog (31 GB for 1.3 billion), and about 50 bytes for each component that an
+outside image touches. Sorting the edges by component instead would write and read all of them again.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, appendix A.3 (self and relative deduplication).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from curate.config import Settings
-from curate.ops.copies.components import DisjointSet
+from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges, CopyGraph, Oversized
 from curate.ops.roles import HELDOUT, POOL
 from curate.tables import VERDICTS
 
-KINDS = ("sha256", "embedding", "aligned", "hash")
-"""Evidence that two images are copies; tables hold the name, arrays the index."""
-
-SHA256 = KINDS.index("sha256")
 KEPT, DUPLICATE, BENCHMARK = (VERDICTS.index(name) for name in ("kept", "duplicate", "benchmark"))
-MOST_IMAGES = 1 << 32
-"""Images of the catalog at most: a place takes half of a 64-bit key."""
-MOST_PIXELS = (1 << 32) - 1
-TIES_AT_ONCE = 1 << 20
-BLOCK_ROWS = 1 << 22
-"""Images looked at together, a multiple of eight."""
-LOW = np.uint64(0xFFFFFFFF)
+MAX_PIXELS = (1 << 32) - 1
+"""Pixels beyond which two pictures count as equally large: half of a key."""
+LOW_HALF = np.uint64(0xFFFFFFFF)
 DIRECT = np.uint64(40)
-"""Bit of a key of evidence above its strength."""
-
-
-class CatalogParts(NamedTuple):
-    """The parts of the catalog, by number; an image is `part << 32 | row`."""
-
-    role: np.ndarray
-    """(P,) int8, index into `tables.ROLES`"""
-    rank: np.ndarray
-    """(P,) int, place of the source in the config; lower is preferred"""
-    rows: np.ndarray
-    """(P,) int64"""
-
-
-class AcceptedImages(NamedTuple):
-    """The accepted images of one part, in ascending order of id."""
-
-    image_ids: np.ndarray
-    """(M,) int64, strictly ascending"""
-    num_pixels: np.ndarray
-    """(M,) int64, width * height"""
-
-
-class CopyEdges(NamedTuple):
-    """Pairs of images that resemble each other, thresholds applied; either order, repeats allowed."""
-
-    query_ids: np.ndarray
-    """(E,) int64"""
-    image_ids: np.ndarray
-    """(E,) int64"""
-    similarity: np.ndarray
-    """(E,) float32, cosine"""
-    kind: np.ndarray
-    """(E,) int8, index into KINDS"""
-
-    def take(self, rows: np.ndarray) -> "CopyEdges":
-        """The edges at `rows`: (M,) int64 positions, or an (E,) bool mask."""
-        return CopyEdges(*(column[rows] for column in self))
+"""Bit of an edge's key above its strength (35 bits): the edge leads to the partner."""
+EDGES_AT_ONCE = 1 << 20
+"""Edges to outside images that are held before they are cut to the strongest of each component."""
 
 
 class Judged(NamedTuple):
@@ -100,18 +61,9 @@ class Judged(NamedTuple):
     similarity: np.ndarray
     """(M,) float32, of the edge that decided; NaN when kept"""
     kind: np.ndarray
-    """(M,) int8, index into KINDS; -1 when kept"""
+    """(M,) int8, index into `graph.KINDS`; -1 when kept"""
     direct: np.ndarray
     """(M,) bool, whether that edge leads to the partner"""
-
-
-class Oversized(Settings):
-    """When a component is cut, and how."""
-
-    size: Annotated[int, Field(ge=1)]
-    """Images beyond which a component is cut."""
-    threshold: Annotated[float, Field(ge=-1, le=1)]
-    """Least similarity, of any kind, of a pair inside it; equal bytes always count."""
 
 
 ImageStream = Callable[[], Iterable[AcceptedImages]]
@@ -126,7 +78,7 @@ def deduplicate(
     """Judge every accepted pool image by the rules of this module.
 
     Args:
-        oversized: cut chains; equal bytes always count.
+        oversized: cut chains: inside components above a size only stronger edges count; None: no component is cut.
 
     Yields:
         One table for each part of the pool that `images` gave.
@@ -134,206 +86,131 @@ def deduplicate(
     Raises:
         ValueError: an edge with an image that is not accepted, or more images than a key can hold.
     """
-    graph = _Graph(parts, images)
-    components = graph.components(edges)
+    graph = CopyGraph(parts, images())
+    components = graph.components(edges())
     if oversized is not None:
-        components = graph.components(edges, without=graph.weak_within(components, oversized))
-    found = _Found(components, graph.representatives(components, images), graph.ties(components, edges))
-    evidence, size = graph.evidence(found, edges), _sizes(components, graph.accepted)
+        components = graph.components(edges(), without=graph.weak_within(components, oversized))
+    judge = _Judge(graph, components, images, edges)
     for some in images():
         if len(some.image_ids) and parts.role[some.image_ids[0] >> 32] == POOL:
-            yield graph.judge(some.image_ids, found, evidence, size)
+            yield judge.rows(some.image_ids)
 
 
-class _Ties(NamedTuple):
-    """The outside image that decides over each component that any touches."""
+class _Judge:
+    """What decides over each component, and the rows that follow from it."""
 
-    root: np.ndarray
-    """(T,) int64, ascending"""
-    image: np.ndarray
-    """(T,) int64, place of the image"""
+    def __init__(self, graph: CopyGraph, components: np.ndarray, images: ImageStream, edges: EdgeStream) -> None:
+        self.graph, self.root = graph, components
+        self.preference = _Preference(graph.parts, graph.first)
+        self.best = self._representatives(images())
+        self.outside = _OutsideMatches.of(graph, components, edges())
+        self.evidence, self.size = self._evidence(edges()), graph.component_sizes(components)
 
-    def of(self, root: np.ndarray) -> np.ndarray:
-        """(M,) int64: place of the deciding image; -1: none."""
-        if len(self.root) == 0:
-            return np.full(len(root), -1, np.int64)
-        at = np.minimum(np.searchsorted(self.root, root), len(self.root) - 1)
-        return np.where(self.root[at] == root, self.image[at], -1)
-
-
-class _Found(NamedTuple):
-    """Components, and what decides over each."""
-
-    root: np.ndarray
-    """(N,) uint, first place of each image's component"""
-    best: np.ndarray
-    """(N,) uint64 by root: key of the image that would stand for it, see `_Graph.representatives`"""
-    ties: _Ties
-
-
-class _Graph:
-    """Images by place: their number in the catalog, so that places ascend with the ids."""
-
-    def __init__(self, parts: CatalogParts, images: ImageStream) -> None:
-        self.parts = parts
-        self.first = np.concatenate([[0], np.cumsum(parts.rows)]).astype(np.int64)
-        self.size = int(self.first[-1])
-        if self.size > MOST_IMAGES:
-            raise ValueError(f"{self.size} images: {MOST_IMAGES} can be deduplicated together")
-        order = np.lexsort((np.arange(len(parts.rank)), parts.rank))
-        self._preferred = order  # parts by rank of their source
-        self._preferred_first = np.concatenate([[0], np.cumsum(parts.rows[order])]).astype(np.int64)
-        self._shift = np.empty(len(order), np.int64)  # of a part: from place to place in order of preference
-        self._shift[order] = self._preferred_first[:-1] - self.first[:-1][order]
-        self.accepted = np.zeros(self.size // 8 + 1, np.uint8)
-        for some in images():
-            place = self.place(some.image_ids)
-            np.bitwise_or.at(self.accepted, place >> 3, np.left_shift(1, place & 7).astype(np.uint8))
-
-    def place(self, image_ids: np.ndarray) -> np.ndarray:
-        return self.first[image_ids >> 32] + (image_ids & 0xFFFFFFFF)
-
-    def ids(self, place: np.ndarray) -> np.ndarray:
-        part = np.searchsorted(self.first, place, side="right") - 1
-        return (part << 32) | (place - self.first[part])
-
-    def oriented(self, edges: Iterable[CopyEdges]) -> Iterator[tuple[CopyEdges, np.ndarray]]:
-        """Edges between places, pool before curated before held-out, loops left out; and the role of the second.
-
-        Edges without a pool image are left out.
-        """
-        for batch in edges:
-            self._check(batch.query_ids)
-            self._check(batch.image_ids)
-            role_a, role_b = (self.parts.role[ids >> 32] for ids in (batch.query_ids, batch.image_ids))
-            a, b = self.place(batch.query_ids), self.place(batch.image_ids)
-            swap = role_a > role_b
-            a, b = np.where(swap, b, a), np.where(swap, a, b)
-            first, second = np.minimum(role_a, role_b), np.maximum(role_a, role_b)
-            matter = (a != b) & (first == POOL)
-            yield CopyEdges(a, b, batch.similarity, batch.kind).take(matter), second[matter]
-
-    def _check(self, image_ids: np.ndarray) -> None:
-        part, row = image_ids >> 32, image_ids & 0xFFFFFFFF
-        known = (part >= 0) & (part < len(self.parts.rows))
-        known[known] = row[known] < self.parts.rows[part[known]]
-        place = self.place(np.where(known, image_ids, 0)) if self.size else np.zeros(len(image_ids), np.int64)
-        known &= self._is_accepted(place)
-        if not known.all():
-            raise ValueError(
-                f"edges: image {image_ids[~known][0]} is none of the accepted images; were the neighbours computed "
-                "before the images were judged anew?"
-            )
-
-    def _is_accepted(self, place: np.ndarray) -> np.ndarray:
-        bits: np.ndarray = (self.accepted[place >> 3] >> (place & 7).astype(np.uint8)) & 1
-        return bits.astype(bool)
-
-    def components(self, edges: EdgeStream, *, without: Callable[[CopyEdges], np.ndarray] | None = None) -> np.ndarray:
-        """(N,) uint: the first place of each image's component, of edges within the pool.
-
-        Args:
-            without: (E,) bool of edges, those that do not count.
-        """
-        forest = DisjointSet(self.size)
-        for batch, role in self.oriented(edges()):
-            inner = batch.take(role == POOL)
-            counted = inner if without is None else inner.take(~without(inner))
-            forest.union(counted.query_ids, counted.image_ids)
-        return forest.roots()
-
-    def weak_within(self, components: np.ndarray, oversized: Oversized) -> Callable[[CopyEdges], np.ndarray]:
-        """Which edges lie within an oversized component and are too weak for it."""
-        large = np.bincount(components, minlength=self.size) > oversized.size
-
-        def weak(edges: CopyEdges) -> np.ndarray:
-            inside: np.ndarray = large[components[edges.query_ids]]
-            return inside & (edges.similarity < np.float32(oversized.threshold)) & (edges.kind != SHA256)
-
-        return weak
-
-    def representatives(self, components: np.ndarray, images: ImageStream) -> np.ndarray:
-        """(N,) uint64: for each root the key of the image that would stand for its component, see `_chosen`."""
-        best = np.zeros(self.size, np.uint64)
-        for some in images():
-            if len(some.image_ids) == 0 or self.parts.role[some.image_ids[0] >> 32] != POOL:
+    def _representatives(self, images: Iterable[AcceptedImages]) -> np.ndarray:
+        """(N,) uint64: at each root the key of rule 4, pixels and then preference, of the image it chooses."""
+        best = np.zeros(self.graph.size, np.uint64)
+        for some in images:
+            if len(some.image_ids) == 0 or self.graph.parts.role[some.image_ids[0] >> 32] != POOL:
                 continue
-            place = self.place(some.image_ids)
-            preferred = (place + self._shift[some.image_ids >> 32]).astype(np.uint64)
-            pixels = np.minimum(some.num_pixels, MOST_PIXELS).astype(np.uint64)
-            np.maximum.at(best, components[place], (pixels << np.uint64(32)) | (LOW - preferred))
+            node = self.graph.nodes(some.image_ids)
+            position = self.preference.positions(node, some.image_ids >> 32).astype(np.uint64)
+            pixels = np.minimum(some.num_pixels, MAX_PIXELS).astype(np.uint64)
+            np.maximum.at(best, self.root[node], (pixels << np.uint64(32)) | (LOW_HALF - position))
         return best
 
-    def _chosen(self, keys: np.ndarray) -> np.ndarray:
-        """(M,) int64: the places that keys of `representatives` name."""
-        preferred = (LOW - (keys & LOW)).astype(np.int64)
-        part = self._preferred[np.searchsorted(self._preferred_first, preferred, side="right") - 1]
-        chosen: np.ndarray = preferred - self._shift[part]
-        return chosen
-
-    def ties(self, components: np.ndarray, edges: EdgeStream) -> _Ties:
-        """The strongest edge of each component to a held-out image, or else to a curated one."""
-        best = np.empty((4, 0), np.int64)
-        waiting: list[np.ndarray] = []
-        for batch, role in self.oriented(edges()):
-            outer = batch.take(role != POOL)
-            strength = (role[role != POOL] == HELDOUT).astype(np.int64) << 40 | _strength(outer).astype(np.int64)
-            root = components[outer.query_ids].astype(np.int64)
-            waiting.append(np.stack([root, -strength, outer.image_ids, outer.query_ids]))
-            if sum(rows.shape[1] for rows in waiting) > max(TIES_AT_ONCE, best.shape[1]):
-                best, waiting = _first_by_root([best, *waiting]), []
-        best = _first_by_root([best, *waiting])
-        return _Ties(best[0], best[2])
-
-    def partners(self, place: np.ndarray, found: _Found) -> np.ndarray:
-        """(M,) int64: place of the image that stays instead of each, or of itself."""
-        root = found.root[place].astype(np.int64)
-        tied = found.ties.of(root)
-        return np.where(tied >= 0, tied, self._chosen(found.best[root]))
-
-    def evidence(self, found: _Found, edges: EdgeStream) -> np.ndarray:
+    def _evidence(self, edges: Iterable[CopyEdges]) -> np.ndarray:
         """(N,) uint64: of each pool image the key of its edge to the partner, else of its strongest one; 0: none."""
-        strongest = np.zeros(self.size, np.uint64)
-        for batch, role in self.oriented(edges()):
+        strongest = np.zeros(self.graph.size, np.uint64)
+        for batch, role in self.graph.oriented(edges):
             both_ways = batch.take(role == POOL)
             for a, b, key in (
                 (batch.query_ids, batch.image_ids, _strength(batch)),
                 (both_ways.image_ids, both_ways.query_ids, _strength(both_ways)),
             ):
-                direct = b == self.partners(a, found)
-                # An edge between components is one to another outside image, or one that was cut.
-                counts = direct | (found.root[a] == found.root[b])
+                direct = b == self._partners(a)
+                # An edge between components leads to another outside image, or was cut.
+                counts = direct | (self.root[a] == self.root[b])
                 np.maximum.at(strongest, a[counts], key[counts] | (direct[counts].astype(np.uint64) << DIRECT))
         return strongest
 
-    def judge(self, image_ids: np.ndarray, found: _Found, evidence: np.ndarray, size: np.ndarray) -> Judged:
-        """The rows of one part of the pool."""
-        place = self.place(image_ids)
-        root, partner = found.root[place], self.partners(place, found)
-        kept, partner_ids = partner == place, self.ids(partner)
+    def _partners(self, nodes: np.ndarray) -> np.ndarray:
+        """(M,) int64: the node that stays instead of each, or the node itself."""
+        root = self.root[nodes].astype(np.int64)
+        outside = self.outside.of_roots(root)
+        chosen = self.preference.nodes((LOW_HALF - (self.best[root] & LOW_HALF)).astype(np.int64))
+        return np.where(outside >= 0, outside, chosen)
+
+    def rows(self, image_ids: np.ndarray) -> Judged:
+        """The verdicts on the accepted images of one part of the pool."""
+        node = self.graph.nodes(image_ids)
+        root, partner, evidence = self.root[node], self._partners(node), self.evidence[node]
+        kept, partner_ids = partner == node, self.graph.image_ids(partner)
         verdict = np.where(kept, KEPT, DUPLICATE)
-        verdict[self.parts.role[partner_ids >> 32] == HELDOUT] = BENCHMARK
-        similarity, kind = _similarity_and_kind(evidence[place])
+        verdict[self.graph.parts.role[partner_ids >> 32] == HELDOUT] = BENCHMARK
+        similarity, kind = _similarity_and_kind(evidence)
         return Judged(
             image_ids,
-            self.ids(root.astype(np.int64)),
-            size[root].astype(np.int64),
+            self.graph.image_ids(root.astype(np.int64)),
+            self.size[root].astype(np.int64),
             verdict.astype(np.int8),
             np.where(kept, -1, partner_ids),
             np.where(kept, np.float32(np.nan), similarity),
             np.where(kept, np.int8(-1), kind),
-            (evidence[place] >> DIRECT).astype(bool),
+            (evidence >> DIRECT).astype(bool),
         )
 
 
-def _sizes(components: np.ndarray, accepted: np.ndarray) -> np.ndarray:
-    """(N,) uint32: accepted images by root."""
-    sizes = np.zeros(len(components), np.uint32)
-    for start in range(0, len(components), BLOCK_ROWS):
-        block = components[start : start + BLOCK_ROWS]
-        bits = np.unpackbits(accepted[start >> 3 :], count=len(block), bitorder="little")
-        np.add.at(sizes, block, bits.astype(np.uint32))
-    return sizes
+class _Preference:
+    """The nodes in order of preference, which differs from that of ids where a later source has a lower rank."""
+
+    def __init__(self, parts: CatalogParts, first: np.ndarray) -> None:
+        order = np.lexsort((np.arange(len(parts.rank)), parts.rank))  # parts by rank of their source
+        self._order = order
+        self._first = np.concatenate([[0], np.cumsum(parts.rows[order])]).astype(np.int64)
+        self._shift = np.empty(len(order), np.int64)  # by part: from a node to its position in this order
+        self._shift[order] = self._first[:-1] - first[:-1][order]
+
+    def positions(self, nodes: np.ndarray, part: np.ndarray) -> np.ndarray:
+        """(M,) int64: positions of nodes, each of the given part."""
+        found: np.ndarray = nodes + self._shift[part]
+        return found
+
+    def nodes(self, positions: np.ndarray) -> np.ndarray:
+        """(M,) int64: the nodes at positions."""
+        part = self._order[np.searchsorted(self._first, positions, side="right") - 1]
+        found: np.ndarray = positions - self._shift[part]
+        return found
+
+
+class _OutsideMatches(NamedTuple):
+    """The outside image that decides over each component that any touches."""
+
+    root: np.ndarray
+    """(T,) int64, ascending, smallest node of the component"""
+    node: np.ndarray
+    """(T,) int64, node of the outside image"""
+
+    @classmethod
+    def of(cls, graph: CopyGraph, components: np.ndarray, edges: Iterable[CopyEdges]) -> "_OutsideMatches":
+        """By the strongest edge of each component to a held-out image, or else to a curated one."""
+        best = np.empty((4, 0), np.int64)
+        waiting: list[np.ndarray] = []
+        for batch, role in graph.oriented(edges):
+            outer = batch.take(role != POOL)
+            strength = (role[role != POOL] == HELDOUT).astype(np.int64) << 40 | _strength(outer).astype(np.int64)
+            root = components[outer.query_ids].astype(np.int64)
+            waiting.append(np.stack([root, -strength, outer.image_ids, outer.query_ids]))
+            if sum(rows.shape[1] for rows in waiting) > max(EDGES_AT_ONCE, best.shape[1]):
+                best, waiting = _first_by_root([best, *waiting]), []
+        best = _first_by_root([best, *waiting])
+        return cls(best[0], best[2])
+
+    def of_roots(self, root: np.ndarray) -> np.ndarray:
+        """(M,) int64: node of the deciding image; -1: none."""
+        if len(self.root) == 0:
+            return np.full(len(root), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.root, root), len(self.root) - 1)
+        return np.where(self.root[at] == root, self.node[at], -1)
 
 
 def _first_by_root(rows: list[np.ndarray]) -> np.ndarray:
@@ -344,9 +221,13 @@ def _first_by_root(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def _strength(edges: CopyEdges) -> np.ndarray:
-    """(E,) uint64 that ascend with the strength of evidence: 32 bits of similarity, then the kind."""
+    """(E,) uint64 that ascend with the strength of evidence: 32 bits of similarity, then 3 of the kind.
+
+    Floats of one sign are in the order of their bits as integers, those below zero in the reverse order; so the sign
+    bit of positive ones is set, and all bits of negative ones are turned.
+    """
     bits = np.ascontiguousarray(edges.similarity, np.float32).view(np.uint32)
-    ordered = np.where(bits >> 31 == 0, bits | np.uint32(1 << 31), ~bits)  # floats in the order of integers
+    ordered = np.where(bits >> 31 == 0, bits | np.uint32(1 << 31), ~bits)
     return (ordered.astype(np.uint64) << np.uint64(3)) | (7 - edges.kind).astype(np.uint64)
 
 

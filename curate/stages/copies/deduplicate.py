@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.store import Table
-from curate.ops.copies.duplicates import KINDS, AcceptedImages, CatalogParts, CopyEdges, Judged, Oversized, deduplicate
+from curate.ops.copies.duplicates import Judged, deduplicate
+from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
 from curate.ops.roles import CURATED
 from curate.stages.copies.contamination import touching_heldout
 from curate.stages.images.catalog import parts_of

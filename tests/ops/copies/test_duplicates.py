@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.ops.copies.duplicates import KINDS, AcceptedImages, CatalogParts, CopyEdges, Judged, Oversized, deduplicate
+from curate.ops.copies.duplicates import Judged, deduplicate
 from curate.ops.copies.exact import equal_bytes
+from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
 from curate.tables import VERDICTS
 
 SELF = {"embedding": 0.6, "hash": 0.75}

@@ -8,7 +8,7 @@ import numpy as np
 
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store, Table
-from curate.ops.copies.duplicates import Oversized
+from curate.ops.copies.graph import Oversized
 from curate.ops.roles import CURATED, HELDOUT, POOL
 from curate.stages.copies.contamination import touching_heldout
 from curate.stages.copies.deduplicate import Deduplicate

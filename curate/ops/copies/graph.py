@@ -1,0 +1,170 @@
+"""The graph of copies: its nodes are the images of the catalog, its edges arrive in batches and are not kept.
+
+An image id is `part << 32 | row`, so ids are far apart, while arrays with a value for each image need numbers without
+gaps. A node is such a number: the images of all parts before, and then the row. Nodes ascend with ids, so that the
+smallest node of a component is its smallest id. Rejected rows are nodes too, alone and never asked for: leaving them
+out would cost a table of 8 bytes an image, and with them the number of rows of each part tells everything.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from curate.config import Settings
+from curate.ops.copies.components import DisjointSet
+from curate.ops.roles import POOL
+
+KINDS = ("sha256", "embedding", "aligned", "hash")
+"""Evidence that two images are copies; tables hold the name, arrays the index."""
+SHA256 = KINDS.index("sha256")
+MAX_NODES = 1 << 32
+"""Images of the catalog at most: a node takes half of a 64-bit key, see `duplicates`."""
+BLOCK_NODES = 1 << 22
+"""Nodes looked at together, a multiple of eight."""
+
+
+class CatalogParts(NamedTuple):
+    """The parts of the catalog, by number; an image is `part << 32 | row`."""
+
+    role: np.ndarray
+    """(P,) int8, index into `tables.ROLES`"""
+    rank: np.ndarray
+    """(P,) int, position of the source in the config; lower is preferred"""
+    rows: np.ndarray
+    """(P,) int64, images of the part, rejected ones included"""
+
+
+class AcceptedImages(NamedTuple):
+    """The accepted images of one part, in ascending order of id."""
+
+    image_ids: np.ndarray
+    """(M,) int64, strictly ascending"""
+    num_pixels: np.ndarray
+    """(M,) int64, width * height"""
+
+
+class CopyEdges(NamedTuple):
+    """Pairs of images that resemble each other, thresholds applied; either order, repeats allowed."""
+
+    query_ids: np.ndarray
+    """(E,) int64"""
+    image_ids: np.ndarray
+    """(E,) int64"""
+    similarity: np.ndarray
+    """(E,) float32, cosine"""
+    kind: np.ndarray
+    """(E,) int8, index into KINDS"""
+
+    def take(self, rows: np.ndarray) -> "CopyEdges":
+        """The edges at `rows`: (M,) int64 positions, or an (E,) bool mask."""
+        return CopyEdges(*(column[rows] for column in self))
+
+
+class Oversized(Settings):
+    """When a component is cut, and how."""
+
+    size: Annotated[int, Field(ge=1)]
+    """Images beyond which a component is cut."""
+    threshold: Annotated[float, Field(ge=-1, le=1)]
+    """Least similarity, of any kind, of a pair inside it; equal bytes always count."""
+
+
+class CopyGraph:
+    """The nodes of a catalog, which of them are accepted, and the components that edges give."""
+
+    def __init__(self, parts: CatalogParts, images: Iterable[AcceptedImages]) -> None:
+        """Number the images of `parts`, and mark those that `images` has.
+
+        Raises:
+            ValueError: more images than a key can hold.
+        """
+        self.parts = parts
+        self.first = np.concatenate([[0], np.cumsum(parts.rows)]).astype(np.int64)
+        self.size = int(self.first[-1])
+        if self.size > MAX_NODES:
+            raise ValueError(f"{self.size} images: {MAX_NODES} can be deduplicated together")
+        self._accepted = np.zeros(self.size // 8 + 1, np.uint8)  # a bit a node
+        for some in images:
+            node = self.nodes(some.image_ids)
+            np.bitwise_or.at(self._accepted, node >> 3, np.left_shift(1, node & 7).astype(np.uint8))
+
+    def nodes(self, image_ids: np.ndarray) -> np.ndarray:
+        """(N,) int64: the nodes of images that the catalog has."""
+        return self.first[image_ids >> 32] + (image_ids & 0xFFFFFFFF)
+
+    def image_ids(self, nodes: np.ndarray) -> np.ndarray:
+        """(N,) int64: the ids of nodes."""
+        part = np.searchsorted(self.first, nodes, side="right") - 1
+        return (part << 32) | (nodes - self.first[part])
+
+    def oriented(self, edges: Iterable[CopyEdges]) -> Iterator[tuple[CopyEdges, np.ndarray]]:
+        """Edges between nodes that leave a pool image, and (E,) int8 the role of the image they lead to.
+
+        An edge between pool images is given once, in the direction in which it came. Edges without a pool image, and
+        from an image to itself, are left out.
+
+        Raises:
+            ValueError: an edge with an image that is not accepted.
+        """
+        for batch in edges:
+            self._check(batch.query_ids)
+            self._check(batch.image_ids)
+            role_a, role_b = (self.parts.role[ids >> 32] for ids in (batch.query_ids, batch.image_ids))
+            a, b = self.nodes(batch.query_ids), self.nodes(batch.image_ids)
+            swap = role_a > role_b
+            a, b = np.where(swap, b, a), np.where(swap, a, b)
+            first, second = np.minimum(role_a, role_b), np.maximum(role_a, role_b)
+            matter = (a != b) & (first == POOL)
+            yield CopyEdges(a, b, batch.similarity, batch.kind).take(matter), second[matter]
+
+    def _check(self, image_ids: np.ndarray) -> None:
+        part, row = image_ids >> 32, image_ids & 0xFFFFFFFF
+        known = (part >= 0) & (part < len(self.parts.rows))
+        known[known] = row[known] < self.parts.rows[part[known]]
+        node = self.nodes(np.where(known, image_ids, 0)) if self.size else np.zeros(len(image_ids), np.int64)
+        known &= self._is_accepted(node)
+        if not known.all():
+            raise ValueError(
+                f"edges: image {image_ids[~known][0]} is none of the accepted images; were the neighbors computed "
+                "before the images were judged anew?"
+            )
+
+    def _is_accepted(self, nodes: np.ndarray) -> np.ndarray:
+        bits: np.ndarray = (self._accepted[nodes >> 3] >> (nodes & 7).astype(np.uint8)) & 1
+        return bits.astype(bool)
+
+    def components(
+        self, edges: Iterable[CopyEdges], *, without: Callable[[CopyEdges], np.ndarray] | None = None
+    ) -> np.ndarray:
+        """(N,) uint32: the smallest node of each node's component, by the edges between pool images.
+
+        Args:
+            without: tells of edges, as (E,) bool, which of them do not count.
+        """
+        forest = DisjointSet(self.size)
+        for batch, role in self.oriented(edges):
+            inner = batch.take(role == POOL)
+            counted = inner if without is None else inner.take(~without(inner))
+            forest.union(counted.query_ids, counted.image_ids)
+        return forest.roots()
+
+    def weak_within(self, components: np.ndarray, oversized: Oversized) -> Callable[[CopyEdges], np.ndarray]:
+        """For `components`: which edges lie within an oversized component and are too weak for it."""
+        large = np.bincount(components, minlength=self.size) > oversized.size
+
+        def weak(edges: CopyEdges) -> np.ndarray:
+            inside: np.ndarray = large[components[edges.query_ids]]
+            return inside & (edges.similarity < np.float32(oversized.threshold)) & (edges.kind != SHA256)
+
+        return weak
+
+    def component_sizes(self, components: np.ndarray) -> np.ndarray:
+        """(N,) uint32: accepted images of the component that each node is the smallest of; 0 at other nodes."""
+        sizes = np.zeros(len(components), np.uint32)
+        for start in range(0, len(components), BLOCK_NODES):
+            block = components[start : start + BLOCK_NODES]
+            bits = np.unpackbits(self._accepted[start >> 3 :], count=len(block), bitorder="little")
+            np.add.at(sizes, block, bits.astype(np.uint32))
+        return sizes
