@@ -24,7 +24,8 @@ from curate.engine.stage import Batches, Input, Map, Scan, each
 from curate.engine.store import Store, Table
 from curate.engine.threads import set_threads
 from curate.ops.clusters.coarse import nearest_lists
-from curate.ops.search.knn import Edges, find_neighbors
+from curate.ops.edges import Edges
+from curate.ops.search.knn import find_neighbors
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
 from curate.stages.search.lists import BuildLists, FitLists, read_lists
 from curate.stages.search.neighbors import FindNeighbors

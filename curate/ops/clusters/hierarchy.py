@@ -12,7 +12,7 @@ from curate.errors import ConfigError
 from curate.ops.clusters.faiss_seam import Device
 from curate.ops.clusters.kmeans import find_with_distance, fit_kmeans
 from curate.ops.clusters.seeding import Seeding
-from curate.ops.search.knn import rank_in_group
+from curate.ops.edges import rank_in_group
 
 IMAGES_PER_LEAF = 20
 """`auto_levels`: images per cluster of the lowest level."""

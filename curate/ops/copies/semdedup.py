@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from curate.ops.selection.draws import random_keys
+from curate.ops.random_keys import random_keys
 
 Keep = Literal["hard", "easy", "random"]
 BLOCK_ROWS = 4096

@@ -1,12 +1,12 @@
 """Exact nearest neighbours by blocked matrix products, and the edges they give."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from curate.ops.edges import Edges, merge_top_k, rank_in_group
 from curate.ops.search.products import margin, product_dtype
 
 BYTES_PER_PAIR = 16
@@ -17,41 +17,6 @@ HELD_EDGES = 1 << 22
 """Edges that are held before they are cut to the best of each query."""
 STRIPS = 4
 """Into so many strips a list that fits one block is cut, so that little below the diagonal is computed."""
-
-
-class Edges(NamedTuple):
-    """Directed pairs (query, image) with their cosine; always in order of (query, strongest first, image)."""
-
-    query_ids: np.ndarray
-    """(E,) int64"""
-    image_ids: np.ndarray
-    """(E,) int64"""
-    similarity: np.ndarray
-    """(E,) float32, cosine"""
-
-    @property
-    def num_edges(self) -> int:
-        return len(self.query_ids)
-
-    def take(self, rows: np.ndarray) -> "Edges":
-        """The edges at `rows`: (M,) int64 positions, or an (E,) bool mask."""
-        return Edges(self.query_ids[rows], self.image_ids[rows], self.similarity[rows])
-
-    def named(self, query_ids: np.ndarray, image_ids: np.ndarray) -> "Edges":
-        """The edges between positions as edges between the ids at these positions."""
-        return Edges(query_ids[self.query_ids], image_ids[self.image_ids], self.similarity)
-
-    @classmethod
-    def empty(cls) -> "Edges":
-        """No edges, with the right dtypes."""
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-
-    @classmethod
-    def concat(cls, parts: Sequence["Edges"]) -> "Edges":
-        """All edges of `parts` in their order, repeated pairs included (`merge_top_k` removes and sorts)."""
-        if not parts:
-            return cls.empty()
-        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def find_neighbors(
@@ -152,32 +117,6 @@ def top_k(
         block_bytes=block_bytes,
         device=device,
     )
-
-
-def merge_top_k(edges: Edges, k: int | None) -> Edges:
-    """Per query the `k` strongest edges (None: all), ties by image id; repeated pairs count once.
-
-    Of a repeated (query, image) pair the highest similarity stays. Results of several lists or parts are
-    merged by `merge_top_k(Edges.concat(parts), k)`.
-
-    Returns:
-        Edges in order of (query_id, similarity descending, image_id).
-    """
-    order = np.lexsort((-edges.similarity, edges.image_ids, edges.query_ids))
-    edges = edges.take(order)
-    repeated = (np.diff(edges.query_ids) == 0) & (np.diff(edges.image_ids) == 0)
-    edges = edges.take(np.concatenate([np.ones(min(1, edges.num_edges), bool), ~repeated]))
-    edges = edges.take(np.lexsort((edges.image_ids, -edges.similarity, edges.query_ids)))
-    return edges if k is None else edges.take(rank_in_group(edges.query_ids) < k)
-
-
-def rank_in_group(keys: np.ndarray) -> np.ndarray:
-    """(E,) int64: position of each element within its run of equal `keys`, from 0; `keys` are sorted."""
-    if len(keys) == 0:
-        return np.empty(0, np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    lengths = np.diff(np.append(starts, len(keys)))
-    return np.arange(len(keys), dtype=np.int64) - np.repeat(starts, lengths)
 
 
 class _Join:

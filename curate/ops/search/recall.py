@@ -2,22 +2,21 @@
 
 import numpy as np
 
-from curate.ops.clusters.coarse import CoarseLists
-
 BLOCK_ROWS = 4096
 
 
-def rank_of_home(asking: np.ndarray, found: np.ndarray, lists: CoarseLists) -> np.ndarray:
+def rank_of_home(asking: np.ndarray, found: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """(E,) int64: how many lists are nearer to the asking vector than the home of the one to be found.
 
     Args:
         asking, found: (E, D) float32, unit L2.
+        centroids: (K, D) float32, unit L2, of the lists.
     """
     rank = np.empty(len(found), np.int64)
     for start in range(0, len(found), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
-        home = (found[rows] @ lists.centroids.T).argmax(axis=1)
-        product = asking[rows] @ lists.centroids.T
+        home = (found[rows] @ centroids.T).argmax(axis=1)
+        product = asking[rows] @ centroids.T
         rank[rows] = (product > np.take_along_axis(product, home[:, None], 1)).sum(axis=1)
     return rank
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from curate.ops.search.knn import Edges, merge_top_k, rank_in_group
+from curate.ops.edges import Edges, merge_top_k, rank_in_group
 from curate.ops.selection.sampling import cap, water_fill
 
 

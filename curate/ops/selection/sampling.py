@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from curate.ops.selection.draws import Keyed, count_groups, draw_smallest, nearest_keys, random_keys
+from curate.ops.random_keys import nearest_keys, random_keys
+from curate.ops.selection.draws import Keyed, count_groups, draw_smallest
 
 
 def water_fill(sizes: np.ndarray, target: int) -> np.ndarray:

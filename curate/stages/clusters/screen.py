@@ -18,7 +18,7 @@ from pydantic import Field
 from curate.engine.deal import deal
 from curate.engine.stage import Batches, Fold, Input, Shuffle, each, whole
 from curate.engine.store import Table
-from curate.ops.search.knn import Edges, merge_top_k
+from curate.ops.edges import Edges, merge_top_k
 from curate.stages.images.catalog import parts_of
 from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, NEIGHBORS, ROLES, SCREENED
 

@@ -13,7 +13,8 @@ from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.store import Table
 from curate.models.device import resolve_device
 from curate.models.thresholds import copy_thresholds
-from curate.ops.search.knn import Edges, find_neighbors, join_within, merge_top_k
+from curate.ops.edges import Edges, merge_top_k
+from curate.ops.search.knn import find_neighbors, join_within
 from curate.ops.vectors import VectorSpec, to_float32, unpack
 from curate.stages.images.catalog import Parts, parts_of
 from curate.stages.search.lists import Role

@@ -11,7 +11,7 @@ from pydantic import Field
 from curate.engine.deal import deal
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.store import Table
-from curate.ops.search.knn import Edges, merge_top_k, rank_in_group
+from curate.ops.edges import Edges, merge_top_k, rank_in_group
 from curate.stages.images.catalog import Parts, parts_of
 from curate.tables import CATALOG, NEAREST, NEIGHBORS, ROLES
 

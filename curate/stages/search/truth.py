@@ -17,8 +17,9 @@ from curate.engine.stage import Batches, Fold, Input, each, whole
 from curate.engine.store import Table
 from curate.models.device import resolve_device
 from curate.models.thresholds import copy_thresholds
+from curate.ops.edges import Edges, merge_top_k, rank_in_group
 from curate.ops.images.hashes import dihedral
-from curate.ops.search.knn import Edges, find_neighbors, merge_top_k, rank_in_group
+from curate.ops.search.knn import find_neighbors
 from curate.ops.vectors import VectorSpec, pack, to_float32, unpack
 from curate.stages.images.catalog import parts_of
 from curate.stages.search.lists import HASHES, Role, count_vectors, read_vectors, share_of, vector_spec

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from curate.ops.selection.draws import Draws, Keyed, nearest_keys, random_keys
+from curate.ops.random_keys import nearest_keys, random_keys
+from curate.ops.selection.draws import Draws, Keyed
 from curate.stages.selection.routes import CURATED, POOL, Assigned, Origins, RouteTables, selection_batch
 
 

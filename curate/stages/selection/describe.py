@@ -9,8 +9,8 @@ from pydantic import Field
 
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.store import Table
+from curate.ops.random_keys import random_keys
 from curate.ops.selection.diversity import vendi_score
-from curate.ops.selection.draws import random_keys
 from curate.ops.vectors import VectorSpec, normalize, to_float32, unpack
 from curate.stages.copies.contamination import ImageSet
 from curate.stages.images.catalog import parts_of

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.store import Table
-from curate.ops.search.knn import Edges
+from curate.ops.edges import Edges
 from curate.ops.selection.retrieval import match_queries
 from curate.stages.images.catalog import parts_of
 from curate.stages.search.rank_neighbors import curated_parts, nearest_rows

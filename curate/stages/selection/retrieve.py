@@ -12,7 +12,8 @@ from curate.config import Execution, Settings
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.store import Table
 from curate.errors import ConfigError
-from curate.ops.selection.draws import Draws, Keyed, draw_smallest, nearest_keys, random_keys
+from curate.ops.random_keys import nearest_keys, random_keys
+from curate.ops.selection.draws import Draws, Keyed, draw_smallest
 from curate.ops.selection.retrieval import cluster_draws
 from curate.stages.clusters.leaves import LIMITS, count_leaves, limit_rows
 from curate.stages.images.catalog import Parts, parts_of

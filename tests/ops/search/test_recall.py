@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.ops.clusters.coarse import CoarseLists
 from curate.ops.search.recall import probes_for, rank_of_home, recall
 from curate.ops.vectors import normalize
 
@@ -16,7 +15,7 @@ def test_rank_counts_the_lists_before_the_home_of_the_answer() -> None:
     order = np.argsort(-(asking @ centres.T), axis=1)
     home = (found @ centres.T).argmax(axis=1)
     expected = [row.tolist().index(h) for row, h in zip(order, home, strict=True)]
-    assert rank_of_home(asking, found, CoarseLists.flat(centres)).tolist() == expected
+    assert rank_of_home(asking, found, centres).tolist() == expected
 
 
 @given(st.lists(st.integers(0, 9), min_size=1), st.sampled_from([0.5, 0.9, 0.985]))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.ops.selection.draws import Draws, Keyed, count_groups, draw_smallest, nearest_keys, random_keys
+from curate.ops.random_keys import nearest_keys, random_keys
+from curate.ops.selection.draws import Draws, Keyed, count_groups, draw_smallest
 
 images = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2**64 - 1) | st.integers(0, 3)), min_size=1, max_size=60)
 wanted = st.lists(st.integers(0, 40), min_size=5, max_size=5)
@@ -65,27 +66,6 @@ def test_nothing_is_drawn_of_empty_groups_and_of_none():
     found = draw_smallest(lambda: iter([]), np.array([0, 0]), np.array([0, 3]))
     assert (found.every.tolist(), found.limit_id.tolist()) == ([0, 0], [-1, -1])
     assert isinstance(draw_smallest(lambda: iter([]), np.empty(0, int), np.empty(0, int)), Draws)
-
-
-def test_random_keys_are_even_distinct_and_independent_of_purpose_and_order():
-    ids = np.concatenate([np.arange(50_000), (7 << 32) + np.arange(50_000)])
-    keys, other = (random_keys(ids, seed=1, purpose=p) for p in ("a", "b"))
-    assert len(np.unique(keys)) == len(ids)
-    counts = np.bincount((keys >> np.uint64(54)).astype(int), minlength=1024)
-    expected = len(ids) / 1024
-    assert ((counts - expected) ** 2 / expected).sum() < 1024 + 6 * np.sqrt(2 * 1024)
-    ranks = np.argsort(np.argsort(keys)), np.argsort(np.argsort(other))
-    assert abs(np.corrcoef(*ranks)[0, 1]) < 0.02
-    assert abs(np.corrcoef(ranks[0], np.arange(len(ids)))[0, 1]) < 0.02
-    assert random_keys(ids[::-1], seed=1, purpose="a").tolist() == keys[::-1].tolist()
-
-
-@given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=40), st.integers(0, 3))
-def test_nearest_keys_order_by_similarity_then_at_random(similarity, seed):
-    similarity, ids = np.array(similarity, np.float32), np.arange(len(similarity))
-    keys = nearest_keys(similarity, ids, seed=seed, purpose="x")
-    chance = random_keys(ids, seed=seed, purpose="x") >> np.uint64(32)
-    assert np.argsort(keys, kind="stable").tolist() == np.lexsort((chance, -similarity)).tolist()
 
 
 @pytest.mark.parametrize("step", [1, 3])

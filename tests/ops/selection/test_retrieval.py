@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.ops.search.knn import Edges
+from curate.ops.edges import Edges
 from curate.ops.selection.retrieval import cluster_draws, match_queries
 
 pairs = st.dictionaries(

@@ -12,7 +12,7 @@ from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store
 from curate.errors import ConfigError, TableError
-from curate.ops.selection.draws import nearest_keys, random_keys
+from curate.ops.random_keys import nearest_keys, random_keys
 from curate.ops.selection.sampling import balanced_targets, temperature_targets
 from curate.stages.selection.mix import Mix
 from curate.stages.selection.select import Balance, Select
