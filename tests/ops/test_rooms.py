@@ -1,6 +1,10 @@
-"""Where the modules of `curate.ops` stand to each other."""
+"""Where the modules of `curate.ops` stand to each other, and what they cost to import."""
 
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import curate.ops
 from tests.test_imports import imported
@@ -20,3 +24,18 @@ def test_a_room_imports_no_other_room_but_images() -> None:
                 wrong.append(f"{path.relative_to(OPS)} imports {name}")
     assert len(ROOMS) > 1
     assert wrong == []
+
+
+HEAVY = ("torch", "timm", "open_clip", "faiss", "scipy", "dask", "distributed", "transformers", "threadpoolctl")
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "."])
+def test_importing_ops_loads_no_heavy_library(room: str) -> None:
+    names = [
+        ".".join(("curate", "ops", *path.relative_to(OPS).with_suffix("").parts)).removesuffix(".__init__")
+        for path in sorted((OPS / room).glob("*.py"))
+    ]
+    code = f"import sys, {', '.join(names)}\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == []

@@ -4,14 +4,18 @@ With K lists a vector is compared with about sqrt(K) group centres, then with th
 steps are matrix products over vectors sorted by group; there is no loop over vectors.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from curate.errors import ConfigError
 from curate.ops.clusters.kmeans import fit_kmeans
 from curate.ops.vectors import normalize
+
+if TYPE_CHECKING:
+    import torch
 
 GROUPED_FROM = 2048
 """Lists from which on they are grouped."""
@@ -32,7 +36,7 @@ class CoarseLists(NamedTuple):
     """(G, D) float32, unit L2, of the groups"""
 
     @classmethod
-    def flat(cls, centroids: np.ndarray) -> "CoarseLists":
+    def flat(cls, centroids: np.ndarray) -> CoarseLists:
         """Lists that are not grouped."""
         return cls(normalize(centroids), np.empty(0, np.int32), np.empty((0, centroids.shape[1]), np.float32))
 
@@ -78,6 +82,8 @@ def nearest_lists(x: np.ndarray, lists: CoarseLists, num_probes: int, *, device:
     Returns:
         (N, P) int32, nearest first; where lists are grouped the true nearest may rarely be missed.
     """
+    import torch
+
     found = np.empty((len(x), num_probes), np.int32)
     search = _Search(lists, num_probes, device)
     for start in range(0, len(x), BLOCK_ROWS):
@@ -88,6 +94,8 @@ def nearest_lists(x: np.ndarray, lists: CoarseLists, num_probes: int, *, device:
 
 class _Search:
     def __init__(self, lists: CoarseLists, num_probes: int, device: str) -> None:
+        import torch
+
         self.num_probes = num_probes
         self.centroids = torch.from_numpy(lists.centroids).to(device)
         self.centres = torch.from_numpy(lists.centres).to(device)
@@ -97,6 +105,8 @@ class _Search:
         self.num_groups = min(len(sizes), max(needed, GROUPS_SEARCHED + num_probes - 1))
 
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
+        import torch
+
         if self.num_groups == 0:
             return torch.topk(x @ self.centroids.T, self.num_probes, dim=1).indices.int()
         groups = torch.topk(x @ self.centres.T, self.num_groups, dim=1).indices  # (B, g)

@@ -4,7 +4,6 @@ from heapq import heapify, heapreplace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from curate.errors import ConfigError
 from curate.ops.clusters.faiss_seam import Device
@@ -149,6 +148,8 @@ def find_with_distance(
 
 
 def _sum_by_cluster(x: np.ndarray, cluster_id: np.ndarray, num_clusters: int) -> np.ndarray:
+    from scipy.sparse import csr_matrix
+
     sums = np.zeros((num_clusters, x.shape[1]), np.float64)
     for block in blocks(len(x), max(1, BLOCK_BYTES // (8 * x.shape[1]))):
         rows = x[block].astype(np.float64)

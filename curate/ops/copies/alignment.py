@@ -8,14 +8,16 @@ Source: normalised correlation of masked pictures by Fourier transforms after Pa
 its means: the pictures are high-passed.
 """
 
+from __future__ import annotations
+
 import itertools
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROTATIONS = (-10.0, -5.0, 0.0, 5.0, 10.0)
 """Degrees; between two of them the correlation of small pictures hardly falls."""
@@ -61,6 +63,8 @@ def align(queries: np.ndarray, images: np.ndarray, *, device: str = "cpu") -> np
     Raises:
         ValueError: shapes that differ or are not square.
     """
+    import torch
+
     side = round(queries.shape[1] ** 0.5)
     if queries.shape != images.shape or side * side != queries.shape[1]:
         raise ValueError(f"queries {queries.shape}, images {images.shape}: both must be (N, S*S)")
@@ -89,6 +93,8 @@ class _Posed(NamedTuple):
 
 
 def _pose(picture: Tensor, poses: Poses) -> _Posed:
+    import torch.nn.functional as F
+
     many = picture[None, None].expand(len(poses.grid), 1, *picture.shape)
     posed = F.grid_sample(many, poses.grid, padding_mode="zeros", align_corners=False)[:, 0] * poses.mask
     energy = _inverse(poses.frame_f * _transform(posed**2, picture.shape[0]).conj(), poses)
@@ -103,11 +109,15 @@ def _best(picture: Tensor, posed: _Posed, poses: Poses) -> float:
 
 
 def _transform(x: Tensor, side: int) -> Tensor:
+    import torch
+
     return torch.fft.rfft2(x, s=(_period(side), _period(side)))
 
 
 def _inverse(spectrum: Tensor, poses: Poses) -> Tensor:
     """(V,) values of a correlation at the shifts that count."""
+    import torch
+
     period = spectrum.shape[-2]
     return torch.fft.irfft2(spectrum, s=(period, period)).flatten()[poses.valid]
 
@@ -119,6 +129,9 @@ def _period(side: int) -> int:
 
 @lru_cache(maxsize=4)
 def _poses(side: int, device: str) -> Poses:
+    import torch
+    import torch.nn.functional as F
+
     canvas = int(side * CANVAS)
     scales = np.exp(np.linspace(-MAX_LOG_SCALE, MAX_LOG_SCALE, NUM_SCALES))
     maps = [

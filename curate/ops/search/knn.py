@@ -1,13 +1,18 @@
 """Exact nearest neighbours by blocked matrix products, and the edges they give."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from math import isqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from curate.ops.edges import Edges, merge_top_k, rank_in_group
 from curate.ops.search.products import margin, product_dtype
+
+if TYPE_CHECKING:
+    import torch
 
 BYTES_PER_PAIR = 16
 """Working memory of one (query, base) pair: the product, and masks and positions where a row has a neighbour."""
@@ -135,6 +140,8 @@ class _Join:
         max_neighbors: int | None,
         device: str,
     ) -> None:
+        import torch
+
         if max_neighbors is not None and max_neighbors < 1:
             raise ValueError(f"max_neighbors={max_neighbors}: at least 1 is needed; None keeps all")
         self.queries, self.base, self.own = queries, base, own
@@ -149,6 +156,8 @@ class _Join:
 
     def block(self, q: slice, b: slice, *, both_ways: bool = False) -> None:
         """Search one block; `both_ways`: the block lies on or above the diagonal of a join of rows with themselves."""
+        import torch
+
         product = self._q[q] @ self._b[b].T
         if both_ways:
             if b.start == q.start:
@@ -161,6 +170,8 @@ class _Join:
 
     def _propose(self, product: torch.Tensor, q: slice, b: slice | None) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the block whose exact cosine may be enough."""
+        import torch
+
         device = product.device
         least = torch.from_numpy(self._least[q]).to(device) - self.slack
         if b is None:
@@ -180,6 +191,8 @@ class _Join:
 
     def _cut(self, near: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
         """(R,) what a pair must reach in its row: `least`, or the last place that counts."""
+        import torch
+
         k = self.max_neighbors
         if k is None or k >= near.shape[1]:
             return least
@@ -216,6 +229,8 @@ class _Join:
 
 def _below_diagonal(shape: torch.Size, device: torch.device) -> torch.Tensor:
     """(Q, B) bool: on or below the diagonal of a block that begins on it."""
+    import torch
+
     return torch.arange(shape[0], device=device)[:, None] >= torch.arange(shape[1], device=device)[None]
 
 
