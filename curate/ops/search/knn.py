@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curate.ops.edges import Edges, merge_top_k, rank_in_group
-from curate.ops.search.products import margin, product_dtype
+from curate.ops.search.products import product_error, proposal_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -146,8 +146,8 @@ class _Join:
             raise ValueError(f"max_neighbors={max_neighbors}: at least 1 is needed; None keeps all")
         self.queries, self.base, self.own = queries, base, own
         self.threshold, self.max_neighbors = np.float32(threshold), max_neighbors
-        dtype = product_dtype(device)
-        self.slack = margin(dtype, queries.shape[1])
+        dtype = proposal_dtype(device)
+        self.slack = product_error(dtype, queries.shape[1])
         self._q = torch.from_numpy(np.ascontiguousarray(queries)).to(device, dtype)
         self._b = self._q if queries is base else torch.from_numpy(np.ascontiguousarray(base)).to(device, dtype)
         self._least = np.full(len(queries), self.threshold)  # rises as better neighbours are found

@@ -130,7 +130,7 @@ def test_rough_products_give_the_same_edges(dtype, max_neighbors):
         find_neighbors(x, x, **given),
         join_within(x, given["base_ids"], threshold=0.6, max_neighbors=max_neighbors),
     )
-    with patch.object(knn, "product_dtype", lambda device: dtype):
+    with patch.object(knn, "proposal_dtype", lambda device: dtype):
         rough = find_neighbors(x, x, **given)
         rough_within = join_within(x, given["base_ids"], threshold=0.6, max_neighbors=max_neighbors)
     assert exact.num_edges > 300
