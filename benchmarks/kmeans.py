@@ -17,15 +17,15 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.copies import BATCH, PDQ_SPEC, PHOTOS, read_pictures
 from benchmarks.figures import Figure, Measured, measured
+from benchmarks.trees import draw_evenly, fit_tree, parents_of
 from curate.engine.threads import set_threads
 from curate.models.backbones.load import load_backbone
-from curate.ops.clusters.hierarchy import LevelFit, fit_hierarchy
+from curate.ops.clusters.hierarchy import LevelFit
 from curate.ops.clusters.kmeans import Sums, assign, fit_kmeans, move_centroids, sum_by_nearest
 from curate.ops.clusters.seeding import Seeding, choose_seeds
 from curate.ops.entropy import normalized_entropy
 from curate.ops.images.hashes import pdq
 from curate.ops.images.preprocess import preprocess
-from curate.ops.selection.sampling import balanced_sample
 from curate.ops.vectors import normalize, to_float32
 
 POINTS_PER_CENTROID = (5, 3, 2)
@@ -122,15 +122,15 @@ def draw_by_l2(mixture: Mixture, levels: Sequence[int], seed: int) -> np.ndarray
 def _draw_from_tree(x: np.ndarray, levels: Sequence[int], how: LevelFit) -> np.ndarray:
     """(N / 10,) rows, even over the tree; the time of drawing is small beside that of fitting."""
     r = (*POINTS_PER_CENTROID, *POINTS_PER_CENTROID[-1:] * len(levels))[: len(levels)]
-    tree = fit_hierarchy(x, levels, points_per_centroid=r, how=how)
-    leaf_ids, _ = assign(x, tree.levels[0].centroids, spherical=how.spherical)
-    return balanced_sample(leaf_ids, tree.parents, len(x) // 10, seed=how.seed)[0]
+    tree = fit_tree(x, levels, points_per_centroid=r, how=how)
+    leaf_ids, _ = assign(x, tree[0].centroids, spherical=how.spherical)
+    return draw_evenly(leaf_ids, parents_of(tree), len(x) // 10, seed=how.seed)
 
 
 def draw_by_faiss(mixture: Mixture, levels: Sequence[int], seed: int) -> np.ndarray:
     """(N / 10,) rows, even over flat clusters of faiss."""
     leaf_ids, _ = assign(mixture.x, _fit_faiss(mixture.x, levels[0], seed), spherical=False)
-    return balanced_sample(leaf_ids, [], len(mixture.x) // 10, seed=seed)[0]
+    return draw_evenly(leaf_ids, [], len(mixture.x) // 10, seed=seed)
 
 
 def _fit_faiss(x: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:

@@ -13,8 +13,6 @@ import pyarrow as pa
 from curate.errors import TableError
 from curate.tables import VECTOR_META
 
-DTYPES = ("float16", "float32", "bits")
-
 
 @dataclass(frozen=True)
 class VectorSpec:

@@ -46,17 +46,6 @@ class Level(NamedTuple):
     """(K,) float64, see `Nodes`"""
 
 
-class Hierarchy(NamedTuple):
-    """A cluster tree, level 0 the leaves."""
-
-    levels: tuple[Level, ...]
-
-    @property
-    def parents(self) -> list[np.ndarray]:
-        """`parents[l]`: (K_l,) int32, node of level l+1 above each node of level l; one less than levels."""
-        return [level.parent for level in self.levels[:-1]]
-
-
 @dataclass(frozen=True, kw_only=True)
 class LevelFit:
     """How each level is fitted."""
@@ -77,33 +66,8 @@ class LevelFit:
     """Where the nearest centroids are searched."""
 
 
-def fit_hierarchy(
-    x: np.ndarray, levels: Sequence[int], *, points_per_centroid: Sequence[int], how: LevelFit
-) -> Hierarchy:
-    """Cluster `x`, then its centroids, and so on upwards; clusters left empty are dropped on the way.
-
-    The cosine evens out what squared L2 does not: centroids of large clusters are averages, hence shorter than
-    those of single images, and the levels above tell them apart by that length. On the mixture of
-    `python -m benchmarks kmeans` the sampled class entropy is 0.95 by cosine and 0.74 by L2.
-
-    Args:
-        x: (N, D) float32; unit L2 when spherical.
-        levels: clusters wanted per level, leaves first, each smaller than the one before.
-        points_per_centroid: r per level, images or lower centroids kept around each centroid while
-            resampling; 0: no resampling on that level. The paper has (0, 10, 5, 3).
-
-    Raises:
-        ConfigError: levels that do not descend, more clusters than points, lengths that differ.
-
-    Source: Vo et al. 2024, arXiv:2405.15613, section 4; empty clusters are dropped before the next level here.
-    """
-    check_levels(levels, points_per_centroid)
-    leaves = fit_leaves(x, levels[0], r=points_per_centroid[0], how=how)
-    return grow_tree(leaves, levels[1:], points_per_centroid=points_per_centroid[1:], how=how)
-
-
 def fit_leaves(x: np.ndarray, num_clusters: int, *, r: int, how: LevelFit) -> Nodes:
-    """The lowest level over `x` (N, D); arguments as of `fit_hierarchy`.
+    """The lowest level over `x` (N, D).
 
     Raises:
         ConfigError: more clusters than vectors.
@@ -117,7 +81,9 @@ def fit_leaves(x: np.ndarray, num_clusters: int, *, r: int, how: LevelFit) -> No
     return leaves
 
 
-def grow_tree(leaves: Nodes, levels: Sequence[int], *, points_per_centroid: Sequence[int], how: LevelFit) -> Hierarchy:
+def grow_tree(
+    leaves: Nodes, levels: Sequence[int], *, points_per_centroid: Sequence[int], how: LevelFit
+) -> list[Level]:
     """The levels above given leaves; `levels` and `points_per_centroid` are those above alone, none for flat."""
     nodes, parents = [leaves], []
     for number, (num_clusters, r) in enumerate(zip(levels, points_per_centroid, strict=True), start=1):
@@ -126,7 +92,7 @@ def grow_tree(leaves: Nodes, levels: Sequence[int], *, points_per_centroid: Sequ
         nodes.append(above)
         parents.append(parent)
     parents.append(np.full(len(nodes[-1].centroids), -1, np.int32))
-    return Hierarchy(tuple(Level(n.centroids, p, n.num_images, n.inertia) for n, p in zip(nodes, parents, strict=True)))
+    return [Level(n.centroids, p, n.num_images, n.inertia) for n, p in zip(nodes, parents, strict=True)]
 
 
 def cluster_paths(leaf_ids: np.ndarray, parents: Sequence[np.ndarray]) -> np.ndarray:
@@ -134,7 +100,8 @@ def cluster_paths(leaf_ids: np.ndarray, parents: Sequence[np.ndarray]) -> np.nda
 
     Args:
         leaf_ids: (N,) int, leaf of each image.
-        parents: L-1 arrays from the leaves up, see `Hierarchy.parents`; empty for flat clusters.
+        parents: L-1 arrays from the leaves up: `parents[l]`, (K_l,) int32, is the node of level l+1 above each node of
+            level l; empty for flat clusters.
     """
     path = [np.asarray(leaf_ids)]
     for parent in parents:
@@ -157,7 +124,7 @@ def auto_levels(num_images: int) -> list[int]:
 
 
 def check_levels(levels: Sequence[int], points_per_centroid: Sequence[int]) -> None:
-    """Whether `fit_hierarchy` can take them, as far as that can be told without the data.
+    """Whether a tree can be grown of them, as far as that can be told without the data.
 
     Raises:
         ConfigError: levels that do not descend, lengths that differ.

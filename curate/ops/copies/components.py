@@ -87,18 +87,3 @@ def connected_components(num_nodes: int, rows: np.ndarray, cols: np.ndarray) -> 
     forest = DisjointSet(num_nodes)
     forest.union(rows, cols)
     return forest.labels()
-
-
-def size_histogram(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many components there are of each size; one giant size tells of chaining.
-
-    Args:
-        labels: (N,) int, component of each node.
-
-    Returns:
-        sizes: (S,) int64, ascending, the sizes that occur.
-        num_components: (S,) int64, components of that size; sum(sizes * num_components) = N.
-    """
-    _, members = np.unique(labels, return_counts=True)
-    sizes, num_components = np.unique(members, return_counts=True)
-    return sizes.astype(np.int64), num_components.astype(np.int64)

@@ -69,23 +69,6 @@ def dihedral(hashes: np.ndarray) -> np.ndarray:
     return np.packbits(variants.reshape(len(bits), 8, GRID * GRID), axis=2)
 
 
-def hamming(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Bits that differ between hashes of the last axis; the other axes broadcast.
-
-    Args:
-        left: (..., 32) uint8.
-        right: (..., 32) uint8.
-
-    Returns:
-        (...) int64, 0..256.
-    """
-    return _ONES[left ^ right].sum(axis=-1, dtype=np.int64)
-
-
 def bits_to_cosine(bits: int) -> float:
     """The cosine, as +-1 vectors, of two hashes at this Hamming distance."""
     return 1 - 2 * bits / (8 * HASH_BYTES)
-
-
-_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
-"""Set bits of every byte."""

@@ -101,29 +101,6 @@ def join_within(
     return merge_top_k(join.edges().named(ids, ids), None)
 
 
-def top_k(
-    queries: np.ndarray,
-    base: np.ndarray,
-    k: int,
-    *,
-    query_ids: np.ndarray,
-    base_ids: np.ndarray,
-    block_bytes: int = 256 << 20,
-    device: str = "cpu",
-) -> Edges:
-    """The `k` most similar base vectors of each query, however dissimilar; see `find_neighbors`."""
-    return find_neighbors(
-        queries,
-        base,
-        query_ids=query_ids,
-        base_ids=base_ids,
-        threshold=-np.inf,
-        max_neighbors=k,
-        block_bytes=block_bytes,
-        device=device,
-    )
-
-
 class _Join:
     """Neighbours of rows among rows, block by block; edges hold positions until they are named.
 

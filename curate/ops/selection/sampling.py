@@ -1,12 +1,8 @@
 """Rebalancing: caps, water filling, temperature, and top-down balanced sampling over a cluster tree."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
-
-from curate.ops.random_keys import nearest_keys, random_keys
-from curate.ops.selection.draws import Keyed, count_groups, draw_smallest
 
 
 def water_fill(sizes: np.ndarray, target: int) -> np.ndarray:
@@ -156,53 +152,6 @@ def largest_remainder(weights: np.ndarray, total: int) -> np.ndarray:
     else:  # shares a rounding error above their integer
         whole[by_fraction[left:]] -= 1
     return whole
-
-
-def balanced_sample(
-    leaf_ids: np.ndarray,
-    parents: Sequence[np.ndarray],
-    target: int,
-    *,
-    seed: int,
-    max_repeats: int = 1,
-    order: Literal["random", "closest"] = "random",
-    similarity: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `target` images so that clusters of every level are as even as their sizes allow.
-
-    Args:
-        leaf_ids: (N,) int, leaf of each image, 0..K0-1.
-        parents: the tree above the leaves, see `balanced_targets`.
-        target: draws wanted, repeats included.
-        seed: of the random order within a leaf.
-        max_repeats: times one image may be drawn; small leaves then count as that much larger.
-        order: which images of a leaf come first; closest: by `similarity`, ties at random.
-        similarity: (N,) float, to the leaf's centroid; needed for closest.
-
-    Returns:
-        rows: (M,) int64, ascending, the images drawn.
-        repeats: (M,) int32, 1..max_repeats; sums to min(target, N * max_repeats).
-
-    Raises:
-        ValueError: `max_repeats` < 1, or closest without similarities.
-    """
-    if max_repeats < 1:
-        raise ValueError(f"max_repeats={max_repeats}: at least 1 is needed")
-    if order == "closest" and similarity is None:
-        raise ValueError("order=closest: similarities to the centroids are needed; give them, or random")
-    images = np.arange(len(leaf_ids), dtype=np.int64)
-    keys = (
-        random_keys(images, seed=seed, purpose="balance")
-        if order == "random" or similarity is None
-        else nearest_keys(similarity, images, seed=seed, purpose="balance")
-    )
-    keyed = Keyed(np.asarray(leaf_ids), keys, images)
-    num_leaves = max(len(parents[0]) if parents else 0, int(np.max(leaf_ids, initial=-1)) + 1)
-    sizes = count_groups(lambda: [keyed], num_leaves)
-    draws = draw_smallest(lambda: [keyed], sizes, balanced_targets(sizes * max_repeats, parents, target))
-    repeats = draws.repeats(keyed)
-    rows = np.flatnonzero(repeats)
-    return rows, repeats[rows]
 
 
 def _counts(values: np.ndarray, name: str) -> np.ndarray:

@@ -218,7 +218,7 @@ class FitClusters(IteratedFold):
         points = self._points_per_centroid(len(self.levels))
         tree = grow_tree(read_leaves(state), self.levels[1:], points_per_centroid=points[1:], how=self._how())
         schema = self.output_schema(embeddings=tables["embeddings"].schema())
-        for number, level in enumerate(tree.levels):
+        for number, level in enumerate(tree):
             yield _level_rows(level, number, schema)
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
@@ -266,7 +266,7 @@ class Assign(Map):
 
 
 def read_parents(centroids: Table) -> list[np.ndarray]:
-    """`parents[l]` (K_l,): node of level l+1 above each node of level l; see `Hierarchy.parents`."""
+    """`parents[l]` (K_l,): node of level l+1 above each node of level l; see `cluster_paths`."""
     rows = centroids.read_all(["level", "parent_id"])
     levels, parents = rows["level"].to_numpy(), rows["parent_id"].fill_null(-1).to_numpy()
     return [parents[levels == level] for level in range(int(levels.max(initial=0)))]

@@ -106,7 +106,7 @@ class RouteTables:
         return [names.get(rank, "") for rank in range(max(names, default=-1) + 1)]
 
     def tree(self) -> tuple[int, list[np.ndarray]]:
-        """Number of leaves and the parents above them; see `Hierarchy.parents`."""
+        """Number of leaves and the parents above them; see `cluster_paths`."""
         if self.centroids is None:
             return 0, []
         return num_leaves(self.centroids), read_parents(self.centroids)

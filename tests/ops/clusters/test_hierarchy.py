@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.trees import draw_evenly, fit_tree, parents_of
 from curate.errors import ConfigError
 from curate.ops.clusters import hierarchy
-from curate.ops.clusters.hierarchy import LevelFit, auto_levels, cluster_paths, fit_hierarchy
+from curate.ops.clusters.hierarchy import LevelFit, auto_levels, cluster_paths
 from curate.ops.clusters.kmeans import assign
 from curate.ops.entropy import normalized_entropy
-from curate.ops.selection.sampling import balanced_sample
 from curate.ops.vectors import normalize
 
 
@@ -28,37 +28,37 @@ def long_tail(num_images=3000, num_concepts=100, dim=32, seed=0):
 @pytest.mark.parametrize("spherical", [False, True])
 def test_every_level_holds_all_images_and_no_empty_cluster(spherical):
     x, _ = long_tail(800)
-    tree = fit_hierarchy(
+    tree = fit_tree(
         x, [60, 20, 4], points_per_centroid=[0, 3, 2], how=LevelFit(seed=0, num_resamplings=2, spherical=spherical)
     )
-    leaf_ids, _ = assign(x, tree.levels[0].centroids, spherical=spherical)
-    paths = cluster_paths(leaf_ids, tree.parents)
+    leaf_ids, _ = assign(x, tree[0].centroids, spherical=spherical)
+    paths = cluster_paths(leaf_ids, parents_of(tree))
     assert paths.shape == (800, 3)
     assert (paths[:, -1] == leaf_ids).all()
-    for level, column in zip(tree.levels, paths.T[::-1], strict=True):
+    for level, column in zip(tree, paths.T[::-1], strict=True):
         assert len(level.centroids) == len(level.parent) == len(level.num_images)
         assert np.bincount(column).tolist() == level.num_images.tolist()
         assert level.num_images.min() >= 1
-    for lower, upper in pairwise(tree.levels):
+    for lower, upper in pairwise(tree):
         nearest, _ = assign(lower.centroids, upper.centroids, spherical=spherical)
         assert lower.parent.tolist() == nearest.tolist()
-    assert (tree.levels[-1].parent == -1).all()
+    assert (tree[-1].parent == -1).all()
 
 
 def test_clusters_beyond_the_distinct_vectors_are_dropped_at_every_level():
     x = np.repeat(np.eye(5, dtype=np.float32), 20, axis=0)
-    tree = fit_hierarchy(x, [50, 10, 3], points_per_centroid=[2, 2, 2], how=LevelFit(seed=0, num_resamplings=2))
-    assert len(tree.levels[0].centroids) == 5
-    assert tree.levels[0].num_images.tolist() == [20] * 5
-    assert all(level.num_images.sum() == 100 for level in tree.levels)
+    tree = fit_tree(x, [50, 10, 3], points_per_centroid=[2, 2, 2], how=LevelFit(seed=0, num_resamplings=2))
+    assert len(tree[0].centroids) == 5
+    assert tree[0].num_images.tolist() == [20] * 5
+    assert all(level.num_images.sum() == 100 for level in tree)
 
 
 def test_resampling_spreads_centroids_over_rare_concepts():
     x, concept = long_tail()
 
     def num_covered(points_per_centroid):
-        tree = fit_hierarchy(x, [100], points_per_centroid=points_per_centroid, how=LevelFit(seed=0, num_resamplings=5))
-        nearest = (x @ tree.levels[0].centroids.T).argmax(axis=0)
+        tree = fit_tree(x, [100], points_per_centroid=points_per_centroid, how=LevelFit(seed=0, num_resamplings=5))
+        nearest = (x @ tree[0].centroids.T).argmax(axis=0)
         return len(np.unique(concept[nearest]))
 
     assert num_covered([2]) > num_covered([0])
@@ -66,9 +66,9 @@ def test_resampling_spreads_centroids_over_rare_concepts():
 
 def test_balanced_sampling_over_the_tree_raises_concept_entropy():
     x, concept = long_tail()
-    tree = fit_hierarchy(x, [150, 30, 6], points_per_centroid=[5, 3, 2], how=LevelFit(seed=0, num_resamplings=3))
-    leaf_ids, _ = assign(x, tree.levels[0].centroids)
-    rows, _ = balanced_sample(leaf_ids, tree.parents, 300, seed=0)
+    tree = fit_tree(x, [150, 30, 6], points_per_centroid=[5, 3, 2], how=LevelFit(seed=0, num_resamplings=3))
+    leaf_ids, _ = assign(x, tree[0].centroids)
+    rows = draw_evenly(leaf_ids, parents_of(tree), 300, seed=0)
     pool, selection = (normalized_entropy(np.bincount(c, minlength=100)) for c in (concept, concept[rows]))
     assert selection > pool + 0.1
 
@@ -92,9 +92,7 @@ def test_closest_rows_are_the_r_nearest_of_each_cluster(spherical):
 def test_equal_seeds_give_equal_trees():
     x, _ = long_tail(400)
     trees = [
-        fit_hierarchy(x, [30, 5], points_per_centroid=[2, 2], how=LevelFit(seed=seed, num_resamplings=2))
-        .levels[0]
-        .centroids
+        fit_tree(x, [30, 5], points_per_centroid=[2, 2], how=LevelFit(seed=seed, num_resamplings=2))[0].centroids
         for seed in (0, 0, 1)
     ]
     assert trees[0].tobytes() == trees[1].tobytes() != trees[2].tobytes()
@@ -132,7 +130,7 @@ def test_auto_levels_follow_the_written_rule():
 )
 def test_impossible_trees_are_errors(levels, r, message):
     with pytest.raises(ConfigError, match=message):
-        fit_hierarchy(np.eye(8, dtype=np.float32), levels, points_per_centroid=r, how=LevelFit(seed=0))
+        fit_tree(np.eye(8, dtype=np.float32), levels, points_per_centroid=r, how=LevelFit(seed=0))
 
 
 def test_no_images_are_an_error():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix, csgraph
 
 from curate.ops.copies import components
-from curate.ops.copies.components import DisjointSet, connected_components, size_histogram
+from curate.ops.copies.components import DisjointSet, connected_components
 
 graphs = st.integers(1, 60).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=2 * n))
@@ -73,11 +73,6 @@ def test_star_around_its_largest_node_takes_few_rounds(monkeypatch):
     leaves = np.arange(999)
     assert not connected_components(1000, np.full(999, 999), leaves).any()
     assert len(rounds) <= 3
-
-
-def test_size_histogram_counts_every_node_once():
-    sizes, num_components = size_histogram(np.array([0, 0, 2, 3, 3, 5, 5, 5]))
-    assert dict(zip(sizes.tolist(), num_components.tolist(), strict=True)) == {1: 1, 2: 2, 3: 1}
 
 
 def test_edges_outside_the_nodes_are_errors():

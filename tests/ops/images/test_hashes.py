@@ -10,13 +10,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from curate.ops.images.hashes import DIHEDRAL, HASH_BYTES, bits_to_cosine, dihedral, hamming, pdq
+from curate.ops.images.hashes import DIHEDRAL, HASH_BYTES, bits_to_cosine, dihedral, pdq
 from curate.ops.vectors import VectorSpec, to_float32
 
 
 def photos():
     folder = resources.files("curate").joinpath("samples/photos/birds")
     return [Image.open(file.open("rb")).convert("RGB") for file in sorted(folder.iterdir(), key=lambda f: f.name)]
+
+
+def hamming(left, right):
+    """Bits that differ; the axes before the last one broadcast."""
+    return np.unpackbits(left ^ right, axis=-1).sum(axis=-1, dtype=np.int64)
 
 
 PHOTOS = photos()
@@ -77,12 +82,6 @@ def test_hash_survives_rescaling_and_recompression_but_tells_pictures_apart():
     assert hamming(HASHES, smaller).max() <= 16
     apart = hamming(HASHES[:, None], HASHES)[np.triu_indices(len(PHOTOS), 1)]
     assert apart.min() > 60
-
-
-@given(hnp.arrays(np.uint8, (3, HASH_BYTES)), hnp.arrays(np.uint8, (4, HASH_BYTES)))
-def test_hamming_counts_differing_bits(left, right):
-    bits = np.unpackbits(left, axis=1)[:, None] != np.unpackbits(right, axis=1)
-    np.testing.assert_array_equal(hamming(left[:, None], right), bits.sum(axis=2))
 
 
 @given(hnp.arrays(np.uint8, (2, HASH_BYTES)))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.ops.search import knn
-from curate.ops.search.knn import find_neighbors, join_within, top_k
+from curate.ops.search.knn import find_neighbors, join_within
 from curate.ops.vectors import normalize
 
 
@@ -61,10 +61,18 @@ def test_find_neighbors_equals_brute_force(seed, sizes, threshold, max_neighbors
     assert [column.dtype for column in edges] == [np.int64, np.int64, np.float32]
 
 
-def test_top_k_equals_full_sort_on_real_valued_vectors():
+def test_the_k_nearest_equal_full_sort_on_real_valued_vectors():
     rng = np.random.default_rng(0)
     queries, base = normalize(rng.normal(size=(20, 24))), normalize(rng.normal(size=(300, 24)))
-    edges = top_k(queries, base, 7, query_ids=np.arange(20), base_ids=1000 + np.arange(300), block_bytes=5000)
+    edges = find_neighbors(
+        queries,
+        base,
+        query_ids=np.arange(20),
+        base_ids=1000 + np.arange(300),
+        threshold=-np.inf,
+        max_neighbors=7,
+        block_bytes=5000,
+    )
     expected = 1000 + np.argsort(-(queries @ base.T), axis=1)[:, :7]
     assert (edges.image_ids.reshape(20, 7) == expected).all()
     assert (np.diff(edges.similarity.reshape(20, 7), axis=1) <= 0).all()

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.ops.selection.sampling import (
-    balanced_sample,
     balanced_targets,
     cap,
     largest_remainder,
@@ -105,38 +104,8 @@ def test_balanced_targets_equal_a_walk_down_the_tree(tree, target):
     assert targets.sum() == min(target, sum(sizes))
 
 
-@settings(deadline=None)
-@given(trees, st.integers(0, 120), st.integers(1, 3), st.integers(0, 5))
-def test_balanced_sample_has_exactly_the_target_and_the_leaf_shares(tree, target, max_repeats, seed):
-    sizes, lower, upper = tree
-    parents = [np.array(lower), np.array(upper[: max(lower) + 1])]
-    leaf_ids = np.random.default_rng(seed).permutation(np.repeat(np.arange(6), sizes))
-    rows, repeats = balanced_sample(leaf_ids, parents, target, seed=seed, max_repeats=max_repeats)
-    assert repeats.sum() == min(target, sum(sizes) * max_repeats)
-    assert (np.diff(rows) > 0).all()
-    assert ((repeats >= 1) & (repeats <= max_repeats)).all()
-    drawn = np.bincount(leaf_ids[rows], weights=repeats, minlength=6)
-    assert drawn.tolist() == balanced_targets(np.array(sizes) * max_repeats, parents, target).tolist()
-    for leaf in range(6):  # a leaf is gone through evenly before an image comes again
-        inside = np.zeros(len(leaf_ids), int)
-        inside[rows] = repeats
-        inside = inside[leaf_ids == leaf]
-        assert len(inside) == 0 or np.ptp(inside) <= 1
-
-
-def test_balanced_sample_of_flat_clusters_is_water_filling():
-    leaf_ids = np.repeat([0, 1, 2], [2, 50, 100])
-    rows, _ = balanced_sample(leaf_ids, [], 22, seed=0)
-    assert np.bincount(leaf_ids[rows]).tolist() == [2, 10, 10]
-
-
-def test_closest_takes_the_most_similar_and_random_follows_the_seed():
-    leaf_ids = np.zeros(30, int)
-    similarity = np.random.default_rng(0).random(30)
-    rows, _ = balanced_sample(leaf_ids, [], 5, seed=0, order="closest", similarity=similarity)
-    assert rows.tolist() == sorted(np.argsort(-similarity)[:5].tolist())
-    draws = [balanced_sample(leaf_ids, [], 15, seed=seed)[0].tolist() for seed in (0, 0, 1)]
-    assert draws[0] == draws[1] != draws[2]
+def test_targets_of_flat_clusters_are_water_filling():
+    assert balanced_targets(np.array([2, 50, 100]), [], 22).tolist() == [2, 10, 10]
 
 
 @given(size_lists, st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 700), st.integers(1, 3))
@@ -198,7 +167,3 @@ def test_unusable_arguments_are_errors():
         water_fill(np.array([3, -2]), 1)
     with pytest.raises(ValueError, match="cap: -1 is negative"):
         cap(np.array([1]), -1)
-    with pytest.raises(ValueError, match="max_repeats=0"):
-        balanced_sample(np.array([0]), [], 1, seed=0, max_repeats=0)
-    with pytest.raises(ValueError, match="order=closest: similarities"):
-        balanced_sample(np.array([0]), [], 1, seed=0, order="closest")
