@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Edges(NamedTuple):
-    """Directed pairs (query, image) with their cosine; always in order of (query, strongest first, image)."""
+    """Directed pairs (query, image) with their cosine."""
 
     query_ids: np.ndarray
     """(E,) int64"""
@@ -18,6 +18,7 @@ class Edges(NamedTuple):
 
     @property
     def num_edges(self) -> int:
+        """How many pairs there are."""
         return len(self.query_ids)
 
     def take(self, rows: np.ndarray) -> "Edges":
@@ -42,7 +43,7 @@ class Edges(NamedTuple):
 
 
 def merge_top_k(edges: Edges, k: int | None) -> Edges:
-    """Per query the `k` strongest edges (None: all), ties by image id; repeated pairs count once.
+    """Keep the `k` strongest edges of each query (None: all), ties by image id; repeated pairs count once.
 
     Of a repeated (query, image) pair the highest similarity stays. Results of several lists or parts are
     merged by `merge_top_k(Edges.concat(parts), k)`.

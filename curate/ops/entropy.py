@@ -13,24 +13,32 @@ def normalized_entropy(counts: np.ndarray) -> float:
     Raises:
         ValueError: a negative count, or no image at all.
     """
-    return float(_entropy(counts) / np.log(len(counts))) if len(counts) > 1 else float(_shares(counts)[0])
+    return float(_shannon_entropy(counts) / np.log(len(counts))) if len(counts) > 1 else float(_shares(counts)[0])
 
 
 def effective_number(counts: np.ndarray) -> float:
     """exp(entropy): the number of equally frequent categories that would be as diverse, 1..K.
 
+    Args:
+        counts: (K,) images per category, or any weights >= 0.
+
+    Raises:
+        ValueError: a negative count, or no image at all.
+
     Source: Hill 1973, diversity number of order 1.
     """
-    return float(np.exp(_entropy(counts)))
+    return float(np.exp(_shannon_entropy(counts)))
 
 
-def _entropy(counts: np.ndarray) -> float:
+def _shannon_entropy(counts: np.ndarray) -> float:
+    """In nats, of the shares of the categories that hold any image."""
     shares = _shares(counts)
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
+    """(K,) float64, sums to 1."""
     counts = np.asarray(counts, dtype=np.float64)
     if counts.size and counts.min() < 0:
         raise ValueError(f"counts: {counts.min():g} is negative; counts are images per category")

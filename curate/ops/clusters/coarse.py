@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from curate.errors import ConfigError
+from curate.ops.blocks import blocks
 from curate.ops.clusters.kmeans import fit_kmeans
 from curate.ops.vectors import normalize
 
@@ -86,9 +87,9 @@ def nearest_lists(x: np.ndarray, lists: CoarseLists, num_probes: int, *, device:
 
     found = np.empty((len(x), num_probes), np.int32)
     search = _Search(lists, num_probes, device)
-    for start in range(0, len(x), BLOCK_ROWS):
-        block = torch.from_numpy(np.ascontiguousarray(x[start : start + BLOCK_ROWS], np.float32)).to(device)
-        found[start : start + BLOCK_ROWS] = search.nearest(block).cpu().numpy()
+    for rows in blocks(len(x), BLOCK_ROWS):
+        block = torch.from_numpy(np.ascontiguousarray(x[rows], np.float32)).to(device)
+        found[rows] = search.nearest(block).cpu().numpy()
     return found
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from curate.errors import ConfigError
+from curate.ops.blocks import blocks
 from curate.ops.clusters.faiss_seam import Device
-from curate.ops.clusters.nearest import blocks, find_nearest, squared_norms
+from curate.ops.clusters.nearest import find_nearest, squared_norms
 from curate.ops.clusters.seeding import Seeding, choose_seeds
 from curate.ops.vectors import normalize
 

@@ -1,9 +1,8 @@
 """The nearest of a set of centroids: blocked matrix products on a CPU, faiss on a GPU."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
+from curate.ops.blocks import blocks
 from curate.ops.clusters.faiss_seam import Device, find_nearest_on_gpu
 
 BLOCK_ROWS, BLOCK_CENTROIDS = 4096, 8192
@@ -57,9 +56,3 @@ def squared_norms(x: np.ndarray) -> np.ndarray:
     """(N,) float32"""
     norms: np.ndarray = np.einsum("nd,nd->n", x, x)
     return norms
-
-
-def blocks(num_rows: int, block_rows: int) -> Iterator[slice]:
-    """Consecutive slices of `block_rows` rows, the last one shorter."""
-    for start in range(0, num_rows, block_rows):
-        yield slice(start, min(start + block_rows, num_rows))

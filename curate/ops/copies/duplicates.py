@@ -32,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges, CopyGraph, Oversized
+from curate.ops.float_order import from_ordered_integers, to_ordered_integers
 from curate.ops.roles import HELDOUT, POOL
 from curate.tables import VERDICTS
 
@@ -221,20 +222,14 @@ def _first_by_root(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def _strength(edges: CopyEdges) -> np.ndarray:
-    """(E,) uint64 that ascend with the strength of evidence: 32 bits of similarity, then 3 of the kind.
-
-    Floats of one sign are in the order of their bits as integers, those below zero in the reverse order; so the sign
-    bit of positive ones is set, and all bits of negative ones are turned.
-    """
-    bits = np.ascontiguousarray(edges.similarity, np.float32).view(np.uint32)
-    ordered = np.where(bits >> 31 == 0, bits | np.uint32(1 << 31), ~bits)
+    """(E,) uint64 that ascend with the strength of evidence: 32 bits of similarity, then 3 of the kind."""
+    ordered = to_ordered_integers(edges.similarity)
     return (ordered.astype(np.uint64) << np.uint64(3)) | (7 - edges.kind).astype(np.uint64)
 
 
 def _similarity_and_kind(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `_strength` packed; NaN and -1 for a key of 0."""
-    ordered = (keys >> np.uint64(3)).astype(np.uint32)
-    bits = np.where(ordered >> 31 == 1, ordered & np.uint32((1 << 31) - 1), ~ordered)
-    similarity = np.where(keys == 0, np.float32(np.nan), bits.astype(np.uint32).view(np.float32))
+    values = from_ordered_integers((keys >> np.uint64(3)).astype(np.uint32))
+    similarity = np.where(keys == 0, np.float32(np.nan), values)
     kind = np.where(keys == 0, -1, 7 - (keys & np.uint64(7)).astype(np.int64))
     return similarity.astype(np.float32), kind.astype(np.int8)

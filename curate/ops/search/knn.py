@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from curate.ops.blocks import blocks
 from curate.ops.edges import Edges, merge_top_k, rank_in_group
 from curate.ops.search.products import product_error, proposal_dtype
 
@@ -66,8 +66,8 @@ def find_neighbors(
     own = np.where(base_ids[place] == query_ids, place, -1) if len(base_ids) else np.full(len(query_ids), -1)
     join = _Join(queries, base, own, threshold=threshold, max_neighbors=max_neighbors, device=device)
     num_queries, num_base = _block_shape(len(queries), len(base), block_bytes)
-    for q in _slices(len(queries), num_queries):
-        for b in _slices(len(base), num_base):
+    for q in blocks(len(queries), num_queries):
+        for b in blocks(len(base), num_base):
             join.block(q, b)
     return merge_top_k(join.edges().named(query_ids, base_ids), None)
 
@@ -95,8 +95,8 @@ def join_within(
     rows = np.arange(len(ids))
     join = _Join(vectors, vectors, rows, threshold=threshold, max_neighbors=max_neighbors, device=device)
     num_rows, num_base = _block_shape(len(ids), len(ids), block_bytes)
-    for q in _slices(len(ids), min(num_rows, max(1, -(-len(ids) // STRIPS)))):
-        for b in _slices(len(ids), num_base, start=q.start):
+    for q in blocks(len(ids), min(num_rows, max(1, -(-len(ids) // STRIPS)))):
+        for b in blocks(len(ids), num_base, start=q.start):
             join.block(q, b, both_ways=True)
     return merge_top_k(join.edges().named(ids, ids), None)
 
@@ -179,7 +179,7 @@ class _Join:
     def _scored(self, rows: np.ndarray, cols: np.ndarray) -> Edges:
         """The exact cosines of these pairs, each by a product of its own."""
         similarity = np.empty(len(rows), np.float32)
-        for s in _slices(len(rows), SCORED_ROWS):
+        for s in blocks(len(rows), SCORED_ROWS):
             similarity[s] = np.einsum("ed,ed->e", self.queries[rows[s]], self.base[cols[s]])
         return Edges(rows.astype(np.int64), cols.astype(np.int64), np.minimum(similarity, np.float32(1)))
 
@@ -229,10 +229,6 @@ def _block_shape(num_queries: int, num_base: int, block_bytes: int) -> tuple[int
     q = max(1, min(num_queries, isqrt(pairs)))
     b = max(1, min(num_base, pairs // q))
     return max(1, min(num_queries, pairs // b)), b
-
-
-def _slices(total: int, step: int, *, start: int = 0) -> Iterator[slice]:
-    return (slice(at, min(at + step, total)) for at in range(start, total, step))
 
 
 def _check_vectors(vectors: np.ndarray, ids: np.ndarray, name: str) -> None:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from curate.ops.blocks import blocks
+
 BLOCK_ROWS = 4096
 
 
@@ -13,8 +15,7 @@ def rank_of_home(asking: np.ndarray, found: np.ndarray, centroids: np.ndarray) -
         centroids: (K, D) float32, unit L2, of the lists.
     """
     rank = np.empty(len(found), np.int64)
-    for start in range(0, len(found), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+    for rows in blocks(len(found), BLOCK_ROWS):
         home = (found[rows] @ centroids.T).argmax(axis=1)
         product = asking[rows] @ centroids.T
         rank[rows] = (product > np.take_along_axis(product, home[:, None], 1)).sum(axis=1)

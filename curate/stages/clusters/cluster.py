@@ -11,11 +11,11 @@ from curate.config import Execution
 from curate.engine.stage import Batches, Input, IteratedFold, Map, each, whole
 from curate.engine.store import Table
 from curate.errors import ConfigError
+from curate.ops.blocks import blocks
 from curate.ops.clusters.balance import level_figures, size_figures
 from curate.ops.clusters.faiss_seam import Device
 from curate.ops.clusters.hierarchy import Level, LevelFit, Nodes, auto_levels, check_levels, fit_leaves, grow_tree
 from curate.ops.clusters.kmeans import Sums, assign, has_converged, move_centroids, sum_by_nearest
-from curate.ops.clusters.nearest import blocks
 from curate.ops.clusters.seeding import Seeding
 from curate.ops.vectors import VectorSpec, normalize, pack, unpack
 from curate.stages.images.catalog import parts_of
