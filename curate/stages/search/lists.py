@@ -15,7 +15,7 @@ from curate.models.device import resolve_device
 from curate.ops.clusters.coarse import CoarseLists, fit_lists, nearest_lists
 from curate.ops.images.hashes import DIHEDRAL, HASH_BYTES, dihedral
 from curate.ops.random_keys import random_keys
-from curate.ops.search.recall import probes_for, rank_of_home
+from curate.ops.search.recall import choose_num_probes, list_rank
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
 from curate.stages.images.catalog import Parts, parts_of
 from curate.stages.search.pairs import read_pairs
@@ -184,10 +184,10 @@ class BuildLists(Shuffle):
         pairs, lists = read_pairs(inputs["queries"], inputs["truth"], half=0), read_lists(inputs["centroids"])
         if len(pairs.ids) < MIN_PAIRS:
             return AUTO_PROBES
-        rank = rank_of_home(pairs.query, pairs.image, lists.centroids)
+        rank = list_rank(pairs.query, pairs.image, lists.centroids)
         if set(self.probes) >= set(self.homes):  # either image of a pair may find the other
-            rank = np.minimum(rank, rank_of_home(pairs.image, pairs.query, lists.centroids))
-        return probes_for(rank, target=self.target_recall, most=min(MAX_PROBES, len(lists.centroids)))
+            rank = np.minimum(rank, list_rank(pairs.image, pairs.query, lists.centroids))
+        return choose_num_probes(rank, target=self.target_recall, most=min(MAX_PROBES, len(lists.centroids)))
 
     def num_parts(self, **inputs: Any) -> int:
         hashed = inputs["hashes"] is not None
