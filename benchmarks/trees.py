@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curate.ops.clusters.hierarchy import Level, LevelFit, check_levels, fit_leaves, grow_tree
+from curate.ops.clusters.hierarchy import LevelFit, TreeLevel, check_levels, fit_leaves, grow_tree
 from curate.ops.random_keys import random_keys
 from curate.ops.selection.draws import Keyed, draw_smallest
 from curate.ops.selection.sampling import balanced_targets
 
 
-def fit_tree(x: np.ndarray, levels: Sequence[int], *, points_per_centroid: Sequence[int], how: LevelFit) -> list[Level]:
+def fit_tree(
+    x: np.ndarray, levels: Sequence[int], *, points_per_centroid: Sequence[int], how: LevelFit
+) -> list[TreeLevel]:
     """Cluster `x` (N, D), then its centroids, and so on upwards.
 
     Args:
@@ -25,7 +27,7 @@ def fit_tree(x: np.ndarray, levels: Sequence[int], *, points_per_centroid: Seque
     return grow_tree(leaves, levels[1:], points_per_centroid=points_per_centroid[1:], how=how)
 
 
-def parents_of(tree: Sequence[Level]) -> list[np.ndarray]:
+def parents_of(tree: Sequence[TreeLevel]) -> list[np.ndarray]:
     """`parents[l]`: (K_l,) int32, the node of level l+1 above each node of level l; one less than levels."""
     return [level.parent for level in tree[:-1]]
 

@@ -8,6 +8,7 @@ from curate.ops.entropy import effective_number
 
 QUANTILES = ("smallest", "median", "largest")
 CURVE_POINTS = 21
+"""Points of `cumulative_shares`."""
 
 
 def size_figures(sizes: np.ndarray, num_wanted: int) -> dict[str, Any]:
@@ -18,9 +19,9 @@ def size_figures(sizes: np.ndarray, num_wanted: int) -> dict[str, Any]:
         num_wanted: clusters asked for; those that are missing count as empty.
 
     Returns:
-        clusters: with images in them. empty: others. imbalance: num_wanted x sum of squared shares, 1 where all
-        are equal, as faiss's imbalance factor. effective: exp(entropy) of the sizes. smallest, median, largest: of
-        clusters with images.
+        clusters: those that hold images. empty: the others. imbalance: num_wanted x sum of squared shares, 1 where
+        all are equal (faiss's imbalance factor); None without images. effective: exp(entropy) of the sizes.
+        smallest, median, largest: images of a cluster, among those that hold any.
     """
     full = np.sort(sizes[sizes > 0])
     if len(full) == 0:
@@ -49,6 +50,12 @@ def cumulative_shares(sizes: np.ndarray) -> list[float]:
 
 
 def level_figures(sizes: np.ndarray, inertia: np.ndarray, num_wanted: int) -> dict[str, Any]:
-    """As `size_figures`, with the inertia (sum of squared L2 distances of what the level clusters) and the curve."""
+    """The figures of one level of a tree: those of `size_figures`, its inertia and the curve of its sizes.
+
+    Args:
+        sizes: (K,) int64, images per cluster.
+        inertia: (K,) float, sum of squared L2 distances of what each cluster holds to its centroid.
+        num_wanted: clusters asked for.
+    """
     extra = {"inertia": float(inertia.sum()), "curve": cumulative_shares(sizes)}
     return size_figures(sizes, num_wanted) | extra

@@ -1,7 +1,8 @@
-"""Nearest inverted lists of many vectors: flat, or through groups of lists where there are many.
+"""Nearest inverted lists of many vectors: by comparing with all lists, or through groups of lists where there are many.
 
-With K lists a vector is compared with about sqrt(K) group centres, then with the lists of its nearest few groups. Both
-steps are matrix products over vectors sorted by group; there is no loop over vectors.
+With K lists a vector is compared with the centroids of about sqrt(K) groups, then with those of the lists in the few
+groups nearest to it. For the second step the vectors are sorted by group, so that each group takes one matrix product
+with all vectors that visit it; there is no loop over vectors.
 """
 
 from __future__ import annotations
@@ -19,37 +20,39 @@ if TYPE_CHECKING:
     import torch
 
 GROUPED_FROM = 2048
-"""Lists from which on they are grouped."""
+"""Number of lists from which on they are grouped."""
 GROUPS_SEARCHED = 8
-"""Groups whose lists a vector is compared with, and one more for each probe after the first."""
+"""Groups whose lists a vector is compared with, and one more for each list after the first that it asks for."""
 BLOCK_ROWS = 1 << 15
 """Vectors compared at once."""
 
 
 class CoarseLists(NamedTuple):
-    """Centres of the lists, and the groups that they belong to."""
+    """Centroids of the inverted lists, and the groups that the lists belong to."""
 
     centroids: np.ndarray
     """(K, D) float32, unit L2"""
     group: np.ndarray
-    """(K,) int32 group of each list, ascending; empty: lists are not grouped"""
-    centres: np.ndarray
-    """(G, D) float32, unit L2, of the groups"""
+    """(K,) int32, group of each list, ascending; empty: lists are not grouped"""
+    group_centroids: np.ndarray
+    """(G, D) float32, unit L2; G = 0: lists are not grouped"""
 
     @classmethod
     def flat(cls, centroids: np.ndarray) -> CoarseLists:
-        """Lists that are not grouped."""
+        """Lists that are not grouped, of (K, D) centroids of any norm."""
         return cls(normalize(centroids), np.empty(0, np.int32), np.empty((0, centroids.shape[1]), np.float32))
 
 
 def fit_lists(x: np.ndarray, num_lists: int, *, seed: int, num_iterations: int = 10) -> CoarseLists:
-    """Fit centres of lists, through groups where there are many: k-means of the groups, then within each.
+    """Fit the centroids of lists, through groups where there are many: k-means of the groups, then within each.
 
     Two levels cost N x 2 sqrt(K) distances an iteration instead of N x K.
 
     Args:
         x: (N, D) float32, unit L2; a sample of what the lists will hold.
         num_lists: K, 1..N.
+        seed: seed of every k-means.
+        num_iterations: Lloyd iterations of every k-means at most.
 
     Raises:
         ConfigError: K is outside 1..N.
@@ -62,7 +65,7 @@ def fit_lists(x: np.ndarray, num_lists: int, *, seed: int, num_iterations: int =
     fit = fit_kmeans(x, len(seeds) - 1, seed=seeds[0], num_iterations=num_iterations)
     member = nearest_lists(x, CoarseLists.flat(fit.centroids), 1)[:, 0]
     sizes = np.bincount(member, minlength=len(fit.centroids))
-    counts = _share(sizes, num_lists)
+    counts = _share_lists(sizes, num_lists)
     order = np.argsort(member, kind="stable")
     found, start = [], 0
     for size, count, group_seed in zip(sizes, counts, seeds[1:], strict=True):
@@ -78,7 +81,8 @@ def nearest_lists(x: np.ndarray, lists: CoarseLists, num_probes: int, *, device:
 
     Args:
         x: (N, D) float32, unit L2.
-        num_probes: P, 1..K.
+        num_probes: P, 1..K, how many lists to find for each vector.
+        device: a torch device.
 
     Returns:
         (N, P) int32, nearest first; where lists are grouped the true nearest may rarely be missed.
@@ -86,45 +90,49 @@ def nearest_lists(x: np.ndarray, lists: CoarseLists, num_probes: int, *, device:
     import torch
 
     found = np.empty((len(x), num_probes), np.int32)
-    search = _Search(lists, num_probes, device)
+    search = _ListSearch(lists, num_probes, device)
     for rows in blocks(len(x), BLOCK_ROWS):
         block = torch.from_numpy(np.ascontiguousarray(x[rows], np.float32)).to(device)
         found[rows] = search.nearest(block).cpu().numpy()
     return found
 
 
-class _Search:
+class _ListSearch:
+    """The lists on a device, and how many groups a vector must visit."""
+
     def __init__(self, lists: CoarseLists, num_probes: int, device: str) -> None:
         import torch
 
         self.num_probes = num_probes
         self.centroids = torch.from_numpy(lists.centroids).to(device)
-        self.centres = torch.from_numpy(lists.centres).to(device)
-        sizes = np.bincount(lists.group, minlength=len(lists.centres)) if len(lists.centres) else np.empty(0, np.int64)
+        self.group_centroids = torch.from_numpy(lists.group_centroids).to(device)
+        sizes = np.bincount(lists.group, minlength=len(lists.group_centroids))  # (G,) lists of each group
         self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         needed = _groups_needed(sizes, num_probes)
         self.num_groups = min(len(sizes), max(needed, GROUPS_SEARCHED + num_probes - 1))
 
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, P) int32: the lists nearest to each of (B, D) vectors."""
         import torch
 
         if self.num_groups == 0:
             return torch.topk(x @ self.centroids.T, self.num_probes, dim=1).indices.int()
-        groups = torch.topk(x @ self.centres.T, self.num_groups, dim=1).indices  # (B, g)
+        groups = torch.topk(x @ self.group_centroids.T, self.num_groups, dim=1).indices  # (B, g)
+        # By vector and group visited: the best lists there. A visit is a position in the flattened `groups`.
         score = x.new_full((*groups.shape, self.num_probes), -torch.inf)
         found = torch.zeros(score.shape, dtype=torch.int32, device=x.device)
         order = torch.argsort(groups.flatten(), stable=True)
-        ends = torch.cumsum(torch.bincount(groups.flatten(), minlength=len(self.centres)), 0).tolist()
+        ends = torch.cumsum(torch.bincount(groups.flatten(), minlength=len(self.group_centroids)), 0).tolist()
         for group, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
             first, last = int(self.bounds[group]), int(self.bounds[group + 1])
             if start == end or first == last:
                 continue
-            places = order[start:end]
-            product = x[places // self.num_groups] @ self.centroids[first:last].T
+            visits = order[start:end]
+            product = x[visits // self.num_groups] @ self.centroids[first:last].T
             best = torch.topk(product, min(self.num_probes, last - first), dim=1)
             width = best.values.shape[1]
-            score.view(-1, self.num_probes)[places, :width] = best.values
-            found.view(-1, self.num_probes)[places, :width] = (best.indices + first).int()
+            score.view(-1, self.num_probes)[visits, :width] = best.values
+            found.view(-1, self.num_probes)[visits, :width] = (best.indices + first).int()
         top = torch.topk(score.flatten(1), self.num_probes, dim=1).indices
         return torch.gather(found.flatten(1), 1, top)
 
@@ -134,7 +142,7 @@ def _groups_needed(sizes: np.ndarray, num_probes: int) -> int:
     return int(np.searchsorted(np.cumsum(np.sort(sizes)), num_probes) + 1) if len(sizes) else 0
 
 
-def _share(sizes: np.ndarray, total: int) -> np.ndarray:
+def _share_lists(sizes: np.ndarray, total: int) -> np.ndarray:
     """(G,) int64 lists of each group: by its size, at most its size, 1 at least where it has any; sums to `total`."""
     exact = sizes * (total / sizes.sum())
     counts = np.clip(np.floor(exact).astype(np.int64), np.minimum(sizes, 1), sizes)

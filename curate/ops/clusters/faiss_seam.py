@@ -1,4 +1,5 @@
-"""All that is asked of faiss on a GPU, in one place, so that it can be checked against a wheel without a GPU."""
+"""All that is asked of faiss, which is needed on a GPU alone; in one place, so that a test can check the names and
+arguments against a wheel on a machine without a GPU."""
 
 from functools import cache
 from types import ModuleType
@@ -10,11 +11,21 @@ from curate.errors import ConfigError, MissingExtra
 
 Device = Literal["cpu", "cuda"]
 QUERY_BYTES = 1 << 30
-"""Vectors that lie on the GPU at once; the centroids lie there as a whole."""
+"""Bytes of vectors that lie on the GPU at once; the centroids lie there as a whole."""
 
 
 def find_nearest_on_gpu(x: np.ndarray, centroids: np.ndarray, *, spherical: bool) -> tuple[np.ndarray, np.ndarray]:
-    """As `find_nearest`, by `faiss.knn_gpu`: exact, and in blocks, so that `x` need not fit the GPU.
+    """What `nearest.find_nearest` finds, by `faiss.knn_gpu`: exact, and in blocks, so that `x` need not fit the GPU.
+
+    Args:
+        x: (N, D) float32, C-contiguous.
+        centroids: (K, D) float32, C-contiguous.
+        spherical: nearest by inner product; False: by squared L2.
+
+    Returns:
+        cluster_id: (N,) int32.
+        score: (N,) float32, inner product or squared L2 distance.
+
 
     Raises:
         ConfigError: faiss is a CPU build, or there is no GPU.
@@ -45,6 +56,11 @@ def _resources() -> Any:
 
 
 def load_faiss() -> ModuleType:
+    """The module faiss, loaded when first asked for.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
     try:
         import faiss
     except ImportError as error:

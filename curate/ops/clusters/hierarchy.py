@@ -1,4 +1,23 @@
-"""Hierarchical k-means with resampling: centroids spread over the support of the data, not over its modes."""
+"""Hierarchical k-means with resampling: centroids spread over the support of the data, not over its modes.
+
+k-means puts centroids where vectors are many: a concept with a hundred times the images gets many clusters, and several
+rare ones share one. Sampling evenly over such clusters is still far from even over concepts. Two things mend that.
+
+A hierarchy clusters the centroids of one level anew, as if each were a single vector, and so on upwards. A frequent
+concept counts by its number of clusters there, no longer by its number of images, and at the top hardly at all.
+
+Resampling evens out each level. Once it is fitted, only the r points closest to each centroid are kept, which are as
+many for a large cluster as for a small one, and k-means is fitted to these alone; after some such rounds the centroids
+follow the support of the points instead of their density. The points themselves are assigned to the last centroids.
+
+Two departures from the paper. Clusters that no point is assigned to (after resampling, or where vectors repeat) are
+dropped before the next level, which would otherwise cluster centroids that stand for nothing. And the default distance
+is the cosine: by squared L2 centroids of large clusters, which are averages and hence short, lie apart from those
+of single images, and the levels above tell them apart by that length. On the mixture of `python -m benchmarks kmeans`
+the normalized entropy of the concepts sampled is 0.95 by cosine and 0.74 by L2.
+
+Source: Vo et al. 2024, arXiv:2405.15613, section 4.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,20 +47,20 @@ class Nodes(NamedTuple):
     centroids: np.ndarray
     """(K, D) float32"""
     num_images: np.ndarray
-    """(K,) int64, fitted vectors in the subtree, all >= 1"""
+    """(K,) int64, fitted vectors below each, all >= 1"""
     inertia: np.ndarray
-    """(K,) float64, sum of squared L2 distances of what was clustered: images, then the centroids below"""
+    """(K,) float64, sum of squared L2 distances of what was clustered: images, or the centroids below"""
 
 
-class Level(NamedTuple):
-    """One level of the tree: its nodes, and where they hang."""
+class TreeLevel(NamedTuple):
+    """One level of the tree: its clusters, and the cluster of the level above that each belongs to."""
 
     centroids: np.ndarray
     """(K, D) float32"""
     parent: np.ndarray
-    """(K,) int32, node of the level above; -1 at the top"""
+    """(K,) int32, cluster of the level above; -1 at the top"""
     num_images: np.ndarray
-    """(K,) int64, fitted vectors in the subtree, all >= 1"""
+    """(K,) int64, fitted vectors below each, all >= 1"""
     inertia: np.ndarray
     """(K,) float64, see `Nodes`"""
 
@@ -51,15 +70,15 @@ class LevelFit:
     """How each level is fitted."""
 
     seed: int
-    """Of every k-means."""
+    """Seed of every k-means."""
     num_resamplings: int = 10
-    """Rounds per level; in each, the r points closest to each centroid are clustered anew."""
+    """Rounds of resampling per level; in each, the r points closest to each centroid are clustered anew."""
     num_iterations: int = 50
-    """Of Lloyd in each k-means, at most."""
+    """Lloyd iterations of each k-means at most."""
     tolerance: float = 1e-4
     """Lloyd stops when an iteration lowers the inertia by no more than this fraction."""
     spherical: bool = True
-    """Cosine, centroids of unit norm; False: squared L2, as in the paper."""
+    """Cluster by cosine, with centroids of unit norm; False: by squared L2, as in the paper."""
     seeding: Seeding = "auto"
     """Greedy k-means++, k-means||, or whichever suits the size."""
     device: Device = "cpu"
@@ -67,7 +86,11 @@ class LevelFit:
 
 
 def fit_leaves(x: np.ndarray, num_clusters: int, *, r: int, how: LevelFit) -> Nodes:
-    """The lowest level over `x` (N, D).
+    """The lowest level of a tree.
+
+    Args:
+        x: (N, D) float32; unit L2 when spherical.
+        r: vectors kept around each centroid while resampling; 0: no resampling. The paper has 0 here.
 
     Raises:
         ConfigError: more clusters than vectors.
@@ -83,8 +106,17 @@ def fit_leaves(x: np.ndarray, num_clusters: int, *, r: int, how: LevelFit) -> No
 
 def grow_tree(
     leaves: Nodes, levels: Sequence[int], *, points_per_centroid: Sequence[int], how: LevelFit
-) -> list[Level]:
-    """The levels above given leaves; `levels` and `points_per_centroid` are those above alone, none for flat."""
+) -> list[TreeLevel]:
+    """Cluster the centroids of the leaves, then the centroids of these, and so on upwards.
+
+    Args:
+        levels: clusters wanted per level above the leaves, each smaller than the one before; empty for flat clusters.
+        points_per_centroid: r per level, lower centroids kept around each centroid while resampling; 0: no
+            resampling on that level. The paper has (10, 5, 3).
+
+    Returns:
+        All levels, the leaves first; a level may have fewer clusters than wanted, see the module.
+    """
     nodes, parents = [leaves], []
     for number, (num_clusters, r) in enumerate(zip(levels, points_per_centroid, strict=True), start=1):
         below = nodes[-1]
@@ -92,16 +124,16 @@ def grow_tree(
         nodes.append(above)
         parents.append(parent)
     parents.append(np.full(len(nodes[-1].centroids), -1, np.int32))
-    return [Level(n.centroids, p, n.num_images, n.inertia) for n, p in zip(nodes, parents, strict=True)]
+    return [TreeLevel(n.centroids, p, n.num_images, n.inertia) for n, p in zip(nodes, parents, strict=True)]
 
 
 def cluster_paths(leaf_ids: np.ndarray, parents: Sequence[np.ndarray]) -> np.ndarray:
-    """(N, L) int32: the nodes above each image, root first, its leaf last.
+    """(N, L) int32: the clusters that hold each image, that of the top level first, its leaf last.
 
     Args:
         leaf_ids: (N,) int, leaf of each image.
-        parents: L-1 arrays from the leaves up: `parents[l]`, (K_l,) int32, is the node of level l+1 above each node of
-            level l; empty for flat clusters.
+        parents: L-1 arrays from the leaves up: `parents[l]`, (K_l,) int32, is the cluster of level l+1 that holds each
+            cluster of level l; empty for flat clusters.
     """
     path = [np.asarray(leaf_ids)]
     for parent in parents:
@@ -110,10 +142,13 @@ def cluster_paths(leaf_ids: np.ndarray, parents: Sequence[np.ndarray]) -> np.nda
 
 
 def auto_levels(num_images: int) -> list[int]:
-    """Clusters per level, leaves first, for a pool of `num_images` >= 1.
+    """How many clusters each level should have, leaves first, for a pool of `num_images` >= 1.
 
     One leaf per 20 images; each level above has a tenth of the clusters, as long as that is 10 or more,
     up to 4 levels. So 40 images give [2], 2,000 give [100, 10], 743 million give four levels.
+
+    Raises:
+        ConfigError: there is no image.
     """
     if num_images < 1:
         raise ConfigError(f"{num_images} images: clustering needs at least 1; do the sources hold any?")
@@ -124,7 +159,11 @@ def auto_levels(num_images: int) -> list[int]:
 
 
 def check_levels(levels: Sequence[int], points_per_centroid: Sequence[int]) -> None:
-    """Whether a tree can be grown of them, as far as that can be told without the data.
+    """Refuse levels that no tree can have, as far as that can be told without the data.
+
+    Args:
+        levels: clusters wanted per level, leaves first.
+        points_per_centroid: r per level, leaves first.
 
     Raises:
         ConfigError: levels that do not descend, lengths that differ.
@@ -142,10 +181,10 @@ def check_levels(levels: Sequence[int], points_per_centroid: Sequence[int]) -> N
 def _fit_level(
     points: np.ndarray, num_images: np.ndarray, num_clusters: int, *, r: int, level: int, how: LevelFit
 ) -> tuple[Nodes, np.ndarray]:
-    """The clusters of `points`, and (N,) int32, which one each point lies in."""
+    """The clusters of `points` (N, D), and (N,) int32, which of them each point lies in."""
     seed = np.random.SeedSequence(how.seed, spawn_key=(level,))
     wanted = min(num_clusters, len(points))  # fewer only where clusters below came out empty
-    centroids = _resample(points, wanted, r=r, seed=seed, how=how)
+    centroids = _fit_resampled(points, wanted, r=r, seed=seed, how=how)
     cluster_id, squared = find_with_distance(points, centroids, spherical=how.spherical, device=how.device)
     present, parent = np.unique(cluster_id, return_inverse=True)
     nodes = Nodes(
@@ -156,10 +195,10 @@ def _fit_level(
     return nodes, parent.astype(np.int32)
 
 
-def _resample(
+def _fit_resampled(
     points: np.ndarray, num_clusters: int, *, r: int, seed: np.random.SeedSequence, how: LevelFit
 ) -> np.ndarray:
-    """(K, D) centroids of one level; with r > 0 they follow the support of `points`, not their density."""
+    """(K, D) float32 centroids of one level; with r > 0 they follow the support of `points`, not their density."""
     first, *rounds = seed.spawn(1 + (how.num_resamplings if r else 0))
     fit = partial(
         fit_kmeans,

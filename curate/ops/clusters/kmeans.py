@@ -1,4 +1,10 @@
-"""k-means: Lloyd's iterations as sums over blocks, the same for one array and for parts summed elsewhere."""
+"""k-means: Lloyd's iterations as sums over blocks, the same for one array and for parts summed elsewhere.
+
+An iteration needs of the vectors three sums by centroid and no more: the vectors, their number and their squared
+distances (`Sums`). They add up over blocks and over parts, so an array in memory and a billion vectors in files go
+through the same functions, and the caller decides where sums are made. Products are float32, sums float64: a float32
+sum of a million vectors loses the digits by which its mean still moves.
+"""
 
 from heapq import heapify, heapreplace
 from typing import NamedTuple
@@ -19,7 +25,7 @@ BLOCK_BYTES = 32 << 20
 
 
 class KMeansFit(NamedTuple):
-    """Centroids and how well they fit the vectors they were fitted on."""
+    """Centroids, and how well they fit the vectors that they were fitted on."""
 
     centroids: np.ndarray
     """(K, D) float32; unit L2 when spherical"""
@@ -28,7 +34,7 @@ class KMeansFit(NamedTuple):
     inertia: float
     """sum of squared L2 distances to the assigned centroid"""
     iterations: int
-    """Lloyd iterations done"""
+    """Lloyd iterations that were done"""
 
 
 class Sums(NamedTuple):
@@ -43,10 +49,16 @@ class Sums(NamedTuple):
 
     @property
     def inertia(self) -> float:
+        """Sum of squared L2 distances over all centroids."""
         return float(self.inertias.sum())
 
     def add(self, sums: np.ndarray, sizes: np.ndarray, inertias: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Add those of further vectors in place; `rows`: the centroids they are of, without repeats; None: all."""
+        """Add the sums of further vectors, in place.
+
+        Args:
+            sums, sizes, inertias: (R, D), (R,) and (R,), of some centroids.
+            rows: (R,) int, which centroids, without repeats; None: all in order.
+        """
         where = slice(None) if rows is None else rows
         self.sums[where] += sums
         self.sizes[where] += sizes
@@ -54,6 +66,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def zero(cls, num_clusters: int, dim: int) -> "Sums":
+        """The sums of no vectors."""
         return cls(np.zeros((num_clusters, dim)), np.zeros(num_clusters, np.int64), np.zeros(num_clusters))
 
 
@@ -78,10 +91,10 @@ def fit_kmeans(
     Args:
         x: (N, D) float32; unit L2 when spherical. Squared L2 loses digits where vectors lie far off the origin.
         num_clusters: K, 1..N.
-        seed: of the seeding.
+        seed: seed of the random numbers that choose the first centroids.
         num_iterations: Lloyd iterations at most, >= 0.
         spherical: assign by cosine and keep centroids at unit norm; False: by squared L2.
-        tolerance: stop when an iteration lowers the inertia by less than this fraction.
+        tolerance: stop when an iteration lowers the inertia by no more than this fraction.
         seeding: greedy k-means++, k-means||, or whichever suits the size.
         block_bytes: memory for distances while seeding.
         device: where the nearest centroids are searched.
@@ -114,7 +127,13 @@ def run_lloyd(
     tolerance: float = 1e-4,
     device: Device = "cpu",
 ) -> KMeansFit:
-    """Lloyd's iterations from given centroids (K, D); the other arguments as of `fit_kmeans`."""
+    """Lloyd's iterations from given centroids.
+
+    Args:
+        x: (N, D) float32.
+        centroids: (K, D) float32, where to begin.
+        num_iterations, spherical, tolerance, device: as for `fit_kmeans`.
+    """
     found = sum_by_nearest(x, centroids, spherical=spherical, device=device)
     iterations = 0
     for iterations in range(1, num_iterations + 1):  # noqa: B007  # the count is part of the result
@@ -131,7 +150,12 @@ def has_converged(before: float, after: float, tolerance: float) -> bool:
 
 
 def sum_by_nearest(x: np.ndarray, centroids: np.ndarray, *, spherical: bool, device: Device = "cpu") -> Sums:
-    """Assign each row of `x` (N, D) to its nearest centroid (K, D) and sum up by centroid."""
+    """Assign each row of `x` (N, D) to its nearest of the centroids (K, D), and sum up by centroid.
+
+    Args:
+        spherical: nearest by cosine, for which both must be of unit norm; False: by squared L2.
+        device: where the nearest centroids are searched.
+    """
     cluster_id, squared = find_with_distance(x, centroids, spherical=spherical, device=device)
     sizes = np.bincount(cluster_id, minlength=len(centroids)).astype(np.int64)
     inertias = np.bincount(cluster_id, weights=squared, minlength=len(centroids))  # float64
@@ -149,6 +173,7 @@ def find_with_distance(
 
 
 def _sum_by_cluster(x: np.ndarray, cluster_id: np.ndarray, num_clusters: int) -> np.ndarray:
+    """(K, D) float64: a product with a sparse 0/1 matrix, several times as fast as `np.add.at`."""
     from scipy.sparse import csr_matrix
 
     sums = np.zeros((num_clusters, x.shape[1]), np.float64)
@@ -161,7 +186,12 @@ def _sum_by_cluster(x: np.ndarray, cluster_id: np.ndarray, num_clusters: int) ->
 
 
 def move_centroids(centroids: np.ndarray, found: Sums, *, spherical: bool) -> np.ndarray:
-    """(K, D) float32 means of the vectors assigned; empty clusters become halves of others."""
+    """(K, D) float32: the means of the vectors assigned; empty clusters become halves of others.
+
+    Args:
+        centroids: (K, D) float32, to which `found` was assigned; those without a mean stay where they are.
+        spherical: bring the means to unit norm.
+    """
     means = np.empty_like(centroids)
     np.divide(found.sums, np.maximum(found.sizes, 1)[:, None], out=means, casting="same_kind")  # no float64 copy
     usable = found.sizes > 0
@@ -173,10 +203,18 @@ def move_centroids(centroids: np.ndarray, found: Sums, *, spherical: bool) -> np
 
 
 def split_for_empty(centroids: np.ndarray, sizes: np.ndarray, inertias: np.ndarray) -> np.ndarray:
-    """Give each empty cluster half of another: of the one with the largest inertia, which is then taken as halved.
+    """Give each empty cluster half of another: of the one with the largest inertia, which then counts as halved.
 
-    faiss draws the cluster to split by its size; the inertia needs no random numbers, so that parts summed anywhere
+    faiss draws the cluster to split by its size. The inertia needs no random numbers, so that parts summed anywhere
     give equal splits, and it never splits copies of one vector.
+
+    Args:
+        centroids: (K, D) float32; two halves are moved apart by a fraction of 1/1024, as in faiss.
+        sizes: (K,) int64, vectors assigned.
+        inertias: (K,) float64, sum of their squared distances.
+
+    Returns:
+        (K, D) float32, a copy.
     """
     centroids = centroids.copy()
     sign = np.where(np.arange(centroids.shape[1]) % 2, -1, 1).astype(np.float32)
@@ -206,6 +244,9 @@ def assign(
     Returns:
         cluster_id: (N,) int32.
         similarity: (N,) float32, cosine to that centroid either way.
+
+    Raises:
+        ValueError: vectors and centroids differ in their dimensions.
     """
     if x.shape[1] != centroids.shape[1]:
         raise ValueError(f"vectors have {x.shape[1]} dims, centroids {centroids.shape[1]}; use one backbone")

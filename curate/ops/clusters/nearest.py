@@ -39,7 +39,7 @@ def find_nearest(
 
 
 def _largest_product(x: np.ndarray, centroids: np.ndarray, offsets: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Row by row the largest inner product less offset, and whose it is."""
+    """(N,) int32 and (N,) float32: row by row whose inner product less its offset is the largest, and that value."""
     cluster_id, score = np.zeros(len(x), np.int32), np.full(len(x), -np.inf, np.float32)
     for columns in blocks(len(centroids), BLOCK_CENTROIDS):
         products = x @ centroids[columns].T
@@ -53,6 +53,6 @@ def _largest_product(x: np.ndarray, centroids: np.ndarray, offsets: np.ndarray |
 
 
 def squared_norms(x: np.ndarray) -> np.ndarray:
-    """(N,) float32"""
+    """(N,) float32, of (N, D) rows."""
     norms: np.ndarray = np.einsum("nd,nd->n", x, x)
     return norms

@@ -14,7 +14,7 @@ from curate.errors import ConfigError
 from curate.ops.blocks import blocks
 from curate.ops.clusters.balance import level_figures, size_figures
 from curate.ops.clusters.faiss_seam import Device
-from curate.ops.clusters.hierarchy import Level, LevelFit, Nodes, auto_levels, check_levels, fit_leaves, grow_tree
+from curate.ops.clusters.hierarchy import LevelFit, Nodes, TreeLevel, auto_levels, check_levels, fit_leaves, grow_tree
 from curate.ops.clusters.kmeans import Sums, assign, has_converged, move_centroids, sum_by_nearest
 from curate.ops.clusters.seeding import Seeding
 from curate.ops.vectors import VectorSpec, normalize, pack, unpack
@@ -323,16 +323,16 @@ def _read_sums(partials: Table, state: pa.Table) -> Sums:
 
 def _state_rows(leaves: Nodes, schema: pa.Schema, *, iteration: int, finished: bool) -> pa.RecordBatch:
     count = len(leaves.centroids)
-    top = Level(leaves.centroids, np.full(count, -1, np.int32), leaves.num_images, leaves.inertia)
+    top = TreeLevel(leaves.centroids, np.full(count, -1, np.int32), leaves.num_images, leaves.inertia)
     rounds = [pa.array(np.full(count, iteration, np.int32)), pa.array(np.full(count, finished))]
     return pa.RecordBatch.from_arrays([*_level_columns(top, 0), *rounds], schema=schema)
 
 
-def _level_rows(level: Level, number: int, schema: pa.Schema) -> pa.RecordBatch:
+def _level_rows(level: TreeLevel, number: int, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(_level_columns(level, number), schema=schema)
 
 
-def _level_columns(level: Level, number: int) -> list[pa.Array]:
+def _level_columns(level: TreeLevel, number: int) -> list[pa.Array]:
     count = len(level.centroids)
     return [
         pa.array(np.full(count, number, np.int16)),

@@ -424,8 +424,8 @@ def _list_rows(lists: CoarseLists, sizes: np.ndarray, schema: pa.Schema) -> Batc
     parents = pa.array(lists.group, pa.int32()) if grouped else pa.nulls(len(sizes), pa.int32())
     levels = [(lists.centroids, parents, sizes)]
     if grouped:
-        in_group = np.bincount(lists.group, weights=sizes, minlength=len(lists.centres))
-        levels.append((lists.centres, pa.nulls(len(lists.centres), pa.int32()), in_group))
+        in_group = np.bincount(lists.group, weights=sizes, minlength=len(lists.group_centroids))
+        levels.append((lists.group_centroids, pa.nulls(len(lists.group_centroids), pa.int32()), in_group))
     for level, (centroids, parent, members) in enumerate(levels):
         columns = [
             pa.array(np.full(len(centroids), level, np.int16)),

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from curate.errors import ConfigError
 from curate.ops.clusters import coarse
-from curate.ops.clusters.coarse import CoarseLists, _share, fit_lists, nearest_lists
+from curate.ops.clusters.coarse import CoarseLists, _share_lists, fit_lists, nearest_lists
 from curate.ops.vectors import normalize
 
 
 def clustered(rng: np.random.Generator, num: int, dim: int = 16, concepts: int = 40) -> np.ndarray:
-    centres = rng.standard_normal((concepts, dim))
-    return normalize(centres[rng.integers(0, concepts, num)] + 0.5 * rng.standard_normal((num, dim)))
+    centers = rng.standard_normal((concepts, dim))
+    return normalize(centers[rng.integers(0, concepts, num)] + 0.5 * rng.standard_normal((num, dim)))
 
 
 def test_flat_lists_equal_a_full_sort() -> None:
@@ -30,7 +30,7 @@ def test_searching_every_group_equals_a_full_sort() -> None:
     with patch.object(coarse, "GROUPED_FROM", 10), patch.object(coarse, "GROUPS_SEARCHED", 100):
         lists = fit_lists(x, 60, seed=0)
         found = nearest_lists(x[:500], lists, 3)
-    assert len(lists.centres) == 8
+    assert len(lists.group_centroids) == 8
     assert len(lists.centroids) == 60
     assert found.tolist() == np.argsort(-(x[:500] @ lists.centroids.T), axis=1)[:, :3].tolist()
 
@@ -68,7 +68,7 @@ def test_shares_are_exact_and_within_the_sizes(sizes: list[int], data: st.DataOb
     if occupied == 0:
         return
     total = data.draw(st.integers(occupied, int(given_sizes.sum())))
-    shares = _share(given_sizes, total)
+    shares = _share_lists(given_sizes, total)
     assert shares.sum() == total
     assert (shares <= given_sizes).all()
     assert (shares[given_sizes > 0] >= 1).all()
