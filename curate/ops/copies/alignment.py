@@ -1,10 +1,19 @@
 """Whether one picture can be laid over another: the best correlation over mirroring, rotation, scale and shift.
 
-Two small pictures are compared at every shift at once by Fourier transforms, the one as it is, the other in a set of
-poses; outside of the overlap nothing counts. Copies that were cropped, framed, turned or mirrored correlate in some
-pose; different pictures of one subject, however alike to a network, do not.
+A network says that two photographs of one subject are alike; whether one is a copy of the other shows in their pixels.
+A copy that was cropped, framed, turned or mirrored lies exactly over the original once that is undone, and two pictures
+that differ do not, however they are turned. So both are taken as small pictures (24 x 24 values, high-passed), and all
+ways to lay one over the other are tried: mirrored or not, at five rotations and seven scales (70 poses), each pose at
+all shifts.
 
-Source: normalised correlation of masked pictures by Fourier transforms after Padfield 2012 (IEEE TIP 21:5), without
+Trying every shift by itself would be more than two hundred thousand sums of products for one pair. The correlation
+theorem gives all shifts of a pose at once: transform both pictures, multiply the one by the conjugate of the other,
+transform back. The pictures are padded, so that they never meet around the edge. Where they overlap in part only the
+overlap may count: the sum of products is divided by the energies of both pictures within it, and these are
+correlations too, of one picture's squares with the other's mask. Shifts with little overlap are left out, since few
+values correlate by chance. The posed picture and its transforms are made once for all pairs of that picture.
+
+Source: normalized correlation of masked pictures by Fourier transforms after Padfield 2012 (IEEE TIP 21:5), without
 its means: the pictures are high-passed.
 """
 
@@ -24,26 +33,28 @@ ROTATIONS = (-10.0, -5.0, 0.0, 5.0, 10.0)
 MAX_LOG_SCALE = 0.35
 """Natural logarithm of the largest scale between two copies, 1.42: a crop to half of the area."""
 NUM_SCALES = 7
+"""Scales tried, evenly spread in their logarithm."""
 CANVAS = 1.5
 """Side of the canvas on which a posed picture lies, in sides of the picture."""
 MIN_OVERLAP = 0.42
 """Least overlap, as a share of the picture; the less, the easier it is to correlate by chance."""
 LEAST_ENERGY = 1e-6
+"""Energy below which an overlap counts as flat, so that it correlates with nothing."""
 
 
-class Poses(NamedTuple):
-    """What depends on the poses alone."""
+class _Poses(NamedTuple):
+    """What depends on the poses alone: T poses, canvases of C x C, transforms of P x P, V shifts that count."""
 
     grid: Tensor
-    """(T, C, C, 2) where each value of the canvas comes from, as `grid_sample` takes it"""
+    """(T, C, C, 2), where in the picture each value of the canvas comes from, as `grid_sample` takes it"""
     mask: Tensor
-    """(T, C, C) 1 inside the posed picture"""
+    """(T, C, C), 1 inside the posed picture and 0 outside"""
     mask_f: Tensor
-    """(T, P, P/2+1) conjugate transform of the mask"""
+    """(T, P, P/2+1), conjugate transform of the mask"""
     frame_f: Tensor
-    """(P, P/2+1) transform of a picture of ones"""
+    """(P, P/2+1), transform of a picture of ones"""
     valid: Tensor
-    """(V,) positions in the flattened (T, P, P) whose overlap is large enough"""
+    """(V,), positions in the flattened (T, P, P) of poses and shifts whose overlap is large enough"""
 
 
 def align(queries: np.ndarray, images: np.ndarray, *, device: str = "cpu") -> np.ndarray:
@@ -71,28 +82,37 @@ def align(queries: np.ndarray, images: np.ndarray, *, device: str = "cpu") -> np
     poses, where = _poses(side, device), torch.device(device)
     found = np.empty(len(queries), np.float32)
     with torch.inference_mode():
-        for start, end in _runs(images):
+        for start, end in _runs_of_equal_rows(images):
             posed = _pose(torch.from_numpy(images[start].astype(np.float32)).to(where).view(side, side), poses)
             for row in range(start, end):
                 picture = torch.from_numpy(queries[row].astype(np.float32)).to(where).view(side, side)
-                found[row] = _best(picture, posed, poses)
+                found[row] = _best_correlation(picture, posed, poses)
     return np.clip(found, -1, 1)
 
 
 def alignment_score(cosine: np.ndarray, correlation: np.ndarray, *, weight: float) -> np.ndarray:
-    """(N,) float32: the mean of what a network says of each pair and of how well it can be laid over, 1 : weight."""
+    """(N,) float32: the weighted mean of what a network says of each pair and of how well one lies over the other.
+
+    Args:
+        cosine: (N,) float32, of the embeddings.
+        correlation: (N,) float32, see `align`.
+        weight: of the correlation, where the cosine weighs 1.
+    """
     mean: np.ndarray = (cosine + np.float32(weight) * correlation) / np.float32(1 + weight)
     return mean
 
 
 class _Posed(NamedTuple):
+    """One picture in every pose."""
+
     spectrum: Tensor
-    """(T, P, P/2+1) conjugate transform of the picture in each pose"""
+    """(T, P, P/2+1), conjugate transform of the picture in each pose"""
     energy: Tensor
-    """(V,) sum of its squares within the overlap"""
+    """(V,), sum of its squares within the overlap"""
 
 
-def _pose(picture: Tensor, poses: Poses) -> _Posed:
+def _pose(picture: Tensor, poses: _Poses) -> _Posed:
+    """(S, S) values in every pose, ready to be correlated."""
     import torch.nn.functional as F
 
     many = picture[None, None].expand(len(poses.grid), 1, *picture.shape)
@@ -101,7 +121,8 @@ def _pose(picture: Tensor, poses: Poses) -> _Posed:
     return _Posed(_transform(posed, picture.shape[0]).conj(), energy)
 
 
-def _best(picture: Tensor, posed: _Posed, poses: Poses) -> float:
+def _best_correlation(picture: Tensor, posed: _Posed, poses: _Poses) -> float:
+    """The largest normalized correlation of (S, S) values with the posed picture, over poses and shifts."""
     side = picture.shape[0]
     product = _inverse(_transform(picture, side) * posed.spectrum, poses)
     energy = _inverse(_transform(picture**2, side) * poses.mask_f, poses)
@@ -109,13 +130,14 @@ def _best(picture: Tensor, posed: _Posed, poses: Poses) -> float:
 
 
 def _transform(x: Tensor, side: int) -> Tensor:
+    """(..., P, P/2+1) Fourier transform of real (..., H, W) values, padded with zeros."""
     import torch
 
     return torch.fft.rfft2(x, s=(_period(side), _period(side)))
 
 
-def _inverse(spectrum: Tensor, poses: Poses) -> Tensor:
-    """(V,) values of a correlation at the shifts that count."""
+def _inverse(spectrum: Tensor, poses: _Poses) -> Tensor:
+    """(V,) values of a correlation, given its transform, at the poses and shifts that count."""
     import torch
 
     period = spectrum.shape[-2]
@@ -128,7 +150,8 @@ def _period(side: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _poses(side: int, device: str) -> Poses:
+def _poses(side: int, device: str) -> _Poses:
+    """All poses of pictures of `side` values, as maps from the canvas back to the picture."""
     import torch
     import torch.nn.functional as F
 
@@ -151,11 +174,11 @@ def _poses(side: int, device: str) -> Poses:
     mask_f = _transform(mask, side).conj()
     overlap = torch.fft.irfft2(frame_f * mask_f, s=(_period(side), _period(side)))
     valid = torch.nonzero(overlap.flatten() >= MIN_OVERLAP * side * side)[:, 0]
-    return Poses(*(part.to(device) for part in (grid, mask, mask_f, frame_f, valid)))
+    return _Poses(*(part.to(device) for part in (grid, mask, mask_f, frame_f, valid)))
 
 
-def _runs(images: np.ndarray) -> list[tuple[int, int]]:
-    """(start, end) of runs of equal rows."""
+def _runs_of_equal_rows(images: np.ndarray) -> list[tuple[int, int]]:
+    """(start, end) of each run of consecutive equal rows."""
     if len(images) == 0:
         return []
     changes = np.flatnonzero((images[1:] != images[:-1]).any(axis=1)) + 1

@@ -1,21 +1,35 @@
-"""Connected components of a graph whose edges arrive in batches; a node costs four bytes."""
+"""Connected components of a graph whose edges arrive in batches; a node costs four bytes.
+
+The textbook union-find takes one edge after the other, which is slow in Python. Here whole batches are joined by array
+operations: find the roots of both ends of all edges, let each larger root point to the smallest root that an edge joins
+it to, and repeat with the edges whose ends still have different roots. Every link points to a smaller node. So there
+are no cycles, the order of edges does not matter, and the root of a component is its smallest member.
+
+Long chains of links are the danger, since each array step follows one link. Following two links at once and
+writing down where they lead (pointer jumping) halves a chain with each step. scipy's `connected_components` needs all
+edges in memory at once, as a sparse matrix (`python -m benchmarks components`).
+"""
 
 import numpy as np
 
 FLATTEN_AFTER = 32
-"""Steps of one search for roots after which the whole forest is flattened."""
+"""Steps of one search for roots after which all nodes are pointed at their roots."""
 BLOCK_ROWS = 1 << 22
-"""Nodes flattened at once."""
+"""Nodes that are pointed at their roots at once."""
 
 
 class DisjointSet:
-    """Union-find over nodes 0..N-1 with vectorised unions; the root of a tree is its smallest member.
+    """Union-find over nodes 0..N-1 with vectorized unions; the root of a component is its smallest member.
 
-    Every link points to a smaller node, so the order of unions never changes the labels. Nodes are uint32
-    below 2**32 nodes (4.8 GB for 1.2 billion), else uint64.
+    Nodes are uint32 up to 2**32 nodes (4.8 GB for 1.2 billion), else uint64.
     """
 
     def __init__(self, num_nodes: int) -> None:
+        """Begin with every node alone.
+
+        Raises:
+            ValueError: `num_nodes` is negative.
+        """
         if num_nodes < 0:
             raise ValueError(f"num_nodes={num_nodes}: 0 or more are needed")
         self.parent = np.arange(num_nodes, dtype=np.uint32 if num_nodes <= 1 << 32 else np.uint64)
@@ -34,12 +48,12 @@ class DisjointSet:
             if not apart.any():
                 return
             low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
-            np.minimum.at(self.parent, high, low)  # any would be right, but a star would take a round per edge
+            np.minimum.at(self.parent, high, low)  # any of them would be right, but then a star takes a round per edge
             self._flatten(high)
             a, b = self.parent[low], self.parent[high]
 
     def roots(self) -> np.ndarray:
-        """(N,) in the type of a node, not copied: the smallest node of each node's component."""
+        """(N,) uint32 or uint64, the set's own array: the smallest node of each node's component."""
         self._flatten_all()
         return self.parent
 
@@ -54,6 +68,7 @@ class DisjointSet:
         return nodes.astype(self.parent.dtype)
 
     def _find(self, nodes: np.ndarray) -> np.ndarray:
+        """(E,) the root of each node; the nodes point at their roots from here on."""
         roots = self.parent[nodes]
         for _ in range(FLATTEN_AFTER):
             above = self.parent[roots]
@@ -73,6 +88,7 @@ class DisjointSet:
             self.parent[nodes] = above
 
     def _flatten_all(self) -> None:
+        """Point every node at its root."""
         for start in range(0, len(self.parent), BLOCK_ROWS):  # links go down, so earlier blocks are flat
             block = self.parent[start : start + BLOCK_ROWS]
             while True:
@@ -83,7 +99,14 @@ class DisjointSet:
 
 
 def connected_components(num_nodes: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """(N,) int64: the smallest node of each node's component, in the graph of edges `rows[i] - cols[i]`."""
+    """(N,) int64: the smallest node of each node's component, in the graph of edges `rows[i] - cols[i]`.
+
+    Args:
+        rows, cols: (E,) integers, 0..num_nodes-1.
+
+    Raises:
+        ValueError: as `DisjointSet.union`.
+    """
     forest = DisjointSet(num_nodes)
     forest.union(rows, cols)
     return forest.labels()

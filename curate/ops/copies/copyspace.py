@@ -1,11 +1,18 @@
 """A space in which copies lie together: a linear discriminant of pictures, from planted copies and the pool itself.
 
-A general embedding says what a picture shows; two photographs of one castle are near each other in it, while a crop of
-one of them moves away. Edits move vectors along directions of their own. With groups of vectors, each a picture and
-its copies, the covariance within groups is whitened (shrunk towards a multiple of the identity, since groups are fewer
-than dimensions: Friedman 1989), and the directions are kept along which the pool then varies most. Fisher's
-discriminant takes these from the groups alone; the pool holds more pictures than copies are planted on, and those that
-the space is for: on pictures that no copies were planted on it is the better one (`python -m benchmarks copies`).
+A general embedding says what a picture shows: two photographs of one castle are near each other in it, while a crop of
+one of them moves away. For copies it should be the other way round.
+
+Edits (crops, borders, text) move vectors along directions of their own. They are learned from groups of vectors, each a
+picture and copies planted on it: the covariance within groups tells along which directions copies scatter. Whitening
+by it makes that scatter equal in all directions, so that those along which edits move vectors shrink. Groups are fewer
+than dimensions, so the covariance is first shrunk towards a multiple of the identity (Friedman 1989), or directions in
+which no group happened to vary would be blown up. Of the whitened space the directions are kept along which pictures
+vary most.
+
+Fisher's discriminant takes these last directions from the groups too. Here they come from the pool, which holds more
+pictures than copies were planted on, and those that the space is for: on pictures without planted copies it tells
+copies better (`python -m benchmarks copies`).
 """
 
 from typing import NamedTuple
@@ -19,7 +26,7 @@ SHRINKAGE = 0.1
 
 
 class CopySpace(NamedTuple):
-    """x -> normalised (x - mean) @ axes."""
+    """The map x -> (x - mean) @ axes, brought to unit norm."""
 
     mean: np.ndarray
     """(D,) float32"""
@@ -34,14 +41,14 @@ class CopySpace(NamedTuple):
 def fit_copy_space(
     x: np.ndarray, group: np.ndarray, pool: np.ndarray, *, dim: int, shrinkage: float = SHRINKAGE
 ) -> CopySpace:
-    """The `dim` directions that tell pictures apart where edits do not.
+    """Fit the `dim` directions that tell pictures apart where edits do not.
 
     Args:
         x: (N, D) float, vectors of pictures and their copies.
-        group: (N,) int, the picture that each shows.
+        group: (N,) int, which picture each vector shows.
         pool: (M, D) float, vectors of any pictures.
-        dim: d; never more than a quarter of M, which would fit to single pictures, or than D.
-        shrinkage: in (0, 1].
+        dim: d; never more than a quarter of M are kept, which would fit single pictures, or than D.
+        shrinkage: weight of the identity in the covariance within groups, in (0, 1].
 
     Raises:
         ValueError: no group of several, or fewer than four pictures in the pool.
@@ -52,10 +59,11 @@ def fit_copy_space(
     x, size = x.astype(np.float64), np.bincount(place)
     means = np.zeros((len(names), x.shape[1]))
     np.add.at(means, place, x)
-    apart = x - (means / size[:, None])[place]
+    apart = x - (means / size[:, None])[place]  # (N, D), of each vector from the mean of its group
     within = apart.T @ apart / (len(x) - len(names))
     scale = max(float(np.trace(within)) / x.shape[1], 1e-12)
     value, vector = np.linalg.eigh((1 - shrinkage) * within + shrinkage * scale * np.eye(x.shape[1]))
+    # Eigenvectors divided by their standard deviations: x @ whiten has the identity as its covariance within groups.
     whiten = vector / np.sqrt(np.maximum(value, 1e-12 * scale))
     mean = pool.mean(axis=0, dtype=np.float64)
     spread = (pool - mean) @ whiten

@@ -12,7 +12,7 @@ from pydantic import Field
 from curate.engine.deal import deal
 from curate.engine.stage import Batches, Input, Map, Shuffle, each, whole
 from curate.engine.store import Table
-from curate.ops.copies.semdedup import Keep, most_alike_before, preference
+from curate.ops.copies.semdedup import Keep, most_similar_before, preference
 from curate.ops.vectors import VectorSpec, normalize, to_float32, unpack
 from curate.stages.search.lists import read_centroids
 from curate.tables import CATALOG, CENTROIDS, DUPLICATES, LISTS, RANKED
@@ -51,7 +51,7 @@ class RankWithin(Map):
 
     def _rank(self, ids: np.ndarray, x: np.ndarray, cluster: int, centres: np.ndarray) -> pa.RecordBatch:
         order = preference(x @ centres[cluster], ids, keep=self.keep, seed=self.seed or 0)
-        similarity, place = most_alike_before(x[order])
+        similarity, place = most_similar_before(x[order])
         first = place < 0
         columns = [
             pa.array(ids[order]),

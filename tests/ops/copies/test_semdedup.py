@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from curate.ops.copies.semdedup import most_alike_before, preference
+from curate.ops.copies.semdedup import most_similar_before, preference
 from curate.ops.vectors import normalize
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 64, 1000])
-def test_most_alike_before_equals_a_loop(block_rows: int) -> None:
+def test_most_similar_before_equals_a_loop(block_rows: int) -> None:
     x = normalize(np.random.default_rng(0).standard_normal((150, 8)))
-    similarity, place = most_alike_before(x, block_rows=block_rows)
+    similarity, place = most_similar_before(x, block_rows=block_rows)
     assert np.isnan(similarity[0])
     assert place[0] == -1
     for row in range(1, len(x)):
@@ -21,14 +21,14 @@ def test_most_alike_before_equals_a_loop(block_rows: int) -> None:
 
 def test_similarities_do_not_depend_on_the_blocks() -> None:
     x = normalize(np.random.default_rng(1).standard_normal((300, 16)))
-    found = [most_alike_before(x, block_rows=rows) for rows in (3, 50, 4096)]
+    found = [most_similar_before(x, block_rows=rows) for rows in (3, 50, 4096)]
     for similarity, place in found[1:]:
         np.testing.assert_array_equal(similarity, found[0][0])
         np.testing.assert_array_equal(place, found[0][1])
 
 
 def test_one_image_has_none_before_it() -> None:
-    similarity, place = most_alike_before(np.ones((1, 4), np.float32) / 2)
+    similarity, place = most_similar_before(np.ones((1, 4), np.float32) / 2)
     assert np.isnan(similarity).all()
     assert place.tolist() == [-1]
 
