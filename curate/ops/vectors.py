@@ -1,6 +1,6 @@
-"""How vectors lie in tables: fixed-size binary, dtype and dim in the schema's metadata.
+"""How vectors lie in tables: as fixed-size binary, with dtype and dim in the schema's metadata.
 
-The only place that knows the layout. One column of N vectors is one contiguous buffer, which reads at memory
+This is the only place that knows the layout. One column of N vectors is one contiguous buffer, which reads at memory
 speed; slots of null rows hold arbitrary bytes and are never returned.
 """
 
@@ -16,16 +16,20 @@ from curate.tables import VECTOR_META
 
 @dataclass(frozen=True)
 class VectorSpec:
-    """What the vectors of a table are; `weights` is the hash of the weights that made them."""
+    """What the vectors of a table are."""
 
     dtype: str
+    """float16, float32 or bits"""
     dim: int
+    """Values of a vector; bits are values too."""
     model: str
+    """Name of the model that made them."""
     weights: str
+    """Hash of the weights that made them; empty where there are none."""
 
     @classmethod
     def of(cls, schema: pa.Schema, *, where: str = "table") -> "VectorSpec":
-        """Read the spec from a schema's metadata.
+        """Read the spec from a schema's metadata; `where` names the table in the error.
 
         Raises:
             TableError: the schema carries none.
@@ -80,7 +84,12 @@ def unpack(column: pa.Array | pa.ChunkedArray, spec: VectorSpec) -> tuple[np.nda
 
 
 def to_float32(vectors: np.ndarray, spec: VectorSpec) -> np.ndarray:
-    """(M, D) float32 of unit norm; bits become +-1/sqrt(D), so that cosine = 1 - 2 * Hamming / D."""
+    """(M, D) float32 of unit norm, as the join needs them.
+
+    Args:
+        vectors: as `unpack` gives them. Floats are taken to be of unit norm; bits become +-1/sqrt(D), so that the
+            cosine is 1 - 2 * Hamming / D.
+    """
     if spec.dtype == "bits":
         signs = np.unpackbits(np.ascontiguousarray(vectors), axis=1)[:, : spec.dim].astype(np.float32)
         return (signs * 2 - 1) / np.float32(np.sqrt(spec.dim))
@@ -88,7 +97,7 @@ def to_float32(vectors: np.ndarray, spec: VectorSpec) -> np.ndarray:
 
 
 def normalize(vectors: np.ndarray) -> np.ndarray:
-    """Rows of unit L2 norm, float32; zero rows stay zero."""
+    """(N, D) float32, the rows brought to unit L2 norm; zero rows stay zero."""
     x = np.asarray(vectors, dtype=np.float32)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.maximum(norms, np.finfo(np.float32).tiny)

@@ -9,10 +9,10 @@ from PIL import Image, ImageChops
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """The only decoders used. Formats that start programs (EPS), that crawls lack (FITS, PSD, ...) or that hold
-only icons stay closed: every further decoder is one more way in for a hostile file."""
+icons stay closed: every further decoder is one more way in for a hostile file."""
 
 PIL_PIXELS = 178_956_970
-"""Above twice Pillow's own MAX_IMAGE_PIXELS it refuses to open, so a higher limit of ours would be idle."""
+"""Most pixels that Pillow opens, twice its own MAX_IMAGE_PIXELS; a higher limit of ours would have no effect."""
 
 _MAGIC = (
     (b"\xff\xd8", "JPEG"),
@@ -23,6 +23,7 @@ _MAGIC = (
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
 )
+"""First bytes of the formats that are told by them alone; see `_sniff` for the others."""
 
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,7 +34,7 @@ TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation."""
+"""The transposition that undoes each EXIF orientation."""
 
 
 class RejectedImage(ValueError):
@@ -45,10 +46,11 @@ class RejectedImage(ValueError):
 
 
 def decode_rgb(data: bytes, *, min_side: int | None = None, max_pixels: int = PIL_PIXELS) -> Image.Image:
-    """The picture in encoded bytes of any origin, decoded by `FORMATS` alone; safe in threads.
+    """Decode the picture in encoded bytes of any origin, by `FORMATS` alone; safe in threads.
 
     Args:
-        min_side: as in `inspect_image`.
+        data: the encoded image; its content decides the format.
+        min_side: pixels of the short side that are needed, see `decode_upright`.
         max_pixels: width x height in the header, checked before anything is decoded.
 
     Returns:
@@ -56,7 +58,7 @@ def decode_rgb(data: bytes, *, min_side: int | None = None, max_pixels: int = PI
 
     Raises:
         RejectedImage: the data are no picture, damaged, or too large to be honest.
-        MemoryError: as in `inspect_image`.
+        MemoryError: the machine has no memory for the picture, which says nothing about the picture.
     """
     opened = open_image(data)
     check_pixels(opened, max_pixels)
@@ -64,6 +66,11 @@ def decode_rgb(data: bytes, *, min_side: int | None = None, max_pixels: int = PI
 
 
 def open_image(data: bytes) -> Image.Image:
+    """Read the header of an image; its pixels are not decoded yet.
+
+    Raises:
+        RejectedImage: the data are empty, no picture, damaged, or of more pixels than Pillow opens.
+    """
     if not data:
         raise RejectedImage("empty", "0 bytes")
     try:
@@ -76,10 +83,15 @@ def open_image(data: bytes) -> Image.Image:
         known = _sniff(data)
         if known is None:
             raise RejectedImage("not_an_image", f"starts with {data[:16]!r}, none of {', '.join(FORMATS)}") from error
-        raise _damaged(data, known, error) from error
+        raise _reject_damaged(data, known, error) from error
 
 
 def check_pixels(image: Image.Image, max_pixels: int) -> None:
+    """Refuse an image whose header claims more pixels than are allowed, before any is decoded.
+
+    Raises:
+        RejectedImage: it does.
+    """
     pixels = image.width * image.height
     if pixels > max_pixels:
         size = f"{image.width} x {image.height}"
@@ -87,7 +99,22 @@ def check_pixels(image: Image.Image, max_pixels: int) -> None:
 
 
 def decode_upright(image: Image.Image, data: bytes, min_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """The first frame as an upright RGB picture, and the upright size of the full image."""
+    """Decode the first frame of an opened image.
+
+    Args:
+        image: as `open_image` gives it.
+        data: the bytes that it was opened from, which tell what is wrong with them.
+        min_side: pixels of the short side that the consumers of the picture need; larger images are reduced
+            while they are decoded (JPEG) or right after, by a whole factor that leaves at least this many.
+            None: full size.
+
+    Returns:
+        An RGB picture, upright, on white where it is transparent; and the upright (width, height) of the full image.
+
+    Raises:
+        RejectedImage: the data are damaged.
+        MemoryError: the machine has no memory for the picture.
+    """
     size = image.size
     try:
         if min_side is not None and image_format(image) == "JPEG":
@@ -100,7 +127,7 @@ def decode_upright(image: Image.Image, data: bytes, min_side: int | None) -> tup
     except MemoryError:
         raise
     except Exception as error:  # decoders of hostile data raise nearly anything
-        raise _damaged(data, image_format(image), error) from error
+        raise _reject_damaged(data, image_format(image), error) from error
     factor = min(picture.size) // min_side if min_side else 1
     if factor > 1:
         picture = picture.reduce(factor)
@@ -110,7 +137,7 @@ def decode_upright(image: Image.Image, data: bytes, min_side: int | None) -> tup
 
 
 def image_format(image: Image.Image) -> str:
-    """MPO is a JPEG that more JPEGs follow."""
+    """The format, one of `FORMATS`; MPO, a JPEG that more JPEGs follow, counts as JPEG."""
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
@@ -131,7 +158,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of any mode; transparent pixels lie on white, as a page shows them."""
+    """8-bit RGB of any mode; transparent pixels become white, as on a page."""
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
@@ -141,7 +168,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         return Image.fromarray(_to_bytes(np.asarray(image).astype(np.float64))).convert("RGB")
     if image.mode == "CMYK" and image_format(image) == "JPEG" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, which are inverted
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
     return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
@@ -156,11 +183,12 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     return np.rint(finite * (255.0 / scale)).astype(np.uint8)
 
 
-def _damaged(data: bytes, form: str, error: Exception) -> RejectedImage:
-    """Truncated when the container says that its data go on, or the decoder ran out of them; else corrupt."""
+def _reject_damaged(data: bytes, form: str, error: Exception) -> RejectedImage:
+    """The reject for data that do not decode: truncated where the container says that its data go on, or where the
+    decoder ran out of them; else corrupt."""
     text = str(error).lower()
-    starved = "truncat" in text or isinstance(error, EOFError) or "requires a buffer" in text
-    reason = "truncated" if starved or _ends_early(data, form) else "corrupt"
+    ran_out = "truncat" in text or isinstance(error, EOFError) or "requires a buffer" in text
+    reason = "truncated" if ran_out or _ends_early(data, form) else "corrupt"
     return RejectedImage(reason, f"{form} of {len(data)} bytes: {error or type(error).__name__}")
 
 

@@ -13,7 +13,7 @@ MIN_SIDE = 48
 
 
 def plant(picture: Image.Image, rng: np.random.Generator, *, num_edits: int) -> tuple[Image.Image, tuple[str, ...]]:
-    """A near-copy of an RGB picture: a chain of distinct edits in random order, then saved as a JPEG.
+    """Make a near-copy of a picture: a chain of distinct edits in random order, then saved as a JPEG.
 
     Args:
         picture: RGB, at least MIN_SIDE pixels on the short side.
@@ -35,22 +35,25 @@ def plant(picture: Image.Image, rng: np.random.Generator, *, num_edits: int) -> 
 
 
 def _jpeg(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Saves as a JPEG of quality 15 to 60."""
     return _encode(picture, int(rng.integers(15, 61)))
 
 
 def _encode(picture: Image.Image, quality: int) -> Image.Image:
+    """The picture as a JPEG of this quality shows it."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
-def _rescale(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _shrink(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Leaves 30 to 80 % of each side."""
     scale = max(rng.uniform(0.3, 0.8), MIN_SIDE / min(picture.size))
     width, height = (max(1, round(side * scale)) for side in picture.size)
     return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _cut_out(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Keeps 50 to 90 % of the area, at the aspect of the picture."""
     share = np.sqrt(rng.uniform(0.5, 0.9))
     width, height = (max(1, round(side * share)) for side in picture.size)
@@ -59,11 +62,12 @@ def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
-def _flip(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _mirror(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return ImageOps.mirror(picture)
 
 
 def _text(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Writes one of WORDS over it, with a shadow."""
     marked = picture.copy()
     draw = ImageDraw.Draw(marked)
     font = ImageFont.load_default(float(min(picture.size) * rng.uniform(0.07, 0.16)))
@@ -74,15 +78,15 @@ def _text(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return marked
 
 
-def _colour(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and saturation, each by up to 30 %."""
+def _jitter_color(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Changes brightness, contrast and saturation, each by up to 30 %."""
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         picture = enhancer(picture).enhance(rng.uniform(0.7, 1.3))
     return picture
 
 
 def _blur(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Gaussian, radius 0.3 to 1 % of the short side."""
+    """Blurs by a Gaussian whose radius is 0.3 to 1 % of the short side."""
     return picture.filter(ImageFilter.GaussianBlur(min(picture.size) * rng.uniform(0.003, 0.01)))
 
 
@@ -91,28 +95,28 @@ def _grayscale(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _border(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A frame of one colour, 3 to 12 % of the short side wide."""
+    """Adds a frame of one color, 3 to 12 % of the short side wide."""
     width = max(1, round(min(picture.size) * rng.uniform(0.03, 0.12)))
     shade = tuple(int(v) for v in rng.choice([(255, 255, 255), (0, 0, 0), (128, 128, 128)]))
     return ImageOps.expand(picture, border=width, fill=shade)
 
 
 def _rotate(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """By 2 to 12 degrees either way, corners black."""
+    """Turns by 2 to 12 degrees either way; the corners become black."""
     angle = rng.uniform(2, 12) * rng.choice([-1.0, 1.0])
     return picture.rotate(angle, Image.Resampling.BILINEAR)
 
 
 EDITS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
     "jpeg": _jpeg,
-    "rescale": _rescale,
-    "crop": _crop,
-    "flip": _flip,
+    "rescale": _shrink,
+    "crop": _cut_out,
+    "flip": _mirror,
     "text": _text,
-    "colour": _colour,
+    "colour": _jitter_color,
     "blur": _blur,
     "grayscale": _grayscale,
     "border": _border,
     "rotate": _rotate,
 }
-"""Every edit by its name; all keep the picture recognisable at a glance."""
+"""Every edit by its name; all keep the picture recognizable at a glance. The names are values of tables."""

@@ -5,15 +5,16 @@ import pdqhash
 from PIL import Image
 
 HASH_BYTES = 32
+"""Bytes of a hash."""
 GRID = 16
 """PDQ keeps the signs of 16 x 16 DCT coefficients (against their median)."""
 THUMBNAIL = 64
 """PDQ's DCT works on 64 x 64 luma."""
 
 MATCH_BITS = 40
-"""Two pictures are copies at this Hamming distance or less, in whichever orientation is closest. Looser than the
-usual 31, since the variants of `dihedral` are a few bits off; on the bundled photographs different pictures
-come as near as 44 (two planets on black)."""
+"""Hamming distance up to which two pictures are copies, in whichever orientation is closest. Looser than the usual 31,
+since the variants of `dihedral` are a few bits off; on the bundled photographs different pictures come as near as 44
+(two planets on black)."""
 
 DIHEDRAL = (
     "identity",
@@ -29,7 +30,7 @@ DIHEDRAL = (
 
 
 def pdq(picture: Image.Image) -> tuple[bytes, int]:
-    """PDQ hash of an RGB picture.
+    """The PDQ hash of an RGB picture.
 
     The picture is brought to 64 x 64 by Pillow's antialiased bilinear filter instead of PDQ's own box filters.
     That releases the GIL, costs a fraction, makes the hash of a mirrored picture follow from the bits, and moves
@@ -47,7 +48,7 @@ def pdq(picture: Image.Image) -> tuple[bytes, int]:
 
 
 def dihedral(hashes: np.ndarray) -> np.ndarray:
-    """Hashes of the eight mirrored and turned copies, from the stored hashes alone.
+    """The hashes of the eight mirrored and turned copies of each picture, from its stored hash alone.
 
     Mirroring negates the DCT coefficients of odd frequency, transposing swaps the axes. A negated coefficient
     is a complemented bit, but for those between the median and its negative: about 5 of 256 bits differ from
@@ -70,5 +71,5 @@ def dihedral(hashes: np.ndarray) -> np.ndarray:
 
 
 def bits_to_cosine(bits: int) -> float:
-    """The cosine, as +-1 vectors, of two hashes at this Hamming distance."""
+    """The cosine of two hashes at this Hamming distance, taken as vectors of 256 values +1 and -1."""
     return 1 - 2 * bits / (8 * HASH_BYTES)

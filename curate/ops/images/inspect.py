@@ -19,27 +19,27 @@ from curate.ops.images.decode import (
 )
 
 SAMPLED_LINES = 64
-"""Rows and columns, evenly spread, that the correlation of neighbours is measured on."""
+"""Rows and columns, evenly spread, on which the correlation of neighboring pixels is measured."""
 
 COARSE = 4
-"""Pixels averaged in each direction before noise is told from dither."""
+"""Pixels in each direction that are averaged to tell dithering, which is rough close up alone, from noise."""
 
 
 class ImageLimits(Settings):
     """What an image must be to enter the pool."""
 
     min_side: Annotated[int, Field(ge=1)] = 32
-    """Pixels of the short side."""
+    """Least number of pixels on the short side."""
     max_aspect: Annotated[float, Field(ge=1)] = 8.0
-    """Long side / short side."""
+    """Largest ratio of the long side to the short side."""
     max_pixels: Annotated[int, Field(ge=1, le=PIL_PIXELS)] = 89_478_485
-    """Width x height in the header, checked before anything is decoded; a guard against decompression bombs."""
+    """Most pixels (width x height in the header), checked before decoding: a guard against decompression bombs."""
     max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
-    """Bytes of the encoded image."""
+    """Most bytes of the encoded image."""
     min_luma_std: Annotated[float, Field(ge=0)] = 2.0
-    """Standard deviation, 0..128; uniform when luma and every colour channel stay below it."""
+    """Least standard deviation, 0..128; an image is uniform when its luma and every color channel stay below it."""
     min_smoothness: Annotated[float, Field(ge=-1, le=1)] = 0.3
-    """Correlation of neighbouring luma pixels; photographs have 0.7 and more, noise about 0."""
+    """Least correlation of neighboring luma pixels, -1..1; photographs have 0.7 and more, noise about 0."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ class Inspected:
     reject: str | None = None
     """One of `tables.REJECT_REASONS`, the first that holds; None: accepted."""
     detail: str | None = None
+    """What was found and what is needed, in a sentence; None: accepted."""
     picture: Image.Image | None = None
     """RGB, upright, on white where the original is transparent; None when rejected."""
 
 
 def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = None) -> Inspected:
-    """Decode once, measure, and judge. Bad data give a reject, never an exception; safe in threads.
+    """Decode an image once, measure it, and judge it. Bad data give a reject, never an exception; safe in threads.
 
     Args:
         data: the encoded image; its content decides the format, whatever its name says.
         limits: what an image must be.
-        min_side: pixels of the short side that the consumers of the picture need; larger images are reduced
-            while they are decoded (JPEG) or right after, by a whole factor that leaves at least this many.
-            None: full size. Facts of the header are those of the full size; `luma_std` and `smoothness` are
-            measured on the picture, so they shift a little with this argument.
+        min_side: pixels of the short side that the consumers of the picture need, see `decode_upright`. Facts of
+            the header are those of the full size; `luma_std` and `smoothness` are measured on the picture, so they
+            shift a little with this argument.
 
     Raises:
         MemoryError: the machine has no memory for the picture, which says nothing about the picture.
@@ -93,11 +93,13 @@ def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = No
 
 
 def _check_bytes(data: bytes, limits: ImageLimits) -> None:
+    """Refuse (RejectedImage) data that are too long."""
     if len(data) > limits.max_bytes:
         raise RejectedImage("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are allowed")
 
 
 def _check_shape(size: tuple[int, int], limits: ImageLimits) -> None:
+    """Refuse (RejectedImage) pictures that are too small or too narrow."""
     short, long = min(size), max(size)
     if long > limits.max_aspect * short:
         raise RejectedImage(
@@ -111,7 +113,8 @@ def _check_shape(size: tuple[int, int], limits: ImageLimits) -> None:
 
 
 def _check_content(picture: Image.Image, luma_std: float, smoothness: float, limits: ImageLimits) -> None:
-    if luma_std < limits.min_luma_std:  # two colours may share one luma, so the channels have a say
+    """Refuse (RejectedImage) pictures of one color and of noise."""
+    if luma_std < limits.min_luma_std:  # two colors may share one luma, so the channels are asked too
         bins = picture.histogram()
         widest = max(luma_std, *(_deviation(bins[i : i + 256]) for i in (0, 256, 512)))
         if widest < limits.min_luma_std:
@@ -136,23 +139,24 @@ def _deviation(bins: list[int]) -> float:
 
 
 def _smoothness(luma: np.ndarray) -> float:
-    """Mean correlation of neighbours along sampled rows and along sampled columns of (H, W) uint8.
+    """Mean correlation of neighboring pixels along sampled rows and along sampled columns of (H, W) uint8.
 
     Lines without contrast are left out; a picture that has no others is perfectly smooth, 1.0.
     """
     height, width = luma.shape
-    rows = luma[_spread(height)]
-    columns = luma[:, _spread(width)].T
+    rows = luma[_spread_lines(height)]
+    columns = luma[:, _spread_lines(width)].T
     found = [c for lines in (rows, columns) if (c := _neighbor_correlation(lines)) is not None]
     return float(np.mean(found)) if found else 1.0
 
 
-def _spread(length: int) -> np.ndarray:
+def _spread_lines(length: int) -> np.ndarray:
     """At most SAMPLED_LINES evenly spread indices of 0..length-1."""
     return np.unique(np.linspace(0, length - 1, min(length, SAMPLED_LINES)).astype(np.int64))
 
 
 def _neighbor_correlation(lines: np.ndarray) -> float | None:
+    """Correlation of each pixel of (L, N) uint8 lines with the next one; None where nothing varies."""
     if lines.shape[1] < 2:
         return None
     values = lines.astype(np.float32)

@@ -16,33 +16,35 @@ INTERPOLATION = {
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a model wants its pictures: resizing here, on the CPU; normalisation on the device, by the model."""
+    """How a model wants its pictures: they are resized here, on the CPU, and normalized on the device, by the model."""
 
     size: int
-    """Pixels of the square input."""
+    """Pixels of a side of the square input."""
     resize: Literal["short_edge_crop", "square"]
-    """Short edge to `short_edge` and the centre cropped, or the whole picture squeezed into the square."""
+    """Bring the short side to `short_edge` and crop the center, or squeeze the whole picture into the square."""
     short_edge: int
-    """Pixels before the crop; equals `size` for square."""
+    """Pixels of the short side before the crop; equals `size` for square."""
     interpolation: Literal["bilinear", "bicubic", "lanczos"]
     mean: tuple[float, float, float]
-    """Of RGB in 0..1."""
+    """Mean of each RGB channel, of values in 0..1, that the model subtracts."""
     std: tuple[float, float, float]
+    """Standard deviation of each RGB channel, of values in 0..1, that the model divides by."""
 
 
 def decode_side(consumers: Iterable[Preprocess], *, at_least: int = 0) -> int:
-    """The `min_side` of `inspect_image` that leaves every consumer enough pixels."""
+    """The `min_side` to decode with so that every consumer has enough pixels, and there are `at_least` so many."""
     return max([at_least, *(how.short_edge for how in consumers)])
 
 
 def preprocess(picture: Image.Image, how: Preprocess) -> np.ndarray:
-    """Resize and crop as torchvision does on PIL images.
+    """Resize and crop a picture as torchvision does on PIL images.
 
     Args:
         picture: RGB.
+        how: what the model wants.
 
     Returns:
-        (3, size, size) uint8, contiguous; the model normalises it by `mean` and `std`.
+        (3, size, size) uint8, contiguous; the model normalizes it by `mean` and `std`.
     """
     filter_ = INTERPOLATION[how.interpolation]
     if how.resize == "square":
