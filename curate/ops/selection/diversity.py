@@ -1,4 +1,4 @@
-"""How diverse a set of vectors is."""
+"""How many distinct things a set of vectors shows."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from curate.ops.entropy import effective_number
 def vendi_score(x: np.ndarray) -> float:
     """Effective number of distinct vectors, 1..N: exp of the entropy of the eigenvalues of X X^T / N.
 
-    These are the eigenvalues of X^T X / N, and zeros, so that D x D values are enough. Scores compare only between sets
-    of equal N.
+    The eigenvalues of X^T X / N are the same but for zeros, so D x D values are enough. Only scores of sets of equal N
+    compare.
 
     Args:
         x: (N, D) float32, unit L2, N >= 1.

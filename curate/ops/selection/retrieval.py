@@ -1,4 +1,4 @@
-"""Choosing pool images that resemble curated ones: nearest to a query, or in a cluster that queries hit."""
+"""Choosing pool images that resemble curated ones: nearest to a query, or in a cluster that queries fall into."""
 
 import numpy as np
 
@@ -9,16 +9,22 @@ from curate.ops.selection.sampling import cap, water_fill
 def match_queries(edges: Edges, k: int) -> Edges:
     """Give each image to one query and each query up to `k` images, the strongest pairs first.
 
-    An image serves the query most similar to it (ties: smaller query id), and the others go on to their next
-    candidates; queries whose candidates run out stay below k. Queries ask for their k best remaining candidates,
-    images refuse all but their best query, until nobody is refused. With one order of all pairs this stable
-    matching is what going through the pairs from the strongest to the weakest gives, yet a round is a few sorts
-    instead of a loop over pairs.
+    An image is given to the query most similar to it (ties: the smaller query id), and the other queries go on to
+    their next candidates; queries whose candidates run out stay below k. Going through all pairs from the strongest to
+    the weakest would do it, in a loop over pairs. Here all queries ask at once for their k best remaining
+    candidates, images refuse all but the best query that asks, and that repeats until nobody is refused. Since both
+    sides rank pairs by the same similarity, this stable matching is the same, and a round is a few sorts.
 
     Args:
-        edges: candidates per query, (curated, pool) pairs, more than k per query. All in memory: about 120 bytes
+        edges: candidates, (curated, pool) pairs, more than k per query. All are in memory: about 120 bytes
             each with the sorts.
         k: images per query, >= 1.
+
+    Returns:
+        The pairs chosen, in order of (query_id, similarity descending, image_id).
+
+    Raises:
+        ValueError: `k` < 1.
 
     Source: the refilled reading of Oquab et al. 2023, arXiv:2304.07193, appendix A.4, which does not say whether
     collisions were refilled; the matching is deferred acceptance, Gale and Shapley 1962.
@@ -46,7 +52,7 @@ def cluster_draws(
     per_cluster: int = 10_000,
     max_per_set: int = 1_000_000,
 ) -> np.ndarray:
-    """Pool images to draw from each cluster for one curated set.
+    """How many pool images to draw from each cluster for one curated set.
 
     The caps apply in the paper's order: from every cluster with MORE than `min_queries` queries, up to
     `per_cluster` images; if these exceed `max_per_set`, the clusters are capped at a common level
@@ -55,9 +61,9 @@ def cluster_draws(
     Args:
         num_queries: (K,) int64, curated images of the set in each cluster.
         sizes: (K,) int64, pool images in each cluster.
-        min_queries: a cluster needs strictly more queries than this.
-        per_cluster: images from one cluster at most.
-        max_per_set: images in all at most.
+        min_queries: a cluster is drawn from only if it has strictly more queries than this.
+        per_cluster: most images from one cluster.
+        max_per_set: most images in all.
 
     Returns:
         (K,) int64, at most `sizes`.

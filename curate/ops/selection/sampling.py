@@ -1,4 +1,8 @@
-"""Rebalancing: caps, water filling, temperature, and top-down balanced sampling over a cluster tree."""
+"""Rebalancing: how many images to draw from each cluster, by caps, water filling, temperature, or down a cluster tree.
+
+Everything is counted in integers, so that draws add up to the target exactly; only temperatures need fractions, which
+are rounded by the largest remainder.
+"""
 
 from collections.abc import Sequence
 
@@ -8,7 +12,8 @@ import numpy as np
 def water_fill(sizes: np.ndarray, target: int) -> np.ndarray:
     """Cap clusters at one common level so that the draws sum to `target`.
 
-    What the level leaves over is one more image each for the largest clusters (ties: the first).
+    Clusters below the level are drawn whole, the others up to the level, as water stands in vessels of different
+    heights. What is left over is one more image each for the largest clusters (ties: the first).
 
     Args:
         sizes: (K,) int64, images per cluster, all >= 0.
@@ -39,15 +44,15 @@ def water_fill_groups(sizes: np.ndarray, groups: np.ndarray, targets: np.ndarray
     Raises:
         ValueError: a target or a size is negative.
     """
-    sizes, targets = _counts(sizes, "sizes"), _counts(targets, "target")
+    sizes, targets = _checked_counts(sizes, "sizes"), _checked_counts(targets, "target")
     order = np.lexsort((-np.arange(len(sizes)), sizes, groups))
     ascending, group = sizes[order], np.asarray(groups)[order]
     starts = np.searchsorted(group, np.arange(len(targets)), side="left")
     ends = np.searchsorted(group, np.arange(len(targets)), side="right")
     position = np.arange(len(sizes))
     below = np.concatenate([[0], np.cumsum(ascending)])  # images of all clusters before a position
-    # Drawn in a group when its level is this cluster's size; it grows along the group, so the clusters
-    # that fit are the first ones.
+    # What its group draws when the level is this cluster's size. It grows along the group, so the clusters that are
+    # drawn whole are the first ones, and the others share what is left.
     drawn = below[position] - below[starts[group]] + ascending * (ends[group] - position)
     whole = drawn <= targets[group]
     first = starts + np.bincount(group[whole], minlength=len(targets))
@@ -60,29 +65,32 @@ def water_fill_groups(sizes: np.ndarray, groups: np.ndarray, targets: np.ndarray
 
 
 def cap(sizes: np.ndarray, cap: int) -> np.ndarray:
-    """Images to draw per cluster, (K,) int64, when no cluster may give more than `cap`.
+    """(K,) int64: images to draw per cluster when none may give more than `cap`; `sizes` is (K,) int64.
 
     Raises:
         ValueError: `cap` or a size is negative.
     """
-    return np.minimum(_counts(sizes, "sizes"), _counts(np.array([cap]), "cap"))
+    return np.minimum(_checked_counts(sizes, "sizes"), _checked_counts(np.array([cap]), "cap"))
 
 
 def balanced_targets(sizes: np.ndarray, parents: Sequence[np.ndarray], target: int) -> np.ndarray:
-    """Share `target` top-down over a cluster tree: each node's share is water-filled into its children.
+    """Share `target` top-down over a cluster tree: the share of a cluster is water-filled into those below it.
 
     Args:
         sizes: (K0,) int64, images per leaf.
-        parents: from the leaves up: `parents[l]` (K_l,) int is the node of level l+1 above each node of
-            level l. Empty for flat clusters.
+        parents: from the leaves up: `parents[l]`, (K_l,) int, is the cluster of level l+1 that holds each
+            cluster of level l. Empty for flat clusters.
         target: images wanted in all, >= 0.
 
     Returns:
         (K0,) int64, images to draw per leaf; sums to min(target, sizes.sum()).
 
+    Raises:
+        ValueError: `target` or a size is negative.
+
     Source: Vo et al. 2024, arXiv:2405.15613, hierarchical sampling.
     """
-    levels = [_counts(sizes, "sizes")]
+    levels = [_checked_counts(sizes, "sizes")]
     for parent in parents:
         total = np.zeros(int(parent.max(initial=-1)) + 1, np.int64)
         np.add.at(total, parent, levels[-1])
@@ -101,7 +109,7 @@ def temperature_targets(sizes: np.ndarray, alpha: float, target: int, *, max_rep
 
     Args:
         sizes: (K,) int64, images per cluster, >= 0.
-        alpha: 0: equal shares, which is flat water filling but for who gets the remainder; 1: as the pool is.
+        alpha: 0: equal shares, as flat water filling but for who gets the remainder; 1: as the pool is.
         target: draws wanted in all, >= 0.
         max_repeats: times one image may be drawn, >= 1.
 
@@ -115,14 +123,14 @@ def temperature_targets(sizes: np.ndarray, alpha: float, target: int, *, max_rep
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}: 0 (equal shares) to 1 (as the pool is) is needed")
-    sizes = _counts(sizes, "sizes")
+    sizes = _checked_counts(sizes, "sizes")
     most = sizes * max_repeats
-    target = min(int(_counts(np.array([target]), "target")[0]), int(most.sum()))
+    target = min(int(_checked_counts(np.array([target]), "target")[0]), int(most.sum()))
     weights = np.where(sizes > 0, sizes.astype(np.float64) ** alpha, 0)
     order = np.argsort(most / np.maximum(weights, np.finfo(float).tiny), kind="stable")  # who is exhausted first
-    spent = np.concatenate([[0], np.cumsum(most[order])[:-1]])  # by those exhausted before
+    spent = np.concatenate([[0], np.cumsum(most[order])[:-1]])  # images of the clusters that are exhausted before each
     open_weight = np.cumsum(weights[order][::-1])[::-1]
-    # The share of a unit of weight if all from here on stay open; exhausted are those it is too much for.
+    # What a unit of weight draws if all clusters from here on last; those that it would exhaust do not.
     unit = (target - spent) / np.maximum(open_weight, np.finfo(float).tiny)
     whole = np.zeros(len(sizes), bool)
     whole[order] = np.logical_and.accumulate(unit * weights[order] >= most[order])
@@ -133,7 +141,13 @@ def temperature_targets(sizes: np.ndarray, alpha: float, target: int, *, max_rep
 
 
 def largest_remainder(weights: np.ndarray, total: int) -> np.ndarray:
-    """(K,) int64 that sum to `total` in proportion to `weights`: rounded down, then the largest fractions up.
+    """Share `total` in proportion to weights: round down, then give one more each to the largest fractions.
+
+    Args:
+        weights: (K,) float, >= 0.
+
+    Returns:
+        (K,) int64, sums to `total`.
 
     Raises:
         ValueError: a weight or the total is negative, or all weights are 0 where there is something to share.
@@ -154,7 +168,12 @@ def largest_remainder(weights: np.ndarray, total: int) -> np.ndarray:
     return whole
 
 
-def _counts(values: np.ndarray, name: str) -> np.ndarray:
+def _checked_counts(values: np.ndarray, name: str) -> np.ndarray:
+    """As int64.
+
+    Raises:
+        ValueError: one is negative.
+    """
     values = np.asarray(values).astype(np.int64)
     if values.size and values.min() < 0:
         raise ValueError(f"{name}: {values.min()} is negative; 0 or more is needed")
