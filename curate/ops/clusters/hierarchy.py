@@ -182,10 +182,12 @@ def _fit_level(
     points: np.ndarray, num_images: np.ndarray, num_clusters: int, *, r: int, level: int, how: LevelFit
 ) -> tuple[Nodes, np.ndarray]:
     """The clusters of `points` (N, D), and (N,) int32, which of them each point lies in."""
+    # A stream of random numbers for each level: one more level leaves those below as they are.
     seed = np.random.SeedSequence(how.seed, spawn_key=(level,))
     wanted = min(num_clusters, len(points))  # fewer only where clusters below came out empty
     centroids = _fit_resampled(points, wanted, r=r, seed=seed, how=how)
     cluster_id, squared = find_with_distance(points, centroids, spherical=how.spherical, device=how.device)
+    # All points are assigned, those too that resampling left out; clusters without any are dropped here.
     present, parent = np.unique(cluster_id, return_inverse=True)
     nodes = Nodes(
         centroids[present],
@@ -208,8 +210,9 @@ def _fit_resampled(
         seeding=how.seeding,
         device=how.device,
     )
-    centroids = fit(points, num_clusters, seed=first).centroids
+    centroids = fit(points, num_clusters, seed=first).centroids  # (K, D)
     for round_seed in rounds:
+        # r x K points at most, however many each centroid stands for: density no longer counts.
         sample = points[_closest_rows(points, centroids, r, how)]
         centroids = fit(sample, min(num_clusters, len(sample)), seed=round_seed).centroids
     return centroids
@@ -218,5 +221,5 @@ def _fit_resampled(
 def _closest_rows(points: np.ndarray, centroids: np.ndarray, r: int, how: LevelFit) -> np.ndarray:
     """Ascending rows of the `r` points closest to each centroid among those assigned to it."""
     cluster_id, squared = find_with_distance(points, centroids, spherical=how.spherical, device=how.device)
-    order = np.lexsort((squared, cluster_id))
+    order = np.lexsort((squared, cluster_id))  # by cluster, the closest first
     return np.sort(order[rank_in_group(cluster_id[order]) < r])

@@ -64,7 +64,7 @@ def align(queries: np.ndarray, images: np.ndarray, *, device: str = "cpu") -> np
     rows of `images` share that work. The result of a pair does not depend on the others.
 
     Args:
-        queries: (N, S*S) float, pictures of S x S values around zero, such as `luma24` gives.
+        queries: (N, S*S) float, pictures of S x S values around zero, such as the backbone `luma24` gives.
         images: (N, S*S) float, the partner of each.
         device: a torch device.
 
@@ -79,7 +79,7 @@ def align(queries: np.ndarray, images: np.ndarray, *, device: str = "cpu") -> np
     side = round(queries.shape[1] ** 0.5)
     if queries.shape != images.shape or side * side != queries.shape[1]:
         raise ValueError(f"queries {queries.shape}, images {images.shape}: both must be (N, S*S)")
-    poses, where = _poses(side, device), torch.device(device)
+    poses, where = _make_poses(side, device), torch.device(device)
     found = np.empty(len(queries), np.float32)
     with torch.inference_mode():
         for start, end in _runs_of_equal_rows(images):
@@ -116,7 +116,9 @@ def _pose(picture: Tensor, poses: _Poses) -> _Posed:
     import torch.nn.functional as F
 
     many = picture[None, None].expand(len(poses.grid), 1, *picture.shape)
+    # The mask cuts off the rim, where sampling mixes the picture with the zeros around it.
     posed = F.grid_sample(many, poses.grid, padding_mode="zeros", align_corners=False)[:, 0] * poses.mask
+    # A frame of ones laid over the squares sums those that it covers: the energy of the overlap at every shift.
     energy = _inverse(poses.frame_f * _transform(posed**2, picture.shape[0]).conj(), poses)
     return _Posed(_transform(posed, picture.shape[0]).conj(), energy)
 
@@ -124,6 +126,7 @@ def _pose(picture: Tensor, poses: _Poses) -> _Posed:
 def _best_correlation(picture: Tensor, posed: _Posed, poses: _Poses) -> float:
     """The largest normalized correlation of (S, S) values with the posed picture, over poses and shifts."""
     side = picture.shape[0]
+    # (V,) each: the numerator, and the other half of the denominator, for which the mask is laid over the squares.
     product = _inverse(_transform(picture, side) * posed.spectrum, poses)
     energy = _inverse(_transform(picture**2, side) * poses.mask_f, poses)
     return float((product / (energy * posed.energy).clamp(min=LEAST_ENERGY**2).sqrt()).max())
@@ -150,14 +153,14 @@ def _period(side: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _poses(side: int, device: str) -> _Poses:
+def _make_poses(side: int, device: str) -> _Poses:
     """All poses of pictures of `side` values, as maps from the canvas back to the picture."""
     import torch
     import torch.nn.functional as F
 
-    canvas = int(side * CANVAS)
+    canvas = int(side * CANVAS)  # larger than the picture, so that a turned or enlarged one has room
     scales = np.exp(np.linspace(-MAX_LOG_SCALE, MAX_LOG_SCALE, NUM_SCALES))
-    maps = [
+    maps = [  # (T, 2, 3), from the canvas to the picture, so by the inverse scale and without a shift
         [
             [mirror * np.cos(angle) / scale, -mirror * np.sin(angle) / scale, 0],
             [np.sin(angle) / scale, np.cos(angle) / scale, 0],
@@ -166,12 +169,14 @@ def _poses(side: int, device: str) -> _Poses:
         for angle in np.deg2rad(ROTATIONS)
         for scale in scales
     ]
+    # affine_grid measures canvas and picture in half sides of each, which are not equally long.
     theta = torch.tensor(maps, dtype=torch.float32) * (canvas / side)
     grid = F.affine_grid(theta, [len(maps), 1, canvas, canvas], align_corners=False)
     ones = torch.ones(len(maps), 1, side, side)
     mask = (F.grid_sample(ones, grid, padding_mode="zeros", align_corners=False)[:, 0] > 0.9).float()
     frame_f = _transform(torch.ones(side, side), side)
     mask_f = _transform(mask, side).conj()
+    # (T, P, P) values that overlap at each shift, from the correlation of frame and mask.
     overlap = torch.fft.irfft2(frame_f * mask_f, s=(_period(side), _period(side)))
     valid = torch.nonzero(overlap.flatten() >= MIN_OVERLAP * side * side)[:, 0]
     return _Poses(*(part.to(device) for part in (grid, mask, mask_f, frame_f, valid)))

@@ -62,6 +62,7 @@ class DisjointSet:
         return self.roots().astype(np.int64)
 
     def _checked(self, nodes: np.ndarray) -> np.ndarray:
+        """In the type of a node; refuse (ValueError) those outside of the set."""
         nodes = np.asarray(nodes)
         if nodes.size and (nodes.min() < 0 or nodes.max() >= len(self.parent)):
             raise ValueError(f"nodes {nodes.min()}..{nodes.max()}: the set has {len(self.parent)} nodes, from 0")
@@ -70,7 +71,7 @@ class DisjointSet:
     def _find(self, nodes: np.ndarray) -> np.ndarray:
         """(E,) the root of each node; the nodes point at their roots from here on."""
         roots = self.parent[nodes]
-        for _ in range(FLATTEN_AFTER):
+        for _ in range(FLATTEN_AFTER):  # one link at a time: trees are rarely deeper than a few
             above = self.parent[roots]
             if np.array_equal(above, roots):
                 self.parent[nodes] = roots

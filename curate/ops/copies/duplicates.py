@@ -116,6 +116,7 @@ class _Judge:
             node = self.graph.nodes(some.image_ids)
             position = self.preference.positions(node, some.image_ids >> 32).astype(np.uint64)
             pixels = np.minimum(some.num_pixels, MAX_PIXELS).astype(np.uint64)
+            # Rule 4 as an integer: more pixels in the upper half, then an earlier position in the lower half.
             np.maximum.at(best, self.root[node], (pixels << np.uint64(32)) | (LOW_HALF - position))
         return best
 
@@ -128,7 +129,7 @@ class _Judge:
                 (batch.query_ids, batch.image_ids, _strength(batch)),
                 (both_ways.image_ids, both_ways.query_ids, _strength(both_ways)),
             ):
-                direct = b == self._partners(a)
+                direct = b == self._partners(a)  # beats any strength, being the highest bit
                 # An edge between components leads to another outside image, or was cut.
                 counts = direct | (self.root[a] == self.root[b])
                 np.maximum.at(strongest, a[counts], key[counts] | (direct[counts].astype(np.uint64) << DIRECT))
@@ -137,7 +138,7 @@ class _Judge:
     def _partners(self, nodes: np.ndarray) -> np.ndarray:
         """(M,) int64: the node that stays instead of each, or the node itself."""
         root = self.root[nodes].astype(np.int64)
-        outside = self.outside.of_roots(root)
+        outside = self.outside.of_roots(root)  # rules 2 and 3 come before rule 4
         chosen = self.preference.nodes((LOW_HALF - (self.best[root] & LOW_HALF)).astype(np.int64))
         return np.where(outside >= 0, outside, chosen)
 
@@ -198,9 +199,11 @@ class _OutsideMatches(NamedTuple):
         waiting: list[np.ndarray] = []
         for batch, role in graph.oriented(edges):
             outer = batch.take(role != POOL)
+            # Held-out above curated, whatever the similarity: rule 2 comes before rule 3.
             strength = (role[role != POOL] == HELDOUT).astype(np.int64) << 40 | _strength(outer).astype(np.int64)
             root = components[outer.query_ids].astype(np.int64)
             waiting.append(np.stack([root, -strength, outer.image_ids, outer.query_ids]))
+            # Wait for as many as are held already, so that those held are not sorted anew for every batch.
             if sum(rows.shape[1] for rows in waiting) > max(EDGES_AT_ONCE, best.shape[1]):
                 best, waiting = _first_by_root([best, *waiting]), []
         best = _first_by_root([best, *waiting])

@@ -113,13 +113,15 @@ class CopyGraph:
             self._check(batch.image_ids)
             role_a, role_b = (self.parts.role[ids >> 32] for ids in (batch.query_ids, batch.image_ids))
             a, b = self.nodes(batch.query_ids), self.nodes(batch.image_ids)
-            swap = role_a > role_b
+            swap = role_a > role_b  # the indices of roles: pool first, then curated, then held-out
             a, b = np.where(swap, b, a), np.where(swap, a, b)
             first, second = np.minimum(role_a, role_b), np.maximum(role_a, role_b)
             matter = (a != b) & (first == POOL)
             yield CopyEdges(a, b, batch.similarity, batch.kind).take(matter), second[matter]
 
     def _check(self, image_ids: np.ndarray) -> None:
+        """Refuse (ValueError) ids of images that are not accepted or not in the catalog at all."""
+        # Step by step, since a part that does not exist has no number of rows, and an unknown image no node.
         part, row = image_ids >> 32, image_ids & 0xFFFFFFFF
         known = (part >= 0) & (part < len(self.parts.rows))
         known[known] = row[known] < self.parts.rows[part[known]]
@@ -132,6 +134,7 @@ class CopyGraph:
             )
 
     def _is_accepted(self, nodes: np.ndarray) -> np.ndarray:
+        """(M,) bool."""
         bits: np.ndarray = (self._accepted[nodes >> 3] >> (nodes & 7).astype(np.uint8)) & 1
         return bits.astype(bool)
 
@@ -155,6 +158,7 @@ class CopyGraph:
         large = np.bincount(components, minlength=self.size) > oversized.size
 
         def weak(edges: CopyEdges) -> np.ndarray:
+            """(E,) bool; the nodes of an edge lie in one component, so the first tells."""
             inside: np.ndarray = large[components[edges.query_ids]]
             return inside & (edges.similarity < np.float32(oversized.threshold)) & (edges.kind != SHA256)
 
@@ -165,6 +169,7 @@ class CopyGraph:
         sizes = np.zeros(len(components), np.uint32)
         for start in range(0, len(components), BLOCK_NODES):
             block = components[start : start + BLOCK_NODES]
+            # A block at a time: all bits at once would take a byte a node.
             bits = np.unpackbits(self._accepted[start >> 3 :], count=len(block), bitorder="little")
             np.add.at(sizes, block, bits.astype(np.uint32))
         return sizes

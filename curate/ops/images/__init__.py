@@ -1,0 +1,1 @@
+"""Single pictures: decoding, judging, edits that plant copies, and perceptual hashes."""

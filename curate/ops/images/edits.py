@@ -63,6 +63,7 @@ def _cut_out(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _mirror(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Left becomes right."""
     return ImageOps.mirror(picture)
 
 
@@ -91,6 +92,7 @@ def _blur(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _grayscale(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Takes the colors away; the picture stays RGB."""
     return picture.convert("L").convert("RGB")
 
 

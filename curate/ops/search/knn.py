@@ -89,6 +89,7 @@ def find_neighbors(
     for q in blocks(len(queries), num_queries):
         for b in blocks(len(base), num_base):
             join.block(q, b)
+    # Rows of one id each have their k best; where several rows found one image, the strongest edge stays.
     return merge_top_k(join.edges().named(query_ids, base_ids), None)
 
 
@@ -117,6 +118,7 @@ def join_within(
     _check_vectors(vectors, ids, "vectors")
     vectors, ids = _ascending(vectors, ids)
     rows = np.arange(len(ids))
+    # Blocks on the diagonal and to the right of it; every pair lies in exactly one of them.
     join = _Join(vectors, vectors, rows, threshold=threshold, max_neighbors=max_neighbors, device=device)
     num_rows, num_base = _block_shape(len(ids), len(ids), block_bytes)
     for q in blocks(len(ids), min(num_rows, max(1, -(-len(ids) // STRIPS)))):
@@ -166,11 +168,11 @@ class _Join:
         """
         import torch
 
-        product = self._q[q] @ self._b[b].T
+        product = self._q[q] @ self._b[b].T  # (rows of q, rows of b), in the dtype of proposals
         if both_ways:
             if b.start == q.start:
                 product.masked_fill_(_below_diagonal(product.shape, product.device), -torch.inf)
-        else:
+        else:  # an image is no neighbor of itself
             rows = np.flatnonzero((self.own[q] >= b.start) & (self.own[q] < b.stop))
             product[torch.from_numpy(rows), torch.from_numpy(self.own[q][rows] - b.start)] = -torch.inf
         rows, cols = self._propose(product, q, b if both_ways else None)
@@ -187,13 +189,14 @@ class _Join:
         else:  # the pair is wanted by whichever of its rows has the lower threshold
             across = torch.from_numpy(self._least[b]).to(device) - self.slack
             lowest = torch.minimum(least, across.min())
+        # Rows with any pair to look at: one pass over the block, which then mostly is done.
         hit = torch.nonzero(product.amax(dim=1) >= lowest)[:, 0] if product.shape[1] else product.new_empty(0).long()
-        near = product[hit]
+        near = product[hit]  # (R, rows of b)
         if b is None:
             enough = near >= self._cut(near, least[hit])[:, None]
         else:
             enough = near >= torch.minimum(least[hit][:, None], across[None])
-        enough &= near > -torch.inf
+        enough &= near > -torch.inf  # what was masked above stays out where the threshold is -inf
         rows, cols = torch.nonzero(enough, as_tuple=True)
         return hit[rows].cpu().numpy(), cols.cpu().numpy()
 
@@ -281,6 +284,7 @@ def _block_shape(num_queries: int, num_base: int, block_bytes: int) -> tuple[int
 
 
 def _check_vectors(vectors: np.ndarray, ids: np.ndarray, name: str) -> None:
+    """Refuse (ValueError) shapes that do not fit and values that are not finite."""
     if vectors.ndim != 2 or len(ids) != len(vectors):
         raise ValueError(f"{name}: shape {vectors.shape} with {len(ids)} ids; needed is (N, D) with N ids")
     if not np.isfinite(vectors).all():

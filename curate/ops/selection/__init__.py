@@ -1,0 +1,1 @@
+"""Which images to draw: retrieval by queries and clusters, rebalancing, and seeded draws without a sort."""

@@ -86,9 +86,9 @@ def draw_smallest(batches: KeyedBatches, sizes: np.ndarray, draws: np.ndarray, *
         max_bytes: working memory beyond about 40 bytes a group.
     """
     sizes, draws = np.asarray(sizes, np.int64), np.asarray(draws, np.int64)
-    every, extra = np.divmod(draws, np.maximum(sizes, 1))
+    every, extra = np.divmod(draws, np.maximum(sizes, 1))  # whole rounds through a group, and those of the last one
     limit_key, limit_id = np.zeros(len(sizes), np.uint64), np.full(len(sizes), -1, np.int64)
-    searched = np.flatnonzero((extra > 0) & (sizes > 0))
+    searched = np.flatnonzero((extra > 0) & (sizes > 0))  # the other groups have no limit within them
     if len(searched):
         search = _LimitSearch(searched, sizes, extra)
         fit = min(MAX_CANDIDATES, max_bytes // BYTES_PER_CANDIDATE)
@@ -123,7 +123,7 @@ class _LimitSearch:
         """Add `step` bits to the prefixes, by one pass that counts."""
         step = min(step, self.shift)
         shift, mask = np.uint64(self.shift - step), np.uint64((1 << step) - 1)
-        counts = np.zeros((len(self.prefix), 1 << step), np.int64)
+        counts = np.zeros((len(self.prefix), 1 << step), np.int64)  # by group, keys with each value of the next bits
         for images in batches():
             row, keys, _ = self._inside(images)
             np.add.at(counts.reshape(-1), row << step | (keys >> shift & mask).astype(np.int64), 1)
@@ -131,6 +131,7 @@ class _LimitSearch:
         digit = np.argmax(below >= self.rank[:, None], axis=1)  # the first value up to which `rank` keys lie
         rows = np.arange(len(digit))
         before = np.where(digit > 0, below[rows, digit - 1], 0)
+        # Keys below that value are drawn for sure and those above are not; the limit is sought among those with it.
         self.rank, self.left = self.rank - before, below[rows, digit] - before
         self.prefix = self.prefix << np.uint64(step) | digit.astype(np.uint64)
         self.shift -= step
