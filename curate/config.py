@@ -1,4 +1,4 @@
-"""Strict configuration: frozen pydantic models, YAML, `key=value` overrides, errors with the nearest name."""
+"""Strict configuration: frozen pydantic models, YAML, `key=value` overrides, errors that name what the user typed."""
 
 import difflib
 import hashlib
@@ -12,15 +12,38 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from curate.errors import ConfigError
 
 
-class Settings(BaseModel):
-    """A frozen group of fields; an unknown key is an error, the docstring under a field describes it."""
+class Settings(BaseModel):  # noqa: PLW1641  # pydantic hashes the fields of a frozen class
+    """A frozen group of fields; an unknown key is an error, the docstring under a field describes it.
+
+    One group is often used under several keys: the stage that builds inverted lists knows its field `num_lists`, but
+    not that this recipe mounts it at `copies.fit_lists`, which is what the user typed. So `parse` writes into each
+    group the key that it was read from, and `field_error` puts it before the field. The key is no part of the value:
+    equality, hashes, fingerprints and dumps ignore it, while `model_copy` and pickling keep it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
+
+    _mounted_at: str = PrivateAttr(default="")
+
+    def field_error(self, field: str, text: str) -> ConfigError:
+        """The error about a field, named by its full key where `parse` made these settings.
+
+        Args:
+            field: name of the field, such as `levels`; may lead deeper, such as `levels.0`.
+            text: what follows the name, such as `=[3]: at least 4 are needed` or `: no such file`.
+        """
+        return ConfigError(f"{_join(self._mounted_at, field)}{text}")
+
+    def __eq__(self, other: object) -> bool:
+        # Pydantic's own comparison takes private attributes for a part of the value.
+        if not isinstance(other, Settings) or type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
 
 
 class Execution:
@@ -134,10 +157,36 @@ def parse(model: type[SettingsT], values: Mapping[str, Any], *, where: str) -> S
             unknown key, the nearest known name.
     """
     try:
-        return model.model_validate(dict(values))
+        return _placed(model.model_validate(dict(values)), "")
     except ValidationError as error:
         lines = [_explain(model, problem) for problem in error.errors()]
         raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _placed(settings: SettingsT, place: str) -> SettingsT:
+    """A copy that knows its key in the config, as do the settings inside it.
+
+    Copied, since a default such as `inner: Inner = Inner()` is one object for every group that leaves it out.
+    """
+    copied = settings.model_copy()
+    copied._mounted_at = place
+    for name in type(settings).model_fields:
+        vars(copied)[name] = _with_places(getattr(settings, name), _join(place, name))  # past the frozen setter
+    return copied
+
+
+def _with_places(value: Any, place: str) -> Any:
+    if isinstance(value, Settings):
+        return _placed(value, place)
+    if type(value) in (list, tuple):
+        return type(value)(_with_places(item, _join(place, number)) for number, item in enumerate(value))
+    if type(value) is dict:
+        return {key: _with_places(item, _join(place, key)) for key, item in value.items()}
+    return value
+
+
+def _join(place: str, step: object) -> str:
+    return f"{place}.{step}" if place else f"{step}"
 
 
 def _explain(model: type[Settings], problem: Any) -> str:

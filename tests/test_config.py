@@ -1,5 +1,6 @@
 """Strict configs: unknown keys, overrides, identity of settings."""
 
+import pickle
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,23 @@ class Outer(Settings):
     """Nested."""
 
 
+SHARED = Inner()
+
+
+class Mounts(Settings):
+    first: Inner = SHARED
+    second: Inner = SHARED
+    either: Inner | int = 3
+    many: tuple[Inner, ...] = ()
+    named: dict[str, list[Inner]] | None = None
+    outer: Outer = Outer(name="a")
+
+
+def place(settings: Settings) -> str:
+    """The field `threshold` as an error about it names it."""
+    return str(settings.field_error("threshold", "")).removesuffix("threshold")
+
+
 def test_unknown_key_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match=r"inner.treshold: unknown key; did you mean 'threshold'\?"):
         parse(Outer, {"name": "a", "inner": {"treshold": 1}}, where="x.yaml")
@@ -45,6 +63,40 @@ def test_unknown_key_names_the_nearest_one() -> None:
 def test_missing_and_mistyped_values_are_told_together() -> None:
     with pytest.raises(ConfigError, match=r"(?s)name: required.*inner.threshold: .*found 'high'"):
         parse(Outer, {"inner": {"threshold": "high"}}, where="x.yaml")
+
+
+def test_errors_name_fields_by_the_key_they_were_read_from() -> None:
+    values = {"either": {}, "many": [{}, {}], "named": {"x": [{}]}}
+    mounts = parse(Mounts, values, where="x.yaml")
+    assert isinstance(mounts.either, Inner)
+    inner = [mounts.first, mounts.second, mounts.either, *mounts.many, *(mounts.named or {})["x"], mounts.outer.inner]
+    keys = ["first.", "second.", "either.", "many.0.", "many.1.", "named.x.0.", "outer.inner."]
+    assert [place(settings) for settings in inner] == keys
+    error = mounts.outer.inner.field_error("threshold", "=0.5: too low")
+    assert isinstance(error, ConfigError)
+    assert str(error) == "outer.inner.threshold=0.5: too low"
+    assert place(mounts) == place(SHARED) == place(Inner()) == ""  # defaults are copied, never written to
+
+
+def test_key_of_settings_survives_copies_and_pickling() -> None:
+    inner = parse(Mounts, {}, where="x.yaml").outer.inner
+    pickled = pickle.loads(pickle.dumps(inner))  # noqa: S301  # as a task that travels to a worker
+    for kept in (inner.model_copy(), inner.model_copy(update={"threshold": 0.1}), pickled):
+        assert place(kept) == "outer.inner."
+    outer = Outer(name="b").model_copy(update={"inner": inner})
+    assert place(outer.inner) == "outer.inner."
+
+
+def test_key_is_no_part_of_the_value() -> None:
+    mounts = parse(Mounts, {"many": [{"batch_size": 9}]}, where="x.yaml")
+    assert mounts.first == mounts.second == SHARED
+    assert len({mounts.first, mounts.second, SHARED}) == 1
+    assert mounts.many[0] != SHARED
+    assert mounts == Mounts(many=(Inner(batch_size=9),))
+    assert mounts.first.model_dump() == SHARED.model_dump()
+    assert identity(mounts.first) == identity(SHARED)
+    assert mounts.first != Outer(name="a")
+    assert mounts.model_fields_set == {"many"}
 
 
 def test_execution_fields_never_enter_the_identity() -> None:
