@@ -115,13 +115,23 @@ def _bundled_configs() -> dict[str, Path]:
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
 
 
-def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def apply_overrides(
+    values: Mapping[str, Any], overrides: Iterable[str], *, shorthand: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """A copy of `values` with `a.b=text` overrides set; the text is read as YAML.
+
+    Args:
+        values: a nested mapping, as a YAML file holds it.
+        overrides: texts `key=value`, applied in order; a later one wins.
+        shorthand: keys at the top that may hold a plain value, and the field that such a value means: with
+            `{"sources": "pool"}` the overrides `sources=A sources.heldout=B` set both `sources.pool` and
+            `sources.heldout`.
 
     Raises:
         ConfigError: an override without `=`, or one whose parent key holds a plain value.
     """
     merged: dict[str, Any] = _copy_nested(values)
+    shorthand = shorthand or {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -132,6 +142,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             raise ConfigError(f"override {override!r}: not valid YAML; quote it to mean this text: {error}") from error
         if isinstance(value, str) and text[0] not in "'\"|>!&":
             value = text  # a plain text is meant as it stands: in a path, ` #` begins no comment
+        top, dot, _ = key.partition(".")
+        if dot and top in shorthand and not isinstance(merged.get(top, {}), dict):
+            merged[top] = {shorthand[top]: merged[top]}
         _set_nested(merged, key, value)
     return merged
 

@@ -38,7 +38,7 @@ def load_run_config(name: str | Path, overrides: Iterable[str] = ()) -> RecipeCo
     Raises:
         ConfigError: unreadable, without a recipe, or with keys or values the recipe does not take.
     """
-    values = apply_overrides(read_yaml(name), overrides)
+    values = apply_overrides(read_yaml(name), overrides, shorthand={"sources": "pool"})
     if "recipe" not in values:
         raise ConfigError(f"{name}: has no `recipe`; is it a config for `curate train`?")
     return parse(find_recipe(values["recipe"]).config, values, where=str(name))

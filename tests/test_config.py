@@ -152,6 +152,34 @@ def test_bundled_recipes_are_valid_and_take_sources_from_the_command_line(name: 
     assert config.workdir == f"{tmp_path}/w"
 
 
+@pytest.mark.parametrize(
+    ("given_sources", "paths"),
+    [
+        (["sources=/a"], {"pool": ["/a"]}),
+        (["sources=[/a, /b]"], {"pool": ["/a", "/b"]}),
+        (["sources=[{name: x, path: /a}, {name: y, path: /b}]"], {"pool": ["/a", "/b"]}),
+        (["sources=/a", "sources.pool=/b"], {"pool": ["/b"]}),
+        (["sources=/a", "sources.heldout=/b"], {"pool": ["/a"], "heldout": ["/b"]}),
+        (["sources=[/a, /b]", "sources.curated=[/c]"], {"pool": ["/a", "/b"], "curated": ["/c"]}),
+        (["sources.heldout=/b", "sources=/a"], {"pool": ["/a"]}),
+    ],
+)
+@pytest.mark.parametrize("name", ["dedup", "quickstart"])
+def test_sources_without_a_role_are_the_pool_and_replace_those_of_the_config(
+    name: str, given_sources: list[str], paths: dict[str, list[str]]
+) -> None:
+    sources = load_run_config(name, given_sources).sources
+    found = {role: [source.path for source in getattr(sources, role)] for role in ("pool", "curated", "heldout")}
+    assert {role: listed for role, listed in found.items() if listed} == paths
+
+
+def test_sources_of_a_yaml_file_may_be_a_path_that_overrides_add_roles_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("recipe: dedup\nworkdir: w\nsources: /a\ncopies: {embed: {model: lite0}}\n")
+    assert load_run_config(tmp_path / "mine.yaml").sources.pool[0].path == "/a"
+    both = load_run_config(tmp_path / "mine.yaml", ["sources.heldout=/b"]).sources
+    assert [(role, source.path) for role, source in both.by_role()] == [("pool", "/a"), ("heldout", "/b")]
+
+
 def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_config("dedup") == find_config("configs/dedup.yaml")

@@ -57,7 +57,7 @@ class Sources(Settings):
         if isinstance(values, Sources):
             return values
         if not isinstance(values, dict):
-            return {"pool": values}  # `sources: DIR` is a pool
+            values = {"pool": values}  # `sources: DIR` is a pool
         return {k: _as_sources(k, v) if k in ROLES else v for k, v in values.items()}
 
     @model_validator(mode="after")

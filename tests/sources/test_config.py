@@ -40,6 +40,13 @@ def test_command_line_forms_are_understood() -> None:
     assert read({"pool": "/a", "heldout": None}).heldout == ()
 
 
+@pytest.mark.parametrize("value", ["/a", Path("/a"), ["/a"], [{"path": "/a"}]])
+def test_sources_without_a_role_are_the_pool(value: object) -> None:
+    sources = Sources.model_validate(value)
+    assert sources == Sources.model_validate({"pool": value})
+    assert [(role, s.name, s.path) for role, s in sources.by_role()] == [("pool", "pool", "/a")]
+
+
 def test_parsed_sources_parse_again_to_the_same() -> None:
     sources = read({"pool": ["/a", {"name": "n", "path": "/b"}]})
     assert Sources.model_validate(sources) == sources
