@@ -61,7 +61,7 @@ def retry(work: Callable[[], ResultT], *, where: str, remote: bool = False) -> R
                 raise
             if attempt == ATTEMPTS:
                 raise gave_up(where, error) from error
-            log.warning("%s: %s; attempt %d of %d", where, describe(error), attempt, ATTEMPTS)
+            log.warning("%s: %s; attempt %d of %d", where, describe_error(error), attempt, ATTEMPTS)
         time.sleep(wait)
         wait *= 2
     raise AssertionError("unreachable")
@@ -70,12 +70,12 @@ def retry(work: Callable[[], ResultT], *, where: str, remote: bool = False) -> R
 def gave_up(where: str, error: Exception) -> SourceError:
     """The error of a read that kept failing."""
     return SourceError(
-        f"{where}: {describe(error)}, {ATTEMPTS} times in a row; check the disk or the connection, then run "
+        f"{where}: {describe_error(error)}, {ATTEMPTS} times in a row; check the disk or the connection, then run "
         "the same command again: finished parts are kept"
     )
 
 
-def describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """One line on an error: the system's words where there are some."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

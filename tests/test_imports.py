@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"errors"},
     "engine": {"errors", "config", "progress"},
     "ops": {"errors", "tables", "config"},
-    "sources": {"errors", "tables", "config", "ops", "retrying"},
+    "sources": {"errors", "registry", "tables", "config", "ops", "retrying"},
     "models": {"errors", "registry", "tables", "config", "progress", "ops"},
     "stages": {"errors", "tables", "config", "progress", "engine", "ops", "sources", "models"},
     "recipe": {"errors", "config", "engine", "sources"},

@@ -140,10 +140,11 @@ def _thumbnails(rows: pa.Table, budget: int) -> Iterator[tuple[bytes | None, str
 def _of_each(rows: pa.Table, make: Callable[[Read], T]) -> Iterator[T]:
     """What `make` makes of the bytes of catalog rows of one part, in order."""
     with ThreadPoolExecutor(THREADS, "thumbnail") as pool:
-        if is_loose(rows):
+        source = source_of(rows)
+        if is_loose(rows, source):
             yield from pool.map(lambda uri: make(_read_file(uri)), rows["uri"].to_pylist())
         else:
-            yield from pool.map(make, _read_archives(rows, source_of(rows)))
+            yield from pool.map(make, _read_archives(rows, source))
 
 
 def _read_file(uri: str) -> Read:

@@ -4,14 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from curate.config import Settings, absolute_path
+from curate.errors import ConfigError
+from curate.sources.formats import BUILTIN, DETECTED, find_format
 from curate.tables import ROLES
-
-Format = Literal["auto", "folder", "tar", "parquet", "list"]
 
 
 class Source(Settings):
@@ -24,8 +24,9 @@ class Source(Settings):
     """Folder, tar, Parquet file, folder or glob of those, or a `.txt` with one path or URL a line; local or
     an fsspec URL. A relative path is taken from the current directory."""
 
-    format: Format = "auto"
-    """What the path holds; `auto` goes by suffixes and refuses a mixture."""
+    format: str = "auto"
+    """What the path holds: `folder`, `tar`, `parquet`, `list` (a text file that names images or archives), or a format
+    of one's own as `./FILE.py:NAME` or `MODULE:NAME`; `auto` goes by suffixes and refuses a mixture."""
 
     image_column: str | None = None
     """Parquet column of the images; default: `image`, else the only binary one."""
@@ -37,6 +38,12 @@ class Source(Settings):
     @classmethod
     def _absolute(cls, path: str) -> str:
         return absolute_path(path)
+
+    @field_validator("format")
+    @classmethod
+    def _absolute_file(cls, name: str) -> str:
+        file, colon, attribute = name.rpartition(":")
+        return f"{absolute_path(file)}:{attribute}" if colon and file.endswith(".py") else name
 
 
 class Sources(Settings):
@@ -71,11 +78,22 @@ class Sources(Settings):
                 f"the name {twice[0]!r} is given to {counts[twice[0]]} sources; name each one: "
                 "[{name: a, path: DIR1}, {name: b, path: DIR2}]"
             )
+        for _, source in self.by_role():
+            _check_format(source)
         return self
 
     def by_role(self) -> list[tuple[str, Source]]:
         """(role, source) of all sources: pool, curated, heldout, each in the order given."""
         return [(role, source) for role in ROLES for source in getattr(self, role)]
+
+
+def _check_format(source: Source) -> None:
+    # Here and not in `Source`: workers and reports parse a source again, and read no image of it at times.
+    if source.format not in (*BUILTIN, *DETECTED):
+        try:
+            find_format(source.format)
+        except ConfigError as error:
+            raise ValueError(f"source {source.name}: {error}") from error
 
 
 def _as_sources(role: str, value: Any) -> Any:

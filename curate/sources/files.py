@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import fsspec
 
 from curate.errors import SourceError
-from curate.retrying import describe, is_permanent, retry
+from curate.retrying import describe_error, is_permanent, retry
 from curate.sources.suffixes import is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote
 
@@ -87,8 +87,8 @@ def open_file(uri: str) -> Any:
         if not is_permanent(error):
             raise
         raise SourceError(
-            f"{uri}: cannot be opened ({describe(error)}); bring the file back or make it readable, or leave it out "
-            "of the source"
+            f"{uri}: cannot be opened ({describe_error(error)}); bring the file back or make it readable, or leave it "
+            "out of the source"
         ) from error
 
 
@@ -110,7 +110,7 @@ def _find_local(root: bytes, name: bytes, skipped: Counter[str]) -> Iterator[Fil
         found = os.stat(root)
     except OSError as error:
         raise SourceError(
-            f"{encode_uri(root)}: {describe(error)}; give the path of a folder, a tar, a Parquet file, a glob "
+            f"{encode_uri(root)}: {describe_error(error)}; give the path of a folder, a tar, a Parquet file, a glob "
             "of them, or a .txt list"
         ) from error
     if stat.S_ISDIR(found.st_mode):
@@ -200,8 +200,8 @@ def _enter(path: bytes, prefix: bytes, above: frozenset[tuple[int, int]]) -> _Op
         entries, here = retry(lambda: _scan(path), where=encode_uri(path))
     except OSError as error:
         raise SourceError(
-            f"{encode_uri(path)}: the folder cannot be listed ({describe(error)}); make it readable, or move it out "
-            "of the source"
+            f"{encode_uri(path)}: the folder cannot be listed ({describe_error(error)}); make it readable, or move it "
+            "out of the source"
         ) from error
     return _Open(path, prefix, iter(entries), above | {here})
 
@@ -251,7 +251,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise SourceError(f"{url}: {describe(error)}; install the fsspec package of that protocol") from error
+        raise SourceError(f"{url}: {describe_error(error)}; install the fsspec package of that protocol") from error
     return fs, path
 
 
@@ -262,7 +262,7 @@ def _find_remote(url: str) -> Iterator[File]:
     except SourceError:
         raise
     except Exception as error:  # libraries of object stores raise their own kinds
-        raise SourceError(f"{url}: cannot be listed ({describe(error)}); check the URL and the access") from error
+        raise SourceError(f"{url}: cannot be listed ({describe_error(error)}); check the URL and the access") from error
     if not found:
         raise SourceError(f"{url}: nothing is there; check the URL")
     root = _fixed_part(path) if _is_glob(path) else path.rstrip("/")

@@ -8,23 +8,40 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+import pyarrow as pa
+
 from curate.errors import SourceError
-from curate.retrying import describe, is_permanent, retry
-from curate.sources.files import File, open_remote
+from curate.retrying import describe_error, is_permanent, retry
+from curate.sources.config import Source
+from curate.sources.files import File, find_files, open_remote
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.sidecars import MAX_BYTES, Columns, merge
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge
 from curate.sources.suffixes import HEAD_BYTES, SIDECAR, begins_as_image, is_hidden, may_be_image, why_not_image
 from curate.sources.uri import decode_uri, is_remote
 
 
-def list_folder(files: Iterable[File], *, skipped: Counter[str]) -> Iterator[Found]:
-    """The files that may be images; others are counted in `skipped`."""
-    for file in files:
-        if may_be_image(file.uri) or _is_misnamed(file):
-            yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
-        else:
-            skipped[why_not_image(file.uri)] += 1
+class FolderFormat:
+    """`format: folder`: files that may be images by their names, or that begin as images do; the others are counted."""
+
+    loose = True
+
+    def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The images in the order of their paths."""
+        return self.find_among(find_files(source.path, skipped=skipped), source, skipped=skipped)
+
+    def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The images among `files`, in their order."""
+        for file in files:
+            if may_be_image(file.uri) or _is_misnamed(file):
+                yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
+            else:
+                skipped[why_not_image(file.uri)] += 1
+
+    def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
+        """One file after the other; to overlap them, call `read_folder_file` from threads."""
+        for uri in rows["uri"].to_pylist():
+            yield read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
 
 
 def _is_misnamed(file: File) -> bool:
@@ -59,7 +76,7 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
     except Exception as error:
         if not is_permanent(error):
             raise
-        return unreadable(describe(error))
+        return unreadable(describe_error(error))
     if isinstance(data, Read):
         return data
     return Read(data, extra=_read_sidecars(uri, columns) if extra and not is_remote(uri) else None)
@@ -98,7 +115,7 @@ def _read_small(path: bytes, where: str) -> bytes | None:
 
 def _read_file(path: bytes) -> bytes | None:
     found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
         return None
     with open(path, "rb") as file:
         return file.read()

@@ -7,14 +7,21 @@ from collections.abc import Iterable, Iterator
 from curate.errors import SourceError
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, find_listed
-from curate.sources.folder import list_folder
+from curate.sources.folder import FolderFormat
+from curate.sources.formats import DETECTED, find_format
 from curate.sources.found import Found
-from curate.sources.parquet import list_parquet
+from curate.sources.parquet import ParquetFormat
 from curate.sources.suffixes import IMAGE, PARQUET, TAR, may_be_image, suffix_of, unpack_command
-from curate.sources.tar import compressed, list_tar
+from curate.sources.tar import TarFormat, compressed_archive
 
 PEEK = 10_000
 """Files without a telling suffix after which a source is taken for a folder of images."""
+
+_FORMATS: dict[str, FolderFormat | TarFormat | ParquetFormat] = {
+    "folder": FolderFormat(),
+    "tar": TarFormat(),
+    "parquet": ParquetFormat(),
+}
 
 
 def list_source(source: Source, *, skipped: Counter[str] | None = None) -> Iterator[Found]:
@@ -26,46 +33,36 @@ def list_source(source: Source, *, skipped: Counter[str] | None = None) -> Itera
         skipped: counts what was left out, by reason.
 
     Raises:
+        ConfigError: the format of a plug-in cannot be used.
         SourceError: nothing is there, nothing looks like an image, a folder cannot be listed, an archive is
             compressed or damaged, or images, tars and Parquet files are mixed under `format: auto`.
     """
     counts = skipped if skipped is not None else Counter()
-    found = _list(source, counts)
+    found = _find(source, counts)
     first = next(found, None)
     if first is None:
         raise SourceError(
             f"source {source.name}: {source.path}: no image was found (format {source.format}); left out: "
-            f"{_summary(counts)}; give a folder of images, tars, Parquet files, or a .txt that lists them"
+            f"{_left_out(counts)}; give a folder of images, tars, Parquet files, or a .txt that lists them"
         )
     yield first
     yield from found
 
 
-def _summary(counts: Counter[str]) -> str:
+def _left_out(counts: Counter[str]) -> str:
     return ", ".join(f"{count} x {reason}" for reason, count in counts.most_common(8)) or "nothing was there"
 
 
-def _list(source: Source, skipped: Counter[str]) -> Iterator[Found]:
-    files = _files(source, skipped)
-    kind: str = source.format
-    if kind in ("auto", "list"):
-        kind, files = _recognise(files)
-        files = _refuse_mixture(files, kind, source)
-    if kind == "tar":
-        return list_tar(files, skipped=skipped)
-    if kind == "parquet":
-        return list_parquet(files, source, skipped=skipped)
-    return list_folder(files, skipped=skipped)
+def _find(source: Source, skipped: Counter[str]) -> Iterator[Found]:
+    if source.format not in DETECTED:
+        return find_format(source.format).find(source, skipped=skipped)
+    is_list = source.format == "list" or suffix_of(source.path) == ".txt"
+    files = (find_listed if is_list else find_files)(source.path, skipped=skipped)
+    kind, files = _recognize(files)
+    return _FORMATS[kind].find_among(_refuse_mixture(files, kind, source), source, skipped=skipped)
 
 
-def _files(source: Source, skipped: Counter[str]) -> Iterator[File]:
-    is_text = suffix_of(source.path) == ".txt"
-    if source.format == "list" or (source.format == "auto" and is_text):
-        return find_listed(source.path, skipped=skipped)
-    return find_files(source.path, skipped=skipped)
-
-
-def _kind(file: File) -> str | None:
+def _kind_of(file: File) -> str | None:
     """What the suffix of a file makes of its source; None: nothing."""
     suffix = suffix_of(file.uri)
     if suffix in TAR:
@@ -75,25 +72,25 @@ def _kind(file: File) -> str | None:
     return "folder" if suffix in IMAGE else None
 
 
-def _recognise(files: Iterator[File]) -> tuple[str, Iterator[File]]:
+def _recognize(files: Iterator[File]) -> tuple[str, Iterator[File]]:
     """The kind of a source by its first telling file; and all its files, those looked at included."""
     seen: list[File] = []
     for file in itertools.islice(files, PEEK):
         seen.append(file)
-        kind = _kind(file)
+        kind = _kind_of(file)
         if kind:
             return kind, itertools.chain(seen, files)
     only_archives = seen and not any(may_be_image(file.uri) for file in seen)
     if only_archives:
         for file in seen:
             if unpack_command(file.uri):
-                raise compressed(file.uri)
+                raise compressed_archive(file.uri)
     return "folder", itertools.chain(seen, files)
 
 
 def _refuse_mixture(files: Iterable[File], kind: str, source: Source) -> Iterator[File]:
     for file in files:
-        found = _kind(file)
+        found = _kind_of(file)
         if found and found != kind:
             raise SourceError(
                 f"source {source.name}: {file.uri}: a {_WORDS[found]} among {_WORDS[kind]}s; say which to read: "

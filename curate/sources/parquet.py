@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import SourceError
-from curate.retrying import ATTEMPTS, FIRST_WAIT, describe, gave_up, is_damage, retry
+from curate.retrying import ATTEMPTS, FIRST_WAIT, describe_error, gave_up, is_damage, retry
 from curate.sources.config import Source
-from curate.sources.files import File, open_file
+from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
-from curate.sources.read import Read, too_large, unreadable
-from curate.sources.sidecars import choose
+from curate.sources.read import Read, by_file, too_large, unreadable
+from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import encode_uri, is_remote
 
@@ -30,22 +30,36 @@ BUFFER_BYTES = 1 << 20
 log = logging.getLogger(__name__)
 
 
-def list_parquet(files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
-    """One image a row, file by file; the key is the struct's path where there is one.
+class ParquetFormat:
+    """`format: parquet`: one image a row; its key is the path in the struct where there is one."""
 
-    Raises:
-        SourceError: a file is damaged, or which column holds the images is not clear.
-    """
-    number = 0
-    for file in files:
-        if suffix_of(file.uri) in PARQUET:
-            yield from _list_rows(file, number, source)
-            number += 1
-        else:
-            skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no Parquet"] += 1
+    loose = False
+
+    def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The rows of all files, in the order of their paths.
+
+        Raises:
+            SourceError: a file is damaged, or which column holds the images is not clear.
+        """
+        return self.find_among(find_files(source.path, skipped=skipped), source, skipped=skipped)
+
+    def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The rows of the Parquet files among `files`, in their order; errors as of `find`."""
+        number = 0
+        for file in files:
+            if suffix_of(file.uri) in PARQUET:
+                yield from _find_rows(file, number, source)
+                number += 1
+            else:
+                skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no Parquet"] += 1
+
+    def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
+        """Each file is opened once, and read in order; row groups without a wanted row are left out."""
+        for uri, group in by_file(rows):
+            yield from read_rows(uri, group["row"].to_pylist(), source, max_bytes=max_bytes, extra=extra)
 
 
-def _list_rows(file: File, number: int, source: Source) -> Iterator[Found]:
+def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
     with _open_parquet(file.uri) as table:
         column = find_image_column(table.schema_arrow, source.image_column, where=file.uri)
         for row, name in enumerate(_row_names(table, column, file.uri)):
@@ -86,7 +100,7 @@ def _read_footer(file: Any, uri: str) -> pq.ParquetFile:
 
 def _damaged(uri: str, error: Exception) -> SourceError:
     return SourceError(
-        f"{uri}: cannot be read as Parquet ({describe(error)}); fetch or write the file again, or leave it out "
+        f"{uri}: cannot be read as Parquet ({describe_error(error)}); fetch or write the file again, or leave it out "
         "of the source"
     )
 
@@ -217,7 +231,7 @@ def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> I
             failures += 1
             if failures == ATTEMPTS:
                 raise gave_up(uri, error) from error
-            log.warning("%s: %s; attempt %d of %d", uri, describe(error), failures, ATTEMPTS)
+            log.warning("%s: %s; attempt %d of %d", uri, describe_error(error), failures, ATTEMPTS)
             time.sleep(FIRST_WAIT * 2 ** (failures - 1))
 
 
@@ -232,4 +246,4 @@ def _read_row(batch: pa.RecordBatch, index: int, image: str, carried: list[str],
         read = too_large(len(data), max_bytes)
     else:
         read = Read(data)
-    return read._replace(extra=choose(values, columns=None))
+    return read._replace(extra=choose_columns(values, columns=None))

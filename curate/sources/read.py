@@ -1,6 +1,10 @@
 """What reading yields for one image: its bytes, or why there are none."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 
 class Read(NamedTuple):
@@ -25,3 +29,12 @@ def too_large(num_bytes: int | None, max_bytes: int) -> Read:
 def unreadable(why: str) -> Read:
     """An image that is listed but cannot be had."""
     return Read(error=why, reject="unreadable")
+
+
+def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """(uri, its rows) of rows of the catalog that follow each other in one file."""
+    start = 0
+    for uri, group in itertools.groupby(rows["uri"].to_pylist()):
+        length = sum(1 for _ in group)
+        yield uri, rows.slice(start, length)
+        start += length

@@ -9,7 +9,7 @@ from typing import Any
 
 from curate.sources.suffixes import HEAD_BYTES, begins_as_image
 
-MAX_BYTES = 1 << 20
+MAX_SIDECAR_BYTES = 1 << 20
 """A longer sidecar is not one image's description, and is not read."""
 
 Columns = tuple[str, ...] | None
@@ -32,10 +32,10 @@ def merge(sidecars: Mapping[str, bytes], *, columns: Columns, where: str) -> dic
         merged.setdefault("caption", sidecars[".txt"].decode("utf-8", errors="replace").strip())
     if ".cls" in sidecars:
         merged.setdefault("label", _parse_label(sidecars[".cls"]))
-    return choose(merged, columns=columns)
+    return choose_columns(merged, columns=columns)
 
 
-def choose(values: Mapping[str, Any], *, columns: Columns) -> dict[str, Any] | None:
+def choose_columns(values: Mapping[str, Any], *, columns: Columns) -> dict[str, Any] | None:
     """The wanted columns, JSON-ready; None when none is left."""
     chosen = {k: json_ready(v) for k, v in values.items() if columns is None or k in columns}
     return chosen or None

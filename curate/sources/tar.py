@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from curate.errors import SourceError
 from curate.retrying import retry
-from curate.sources.files import File, open_file
+from curate.sources.config import Source
+from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
-from curate.sources.read import Read, too_large
-from curate.sources.sidecars import MAX_BYTES, Columns, merge
+from curate.sources.read import Read, by_file, too_large
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge
 from curate.sources.suffixes import (
     HEAD_BYTES,
     MAGIC,
@@ -33,27 +36,45 @@ from curate.sources.uri import encode_uri, is_remote
 log = logging.getLogger(__name__)
 
 
-def list_tar(files: Iterable[File], *, skipped: Counter[str]) -> Iterator[Found]:
-    """The images of the archives among `files`, archive by archive, in the order they lie there.
+class TarFormat:
+    """`format: tar`: the members of uncompressed archives that may be images.
 
-    Members with an absolute name or `..`, links, devices and sparse files are refused: they are not read,
-    and counted in `skipped`.
-
-    Raises:
-        SourceError: an archive is compressed, damaged or truncated.
+    Members with an absolute name or `..`, links, devices and sparse files are refused: they are not read, and counted.
     """
-    number = 0
-    for file in files:
-        if suffix_of(file.uri) in TAR:
-            yield from _list_archive(file, number, skipped)
-            number += 1
-        elif unpack_command(file.uri):
-            raise compressed(file.uri)
-        else:
-            skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file outside archives"] += 1
+
+    loose = False
+
+    def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The images, archive by archive in the order of paths, in the order they lie there.
+
+        Raises:
+            SourceError: an archive is compressed, damaged or truncated.
+        """
+        return self.find_among(find_files(source.path, skipped=skipped), source, skipped=skipped)
+
+    def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The images of the archives among `files`, in their order; errors as of `find`."""
+        number = 0
+        for file in files:
+            if suffix_of(file.uri) in TAR:
+                yield from _list_archive(file, number, skipped)
+                number += 1
+            elif unpack_command(file.uri):
+                raise compressed_archive(file.uri)
+            else:
+                skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file outside archives"] += 1
+
+    def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
+        """Each archive is opened once, and streamed; without own columns it is read at the offsets alone."""
+        for uri, group in by_file(rows):
+            spans = list(zip(group["offset"].to_pylist(), group["length"].to_pylist(), strict=True))
+            if extra:
+                yield from read_described_members(uri, spans, max_bytes=max_bytes, columns=source.columns)
+            else:
+                yield from read_members(uri, spans, max_bytes=max_bytes)
 
 
-def compressed(uri: str) -> SourceError:
+def compressed_archive(uri: str) -> SourceError:
     """The refusal of an archive that cannot be read in place."""
     return SourceError(
         f"{uri}: compressed archives cannot be read in place; unpack it and give the result: {unpack_command(uri)}"
@@ -217,8 +238,8 @@ def _read_sidecars(
     for stem in stems:
         for member in members:
             base, suffix = posixpath.splitext(member.name)
-            if base == stem and suffix.lower() in SIDECAR and member.size <= MAX_BYTES:
-                data = _read_at(archive, uri, member.offset_data, member.size, MAX_BYTES).data
+            if base == stem and suffix.lower() in SIDECAR and member.size <= MAX_SIDECAR_BYTES:
+                data = _read_at(archive, uri, member.offset_data, member.size, MAX_SIDECAR_BYTES).data
                 found[suffix.lower()] = data or b""
     return found
 

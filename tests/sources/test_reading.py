@@ -31,7 +31,7 @@ def test_folder_files_are_read_in_order_with_their_sidecars(tmp_path: Path) -> N
         },
     )
     table = catalog(list_source(source(tmp_path)))
-    assert is_loose(table)
+    assert is_loose(table, source(tmp_path))
     reads = list(read_part(table, source(tmp_path)))
     assert [r.data for r in reads] == [b"a", b"b", b""]
     assert [r.extra for r in reads] == [{"url": "u", "caption": "json wins"}, {"caption": "größe"}, None]
@@ -40,7 +40,7 @@ def test_folder_files_are_read_in_order_with_their_sidecars(tmp_path: Path) -> N
 
 def test_tar_rows_are_not_loose(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
-    assert not is_loose(catalog(list_source(source(path))))
+    assert not is_loose(catalog(list_source(source(path))), source(path))
 
 
 def test_files_that_cannot_be_had_are_told_apart_and_do_not_stop_the_others(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def _decode_all(
     """Decode in threads, `ahead` images at most before they are asked for; results in order."""
     uris = rows["uri"].to_pylist()
     max_bytes = how.limits.max_bytes
-    if is_loose(rows):
+    if is_loose(rows, source):
         readers = (
             partial(read_folder_file, uri, max_bytes=max_bytes, columns=source.columns, extra=how.hashed)
             for uri in uris

@@ -1,0 +1,98 @@
+"""What a source may be made of: the contract of a format, those that are built in, and those of plug-ins.
+
+A format says how the images of a source are found and how they are read. `format: auto` and `format: list` go by the
+suffixes of the files and choose among the built-in ones. A format of one's own is named by its place: `format:
+./my_source.py:Zips`, `format: my_package.module:Zips`, or an entry point of an installed package in the group
+`curate.sources`. Here is one for zip archives, complete:
+
+    class Zips:
+        loose = False
+
+        def find(self, source, *, skipped):
+            with zipfile.ZipFile(source.path) as archive:
+                for row, member in enumerate(archive.infolist()):
+                    yield Found(source.path, member.filename, row=row, length=member.file_size, container=0)
+
+        def read(self, rows, source, *, max_bytes, extra):
+            with zipfile.ZipFile(source.path) as archive:
+                for key in rows["key"].to_pylist():
+                    yield Read(archive.read(key))
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from curate.errors import ConfigError
+from curate.registry import resolve
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from curate.sources.config import Source
+    from curate.sources.found import Found
+    from curate.sources.read import Read
+
+BUILTIN = {
+    "folder": "curate.sources.folder:FolderFormat",
+    "tar": "curate.sources.tar:TarFormat",
+    "parquet": "curate.sources.parquet:ParquetFormat",
+}
+
+DETECTED = ("auto", "list")
+"""Names that stand for one of the built-in formats, see `curate.sources.listing`."""
+
+
+class SourceFormat(Protocol):
+    """How the images of a source are found and read; a class that is called without arguments.
+
+    One process finds, and several read at once, so an object holds nothing between calls.
+    """
+
+    loose: bool
+    """Whether each image is a file of its own at its `uri`. A pass then reads such files in several threads by
+    `curate.sources.folder.read_folder_file`; other images it takes from `read`, one after the other. A format of
+    one's own that finds loose files derives from `FolderFormat` and brings its own `find` alone."""
+
+    def find(self, source: "Source", *, skipped: Counter[str]) -> "Iterator[Found]":
+        """The images of the source, in the same order each time, without reading them.
+
+        Images of a source differ in (uri, offset, row): a later scan knows by these which ones are new. Images of one
+        `container` stay in one part where they fit.
+
+        Args:
+            skipped: counts what was left out, by reason.
+
+        Raises:
+            SourceError: the source is not there or is damaged.
+        """
+        ...
+
+    def read(self, rows: "pa.Table", source: "Source", *, max_bytes: int, extra: bool) -> "Iterator[Read]":
+        """The images of some rows of the catalog, one for each row in the same order.
+
+        Args:
+            rows: rows of `tables.CATALOG`, all of this source, in the order in which they were found.
+            max_bytes: a longer image yields an error instead of its bytes.
+            extra: whether to read the source's own columns, such as captions.
+
+        Raises:
+            SourceError: an archive is damaged or has changed, or reading failed again and again. An image that alone
+                cannot be had is no error: its `Read` says why.
+        """
+        ...
+
+
+def find_format(name: str) -> SourceFormat:
+    """The format of that name, built in or of a plug-in.
+
+    Raises:
+        ConfigError: an unknown name, or what it names does not import or is no format.
+    """
+    # `auto` and `list` are named to the registry for its list of known names only.
+    found = resolve("source", name, {**dict.fromkeys(DETECTED, ""), **BUILTIN}, key="format")
+    made = found() if isinstance(found, type) else found
+    missing = [part for part in ("loose", "find", "read") if not hasattr(made, part)]
+    if missing:
+        raise ConfigError(f"format: {name!r} has no {missing[0]!r}; see SourceFormat in curate/sources/formats.py")
+    return made  # type: ignore[no-any-return]
