@@ -49,4 +49,9 @@ class MissingExtra(CurateError):
     """A library of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; bring it with: pip install 'curate[{extra}]'")
+        super().__init__(f"{package} is not installed; bring it with: {pip_install(extra)}")
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs the package with one of its extras; on PyPI `curate` is another project's name."""
+    return f"pip install 'curate-vision[{extra}]'"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from curate.errors import ConfigError, MissingExtra
+from curate.errors import ConfigError, MissingExtra, pip_install
 
 Device = Literal["cpu", "cuda"]
 QUERY_BYTES = 1 << 30
@@ -48,7 +48,7 @@ def _resources() -> Any:
     if not hasattr(faiss, "StandardGpuResources"):
         raise ConfigError(
             "device=cuda: the faiss that is installed is a CPU build; set device=cpu, or replace it: "
-            "pip uninstall faiss-cpu, then pip install 'curate[gpu]'"
+            f"pip uninstall faiss-cpu, then {pip_install('gpu')}"
         )
     if faiss.get_num_gpus() == 0:
         raise ConfigError("device=cuda: faiss finds no GPU; set device=cpu, or look at CUDA_VISIBLE_DEVICES")

@@ -101,11 +101,13 @@ def test_a_cpu_build_of_faiss_is_told():
     faiss = pytest.importorskip("faiss")
     if hasattr(faiss, "StandardGpuResources"):
         pytest.skip("this is a GPU build")
-    with pytest.raises(ConfigError, match=r"device=cuda: .*CPU build.*pip install 'curate\[gpu\]'"):
+    with pytest.raises(ConfigError, match=r"device=cuda: .*CPU build.*pip install 'curate-vision\[gpu\]'"):
         find_nearest(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), device="cuda")
 
 
 def test_missing_faiss_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtra, match=r"faiss is not installed; bring it with: pip install 'curate\[gpu\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"faiss is not installed; .*: pip install 'curate-vision\[gpu\]'"
+    ):
         faiss_seam.load_faiss()
