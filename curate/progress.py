@@ -4,34 +4,36 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines."""
 
 
 class Advance(Protocol):
-    """Reports that `steps` more are done; `note` is a short text shown beside the bar."""
+    """Reports that `steps` more steps are done; `note` is a short text that is shown beside the bar."""
 
     def __call__(self, steps: int = 1, /, *, note: str = "") -> None: ...
 
 
-_shown: Progress | None = None
-"""The bars on the terminal; a `track` inside another adds a bar to them."""
+_shown: "Progress | None" = None
+"""The bars on the terminal; a `track` inside another one adds a bar to them."""
 
 
 @contextmanager
 def track(label: str, total: int, *, done: int = 0, unit: str = "", show: bool = True) -> Iterator[Advance]:
-    """Show the progress of `total` steps, of which `done` were done before; not where another process shows it."""
+    """Show the progress of some work while the context is open.
+
+    Args:
+        label: what is being done.
+        total: steps of the whole work; 0: unknown.
+        done: steps that an earlier run has done.
+        unit: what is counted, such as `images`.
+        show: False in all processes but the one that reports.
+    """
     if not show:
         yield lambda _steps=1, /, *, note="": None
         return
@@ -50,11 +52,21 @@ def track(label: str, total: int, *, done: int = 0, unit: str = "", show: bool =
 
 
 @contextmanager
-def _bars() -> Iterator[Progress]:
+def _bars() -> "Iterator[Progress]":
     global _shown  # noqa: PLW0603  # a terminal shows one set of bars
     if _shown is not None:
         yield _shown
         return
+    # Imported here, since modules that only may show progress are imported by commands that print a line and end.
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -72,7 +84,7 @@ def _bars() -> Iterator[Progress]:
 
 
 class _PlainProgress:
-    """A line now and then, for logs and pipes."""
+    """Prints a line now and then, for log files and pipes."""
 
     def __init__(self, label: str, total: int, done: int, unit: str) -> None:
         self.label, self.total, self.done, self.unit = label, total, done, unit

@@ -9,6 +9,7 @@ from typing import TypeVar
 from curate.errors import SourceError
 
 ATTEMPTS = 4
+"""How often work is tried in all."""
 FIRST_WAIT = 0.5
 """Seconds before the second attempt; doubled before each further one."""
 
@@ -40,7 +41,7 @@ def is_damage(error: Exception) -> bool:
 
 
 def retry(work: Callable[[], ResultT], *, where: str, remote: bool = False) -> ResultT:
-    """Do `work`, again with growing waits when it fails by an error that may pass.
+    """Do `work`; where it fails by an error that may pass, do it again after growing waits.
 
     Args:
         where: what is read, for the message.
@@ -68,7 +69,7 @@ def retry(work: Callable[[], ResultT], *, where: str, remote: bool = False) -> R
 
 
 def gave_up(where: str, error: Exception) -> SourceError:
-    """The error of a read that kept failing."""
+    """The error of a read that failed at every attempt."""
     return SourceError(
         f"{where}: {describe_error(error)}, {ATTEMPTS} times in a row; check the disk or the connection, then run "
         "the same command again: finished parts are kept"
@@ -76,7 +77,7 @@ def gave_up(where: str, error: Exception) -> SourceError:
 
 
 def describe_error(error: Exception) -> str:
-    """One line on an error: the system's words where there are some."""
+    """An error in one line: in the words of the operating system where it has some."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""Which images there are: sources by role, each a path or a named path."""
+"""Which images there are: sources by role, each of them a path or a path with a name."""
 
 import re
 from collections import Counter
@@ -47,7 +47,10 @@ class Source(Settings):
 
 
 class Sources(Settings):
-    """The images of a run by role; a role is a path, a list of paths, or a list of `{name, path}`."""
+    """The images of a run by role; a role is a path, a list of paths, or a list of `{name, path}`.
+
+    Any of these without a role is the pool: `sources: DIR` means `sources: {pool: DIR}`.
+    """
 
     pool: tuple[Source, ...]
     """The uncurated images to choose from."""
@@ -64,7 +67,7 @@ class Sources(Settings):
         if isinstance(values, Sources):
             return values
         if not isinstance(values, dict):
-            values = {"pool": values}  # `sources: DIR` is a pool
+            values = {"pool": values}
         return {k: _as_sources(k, v) if k in ROLES else v for k, v in values.items()}
 
     @model_validator(mode="after")
@@ -97,7 +100,7 @@ def _check_format(source: Source) -> None:
 
 
 def _as_sources(role: str, value: Any) -> Any:
-    """Anything a role may be given as, as a list of `{name, path, ...}`."""
+    """A list of `{name, path, ...}` of whatever a role may be given as."""
     if value is None:
         return ()
     entries = list(value) if isinstance(value, list | tuple) else [value]
@@ -113,7 +116,7 @@ def _as_source(name: str, entry: Any) -> Any:
 
 
 def _default_name(role: str, entry: Any, num_entries: int) -> str:
-    """The role for a single path, else the last word of the path that is no pattern."""
+    """The role where it has one path only, else the last step of the path that is no pattern."""
     path = entry.get("path", "") if isinstance(entry, dict) else entry
     if num_entries == 1 or not isinstance(path, str | Path):
         return role

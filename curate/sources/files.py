@@ -1,4 +1,10 @@
-"""The files under a path, in bytewise order: a folder, one file, a glob, a list of paths; local or by fsspec."""
+"""The files under a path, in bytewise order: a folder, one file, a glob, a list of paths; local or by fsspec.
+
+The order must be the same on every machine and in every year, since the place of an image in it becomes its id. Folders
+are therefore sorted by the bytes of their entries, whatever the locale, and names need not be text. A web crawl has
+folders of millions of files and trees deeper than Python's stack, so the walk holds the entries of the folders that it
+is inside of, and does not recurse.
+"""
 
 # ruff: noqa: PTH112, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
 # Paths are bytes here, which pathlib does not take: a name need not be text.
@@ -22,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class File(NamedTuple):
-    """A file of a source, of whatever kind."""
+    """A file of a source: an image, an archive of images, or something else."""
 
     uri: str
     """Encoded absolute path or URL."""
@@ -146,13 +152,18 @@ def _find_glob(pattern: bytes, skipped: Counter[str]) -> Iterator[File]:
 
 
 class _Links:
-    """Folders reached by links so far; each is followed once, so mutual links cannot multiply."""
+    """The folders that were reached by links so far.
+
+    A link to a folder around itself would never end, and n folders that all link to each other would be walked along
+    n! ways. So a folder is followed once by a link, and never from inside itself.
+    """
 
     def __init__(self, skipped: Counter[str]) -> None:
         self.skipped = skipped
         self.followed: set[tuple[int, int]] = set()
 
     def may_follow(self, path: bytes, above: frozenset[tuple[int, int]], here: tuple[int, int]) -> bool:
+        """Whether the folder at `path`, which is `here`, may be entered from inside the folders `above`."""
         if here in above:
             reason = "link to a folder around it"
         elif here in self.followed:
@@ -172,7 +183,7 @@ class _Open(NamedTuple):
     prefix: bytes
     entries: Iterator[tuple[bytes, bool]]
     inside: frozenset[tuple[int, int]]
-    """Who the folder and those around it are."""
+    """(device, inode) of the folder and of those around it."""
 
 
 def _walk(root: bytes, prefix: bytes, skipped: Counter[str]) -> Iterator[File]:
@@ -207,7 +218,10 @@ def _enter(path: bytes, prefix: bytes, above: frozenset[tuple[int, int]]) -> _Op
 
 
 def _scan(folder: bytes) -> tuple[list[tuple[bytes, bool]], tuple[int, int]]:
-    """Sorted (name, is a link) of the entries, folders with a trailing slash as in the keys; and who it is."""
+    """Sorted (name, is a link) of the entries, and (device, inode) of the folder.
+
+    Folders have a trailing slash, as in the keys: `a-b` sorts before `a/x`, and `a` alone would come before both.
+    """
     with os.scandir(folder) as entries:
         names = [(e.name + b"/" if _is_folder(e) else e.name, e.is_symlink()) for e in entries]
     return sorted(names), _identity(folder)
@@ -222,6 +236,7 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
 
 
 def _identity(path: bytes) -> tuple[int, int]:
+    """(device, inode), the same for every path that leads to a folder."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 

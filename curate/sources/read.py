@@ -21,13 +21,13 @@ class Read(NamedTuple):
 
 
 def too_large(num_bytes: int | None, max_bytes: int) -> Read:
-    """An image that was not read because of its length; None: it is longer than allowed, how long is unknown."""
+    """An image that was not read because of its length; `num_bytes` is None where the length is unknown."""
     found = f"{num_bytes}" if num_bytes is not None else f"more than {max_bytes}"
     return Read(error=f"{found} bytes, at most {max_bytes} are read", reject="too_large")
 
 
 def unreadable(why: str) -> Read:
-    """An image that is listed but cannot be had."""
+    """An image that is listed but cannot be read."""
     return Read(error=why, reject="unreadable")
 
 

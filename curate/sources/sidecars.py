@@ -42,7 +42,7 @@ def choose_columns(values: Mapping[str, Any], *, columns: Columns) -> dict[str, 
 
 
 def json_ready(value: Any) -> Any:
-    """A value as JSON can hold it: bytes and numbers that are not finite become null, times ISO text."""
+    """A value as JSON can hold it: bytes and numbers that are not finite become null, times become ISO text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -79,7 +79,7 @@ def is_hidden(name: str) -> bool:
 
 
 def may_be_image(name: str) -> bool:
-    """Whether a file of that name is taken for an image until its content says otherwise."""
+    """Whether a file of that name is taken for an image as long as its content does not say otherwise."""
     return not is_hidden(name) and suffix_of(name) not in OTHER | SIDECAR | TAR | PARQUET
 
 

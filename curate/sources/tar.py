@@ -1,4 +1,9 @@
-"""Images in uncompressed tar archives, WebDataset's among them: read where they lie, never unpacked."""
+"""Images in uncompressed tar archives, WebDataset's among them: read where they lie, never unpacked.
+
+Finding walks the headers once and keeps for each image where its bytes begin. Reading then seeks to these offsets and
+looks at no header, unless the sidecars of an image are wanted, which lie beside it as members of their own. An archive
+of a crawl holds millions of members, so no list of them is ever made.
+"""
 
 import itertools
 import logging
@@ -163,7 +168,7 @@ def _open_tar(archive: Any, uri: str) -> tarfile.TarFile:
 
 
 def _check_end(archive: Any, offset: int, uri: str) -> None:
-    """tarfile takes a broken header for the end; the end is a block of zeros, or of the file."""
+    """Raise SourceError where a header is broken: tarfile takes it for the end, which is a block of zeros."""
     archive.seek(offset)
     block = retry(lambda: archive.read(tarfile.BLOCKSIZE), where=uri, remote=is_remote(uri))
     if not block:
@@ -196,7 +201,7 @@ def read_members(uri: str, wanted: Sequence[tuple[int, int]], *, max_bytes: int)
 def read_described_members(
     uri: str, wanted: Sequence[tuple[int, int]], *, max_bytes: int, columns: Columns = None
 ) -> Iterator[Read]:
-    """As `read_members`, each with its sidecars: JSON, caption and label members of the same name beside it.
+    """As `read_members`, each with its sidecars: the JSON, caption and label members of the same name.
 
     A sidecar belongs to the images of its stem (`a.b.jpg`, `a.b.json`) and of its WebDataset key (`a.seg.png`,
     `a.json`). Only members next to each other belong together, as WebDataset has it.

@@ -1,4 +1,8 @@
-"""How a file is named in tables: readable text, undecodable bytes kept by a reversible escape."""
+"""How a file is named in tables: as readable text, in which bytes that are no text are kept by a reversible escape.
+
+Percent-encoding was not taken: it makes most names of a crawl in other scripts unreadable, and a name that has percent
+signs of its own ambiguous.
+"""
 
 import re
 

@@ -107,7 +107,5 @@ def test_a_cpu_build_of_faiss_is_told():
 
 def test_missing_faiss_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(
-        MissingExtra, match=r"faiss is not installed; .*: pip install 'curate-vision\[gpu\]'"
-    ):
+    with pytest.raises(MissingExtra, match=r"faiss is not installed; .*: pip install 'curate-vision\[gpu\]'"):
         faiss_seam.load_faiss()
