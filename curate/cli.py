@@ -190,11 +190,11 @@ def evaluate(
 ) -> None:
     """Measure a frozen backbone: k-NN, linear read-outs, retrieval, copy detection; every figure with its error."""
     from curate.evaluation import evaluate as runner
-    from curate.evaluation.labelled import open_labelled
+    from curate.evaluation.labeled import open_labeled
 
     chosen = runner.parse_measures(measures)
-    images = open_labelled(data, label=label, labelled=chosen != ("copies",))
-    asked = None if test is None else open_labelled(test, label=label)
+    images = open_labeled(data, label=label, labelled=chosen != ("copies",))
+    asked = None if test is None else open_labeled(test, label=label)
     found = []
     for name, path in ((model, weights), (compare, compare_weights)):
         if name is not None:

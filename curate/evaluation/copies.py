@@ -16,7 +16,7 @@ from PIL import Image
 
 from curate.errors import SourceError
 from curate.evaluation.features import prepare
-from curate.evaluation.labelled import Decode, LabelledImages
+from curate.evaluation.labeled import Decode, LabeledImages
 from curate.evaluation.ranking import PrecisionRecall, micro_average_precision, recall_at_precision
 from curate.models.backbones.backbone import Backbone
 from curate.ops.images.edits import MIN_SIDE, plant
@@ -58,7 +58,7 @@ def choose_pictures(num_images: int, *, seed: int, where: str) -> tuple[np.ndarr
     return rows, is_reference
 
 
-def embed_copies(backbone: Backbone, images: LabelledImages, rows: np.ndarray, *, seed: int) -> np.ndarray:
+def embed_copies(backbone: Backbone, images: LabeledImages, rows: np.ndarray, *, seed: int) -> np.ndarray:
     """(P, D) unit features of one planted copy of each picture of `rows`."""
     parts = []
     with track("embed copies", len(rows), unit="images") as advance:
@@ -68,7 +68,7 @@ def embed_copies(backbone: Backbone, images: LabelledImages, rows: np.ndarray, *
     return np.concatenate(parts)
 
 
-def _copies(images: LabelledImages, rows: np.ndarray, seed: int) -> Iterator[Decode]:
+def _copies(images: LabeledImages, rows: np.ndarray, seed: int) -> Iterator[Decode]:
     for row, decode in zip(rows.tolist(), images.pictures(rows), strict=True):
         yield partial(make_copy, decode, [seed, row])
 

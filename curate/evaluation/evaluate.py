@@ -12,7 +12,7 @@ from curate.evaluation import scores
 from curate.evaluation.copies import choose_pictures, embed_copies, score_copies
 from curate.evaluation.features import BlockFeatures, embed_blocks
 from curate.evaluation.knn import fitting, knn_accuracy, knn_sweep
-from curate.evaluation.labelled import LabelledImages
+from curate.evaluation.labeled import LabeledImages
 from curate.evaluation.linear import BLOCKS, linear_accuracy
 from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.retrieval import RECALL_AT, retrieve_by_class
@@ -51,9 +51,9 @@ class Evaluation:
 
 def evaluate(
     backbone: Backbone,
-    images: LabelledImages,
+    images: LabeledImages,
     *,
-    test: LabelledImages | None = None,
+    test: LabeledImages | None = None,
     measures: Sequence[Measure] = MEASURES,
     seed: int = 0,
     num_splits: int = NUM_SPLITS,
@@ -122,7 +122,7 @@ def parse_measures(text: str) -> tuple[Measure, ...]:
     return tuple(measure for measure in MEASURES if measure in names)
 
 
-def _check_images(images: LabelledImages, measures: Sequence[str], *, held_out: bool) -> None:
+def _check_images(images: LabeledImages, measures: Sequence[str], *, held_out: bool) -> None:
     counts = np.bincount(images.labels)
     for name in measures:
         if name == "copies":
@@ -147,7 +147,7 @@ def _images_needed(measure: str, *, held_out: bool) -> int:
 @dataclass(frozen=True)
 class _Run:
     backbone: Backbone
-    images: LabelledImages
+    images: LabeledImages
     train: BlockFeatures
     test: BlockFeatures | None
     seed: int

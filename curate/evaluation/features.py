@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from curate.evaluation.labelled import Decode, LabelledImages, from_arrays, open_labelled
+from curate.evaluation.labeled import Decode, LabeledImages, from_arrays, open_labeled
 from curate.models.backbones.backbone import Backbone
 from curate.ops.images.preprocess import Preprocess, preprocess
 from curate.ops.vectors import normalize
@@ -50,7 +50,7 @@ class BlockFeatures(NamedTuple):
         return max(0, self.tokens.shape[1] - 2)
 
 
-def embed_blocks(backbone: Backbone, images: LabelledImages, *, last: int, label: str = "embed") -> BlockFeatures:
+def embed_blocks(backbone: Backbone, images: LabeledImages, *, last: int, label: str = "embed") -> BlockFeatures:
     """Tokens of the last `last` blocks of every picture, with a progress bar named `label`.
 
     Raises:
@@ -102,7 +102,7 @@ def embed_folder(backbone: Backbone, folder: str | Path) -> LabelledFeatures:
     Raises:
         SourceError: no folder, no pictures in subfolders, or a picture that does not decode.
     """
-    return _embed_labelled(backbone, open_labelled(str(folder)))
+    return _embed_labelled(backbone, open_labeled(str(folder)))
 
 
 def embed_parquet(backbone: Backbone, files: str | Path, *, label: str) -> LabelledFeatures:
@@ -111,10 +111,10 @@ def embed_parquet(backbone: Backbone, files: str | Path, *, label: str) -> Label
     Raises:
         SourceError: a file is unreadable, lacks a column, or holds a picture that does not decode.
     """
-    return _embed_labelled(backbone, open_labelled(str(files), label=label))
+    return _embed_labelled(backbone, open_labeled(str(files), label=label))
 
 
-def _embed_labelled(backbone: Backbone, images: LabelledImages) -> LabelledFeatures:
+def _embed_labelled(backbone: Backbone, images: LabeledImages) -> LabelledFeatures:
     return LabelledFeatures(_embed(backbone, images.pictures()), images.labels, images.classes)
 
 

@@ -22,7 +22,7 @@ from curate.errors import ConfigError, SourceError
 from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.features import prepare
 from curate.evaluation.knn import fitting, knn_sweep
-from curate.evaluation.labelled import LabelledImages, open_labelled
+from curate.evaluation.labeled import LabeledImages, open_labeled
 from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.splits import stratified_sample, stratified_split
 from curate.models.device import Precision, autocast, resolve_device, resolve_precision
@@ -60,7 +60,7 @@ class EvaluationSettings(Settings):
 class _Prepared:
     """Pictures as the model takes them, decoded when they are first asked for."""
 
-    def __init__(self, images: LabelledImages, settings: EvaluationSettings, how: Preprocess) -> None:
+    def __init__(self, images: LabeledImages, settings: EvaluationSettings, how: Preprocess) -> None:
         self.images, self.how = images, how
         self.rows = stratified_sample(images.labels, settings.max_images, seed=settings.seed)
         self.labels = images.labels[self.rows]
@@ -98,8 +98,8 @@ class TeacherEvaluation:
             ConfigError: Parquet files without a label column.
             SourceError: pictures are missing or damaged, or too few of one class.
         """
-        train = open_labelled(settings.labelled, label=settings.label)
-        test = None if settings.test is None else open_labelled(settings.test, label=settings.label)
+        train = open_labeled(settings.labelled, label=settings.label)
+        test = None if settings.test is None else open_labeled(settings.test, label=settings.label)
         asked = None if test is None else test.with_classes_of(train)
         self.settings, self.how, self.precision = settings, how, precision
         self.train = _Prepared(train, settings, how)
@@ -158,7 +158,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _check(labels: np.ndarray, images: LabelledImages) -> None:
+def _check(labels: np.ndarray, images: LabeledImages) -> None:
     counts = np.bincount(labels)
     if (counts > 0).sum() < 2 or counts.max() < 3:
         raise SourceError(

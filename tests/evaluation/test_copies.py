@@ -7,7 +7,7 @@ from curate.errors import SourceError
 from curate.evaluation import copies
 from curate.evaluation.copies import choose_pictures, embed_copies, make_copy, score_copies
 from curate.evaluation.features import embed_pictures
-from curate.evaluation.labelled import from_arrays
+from curate.evaluation.labeled import from_arrays
 from curate.ops.images.edits import MIN_SIDE
 from tests.evaluation.backbones import vit_backbone
 

@@ -13,7 +13,7 @@ from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.evaluate import MEASURES, compare, evaluate, parse_measures
 from curate.evaluation.features import BlockFeatures, embed_blocks, embed_folder
 from curate.evaluation.knn import knn_leave_one_out
-from curate.evaluation.labelled import from_arrays, open_labelled
+from curate.evaluation.labeled import from_arrays, open_labeled
 from curate.evaluation.linear import linear_accuracy
 from curate.evaluation.logistic import logistic_accuracy
 from curate.evaluation.retrieval import retrieve_by_class
@@ -37,7 +37,7 @@ def by_name(found: runner.Evaluation) -> dict[tuple[str, str], runner.Score]:
 
 
 def test_measures_are_those_of_the_features(classes: Path) -> None:
-    backbone, images = vit_backbone(), open_labelled(str(classes))
+    backbone, images = vit_backbone(), open_labeled(str(classes))
     found = by_name(evaluate(backbone, images, measures=("knn", "retrieval", "logistic", "linear"), seed=3))
     unit = embed_folder(backbone, classes)
     near = knn_leave_one_out(unit.features, unit.labels, 10)
@@ -56,8 +56,8 @@ def test_measures_are_those_of_the_features(classes: Path) -> None:
 
 
 def test_a_test_set_is_asked_instead(classes: Path, tmp_path: Path) -> None:
-    test = open_labelled(str(write_classes(tmp_path / "test", each=5, num_classes=2, seed=1)))
-    found = evaluate(vit_backbone(), open_labelled(str(classes)), test=test, measures=("knn", "logistic", "retrieval"))
+    test = open_labeled(str(write_classes(tmp_path / "test", each=5, num_classes=2, seed=1)))
+    found = evaluate(vit_backbone(), open_labeled(str(classes)), test=test, measures=("knn", "logistic", "retrieval"))
     assert {score.protocol for score in found.scores} == {"test set"}
     assert {score.num for score in found.scores} == {10}
     assert (found.num_test, found.test) == (10, str(tmp_path / "test"))
@@ -65,7 +65,7 @@ def test_a_test_set_is_asked_instead(classes: Path, tmp_path: Path) -> None:
 
 
 def test_splits_are_of_as_many_seeds(classes: Path) -> None:
-    found = by_name(evaluate(vit_backbone(), open_labelled(str(classes)), measures=("splits",), num_splits=3, seed=5))
+    found = by_name(evaluate(vit_backbone(), open_labeled(str(classes)), measures=("splits",), num_splits=3, seed=5))
     unit = embed_folder(vit_backbone(), classes)
     values = []
     for seed in (5, 6, 7):
@@ -77,7 +77,7 @@ def test_splits_are_of_as_many_seeds(classes: Path) -> None:
 
 
 def test_two_evaluations_are_compared_on_the_same_questions(classes: Path) -> None:
-    images = open_labelled(str(classes))
+    images = open_labeled(str(classes))
     first, second = (evaluate(vit_backbone(seed), images, num_splits=2) for seed in (0, 1))
     differences = compare(first, second)
     assert [d.first.name for d in differences] == [score.name for score in first.scores]
@@ -93,7 +93,7 @@ def test_two_evaluations_are_compared_on_the_same_questions(classes: Path) -> No
 
 
 def test_stripes_are_told_apart(classes: Path) -> None:
-    found = by_name(evaluate(vit_backbone(), open_labelled(str(classes)), measures=("knn", "logistic")))
+    found = by_name(evaluate(vit_backbone(), open_labeled(str(classes)), measures=("knn", "logistic")))
     for score in found.values():
         chance = Accuracy.of(np.arange(score.num) % 3 == 0)
         assert score.value > chance.value + 4 * chance.stderr, score
@@ -146,7 +146,7 @@ def test_the_command_prints_a_table_or_json_and_compares(classes: Path, tmp_path
     told = CliRunner().invoke(app, ["eval", "curate", "--weights", first, *asked, "--compare", second, "--json"])
     values = json.loads(told.stdout)
     backbones = [runner.load(path, weights=None, device="cpu", precision="fp32") for path in (first, second)]
-    expected = [evaluate(b, open_labelled(str(classes)), measures=("knn", "retrieval")) for b in backbones]
+    expected = [evaluate(b, open_labeled(str(classes)), measures=("knn", "retrieval")) for b in backbones]
     assert [s["value"] for s in values["scores"]] == [s.value for s in expected[0].scores]
     assert [s["stderr"] for s in values["compared"]["scores"]] == [s.stderr for s in expected[1].scores]
     assert [d["value"] for d in values["differences"]] == [d.value for d in compare(*expected)]

@@ -29,7 +29,7 @@ Decode = Callable[[], Image.Image]
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """Pictures in a fixed order, each with the class it shows."""
 
     name: str
@@ -47,7 +47,7 @@ class LabelledImages:
         """What decodes the pictures of `rows`, which rise; None: of all."""
         return self.read(np.arange(len(self)) if rows is None else rows)
 
-    def with_classes_of(self, train: "LabelledImages") -> "LabelledImages":
+    def with_classes_of(self, train: "LabeledImages") -> "LabeledImages":
         """The same pictures, labelled by the class numbers of `train`.
 
         Raises:
@@ -61,10 +61,10 @@ class LabelledImages:
             )
         known = {name: number for number, name in enumerate(train.classes)}
         numbers = np.array([known[name] for name in self.classes], dtype=np.int64)
-        return LabelledImages(self.name, numbers[self.labels], train.classes, self.read)
+        return LabeledImages(self.name, numbers[self.labels], train.classes, self.read)
 
 
-def open_labelled(data: str, *, label: str | None = None, labelled: bool = True) -> LabelledImages:
+def open_labeled(data: str, *, label: str | None = None, labelled: bool = True) -> LabeledImages:
     """Find the pictures and their labels.
 
     Args:
@@ -89,10 +89,10 @@ def open_labelled(data: str, *, label: str | None = None, labelled: bool = True)
     return _open_folder(data, name=data, labelled=labelled)
 
 
-def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabelledImages:
+def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabeledImages:
     """Of (N, H, W) grey or (N, H, W, 3) RGB uint8 images."""
     classes, numbers = _number(labels.tolist())
-    return LabelledImages(name, numbers, classes, lambda rows: (partial(_from_array, images[row]) for row in rows))
+    return LabeledImages(name, numbers, classes, lambda rows: (partial(_from_array, images[row]) for row in rows))
 
 
 def _from_array(image: np.ndarray) -> Image.Image:
@@ -105,7 +105,7 @@ def _number(names: list[Any]) -> tuple[list[str], np.ndarray]:
     return [str(kind) for kind in kinds], numbers.reshape(-1).astype(np.int64)
 
 
-def _open_folder(folder: str, *, name: str, labelled: bool) -> LabelledImages:
+def _open_folder(folder: str, *, name: str, labelled: bool) -> LabeledImages:
     filesystem, root = fsspec.core.url_to_fs(folder)
     root = root.rstrip("/")
     if not filesystem.isdir(root):
@@ -121,7 +121,7 @@ def _open_folder(folder: str, *, name: str, labelled: bool) -> LabelledImages:
         place = "in subfolders; put those of each class in one" if labelled else "there"
         raise SourceError(f"{folder}: no pictures {place}")
     classes, labels = _number([rest.split("/")[0] if labelled else "" for rest in inside])
-    return LabelledImages(
+    return LabeledImages(
         name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row]) for row in rows)
     )
 
@@ -163,7 +163,7 @@ def _parquet_files(filesystem: Any, path: str) -> list[str]:
     return [path] if path.endswith(".parquet") else []
 
 
-def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | None, labelled: bool) -> LabelledImages:
+def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | None, labelled: bool) -> LabeledImages:
     names: list[Any] = []
     groups: list[_Group] = []
     for path in files:
@@ -173,7 +173,7 @@ def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | 
     if not names:
         raise SourceError(f"{data}: {len(files)} Parquet files without a row; labelled images are needed")
     classes, labels = _number(names)
-    return LabelledImages(data, labels, classes, partial(_read_rows, filesystem, groups))
+    return LabeledImages(data, labels, classes, partial(_read_rows, filesystem, groups))
 
 
 def _read_labels(

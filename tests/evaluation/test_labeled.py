@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import ConfigError, SourceError
-from curate.evaluation.labelled import from_arrays, open_labelled
+from curate.evaluation.labeled import from_arrays, open_labeled
 from tests.evaluation.backbones import write_classes
 from tests.feed.shards import png, row, write_shard
 
@@ -24,16 +24,16 @@ def write_parquet(folder: Path) -> Path:
 
 def test_a_folder_a_file_and_a_pattern_of_parquet_agree(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "data")
-    whole = open_labelled(str(folder), label="class")
+    whole = open_labeled(str(folder), label="class")
     assert whole.labels.tolist() == [number % 3 for number in range(14)]
     assert whole.classes == ["0", "1", "2"]
-    assert len(open_labelled(str(folder / "*.parquet"), label="class")) == 14
-    assert len(open_labelled(str(folder / "1.parquet"), label="class")) == 7
-    assert len(open_labelled(f"file://{folder}", label="class")) == 14
+    assert len(open_labeled(str(folder / "*.parquet"), label="class")) == 14
+    assert len(open_labeled(str(folder / "1.parquet"), label="class")) == 7
+    assert len(open_labeled(f"file://{folder}", label="class")) == 14
 
 
 def test_rows_are_the_pictures_of_their_number(tmp_path: Path) -> None:
-    found = open_labelled(str(write_parquet(tmp_path / "data")), label="class")
+    found = open_labeled(str(write_parquet(tmp_path / "data")), label="class")
     everything = [decode() for decode in found.pictures()]
     rows = np.array([0, 3, 4, 8, 13])
     chosen = [decode() for decode in found.pictures(rows)]
@@ -45,12 +45,12 @@ def test_rows_are_the_pictures_of_their_number(tmp_path: Path) -> None:
 
 def test_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [png(i) for i in range(3)], "y": [10, 9, 2]}), tmp_path / "a.parquet")
-    found = open_labelled(str(tmp_path / "a.parquet"), label="y")
+    found = open_labeled(str(tmp_path / "a.parquet"), label="y")
     assert (found.classes, found.labels.tolist()) == (["2", "9", "10"], [2, 1, 0])
 
 
 def test_bundled_sets_have_their_classes() -> None:
-    photos, digits = open_labelled("bundled"), open_labelled("mnist5k")
+    photos, digits = open_labeled("bundled"), open_labeled("mnist5k")
     assert (len(photos), len(photos.classes)) == (338, 20)
     assert (len(digits), digits.classes) == (5000, [str(digit) for digit in range(10)])
     assert next(digits.pictures())().size == (28, 28)
@@ -58,19 +58,19 @@ def test_bundled_sets_have_their_classes() -> None:
 
 def test_a_plain_folder_will_do_where_no_labels_are_needed(tmp_path: Path) -> None:
     write_classes(tmp_path / "set", each=2)
-    found = open_labelled(str(tmp_path / "set" / "class0"), labelled=False)
+    found = open_labeled(str(tmp_path / "set" / "class0"), labelled=False)
     assert (len(found), found.classes) == (2, [""])
     with pytest.raises(SourceError, match="no pictures in subfolders"):
-        open_labelled(str(tmp_path / "set" / "class0"))
+        open_labeled(str(tmp_path / "set" / "class0"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="empty: no pictures there"):
-        open_labelled(str(tmp_path / "empty"), labelled=False)
+        open_labeled(str(tmp_path / "empty"), labelled=False)
     with pytest.raises(SourceError, match="gone: no such folder; a folder of pictures is needed"):
-        open_labelled(str(tmp_path / "gone"), labelled=False)
+        open_labeled(str(tmp_path / "gone"), labelled=False)
 
 
 def test_parquet_without_labels_will_do_too(tmp_path: Path) -> None:
-    found = open_labelled(str(write_shard(tmp_path / "a.parquet", [row(0), row(1)])), labelled=False)
+    found = open_labeled(str(write_shard(tmp_path / "a.parquet", [row(0), row(1)])), labelled=False)
     assert (len(found), found.classes) == (2, [""])
 
 
@@ -89,19 +89,19 @@ def test_label_columns_are_asked_for_and_checked(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"0.parquet: Parquet files need label=COLUMN \(--label\); its columns are image"
     ):
-        open_labelled(str(folder))
+        open_labeled(str(folder))
     with pytest.raises(ConfigError, match="no Parquet files, so label=y names no column"):
-        open_labelled(str(write_classes(tmp_path / "set", each=1)), label="y")
+        open_labeled(str(write_classes(tmp_path / "set", each=1)), label="y")
     pq.write_table(pa.table({"image": [png(0)] * 2, "y": ["a", None]}), tmp_path / "null.parquet")
     with pytest.raises(SourceError, match=r"null.parquet row 1: y is None; a text or an integer is needed"):
-        open_labelled(str(tmp_path / "null.parquet"), label="y")
+        open_labeled(str(tmp_path / "null.parquet"), label="y")
 
 
 def test_files_that_vanish_are_named(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "data")
     parquet, classes = (
-        open_labelled(str(folder), label="class"),
-        open_labelled(str(write_classes(tmp_path / "s", each=1))),
+        open_labeled(str(folder), label="class"),
+        open_labeled(str(write_classes(tmp_path / "s", each=1))),
     )
     (folder / "1.parquet").unlink()
     with pytest.raises(SourceError, match=r"1.parquet: row group 0 cannot be read"):
