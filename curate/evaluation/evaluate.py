@@ -61,7 +61,7 @@ def evaluate(
     """Embed the pictures once and take all measures on the features.
 
     Args:
-        images: what neighbours and classifiers are taken from; copies are planted on it.
+        images: what neighbors and classifiers are taken from; copies are planted on it.
         test: what is asked; None: each picture asks the others (knn, retrieval), or 30 % of each class are held out.
         measures: in any order.
         seed: of splits, heads and edits; two models with one seed answer the same questions.

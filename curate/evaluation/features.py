@@ -36,7 +36,7 @@ class LabelledFeatures(NamedTuple):
 class BlockFeatures(NamedTuple):
     """What `Backbone.embed_blocks` gives for a set of pictures."""
 
-    tokens: np.ndarray  # (N, V, D) float32, not normalised
+    tokens: np.ndarray  # (N, V, D) float32, not normalized
     labels: np.ndarray  # (N,) int64
 
     @property
@@ -92,7 +92,7 @@ def embed_pictures(backbone: Backbone, pictures: Iterable[Image.Image]) -> np.nd
 
 
 def embed_arrays(backbone: Backbone, images: np.ndarray) -> np.ndarray:
-    """As `embed_pictures`, of (N, H, W) grey or (N, H, W, 3) RGB uint8 images."""
+    """As `embed_pictures`, of (N, H, W) gray or (N, H, W, 3) RGB uint8 images."""
     return _embed(backbone, from_arrays(images, np.zeros(len(images), np.int64), name="arrays").pictures())
 
 

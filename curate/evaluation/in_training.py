@@ -46,13 +46,13 @@ class EvaluationSettings(Settings):
     label: str | None = None
     """Column of the labels in Parquet files."""
     test: str | None = None
-    """Set that is asked, likewise; null: neighbours leave one out, the linear read-out holds 30 % of a class out."""
+    """Set that is asked, likewise; null: neighbors leave one out, the linear read-out holds 30 % of a class out."""
     k: int = Field(default=20, ge=1)
-    """Neighbours that vote; fewer where there are not so many."""
+    """Neighbors that vote; fewer where there are not so many."""
     max_images: int = Field(default=5000, ge=2)
     """Of each set; of more so many are drawn, classes in their shares. Held in memory: 150 kB each at 224 pixels."""
     measures: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = ("knn", "linear")
-    """knn: weighted neighbours; linear: logistic regression on the cls token."""
+    """knn: weighted neighbors; linear: logistic regression on the cls token."""
     seed: int = Field(default=0, ge=0)
     """Of the pictures drawn and of the held-out ones."""
 
@@ -91,7 +91,7 @@ class TeacherEvaluation:
         """Find the pictures, decode and resize them.
 
         Args:
-            how: size, resizing and normalisation that the backbone is trained with.
+            how: size, resizing and normalization that the backbone is trained with.
             decode: False: not before the first call, for processes that may never be called.
 
         Raises:
@@ -168,7 +168,7 @@ def _check(labels: np.ndarray, images: LabeledImages) -> None:
 
 
 def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> TeacherEvaluation:
-    """The evaluation that fits a training: its size and normalisation of images, its precision.
+    """The evaluation that fits a training: its size and normalization of images, its precision.
 
     Of the processes that torchrun started the first evaluates, so it alone decodes.
     """

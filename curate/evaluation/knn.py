@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification of frozen features.
+"""Weighted k-nearest-neighbor classification of frozen features.
 
 Source: Wu et al. 2018, arXiv:1805.01978, as used by DINO and DINOv2.
 """
@@ -26,12 +26,12 @@ Labels = npt.NDArray[np.integer]
 
 
 def knn_accuracy(train_x: np.ndarray, train_y: Labels, test_x: np.ndarray, test_y: Labels, k: int) -> Accuracy:
-    """Share of test rows whose neighbours among the training rows vote for their label.
+    """Share of test rows whose neighbors among the training rows vote for their label.
 
     Args:
         train_x, test_x: (N, D) and (M, D) features; compared by cosine.
         train_y, test_y: (N,) and (M,) integer labels.
-        k: neighbours that vote, each with weight exp(cosine / 0.07).
+        k: neighbors that vote, each with weight exp(cosine / 0.07).
 
     Raises:
         ValueError: k is not in 1..N, or features and labels differ in number.
@@ -112,7 +112,7 @@ def _neighbors(
 
 
 def _vote(similarity: np.ndarray, targets: np.ndarray, num_classes: int) -> np.ndarray:
-    """(B,) class index from the (B, k) cosines and class indices of the neighbours."""
+    """(B,) class index from the (B, k) cosines and class indices of the neighbors."""
     weights = np.exp((similarity - 1) / TEMPERATURE)
     votes = np.zeros((len(similarity), num_classes))
     np.add.at(votes, (np.arange(len(similarity))[:, None], targets), weights)

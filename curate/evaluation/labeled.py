@@ -90,7 +90,7 @@ def open_labeled(data: str, *, label: str | None = None, labelled: bool = True) 
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabeledImages:
-    """Of (N, H, W) grey or (N, H, W, 3) RGB uint8 images."""
+    """Of (N, H, W) gray or (N, H, W, 3) RGB uint8 images."""
     classes, numbers = _number(labels.tolist())
     return LabeledImages(name, numbers, classes, lambda rows: (partial(_from_array, images[row]) for row in rows))
 

@@ -99,7 +99,7 @@ def fit_logistic(
     start: LogisticModel | None = None,
     device: str | torch.device = "cpu",
 ) -> LogisticModel:
-    """The minimum of C * sum of cross-entropies + |weight|^2 / 2, the bias unpenalised.
+    """The minimum of C * sum of cross-entropies + |weight|^2 / 2, the bias unpenalized.
 
     Args:
         x: (N, D) features.

@@ -1,4 +1,4 @@
-"""Average precision of ranked lists; equal scores share one place, so that no order of files favours a model."""
+"""Average precision of ranked lists; equal scores share one place, so that no order of files favors a model."""
 
 import numpy as np
 

@@ -15,7 +15,7 @@ from curate.errors import SourceError, WorkdirError
 from curate.evaluation.drawing.attention_mass import keep_mass
 from curate.evaluation.drawing.contact_sheet import Strip, Tile, draw_sheet
 from curate.evaluation.drawing.heatmaps import cut_out, heat_overlay, strength, tiled
-from curate.evaluation.drawing.patch_colors import PatchColours, colour_patches
+from curate.evaluation.drawing.patch_colors import PatchColors, color_patches
 from curate.models.backbones.backbone import Backbone
 from curate.models.nets.inside import Inside, fit_picture, look_inside, num_blocks
 from curate.ops.images.decode import RejectedImage, decode_rgb
@@ -37,9 +37,9 @@ class Looks(Settings):
     mass: float = Field(default=0.6, gt=0, le=1)
     """Share of the attention that a mask keeps."""
     threshold: Literal["sign"] | Annotated[float, Field(ge=0, lt=1)] = "sign"
-    """Foreground of the patch colours: "sign" of the first component, or the share of patches that is background."""
+    """Foreground of the patch colors: "sign" of the first component, or the share of patches that is background."""
     attention: bool = True
-    """Draw attention; false: the colours of the patches alone."""
+    """Draw attention; false: the colors of the patches alone."""
 
 
 class View(NamedTuple):
@@ -86,7 +86,7 @@ def _decode(path: Path) -> Image.Image:
 def view(
     backbones: Mapping[str, Backbone], pictures: Mapping[str, Image.Image], looks: Looks | None = None
 ) -> list[View]:
-    """Every picture through every model; the colours of the patches are fitted for each model over all pictures.
+    """Every picture through every model; the colors of the patches are fitted for each model over all pictures.
 
     Returns:
         By picture, then by model.
@@ -104,15 +104,15 @@ def view(
                 fitted.append(fit_picture(picture, backbone, short_edge=short))
                 found.append(look_inside(backbone, fitted[-1], block=looks.block if looks.attention else None))
                 advance(1)
-            colours = colour_patches([inside.patches for inside in found], threshold=looks.threshold)
+            colors = color_patches([inside.patches for inside in found], threshold=looks.threshold)
             seen[model] = [
-                _view(name, model, picture, inside, colour, mass=looks.mass)
-                for name, picture, inside, colour in zip(pictures, fitted, found, colours, strict=True)
+                _view(name, model, picture, inside, color, mass=looks.mass)
+                for name, picture, inside, color in zip(pictures, fitted, found, colors, strict=True)
             ]
     return [one for of_picture in zip(*seen.values(), strict=True) for one in of_picture]
 
 
-def _view(name: str, model: str, picture: Image.Image, inside: Inside, colours: PatchColours, *, mass: float) -> View:
+def _view(name: str, model: str, picture: Image.Image, inside: Inside, colors: PatchColors, *, mass: float) -> View:
     panels, masks = {"image": Tile("image", picture)}, {}
     if inside.attention is not None:
         mean = inside.attention.mean(axis=0)
@@ -122,7 +122,7 @@ def _view(name: str, model: str, picture: Image.Image, inside: Inside, colours: 
             masks[f"head-{number}-mask"] = tiled(255 * _keep(head, mass).astype(np.uint8), picture.size)
         kept = _keep(mean, mass)
         panels["mask"] = Tile(f"mask, {kept.mean():.0%} of patches", cut_out(picture, kept))
-    panels["patches"] = Tile("patches", tiled(colours.colours, picture.size))
+    panels["patches"] = Tile("patches", tiled(colors.colors, picture.size))
     return View(name, model, panels, masks)
 
 

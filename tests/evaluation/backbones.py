@@ -30,11 +30,11 @@ def vit_backbone(seed: int = 0) -> Backbone:
 
 
 def striped(label: int, rng: np.random.Generator, *, size: int = 56) -> Image.Image:
-    """A noisy picture of stripes, whose direction and colour are the class's."""
+    """A noisy picture of stripes, whose direction and color are the class's."""
     waves = np.sin(np.arange(size) * (0.3 + 0.2 * label))
     plane = np.tile(waves, (size, 1)) if label % 2 else np.tile(waves[:, None], (1, size))
-    colour = np.roll([0.9, 0.5, 0.1], label)
-    pixels = 128 + 60 * plane[..., None] * colour + 40 * colour + rng.normal(0, 25, (size, size, 3))
+    color = np.roll([0.9, 0.5, 0.1], label)
+    pixels = 128 + 60 * plane[..., None] * color + 40 * color + rng.normal(0, 25, (size, size, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

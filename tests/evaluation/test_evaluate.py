@@ -106,28 +106,28 @@ def test_measures_are_named_in_any_order() -> None:
 
 
 def test_sets_too_small_for_a_measure_are_errors() -> None:
-    grey, backbone = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8), vit_backbone()
-    one = from_arrays(grey, np.zeros(6, np.int64), name="here")
+    gray, backbone = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8), vit_backbone()
+    one = from_arrays(gray, np.zeros(6, np.int64), name="here")
     with pytest.raises(SourceError, match="here: one class, '0'; knn needs two or more"):
         evaluate(backbone, one, measures=("knn",))
-    single = from_arrays(grey, np.arange(6), name="here")
+    single = from_arrays(gray, np.arange(6), name="here")
     with pytest.raises(SourceError, match="here: no class has more than 1 images; retrieval needs one of 2"):
         evaluate(backbone, single, measures=("retrieval",))
-    pairs = from_arrays(grey, np.arange(6) // 2, name="here")
+    pairs = from_arrays(gray, np.arange(6) // 2, name="here")
     for name in ("linear", "logistic", "splits"):
         with pytest.raises(SourceError, match=f"no class has more than 2 images; {name} needs one of 3"):
             evaluate(backbone, pairs, measures=(name,))  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="here: 2 pictures, at least 4 are needed"):
-        evaluate(backbone, from_arrays(grey[:2], np.zeros(2, np.int64), name="here"), measures=("copies",))
+        evaluate(backbone, from_arrays(gray[:2], np.zeros(2, np.int64), name="here"), measures=("copies",))
     with pytest.raises(ConfigError, match="num_splits=1: at least 2 are needed"):
         evaluate(backbone, pairs, num_splits=1)
 
 
 @pytest.mark.parametrize("with_test", [False, True])
 def test_the_smallest_sets_that_are_allowed_are_measured(with_test: bool) -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    gray = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
     labels = np.array([0, 0, 1, 1, 2, 2]) if with_test else np.array([0, 0, 0, 1, 1, 2])
-    images = from_arrays(grey, labels, name="small")
+    images = from_arrays(gray, labels, name="small")
     measures = [name for name in MEASURES if not (with_test and name == "splits")]
     found = evaluate(vit_backbone(), images, test=images if with_test else None, measures=measures, num_splits=2)
     assert {score.measure for score in found.scores} == set(measures)

@@ -44,9 +44,9 @@ def test_no_pictures_give_no_features(backbone):
     assert embed_pictures(backbone, []).shape == (0, 3)
 
 
-def test_grey_and_rgb_arrays_agree(backbone):
-    grey = np.random.default_rng(0).integers(1, 256, (3, 8, 8), dtype=np.uint8)
-    np.testing.assert_array_equal(embed_arrays(backbone, grey), embed_arrays(backbone, np.stack([grey] * 3, axis=-1)))
+def test_gray_and_rgb_arrays_agree(backbone):
+    gray = np.random.default_rng(0).integers(1, 256, (3, 8, 8), dtype=np.uint8)
+    np.testing.assert_array_equal(embed_arrays(backbone, gray), embed_arrays(backbone, np.stack([gray] * 3, axis=-1)))
 
 
 def test_classes_are_the_subfolders(backbone, tmp_path):

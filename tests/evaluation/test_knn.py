@@ -67,7 +67,7 @@ def test_a_sweep_gives_what_each_k_gives_alone():
         knn_sweep(train_x, train_y, test_x, test_y, (3, 81))
 
 
-def test_numbers_of_neighbours_that_do_not_fit_are_left_out():
+def test_numbers_of_neighbors_that_do_not_fit_are_left_out():
     assert fitting(10_000) == (10, 20, 100, 200)
     assert fitting(99) == (10, 20)
     assert fitting(7) == (7,)

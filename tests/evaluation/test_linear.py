@@ -23,7 +23,7 @@ def tokens(n: int, *, seed: int, num_tokens: int = 3, dim: int = 5, noise: float
 
 
 def train_alone(train: BlockFeatures, view: tuple[int, ...], rate: float, first: torch.Tensor) -> nn.Linear:
-    """One head by torch's own optimiser and schedule, on the batches of seed 0."""
+    """One head by torch's own optimizer and schedule, on the batches of seed 0."""
     x, y = torch.from_numpy(train.tokens[:, list(view)]).flatten(1), torch.from_numpy(train.labels)
     head = nn.Linear(x.shape[1], 3)
     with torch.no_grad():

@@ -133,7 +133,7 @@ def test_dinov2_is_seen_through_with_weights_in_timms_format(
     assert size(out / "01-a-head-6.png") == (84, 56)
 
 
-def test_a_convnet_has_colours_of_patches_alone(pictures: Path, tmp_path: Path) -> None:
+def test_a_convnet_has_colors_of_patches_alone(pictures: Path, tmp_path: Path) -> None:
     state = timm.create_model("resnet10t", num_classes=0).state_dict()
     torch.save(state, tmp_path / "resnet.bin")
     given = ["timm/resnet10t", str(pictures), "--weights", str(tmp_path / "resnet.bin"), "--size", "64"]

@@ -87,7 +87,7 @@ def test_row_group_is_streamed_not_loaded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("dtype", [pa.binary(), pa.large_binary()])
-def test_plain_bytes_column_is_recognised(tmp_path: Path, dtype: pa.DataType) -> None:
+def test_plain_bytes_column_is_recognized(tmp_path: Path, dtype: pa.DataType) -> None:
     pq.write_table(pa.table({"id": [1, 2], "jpg": pa.array([b"a", None], dtype)}), tmp_path / "a.parquet")
     table = catalog(list_source(source(tmp_path)))
     assert table["key"].to_pylist() == ["a.parquet#0", "a.parquet#1"]

@@ -16,7 +16,7 @@ def keep_mass(attention: np.ndarray, mass: float) -> np.ndarray:
     Raises:
         ValueError: `mass` is out of range, or attention is negative.
 
-    Source: the visualisation of Caron et al. 2021, arXiv:2104.14294, figure 3.
+    Source: the visualization of Caron et al. 2021, arXiv:2104.14294, figure 3.
     """
     if not 0 < mass <= 1:
         raise ValueError(f"mass {mass:g}: a share above 0 and at most 1 is needed")

@@ -35,7 +35,7 @@ _TO_RGB = np.array(
 
 @cache
 def heat_table() -> np.ndarray:
-    """(256, 3) uint8 colours whose perceived lightness rises in equal steps: no step looks like an edge of its own."""
+    """(256, 3) uint8 colors whose perceived lightness rises in equal steps: no step looks like an edge of its own."""
     share = np.linspace(0, 1, 256)
     lightness = DARKEST + (LIGHTEST - DARKEST) * share
     hue = np.deg2rad(HUES[0] + (HUES[1] - HUES[0]) * share)
@@ -63,17 +63,17 @@ def strength(attention: np.ndarray) -> float:
 
 
 def heat_overlay(picture: Image.Image, attention: np.ndarray) -> Image.Image:
-    """The picture in grey under the colours of its (h, w) map, which begin at 0 and end at its strongest patches.
+    """The picture in gray under the colors of its (h, w) map, which begin at 0 and end at its strongest patches.
 
-    A map whose strongest patch stays under FULL_SCALE times the mean does not reach the lightest colour.
+    A map whose strongest patch stays under FULL_SCALE times the mean does not reach the lightest color.
     """
     mean = float(attention.mean()) or 1.0
     top = max(float(np.quantile(attention, 0.995)), FULL_SCALE * mean)
     smooth = _spread(attention / top, picture.size, Image.Resampling.BICUBIC).clip(0, 1)
-    colours = heat_table()[np.rint(255 * smooth).astype(np.int64)].astype(np.float32)
-    grey = np.asarray(ImageOps.autocontrast(picture.convert("L")), np.float32)[..., None]
+    colors = heat_table()[np.rint(255 * smooth).astype(np.int64)].astype(np.float32)
+    gray = np.asarray(ImageOps.autocontrast(picture.convert("L")), np.float32)[..., None]
     cover = (0.5 + 0.35 * smooth)[..., None]
-    return Image.fromarray(np.rint(colours * cover + grey * (1 - cover)).astype(np.uint8))
+    return Image.fromarray(np.rint(colors * cover + gray * (1 - cover)).astype(np.uint8))
 
 
 def cut_out(picture: Image.Image, mask: np.ndarray) -> Image.Image:
@@ -82,9 +82,9 @@ def cut_out(picture: Image.Image, mask: np.ndarray) -> Image.Image:
     return Image.fromarray(np.rint(np.asarray(picture, np.float32) * light).astype(np.uint8))
 
 
-def tiled(colours: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """(h, w, 3) colours or (h, w) greys of patches, uint8, as a picture of (width, height) pixels."""
-    return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
+def tiled(colors: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """(h, w, 3) colors or (h, w) grays of patches, uint8, as a picture of (width, height) pixels."""
+    return Image.fromarray(colors).resize(size, Image.Resampling.NEAREST)
 
 
 def _spread(grid: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:

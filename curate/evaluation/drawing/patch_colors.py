@@ -1,4 +1,4 @@
-"""Features of patches as colours: alike patches of all pictures get alike colours.
+"""Features of patches as colors: alike patches of all pictures get alike colors.
 
 Source: the figures of Oquab et al. 2023, arXiv:2304.07193, section 7.6.
 """
@@ -13,23 +13,23 @@ Threshold = Literal["sign"] | float
 """Where the foreground begins along the first component: at its mean, or above this share of all patches."""
 
 CLIPPED = 2.0
-"""Per cent of the foreground on either side whose colours are clipped, so that single patches do not set the scale."""
+"""Per cent of the foreground on either side whose colors are clipped, so that single patches do not set the scale."""
 BACKGROUND = (0, 0, 0)
 
 
-class PatchColours(NamedTuple):
+class PatchColors(NamedTuple):
     """One picture's patches."""
 
-    colours: np.ndarray  # (h, w, 3) uint8, BACKGROUND outside the foreground
+    colors: np.ndarray  # (h, w, 3) uint8, BACKGROUND outside the foreground
     foreground: np.ndarray  # (h, w) bool
 
 
-def colour_patches(patches: Sequence[np.ndarray], *, threshold: Threshold = "sign") -> list[PatchColours]:
-    """Split the patches by their first principal component, and colour the foreground by its own first three.
+def color_patches(patches: Sequence[np.ndarray], *, threshold: Threshold = "sign") -> list[PatchColors]:
+    """Split the patches by their first principal component, and color the foreground by its own first three.
 
     All pictures are fitted together. A component has no sign of its own: the first one is turned so that the outer
     ring of patches lies lower than the rest, which makes it the background; the others so that their largest
-    loading is positive. Equal features thus give equal colours on every machine.
+    loading is positive. Equal features thus give equal colors on every machine.
 
     Args:
         patches: of each picture (h, w, D) float.
@@ -50,11 +50,11 @@ def colour_patches(patches: Sequence[np.ndarray], *, threshold: Threshold = "sig
     inside = scores > (0.0 if threshold == "sign" else np.quantile(scores, threshold))
     if threshold == 0:
         inside[:] = True
-    colours = np.full((len(rows), 3), BACKGROUND, np.uint8)
-    colours[inside] = _as_rgb(principal_scores(rows[inside], 3))
+    colors = np.full((len(rows), 3), BACKGROUND, np.uint8)
+    colors[inside] = _as_rgb(principal_scores(rows[inside], 3))
     bounds = np.cumsum([part.shape[0] * part.shape[1] for part in patches])[:-1]
-    split = zip(patches, np.split(colours, bounds), np.split(inside, bounds), strict=True)
-    return [PatchColours(c.reshape(*part.shape[:2], 3), f.reshape(part.shape[:2])) for part, c, f in split]
+    split = zip(patches, np.split(colors, bounds), np.split(inside, bounds), strict=True)
+    return [PatchColors(c.reshape(*part.shape[:2], 3), f.reshape(part.shape[:2])) for part, c, f in split]
 
 
 def principal_scores(rows: np.ndarray, num: int) -> np.ndarray:
@@ -66,14 +66,14 @@ def principal_scores(rows: np.ndarray, num: int) -> np.ndarray:
     scores = np.zeros((len(rows), num))
     if len(rows) < 2:
         return scores
-    centred = rows - rows.mean(axis=0)
-    dim = centred.shape[1]
+    centered = rows - rows.mean(axis=0)
+    dim = centered.shape[1]
     found = min(num, dim)
-    variances, axes = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[dim - found, dim - 1])
+    variances, axes = scipy.linalg.eigh(centered.T @ centered, subset_by_index=[dim - found, dim - 1])
     variances, axes = variances[::-1], axes[:, ::-1]  # eigh sorts upwards
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(found)])
     real = variances > 1e-10 * max(variances[0], 1e-300)  # the others are noise of the rounding
-    scores[:, :found][:, real] = centred @ axes[:, real]
+    scores[:, :found][:, real] = centered @ axes[:, real]
     return scores
 
 
@@ -85,7 +85,7 @@ def _outer_ring(grid: tuple[int, ...]) -> np.ndarray:
 
 
 def _as_rgb(scores: np.ndarray) -> np.ndarray:
-    """(M, 3) scores -> (M, 3) uint8: each component stretched between its percentiles; one without spread is grey."""
+    """(M, 3) scores -> (M, 3) uint8: each component stretched between its percentiles; one without spread is gray."""
     if not len(scores):
         return np.empty((0, 3), np.uint8)
     low, high = np.percentile(scores, [CLIPPED, 100 - CLIPPED], axis=0)

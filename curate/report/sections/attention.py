@@ -52,7 +52,7 @@ def section(run: Run, pictures: Pictures) -> Markup | None:
 def _look(weights: str, name: str, shown: list[Image.Image]) -> list[Drawn]:
     """Every picture through the export `weights`; torch is imported here, since most pages do without it."""
     from curate.evaluation.drawing.heatmaps import heat_overlay, strength, tiled
-    from curate.evaluation.drawing.patch_colors import colour_patches
+    from curate.evaluation.drawing.patch_colors import color_patches
     from curate.models.backbones.load import load_backbone
     from curate.models.nets.inside import fit_picture, has_attention, look_inside
 
@@ -60,13 +60,13 @@ def _look(weights: str, name: str, shown: list[Image.Image]) -> list[Drawn]:
     fitted = [fit_picture(picture, backbone, short_edge=_short_edge(backbone)) for picture in shown]
     block = -1 if has_attention(backbone) else None
     found = [look_inside(backbone, picture, block=block) for picture in fitted]
-    colours = colour_patches([inside.patches for inside in found], threshold=0)
+    colours = color_patches([inside.patches for inside in found], threshold=0)
     drawn = []
     for picture, inside, colour in zip(fitted, found, colours, strict=True):
         mean = None if inside.attention is None else inside.attention.mean(axis=0)
         heat = None if mean is None else heat_overlay(picture, mean)
         strongest = 0.0 if mean is None else strength(mean)
-        drawn.append(Drawn(name, picture, heat, strongest, tiled(colour.colours, picture.size)))
+        drawn.append(Drawn(name, picture, heat, strongest, tiled(colour.colors, picture.size)))
     return drawn
 
 

@@ -10,7 +10,7 @@ def solid(color: tuple[int, int, int], size: tuple[int, int] = (40, 40)) -> Imag
 
 
 def box(page: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of what has exactly this colour."""
+    """(left, top, width, height) of what has exactly this color."""
     rows, columns = np.nonzero((np.asarray(page) == color).all(axis=-1))
     return columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
 

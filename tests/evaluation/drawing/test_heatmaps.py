@@ -13,12 +13,12 @@ from curate.evaluation.drawing.heatmaps import (
     tiled,
 )
 
-GREY = Image.new("RGB", (60, 40), (128, 128, 128))
+GRAY = Image.new("RGB", (60, 40), (128, 128, 128))
 
 
-def lightness(colours: np.ndarray) -> np.ndarray:
+def lightness(colors: np.ndarray) -> np.ndarray:
     """OKLab's L of (N, 3) uint8, by the forward matrices of its definition."""
-    unit = colours / 255
+    unit = colors / 255
     linear = np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
     to_lms = np.array(
         [
@@ -34,7 +34,7 @@ def test_lightness_rises_in_equal_steps() -> None:
     np.testing.assert_allclose(lightness(heat_table()), np.linspace(DARKEST, LIGHTEST, 256), atol=0.012)
 
 
-def test_colours_are_told_apart_all_along() -> None:
+def test_colors_are_told_apart_all_along() -> None:
     steps = np.abs(np.diff(heat_table().astype(int)[::8], axis=0)).sum(axis=1)
     assert steps.min() > 10
 
@@ -48,7 +48,7 @@ def test_strength_is_the_strongest_patch_over_the_mean() -> None:
 def test_the_lightest_place_is_the_strongest_patch() -> None:
     attention = np.zeros((4, 6))
     attention[1, 4] = 1
-    seen = lightness(np.asarray(heat_overlay(GREY, attention)).reshape(-1, 3)).reshape(40, 60)
+    seen = lightness(np.asarray(heat_overlay(GRAY, attention)).reshape(-1, 3)).reshape(40, 60)
     row, column = np.unravel_index(seen.argmax(), seen.shape)
     assert (row // 10, column // 10) == (1, 4)
     assert seen[35, 5] < seen.max() - 0.3
@@ -56,10 +56,10 @@ def test_the_lightest_place_is_the_strongest_patch() -> None:
 
 def test_flat_attention_looks_flat_and_equal_attention_equal_whatever_its_sum() -> None:
     noisy = 1 + 0.01 * np.random.default_rng(0).random((4, 6))
-    flat = np.asarray(heat_overlay(GREY, noisy)).astype(int)
+    flat = np.asarray(heat_overlay(GRAY, noisy)).astype(int)
     assert np.ptp(flat, axis=(0, 1)).max() <= 3
     peaked = np.exp(-np.arange(24.0)).reshape(4, 6)
-    np.testing.assert_array_equal(heat_overlay(GREY, peaked), heat_overlay(GREY, peaked * 0.3))
+    np.testing.assert_array_equal(heat_overlay(GRAY, peaked), heat_overlay(GRAY, peaked * 0.3))
 
 
 def test_the_scale_ends_at_the_strongest_patches_or_at_full_scale() -> None:
@@ -68,7 +68,7 @@ def test_the_scale_ends_at_the_strongest_patches_or_at_full_scale() -> None:
         attention = np.ones((8, 8))
         attention[:2, :2] = times  # mean close to 1
         attention[2:] = (64 - 4 * times - 12) / 48 if times < 10 else attention[2:]
-        seen.append(lightness(np.asarray(heat_overlay(GREY, attention)).reshape(-1, 3)).max())
+        seen.append(lightness(np.asarray(heat_overlay(GRAY, attention)).reshape(-1, 3)).max())
     assert seen[0] < seen[1] - 0.1
     assert seen[1] == pytest.approx(seen[2], abs=0.03)
 
@@ -83,7 +83,7 @@ def test_a_mask_keeps_its_pixels_and_dims_the_others() -> None:
     assert (found[~wide] < 0.5 * pixels[~wide]).all()
 
 
-def test_tiles_are_blocks_of_one_colour() -> None:
-    colours = np.random.default_rng(0).integers(0, 255, (2, 3, 3), np.uint8)
-    np.testing.assert_array_equal(tiled(colours, (30, 20)), np.kron(colours, np.ones((10, 10, 1), np.uint8)))
-    assert tiled(colours[..., 0], (30, 20)).mode == "L"
+def test_tiles_are_blocks_of_one_color() -> None:
+    colors = np.random.default_rng(0).integers(0, 255, (2, 3, 3), np.uint8)
+    np.testing.assert_array_equal(tiled(colors, (30, 20)), np.kron(colors, np.ones((10, 10, 1), np.uint8)))
+    assert tiled(colors[..., 0], (30, 20)).mode == "L"
