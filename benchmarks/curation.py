@@ -22,8 +22,9 @@ from curate.config import apply_overrides, parse, read_yaml
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.evaluation.accuracy import Accuracy, paired_stderr
-from curate.evaluation.features import embed_arrays
+from curate.evaluation.features import embed_images
 from curate.evaluation.knn import knn_accuracy
+from curate.evaluation.labeled import from_arrays
 from curate.evaluation.logistic import logistic_accuracy
 from curate.models.backbones.load import load_backbone
 from curate.run import load_run_config, run
@@ -182,7 +183,8 @@ def _read_out(
 ) -> dict[str, Accuracy]:
     """Accuracy on the digits asked for, by read-out."""
     backbone = load_backbone("curate", weights=str(export), precision="fp32")
-    features = embed_arrays(backbone, images[np.concatenate([labelled, asked])])
+    rows = np.concatenate([labelled, asked])
+    features = embed_images(backbone, from_arrays(images[rows], labels[rows], name="mnist5k"))
     known, new = np.split(features, [len(labelled)])
     logistic, _ = logistic_accuracy(known, labels[labelled], new, labels[asked], seed=0)
     return {"k-NN": knn_accuracy(known, labels[labelled], new, labels[asked], NEIGHBORS), "logistic": logistic}

@@ -9,11 +9,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.figures import Figure
+from benchmarks.improvement import Improvement
 from benchmarks.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
-from curate.evaluation.accuracy import Accuracy, Improvement
-from curate.evaluation.features import embed_arrays
+from curate.evaluation.accuracy import Accuracy
+from curate.evaluation.features import embed_images
 from curate.evaluation.knn import knn_accuracy
+from curate.evaluation.labeled import from_arrays
 from curate.models.backbones.load import load_backbone
 from curate.samples.mnist import load_mnist5k
 from curate.trainer.config import TrainConfig
@@ -107,5 +109,6 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def _accuracy(export: Path, images: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Accuracy:
-    features = embed_arrays(load_backbone("curate", weights=str(export), precision="fp32"), images)
+    backbone = load_backbone("curate", weights=str(export), precision="fp32")
+    features = embed_images(backbone, from_arrays(images, labels, name="mnist5k"))
     return knn_accuracy(features[~test], labels[~test], features[test], labels[test], NEIGHBORS)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Figure
+from benchmarks.improvement import Improvement
 from benchmarks.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
-from curate.evaluation.accuracy import Accuracy, Improvement
+from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.features import embed_folder
 from curate.evaluation.knn import knn_leave_one_out
 from curate.models.backbones.load import load_backbone

@@ -158,7 +158,8 @@ def explain(workdir: Workdir, image: Annotated[str, typer.Argument(help="image_i
 def train(config: Config, overrides: Overrides = None) -> None:
     """Pretrain a backbone on curated shards; a killed run resumes."""
     from curate.config import apply_overrides, parse, read_yaml
-    from curate.evaluation.in_training import evaluation_for, split_config
+    from curate.evaluation.in_training import evaluation_for
+    from curate.evaluation.settings import split_config
     from curate.trainer.config import TrainConfig
     from curate.trainer.train import train as run_training
 
@@ -190,6 +191,7 @@ def evaluate(
 ) -> None:
     """Measure a frozen backbone: k-NN, linear read-outs, retrieval, copy detection; every figure with its error."""
     from curate.evaluation import evaluate as runner
+    from curate.evaluation import summary
     from curate.evaluation.labeled import open_labeled
 
     chosen = runner.parse_measures(measures)
@@ -201,12 +203,12 @@ def evaluate(
             backbone = runner.load(name, weights=path, device=device, precision=precision)
             found.append(runner.evaluate(backbone, images, test=asked, measures=chosen, seed=seed, num_splits=splits))
     if json_:
-        typer.echo(runner.as_json(*found))
+        typer.echo(summary.evaluation_json(*found))
         return
-    console.print("\n".join(map(runner.headline, found)), highlight=False, soft_wrap=True)
-    head = runner.HEAD if compare is None else runner.COMPARED_HEAD
+    console.print("\n".join(map(summary.describe_evaluation, found)), highlight=False, soft_wrap=True)
+    head = summary.HEAD if compare is None else summary.COMPARED_HEAD
     table = Table(*head, box=HEAVY_HEAD if console.is_terminal else None)
-    for row in runner.rows(*found):
+    for row in summary.evaluation_rows(*found):
         table.add_row(*row)
     console.print(table)
 

@@ -12,8 +12,9 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Batches, Input, Map, whole
 from curate.engine.store import Table
 from curate.errors import ConfigError
+from curate.evaluation.accuracy import Accuracy, paired_stderr
 from curate.evaluation.features import embed_folder
-from curate.evaluation.knn import Accuracy, knn_leave_one_out, paired_stderr
+from curate.evaluation.knn import knn_leave_one_out
 from curate.models.backbones.load import load_backbone
 from curate.models.device import resolve_device, resolve_precision
 from curate.pipelines.lvd142m import Lvd142m, curate_pool

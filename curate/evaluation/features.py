@@ -1,4 +1,7 @@
-"""Features of pictures by a frozen backbone; decoding runs ahead in threads."""
+"""Features of pictures by a frozen backbone.
+
+Decoding bounds small backbones, so threads decode and resize the next batches while the model works on one.
+"""
 
 import os
 from collections import deque
@@ -10,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from curate.evaluation.labeled import Decode, LabeledImages, from_arrays, open_labeled
+from curate.evaluation.labeled import Decode, LabeledImages, open_labeled
 from curate.models.backbones.backbone import Backbone
 from curate.ops.images.preprocess import Preprocess, preprocess
 from curate.ops.vectors import normalize
@@ -25,33 +27,27 @@ AHEAD = 2
 THREADS = min(16, os.cpu_count() or 1)
 
 
-class LabelledFeatures(NamedTuple):
-    """Features with what they are of."""
+class LabeledFeatures(NamedTuple):
+    """Features of pictures, and the classes that these show."""
 
     features: np.ndarray  # (N, D) float32, unit L2
-    labels: np.ndarray  # (N,) int64, index into `classes`
-    classes: list[str]
+    labels: np.ndarray  # (N,) int64
 
 
 class BlockFeatures(NamedTuple):
-    """What `Backbone.embed_blocks` gives for a set of pictures."""
+    """Tokens of the last blocks of a model, as `Backbone.embed_blocks` gives them, for a set of pictures."""
 
     tokens: np.ndarray  # (N, V, D) float32, not normalized
     labels: np.ndarray  # (N,) int64
 
     @property
     def unit(self) -> np.ndarray:
-        """(N, D) float32, unit L2: what `Backbone.embed` gives."""
-        return normalize(self.tokens[:, self.answer])
-
-    @property
-    def answer(self) -> int:
-        """Which of the V tokens is the model's own answer: the last cls, which the mean of the patches follows."""
-        return max(0, self.tokens.shape[1] - 2)
+        """(N, D) float32, unit L2: what `Backbone.embed` gives, the cls token of the last block."""
+        return normalize(self.tokens[:, max(0, self.tokens.shape[1] - 2)])  # the mean of the patches follows it
 
 
 def embed_blocks(backbone: Backbone, images: LabeledImages, *, last: int, label: str = "embed") -> BlockFeatures:
-    """Tokens of the last `last` blocks of every picture, with a progress bar named `label`.
+    """The tokens of the last `last` blocks for every picture; `label` names the progress bar.
 
     Raises:
         SourceError: a picture cannot be read or does not decode.
@@ -69,7 +65,7 @@ def embed_blocks(backbone: Backbone, images: LabeledImages, *, last: int, label:
 
 
 def prepare(pictures: Iterable[Decode], how: Preprocess) -> Iterator[Tensor]:
-    """Batches of (B, 3, S, S) uint8 pixels, decoded and resized in threads ahead of their use."""
+    """Batches of (B, 3, S, S) uint8 pixels in order, decoded and resized by threads ahead of their use."""
 
     def work(decode: Decode) -> np.ndarray:
         return preprocess(decode(), how)
@@ -85,42 +81,24 @@ def prepare(pictures: Iterable[Decode], how: Preprocess) -> Iterator[Tensor]:
             yield _stack(waiting.popleft())
 
 
-def embed_pictures(backbone: Backbone, pictures: Iterable[Image.Image]) -> np.ndarray:
-    """(N, D) float32 unit features of RGB pictures, prepared as the backbone wants them."""
-    decodes = ((lambda picture=picture: picture) for picture in pictures)
-    return _embed(backbone, decodes)
-
-
-def embed_arrays(backbone: Backbone, images: np.ndarray) -> np.ndarray:
-    """As `embed_pictures`, of (N, H, W) gray or (N, H, W, 3) RGB uint8 images."""
-    return _embed(backbone, from_arrays(images, np.zeros(len(images), np.int64), name="arrays").pictures())
-
-
-def embed_folder(backbone: Backbone, folder: str | Path) -> LabelledFeatures:
-    """Features of a folder with one subfolder a class, in order of name.
+def embed_images(backbone: Backbone, images: LabeledImages) -> np.ndarray:
+    """(N, D) float32 unit features of every picture, in order.
 
     Raises:
-        SourceError: no folder, no pictures in subfolders, or a picture that does not decode.
+        SourceError: a picture cannot be read or does not decode.
     """
-    return _embed_labelled(backbone, open_labeled(str(folder)))
-
-
-def embed_parquet(backbone: Backbone, files: str | Path, *, label: str) -> LabelledFeatures:
-    """Features of the column `image` (struct<bytes, path> or bytes) of Parquet files, labelled by column `label`.
-
-    Raises:
-        SourceError: a file is unreadable, lacks a column, or holds a picture that does not decode.
-    """
-    return _embed_labelled(backbone, open_labeled(str(files), label=label))
-
-
-def _embed_labelled(backbone: Backbone, images: LabeledImages) -> LabelledFeatures:
-    return LabelledFeatures(_embed(backbone, images.pictures()), images.labels, images.classes)
-
-
-def _embed(backbone: Backbone, pictures: Iterable[Decode]) -> np.ndarray:
-    parts = [backbone.embed(pixels).numpy() for pixels in prepare(pictures, backbone.preprocess)]
+    parts = [backbone.embed(pixels).numpy() for pixels in prepare(images.pictures(), backbone.preprocess)]
     return np.concatenate(parts) if parts else np.empty((0, backbone.dim), np.float32)
+
+
+def embed_folder(backbone: Backbone, folder: str | Path) -> LabeledFeatures:
+    """Features of the pictures in a folder that has a subfolder for each class, in order of their names.
+
+    Raises:
+        SourceError: there is no folder, no picture in its subfolders, or a picture does not decode.
+    """
+    images = open_labeled(str(folder))
+    return LabeledFeatures(embed_images(backbone, images), images.labels)
 
 
 def _stack(prepared: Iterable[np.ndarray]) -> Tensor:

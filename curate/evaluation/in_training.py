@@ -1,64 +1,39 @@
 """Evaluation of the teacher while it trains: pictures are prepared once, so that each evaluation is one forward pass.
 
-In a YAML file of `curate train` a block of its own says how:
-
-    evaluate_every: 1000
-    evaluation: {labelled: FOLDER, k: 20}
+`curate.evaluation.settings` says how the config of a training asks for it.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from curate.config import Settings, parse
 from curate.errors import ConfigError, SourceError
 from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.features import prepare
-from curate.evaluation.knn import fitting, knn_sweep
+from curate.evaluation.knn import knn_sweep, possible_ks
 from curate.evaluation.labeled import LabeledImages, open_labeled
 from curate.evaluation.logistic import logistic_accuracy
-from curate.evaluation.splits import stratified_sample, stratified_split
+from curate.evaluation.settings import KEY, EvaluationSettings
+from curate.evaluation.splits import TRAIN_SHARE, stratified_sample, stratified_split
 from curate.models.device import Precision, autocast, resolve_device, resolve_precision
 from curate.ops.images.preprocess import Preprocess
 from curate.ops.vectors import normalize
 from curate.progress import track
 from curate.trainer.config import TrainConfig
 
-STRENGTHS = (1e-2, 1.0, 1e2, 1e4)
-"""Values of C that the quick read-out tries; `curate eval` has a finer grid."""
-TRAIN_SHARE = 0.7
-BATCH = 128
-BLOCK = "evaluation"
-
-
-class EvaluationSettings(Settings):
-    """What is measured of the teacher every `evaluate_every` iterations."""
-
-    labelled: str
-    """Pictures with labels: a folder with a subfolder for each class, Parquet, `bundled` or `mnist5k`."""
-    label: str | None = None
-    """Column of the labels in Parquet files."""
-    test: str | None = None
-    """Set that is asked, likewise; null: neighbors leave one out, the linear read-out holds 30 % of a class out."""
-    k: int = Field(default=20, ge=1)
-    """Neighbors that vote; fewer where there are not so many."""
-    max_images: int = Field(default=5000, ge=2)
-    """Of each set; of more so many are drawn, classes in their shares. Held in memory: 150 kB each at 224 pixels."""
-    measures: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = ("knn", "linear")
-    """knn: weighted neighbors; linear: logistic regression on the cls token."""
-    seed: int = Field(default=0, ge=0)
-    """Of the pictures drawn and of the held-out ones."""
+QUICK_STRENGTHS = (1e-2, 1.0, 1e2, 1e4)
+"""Inverse L2 strengths C that the linear classifier tries; `curate eval` has a finer grid."""
+FORWARD_BATCH = 128
+"""Pictures that the teacher sees at a time."""
 
 
 class _Prepared:
-    """Pictures as the model takes them, decoded when they are first asked for."""
+    """Pictures in the form that the model takes, decoded when they are first asked for."""
 
     def __init__(self, images: LabeledImages, settings: EvaluationSettings, how: Preprocess) -> None:
         self.images, self.how = images, how
@@ -67,7 +42,7 @@ class _Prepared:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """(N, 3, S, S) uint8."""
+        """(N, 3, S, S) uint8 pixels of all pictures."""
         pixels = torch.empty(len(self.rows), 3, self.how.size, self.how.size, dtype=torch.uint8)
         done = 0
         with track(f"evaluation: decode {self.images.name}", len(pixels), unit="images") as advance:
@@ -81,8 +56,8 @@ class _Prepared:
 class TeacherEvaluation:
     """Called with a backbone it returns figures by name: knn, knn_stderr, linear, linear_stderr.
 
-    It draws nothing from torch's random numbers and leaves the module in the modes it was in. One process computes it
-    on a whole backbone.
+    A training with evaluation must give the same weights as one without, so a call draws no random number of torch's
+    and leaves every part of the module in the mode that it was in. One process computes it on a whole backbone.
     """
 
     def __init__(
@@ -91,8 +66,10 @@ class TeacherEvaluation:
         """Find the pictures, decode and resize them.
 
         Args:
+            settings: which pictures, and what is measured.
             how: size, resizing and normalization that the backbone is trained with.
-            decode: False: not before the first call, for processes that may never be called.
+            precision: precision of the forward pass.
+            decode: False: decode at the first call, for processes that may never be called.
 
         Raises:
             ConfigError: Parquet files without a label column.
@@ -104,9 +81,9 @@ class TeacherEvaluation:
         self.settings, self.how, self.precision = settings, how, precision
         self.train = _Prepared(train, settings, how)
         self.test = None if asked is None else _Prepared(asked, settings, how)
-        _check(self.train.labels, train)
+        _check_classes(self.train.labels, train)
         for prepared in filter(None, (self.train, self.test) if decode else ()):
-            _ = prepared.pixels  # a damaged picture is told of now, and not when hours of training are behind
+            _ = prepared.pixels  # a damaged picture is an error now, and not after hours of training
 
     def __call__(self, backbone: nn.Module) -> dict[str, float]:
         """Measure a module with `forward_features(images)` whose result has `cls`, (B, D)."""
@@ -125,14 +102,14 @@ class TeacherEvaluation:
             255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (self.how.mean, self.how.std)
         )
         parts = []
-        for batch in pixels.split(BATCH):
+        for batch in pixels.split(FORWARD_BATCH):
             with autocast(device, self.precision):
                 features = backbone.forward_features((batch.to(device).float() - mean) / std)  # type: ignore[operator]
             parts.append(features.cls.float().cpu().numpy())
         return normalize(np.concatenate(parts))
 
     def _knn(self, train: np.ndarray, test: np.ndarray | None) -> Accuracy:
-        (k,) = fitting(len(train) - (test is None), (self.settings.k,))
+        (k,) = possible_ks(len(train) - (test is None), (self.settings.k,))
         answers = None if self.test is None else self.test.labels
         return knn_sweep(train, self.train.labels, test, answers, (k,))[k]
 
@@ -143,12 +120,12 @@ class TeacherEvaluation:
         else:
             learned = stratified_split(labels, train_share=TRAIN_SHARE, seed=self.settings.seed)
             four = train[learned], labels[learned], train[~learned], labels[~learned]
-        return logistic_accuracy(*four, seed=self.settings.seed, strengths=STRENGTHS)[0]
+        return logistic_accuracy(*four, seed=self.settings.seed, strengths=QUICK_STRENGTHS)[0]
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Every part of the module in evaluation mode, and back in its own mode afterwards."""
+    """Put every part of the module in evaluation mode, and back in its own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -158,7 +135,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _check(labels: np.ndarray, images: LabeledImages) -> None:
+def _check_classes(labels: np.ndarray, images: LabeledImages) -> None:
     counts = np.bincount(labels)
     if (counts > 0).sum() < 2 or counts.max() < 3:
         raise SourceError(
@@ -168,9 +145,9 @@ def _check(labels: np.ndarray, images: LabeledImages) -> None:
 
 
 def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> TeacherEvaluation:
-    """The evaluation that fits a training: its size and normalization of images, its precision.
+    """The evaluation for a training, with its size and normalization of images and its precision.
 
-    Of the processes that torchrun started the first evaluates, so it alone decodes.
+    Of the processes that torchrun starts the first evaluates, so it alone decodes beforehand.
     """
     crops = config.crops
     how = Preprocess(
@@ -185,29 +162,14 @@ def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> Tea
     return TeacherEvaluation(settings, how, precision=precision, decode=os.environ.get("RANK", "0") == "0")
 
 
-def split_config(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], EvaluationSettings | None]:
-    """Part the `evaluation` block of a training's YAML from what the trainer reads.
-
-    Raises:
-        ConfigError: the block holds no mapping, an unknown key or a bad value.
-    """
-    rest = dict(values)
-    block = rest.pop(BLOCK, None)
-    if block is None:
-        return rest, None
-    if not isinstance(block, Mapping):
-        raise ConfigError(f"{where}: {BLOCK} is {block!r}; a mapping is needed, such as {{labelled: FOLDER}}")
-    return rest, parse(EvaluationSettings, block, where=f"{where}: {BLOCK}")
-
-
 def evaluation_for(
     settings: EvaluationSettings | None, config: TrainConfig
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    """What `train` takes as `evaluate`; None: nothing is to be evaluated.
+    """What `train` takes as its argument `evaluate`; None: nothing is to be evaluated.
 
     Raises:
-        ConfigError: the block and `evaluate_every` do not go together.
-        SourceError: as of `TeacherEvaluation`.
+        ConfigError: `settings` are given without `evaluate_every`, or the other way round.
+        SourceError: pictures are missing or damaged, or too few of one class.
     """
     if settings is None:
         if config.evaluate_every:
@@ -216,5 +178,5 @@ def evaluation_for(
             )
         return None
     if not config.evaluate_every:
-        raise ConfigError(f"{BLOCK} is given but evaluate_every is 0; set evaluate_every=ITERATIONS or leave it out")
+        raise ConfigError(f"{KEY} is given but evaluate_every is 0; set evaluate_every=ITERATIONS or leave it out")
     return teacher_evaluation(settings, config)

@@ -9,24 +9,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curate.evaluation.accuracy import Accuracy, paired_stderr
+from curate.evaluation.accuracy import Accuracy
 from curate.ops.vectors import normalize
 
-__all__ = ["Accuracy", "knn_accuracy", "knn_leave_one_out", "knn_predict", "knn_sweep", "paired_stderr"]
-
 TEMPERATURE = 0.07
+"""A neighbor's vote weighs exp(cosine / TEMPERATURE)."""
 NUM_NEIGHBORS = (10, 20, 100, 200)
-"""What DINOv2 tries; all of them are reported, since the best of them on the test set would flatter."""
+"""Numbers of neighbors that DINOv2 tries; all are reported, since the best of them on the test set would flatter."""
 BLOCK = 1024
-"""Queries at a time, at most."""
+"""Queries that are compared at a time, at most."""
 BLOCK_CELLS = 2**27
-"""Similarities at a time, at most: 512 MiB."""
+"""Similarities that are held at a time, at most: 512 MiB."""
 
 Labels = npt.NDArray[np.integer]
 
 
 def knn_accuracy(train_x: np.ndarray, train_y: Labels, test_x: np.ndarray, test_y: Labels, k: int) -> Accuracy:
-    """Share of test rows whose neighbors among the training rows vote for their label.
+    """The share of test rows whose neighbors among the training rows vote for their label.
 
     Args:
         train_x, test_x: (N, D) and (M, D) features; compared by cosine.
@@ -39,13 +38,8 @@ def knn_accuracy(train_x: np.ndarray, train_y: Labels, test_x: np.ndarray, test_
     return knn_sweep(train_x, train_y, test_x, test_y, (k,))[k]
 
 
-def knn_predict(train_x: np.ndarray, train_y: Labels, test_x: np.ndarray, k: int) -> Labels:
-    """(M,) the label with the largest weighted vote; the smaller label wins a tie."""
-    return _predict(train_x, train_y, test_x, (k,), device="cpu")[k]
-
-
 def knn_leave_one_out(x: np.ndarray, y: Labels, k: int) -> Accuracy:
-    """As `knn_accuracy`, where each row asks all the others: for sets too small to split.
+    """As `knn_accuracy`, where each row is classified by all the others: for sets that are too small to split.
 
     Raises:
         ValueError: k is not in 1..N-1, or features and labels differ in number.
@@ -62,31 +56,32 @@ def knn_sweep(
     *,
     device: str | torch.device = "cpu",
 ) -> dict[int, Accuracy]:
-    """Accuracy for each k of `ks` from one search; without test rows each row asks all the others.
+    """The accuracy for each k of `ks` from one search; without test rows each row is classified by all the others.
 
     Raises:
         ValueError: a k is not in 1..N, without test rows 1..N-1, or features and labels differ in number.
     """
-    _check(train_x, train_y)
+    _check_lengths(train_x, train_y)
     most = len(train_x) - (test_x is None)
     for k in ks:
         if not 1 <= k <= most:
             raise ValueError(f"k is {k}; with {len(train_x)} rows it must lie in 1..{most}")
     if test_x is not None and test_y is not None:
-        _check(test_x, test_y)
+        _check_lengths(test_x, test_y)
     answers = train_y if test_y is None else test_y
     found = _predict(train_x, train_y, test_x, ks, device=device)
     return {k: Accuracy.of(labels == answers) for k, labels in found.items()}
 
 
-def fitting(most: int, ks: Sequence[int] = NUM_NEIGHBORS) -> tuple[int, ...]:
-    """Those of `ks` that `most` rows can fill; where they fill none, `most` itself."""
+def possible_ks(most: int, ks: Sequence[int] = NUM_NEIGHBORS) -> tuple[int, ...]:
+    """Those of `ks` that are at most `most`, the number of possible neighbors; where none is, `most` itself."""
     return tuple(k for k in ks if k <= most) or (most,)
 
 
 def _predict(
     train_x: np.ndarray, train_y: Labels, test_x: np.ndarray | None, ks: Sequence[int], *, device: str | torch.device
 ) -> dict[int, Labels]:
+    """(M,) the label with the largest weighted vote, for each k; the smaller label wins a tie."""
     classes, targets = np.unique(train_y, return_inverse=True)
     votes: dict[int, list[np.ndarray]] = {k: [] for k in ks}
     for similarity, nearest in _neighbors(train_x, test_x, max(ks), device=device):
@@ -119,6 +114,6 @@ def _vote(similarity: np.ndarray, targets: np.ndarray, num_classes: int) -> np.n
     return votes.argmax(axis=1)
 
 
-def _check(x: np.ndarray, y: Labels) -> None:
+def _check_lengths(x: np.ndarray, y: Labels) -> None:
     if len(x) != len(y):
         raise ValueError(f"{len(x)} features but {len(y)} labels; one label a row is needed")

@@ -10,51 +10,58 @@ from curate.evaluation.accuracy import Accuracy
 
 @dataclass(frozen=True)
 class Score:
-    """One figure of one model."""
+    """One figure of one model, with what its standard error is computed from.
+
+    A figure is the mean over answers, over random splits, or a value of a whole list that a bootstrap draws anew. In
+    each case its standard error is the standard deviation of its `parts` times a factor, `spread`. The parts of two
+    models that were measured with one seed on the same pictures belong together, one by one, so the same factor gives
+    the paired error of their difference.
+    """
 
     measure: str
     """knn, logistic, linear, retrieval, copies or splits."""
     figure: str
-    """What of it: `k=20`, `mAP`, ..."""
+    """Which figure of the measure: `k=20`, `mAP`, ..."""
     protocol: str
-    """On which pictures, chosen how."""
+    """On which pictures it was measured, and how these were chosen."""
     value: float
     """0..1, higher is better."""
     num: int
-    """Answers, queries or splits behind it."""
+    """Number of answers, queries or splits behind the value."""
     parts: np.ndarray = field(repr=False)
-    """What the value varies over: an item's share of it, a split's or a bootstrap draw's value. Equal in order between
-    models measured with one seed on one data set."""
+    """(P,) values of the single answers, queries, splits or bootstrap draws."""
     spread: float
-    """Standard error of the value for each unit of the parts' standard deviation."""
+    """Standard error of the value divided by the standard deviation of the parts."""
     chosen: str = ""
-    """What the training rows chose: a strength, a head."""
+    """What was chosen on the training rows: the strength of a penalty, or a head."""
 
     @property
     def stderr(self) -> float:
+        """Standard error of `value`."""
         return float(self.parts.std()) * self.spread
 
     @property
     def name(self) -> tuple[str, str]:
+        """(measure, figure), which no other score of an evaluation has."""
         return self.measure, self.figure
 
 
 def of_items(measure: str, figure: str, protocol: str, items: np.ndarray, *, chosen: str = "") -> Score:
-    """The mean over answers or queries."""
+    """The score of a mean over answers or queries, (N,) values."""
     parts = np.asarray(items, dtype=np.float64)
     return Score(measure, figure, protocol, float(parts.mean()), len(parts), parts, len(parts) ** -0.5, chosen)
 
 
 def of_accuracy(measure: str, figure: str, protocol: str, accuracy: Accuracy, *, chosen: str = "") -> Score:
-    """A share of right answers."""
+    """The score of a share of right answers."""
     return of_items(measure, figure, protocol, accuracy.correct, chosen=chosen)
 
 
 def of_splits(figure: str, protocol: str, values: list[float], *, test_share: float) -> Score:
-    """The mean over random splits of one set, at least two.
+    """The score of a mean over random splits of one set, of which there are at least two.
 
-    Splits share most of their rows, so the plain standard error would shrink to zero with their number; the variance is
-    taken times 1/n + test/train instead.
+    Splits share most of their rows, so the plain standard error would shrink to zero as their number grows, although
+    no new image is seen. The variance between splits is therefore multiplied by 1/n + test/train instead of 1/n.
 
     Source: Nadeau and Bengio 2003, Inference for the Generalization Error.
     """
@@ -64,22 +71,23 @@ def of_splits(figure: str, protocol: str, values: list[float], *, test_share: fl
 
 
 def of_bootstrap(measure: str, figure: str, protocol: str, value: float, draws: np.ndarray, *, num: int) -> Score:
-    """A figure of a whole list, with its values where queries are drawn anew."""
+    """The score of a figure of a whole list; `draws` are its values where the queries are drawn anew."""
     return Score(measure, figure, protocol, value, num, draws, 1.0)
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much higher the second of two models scores on the same pictures."""
+class ScoreDifference:
+    """By how much the second of two models scores higher on the same pictures."""
 
     first: Score
     second: Score
 
     @property
     def value(self) -> float:
+        """The second value minus the first."""
         return self.second.value - self.first.value
 
     @property
     def stderr(self) -> float:
-        """Paired: what both find hard or easy cancels."""
+        """Paired standard error of `value`: what both models find hard, or easy, cancels."""
         return float((self.second.parts - self.first.parts).std()) * self.first.spread

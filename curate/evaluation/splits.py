@@ -1,16 +1,20 @@
-"""Splits that keep the shares of the classes."""
+"""Splits and samples that keep the shares of the classes."""
 
 import numpy as np
 
+TRAIN_SHARE = 0.7
+"""Share of each class that is trained on where no test set is given."""
+
 
 def stratified_split(labels: np.ndarray, *, train_share: float, seed: int) -> np.ndarray:
-    """(N,) bool, True for training: `train_share` of each class, rounded, drawn by `seed`.
+    """(N,) bool, True for training: the share `train_share` of each class, rounded, drawn at random.
 
     A class of two or more rows has at least one on either side; a single row is for training.
 
     Args:
         labels: (N,) integers.
         train_share: above 0, below 1.
+        seed: seed of the draw.
 
     Raises:
         ValueError: every class has a single row, so that nothing is left to test on.
@@ -27,7 +31,7 @@ def stratified_split(labels: np.ndarray, *, train_share: float, seed: int) -> np
 
 
 def stratified_sample(labels: np.ndarray, num_rows: int, *, seed: int) -> np.ndarray:
-    """Up to `num_rows` rows in rising order, the classes in their shares to within one row, drawn by `seed`."""
+    """Up to `num_rows` rows in rising order, drawn at random, the classes in their shares to within one row."""
     if len(labels) <= num_rows:
         return np.arange(len(labels))
     rng = np.random.default_rng(seed)

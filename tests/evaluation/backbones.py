@@ -1,11 +1,14 @@
 """Tiny backbones and pictures for the tests of measures."""
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from curate.evaluation.labeled import Decode, LabeledImages
 from curate.models.backbones.backbone import Backbone, ModelInfo
 from curate.models.nets.vit import VisionTransformer, ViTConfig
 from curate.ops.images.preprocess import Preprocess
@@ -47,3 +50,13 @@ def write_classes(folder: Path, *, each: int, num_classes: int = 3, seed: int = 
         for number in range(each):
             striped(label, rng).save(place / f"{number:03d}.png")
     return folder
+
+
+def of_pictures(pictures: Sequence[Image.Image]) -> LabeledImages:
+    """Pictures of any size as a set of one class."""
+    return LabeledImages("pictures", np.zeros(len(pictures), np.int64), [""], partial(_decoders, pictures))
+
+
+def _decoders(pictures: Sequence[Image.Image], rows: np.ndarray) -> Iterator[Decode]:
+    for row in rows.tolist():
+        yield partial(pictures.__getitem__, row)

@@ -6,10 +6,10 @@ from sklearn.metrics import average_precision_score
 from curate.errors import SourceError
 from curate.evaluation import copies
 from curate.evaluation.copies import choose_pictures, embed_copies, make_copy, score_copies
-from curate.evaluation.features import embed_pictures
+from curate.evaluation.features import embed_images
 from curate.evaluation.labeled import from_arrays
 from curate.ops.images.edits import MIN_SIDE
-from tests.evaluation.backbones import vit_backbone
+from tests.evaluation.backbones import of_pictures, vit_backbone
 
 
 def vectors(n: int, *, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -106,4 +106,4 @@ def test_copies_are_embedded_as_pictures_are() -> None:
     rows = np.arange(0, 12, 2)
     found = embed_copies(backbone, pictures, rows, seed=3)
     edited = [make_copy(decode, [3, row]) for row, decode in zip(rows.tolist(), pictures.pictures(rows), strict=True)]
-    np.testing.assert_allclose(found, embed_pictures(backbone, edited), atol=1e-5)
+    np.testing.assert_allclose(found, embed_images(backbone, of_pictures(edited)), atol=1e-5)

@@ -10,14 +10,17 @@ from curate.errors import ConfigError, SourceError
 from curate.evaluation import evaluate as runner
 from curate.evaluation import linear
 from curate.evaluation.accuracy import Accuracy
-from curate.evaluation.evaluate import MEASURES, compare, evaluate, parse_measures
+from curate.evaluation.evaluate import evaluate, parse_measures
 from curate.evaluation.features import BlockFeatures, embed_blocks, embed_folder
 from curate.evaluation.knn import knn_leave_one_out
 from curate.evaluation.labeled import from_arrays, open_labeled
 from curate.evaluation.linear import linear_accuracy
 from curate.evaluation.logistic import logistic_accuracy
+from curate.evaluation.measures import MEASURES
 from curate.evaluation.retrieval import retrieve_by_class
+from curate.evaluation.scores import Score
 from curate.evaluation.splits import stratified_split
+from curate.evaluation.summary import score_differences
 from curate.models.files.export import ExportInfo, write_export
 from tests.evaluation.backbones import seeded_vit, vit_backbone, write_classes
 
@@ -32,7 +35,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_classes(tmp_path_factory.mktemp("data") / "classes", each=12)
 
 
-def by_name(found: runner.Evaluation) -> dict[tuple[str, str], runner.Score]:
+def by_name(found: runner.Evaluation) -> dict[tuple[str, str], Score]:
     return {score.name: score for score in found.scores}
 
 
@@ -79,7 +82,7 @@ def test_splits_are_of_as_many_seeds(classes: Path) -> None:
 def test_two_evaluations_are_compared_on_the_same_questions(classes: Path) -> None:
     images = open_labeled(str(classes))
     first, second = (evaluate(vit_backbone(seed), images, num_splits=2) for seed in (0, 1))
-    differences = compare(first, second)
+    differences = score_differences(first, second)
     assert [d.first.name for d in differences] == [score.name for score in first.scores]
     assert {d.first.measure for d in differences} == set(MEASURES)
     for d in differences:
@@ -89,7 +92,7 @@ def test_two_evaluations_are_compared_on_the_same_questions(classes: Path) -> No
     parts = near.second.parts - near.first.parts
     assert near.stderr == pytest.approx(parts.std() / np.sqrt(36))
     again = evaluate(vit_backbone(0), images, measures=("knn", "copies"))
-    assert all(d.value == d.stderr == 0 for d in compare(first, again))
+    assert all(d.value == d.stderr == 0 for d in score_differences(first, again))
 
 
 def test_stripes_are_told_apart(classes: Path) -> None:
@@ -149,7 +152,7 @@ def test_the_command_prints_a_table_or_json_and_compares(classes: Path, tmp_path
     expected = [evaluate(b, open_labeled(str(classes)), measures=("knn", "retrieval")) for b in backbones]
     assert [s["value"] for s in values["scores"]] == [s.value for s in expected[0].scores]
     assert [s["stderr"] for s in values["compared"]["scores"]] == [s.stderr for s in expected[1].scores]
-    assert [d["value"] for d in values["differences"]] == [d.value for d in compare(*expected)]
+    assert [d["value"] for d in values["differences"]] == [d.value for d in score_differences(*expected)]
     assert values["weights"] == backbones[0].weights_hash
     alone = CliRunner().invoke(app, ["eval", first, *asked])
     score = expected[0].scores[0]

@@ -9,19 +9,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 from curate.cli import app
-from curate.config import apply_overrides, parse
+from curate.config import parse
 from curate.errors import ConfigError, SourceError
 from curate.evaluation.features import embed_folder
 from curate.evaluation.in_training import (
-    STRENGTHS,
-    EvaluationSettings,
+    QUICK_STRENGTHS,
     TeacherEvaluation,
     evaluation_for,
-    split_config,
     teacher_evaluation,
 )
 from curate.evaluation.knn import knn_accuracy, knn_leave_one_out
 from curate.evaluation.logistic import logistic_accuracy
+from curate.evaluation.settings import EvaluationSettings
 from curate.evaluation.splits import stratified_split
 from curate.models.backbones.load import load_backbone
 from curate.trainer.config import TrainConfig
@@ -45,7 +44,7 @@ def test_figures_are_those_of_the_exported_backbone(classes: Path) -> None:
     assert (found["knn"], found["knn_stderr"]) == (near.value, near.stderr)
     learned = stratified_split(unit.labels, train_share=0.7, seed=2)
     four = [part[rows] for rows in (learned, ~learned) for part in (unit.features, unit.labels)]
-    linear, _ = logistic_accuracy(*four, seed=2, strengths=STRENGTHS)
+    linear, _ = logistic_accuracy(*four, seed=2, strengths=QUICK_STRENGTHS)
     assert (found["linear"], found["linear_stderr"]) == (linear.value, linear.stderr)
 
 
@@ -58,7 +57,7 @@ def test_a_test_set_is_asked_instead(classes: Path, tmp_path: Path) -> None:
     assert found == {"knn": near.value, "knn_stderr": near.stderr}
     settings = settings.model_copy(update={"measures": ("linear",)})
     four = train_x.features, train_x.labels, test_x.features, test_x.labels
-    expected = logistic_accuracy(*four, seed=0, strengths=STRENGTHS)[0].value
+    expected = logistic_accuracy(*four, seed=0, strengths=QUICK_STRENGTHS)[0].value
     assert TeacherEvaluation(settings, HOW)(seeded_vit())["linear"] == expected
 
 
@@ -139,24 +138,6 @@ VALUES = {
     "crops": {"global_size": 28, "local_size": 14, "num_local": 1},
     "objective": {"prototypes": 16, "head_hidden": 16, "head_bottleneck": 8},
 }
-
-
-def test_the_block_of_the_yaml_goes_to_the_evaluation_alone() -> None:
-    values = apply_overrides(VALUES, ["evaluation.labelled=bundled", "evaluation.k=5"])
-    rest, settings = split_config(values, where="run.yaml")
-    assert settings == EvaluationSettings(labelled="bundled", k=5)
-    assert rest == VALUES
-    assert split_config(VALUES, where="run.yaml") == (VALUES, None)
-    assert "evaluation" in values  # the caller's own mapping stays
-
-
-def test_bad_blocks_are_errors_of_their_place() -> None:
-    with pytest.raises(ConfigError, match="run.yaml: evaluation is 'bundled'; a mapping is needed"):
-        split_config({"evaluation": "bundled"}, where="run.yaml")
-    with pytest.raises(ConfigError, match=r"run.yaml: evaluation:\n  labeled: unknown key; did you mean 'labelled'"):
-        split_config({"evaluation": {"labelled": "x", "labeled": "y"}}, where="run.yaml")
-    with pytest.raises(ConfigError, match="measures: "):
-        split_config({"evaluation": {"labelled": "x", "measures": []}}, where="run.yaml")
 
 
 def test_block_and_interval_go_together(classes: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from curate.evaluation.knn import fitting, knn_accuracy, knn_leave_one_out, knn_predict, knn_sweep
+from curate.evaluation.knn import knn_accuracy, knn_leave_one_out, knn_sweep, possible_ks
 
 
 def clouds(n, *, seed):
@@ -23,8 +23,8 @@ def sklearn_knn(k):
 def test_predictions_equal_sklearn(k):
     (train_x, train_y), (test_x, test_y) = clouds(200, seed=0), clouds(90, seed=1)
     reference = sklearn_knn(k).fit(train_x, train_y)
-    np.testing.assert_array_equal(knn_predict(train_x, train_y, test_x, k), reference.predict(test_x))
     found = knn_accuracy(train_x, train_y, test_x, test_y, k)
+    np.testing.assert_array_equal(found.correct, reference.predict(test_x) == test_y)
     assert found.value == pytest.approx(reference.score(test_x, test_y))
     assert 0.5 < found.value < 1
 
@@ -36,11 +36,15 @@ def test_leave_one_out_equals_sklearn():
 
 
 def test_predictions_do_not_depend_on_blocks(monkeypatch):
-    (train_x, train_y), (test_x, _) = clouds(50, seed=3), clouds(33, seed=4)
-    whole = knn_predict(train_x, train_y, test_x, 7), knn_leave_one_out(train_x, train_y, 7).value
+    (train_x, train_y), (test_x, test_y) = clouds(50, seed=3), clouds(33, seed=4)
+
+    def answers():
+        split = knn_accuracy(train_x, train_y, test_x, test_y, 7)
+        return [*split.correct, *knn_leave_one_out(train_x, train_y, 7).correct]
+
+    whole = answers()
     monkeypatch.setattr("curate.evaluation.knn.BLOCK", 10)
-    np.testing.assert_array_equal(knn_predict(train_x, train_y, test_x, 7), whole[0])
-    assert knn_leave_one_out(train_x, train_y, 7).value == whole[1]
+    assert answers() == whole
 
 
 @pytest.mark.parametrize("k", [0, 11])
@@ -68,6 +72,6 @@ def test_a_sweep_gives_what_each_k_gives_alone():
 
 
 def test_numbers_of_neighbors_that_do_not_fit_are_left_out():
-    assert fitting(10_000) == (10, 20, 100, 200)
-    assert fitting(99) == (10, 20)
-    assert fitting(7) == (7,)
+    assert possible_ks(10_000) == (10, 20, 100, 200)
+    assert possible_ks(99) == (10, 20)
+    assert possible_ks(7) == (7,)

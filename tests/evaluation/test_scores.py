@@ -3,7 +3,7 @@ import pytest
 
 from curate.evaluation import scores
 from curate.evaluation.accuracy import Accuracy, paired_stderr
-from curate.evaluation.scores import Difference
+from curate.evaluation.scores import ScoreDifference
 
 
 def answers(seed: int, share: float) -> Accuracy:
@@ -14,7 +14,7 @@ def test_accuracies_keep_their_standard_errors_alone_and_paired() -> None:
     first, second = answers(0, 0.6), answers(1, 0.8)
     one, two = (scores.of_accuracy("knn", "k=1", "test set", found) for found in (first, second))
     assert (one.value, one.stderr, one.num) == (first.value, pytest.approx(first.stderr), 200)
-    difference = Difference(one, two)
+    difference = ScoreDifference(one, two)
     assert difference.value == pytest.approx(second.value - first.value)
     assert difference.stderr == pytest.approx(paired_stderr(first, second))
 
@@ -35,4 +35,4 @@ def test_a_bootstrap_gives_the_spread_of_its_draws() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     score = scores.of_items("retrieval", "mAP", "", np.random.default_rng(0).random(50))
-    assert (Difference(score, score).value, Difference(score, score).stderr) == (0, 0)
+    assert (ScoreDifference(score, score).value, ScoreDifference(score, score).stderr) == (0, 0)
