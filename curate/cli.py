@@ -195,7 +195,7 @@ def evaluate(
     from curate.evaluation.labeled import open_labeled
 
     chosen = runner.parse_measures(measures)
-    images = open_labeled(data, label=label, labelled=chosen != ("copies",))
+    images = open_labeled(data, label=label, labeled=chosen != ("copies",))
     asked = None if test is None else open_labeled(test, label=label)
     found = []
     for name, path in ((model, weights), (compare, compare_weights)):
@@ -233,10 +233,11 @@ def visualize(
     """Draw what a backbone sees: attention of each head, masks of it, and its patch features as colours."""
     from curate.config import parse
     from curate.evaluation import visualize as pictured
+    from curate.evaluation.drawing.output_folder import check_output
     from curate.models.backbones.load import load_backbone
     from curate.samples.pool import PHOTOS
 
-    pictured.check_output(output)
+    check_output(output)
     stated = {"size": size, "block": block, "mass": mass, "threshold": threshold, "attention": attention}
     looks = parse(pictured.Looks, stated, where="visualize")
     pictures = pictured.read_pictures([PHOTOS if place == "bundled" else place for place in images], most=most)

@@ -1,1 +1,1 @@
-"""Measures of frozen features."""
+"""Measures of frozen features: k-NN, linear classifiers, retrieval, copy detection; drawings of what a model sees."""

@@ -1,8 +1,8 @@
-"""Copy detection: planted copies are looked for by cosine, as in the Image Similarity Challenge.
+"""Copy detection: edited copies are planted and searched for by cosine, as in the Image Similarity Challenge.
 
-Half of the pictures are the references. A query is an edited copy of a picture; only those of references have something
-to find, the others are there to be confused with it. Every query answers with its nearest references, all answers of
-all queries form one list by score, and micro average precision asks that one threshold serve all queries.
+Half of the pictures are the references. A query is an edited copy of a picture. Only a copy of a reference has
+something to find; the other queries are distractors. Each query returns its nearest references, and the answers of all
+queries form one list by score: micro average precision is high only where one threshold serves all queries.
 
 Source: Douze et al. 2021, arXiv:2106.09672 (DISC21, ISC2021).
 """
@@ -23,18 +23,21 @@ from curate.ops.images.edits import MIN_SIDE, plant
 from curate.progress import track
 
 MAX_PICTURES = 2000
+"""Pictures at most that copies are planted on."""
+MIN_PICTURES = 4
+"""Pictures at least that copies can be planted on."""
 MAX_EDITS = 3
-"""A copy is a chain of 1 to 3 distinct edits."""
+"""A copy is made by a chain of 1 to 3 different edits."""
 ANSWERS = 10
-"""References that a query may answer with."""
+"""References that a query returns at most."""
 WANTED_PRECISION = 0.9
+"""Precision at which the recall is measured."""
 BOOTSTRAPS = 200
 """Times that queries are drawn anew for the standard errors."""
-MIN_PICTURES = 4
 
 
 class CopyScores(NamedTuple):
-    """Both figures, and what they become when queries are drawn anew; runs with one seed draw alike."""
+    """Both figures, and their values where the queries are drawn anew; with one seed the same queries are drawn."""
 
     micro_ap: float
     recall_at_90: float  # recall at 90 % precision
@@ -44,10 +47,15 @@ class CopyScores(NamedTuple):
 
 
 def choose_pictures(num_images: int, *, seed: int, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to plant copies on, rising, and (P,) bool, which of them are references.
+    """(P,) rows to plant copies on, in rising order, and (P,) bool, which of them are references.
+
+    Args:
+        num_images: pictures that there are.
+        seed: seed of the choice.
+        where: name of the set in the message.
 
     Raises:
-        SourceError: fewer than four pictures.
+        SourceError: there are fewer than four pictures.
     """
     if num_images < MIN_PICTURES:
         raise SourceError(f"{where}: {num_images} pictures, at least {MIN_PICTURES} are needed to plant copies on")
@@ -59,22 +67,22 @@ def choose_pictures(num_images: int, *, seed: int, where: str) -> tuple[np.ndarr
 
 
 def embed_copies(backbone: Backbone, images: LabeledImages, rows: np.ndarray, *, seed: int) -> np.ndarray:
-    """(P, D) unit features of one planted copy of each picture of `rows`."""
+    """(P, D) unit features of one edited copy of each picture of `rows`; `seed` is that of the edits."""
     parts = []
     with track("embed copies", len(rows), unit="images") as advance:
-        for pixels in prepare(_copies(images, rows, seed), backbone.preprocess):
+        for pixels in prepare(_edited_copies(images, rows, seed), backbone.preprocess):
             parts.append(backbone.embed(pixels).numpy())
             advance(len(pixels))
     return np.concatenate(parts)
 
 
-def _copies(images: LabeledImages, rows: np.ndarray, seed: int) -> Iterator[Decode]:
+def _edited_copies(images: LabeledImages, rows: np.ndarray, seed: int) -> Iterator[Decode]:
     for row, decode in zip(rows.tolist(), images.pictures(rows), strict=True):
         yield partial(make_copy, decode, [seed, row])
 
 
 def make_copy(decode: Decode, seed: list[int]) -> Image.Image:
-    """A picture after a chain of edits that `seed` draws; small pictures are enlarged to what edits need first."""
+    """A picture after a chain of random edits; a small picture is first enlarged to the size that edits need."""
     picture, rng = decode(), np.random.default_rng(seed)
     short = min(picture.size)
     if short < MIN_SIDE:
@@ -88,8 +96,8 @@ def score_copies(originals: np.ndarray, copies: np.ndarray, is_reference: np.nda
 
     Args:
         originals, copies: (P, D) unit features, row for row a picture and its copy.
-        is_reference: (P,) bool, the pictures that are looked through; at least one.
-        seed: of the bootstrap.
+        is_reference: (P,) bool, the pictures that are searched; at least one.
+        seed: seed of the bootstrap.
     """
     references = np.flatnonzero(is_reference)
     similarity = copies @ originals[references].T  # (P, R)
@@ -113,7 +121,7 @@ def _figures(answers: PrecisionRecall, is_reference: np.ndarray, weights: np.nda
 
 
 def _resample(is_reference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """How often each query is drawn, the two kinds apart so that neither runs out."""
+    """(Q,) how often each query is drawn; the two kinds are drawn apart, so that neither can be missing."""
     weights = np.zeros(len(is_reference))
     for kind in (True, False):
         rows = np.flatnonzero(is_reference == kind)

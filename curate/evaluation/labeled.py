@@ -1,6 +1,6 @@
-"""Labelled pictures whose labels are known before any picture is decoded: a folder of classes, Parquet, bundled sets.
+"""Labeled pictures whose labels are known before any picture is decoded: a folder of classes, Parquet, bundled sets.
 
-Folders and Parquet files are local or fsspec URLs.
+Folders and Parquet files are local or fsspec URLs. Importing this costs no torch.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,12 +20,11 @@ from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.samples.mnist import load_mnist5k
 from curate.samples.pool import PHOTOS
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
-BUNDLED = ("bundled", "mnist5k")
-"""Sets that come with curate: the photographs in 20 categories, and 5,000 handwritten digits."""
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+"""Suffixes of the files in a folder that count as pictures."""
 
 Decode = Callable[[], Image.Image]
-"""Makes the RGB picture of one row; safe to call in a thread."""
+"""Decodes the picture of one row to RGB; may be called in a thread."""
 
 
 @dataclass(frozen=True)
@@ -36,61 +35,62 @@ class LabeledImages:
     labels: np.ndarray
     """(N,) int64, index into `classes`."""
     classes: list[str]
-    """Names in order; one empty name where the pictures carry no labels."""
+    """Names of the classes in order; one empty name where the pictures have no labels."""
     read: Callable[[np.ndarray], Iterator[Decode]]
-    """Rows in rising order -> what decodes each; SourceError where a file cannot be read."""
+    """From (R,) rows in rising order to a function for each that decodes it; SourceError: a file cannot be read."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pictures(self, rows: np.ndarray | None = None) -> Iterator[Decode]:
-        """What decodes the pictures of `rows`, which rise; None: of all."""
+        """A function for each of `rows`, which rise, that decodes its picture; None: for all rows."""
         return self.read(np.arange(len(self)) if rows is None else rows)
 
     def with_classes_of(self, train: "LabeledImages") -> "LabeledImages":
-        """The same pictures, labelled by the class numbers of `train`.
+        """The same pictures with the class numbers of `train`.
 
         Raises:
-            SourceError: they show a class that `train` lacks.
+            SourceError: they show a class that `train` does not have.
         """
         missing = sorted(set(self.classes) - set(train.classes))
         if missing:
             raise SourceError(
                 f"{self.name}: class {missing[0]!r} ({len(missing)} in all) is not among the {len(train.classes)} of "
-                f"{train.name}; both sets must name classes alike"
+                f"{train.name}; both sets must give classes the same names"
             )
         known = {name: number for number, name in enumerate(train.classes)}
         numbers = np.array([known[name] for name in self.classes], dtype=np.int64)
         return LabeledImages(self.name, numbers[self.labels], train.classes, self.read)
 
 
-def open_labeled(data: str, *, label: str | None = None, labelled: bool = True) -> LabeledImages:
-    """Find the pictures and their labels.
+def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -> LabeledImages:
+    """Find pictures and their labels.
 
     Args:
-        data: `bundled`, `mnist5k`, a folder with a subfolder for each class, or Parquet: a folder, file or pattern.
-        label: column of the labels in Parquet files; text or integers.
-        labelled: False: pictures without labels will do, such as a plain folder.
+        data: `bundled` (338 photographs in 20 categories), `mnist5k` (5,000 handwritten digits), a folder with a
+            subfolder for each class, or Parquet: a folder, a file or a pattern.
+        label: column of the labels in Parquet files, which are text or integers.
+        labeled: False: pictures without labels will do, such as those of a plain folder.
 
     Raises:
-        ConfigError: Parquet files without `label`, or a folder of classes with one.
-        SourceError: nothing there, a file is unreadable or lacks a column, a label is null.
+        ConfigError: `label` is missing for Parquet files, or given for a folder of classes.
+        SourceError: nothing is there, a file is unreadable or lacks a column, or a label is null.
     """
     if data == "bundled":
-        return _open_folder(str(PHOTOS), name=data, labelled=True)
+        return _open_folder(str(PHOTOS), name=data, labeled=True)
     if data == "mnist5k":
         return from_arrays(*load_mnist5k(), name=data)
     filesystem, path = fsspec.core.url_to_fs(data)
     files = _parquet_files(filesystem, path)
     if files:
-        return _open_parquet(data, filesystem, files, label=label, labelled=labelled)
+        return _open_parquet(data, filesystem, files, label=label, labeled=labeled)
     if label is not None:
         raise ConfigError(f"{data}: no Parquet files, so label={label} names no column; leave it out for a folder")
-    return _open_folder(data, name=data, labelled=labelled)
+    return _open_folder(data, name=data, labeled=labeled)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabeledImages:
-    """Of (N, H, W) gray or (N, H, W, 3) RGB uint8 images."""
+    """The set of (N, H, W) gray or (N, H, W, 3) RGB uint8 images with (N,) labels."""
     classes, numbers = _number(labels.tolist())
     return LabeledImages(name, numbers, classes, lambda rows: (partial(_from_array, images[row]) for row in rows))
 
@@ -100,27 +100,27 @@ def _from_array(image: np.ndarray) -> Image.Image:
 
 
 def _number(names: list[Any]) -> tuple[list[str], np.ndarray]:
-    """Class names in order (numbers by size, text by alphabet), and the class number of each row."""
+    """Class names in order (numbers by size, text by alphabet), and (N,) the class number of each row."""
     kinds, numbers = np.unique(np.array(names), return_inverse=True)
     return [str(kind) for kind in kinds], numbers.reshape(-1).astype(np.int64)
 
 
-def _open_folder(folder: str, *, name: str, labelled: bool) -> LabeledImages:
+def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
     filesystem, root = fsspec.core.url_to_fs(folder)
     root = root.rstrip("/")
     if not filesystem.isdir(root):
-        need = "one with a subfolder for each class is needed" if labelled else "a folder of pictures is needed"
+        need = "one with a subfolder for each class is needed" if labeled else "a folder of pictures is needed"
         raise SourceError(f"{folder}: no such folder; {need}")
     found = sorted(filesystem.find(root))
-    paths = [path for path in found if "." in path and f".{path.rsplit('.', 1)[1].lower()}" in SUFFIXES]
+    paths = [path for path in found if "." in path and f".{path.rsplit('.', 1)[1].lower()}" in PICTURE_SUFFIXES]
     inside = [path.removeprefix(f"{root}/") for path in paths]
-    if labelled:
+    if labeled:
         paths = [path for path, rest in zip(paths, inside, strict=True) if "/" in rest]
         inside = [rest for rest in inside if "/" in rest]
     if not paths:
-        place = "in subfolders; put those of each class in one" if labelled else "there"
+        place = "in subfolders; put those of each class in one" if labeled else "there"
         raise SourceError(f"{folder}: no pictures {place}")
-    classes, labels = _number([rest.split("/")[0] if labelled else "" for rest in inside])
+    classes, labels = _number([rest.split("/")[0] if labeled else "" for rest in inside])
     return LabeledImages(
         name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row]) for row in rows)
     )
@@ -131,14 +131,15 @@ def _decode_file(filesystem: Any, path: str) -> Image.Image:
         encoded = filesystem.cat_file(path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
-    return decode(encoded, path)
+    return decode_labeled(encoded, path)
 
 
-def decode(encoded: bytes, where: str) -> Image.Image:
-    """The RGB picture.
+def decode_labeled(encoded: bytes, where: str) -> Image.Image:
+    """Decode a picture to RGB; `where` names it in messages.
 
     Raises:
-        SourceError: it does not decode.
+        SourceError: it does not decode. Unlike in curation a bad picture is no row to leave out: the labels of a
+            benchmark belong to all its pictures, and two models must be measured on the same ones.
     """
     try:
         return decode_rgb(encoded)
@@ -163,26 +164,26 @@ def _parquet_files(filesystem: Any, path: str) -> list[str]:
     return [path] if path.endswith(".parquet") else []
 
 
-def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | None, labelled: bool) -> LabeledImages:
+def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | None, labeled: bool) -> LabeledImages:
     names: list[Any] = []
     groups: list[_Group] = []
     for path in files:
-        found, values = _read_labels(filesystem, path, label=label, labelled=labelled)
+        found, values = _read_labels(filesystem, path, label=label, labeled=labeled)
         groups.extend(found)
         names.extend(values)
     if not names:
-        raise SourceError(f"{data}: {len(files)} Parquet files without a row; labelled images are needed")
+        raise SourceError(f"{data}: {len(files)} Parquet files without a row; labeled images are needed")
     classes, labels = _number(names)
     return LabeledImages(data, labels, classes, partial(_read_rows, filesystem, groups))
 
 
 def _read_labels(
-    filesystem: Any, path: str, *, label: str | None, labelled: bool
+    filesystem: Any, path: str, *, label: str | None, labeled: bool
 ) -> tuple[list[_Group], list[str | int]]:
     try:
         with filesystem.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
-            _check_columns(path, parquet.schema_arrow, label=label, labelled=labelled)
+            _check_columns(path, parquet.schema_arrow, label=label, labeled=labeled)
             sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
             column = [] if label is None else parquet.read(columns=[label]).column(label).to_pylist()
     except (OSError, pa.ArrowException) as error:
@@ -197,9 +198,9 @@ def _read_labels(
     return groups, column
 
 
-def _check_columns(path: str, schema: pa.Schema, *, label: str | None, labelled: bool) -> None:
+def _check_columns(path: str, schema: pa.Schema, *, label: str | None, labeled: bool) -> None:
     present = ", ".join(schema.names)
-    if labelled and label is None:
+    if labeled and label is None:
         raise ConfigError(f"{path}: Parquet files need label=COLUMN (--label); its columns are {present}")
     for name in filter(None, ("image", label)):
         if name not in schema.names:
@@ -213,7 +214,7 @@ def _check_labels(path: str, column: list[Any], label: str) -> None:
 
 
 def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Iterator[Decode]:
-    """Each row group that holds a wanted row is read once."""
+    """What decodes each of `rows`; a row group that holds one of them is read once."""
     starts = np.cumsum([0, *(group.num_rows for group in groups)])
     places = np.searchsorted(starts, rows, side="right") - 1
     for place, wanted in groupby(zip(places.tolist(), rows.tolist(), strict=True), key=lambda pair: pair[0]):
@@ -221,7 +222,7 @@ def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Itera
         cells = _read_cells(filesystem, group)
         for _, row in wanted:
             inside = row - int(starts[place])
-            yield partial(decode, _bytes_of(cells[inside].as_py()), f"{group.path} row {group.first + inside}")
+            yield partial(decode_labeled, _bytes_of(cells[inside].as_py()), f"{group.path} row {group.first + inside}")
 
 
 def _read_cells(filesystem: Any, group: _Group) -> pa.ChunkedArray:

@@ -1,9 +1,12 @@
-"""Linear read-out by a grid of heads trained with SGD, all at once on the same frozen features.
+"""Linear evaluation: a grid of linear heads trained with SGD, all at once on the same frozen features.
 
-Heads differ in learning rate and in what they read: cls of the last block or of the last four, with or without the
-mean of the last block's patches. The best head is chosen on held-out TRAINING rows and then trained again on all of
-them; the papers choose it on the set that they report, which flatters. Features are computed once, without the random
-crops of the papers.
+Heads differ in their learning rate and in their input: the cls token of the last block or of the last four, with or
+without the mean of the last block's patches. The best head is chosen on held-out TRAINING rows and then trained again
+on all of them; the papers choose it on the set that they report, which flatters. Features are computed once, without
+the random crops of the papers.
+
+The heads of one input are one matrix, so a step of the whole grid is a few products, and the gradient of a linear head
+is written down rather than left to autograd, which would hold the scores of all heads.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, appendix B.3: SGD with momentum 0.9, no weight decay, a cosine to 0,
 12,500 iterations of 1,024 images = 10 epochs of ImageNet-1k, learning rates scaled by batch / 256.
@@ -25,20 +28,21 @@ from curate.evaluation.splits import stratified_split
 from curate.progress import track
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
-"""Learning rates of a batch of 256."""
+"""Learning rates for a batch of 256; they are scaled by batch / 256."""
 MOMENTUM = 0.9
 BLOCKS = 4
 """Last blocks of a ViT that a head may read."""
 MIN_ITERATIONS = 1000
+"""Iterations at least, where 10 epochs are fewer."""
 EVALUATED = 4096
-"""Rows classified at a time."""
+"""Rows that are classified at a time."""
 
 Views = Mapping[str, tuple[int, ...]]
-"""What a head reads, by name: the tokens that are laid side by side."""
+"""Inputs of heads by name: the indices of the tokens that are concatenated."""
 
 
 class Schedule(NamedTuple):
-    """How long heads are trained."""
+    """How long heads are trained, and on how many rows at a time."""
 
     iterations: int
     batch_size: int
@@ -52,7 +56,7 @@ class Schedule(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """One point of the grid."""
+    """One head of the grid: its input and its learning rate."""
 
     view: str
     rate: float
@@ -62,7 +66,7 @@ class Head:
 
 
 def make_views(num_tokens: int) -> Views:
-    """The views of features with `num_tokens` tokens, as `Backbone.embed_blocks` orders them."""
+    """The inputs for features of `num_tokens` tokens in the order of `Backbone.embed_blocks`."""
     if num_tokens == 1:
         return {"output": (0,)}
     last, patches = num_tokens - 2, num_tokens - 1
@@ -82,13 +86,13 @@ def linear_accuracy(
     schedule: Schedule | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[Accuracy, Head]:
-    """Accuracy on the test rows of the head that held-out training rows chose.
+    """The accuracy on the test rows of the head that is best on held-out training rows, and that head.
 
     Args:
-        train, test: features with labels 0..C-1 of one backbone.
-        seed: of the held-out rows, the first weights and the order of rows.
-        rates: learning rates of the grid, of a batch of 256.
-        schedule: None: by the number of rows.
+        train, test: features of one backbone with labels 0..C-1.
+        seed: seed of the held-out rows, the initial weights and the order of rows.
+        rates: learning rates of the grid, for a batch of 256.
+        schedule: iterations and batch; None: by the number of rows.
     """
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     views, scale = make_views(train.tokens.shape[1]), _scale(train)
@@ -111,15 +115,18 @@ def linear_accuracy(
 
 
 def _scale(train: BlockFeatures) -> float:
-    """Factor on the features, so that a learning rate means the same in all models: tokens of a ViT come from its
-    final norm and stay as they are, other models' outputs are brought to the size that a norm gives, sqrt(D)."""
+    """The factor on the features with which a learning rate means the same in all models.
+
+    Tokens of a ViT come from its final norm and stay as they are; the outputs of other models are brought to the length
+    that a norm gives, sqrt(D).
+    """
     if train.tokens.shape[1] > 1:
         return 1.0
     return math.sqrt(train.tokens.shape[2]) / float(np.linalg.norm(train.tokens[:, 0], axis=1).mean() or 1.0)
 
 
 class HeadGrid:
-    """Linear heads for every view and learning rate; those of a view are one matrix, so a step is a few products."""
+    """Linear heads for every input and learning rate."""
 
     def __init__(
         self,
@@ -131,7 +138,16 @@ class HeadGrid:
         seed: int,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Weights start from N(0, 0.01^2), equal for all rates of a view; biases from 0."""
+        """Draw the weights from N(0, 0.01^2), the same for all rates of an input; biases are 0.
+
+        Args:
+            views: inputs of the heads.
+            rates: learning rates, for a batch of 256.
+            dim: length of a token.
+            num_classes: outputs of a head.
+            seed: seed of the weights and of the order of rows.
+            device: where the heads are trained.
+        """
         self.views, self.rates, self.num_classes = dict(views), tuple(rates), num_classes
         self.device, self.seed = torch.device(device), seed
         self.weights: dict[str, Tensor] = {}  # (L, C, tokens * dim)
@@ -143,7 +159,7 @@ class HeadGrid:
             self.biases[name] = torch.zeros(len(self.rates), num_classes, device=self.device)
 
     def fit(self, train: BlockFeatures, schedule: Schedule | None = None, *, scale: float = 1.0) -> None:
-        """Train all heads on the same batches."""
+        """Train all heads on the same batches, of features times `scale`."""
         iterations, batch_size = schedule or Schedule.of(len(train.labels))
         rates = torch.tensor(self.rates, device=self.device) * batch_size / 256
         speeds = {name: (torch.zeros_like(w), torch.zeros_like(self.biases[name])) for name, w in self.weights.items()}
@@ -161,7 +177,7 @@ class HeadGrid:
                 advance(1)
 
     def correct(self, test: BlockFeatures, *, scale: float = 1.0) -> dict[Head, np.ndarray]:
-        """(N,) bool of each head: which rows it classifies right."""
+        """For each head (N,) bool, which rows it classifies right."""
         found: dict[Head, list[np.ndarray]] = {Head(view, rate): [] for view in self.views for rate in self.rates}
         for start in range(0, len(test.labels), EVALUATED):
             tokens = torch.from_numpy(test.tokens[start : start + EVALUATED]).to(self.device) * scale
@@ -180,7 +196,7 @@ class HeadGrid:
         return flat.view(len(x), len(self.rates), self.num_classes) + self.biases[view]  # (B, L, C)
 
     def _gradient(self, view: str, tokens: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the mean cross-entropy of each head, in closed form."""
+        """The gradient of each head's mean cross-entropy by its weights (L, C, D) and biases (L, C)."""
         x = self._read(view, tokens)
         residual = self._scores(view, x).softmax(dim=2)
         residual[torch.arange(len(y), device=y.device), :, y] -= 1
@@ -189,7 +205,7 @@ class HeadGrid:
 
 
 class _Order:
-    """Batches of rows: a fresh permutation each epoch, its incomplete last batch left out."""
+    """Draws batches of rows: each epoch a new permutation, without its incomplete last batch."""
 
     def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
         self.num_rows, self.batch_size = num_rows, min(batch_size, num_rows)
@@ -197,6 +213,7 @@ class _Order:
         self.left = torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Tensor:
+        """(B,) int64 rows of the next batch."""
         if len(self.left) < self.batch_size:
             self.left = torch.randperm(self.num_rows, generator=self.generator)
         rows, self.left = self.left[: self.batch_size], self.left[self.batch_size :]

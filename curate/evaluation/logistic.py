@@ -1,4 +1,4 @@
-"""Linear read-out by multinomial logistic regression, its strength chosen on held-out training rows.
+"""Multinomial logistic regression on frozen features; its penalty is chosen on held-out training rows.
 
 Source: the low-shot evaluation of DINO and DINOv2, which fits unit features by L-BFGS for L2 strengths on a log grid.
 """
@@ -14,14 +14,15 @@ from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.splits import stratified_split
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 11))
-"""Inverse L2 strengths C, 1e-6 to 1e5, two a decade."""
+"""Inverse L2 strengths C from 1e-6 to 1e5, two for each power of ten."""
 VALIDATION_SHARE = 0.2
-"""Of the training rows, on which C is chosen; the chosen model is fitted on all of them again."""
+"""Share of the training rows on which C is chosen; the model with that C is then fitted on all of them."""
 MAX_ITERATIONS = 500
+"""Iterations of L-BFGS at most."""
 TOLERANCE = 1e-5
-"""Largest slope of the mean loss at which a fit ends."""
+"""A fit ends where no component of the gradient is larger."""
 BLOCK_CELLS = 2**26
-"""Scores at a time, at most."""
+"""Class scores that are held at a time, at most."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class LogisticModel:
     """A fitted linear classifier."""
 
     weight: Tensor
-    """(C, D)"""
+    """(C, D), float64 on a CPU, float32 on a GPU"""
     bias: Tensor
-    """(C,)"""
+    """(C,), likewise"""
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """(N, C) logits of (N, D) features."""
@@ -39,7 +40,7 @@ class LogisticModel:
         return (rows @ self.weight.T + self.bias).cpu().numpy()
 
     def accuracy(self, x: np.ndarray, y: np.ndarray) -> Accuracy:
-        """Of (N, D) features with labels 0..C-1."""
+        """The accuracy on (N, D) features with (N,) labels 0..C-1."""
         block = max(1, BLOCK_CELLS // len(self.bias))
         guesses = [self.scores(x[start : start + block]).argmax(axis=1) for start in range(0, len(x), block)]
         return Accuracy.of(np.concatenate(guesses) == y)
@@ -55,13 +56,13 @@ def logistic_accuracy(
     strengths: Sequence[float] = STRENGTHS,
     device: str | torch.device = "cpu",
 ) -> tuple[Accuracy, float]:
-    """Accuracy on the test rows, and the C that was chosen without looking at them.
+    """The accuracy on the test rows, and the C that was chosen without looking at them.
 
     Args:
         train_x, test_x: (N, D) and (M, D) features.
-        train_y, test_y: labels 0..C-1.
-        seed: of the rows that choose C.
-        strengths: values of C to try; of equally good ones the smallest, the strongest penalty, is taken.
+        train_y, test_y: (N,) and (M,) labels 0..C-1.
+        seed: seed of the choice of rows on which C is chosen.
+        strengths: values of C to try; of equally good ones the smallest, which is the strongest penalty, is taken.
     """
     num_classes = int(max(train_y.max(), test_y.max())) + 1
     chosen = choose_strength(train_x, train_y, num_classes, seed=seed, strengths=strengths, device=device)
@@ -78,13 +79,13 @@ def choose_strength(
     strengths: Sequence[float],
     device: str | torch.device = "cpu",
 ) -> float:
-    """The C that classifies a held-out fifth of the rows best, the smallest of equally good ones."""
+    """The C whose model classifies a held-out fifth of the rows best; of equally good ones the smallest."""
     if len(strengths) == 1:
         return strengths[0]
     fitted = stratified_split(y, train_share=1 - VALIDATION_SHARE, seed=seed)
     model: LogisticModel | None = None
     found: dict[float, float] = {}
-    for strength in sorted(strengths):  # each fit starts from the last, which is near
+    for strength in sorted(strengths):  # each fit starts from the one before, which is near
         model = fit_logistic(x[fitted], y[fitted], num_classes, strength=strength, start=model, device=device)
         found[strength] = model.accuracy(x[~fitted], y[~fitted]).value
     return max(found, key=lambda strength: found[strength])
@@ -99,14 +100,15 @@ def fit_logistic(
     start: LogisticModel | None = None,
     device: str | torch.device = "cpu",
 ) -> LogisticModel:
-    """The minimum of C * sum of cross-entropies + |weight|^2 / 2, the bias unpenalized.
+    """Minimize C * (sum of cross-entropies) + |weight|^2 / 2; the bias has no penalty.
 
     Args:
         x: (N, D) features.
         y: (N,) labels 0..num_classes-1.
+        num_classes: number of classes.
         strength: C, above 0.
-        start: where to begin; None: at zero.
-        device: float64 is used on a CPU, float32 on GPUs, some of which are slow at the other.
+        start: the model to start from; None: zeros.
+        device: float64 is used on a CPU, and float32 on GPUs, some of which are slow with float64.
     """
     where = torch.device(device)
     dtype = torch.float64 if where.type == "cpu" else torch.float32
@@ -116,7 +118,8 @@ def fit_logistic(
     if start is not None:
         weight.copy_(start.weight)
         bias.copy_(start.bias)
-    # Under a strong penalty the weights' curvature exceeds the bias's a thousandfold; scaled, both are near 1.
+    # Under a strong penalty the curvature of the weights exceeds that of the bias a thousandfold, and L-BFGS creeps.
+    # After scaling both are near 1.
     scale = (1 + 1 / (strength * len(x))) ** 0.5
     scaled = weight * scale
     solver = torch.optim.LBFGS(
@@ -141,7 +144,7 @@ def fit_logistic(
 def _loss_and_gradient(
     rows: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, *, strength: float
 ) -> tuple[float, Tensor, Tensor]:
-    """Of the objective divided by C * N, in blocks of rows so that the scores stay small."""
+    """The objective divided by C * N and its gradient, in blocks of rows so that few scores are held at a time."""
     penalty = 1 / (strength * len(rows))
     loss = penalty / 2 * weight.square().sum()
     d_weight, d_bias = penalty * weight, torch.zeros_like(bias)

@@ -1,6 +1,5 @@
-"""`curate visualize`: what backbones see in pictures, as a contact sheet and single PNG files."""
+"""`curate visualize`: what backbones see in pictures, as a contact sheet and as single PNG files."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,64 +14,72 @@ from curate.errors import SourceError, WorkdirError
 from curate.evaluation.drawing.attention_mass import keep_mass
 from curate.evaluation.drawing.contact_sheet import Strip, Tile, draw_sheet
 from curate.evaluation.drawing.heatmaps import cut_out, heat_overlay, strength, tiled
+from curate.evaluation.drawing.output_folder import claim_output
 from curate.evaluation.drawing.patch_colors import PatchColors, color_patches
+from curate.evaluation.labeled import PICTURE_SUFFIXES
 from curate.models.backbones.backbone import Backbone
 from curate.models.nets.inside import Inside, fit_picture, look_inside, num_blocks
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.progress import track
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SHEET, MANIFEST = "sheet.png", "visualize.json"
+SHEET = "sheet.png"
 TILE = 160
-"""Side of a picture on the contact sheet, pixels."""
+"""Side of a picture on the contact sheet in pixels."""
 
 
 class Looks(Settings):
     """What is drawn, and how."""
 
     size: int | None = Field(default=None, ge=1)
-    """Short edge at which pictures enter the model, pixels, rounded to whole patches; null: twice the model's own."""
+    """Pixels of the short edge at which pictures enter the model, rounded to whole patches; null: twice the model's
+    own."""
     block: int = -1
-    """Whose attention; negative blocks count from the last."""
+    """Block whose attention is drawn; negative numbers count from the last block."""
     mass: float = Field(default=0.6, gt=0, le=1)
     """Share of the attention that a mask keeps."""
     threshold: Literal["sign"] | Annotated[float, Field(ge=0, lt=1)] = "sign"
     """Foreground of the patch colors: "sign" of the first component, or the share of patches that is background."""
     attention: bool = True
-    """Draw attention; false: the colors of the patches alone."""
+    """Whether attention is drawn; false: the colors of the patches alone."""
 
 
 class View(NamedTuple):
     """What one model sees in one picture."""
 
     picture: str
+    """Name of the picture."""
     model: str
+    """Name of the model."""
     panels: dict[str, Tile]
-    """By name, in the order of the sheet."""
+    """The drawings by name, in the order of the sheet."""
     masks: dict[str, Image.Image]
-    """Of each head by name, white where its mass lies; too many for the sheet."""
+    """The mask of each head by name, white where most of its attention lies; too many for the sheet."""
 
 
 def read_pictures(places: Sequence[str | Path], *, most: int) -> dict[str, Image.Image]:
-    """Pictures by name, of files and of folders with all below them; of more than `most`, evenly spread ones.
+    """Read pictures from files and folders, with all folders below them, by name.
+
+    Args:
+        places: paths of files and folders.
+        most: pictures at most; of more files evenly spread ones are read.
 
     Raises:
-        SourceError: nothing there, or a file that does not decode.
+        SourceError: there are no pictures, or one does not decode.
     """
     paths: list[Path] = []
     for place in map(Path, places):
         if not place.exists():
             raise SourceError(f"{place}: no such file or folder; give pictures, folders of pictures, or `bundled`")
-        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
         paths += inside if place.is_dir() else [place]
     if not paths:
-        raise SourceError(f"{', '.join(map(str, places))}: no pictures there ({', '.join(sorted(SUFFIXES))})")
+        raise SourceError(f"{', '.join(map(str, places))}: no pictures there ({', '.join(sorted(PICTURE_SUFFIXES))})")
     spread = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
     return {f"{number:02d}-{_plain(paths[i])}": _decode(paths[i]) for number, i in enumerate(spread.tolist(), start=1)}
 
 
 def _plain(path: Path) -> str:
-    """The stem of a file name as text that any disk and any font takes, at most 60 letters."""
+    """The stem of a file name, shortened to 60 letters, as text that any disk and any font can take."""
     return os.fsencode(path.stem).decode("utf-8", "replace")[:60]
 
 
@@ -86,13 +93,18 @@ def _decode(path: Path) -> Image.Image:
 def view(
     backbones: Mapping[str, Backbone], pictures: Mapping[str, Image.Image], looks: Looks | None = None
 ) -> list[View]:
-    """Every picture through every model; the colors of the patches are fitted for each model over all pictures.
+    """Draw every picture as every model sees it; colors of patches are fitted for each model over all pictures.
+
+    Args:
+        backbones: the models by name.
+        pictures: RGB pictures by name.
+        looks: what is drawn; None: all, as by default.
 
     Returns:
-        By picture, then by model.
+        A view for each picture and model, those of a picture together.
 
     Raises:
-        ConfigError: a model has no attention or no features of patches, or no such block.
+        ConfigError: a model has no attention or no patch features, or lacks the block.
     """
     looks = looks or Looks()
     seen: dict[str, list[View]] = {}
@@ -131,7 +143,13 @@ def _keep(attention: np.ndarray, mass: float) -> np.ndarray:
 
 
 def write_views(folder: str | Path, views: Sequence[View], *, title: str, notes: Sequence[str] = ()) -> Path:
-    """Write the contact sheet and every picture of it; pictures of an earlier call in the folder are replaced.
+    """Write the contact sheet and each of its pictures; those of an earlier call in the folder are replaced.
+
+    Args:
+        folder: the folder to write; made where it is not there.
+        views: what to write.
+        title: title of the sheet.
+        notes: lines below it.
 
     Returns:
         Path of the sheet.
@@ -146,7 +164,7 @@ def write_views(folder: str | Path, views: Sequence[View], *, title: str, notes:
     ]
     pictures[SHEET] = draw_sheet(title, notes, strips, tile=TILE)
     try:
-        _claim(folder, list(pictures))
+        claim_output(folder, list(pictures))
         for name, picture in pictures.items():
             picture.save(folder / name)
     except OSError as error:
@@ -155,7 +173,7 @@ def write_views(folder: str | Path, views: Sequence[View], *, title: str, notes:
 
 
 def _single_pictures(views: Sequence[View], *, several: bool) -> Iterator[tuple[str, Image.Image]]:
-    """(file name, picture), the picture itself once."""
+    """(file name, drawing) of each drawing; a picture itself comes once for all models."""
     for one in views:
         stem = f"{one.picture}-{one.model}" if several else one.picture
         for name, tile in one.panels.items():
@@ -164,43 +182,8 @@ def _single_pictures(views: Sequence[View], *, several: bool) -> Iterator[tuple[
             yield f"{stem}-{name}.png", mask
 
 
-def check_output(folder: str | Path) -> None:
-    """Raise WorkdirError where `folder` holds files of something else; models can then run without fear for it."""
-    folder = Path(folder)
-    if folder.is_dir() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise WorkdirError(f"output={folder}: not empty, and not made by `curate visualize`; give an empty or new one")
-
-
-def _claim(folder: Path, names: list[str]) -> None:
-    """Make the folder ours: list what it is about to hold, and remove what an earlier call listed.
-
-    The list comes first, so that a call that was killed leaves a folder that the next one knows.
-    """
-    check_output(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = folder / MANIFEST
-    earlier = set(_read_manifest(manifest)) if manifest.is_file() else set()
-    foreign = [name for name in names if name not in earlier and (folder / name).exists()]
-    if foreign:
-        raise WorkdirError(f"output={folder}: {foreign[0]} is there and not made by `curate visualize`; move it away")
-    for name in sorted(earlier - set(names)):
-        (folder / name).unlink(missing_ok=True)
-    manifest.write_text(json.dumps({"pictures": names}, indent=1), encoding="utf-8")
-
-
-def _read_manifest(path: Path) -> list[str]:
-    """Names that an earlier call listed; only plain names count, so that the list leads to no other folder."""
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["pictures"]
-        return [name for name in names if Path(name).name == name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WorkdirError(
-            f"{path}: not the list that `curate visualize` writes; give an empty or new folder"
-        ) from error
-
-
 def name_backbones(backbones: Sequence[Backbone]) -> dict[str, Backbone]:
-    """Backbones by a name that tells them apart: the stem of their weights, else that and a number."""
+    """Backbones by names that differ: the stem of their weight files, with a number where stems are equal."""
     named: dict[str, Backbone] = {}
     for number, backbone in enumerate(backbones, start=1):
         weights = backbone.info.weights
@@ -210,7 +193,7 @@ def name_backbones(backbones: Sequence[Backbone]) -> dict[str, Backbone]:
 
 
 def describe_looks(backbones: Mapping[str, Backbone], looks: Looks) -> list[str]:
-    """Lines that explain a sheet."""
+    """The lines that explain a contact sheet."""
     lines = []
     if looks.attention:
         first = next(iter(backbones.values()))

@@ -58,19 +58,19 @@ def test_bundled_sets_have_their_classes() -> None:
 
 def test_a_plain_folder_will_do_where_no_labels_are_needed(tmp_path: Path) -> None:
     write_classes(tmp_path / "set", each=2)
-    found = open_labeled(str(tmp_path / "set" / "class0"), labelled=False)
+    found = open_labeled(str(tmp_path / "set" / "class0"), labeled=False)
     assert (len(found), found.classes) == (2, [""])
     with pytest.raises(SourceError, match="no pictures in subfolders"):
         open_labeled(str(tmp_path / "set" / "class0"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="empty: no pictures there"):
-        open_labeled(str(tmp_path / "empty"), labelled=False)
+        open_labeled(str(tmp_path / "empty"), labeled=False)
     with pytest.raises(SourceError, match="gone: no such folder; a folder of pictures is needed"):
-        open_labeled(str(tmp_path / "gone"), labelled=False)
+        open_labeled(str(tmp_path / "gone"), labeled=False)
 
 
 def test_parquet_without_labels_will_do_too(tmp_path: Path) -> None:
-    found = open_labeled(str(write_shard(tmp_path / "a.parquet", [row(0), row(1)])), labelled=False)
+    found = open_labeled(str(write_shard(tmp_path / "a.parquet", [row(0), row(1)])), labeled=False)
     assert (len(found), found.classes) == (2, [""])
 
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from curate.cli import app
 from curate.config import parse
 from curate.errors import ConfigError, SourceError, WorkdirError
-from curate.evaluation.visualize import MANIFEST, SHEET, Looks, describe_looks, name_backbones, read_pictures, view
+from curate.evaluation.drawing.output_folder import MANIFEST
+from curate.evaluation.visualize import SHEET, Looks, describe_looks, name_backbones, read_pictures, view
 from curate.models.backbones.load import load_backbone
 from curate.models.files.export import ExportInfo, write_export
 from curate.models.files.formats import to_timm

@@ -1,17 +1,17 @@
-"""From an attention map to a mask: the few patches that hold most of it."""
+"""Masks of the few patches that hold most of an attention map."""
 
 import numpy as np
 
 
 def keep_mass(attention: np.ndarray, mass: float) -> np.ndarray:
-    """Mask the smallest set of patches that holds a share of each map's attention.
+    """Mask the smallest set of patches that holds the share `mass` of each map's attention.
 
     Args:
-        attention: (..., N), >= 0; need not sum to 1, since cls attends to itself and to registers too.
-        mass: share to hold, above 0 and at most 1.
+        attention: (..., N), >= 0; need not sum to 1, since the cls token attends to itself and to registers too.
+        mass: share of the attention, above 0 and at most 1.
 
     Returns:
-        (..., N) bool; of equal patches the first ones are kept.
+        (..., N) bool, True for the patches of the set; of equal patches the first ones are in it.
 
     Raises:
         ValueError: `mass` is out of range, or attention is negative.
@@ -26,7 +26,7 @@ def keep_mass(attention: np.ndarray, mass: float) -> np.ndarray:
     order = np.argsort(-weights, axis=-1, kind="stable")
     falling = np.take_along_axis(weights, order, axis=-1)
     held = np.cumsum(falling, axis=-1)
-    wanted = held - falling < mass * held[..., -1:]  # what stands before a patch does not suffice yet
+    wanted = held - falling < mass * held[..., -1:]  # the patches before this one do not suffice
     mask = np.empty(weights.shape, bool)
     np.put_along_axis(mask, order, wanted, axis=-1)
     return mask

@@ -1,4 +1,4 @@
-"""Many labelled pictures on one page."""
+"""A contact sheet: many pictures with captions on one page."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,34 +6,37 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 PAGE, INK, DIM = (251, 250, 247), (32, 38, 44), (104, 113, 122)
+"""Colors of the paper, of the text, and of text of less weight."""
 GAP, MARGIN = 8, 20
+"""Pixels between two pictures, and around the page."""
 TITLE, LABEL = 22, 14
-"""Height of letters, pixels."""
+"""Height of letters in pixels."""
 MAX_COLUMNS = 12
-"""Tiles side by side; longer strips break into lines of about equal length."""
+"""Pictures side by side at most; longer strips break into lines of about equal length."""
 
 
 class Tile(NamedTuple):
-    """A picture and what stands under it."""
+    """A picture and the caption under it."""
 
     label: str
     picture: Image.Image
 
 
 class Strip(NamedTuple):
-    """Tiles that belong together, under a heading."""
+    """Pictures that belong together, under a heading."""
 
     heading: str
     tiles: Sequence[Tile]
 
 
 def draw_sheet(title: str, notes: Sequence[str], strips: Sequence[Strip], *, tile: int) -> Image.Image:
-    """Lay out strips under each other.
+    """Draw strips of pictures one below the other.
 
     Args:
-        title: in larger letters at the top.
+        title: text in larger letters at the top.
         notes: lines below the title that explain the page.
-        tile: side of the square that every picture is made to fit, pixels.
+        strips: the pictures.
+        tile: side in pixels of the square that every picture is scaled to fit.
     """
     lines = [(strip.heading if first else "", line) for strip in strips for first, line in _lines(strip.tiles)]
     longest = max((len(line) for _, line in lines), default=1)
@@ -53,7 +56,7 @@ def draw_sheet(title: str, notes: Sequence[str], strips: Sequence[Strip], *, til
 
 
 def _lines(tiles: Sequence[Tile]) -> list[tuple[bool, Sequence[Tile]]]:
-    """(whether it is the first, tiles) of each line of a strip."""
+    """(whether it is the first line, its tiles) for each line of a strip."""
     num = -(-len(tiles) // MAX_COLUMNS) or 1
     size = -(-len(tiles) // num) or 1
     return [(start == 0, tiles[start : start + size]) for start in range(0, max(1, len(tiles)), size)]
@@ -73,11 +76,9 @@ def _draw_line(page: Image.Image, heading: str, tiles: Sequence[Tile], *, top: i
     for number, (label, picture) in enumerate(tiles):
         left = MARGIN + number * (tile + GAP)
         size = _fitted(picture.size, tile)
-        page.paste(picture.resize(size, Image.Resampling.LANCZOS if size[0] < picture.width else NEAREST), (left, top))
+        how = Image.Resampling.LANCZOS if size[0] < picture.width else Image.Resampling.NEAREST
+        page.paste(picture.resize(size, how), (left, top))
         draw.text((left, top + size[1] + 3), label, DIM, font=_font(LABEL))
-
-
-NEAREST = Image.Resampling.NEAREST
 
 
 def _fitted(size: tuple[int, int], tile: int) -> tuple[int, int]:

@@ -1,4 +1,9 @@
-"""Maps over the patches of a picture, drawn on the picture."""
+"""Maps over the patches of a picture, drawn on the picture.
+
+The scale of colors must not invent what the map does not say. Its lightness rises in equal steps, so that no step looks
+like an edge; it begins at 0 and reaches its end only where attention is several times its mean, so that flat attention
+looks flat.
+"""
 
 from functools import cache
 
@@ -8,13 +13,13 @@ from PIL import Image, ImageOps
 DARKEST, LIGHTEST = 0.17, 0.95
 """OKLab lightness of the lowest and the highest value."""
 HUES = (285.0, 465.0)
-"""Degrees, from violet over red to yellow."""
+"""OKLab hue in degrees of the lowest and the highest value: from violet over red to yellow."""
 CHROMA = 0.19
-"""Of OKLab, where sRGB has that much."""
+"""OKLab chroma, where sRGB can show as much."""
 FULL_SCALE = 4.0
-"""Times the mean that a map must reach at least to use the whole scale, so that flat attention looks flat."""
+"""A map uses the whole scale where its strongest patch has at least this many times the mean."""
 DIMMED = 0.3
-"""Brightness of what a mask leaves out."""
+"""Factor on the brightness of what a mask leaves out."""
 
 _TO_LMS = np.array(
     [
@@ -35,7 +40,7 @@ _TO_RGB = np.array(
 
 @cache
 def heat_table() -> np.ndarray:
-    """(256, 3) uint8 colors whose perceived lightness rises in equal steps: no step looks like an edge of its own."""
+    """(256, 3) uint8 sRGB colors whose perceived lightness rises in equal steps."""
     share = np.linspace(0, 1, 256)
     lightness = DARKEST + (LIGHTEST - DARKEST) * share
     hue = np.deg2rad(HUES[0] + (HUES[1] - HUES[0]) * share)
@@ -57,15 +62,15 @@ def _linear_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> n
 
 
 def strength(attention: np.ndarray) -> float:
-    """How many times the mean patch the strongest one has; 1: the map is flat."""
+    """The largest value of a map divided by its mean; 1: the map is flat."""
     mean = float(attention.mean())
     return float(attention.max()) / mean if mean > 0 else 1.0
 
 
 def heat_overlay(picture: Image.Image, attention: np.ndarray) -> Image.Image:
-    """The picture in gray under the colors of its (h, w) map, which begin at 0 and end at its strongest patches.
+    """The picture in gray under the colors of its (h, w) attention, which begin at 0 and end at its strongest patches.
 
-    A map whose strongest patch stays under FULL_SCALE times the mean does not reach the lightest color.
+    Attention whose strongest patch stays below FULL_SCALE times the mean does not reach the lightest color.
     """
     mean = float(attention.mean()) or 1.0
     top = max(float(np.quantile(attention, 0.995)), FULL_SCALE * mean)
@@ -77,16 +82,16 @@ def heat_overlay(picture: Image.Image, attention: np.ndarray) -> Image.Image:
 
 
 def cut_out(picture: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The picture where its (h, w) mask is True, dark elsewhere."""
+    """The picture, which is darkened where its (h, w) mask is False."""
     light = _spread(np.where(mask, 1.0, DIMMED), picture.size, Image.Resampling.NEAREST)[..., None]
     return Image.fromarray(np.rint(np.asarray(picture, np.float32) * light).astype(np.uint8))
 
 
 def tiled(colors: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """(h, w, 3) colors or (h, w) grays of patches, uint8, as a picture of (width, height) pixels."""
+    """Patches of (h, w, 3) colors or (h, w) grays, uint8, as a picture of `size` (width, height)."""
     return Image.fromarray(colors).resize(size, Image.Resampling.NEAREST)
 
 
 def _spread(grid: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
-    """(h, w) values over (width, height) pixels: (height, width) float32."""
+    """(h, w) values enlarged to `size` (width, height): (height, width) float32."""
     return np.asarray(Image.fromarray(grid.astype(np.float32)).resize(size, how))

@@ -1,4 +1,4 @@
-"""Features of patches as colors: alike patches of all pictures get alike colors.
+"""Features of patches as colors: similar patches of all pictures get similar colors.
 
 Source: the figures of Oquab et al. 2023, arXiv:2304.07193, section 7.6.
 """
@@ -10,15 +10,16 @@ import numpy as np
 import scipy.linalg
 
 Threshold = Literal["sign"] | float
-"""Where the foreground begins along the first component: at its mean, or above this share of all patches."""
+"""Where the foreground begins along the first component: at its mean ("sign"), or above this share of all patches."""
 
 CLIPPED = 2.0
-"""Per cent of the foreground on either side whose colors are clipped, so that single patches do not set the scale."""
+"""Percent of the foreground at either end whose colors are clipped, so that single patches do not set the scale."""
 BACKGROUND = (0, 0, 0)
+"""Color of the background."""
 
 
 class PatchColors(NamedTuple):
-    """One picture's patches."""
+    """The patches of one picture as colors."""
 
     colors: np.ndarray  # (h, w, 3) uint8, BACKGROUND outside the foreground
     foreground: np.ndarray  # (h, w) bool
@@ -27,12 +28,12 @@ class PatchColors(NamedTuple):
 def color_patches(patches: Sequence[np.ndarray], *, threshold: Threshold = "sign") -> list[PatchColors]:
     """Split the patches by their first principal component, and color the foreground by its own first three.
 
-    All pictures are fitted together. A component has no sign of its own: the first one is turned so that the outer
-    ring of patches lies lower than the rest, which makes it the background; the others so that their largest
-    loading is positive. Equal features thus give equal colors on every machine.
+    All pictures are fitted together. A principal component has no sign of its own: the sign of the first one is chosen
+    so that the patches at the border lie lower than the others, which makes them the background; the signs of the
+    others are chosen so that their largest loading is positive. Equal features thus give equal colors on every machine.
 
     Args:
-        patches: of each picture (h, w, D) float.
+        patches: (h, w, D) float features of each picture.
         threshold: "sign", or the share of all patches, 0 to below 1, that is background.
 
     Raises:
@@ -78,14 +79,14 @@ def principal_scores(rows: np.ndarray, num: int) -> np.ndarray:
 
 
 def _outer_ring(grid: tuple[int, ...]) -> np.ndarray:
-    """(h, w) bool, True on the border of the picture."""
+    """(h, w) bool, True for patches at the border of the picture."""
     ring = np.ones(grid, bool)
     ring[1:-1, 1:-1] = False
     return ring
 
 
 def _as_rgb(scores: np.ndarray) -> np.ndarray:
-    """(M, 3) scores -> (M, 3) uint8: each component stretched between its percentiles; one without spread is gray."""
+    """(M, 3) uint8 colors of (M, 3) scores: a component is stretched between its percentiles, or gray if constant."""
     if not len(scores):
         return np.empty((0, 3), np.uint8)
     low, high = np.percentile(scores, [CLIPPED, 100 - CLIPPED], axis=0)
