@@ -108,19 +108,19 @@ def score_copies(originals: np.ndarray, copies: np.ndarray, is_reference: np.nda
         (references[nearest] == np.arange(len(copies))[:, None]).ravel(),
         np.repeat(np.arange(len(copies)), width),
     )
-    value = _figures(answers, is_reference, np.ones(len(copies)))
+    value = _copy_figures(answers, is_reference, np.ones(len(copies)))
     rng = np.random.default_rng(seed)
-    draws = [_figures(answers, is_reference, _resample(is_reference, rng)) for _ in range(BOOTSTRAPS)]
+    draws = [_copy_figures(answers, is_reference, _draw_queries(is_reference, rng)) for _ in range(BOOTSTRAPS)]
     micro, recall = np.array(draws).T
     return CopyScores(*value, micro, recall, len(copies))
 
 
-def _figures(answers: PrecisionRecall, is_reference: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+def _copy_figures(answers: PrecisionRecall, is_reference: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     curve = answers.curve(float(weights[is_reference].sum()), weights)
     return micro_average_precision(*curve), recall_at_precision(*curve, wanted=WANTED_PRECISION)
 
 
-def _resample(is_reference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw_queries(is_reference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(Q,) how often each query is drawn; the two kinds are drawn apart, so that neither can be missing."""
     weights = np.zeros(len(is_reference))
     for kind in (True, False):

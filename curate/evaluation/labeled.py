@@ -83,7 +83,7 @@ def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -
     filesystem, path = fsspec.core.url_to_fs(data)
     files = _parquet_files(filesystem, path)
     if files:
-        return _open_parquet(data, filesystem, files, label=label, labeled=labeled)
+        return _open_labeled_parquet(data, filesystem, files, label=label, labeled=labeled)
     if label is not None:
         raise ConfigError(f"{data}: no Parquet files, so label={label} names no column; leave it out for a folder")
     return _open_folder(data, name=data, labeled=labeled)
@@ -91,7 +91,7 @@ def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabeledImages:
     """The set of (N, H, W) gray or (N, H, W, 3) RGB uint8 images with (N,) labels."""
-    classes, numbers = _number(labels.tolist())
+    classes, numbers = _number_classes(labels.tolist())
     return LabeledImages(name, numbers, classes, lambda rows: (partial(_from_array, images[row]) for row in rows))
 
 
@@ -99,7 +99,7 @@ def _from_array(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image).convert("RGB")
 
 
-def _number(names: list[Any]) -> tuple[list[str], np.ndarray]:
+def _number_classes(names: list[Any]) -> tuple[list[str], np.ndarray]:
     """Class names in order (numbers by size, text by alphabet), and (N,) the class number of each row."""
     kinds, numbers = np.unique(np.array(names), return_inverse=True)
     return [str(kind) for kind in kinds], numbers.reshape(-1).astype(np.int64)
@@ -120,7 +120,7 @@ def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
     if not paths:
         place = "in subfolders; put those of each class in one" if labeled else "there"
         raise SourceError(f"{folder}: no pictures {place}")
-    classes, labels = _number([rest.split("/")[0] if labeled else "" for rest in inside])
+    classes, labels = _number_classes([rest.split("/")[0] if labeled else "" for rest in inside])
     return LabeledImages(
         name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row]) for row in rows)
     )
@@ -164,7 +164,9 @@ def _parquet_files(filesystem: Any, path: str) -> list[str]:
     return [path] if path.endswith(".parquet") else []
 
 
-def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | None, labeled: bool) -> LabeledImages:
+def _open_labeled_parquet(
+    data: str, filesystem: Any, files: list[str], *, label: str | None, labeled: bool
+) -> LabeledImages:
     names: list[Any] = []
     groups: list[_Group] = []
     for path in files:
@@ -173,7 +175,7 @@ def _open_parquet(data: str, filesystem: Any, files: list[str], *, label: str | 
         names.extend(values)
     if not names:
         raise SourceError(f"{data}: {len(files)} Parquet files without a row; labeled images are needed")
-    classes, labels = _number(names)
+    classes, labels = _number_classes(names)
     return LabeledImages(data, labels, classes, partial(_read_rows, filesystem, groups))
 
 
@@ -183,7 +185,7 @@ def _read_labels(
     try:
         with filesystem.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
-            _check_columns(path, parquet.schema_arrow, label=label, labeled=labeled)
+            _check_label_columns(path, parquet.schema_arrow, label=label, labeled=labeled)
             sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
             column = [] if label is None else parquet.read(columns=[label]).column(label).to_pylist()
     except (OSError, pa.ArrowException) as error:
@@ -198,7 +200,7 @@ def _read_labels(
     return groups, column
 
 
-def _check_columns(path: str, schema: pa.Schema, *, label: str | None, labeled: bool) -> None:
+def _check_label_columns(path: str, schema: pa.Schema, *, label: str | None, labeled: bool) -> None:
     present = ", ".join(schema.names)
     if labeled and label is None:
         raise ConfigError(f"{path}: Parquet files need label=COLUMN (--label); its columns are {present}")

@@ -75,15 +75,18 @@ def read_pictures(places: Sequence[str | Path], *, most: int) -> dict[str, Image
     if not paths:
         raise SourceError(f"{', '.join(map(str, places))}: no pictures there ({', '.join(sorted(PICTURE_SUFFIXES))})")
     spread = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
-    return {f"{number:02d}-{_plain(paths[i])}": _decode(paths[i]) for number, i in enumerate(spread.tolist(), start=1)}
+    return {
+        f"{number:02d}-{_plain_stem(paths[i])}": _decode_picture(paths[i])
+        for number, i in enumerate(spread.tolist(), start=1)
+    }
 
 
-def _plain(path: Path) -> str:
+def _plain_stem(path: Path) -> str:
     """The stem of a file name, shortened to 60 letters, as text that any disk and any font can take."""
     return os.fsencode(path.stem).decode("utf-8", "replace")[:60]
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode_picture(path: Path) -> Image.Image:
     try:
         return decode_rgb(path.read_bytes())
     except RejectedImage as error:

@@ -70,7 +70,7 @@ def find_listed(path: str, *, skipped: Counter[str]) -> Iterator[File]:
         SourceError: the list cannot be read.
     """
     parent = os.fsencode(path.rsplit("/", 1)[0])
-    for line in _lines(path):
+    for line in _listed_lines(path):
         entry = line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
         if is_remote(entry.decode(errors="replace")):
             yield File(encode_uri(entry), encode_uri(line), None, None)
@@ -253,7 +253,7 @@ def _one_file(path: bytes, key: bytes, skipped: Counter[str]) -> Iterator[File]:
         skipped["pipe, socket or device"] += 1
 
 
-def _lines(path: str) -> Iterator[bytes]:
+def _listed_lines(path: str) -> Iterator[bytes]:
     with open_file(encode_uri(os.fsencode(path))) as text:
         for line in text:
             if line.strip():

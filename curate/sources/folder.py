@@ -16,7 +16,7 @@ from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_remote
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
 from curate.sources.suffixes import HEAD_BYTES, SIDECAR, begins_as_image, is_hidden, may_be_image, why_not_image
 from curate.sources.uri import decode_uri, is_remote
 
@@ -33,7 +33,7 @@ class FolderFormat:
     def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """The images among `files`, in their order."""
         for file in files:
-            if may_be_image(file.uri) or _is_misnamed(file):
+            if may_be_image(file.uri) or _is_misnamed_file(file):
                 yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
             else:
                 skipped[why_not_image(file.uri)] += 1
@@ -44,7 +44,7 @@ class FolderFormat:
             yield read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
 
 
-def _is_misnamed(file: File) -> bool:
+def _is_misnamed_file(file: File) -> bool:
     """Whether a file is a picture in spite of its suffix; remote files are not opened to find out."""
     if is_remote(file.uri) or is_hidden(file.uri) or not file.length:
         return False
@@ -70,7 +70,7 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
         SourceError: reading failed again and again by an error that might pass.
     """
     try:
-        data = retry(lambda: _read(uri, max_bytes), where=uri, remote=is_remote(uri))
+        data = retry(lambda: _read_or_refuse(uri, max_bytes), where=uri, remote=is_remote(uri))
     except SourceError:
         raise
     except Exception as error:
@@ -82,7 +82,7 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
     return Read(data, extra=_read_sidecars(uri, columns) if extra and not is_remote(uri) else None)
 
 
-def _read(uri: str, max_bytes: int) -> bytes | Read:
+def _read_or_refuse(uri: str, max_bytes: int) -> bytes | Read:
     if not is_remote(uri):
         found = os.stat(decode_uri(uri))
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
@@ -102,18 +102,18 @@ def _read_sidecars(uri: str, columns: Columns) -> dict[str, object] | None:
     found = {
         suffix: data for suffix in sorted(SIDECAR) if (data := _read_small(stem + suffix.encode(), uri)) is not None
     }
-    return merge(found, columns=columns, where=uri)
+    return merge_sidecars(found, columns=columns, where=uri)
 
 
 def _read_small(path: bytes, where: str) -> bytes | None:
     """A sidecar's bytes; None: there is none, or it is far too long to describe one image."""
     try:
-        return retry(lambda: _read_file(path), where=where)
+        return retry(lambda: _read_regular(path), where=where)
     except OSError:  # not there, or not permitted: the image goes without
         return None
 
 
-def _read_file(path: bytes) -> bytes | None:
+def _read_regular(path: bytes) -> bytes | None:
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
         return None

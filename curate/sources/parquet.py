@@ -85,20 +85,20 @@ def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[str | N
 @contextlib.contextmanager
 def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     with open_file(uri) as file:
-        yield retry(lambda: _read_footer(file, uri), where=uri, remote=is_remote(uri))
+        yield retry(lambda: _parquet_file(file, uri), where=uri, remote=is_remote(uri))
 
 
-def _read_footer(file: Any, uri: str) -> pq.ParquetFile:
+def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
     try:
         # Without these two the bytes of a whole row group are held at once.
         return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         if is_damage(error):
-            raise _damaged(uri, error) from error
+            raise _damaged_parquet(uri, error) from error
         raise
 
 
-def _damaged(uri: str, error: Exception) -> SourceError:
+def _damaged_parquet(uri: str, error: Exception) -> SourceError:
     return SourceError(
         f"{uri}: cannot be read as Parquet ({describe_error(error)}); fetch or write the file again, or leave it out "
         "of the source"
@@ -117,7 +117,7 @@ def find_image_column(schema: pa.Schema, wanted: str | None, *, where: str) -> s
             return wanted
         raise SourceError(
             f"{where}: image_column {wanted!r} is not a column of bytes or of struct<bytes, path>; those are: "
-            f"{_names(candidates)}; columns: {_names(schema.names)}"
+            f"{_or_none(candidates)}; columns: {_or_none(schema.names)}"
         )
     if "image" in candidates:
         return "image"
@@ -125,14 +125,14 @@ def find_image_column(schema: pa.Schema, wanted: str | None, *, where: str) -> s
         return candidates[0]
     if candidates:
         raise SourceError(
-            f"{where}: {_names(candidates)} could all hold the images; say which: image_column: {candidates[0]}"
+            f"{where}: {_or_none(candidates)} could all hold the images; say which: image_column: {candidates[0]}"
         )
     raise SourceError(
-        f"{where}: no column of bytes or of struct<bytes, path>, so no images; columns: {_names(schema.names)}"
+        f"{where}: no column of bytes or of struct<bytes, path>, so no images; columns: {_or_none(schema.names)}"
     )
 
 
-def _names(names: Sequence[str]) -> str:
+def _or_none(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
@@ -186,7 +186,7 @@ def _carried(schema: pa.Schema, image: str, source: Source, uri: str) -> list[st
         return own
     unknown = [name for name in source.columns if name not in own]
     if unknown:
-        raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_names(own)}")
+        raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_or_none(own)}")
     return list(source.columns)
 
 
@@ -227,7 +227,7 @@ def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> I
             return
         except (pa.ArrowException, OSError) as error:
             if is_damage(error):
-                raise _damaged(uri, error) from error
+                raise _damaged_parquet(uri, error) from error
             failures += 1
             if failures == ATTEMPTS:
                 raise gave_up(uri, error) from error

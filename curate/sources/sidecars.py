@@ -18,7 +18,7 @@ Columns = tuple[str, ...] | None
 log = logging.getLogger(__name__)
 
 
-def merge(sidecars: Mapping[str, bytes], *, columns: Columns, where: str) -> dict[str, Any] | None:
+def merge_sidecars(sidecars: Mapping[str, bytes], *, columns: Columns, where: str) -> dict[str, Any] | None:
     """One dict of an image's sidecars, by suffix: `.json` as it is, `.txt` as caption, `.cls` as label.
 
     A key of the JSON wins over the other files. JSON that cannot be parsed is reported and left out: it says

@@ -23,7 +23,7 @@ from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
 from curate.sources.read import Read, by_file, too_large
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
 from curate.sources.suffixes import (
     HEAD_BYTES,
     MAGIC,
@@ -95,7 +95,7 @@ def _list_archive(file: File, number: int, skipped: Counter[str]) -> Iterator[Fo
                 refused[reason] += 1
             elif member.isdir():
                 continue
-            elif may_be_image(member.name) or _is_misnamed(archive, member):
+            elif may_be_image(member.name) or _is_misnamed_member(archive, member):
                 yield Found(
                     uri=file.uri,
                     key=_key(member),
@@ -111,7 +111,7 @@ def _list_archive(file: File, number: int, skipped: Counter[str]) -> Iterator[Fo
     skipped.update(refused)
 
 
-def _is_misnamed(archive: Any, member: tarfile.TarInfo) -> bool:
+def _is_misnamed_member(archive: Any, member: tarfile.TarInfo) -> bool:
     """Whether a member is a picture in spite of its suffix."""
     if is_hidden(member.name):
         return False
@@ -148,7 +148,7 @@ def _members(archive: Any, uri: str) -> Iterator[tarfile.TarInfo]:
             tar.members = []  # type: ignore[attr-defined]  # it would grow by every member
             yield member
     except tarfile.TarError as error:
-        raise _damaged(uri, offset, str(error)) from error
+        raise _damaged_archive(uri, offset, str(error)) from error
     _check_end(archive, tar.offset, uri)
 
 
@@ -174,13 +174,13 @@ def _check_end(archive: Any, offset: int, uri: str) -> None:
     if not block:
         log.warning("%s: no end mark at offset %d; if the archive was cut there, images are missing", uri, offset)
     elif block.strip(b"\0"):
-        raise _damaged(uri, offset, "a broken header")
+        raise _damaged_archive(uri, offset, "a broken header")
     left = archive.seek(0, os.SEEK_END) - offset
     if left > 2 * tarfile.RECORDSIZE:  # more than padding: archives that were put one behind the other
         log.warning("%s: %d bytes behind the end mark at offset %d are not read", uri, left, offset)
 
 
-def _damaged(uri: str, offset: int, what: str) -> SourceError:
+def _damaged_archive(uri: str, offset: int, what: str) -> SourceError:
     return SourceError(
         f"{uri}: damaged or truncated at offset {offset} ({what}); fetch or write the archive again, or leave it "
         "out of the source"
@@ -220,8 +220,8 @@ def read_described_members(
             for member in members:
                 if left and (member.offset_data, member.size) == left[-1]:
                     read = _read_at(archive, uri, *left.pop(), max_bytes)
-                    extra = _read_sidecars(archive, uri, member, members)
-                    yield read._replace(extra=merge(extra, columns=columns, where=f"{uri}: {member.name}"))
+                    extra = _read_member_sidecars(archive, uri, member, members)
+                    yield read._replace(extra=merge_sidecars(extra, columns=columns, where=f"{uri}: {member.name}"))
             if not left:
                 return
     raise SourceError(
@@ -235,7 +235,7 @@ def _webdataset_key(name: str) -> str:
     return posixpath.join(folder, base.split(".", 1)[0])
 
 
-def _read_sidecars(
+def _read_member_sidecars(
     archive: Any, uri: str, image: tarfile.TarInfo, members: Sequence[tarfile.TarInfo]
 ) -> dict[str, bytes]:
     stems = (_webdataset_key(image.name), posixpath.splitext(image.name)[0])  # the later wins
@@ -254,7 +254,7 @@ def _read_at(archive: Any, uri: str, offset: int, length: int, max_bytes: int) -
         return too_large(length, max_bytes)
     data = retry(lambda: _seek_and_read(archive, offset, length), where=uri, remote=is_remote(uri))
     if len(data) < length:
-        raise _damaged(uri, offset, f"{len(data)} of {length} bytes")
+        raise _damaged_archive(uri, offset, f"{len(data)} of {length} bytes")
     return Read(data)
 
 

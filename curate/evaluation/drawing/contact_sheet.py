@@ -38,7 +38,7 @@ def draw_sheet(title: str, notes: Sequence[str], strips: Sequence[Strip], *, til
         strips: the pictures.
         tile: side in pixels of the square that every picture is scaled to fit.
     """
-    lines = [(strip.heading if first else "", line) for strip in strips for first, line in _lines(strip.tiles)]
+    lines = [(strip.heading if first else "", line) for strip in strips for first, line in _sheet_lines(strip.tiles)]
     longest = max((len(line) for _, line in lines), default=1)
     width = max(2 * MARGIN + longest * (tile + GAP) - GAP, *(_length(text, LABEL) + 2 * MARGIN for text in notes), 320)
     head = MARGIN + round(1.6 * TITLE) + len(notes) * round(1.5 * LABEL)
@@ -55,7 +55,7 @@ def draw_sheet(title: str, notes: Sequence[str], strips: Sequence[Strip], *, til
     return page
 
 
-def _lines(tiles: Sequence[Tile]) -> list[tuple[bool, Sequence[Tile]]]:
+def _sheet_lines(tiles: Sequence[Tile]) -> list[tuple[bool, Sequence[Tile]]]:
     """(whether it is the first line, its tiles) for each line of a strip."""
     num = -(-len(tiles) // MAX_COLUMNS) or 1
     size = -(-len(tiles) // num) or 1

@@ -74,7 +74,7 @@ def heat_overlay(picture: Image.Image, attention: np.ndarray) -> Image.Image:
     """
     mean = float(attention.mean()) or 1.0
     top = max(float(np.quantile(attention, 0.995)), FULL_SCALE * mean)
-    smooth = _spread(attention / top, picture.size, Image.Resampling.BICUBIC).clip(0, 1)
+    smooth = _enlarge(attention / top, picture.size, Image.Resampling.BICUBIC).clip(0, 1)
     colors = heat_table()[np.rint(255 * smooth).astype(np.int64)].astype(np.float32)
     gray = np.asarray(ImageOps.autocontrast(picture.convert("L")), np.float32)[..., None]
     cover = (0.5 + 0.35 * smooth)[..., None]
@@ -83,7 +83,7 @@ def heat_overlay(picture: Image.Image, attention: np.ndarray) -> Image.Image:
 
 def cut_out(picture: Image.Image, mask: np.ndarray) -> Image.Image:
     """The picture, which is darkened where its (h, w) mask is False."""
-    light = _spread(np.where(mask, 1.0, DIMMED), picture.size, Image.Resampling.NEAREST)[..., None]
+    light = _enlarge(np.where(mask, 1.0, DIMMED), picture.size, Image.Resampling.NEAREST)[..., None]
     return Image.fromarray(np.rint(np.asarray(picture, np.float32) * light).astype(np.uint8))
 
 
@@ -92,6 +92,6 @@ def tiled(colors: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(colors).resize(size, Image.Resampling.NEAREST)
 
 
-def _spread(grid: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+def _enlarge(grid: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
     """(h, w) values enlarged to `size` (width, height): (height, width) float32."""
     return np.asarray(Image.fromarray(grid.astype(np.float32)).resize(size, how))
