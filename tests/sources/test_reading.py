@@ -128,23 +128,6 @@ def test_error_that_does_not_pass_fails_the_part(tmp_path: Path, monkeypatch: py
         read_folder_file(str(tmp_path / "a.jpg"), max_bytes=99)
 
 
-def test_refusal_by_a_web_server_is_permanent_and_overload_is_not() -> None:
-    class Refused(Exception):
-        def __init__(self, status: int) -> None:
-            self.status = status
-
-    assert retrying.is_permanent(Refused(403))
-    assert not retrying.is_permanent(Refused(429))
-    assert not retrying.is_permanent(Refused(503))
-
-
-def test_program_errors_are_not_tried_again() -> None:
-    calls: list[int] = []
-    with pytest.raises(ZeroDivisionError):
-        retrying.retry(lambda: calls.append(1) or 1 // 0, where="f")
-    assert calls == [1]
-
-
 def test_remote_files_tars_and_the_missing_are_read() -> None:
     fs = fsspec.filesystem("memory")
     try:
