@@ -114,7 +114,7 @@ def measure_copies(
     for model in models:
         unit, rate = model_vectors(model, planted.pictures, device=device, precision=precision)
         similarity = unit @ unit.T
-        default = COPY_THRESHOLDS[model].self_ if model in COPY_THRESHOLDS else None
+        default = COPY_THRESHOLDS[model].threshold if model in COPY_THRESHOLDS else None
         scores += _score_method(model, similarity, None, planted, test, rate=rate, default=default)
         both = 1 / (1 / rate + 1 / pdq_rate)
         scores += _score_method(f"{model} + pdq", similarity, joined, planted, test, rate=both, default=default)
@@ -232,7 +232,7 @@ def verified_similarity(
     """
     start, known = time.perf_counter(), VERIFICATION[model]
     small, _ = model_vectors("luma24", pictures, device="cpu", precision="fp32")
-    sure = joined | (cosine >= COPY_THRESHOLDS[model].self_)
+    sure = joined | (cosine >= COPY_THRESHOLDS[model].threshold)
     rows, cols = np.nonzero(np.triu(~sure & (cosine >= known.floor), 1).T)  # of equal rows, one after the other
     correlation = align(small[cols], small[rows])
     evidence = np.where(sure, np.float32(2), np.float32(-1))

@@ -192,7 +192,7 @@ def _verified(p: Pipeline, copies: Copies, catalog: Ref, found: dict[str, Ref], 
     """Pairs of a strict cosine, and those of a loose one that can be laid over each other."""
     model = copies.embed.model
     floor, limits = verification(model).floor, copy_thresholds(model)
-    strict = {"threshold": limits.self_, "heldout_threshold": limits.relative}
+    strict = {"threshold": limits.threshold, "heldout_threshold": limits.heldout_threshold}
     loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
     near = p.add("candidates/near", loose, catalog=catalog, **found)
     sure = p.add("neighbors/copy", KeepNear(**strict), neighbors=near, catalog=catalog)

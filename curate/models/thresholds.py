@@ -1,4 +1,4 @@
-"""Similarities from which on two images are copies: they belong to a model, and hold for no other."""
+"""How similar two images must be to count as copies: values that belong to one model and hold for no other."""
 
 from dataclasses import dataclass
 
@@ -8,32 +8,36 @@ from curate.ops.images.hashes import MATCH_BITS, bits_to_cosine
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Cosines; an edge joins two images at or above them."""
+    """Cosine similarities; two images are joined by an edge when theirs is at least as large."""
 
-    self_: float
+    threshold: float
     """Between two images of the pool."""
-    relative: float
+    heldout_threshold: float
     """Between an image of the pool and a held-out one."""
 
 
+HASH_THRESHOLD = bits_to_cosine(MATCH_BITS)
+"""Cosine of two PDQ hashes, as vectors of +-1, that differ in as many bits as copies may."""
+
 COPY_THRESHOLDS = {
-    "sscd": Thresholds(self_=0.6, relative=0.45),  # DINOv2, arXiv:2304.07193, appendix A
-    "lite0-copy": Thresholds(self_=0.92, relative=0.9),  # `python -m benchmarks copies`, joined by PDQ at <= 40 bits
-    "pdq": Thresholds(self_=bits_to_cosine(MATCH_BITS), relative=bits_to_cosine(MATCH_BITS)),  # beside lite0-copy
+    "sscd": Thresholds(threshold=0.6, heldout_threshold=0.45),  # DINOv2, arXiv:2304.07193, appendix A
+    # Measured by `python -m benchmarks copies` on planted copies, beside PDQ at 40 bits or fewer.
+    "lite0-copy": Thresholds(threshold=0.92, heldout_threshold=0.9),
+    "pdq": Thresholds(threshold=HASH_THRESHOLD, heldout_threshold=HASH_THRESHOLD),
 }
-"""By model id; calibrated on planted copies or taken from a paper."""
+"""By model id: calibrated on planted copies, or taken from a paper."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How pairs of a model are verified, see `stages/copies/verify.py`."""
+    """How doubtful pairs are verified by laying one image over the other, see `stages/copies/verify.py`."""
 
     floor: float
-    """Cosine from which on a pair is tried."""
+    """Smallest cosine similarity of a pair that is tried."""
     threshold: float
-    """Score from which on a tried pair counts."""
+    """Smallest score of a tried pair that counts as a copy."""
     heldout_threshold: float
-    """The same for a pair with a held-out image."""
+    """The same for a pair of a pool image and a held-out one."""
 
 
 VERIFICATION = {
@@ -43,10 +47,10 @@ VERIFICATION = {
 
 
 def verification(model: str) -> Verification:
-    """What is known for the model.
+    """The calibrated values with which pairs of the model are verified.
 
     Raises:
-        ConfigError: nothing is.
+        ConfigError: the model has none.
     """
     if model not in VERIFICATION:
         raise ConfigError(
@@ -56,19 +60,22 @@ def verification(model: str) -> Verification:
     return VERIFICATION[model]
 
 
-def copy_thresholds(model: str, *, given_self: float | None = None, given_relative: float | None = None) -> Thresholds:
+def copy_thresholds(
+    model: str, *, threshold: float | None = None, heldout_threshold: float | None = None
+) -> Thresholds:
     """The thresholds to use: given ones first, then those that belong to the model.
 
     Raises:
         ConfigError: one is neither given nor known for this model.
     """
     known = COPY_THRESHOLDS.get(model)
-    chosen_self = given_self if given_self is not None or known is None else known.self_
-    chosen_relative = given_relative if given_relative is not None or known is None else known.relative
-    if chosen_self is None or chosen_relative is None:
-        missing = "self" if chosen_self is None else "relative"
+    if known is not None:
+        threshold = known.threshold if threshold is None else threshold
+        heldout_threshold = known.heldout_threshold if heldout_threshold is None else heldout_threshold
+    if threshold is None or heldout_threshold is None:
+        missing = "threshold" if threshold is None else "heldout_threshold"
         raise ConfigError(
-            f"{model}: no calibrated {missing} threshold for copies; set both thresholds in the config, "
-            f"or use a model that has them: {', '.join(sorted(COPY_THRESHOLDS))}"
+            f"{model}: no calibrated {missing} for copies; set threshold and heldout_threshold in the config, or use "
+            f"a model that has them: {', '.join(sorted(COPY_THRESHOLDS))}"
         )
-    return Thresholds(chosen_self, chosen_relative)
+    return Thresholds(threshold, heldout_threshold)

@@ -68,8 +68,8 @@ class FindNeighbors(Map):
     def _with_thresholds(self, spec: VectorSpec) -> Self:
         if self.threshold is not None and self.heldout_threshold is not None:
             return self
-        known = copy_thresholds(spec.model, given_self=self.threshold, given_relative=self.heldout_threshold)
-        return self.model_copy(update={"threshold": known.self_, "heldout_threshold": known.relative})
+        known = copy_thresholds(spec.model, threshold=self.threshold, heldout_threshold=self.heldout_threshold)
+        return self.model_copy(update={"threshold": known.threshold, "heldout_threshold": known.heldout_threshold})
 
     def resources(self) -> dict[str, float]:
         return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}

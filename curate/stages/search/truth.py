@@ -118,7 +118,7 @@ class FindTruth(Fold):
         if inputs.get("thresholds") is not None:
             return self.model_copy(update={"threshold": inputs["thresholds"].metrics["pool"]["threshold"]})
         model = VectorSpec.of(inputs["queries"].schema()).model
-        return self.model_copy(update={"threshold": copy_thresholds(model).self_})
+        return self.model_copy(update={"threshold": copy_thresholds(model).threshold})
 
     def partial(
         self,

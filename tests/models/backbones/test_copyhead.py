@@ -48,7 +48,7 @@ def test_copies_pass_the_threshold_and_other_birds_do_not(backbone):
     vectors = backbone.embed(pixels)
     assert vectors.shape == (12, backbone.dim)
     similarity = (vectors[:4] @ vectors.T).reshape(4, 3, 4)
-    threshold = COPY_THRESHOLDS["lite0-copy"].self_
+    threshold = COPY_THRESHOLDS["lite0-copy"].threshold
     same = torch.eye(4, dtype=torch.bool)[:, None].expand(4, 3, 4)
     assert similarity[same].min() > threshold
     assert similarity[~same].max() < threshold

@@ -103,7 +103,7 @@ def test_null_vectors_are_never_listed(tmp_path: Path) -> None:
 
 
 def test_model_without_thresholds_is_an_error_before_any_compute(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="planted: no calibrated self threshold"):
+    with pytest.raises(ConfigError, match="planted: no calibrated threshold"):
         joined(tmp_path, num_lists=1, num_probes=1, search=FindNeighbors())
     assert not list(tmp_path.iterdir())
 
