@@ -19,7 +19,8 @@ from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.load import load_backbone
 from curate.models.device import autocast
 from curate.models.files.export import ExportInfo, write_export
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.config import vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import decode_side, preprocess
 from curate.samples.pool import PHOTOS

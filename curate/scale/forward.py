@@ -10,8 +10,8 @@ from torch import nn
 from curate.errors import ConfigError
 from curate.models.backbones import dinov2, sscd
 from curate.models.backbones.load import describe, load_backbone
+from curate.models.nets.config import ViTConfig, vit_config
 from curate.models.nets.throughput import count_flops
-from curate.models.nets.vit import ViTConfig, vit_config
 
 SWIGLU = 3
 """Products of a SwiGLU layer; an MLP has two."""

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from curate.config import Settings, parse, read_yaml
 from curate.models.device import autocast, resolve_device, resolve_precision
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.config import vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.ops.copies.alignment import align
 from curate.ops.copies.components import DisjointSet
 from curate.samples.pool import PHOTOS

@@ -10,7 +10,8 @@ from PIL import Image
 
 from curate.evaluation.labeled import Decode, LabeledImages
 from curate.models.backbones.backbone import Backbone, ModelInfo
-from curate.models.nets.vit import VisionTransformer, ViTConfig
+from curate.models.nets.config import ViTConfig
+from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
 
 VIT = ViTConfig(dim=16, depth=2, heads=2, image_size=28, num_registers=1, layer_scale_init=1.0)

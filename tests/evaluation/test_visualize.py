@@ -18,7 +18,8 @@ from curate.evaluation.visualize import SHEET, Looks, describe_looks, name_backb
 from curate.models.backbones.load import load_backbone
 from curate.models.files.export import ExportInfo, write_export
 from curate.models.files.formats import to_timm
-from curate.models.nets.vit import PRESETS, VisionTransformer, ViTConfig, vit_config
+from curate.models.nets.config import PRESETS, ViTConfig, vit_config
+from curate.models.nets.vit import VisionTransformer
 from tests.feed.shards import png
 from tests.models.nets.test_vit import seeded
 

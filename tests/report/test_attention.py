@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from curate.models.files.export import ExportInfo, write_export
-from curate.models.nets.vit import ViTConfig
+from curate.models.nets.config import ViTConfig
 from curate.report.page import write_report
 from curate.report.pictures import Pictures
 from curate.report.run import Run

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from curate.errors import ConfigError
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.config import vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.scale.forward import forward_flops, picture_flops, vit_flops
 
 

@@ -5,7 +5,8 @@ from safetensors.torch import load_file, save_file
 
 from curate.config import parse
 from curate.errors import ConfigError, WeightsError, WorkdirError
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.config import vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.initial import load_weights
 from curate.trainer.train import train

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import OptimizerSettings, TrainConfig, resolve
 from curate.trainer.objectives import make_objective
 from curate.trainer.objectives.dinov2 import DinoV2Settings

@@ -9,7 +9,8 @@ from curate.errors import WeightsError
 from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.files.formats import State, fill, load_state, to_hub
 from curate.models.files.weights import HubFile, locate
-from curate.models.nets.vit import VisionTransformer, ViTConfig, vit_config
+from curate.models.nets.config import ViTConfig, vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}

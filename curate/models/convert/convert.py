@@ -12,7 +12,7 @@ from curate.models.convert import to_hub, to_huggingface, to_onnx, to_safetensor
 from curate.models.convert.source import Source, load_source, resized
 from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files.publish import publishing
-from curate.models.nets.vit import ViTConfig
+from curate.models.nets.config import ViTConfig
 from curate.progress import track
 
 TargetName = Literal["hub", "timm", "huggingface", "safetensors", "onnx"]

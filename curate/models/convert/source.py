@@ -15,7 +15,8 @@ from curate.models.files.formats import State
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.publish import find_description
 from curate.models.files.weights import hash_file
-from curate.models.nets.vit import VisionTransformer, ViTConfig
+from curate.models.nets.config import ViTConfig
+from curate.models.nets.vit import VisionTransformer
 
 BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
 """Names under which the trainer leaves its exports in a folder."""

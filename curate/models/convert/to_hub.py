@@ -19,8 +19,8 @@ from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files.export import timm_equivalent
 from curate.models.files.formats import State
 from curate.models.files.heads import HeadsInfo, score, to_hub_heads
+from curate.models.nets.config import ViTConfig, vit_config
 from curate.models.nets.tower import timm_features
-from curate.models.nets.vit import ViTConfig, vit_config
 
 NAME = "torch.hub's DINOv2"
 TOLERANCE = 1e-4

@@ -18,7 +18,7 @@ from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files import formats
 from curate.models.files.export import ExportInfo, description
 from curate.models.files.publish import KEY
-from curate.models.nets.vit import NORM_EPS, ViTConfig
+from curate.models.nets.config import NORM_EPS, ViTConfig
 
 NAME = "transformers"
 RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}

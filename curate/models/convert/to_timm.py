@@ -11,8 +11,8 @@ from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files import formats
 from curate.models.files.export import description, timm_equivalent, weights_of
 from curate.models.files.publish import save_tensors
+from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import timm_features
-from curate.models.nets.vit import ViTConfig
 
 
 def write(source: Source, path: Path, options: Options) -> None:

@@ -24,8 +24,9 @@ from curate.models.files import formats
 from curate.models.files.formats import State
 from curate.models.files.publish import read_description, save_tensors
 from curate.models.files.weights import locate
-from curate.models.nets.tower import TimmTower, TowerConfig
-from curate.models.nets.vit import VisionTransformer, ViTConfig
+from curate.models.nets.config import TowerConfig, ViTConfig
+from curate.models.nets.tower import TimmTower
+from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
 
 MODELS = ("curate",)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from curate.errors import ConfigError
 from curate.models.backbones.backbone import Backbone
+from curate.models.nets.features import Features
 from curate.models.nets.tower import TimmTower
-from curate.models.nets.vit import Features, VisionTransformer
+from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import INTERPOLATION
 
 MAX_ASPECT = 2.0

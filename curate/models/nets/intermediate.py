@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from torch import Tensor, nn
 
+from curate.models.nets.features import Features
 from curate.models.nets.tower import TimmTower
-from curate.models.nets.vit import Features, VisionTransformer
+from curate.models.nets.vit import VisionTransformer
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer as TimmViT

@@ -9,47 +9,19 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from curate.config import Settings
 from curate.errors import ConfigError
-from curate.models.nets.vit import Features, Needed
+from curate.models.nets.config import TowerConfig
+from curate.models.nets.features import Features, Needed
 
 ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
 """Arguments with which one timm model takes crops of several sizes; Swin's, then a ViT's."""
 OURS = ("num_classes", "pretrained", "features_only", "checkpoint_path", "pretrained_cfg_overlay")
 """Arguments of `timm.create_model` that a tower gives itself or cannot have."""
-
-
-class TowerConfig(Settings):
-    """A timm architecture; `tower_config` makes one."""
-
-    name: str
-    """timm's name, without a pretrained tag."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `timm.create_model`, JSON-ready; `drop_path_rate` is stochastic depth."""
-
-    @property
-    def dim(self) -> int:
-        """Width of the pooled vector and of a token."""
-        return _dim(self.name, json.dumps(self.kwargs))
-
-    def create(self) -> Any:
-        """The timm model with fresh weights from torch's global generator."""
-        import timm  # only here: it takes seconds and 50 MB, and a ViT of ours needs none of it
-
-        return timm.create_model(self.name, num_classes=0, **self.kwargs)
-
-
-@lru_cache(maxsize=64)
-def _dim(name: str, kwargs: str) -> int:
-    with torch.device("meta"):
-        return TowerConfig(name=name, kwargs=json.loads(kwargs)).create().num_features
 
 
 def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> TowerConfig:

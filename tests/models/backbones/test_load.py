@@ -13,7 +13,8 @@ from curate.models.backbones import clip, dinov2, load, timm_models
 from curate.models.backbones.load import describe, known_models, load_backbone
 from curate.models.files import formats
 from curate.models.files.weights import hash_file
-from curate.models.nets.vit import PRESETS, VisionTransformer, vit_config
+from curate.models.nets.config import PRESETS, vit_config
+from curate.models.nets.vit import VisionTransformer
 
 
 @pytest.fixture

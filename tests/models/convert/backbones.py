@@ -6,8 +6,9 @@ import torch
 
 from curate.models.files.export import ExportInfo, write_export
 from curate.models.files.heads import HeadsInfo, write_heads
+from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import TimmTower, tower_config
-from curate.models.nets.vit import VisionTransformer, ViTConfig
+from curate.models.nets.vit import VisionTransformer
 from curate.trainer.heads import PrototypeHead
 
 SIZE = 56

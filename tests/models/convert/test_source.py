@@ -10,7 +10,8 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.dinov2 import told_config
 from curate.models.convert.source import load_source, need_vit, resized
 from curate.models.files import formats
-from curate.models.nets.vit import PRESETS, VisionTransformer, vit_config
+from curate.models.nets.config import PRESETS, vit_config
+from curate.models.nets.vit import VisionTransformer
 from tests.models.convert.backbones import INFO, VARIANTS, add_heads, convnext, export, pictures, vit
 
 

@@ -12,7 +12,8 @@ from curate.models.convert.convert import convert
 from curate.models.convert.source import load_source
 from curate.models.files.export import timm_equivalent
 from curate.models.files.heads import read_heads, to_hub_heads
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.config import vit_config
+from curate.models.nets.vit import VisionTransformer
 from tests.models.convert.backbones import VARIANTS, add_heads, convnext, export, pictures, vit
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from curate.errors import WeightsError
 from curate.models.backbones.load import describe, load_backbone
 from curate.models.files.export import ExportInfo, build_trained, read_export, to_timm, write_export
+from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import TimmTower, tower_config
-from curate.models.nets.vit import VisionTransformer, ViTConfig
+from curate.models.nets.vit import VisionTransformer
 
 INFO = ExportInfo(image_size=56, short_edge=64, mean=(0.4, 0.5, 0.6), provenance={"steps": 300})
 

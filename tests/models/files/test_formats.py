@@ -14,7 +14,8 @@ from transformers import (
 from curate.errors import WeightsError
 from curate.models.files import formats
 from curate.models.files.formats import State
-from curate.models.nets.vit import VisionTransformer, ViTConfig
+from curate.models.nets.config import ViTConfig
+from curate.models.nets.vit import VisionTransformer
 
 SMALL = ViTConfig(dim=48, depth=2, heads=3, image_size=56)
 

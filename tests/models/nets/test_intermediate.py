@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from curate.models.files.formats import to_timm
+from curate.models.nets.config import vit_config
 from curate.models.nets.intermediate import block_outputs
 from curate.models.nets.tower import TimmTower, tower_config
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.vit import VisionTransformer
 from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, vit_backbone
 
 

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from curate.models.nets import throughput
+from curate.models.nets.config import vit_config
 from curate.models.nets.throughput import Meter, count_flops, matmul_rate
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.scale.forward import vit_flops
 
 

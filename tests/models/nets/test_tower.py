@@ -5,7 +5,8 @@ import timm
 import torch
 
 from curate.errors import ConfigError
-from curate.models.nets.tower import TimmTower, TowerConfig, tower_config
+from curate.models.nets.config import TowerConfig
+from curate.models.nets.tower import TimmTower, tower_config
 
 SWIN = "swin_tiny_patch4_window7_224"
 SHALLOW = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "img_size": 64, "window_size": 2}

@@ -9,7 +9,8 @@ from curate.config import parse
 from curate.errors import ConfigError
 from curate.models.files.formats import to_hub, to_timm
 from curate.models.nets import lean, vit
-from curate.models.nets.vit import PRESETS, Group, VisionTransformer, ViTConfig, draw_kept, vit_config
+from curate.models.nets.config import PRESETS, ViTConfig, vit_config
+from curate.models.nets.vit import Group, VisionTransformer, draw_kept
 
 TINY = ViTConfig(dim=24, depth=2, heads=3, image_size=56, num_registers=2, layer_scale_init=1.0)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.config import vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.trainer.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn_targets
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import Moment, Views

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from curate.models.backbones.load import load_backbone
-from curate.models.nets.vit import Features
+from curate.models.nets.features import Features
 from curate.trainer.objective import Views
 from curate.trainer.objectives.esvit import EsVitSettings, match_regions
 from curate.trainer.train import train

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from curate.config import parse
+from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
-from curate.models.nets.vit import VisionTransformer, vit_config
+from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.objective import Moment, Views
 from curate.trainer.objectives import make_objective
