@@ -21,7 +21,7 @@ from curate.models.files.formats import to_timm
 from curate.models.nets.config import PRESETS, ViTConfig, vit_config
 from curate.models.nets.vit import VisionTransformer
 from tests.feed.shards import png
-from tests.models.nets.test_vit import seeded
+from tests.models.nets.seeded import seeded
 
 TINY = ViTConfig(dim=24, depth=2, heads=3, image_size=28, layer_scale_init=1.0)
 

@@ -14,7 +14,7 @@ from curate.report.pictures import Pictures
 from curate.report.run import Run
 from curate.report.sections import attention
 from curate.tables import TRAINING_LOG
-from tests.models.nets.test_vit import seeded
+from tests.models.nets.seeded import seeded
 from tests.report.test_markup import read
 from tests.report.workdir import Workdir, put, rows
 

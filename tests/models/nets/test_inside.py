@@ -15,7 +15,7 @@ from curate.models.nets.inside import MAX_ASPECT, fit_picture, has_attention, lo
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
-from tests.models.nets.test_vit import seeded
+from tests.models.nets.seeded import seeded
 
 TINY = ViTConfig(
     dim=24, depth=3, heads=3, image_size=56, num_registers=2, layer_scale_init=1.0,

@@ -6,27 +6,11 @@ import timm
 import torch
 
 from curate.config import parse
-from curate.errors import ConfigError
 from curate.models.files.formats import to_hub, to_timm
-from curate.models.nets import lean, vit
-from curate.models.nets.config import PRESETS, ViTConfig, vit_config
-from curate.models.nets.vit import Group, VisionTransformer, draw_kept
-
-TINY = ViTConfig(dim=24, depth=2, heads=3, image_size=56, num_registers=2, layer_scale_init=1.0)
-
-
-def seeded(config: ViTConfig, seed: int = 0) -> VisionTransformer:
-    """A model whose every parameter is random, so that no term of the forward pass hides behind a zero."""
-    generator = torch.Generator().manual_seed(seed)
-    model = VisionTransformer(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
-
-
-def images(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from curate.models.nets import lean
+from curate.models.nets.config import ViTConfig, vit_config
+from curate.models.nets.vit import VisionTransformer
+from tests.models.nets.seeded import TINY, images, seeded
 
 
 @pytest.mark.parametrize("size", [224, 518])
@@ -52,11 +36,6 @@ def test_outputs_equal_timm(name: str, theirs: str, size: int) -> None:
     torch.testing.assert_close(found.cls, expected[:, 0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.registers, expected[:, 1:first], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.patches, expected[:, first:], rtol=1e-5, atol=1e-5)
-
-
-def test_released_resampling_follows_from_the_registers() -> None:
-    assert vit_config("vit_small").resampling == (0.1, False)
-    assert vit_config("vit_small_reg4").resampling == (0.0, True)
 
 
 def test_positions_are_sampled_at_the_scale_of_the_released_models() -> None:
@@ -127,32 +106,6 @@ def test_the_last_feed_forward_layer_sees_only_what_is_needed() -> None:
     assert seen == [3 * (1 + 2 + 16), 3 + 2]
 
 
-def test_stochastic_depth_draws_the_stated_share_of_each_group() -> None:
-    groups = [Group(10, 5), Group(3, 2), Group(1, 4)]
-    rows, scale, kept = draw_kept(groups, 0.3, device=torch.device("cpu"), generator=None)
-    assert list(kept) == [Group(7, 5), Group(2, 2), Group(1, 4)]
-    assert len(set(rows.tolist())) == 7 * 5 + 2 * 2 + 4
-    first = rows[:35].reshape(7, 5)
-    assert (first // 5 == first[:, :1] // 5).all()  # whole images
-    torch.testing.assert_close(scale[:35, 0], torch.full((35,), 10 / 7))
-    assert int(rows[-4:].min()) == 56
-
-
-def test_stochastic_depth_keeps_the_expectation() -> None:
-    config = TINY.model_copy(update={"depth": 1, "drop_path_rate": 0.5})
-    model = seeded(config)
-    block, groups = model.blocks[0], [Group(8, 5)]
-    torch.nn.init.zeros_(block.ls2.gamma)  # one branch: two would not be linear in the draw
-    x, draws = images(8 * 5, 24), 300
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        expected = block(x, groups)
-        kept = [draw_kept(groups, 0.5, device=x.device, generator=generator) for _ in range(draws)]
-        mean = torch.stack([block(x, groups, (one, one)) for one in kept]).mean(0)
-    spread = (expected - x).abs().max() / draws**0.5
-    assert (mean - expected).abs().max() < 5 * spread
-
-
 def test_stochastic_depth_depends_on_the_generator_alone() -> None:
     model = seeded(TINY.model_copy(update={"drop_path_rate": 0.5})).train()
     crops = [images(8, 3, 28, 28)]
@@ -209,25 +162,6 @@ def test_presets_have_the_names_and_shapes_of_the_released_models(name: str, reg
         theirs = timm.create_model(f"vit_{size}_patch14{registers}_dinov2", num_classes=0)
         expected = {key: value.shape for key, value in to_hub(theirs.state_dict()).items()}
     assert {key: value.shape for key, value in ours.state_dict().items()} == expected
-
-
-def test_unknown_preset_names_the_nearest() -> None:
-    assert len(PRESETS) == 10
-    with pytest.raises(ConfigError, match="vit_smal: no such ViT preset; did you mean 'vit_small'"):
-        vit_config("vit_smal")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"heads": 5}, "dim 384 is not a multiple of heads 5"),
-        ({"image_size": 500}, "image_size 500 is no multiple of patch_size 14"),
-        ({"deph": 3}, "did you mean 'depth'"),
-    ],
-)
-def test_fields_that_do_not_fit_are_config_errors(changes: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        vit_config("vit_small", **changes)
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
@@ -291,17 +225,6 @@ def test_bf16_gradients_stay_close_to_fp32() -> None:
     for name, gradient in expected.items():
         similarity = torch.nn.functional.cosine_similarity(found[name].flatten(), gradient.flatten(), dim=0)
         assert similarity > 0.98, name
-
-
-def test_attention_by_products_equals_the_fused_kernel_on_long_and_short_images(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, x = seeded(TINY), images(2, 3, 56, 56)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        by_products = model(x)
-        monkeypatch.setattr(vit, "SHORT", 0)
-        fused = model(x)
-    torch.testing.assert_close(by_products, fused, rtol=0.05, atol=0.05)
 
 
 def gradients(model: VisionTransformer) -> dict[str, torch.Tensor]:
