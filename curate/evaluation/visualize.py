@@ -18,7 +18,7 @@ from curate.evaluation.drawing.output_folder import claim_output
 from curate.evaluation.drawing.patch_colors import PatchColors, color_patches
 from curate.evaluation.labeled import PICTURE_SUFFIXES
 from curate.models.backbones.backbone import Backbone
-from curate.models.nets.inside import Inside, fit_picture, look_inside, num_blocks
+from curate.models.backbones.inside import Inside, fit_picture, look_inside, num_blocks
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.progress import track
 

@@ -53,8 +53,8 @@ def _look(weights: str, name: str, shown: list[Image.Image]) -> list[Drawn]:
     """Every picture through the export `weights`; torch is imported here, since most pages do without it."""
     from curate.evaluation.drawing.heatmaps import heat_overlay, strength, tiled
     from curate.evaluation.drawing.patch_colors import color_patches
+    from curate.models.backbones.inside import fit_picture, has_attention, look_inside
     from curate.models.backbones.load import load_backbone
-    from curate.models.nets.inside import fit_picture, has_attention, look_inside
 
     backbone = load_backbone("curate", weights=weights, precision="fp32")
     fitted = [fit_picture(picture, backbone, short_edge=_short_edge(backbone)) for picture in shown]

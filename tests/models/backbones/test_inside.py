@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from curate.errors import ConfigError
 from curate.models.backbones.backbone import Backbone, ModelInfo
+from curate.models.backbones.inside import MAX_ASPECT, fit_picture, has_attention, look_inside, num_blocks, patch_side
 from curate.models.files.formats import to_timm
 from curate.models.nets.config import ViTConfig
-from curate.models.nets.inside import MAX_ASPECT, fit_picture, has_attention, look_inside, num_blocks, patch_side
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
