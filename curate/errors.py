@@ -55,3 +55,8 @@ class MissingExtra(CurateError):
 def pip_install(extra: str) -> str:
     """The command that installs the package with one of its extras; on PyPI `curate` is another project's name."""
     return f"pip install 'curate-vision[{extra}]'"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says in its first line, or the kind of error where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

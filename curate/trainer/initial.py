@@ -7,10 +7,10 @@ from torch import nn
 
 from curate.errors import ConfigError
 from curate.models.convert.source import BACKBONE, HEADS, load_source, resized
-from curate.models.files import formats
 from curate.models.files.export import Trained, weights_of
 from curate.models.files.heads import HeadsInfo, read_heads
-from curate.models.files.weights import hash_file
+from curate.models.files.state_dict import fill
+from curate.models.files.weights import find_weight_file, hash_file
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import Effective, TrainConfig, TrainSettings
 from curate.trainer.heads import PrototypeHead
@@ -79,7 +79,7 @@ def origins(config: TrainSettings) -> dict[str, str]:
 
 def _file(path: str) -> Path:
     inside = Path(path) / BACKBONE
-    return inside if inside.is_file() else formats.find_weight_file(path)
+    return inside if inside.is_file() else find_weight_file(path)
 
 
 def load_weights(backbone: Trained, source: str) -> None:
@@ -94,7 +94,7 @@ def load_weights(backbone: Trained, source: str) -> None:
         if given.grid != wanted.grid:
             found = resized(found, wanted.grid * given.patch_size)
     target: nn.Module = backbone if isinstance(backbone, VisionTransformer) else backbone.net
-    formats.fill(target, weights_of(found.network), where=source)
+    fill(target, weights_of(found.network), where=source)
 
 
 def load_heads(objective: Objective, path: str) -> None:
@@ -106,7 +106,7 @@ def load_heads(objective: Objective, path: str) -> None:
     _, state = read_heads(path)
     for networks in (objective.student, objective.teacher):
         heads = nn.ModuleDict({name: module for name, module in networks.items() if name != "backbone"})
-        formats.fill(heads, state, where=f"init_heads={path}")
+        fill(heads, state, where=f"init_heads={path}")
 
 
 def load_guide(export: str) -> nn.ModuleDict:
@@ -126,5 +126,5 @@ def load_guide(export: str) -> nn.ModuleDict:
             for name in info.names
         }
     )
-    formats.fill(heads, tensors, where=f"{export}: {HEADS}")
+    fill(heads, tensors, where=f"{export}: {HEADS}")
     return nn.ModuleDict({"backbone": found.network, **dict(heads.items())}).requires_grad_(False)

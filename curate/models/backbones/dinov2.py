@@ -7,7 +7,8 @@ from torch import nn
 
 from curate.errors import WeightsError
 from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
-from curate.models.files.formats import State, fill, load_state, to_hub
+from curate.models.files.formats import to_hub
+from curate.models.files.state_dict import StateDict, fill, read_state_dict
 from curate.models.files.weights import HubFile, locate
 from curate.models.nets.config import ViTConfig, vit_config
 from curate.models.nets.vit import VisionTransformer
@@ -74,13 +75,13 @@ def build(info: ModelInfo) -> nn.Module:
     """
     file = info.weights_file()
     where = f"{info.model}: {file}"
-    state = to_hub(load_state(file), where=where)
+    state = to_hub(read_state_dict(file), where=where)
     model = VisionTransformer(vit_config(preset(info.model), image_size=14 * stored_grid(state, where=where)))
     fill(model, state, where=where)
     return model
 
 
-def stored_grid(state: State, *, where: str) -> int:
+def stored_grid(state: StateDict, *, where: str) -> int:
     """Patches along one side of the position embeddings.
 
     Raises:
@@ -93,7 +94,7 @@ def stored_grid(state: State, *, where: str) -> int:
     return grid
 
 
-def told_config(state: State, *, heads: int | None = None, where: str) -> ViTConfig:
+def told_config(state: StateDict, *, heads: int | None = None, where: str) -> ViTConfig:
     """The architecture that weights in torch.hub's names have.
 
     Args:

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from curate.errors import WeightsError
 from curate.models.backbones.backbone import ModelInfo
-from curate.models.files.formats import load_state
+from curate.models.files.state_dict import read_state_dict
 from curate.models.files.weights import locate
 from curate.ops.images.preprocess import Preprocess
 
@@ -66,7 +66,7 @@ def classifier(file: Path) -> Any:
         WeightsError: the file holds other tensors.
     """
     net = timm.create_model(ARCHITECTURE)
-    state, wanted = load_state(file), net.state_dict()
+    state, wanted = read_state_dict(file), net.state_dict()
     shapes = [tuple(value.shape) for value in state.values()]
     if shapes != [tuple(value.shape) for value in wanted.values()]:
         raise WeightsError(

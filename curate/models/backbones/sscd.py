@@ -9,7 +9,7 @@ Source: Pizzi et al. 2022, arXiv:2202.10261. Code and weights are MIT-licensed.
 import torch
 from torch import nn
 
-from curate.errors import WeightsError
+from curate.errors import WeightsError, first_line
 from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.files.weights import locate
 from curate.ops.images.preprocess import Preprocess
@@ -52,5 +52,4 @@ def build(info: ModelInfo) -> nn.Module:
     try:
         return torch.jit.load(str(file), map_location="cpu")
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{info.model}: {file}: not a TorchScript file ({reason}); {HOWTO}") from error
+        raise WeightsError(f"{info.model}: {file}: not a TorchScript file ({first_line(error)}); {HOWTO}") from error

@@ -11,7 +11,7 @@ from torch import nn
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.backbone import ModelInfo
-from curate.models.files.formats import load_state
+from curate.models.files.state_dict import read_state_dict
 from curate.models.files.weights import HubFile, locate
 from curate.ops.images.preprocess import Preprocess
 
@@ -80,7 +80,7 @@ def build(info: ModelInfo) -> nn.Module:
     with torch.device("meta"):
         classifier = _create(info.model).pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    state = {key: value for key, value in load_state(file).items() if not key.startswith(_under(heads))}
+    state = {key: value for key, value in read_state_dict(file).items() if not key.startswith(_under(heads))}
     # Left to itself, timm drops the classifier and with it all strictness: missing weights would stay random.
     overlay = {"state_dict": state, "num_classes": 0, "classifier": None}
     try:

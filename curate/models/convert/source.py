@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from curate.errors import ConfigError, WeightsError
+from curate.errors import ConfigError, WeightsError, first_line
 from curate.models.backbones import dinov2
 from curate.models.files import formats
 from curate.models.files.export import ExportInfo, Trained, build_trained, read_export
-from curate.models.files.formats import State
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.publish import find_description
-from curate.models.files.weights import hash_file
+from curate.models.files.state_dict import StateDict, fill, read_state_dict
+from curate.models.files.weights import find_weight_file, hash_file
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.vit import VisionTransformer
 
@@ -32,7 +32,7 @@ class Source:
     network: Trained
     """With its weights, in evaluation mode."""
     info: ExportInfo
-    heads: tuple[HeadsInfo, State] | None = None
+    heads: tuple[HeadsInfo, StateDict] | None = None
     file: Path | None = None
     """Where the weights lie."""
 
@@ -73,13 +73,13 @@ def _from_id(source: str) -> Source:
 
 
 def _from_path(source: str, path: Path) -> Source:
-    file = path / BACKBONE if (path / BACKBONE).is_file() else formats.find_weight_file(path)
+    file = path / BACKBONE if (path / BACKBONE).is_file() else find_weight_file(path)
     if file.suffix == ".safetensors" and find_description(file) is not None:
         config, state, info = read_export(file)
         return Source(source, build_trained(config, state, where=source), info, file=file)
-    state = formats.to_hub(formats.load_state(file), where=source)
+    state = formats.to_hub(read_state_dict(file), where=source)
     network = VisionTransformer(dinov2.told_config(state, heads=_told_heads(file), where=source))
-    formats.fill(network, state, where=source)
+    fill(network, state, where=source)
     return Source(source, network, _released_info(file, licence=UNKNOWN_LICENCE), file=file)
 
 
@@ -104,7 +104,7 @@ def _released_info(file: Path, *, licence: str) -> ExportInfo:
     )
 
 
-def _find_heads(source: Source) -> tuple[HeadsInfo, State]:
+def _find_heads(source: Source) -> tuple[HeadsInfo, StateDict]:
     assert source.file is not None
     if source.file.suffix != ".safetensors":
         return read_heads(source.file)
@@ -134,7 +134,7 @@ def resized(source: Source, size: int) -> Source:
     other = VisionTransformer(vit.config.model_copy(update={"image_size": size})).eval()
     with torch.no_grad():
         positions = vit.positions((grid, grid))
-    formats.fill(other, {**vit.state_dict(), "pos_embed": positions}, where=source.name)
+    fill(other, {**vit.state_dict(), "pos_embed": positions}, where=source.name)
     return replace(source, network=other, info=info)
 
 
@@ -143,7 +143,7 @@ def _try_size(source: Source, size: int) -> None:
         with torch.no_grad():
             source.network(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{source.name}: --size {size}: {source.network.config} does not take it: {reason}"
         ) from error

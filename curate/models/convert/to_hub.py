@@ -17,8 +17,8 @@ from curate.models.backbones.dinov2 import MODELS, preset
 from curate.models.convert.source import Source, need_vit
 from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files.export import timm_equivalent
-from curate.models.files.formats import State
 from curate.models.files.heads import HeadsInfo, score, to_hub_heads
+from curate.models.files.state_dict import StateDict
 from curate.models.nets.config import ViTConfig, vit_config
 from curate.models.nets.tower import timm_features
 
@@ -57,7 +57,7 @@ def read(source: Source, path: Path) -> Embed:
     return embed
 
 
-def check_heads(teacher: State, heads: tuple[HeadsInfo, State], *, where: str) -> None:
+def check_heads(teacher: StateDict, heads: tuple[HeadsInfo, StateDict], *, where: str) -> None:
     """Refuse heads that score otherwise when torch's own weight norm loads them.
 
     Raises:

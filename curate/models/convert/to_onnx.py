@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curate.errors import ConfigError, MissingExtra, WeightsError
+from curate.errors import ConfigError, MissingExtra, WeightsError, first_line
 from curate.models.convert.source import Source
 from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files.export import Trained
@@ -67,7 +67,7 @@ def write(source: Source, path: Path, options: Options) -> None:
             verbose=False,
         )
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{source.name}: torch cannot write it as ONNX: {_first_line(error)}") from error
+        raise WeightsError(f"{source.name}: torch cannot write it as ONNX: {first_line(error)}") from error
     _forget_the_trace(program.model)
     program.model.metadata_props.update(properties(source))
     weights = sum(value.numel() * value.element_size() for value in source.network.state_dict().values())
@@ -103,10 +103,6 @@ def properties(source: Source) -> dict[str, str]:
         "licence": info.licence,
         "provenance": json.dumps(info.provenance, sort_keys=True),
     }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def read(source: Source, path: Path) -> Embed:

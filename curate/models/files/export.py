@@ -21,9 +21,9 @@ from curate.config import Settings
 from curate.errors import WeightsError
 from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.files import formats
-from curate.models.files.formats import State
 from curate.models.files.publish import read_description, save_tensors
-from curate.models.files.weights import locate
+from curate.models.files.state_dict import StateDict, fill, read_state_dict
+from curate.models.files.weights import find_weight_file, locate
 from curate.models.nets.config import TowerConfig, ViTConfig
 from curate.models.nets.tower import TimmTower
 from curate.models.nets.vit import VisionTransformer
@@ -77,25 +77,25 @@ def description(config: Config, info: ExportInfo) -> dict[str, Any]:
     }
 
 
-def weights_of(backbone: Trained) -> State:
+def weights_of(backbone: Trained) -> StateDict:
     """The tensors of an export: of a ViT in torch.hub's names, of a tower in timm's."""
     return dict((backbone.net if isinstance(backbone, TimmTower) else backbone).state_dict())
 
 
-def read_export(path: str | Path) -> tuple[Config, State, ExportInfo]:
+def read_export(path: str | Path) -> tuple[Config, StateDict, ExportInfo]:
     """Architecture, weights (see `weights_of`), and description; `curate export` keeps them in other names too.
 
     Raises:
         WeightsError: missing, damaged, or no export of this trainer.
     """
     config, info = read_header(path)
-    state = formats.load_state(path)
+    state = read_state_dict(path)
     return config, state if isinstance(config, TowerConfig) else formats.to_hub(state, where=str(path)), info
 
 
 def read_header(path: str | Path) -> tuple[Config, ExportInfo]:
     """Architecture and description, without reading the weights; errors as in `read_export`."""
-    file = formats.find_weight_file(path)
+    file = find_weight_file(path)
     described = read_description(file, needed=f"not an export of `curate train`; {HOWTO}")
     if "heads" in described:
         raise WeightsError(f"{path}: holds projection heads; give the backbone.safetensors beside it")
@@ -118,7 +118,7 @@ def build_trained(config: Config, state: Mapping[str, Tensor] | None = None, *, 
     """
     network = VisionTransformer(config) if isinstance(config, ViTConfig) else TimmTower(config)
     if state is not None:
-        formats.fill(network.net if isinstance(network, TimmTower) else network, state, where=where)
+        fill(network.net if isinstance(network, TimmTower) else network, state, where=where)
     return network
 
 
@@ -153,7 +153,7 @@ def to_timm(path: str | Path) -> nn.Module:
     config, state, _ = read_export(path)
     architecture, kwargs = timm_equivalent(config)
     model = timm.create_model(architecture, **kwargs)
-    formats.fill(model, formats.to_timm(state) if isinstance(config, ViTConfig) else state, where=str(path))
+    fill(model, formats.to_timm(state) if isinstance(config, ViTConfig) else state, where=str(path))
     return model
 
 

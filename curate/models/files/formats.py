@@ -1,23 +1,16 @@
-"""Weights of DINOv2 ViTs in the names of torch.hub (ours), timm and Hugging Face; their safe reading."""
+"""Weights of DINOv2 ViTs in the names of torch.hub (which are ours), of timm and of Hugging Face."""
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from curate.errors import WeightsError
+from curate.models.files.state_dict import StateDict, abridged
 
-State = dict[str, Tensor]
-Format = Literal["hub", "timm", "huggingface"]
-
-WRAPPERS = ("state_dict", "model", "teacher")
-"""Keys under which training scripts put the weights in a torch file."""
+StateDictFormat = Literal["hub", "timm", "huggingface"]
 
 HUGGINGFACE_NAMES = (
     ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
@@ -35,66 +28,7 @@ HUGGINGFACE_NAMES = (
 """Pieces of names, torch.hub's and Hugging Face's; qkv and the last norm are handled apart."""
 
 
-def load_state(path: str | Path) -> State:
-    """The tensors of a weight file on the CPU; nothing in the file is ever executed.
-
-    Args:
-        path: a .safetensors or torch file, or a Hugging Face folder that holds one.
-
-    Raises:
-        WeightsError: missing, damaged, or a pickle with more than tensors.
-    """
-    file = find_weight_file(path)
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(
-            f"{file}: cannot be read as a torch file of plain tensors ({_first_line(error)}); "
-            "files that run code are refused: save the state_dict alone, or as .safetensors"
-        ) from error
-    return _unwrap(loaded, file)
-
-
-def find_weight_file(path: str | Path) -> Path:
-    """The file that holds the weights: `path` itself, or the one inside a Hugging Face folder.
-
-    Raises:
-        WeightsError: there is none.
-    """
-    path = Path(path).expanduser()
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise WeightsError(f"{path}: no such weight file")
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (path / name).is_file():
-            return path / name
-    raise WeightsError(f"{path}: a folder without model.safetensors or pytorch_model.bin")
-
-
-def _unwrap(loaded: object, file: Path) -> State:
-    for key in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{file}: holds a {type(loaded).__name__}, a state_dict (name to tensor) is needed")
-    others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
-    if others:
-        raise WeightsError(f"{file}: not a state_dict: {_some(others)} are no tensors")
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def detect_format(keys: Iterable[str], *, where: str = "weights") -> Format:
+def detect_format(keys: Iterable[str], *, where: str = "weights") -> StateDictFormat:
     """Whose names these are, for a DINOv2 ViT.
 
     Raises:
@@ -108,12 +42,12 @@ def detect_format(keys: Iterable[str], *, where: str = "weights") -> Format:
             return "hub"
         return "hub" if any(".mlp.w12." in name for name in names) else "timm"
     raise WeightsError(
-        f"{where}: not the weights of a DINOv2 ViT; found names such as {_some(sorted(names))}; "
+        f"{where}: not the weights of a DINOv2 ViT; found names such as {abridged(sorted(names))}; "
         "needed are those of torch.hub (cls_token, mask_token, blocks.0.norm1.weight), timm or Hugging Face"
     )
 
 
-def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> State:
+def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> StateDict:
     """Any of the three formats in torch.hub's names; a missing mask_token (timm has none) becomes zeros.
 
     Of a training checkpoint of DINOv2's authors the backbone is taken.
@@ -137,7 +71,7 @@ def _take_backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {chunked.sub("blocks.", key): value for key, value in (inner or state).items()}
 
 
-def _timm_to_hub(state: Mapping[str, Tensor]) -> State:
+def _timm_to_hub(state: Mapping[str, Tensor]) -> StateDict:
     """Undo timm's renames; its register models fold the position of cls into cls_token."""
     swiglu = _is_packed_swiglu(state)
     hub = {_swap_ffn(key, to_timm=False) if swiglu else key: value for key, value in state.items()}
@@ -149,7 +83,7 @@ def _timm_to_hub(state: Mapping[str, Tensor]) -> State:
     return {key: value for key, value in hub.items() if not key.startswith("head.")}
 
 
-def to_timm(state: Mapping[str, Tensor]) -> State:
+def to_timm(state: Mapping[str, Tensor]) -> StateDict:
     """torch.hub's names to timm's `vit_*_patch14[_reg4]_dinov2`; timm keeps no mask_token."""
     swiglu = any(".mlp.w12." in key for key in state)
     timm = {_swap_ffn(key, to_timm=True) if swiglu else key: value for key, value in state.items()}
@@ -174,9 +108,9 @@ def _swap_ffn(key: str, *, to_timm: bool) -> str:
     return key
 
 
-def _huggingface_to_hub(state: Mapping[str, Tensor], *, where: str) -> State:
+def _huggingface_to_hub(state: Mapping[str, Tensor], *, where: str) -> StateDict:
     names = {key.removeprefix("dinov2.").removeprefix("dinov2_with_registers."): key for key in state}
-    hub: State = {}
+    hub: StateDict = {}
     for name, key in names.items():
         if name.startswith("classifier."):
             continue
@@ -185,7 +119,7 @@ def _huggingface_to_hub(state: Mapping[str, Tensor], *, where: str) -> State:
             parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
             missing = [part for part in parts if part not in names]
             if missing:
-                raise WeightsError(f"{where}: {_some(missing)} missing beside {name}")
+                raise WeightsError(f"{where}: {abridged(missing)} missing beside {name}")
             hub[f"blocks.{split[1]}.attn.qkv.{split[2]}"] = torch.cat([state[names[p]] for p in parts])
         elif ".attention.attention." not in name:
             hub[_rename_huggingface(name)] = state[key]
@@ -202,9 +136,9 @@ def _rename_huggingface(name: str) -> str:
     return name
 
 
-def to_huggingface(state: Mapping[str, Tensor]) -> State:
+def to_huggingface(state: Mapping[str, Tensor]) -> StateDict:
     """torch.hub's names to those in the checkpoints of `Dinov2Model` and `Dinov2WithRegistersModel`."""
-    theirs: State = {}
+    theirs: StateDict = {}
     for key, value in state.items():
         split = re.fullmatch(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)", key)
         if split:
@@ -216,43 +150,3 @@ def to_huggingface(state: Mapping[str, Tensor]) -> State:
             name = name.replace(hub, huggingface)
         theirs[name] = value
     return theirs
-
-
-def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
-    """Load every tensor of `state` into `model`; both must hold the same names and shapes.
-
-    Raises:
-        WeightsError: names missing or unknown, or shapes that differ, with what was found and needed.
-    """
-    check_names(state, {key: tuple(value.shape) for key, value in model.state_dict().items()}, where=where)
-    model.load_state_dict(dict(state))
-
-
-def check_names(
-    state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, where: str, owner: str = "the model"
-) -> None:
-    """Refuse tensors that are not exactly those of `owner`.
-
-    Raises:
-        WeightsError: names missing or unknown, or shapes that differ, with what was found and needed.
-    """
-    problems = []
-    missing = sorted(wanted.keys() - state.keys())
-    unknown = sorted(state.keys() - wanted.keys())
-    shapes = [
-        f"{key} has {tuple(value.shape)}, {owner} needs {wanted[key]}"
-        for key, value in state.items()
-        if key in wanted and tuple(value.shape) != wanted[key]
-    ]
-    if missing:
-        problems.append(f"missing {_some(missing)}")
-    if unknown:
-        problems.append(f"unknown {_some(unknown)}")
-    problems += shapes[:3]
-    if problems:
-        raise WeightsError(f"{where}: does not fit {owner}: {'; '.join(problems)}; is it another model's file?")
-
-
-def _some(names: list[str], limit: int = 4) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -19,9 +19,10 @@ from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
 from curate.config import Settings
-from curate.errors import WeightsError
-from curate.models.files.formats import State, check_names, find_weight_file, load_state
+from curate.errors import WeightsError, first_line
 from curate.models.files.publish import read_description, save_tensors
+from curate.models.files.state_dict import StateDict, check_names, read_state_dict
+from curate.models.files.weights import find_weight_file
 
 SCALE, DIRECTION = ".last_layer.scale", ".last_layer.direction"
 HUB_NAMES = ((".last_layer.weight_g", SCALE), (".last_layer.weight_v", DIRECTION))
@@ -69,7 +70,7 @@ class HeadsInfo(Settings):
         return shapes
 
 
-def pick_heads(state: Mapping[str, Tensor]) -> State:
+def pick_heads(state: Mapping[str, Tensor]) -> StateDict:
     """The heads among the tensors of a student or teacher: every network that ends in prototypes."""
     names = {key.removesuffix(DIRECTION) for key in state if key.endswith(DIRECTION)}
     return {key: value for key, value in state.items() if key.partition(".")[0] in names}
@@ -113,7 +114,7 @@ def write_heads(path: str | Path, state: Mapping[str, Tensor], info: HeadsInfo) 
     return save_tensors(Path(path), state, {"heads": info.model_dump(mode="json")})
 
 
-def read_heads(path: str | Path) -> tuple[HeadsInfo, State]:
+def read_heads(path: str | Path) -> tuple[HeadsInfo, StateDict]:
     """Description and tensors of a heads file, or of a training checkpoint of DINOv2's authors.
 
     Raises:
@@ -121,7 +122,7 @@ def read_heads(path: str | Path) -> tuple[HeadsInfo, State]:
     """
     file = find_weight_file(path)
     if file.suffix != ".safetensors":
-        state = pick_heads(from_hub_heads(load_state(file)))
+        state = pick_heads(from_hub_heads(read_state_dict(file)))
         return describe_heads(state, where=str(file)), state
     described = read_description(file, needed="not a heads file of `curate train`, which writes heads.safetensors")
     try:
@@ -129,9 +130,10 @@ def read_heads(path: str | Path) -> tuple[HeadsInfo, State]:
     except KeyError as error:
         raise WeightsError(f"{file}: holds no heads; give the heads.safetensors beside the backbone") from error
     except ValidationError as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{file}: its metadata do not fit this version ({reason}); export it again") from error
-    state = load_state(file)
+        raise WeightsError(
+            f"{file}: its metadata do not fit this version ({first_line(error)}); export it again"
+        ) from error
+    state = read_state_dict(file)
     check_names(state, info.shapes, where=str(file), owner="its own description")
     return info, state
 
@@ -144,12 +146,12 @@ def score(state: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:
     return F.linear(F.normalize(tokens, dim=-1), state[name + SCALE] * F.normalize(state[name + DIRECTION], dim=1))
 
 
-def to_hub_heads(state: Mapping[str, Tensor]) -> State:
+def to_hub_heads(state: Mapping[str, Tensor]) -> StateDict:
     """Our names to those of the training checkpoints of DINOv2's authors (weight_g and weight_v)."""
     return {_rename(key, {ours: theirs for theirs, ours in HUB_NAMES}): value for key, value in state.items()}
 
 
-def from_hub_heads(state: Mapping[str, Tensor]) -> State:
+def from_hub_heads(state: Mapping[str, Tensor]) -> StateDict:
     """Names of torch's weight norm, old or new, to ours; other names stay."""
     return {_rename(key, dict(HUB_NAMES + PARAMETRIZED_NAMES)): value for key, value in state.items()}
 

@@ -11,8 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from curate.errors import WeightsError
-from curate.models.files.formats import find_weight_file
+from curate.errors import WeightsError, first_line
 
 MAX_DOWNLOAD = 16 << 30
 """Bytes; nothing larger is a backbone."""
@@ -63,6 +62,23 @@ def locate(weights: str | None, hub: HubFile | None, *, model: str, fetch: bool,
     return _from_hub(hub, model=model, howto=howto) if fetch else _in_hub_cache(hub)
 
 
+def find_weight_file(path: str | Path) -> Path:
+    """The file that holds the weights: `path` itself, or the one inside a Hugging Face folder.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise WeightsError(f"{path}: no such weight file")
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return path / name
+    raise WeightsError(f"{path}: a folder without model.safetensors or pytorch_model.bin")
+
+
 def _in_hub_cache(hub: HubFile) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
@@ -92,7 +108,7 @@ def _from_hub(hub: HubFile, *, model: str, howto: str) -> Path:
         except Exception as error:  # the client lets errors of its HTTP library through, whichever that is
             problem = error
             break
-    reason = str(problem).splitlines()[0] if problem else "nothing to fetch"
+    reason = first_line(problem) if problem else "nothing to fetch"
     raise WeightsError(
         f"{model}: its weights are not on this machine and {hub.repo} did not give them ({reason}); {howto}"
     ) from problem

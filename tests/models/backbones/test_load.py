@@ -12,7 +12,8 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.backbones import clip, dinov2, load, timm_models
 from curate.models.backbones.load import describe, known_models, load_backbone
 from curate.models.files import formats
-from curate.models.files.weights import hash_file
+from curate.models.files.state_dict import read_state_dict
+from curate.models.files.weights import find_weight_file, hash_file
 from curate.models.nets.config import PRESETS, vit_config
 from curate.models.nets.vit import VisionTransformer
 
@@ -44,7 +45,7 @@ def save_dinov2(form: str, path: Path) -> tuple[Path, VisionTransformer]:
         return path / "timm.bin", vit
     theirs = Dinov2Model(Dinov2Config(hidden_size=384, num_hidden_layers=1, num_attention_heads=6, image_size=224))
     theirs.save_pretrained(path)
-    vit.load_state_dict(formats.to_hub(formats.load_state(path)))
+    vit.load_state_dict(formats.to_hub(read_state_dict(path)))
     return path, vit
 
 
@@ -59,7 +60,7 @@ def test_dinov2_loads_from_each_format(form: str, name: str, tmp_path: Path) -> 
         expected = normalize(vit(normalised(batch, backbone)), dim=1)
     torch.testing.assert_close(backbone.embed(batch), expected, rtol=1e-4, atol=1e-5)
     assert (backbone.model, backbone.dim, backbone.licence) == ("dinov2_vits14", 384, "Apache-2.0")
-    assert backbone.weights_hash == hash_file(formats.find_weight_file(weights))
+    assert backbone.weights_hash == hash_file(find_weight_file(weights))
 
 
 @pytest.mark.usefixtures("shallow")

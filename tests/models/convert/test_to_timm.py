@@ -5,7 +5,8 @@ import timm
 import torch
 
 from curate.models.convert.convert import convert
-from curate.models.files.formats import detect_format, load_state
+from curate.models.files.formats import detect_format
+from curate.models.files.state_dict import read_state_dict
 from curate.models.nets.tower import TimmTower
 from curate.models.nets.vit import VisionTransformer
 from tests.models.convert.backbones import VARIANTS, convnext, export, pictures, vit
@@ -20,7 +21,7 @@ def test_the_printed_line_loads_the_file(network: VisionTransformer | TimmTower,
 
 
 def test_the_names_are_timms(tmp_path: Path) -> None:
-    state = load_state(convert(export(tmp_path, vit(4)), "timm").path)
+    state = read_state_dict(convert(export(tmp_path, vit(4)), "timm").path)
     assert detect_format(state) == "timm"
     assert "reg_token" in state
     assert "mask_token" not in state

@@ -13,7 +13,7 @@ from transformers import (
 
 from curate.errors import WeightsError
 from curate.models.files import formats
-from curate.models.files.formats import State
+from curate.models.files.state_dict import fill, read_state_dict
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.vit import VisionTransformer
 
@@ -55,7 +55,7 @@ def test_a_hugging_face_folder_gives_equal_outputs(num_registers: int, ffn: str,
     theirs = randomise(huggingface(num_registers, ffn))
     theirs.save_pretrained(tmp_path)
     ours = VisionTransformer(variant(num_registers, ffn)).eval()
-    formats.fill(ours, formats.to_hub(formats.load_state(tmp_path)), where="test")
+    fill(ours, formats.to_hub(read_state_dict(tmp_path)), where="test")
     for size in (56, 84):  # the stored grid and a resampled one
         x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
         with torch.no_grad():
@@ -96,7 +96,7 @@ def test_timm_weights_give_equal_outputs(num_registers: int, ffn: str) -> None:
     )
     randomise(theirs)
     ours = VisionTransformer(variant(num_registers, ffn)).eval()
-    formats.fill(ours, formats.to_hub(theirs.state_dict()), where="test")
+    fill(ours, formats.to_hub(theirs.state_dict()), where="test")
     x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
@@ -122,65 +122,3 @@ def test_half_an_attention_is_refused() -> None:
     del state["encoder.layer.1.attention.attention.value.bias"]
     with pytest.raises(WeightsError, match=r"layer.1.attention.attention.value.bias missing beside"):
         formats.to_hub(state)
-
-
-def states_equal(first: State, second: State) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "teacher"])
-def test_torch_and_safetensors_files_load_alike(wrapper: str | None, tmp_path: Path) -> None:
-    state = dict(VisionTransformer(SMALL).state_dict())
-    torch.save(state if wrapper is None else {wrapper: state, "epoch": 3}, tmp_path / "a.pth")
-    save_file(state, tmp_path / "a.safetensors")
-    assert states_equal(formats.load_state(tmp_path / "a.pth"), state)
-    assert states_equal(formats.load_state(tmp_path / "a.safetensors"), state)
-
-
-class Payload:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, (str(self.path), "w")
-
-
-def test_a_file_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"weight": torch.zeros(1), "evil": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match=r"evil.pth: cannot be read .* files that run code are refused"):
-        formats.load_state(tmp_path / "evil.pth")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_unreadable_weight_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"none.pth: no such weight file"):
-        formats.load_state(tmp_path / "none.pth")
-    with pytest.raises(WeightsError, match=r"a folder without model.safetensors or pytorch_model.bin"):
-        formats.load_state(tmp_path)
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(WeightsError, match=r"cut.safetensors: not a readable safetensors file"):
-        formats.load_state(tmp_path / "cut.safetensors")
-    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(WeightsError, match=r"cut.pth: cannot be read as a torch file"):
-        formats.load_state(tmp_path / "cut.pth")
-    torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match=r"list.pth: holds a list, a state_dict"):
-        formats.load_state(tmp_path / "list.pth")
-    torch.save({"weight": torch.zeros(1), "epoch": 3}, tmp_path / "mixed.pth")
-    with pytest.raises(WeightsError, match=r"mixed.pth: not a state_dict: epoch are no tensors"):
-        formats.load_state(tmp_path / "mixed.pth")
-
-
-def test_weights_of_another_shape_say_what_differs() -> None:
-    state = dict(VisionTransformer(SMALL).state_dict())
-    smaller = VisionTransformer(SMALL.model_copy(update={"depth": 1}))
-    with pytest.raises(WeightsError, match=r"x.pth: does not fit the model: unknown blocks.1.attn.proj.bias, "):
-        formats.fill(smaller, state, where="x.pth")
-    state["cls_token"] = torch.zeros(1, 1, 7)
-    del state["norm.bias"]
-    with pytest.raises(
-        WeightsError, match=r"missing norm.bias; cls_token has \(1, 1, 7\), the model needs \(1, 1, 48\)"
-    ):
-        formats.fill(VisionTransformer(SMALL), state, where="x.pth")

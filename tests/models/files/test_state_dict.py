@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from curate.errors import WeightsError
+from curate.models.files.state_dict import StateDict, fill, read_state_dict
+from curate.models.nets.config import ViTConfig
+from curate.models.nets.vit import VisionTransformer
+
+SMALL = ViTConfig(dim=48, depth=2, heads=3, image_size=56)
+
+
+def states_equal(first: StateDict, second: StateDict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "teacher"])
+def test_torch_and_safetensors_files_load_alike(wrapper: str | None, tmp_path: Path) -> None:
+    state = dict(VisionTransformer(SMALL).state_dict())
+    torch.save(state if wrapper is None else {wrapper: state, "epoch": 3}, tmp_path / "a.pth")
+    save_file(state, tmp_path / "a.safetensors")
+    assert states_equal(read_state_dict(tmp_path / "a.pth"), state)
+    assert states_equal(read_state_dict(tmp_path / "a.safetensors"), state)
+
+
+class Payload:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def test_a_file_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "evil": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match=r"evil.pth: cannot be read .* files that run code are refused"):
+        read_state_dict(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_unreadable_weight_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none.pth: no such weight file"):
+        read_state_dict(tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match=r"a folder without model.safetensors or pytorch_model.bin"):
+        read_state_dict(tmp_path)
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
+    with pytest.raises(WeightsError, match=r"cut.safetensors: not a readable safetensors file"):
+        read_state_dict(tmp_path / "cut.safetensors")
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(WeightsError, match=r"cut.pth: cannot be read as a torch file"):
+        read_state_dict(tmp_path / "cut.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match=r"list.pth: holds a list, a state_dict"):
+        read_state_dict(tmp_path / "list.pth")
+    torch.save({"weight": torch.zeros(1), "epoch": 3}, tmp_path / "mixed.pth")
+    with pytest.raises(WeightsError, match=r"mixed.pth: not a state_dict: epoch are no tensors"):
+        read_state_dict(tmp_path / "mixed.pth")
+
+
+def test_weights_of_another_shape_say_what_differs() -> None:
+    state = dict(VisionTransformer(SMALL).state_dict())
+    smaller = VisionTransformer(SMALL.model_copy(update={"depth": 1}))
+    with pytest.raises(WeightsError, match=r"x.pth: does not fit the model: unknown blocks.1.attn.proj.bias, "):
+        fill(smaller, state, where="x.pth")
+    state["cls_token"] = torch.zeros(1, 1, 7)
+    del state["norm.bias"]
+    with pytest.raises(
+        WeightsError, match=r"missing norm.bias; cls_token has \(1, 1, 7\), the model needs \(1, 1, 48\)"
+    ):
+        fill(VisionTransformer(SMALL), state, where="x.pth")
