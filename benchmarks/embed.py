@@ -18,7 +18,8 @@ from curate.engine.threads import set_threads
 from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.load import load_backbone
 from curate.models.device import autocast
-from curate.models.files.export import ExportInfo, write_export
+from curate.models.files.export import write_export
+from curate.models.files.header import ExportInfo
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.inspect import ImageLimits, inspect_image

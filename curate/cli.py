@@ -280,14 +280,14 @@ def export(
 
 @app.command()
 def models() -> None:
-    """The known backbones: dimensions, licence, whether their weights are here."""
+    """The known backbones: dimensions, license, whether their weights are here."""
     from curate.models.backbones.load import known_models
 
-    table = Table("model", "dims", "input", "licence")
+    table = Table("model", "dims", "input", "license")
     table.add_column("weights", overflow="fold")
     for info in known_models():
         here = "present" if info.weights_present else info.how_to_get
-        table.add_row(info.model, str(info.dim), f"{info.preprocess.size} px", info.licence, here)
+        table.add_row(info.model, str(info.dim), f"{info.preprocess.size} px", info.license, here)
     console.print(table)
 
 

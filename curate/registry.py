@@ -54,10 +54,10 @@ def resolve(kind: Kind, name: str, builtin: Mapping[str, str], *, key: str | Non
     where = f"{key or kind}: {name!r}"
     if name in builtin:
         return _attribute(*_parts(builtin[name]), where=where)
-    plugged = _entry_points(kind).get(name)
+    target, attribute = _parts(name)
+    plugged = None if attribute else _entry_points(kind).get(name)
     if plugged is not None:
         return _attribute(plugged.module, plugged.attr or "", where=f"{where} (entry point {plugged.value})")
-    target, attribute = _parts(name)
     if target.endswith(".py"):
         if not attribute:
             raise ConfigError(f"{where}: which of the names in that file? write {name}:NAME")

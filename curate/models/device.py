@@ -1,36 +1,34 @@
-"""Where and how precisely models compute: the one place with lines that are special to CUDA."""
+"""Where and how precisely models compute.
 
-import ctypes
-import sys
+The kinds of device and precision are part of configs, which light commands read too; so torch is imported by the
+functions that ask it, and not by this module.
+"""
+
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from curate.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["fp32", "bf16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
-CONVNET_CONVOLUTIONS = 4
-"""A model with more convolutions than this runs channels-last; a ViT has one."""
-
 WORTH = 1.5
 """How much faster products of lower precision must be on a CPU: its noise never decides, and less gain is no gain."""
 
-GLIBC_MALLOC = {-1: 1 << 30, -3: 32 << 20}
-"""Of `malloc.h`: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD (its largest portable value), bytes."""
 
-
-def resolve_device(choice: str = "auto") -> torch.device:
+def resolve_device(choice: str = "auto") -> "torch.device":
     """`auto` is the first GPU, else the CPU; `cpu`, `cuda` and `cuda:N` are taken as they are.
 
     Raises:
         ConfigError: no such device here.
     """
+    import torch
+
     if choice == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -47,12 +45,14 @@ def resolve_device(choice: str = "auto") -> torch.device:
     return device
 
 
-def prefers_bf16(device: torch.device) -> bool:
+def prefers_bf16(device: "torch.device") -> bool:
     """Whether bfloat16 products are worth their lower precision: in hardware, and on a CPU measurably faster.
 
     Processors with the same instructions differ: with AVX512-BF16 one multiplies three times as fast as in float32,
     another at two thirds of the speed.
     """
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     in_hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -62,11 +62,15 @@ def prefers_bf16(device: torch.device) -> bool:
 @lru_cache(maxsize=1)
 def _bf16_gain() -> float:
     """How many times faster than in float32 this CPU multiplies, measured once a process."""
+    import torch
+
     return _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
 
 
-def _product_seconds(dtype: torch.dtype, *, repeats: int = 5) -> float:
+def _product_seconds(dtype: "torch.dtype", *, repeats: int = 5) -> float:
     """Of the fastest of some products of the size of a small ViT's, after one to warm up."""
+    import torch
+
     x, weight = torch.ones(2048, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
     seconds = []
     for _ in range(1 + repeats):
@@ -76,53 +80,17 @@ def _product_seconds(dtype: torch.dtype, *, repeats: int = 5) -> float:
     return min(seconds[1:])
 
 
-def resolve_precision(choice: PrecisionChoice, device: torch.device, *, bf16: bool = True) -> Precision:
+def resolve_precision(choice: PrecisionChoice, device: "torch.device", *, bf16: bool = True) -> Precision:
     """`auto` is bf16 where it is faster on the device and the model (`bf16`) gains from it, else fp32."""
     if choice != "auto":
         return choice
     return "bf16" if bf16 and prefers_bf16(device) else "fp32"
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+def autocast(device: "torch.device", precision: Precision) -> AbstractContextManager[object]:
     """A context in which matmuls and convolutions run in `precision`."""
+    import torch
+
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def is_convnet(module: nn.Module) -> bool:
-    """Whether the model is made of convolutions, which run fastest channels-last."""
-    return sum(isinstance(part, nn.Conv2d) for part in module.modules()) > CONVNET_CONVOLUTIONS
-
-
-def place(module: nn.Module, device: torch.device) -> nn.Module:
-    """The frozen module on the device, in the memory format that suits it."""
-    module = module.to(device).eval()
-    for parameter in module.parameters():  # TorchScript has no requires_grad_ of its own
-        parameter.requires_grad_(False)
-    return module.to(memory_format=torch.channels_last) if is_convnet(module) else module
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep up to 1 GiB of freed memory instead of returning it to the kernel at once.
-
-    Activations are freed and allocated again in every layer; with glibc's defaults each time costs page faults, a
-    third of the time of a small convnet on a CPU. Changes no result.
-
-    Returns:
-        Whether the C library took the setting; False on those that are not glibc.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
-        return False
-    taken = [mallopt(option, value) == 1 for option, value in GLIBC_MALLOC.items()]
-    return all(taken)
-
-
-def send(batch: Tensor, device: torch.device, *, channels_last: bool = False) -> Tensor:
-    """Copy an image batch (B, 3, H, W) to the device, through pinned memory where that overlaps with compute."""
-    if channels_last:
-        batch = batch.contiguous(memory_format=torch.channels_last)
-    if device.type != "cuda":
-        return batch.to(device)
-    return batch.pin_memory().to(device, non_blocking=True)

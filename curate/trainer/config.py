@@ -10,9 +10,9 @@ from curate.config import Execution, Settings
 from curate.errors import ConfigError
 from curate.feed.settings import CropSettings, FeedSettings
 from curate.models.device import PrecisionChoice
-from curate.models.files.export import Trained
 from curate.models.nets.config import ViTConfig, vit_config
 from curate.models.nets.tower import TimmTower, tower_config
+from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.objective import AutoCount, PrototypeSettings, Range
 from curate.trainer.objectives import AnyObjective

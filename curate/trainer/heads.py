@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curate.models.files.export import Trained
 from curate.models.nets.lean import product_dtype
+from curate.models.nets.trained import Trained
 from curate.trainer.objective import PrototypeSettings
 
 

@@ -7,10 +7,12 @@ from torch import nn
 
 from curate.errors import ConfigError
 from curate.models.convert.source import BACKBONE, HEADS, load_source, resized
-from curate.models.files.export import Trained, weights_of
+from curate.models.files.digest import hash_file
+from curate.models.files.export import weights_of
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.state_dict import fill
-from curate.models.files.weights import find_weight_file, hash_file
+from curate.models.files.weights import find_weight_file
+from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import Effective, TrainConfig, TrainSettings
 from curate.trainer.heads import PrototypeHead

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from curate.config import Settings
-from curate.models.files.export import Trained
+from curate.models.nets.trained import Trained
 from curate.trainer.parallel import World
 
 NUM_GLOBAL = 2

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from curate.evaluation.labeled import Decode, LabeledImages
-from curate.models.backbones.backbone import Backbone, ModelInfo
+from curate.models.backbones.backbone import Backbone
+from curate.models.info import ModelInfo
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
@@ -25,7 +26,7 @@ def backbone_of(module: torch.nn.Module, *, dim: int, size: int = 28) -> Backbon
     how = Preprocess(
         size=size, resize="square", short_edge=size, interpolation="bilinear", mean=(0.5,) * 3, std=(0.25,) * 3
     )
-    info = ModelInfo("tiny", dim=dim, licence="none", preprocess=how, how_to_get="", has_weights=False)
+    info = ModelInfo("tiny", dim=dim, license="none", preprocess=how, how_to_get="", has_weights=False)
     return Backbone(info, module, torch.device("cpu"), "fp32")
 
 

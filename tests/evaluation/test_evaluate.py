@@ -21,7 +21,8 @@ from curate.evaluation.retrieval import retrieve_by_class
 from curate.evaluation.scores import Score
 from curate.evaluation.splits import stratified_split
 from curate.evaluation.summary import score_differences
-from curate.models.files.export import ExportInfo, write_export
+from curate.models.files.export import write_export
+from curate.models.files.header import ExportInfo
 from tests.evaluation.backbones import seeded_vit, vit_backbone, write_classes
 
 

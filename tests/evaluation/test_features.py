@@ -9,7 +9,8 @@ from torch import nn
 from curate.errors import SourceError
 from curate.evaluation.features import embed_folder, embed_images
 from curate.evaluation.labeled import from_arrays, open_labeled
-from curate.models.backbones.backbone import Backbone, ModelInfo
+from curate.models.backbones.backbone import Backbone
+from curate.models.info import ModelInfo
 from curate.ops.images.preprocess import Preprocess
 from tests.evaluation.backbones import of_pictures
 from tests.feed.shards import png, row, write_shard
@@ -27,7 +28,7 @@ def backbone():
     how = Preprocess(
         size=8, resize="square", short_edge=8, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
     )
-    info = ModelInfo(model="mean", dim=3, licence="none", preprocess=how, how_to_get="")
+    info = ModelInfo(model="mean", dim=3, license="none", preprocess=how, how_to_get="")
     return Backbone(info, MeanColor(), torch.device("cpu"), "fp32")
 
 

@@ -16,8 +16,9 @@ from curate.errors import ConfigError, SourceError, WorkdirError
 from curate.evaluation.drawing.output_folder import MANIFEST
 from curate.evaluation.visualize import SHEET, Looks, describe_looks, name_backbones, read_pictures, view
 from curate.models.backbones.load import load_backbone
-from curate.models.files.export import ExportInfo, write_export
+from curate.models.files.export import write_export
 from curate.models.files.formats import to_timm
+from curate.models.files.header import ExportInfo
 from curate.models.nets.config import PRESETS, ViTConfig, vit_config
 from curate.models.nets.vit import VisionTransformer
 from tests.feed.shards import png

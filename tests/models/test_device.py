@@ -1,20 +1,10 @@
-import platform
-
 import pytest
 import torch
 from torch import nn
 
 from curate.errors import ConfigError
 from curate.models import device
-from curate.models.device import (
-    autocast,
-    is_convnet,
-    keep_freed_memory,
-    place,
-    resolve_device,
-    resolve_precision,
-    send,
-)
+from curate.models.device import autocast, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -77,24 +67,3 @@ def test_autocast_computes_in_the_precision() -> None:
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         with autocast(CPU, precision):
             assert linear(x).dtype == dtype
-
-
-def test_only_convnets_run_channels_last() -> None:
-    convnet = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(5)))
-    assert is_convnet(convnet)
-    assert not is_convnet(nn.Sequential(nn.Conv2d(3, 8, 14), nn.Linear(8, 8)))
-    placed = place(convnet, CPU)
-    assert placed[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert not placed.training
-    assert not any(parameter.requires_grad for parameter in placed.parameters())
-
-
-def test_sending_keeps_values() -> None:
-    batch = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
-    sent = send(batch, CPU, channels_last=True)
-    assert sent.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(sent, batch)
-
-
-def test_glibc_takes_the_memory_setting() -> None:
-    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")

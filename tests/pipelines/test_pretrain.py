@@ -14,7 +14,7 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Scan
 from curate.engine.store import Store, Table
 from curate.errors import ConfigError
-from curate.models.files.export import read_header
+from curate.models.files.header import read_header
 from curate.pipelines import pretrain as under_test
 from curate.pipelines.pretrain import Pretrain
 from curate.run import load_run_config

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.models.files.export import ExportInfo, write_export
+from curate.models.files.export import write_export
+from curate.models.files.header import ExportInfo
 from curate.models.nets.config import ViTConfig
 from curate.report.page import write_report
 from curate.report.pictures import Pictures

@@ -2,62 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.device import Precision, autocast, is_convnet, send
-from curate.models.files.weights import hash_file
+from curate.models.device import Precision, autocast
+from curate.models.info import ModelInfo
 from curate.models.nets.intermediate import BlockOutputs, block_outputs
+from curate.models.placement import is_convnet, send
 from curate.ops.images.preprocess import Preprocess
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CPU_CHUNK = 8
 """Pictures a CPU embeds at once, whatever the batch: activations then stay near the caches."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a model before its weights are built."""
-
-    model: str
-    """The id that the config gives."""
-    dim: int
-    """Length of its vectors."""
-    licence: str
-    preprocess: Preprocess
-    how_to_get: str
-    """What to do where the weights are absent."""
-    weights: Path | None = None
-    """The weight file on this machine; None: absent."""
-    bf16: bool = True
-    """Whether `precision: auto` may pick bf16."""
-    has_weights: bool = True
-    """False: a fixed function of the pixels, for which there is nothing to get."""
-
-    @property
-    def weights_present(self) -> bool:
-        return self.weights is not None or not self.has_weights
-
-    @cached_property
-    def weights_hash(self) -> str:
-        """SHA-256 (hex) of the weight file; empty where the model has none.
-
-        Raises:
-            WeightsError: the weights are absent.
-        """
-        return hash_file(self.weights_file()) if self.has_weights else ""
-
-    def weights_file(self) -> Path:
-        """The weight file, or an error that says how to get it."""
-        if self.weights is None:
-            raise WeightsError(f"{self.model}: its weights are not on this machine; {self.how_to_get}")
-        return self.weights
 
 
 @dataclass
@@ -91,8 +49,8 @@ class Backbone:
         return self.info.dim
 
     @property
-    def licence(self) -> str:
-        return self.info.licence
+    def license(self) -> str:
+        return self.info.license
 
     @property
     def preprocess(self) -> Preprocess:

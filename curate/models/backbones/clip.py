@@ -13,12 +13,12 @@ from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.backbones.backbone import ModelInfo
 from curate.models.files.weights import HubFile, locate
+from curate.models.info import ModelInfo
 from curate.ops.images.preprocess import Preprocess
 
 PREFIX = "open_clip/"
-LICENCES = {"openai": "MIT"}
+LICENSES = {"openai": "MIT"}
 """Of released tags; the others are on their model cards."""
 
 
@@ -31,7 +31,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     return ModelInfo(
         model=model,
         dim=config["embed_dim"],
-        licence=LICENCES.get(model.partition(":")[2], "see the model card of the weights"),
+        license=LICENSES.get(model.partition(":")[2], "see the model card of the weights"),
         preprocess=_preprocess(model, side, released),
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),

@@ -2,17 +2,17 @@
 
 import math
 import re
-
-from torch import nn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from curate.errors import WeightsError
-from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
-from curate.models.files.formats import to_hub
-from curate.models.files.state_dict import StateDict, fill, read_state_dict
 from curate.models.files.weights import HubFile, locate
+from curate.models.info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.nets.config import ViTConfig, vit_config
-from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
 MODELS = tuple(f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in SIZES)
@@ -60,19 +60,23 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     return ModelInfo(
         model=model,
         dim=vit_config(name).dim,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         preprocess=PREPROCESS,
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
     )
 
 
-def build(info: ModelInfo) -> nn.Module:
+def build(info: ModelInfo) -> "nn.Module":
     """The ViT with its weights; the grid of positions is the file's.
 
     Raises:
         WeightsError: the file is another model's.
     """
+    from curate.models.files.formats import to_hub
+    from curate.models.files.state_dict import fill, read_state_dict
+    from curate.models.nets.vit import VisionTransformer
+
     file = info.weights_file()
     where = f"{info.model}: {file}"
     state = to_hub(read_state_dict(file), where=where)
@@ -81,7 +85,7 @@ def build(info: ModelInfo) -> nn.Module:
     return model
 
 
-def stored_grid(state: StateDict, *, where: str) -> int:
+def stored_grid(state: Mapping[str, "Tensor"], *, where: str) -> int:
     """Patches along one side of the position embeddings.
 
     Raises:
@@ -94,7 +98,7 @@ def stored_grid(state: StateDict, *, where: str) -> int:
     return grid
 
 
-def told_config(state: StateDict, *, heads: int | None = None, where: str) -> ViTConfig:
+def config_from_weights(state: Mapping[str, "Tensor"], *, heads: int | None = None, where: str) -> ViTConfig:
     """The architecture that weights in torch.hub's names have.
 
     Args:

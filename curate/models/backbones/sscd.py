@@ -6,13 +6,15 @@ and it takes only the path or URL that the user names; pin a URL with `#sha256=H
 Source: Pizzi et al. 2022, arXiv:2202.10261. Code and weights are MIT-licensed.
 """
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from curate.errors import WeightsError, first_line
-from curate.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.files.weights import locate
+from curate.models.info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.ops.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODELS = ("sscd",)
 URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"
@@ -34,7 +36,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     return ModelInfo(
         model=model,
         dim=512,
-        licence="MIT",
+        license="MIT",
         preprocess=PREPROCESS,
         how_to_get=HOWTO,
         weights=locate(weights, None, model=model, fetch=fetch, howto=HOWTO),
@@ -42,12 +44,14 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     )
 
 
-def build(info: ModelInfo) -> nn.Module:
+def build(info: ModelInfo) -> "nn.Module":
     """The TorchScript module; running the file's code.
 
     Raises:
         WeightsError: not a TorchScript file.
     """
+    import torch
+
     file = info.weights_file()
     try:
         return torch.jit.load(str(file), map_location="cpu")

@@ -10,9 +10,9 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.backbones.backbone import ModelInfo
 from curate.models.files.state_dict import read_state_dict
 from curate.models.files.weights import HubFile, locate
+from curate.models.info import ModelInfo
 from curate.ops.images.preprocess import Preprocess
 
 PREFIX = "timm/"
@@ -30,7 +30,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     return ModelInfo(
         model=model,
         dim=net.head_hidden_size,
-        licence=released.get("license") or "unknown, see the model card",
+        license=released.get("license") or "unknown, see the model card",
         preprocess=_preprocess(model, resolve_model_data_config(net)),
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),

@@ -10,17 +10,20 @@ from torch import nn
 from curate.errors import ConfigError, WeightsError, first_line
 from curate.models.backbones import dinov2
 from curate.models.files import formats
-from curate.models.files.export import ExportInfo, Trained, build_trained, read_export
+from curate.models.files.description import find_description
+from curate.models.files.digest import hash_file
+from curate.models.files.export import read_export
+from curate.models.files.header import ExportInfo
 from curate.models.files.heads import HeadsInfo, read_heads
-from curate.models.files.publish import find_description
 from curate.models.files.state_dict import StateDict, fill, read_state_dict
-from curate.models.files.weights import find_weight_file, hash_file
+from curate.models.files.weights import find_weight_file
 from curate.models.nets.config import ViTConfig
+from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 
 BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
 """Names under which the trainer leaves its exports in a folder."""
-UNKNOWN_LICENCE = "unknown: that of the weights it was made from"
+UNKNOWN_LICENSE = "unknown: that of the weights it was made from"
 
 
 @dataclass(frozen=True)
@@ -69,21 +72,20 @@ def _from_id(source: str) -> Source:
     info = dinov2.describe(model, None, fetch=True)
     network = dinov2.build(info)
     assert isinstance(network, VisionTransformer)
-    return Source(source, network, _released_info(info.weights_file(), licence=info.licence), file=info.weights_file())
+    return Source(source, network, _released_info(info.weights_file(), license=info.license), file=info.weights_file())
 
 
 def _from_path(source: str, path: Path) -> Source:
     file = path / BACKBONE if (path / BACKBONE).is_file() else find_weight_file(path)
     if file.suffix == ".safetensors" and find_description(file) is not None:
-        config, state, info = read_export(file)
-        return Source(source, build_trained(config, state, where=source), info, file=file)
+        return Source(source, *read_export(file), file=file)
     state = formats.to_hub(read_state_dict(file), where=source)
-    network = VisionTransformer(dinov2.told_config(state, heads=_told_heads(file), where=source))
+    network = VisionTransformer(dinov2.config_from_weights(state, heads=_heads_in_config(file), where=source))
     fill(network, state, where=source)
-    return Source(source, network, _released_info(file, licence=UNKNOWN_LICENCE), file=file)
+    return Source(source, network, _released_info(file, license=UNKNOWN_LICENSE), file=file)
 
 
-def _told_heads(file: Path) -> int | None:
+def _heads_in_config(file: Path) -> int | None:
     """Attention heads that the config.json of a Hugging Face folder tells."""
     config = file.parent / "config.json"
     if not config.is_file():
@@ -94,12 +96,12 @@ def _told_heads(file: Path) -> int | None:
         raise WeightsError(f"{config}: tells no num_attention_heads ({error!r}); is it the file's own?") from error
 
 
-def _released_info(file: Path, *, licence: str) -> ExportInfo:
+def _released_info(file: Path, *, license: str) -> ExportInfo:
     how = dinov2.PREPROCESS
     return ExportInfo(
         image_size=how.size,
         short_edge=how.short_edge,
-        licence=licence,
+        license=license,
         provenance={"converted_from": file.name, "sha256": hash_file(file)},
     )
 

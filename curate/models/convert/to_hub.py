@@ -16,7 +16,7 @@ from curate.errors import WeightsError
 from curate.models.backbones.dinov2 import MODELS, preset
 from curate.models.convert.source import Source, need_vit
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.files.export import timm_equivalent
+from curate.models.files.header import timm_equivalent
 from curate.models.files.heads import HeadsInfo, score, to_hub_heads
 from curate.models.files.state_dict import StateDict
 from curate.models.nets.config import ViTConfig, vit_config

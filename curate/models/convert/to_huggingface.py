@@ -16,8 +16,8 @@ from curate.errors import MissingExtra, WeightsError
 from curate.models.convert.source import Source, need_vit
 from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files import formats
-from curate.models.files.export import ExportInfo, description
-from curate.models.files.publish import KEY
+from curate.models.files.description import KEY
+from curate.models.files.header import ExportInfo, describe_export
 from curate.models.nets.config import NORM_EPS, ViTConfig
 
 NAME = "transformers"
@@ -30,7 +30,7 @@ def write(source: Source, path: Path, options: Options) -> None:
     del options
     vit = need_vit(source, NAME)
     path.mkdir()
-    described = {KEY: description(vit.config, source.info)}
+    described = {KEY: describe_export(vit.config, source.info)}
     _write_json(path / "config.json", model_config(vit.config) | described)
     _write_json(path / "preprocessor_config.json", preprocessor(source.info))
     (path / "README.md").write_text(model_card(vit.config, source.info), encoding="utf-8")
@@ -87,14 +87,14 @@ def preprocessor(info: ExportInfo) -> dict[str, Any]:
 
 
 def model_card(config: ViTConfig, info: ExportInfo) -> str:
-    """What the hub shows: licence, provenance, and how to load the folder."""
+    """What the hub shows: license, provenance, and how to load the folder."""
     tags = "---\nlibrary_name: transformers\npipeline_tag: image-feature-extraction\n---\n"
     kind = f"DINOv2 ViT, {config.dim} dims, {config.depth} blocks, patches of {config.patch_size} px"
     provenance = json.dumps(info.provenance, indent=2, sort_keys=True)
     return f"""{tags}
 # {kind}
 
-Licence: {info.licence}
+License: {info.license}
 
 ```python
 from transformers import AutoImageProcessor, AutoModel

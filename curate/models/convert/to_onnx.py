@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from curate.errors import ConfigError, MissingExtra, WeightsError, first_line
 from curate.models.convert.source import Source
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.files.export import Trained
+from curate.models.nets.trained import Trained
 
 OPSET = 18
 """The oldest that torch writes, so that most runtimes read it."""
@@ -100,7 +100,7 @@ def properties(source: Source) -> dict[str, str]:
         "interpolation": info.interpolation,
         "mean": json.dumps(info.mean),
         "std": json.dumps(info.std),
-        "licence": info.licence,
+        "license": info.license,
         "provenance": json.dumps(info.provenance, sort_keys=True),
     }
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from curate.models.convert.source import HEADS, Source
 from curate.models.convert.target import Embed, Options, Target, Tokens
-from curate.models.files.export import build_trained, read_export, write_export
+from curate.models.files.export import read_export, write_export
 from curate.models.files.heads import write_heads
 
 
@@ -19,8 +19,8 @@ def write(source: Source, path: Path, options: Options) -> None:
 
 def read(source: Source, path: Path) -> Embed:
     """`read_export`, as `curate run` does."""
-    config, state, _ = read_export(path)
-    network = build_trained(config, state, where=source.name).eval()
+    del source
+    network = read_export(path)[0].eval()
     return lambda images: Tokens(*network.forward_features(images)[::2])
 
 

@@ -1,4 +1,4 @@
-"""A .safetensors in timm's names; its metadata keep architecture, licence and provenance."""
+"""A .safetensors in timm's names; its metadata keep architecture, license and provenance."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,9 @@ from torch import Tensor
 from curate.models.convert.source import Source
 from curate.models.convert.target import Embed, Options, Target, Tokens
 from curate.models.files import formats
-from curate.models.files.export import description, timm_equivalent, weights_of
-from curate.models.files.publish import save_tensors
+from curate.models.files.description import save_tensors
+from curate.models.files.export import weights_of
+from curate.models.files.header import describe_export, timm_equivalent
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import timm_features
 
@@ -20,7 +21,7 @@ def write(source: Source, path: Path, options: Options) -> None:
     del options
     config, state = source.network.config, weights_of(source.network)
     names = formats.to_timm(state) if isinstance(config, ViTConfig) else state
-    save_tensors(path, names, description(config, source.info))
+    save_tensors(path, names, describe_export(config, source.info))
 
 
 def read(source: Source, path: Path) -> Embed:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from curate.config import Settings
 from curate.errors import WeightsError, first_line
-from curate.models.files.publish import read_description, save_tensors
+from curate.models.files.description import read_description, save_tensors
 from curate.models.files.state_dict import StateDict, check_names, read_state_dict
 from curate.models.files.weights import find_weight_file
 

@@ -1,24 +1,13 @@
 """Weight files appear whole or not at all: written beside their place, flushed, then renamed."""
 
 import filecmp
-import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from curate.errors import WeightsError
-
-KEY = "curate"
-"""Key under which our files describe themselves: JSON in a .safetensors' metadata, or in a config.json beside it."""
-HUGGINGFACE = ("model.safetensors", "config.json")
-"""Names in a folder whose tensors are described beside them."""
 
 
 @contextmanager
@@ -75,54 +64,3 @@ def _flush(entry: Path, *, mode: int) -> None:
         file.chmod(mode)
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
-
-
-def save_tensors(path: Path, state: Mapping[str, Tensor], described: Mapping[str, Any]) -> Path:
-    """Publish a .safetensors with `described` in its metadata; equal content gives equal bytes.
-
-    Raises:
-        WeightsError: `path` is not a .safetensors, or cannot be written.
-    """
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: exports are .safetensors files; name it {path.with_suffix('.safetensors')}")
-    plain = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with publishing(path) as partial:
-        try:
-            save_file(plain, partial, metadata={KEY: json.dumps(described, sort_keys=True)})
-        except SafetensorError as error:  # it wraps what the system said, such as a full disk
-            raise WeightsError(f"{path}: cannot be written: {error}; make room or choose another output") from error
-    return path
-
-
-def read_description(file: Path, *, needed: str) -> dict[str, Any]:
-    """What `save_tensors` was given as `described`; `needed` ends the error where a file has none.
-
-    Raises:
-        WeightsError: not a safetensors file, or none of ours.
-    """
-    described = find_description(file)
-    if described is None:
-        raise WeightsError(f"{file}: no metadata {KEY!r}: {needed}")
-    return described
-
-
-def find_description(file: Path) -> dict[str, Any] | None:
-    """As `read_description`; None where a file has none.
-
-    Raises:
-        WeightsError: not a safetensors file, or metadata that are damaged.
-    """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
-    try:
-        if KEY in metadata:
-            return json.loads(metadata[KEY])
-        weights, config = HUGGINGFACE
-        if file.name == weights and file.with_name(config).is_file():
-            return json.loads(file.with_name(config).read_text(encoding="utf-8")).get(KEY)
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{file}: metadata {KEY!r} are not JSON ({error}); export it again") from error
-    return None

@@ -7,7 +7,6 @@ import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -178,16 +177,3 @@ def _stream(url: str, file: IO[bytes], *, max_bytes: int) -> str:
             f"{url}: download failed ({error}); fetch it by hand and give its path as `weights`"
         ) from error
     return seen.hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 (hex) of a file; remembered in this process until its size or time changes."""
-    facts = path.stat()
-    return _hash(path, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _hash(path: Path, size: int, modified: int) -> str:
-    del size, modified  # they only tell a changed file from the one that was hashed
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from torch import Tensor, nn
 
 from curate.models.nets.features import Features
-from curate.models.nets.tower import TimmTower
+from curate.models.nets.trained import inner
 from curate.models.nets.vit import VisionTransformer
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ def block_outputs(module: nn.Module) -> BlockOutputs | None:
 
     Models that pool their patches, or add a layer after pooling, have no cls token that would mean the same.
     """
-    if isinstance(module, TimmTower):
-        return block_outputs(module.net)
+    module = inner(module)
     if isinstance(module, VisionTransformer):
         return lambda images, last: module.forward_intermediate(images, min(last, len(module.blocks)))
     if _is_timm_vit(module) and _answers_with_cls(module):

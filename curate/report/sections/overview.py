@@ -1,4 +1,4 @@
-"""What was run: recipe, sources, models with their licences, thresholds, dates."""
+"""What was run: recipe, sources, models with their licenses, thresholds, dates."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ def sources(run: Run) -> list[str]:
 
 
 def models(run: Run, *, digits: int = 12) -> Iterator[str]:
-    """A line a table of embeddings: model, licence, precision, the first `digits` of the hash of its weights."""
+    """A line a table of embeddings: model, license, precision, the first `digits` of the hash of its weights."""
     for table in run.under("embeddings"):
         manifest = run.manifests[table]
         resolved, pins = manifest.resolved, manifest.pins
@@ -50,13 +50,13 @@ def models(run: Run, *, digits: int = 12) -> Iterator[str]:
             str(resolved.get("precision", "")),
         ]
         text = ", ".join(part for part in details if part)
-        yield f"{table.removeprefix('embeddings/')}: {model}, licence {licence(model)}{f' ({text})' if text else ''}"
+        yield f"{table.removeprefix('embeddings/')}: {model}, license {license_of(model)}{f' ({text})' if text else ''}"
 
 
-def licence(model: str) -> str:
-    """Of the weights of a known model."""
+def license_of(model: str) -> str:
+    """License of the weights of a known model."""
     try:
-        return describe(model).licence
+        return describe(model).license
     except CurateError:
         return "unknown"
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
-from curate.models.files.export import Trained
+from curate.models.nets.trained import Trained
 from curate.trainer.objective import Objective, ObjectiveSettings
 from curate.trainer.objectives import dino, dinov2, esvit, sit
 from curate.trainer.objectives.dino import DinoSettings

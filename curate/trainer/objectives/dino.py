@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from curate.models.files.export import Trained
+from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection, PrototypeHead, make_head
 from curate.trainer.losses import add_koleo, softmax_targets, update_center
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Views, tower

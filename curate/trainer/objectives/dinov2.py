@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from curate.models.files.export import Trained
 from curate.models.nets.config import ViTConfig
+from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection, PrototypeHead, make_head
 from curate.trainer.losses import add_koleo, sinkhorn_targets, softmax_targets, update_center
 from curate.trainer.masks import draw_masks

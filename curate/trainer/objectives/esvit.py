@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from curate.models.files.export import Trained
 from curate.models.nets.features import Features
+from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection
 from curate.trainer.losses import add_koleo
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from curate.errors import ConfigError
-from curate.models.files.export import Trained
+from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.blocks import draw_blocks, paint_blocks, turn
 from curate.trainer.losses import add_koleo

@@ -8,9 +8,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from curate.errors import ConfigError
-from curate.models.backbones.backbone import Backbone, ModelInfo
+from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.inside import MAX_ASPECT, fit_picture, has_attention, look_inside, num_blocks, patch_side
 from curate.models.files.formats import to_timm
+from curate.models.info import ModelInfo
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
@@ -27,7 +28,7 @@ def frozen(module: nn.Module, size: int = 56) -> Backbone:
     how = Preprocess(
         size=size, resize="square", short_edge=size, interpolation="bicubic", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)
     )
-    info = ModelInfo(model="toy", dim=24, licence="none", preprocess=how, how_to_get="")
+    info = ModelInfo(model="toy", dim=24, license="none", preprocess=how, how_to_get="")
     return Backbone(info, module.eval(), torch.device("cpu"), "fp32")
 
 

@@ -10,6 +10,7 @@ import curate
 from curate.errors import WeightsError
 from curate.models.backbones import lite0
 from curate.models.backbones.load import describe, load_backbone
+from curate.models.nets.efficientnet import efficientnet_classifier
 from curate.ops.images.preprocess import preprocess
 
 PHOTOS = Path(curate.__file__).parent / "samples/photos"
@@ -43,7 +44,7 @@ IMAGENET_CLASSES = {
 
 
 def pixels(names: list[str]) -> torch.Tensor:
-    pictures = [preprocess(Image.open(PHOTOS / name).convert("RGB"), lite0.PREPROCESS) for name in names]
+    pictures = [preprocess(Image.open(PHOTOS / name).convert("RGB"), lite0.PREPROCESS["lite0"]) for name in names]
     return torch.from_numpy(np.stack(pictures))
 
 
@@ -52,7 +53,7 @@ def packaged() -> Path:
 
 
 def test_top_1_is_right_on_bundled_photographs() -> None:
-    net = lite0.classifier(packaged()).eval()
+    net = efficientnet_classifier(packaged()).eval()
     with torch.inference_mode():
         top = net(pixels(list(IMAGENET_CLASSES)).float() / 127.5 - 1).argmax(1).tolist()
     right = sum(found in wanted for found, wanted in zip(top, IMAGENET_CLASSES.values(), strict=True))
@@ -60,7 +61,7 @@ def test_top_1_is_right_on_bundled_photographs() -> None:
 
 
 def test_folded_batch_norms_change_nothing() -> None:
-    plain = lite0.classifier(packaged()).eval()
+    plain = efficientnet_classifier(packaged()).eval()
     plain.reset_classifier(0)
     folded = lite0.build(describe("lite0"))
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in folded.modules())
@@ -71,7 +72,7 @@ def test_folded_batch_norms_change_nothing() -> None:
 
 def test_embedding_is_the_normalised_pooled_feature() -> None:
     batch = pixels(["birds/heron.jpg", "wild_mammals/panda.jpg"])
-    plain = lite0.classifier(packaged()).eval()
+    plain = efficientnet_classifier(packaged()).eval()
     plain.reset_classifier(0)
     with torch.inference_mode():
         expected = normalize(plain(batch.float() / 127.5 - 1), dim=1)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import open_clip
@@ -8,14 +11,21 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import Dinov2Config, Dinov2Model
 
+from curate import registry
 from curate.errors import ConfigError, WeightsError
-from curate.models.backbones import clip, dinov2, load, timm_models
+from curate.models.backbones import clip, dinov2, timm_models
+from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.load import describe, known_models, load_backbone
 from curate.models.files import formats
+from curate.models.files.digest import hash_file
+from curate.models.files.export import write_export
+from curate.models.files.header import ExportInfo
 from curate.models.files.state_dict import read_state_dict
-from curate.models.files.weights import find_weight_file, hash_file
+from curate.models.files.weights import find_weight_file
 from curate.models.nets.config import PRESETS, vit_config
 from curate.models.nets.vit import VisionTransformer
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -28,7 +38,7 @@ def pixels(size: int, count: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def normalised(batch: torch.Tensor, backbone: load.Backbone) -> torch.Tensor:
+def normalised(batch: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     how = backbone.preprocess
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (how.mean, how.std))
     return (batch / 255 - mean) / std
@@ -59,7 +69,7 @@ def test_dinov2_loads_from_each_format(form: str, name: str, tmp_path: Path) -> 
     with torch.no_grad():
         expected = normalize(vit(normalised(batch, backbone)), dim=1)
     torch.testing.assert_close(backbone.embed(batch), expected, rtol=1e-4, atol=1e-5)
-    assert (backbone.model, backbone.dim, backbone.licence) == ("dinov2_vits14", 384, "Apache-2.0")
+    assert (backbone.model, backbone.dim, backbone.license) == ("dinov2_vits14", 384, "Apache-2.0")
     assert backbone.weights_hash == hash_file(find_weight_file(weights))
 
 
@@ -128,7 +138,7 @@ def test_open_clip_embeds_pictures_and_texts(tmp_path: Path, monkeypatch: pytest
 
 def test_open_clip_ids_are_checked() -> None:
     info = describe("open_clip/ViT-B-32:openai")
-    assert (info.dim, info.licence, info.preprocess.size) == (512, "MIT", 224)
+    assert (info.dim, info.license, info.preprocess.size) == (512, "MIT", 224)
     assert "add a released tag" in describe("open_clip/ViT-B-32").how_to_get
     with pytest.raises(ConfigError, match="no such architecture; did you mean open_clip/ViT-B-32"):
         describe("open_clip/ViT-B-33")
@@ -190,8 +200,8 @@ def test_pictures_alone_have_no_texts() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("dinov2_vits15", "model 'dinov2_vits15': not known; did you mean 'dinov2_vits14'"),
-        ("zzz", "model 'zzz': not known; known are: lite0, .*timm/NAME, open_clip/NAME"),
+        ("dinov2_vits15", "model: 'dinov2_vits15' is not known; did you mean 'dinov2_vits14'"),
+        ("zzz", "model: 'zzz' is not known; known are: lite0, .*timm/NAME, open_clip/NAME"),
         ("timm/resnet19", "timm/resnet19: timm has no such model; did you mean timm/resnet"),
         ("timm/resnet18.nope", "timm/resnet18.nope: .*known are: .*resnet18.a1_in1k"),
     ],
@@ -207,7 +217,7 @@ def test_known_models_can_be_listed_without_any_weights() -> None:
     assert known["lite0"].weights_present
     for info in known.values():
         assert info.dim > 0
-        assert info.licence
+        assert info.license
         assert info.how_to_get
 
 
@@ -231,3 +241,89 @@ def test_timm_preprocessing_follows_its_own_config() -> None:
     how = describe("timm/convnext_tiny.fb_in22k").preprocess
     assert (how.size, how.short_edge, how.resize, how.interpolation) == (224, 256, "short_edge_crop", "bicubic")
     assert describe("timm/vit_small_patch14_dinov2.lvd142m").preprocess.size == 518
+
+
+PLUGIN = """
+from curate.models.files.weights import locate
+from curate.models.info import ModelInfo
+from curate.ops.images.decode import Preprocess
+
+HOW = Preprocess(size=8, resize="square", short_edge=8, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+
+class Means:
+    def describe(self, model, weights, *, fetch):
+        return ModelInfo(model, dim=3, license="CC0", preprocess=HOW, how_to_get="", has_weights=False)
+
+    def build(self, info):
+        from torch import nn
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+means = Means()
+
+class Half:
+    describe = means.describe
+
+class Wrong(Means):
+    def describe(self, model, weights, *, fetch):
+        return {"dim": 3}
+
+wrong = Wrong()
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "means.py").write_text(PLUGIN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("model", ["./means.py:means", "means:means"])
+def test_a_backbone_of_a_file_or_package_embeds(model: str) -> None:
+    backbone = load_backbone(model, device="cpu")
+    batch = pixels(8)
+    expected = normalize(batch.float().mean((2, 3)), dim=1)
+    torch.testing.assert_close(backbone.embed(batch), expected)
+    assert (backbone.model, backbone.dim, backbone.license, backbone.weights_hash) == (model, 3, "CC0", "")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_installed_package_adds_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("channel_means", "means:means", "curate.backbones")
+    monkeypatch.setattr(registry, "entry_points", lambda *, group: EntryPoints([point] if group == point.group else []))
+    assert describe("channel_means").dim == 3
+    assert "channel_means" in {info.model for info in known_models()}
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("means:Half", "model: 'means:Half': no backbone, since it has no build"),
+        ("means:HOW", "no backbone, since it has no describe and no build"),
+        ("means:wrong", r"model: 'means:wrong': its describe\(\) gave a dict, a ModelInfo is needed"),
+        ("means:maens", "model: 'means:maens': has no attribute 'maens'; did you mean 'means'"),
+    ],
+)
+def test_plugins_that_are_no_backbones_are_refused(model: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        describe(model)
+
+
+def test_facts_are_told_without_torch(tmp_path: Path) -> None:
+    vit = VisionTransformer(vit_config("vit_tiny", depth=1, image_size=56))
+    path = write_export(tmp_path / "vit.safetensors", vit, ExportInfo(image_size=56, short_edge=64))
+    code = """
+import sys
+from curate.models import device, thresholds
+from curate.models.backbones.load import BUILT_IN, describe
+facts = {m: describe(m) for m in BUILT_IN if m != "curate" and not m.endswith("/NAME")}
+facts["curate"] = describe("curate", sys.argv[1])
+assert facts["curate"].dim == 192
+hashes = [info.weights_hash for info in facts.values() if info.weights_present]
+assert len(hashes) >= 4
+print(*{"torch", "timm", "open_clip", "dask", "transformers"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []

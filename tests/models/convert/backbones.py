@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from curate.models.files.export import ExportInfo, write_export
+from curate.models.files.export import write_export
+from curate.models.files.header import ExportInfo
 from curate.models.files.heads import HeadsInfo, write_heads
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import TimmTower, tower_config
@@ -13,7 +14,7 @@ from curate.trainer.heads import PrototypeHead
 
 SIZE = 56
 INFO = ExportInfo(
-    image_size=SIZE, short_edge=64, mean=(0.4, 0.5, 0.6), licence="CC0-1.0", provenance={"iterations": 300}
+    image_size=SIZE, short_edge=64, mean=(0.4, 0.5, 0.6), license="CC0-1.0", provenance={"iterations": 300}
 )
 VARIANTS = [(0, "mlp"), (4, "mlp"), (0, "swiglu"), (4, "swiglu")]
 

@@ -38,11 +38,11 @@ def test_a_tour_through_all_formats_changes_no_output(num_registers: int, ffn: s
 
 
 @torch.no_grad()
-def test_all_but_torch_hub_keep_licence_and_provenance(tmp_path: Path) -> None:
+def test_all_but_torch_hub_keep_license_and_provenance(tmp_path: Path) -> None:
     path = export(tmp_path, vit(4))
     for to in ("timm", "huggingface", "safetensors"):
         assert load_source(str(convert(path, to).path)).info == INFO
-    assert load_source(str(convert(path, "hub").path)).info.licence == "unknown: that of the weights it was made from"
+    assert load_source(str(convert(path, "hub").path)).info.license == "unknown: that of the weights it was made from"
 
 
 def test_the_pipeline_embeds_with_converted_files(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from transformers import Dinov2Config, Dinov2Model
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.backbones.dinov2 import told_config
+from curate.models.backbones.dinov2 import config_from_weights
 from curate.models.convert.source import load_source, need_vit, resized
 from curate.models.files import formats
 from curate.models.nets.config import PRESETS, vit_config
@@ -73,7 +73,7 @@ def test_a_model_id_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("curate.models.backbones.dinov2.locate", lambda *_, **__: tmp_path / "small.pth")
     found = load_source("vit_small_patch14_dinov2.lvd142m")
     assert found.network.config == small.config
-    assert found.info.licence == "Apache-2.0"
+    assert found.info.license == "Apache-2.0"
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         load_source(str(tmp_path / "other.pth"))
     state = dict(vit().state_dict()) | {"pos_embed": torch.zeros(1, 4, 64)}
     with pytest.raises(WeightsError, match="x: position embeddings for 3 patches, a square grid is needed"):
-        told_config(state, where="x")
+        config_from_weights(state, where="x")
 
 
 def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:

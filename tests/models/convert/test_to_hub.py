@@ -10,7 +10,7 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.convert import to_hub
 from curate.models.convert.convert import convert
 from curate.models.convert.source import load_source
-from curate.models.files.export import timm_equivalent
+from curate.models.files.header import timm_equivalent
 from curate.models.files.heads import read_heads, to_hub_heads
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer

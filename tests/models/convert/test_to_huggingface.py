@@ -30,7 +30,7 @@ def test_their_classes_give_equal_tokens(num_registers: int, ffn: str, tmp_path:
     assert torch.equal(theirs.embeddings.mask_token, network.mask_token)
 
 
-def test_the_folder_tells_licence_and_provenance(tmp_path: Path) -> None:
+def test_the_folder_tells_license_and_provenance(tmp_path: Path) -> None:
     path = convert(export(tmp_path, vit()), "huggingface").path
     assert sorted(entry.name for entry in path.iterdir()) == [
         "README.md",
@@ -39,7 +39,7 @@ def test_the_folder_tells_licence_and_provenance(tmp_path: Path) -> None:
         "preprocessor_config.json",
     ]
     card = (path / "README.md").read_text()
-    assert "Licence: CC0-1.0" in card
+    assert "License: CC0-1.0" in card
     assert '"iterations": 300' in card
     assert json.loads((path / "config.json").read_text())["curate"]["export"] == INFO.model_dump(mode="json")
 

@@ -33,7 +33,7 @@ def test_any_batch_gives_equal_outputs_at_the_fixed_size(tmp_path: Path) -> None
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert (shape[0].dim_param, [dim.dim_value for dim in shape[1:]]) == ("batch", [3, 84, 84])
     told = {entry.key: entry.value for entry in model.metadata_props}
-    assert (told["image_size"], told["licence"], json.loads(told["mean"])) == ("84", "CC0-1.0", list(INFO.mean))
+    assert (told["image_size"], told["license"], json.loads(told["mean"])) == ("84", "CC0-1.0", list(INFO.mean))
     assert json.loads(told["provenance"]) == {"iterations": 300}
     assert not any(op.op_type == "Resize" for op in model.graph.node)
     assert str(Path(to_onnx.__file__).parent).encode() not in path.read_bytes()

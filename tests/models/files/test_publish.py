@@ -1,12 +1,9 @@
-import os
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from curate.errors import WeightsError
-from curate.models.files.publish import find_description, publishing, same_content, save_tensors
+from curate.models.files.publish import publishing, same_content
 
 
 def test_what_is_made_beside_the_file_moves_along(tmp_path: Path) -> None:
@@ -49,26 +46,3 @@ def test_folders_are_compared_by_names_and_bytes(tmp_path: Path) -> None:
     assert same_content(tmp_path / "a", tmp_path / "b")
     assert not any(same_content(tmp_path / "a", tmp_path / other) for other in ("c", "d"))
     assert not same_content(tmp_path / "a", tmp_path / "a/x")
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_files_are_readable_as_the_umask_says(umask: int, tmp_path: Path) -> None:
-    before = os.umask(umask)
-    try:
-        path = save_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(1)}, {})
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
-
-
-def test_a_description_beside_the_tensors_is_found(tmp_path: Path) -> None:
-    path = save_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(1)}, {"vit": 1})
-    assert find_description(path) == {"vit": 1}
-    weights = tmp_path / "model.safetensors"
-    save_file({"x": torch.zeros(1)}, weights)
-    assert find_description(weights) is None
-    (tmp_path / "config.json").write_text('{"curate": {"vit": 2}}')
-    assert find_description(weights) == {"vit": 2}
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match="model.safetensors: metadata 'curate' are not JSON"):
-        find_description(weights)

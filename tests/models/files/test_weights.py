@@ -9,7 +9,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from curate.errors import WeightsError
 from curate.models.files import weights
-from curate.models.files.weights import HubFile, cached_download, download, hash_file, locate
+from curate.models.files.weights import HubFile, cached_download, download, locate
 
 URL = "https://weights.example/dir/model.pt?v=1"
 CONTENT = b"weights" * 1000
@@ -111,10 +111,3 @@ def test_an_unreachable_hub_says_what_to_do(error: Exception, monkeypatch: pytes
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(WeightsError, match=r"m: its weights .* owner/repo did not give them \(check.*\); dance"):
         locate(None, HUB, model="m", fetch=True, howto="dance")
-
-
-def test_the_hash_follows_the_content(tmp_path: Path) -> None:
-    path = tmp_path / "model.pt"
-    for content in (b"first", b"first", b"other bytes"):
-        path.write_bytes(content)
-        assert hash_file(path) == hashlib.sha256(content).hexdigest()

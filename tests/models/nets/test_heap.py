@@ -1,11 +1,12 @@
 """Freed memory between what stays goes back to the system."""
 
+import platform
 import subprocess
 import sys
 
 import pytest
 
-from curate.models.nets.heap import _malloc_trim, release_holes
+from curate.models.nets.heap import _malloc_trim, keep_freed_memory, release_holes
 
 HOLES = """
 import numpy as np
@@ -33,3 +34,7 @@ def test_holes_between_kept_blocks_are_given_back():
 def test_is_harmless_again_and_again():
     for _ in range(3):
         release_holes()
+
+
+def test_glibc_takes_the_memory_setting() -> None:
+    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")

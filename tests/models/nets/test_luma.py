@@ -6,7 +6,8 @@ from PIL import Image, ImageEnhance
 from scipy.ndimage import correlate
 
 from curate.models.backbones.load import describe, load_backbone
-from curate.models.backbones.luma import FLOOR, RADIUS, SIDE, SIGMA, Luma
+from curate.models.backbones.luma import SIDE
+from curate.models.nets.luma import BLUR, FLOOR, RADIUS, LumaDescriptor
 from curate.ops.images.preprocess import preprocess
 
 
@@ -15,7 +16,7 @@ def reference(pixels: np.ndarray) -> np.ndarray:
     luma = 0.299 * pixels[0] + 0.587 * pixels[1] + 0.114 * pixels[2]
     small = luma.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3))
     steps = np.arange(-RADIUS, RADIUS + 1)
-    kernel = np.exp(-(steps[:, None] ** 2 + steps[None] ** 2) / (2 * SIGMA**2))
+    kernel = np.exp(-(steps[:, None] ** 2 + steps[None] ** 2) / (2 * (BLUR * SIDE) ** 2))
     kernel /= kernel.sum()
     detail = small - correlate(small, kernel, mode="nearest")
     return (detail / (np.sqrt(correlate(detail**2, kernel, mode="nearest")) + FLOOR)).ravel()
@@ -23,7 +24,7 @@ def reference(pixels: np.ndarray) -> np.ndarray:
 
 def test_descriptor_equals_scipy() -> None:
     pixels = np.random.default_rng(0).random((2, 3, 2 * SIDE, 2 * SIDE)).astype(np.float32)
-    found = Luma()(torch.from_numpy(pixels)).numpy()
+    found = LumaDescriptor(SIDE)(torch.from_numpy(pixels)).numpy()
     np.testing.assert_allclose(found, [reference(p.astype(np.float64)) for p in pixels], atol=1e-4)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from curate.models.backbones.copyhead import copy_descriptor
 from curate.models.backbones.load import describe, load_backbone
+from curate.models.nets.copy_head import copy_descriptor
 from curate.models.thresholds import COPY_THRESHOLDS
 from curate.ops.images.preprocess import preprocess
 

@@ -1,0 +1,51 @@
+"""Exports of the trainer as backbones: `model: curate` with the file as `weights`."""
+
+from typing import TYPE_CHECKING
+
+from curate.errors import WeightsError
+from curate.models.files.header import HOWTO, read_header
+from curate.models.files.weights import locate
+from curate.models.info import ModelInfo
+from curate.ops.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODELS = ("curate",)
+
+
+def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
+    """See `load.describe`.
+
+    Raises:
+        WeightsError: no weights given, since they alone tell the architecture.
+    """
+    if weights is None:
+        raise WeightsError(f"{model}: no weights given; {HOWTO}")
+    file = locate(weights, None, model=model, fetch=fetch, howto=HOWTO)
+    if file is None:
+        raise WeightsError(f"{model}: {weights} is not downloaded yet; {HOWTO}")
+    config, export = read_header(file)
+    preprocess = Preprocess(
+        size=export.image_size,
+        resize="short_edge_crop",
+        short_edge=export.short_edge,
+        interpolation=export.interpolation,
+        mean=export.mean,
+        std=export.std,
+    )
+    return ModelInfo(
+        model=model,
+        dim=config.dim,
+        license=export.license,
+        preprocess=preprocess,
+        how_to_get=HOWTO,
+        weights=file,
+    )
+
+
+def build(info: ModelInfo) -> "nn.Module":
+    """The network with its weights."""
+    from curate.models.files.export import read_export
+
+    return read_export(info.weights_file())[0]

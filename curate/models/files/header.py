@@ -1,0 +1,95 @@
+"""Exports of the trainer: one .safetensors that explains itself.
+
+The metadata key `curate` holds JSON: the architecture (`vit`, a ViT's fields, with torch.hub's names in the file; or
+`tower`, a timm model with timm's), the preprocessing, where the weights come from, and the timm architecture that
+equals it. timm reads the file too:
+
+    timm.create_model(ARCHITECTURE, pretrained=True, pretrained_cfg_overlay={"file": PATH}, **KWARGS)
+
+with the two values from the metadata. Outputs are equal at the stored image size; at others timm resamples a ViT's
+positions in its own way.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, ValidationError
+
+from curate.config import Settings
+from curate.errors import WeightsError, first_line
+from curate.models.files.description import read_description
+from curate.models.files.weights import find_weight_file
+from curate.models.info import IMAGENET_MEAN, IMAGENET_STD
+from curate.models.nets.config import Architecture, TowerConfig, ViTConfig
+
+HOWTO = "set `weights` to the .safetensors that the trainer exported"
+
+
+class ExportInfo(Settings):
+    """What an export says of itself besides its architecture."""
+
+    image_size: int = Field(ge=1)
+    """Side of the square pictures it embeds, pixels."""
+    short_edge: int = Field(ge=1)
+    """Short edge before the centre crop, pixels."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
+    """How pictures are resized."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Of RGB in 0..1, subtracted."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Of RGB in 0..1, divided by."""
+    license: str = Field(default="yours: trained on your own data", validation_alias=AliasChoices("license", "licence"))
+    """Shown beside the model; files of earlier versions spell it `licence`."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """How it came about: objective, steps, data, version; JSON-ready."""
+
+
+def describe_export(config: Architecture, info: ExportInfo) -> dict[str, Any]:
+    """The metadata of an export, JSON-ready."""
+    architecture, kwargs = timm_equivalent(config)
+    return {
+        "vit" if isinstance(config, ViTConfig) else "tower": config.model_dump(mode="json"),
+        "export": info.model_dump(mode="json"),
+        "timm": {"architecture": architecture, "kwargs": kwargs},
+    }
+
+
+def read_header(path: str | Path) -> tuple[Architecture, ExportInfo]:
+    """Architecture and description, without reading the weights; errors as in `read_export`."""
+    file = find_weight_file(path)
+    described = read_description(file, needed=f"not an export of `curate train`; {HOWTO}")
+    if "heads" in described:
+        raise WeightsError(f"{path}: holds projection heads; give the backbone.safetensors beside it")
+    try:
+        info = ExportInfo.model_validate(described["export"])
+        if "tower" in described:
+            return TowerConfig.model_validate(described["tower"]), info
+        return ViTConfig.model_validate(described["vit"]), info
+    except (KeyError, ValidationError) as error:
+        raise WeightsError(
+            f"{path}: its metadata do not fit this version ({first_line(error)}); export it again"
+        ) from error
+
+
+def timm_equivalent(config: Architecture) -> tuple[str, dict[str, Any]]:
+    """timm's architecture and keyword arguments that compute the same, for a ViT at the stored image size."""
+    if isinstance(config, TowerConfig):
+        return config.name, {**config.kwargs, "num_classes": 0}
+    size = "giant" if config.ffn == "swiglu" else "small"
+    registers = "_reg4" if config.num_registers else ""
+    kwargs: dict[str, Any] = {
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "in_chans": config.in_channels,
+        "embed_dim": config.dim,
+        "depth": config.depth,
+        "num_heads": config.heads,
+        "num_classes": 0,
+        "dynamic_img_size": True,
+    }
+    # Half a unit more, since timm takes int(dim * ratio); SwiGLU counts gate and value together.
+    width = 2 * config.hidden if config.ffn == "swiglu" else config.hidden
+    kwargs["mlp_ratio"] = (width + 0.5) / config.dim
+    if config.num_registers:
+        kwargs["reg_tokens"] = config.num_registers
+    return f"vit_{size}_patch14{registers}_dinov2", kwargs
