@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
-WORTH = 1.5
-"""How much faster products of lower precision must be on a CPU: its noise never decides, and less gain is no gain."""
+MIN_SPEEDUP = 1.5
+"""How much faster than float32 bfloat16 must be on a CPU to be used: below, noise would decide for little gain."""
 
 
 def resolve_device(choice: str = "auto") -> "torch.device":
-    """`auto` is the first GPU, else the CPU; `cpu`, `cuda` and `cuda:N` are taken as they are.
+    """The device that a config names; `auto` is the first GPU, or the CPU where there is none.
 
     Raises:
         ConfigError: no such device here.
@@ -46,29 +46,29 @@ def resolve_device(choice: str = "auto") -> "torch.device":
 
 
 def prefers_bf16(device: "torch.device") -> bool:
-    """Whether bfloat16 products are worth their lower precision: in hardware, and on a CPU measurably faster.
+    """Whether matrix products in bfloat16 are worth their lower precision: done by hardware, and measurably faster.
 
-    Processors with the same instructions differ: with AVX512-BF16 one multiplies three times as fast as in float32,
-    another at two thirds of the speed.
+    Instructions alone decide nothing on a CPU: of two processors with AVX512-BF16, one multiplies three times as fast
+    as in float32, the other at two thirds of the speed.
     """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     in_hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return in_hardware and _bf16_gain() > WORTH
+    return in_hardware and _bf16_gain() > MIN_SPEEDUP
 
 
 @lru_cache(maxsize=1)
 def _bf16_gain() -> float:
-    """How many times faster than in float32 this CPU multiplies, measured once a process."""
+    """How many times faster this CPU multiplies in bfloat16 than in float32, measured once a process."""
     import torch
 
     return _product_seconds(torch.float32) / _product_seconds(torch.bfloat16)
 
 
 def _product_seconds(dtype: "torch.dtype", *, repeats: int = 5) -> float:
-    """Of the fastest of some products of the size of a small ViT's, after one to warm up."""
+    """Seconds of the fastest of some products of the size of a small ViT's, after one to warm up."""
     import torch
 
     x, weight = torch.ones(2048, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
@@ -81,14 +81,18 @@ def _product_seconds(dtype: "torch.dtype", *, repeats: int = 5) -> float:
 
 
 def resolve_precision(choice: PrecisionChoice, device: "torch.device", *, bf16: bool = True) -> Precision:
-    """`auto` is bf16 where it is faster on the device and the model (`bf16`) gains from it, else fp32."""
+    """The precision that a config names; `auto` is bf16 where the device is faster with it and the model bears it.
+
+    Args:
+        bf16: whether the model bears bfloat16.
+    """
     if choice != "auto":
         return choice
     return "bf16" if bf16 and prefers_bf16(device) else "fp32"
 
 
 def autocast(device: "torch.device", precision: Precision) -> AbstractContextManager[object]:
-    """A context in which matmuls and convolutions run in `precision`."""
+    """A context in which matrix products and convolutions run in `precision`."""
     import torch
 
     if precision == "fp32":

@@ -14,25 +14,28 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a model before its weights are built."""
+    """What is known of a model before it is built."""
 
     model: str
     """The id that the config gives."""
     dim: int
     """Length of its vectors."""
     license: str
+    """License of its weights, or where to find it."""
     preprocess: Preprocess
+    """How pictures are resized and normalized for it."""
     how_to_get: str
-    """What to do where the weights are absent."""
+    """What the user can do where the weights are absent."""
     weights: Path | None = None
     """The weight file on this machine; None: absent."""
     bf16: bool = True
-    """Whether `precision: auto` may pick bf16."""
+    """Whether `precision: auto` may choose bfloat16."""
     has_weights: bool = True
     """False: a fixed function of the pixels, for which there is nothing to get."""
 
     @property
     def weights_present(self) -> bool:
+        """Whether the model can be built without a download."""
         return self.weights is not None or not self.has_weights
 
     @cached_property
@@ -45,7 +48,11 @@ class ModelInfo:
         return hash_file(self.weights_file()) if self.has_weights else ""
 
     def weights_file(self) -> Path:
-        """The weight file, or an error that says how to get it."""
+        """The weight file on this machine.
+
+        Raises:
+            WeightsError: it is absent; the message says how to get it.
+        """
         if self.weights is None:
             raise WeightsError(f"{self.model}: its weights are not on this machine; {self.how_to_get}")
         return self.weights

@@ -4,16 +4,16 @@ import torch
 from torch import Tensor, nn
 
 CONVNET_CONVOLUTIONS = 4
-"""A model with more convolutions than this runs channels-last; a ViT has one."""
+"""A model with more convolutions than this is laid out channels last; a ViT has one."""
 
 
 def is_convnet(module: nn.Module) -> bool:
-    """Whether the model is made of convolutions, which run fastest channels-last."""
+    """Whether the model is made of convolutions, which run fastest with channels last."""
     return sum(isinstance(part, nn.Conv2d) for part in module.modules()) > CONVNET_CONVOLUTIONS
 
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:
-    """The frozen module on the device, in the memory format that suits it."""
+    """Freeze the module and move it to the device, in the memory format that suits it."""
     module = module.to(device).eval()
     for parameter in module.parameters():  # TorchScript has no requires_grad_ of its own
         parameter.requires_grad_(False)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curate.models.nets.lean import product_dtype
+from curate.models.nets.lean import autocast_dtype
 from curate.models.nets.trained import Trained
 from curate.trainer.objective import PrototypeSettings
 
@@ -81,7 +81,7 @@ class PrototypeHead(nn.Module):
         """What `forward` multiplies; under FSDP2, name this to `register_fsdp_forward_method`."""
         x = self.mlp(x)
         eps = 1e-6 if x.dtype in (torch.float16, torch.bfloat16) else 1e-12
-        units, dtype = F.normalize(x, dim=-1, eps=eps), product_dtype(x)
+        units, dtype = F.normalize(x, dim=-1, eps=eps), autocast_dtype(x)
         prototypes = self.last_layer.prototypes()
         return Projection(units.to(dtype), prototypes if torch.is_grad_enabled() else prototypes.to(dtype))
 

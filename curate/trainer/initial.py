@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError
-from curate.models.convert.source import BACKBONE, HEADS, load_source, resized
+from curate.models.convert.source import load_source, resized
 from curate.models.files.digest import hash_file
 from curate.models.files.export import weights_of
+from curate.models.files.header import BACKBONE, HEADS
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.state_dict import fill
 from curate.models.files.weights import find_weight_file

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from curate.models.nets.lean import product_dtype
+from curate.models.nets.lean import autocast_dtype
 from curate.trainer.heads import Projection
 
 Targets = Callable[[slice], Tensor]
@@ -107,7 +107,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(  # noqa: PLR0917, autograd passes by position
         ctx: Any, units: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        kind, dtype = units.device.type, product_dtype(units)
+        kind, dtype = units.device.type, autocast_dtype(units)
         ctx.dtypes = units.dtype, prototypes.dtype
         x, w = units.to(dtype), prototypes.to(dtype)
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(w, dtype=torch.float32)

@@ -24,10 +24,9 @@ from curate.errors import TrainingInterrupted, WorkdirError
 from curate.feed.batches import CroppedSamples, Crops, Split, check_workers, load_batches
 from curate.feed.settings import CropSettings
 from curate.feed.shards import ShardIndex, read_index
-from curate.models.convert.source import BACKBONE, HEADS
 from curate.models.device import Precision, autocast, resolve_precision
 from curate.models.files.export import write_export
-from curate.models.files.header import ExportInfo
+from curate.models.files.header import BACKBONE, HEADS, ExportInfo
 from curate.models.files.heads import describe_heads, pick_heads, write_heads
 from curate.models.nets.throughput import Meter
 from curate.models.nets.trained import Trained

@@ -1,4 +1,4 @@
-"""A frozen model that turns prepared pictures into unit vectors."""
+"""A frozen model that turns preprocessed pictures into unit vectors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,21 +15,24 @@ from curate.models.placement import is_convnet, send
 from curate.ops.images.preprocess import Preprocess
 
 CPU_CHUNK = 8
-"""Pictures a CPU embeds at once, whatever the batch: activations then stay near the caches."""
+"""Pictures that a CPU embeds at once, however large the batch: the activations then stay near the caches."""
 
 
 @dataclass
 class Backbone:
-    """A frozen embedder; `load_backbone` makes it."""
+    """A frozen embedder; `load_backbone` makes one."""
 
     info: ModelInfo
     module: nn.Module
-    """(B, 3, S, S) normalised float -> (B, D)."""
+    """The network, from (B, 3, S, S) normalized float to (B, D)."""
     device: torch.device
+    """Where the network is and runs."""
     precision: Precision
+    """Of the forward pass."""
     encode_text: Callable[[list[str]], Tensor] | None = None
-    """Texts -> (B, D), for models with a text side."""
+    """From texts to (B, D), for models with a text side."""
     channels_last: bool = field(init=False)
+    """Whether batches are laid out channels last, which convolutions run fastest with."""
 
     def __post_init__(self) -> None:
         self.channels_last = is_convnet(self.module)
@@ -42,27 +45,32 @@ class Backbone:
 
     @property
     def model(self) -> str:
+        """Id of the model."""
         return self.info.model
 
     @property
     def dim(self) -> int:
+        """Length of its vectors."""
         return self.info.dim
 
     @property
     def license(self) -> str:
+        """License of its weights."""
         return self.info.license
 
     @property
     def preprocess(self) -> Preprocess:
+        """How pictures are resized and normalized for it."""
         return self.info.preprocess
 
     @property
     def weights_hash(self) -> str:
+        """See `ModelInfo.weights_hash`."""
         return self.info.weights_hash
 
     @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:
-        """Unit vectors of prepared pictures.
+        """Unit vectors of preprocessed pictures.
 
         Args:
             pixels: (B, 3, S, S) uint8 on the CPU, as `preprocess` makes them.
@@ -77,15 +85,16 @@ class Backbone:
 
     @torch.inference_mode()
     def embed_blocks(self, pixels: Tensor, *, last: int) -> Tensor:
-        """What a linear layer may read: tokens of several blocks, not normalised.
+        """Features for a linear classifier: tokens of several blocks, not normalized.
 
         Args:
             pixels: as in `embed`.
-            last: blocks of a ViT, from its end; fewer where it has fewer.
+            last: number of blocks of a ViT, counted from its end; fewer where it has fewer.
 
         Returns:
-            (B, V, D) float32 on the CPU. Of a ViT that answers with its cls token: cls of its last V - 1 blocks, the
-            final one's last, then the mean of the final block's patches. Of any other model: its answer, V = 1.
+            (B, V, D) float32 on the CPU. For a ViT whose output is its cls token: the cls tokens of its last V - 1
+            blocks, the final one's last, then the mean of the final block's patches. For any other model: its output,
+            with V = 1.
 
         Raises:
             WeightsError: as in `embed`.
@@ -99,9 +108,9 @@ class Backbone:
 
     def _forward(self, pixels: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
         batch = send(pixels, self.device, channels_last=self.channels_last)
-        normalised = batch.float().mul_(self._scale).add_(self._shift)
+        normalized = batch.float().mul_(self._scale).add_(self._shift)
         with autocast(self.device, self.precision):
-            return forward(normalised)
+            return forward(normalized)
 
     def _read_blocks(self, images: Tensor, last: int) -> Tensor:
         if self._blocks is None:
@@ -112,7 +121,7 @@ class Backbone:
 
     @torch.inference_mode()
     def embed_text(self, texts: list[str]) -> Tensor:
-        """(B, D) float32 on the CPU, unit L2, comparable with the vectors of pictures.
+        """Unit vectors (B, D) of texts, float32 on the CPU, comparable with those of pictures.
 
         Raises:
             ConfigError: the model has no text side.

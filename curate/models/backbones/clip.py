@@ -19,7 +19,7 @@ from curate.ops.images.preprocess import Preprocess
 
 PREFIX = "open_clip/"
 LICENSES = {"openai": "MIT"}
-"""Of released tags; the others are on their model cards."""
+"""Licenses of released tags; those of other tags are on their model cards."""
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
@@ -85,10 +85,11 @@ class ImageTower(nn.Module):
         self.architecture = architecture
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) normalized -> (B, D)."""
         return self.clip.encode_image(images)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Texts -> (B, D) on the model's device."""
+        """Vectors (B, D) of texts, on the device of the model."""
         tokens = open_clip.get_tokenizer(self.architecture)(texts)
         return self.clip.encode_text(tokens.to(next(self.clip.parameters()).device))
 

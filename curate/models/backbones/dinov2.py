@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
+"""Names of sizes in the ids of torch.hub, and in those of timm and our presets."""
 MODELS = tuple(f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in SIZES)
 HEAD_DIM = 64
-"""Dims of an attention head of every released model."""
+"""Width of an attention head in every released model."""
 
 PREPROCESS = Preprocess(
     size=224,
@@ -27,11 +28,11 @@ PREPROCESS = Preprocess(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
 )
-"""DINOv2's own evaluation; positions are resampled from the released 518-px grid."""
+"""As in the evaluation of its authors; positions are resampled from the grid of 518 pixels that was released."""
 
 
 def canonical(model: str) -> str | None:
-    """The torch.hub id that `model` means, which may be a timm name; None: no DINOv2 model."""
+    """The torch.hub id of a model that may be called by its timm name; None: it is no DINOv2 model."""
     if model in MODELS:
         return model
     found = re.fullmatch(r"vit_(small|base|large|giant)_patch14(_reg4)?_dinov2(\.lvd142m)?", model)
@@ -41,13 +42,13 @@ def canonical(model: str) -> str | None:
 
 
 def preset(model: str) -> str:
-    """Name of the ViT preset of a torch.hub id."""
+    """Name of our ViT preset for a torch.hub id."""
     size, registers = SIZES[model.removeprefix("dinov2_vit")[0]], model.endswith("_reg")
     return f"vit_{size}{'_reg4' if registers else ''}"
 
 
 def timm_name(model: str) -> str:
-    """timm's architecture of a torch.hub id."""
+    """Name of timm's architecture for a torch.hub id."""
     size, registers = SIZES[model.removeprefix("dinov2_vit")[0]], model.endswith("_reg")
     return f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2"
 
@@ -68,7 +69,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
 
 
 def build(info: ModelInfo) -> "nn.Module":
-    """The ViT with its weights; the grid of positions is the file's.
+    """The ViT with its weights, and with as many positions as the file has.
 
     Raises:
         WeightsError: the file is another model's.
@@ -86,10 +87,10 @@ def build(info: ModelInfo) -> "nn.Module":
 
 
 def stored_grid(state: Mapping[str, "Tensor"], *, where: str) -> int:
-    """Patches along one side of the position embeddings.
+    """Patches along one side of the grid for which position embeddings are stored.
 
     Raises:
-        WeightsError: they are for no square.
+        WeightsError: the grid is not square.
     """
     patches = state["pos_embed"].shape[1] - 1
     grid = math.isqrt(patches)
@@ -99,13 +100,13 @@ def stored_grid(state: Mapping[str, "Tensor"], *, where: str) -> int:
 
 
 def config_from_weights(state: Mapping[str, "Tensor"], *, heads: int | None = None, where: str) -> ViTConfig:
-    """The architecture that weights in torch.hub's names have.
+    """The architecture of weights in torch.hub's names, read from their names and shapes.
 
     Args:
-        heads: of attention, which shapes do not tell; None: of 64 dims each, as in every released model.
+        heads: number of attention heads, which no shape shows; None: heads of 64 dims, as in every released model.
 
     Raises:
-        WeightsError: no square grid, or a width that heads of 64 do not divide.
+        WeightsError: the grid of positions is not square, or the width is no multiple of 64.
     """
     dim, channels, patch_size, _ = state["patch_embed.proj.weight"].shape
     if heads is None and dim % HEAD_DIM:

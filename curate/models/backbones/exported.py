@@ -15,10 +15,10 @@ MODELS = ("curate",)
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
-    """See `load.describe`.
+    """See `load.describe`; the number of dims of a timm architecture is asked of timm.
 
     Raises:
-        WeightsError: no weights given, since they alone tell the architecture.
+        WeightsError: no weights given, though only they know the architecture.
     """
     if weights is None:
         raise WeightsError(f"{model}: no weights given; {HOWTO}")

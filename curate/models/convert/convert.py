@@ -1,4 +1,8 @@
-"""Convert a backbone: write it under a temporary name, compare outputs in its own library, publish it."""
+"""Convert a backbone to the format of another library.
+
+The file is written under a temporary name, loaded by the library that it is for, and published only if that library
+gives the outputs that ours gives: a wrong name or a transposed tensor would else show up in a user's results.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,53 +13,57 @@ from torch import Tensor
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.convert import to_hub, to_huggingface, to_onnx, to_safetensors, to_timm
-from curate.models.convert.source import Source, load_source, resized
-from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.convert.source import LoadedBackbone, load_source, resized
+from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files.publish import publishing
 from curate.models.nets.config import ViTConfig
 from curate.progress import track
 
 TargetName = Literal["hub", "timm", "huggingface", "safetensors", "onnx"]
 TARGETS: dict[str, Target] = {
-    "hub": to_hub.TARGET,
-    "timm": to_timm.TARGET,
-    "huggingface": to_huggingface.TARGET,
-    "safetensors": to_safetensors.TARGET,
-    "onnx": to_onnx.TARGET,
+    "hub": to_hub.HUB,
+    "timm": to_timm.TIMM,
+    "huggingface": to_huggingface.HUGGINGFACE,
+    "safetensors": to_safetensors.SAFETENSORS,
+    "onnx": to_onnx.ONNX,
 }
 TOLERANCE = 1e-4
-"""Largest difference of an output, as a share of the largest value (at least 1), between float32 libraries."""
+"""Largest accepted difference between outputs in float32, as a share of the largest value (taken as 1 if smaller)."""
 BATCHES = (1, 3)
-"""Numbers of pictures that are compared; two, since a traced graph may have kept one."""
+"""Numbers of pictures in a comparison; two of them, since a traced graph may have fixed the number of one."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How far two libraries are apart on random pictures."""
+class OutputDifference:
+    """How far the outputs of two libraries lie apart on random pictures."""
 
     image_size: int
+    """Side of the pictures, pixels."""
     images: int
+    """Number of pictures."""
     largest: float
-    """Largest absolute difference of an output (cls and patches)."""
+    """Largest absolute difference of a value, of cls and patches."""
     scale: float
-    """Largest absolute value of an output, at least 1."""
+    """Largest absolute value of our outputs, at least 1."""
 
     @property
     def accepted(self) -> bool:
-        """False for NaN too."""
+        """Whether the outputs are as good as equal; False for NaN too."""
         return self.largest <= TOLERANCE * self.scale
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written."""
+    """A backbone in another format."""
 
     path: Path
-    checks: list[Difference]
-    """At the size where the format must agree."""
-    resampled: Difference | None
-    """At another size, where each library resamples positions in its own way; None: the format has one size."""
+    """File or folder that was written."""
+    checks: list[OutputDifference]
+    """Comparisons at the image size where all formats must agree."""
+    resampled: OutputDifference | None
+    """Comparison at another size, where each library resamples positions in its own way; None: there is one size."""
     howto: str
+    """How to load it, as a line of code."""
 
 
 def convert(
@@ -68,14 +76,15 @@ def convert(
     opset: int | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Write `source` in the format `to`, and publish it only if its own library gives equal outputs.
+    """Write `source` in the format `to`, and publish it only if the library it is for gives equal outputs.
 
     Args:
         source: see `load_source`.
         output: file or folder; None: beside the source, named after it.
-        heads: take the projection heads along (hub, safetensors).
-        size: resample a ViT's positions for pictures of so many pixels; None: as stored, but for onnx as embedded.
-        opset: of ONNX; None: 18.
+        heads: write the projection heads too (formats hub and safetensors).
+        size: side, in pixels, of the pictures for which a ViT's positions are resampled; None: as stored, for ONNX the
+            size at which pictures are embedded.
+        opset: version of ONNX's operators; None: 18.
         overwrite: replace an output that differs.
 
     Raises:
@@ -92,21 +101,21 @@ def convert(
             target.write(loaded, partial, Options(opset=opset))
             advance(note="written")
             embed = target.read(loaded, partial)
-            checks = [compare(loaded, embed, size=loaded.image_size, images=images) for images in BATCHES]
+            checks = [compare_outputs(loaded, embed, size=loaded.image_size, images=images) for images in BATCHES]
             _refuse_differences(checks, where=f"{source} as {to}")
             resampled = _resampled(loaded, embed) if target.any_size else None
         advance(note="equal")
     return Converted(path, checks, resampled, target.howto(loaded, path))
 
 
-def _load(source: str, target: Target, *, heads: bool, size: int | None) -> Source:
+def _load(source: str, target: Target, *, heads: bool, size: int | None) -> LoadedBackbone:
     loaded = load_source(source, heads=heads)
     if size is None and not target.any_size and isinstance(loaded.network.config, ViTConfig):
         size = loaded.info.image_size
     return loaded if size is None or size == loaded.image_size else resized(loaded, size)
 
 
-def _output(source: Source, to: str, output: str | Path | None) -> Path:
+def _output(source: LoadedBackbone, to: str, output: str | Path | None) -> Path:
     path = default_output(source, to) if output is None else Path(output)
     suffix = TARGETS[to].suffix
     if suffix and path.suffix != suffix:
@@ -124,7 +133,7 @@ def _target(to: str, *, heads: bool, opset: int | None) -> Target:
     return TARGETS[to]
 
 
-def default_output(source: Source, to: str) -> Path:
+def default_output(source: LoadedBackbone, to: str) -> Path:
     """`NAME-FORMAT` beside the source, or in the working directory for weights that came by their id."""
     given = Path(source.name).expanduser()
     stem = given.stem if given.is_file() else given.name
@@ -132,8 +141,8 @@ def default_output(source: Source, to: str) -> Path:
     return folder / f"{stem}-{to}{TARGETS[to].suffix}"
 
 
-def compare(source: Source, embed: Embed, *, size: int, images: int) -> Difference:
-    """Our outputs beside the other library's, on random pictures.
+def compare_outputs(source: LoadedBackbone, embed: Forward, *, size: int, images: int) -> OutputDifference:
+    """Compare our outputs with the other library's, on random pictures.
 
     Raises:
         WeightsError: outputs of another shape.
@@ -150,10 +159,10 @@ def compare(source: Source, embed: Embed, *, size: int, images: int) -> Differen
             )
     largest = torch.stack([(found - expected).abs().max() for found, expected in pairs]).max()
     scale = max(1.0, *(float(expected.abs().max()) for _, expected in pairs))
-    return Difference(size, images, float(largest), scale)
+    return OutputDifference(size, images, float(largest), scale)
 
 
-def _refuse_differences(checks: list[Difference], *, where: str) -> None:
+def _refuse_differences(checks: list[OutputDifference], *, where: str) -> None:
     for check in checks:
         if not check.accepted:
             raise WeightsError(
@@ -162,8 +171,8 @@ def _refuse_differences(checks: list[Difference], *, where: str) -> None:
             )
 
 
-def _resampled(source: Source, embed: Embed) -> Difference | None:
-    """At the size at which pictures are embedded or, where that is the stored one, two patches more."""
+def _resampled(source: LoadedBackbone, embed: Forward) -> OutputDifference | None:
+    """Compare at the size at which pictures are embedded, or, where that is the stored one, at two patches more."""
     config = source.network.config
     if not isinstance(config, ViTConfig):
         return None
@@ -171,4 +180,4 @@ def _resampled(source: Source, embed: Embed) -> Difference | None:
     size = config.image_size + 2 * config.patch_size if usual == config.image_size else usual
     if size % config.patch_size:
         return None
-    return compare(source, embed, size=size, images=1)
+    return compare_outputs(source, embed, size=size, images=1)

@@ -1,4 +1,4 @@
-"""What is converted: an export of the trainer, or weights of DINOv2 from anywhere."""
+"""Backbones to convert or to train on: an export of the trainer, or weights of DINOv2 from anywhere."""
 
 import json
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from curate.models.files import formats
 from curate.models.files.description import find_description
 from curate.models.files.digest import hash_file
 from curate.models.files.export import read_export
-from curate.models.files.header import ExportInfo
+from curate.models.files.header import BACKBONE, HEADS, ExportInfo
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.state_dict import StateDict, fill, read_state_dict
 from curate.models.files.weights import find_weight_file
@@ -21,38 +21,38 @@ from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 
-BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
-"""Names under which the trainer leaves its exports in a folder."""
 UNKNOWN_LICENSE = "unknown: that of the weights it was made from"
 
 
 @dataclass(frozen=True)
-class Source:
-    """A backbone to convert."""
+class LoadedBackbone:
+    """A trainable network with its weights, and what is known of them."""
 
     name: str
     """What the user called it."""
     network: Trained
-    """With its weights, in evaluation mode."""
+    """In evaluation mode."""
     info: ExportInfo
+    """What its export says of itself, or what is known of released weights."""
     heads: tuple[HeadsInfo, StateDict] | None = None
+    """Projection heads, where they were asked for."""
     file: Path | None = None
-    """Where the weights lie."""
+    """The weight file."""
 
     @property
     def image_size(self) -> int:
-        """Side of pictures at which all formats agree, pixels: that of a ViT's stored positions."""
+        """Side of pictures at which all formats agree, pixels; for a ViT that of its stored positions."""
         config = self.network.config
         return config.image_size if isinstance(config, ViTConfig) else self.info.image_size
 
 
-def load_source(source: str, *, heads: bool = False) -> Source:
-    """Build the backbone that `source` means.
+def load_source(source: str, *, heads: bool = False) -> LoadedBackbone:
+    """Build the network that `source` names.
 
     Args:
         source: an export of `curate train` or the folder that holds it; a file or folder with DINOv2's weights in the
             names of torch.hub, timm, Hugging Face or a training checkpoint; or the id of a released DINOv2 model.
-        heads: read the projection heads too: of the file itself, or of heads.safetensors beside it.
+        heads: read the projection heads too, from the file itself or from heads.safetensors beside it.
 
     Raises:
         WeightsError: nothing there, not readable, not a DINOv2 ViT, or without heads where they are wanted.
@@ -63,7 +63,7 @@ def load_source(source: str, *, heads: bool = False) -> Source:
     return replace(found, heads=_find_heads(found)) if heads else found
 
 
-def _from_id(source: str) -> Source:
+def _from_id(source: str) -> LoadedBackbone:
     model = dinov2.canonical(source)
     if model is None:
         raise WeightsError(
@@ -72,21 +72,23 @@ def _from_id(source: str) -> Source:
     info = dinov2.describe(model, None, fetch=True)
     network = dinov2.build(info)
     assert isinstance(network, VisionTransformer)
-    return Source(source, network, _released_info(info.weights_file(), license=info.license), file=info.weights_file())
+    return LoadedBackbone(
+        source, network, _released_info(info.weights_file(), license=info.license), file=info.weights_file()
+    )
 
 
-def _from_path(source: str, path: Path) -> Source:
+def _from_path(source: str, path: Path) -> LoadedBackbone:
     file = path / BACKBONE if (path / BACKBONE).is_file() else find_weight_file(path)
     if file.suffix == ".safetensors" and find_description(file) is not None:
-        return Source(source, *read_export(file), file=file)
+        return LoadedBackbone(source, *read_export(file), file=file)
     state = formats.to_hub(read_state_dict(file), where=source)
     network = VisionTransformer(dinov2.config_from_weights(state, heads=_heads_in_config(file), where=source))
     fill(network, state, where=source)
-    return Source(source, network, _released_info(file, license=UNKNOWN_LICENSE), file=file)
+    return LoadedBackbone(source, network, _released_info(file, license=UNKNOWN_LICENSE), file=file)
 
 
 def _heads_in_config(file: Path) -> int | None:
-    """Attention heads that the config.json of a Hugging Face folder tells."""
+    """Number of attention heads in the config.json of a Hugging Face folder; None: there is no such file."""
     config = file.parent / "config.json"
     if not config.is_file():
         return None
@@ -106,7 +108,7 @@ def _released_info(file: Path, *, license: str) -> ExportInfo:
     )
 
 
-def _find_heads(source: Source) -> tuple[HeadsInfo, StateDict]:
+def _find_heads(source: LoadedBackbone) -> tuple[HeadsInfo, StateDict]:
     assert source.file is not None
     if source.file.suffix != ".safetensors":
         return read_heads(source.file)
@@ -116,10 +118,10 @@ def _find_heads(source: Source) -> tuple[HeadsInfo, StateDict]:
     return read_heads(beside)
 
 
-def resized(source: Source, size: int) -> Source:
-    """The same backbone for pictures of `size` pixels, the positions of a ViT resampled.
+def resized(source: LoadedBackbone, size: int) -> LoadedBackbone:
+    """The same network for pictures of `size` pixels, with the positions of a ViT resampled once and for all.
 
-    All formats then agree at that size, since none of them has to resample.
+    All formats then agree at that size, since no library has to resample.
 
     Raises:
         ConfigError: a side that patches do not divide, or that the timm model does not take.
@@ -140,7 +142,7 @@ def resized(source: Source, size: int) -> Source:
     return replace(source, network=other, info=info)
 
 
-def _try_size(source: Source, size: int) -> None:
+def _try_size(source: LoadedBackbone, size: int) -> None:
     try:
         with torch.no_grad():
             source.network(torch.zeros(1, 3, size, size))
@@ -151,8 +153,8 @@ def _try_size(source: Source, size: int) -> None:
         ) from error
 
 
-def need_vit(source: Source, target: str) -> VisionTransformer:
-    """The ViT of a source, for formats that have no other architecture.
+def need_vit(source: LoadedBackbone, target: str) -> VisionTransformer:
+    """The network, where it is a ViT of ours; for formats without a place for other architectures.
 
     Raises:
         ConfigError: it is a timm model.

@@ -1,4 +1,4 @@
-"""What the formats have in common: what they are asked to write, and what is compared."""
+"""What the formats have in common: what they write, and what is compared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,51 +7,53 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from curate.models.convert.source import Source
+from curate.models.convert.source import LoadedBackbone
 
 
 class Tokens(NamedTuple):
-    """What every format must give for normalised images (B, 3, H, W)."""
+    """The outputs that every format must give for normalized images (B, 3, H, W)."""
 
     cls: Tensor  # (B, D)
     patches: Tensor  # (B, N, D)
 
 
-Embed = Callable[[Tensor], Tokens]
-"""A model in its own library."""
+Forward = Callable[[Tensor], Tokens]
+"""A model in the library of its format: from normalized images to tokens."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may say of a format."""
+    """Options of single formats."""
 
     opset: int | None = None
-    """Of ONNX; None: its default."""
+    """Version of ONNX's operators; None: the default."""
 
 
-class Write(Protocol):
-    """Write the backbone of `source` to `path`, a temporary place with the final name."""
+class WriteFormat(Protocol):
+    """Writes a backbone to `path`, a temporary place with the final name."""
 
-    def __call__(self, source: Source, path: Path, options: Options) -> None: ...
+    def __call__(self, source: LoadedBackbone, path: Path, options: Options) -> None: ...
 
 
-class Read(Protocol):
-    """Load what was written, by the library that the format belongs to."""
+class ReadFormat(Protocol):
+    """Loads what was written with the library that the format is for."""
 
-    def __call__(self, source: Source, path: Path) -> Embed: ...
+    def __call__(self, source: LoadedBackbone, path: Path) -> Forward: ...
 
 
 @dataclass(frozen=True)
 class Target:
-    """A format."""
+    """A format to convert to."""
 
     suffix: str
-    """Of the output; empty: a folder."""
-    write: Write
-    read: Read
-    howto: Callable[[Source, Path], str]
-    """How to load the output, as a line of code."""
+    """Suffix of the output; empty: it is a folder."""
+    write: WriteFormat
+    """Writes the file or folder."""
+    read: ReadFormat
+    """Loads it again, to compare outputs."""
+    howto: Callable[[LoadedBackbone, Path], str]
+    """Tells how to load the output, as a line of code."""
     any_size: bool = True
-    """Whether the file takes pictures of other sizes than the one at which it is checked."""
+    """Whether the model takes pictures of other sizes than the one at which outputs are compared."""
     takes_heads: bool = False
-    """Whether projection heads have a place in it."""
+    """Whether the format has a place for projection heads."""

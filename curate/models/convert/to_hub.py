@@ -1,4 +1,4 @@
-"""torch.hub's file of DINOv2: a plain state_dict under the official names; with heads, a training checkpoint.
+"""DINOv2's format in torch.hub: a plain state_dict in the official names; with heads, a training checkpoint.
 
 A training checkpoint is {"teacher": {"backbone.*", "dino_head.mlp.*", "dino_head.last_layer.weight_g", ...}}.
 """
@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations
 
 from curate.errors import WeightsError
 from curate.models.backbones.dinov2 import MODELS, preset
-from curate.models.convert.source import Source, need_vit
-from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.convert.source import LoadedBackbone, need_vit
+from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files.header import timm_equivalent
 from curate.models.files.heads import HeadsInfo, score, to_hub_heads
 from curate.models.files.state_dict import StateDict
@@ -24,13 +24,13 @@ from curate.models.nets.tower import timm_features
 
 NAME = "torch.hub's DINOv2"
 TOLERANCE = 1e-4
-"""Largest difference between scores of prototypes, which are cosines times a scale."""
+"""Largest accepted difference between scores of prototypes, which are cosines times a scale."""
 SHAPE = ("dim", "depth", "heads", "ffn", "num_registers", "patch_size")
-"""Fields in which an architecture of torch.hub must agree."""
+"""Fields of the architecture in which a model must agree with a released one to be loaded as such."""
 
 
-def write(source: Source, path: Path, options: Options) -> None:
-    """Tensors alone, so that `weights_only=True` reads them."""
+def write_hub(source: LoadedBackbone, path: Path, options: Options) -> None:
+    """Write tensors and nothing else, so that `torch.load(weights_only=True)` reads them."""
     del options
     state = {key: value.detach().cpu() for key, value in need_vit(source, NAME).state_dict().items()}
     if source.heads is None:
@@ -40,8 +40,8 @@ def write(source: Source, path: Path, options: Options) -> None:
     torch.save({"teacher": teacher}, path)
 
 
-def read(source: Source, path: Path) -> Embed:
-    """timm, which converts the official names by itself; the heads are compared with torch's weight norm."""
+def read_hub(source: LoadedBackbone, path: Path) -> Forward:
+    """Load with timm, which converts the official names itself; heads are compared with torch's weight norm."""
     state: dict[str, Any] = torch.load(path, weights_only=True)
     if source.heads is not None:
         teacher = state["teacher"]
@@ -58,10 +58,10 @@ def read(source: Source, path: Path) -> Embed:
 
 
 def check_heads(teacher: StateDict, heads: tuple[HeadsInfo, StateDict], *, where: str) -> None:
-    """Refuse heads that score otherwise when torch's own weight norm loads them.
+    """Refuse heads whose scores change when torch's own weight norm loads them.
 
     Raises:
-        WeightsError: by more than `TOLERANCE`.
+        WeightsError: a score changes by more than `TOLERANCE`.
     """
     info, ours = heads
     x = torch.randn(4, info.dim, generator=torch.Generator().manual_seed(0))
@@ -86,8 +86,8 @@ def _official_head(info: HeadsInfo) -> nn.ModuleDict:
     return nn.ModuleDict({"mlp": nn.Sequential(*layers, nn.Linear(info.hidden, info.bottleneck)), "last_layer": last})
 
 
-def howto(source: Source, path: Path) -> str:
-    """How the official code loads the file."""
+def hub_howto(source: LoadedBackbone, path: Path) -> str:
+    """The call with which the official code loads the file."""
     if source.heads is not None:
         return f'torch.load("{path}", weights_only=True)["teacher"]  # the layout of teacher_checkpoint.pth'
     load = f'load_state_dict(torch.load("{path}", weights_only=True))'
@@ -101,7 +101,7 @@ def howto(source: Source, path: Path) -> str:
 
 
 def released_as(config: ViTConfig) -> str | None:
-    """The id in torch.hub of this architecture; None: there is none."""
+    """The id in torch.hub of the released model with this architecture; None: there is none."""
     for model in MODELS:
         released = vit_config(preset(model))
         if all(getattr(config, field) == getattr(released, field) for field in SHAPE):
@@ -109,4 +109,4 @@ def released_as(config: ViTConfig) -> str | None:
     return None
 
 
-TARGET = Target(suffix=".pth", write=write, read=read, howto=howto, takes_heads=True)
+HUB = Target(suffix=".pth", write=write_hub, read=read_hub, howto=hub_howto, takes_heads=True)

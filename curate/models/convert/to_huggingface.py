@@ -1,8 +1,9 @@
-"""A folder that `transformers.AutoModel.from_pretrained` loads: `Dinov2Model`, or with registers its sibling.
+"""A folder that `transformers.AutoModel.from_pretrained` loads: a `Dinov2Model`, or `Dinov2WithRegistersModel`.
 
-Written in the names of the released checkpoints, which every version of transformers reads. Outputs are equal at the
-image size of the config. At other sizes transformers resamples positions to the wanted grid: equal with registers, a
-little different without, since the released models without registers add 0.1 to the grid and transformers does not.
+Tensors have the names of the released checkpoints, which every version of transformers reads. Outputs are equal at the
+image size of the config. At other sizes transformers resamples positions to the wanted grid: outputs are equal with
+registers, and differ a little without, since the released models without registers add 0.1 to the side of the grid and
+transformers does not.
 """
 
 import json
@@ -13,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from curate.errors import MissingExtra, WeightsError
-from curate.models.convert.source import Source, need_vit
-from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.convert.source import LoadedBackbone, need_vit
+from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files import formats
 from curate.models.files.description import KEY
 from curate.models.files.header import ExportInfo, describe_export
@@ -22,11 +23,11 @@ from curate.models.nets.config import NORM_EPS, ViTConfig
 
 NAME = "transformers"
 RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
-"""Pillow's numbers."""
+"""Pillow's numbers of interpolations, which transformers takes."""
 
 
-def write(source: Source, path: Path, options: Options) -> None:
-    """config.json, model.safetensors, preprocessor_config.json and a model card."""
+def write_huggingface(source: LoadedBackbone, path: Path, options: Options) -> None:
+    """Write config.json, model.safetensors, preprocessor_config.json and a model card."""
     del options
     vit = need_vit(source, NAME)
     path.mkdir()
@@ -43,7 +44,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def model_config(config: ViTConfig) -> dict[str, Any]:
-    """Fields of `Dinov2Config`; the width of the feed-forward layer follows from `mlp_ratio`, SwiGLU's as ours."""
+    """Fields of `Dinov2Config`; from `mlp_ratio` it derives the width of the feed-forward layer as we do."""
     values: dict[str, Any] = {
         "architectures": ["Dinov2Model"],
         "model_type": "dinov2",
@@ -87,7 +88,7 @@ def preprocessor(info: ExportInfo) -> dict[str, Any]:
 
 
 def model_card(config: ViTConfig, info: ExportInfo) -> str:
-    """What the hub shows: license, provenance, and how to load the folder."""
+    """The page that the hub shows: license, provenance, and how to load the folder."""
     tags = "---\nlibrary_name: transformers\npipeline_tag: image-feature-extraction\n---\n"
     kind = f"DINOv2 ViT, {config.dim} dims, {config.depth} blocks, patches of {config.patch_size} px"
     provenance = json.dumps(info.provenance, indent=2, sort_keys=True)
@@ -111,12 +112,12 @@ Outputs equal those of the trained model at {config.image_size} px. Provenance:
 """
 
 
-def read(source: Source, path: Path) -> Embed:
-    """`AutoModel.from_pretrained`, every tensor in its place.
+def read_huggingface(source: LoadedBackbone, path: Path) -> Forward:
+    """Load with `AutoModel.from_pretrained`, and see that every tensor found its place.
 
     Raises:
         MissingExtra: transformers is not installed.
-        WeightsError: it finds names missing or unknown.
+        WeightsError: transformers finds names missing or unknown.
     """
     try:
         from transformers import AutoModel
@@ -136,10 +137,10 @@ def read(source: Source, path: Path) -> Embed:
     return embed
 
 
-def howto(source: Source, path: Path) -> str:
+def huggingface_howto(source: LoadedBackbone, path: Path) -> str:
     """The call that loads the folder."""
     del source
     return f'transformers.AutoModel.from_pretrained("{path}").eval()'
 
 
-TARGET = Target(suffix="", write=write, read=read, howto=howto)
+HUGGINGFACE = Target(suffix="", write=write_huggingface, read=read_huggingface, howto=huggingface_howto)

@@ -1,7 +1,7 @@
-"""An ONNX graph: input `images` (B, 3, S, S), normalised float32; outputs `cls` (B, D) and `patches` (B, N, D).
+"""An ONNX graph: input `images` (B, 3, S, S), normalized float32; outputs `cls` (B, D) and `patches` (B, N, D).
 
-B is free, S is fixed: a ViT's positions are constants of the graph, so make a file for each size. Weights of more than
-2 GB, which ONNX cannot hold, lie beside the graph in a .data file.
+B is free and S is fixed: a ViT's positions are constants of the graph, so each size needs a file of its own. Weights
+of more than 2 GB, which ONNX cannot hold, lie beside the graph in a .data file.
 """
 
 import json
@@ -12,31 +12,32 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, MissingExtra, WeightsError, first_line
-from curate.models.convert.source import Source
-from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.convert.source import LoadedBackbone
+from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.nets.trained import Trained
 
 OPSET = 18
-"""The oldest that torch writes, so that most runtimes read it."""
+"""The oldest version of operators that torch writes, so that most runtimes read it."""
 INPUT, OUTPUTS = "images", ("cls", "patches")
 LARGEST = 1 << 31
-"""Bytes; a protobuf message holds no more."""
+"""Bytes that a protobuf message, and so the graph, can hold."""
 
 
 class Graph(nn.Module):
-    """The outputs that are exported; registers are none of them."""
+    """The network with the outputs that are exported; registers are not among them."""
 
     def __init__(self, network: Trained) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) -> cls (B, D) and patches (B, N, D)."""
         found = self.network.forward_features(images)
         return found.cls, found.patches
 
 
-def write(source: Source, path: Path, options: Options) -> None:
-    """Trace the network at its image size.
+def write_onnx(source: LoadedBackbone, path: Path, options: Options) -> None:
+    """Trace the network at its image size and write the graph.
 
     Raises:
         MissingExtra: onnx or onnxscript is not installed.
@@ -79,7 +80,7 @@ def write(source: Source, path: Path, options: Options) -> None:
 
 
 def _forget_the_trace(model: Any) -> None:
-    """Drop what torch notes at every node: lines of code with the paths of this machine."""
+    """Remove what torch notes at every node: lines of code, with paths of this machine."""
     model.graph.doc_string = None
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -91,8 +92,8 @@ def _forget_the_trace(model: Any) -> None:
             value.metadata_props.clear()
 
 
-def properties(source: Source) -> dict[str, str]:
-    """`metadata_props` of the graph: what prepares pictures for it, and where it comes from."""
+def properties(source: LoadedBackbone) -> dict[str, str]:
+    """The `metadata_props` of the graph: how pictures are preprocessed for it, and where it comes from."""
     info = source.info
     return {
         "image_size": str(source.image_size),
@@ -105,8 +106,8 @@ def properties(source: Source) -> dict[str, str]:
     }
 
 
-def read(source: Source, path: Path) -> Embed:
-    """onnxruntime on the CPU.
+def read_onnx(source: LoadedBackbone, path: Path) -> Forward:
+    """Load with onnxruntime, on the CPU.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -124,10 +125,10 @@ def read(source: Source, path: Path) -> Embed:
     return embed
 
 
-def howto(source: Source, path: Path) -> str:
+def onnx_howto(source: LoadedBackbone, path: Path) -> str:
     """The call that runs the graph."""
     del source
-    return f'onnxruntime.InferenceSession("{path}").run(["cls", "patches"], {{"images": normalised_float32}})'
+    return f'onnxruntime.InferenceSession("{path}").run(["cls", "patches"], {{"images": normalized_float32}})'
 
 
-TARGET = Target(suffix=".onnx", write=write, read=read, howto=howto, any_size=False)
+ONNX = Target(suffix=".onnx", write=write_onnx, read=read_onnx, howto=onnx_howto, any_size=False)

@@ -1,4 +1,4 @@
-"""A .safetensors in timm's names; its metadata keep architecture, license and provenance."""
+"""A .safetensors in timm's names, with architecture, license and provenance in its metadata."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from curate.models.convert.source import Source
-from curate.models.convert.target import Embed, Options, Target, Tokens
+from curate.models.convert.source import LoadedBackbone
+from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files import formats
 from curate.models.files.description import save_tensors
 from curate.models.files.export import weights_of
@@ -16,16 +16,16 @@ from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import timm_features
 
 
-def write(source: Source, path: Path, options: Options) -> None:
-    """timm keeps no mask token and, with registers, folds the position of cls into cls_token."""
+def write_timm(source: LoadedBackbone, path: Path, options: Options) -> None:
+    """Write the tensors in timm's names, and in timm's layout: see `formats.to_timm`."""
     del options
     config, state = source.network.config, weights_of(source.network)
     names = formats.to_timm(state) if isinstance(config, ViTConfig) else state
     save_tensors(path, names, describe_export(config, source.info))
 
 
-def read(source: Source, path: Path) -> Embed:
-    """`timm.create_model` with the file, as `howto` says."""
+def read_timm(source: LoadedBackbone, path: Path) -> Forward:
+    """Load with `timm.create_model`, as `timm_howto` says."""
     name, kwargs = timm_equivalent(source.network.config)
     net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **kwargs).eval()
 
@@ -36,11 +36,11 @@ def read(source: Source, path: Path) -> Embed:
     return embed
 
 
-def howto(source: Source, path: Path) -> str:
+def timm_howto(source: LoadedBackbone, path: Path) -> str:
     """The call that loads the file."""
     name, kwargs = timm_equivalent(source.network.config)
     told = "".join(f", {key}={value!r}" for key, value in json.loads(json.dumps(kwargs)).items())
     return f'timm.create_model("{name}", pretrained=True, pretrained_cfg_overlay={{"file": "{path}"}}{told})'
 
 
-TARGET = Target(suffix=".safetensors", write=write, read=read, howto=howto)
+TIMM = Target(suffix=".safetensors", write=write_timm, read=read_timm, howto=timm_howto)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KEY = "curate"
-"""Key under which our files describe themselves: JSON in a .safetensors' metadata, or in a config.json beside it."""
-HUGGINGFACE = ("model.safetensors", "config.json")
-"""Names in a folder whose tensors are described beside them."""
+"""Key of the description: in the metadata of a .safetensors, or in a config.json beside it."""
+HUGGINGFACE_FILES = ("model.safetensors", "config.json")
+"""Names of the two files in a Hugging Face folder: the tensors, and the description beside them."""
 
 
 def save_tensors(path: Path, state: Mapping[str, "Tensor"], described: Mapping[str, Any]) -> Path:
-    """Publish a .safetensors with `described` in its metadata; equal content gives equal bytes.
+    """Write a .safetensors with `described` in its metadata; equal content gives equal bytes.
 
     Raises:
         WeightsError: `path` is not a .safetensors, or cannot be written.
@@ -42,10 +42,13 @@ def save_tensors(path: Path, state: Mapping[str, "Tensor"], described: Mapping[s
 
 
 def read_description(file: Path, *, needed: str) -> dict[str, Any]:
-    """What `save_tensors` was given as `described`; `needed` ends the error where a file has none.
+    """The description that `save_tensors` wrote.
+
+    Args:
+        needed: end of the message where the file has none: what is needed instead.
 
     Raises:
-        WeightsError: not a safetensors file, or none of ours.
+        WeightsError: not a safetensors file, or without a description.
     """
     described = find_description(file)
     if described is None:
@@ -54,7 +57,7 @@ def read_description(file: Path, *, needed: str) -> dict[str, Any]:
 
 
 def find_description(file: Path) -> dict[str, Any] | None:
-    """As `read_description`; None where a file has none.
+    """The description that `save_tensors` wrote; None where the file has none.
 
     Raises:
         WeightsError: not a safetensors file, or metadata that are damaged.
@@ -67,7 +70,7 @@ def find_description(file: Path) -> dict[str, Any] | None:
     try:
         if KEY in metadata:
             return json.loads(metadata[KEY])
-        weights, config = HUGGINGFACE
+        weights, config = HUGGINGFACE_FILES
         if file.name == weights and file.with_name(config).is_file():
             return json.loads(file.with_name(config).read_text(encoding="utf-8")).get(KEY)
     except json.JSONDecodeError as error:

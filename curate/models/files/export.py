@@ -27,7 +27,7 @@ def weights_of(backbone: Trained) -> StateDict:
 def read_export(path: str | Path) -> tuple[Trained, ExportInfo]:
     """The network with its weights, and what the file says of itself.
 
-    A ViT's weights may be in timm's or Hugging Face's names too, as `curate export` writes them.
+    The tensors of a ViT may have timm's or Hugging Face's names, as `curate export` writes them.
 
     Raises:
         WeightsError: missing, damaged, or no export of this trainer.

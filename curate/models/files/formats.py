@@ -1,4 +1,17 @@
-"""Weights of DINOv2 ViTs in the names of torch.hub (which are ours), of timm and of Hugging Face."""
+"""Weights of DINOv2 ViTs in the names of torch.hub (which are ours), of timm and of Hugging Face.
+
+The three hold the same numbers in different layouts. Where a plain renaming does not do:
+
+| | torch.hub | timm | Hugging Face |
+|---|---|---|---|
+| qkv | one matrix | one matrix | query, key and value apart |
+| SwiGLU | w12, w3 | fc1, fc2, as in an MLP | weights_in, weights_out |
+| position of cls | in pos_embed | with registers added to cls_token | in position_embeddings |
+| mask token | yes | no | yes |
+
+An MLP and a packed SwiGLU have the same names in timm, and are told apart by their shapes: fc1 of SwiGLU makes twice
+as many values as fc2 takes. `tests/models/files/test_formats.py` compares outputs in all three libraries.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,14 +38,14 @@ HUGGINGFACE_NAMES = (
     (".mlp.w12.", ".mlp.weights_in."),
     (".mlp.w3.", ".mlp.weights_out."),
 )
-"""Pieces of names, torch.hub's and Hugging Face's; qkv and the last norm are handled apart."""
+"""Parts of names, torch.hub's and Hugging Face's; qkv and the last norm are handled apart."""
 
 
 def detect_format(keys: Iterable[str], *, where: str = "weights") -> StateDictFormat:
-    """Whose names these are, for a DINOv2 ViT.
+    """The format of the weights of a DINOv2 ViT, by the names of its tensors.
 
     Raises:
-        WeightsError: nobody's.
+        WeightsError: the names are of none of the three formats.
     """
     names = {key.removeprefix("dinov2.").removeprefix("dinov2_with_registers.") for key in keys}
     if "embeddings.cls_token" in names:
@@ -48,9 +61,9 @@ def detect_format(keys: Iterable[str], *, where: str = "weights") -> StateDictFo
 
 
 def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> StateDict:
-    """Any of the three formats in torch.hub's names; a missing mask_token (timm has none) becomes zeros.
+    """Weights in any of the three formats, in torch.hub's; a missing mask token (timm has none) becomes zeros.
 
-    Of a training checkpoint of DINOv2's authors the backbone is taken.
+    From a training checkpoint of DINOv2's authors the backbone is taken.
 
     Raises:
         WeightsError: the format is none of the three.
@@ -65,14 +78,14 @@ def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> StateDict:
 
 
 def _take_backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A training checkpoint has names `backbone.*` beside its heads, and blocks in chunks: `blocks.CHUNK.BLOCK.*`."""
+    """The backbone in a training checkpoint, which calls it `backbone.*` and its blocks `blocks.CHUNK.BLOCK.*`."""
     inner = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     chunked = re.compile(r"^blocks\.\d+\.(?=\d+\.)")
     return {chunked.sub("blocks.", key): value for key, value in (inner or state).items()}
 
 
 def _timm_to_hub(state: Mapping[str, Tensor]) -> StateDict:
-    """Undo timm's renames; its register models fold the position of cls into cls_token."""
+    """Undo timm's names, and with registers give cls a position of zeros, since timm has added it to cls_token."""
     swiglu = _is_packed_swiglu(state)
     hub = {_swap_ffn(key, to_timm=False) if swiglu else key: value for key, value in state.items()}
     registers = hub.pop("reg_token", None)
@@ -84,7 +97,7 @@ def _timm_to_hub(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def to_timm(state: Mapping[str, Tensor]) -> StateDict:
-    """torch.hub's names to timm's `vit_*_patch14[_reg4]_dinov2`; timm keeps no mask_token."""
+    """Weights in torch.hub's names, in those of timm's `vit_*_patch14[_reg4]_dinov2`."""
     swiglu = any(".mlp.w12." in key for key in state)
     timm = {_swap_ffn(key, to_timm=True) if swiglu else key: value for key, value in state.items()}
     timm.pop("mask_token", None)
@@ -137,7 +150,7 @@ def _rename_huggingface(name: str) -> str:
 
 
 def to_huggingface(state: Mapping[str, Tensor]) -> StateDict:
-    """torch.hub's names to those in the checkpoints of `Dinov2Model` and `Dinov2WithRegistersModel`."""
+    """Weights in torch.hub's names, in those of the checkpoints of `Dinov2Model` and `Dinov2WithRegistersModel`."""
     theirs: StateDict = {}
     for key, value in state.items():
         split = re.fullmatch(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)", key)

@@ -1,13 +1,13 @@
-"""Exports of the trainer: one .safetensors that explains itself.
+"""What an export of the trainer says of itself.
 
-The metadata key `curate` holds JSON: the architecture (`vit`, a ViT's fields, with torch.hub's names in the file; or
-`tower`, a timm model with timm's), the preprocessing, where the weights come from, and the timm architecture that
-equals it. timm reads the file too:
+An export is one .safetensors. Its metadata key `curate` holds JSON: the architecture (`vit`, the fields of a ViT, whose
+tensors have torch.hub's names; or `tower`, a timm model with timm's names), the preprocessing, where the weights come
+from, and the timm architecture that computes the same. timm reads the file too:
 
     timm.create_model(ARCHITECTURE, pretrained=True, pretrained_cfg_overlay={"file": PATH}, **KWARGS)
 
-with the two values from the metadata. Outputs are equal at the stored image size; at others timm resamples a ViT's
-positions in its own way.
+with ARCHITECTURE and KWARGS from the metadata. Outputs are equal at the stored image size; at others timm resamples the
+positions of a ViT in its own way.
 """
 
 from pathlib import Path
@@ -22,6 +22,8 @@ from curate.models.files.weights import find_weight_file
 from curate.models.info import IMAGENET_MEAN, IMAGENET_STD
 from curate.models.nets.config import Architecture, TowerConfig, ViTConfig
 
+BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
+"""Names under which the trainer leaves its exports in a folder."""
 HOWTO = "set `weights` to the .safetensors that the trainer exported"
 
 
@@ -29,19 +31,19 @@ class ExportInfo(Settings):
     """What an export says of itself besides its architecture."""
 
     image_size: int = Field(ge=1)
-    """Side of the square pictures it embeds, pixels."""
+    """Side of the square pictures that it embeds, pixels."""
     short_edge: int = Field(ge=1)
-    """Short edge before the centre crop, pixels."""
+    """Short edge before the center crop, pixels."""
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     """How pictures are resized."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Of RGB in 0..1, subtracted."""
+    """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """Of RGB in 0..1, divided by."""
+    """What RGB is divided by then."""
     license: str = Field(default="yours: trained on your own data", validation_alias=AliasChoices("license", "licence"))
     """Shown beside the model; files of earlier versions spell it `licence`."""
     provenance: dict[str, Any] = Field(default_factory=dict)
-    """How it came about: objective, steps, data, version; JSON-ready."""
+    """How it was trained: objective, steps, data, version; JSON-ready."""
 
 
 def describe_export(config: Architecture, info: ExportInfo) -> dict[str, Any]:
@@ -55,7 +57,11 @@ def describe_export(config: Architecture, info: ExportInfo) -> dict[str, Any]:
 
 
 def read_header(path: str | Path) -> tuple[Architecture, ExportInfo]:
-    """Architecture and description, without reading the weights; errors as in `read_export`."""
+    """Architecture and description of an export, without its weights.
+
+    Raises:
+        WeightsError: missing, damaged, or no export of the trainer.
+    """
     file = find_weight_file(path)
     described = read_description(file, needed=f"not an export of `curate train`; {HOWTO}")
     if "heads" in described:
@@ -72,7 +78,7 @@ def read_header(path: str | Path) -> tuple[Architecture, ExportInfo]:
 
 
 def timm_equivalent(config: Architecture) -> tuple[str, dict[str, Any]]:
-    """timm's architecture and keyword arguments that compute the same, for a ViT at the stored image size."""
+    """Name and keyword arguments of the timm model that computes the same, for a ViT at the stored image size."""
     if isinstance(config, TowerConfig):
         return config.name, {**config.kwargs, "num_classes": 0}
     size = "giant" if config.ffn == "swiglu" else "small"

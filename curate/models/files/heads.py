@@ -1,13 +1,13 @@
-"""Projection heads as files: they make continued pretraining and distillation possible.
+"""Files of projection heads, which continued pretraining and distillation start from.
 
-Ours is a .safetensors beside the export of the backbone, with the names of the trainer's networks:
+Ours is a .safetensors beside the export of the backbone, in the names of the trainer's networks:
 
     dino_head.mlp.{0,2,4}.{weight,bias}
     dino_head.last_layer.direction   (prototypes, bottleneck)
-    dino_head.last_layer.scale       (prototypes, 1); the row that is used is scale * direction / |direction|
+    dino_head.last_layer.scale       (prototypes, 1); a prototype is scale * direction / |direction|
 
-and the same under `ibot_head.` where the heads are not tied. The training checkpoints of DINOv2's authors, which keep
-torch's weight norm (old names and new), are read too.
+and the same under `ibot_head.` where the heads are not tied. The training checkpoints of DINOv2's authors are read
+too, in the names of both implementations of torch's weight norm.
 """
 
 from collections.abc import Mapping
@@ -25,30 +25,30 @@ from curate.models.files.state_dict import StateDict, check_names, read_state_di
 from curate.models.files.weights import find_weight_file
 
 SCALE, DIRECTION = ".last_layer.scale", ".last_layer.direction"
-HUB_NAMES = ((".last_layer.weight_g", SCALE), (".last_layer.weight_v", DIRECTION))
-"""Endings of names, the training checkpoints' and ours: torch.nn.utils.weight_norm."""
+WEIGHT_NORM_NAMES = ((".last_layer.weight_g", SCALE), (".last_layer.weight_v", DIRECTION))
+"""Endings of names under torch.nn.utils.weight_norm, which the training checkpoints have, and ours."""
 PARAMETRIZED_NAMES = (
     (".last_layer.parametrizations.weight.original0", SCALE),
     (".last_layer.parametrizations.weight.original1", DIRECTION),
 )
-"""The same of torch.nn.utils.parametrizations.weight_norm."""
+"""The same for torch.nn.utils.parametrizations.weight_norm."""
 
 
 class HeadsInfo(Settings):
-    """What a file of heads says of itself; all of its heads have one shape."""
+    """What a file of heads says of itself; all its heads have one shape."""
 
     dim: int = Field(ge=1)
     """Width of the backbone's tokens."""
     hidden: int = Field(ge=1)
     """Width of the two hidden layers."""
     bottleneck: int = Field(ge=1)
-    """Width of the unit vectors that prototypes are compared with."""
+    """Width of the unit vectors that are compared with prototypes."""
     prototypes: int = Field(ge=1)
-    """Scores of each head."""
+    """Number of prototypes, and so of scores, of each head."""
     names: tuple[str, ...]
-    """`dino_head` for the whole image and, unless tied, `ibot_head` for patches."""
+    """`dino_head` for the cls token and, unless tied, `ibot_head` for patches."""
     provenance: dict[str, Any] = Field(default_factory=dict)
-    """How they came about; JSON-ready."""
+    """How they were trained; JSON-ready."""
 
     @field_validator("names")
     @classmethod
@@ -59,7 +59,7 @@ class HeadsInfo(Settings):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of the file."""
+        """Shape of every tensor in the file, by name."""
         widths = {"mlp.0": (self.dim, self.hidden), "mlp.2": (self.hidden, self.hidden)}
         widths["mlp.4"] = (self.hidden, self.bottleneck)
         shapes: dict[str, tuple[int, ...]] = {}
@@ -71,13 +71,13 @@ class HeadsInfo(Settings):
 
 
 def pick_heads(state: Mapping[str, Tensor]) -> StateDict:
-    """The heads among the tensors of a student or teacher: every network that ends in prototypes."""
+    """The heads among the tensors of a student or teacher: all networks that end in prototypes."""
     names = {key.removesuffix(DIRECTION) for key in state if key.endswith(DIRECTION)}
     return {key: value for key, value in state.items() if key.partition(".")[0] in names}
 
 
 def describe_heads(state: Mapping[str, Tensor], *, provenance: dict[str, Any] | None = None, where: str) -> HeadsInfo:
-    """Sizes and names of heads, told from their tensors.
+    """Sizes and names of heads, read from their tensors.
 
     Raises:
         WeightsError: no heads, or other layers than those of the trainer's head.
@@ -102,13 +102,13 @@ def describe_heads(state: Mapping[str, Tensor], *, provenance: dict[str, Any] | 
 
 
 def write_heads(path: str | Path, state: Mapping[str, Tensor], info: HeadsInfo) -> Path:
-    """Publish the heads as a .safetensors.
+    """Write the heads as a .safetensors.
 
     Args:
         state: exactly the tensors that `info.shapes` names; `pick_heads` takes them out of a network's.
 
     Raises:
-        WeightsError: `path` is not a .safetensors, or `state` is not what `info` says.
+        WeightsError: `path` is not a .safetensors, or `state` is not what `info` describes.
     """
     check_names(state, info.shapes, where=str(path), owner="what HeadsInfo describes")
     return save_tensors(Path(path), state, {"heads": info.model_dump(mode="json")})
@@ -139,7 +139,7 @@ def read_heads(path: str | Path) -> tuple[HeadsInfo, StateDict]:
 
 
 def score(state: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:
-    """Scores of prototypes by the head `name`: (M, dim) -> (M, prototypes), as the trainer computes them."""
+    """Scores that the head `name` gives tokens, as the trainer computes them: (M, dim) -> (M, prototypes)."""
     for layer in (0, 2):
         tokens = F.gelu(F.linear(tokens, state[f"{name}.mlp.{layer}.weight"], state[f"{name}.mlp.{layer}.bias"]))
     tokens = F.linear(tokens, state[f"{name}.mlp.4.weight"], state[f"{name}.mlp.4.bias"])
@@ -147,13 +147,13 @@ def score(state: Mapping[str, Tensor], name: str, tokens: Tensor) -> Tensor:
 
 
 def to_hub_heads(state: Mapping[str, Tensor]) -> StateDict:
-    """Our names to those of the training checkpoints of DINOv2's authors (weight_g and weight_v)."""
-    return {_rename(key, {ours: theirs for theirs, ours in HUB_NAMES}): value for key, value in state.items()}
+    """Heads in our names, in those of the training checkpoints of DINOv2's authors (weight_g and weight_v)."""
+    return {_rename(key, {ours: theirs for theirs, ours in WEIGHT_NORM_NAMES}): value for key, value in state.items()}
 
 
 def from_hub_heads(state: Mapping[str, Tensor]) -> StateDict:
-    """Names of torch's weight norm, old or new, to ours; other names stay."""
-    return {_rename(key, dict(HUB_NAMES + PARAMETRIZED_NAMES)): value for key, value in state.items()}
+    """Heads in the names of torch's weight norm, old or new, in ours; other names stay."""
+    return {_rename(key, dict(WEIGHT_NORM_NAMES + PARAMETRIZED_NAMES)): value for key, value in state.items()}
 
 
 def _rename(key: str, endings: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Weight files appear whole or not at all: written beside their place, flushed, then renamed."""
+"""Files appear whole or not at all: they are written beside their place, flushed to disk, then renamed."""
 
 import filecmp
 import os
@@ -12,13 +12,13 @@ from curate.errors import WeightsError
 
 @contextmanager
 def publishing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Give a temporary place for a file or folder; what lies there at the end takes the place of `path`.
+    """Give a temporary place for a file or folder; what lies there at the end replaces `path`.
 
-    Files that were made beside it, such as external data, move along, before it. An error inside leaves all as it was.
+    Files that were made beside it, such as external data, move too, and before it. After an error all is as it was.
 
     Raises:
-        WeightsError: something else is there already, without `overwrite` (equal content is no error); or a folder
-            with files that would be lost.
+        WeightsError: there is other content already, and `overwrite` is False; or a folder there has other files,
+            which would be lost.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as scratch:
@@ -26,7 +26,9 @@ def publishing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         yield partial
         probe = Path(scratch) / ".mode"
         probe.touch()
-        mode = probe.stat().st_mode  # as the user's umask says; safetensors makes files that nobody else may read
+        mode = (
+            probe.stat().st_mode
+        )  # what the umask of the user gives: safetensors makes files that nobody else may read
         probe.unlink()
         made = [*sorted(entry for entry in Path(scratch).iterdir() if entry != partial), partial]
         for entry in made:

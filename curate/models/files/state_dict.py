@@ -1,4 +1,4 @@
-"""Tensors by name: read from weight files without running anything in them, and filled into networks."""
+"""Tensors by name: read from weight files without running anything in them, and loaded into networks."""
 
 import pickle
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ StateDict = dict[str, Tensor]
 """What `nn.Module.state_dict` gives."""
 
 WRAPPERS = ("state_dict", "model", "teacher")
-"""Keys under which training scripts put the weights in a torch file."""
+"""Keys under which training scripts put the weights into a torch file."""
 
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """The tensors of a weight file on the CPU; nothing in the file is ever executed.
+    """The tensors of a weight file, on the CPU; nothing in the file is ever executed.
 
     Args:
         path: a .safetensors or torch file, or a Hugging Face folder that holds one.
@@ -58,7 +58,7 @@ def _unwrap(loaded: object, file: Path) -> StateDict:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
-    """Load every tensor of `state` into `model`; both must hold the same names and shapes.
+    """Load the tensors of `state` into `model`; names and shapes must be the same.
 
     Raises:
         WeightsError: names missing or unknown, or shapes that differ, with what was found and needed.
@@ -70,7 +70,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
 def check_names(
     state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, where: str, owner: str = "the model"
 ) -> None:
-    """Refuse tensors that are not exactly those of `owner`.
+    """Check that names and shapes are exactly those that `owner`, a phrase for the message, needs.
 
     Raises:
         WeightsError: names missing or unknown, or shapes that differ, with what was found and needed.

@@ -1,4 +1,4 @@
-"""Where weight files are: a path, an https URL or a model hub; found in caches, fetched only when asked."""
+"""Where weight files are: at a path, an https URL or on a model hub; looked up in caches, fetched only when asked."""
 
 import hashlib
 import os
@@ -13,10 +13,11 @@ from typing import IO
 from curate.errors import WeightsError, first_line
 
 MAX_DOWNLOAD = 16 << 30
-"""Bytes; nothing larger is a backbone."""
+"""Bytes above which a download is given up: nothing larger is a backbone."""
 TIMEOUT = 30.0
-"""Seconds without a byte before a download is given up."""
+"""Seconds without a byte after which a download is given up."""
 CHUNK = 1 << 20
+"""Bytes read from the network at a time."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,18 @@ class HubFile:
     """A file of a repository on the Hugging Face hub."""
 
     repo: str
+    """Its owner and name, OWNER/NAME."""
     names: tuple[str, ...]
-    """The same weights under several names; the first that exists is taken."""
+    """Names under which the weights may be there; the first that exists is taken."""
 
     @property
     def url(self) -> str:
+        """Where a browser downloads it."""
         return f"https://huggingface.co/{self.repo}/resolve/main/{self.names[0]}"
 
 
 def is_url(weights: str) -> bool:
+    """Whether the text is a URL, of any scheme, and no path."""
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", weights) is not None
 
 
@@ -41,10 +45,12 @@ def locate(weights: str | None, hub: HubFile | None, *, model: str, fetch: bool,
 
     Args:
         weights: a path or https URL that the user gave; None: the hub's file.
-        fetch: download what is not here yet.
+        model: id of the model, for messages.
+        fetch: download the file if it is not on this machine yet.
+        howto: what the user can do where there is no file, for messages.
 
     Returns:
-        None where the file is not here and `fetch` is False.
+        The file; None where it is not here and `fetch` is False.
 
     Raises:
         WeightsError: a given path does not exist, or a download failed.
@@ -114,7 +120,7 @@ def _from_hub(hub: HubFile, *, model: str, howto: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Folder of downloaded weights: $CURATE_CACHE, else the user's cache folder."""
+    """Folder of downloaded weights and of digests: $CURATE_CACHE, else `curate` in the user's cache folder."""
     named = os.environ.get("CURATE_CACHE")
     if named:
         return Path(named)
@@ -122,7 +128,7 @@ def cache_dir() -> Path:
 
 
 def cached_download(url: str) -> Path | None:
-    """Where `download(url)` left its file; None before that."""
+    """The file that `download(url)` has left; None where it has not run yet."""
     path = _target(url)
     return path if path.is_file() else None
 
@@ -162,7 +168,7 @@ def download(url: str, *, max_bytes: int = MAX_DOWNLOAD) -> Path:
 
 
 def _stream(url: str, file: IO[bytes], *, max_bytes: int) -> str:
-    """Copy the URL into the open file; the SHA-256 (hex) of what came."""
+    """Copy the content of the URL into the open file, and return its SHA-256 (hex)."""
     seen, size = hashlib.sha256(), 0
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:

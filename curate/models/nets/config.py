@@ -15,7 +15,7 @@ NORM_EPS = 1e-6
 
 
 class ViTConfig(Settings):
-    """The architecture of a DINOv2 ViT."""
+    """The architecture of a DINOv2 vision transformer."""
 
     dim: int = Field(ge=1)
     """Width of a token."""
@@ -24,23 +24,23 @@ class ViTConfig(Settings):
     heads: int = Field(ge=1)
     """Attention heads; divides `dim`."""
     ffn: Literal["mlp", "swiglu"] = "mlp"
-    """Feed-forward layer: GELU MLP of 4 x dim, or SwiGLU of 8/3 x dim rounded up to a multiple of 8."""
+    """Feed-forward layer: an MLP of width 4 x dim with GELU, or SwiGLU of width 8/3 x dim, a multiple of 8."""
     num_registers: int = Field(default=0, ge=0)
-    """Extra tokens without position that are neither pooled nor patches."""
+    """Register tokens: extra tokens without position, which no output contains."""
     patch_size: int = Field(default=14, ge=1)
     """Side of a patch, pixels."""
     image_size: int = Field(default=518, ge=1)
-    """Side of the square image whose grid the position embeddings hold, pixels; released models: 518."""
+    """Side of the square images for whose grid of patches position embeddings are stored, pixels; released: 518."""
     in_channels: int = Field(default=3, ge=1)
-    """Colour channels."""
+    """Color channels."""
     drop_path_rate: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of a batch that skips a residual branch in training, equal in all blocks."""
+    """Stochastic depth: the share of a batch that skips a residual branch in training, equal in all blocks."""
     layer_scale_init: float = 1e-5
-    """Start of the LayerScale gammas."""
+    """Value that the factors of LayerScale start from."""
     interpolate_offset: float | None = None
-    """Patches added to the wanted grid when positions are resampled; null: 0.1 without registers, else 0."""
+    """Patches added to the side of the wanted grid in resampling positions; null: 0.1 without registers, else 0."""
     interpolate_antialias: bool | None = None
-    """Antialias the resampling of positions; null: only with registers."""
+    """Whether the resampling of positions is antialiased; null: only with registers."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ViTConfig":
@@ -79,6 +79,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vit_large": {"dim": 1024, "depth": 24, "heads": 16},
     "vit_giant": {"dim": 1536, "depth": 40, "heads": 24, "ffn": "swiglu"},
 }
+"""Sizes by name, as timm calls them; each also with four registers."""
 PRESETS |= {f"{name}_reg4": {**preset, "num_registers": 4} for name, preset in PRESETS.items()}
 
 
@@ -96,7 +97,7 @@ def vit_config(name: str, **changes: Any) -> ViTConfig:
 
 
 class TowerConfig(Settings):
-    """A timm architecture; `tower_config` makes one."""
+    """A timm architecture; `tower_config` makes one that is checked."""
 
     name: str
     """timm's name, without a pretrained tag."""
@@ -105,7 +106,7 @@ class TowerConfig(Settings):
 
     @property
     def dim(self) -> int:
-        """Width of the pooled vector and of a token."""
+        """Width of the pooled vector and of a token; asks timm, which imports torch."""
         return _dim(self.name, json.dumps(self.kwargs))
 
     def create(self) -> Any:

@@ -1,6 +1,6 @@
-"""Stochastic depth by leaving images out: who takes a residual branch.
+"""Stochastic depth as in DINOv2: the images of a batch that take a residual branch are drawn, the others skip it.
 
-Source: as in DINOv2, arXiv:2304.07193.
+Source: Huang et al. 2016, arXiv:1603.09382; on subsets of the batch: Oquab et al. 2023, arXiv:2304.07193.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,33 @@ from torch import Tensor
 
 
 class Group(NamedTuple):
-    """Images of one size inside the concatenated tokens: `images` times `tokens` rows."""
+    """Images of one size whose tokens follow one another in the matrix of all tokens."""
 
     images: int
     tokens: int
 
     @property
     def rows(self) -> int:
+        """Rows of the matrix that the group takes up."""
         return self.images * self.tokens
 
 
 class Kept(NamedTuple):
     """The images that take a residual branch."""
 
-    rows: Tensor  # (K,) int64, their rows in the concatenated tokens
-    scale: Tensor  # (K, 1) float32, images over kept images of each row's group
-    groups: tuple[Group, ...]  # that those rows form
+    rows: Tensor  # (K,) int64, the rows of their tokens
+    scale: Tensor  # (K, 1) float32, for each row the images of its group over those of them that take the branch
+    groups: tuple[Group, ...]  # that these rows form
 
 
 def draw_kept(groups: Sequence[Group], rate: float, *, device: torch.device, generator: torch.Generator | None) -> Kept:
-    """Choose the images of each group that take a residual branch: n = max(floor(B (1 - rate)), 1) of B.
+    """Draw the images of each group that take a residual branch: max(floor(B * (1 - rate)), 1) of its B images.
 
-    Skipped images cost nothing, unlike with a mask; B/n keeps the expectation.
+    Args:
+        groups: of the batch, in the order of their rows.
+        rate: share of the images that skip the branch, 0 to 1.
+        device: where the indices are needed.
+        generator: source of the randomness; None: torch's global one.
     """
     rows, scale, kept, start = [], [], [], 0
     source = device if generator is None else generator.device

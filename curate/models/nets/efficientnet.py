@@ -33,9 +33,9 @@ def efficientnet_trunk(file: Path) -> Any:
 
 
 def efficientnet_classifier(file: Path) -> Any:
-    """timm's `tf_efficientnet_lite0` with the packaged weights and its ImageNet-1k classifier.
+    """timm's `tf_efficientnet_lite0` with the weights of the package, and its classifier for ImageNet-1k.
 
-    The package names its tensors otherwise, but keeps timm's order.
+    The package has other names for the tensors, but keeps them in timm's order.
 
     Raises:
         WeightsError: the file holds other tensors.
@@ -53,19 +53,20 @@ def efficientnet_classifier(file: Path) -> Any:
 
 
 class InFloat32(nn.Module):
-    """Shields a module from autocast."""
+    """Runs a module in float32, whatever autocast says."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
+        """The module's output for x in float32."""
         with torch.autocast(x.device.type, enabled=False):
             return self.inner(x.float())
 
 
 def fold_batch_norms(net: nn.Module) -> nn.Module:
-    """Fold, in place, each batch norm that directly follows a convolution into its weights; evaluation only."""
+    """Fold each batch norm that directly follows a convolution into its weights, in place; for evaluation only."""
     children = list(net.named_children())
     for (name, conv), (next_name, norm) in itertools.pairwise(children):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNormAct2d):

@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 class Features(NamedTuple):
-    """Tokens after the final norm."""
+    """All tokens of a group of images after the final norm."""
 
     cls: Tensor  # (B, D)
     registers: Tensor  # (B, R, D)
     patches: Tensor  # (B, N, D), row by row from the top left
 
 
-class Needed(NamedTuple):
-    """The tokens that were asked for, after the final norm."""
+class NeededTokens(NamedTuple):
+    """The tokens of a group of images that a loss reads, after the final norm."""
 
     cls: Tensor  # (B, D)
-    patches: Tensor  # (M, D)
+    patches: Tensor  # (K, D), the patches asked for

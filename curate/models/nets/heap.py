@@ -1,7 +1,10 @@
-"""Memory that the C library keeps after it was freed.
+"""What the C library does with freed memory: on Linux it decides the speed of small networks and the peak of training.
 
-glibc takes blocks of up to 32 MB from one heap and gives back by itself only what lies at its end. Where tensors that
-stay alternate with others that go, as in a forward pass with gradients, a quarter of the heap is holes.
+glibc gives large blocks back to the kernel as soon as they are freed, and asks for them again in the next layer; each
+time, the kernel clears every page. With `keep_freed_memory` it keeps them, and takes blocks of up to 32 MB from one
+heap. But from there only memory at the end of the heap goes back by itself: where tensors that stay alternate with
+others that go, as in a forward pass with gradients, a quarter of the heap becomes holes. `release_holes` gives them
+back.
 """
 
 import ctypes
@@ -10,14 +13,13 @@ from collections.abc import Callable
 from functools import cache
 
 GLIBC_MALLOC = {-1: 1 << 30, -3: 32 << 20}
-"""Of `malloc.h`: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD (its largest portable value), bytes."""
+"""Options of `mallopt` by their number in malloc.h, bytes: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD at its largest."""
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep up to 1 GiB of freed memory instead of returning it to the kernel at once.
 
-    Activations are freed and allocated again in every layer; with glibc's defaults each time costs page faults, a
-    third of the time of a small convnet on a CPU. Changes no result.
+    This saves a third of the time of a small convnet on a CPU, and changes no result.
 
     Returns:
         Whether the C library took the setting; False on those that are not glibc.
@@ -30,7 +32,7 @@ def keep_freed_memory() -> bool:
 
 
 def release_holes() -> None:
-    """Give the holes back to the system, which takes milliseconds; does nothing where the C library cannot."""
+    """Give freed memory inside the heap back to the kernel, in milliseconds; without glibc, do nothing."""
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
@@ -38,6 +40,6 @@ def release_holes() -> None:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's; macOS and musl have none."""
+    """glibc's function; the C libraries of macOS and Alpine have none."""
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim

@@ -1,4 +1,4 @@
-"""Tokens of a ViT's last blocks, whoever wrote the ViT."""
+"""Tokens of the last blocks of a vision transformer, of our class or of timm's."""
 
 import sys
 from collections.abc import Callable
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer as TimmViT
 
 BlockOutputs = Callable[[Tensor, int], list[Features]]
-"""Normalised images and a number of blocks -> tokens after each of the last blocks, the final block's last."""
+"""From normalized images and a number of blocks to the tokens after each of the last blocks, the final block's last."""
 
 
 def block_outputs(module: nn.Module) -> BlockOutputs | None:
-    """How to read the last blocks of `module`; None: it is no ViT whose answer is the cls token of its last block.
+    """The function that reads the last blocks of `module`; None unless it is a ViT whose output is its cls token.
 
-    Models that pool their patches, or add a layer after pooling, have no cls token that would mean the same.
+    In models that pool their patches, or have a layer after pooling, the cls token of a block would mean another thing
+    than the model's output.
     """
     module = inner(module)
     if isinstance(module, VisionTransformer):
@@ -31,7 +32,7 @@ def block_outputs(module: nn.Module) -> BlockOutputs | None:
 
 
 def _is_timm_vit(module: nn.Module) -> "TypeGuard[TimmViT]":
-    """Whether it is timm's own ViT, not a subclass, whose forward pass may be another; timm is not imported for it."""
+    """Whether it is timm's ViT itself and no subclass, whose forward pass may differ; does not import timm."""
     timm_vit = sys.modules.get("timm.models.vision_transformer")
     return timm_vit is not None and type(module) is timm_vit.VisionTransformer
 

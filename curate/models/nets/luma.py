@@ -31,6 +31,7 @@ class LumaDescriptor(nn.Module):
         self.register_buffer("weights", torch.tensor([0.299, 0.587, 0.114])[:, None, None], persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
         luma = (pixels.float() * self.weights).sum(dim=1, keepdim=True)
         small = F.avg_pool2d(luma, 2)
         detail = small - self._blur(small)

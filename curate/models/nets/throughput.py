@@ -1,4 +1,8 @@
-"""How much of the machine a training step uses: its floating-point operations beside the rate of plain products."""
+"""How much of the machine a training step uses: its operations in matrix products beside what plain products attain.
+
+The share is that of model FLOPs utilization (MFU), but against the rate of large products measured on this machine
+instead of a data sheet's, which no CPU reaches and which makers of GPUs state for several conditions.
+"""
 
 import statistics
 import time
@@ -20,21 +24,22 @@ SHAPES = {
 }
 """(rows, inner width, columns) of large products: a square one, and a small ViT's and a large one's."""
 REPEATS = 3
+"""Products of each shape that are timed."""
 
 
 def count_flops(step: Callable[[], object]) -> int:
-    """flop of the products that `step()` runs: linears, convolutions and attention; a multiply-add counts as two.
+    """Floating-point operations of the matrix products that `step()` runs; a multiply-add counts as two.
 
-    Attention counts four products backward, whether its kernel recomputes the scores or not. Blocks that activation
-    checkpointing runs a second time count twice.
+    Products are those of linears, convolutions and attention. Attention counts as four products backward, whether its
+    kernel computes the scores again or not; blocks that activation checkpointing runs a second time count twice.
     """
-    with FlopCounterMode(display=False, custom_mapping=_attention()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_attention_counts()) as counter:
         step()
     return int(counter.get_total_flops())
 
 
-def _attention() -> dict[Any, Callable[..., int]]:
-    """torch knows no count of the CPU's kernel, and five products backward of the others."""
+def _attention_counts() -> dict[Any, Callable[..., int]]:
+    """Counts by kernel; torch has none for the CPU's, and counts five products backward for the others."""
     backward = (
         aten._scaled_dot_product_flash_attention_for_cpu_backward,
         aten._scaled_dot_product_flash_attention_backward,
@@ -56,22 +61,27 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: 
 
 
 class Meter:
-    """Speed of the iterations since the last look."""
+    """Measures the speed of training between one look and the next."""
 
     def __init__(self, done: int, *, batch_size: int, device: torch.device, precision: Precision) -> None:
-        """`done` iterations lie before the first that is measured."""
+        """Start measuring after `done` iterations; `batch_size` is that of all processes together."""
         self._batch_size, self._flops = batch_size, 0
         self._rate = machine_rate(device, precision)
         self._done, self._time = done, time.perf_counter()
 
     def count(self, step: Callable[[], ResultT]) -> ResultT:
-        """Run an iteration and count its products; the others are taken to have as many."""
+        """Run one iteration and count its operations; all others are taken to have as many."""
         results: list[ResultT] = []
         self._flops = count_flops(lambda: results.append(step()))
         return results[0]
 
     def look(self, done: int) -> dict[str, float]:
-        """images_per_second of all processes; if counted, matmul_share: this one's products by the machine's rate."""
+        """Figures of the iterations since the last look, of which `done` are done in all.
+
+        Returns:
+            images_per_second of all processes together, and, once `count` was called, matmul_share: the operations of
+            this process over those that large products would make in the same time.
+        """
         now = time.perf_counter()
         rate = (done - self._done) / (now - self._time)
         self._done, self._time = done, now
@@ -86,14 +96,18 @@ def machine_rate(device: torch.device, precision: Precision) -> float:
 
 
 def matmul_rate(device: torch.device, precision: Precision, *, clock: Callable[[], float] = time.perf_counter) -> float:
-    """flop/s of the large product that runs fastest; `time.process_time` as clock: flop a CPU second."""
-    return max(_product_rate(shape, device, precision, clock) for shape in SHAPES[device.type])
+    """Floating-point operations a second of the fastest of some large products.
+
+    Args:
+        clock: with `time.process_time` the rate is per CPU second, however many threads share the work.
+    """
+    return max(_linear_rate(shape, device, precision, clock) for shape in SHAPES[device.type])
 
 
-def _product_rate(
+def _linear_rate(
     shape: tuple[int, int, int], device: torch.device, precision: Precision, clock: Callable[[], float]
 ) -> float:
-    """Median over some products, after one to warm up."""
+    """Median over `REPEATS` products, after one to warm up."""
     rows, inner, columns = shape
     x, weight = torch.ones(rows, inner, device=device), torch.ones(columns, inner, device=device)
     seconds = []

@@ -1,7 +1,11 @@
-"""Any timm model as a backbone to train, with the protocol of `VisionTransformer`.
+"""Any timm model as a backbone to train, with the methods of `VisionTransformer`.
 
-Multi-stage models (Swin, ConvNeXt, PVT) give the tokens of their last stage. The pooled vector is timm's own, so that
-timm computes the same from an export.
+timm's models differ in what they call tokens. Plain ViTs return (B, T, D) with cls and registers first; multi-stage
+models (Swin, ConvNeXt, PVT) return the feature maps of their last stage, channels first or last; and some apply the
+final norm only after pooling. `timm_features` brings all of them to one form. The pooled vector, which stands in the
+place of the cls token, is timm's own, so that timm computes the same from an export.
+
+Groups of crops of different size run one after another: only our ViT packs them into one pass.
 """
 
 import difflib
@@ -16,23 +20,24 @@ from torch import Tensor, nn
 
 from curate.errors import ConfigError
 from curate.models.nets.config import TowerConfig
-from curate.models.nets.features import Features, Needed
+from curate.models.nets.features import Features, NeededTokens
 
 ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
-"""Arguments with which one timm model takes crops of several sizes; Swin's, then a ViT's."""
-OURS = ("num_classes", "pretrained", "features_only", "checkpoint_path", "pretrained_cfg_overlay")
-"""Arguments of `timm.create_model` that a tower gives itself or cannot have."""
+"""Arguments that let a timm model take crops of several sizes: Swin's, then a ViT's."""
+RESERVED = ("num_classes", "pretrained", "features_only", "checkpoint_path", "pretrained_cfg_overlay")
+"""Arguments of `timm.create_model` that a tower sets itself, or that do not fit a backbone to train."""
 
 
 def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> TowerConfig:
-    """The architecture `name`, taking crops of several sizes where timm's model can.
+    """The timm architecture `name`, set to take crops of several sizes where the model can.
 
     Args:
         image_size: side of the largest crops, pixels, for models that are built for a size, such as Swin.
         kwargs: further arguments of timm's model; they win over `image_size`.
 
     Raises:
-        ConfigError: timm has no such model, does not take these arguments, or pools to another width than its tokens'.
+        ConfigError: timm has no such model, does not take these arguments, or pools to a width that its tokens do not
+            have.
     """
     import timm
 
@@ -40,7 +45,7 @@ def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> 
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() has the names"
         raise ConfigError(f"{name}: timm has no such architecture; {hint}")
-    refused = sorted(kwargs.keys() & set(OURS))
+    refused = sorted(kwargs.keys() & set(RESERVED))
     if refused:
         raise ConfigError(f"{name}: {', '.join(refused)} cannot be given to a backbone to train; leave it out")
     if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
@@ -62,7 +67,7 @@ def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> 
 
 
 class TimmTower(nn.Module):
-    """A timm model without classifier; `net` is the model itself, with timm's names."""
+    """A timm model without classifier; `net` is timm's model, with timm's names of parameters."""
 
     def __init__(self, config: TowerConfig, *, generator: torch.Generator | None = None) -> None:
         """Build the model with fresh weights drawn from `generator` (None: torch's global one)."""
@@ -73,11 +78,11 @@ class TimmTower(nn.Module):
         self.dim: int = self.net.num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images -> (B, D), timm's pooled features."""
+        """(B, 3, H, W) normalized images -> (B, D), the pooled features of timm."""
         return self.net(images)
 
     def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Features:
-        """Pooled vector (as `cls`) and tokens of the last stage of one group of crops.
+        """The pooled vector (as `cls`) and the tokens of one group of crops.
 
         Raises:
             ValueError: masks were given; these models have no mask token.
@@ -110,18 +115,19 @@ class TimmTower(nn.Module):
         *,
         patches: Sequence[Tensor | None] | None = None,
         generator: torch.Generator | None = None,
-    ) -> list[Needed]:
-        """As `forward_crops`, but of the tokens those asked for; see `VisionTransformer.forward_needed`."""
+    ) -> list[NeededTokens]:
+        """As `forward_crops`, but returns the tokens asked for alone; see `VisionTransformer.forward_needed`."""
         patches = [None] * len(crops) if patches is None else patches
         groups = self.forward_crops(crops, masks, generator=generator)
         wanted = [slice(0) if rows is None else rows for rows in patches]
         return [
-            Needed(group.cls, group.patches.flatten(0, 1)[rows]) for group, rows in zip(groups, wanted, strict=True)
+            NeededTokens(group.cls, group.patches.flatten(0, 1)[rows])
+            for group, rows in zip(groups, wanted, strict=True)
         ]
 
 
 def timm_features(net: Any, images: Tensor, *, where: str) -> Features:
-    """Pooled vector (as `cls`) and tokens of a timm model, row by row, after the final norm.
+    """The pooled vector (as `cls`) and the tokens of a timm model, row by row from the top left, after its final norm.
 
     Raises:
         ConfigError: the model gives no single map of tokens.
@@ -136,7 +142,7 @@ def timm_features(net: Any, images: Tensor, *, where: str) -> Features:
     if getattr(net, "output_fmt", "NCHW") == "NHWC":
         patches = last.flatten(1, 2)
     else:
-        # ConvNeXt norms after pooling; tokens must go through that norm too.
+        # ConvNeXt applies its last norm after pooling; for one scale of values, tokens go through that norm too.
         norm = getattr(getattr(net, "head", None), "norm", None) or nn.Identity()
         patches = norm(last).flatten(2).transpose(1, 2)
     return Features(pooled, patches[:, :0], patches)
@@ -144,7 +150,10 @@ def timm_features(net: Any, images: Tensor, *, where: str) -> Features:
 
 @contextmanager
 def _drawing_from(generator: torch.Generator | None, device: torch.device | None = None) -> Iterator[None]:
-    """Draw torch's global random numbers, which timm uses, from `generator` for a while; None: leave them alone."""
+    """Within it, torch's global random numbers, which timm draws from, follow from `generator`; None: change nothing.
+
+    The state of the global generators is put back afterwards, so that `generator` alone decides what timm draws.
+    """
     if generator is None:
         yield
         return

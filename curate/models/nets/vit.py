@@ -1,8 +1,7 @@
 """The DINOv2 vision transformer, with the parameter names of its torch.hub checkpoints.
 
-One class serves embedding and pretraining. All crop groups of a step travel through one pass: their tokens
-lie concatenated in one (M, D) matrix, so that norms and linears are single calls, and only attention, which
-must not cross images, runs per group of equal length.
+One class serves embedding and pretraining. All crops of a training step, global and local ones, go through one pass:
+see `layers` for how their tokens lie together.
 
 Source: Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588.
 """
@@ -18,12 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from curate.models.nets.config import NORM_EPS, ViTConfig
 from curate.models.nets.depth import Group, Kept, draw_kept
-from curate.models.nets.features import Features, Needed
+from curate.models.nets.features import Features, NeededTokens
 from curate.models.nets.layers import Block, LayerScale, PatchEmbed
 from curate.models.nets.lean import leaves_holes, release_holes_around
 
 RELEASE_EVERY = 6
-"""Blocks between the moments at which freed memory between kept tensors goes back to the system."""
+"""Number of blocks after each of which freed memory is given back to the system, where that is worth its time."""
 
 
 class VisionTransformer(nn.Module):
@@ -34,7 +33,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoints_blocks = False
-        """Whether blocks run a second time in the backward pass instead of keeping their activations."""
+        """Activation checkpointing: blocks run again in the backward pass instead of keeping their activations."""
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid**2, config.dim))
         self.register_tokens = (
@@ -48,7 +47,7 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Fill every parameter afresh, as the recipe says; needed too after `to_empty` on the meta device."""
+        """Draw every parameter afresh as DINOv2 does; also needed after `to_empty` of a model on the meta device."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
@@ -59,7 +58,7 @@ class VisionTransformer(nn.Module):
             elif isinstance(module, LayerScale):
                 nn.init.constant_(module.gamma, module.init)
         projection = self.patch_embed.proj
-        bound = 1 / math.sqrt(projection.weight[0].numel())  # torch's own rule for convolutions
+        bound = 1 / math.sqrt(projection.weight[0].numel())  # torch's default for convolutions, which DINOv2 keeps
         nn.init.uniform_(projection.weight, -bound, bound, generator=generator)
         if projection.bias is not None:
             nn.init.uniform_(projection.bias, -bound, bound, generator=generator)
@@ -70,11 +69,11 @@ class VisionTransformer(nn.Module):
         nn.init.zeros_(self.mask_token)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images -> (B, D), the cls token after the final norm."""
+        """(B, 3, H, W) normalized images -> (B, D), the cls token after the final norm."""
         return self.forward_features(images).cls
 
     def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Features:
-        """All tokens of one group of crops; `masks` is (B, N) bool, True where mask_token stands in."""
+        """All tokens of one group of crops; `masks` (B, N) bool is True where the mask token replaces a patch."""
         return self.forward_crops([images], [masks])[0]
 
     def forward_crops(
@@ -84,14 +83,15 @@ class VisionTransformer(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> list[Features]:
-        """All groups of crops in one pass.
+        """All tokens of several groups of crops, in one pass.
 
-        Under FSDP2, name this method and the next to `register_fsdp_forward_method`: its hooks sit on `forward`.
+        FSDP2 gathers the weights in hooks on `forward`; register this method and the next one with
+        `register_fsdp_forward_method`, so that it does so here too.
 
         Args:
-            crops: groups of (B_g, 3, H_g, W_g) normalised images; sides are multiples of the patch size.
+            crops: groups of (B_g, 3, H_g, W_g) normalized images; sides are multiples of the patch size.
             masks: for each group (B_g, N_g) bool, or None; None: nothing is masked.
-            generator: draws stochastic depth; None: torch's global one.
+            generator: source of the randomness of stochastic depth; None: torch's global one.
 
         Raises:
             ValueError: a side that patches do not divide, or a mask of another shape.
@@ -107,19 +107,19 @@ class VisionTransformer(nn.Module):
         *,
         patches: Sequence[Tensor | None] | None = None,
         generator: torch.Generator | None = None,
-    ) -> list[Needed]:
-        """As `forward_crops`, but of each group the cls tokens and the patches that a loss reads.
+    ) -> list[NeededTokens]:
+        """As `forward_crops`, but returns the cls tokens of each group and the patches that a loss reads.
 
-        The other tokens take part in attention; the last feed-forward layer, two thirds of a block, leaves them out.
+        The other tokens take part in attention up to the last block, whose feed-forward layer leaves them out.
 
         Args:
-            patches: for each group the (M_g,) rows wanted of its (B_g * N_g, D) patches, or None; None: cls alone.
+            patches: for each group the (K_g,) rows wanted of its (B_g * N_g, D) patches, or None; None: cls alone.
         """
         patches = [None] * len(crops) if patches is None else patches
         x, groups = self._encode(crops, masks, patches, generator)
         sizes = [(group.images, 0 if rows is None else len(rows)) for group, rows in zip(groups, patches, strict=True)]
         parts = x.split([size for pair in sizes for size in pair])
-        return [Needed(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        return [NeededTokens(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
 
     def _encode(
         self,
@@ -128,26 +128,26 @@ class VisionTransformer(nn.Module):
         patches: Sequence[Tensor | None] | None,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, list[Group]]:
-        """Tokens (M, D) after the final norm: of all groups, or, group by group, their cls tokens and `patches`."""
+        """Tokens (M, D) of all groups after the final norm; given `patches`, of each group cls and those patches."""
         masks = [None] * len(crops) if masks is None else masks
         embedded = [self._embed(images, mask) for images, mask in zip(crops, masks, strict=True)]
         groups = [Group(tokens.shape[0], tokens.shape[1]) for tokens in embedded]
         x = torch.cat([tokens.flatten(0, 1) for tokens in embedded])  # (M, D)
-        needed = None if patches is None else self._find(groups, patches, x.device)
-        draws = self._draw(groups, x.device, generator)
-        full_of_holes = leaves_holes(x)
+        needed = None if patches is None else self._rows_needed(groups, patches, x.device)
+        draws = self._draw_depth(groups, x.device, generator)
+        gives_back = leaves_holes(x)
         for number, (block, kept) in enumerate(zip(self.blocks, draws, strict=True), start=1):
             rows = needed if number == len(self.blocks) else None
             if self.checkpoints_blocks and torch.is_grad_enabled():
                 x = checkpoint(block, x, groups, kept, rows, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, groups, kept, rows)
-            if full_of_holes and number % RELEASE_EVERY == 0:
+            if gives_back and number % RELEASE_EVERY == 0:
                 release_holes_around(x)
         return self.norm(x), groups
 
-    def _find(self, groups: Sequence[Group], patches: Sequence[Tensor | None], device: torch.device) -> Tensor:
-        """Rows among the tokens of all groups: of each group its cls tokens, then `patches` of its (B * N, D) ones."""
+    def _rows_needed(self, groups: Sequence[Group], patches: Sequence[Tensor | None], device: torch.device) -> Tensor:
+        """Rows of the matrix of all tokens: for each group its cls tokens, then `patches` of its (B * N, D) ones."""
         first, start, found = 1 + self.config.num_registers, 0, []
         for group, rows in zip(groups, patches, strict=True):
             found.append(start + torch.arange(group.images, device=device) * group.tokens)
@@ -157,10 +157,10 @@ class VisionTransformer(nn.Module):
             start += group.rows
         return torch.cat(found)
 
-    def _draw(
+    def _draw_depth(
         self, groups: Sequence[Group], device: torch.device, generator: torch.Generator | None
     ) -> list[tuple[Kept, Kept] | None]:
-        """Stochastic depth of a pass: for each block who takes its two branches; None: everyone."""
+        """Stochastic depth of a pass: for each block the images that take its two branches; None: all take both."""
         rate = self.config.drop_path_rate if self.training else 0.0
         if rate == 0:
             return [None] * len(self.blocks)
@@ -168,16 +168,12 @@ class VisionTransformer(nn.Module):
         return list(zip(draws[::2], draws[1::2], strict=True))
 
     def compile_blocks(self, **options: Any) -> None:
-        """Let `torch.compile` make each block's kernels at its first call; names of parameters stay.
-
-        Args:
-            options: of `torch.compile`.
-        """
+        """Compile each block with `torch.compile` and its `options`; the names of parameters stay."""
         for block in self.blocks:
             block.compile(**options)
 
     def forward_intermediate(self, images: Tensor, last: int) -> list[Features]:
-        """Tokens after each of the last `last` blocks, through the final norm; those of the final block come last.
+        """Tokens after each of the last `last` blocks, each through the final norm; the final block's come last.
 
         Raises:
             ValueError: the model has fewer blocks.
@@ -195,7 +191,7 @@ class VisionTransformer(nn.Module):
         return found
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, 3, H, W) -> (B, 1 + R + N, D): patches masked, cls put before, positions, then registers."""
+        """(B, 3, H, W) -> (B, 1 + R + N, D): cls, registers, patches; masked ones replaced, positions added."""
         side = self.config.patch_size
         height, width = images.shape[-2:]
         if height % side or width % side:
@@ -215,13 +211,14 @@ class VisionTransformer(nn.Module):
         return torch.cat(tokens, dim=1)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position embeddings of cls and of a (rows, columns) grid: (1, 1 + N, D)."""
+        """Position embeddings of cls and of a (rows, columns) grid of patches: (1, 1 + N, D), resampled if need be."""
         stored = self.config.grid
         if grid == (stored, stored):
             return self.pos_embed
         offset, antialias = self.config.resampling
         square = self.pos_embed[:, 1:].float().unflatten(1, (stored, stored)).permute(0, 3, 1, 2)
-        # The released models give a scale and not a size, so that the offset shifts every sample a little.
+        # The released models ask for a scale instead of a size, and add 0.1 to the side so that rounding cannot lose a
+        # patch; the interpolation then samples at slightly other places, which their weights are used to.
         target: dict[str, Any] = {"size": grid}
         if offset:
             target = {"scale_factor": tuple((side + offset) / stored for side in grid)}

@@ -36,7 +36,7 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def normalised(picture: Image.Image) -> Tensor:
+def normalized(picture: Image.Image) -> Tensor:
     pixels = (np.asarray(picture) / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
     return torch.from_numpy(pixels.transpose(2, 0, 1)[None]).float()
 
@@ -58,7 +58,7 @@ def timm_twin(ours: VisionTransformer, *, dynamic: bool) -> Any:
     return twin
 
 
-def materialised(twin: Any, block: int, images: Tensor) -> Tensor:
+def materialized(twin: Any, block: int, images: Tensor) -> Tensor:
     """(B, H, T, T) of timm's unfused attention, caught where it would be dropped out."""
     attention, caught = twin.blocks[block].attn, []
     attention.fused_attn = False
@@ -77,10 +77,10 @@ def test_attention_and_patches_are_those_of_timm(registers: int, block: int, siz
     twin, picture = timm_twin(ours, dynamic=True), noise(*size)
     found = look_inside(frozen(ours), picture, block=block)
     grid = size[1] // 14, size[0] // 14
-    expected = materialised(twin, block, normalised(picture))[0, :, 0, 1 + registers :].unflatten(1, grid)
+    expected = materialized(twin, block, normalized(picture))[0, :, 0, 1 + registers :].unflatten(1, grid)
     assert found.attention is not None
     np.testing.assert_allclose(found.attention, expected, rtol=1e-4, atol=1e-6)
-    patches = twin.forward_features(normalised(picture))[0, 1 + registers :].unflatten(0, grid)
+    patches = twin.forward_features(normalized(picture))[0, 1 + registers :].unflatten(0, grid)
     np.testing.assert_allclose(found.patches, patches.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_attention_is_the_softmax_of_the_blocks_own_queries_and_keys() -> None:
     picture = noise(56, 56)
     with torch.no_grad():
         block: Any = ours.blocks[0]
-        tokens = block.norm1(ours._embed(normalised(picture), None)[0]).numpy()
+        tokens = block.norm1(ours._embed(normalized(picture), None)[0]).numpy()
         weight, bias = block.attn.qkv.weight.numpy(), block.attn.qkv.bias.numpy()
     found = look_inside(frozen(ours), picture).attention
     assert found is not None
@@ -160,7 +160,7 @@ def test_towers_of_the_trainer_are_seen_through_as_their_timm_models(name: str) 
     assert patch_side(backbone) == patch_side(alone)
     found = look_inside(backbone, picture, block=block)
     with torch.no_grad():
-        expected = tower.forward_features(normalised(picture)).patches[0]
+        expected = tower.forward_features(normalized(picture)).patches[0]
     np.testing.assert_allclose(found.patches.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
     assert (found.attention is None) == (not name.startswith("vit"))
     if found.attention is not None:

@@ -70,7 +70,7 @@ def test_folded_batch_norms_change_nothing() -> None:
         torch.testing.assert_close(normalize(folded(x), dim=1), normalize(plain(x), dim=1), rtol=1e-4, atol=1e-5)
 
 
-def test_embedding_is_the_normalised_pooled_feature() -> None:
+def test_embedding_is_the_normalized_pooled_feature() -> None:
     batch = pixels(["birds/heron.jpg", "wild_mammals/panda.jpg"])
     plain = efficientnet_classifier(packaged()).eval()
     plain.reset_classifier(0)

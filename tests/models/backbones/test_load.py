@@ -38,7 +38,7 @@ def pixels(size: int, count: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def normalised(batch: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+def normalized(batch: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     how = backbone.preprocess
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (how.mean, how.std))
     return (batch / 255 - mean) / std
@@ -67,7 +67,7 @@ def test_dinov2_loads_from_each_format(form: str, name: str, tmp_path: Path) -> 
     backbone = load_backbone(name, weights=str(weights), device="cpu", precision="fp32")
     batch = pixels(224)
     with torch.no_grad():
-        expected = normalize(vit(normalised(batch, backbone)), dim=1)
+        expected = normalize(vit(normalized(batch, backbone)), dim=1)
     torch.testing.assert_close(backbone.embed(batch), expected, rtol=1e-4, atol=1e-5)
     assert (backbone.model, backbone.dim, backbone.license) == ("dinov2_vits14", 384, "Apache-2.0")
     assert backbone.weights_hash == hash_file(find_weight_file(weights))
@@ -103,7 +103,7 @@ def test_timm_models_give_their_pooled_features(name: str, tmp_path: Path) -> No
     batch = pixels(backbone.preprocess.size)
     model.reset_classifier(0)
     with torch.no_grad():
-        expected = model(normalised(batch, backbone))
+        expected = model(normalized(batch, backbone))
     assert backbone.dim == expected.shape[1]
     torch.testing.assert_close(backbone.embed(batch), normalize(expected, dim=1), rtol=1e-4, atol=1e-5)
 
@@ -126,7 +126,7 @@ def test_open_clip_embeds_pictures_and_texts(tmp_path: Path, monkeypatch: pytest
     backbone = load_backbone("open_clip/ViT-B-32", weights=str(tmp_path / "clip.pt"), device="cpu", precision="fp32")
     batch, texts = pixels(64), ["a photo of a cat", "a windmill"]
     with torch.no_grad():
-        images = normalize(reference.encode_image(normalised(batch, backbone)), dim=1)
+        images = normalize(reference.encode_image(normalized(batch, backbone)), dim=1)
         words = normalize(reference.encode_text(open_clip.get_tokenizer("ViT-B-32")(texts)), dim=1)
     assert backbone.dim == 512
     torch.testing.assert_close(backbone.embed(batch), images, rtol=1e-4, atol=1e-5)
@@ -169,7 +169,7 @@ def test_sscd_runs_a_torchscript_file(tmp_path: Path) -> None:
     assert (backbone.dim, backbone.precision, backbone.preprocess.size) == (512, "fp32", 320)
     batch = pixels(320)
     with torch.no_grad():
-        expected = normalize(model(normalised(batch, backbone)), dim=1)
+        expected = normalize(model(normalized(batch, backbone)), dim=1)
     torch.testing.assert_close(backbone.embed(batch), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -12,9 +12,9 @@ from curate.cli import app
 from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.load import load_backbone
 from curate.models.convert import convert as module
-from curate.models.convert.convert import Difference, convert
-from curate.models.convert.source import Source, load_source
-from curate.models.convert.target import Embed, Options, Tokens
+from curate.models.convert.convert import OutputDifference, convert
+from curate.models.convert.source import LoadedBackbone, load_source
+from curate.models.convert.target import Forward, Options, Tokens
 from tests.models.convert.backbones import INFO, SIZE, VARIANTS, add_heads, export, pictures, vit
 
 LIGHT = ("hub", "timm", "huggingface", "safetensors")
@@ -115,7 +115,7 @@ def test_outputs_that_differ_are_not_published(tmp_path: Path, monkeypatch: pyte
     path = export(tmp_path, vit())
     hub = module.TARGETS["hub"]
 
-    def write_wrong(source: Source, path: Path, options: Options) -> None:
+    def write_wrong(source: LoadedBackbone, path: Path, options: Options) -> None:
         hub.write(source, path, options)
         state = torch.load(path, weights_only=True)
         state["blocks.1.attn.proj.bias"] += 0.01
@@ -130,7 +130,7 @@ def test_outputs_that_differ_are_not_published(tmp_path: Path, monkeypatch: pyte
 def test_outputs_of_another_shape_are_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = module.TARGETS["hub"]
 
-    def read_short(source: Source, path: Path) -> Embed:
+    def read_short(source: LoadedBackbone, path: Path) -> Forward:
         embed = hub.read(source, path)
         return lambda images: Tokens(embed(images).cls, embed(images).patches[:, 1:])
 
@@ -148,9 +148,9 @@ def test_weights_that_are_no_numbers_are_not_published(tmp_path: Path) -> None:
 
 
 def test_the_tolerance_grows_with_the_outputs() -> None:
-    assert Difference(image_size=56, images=1, largest=9e-5, scale=1.0).accepted
-    assert not Difference(image_size=56, images=1, largest=2e-4, scale=1.0).accepted
-    assert Difference(image_size=56, images=1, largest=2e-4, scale=3.0).accepted
+    assert OutputDifference(image_size=56, images=1, largest=9e-5, scale=1.0).accepted
+    assert not OutputDifference(image_size=56, images=1, largest=2e-4, scale=1.0).accepted
+    assert OutputDifference(image_size=56, images=1, largest=2e-4, scale=3.0).accepted
 
 
 def test_options_that_a_format_does_not_have_are_refused(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def test_the_released_models_are_told_by_their_shape(tmp_path: Path) -> None:
     assert to_hub.released_as(vit_config("vit_large_reg4", image_size=224)) == "dinov2_vitl14_reg"
     assert to_hub.released_as(vit().config) is None
     small = VisionTransformer(vit_config("vit_small", image_size=28))
-    told = to_hub.howto(load_source(export(tmp_path, small)), Path("a.pth"))
+    told = to_hub.hub_howto(load_source(export(tmp_path, small)), Path("a.pth"))
     assert told.startswith('torch.hub.load("facebookresearch/dinov2", "dinov2_vits14", pretrained=False, img_size=28)')
-    other = to_hub.howto(load_source(export(tmp_path, vit())), Path("a.pth"))
+    other = to_hub.hub_howto(load_source(export(tmp_path, vit())), Path("a.pth"))
     assert "no released size" in other
 
 

@@ -47,8 +47,8 @@ def test_the_folder_tells_license_and_provenance(tmp_path: Path) -> None:
 def test_their_processor_prepares_pictures_as_the_export_says(tmp_path: Path) -> None:
     path = convert(export(tmp_path, vit()), "huggingface").path
     processor = AutoImageProcessor.from_pretrained(path)
-    grey = Image.fromarray(np.full((90, 120, 3), 51, dtype=np.uint8))
-    found = processor(grey, return_tensors="pt")["pixel_values"]
+    gray = Image.fromarray(np.full((90, 120, 3), 51, dtype=np.uint8))
+    found = processor(gray, return_tensors="pt")["pixel_values"]
     assert found.shape == (1, 3, 56, 56)
     expected = (0.2 - torch.tensor(INFO.mean)) / torch.tensor(INFO.std)
     torch.testing.assert_close(found[0, :, 10, 10], expected, rtol=0, atol=1e-3)
@@ -60,9 +60,9 @@ def test_what_transformers_does_not_know_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(
         formats, "to_huggingface", lambda state: {k.replace("layernorm", "norm_"): v for k, v in plain(state).items()}
     )
-    to_huggingface.write(source, tmp_path / "hf", Options())
+    to_huggingface.write_huggingface(source, tmp_path / "hf", Options())
     with pytest.raises(WeightsError, match="names that transformers does not agree with: .*layernorm.bias"):
-        to_huggingface.read(source, tmp_path / "hf")
+        to_huggingface.read_huggingface(source, tmp_path / "hf")
 
 
 def test_without_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

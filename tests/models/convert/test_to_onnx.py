@@ -68,4 +68,4 @@ def test_without_onnx_the_extra_is_named(package: str, tmp_path: Path, monkeypat
 def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=r"onnxruntime is not installed; bring it with: .*curate\[onnx\]"):
-        to_onnx.read(None, tmp_path / "a.onnx")  # type: ignore[arg-type]
+        to_onnx.read_onnx(None, tmp_path / "a.onnx")  # type: ignore[arg-type]

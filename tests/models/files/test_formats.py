@@ -20,7 +20,7 @@ from curate.models.nets.vit import VisionTransformer
 SMALL = ViTConfig(dim=48, depth=2, heads=3, image_size=56)
 
 
-def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,7 +52,7 @@ VARIANTS = pytest.mark.parametrize(("num_registers", "ffn"), [(0, "mlp"), (4, "m
 
 @VARIANTS
 def test_a_hugging_face_folder_gives_equal_outputs(num_registers: int, ffn: str, tmp_path: Path) -> None:
-    theirs = randomise(huggingface(num_registers, ffn))
+    theirs = randomize(huggingface(num_registers, ffn))
     theirs.save_pretrained(tmp_path)
     ours = VisionTransformer(variant(num_registers, ffn)).eval()
     fill(ours, formats.to_hub(read_state_dict(tmp_path)), where="test")
@@ -66,7 +66,7 @@ def test_a_hugging_face_folder_gives_equal_outputs(num_registers: int, ffn: str,
 
 @VARIANTS
 def test_hugging_face_loads_our_weights(num_registers: int, ffn: str, tmp_path: Path) -> None:
-    ours = randomise(VisionTransformer(variant(num_registers, ffn)))
+    ours = randomize(VisionTransformer(variant(num_registers, ffn)))
     template = huggingface(num_registers, ffn)
     template.save_pretrained(tmp_path)
     save_file(formats.to_huggingface(ours.state_dict()), tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -78,7 +78,7 @@ def test_hugging_face_loads_our_weights(num_registers: int, ffn: str, tmp_path: 
 
 @VARIANTS
 def test_each_format_round_trips(num_registers: int, ffn: str) -> None:
-    hub = dict(randomise(VisionTransformer(variant(num_registers, ffn))).state_dict())
+    hub = dict(randomize(VisionTransformer(variant(num_registers, ffn))).state_dict())
     through = formats.to_hub(formats.to_huggingface(hub))
     assert through.keys() == hub.keys()
     assert all(torch.equal(through[key], value) for key, value in hub.items())
@@ -94,7 +94,7 @@ def test_timm_weights_give_equal_outputs(num_registers: int, ffn: str) -> None:
     theirs = timm.create_model(
         f"vit_{size}_patch14{registers}_dinov2", embed_dim=48, depth=2, num_heads=3, img_size=56, num_classes=0
     )
-    randomise(theirs)
+    randomize(theirs)
     ours = VisionTransformer(variant(num_registers, ffn)).eval()
     fill(ours, formats.to_hub(theirs.state_dict()), where="test")
     x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))

@@ -137,7 +137,7 @@ def test_bf16_autocast_stays_close_to_fp32() -> None:
     assert torch.nn.functional.cosine_similarity(low, model(x)).min() > 0.99
 
 
-def test_initialisation_follows_the_recipe_and_the_generator() -> None:
+def test_initialization_follows_the_recipe_and_the_generator() -> None:
     config = vit_config("vit_small_reg4", depth=1, image_size=224)
     first, again = (VisionTransformer(config, generator=torch.Generator().manual_seed(5)) for _ in range(2))
     for (name, one), two in zip(first.state_dict().items(), again.state_dict().values(), strict=True):
