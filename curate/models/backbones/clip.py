@@ -32,7 +32,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         model=model,
         dim=config["embed_dim"],
         license=LICENSES.get(model.partition(":")[2], "see the model card of the weights"),
-        preprocess=_preprocess(model, side, released),
+        preprocess=_clip_preprocess(model, side, released),
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
     )
@@ -62,7 +62,7 @@ def _source(released: dict[str, Any], model: str) -> tuple[HubFile | None, str]:
     return hub, f"download {hub.url} and set `weights` to its path"
 
 
-def _preprocess(model: str, side: int | list[int], released: dict[str, Any]) -> Preprocess:
+def _clip_preprocess(model: str, side: int | list[int], released: dict[str, Any]) -> Preprocess:
     size = side if isinstance(side, int) else side[0]
     if not isinstance(side, int) and len(set(side)) > 1:
         raise ConfigError(f"{model}: takes pictures of {side}; square input is needed")

@@ -31,7 +31,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         model=model,
         dim=net.head_hidden_size,
         license=released.get("license") or "unknown, see the model card",
-        preprocess=_preprocess(model, resolve_model_data_config(net)),
+        preprocess=_timm_preprocess(model, resolve_model_data_config(net)),
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
     )
@@ -55,7 +55,7 @@ def _tags(name: str) -> list[str]:
     return timm.list_pretrained(name.partition(".")[0] + ".*")
 
 
-def _preprocess(model: str, data: dict[str, Any]) -> Preprocess:
+def _timm_preprocess(model: str, data: dict[str, Any]) -> Preprocess:
     channels, height, width = data["input_size"]
     if channels != 3 or height != width:
         raise ConfigError(f"{model}: takes {channels} x {height} x {width}; square RGB input is needed")

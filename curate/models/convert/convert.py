@@ -92,9 +92,9 @@ def convert(
         WeightsError: a source that cannot be read, outputs that differ, or an output that exists and differs.
         MissingExtra: the format's library is not installed.
     """
-    target = _target(to, heads=heads, opset=opset)
+    target = _checked_target(to, heads=heads, opset=opset)
     with track(f"export to {to}", 3, unit="steps") as advance:
-        loaded = _load(source, target, heads=heads, size=size)
+        loaded = _load_sized(source, target, heads=heads, size=size)
         advance(note="loaded")
         path = _output(loaded, to, output)
         with publishing(path, overwrite=overwrite) as partial, torch.no_grad():
@@ -108,7 +108,7 @@ def convert(
     return Converted(path, checks, resampled, target.howto(loaded, path))
 
 
-def _load(source: str, target: Target, *, heads: bool, size: int | None) -> LoadedBackbone:
+def _load_sized(source: str, target: Target, *, heads: bool, size: int | None) -> LoadedBackbone:
     loaded = load_source(source, heads=heads)
     if size is None and not target.any_size and isinstance(loaded.network.config, ViTConfig):
         size = loaded.info.image_size
@@ -123,7 +123,7 @@ def _output(source: LoadedBackbone, to: str, output: str | Path | None) -> Path:
     return path
 
 
-def _target(to: str, *, heads: bool, opset: int | None) -> Target:
+def _checked_target(to: str, *, heads: bool, opset: int | None) -> Target:
     if to not in TARGETS:
         raise ConfigError(f"--to {to}: no such format; known are {', '.join(get_args(TargetName))}")
     if heads and not TARGETS[to].takes_heads:

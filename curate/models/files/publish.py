@@ -35,7 +35,7 @@ def publishing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             target = path.parent / entry.name
             if not overwrite and target.exists() and not same_content(entry, target):
                 raise WeightsError(f"{target}: exists and differs; choose another output, or give --overwrite")
-            others = sorted(_names(target) - _names(entry))
+            others = sorted(_entry_names(target) - _entry_names(entry))
             if others:
                 raise WeightsError(f"{target}: holds other files too ({', '.join(others[:4])}); choose another output")
             _flush(entry, mode=mode)
@@ -46,12 +46,12 @@ def publishing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 def same_content(first: Path, second: Path) -> bool:
     """Whether two files, or two flat folders, hold the same bytes."""
     if first.is_dir() and second.is_dir():
-        names = _names(first)
-        return names == _names(second) and all(same_content(first / name, second / name) for name in names)
+        names = _entry_names(first)
+        return names == _entry_names(second) and all(same_content(first / name, second / name) for name in names)
     return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
-def _names(folder: Path) -> set[str]:
+def _entry_names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
 
 

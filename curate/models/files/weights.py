@@ -129,11 +129,11 @@ def cache_dir() -> Path:
 
 def cached_download(url: str) -> Path | None:
     """The file that `download(url)` has left; None where it has not run yet."""
-    path = _target(url)
+    path = _download_place(url)
     return path if path.is_file() else None
 
 
-def _target(url: str) -> Path:
+def _download_place(url: str) -> Path:
     plain = url.partition("#")[0]
     name = re.sub(r"[^\w.-]", "_", plain.rpartition("/")[2]) or "weights"
     return cache_dir() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
@@ -151,7 +151,7 @@ def download(url: str, *, max_bytes: int = MAX_DOWNLOAD) -> Path:
     if here is not None:
         return here
     plain, _, fragment = url.partition("#")
-    target = _target(url)
+    target = _download_place(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
     partial = Path(name)

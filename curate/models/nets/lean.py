@@ -30,7 +30,7 @@ LARGE = 4 << 20
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
     """`linear(norm(x))` of x (M, D); keeps x for the backward pass, but not the output of the norm."""
-    if _plain():
+    if _runs_plain():
         return linear(norm(x))
     product: Tensor = _NormLinear.apply(x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps)
     return product
@@ -38,7 +38,7 @@ def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
 
 def activated_linear(x: Tensor, activation: Callable[[Tensor], Tensor], weight: Tensor, bias: Tensor) -> Tensor:
     """`F.linear(activation(x), weight, bias)` of x (M, D); keeps x for the backward pass, but not `activation(x)`."""
-    if _plain():
+    if _runs_plain():
         return F.linear(activation(x), weight, bias)
     product: Tensor = _ActivatedLinear.apply(x, weight, bias, activation)
     return product
@@ -67,7 +67,7 @@ def add_rows(x: Tensor, rows: Tensor, update: Tensor, scale: Tensor, *, in_place
     Returns:
         (M, D), in the dtype of x.
     """
-    if _plain():
+    if _runs_plain():
         return x.index_add(0, rows, (update * scale).to(x.dtype))
     added: Tensor = _AddRows.apply(x, rows, update, scale, in_place)
     return added
@@ -78,7 +78,7 @@ def leaves_holes(x: Tensor) -> bool:
 
     They do with large tensors and gradients on a CPU; other devices have allocators of their own.
     """
-    return x.device.type == "cpu" and not _plain() and x.nbytes >= LARGE
+    return x.device.type == "cpu" and not _runs_plain() and x.nbytes >= LARGE
 
 
 def release_holes_around(x: Tensor) -> None:
@@ -99,7 +99,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _plain() -> bool:
+def _runs_plain() -> bool:
     return not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 

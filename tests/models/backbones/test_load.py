@@ -232,9 +232,9 @@ def test_models_are_not_built_to_be_described(monkeypatch: pytest.MonkeyPatch) -
 def test_models_of_other_input_are_refused() -> None:
     data = {"input_size": (1, 128, 1024), "crop_mode": "center", "crop_pct": 1.0, "interpolation": "bicubic"}
     with pytest.raises(ConfigError, match="timm/x: takes 1 x 128 x 1024; square RGB input is needed"):
-        timm_models._preprocess("timm/x", data)
+        timm_models._timm_preprocess("timm/x", data)
     with pytest.raises(ConfigError, match=r"open_clip/x: takes pictures of \[224, 448\]; square input is needed"):
-        clip._preprocess("open_clip/x", [224, 448], {})
+        clip._clip_preprocess("open_clip/x", [224, 448], {})
 
 
 def test_timm_preprocessing_follows_its_own_config() -> None:
