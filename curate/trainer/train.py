@@ -24,6 +24,7 @@ from curate.errors import TrainingInterrupted, WorkdirError
 from curate.feed.batches import CroppedSamples, Crops, Split, check_workers, load_batches
 from curate.feed.settings import CropSettings
 from curate.feed.shards import ShardIndex, read_index
+from curate.locking import LOCK, hold
 from curate.models.device import Precision, autocast, resolve_precision
 from curate.models.files.export import write_export
 from curate.models.files.header import BACKBONE, HEADS, ExportInfo
@@ -44,7 +45,6 @@ from curate.trainer.config import Effective, TrainConfig, resolve
 from curate.trainer.diagnostics import Watchdog, check_finite, watch
 from curate.trainer.initial import given_heads, origins, start_objective
 from curate.trainer.journal import Journal, Row, SilentJournal
-from curate.trainer.lock import lock
 from curate.trainer.objective import Moment, Outcome, PrototypeSettings, Views, tower
 from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_schedule
 from curate.trainer.parallel import World, join_world, local_device
@@ -106,7 +106,9 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         )
         if world.is_first:
             _announce(config, effective, world)
-        with lock(folder) if world.is_first else nullcontext():
+        if world.is_first:
+            _refuse_foreign_files(folder)
+        with hold(folder, setting="output", work="training") if world.is_first else nullcontext():
             if world.is_first:
                 remove_leftovers(folder)
                 if not resume:
@@ -115,6 +117,12 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
             log = Trainer(config, index, effective, world, split).finish(folder, evaluate=evaluate)
             world.wait()
     return TrainResult(folder / EXPORT, folder / INITIAL_EXPORT, log, effective)
+
+
+def _refuse_foreign_files(folder: Path) -> None:
+    """A folder that holds something and was never locked by a training is the user's, and stays as it is."""
+    if folder.is_dir() and not (folder / LOCK).exists() and any(folder.iterdir()):
+        raise WorkdirError(f"output={folder}: not empty, and no training of curate; give an empty or new folder")
 
 
 def _announce(config: TrainConfig, effective: Effective, world: World) -> None:

@@ -209,6 +209,14 @@ def test_a_second_training_in_the_folder_is_refused_and_the_first_unharmed(tmp_p
     assert train(config(tmp_path, iterations=2, evaluate_every=2)).log == result.log
 
 
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "holiday.jpg").write_bytes(b"1")
+    with pytest.raises(WorkdirError, match="not empty, and no training of curate"):
+        train(config(tmp_path))
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["holiday.jpg"]
+
+
 def test_a_process_without_children_is_told_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     with pytest.raises(ConfigError, match="set worker_kind=thread or executor.kind=inprocess"):
