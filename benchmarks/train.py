@@ -20,15 +20,14 @@ from PIL import Image
 from benchmarks.figures import PEAK_UNIT, Figure, measured
 from curate.config import parse
 from curate.errors import ConfigError
-from curate.feed.batches import Crops, Split
-from curate.feed.shards import ShardIndex
+from curate.feed.batches import Crops
 from curate.models.device import Precision
 from curate.models.nets.throughput import count_flops, matmul_rate
 from curate.samples.pool import PHOTOS
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig, resolve
+from curate.trainer.iteration import Trainer
 from curate.trainer.parallel import World
-from curate.trainer.train import Trainer
 
 WARMUP = 1
 """Steps before the first measured one."""
@@ -178,7 +177,7 @@ def make_trainer(setting: Setting, precision: Precision) -> Trainer:
     values = setting.values(precision) | {"shards": "none", "output": "none"}
     config = parse(TrainConfig, values, where="bench train")
     effective = resolve(config, num_images=IMAGENET_IMAGES, num_samples=IMAGENET_IMAGES)
-    trainer = Trainer(config, ShardIndex(filesystem=None, groups=()), effective, World(), Split(config.batch_size))
+    trainer = Trainer(config, effective, World())
     trainer.objective.train()
     return trainer
 

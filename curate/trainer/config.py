@@ -180,6 +180,14 @@ class TrainSettings(Settings):
                 )
         return self
 
+    def is_due(self, done: int, every: int) -> bool:
+        """Whether what comes `every` so many iterations, and after the last, comes after `done` of them; 0: never."""
+        return every > 0 and (done % every == 0 or done == self.iterations)
+
+    def is_logged(self, done: int) -> bool:
+        """Whether the log gets a row after `done` iterations."""
+        return self.is_due(done, self.log_every) or self.is_due(done, self.evaluate_every)
+
 
 class TrainConfig(TrainSettings):
     """One pretraining run."""

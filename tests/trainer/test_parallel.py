@@ -5,13 +5,13 @@ import torch
 from safetensors.torch import load_file
 
 from curate.config import parse
-from curate.feed.batches import Split
 from curate.feed.shards import read_index
 from curate.trainer.checkpoint import list_checkpoints, load_state
 from curate.trainer.config import TrainConfig, resolve
+from curate.trainer.iteration import Trainer
 from curate.trainer.journal import read_log
 from curate.trainer.parallel import World
-from curate.trainer.train import Trainer, train
+from curate.trainer.train import train
 from tests.feed.shards import write_shards
 from tests.trainer.ranks import start_ranks, train_on_ranks
 
@@ -85,7 +85,7 @@ def state_at(run, step):
 def fresh_state(config):
     index = read_index(config.shards)
     effective = resolve(config, num_images=index.num_images, num_samples=index.num_samples)
-    return Trainer(config, index, effective, World(), Split(config.batch_size))._state()
+    return Trainer(config, effective, World()).state()
 
 
 @pytest.mark.parametrize("name", ["", "-softmax"])

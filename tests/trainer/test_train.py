@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from curate.config import parse
 from curate.errors import ConfigError, SourceError, TrainingDiverged, WorkdirError
 from curate.models.backbones.load import load_backbone
+from curate.trainer import identity
 from curate.trainer import train as loop
 from curate.trainer.checkpoint import list_checkpoints
 from curate.trainer.config import TrainConfig
@@ -322,11 +323,11 @@ def test_the_other_recipes_run(tmp_path, changes):
 
 
 def test_automatic_precision_stays_that_of_the_runs_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "resolve_precision", lambda *_: "bf16")
+    monkeypatch.setattr(identity, "resolve_precision", lambda *_: "bf16")
     whole = train(config(tmp_path, precision="auto", keep=2))
     first = load_file(whole.export)
     shutil.rmtree(list_checkpoints(tmp_path / "run" / "checkpoints")[-1][1])
-    monkeypatch.setattr(loop, "resolve_precision", lambda *_: "fp32")  # a busy moment
+    monkeypatch.setattr(identity, "resolve_precision", lambda *_: "fp32")  # a busy moment
     assert_bit_equal(load_file(train(config(tmp_path, precision="auto")).export), first)
     with pytest.raises(WorkdirError, match="precision was bf16, now fp32"):
         train(config(tmp_path, precision="fp32"))

@@ -1,0 +1,61 @@
+"""The product of a training: the teacher's backbone and heads, gathered from all ranks and written as exports."""
+
+import copy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from curate.models.files.export import write_export
+from curate.models.files.header import HEADS, ExportInfo
+from curate.models.files.heads import describe_heads, pick_heads, write_heads
+from curate.models.nets.trained import Trained
+from curate.trainer.config import TrainConfig
+from curate.trainer.objective import Objective
+from curate.trainer.parallel import World
+from curate.trainer.sharding import whole
+
+
+class TeacherWeights(NamedTuple):
+    """The teacher at one moment."""
+
+    backbone: Trained
+    heads: dict[str, Tensor]
+    """Tensors of the heads with prototypes, by name; empty for objectives without."""
+
+    def copied_to_cpu(self) -> "TeacherWeights":
+        """A copy on the CPU, which training does not change."""
+        heads = {name: value.detach().to("cpu", copy=True) for name, value in self.heads.items()}
+        return TeacherWeights(copy.deepcopy(self.backbone).cpu(), heads)
+
+
+def gather_teacher(objective: Objective, config: TrainConfig, world: World) -> TeacherWeights:
+    """The teacher's whole weights on every rank; all ranks must call it together.
+
+    Under FSDP2 the backbone is built anew from the gathered tensors; otherwise it is the objective's own.
+    """
+    state = {name: whole(value) for name, value in objective.teacher.state_dict().items()}
+    backbone = objective.backbone
+    if config.parallel == "fsdp" and world.size > 1:
+        backbone = config.model.build(config.crops.global_size, generator=torch.Generator())
+        prefix = "backbone."
+        backbone.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+        backbone.to(next(iter(state.values())).device).eval()
+    return TeacherWeights(backbone, pick_heads(state))
+
+
+def write_teacher(path: Path, teacher: TeacherWeights, config: TrainConfig, *, provenance: dict[str, Any]) -> None:
+    """Write the backbone to `path`, a .safetensors, and the heads, where there are any, beside it."""
+    crops = config.crops
+    info = ExportInfo(
+        image_size=crops.global_size,
+        short_edge=crops.global_size,
+        mean=crops.mean,
+        std=crops.std,
+        provenance=provenance,
+    )
+    write_export(path, teacher.backbone, info)
+    if teacher.heads:
+        beside = path.with_name(HEADS)
+        write_heads(beside, teacher.heads, describe_heads(teacher.heads, provenance=provenance, where=str(beside)))
