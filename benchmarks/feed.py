@@ -205,7 +205,7 @@ def _write_shards(folder: Path, encoded: Sequence[bytes]) -> str:
 
 def _whole_feed(size: str, shards: str, num_images: int, workers: Sequence[int]) -> list[Figure]:
     runs = {number: measured(_run_feed, shards, num_images, number) for number in workers}
-    held, window = _held_bytes(shards, num_images)
+    held, window = _most_held_bytes(shards, num_images)
     return [
         *(_feed_figure(f"whole feed, {size}, workers={number}", run) for number, run in runs.items()),
         Figure(
@@ -238,7 +238,7 @@ def _run_feed(shards: str, num_images: int, workers: int) -> int:
         return sum(len(batch.large) // 2 for batch in islice(batches, num_images // BATCH))
 
 
-def _held_bytes(shards: str, num_images: int) -> tuple[int, float]:
+def _most_held_bytes(shards: str, num_images: int) -> tuple[int, float]:
     """The largest sum of encoded images held on the way, and the mean size of a window of them."""
     index, split = read_index(shards), Split(BATCH)
     samples = CroppedSamples(index, CROPS, seed=0, window=WINDOW).of_rank(split, ahead=BATCH)
@@ -246,6 +246,13 @@ def _held_bytes(shards: str, num_images: int) -> tuple[int, float]:
     for batch in islice(split.batches(0), num_images // BATCH):
         for number in batch:
             samples[number]
-            held = max(held, samples.held_bytes)
+            held = max(held, held_bytes(samples))
     sizes = [len(data or b"") for group in index.groups for data in index.read_images(group, range(group.num_rows))]
     return held, WINDOW * float(np.mean(sizes))
+
+
+def held_bytes(samples: CroppedSamples) -> int:
+    """Bytes of the encoded images that the feed holds at present."""
+    futures = [future for groups in samples._images for future in list(groups._values.values()) if future.done()]
+    held = [data for future in futures if not future.exception() for data in list(future.result().values()) if data]
+    return sum({id(data): len(data) for data in held}.values())

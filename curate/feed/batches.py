@@ -121,12 +121,6 @@ class CroppedSamples(Dataset[Crops]):
         """Samples whose image was damaged and replaced so far, in this process and its workers."""
         return self._skipped.value
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the encoded images held at present."""
-        groups = [group for part in self._images for group in part.values()]
-        return sum({id(data): len(data) for group in groups for data in list(group.values()) if data}.values())
-
     def __getitem__(self, sample: int) -> Crops:
         """The crops of sample number `sample`, (V, 3, S, S) each.
 

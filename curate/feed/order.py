@@ -51,10 +51,6 @@ class SampleOrder:
         self._epochs: Recent[int, _Epoch] = Recent(2)
         self._windows: Recent[tuple[int, int], Window] = Recent(4)
 
-    def locate(self, sample: int) -> Position:
-        """The position of sample number `sample` >= 0."""
-        return self.window(sample).position(sample)
-
     def window(self, sample: int) -> Window:
         """The window that sample number `sample` >= 0 lies in."""
         number, offset = divmod(sample, self.epoch_size)

@@ -42,10 +42,5 @@ class Recent(Generic[Key, Value]):
         with self._lock:
             self._values.pop(key, None)
 
-    def values(self) -> list[Value]:
-        """All that are made."""
-        with self._lock:
-            return [future.result() for future in self._values.values() if future.done() and not future.exception()]
-
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._size,)

@@ -1,7 +1,8 @@
-"""The three losses of DINOv2 and the two ways to make targets from the teacher's scores.
+"""KoLeo, and the two ways to make targets from the teacher's scores: Sinkhorn-Knopp and a centered softmax.
 
-Scores are (..., K) over K prototypes in any float dtype; everything here computes in float32. `projected.py` computes
-the same cross-entropies without ever holding all scores.
+Scores are (M, K) over K prototypes in any float dtype; everything here computes in float32. The cross-entropies with
+these targets are in `projected.py`.
+
 Source: DINO, arXiv:2104.14294; iBOT, arXiv:2111.07832; DINOv2, arXiv:2304.07193.
 """
 
@@ -48,54 +49,14 @@ def softmax_targets(scores: Tensor, center: Tensor, *, temperature: float) -> Te
 
 
 @torch.no_grad()
-def update_center(
-    center: Tensor, scores: Tensor | Projection, *, world: World, momentum: float = CENTER_MOMENTUM
-) -> None:
-    """Move `center` (K,) in place towards the mean of `scores` (M, K) over all ranks' rows."""
-    if isinstance(scores, Projection):  # the sum of products is the product of the sum
-        with torch.autocast(center.device.type, enabled=False):
-            summed = F.linear(scores.units.float().sum(dim=0), scores.prototypes.float())
-        rows = len(scores.units)
-    else:
-        summed, rows = scores.float().sum(dim=0), len(scores)
+def update_center(center: Tensor, teacher: Projection, *, world: World, momentum: float = CENTER_MOMENTUM) -> None:
+    """Move `center` (K,) in place towards the mean of the teacher's scores over all ranks' rows."""
+    with torch.autocast(center.device.type, enabled=False):  # the sum of products is the product of the sum
+        summed = F.linear(teacher.units.float().sum(dim=0), teacher.prototypes.float())
     total = world.sum(summed)
-    count = world.sum(torch.tensor(float(rows), device=center.device))
+    count = world.sum(torch.tensor(float(len(teacher.units)), device=center.device))
     if count > 0:
         center.lerp_(total / count, 1 - momentum)
-
-
-def dino_loss(student: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """Mean cross-entropy over all pairs of a teacher's view and another view of the student.
-
-    Args:
-        student: (V, B, K) scores of V views, the global ones first.
-        targets: (T, B, K) the teacher's, of the T global views in the same order; rows sum to 1.
-
-    Returns:
-        () float32, nats; T (V - 1) pairs of equal weight: pairs of a view with itself are left out.
-    """
-    log_probs = F.log_softmax(student.float() / temperature, dim=-1)
-    with torch.autocast(student.device.type, enabled=False):
-        pairs = -torch.einsum("tbk,vbk->tv", targets, log_probs) / student.shape[1]  # (T, V)
-    same = torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
-    return pairs.masked_fill(same, 0.0).sum() / (same.numel() - int(same.sum()))
-
-
-def ibot_loss(student: Tensor, targets: Tensor, weights: Tensor, *, num_crops: int, temperature: float = 0.1) -> Tensor:
-    """Cross-entropy on masked patches: mean within each crop, summed over crops, divided by `num_crops`.
-
-    Args:
-        student: (M, K) scores at the M masked patches of all global crops.
-        targets: (M, K) the teacher's, of the same patches unmasked; rows sum to 1.
-        weights: (M,) 1 / number of masked patches in the patch's crop.
-        num_crops: global crops of the batch, masked or not: 2B.
-
-    Returns:
-        () float32, nats; 0 when nothing is masked.
-    """
-    log_probs = F.log_softmax(student.float() / temperature, dim=-1)
-    cross_entropy = -(targets * log_probs).sum(dim=-1)  # (M,)
-    return (cross_entropy * weights).sum() / num_crops
 
 
 def koleo_loss(features: Tensor) -> Tensor:

@@ -9,8 +9,12 @@ from curate.feed.shards import read_index
 from tests.feed.shards import row, write_shard, write_shards
 
 
+def position(order, sample):
+    return tuple(order.window(sample).position(sample))
+
+
 def located(order, start, stop):
-    return [(p.group, p.row) for p in map(order.locate, range(start, stop))]
+    return [position(order, sample) for sample in range(start, stop)]
 
 
 @pytest.mark.parametrize("window", [1, 5, 8, 1000])
@@ -33,7 +37,7 @@ def test_order_is_a_pure_function_of_the_sample_number(tmp_path):
     index = read_index(str(write_shards(tmp_path)))
     forward = located(SampleOrder(index, seed=1, window=8), 0, 60)
     order = SampleOrder(index, seed=1, window=8)
-    backward = [(p.group, p.row) for p in (order.locate(i) for i in reversed(range(60)))]
+    backward = [position(order, sample) for sample in reversed(range(60))]
     assert backward[::-1] == forward
 
 

@@ -3,8 +3,8 @@ import torch
 
 from curate.trainer import projected
 from curate.trainer.heads import Projection
-from curate.trainer.losses import dino_loss, ibot_loss
 from curate.trainer.projected import Part, dino_part, ibot_part, projected_loss
+from tests.trainer.plain_losses import dino_loss, ibot_loss
 
 NUM_PROTOTYPES, DIM = 6, 4
 

@@ -20,8 +20,6 @@ from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Pro
 from curate.trainer.parallel import World
 from curate.trainer.projected import Targets, dino_part, ibot_part, projected_loss
 
-SINKHORN_ITERATIONS = 3
-
 
 class DinoV2Settings(PrototypeSettings):
     """DINO + iBOT + KoLeo."""
@@ -132,9 +130,7 @@ class DinoV2(Objective):
     def _sharpen(self, teacher: Projection, center: Tensor, temperature: float) -> Targets:
         """Sinkhorn needs the scores of all rows together; a softmax only the row's own, when the loss comes to it."""
         if self.settings.centering == "sinkhorn":
-            return sinkhorn_targets(
-                teacher.scores(), temperature=temperature, world=self.world, num_iterations=SINKHORN_ITERATIONS
-            ).__getitem__
+            return sinkhorn_targets(teacher.scores(), temperature=temperature, world=self.world).__getitem__
         before = center.clone()
         update_center(center, teacher, world=self.world)
         return lambda rows: softmax_targets(teacher.scores(rows), before, temperature=temperature)

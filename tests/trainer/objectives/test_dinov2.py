@@ -4,12 +4,13 @@ import torch
 
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
-from curate.trainer.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn_targets
+from curate.trainer.losses import koleo_loss, sinkhorn_targets
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import Moment, Views
 from curate.trainer.objectives import make_objective
 from curate.trainer.objectives.dinov2 import DinoV2Settings
 from curate.trainer.parallel import World
+from tests.trainer.plain_losses import dino_loss, ibot_loss
 
 VIT = vit_config("vit_tiny", depth=2, image_size=16, patch_size=4, layer_scale_init=1.0)
 SETTINGS = DinoV2Settings(head_hidden=32, head_bottleneck=16)
