@@ -25,7 +25,8 @@ from curate.models.device import Precision
 from curate.models.nets.throughput import count_flops, matmul_rate
 from curate.samples.pool import PHOTOS
 from curate.tables import shards_schema
-from curate.trainer.config import TrainConfig, resolve
+from curate.trainer.config import TrainConfig
+from curate.trainer.effective import resolve
 from curate.trainer.iteration import Trainer
 from curate.trainer.parallel import World
 

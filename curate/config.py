@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -27,6 +27,9 @@ class Settings(BaseModel):  # noqa: PLW1641  # pydantic hashes the fields of a f
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
+
+    extensible: ClassVar[bool] = False
+    """Whether a field of this type takes settings of any class made from it, such as a plug-in's."""
 
     _mounted_at: str = PrivateAttr(default="")
 
@@ -234,6 +237,8 @@ def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         if issubclass(annotation, Settings):
             yield annotation
+            for subclass in annotation.__subclasses__() if annotation.extensible else ():
+                yield from _settings_in(subclass)
         return
     for inner in typing.get_args(annotation):
         yield from _settings_in(inner)

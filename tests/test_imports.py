@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages": {"errors", "tables", "config", "progress", "engine", "ops", "sources", "models"},
     "recipe": {"errors", "config", "engine", "sources"},
     "feed": {"errors", "tables", "config", "progress", "ops", "retrying"},
-    "trainer": {"errors", "config", "locking", "progress", "models", "ops", "feed"},
+    "trainer": {"errors", "config", "locking", "registry", "progress", "models", "ops", "feed"},
     "evaluation": {"errors", "tables", "config", "ops", "models", "trainer", "progress", "samples"},
     "report": {
         "errors",

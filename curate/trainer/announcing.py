@@ -2,7 +2,8 @@
 
 import logging
 
-from curate.trainer.config import Effective, TrainConfig
+from curate.trainer.config import TrainConfig
+from curate.trainer.effective import Effective
 
 logger = logging.getLogger(__name__)
 

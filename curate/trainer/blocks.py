@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-Range = tuple[float, float]
+from curate.feed.settings import Range
 
 
 def draw_blocks(

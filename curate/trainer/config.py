@@ -1,23 +1,20 @@
 """Everything that a training run can be told, with DINOv2's values as defaults where it has one."""
 
-import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 
 from curate.config import Execution, Settings
-from curate.errors import ConfigError
-from curate.feed.settings import CropSettings, FeedSettings
+from curate.feed.settings import CropSettings, FeedSettings, Range
 from curate.models.device import PrecisionChoice
-from curate.models.nets.config import ViTConfig, vit_config
-from curate.models.nets.tower import TimmTower, tower_config
-from curate.models.nets.trained import Trained
-from curate.models.nets.vit import VisionTransformer
-from curate.trainer.objective import AutoCount, PrototypeSettings, Range
 from curate.trainer.objectives import AnyObjective
-from curate.trainer.objectives.dinov2 import DinoV2Settings
-from curate.trainer.objectives.sit import SitSettings
+from curate.trainer.objectives.settings import AutoCount, DinoV2Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from curate.models.nets.config import ViTConfig
+    from curate.models.nets.trained import Trained
 
 
 class ModelSettings(Settings):
@@ -49,8 +46,10 @@ class ModelSettings(Settings):
     position_size: int | None = Field(default=None, ge=1)
     """Image side of the stored grid of positions, pixels; null: the global crop's. Released models: 518."""
 
-    def vit(self, image_size: int) -> ViTConfig:
+    def vit(self, image_size: int) -> "ViTConfig":
         """The architecture for global crops of `image_size` pixels."""
+        from curate.models.nets.config import vit_config
+
         changes: dict[str, Any] = {
             "patch_size": self.patch_size,
             "num_registers": self.num_registers,
@@ -62,8 +61,11 @@ class ModelSettings(Settings):
         changes |= {name: value for name, value in own.items() if value is not None}
         return vit_config(f"vit_{self.preset}", **changes)
 
-    def build(self, image_size: int, *, generator: torch.Generator) -> Trained:
+    def build(self, image_size: int, *, generator: "torch.Generator") -> "Trained":
         """The backbone with fresh weights drawn from `generator`."""
+        from curate.models.nets.tower import TimmTower, tower_config
+        from curate.models.nets.vit import VisionTransformer
+
         if self.timm is not None:
             kwargs = {"drop_path_rate": self.drop_path} | self.timm_kwargs
             return TimmTower(tower_config(self.timm, image_size=image_size, **kwargs), generator=generator)
@@ -156,29 +158,20 @@ class TrainSettings(Settings):
             side = getattr(self.crops, name)
             if self.model.timm is None and side % self.model.patch_size:
                 raise ValueError(f"crops.{name} {side} is not a multiple of patch_size {self.model.patch_size}")
-        if self.model.timm is not None and (
-            isinstance(self.objective, DinoV2Settings) or self.optimizer.layer_decay < 1
-        ):
+        if self.model.timm is not None and (self.objective.needs_masks or self.optimizer.layer_decay < 1):
             raise ValueError(
                 f"model.timm={self.model.timm} has no mask token and no even row of blocks; train it with "
                 "objective=dino or esvit and optimizer.layer_decay=1"
             )
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
-        images = self.batch_size // self.accumulate
-        if isinstance(self.objective, SitSettings):
-            if self.crops.num_local > 0:
-                raise ValueError("objective=sit looks at the global crops alone; set crops.num_local=0")
-            if images < 2:
-                raise ValueError("objective=sit tells the images of a pass apart, and it has 1; raise batch_size")
-        if self.objective.koleo_weight > 0:
-            if images < 2:
-                raise ValueError("a pass of 1 image has no nearest neighbour for KoLeo; set objective.koleo_weight=0")
-            if images % (self.objective.koleo_group or images):
-                raise ValueError(
-                    f"objective.koleo_group {self.objective.koleo_group} does not divide the {images} images of a pass"
-                )
+        self.objective.check(self)
         return self
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images of one forward pass, of all processes together."""
+        return self.batch_size // self.accumulate
 
     def is_due(self, done: int, every: int) -> bool:
         """Whether what comes `every` so many iterations, and after the last, comes after `done` of them; 0: never."""
@@ -198,93 +191,3 @@ class TrainConfig(TrainSettings):
     """Folder for checkpoints, log and exports."""
     seed: int = Field(default=0, ge=0)
     """Of weights, order, crops, masks and stochastic depth."""
-
-
-class Effective(Settings):
-    """What `auto` became, and what the numbers amount to."""
-
-    num_images: int
-    """Rows of the shards."""
-    num_samples: int
-    """Samples of an epoch: images times their repeats."""
-    prototypes: int
-    """Outputs of a head; 0 for objectives without."""
-    teacher_temperature_iterations: int
-    """Length of the temperature's rise."""
-    teacher_momentum: float
-    """EMA at the start."""
-    warmup_iterations: int
-    """Length of the learning rate's rise."""
-    freeze_last_layer_iterations: int
-    """Iterations before the prototypes move."""
-    learning_rate: float
-    """Peak: `base_lr` scaled to the batch."""
-    epochs: float
-    """Times that every sample is shown."""
-    images_seen: int
-    """Samples over the whole run."""
-
-
-def resolve(config: TrainConfig, *, num_images: int, num_samples: int, prototypes: int | None = None) -> Effective:
-    """Replace every `auto` by a number.
-
-    Args:
-        prototypes: of the heads that the run starts from or distils; None: fresh heads.
-
-    Raises:
-        ConfigError: the warm-up leaves no iteration for the cosine, or prototypes contradict the given heads.
-    """
-    iterations, objective, optimizer = config.iterations, config.objective, config.optimizer
-    warmup = _count(optimizer.warmup_iterations, iterations // 10)
-    if warmup >= iterations:
-        raise ConfigError(f"optimizer.warmup_iterations is {warmup} of {iterations} iterations; it must be smaller")
-    momentum, base_lr = objective.teacher_momentum, optimizer.base_lr
-    num_prototypes, rise = 0, 0
-    if isinstance(objective, PrototypeSettings):
-        num_prototypes = _count(objective.prototypes, prototypes or auto_prototypes(num_images))
-        rise = _count(objective.teacher_temperature_iterations, iterations * 3 // 10)
-    if prototypes is not None and num_prototypes != prototypes:
-        raise ConfigError(
-            f"objective.prototypes is {num_prototypes}, the given heads have {prototypes}; set it to that or to auto"
-        )
-    ratio = config.batch_size / optimizer.lr_batch
-    scale = ratio if optimizer.lr_scaling == "linear" else ratio**0.5
-    return Effective(
-        num_images=num_images,
-        num_samples=num_samples,
-        prototypes=num_prototypes,
-        teacher_temperature_iterations=rise,
-        teacher_momentum=auto_momentum(iterations, config.batch_size) if momentum == "auto" else momentum,
-        warmup_iterations=warmup,
-        freeze_last_layer_iterations=_count(optimizer.freeze_last_layer_iterations, iterations // 100),
-        learning_rate=(auto_learning_rate(num_images) if base_lr == "auto" else base_lr) * scale,
-        epochs=iterations * config.batch_size / num_samples,
-        images_seen=iterations * config.batch_size,
-    )
-
-
-def auto_learning_rate(num_images: int) -> float:
-    """At batch 1024: 4e-3 up to ImageNet-1k's 1.28 million images (short recipe), falling as a power of their number to
-    2e-4 at LVD-142M (long recipe), and so on beyond."""
-    short, long = (1.28e6, 4e-3), (142e6, 2e-4)
-    slope = math.log(long[1] / short[1]) / math.log(long[0] / short[0])
-    return short[1] * max(1.0, num_images / short[0]) ** slope
-
-
-def auto_prototypes(num_images: int) -> int:
-    """Power of two nearest 58 sqrt(images), between 256 and 131072: 65536 at ImageNet-1k's 1.28 million."""
-    exponent = round(math.log2(58 * num_images**0.5))
-    return 2 ** min(max(exponent, 8), 17)
-
-
-def auto_momentum(iterations: int, batch_size: int) -> float:
-    """0.992 at batch 2048, averaging over as many images at any batch; in short runs over 5 % of the run, so that the
-    teacher can follow.
-
-    Source: the scaling rule of averages, Busbridge et al. 2023, arXiv:2307.13813.
-    """
-    return min(0.992 ** (batch_size / 2048), max(0.9, 1 - 20 / iterations))
-
-
-def _count(value: Literal["auto"] | int, auto: int) -> int:
-    return auto if value == "auto" else value

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from curate.models.nets.lean import autocast_dtype
 from curate.models.nets.trained import Trained
-from curate.trainer.objective import PrototypeSettings
+from curate.trainer.objectives.settings import PrototypeSettings
 
 
 class Projection(NamedTuple):

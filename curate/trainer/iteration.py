@@ -13,16 +13,18 @@ from curate.feed.batches import Crops
 from curate.feed.settings import CropSettings
 from curate.models.device import autocast
 from curate.models.nets.vit import VisionTransformer
-from curate.trainer.config import Effective, TrainConfig
+from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import check_finite, watch
+from curate.trainer.effective import Effective
 from curate.trainer.identity import settle_precision
-from curate.trainer.initial import start_objective
 from curate.trainer.journal import Row
-from curate.trainer.objective import Moment, Outcome, PrototypeSettings, Views, tower
+from curate.trainer.objective import Moment, Outcome, Views, tower
+from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_schedule
 from curate.trainer.parallel import World, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
 from curate.trainer.sharding import local, replicate, shard, synchronised
+from curate.trainer.start import start_objective
 
 MASKS, DROP_PATH = 3, 4
 """First word of the seeds, after those of `curate.feed`."""

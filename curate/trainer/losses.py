@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curate.trainer.heads import Projection
-from curate.trainer.objective import NUM_GLOBAL, ObjectiveSettings
+from curate.trainer.objective import NUM_GLOBAL
+from curate.trainer.objectives.settings import ObjectiveSettings
 from curate.trainer.parallel import World
 
 CENTER_MOMENTUM = 0.9

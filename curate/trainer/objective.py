@@ -7,51 +7,17 @@ rest: the teacher's average, schedules, clipping, processes, checkpoints, export
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from curate.config import Settings
 from curate.models.nets.trained import Trained
 from curate.trainer.parallel import World
 
 NUM_GLOBAL = 2
 """Global crops an image."""
-
-AutoCount = Literal["auto"] | Annotated[int, Field(ge=0)]
-Range = tuple[float, float]
-
-
-class ObjectiveSettings(Settings):
-    """What every objective can be told."""
-
-    teacher_momentum: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
-    """EMA at the start, going to 1 by a cosine: 0.992 short, 0.994 long; auto: lower in runs below 2500 its."""
-    koleo_weight: float = Field(default=0.0, ge=0.0)
-    """Of KoLeo, which spreads the features of a batch: 0.1 in DINOv2. The other papers have none; with small batches or
-    short runs it keeps their features from folding up."""
-    koleo_group: int | None = Field(default=None, ge=2)
-    """Images among which KoLeo finds neighbours, divides the batch (DINOv2: those of a GPU); null: all."""
-
-
-class PrototypeSettings(ObjectiveSettings):
-    """Of objectives that compare distributions over prototypes."""
-
-    prototypes: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
-    """Outputs of a head: 65536 short recipe, 131072 long; auto: by the number of images."""
-    head_hidden: int = Field(default=2048, ge=1)
-    """Width of the head's hidden layers."""
-    head_bottleneck: int = Field(default=256, ge=1)
-    """Width before the prototypes."""
-    student_temperature: float = Field(default=0.1, gt=0.0)
-    """Of the student's softmax."""
-    teacher_temperature: Range = (0.04, 0.07)
-    """Of the teacher: first and last value of a linear rise."""
-    teacher_temperature_iterations: AutoCount = "auto"
-    """Length of that rise: 37500 in DINOv2; auto: 30 % of the run."""
 
 
 class Views(NamedTuple):

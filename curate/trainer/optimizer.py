@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curate.trainer.config import Effective, OptimizerSettings
+from curate.trainer.config import OptimizerSettings
+from curate.trainer.effective import Effective
 from curate.trainer.schedules import warmup_cosine
 from curate.trainer.sharding import whole
 

@@ -33,14 +33,15 @@ from curate.trainer.checkpoint import (
     prune_checkpoints,
     remove_leftovers,
 )
-from curate.trainer.config import Effective, TrainConfig, resolve
+from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import Watchdog
+from curate.trainer.effective import Effective, resolve
 from curate.trainer.exporting import gather_teacher, write_teacher
 from curate.trainer.identity import check_identity, refuse_foreign_files, run_identity
-from curate.trainer.initial import given_heads
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import Journal, Row, SilentJournal
 from curate.trainer.parallel import join_world
+from curate.trainer.start import given_heads
 from curate.trainer.stopping import StopSignal
 
 logger = logging.getLogger(__name__)

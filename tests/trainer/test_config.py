@@ -5,15 +5,8 @@ import torch
 
 from curate.config import parse, read_yaml
 from curate.errors import ConfigError
-from curate.trainer.config import (
-    ModelSettings,
-    OptimizerSettings,
-    TrainConfig,
-    auto_learning_rate,
-    auto_momentum,
-    auto_prototypes,
-    resolve,
-)
+from curate.trainer.config import ModelSettings, OptimizerSettings, TrainConfig
+from curate.trainer.effective import auto_learning_rate, auto_momentum, auto_prototypes, resolve
 
 TRAININGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
 
@@ -98,7 +91,7 @@ def test_crops_that_patches_do_not_divide_are_an_error():
 
 def test_batch_of_one_needs_koleo_off():
     for changes in ({"batch_size": 1}, {"batch_size": 4, "accumulate": 4}):
-        with pytest.raises(ConfigError, match="a pass of 1 image has no nearest neighbour for KoLeo"):
+        with pytest.raises(ConfigError, match="a pass of 1 image has no nearest neighbor for KoLeo"):
             config(**changes)
     assert config(batch_size=1, objective={"koleo_weight": 0}).batch_size == 1
 

@@ -8,7 +8,7 @@ from curate.errors import ConfigError, WeightsError, WorkdirError
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
-from curate.trainer.initial import load_weights
+from curate.trainer.start import load_weights
 from curate.trainer.train import train
 from tests.feed.shards import write_shards
 

@@ -12,7 +12,7 @@ from curate.trainer.losses import (
     softmax_targets,
     update_center,
 )
-from curate.trainer.objective import ObjectiveSettings
+from curate.trainer.objectives.settings import ObjectiveSettings
 from curate.trainer.parallel import World
 
 RNG = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_koleo_of_one_row_is_an_error():
 
 
 def test_koleo_spreads_each_view_among_all_images_or_those_of_a_group():
-    features, settings = torch.randn(8, 5), ObjectiveSettings(koleo_weight=0.5)
+    features, settings = torch.randn(8, 5), ObjectiveSettings(kind="any", koleo_weight=0.5)
     views, parts = features.chunk(2), {}
     total = add_koleo(torch.tensor(2.0), parts, features, settings, world=World())
     assert parts["koleo"].item() == pytest.approx(sum(koleo_loss(view).item() for view in views))
@@ -118,5 +118,5 @@ def test_koleo_spreads_each_view_among_all_images_or_those_of_a_group():
 
 def test_no_weight_leaves_koleo_out():
     parts = {}
-    assert add_koleo(torch.tensor(2.0), parts, torch.ones(8, 5), ObjectiveSettings(), world=World()) == 2
+    assert add_koleo(torch.tensor(2.0), parts, torch.ones(8, 5), ObjectiveSettings(kind="any"), world=World()) == 2
     assert not parts

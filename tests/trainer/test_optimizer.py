@@ -5,9 +5,9 @@ from torch import nn
 from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
-from curate.trainer.config import OptimizerSettings, TrainConfig, resolve
-from curate.trainer.objectives import make_objective
-from curate.trainer.objectives.dinov2 import DinoV2Settings
+from curate.trainer.config import OptimizerSettings, TrainConfig
+from curate.trainer.effective import resolve
+from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.optimizer import clip_gradients, lr_factor, make_optimizer, optimizer_state, set_schedule
 from curate.trainer.parallel import World
 
@@ -21,7 +21,7 @@ def networks():
     heads = DinoV2Settings(head_hidden=16, head_bottleneck=8)
     generator = torch.Generator().manual_seed(0)
     backbone = VisionTransformer(vit, generator=generator)
-    return make_objective(heads, backbone, prototypes=12, world=World(), generator=generator).student
+    return heads.build(backbone, prototypes=12, world=World(), generator=generator).student
 
 
 def group_of(optimizer, parameter):

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from curate.config import parse
 from curate.feed.shards import read_index
 from curate.trainer.checkpoint import list_checkpoints, load_state
-from curate.trainer.config import TrainConfig, resolve
+from curate.trainer.config import TrainConfig
+from curate.trainer.effective import resolve
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import read_log
 from curate.trainer.parallel import World

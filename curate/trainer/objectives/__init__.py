@@ -1,47 +1,53 @@
-"""The objectives, one file each; adding one is a file and a line of each of the two tables here."""
+"""The objectives: settings classes by name, whose `build` makes the networks and the loss. Importing this costs no
+torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, SerializeAsAny
+from pydantic_core import PydanticCustomError
 
-from curate.models.nets.trained import Trained
-from curate.trainer.objective import Objective, ObjectiveSettings
-from curate.trainer.objectives import dino, dinov2, esvit, sit
-from curate.trainer.objectives.dino import DinoSettings
-from curate.trainer.objectives.dinov2 import DinoV2Settings
-from curate.trainer.objectives.esvit import EsVitSettings
-from curate.trainer.objectives.sit import SitSettings
-from curate.trainer.parallel import World
+from curate.errors import ConfigError
+from curate.registry import resolve
+from curate.trainer.objectives.settings import ObjectiveSettings
 
-
-def _with_kind(value: Any) -> Any:
-    """`objective: dino` is `objective: {kind: dino}`, and without a kind it is dinov2."""
-    if isinstance(value, str):
-        return {"kind": value}
-    return {"kind": "dinov2", **value} if isinstance(value, Mapping) else value
-
-
-AnyObjective = Annotated[
-    DinoV2Settings | DinoSettings | EsVitSettings | SitSettings,
-    Field(discriminator="kind"),
-    BeforeValidator(_with_kind),
-]
-"""Settings of any objective, told apart by `kind`."""
-
-BUILDERS: Mapping[str, Callable[..., Objective]] = {
-    "dinov2": dinov2.build,
-    "dino": dino.build,
-    "esvit": esvit.build,
-    "sit": sit.build,
+_SETTINGS = "curate.trainer.objectives.settings"
+BUILT_IN: Mapping[str, str] = {
+    "dinov2": f"{_SETTINGS}:DinoV2Settings",
+    "dino": f"{_SETTINGS}:DinoSettings",
+    "esvit": f"{_SETTINGS}:EsVitSettings",
+    "sit": f"{_SETTINGS}:SitSettings",
 }
-"""By `kind`: (settings, backbone, *, prototypes, world, generator) -> the objective with fresh heads."""
+"""Settings class of each objective that comes with curate."""
 
 
-def make_objective(
-    settings: ObjectiveSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
-) -> Objective:
-    """The objective around `backbone`, its heads drawn from `generator`."""
-    kind: str = settings.kind  # type: ignore[attr-defined]  # every member of the union has one
-    return BUILDERS[kind](settings, backbone, prototypes=prototypes, world=world, generator=generator)
+def find_objective(name: str) -> type[ObjectiveSettings]:
+    """The settings class of an objective: built in, an entry point of the group `curate.objectives`, or
+    `module:class` or `./file.py:class`.
+
+    Raises:
+        ConfigError: there is none of that name, or it is something else.
+    """
+    found = resolve("objective", name, BUILT_IN, key="kind")
+    if not (isinstance(found, type) and issubclass(found, ObjectiveSettings)):
+        raise ConfigError(f"kind: {name!r} is {found!r}; a subclass of {_SETTINGS}.ObjectiveSettings is needed")
+    return found
+
+
+def _read_objective(value: Any) -> Any:
+    """`objective: dino` is `objective: {kind: dino}`; without a kind it is dinov2. The kind may be given as `name`."""
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping):
+        return value
+    given = dict(value)
+    kind = given.pop("kind", None) or given.pop("name", "dinov2")
+    try:
+        settings = find_objective(str(kind))
+    except ConfigError as error:
+        raise PydanticCustomError("objective", "{reason}", {"reason": str(error)}) from error
+    return settings.model_validate({"kind": kind, **given})
+
+
+AnyObjective = Annotated[SerializeAsAny[ObjectiveSettings], BeforeValidator(_read_objective)]
+"""Settings of any objective; its `kind` says which."""

@@ -5,34 +5,18 @@ Source: Caron et al. 2021, arXiv:2104.14294.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection, PrototypeHead, make_head
 from curate.trainer.losses import add_koleo, softmax_targets, update_center
-from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Views, tower
+from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
+from curate.trainer.objectives.settings import CenteredSettings, DinoSettings
 from curate.trainer.parallel import World
 from curate.trainer.projected import dino_part, projected_loss
-
-
-class CenteredSettings(PrototypeSettings):
-    """Of objectives whose targets are a softmax around a running centre."""
-
-    center_momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """EMA of the centre of the teacher's scores."""
-    norm_last_layer: bool = True
-    """Keep all prototypes at length 1: steadier; small models do better without."""
-
-
-class DinoSettings(CenteredSettings):
-    """Cross-entropy between crops alone."""
-
-    kind: Literal["dino"] = "dino"
-    """Name of the objective."""
 
 
 class Dino(Objective):
@@ -92,7 +76,7 @@ def make_dino_head(
     return head
 
 
-def build(
+def build_dino(
     settings: DinoSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> Dino:
     """Around `backbone` with `dino_head`."""

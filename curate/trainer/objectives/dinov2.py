@@ -5,10 +5,9 @@ Source: Oquab et al. 2023, arXiv:2304.07193.
 
 import math
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from curate.models.nets.config import ViTConfig
@@ -16,33 +15,10 @@ from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection, PrototypeHead, make_head
 from curate.trainer.losses import add_koleo, sinkhorn_targets, softmax_targets, update_center
 from curate.trainer.masks import draw_masks
-from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, PrototypeSettings, Range, Views, tower
+from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
+from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
 from curate.trainer.projected import Targets, dino_part, ibot_part, projected_loss
-
-
-class DinoV2Settings(PrototypeSettings):
-    """DINO + iBOT + KoLeo."""
-
-    kind: Literal["dinov2"] = "dinov2"
-    """Name of the objective."""
-    tied_heads: bool = False
-    """One head for DINO and iBOT (short recipe), or two (long)."""
-    centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
-    """How the teacher's scores become targets: sinkhorn (long recipe) or softmax with a running centre."""
-    dino_weight: float = Field(default=1.0, ge=0.0)
-    """Of the loss between crops."""
-    ibot_weight: float = Field(default=1.0, ge=0.0)
-    """Of the loss on masked patches."""
-    koleo_weight: float = Field(default=0.1, ge=0.0)
-    """Of the spreading of features within a batch."""
-    masked_share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Share of the global crops that are masked."""
-    mask_ratio: Range = (0.1, 0.5)
-    """Share of patches masked in a masked crop."""
-    distill_from: str | None = None
-    """A larger backbone's export with heads.safetensors beside it: it stays frozen and makes the targets; nothing is
-    masked, and iBOT looks at all patches of the global crops. null: the teacher is the student's own average."""
 
 
 class DinoV2(Objective):
@@ -140,7 +116,7 @@ def _head(networks: nn.ModuleDict, name: str) -> PrototypeHead:
     return cast(PrototypeHead, networks[name])
 
 
-def build(
+def build_dinov2(
     settings: DinoV2Settings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> DinoV2:
     """Around `backbone` with `dino_head` and, unless the heads are tied or iBOT is off, `ibot_head`."""

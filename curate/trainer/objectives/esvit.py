@@ -8,11 +8,9 @@ Source: Li et al. 2021, arXiv:2106.09785.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from curate.models.nets.features import Features
@@ -20,20 +18,10 @@ from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection
 from curate.trainer.losses import add_koleo
 from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
-from curate.trainer.objectives.dino import CenteredSettings, all_crops, centered_targets, head_of, make_dino_head
+from curate.trainer.objectives.dino import all_crops, centered_targets, head_of, make_dino_head
+from curate.trainer.objectives.settings import EsVitSettings
 from curate.trainer.parallel import World
 from curate.trainer.projected import Part, dino_part, projected_loss
-
-
-class EsVitSettings(CenteredSettings):
-    """Cross-entropy between crops and between their matched regions."""
-
-    kind: Literal["esvit"] = "esvit"
-    """Name of the objective."""
-    view_weight: float = Field(default=0.5, ge=0.0)
-    """Of the loss between crops."""
-    region_weight: float = Field(default=0.5, ge=0.0)
-    """Of the loss between regions; its head scores every token, which takes most of the time with many prototypes."""
 
 
 class EsVit(Objective):
@@ -113,7 +101,7 @@ def match_regions(groups: Sequence[Features], guide: Features) -> tuple[Tensor, 
     return torch.cat(matches, dim=1), torch.cat(weights)
 
 
-def build(
+def build_esvit(
     settings: EsVitSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> EsVit:
     """Around `backbone` with `dino_head` for whole crops and `region_head` for their tokens."""

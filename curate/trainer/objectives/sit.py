@@ -9,11 +9,9 @@ Source: Atito et al. 2021, arXiv:2104.03602; rotations are of its first version.
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from curate.errors import ConfigError
@@ -21,41 +19,11 @@ from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.blocks import draw_blocks, paint_blocks, turn
 from curate.trainer.losses import add_koleo
-from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, ObjectiveSettings, Outcome, Range, Views, tower
+from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
+from curate.trainer.objectives.settings import SitSettings
 from curate.trainer.parallel import World
 
 NUM_TURNS = 4
-
-
-class SitSettings(ObjectiveSettings):
-    """Contrast between images, reconstruction of hidden blocks, and which way is up."""
-
-    kind: Literal["sit"] = "sit"
-    """Name of the objective."""
-    temperature: float = Field(default=0.2, gt=0.0)
-    """Of the softmax over images in the contrastive loss, whose weight is 1."""
-    reconstruction_weight: float = Field(default=1.0, ge=0.0)
-    """Of the mean absolute error of hidden pixels, in the units of normalised images."""
-    rotation_weight: float = Field(default=0.0, ge=0.0)
-    """Of telling by how many quarters a crop is turned, which needs a register token; 0: crops are not turned."""
-    hidden_share: Range = (0.5, 0.7)
-    """Share of a crop's pixels that blocks hide, drawn for each crop, met on average."""
-    block_side: Range = (0.1, 0.3)
-    """Height and width of a block, share of the crop's side."""
-    foreign_share: float = Field(default=0.35, ge=0.0, le=1.0)
-    """Share of the blocks that show another image; the others show noise."""
-    head_hidden: int = Field(default=2048, ge=1)
-    """Width of the hidden layers of the contrastive head."""
-    head_out: int = Field(default=256, ge=1)
-    """Width of the vectors that are compared."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> "SitSettings":
-        if not 0 <= self.hidden_share[0] <= self.hidden_share[1] < 1:
-            raise ValueError(f"hidden_share is {list(self.hidden_share)}; needed: 0 <= first <= second < 1")
-        if not 0 < self.block_side[0] <= self.block_side[1] <= 1:
-            raise ValueError(f"block_side is {list(self.block_side)}; needed: 0 < first <= second <= 1")
-        return self
 
 
 class Sit(Objective):
@@ -173,7 +141,7 @@ def make_mlp(*widths: int, generator: torch.Generator) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def build(
+def build_sit(
     settings: SitSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> Sit:
     """Around `backbone` with `contrast_head`, `decoder` and, where crops are turned, `rotation_head`; no prototypes.

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from curate.errors import WorkdirError
 from curate.trainer.config import TrainConfig
-from curate.trainer.objectives.dino import DinoSettings
+from curate.trainer.objectives.settings import DinoSettings
 from curate.trainer.train import train
 from tests.trainer.objectives.tiny import (
     BATCH,

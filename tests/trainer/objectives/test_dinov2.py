@@ -7,8 +7,7 @@ from curate.models.nets.vit import VisionTransformer
 from curate.trainer.losses import koleo_loss, sinkhorn_targets
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import Moment, Views
-from curate.trainer.objectives import make_objective
-from curate.trainer.objectives.dinov2 import DinoV2Settings
+from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
 from tests.trainer.plain_losses import dino_loss, ibot_loss
 
@@ -21,7 +20,7 @@ def fresh(vit=VIT, *, seed=0, world=None, **changes):
     generator = torch.Generator().manual_seed(seed)
     settings = SETTINGS.model_copy(update=changes)
     backbone = VisionTransformer(vit, generator=generator)
-    return make_objective(settings, backbone, prototypes=20, world=world or World(), generator=generator)
+    return settings.build(backbone, prototypes=20, world=world or World(), generator=generator)
 
 
 def build(vit=VIT, **changes):

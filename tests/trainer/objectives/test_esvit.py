@@ -8,7 +8,8 @@ from torch import nn
 from curate.models.backbones.load import load_backbone
 from curate.models.nets.features import Features
 from curate.trainer.objective import Views
-from curate.trainer.objectives.esvit import EsVitSettings, match_regions
+from curate.trainer.objectives.esvit import match_regions
+from curate.trainer.objectives.settings import EsVitSettings
 from curate.trainer.train import train
 from tests.trainer.objectives.tiny import (
     BATCH,

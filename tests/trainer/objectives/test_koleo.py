@@ -1,10 +1,7 @@
 import pytest
 
 from curate.trainer.objective import Views
-from curate.trainer.objectives.dino import DinoSettings
-from curate.trainer.objectives.dinov2 import DinoV2Settings
-from curate.trainer.objectives.esvit import EsVitSettings
-from curate.trainer.objectives.sit import SitSettings
+from curate.trainer.objectives.settings import DinoSettings, DinoV2Settings, EsVitSettings, SitSettings
 from tests.trainer.objectives.tiny import build, moment, views, vit
 
 HEAD = {"head_hidden": 32, "head_bottleneck": 16}

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from curate.config import parse
 from curate.errors import ConfigError
 from curate.models.backbones.load import load_backbone
-from curate.trainer.objectives.sit import SitSettings, contrastive_loss, damage, repair_loss
+from curate.trainer.objectives.settings import SitSettings
+from curate.trainer.objectives.sit import contrastive_loss, damage, repair_loss
 from curate.trainer.parallel import World
 from curate.trainer.train import train
 from tests.trainer.objectives.tiny import BATCH, build, config, moment, swin, views, vit, without_gradient

@@ -9,7 +9,6 @@ from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.objective import Moment, Views
-from curate.trainer.objectives import make_objective
 from curate.trainer.parallel import World
 from tests.feed.shards import write_shards
 
@@ -31,9 +30,7 @@ def swin():
 def build(settings, backbone, *, world=None):
     """The objective with a student that has parted from the teacher."""
     generator = torch.Generator().manual_seed(0)
-    objective = make_objective(
-        settings, backbone, prototypes=PROTOTYPES, world=world or World(), generator=generator
-    ).train()
+    objective = settings.build(backbone, prototypes=PROTOTYPES, world=world or World(), generator=generator).train()
     with torch.no_grad():
         for p in objective.student.parameters():
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))

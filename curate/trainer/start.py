@@ -1,0 +1,106 @@
+"""The objective before the first iteration: with fresh weights, released ones or those of an earlier training, and
+with the frozen teacher that it distills."""
+
+import torch
+from torch import nn
+
+from curate.errors import ConfigError
+from curate.models.convert.source import load_source, resized
+from curate.models.files.export import weights_of
+from curate.models.files.header import HEADS
+from curate.models.files.heads import HeadsInfo, read_heads
+from curate.models.files.state_dict import fill
+from curate.models.nets.trained import Trained
+from curate.models.nets.vit import VisionTransformer
+from curate.trainer.config import TrainConfig
+from curate.trainer.effective import Effective
+from curate.trainer.heads import PrototypeHead
+from curate.trainer.initial import distilled_export, heads_beside
+from curate.trainer.objective import Objective
+from curate.trainer.objectives.settings import PrototypeSettings
+from curate.trainer.parallel import World
+
+
+def start_objective(config: TrainConfig, effective: Effective, world: World) -> Objective:
+    """The objective before the first iteration; fresh weights are drawn from the seed.
+
+    Raises:
+        WeightsError: weights to start from are missing, damaged or another model's.
+        ConfigError: they do not fit the objective.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    backbone = config.model.build(config.crops.global_size, generator=generator)
+    if config.init_from is not None:
+        load_weights(backbone, config.init_from)
+    objective = config.objective.build(backbone, prototypes=effective.prototypes, world=world, generator=generator)
+    if config.init_heads is not None:
+        load_heads(objective, config.init_heads)
+    distilled = distilled_export(config)
+    if distilled is not None:
+        objective.guide = load_guide(distilled)
+    return objective
+
+
+def given_heads(config: TrainConfig) -> HeadsInfo | None:
+    """Of the heads that the run starts from or distils; None: its heads are fresh.
+
+    Raises:
+        WeightsError: the file is missing, damaged or holds no heads.
+        ConfigError: the objective has no heads that they could fill.
+    """
+    distilled = distilled_export(config)
+    if distilled is not None:
+        return read_heads(heads_beside(distilled))[0]
+    if config.init_heads is None:
+        return None
+    if not isinstance(config.objective, PrototypeSettings):
+        raise ConfigError(f"init_heads={config.init_heads}: this objective has no prototype heads; leave it out")
+    return read_heads(config.init_heads)[0]
+
+
+def load_weights(backbone: Trained, source: str) -> None:
+    """Fill `backbone` from whatever `load_source` reads, positions resampled to its grid.
+
+    Raises:
+        WeightsError: missing, damaged or another model's.
+    """
+    found = load_source(source)
+    if isinstance(backbone, VisionTransformer) and isinstance(found.network, VisionTransformer):
+        given, wanted = found.network.config, backbone.config
+        if given.grid != wanted.grid:
+            found = resized(found, wanted.grid * given.patch_size)
+    target: nn.Module = backbone if isinstance(backbone, VisionTransformer) else backbone.net
+    fill(target, weights_of(found.network), where=source)
+
+
+def load_heads(objective: Objective, path: str) -> None:
+    """Fill the heads of student and teacher from a file of heads.
+
+    Raises:
+        WeightsError: missing, damaged, or of other heads than the objective's.
+    """
+    _, state = read_heads(path)
+    for networks in (objective.student, objective.teacher):
+        heads = nn.ModuleDict({name: module for name, module in networks.items() if name != "backbone"})
+        fill(heads, state, where=f"init_heads={path}")
+
+
+def load_guide(export: str) -> nn.ModuleDict:
+    """Backbone and heads of an export, frozen.
+
+    Raises:
+        WeightsError: no export there, or no heads beside it.
+        ConfigError: it is no ViT.
+    """
+    found = load_source(export, heads=True)
+    if not isinstance(found.network, VisionTransformer) or found.heads is None:
+        raise ConfigError(f"objective.distill_from={export}: no ViT with heads; distil the export of one")
+    info, tensors = found.heads
+    heads = nn.ModuleDict(
+        {
+            name: PrototypeHead(info.dim, info.prototypes, hidden=info.hidden, bottleneck=info.bottleneck)
+            for name in info.names
+        }
+    )
+    fill(heads, tensors, where=f"{export}: {HEADS}")
+    return nn.ModuleDict({"backbone": found.network, **dict(heads.items())}).requires_grad_(False)
