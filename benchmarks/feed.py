@@ -19,11 +19,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from benchmarks.figures import Figure, Measured, measured
-from curate.feed.batches import CroppedSamples, Split, load_batches
+from curate.feed.batches import load_batches
 from curate.feed.colors import gaussian_blur, jitter_colors
-from curate.feed.crops import crop, decode, make_crops, needed_side
+from curate.feed.crops import crop, decode_tensor, make_crops, needed_side
+from curate.feed.samples import CroppedSamples
 from curate.feed.settings import CropSettings
 from curate.feed.shards import read_index
+from curate.feed.split import BatchSplit
 from curate.samples.pool import PHOTOS
 from curate.tables import HF_IMAGE
 
@@ -107,7 +109,7 @@ def _multi_crop_ways(encoded: Sequence[bytes]) -> dict[str, Way]:
     views = [_v2_view(0.0, 0.0), _v2_view(0.9, CROPS.solarize_probability), *[_v2_view(0.5, 0.0, local=True)] * 8]
 
     def ours(data: bytes) -> Tensor:
-        return make_crops(decode(data, min_side=side), CROPS, rng=np.random.default_rng(next(seeds)))[1]
+        return make_crops(decode_tensor(data, min_side=side), CROPS, rng=np.random.default_rng(next(seeds)))[1]
 
     def on_tensors(data: bytes) -> list[Tensor]:
         image = _v2_decode(data)
@@ -148,11 +150,11 @@ def _v2_decode(data: bytes) -> Tensor:
 def _part_ways(encoded: Sequence[bytes]) -> dict[str, Way]:
     """Each operator by itself, applied every time, on pictures that are decoded or cropped already."""
     rng, side = np.random.default_rng(0), needed_side(CROPS)
-    reduced = [decode(data, min_side=side) for data in encoded]
+    reduced = [decode_tensor(data, min_side=side) for data in encoded]
     full = [_v2_decode(data) for data in encoded]
     views = [_v2_crop(local=False)(image) for image in full]
     works: dict[str, tuple[Callable[..., object], Sequence[object]]] = {
-        "decode": (partial(decode, min_side=side), encoded)
+        "decode": (partial(decode_tensor, min_side=side), encoded)
     }
     works["decode by v2"] = (_v2_decode, encoded)
     for name, local in (("global crop", False), ("local crop", True)):
@@ -234,16 +236,16 @@ def _feed_figure(name: str, run: Measured) -> Figure:
 
 def _run_feed(shards: str, num_images: int, workers: int) -> int:
     samples = CroppedSamples(read_index(shards), CROPS, seed=0, window=WINDOW)
-    with closing(load_batches(samples, Split(BATCH), start=0, workers=workers)) as batches:
-        return sum(len(batch.large) // 2 for batch in islice(batches, num_images // BATCH))
+    with closing(load_batches(samples, BatchSplit(BATCH), start=0, workers=workers)) as batches:
+        return sum(len(batch.global_crops) // 2 for batch in islice(batches, num_images // BATCH))
 
 
 def _most_held_bytes(shards: str, num_images: int) -> tuple[int, float]:
     """The largest sum of encoded images held on the way, and the mean size of a window of them."""
-    index, split = read_index(shards), Split(BATCH)
+    index, split = read_index(shards), BatchSplit(BATCH)
     samples = CroppedSamples(index, CROPS, seed=0, window=WINDOW).of_rank(split, ahead=BATCH)
     held = 0
-    for batch in islice(split.batches(0), num_images // BATCH):
+    for batch in islice(split.micro_batches(0), num_images // BATCH):
         for number in batch:
             samples[number]
             held = max(held, held_bytes(samples))

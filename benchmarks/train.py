@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks.figures import PEAK_UNIT, Figure, measured
 from curate.config import parse
 from curate.errors import ConfigError
-from curate.feed.batches import Crops
+from curate.feed.crops import Crops
 from curate.models.device import Precision
 from curate.models.nets.throughput import count_flops, matmul_rate
 from curate.samples.pool import PHOTOS

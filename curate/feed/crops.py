@@ -1,28 +1,41 @@
 """Multi-crop on uint8: two global and several local crops of one image, each augmented on its own.
 
-The operators are the cheapest correct ones: JPEG decoded at the size that the crops need, torch's vectorised
+The operators are the cheapest correct ones: JPEG decoded at the size that the crops need, torch's vectorized
 bicubic resize, and `curate.feed.colors` with one rounding at the end, where torchvision rounds after every operator.
-Crops stay uint8 and are normalised on the device.
+Crops stay uint8 and are normalized on the device.
 
 Source: arXiv:2304.07193; blur presets: see `CropSettings.blur`.
 """
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curate.feed.boxes import draw_box, side_for_boxes
 from curate.feed.colors import gaussian_blur, jitter_colors, luma
-from curate.feed.settings import CropSettings
+from curate.feed.settings import CropSettings, Range
 from curate.ops.images.decode import decode_rgb
 
+NUM_GLOBAL_CROPS = 2
+"""Global crops of an image."""
 BLUR_PROBABILITY = {"released": (0.0, 0.9, 0.5), "paper": (1.0, 0.1, 0.5), "none": (0.0, 0.0, 0.0)}
-"""Of global 1, global 2, local."""
+"""Of the first global, the second global, and a local crop."""
 SOLARIZE_THRESHOLD = 128
+BOX_TRIES = 10
+"""Boxes that are drawn until one fits into the image."""
 
 
-def decode(encoded: bytes, *, min_side: int | None = None) -> Tensor:
+class Crops(NamedTuple):
+    """The crops of B images as uint8, views before images."""
+
+    global_crops: Tensor  # (2 * B, 3, G, G): the first global crop of all images, then the second
+    local_crops: Tensor  # (L * B, 3, S, S); L may be 0
+
+
+def decode_tensor(encoded: bytes, *, min_side: int | None = None) -> Tensor:
     """(3, H, W) uint8 RGB of an encoded image, as `decode_rgb` gives it and with its errors."""
     return torch.from_numpy(np.array(decode_rgb(encoded, min_side=min_side))).permute(2, 0, 1)
 
@@ -34,42 +47,35 @@ def needed_side(settings: CropSettings) -> int:
     image's would.
     """
     kinds = [(settings.global_size, settings.global_scale), (settings.local_size, settings.local_scale)]
-    return max(side_for_boxes(*kind, settings.aspect) for kind in kinds[: 2 if settings.num_local else 1])
+    return max(_side_for_boxes(*kind, settings.aspect) for kind in kinds[: 2 if settings.num_local else 1])
 
 
-def make_crops(
-    image: Tensor, settings: CropSettings, *, rng: np.random.Generator, num_global: int = 2
-) -> tuple[Tensor, Tensor]:
+def _side_for_boxes(side: int, scale: Range, aspect: Range) -> int:
+    """Pixels of an image's short side from which on no box that `draw_box` draws has a side below `side`."""
+    narrowest = min(aspect[0], 1 / aspect[1], 1.0)  # (short side)^2 / area of a box
+    return math.ceil((side + 0.5) / math.sqrt(scale[0] * narrowest))
+
+
+def make_crops(image: Tensor, settings: CropSettings, *, rng: np.random.Generator) -> Crops:
     """The crops of one image.
 
     Args:
         image: (3, H, W) uint8.
-
-    Returns:
-        global crops: (num_global, 3, G, G) uint8.
-        local crops: (num_local, 3, L, L) uint8.
     """
     blur = BLUR_PROBABILITY[settings.blur]
-    large = torch.empty(num_global, 3, settings.global_size, settings.global_size, dtype=torch.uint8)
-    for i in range(num_global):
+    global_crops = torch.empty(NUM_GLOBAL_CROPS, 3, settings.global_size, settings.global_size, dtype=torch.uint8)
+    for i in range(NUM_GLOBAL_CROPS):
         view = crop(image, settings.global_size, scale=settings.global_scale, settings=settings, rng=rng)
         solarize = settings.solarize_probability if i == 1 else 0.0
-        large[i] = augment(view, settings, rng=rng, blur=blur[min(i, 1)], solarize=solarize)
-    small = torch.empty(settings.num_local, 3, settings.local_size, settings.local_size, dtype=torch.uint8)
+        global_crops[i] = augment(view, settings, rng=rng, blur=blur[i], solarize=solarize)
+    local_crops = torch.empty(settings.num_local, 3, settings.local_size, settings.local_size, dtype=torch.uint8)
     for i in range(settings.num_local):
         view = crop(image, settings.local_size, scale=settings.local_scale, settings=settings, rng=rng)
-        small[i] = augment(view, settings, rng=rng, blur=blur[2], solarize=0.0)
-    return large, small
+        local_crops[i] = augment(view, settings, rng=rng, blur=blur[2], solarize=0.0)
+    return Crops(global_crops, local_crops)
 
 
-def crop(
-    image: Tensor,
-    side: int,
-    *,
-    scale: tuple[float, float],
-    settings: CropSettings,
-    rng: np.random.Generator,
-) -> Tensor:
+def crop(image: Tensor, side: int, *, scale: Range, settings: CropSettings, rng: np.random.Generator) -> Tensor:
     """A random box of `image` resized to (3, side, side) bicubically, mirrored with the given probability."""
     top, left, height, width = draw_box(image.shape[1], image.shape[2], scale, settings.aspect, rng=rng)
     box = image[None, :, top : top + height, left : left + width]
@@ -77,8 +83,29 @@ def crop(
     return view.flip(-1) if rng.random() < settings.flip_probability else view
 
 
+def draw_box(
+    height: int, width: int, scale: Range, aspect: Range, *, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A box as torchvision's RandomResizedCrop draws it: area uniform in `scale`, log aspect uniform in log `aspect`.
+
+    After `BOX_TRIES` boxes that do not fit: the largest centered box within the aspect limits.
+
+    Returns:
+        (top, left, height, width) in pixels.
+    """
+    for _ in range(BOX_TRIES):
+        area = height * width * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w = max(1, min(width, round(height * aspect[1])))
+    h = max(1, min(height, round(width / aspect[0])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
 def augment(view: Tensor, settings: CropSettings, *, rng: np.random.Generator, blur: float, solarize: float) -> Tensor:
-    """Colour jitter, greyscale, blur, solarising of (3, S, S) uint8, each with its probability.
+    """Color jitter, grayscale, blur and solarizing of (3, S, S) uint8, each with its probability.
 
     The draws do not depend on which are applied, so that one changed setting leaves the other views alone.
     """

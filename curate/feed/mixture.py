@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curate.feed.recent import Recent
+from curate.feed.lru import LruCache
 
 CHUNK = 2**16
 """Places drawn together."""
@@ -13,16 +13,17 @@ CHUNK = 2**16
 class Mixture:
     """Place 0, 1, ... -> the kind drawn there, and how many places before have the same kind.
 
-    Both are pure functions of (seed, place); the second tells how far each kind's own sequence has come.
+    Both are pure functions of (seed, place). The second says how far the sequence of each kind has come: the batch at a
+    place is the so-manieth of its stream.
     """
 
     def __init__(self, chances: Sequence[float], *, seed: Sequence[int]) -> None:
-        """`chances`: of each kind, summing to 1; `seed`: words of the seed."""
+        """`chances`: probability of each kind, summing to 1; `seed`: words of the seed."""
         self._chances, self._seed = np.asarray(chances), tuple(seed)
-        self._chunks: Recent[int, tuple[np.ndarray, np.ndarray]] = Recent(2)
+        self._chunks: LruCache[int, tuple[np.ndarray, np.ndarray]] = LruCache(2)
 
     def locate(self, place: int) -> tuple[int, int]:
-        """The kind at `place` >= 0, and the places before it that have this kind."""
+        """The kind at `place` >= 0, and the number of places before it that have this kind."""
         chunk, offset = divmod(place, CHUNK)
         kinds, earlier = self._chunks.get(chunk, self._make_chunk)
         return int(kinds[offset]), int(earlier[offset])

@@ -1,4 +1,21 @@
-"""Sample number -> row of a shard: a pure function of (seed, number), reached without replaying what came before."""
+"""The order of samples: which row of which shard is sample number n.
+
+The difficulty. A training on billions of samples is killed and goes on, with other numbers of processes and workers,
+and must see the samples that it would have seen. It must read shards sequentially, since a random read for each image
+costs a hundred times the bytes. And it must shuffle well.
+
+The solution is a pure function of (seed, n), in three steps that are each computed at once, whatever n is:
+
+1. Sample n lies in epoch n // epoch_size. The order of an epoch's row groups is a permutation drawn from (seed, epoch).
+2. The permuted row groups are cut into windows of about `window` samples. Of a row group the epoch shows as many
+   samples as `SystematicSampling` says, so that weights and repeats that are not whole hold over epochs.
+3. Inside a window all samples are shuffled by a permutation drawn from (seed, epoch, window).
+
+So a window needs a few whole row groups and no memory of what came before: every process computes the same order and
+takes its own samples of it, and the one integer n is the loader's whole state. A shuffle buffer, as in webdataset or
+`datasets`, has to be refilled after a resume or forgets what it held; a permutation of all samples would read single
+rows at random; shards dealt to processes tie the order to the number of processes.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,12 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curate.feed.recent import Recent
+from curate.feed.lru import LruCache
+from curate.feed.seeds import Stream
 from curate.feed.shards import ShardIndex
-from curate.feed.weights import SHIFTS, Comb
-
-GROUP_ORDER, ROW_ORDER, ROUNDING = 0, 1, 5
-"""First word of the seeds, so that the streams of random numbers are independent."""
+from curate.feed.systematic import SHIFTS, SystematicSampling
 
 
 class Position(NamedTuple):
@@ -34,22 +49,19 @@ class Window:
 
 
 class SampleOrder:
-    """Sample number -> position, for ever: epochs follow one another, each in an order of its own.
-
-    In an epoch the row groups are shuffled and cut into windows of about `window` samples; within a window
-    all samples are shuffled. Reading is thus sequential over a few row groups at a time. Every epoch has
-    `epoch_size` samples; a weight that is not whole is rounded by `Comb`, in each epoch anew.
-    """
+    """Sample number -> window and position, for ever: epochs follow one another, each in an order of its own."""
 
     def __init__(self, index: ShardIndex, *, seed: int, window: int, source: str | None = None) -> None:
-        """`source`: whose images alone are shown; None: all."""
+        """`source`: the source whose images alone are shown; None: all."""
         self._index, self._seed, self._source, self.window_size = index, seed, source, window
         sums = np.array([g.weight if source is None else g.row_weights(source).sum() for g in index.groups])
-        self._comb = Comb(sums)
-        self.epoch_size = self._comb.size
+        self._sampling = SystematicSampling(sums)
+        self.epoch_size = self._sampling.size
+        """Samples of an epoch."""
         self.groups_a_window = math.ceil(window * np.count_nonzero(sums) / self.epoch_size) + 1
-        self._epochs: Recent[int, _Epoch] = Recent(2)
-        self._windows: Recent[tuple[int, int], Window] = Recent(4)
+        """Row groups that a window needs, about."""
+        self._epochs: LruCache[int, _Epoch] = LruCache(2)
+        self._windows: LruCache[tuple[int, int], Window] = LruCache(4)
 
     def window(self, sample: int) -> Window:
         """The window that sample number `sample` >= 0 lies in."""
@@ -63,31 +75,31 @@ class SampleOrder:
         return self._index.groups[group].row_weights(self._source)
 
     def _draw_epoch(self, number: int) -> "_Epoch":
-        first = int(np.random.default_rng([ROUNDING, self._seed]).integers(SHIFTS))
-        counts, early = self._comb.count(number, first=first)
-        order = np.random.default_rng([GROUP_ORDER, self._seed, number]).permutation(len(counts))
+        first = int(np.random.default_rng([Stream.ROUNDING, self._seed]).integers(SHIFTS))
+        counts, phases = self._sampling.count(number, first=first)
+        order = np.random.default_rng([Stream.GROUP_ORDER, self._seed, number]).permutation(len(counts))
         order = order[counts[order] > 0]
         ends = np.cumsum(counts[order])
         heads = np.flatnonzero(np.diff((ends - 1) // self.window_size, prepend=-1))  # of each window, in `order`
-        return _Epoch(np.concatenate([[0], ends])[heads], np.split(order, heads[1:]), counts, early)
+        return _Epoch(np.concatenate([[0], ends])[heads], np.split(order, heads[1:]), counts, phases)
 
     def _draw_window(self, key: tuple[int, int]) -> Window:
         number, window = key
         epoch = self._epochs.get(number, self._draw_epoch)
         rows = np.concatenate([self._shown(epoch, int(group)) for group in epoch.groups[window]])
-        rows = np.random.default_rng([ROW_ORDER, self._seed, number, window]).permutation(rows)
+        rows = np.random.default_rng([Stream.ROW_ORDER, self._seed, number, window]).permutation(rows)
         return Window(number * self.epoch_size + int(epoch.starts[window]), rows)
 
     def _shown(self, epoch: "_Epoch", group: int) -> np.ndarray:
         """(n, 2) group and row of the samples that an epoch takes from a row group."""
-        count, early = int(epoch.counts[group]), float(epoch.early[group])
-        rows = self._comb.pick(self.row_weights(group), count=count, early=early)
+        count, phase = int(epoch.counts[group]), float(epoch.phases[group])
+        rows = self._sampling.pick(self.row_weights(group), count=count, phase=phase)
         return np.stack([np.full(count, group), rows], axis=1)
 
 
 @dataclass(frozen=True)
 class _Epoch:
     starts: np.ndarray  # (W,) first sample of each window
-    groups: list[np.ndarray]  # of each window
-    counts: np.ndarray  # (G,) samples of each row group, see `Comb.count`
-    early: np.ndarray  # (G,)
+    groups: list[np.ndarray]  # the row groups of each window
+    counts: np.ndarray  # (G,) samples of each row group, see `SystematicSampling.count`
+    phases: np.ndarray  # (G,)

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import ConfigError, SourceError
 from curate.feed.settings import FeedSettings
-from curate.feed.weights import path_weights
 from curate.progress import track
 from curate.retrying import is_damage, retry
 from curate.tables import HF_IMAGE
@@ -243,6 +242,25 @@ def _read_group(path: str, shard: pq.ParquetFile, number: int, *, content: str, 
     kept = None if (weights == 1).all() else weights.astype(np.float32)
     total = num_rows if kept is None else float(kept.sum(dtype=np.float64))
     return RowGroup(path, number, num_rows, total, content, kept, sources, codes, met)
+
+
+def path_weights(
+    offsets: np.ndarray, values: np.ndarray, weights: Mapping[str, float]
+) -> tuple[np.ndarray, frozenset[str]]:
+    """The weight of each path by the longest prefix that has one, 1 without; and the prefixes that some path has.
+
+    Args:
+        offsets: (N + 1,) path i is values[offsets[i]:offsets[i + 1]].
+        weights: by prefix, such as 3 or 3/7.
+    """
+    lengths, found, met = np.diff(offsets), np.ones(len(offsets) - 1), set()
+    for name in sorted(weights, key=lambda name: name.count("/")):
+        prefix = [int(part) for part in name.split("/")]
+        rows = np.flatnonzero(lengths >= len(prefix))
+        below = rows[(values[offsets[rows, None] + np.arange(len(prefix))] == prefix).all(axis=1)]
+        found[below] = weights[name]
+        met |= {name} if len(below) else set()
+    return found, frozenset(met)
 
 
 def _needed_columns(path: str, shard: pq.ParquetFile, number: int, feed: FeedSettings) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curate.feed.batches import Crops
+from curate.feed.crops import Crops
+from curate.feed.seeds import Stream
 from curate.feed.settings import CropSettings
 from curate.models.device import autocast
 from curate.models.nets.vit import VisionTransformer
@@ -25,9 +26,6 @@ from curate.trainer.parallel import World, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
 from curate.trainer.sharding import local, replicate, shard, synchronised
 from curate.trainer.start import start_objective
-
-MASKS, DROP_PATH = 3, 4
-"""First word of the seeds, after those of `curate.feed`."""
 
 
 class Trainer:
@@ -116,8 +114,8 @@ class Trainer:
         seed = self.config.seed
         moment = Moment(
             temperature,
-            np.random.default_rng([MASKS, seed, number]),
-            _generator(DROP_PATH, seed, number, *([self.world.rank] if self.world.size > 1 else [])),
+            np.random.default_rng([Stream.MASKS, seed, number]),
+            _generator(Stream.DROP_PATH, seed, number, *([self.world.rank] if self.world.size > 1 else [])),
         )
         large, small = (self.normalize(part.to(self.device, non_blocking=True)) for part in crops)
         with autocast(self.device, self.precision):

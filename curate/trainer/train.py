@@ -17,8 +17,10 @@ from typing import Any
 import torch
 
 from curate.errors import TrainingInterrupted
-from curate.feed.batches import CroppedSamples, Split, check_workers, load_batches
+from curate.feed.batches import check_workers, load_batches
+from curate.feed.samples import CroppedSamples
 from curate.feed.shards import ShardIndex, read_index
+from curate.feed.split import BatchSplit
 from curate.locking import hold
 from curate.models.files.header import BACKBONE, HEADS
 from curate.models.files.heads import pick_heads
@@ -84,7 +86,7 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
     folder = Path(config.output)
     with join_world() as world:
         check_workers(config.workers, config.worker_kind)
-        split = Split(config.batch_size, config.accumulate, world.rank, world.size)
+        split = BatchSplit(config.batch_size, config.accumulate, world.rank, world.size)
         index = world.share(lambda: read_index(config.shards, config.feed))
         heads = given_heads(config)
         effective = resolve(
@@ -112,7 +114,7 @@ class TrainingRun:
     """The iterations of a trainer in a folder: resumed, logged, evaluated, saved and exported."""
 
     def __init__(
-        self, trainer: Trainer, index: ShardIndex, split: Split, folder: Path, *, evaluate: Evaluate | None = None
+        self, trainer: Trainer, index: ShardIndex, split: BatchSplit, folder: Path, *, evaluate: Evaluate | None = None
     ) -> None:
         self.trainer, self.index, self.split, self.folder, self.evaluate = trainer, index, split, folder, evaluate
         self.config, self.world = trainer.config, trainer.world

@@ -1,7 +1,7 @@
 import numpy as np
 
 from benchmarks.mnist import as_figures, bench_mnist, format_table, load_mnist5k, split_test, write_digits
-from curate.feed.crops import decode
+from curate.feed.crops import decode_tensor
 from curate.feed.shards import read_index
 
 
@@ -17,7 +17,7 @@ def test_digits_come_back_from_the_shards(tmp_path):
     images, _ = load_mnist5k()
     write_digits(tmp_path, images[:7])
     index = read_index(str(tmp_path))
-    found = [decode(encoded) for encoded in index.read_images(index.groups[0], range(7))]
+    found = [decode_tensor(encoded) for encoded in index.read_images(index.groups[0], range(7))]
     for image, tensor in zip(images, found, strict=False):
         for channel in tensor.numpy():
             np.testing.assert_array_equal(channel, image)

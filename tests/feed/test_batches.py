@@ -7,9 +7,11 @@ import torch
 
 from benchmarks.feed import held_bytes
 from curate.errors import ConfigError, SourceError
-from curate.feed.batches import CroppedSamples, Split, check_workers, load_batches
+from curate.feed.batches import check_workers, load_batches
+from curate.feed.samples import CroppedSamples
 from curate.feed.settings import CropSettings
 from curate.feed.shards import read_index
+from curate.feed.split import BatchSplit
 from curate.trainer.config import TrainConfig
 from tests.feed.shards import flat, png, row, write_shard, write_shards
 
@@ -28,7 +30,7 @@ def feed(folder, settings=CROPS, **changes):
 
 
 def batches_of(samples, config, *, start, rank=0, size=1):
-    split = Split(config.batch_size, config.accumulate, rank, size)
+    split = BatchSplit(config.batch_size, config.accumulate, rank, size)
     return load_batches(samples, split, start=start, workers=config.workers, kind=config.worker_kind)
 
 
@@ -42,7 +44,7 @@ def taken(samples, config, number, **how):
     batches = batches_of(samples, config, **how)
     with closing(batches):
         found = list(islice(batches, number))
-    return images_of([b.large for b in found], 2), images_of([b.small for b in found], 2)
+    return images_of([b.global_crops for b in found], 2), images_of([b.local_crops for b in found], 2)
 
 
 @pytest.mark.parametrize(("size", "accumulate", "workers"), [(1, 1, 2), (2, 1, 0), (4, 2, 1), (2, 4, 3), (8, 1, 0)])
@@ -60,15 +62,15 @@ def test_worker_processes_give_the_slice_of_their_rank(tmp_path):
     samples, config = feed(write_shards(tmp_path), accumulate=2, workers=1, worker_kind="process")
     large, small = taken(samples, config, 2, start=16, rank=1, size=2)
     numbers = [18, 19, 22, 23]
-    assert torch.equal(large, torch.stack([samples[i].large for i in numbers]))
-    assert torch.equal(small, torch.stack([samples[i].small for i in numbers]))
+    assert torch.equal(large, torch.stack([samples[i].global_crops for i in numbers]))
+    assert torch.equal(small, torch.stack([samples[i].local_crops for i in numbers]))
 
 
 @pytest.mark.parametrize(("batch", "fitting"), [(10, "8 or 16"), (3, "8")])
 def test_a_batch_that_cannot_be_shared_is_refused(batch, fitting):
     message = f"batch_size {batch} cannot be dealt evenly to 2 passes .* of 4 processes; set batch_size={fitting}$"
     with pytest.raises(ConfigError, match=message):
-        Split(batch, accumulate=2, size=4)
+        BatchSplit(batch, accumulate=2, size=4)
 
 
 def sources_of(folder, number, **changes):
@@ -153,12 +155,12 @@ def test_only_a_window_of_a_ranks_encoded_images_is_held(tmp_path, monkeypatch, 
     samples, _ = feed(tmp_path)
     index, reads = samples._index, []
     largest = max(len(image) for group in index.groups for image in index.read_images(group, range(4)))
-    mine = samples.of_rank(Split(8, rank=size - 1, size=size), ahead=8)
+    mine = samples.of_rank(BatchSplit(8, rank=size - 1, size=size), ahead=8)
     original = type(index).read_images
     monkeypatch.setattr(
         type(index), "read_images", lambda *args: reads.append((args[1].shard, args[1].number)) or original(*args)
     )
-    for numbers in islice(Split(8, rank=size - 1, size=size).batches(0), 8):
+    for numbers in islice(BatchSplit(8, rank=size - 1, size=size).micro_batches(0), 8):
         for number in numbers:
             mine[number]
             assert held_bytes(mine) < 8 // size * largest
@@ -178,17 +180,17 @@ def test_batches_hold_views_before_images(tmp_path):
     samples = CroppedSamples(read_index(str(write_shards(tmp_path))), CROPS, seed=0, window=8)
     config = TrainConfig(shards=str(tmp_path), output="", batch_size=3, workers=0)
     batch = next(batches_of(samples, config, start=0))
-    assert batch.large.shape == (2 * 3, 3, 16, 16)
-    assert batch.small.shape == (2 * 3, 3, 8, 8)
+    assert batch.global_crops.shape == (2 * 3, 3, 16, 16)
+    assert batch.local_crops.shape == (2 * 3, 3, 8, 8)
     for view in range(2):
         for image in range(3):
-            assert torch.equal(batch.large[view * 3 + image], samples[image].large[view])
+            assert torch.equal(batch.global_crops[view * 3 + image], samples[image].global_crops[view])
 
 
 def test_one_image_is_augmented_afresh_in_every_epoch(tmp_path):
     write_shard(tmp_path / "a.parquet", [row(0)])
     samples = CroppedSamples(read_index(str(tmp_path)), CROPS, seed=0, window=8)
-    assert not torch.equal(samples[0].large, samples[1].large)
+    assert not torch.equal(samples[0].global_crops, samples[1].global_crops)
 
 
 def test_an_undecodable_image_names_shard_and_row(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from curate.feed.colors import gaussian_blur, jitter_colors, luma, turn_hue
+from curate.feed.colors import gaussian_blur, jitter_colors, luma, rotate_hue
 from curate.samples.pool import PHOTOS
 
 
@@ -32,7 +32,7 @@ def test_every_colour_operator_is_near_torchvision(number, amount):
         found = jitter_colors(image.float(), amount * np.eye(4)[which], order=range(4))
         assert levels_apart(found, peers[which](exact, 1 + amount)) < 0.02
         assert levels_apart(found, peers[which](image, 1 + amount)) < 1
-    assert levels_apart(turn_hue(image.float(), amount), tv.adjust_hue(exact, amount)) < 0.02
+    assert levels_apart(rotate_hue(image.float(), amount), tv.adjust_hue(exact, amount)) < 0.02
     assert levels_apart(luma(image.float()), tv.rgb_to_grayscale(exact)) < 0.02
 
 
@@ -60,4 +60,4 @@ def test_blur_is_near_torchvisions_kernel_of_nine(sigma):
 
 def test_grey_and_hue_of_black_grey_and_white_stay():
     neutral = torch.tensor([0.0, 128.0, 255.0]).expand(3, 1, 3)
-    assert torch.equal(turn_hue(neutral, 0.3), neutral)
+    assert torch.equal(rotate_hue(neutral, 0.3), neutral)

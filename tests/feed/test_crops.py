@@ -6,8 +6,7 @@ import torch
 from PIL import EpsImagePlugin, Image
 from pydantic import ValidationError
 
-from curate.feed.boxes import draw_box
-from curate.feed.crops import augment, crop, decode, make_crops, needed_side
+from curate.feed.crops import augment, crop, decode_tensor, draw_box, make_crops, needed_side
 from curate.feed.settings import CropSettings
 from curate.ops.images.decode import RejectedImage
 from curate.ops.images.inspect import ImageLimits, inspect_image
@@ -152,7 +151,7 @@ def test_boxes_are_never_smaller_than_their_crops_at_the_needed_side():
 def test_a_large_jpeg_is_decoded_smaller_and_gives_the_same_crops(number):
     data = encoded(Image.fromarray(photo(900, number=number).permute(1, 2, 0).numpy()), "JPEG", quality=90)
     settings = PLAIN.model_copy(update={"global_size": 128, "local_size": 64, "aspect": (1.0, 1.0)})
-    full, reduced = decode(data), decode(data, min_side=needed_side(settings))
+    full, reduced = decode_tensor(data), decode_tensor(data, min_side=needed_side(settings))
     assert (full.shape[1:], reduced.shape[1:]) == ((900, 900), (450, 450))
     for share in (1.0, 1 / 4):
         found, reference = (
@@ -164,7 +163,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_gives_the_same_crops(number):
 
 def test_an_image_without_spare_pixels_is_decoded_in_full():
     data = encoded(Image.fromarray(photo(600).permute(1, 2, 0).numpy()), "JPEG")
-    assert decode(data, min_side=needed_side(CropSettings())).shape == (3, 600, 600)
+    assert decode_tensor(data, min_side=needed_side(CropSettings())).shape == (3, 600, 600)
 
 
 def test_blur_presets_differ_by_view():
@@ -210,7 +209,7 @@ UNUSUAL = {
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_the_trainer_sees_what_the_inspection_saw(name):
     seen = inspect_image(UNUSUAL[name], ImageLimits(min_luma_std=0, min_smoothness=-1)).picture
-    np.testing.assert_array_equal(decode(UNUSUAL[name]).permute(1, 2, 0).numpy(), np.asarray(seen))
+    np.testing.assert_array_equal(decode_tensor(UNUSUAL[name]).permute(1, 2, 0).numpy(), np.asarray(seen))
 
 
 def test_postscript_never_reaches_its_interpreter(monkeypatch):
@@ -218,32 +217,51 @@ def test_postscript_never_reaches_its_interpreter(monkeypatch):
     postscript = encoded(Image.new("RGB", (40, 40)), "EPS")
     Image.init()  # with every plugin loaded, as another library may have done
     with pytest.raises(RejectedImage, match="starts with b'%!PS.*none of JPEG, PNG"):
-        decode(postscript)
+        decode_tensor(postscript)
 
 
 def test_decode_turns_by_exif():
     image = Image.new("RGB", (20, 10))
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert decode(encoded(image, "JPEG", exif=exif)).shape == (3, 20, 10)
+    assert decode_tensor(encoded(image, "JPEG", exif=exif)).shape == (3, 20, 10)
 
 
 def test_decode_puts_transparency_on_white():
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert (decode(encoded(clear)) == 255).all()
+    assert (decode_tensor(encoded(clear)) == 255).all()
 
 
 def test_decode_scales_16_bits():
     deep = Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16))
-    assert (decode(encoded(deep)) == 0x80).all()
+    assert (decode_tensor(encoded(deep)) == 0x80).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK"])
 def test_decode_gives_three_channels(mode):
     form = "JPEG" if mode == "CMYK" else "PNG"
-    assert decode(encoded(Image.new(mode, (6, 5)), form)).shape == (3, 5, 6)
+    assert decode_tensor(encoded(Image.new(mode, (6, 5)), form)).shape == (3, 5, 6)
 
 
 def test_swapped_scale_is_an_error():
     with pytest.raises(ValidationError, match=r"global_scale is \[1.0, 0.3\]; needed: 0 < first <= second"):
         CropSettings(global_scale=(1.0, 0.3))
+
+
+def test_boxes_cover_the_asked_share_of_the_area_at_the_asked_aspect():
+    rng = np.random.default_rng(0)
+    boxes = np.array([draw_box(300, 400, (0.2, 0.5), (3 / 4, 4 / 3), rng=rng) for _ in range(500)])
+    top, left, height, width = boxes.T
+    area, aspect = height * width / (300 * 400), width / height
+    assert ((area > 0.195) & (area < 0.505)).all()
+    assert ((aspect > 0.74) & (aspect < 1.35)).all()
+    assert ((top >= 0) & (left >= 0) & (top + height <= 300) & (left + width <= 400)).all()
+    assert abs(area.mean() - 0.35) < 0.02
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 1000), (1000, 10), (1, 1)])
+def test_boxes_of_extreme_images_stay_inside_and_centred(height, width):
+    top, left, h, w = draw_box(height, width, (1.0, 1.0), (3 / 4, 4 / 3), rng=np.random.default_rng(0))
+    assert 0 < h <= height
+    assert 0 < w <= width
+    assert (top, left) == ((height - h) // 2, (width - w) // 2)

@@ -1,4 +1,4 @@
-"""The values that were used last, made once and shared by threads."""
+"""A cache of the least recently used kind, shared by threads."""
 
 import threading
 from collections import OrderedDict
@@ -10,10 +10,11 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Key, Value]):
-    """The most recently used values, shared by threads; a worker process starts with none.
+class LruCache(Generic[Key, Value]):
+    """Keeps the `size` values that were used last; a copy in a worker process starts empty.
 
-    A value is made once and outside the lock: who wants it waits for it, who wants another does not.
+    A value is made once and outside the lock: a thread that wants it waits for it, one that wants another does not.
+    `functools.lru_cache` lets two threads make the same value at once, which here would read a row group twice.
     """
 
     def __init__(self, size: int) -> None:

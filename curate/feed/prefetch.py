@@ -1,4 +1,4 @@
-"""Work done ahead of its use, by threads that keep to one core each."""
+"""Results made ahead of their use, by threads that keep to one core each."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -12,19 +12,22 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-def map_ahead(
-    work: Callable[[ItemT], ResultT], items: Iterator[ItemT], num_threads: int
+def prefetch_map(
+    function: Callable[[ItemT], ResultT], items: Iterator[ItemT], *, num_threads: int
 ) -> Generator[ResultT, None, None]:
-    """`work` of endless `items`, in order; `num_threads` + 1 results are under way. 0: made when asked for."""
+    """`map(function, items)` of endless items, in order, with `num_threads` + 1 results under way.
+
+    With 0 threads each result is made when it is asked for. An error is raised where its result would come.
+    """
     if num_threads == 0:
-        yield from map(work, items)
+        yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="ahead", initializer=_use_one_core)
-    waiting: deque[Future[ResultT]] = deque(pool.submit(work, next(items)) for _ in range(num_threads + 1))
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="prefetch", initializer=_use_one_core)
+    waiting: deque[Future[ResultT]] = deque(pool.submit(function, next(items)) for _ in range(num_threads + 1))
     try:
         while True:
             result = waiting.popleft().result()
-            waiting.append(pool.submit(work, next(items)))
+            waiting.append(pool.submit(function, next(items)))
             yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
