@@ -1,4 +1,4 @@
-"""What the feed can be told: which samples, in which order and weight, and how they are cropped."""
+"""Settings of the feed: which images are shown how often, and how they are cropped."""
 
 from typing import Annotated, Literal
 
@@ -12,44 +12,45 @@ Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class CropSettings(Settings):
-    """Multi-crop and its augmentations."""
+    """Multi-crop and its augmentations; defaults are DINOv2's."""
 
     global_size: int = Field(default=224, ge=1)
-    """Side of a global crop, pixels."""
+    """Side of a global crop in pixels."""
     global_scale: Range = (0.32, 1.0)
-    """Share of the image's area that a global crop shows, 0..1."""
+    """Smallest and largest share of the image's area that a global crop shows, in 0..1."""
     local_size: int = Field(default=98, ge=1)
-    """Side of a local crop, pixels."""
+    """Side of a local crop in pixels."""
     local_scale: Range = (0.05, 0.32)
-    """Share of the image's area that a local crop shows, 0..1."""
+    """Smallest and largest share of the image's area that a local crop shows, in 0..1."""
     num_local: int = Field(default=8, ge=0)
-    """Local crops an image."""
+    """Number of local crops of an image."""
     aspect: Range = (3 / 4, 4 / 3)
-    """Width / height of the cropped area."""
+    """Smallest and largest ratio of width to height of the cropped area."""
     flip_probability: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Of a horizontal flip; 0 where mirror images differ in meaning, as with digits."""
+    """Probability of a horizontal flip; 0 where mirror images differ in meaning, as with digits."""
     jitter_probability: float = Field(default=0.8, ge=0.0, le=1.0)
-    """Of colour jitter."""
+    """Probability of color jitter."""
     brightness: float = Field(default=0.4, ge=0.0, le=1.0)
-    """Jitter: factor in 1 -+ this."""
+    """Strength of the brightness jitter: a factor in 1 - this to 1 + this."""
     contrast: float = Field(default=0.4, ge=0.0, le=1.0)
-    """Jitter: factor in 1 -+ this."""
+    """Strength of the contrast jitter: a factor in 1 - this to 1 + this."""
     saturation: float = Field(default=0.2, ge=0.0, le=1.0)
-    """Jitter: factor in 1 -+ this."""
+    """Strength of the saturation jitter: a factor in 1 - this to 1 + this."""
     hue: float = Field(default=0.1, ge=0.0, le=0.5)
-    """Jitter: turn of the hue, in 1/360 degrees, 0..0.5."""
+    """Strength of the hue jitter: the largest rotation of the hue, in full turns, 0..0.5."""
     gray_probability: float = Field(default=0.2, ge=0.0, le=1.0)
-    """Of greyscale."""
+    """Probability of grayscale."""
     blur: Literal["released", "paper", "none"] = "released"
-    """Blur probability of global 1 / global 2 / local: released models 0.0 / 0.9 / 0.5, paper 1.0 / 0.1 / 0.5."""
+    """Probability of blur of the first global, the second global and a local crop: 0.0, 0.9 and 0.5 in the released
+    models, 1.0, 0.1 and 0.5 in the paper."""
     blur_sigma: Range = (0.1, 2.0)
-    """Standard deviation of the blur, pixels."""
+    """Smallest and largest standard deviation of the blur in pixels."""
     solarize_probability: float = Field(default=0.2, ge=0.0, le=1.0)
-    """Of solarising above 128, on the second global crop only."""
+    """Probability of solarizing, the inversion of values of 128 and above; on the second global crop only."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from channels in 0..1."""
+    """Mean of the RGB channels in 0..1, which is subtracted."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Divides channels after `mean`."""
+    """Standard deviation of the RGB channels in 0..1, by which they are divided."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "CropSettings":
@@ -61,17 +62,20 @@ class CropSettings(Settings):
 
 
 class FeedSettings(Settings):
-    """Which images are shown how often, in which company, and what damaged ones do."""
+    """How often each image is shown, which images share a batch, and what happens to damaged ones."""
 
     cluster_weights: dict[ClusterPath, Weight] = Field(default={})
-    """Factor on the repeats of the images below a cluster, by its path from the root, such as 3 or 3/7 (the longest
-    that fits); 1 elsewhere. Fractions hold over epochs: 0.25 shows an image in every fourth one."""
+    """Factor on the repeats of the images below a cluster, by the cluster's path from the root, such as 3 or 3/7. The
+    longest path that fits an image counts; 1 without any. Fractions hold over epochs: 0.25 shows an image in every
+    fourth one."""
     source_weights: dict[str, Weight] = Field(default={})
-    """Factor on the repeats of the images of a source, 1 elsewhere; multiplies with `cluster_weights`."""
+    """Factor on the repeats of the images of a source, by its name; 1 for others. It multiplies with
+    `cluster_weights`."""
     homogeneous_share: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the batches that show one source alone; 0.1 in DINOv3. Each reads `shuffle_window` samples of its source
-    at a time, so a source that is rare in every row group costs many reads."""
+    """Share of the batches that show images of one source alone; 0.1 in DINOv3. `shuffle_window` samples of the source
+    are read at a time, so a source that is rare in every row group costs many reads."""
     homogeneous_sources: tuple[str, ...] = ()
-    """The sources of such batches, drawn by their samples; empty: all."""
+    """Sources of such batches, drawn in proportion to their samples; empty: all sources."""
     on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"
-    """What a damaged shard or image does: end the training, or be left out (shards) or replaced (images), counted."""
+    """What a damaged shard or image does: error ends the training; skip leaves the shard out or replaces the image, and
+    counts it in the log."""

@@ -9,8 +9,9 @@ import pytest
 from curate import retrying
 from curate.engine import store
 from curate.errors import ConfigError, SourceError
+from curate.feed.row_groups import CONTENT
 from curate.feed.settings import FeedSettings
-from curate.feed.shards import CONTENT, DamagedData, path_weights, read_index
+from curate.feed.shards import DamagedData, read_index
 from curate.tables import shards_schema
 from tests.feed.shards import png, row, write_shard, write_shards
 
@@ -220,15 +221,3 @@ def test_a_missing_column_is_named_where_the_feed_needs_it(tmp_path, feed, messa
     assert read_index(str(tmp_path)).num_samples == 1
     with pytest.raises(SourceError, match=message):
         read_index(str(tmp_path), FeedSettings(**feed))
-
-
-def test_path_weights_equal_a_loop_over_prefixes():
-    rng = np.random.default_rng(0)
-    paths = [rng.integers(0, 3, rng.integers(0, 4)).tolist() for _ in range(200)]
-    weights = {"0": 0.5, "0/1": 2.0, "0/1/2": 7.0, "2": 0.0, "9": 3.0}
-    offsets = np.concatenate([[0], np.cumsum([len(path) for path in paths])])
-    found, met = path_weights(offsets, np.array([number for path in paths for number in path]), weights)
-    for path, value in zip(paths, found, strict=True):
-        prefixes = ["/".join(map(str, path[:n])) for n in range(len(path), 0, -1)]
-        assert value == next((weights[p] for p in prefixes if p in weights), 1.0)
-    assert met == {"0", "0/1", "0/1/2", "2"}
