@@ -29,10 +29,20 @@ BOX_TRIES = 10
 
 
 class Crops(NamedTuple):
-    """The crops of B images as uint8, views before images."""
+    """The crops of B images, views before images; uint8 from the feed, normalized float32 for the objectives."""
 
     global_crops: Tensor  # (2 * B, 3, G, G): the first global crop of all images, then the second
     local_crops: Tensor  # (L * B, 3, S, S); L may be 0
+
+    @property
+    def num_images(self) -> int:
+        """B, the number of images."""
+        return len(self.global_crops) // NUM_GLOBAL_CROPS
+
+    @property
+    def groups(self) -> list[Tensor]:
+        """The groups of crops of one size, the global ones first; only these where there are no local crops."""
+        return [self.global_crops, self.local_crops] if len(self.local_crops) else [self.global_crops]
 
 
 def decode_tensor(encoded: bytes, *, min_side: int | None = None) -> Tensor:

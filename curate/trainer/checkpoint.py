@@ -1,11 +1,18 @@
 """Checkpoints from which a run resumes exactly, on any number of processes.
 
 Whatever is random depends on (seed, iteration) or (seed, sample number), so no generator's state is stored: weights,
-centres, moments of the optimiser and one integer are everything. A checkpoint is a folder:
+centers, moments of the optimizer and one integer are everything. A checkpoint is a folder:
 
     step-00001000/checkpoint.json     iterations, samples consumed, what two runs must share to be one
                   state/*.safetensors tensors, as torch.distributed.checkpoint spreads them over ranks
                   backbone.safetensors, heads.safetensors    exports of the teacher
+
+Three difficulties. Training should not wait for the disk: the state is copied, which takes as long as a copy in memory,
+and a thread writes the copy while training goes on; its collectives run in a process group of their own, since those
+of two threads must not mix. A crash must leave no half checkpoint that looks whole: all is written under another name,
+flushed, and renamed by rank 0 after all ranks are done. And a run may go on with other numbers of processes: every rank
+writes the shards that it holds, and reads those that it then needs, as torch.distributed.checkpoint finds them in the
+files. The files are safetensors, so that reading one cannot run code.
 """
 
 import json
@@ -31,8 +38,8 @@ from curate.trainer.parallel import World
 FORMAT = 2
 NAME = re.compile(r"step-(\d{8})")
 WRITING = ".writing"
-"""Ends the name of a checkpoint that is not whole yet."""
-STATE, TOLD = "state", "checkpoint.json"
+"""End of the name of a checkpoint that is not whole yet."""
+STATE, METADATA = "state", "checkpoint.json"
 PARTIAL_EXPORT = ".export-*"
 """Folders in which `write_export` makes an export before it publishes it."""
 
@@ -51,22 +58,21 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 class CheckpointWriter:
-    """Writes checkpoints behind the training's back, one at a time; all ranks make the same calls."""
+    """Writes checkpoints while training goes on, one at a time; all ranks make the same calls."""
 
     def __init__(self, folder: Path, world: World, *, keep: int) -> None:
         self._folder, self._world, self._keep = folder, world, keep
-        # Of its own, since the thread's collectives must not mix with those of the training.
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
 
-    def save(self, step: int, state: State, told: Mapping[str, Any], export: Callable[[Path], None]) -> None:
+    def save(self, step: int, state: State, metadata: Mapping[str, Any], export: Callable[[Path], None]) -> None:
         """Copy `state` and begin to write it; returns before it is written.
 
         Args:
             state: tensors by name; shards (DTensor) are written by the rank that holds them.
-            told: JSON-ready, for `read_told`.
-            export: writes the exports into the folder it is given, on rank 0 alone.
+            metadata: JSON-ready values for `read_metadata`.
+            export: writes the exports into the folder that it is given; called on rank 0 alone.
 
         Raises:
             WorkdirError: the checkpoint before this one could not be written.
@@ -75,10 +81,10 @@ class CheckpointWriter:
         stager = DefaultStager(StagingOptions(False, False, False, False))
         copied = stager.stage(dict(state))
         stager.close()
-        self._under_way = self._thread.submit(self._write, step, copied, dict(told), export)
+        self._under_way = self._thread.submit(self._write, step, copied, dict(metadata), export)
 
     def wait(self) -> None:
-        """Until what was begun is written.
+        """Wait until what was begun is written.
 
         Raises:
             WorkdirError: it could not be.
@@ -94,7 +100,7 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
 
-    def _write(self, step: int, state: Any, told: dict[str, Any], export: Callable[[Path], None]) -> None:
+    def _write(self, step: int, state: Any, metadata: dict[str, Any], export: Callable[[Path], None]) -> None:
         path = checkpoint_path(self._folder, step)
         temporary = path.with_name(path.name + WRITING)
         try:
@@ -104,19 +110,19 @@ class CheckpointWriter:
                 dcp.save(state, storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
             if self._world.is_first:
                 export(temporary)
-                _write_told(temporary / TOLD, {"format": FORMAT, "step": step, **told})
+                _write_metadata(temporary / METADATA, {"format": FORMAT, "step": step, **metadata})
                 _publish(temporary, path)
                 prune_checkpoints(self._folder, self._keep)
         except (Exception, CheckpointException) as error:  # torch wraps what the system said in types of its own
             shutil.rmtree(temporary, ignore_errors=True)
             raise WorkdirError(
-                f"{path}: the checkpoint cannot be written: {_reason(error)}; free space and rerun"
+                f"{path}: the checkpoint cannot be written: {_main_line(error)}; free space and rerun"
             ) from error
 
 
-def _write_told(path: Path, told: Mapping[str, Any]) -> None:
+def _write_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        json.dump(told, file)
+        json.dump(metadata, file)
         file.flush()
         os.fsync(file.fileno())
 
@@ -130,19 +136,19 @@ def _publish(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def read_told(path: Path) -> dict[str, Any]:
-    """What `save` was told of the checkpoint.
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The format, the iterations done, and the metadata that `save` was given.
 
     Raises:
         WorkdirError: it is damaged, or of another version of the trainer.
     """
     try:
-        told = json.loads((path / TOLD).read_text(encoding="utf-8"))
+        metadata = json.loads((path / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise _damaged_checkpoint(path, error) from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise WorkdirError(f"checkpoint {path}: not of format {FORMAT}, which this trainer reads; remove it")
-    return told
+    return metadata
 
 
 def load_state(path: Path, state: State, world: World) -> None:
@@ -156,7 +162,7 @@ def load_state(path: Path, state: State, world: World) -> None:
             reader = HuggingFaceStorageReader(str(path / STATE))
             dcp.load(dict(state), storage_reader=reader, no_dist=world.size == 1)
     except (Exception, CheckpointException) as error:  # there are many types for damaged files
-        raise _damaged(path, error) from error
+        raise _damaged_checkpoint(path, error) from error
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
@@ -173,13 +179,14 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(part)
 
 
-def _damaged(path: Path, error: BaseException) -> WorkdirError:
+def _damaged_checkpoint(path: Path, error: BaseException) -> WorkdirError:
+    reason = _main_line(error)
     return WorkdirError(
-        f"checkpoint {path}: cannot be read ({_reason(error)}); remove it, and the run goes on from the one before it"
+        f"checkpoint {path}: cannot be read ({reason}); remove it, and the run goes on from the one before it"
     )
 
 
-def _reason(error: BaseException) -> str:
-    """The line that says what happened: of those that torch gathers from ranks, with their traces, the last."""
+def _main_line(error: BaseException) -> str:
+    """The line of an error that says what happened: the last where torch gathers errors of all ranks, with traces."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[-1] if isinstance(error, CheckpointException) else lines[0]

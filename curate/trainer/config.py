@@ -1,4 +1,4 @@
-"""Everything that a training run can be told, with DINOv2's values as defaults where it has one."""
+"""Settings of a training run, with DINOv2's values as defaults where it has one. Importing this costs no torch."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,33 +18,35 @@ if TYPE_CHECKING:
 
 
 class ModelSettings(Settings):
-    """The backbone: a preset and what is changed in it."""
+    """The backbone: a preset, and changes of it."""
 
     timm: str | None = None
-    """A timm architecture in the ViT's place, such as swin_tiny_patch4_window7_224, for objectives without masks; of
-    the fields below only timm_kwargs and drop_path hold for it."""
+    """Name of a timm architecture that takes the ViT's place, such as swin_tiny_patch4_window7_224, for objectives
+    without masks; of the fields below only timm_kwargs and drop_path apply to it. null: a ViT."""
     timm_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Changes of that architecture, as `timm.create_model` takes them, such as {window_size: 14}."""
+    """Keyword arguments of `timm.create_model` for that architecture, such as {window_size: 14}."""
     preset: Literal["tiny", "small", "base", "large", "giant"] = "small"
-    """Width, depth and heads: ViT-Ti, S, B, L or g."""
+    """Preset of width, depth and heads: ViT-Ti, ViT-S, ViT-B, ViT-L or ViT-g."""
     patch_size: int = Field(default=14, ge=1)
-    """Side of a patch, pixels; divides both crop sizes."""
+    """Side of a patch in pixels, a divisor of both crop sizes."""
     num_registers: int = Field(default=0, ge=0)
-    """Register tokens; 4 where used."""
+    """Number of register tokens; the released models with registers have 4."""
     ffn: Literal["mlp", "swiglu"] | None = None
-    """Feed-forward layer; null: the preset's (SwiGLU for giant). ViT-L from scratch uses swiglu."""
+    """Kind of feed-forward layer: a GELU MLP, or SwiGLU, with which DINOv2 trains ViT-L from scratch; null: the
+    preset's, which is SwiGLU for giant."""
     depth: int | None = Field(default=None, ge=1)
-    """Blocks; null: the preset's."""
+    """Number of blocks; null: the preset's."""
     dim: int | None = Field(default=None, ge=1)
-    """Width of a token, a multiple of the heads; null: the preset's."""
+    """Width of a token, a multiple of `heads`; null: the preset's."""
     heads: int | None = Field(default=None, ge=1)
-    """Attention heads; null: the preset's."""
+    """Number of attention heads; null: the preset's."""
     drop_path: float = Field(default=0.3, ge=0.0, lt=1.0)
-    """Stochastic depth of the student: 0.3 short recipe, 0.4 long."""
+    """Rate of the student's stochastic depth: 0.3 in the short recipe, 0.4 in the long one."""
     layer_scale: float = Field(default=1e-5, gt=0.0)
-    """Start of the LayerScale gammas; small models on short runs learn faster from 0.1 to 1."""
+    """Initial value of LayerScale; small models on short runs learn faster with 0.1 to 1."""
     position_size: int | None = Field(default=None, ge=1)
-    """Image side of the stored grid of positions, pixels; null: the global crop's. Released models: 518."""
+    """Side in pixels of the images for whose grid of patches position embeddings are stored: 518 in the released
+    models; null: that of the global crops."""
 
     def vit(self, image_size: int) -> "ViTConfig":
         """The architecture for global crops of `image_size` pixels."""
@@ -73,82 +75,92 @@ class ModelSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """AdamW (0.9, 0.999) with DINOv2's schedules."""
+    """AdamW with betas 0.9 and 0.999, and DINOv2's schedules."""
 
     base_lr: Literal["auto"] | Annotated[float, Field(gt=0.0)] = "auto"
-    """Learning rate at batch `lr_batch`: 4e-3 short recipe, 2e-4 long; auto: between these by the number of images."""
+    """Peak learning rate at batch size `lr_batch`: 4e-3 in the short recipe, 2e-4 in the long one; auto: between these,
+    by the number of images."""
     lr_batch: int = Field(default=1024, ge=1)
-    """Batch size at which the learning rate is `base_lr`: 1024 in DINOv2, 256 in DINO."""
+    """Batch size at which the peak learning rate is `base_lr`: 1024 in DINOv2, 256 in DINO."""
     lr_scaling: Literal["sqrt", "linear"] = "sqrt"
-    """How the learning rate grows with batch_size / lr_batch."""
+    """How the learning rate grows with batch_size / lr_batch: with its square root, or in proportion."""
     final_lr: float = Field(default=1e-6, ge=0.0)
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine schedule."""
     warmup_iterations: AutoCount = "auto"
-    """Linear warm-up: 12500 short, 100000 long; auto: 10 % of the run."""
+    """Iterations of linear warm-up: 12500 in the short recipe, 100000 in the long one; auto: 10 % of the run."""
     weight_decay: Range = (0.04, 0.2)
-    """First and last value of a cosine: last is 0.4 short, 0.2 long."""
+    """First and last value of the weight decay, which follows a cosine; the last is 0.4 in the short recipe, 0.2 in the
+    long one."""
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Factor on the learning rate for each block further from the output: 0.9 short, 1.0 long."""
+    """Layer-wise decay: a factor on the learning rate for each block further from the output; 0.9 in the short recipe,
+    1.0 in the long one."""
     patch_embed_lr: float = Field(default=0.2, ge=0.0)
     """Factor on the learning rate of the patch embedding."""
     clip_norm: float = Field(default=3.0, gt=0.0)
-    """Largest gradient norm."""
+    """Largest norm of gradients; larger ones are scaled down to it."""
     clip_by: Literal["network", "parameter"] = "network"
-    """What is clipped on its own: backbone and each head (DINOv2), or each parameter (DINO)."""
+    """Whether the norm is that of the backbone and of each head (network, as in DINOv2) or of each parameter
+    (parameter, as in DINO)."""
     freeze_backbone_iterations: int = Field(default=0, ge=0)
-    """Iterations in which only the heads learn: warms up fresh heads on a pretrained backbone."""
+    """Number of first iterations in which the heads alone learn, to warm up fresh heads on a pretrained backbone."""
     freeze_last_layer_iterations: AutoCount = "auto"
-    """Iterations with learning rate 0 for the prototypes: 1250 in DINOv2; auto: 1 % of the run."""
+    """Number of first iterations in which the prototypes do not learn: 1250 in DINOv2; auto: 1 % of the run."""
 
 
 class TrainSettings(Settings):
-    """How a backbone is pretrained, wherever its shards lie."""
+    """How a backbone is pretrained, wherever the shards lie."""
 
     model: ModelSettings = ModelSettings()
-    """The backbone."""
+    """Architecture of the backbone."""
     crops: CropSettings = CropSettings()
-    """Views of an image."""
+    """Multi-crop and augmentations."""
     objective: AnyObjective = DinoV2Settings()
-    """Losses, targets, teacher; `dinov2`, or the name of another objective, or a block whose `kind` names it."""
+    """Losses, targets and teacher: the name of an objective (dinov2, dino, esvit, sit, or one of your own as
+    my_package.module:MySettings or ./my_file.py:MySettings), or a block of its settings whose `kind` is that name."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Learning rate, weight decay, clipping."""
     init_from: str | None = None
-    """Weights to start from, of student and teacher: an export, a weight file in torch.hub's, timm's or Hugging Face's
-    format, or a model id such as dinov2_vits14; positions are resampled to the grid. null: fresh weights."""
+    """Weights that student and teacher start from: an export, a weight file in the format of torch.hub, timm or Hugging
+    Face, or a model id such as dinov2_vits14. Position embeddings are resampled to the grid. null: fresh weights."""
     init_heads: str | None = None
-    """heads.safetensors of the training to go on with; null: fresh heads."""
+    """The heads.safetensors of the training to continue; null: fresh heads."""
     batch_size: int = Field(default=64, ge=1)
-    """Images an iteration, of all processes together."""
+    """Number of images of an iteration, of all processes together."""
     accumulate: int = Field(default=1, ge=1)
-    """Passes that make one iteration; targets and KoLeo look at the images of one pass."""
+    """Number of passes over which the gradients of an iteration are accumulated; targets and KoLeo look at the images
+    of one pass."""
     iterations: int = Field(default=125_000, ge=1)
-    """Optimiser steps in all; all schedules stretch to it."""
+    """Number of optimizer steps of the run, to which all schedules stretch."""
     precision: PrecisionChoice = "auto"
-    """Of the forward and backward pass, weights stay float32; auto: bf16 where the processor or GPU has it."""
+    """Precision of the forward and backward pass, while weights stay float32; auto: bf16 where the processor or GPU is
+    faster with it."""
     shuffle_window: int = Field(default=8192, ge=1)
-    """Samples shuffled together; their encoded bytes are held in memory. Row groups are shuffled among windows."""
+    """Number of samples that are shuffled together, whose encoded bytes are held in memory; row groups are shuffled
+    among such windows."""
     feed: FeedSettings = FeedSettings()
-    """Weights of clusters and sources, batches of one source, damaged images."""
+    """Weights of clusters and sources, batches of one source, and damaged images."""
     device: Annotated[str, Execution()] = "auto"
-    """cpu, cuda, cuda:1, ...; auto: cuda where there is one."""
+    """Device to train on: cpu, cuda, cuda:1, and so on; auto: cuda where there is a GPU."""
     workers: Annotated[int, Field(ge=0), Execution()] = 2
-    """Threads or processes that decode and crop ahead of the model; 0: in between steps."""
+    """Number of threads or processes that decode and crop ahead of the model; 0: it is done between iterations."""
     worker_kind: Annotated[Literal["thread", "process"], Execution()] = "thread"
-    """Threads start at once and suit few cores; processes suit a GPU, but cannot be started from a Dask worker."""
+    """Kind of these workers: threads start at once and suit few cores; processes suit a GPU, but cannot be started from
+    a Dask worker."""
     parallel: Annotated[Literal["ddp", "fsdp"], Execution()] = "ddp"
-    """How processes started by torchrun share the model: whole on each, or in shards (FSDP2)."""
+    """How processes started by torchrun share the model: a replica on each (DDP), or shards of its weights (FSDP2)."""
     compile: Annotated[bool, Execution()] = False
-    """torch.compile every block."""
+    """Whether torch.compile makes the kernels of every block."""
     activation_checkpointing: Annotated[bool, Execution()] = False
-    """Compute activations of the student's blocks again in the backward pass: less memory, a third more time."""
+    """Whether activations of the student's blocks are computed again in the backward pass, which takes less memory and
+    a third more time."""
     checkpoint_every: Annotated[int, Field(ge=1), Execution()] = 1000
-    """Iterations between checkpoints; the last iteration always makes one."""
+    """Iterations between checkpoints; the last iteration always writes one."""
     keep: Annotated[int, Field(ge=1), Execution()] = 3
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints that are kept."""
     log_every: int = Field(default=10, ge=1)
     """Iterations between rows of the log."""
     wandb: Annotated[str | None, Execution()] = None
-    """Project of Weights & Biases that gets the log too (extra `wandb`); null: none."""
+    """Project of Weights & Biases that gets the log too, which needs the extra `wandb`; null: none."""
     evaluate_every: int = Field(default=0, ge=0)
     """Iterations between evaluations of the teacher by the function given to `train`; 0: never."""
 
@@ -186,8 +198,9 @@ class TrainConfig(TrainSettings):
     """One pretraining run."""
 
     shards: str
-    """Parquet shards: a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; fsspec URLs too."""
+    """Parquet shards: a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; each may be an fsspec
+    URL."""
     output: str
-    """Folder for checkpoints, log and exports."""
+    """Folder for checkpoints, the log and exports."""
     seed: int = Field(default=0, ge=0)
-    """Of weights, order, crops, masks and stochastic depth."""
+    """Seed of weights, order, crops, masks and stochastic depth."""

@@ -9,30 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curate.errors import TrainingDiverged
-from curate.trainer.objective import Outcome
+from curate.trainer.objective import ObjectiveOutput
 
 logger = logging.getLogger(__name__)
 
 COLLAPSED_STD = 0.05
-"""Feature spread below which features are as good as constant; 1 is isotropic."""
+"""Spread of features below which they are as good as constant; 1 is isotropic."""
 NEAR_CHANCE = 0.02
-"""Share of ln K within which a loss says that the student has learned nothing."""
+"""Relative distance to chance (ln K) within which a loss says that the student has learned nothing."""
 
 
 @torch.no_grad()
-def watch(outcome: Outcome) -> dict[str, float]:
-    """Figures of one batch.
+def batch_figures(output: ObjectiveOutput) -> dict[str, float]:
+    """Figures of one batch that show collapse; the last two only where there are prototypes.
 
     Returns:
-        feature_std: of the teacher's unit features, times sqrt(D): 1 isotropic, 0 collapsed.
-        teacher_entropy: nats, mean over images; 0: one prototype each, ln K: undecided.
-        prototypes_used: e to the entropy of the mean target: prototypes in use, 1..min(K, 2B).
-        The last two only where there are prototypes.
+        feature_std: spread of the teacher's unit features: 1 isotropic, 0 collapsed.
+        teacher_entropy: mean entropy of the targets in nats; 0: one prototype each, ln K: undecided.
+        prototypes_used: e to the entropy of the mean target, the number of prototypes in use, 1..min(K, 2B).
     """
-    figures = {"feature_std": feature_std(outcome.features)}
-    if outcome.targets is not None:
-        figures["teacher_entropy"] = float(_entropy(outcome.targets).mean())
-        figures["prototypes_used"] = math.exp(float(_entropy(outcome.targets.mean(dim=0))))
+    figures = {"feature_std": feature_std(output.features)}
+    if output.targets is not None:
+        figures["teacher_entropy"] = float(_target_entropy(output.targets).mean())
+        figures["prototypes_used"] = math.exp(float(_target_entropy(output.targets.mean(dim=0))))
     return figures
 
 
@@ -42,35 +41,35 @@ def feature_std(features: Tensor) -> float:
     return float((unit - unit.mean(dim=0)).square().sum(dim=-1).mean().sqrt())
 
 
-def _entropy(probabilities: Tensor) -> Tensor:
+def _target_entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(dim=-1)
 
 
-def check_finite(parts: dict[str, float], *, step: int, learning_rate: float) -> None:
-    """Stop at the first loss that is no number.
+def check_finite(losses: dict[str, float], *, step: int, learning_rate: float) -> None:
+    """Stop at the first loss that is not a finite number.
 
     Raises:
-        TrainingDiverged: names the losses, and what usually helps.
+        TrainingDiverged: one is not; the error names it, and what usually helps.
     """
-    bad = {name: value for name, value in parts.items() if not math.isfinite(value)}
+    bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
     if bad:
-        told = ", ".join(f"{name} {value}" for name, value in bad.items())
+        values = ", ".join(f"{name} {value}" for name, value in bad.items())
         raise TrainingDiverged(
-            f"iteration {step}: loss is not finite ({told}) at learning rate {learning_rate:.2e}; lower "
+            f"iteration {step}: loss is not finite ({values}) at learning rate {learning_rate:.2e}; lower "
             "optimizer.base_lr, lengthen optimizer.warmup_iterations or set precision=fp32; the last "
             "checkpoint is intact"
         )
 
 
 class Watchdog:
-    """Warns once for each sign of collapse, from iteration `patience` on: at first every run looks like one."""
+    """Warns once for each sign of collapse, after iteration `patience`: before it every run looks collapsed."""
 
     def __init__(self, *, patience: int) -> None:
         self._patience = patience
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
-    def look(self, row: dict[str, float], chance: Mapping[str, float]) -> None:
-        """Judge one row of the log; `chance` as in `Objective`: what each loss is when nothing is learned."""
+    def check(self, row: dict[str, float], chance: Mapping[str, float]) -> None:
+        """Warn of what one row of the log shows; `chance` is the objective's: each loss when nothing is learned."""
         if row["step"] <= self._patience:
             return
         if row["feature_std"] < COLLAPSED_STD:
@@ -96,6 +95,6 @@ class Watchdog:
                 )
 
     def _warn(self, kind: str, text: str, *values: object) -> None:
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._warned:
+            self._warned.add(kind)
             logger.warning(text, *values)

@@ -10,35 +10,35 @@ from curate.trainer.objectives.settings import PrototypeSettings
 
 
 class Effective(Settings):
-    """What `auto` became, and what the numbers amount to."""
+    """What each `auto` became, and what the numbers amount to."""
 
     num_images: int
-    """Rows of the shards."""
+    """Number of rows of the shards."""
     num_samples: int
     """Samples of an epoch: images times their repeats."""
     prototypes: int
-    """Outputs of a head; 0 for objectives without."""
+    """Number of prototypes of a head; 0 for objectives without."""
     teacher_temperature_iterations: int
-    """Length of the temperature's rise."""
+    """Iterations over which the teacher's temperature rises."""
     teacher_momentum: float
-    """EMA at the start."""
+    """Momentum of the teacher's moving average at the start."""
     warmup_iterations: int
-    """Length of the learning rate's rise."""
+    """Iterations over which the learning rate rises."""
     freeze_last_layer_iterations: int
-    """Iterations before the prototypes move."""
+    """Iterations before the prototypes learn."""
     learning_rate: float
-    """Peak: `base_lr` scaled to the batch."""
+    """Peak of the learning rate: `base_lr` scaled to the batch."""
     epochs: float
-    """Times that every sample is shown."""
+    """Number of times that every sample is shown."""
     images_seen: int
-    """Samples over the whole run."""
+    """Number of samples over the whole run."""
 
 
 def resolve(config: TrainConfig, *, num_images: int, num_samples: int, prototypes: int | None = None) -> Effective:
     """Replace every `auto` by a number.
 
     Args:
-        prototypes: of the heads that the run starts from or distils; None: fresh heads.
+        prototypes: of the heads that the run starts from or distills; None: fresh heads.
 
     Raises:
         ConfigError: the warm-up leaves no iteration for the cosine, or prototypes contradict the given heads.
@@ -73,8 +73,8 @@ def resolve(config: TrainConfig, *, num_images: int, num_samples: int, prototype
 
 
 def auto_learning_rate(num_images: int) -> float:
-    """At batch 1024: 4e-3 up to ImageNet-1k's 1.28 million images (short recipe), falling as a power of their number to
-    2e-4 at LVD-142M (long recipe), and so on beyond."""
+    """Learning rate at batch 1024: 4e-3 up to ImageNet-1k's 1.28 million images (short recipe); beyond it a power
+    of the number of images that reaches 2e-4 at LVD-142M (long recipe)."""
     short, long = (1.28e6, 4e-3), (142e6, 2e-4)
     slope = math.log(long[1] / short[1]) / math.log(long[0] / short[0])
     return short[1] * max(1.0, num_images / short[0]) ** slope
@@ -87,8 +87,8 @@ def auto_prototypes(num_images: int) -> int:
 
 
 def auto_momentum(iterations: int, batch_size: int) -> float:
-    """0.992 at batch 2048, averaging over as many images at any batch; in short runs over 5 % of the run, so that the
-    teacher can follow.
+    """Momentum that averages over as many images at any batch as 0.992 does at 2048; in short runs over 5 % of the run,
+    so that the teacher can follow.
 
     Source: the scaling rule of averages, Busbridge et al. 2023, arXiv:2307.13813.
     """

@@ -14,11 +14,11 @@ from curate.models.nets.trained import Trained
 from curate.trainer.config import TrainConfig
 from curate.trainer.objective import Objective
 from curate.trainer.parallel import World
-from curate.trainer.sharding import whole
+from curate.trainer.sharding import full_tensor
 
 
 class TeacherWeights(NamedTuple):
-    """The teacher at one moment."""
+    """The teacher at one moment of the training."""
 
     backbone: Trained
     heads: dict[str, Tensor]
@@ -35,7 +35,7 @@ def gather_teacher(objective: Objective, config: TrainConfig, world: World) -> T
 
     Under FSDP2 the backbone is built anew from the gathered tensors; otherwise it is the objective's own.
     """
-    state = {name: whole(value) for name, value in objective.teacher.state_dict().items()}
+    state = {name: full_tensor(value) for name, value in objective.teacher.state_dict().items()}
     backbone = objective.backbone
     if config.parallel == "fsdp" and world.size > 1:
         backbone = config.model.build(config.crops.global_size, generator=torch.Generator())

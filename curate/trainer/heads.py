@@ -1,9 +1,9 @@
-"""The projection head whose outputs are the scores of prototypes.
+"""The projection head, whose outputs are scores of prototypes: products of unit vectors with the prototypes.
 
 Source: Caron et al. 2021, arXiv:2104.14294; sizes of DINOv2, arXiv:2304.07193.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from curate.trainer.objectives.settings import PrototypeSettings
 
 
 class Projection(NamedTuple):
-    """What scores are the products of; a loss goes through them in chunks and never holds all scores.
+    """The two factors of scores; a loss multiplies them in chunks and never holds all scores, see `projected.py`.
 
     A teacher's prototypes are in the precision of products from the start: autocast would convert them again for each
     chunk. A student's stay as they are, since the loss converts them once and its gradient need not be rounded.
@@ -34,7 +34,7 @@ class Projection(NamedTuple):
 
 
 class PrototypeLayer(nn.Module):
-    """Scores against prototypes: a linear without bias whose rows are a direction times a trainable scale."""
+    """Scores of prototypes: a linear layer without bias whose rows are a direction times a trainable scale."""
 
     def __init__(self, dim: int, num_prototypes: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -48,6 +48,7 @@ class PrototypeLayer(nn.Module):
         return torch._weight_norm(self.direction, self.scale, 0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(M, D) -> (M, K) scores."""
         return F.linear(x, self.prototypes())
 
 
@@ -78,7 +79,7 @@ class PrototypeHead(nn.Module):
         self.last_layer = PrototypeLayer(bottleneck, num_prototypes, generator=generator)
 
     def project(self, x: Tensor) -> Projection:
-        """What `forward` multiplies; under FSDP2, name this to `register_fsdp_forward_method`."""
+        """The unit vectors and prototypes whose products are the scores of tokens (M, dim)."""
         x = self.mlp(x)
         eps = 1e-6 if x.dtype in (torch.float16, torch.bfloat16) else 1e-12
         units, dtype = F.normalize(x, dim=-1, eps=eps), autocast_dtype(x)
@@ -86,13 +87,14 @@ class PrototypeHead(nn.Module):
         return Projection(units.to(dtype), prototypes if torch.is_grad_enabled() else prototypes.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(M, dim) tokens -> (M, K) scores."""
         return self.project(x).scores()
 
 
 def make_head(
     backbone: Trained, settings: PrototypeSettings, *, prototypes: int, generator: torch.Generator
 ) -> PrototypeHead:
-    """A head for the tokens of `backbone`."""
+    """A head for the tokens of `backbone`, with weights drawn from `generator`."""
     return PrototypeHead(
         backbone.config.dim,
         prototypes,
@@ -100,3 +102,8 @@ def make_head(
         bottleneck=settings.head_bottleneck,
         generator=generator,
     )
+
+
+def head_of(networks: nn.ModuleDict, name: str) -> PrototypeHead:
+    """The head `name` among the networks of a student or teacher."""
+    return cast(PrototypeHead, networks[name])

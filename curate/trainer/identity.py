@@ -16,7 +16,7 @@ from curate.config import differences, identity
 from curate.errors import WorkdirError
 from curate.locking import LOCK
 from curate.models.device import Precision, resolve_precision
-from curate.trainer.checkpoint import list_checkpoints, read_told
+from curate.trainer.checkpoint import list_checkpoints, read_metadata
 from curate.trainer.config import TrainConfig
 from curate.trainer.initial import origins
 
@@ -66,5 +66,5 @@ def settle_precision(config: TrainConfig, device: torch.device) -> Precision:
 
 
 def _stored_identity(checkpoint: Path) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(read_told(checkpoint)["identity"])
+    stored: dict[str, Any] = json.loads(read_metadata(checkpoint)["identity"])
     return stored

@@ -5,26 +5,24 @@ All that is random is drawn from (seed, number of the pass), so that an iteratio
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from curate.feed.crops import Crops
-from curate.feed.seeds import Stream
 from curate.feed.settings import CropSettings
 from curate.models.device import autocast
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
-from curate.trainer.diagnostics import check_finite, watch
+from curate.trainer.diagnostics import batch_figures, check_finite
 from curate.trainer.effective import Effective
 from curate.trainer.identity import settle_precision
 from curate.trainer.journal import Row
-from curate.trainer.objective import Moment, Outcome, Views, tower
+from curate.trainer.objective import ForwardContext, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_schedule
 from curate.trainer.parallel import World, local_device
 from curate.trainer.schedules import linear_then_constant, warmup_cosine
-from curate.trainer.sharding import local, replicate, shard, synchronised
+from curate.trainer.sharding import gradient_sync, local_tensor, replicate, shard
 from curate.trainer.start import start_objective
 
 
@@ -34,7 +32,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, effective: Effective, world: World) -> None:
         self.config, self.effective, self.world = config, effective, world
         self.device = local_device(config.device)
-        self.precision = world.share(lambda: settle_precision(config, self.device))
+        self.precision = world.broadcast(lambda: settle_precision(config, self.device))
         self.objective = start_objective(config, effective, world).to(self.device)
         self._prepare_blocks()
         self.model: nn.Module = self.objective
@@ -47,8 +45,8 @@ class Trainer:
 
     def _prepare_blocks(self) -> None:
         """Compile blocks, or keep less of them, as the configuration asks; a timm model has neither."""
-        for networks in filter(None, (self.objective.student, self.objective.teacher, self.objective.guide)):
-            backbone = tower(networks)
+        for networks in filter(None, (self.objective.student, self.objective.teacher, self.objective.frozen_teacher)):
+            backbone = backbone_of(networks)
             if isinstance(backbone, VisionTransformer):
                 backbone.checkpoints_blocks = self.config.activation_checkpointing
                 if self.config.compile:
@@ -58,7 +56,7 @@ class Trainer:
         """Every tensor of a checkpoint, by name; loading into them restores the trainer."""
         moments = optimizer_state(self.optimizer, self.objective.student)
         return {
-            **{f"objective.{name}": value for name, value in self.objective.lasting().items()},
+            **{f"objective.{name}": value for name, value in self.objective.checkpoint_state().items()},
             **{f"optimizer.{name}": value for name, value in moments.items()},
         }
 
@@ -81,7 +79,7 @@ class Trainer:
         start = self.effective.teacher_momentum
         momentum = warmup_cosine(step, start=start, end=1.0, num_steps=config.iterations)
         self.optimizer.zero_grad(set_to_none=True)
-        outcome, losses = self._accumulate(step, batches, temperature)
+        output, losses = self._accumulate(step, batches, temperature)
         check_finite(losses, step=step, learning_rate=lr)
         if step < optimizer.freeze_backbone_iterations:
             self.objective.student["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
@@ -91,35 +89,30 @@ class Trainer:
         row = {"step": step + 1, **losses, "learning_rate": lr}
         if not config.is_logged(step + 1):
             return row
-        row |= {"teacher_momentum": momentum, "teacher_temperature": temperature, **watch(outcome)}
+        row |= {"teacher_momentum": momentum, "teacher_temperature": temperature, **batch_figures(output)}
         row |= {f"gradient_norm_{name}": norm.item() for name, norm in norms.items()}
         return row | {"epoch": (step + 1) * config.batch_size / self.effective.num_samples}
 
-    def _accumulate(self, step: int, batches: Iterator[Crops], temperature: float) -> tuple[Outcome, Row]:
-        """Forward and backward of the passes of an iteration: the last one's outcome, and the mean losses of all passes
+    def _accumulate(self, step: int, batches: Iterator[Crops], temperature: float) -> tuple[ObjectiveOutput, Row]:
+        """Forward and backward of the passes of an iteration: the last one's output, and the mean losses of all passes
         and ranks."""
         passes = self.config.accumulate
         seen = []
         for number in range(passes):
-            with synchronised(self.model, self.objective, number == passes - 1):
-                outcome = self._forward(step * passes + number, next(batches), temperature)
-                (outcome.total / passes).backward()
-            seen.append(torch.stack([outcome.total.detach(), *(part.detach() for part in outcome.parts.values())]))
+            with gradient_sync(self.model, self.objective, number == passes - 1):
+                output = self._forward(step * passes + number, next(batches), temperature)
+                (output.loss / passes).backward()
+            seen.append(torch.stack([output.loss.detach(), *(term.detach() for term in output.terms.values())]))
         means = self.world.sum(torch.stack(seen).mean(dim=0)) / self.world.size
-        names = ["loss", *(f"loss_{name}" for name in outcome.parts)]
-        return outcome, dict(zip(names, means.tolist(), strict=True))
+        names = ["loss", *(f"loss_{name}" for name in output.terms)]
+        return output, dict(zip(names, means.tolist(), strict=True))
 
-    def _forward(self, number: int, crops: Crops, temperature: float) -> Outcome:
+    def _forward(self, number: int, crops: Crops, temperature: float) -> ObjectiveOutput:
         """Forward pass `number` of the run, counted over all iterations."""
-        seed = self.config.seed
-        moment = Moment(
-            temperature,
-            np.random.default_rng([Stream.MASKS, seed, number]),
-            _generator(Stream.DROP_PATH, seed, number, *([self.world.rank] if self.world.size > 1 else [])),
-        )
-        large, small = (self.normalize(part.to(self.device, non_blocking=True)) for part in crops)
+        context = ForwardContext.seeded(temperature, seed=self.config.seed, number=number, world=self.world)
+        crops = Crops(*(self.normalize(group.to(self.device, non_blocking=True)) for group in crops))
         with autocast(self.device, self.precision):
-            return self.model(Views(large, small), moment)
+            return self.model(crops, context)
 
     def _teacher_temperature(self, step: int) -> float:
         if not isinstance(self.config.objective, PrototypeSettings):
@@ -132,7 +125,7 @@ class Trainer:
     def _update_teacher(self, momentum: float) -> None:
         """Move every weight of the teacher towards the student: t = momentum * t + (1 - momentum) * s."""
         teacher, student = (
-            [local(p) for p in n.parameters()] for n in (self.objective.teacher, self.objective.student)
+            [local_tensor(p) for p in n.parameters()] for n in (self.objective.teacher, self.objective.student)
         )
         torch._foreach_lerp_(teacher, student, 1 - momentum)
 
@@ -151,8 +144,3 @@ class Normalize(nn.Module):
     def forward(self, crops: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 to float32."""
         return (crops.float() - self.mean) / self.std
-
-
-def _generator(*words: int) -> torch.Generator:
-    seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator().manual_seed(seed)

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curate.feed.crops import NUM_GLOBAL_CROPS
 from curate.trainer.heads import Projection
-from curate.trainer.objective import NUM_GLOBAL
 from curate.trainer.objectives.settings import ObjectiveSettings
 from curate.trainer.parallel import World
+from curate.trainer.projected import Targets
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
@@ -21,7 +22,7 @@ KOLEO_EPS = 1e-8
 
 @torch.no_grad()
 def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_iterations: int = 3) -> Tensor:
-    """Targets in which all prototypes are used equally, by alternating normalisation of columns and rows.
+    """Targets in which all prototypes are used equally, by alternating normalization of columns and rows.
 
     Args:
         scores: (M, K) the teacher's, of this rank's rows, M >= 0; sums run over the rows of all ranks.
@@ -43,10 +44,22 @@ def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_it
     return q
 
 
+def centered_targets(
+    teacher: Projection, center: Tensor, *, temperature: float, world: World, momentum: float = CENTER_MOMENTUM
+) -> Targets:
+    """Targets by a softmax of scores around `center` (K,), computed for the rows that are asked for.
+
+    The center moves in place towards this pass's mean, for the targets of the next pass.
+    """
+    before = center.clone()
+    update_center(center, teacher, world=world, momentum=momentum)
+    return lambda rows: softmax_targets(teacher.scores(rows), before, temperature=temperature)
+
+
 @torch.no_grad()
 def softmax_targets(scores: Tensor, center: Tensor, *, temperature: float) -> Tensor:
-    """Softmax of centred scores: (M, K) float32; the centre (K,) keeps single prototypes from dominating."""
-    return F.softmax(torch.sub(scores, center).div_(temperature), dim=-1)  # float32, as the centre is
+    """Softmax of centered scores: (M, K) float32; the center (K,) keeps single prototypes from dominating."""
+    return F.softmax(torch.sub(scores, center).div_(temperature), dim=-1)  # float32, as the center is
 
 
 @torch.no_grad()
@@ -61,10 +74,10 @@ def update_center(center: Tensor, teacher: Projection, *, world: World, momentum
 
 
 def koleo_loss(features: Tensor) -> Tensor:
-    """Spread features over the sphere: minus the mean log distance to the nearest neighbour in the batch.
+    """Spread features over the sphere: minus the mean log distance to the nearest neighbor in the batch.
 
     Args:
-        features: (B, D) of one view, not normalised; B >= 2.
+        features: (B, D) of one view, not normalized; B >= 2.
 
     Returns:
         () float32. Features that coincide exactly have no direction to part in and get no gradient from it,
@@ -76,7 +89,7 @@ def koleo_loss(features: Tensor) -> Tensor:
     Source: Sablayrolles et al. 2018, arXiv:1806.03198.
     """
     if len(features) < 2:
-        raise ValueError(f"koleo_loss: {len(features)} rows; a nearest neighbour needs at least 2")
+        raise ValueError(f"koleo_loss: {len(features)} rows; a nearest neighbor needs at least 2")
     with torch.autocast(features.device.type, enabled=False):
         x = F.normalize(features.float(), dim=-1, eps=KOLEO_EPS)  # (B, D)
         with torch.no_grad():
@@ -88,18 +101,18 @@ def koleo_loss(features: Tensor) -> Tensor:
 
 
 def add_koleo(
-    total: Tensor, parts: dict[str, Tensor], cls: Tensor, settings: ObjectiveSettings, *, world: World
-) -> Tensor:
-    """`total` with KoLeo, which enters `parts`, where the settings give it a weight.
+    loss: Tensor, terms: dict[str, Tensor], cls: Tensor, settings: ObjectiveSettings, *, world: World
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`loss` and its `terms` with KoLeo among them, where the settings give it a weight.
 
     Args:
-        cls: (2B, D) the student's features of both global views; each spreads among the images of all ranks, or of
-            each group of them.
+        cls: (2B, D) the student's features of both global views; each view spreads among the images of all ranks, or
+            of each group of them.
     """
     if settings.koleo_weight == 0:
-        return total
-    whole = [world.gather(view) for view in cls.chunk(NUM_GLOBAL)]
-    group = settings.koleo_group or len(whole[0])
-    losses = [koleo_loss(part) for view in whole for part in view.split(group)]
-    parts["koleo"] = torch.stack(losses).sum() / (len(whole[0]) // group)
-    return total + settings.koleo_weight * parts["koleo"]
+        return loss, terms
+    views = [world.all_gather(view) for view in cls.chunk(NUM_GLOBAL_CROPS)]
+    group = settings.koleo_group or len(views[0])
+    losses = [koleo_loss(part) for view in views for part in view.split(group)]
+    koleo = torch.stack(losses).sum() / (len(views[0]) // group)
+    return loss + settings.koleo_weight * koleo, {**terms, "koleo": koleo}

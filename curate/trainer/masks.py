@@ -13,7 +13,7 @@ MIN_PATCHES = 4
 ASPECT = (0.3, 1 / 0.3)
 """Height / width of a block."""
 TRIES = 10
-"""Draws of a block before a mask is left as it is."""
+"""Blocks that are drawn until one fits; then a mask is left as it is."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -43,11 +43,11 @@ def draw_masks(
     edges = np.linspace(*ratios, num_masked + 1)
     for i in range(num_masked):
         ratio = rng.uniform(edges[i], edges[i + 1])
-        masks[i] = draw_blocks(grid, int(grid * grid * ratio), rng=rng).ravel()
+        masks[i] = draw_block_mask(grid, int(grid * grid * ratio), rng=rng).ravel()
     return masks[rng.permutation(num_crops)]
 
 
-def draw_blocks(grid: int, num_patches: int, *, rng: np.random.Generator) -> Mask:
+def draw_block_mask(grid: int, num_patches: int, *, rng: np.random.Generator) -> Mask:
     """(grid, grid) bool with blocks until `num_patches` are masked or no further block fits in `TRIES` draws.
 
     A block never brings the count above `num_patches`, which may therefore be missed from below.

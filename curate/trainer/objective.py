@@ -1,7 +1,7 @@
-"""What the trainer asks of an objective, whatever it minimises.
+"""What the trainer asks of an objective, whatever it minimizes.
 
 An objective is a student and a teacher, each a `backbone` and heads, and the loss between them. The trainer owns the
-rest: the teacher's average, schedules, clipping, processes, checkpoints, exports.
+rest: the teacher's moving average, schedules, clipping, processes, checkpoints, exports.
 """
 
 import copy
@@ -13,83 +13,97 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curate.feed.crops import Crops
+from curate.feed.seeds import Stream
 from curate.models.nets.trained import Trained
 from curate.trainer.parallel import World
 
-NUM_GLOBAL = 2
-"""Global crops an image."""
 
-
-class Views(NamedTuple):
-    """The crops of B images on the device, normalised, views before images."""
-
-    large: Tensor  # (2B, 3, G, G): the first global crop of all images, then the second
-    small: Tensor  # (L * B, 3, S, S); L may be 0
-
-    @property
-    def num_images(self) -> int:
-        return len(self.large) // NUM_GLOBAL
-
-
-class Moment(NamedTuple):
-    """What one forward pass is told beside its crops."""
+class ForwardContext(NamedTuple):
+    """What a forward pass needs beside its crops."""
 
     temperature: float
-    """The teacher's; 0 for objectives without prototypes."""
+    """Temperature of the teacher's targets; 0 for objectives without prototypes."""
     rng: np.random.Generator
     """Equal on all ranks: draws what is laid out for the whole batch, such as masks."""
     generator: torch.Generator
     """This rank's own: draws what each process may draw for itself, such as stochastic depth."""
 
+    @classmethod
+    def seeded(cls, temperature: float, *, seed: int, number: int, world: World) -> "ForwardContext":
+        """The context of forward pass `number` of a run, counted over all iterations; it depends on nothing before."""
+        rank = [world.rank] if world.size > 1 else []
+        words = np.random.SeedSequence([Stream.DROP_PATH, seed, number, *rank]).generate_state(1, np.uint64)
+        return cls(
+            temperature,
+            np.random.default_rng([Stream.MASKS, seed, number]),
+            torch.Generator().manual_seed(int(words[0] >> np.uint64(1))),
+        )
+
 
 @dataclass(frozen=True)
-class Outcome:
-    """One forward pass: what is minimised and what is watched."""
+class ObjectiveOutput:
+    """What a forward pass gives: the loss to minimize, and what is watched beside it."""
 
-    total: Tensor  # () float32, mean over this rank's images
-    parts: dict[str, Tensor]  # () float32 each, before their weights
-    features: Tensor  # (2B, D) the teacher's pooled tokens of the global crops
+    loss: Tensor  # () float32, mean over this rank's images
+    terms: dict[str, Tensor]  # () float32 each, the loss's terms before their weights
+    features: Tensor  # (2B, D) the teacher's pooled features of the global crops
     targets: Tensor | None = None  # (2B, K) the teacher's distributions, where there are prototypes
 
 
 class Objective(nn.Module):
-    """Base of the objectives: `forward(views, moment)` gives an `Outcome`."""
+    """Base of the objectives: `forward(crops, context)` gives an `ObjectiveOutput`.
+
+    Under FSDP2, networks must be called where its hooks sit: `forward`, `forward_crops` and `forward_needed` of a
+    backbone, `forward` and `project` of a head.
+    """
 
     def __init__(self, student: nn.ModuleDict, *, world: World, masks: bool = False) -> None:
-        """The teacher starts as a copy of the student; `masks`: whether patches are hidden from the student."""
+        """The teacher starts as a copy of the student.
+
+        Args:
+            student: a `backbone`, and heads under names of the objective's own.
+            masks: whether patches are hidden from the student.
+        """
         super().__init__()
         self.world = world
-        self.guide: nn.ModuleDict | None = None
-        """Frozen networks that make the targets in the teacher's place, where one distils."""
+        self.frozen_teacher: nn.ModuleDict | None = None
+        """Networks of an earlier training that make the targets in the teacher's place, where the student is
+        distilled."""
         self.student = student
         if not masks and hasattr(student["backbone"], "mask_token"):
             student["backbone"].mask_token.requires_grad_(False)  # DDP waits for every gradient, and it would get none
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.teacher.eval()
 
+    def forward(self, crops: Crops, context: ForwardContext) -> ObjectiveOutput:
+        """The loss of normalized crops of B images."""
+        raise NotImplementedError
+
     @property
     def chance(self) -> Mapping[str, float]:
-        """Loss parts by name with the value, nats, at which the student has learned nothing."""
+        """Value of loss terms, by name, in nats, at which the student is no better than chance."""
         return {}
 
     @property
     def backbone(self) -> Trained:
         """The teacher's backbone: the product of training."""
-        return tower(self.teacher)
+        return backbone_of(self.teacher)
 
     def train(self, mode: bool = True) -> "Objective":
-        """Put the student in training mode; teacher and guide never are."""
+        """Put the student in training mode; the teachers never are."""
         super().train(mode)
-        for frozen in (self.teacher, self.guide):
-            if frozen is not None:
-                frozen.eval()
+        for teacher in (self.teacher, self.frozen_teacher):
+            if teacher is not None:
+                teacher.eval()
         return self
 
-    def lasting(self) -> dict[str, Tensor]:
+    def checkpoint_state(self) -> dict[str, Tensor]:
         """The state that a checkpoint keeps: student, teacher and buffers, by name."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("guide.")}
+        frozen = "frozen_teacher."
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
 
 
-def tower(networks: nn.ModuleDict) -> Trained:
-    """The backbone among `networks`; objectives call `forward_crops` or `forward_needed`, where FSDP's hooks sit."""
+def backbone_of(networks: nn.ModuleDict) -> Trained:
+    """The backbone among the networks of a student or teacher."""
     return cast(Trained, networks["backbone"])

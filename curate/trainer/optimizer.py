@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from curate.trainer.config import OptimizerSettings
 from curate.trainer.effective import Effective
 from curate.trainer.schedules import warmup_cosine
-from curate.trainer.sharding import whole
+from curate.trainer.sharding import full_tensor
 
 BETAS = (0.9, 0.999)
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -39,7 +39,7 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torc
 
 
 def optimizer_state(optimizer: torch.optim.AdamW, networks: nn.ModuleDict) -> dict[str, Tensor]:
-    """Moments and steps by the parameters' names; the tensors are the optimiser's own, so that loading fills them."""
+    """Moments and steps by the parameters' names; the tensors are the optimizer's own, so that loading fills them."""
     return {
         f"{name}.{kind}": value
         for name, parameter in networks.named_parameters()
@@ -74,7 +74,7 @@ def is_last_layer(name: str) -> bool:
 def set_schedule(
     optimizer: torch.optim.Optimizer, step: int, settings: OptimizerSettings, *, effective: Effective, num_steps: int
 ) -> float:
-    """Put learning rate and weight decay of iteration `step` into every group; returns the learning rate."""
+    """Set learning rate and weight decay of iteration `step` in every group; returns the learning rate."""
     lr = warmup_cosine(
         step,
         start=effective.learning_rate,
@@ -92,17 +92,20 @@ def set_schedule(
 
 
 def clip_gradients(networks: nn.ModuleDict, settings: OptimizerSettings) -> dict[str, Tensor]:
-    """Scale gradients down to `clip_norm`, those of a network or of a parameter together; returns the networks' norms
-    before that, over all ranks."""
+    """Scale gradients down to `clip_norm`, for each network or each parameter by itself.
+
+    Returns:
+        Norm of each network's gradients before that, over all ranks.
+    """
     if settings.clip_by == "network":
         clipped = {
             name: nn.utils.clip_grad_norm_(net.parameters(), settings.clip_norm) for name, net in networks.items()
         }
-        return {name: whole(norm) for name, norm in clipped.items()}
+        return {name: full_tensor(norm) for name, norm in clipped.items()}
     norms = {name: nn.utils.get_total_norm(_gradients(network)) for name, network in networks.items()}
     for parameter in networks.parameters():
         nn.utils.clip_grad_norm_(parameter, settings.clip_norm)
-    return {name: whole(norm) for name, norm in norms.items()}
+    return {name: full_tensor(norm) for name, norm in norms.items()}
 
 
 def _gradients(network: nn.Module) -> list[Tensor]:

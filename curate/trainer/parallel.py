@@ -1,6 +1,12 @@
 """The processes that train together, and what they combine.
 
-torchrun starts them and says so by its environment; without it there is one, and combining over ranks changes nothing.
+torchrun starts them and says so in their environment; without it there is one, and combining over ranks changes
+nothing. An objective computes on its rank's images, but what it says must not depend on how many ranks there are. So
+all that looks across images is combined here: sums for Sinkhorn-Knopp and centers, features for KoLeo and contrast.
+
+The weights of the losses then need no care: every rank has as many images, and the gradients' mean over ranks, by DDP
+or FSDP2, is the gradient of the mean loss. Gathered tensors carry gradients back to the ranks they came from, summed,
+since each rank's loss has used them.
 """
 
 import os
@@ -31,28 +37,29 @@ class World:
 
     @property
     def is_first(self) -> bool:
+        """Whether this is rank 0, which alone logs and writes exports."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values` over all ranks, on every rank; no gradient."""
-        return self._reduced(values, dist.ReduceOp.SUM)
+        return self._all_reduced(values, dist.ReduceOp.SUM)
 
     def max(self, values: Tensor) -> Tensor:
         """Elementwise maximum of `values` over all ranks, on every rank; no gradient."""
-        return self._reduced(values, dist.ReduceOp.MAX)
+        return self._all_reduced(values, dist.ReduceOp.MAX)
 
-    def _reduced(self, values: Tensor, how: Any) -> Tensor:
+    def _all_reduced(self, values: Tensor, how: Any) -> Tensor:
         if self.size == 1:
             return values
         combined = values.detach().clone()
         dist.all_reduce(combined, how)
         return combined
 
-    def gather(self, values: Tensor) -> Tensor:
+    def all_gather(self, values: Tensor) -> Tensor:
         """(N, ...) of every rank to (size * N, ...) on every rank, in order of rank; gradients flow to all of them."""
-        return values if self.size == 1 else _Gather.apply(values, self)
+        return values if self.size == 1 else _AllGather.apply(values, self)
 
-    def share(self, make: Callable[[], Value]) -> Value:
+    def broadcast(self, make: Callable[[], Value]) -> Value:
         """What rank 0 makes, on every rank."""
         if self.size == 1:
             return make()
@@ -60,13 +67,13 @@ class World:
         dist.broadcast_object_list(box)
         return box[0]  # type: ignore[return-value]
 
-    def wait(self) -> None:
-        """Until every rank is here."""
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
 
 
-class _Gather(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, world: World) -> Tensor:
         ctx.world = world
@@ -81,7 +88,7 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """The processes that torchrun started, joined until the end of the block; else this one alone."""
+    """The processes that torchrun started, in one process group until the end of the block; else this one alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
@@ -93,7 +100,7 @@ def join_world() -> Iterator[World]:
 
 
 def local_device(choice: str) -> torch.device:
-    """As `resolve_device`, each of a machine's processes with a GPU of its own."""
+    """The device that `resolve_device` gives; with `cuda`, each of a machine's processes has a GPU of its own."""
     device = resolve_device(choice)
     local = os.environ.get("LOCAL_RANK")
     if device.type == "cuda" and device.index is None and local is not None:

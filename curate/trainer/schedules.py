@@ -1,4 +1,4 @@
-"""What changes with the iteration, each in closed form: no table, no state to resume."""
+"""Values that change with the iteration, each in closed form: there is no table and no state to resume."""
 
 import math
 

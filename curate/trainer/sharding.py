@@ -1,4 +1,21 @@
-"""One model on several processes: whole on each (DDP) or spread over them (FSDP2)."""
+"""One model on several processes: a replica on each (DDP) or its weights spread over them (FSDP2).
+
+The difficulty with FSDP2 is that a student and a teacher share no weights, but the teacher's must follow the student's
+after every step, and that the networks are called by other methods than `forward`. Four seams hold it together:
+
+1. Each block is wrapped by itself, then each network: weights are gathered for a block while it runs, in bfloat16
+   where the products are, and freed after it. Student and teacher are wrapped alike, so that equal weights lie in
+   equal shards: the moving average of the teacher is computed shard by shard, without communication.
+2. FSDP2's hooks gather weights when `forward` is called. `forward_crops` and `forward_needed` of backbones and
+   `project` of heads are named to `register_fsdp_forward_method`; a submodule called from elsewhere would find its
+   shards alone.
+3. Weights are resharded after every forward pass, also where FSDP2 would keep them gathered for the backward pass: the
+   average moves the shards, and gathered copies would be those of the step before.
+4. Whole tensors are needed for exports, evaluations and reported norms alone: `full_tensor` gathers them, and all
+   ranks must call it together. Checkpoints store shards.
+
+DDP needs one care: every parameter must get a gradient, so that `Objective` freezes a mask token nobody uses.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -15,6 +32,9 @@ from curate.models.device import Precision
 from curate.trainer.objective import Objective
 from curate.trainer.parallel import World
 
+FORWARD_METHODS = ("forward_crops", "forward_needed", "project")
+"""Methods beside `forward` by which objectives call networks."""
+
 
 def replicate(objective: Objective, world: World) -> nn.Module:
     """The objective such that its gradients are the mean over ranks (DDP); itself where there is one rank."""
@@ -30,35 +50,34 @@ def shard(objective: Objective, world: World, *, device: torch.device, precision
     mesh = init_device_mesh(device.type, (world.size,))
     low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)  # tokens stay float32
     policy = low if precision == "bf16" else MixedPrecisionPolicy()
-    for networks in filter(None, (objective.student, objective.teacher, objective.guide)):
+    for networks in filter(None, (objective.student, objective.teacher, objective.frozen_teacher)):
         for network in networks.values():
             for block in getattr(network, "blocks", ()):
-                # Resharded after every pass: the average moves the shards, not what was gathered for a pass.
                 fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
             fully_shard(network, mesh=mesh, reshard_after_forward=True)
-            for method in ("forward_crops", "forward_needed", "project"):
+            for method in FORWARD_METHODS:
                 if hasattr(network, method):
                     register_fsdp_forward_method(network, method)
 
 
 @contextmanager
-def synchronised(model: nn.Module, objective: Objective, now: bool) -> Iterator[None]:
-    """Combine gradients over ranks in the backward pass inside only if `now`: of accumulated passes, in the last."""
-    if isinstance(model, DistributedDataParallel) and not now:
+def gradient_sync(model: nn.Module, objective: Objective, enabled: bool) -> Iterator[None]:
+    """Combine gradients over ranks in the backward pass inside only if `enabled`: in the last of accumulated passes."""
+    if isinstance(model, DistributedDataParallel) and not enabled:
         with model.no_sync():
             yield
         return
     for network in objective.student.values():
         if isinstance(network, FSDPModule):
-            network.set_requires_gradient_sync(now)
+            network.set_requires_gradient_sync(enabled)
     yield
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This rank's shard of a tensor; of a whole tensor, itself."""
+def local_tensor(tensor: Tensor) -> Tensor:
+    """This rank's shard of a tensor; of a tensor that is not sharded, itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor, gathered from its shards; all ranks must ask for it together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -37,12 +37,12 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
         load_heads(objective, config.init_heads)
     distilled = distilled_export(config)
     if distilled is not None:
-        objective.guide = load_guide(distilled)
+        objective.frozen_teacher = load_frozen_teacher(distilled)
     return objective
 
 
 def given_heads(config: TrainConfig) -> HeadsInfo | None:
-    """Of the heads that the run starts from or distils; None: its heads are fresh.
+    """The description of the heads that the run starts from or distills; None: its heads are fresh.
 
     Raises:
         WeightsError: the file is missing, damaged or holds no heads.
@@ -59,7 +59,7 @@ def given_heads(config: TrainConfig) -> HeadsInfo | None:
 
 
 def load_weights(backbone: Trained, source: str) -> None:
-    """Fill `backbone` from whatever `load_source` reads, positions resampled to its grid.
+    """Fill `backbone` from whatever `load_source` reads, with positions resampled to its grid.
 
     Raises:
         WeightsError: missing, damaged or another model's.
@@ -85,8 +85,8 @@ def load_heads(objective: Objective, path: str) -> None:
         fill(heads, state, where=f"init_heads={path}")
 
 
-def load_guide(export: str) -> nn.ModuleDict:
-    """Backbone and heads of an export, frozen.
+def load_frozen_teacher(export: str) -> nn.ModuleDict:
+    """The networks of an export, backbone and heads, which no longer learn.
 
     Raises:
         WeightsError: no export there, or no heads beside it.
@@ -94,7 +94,7 @@ def load_guide(export: str) -> nn.ModuleDict:
     """
     found = load_source(export, heads=True)
     if not isinstance(found.network, VisionTransformer) or found.heads is None:
-        raise ConfigError(f"objective.distill_from={export}: no ViT with heads; distil the export of one")
+        raise ConfigError(f"objective.distill_from={export}: no ViT with heads; distill the export of one")
     info, tensors = found.heads
     heads = nn.ModuleDict(
         {

@@ -11,10 +11,11 @@ from curate.trainer.parallel import World
 
 
 class StopSignal:
-    """Notes a SIGTERM instead of dying of it, so that the iteration under way can end and a checkpoint be written."""
+    """Notes a SIGTERM instead of ending the process, so that the iteration under way can end and a checkpoint be
+    written."""
 
     def __init__(self) -> None:
-        self._came = False
+        self._received = False
         self._before: Any = None
 
     def __enter__(self) -> "StopSignal":
@@ -27,8 +28,8 @@ class StopSignal:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self._came = True
+        self._received = True
 
-    def came(self, world: World) -> bool:
-        """Whether any rank has got one; all ranks must ask together."""
-        return bool(world.max(torch.tensor(float(self._came))) > 0)
+    def received(self, world: World) -> bool:
+        """Whether any rank has received one; all ranks must ask together."""
+        return bool(world.max(torch.tensor(float(self._received))) > 0)

@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 EXPORT, INITIAL_EXPORT = BACKBONE, "backbone-init.safetensors"
 
 Evaluate = Callable[[Trained], Mapping[str, float]]
-"""Measures the teacher's backbone, for example by k-NN on labelled images: figures by name. Called on rank 0 alone."""
+"""Measures the teacher's backbone, for example by k-NN on labeled images: figures by name. Called on rank 0 alone."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
     with join_world() as world:
         check_workers(config.workers, config.worker_kind)
         split = BatchSplit(config.batch_size, config.accumulate, world.rank, world.size)
-        index = world.share(lambda: read_index(config.shards, config.feed))
+        index = world.broadcast(lambda: read_index(config.shards, config.feed))
         heads = given_heads(config)
         effective = resolve(
             config,
@@ -103,10 +103,10 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
                 remove_leftovers(folder)
                 if not resume:
                     prune_checkpoints(folder / "checkpoints", keep=0)
-            world.wait()
+            world.barrier()
             trainer = Trainer(config, effective, world)
             log = TrainingRun(trainer, index, split, folder, evaluate=evaluate).finish()
-            world.wait()
+            world.barrier()
     return TrainResult(folder / EXPORT, folder / INITIAL_EXPORT, log, effective)
 
 
@@ -166,10 +166,10 @@ class TrainingRun:
                 if config.is_logged(done):
                     row |= meter.look(done) | self._damage() | self._evaluate(done)
                     if world.is_first:
-                        watchdog.look(row, trainer.objective.chance)
+                        watchdog.check(row, trainer.objective.chance)
                     journal.write(row)
                 advance(1, note=f"loss {row['loss']:.3f}")
-                stopped = stop.came(world)
+                stopped = stop.received(world)
                 if stopped or config.is_due(done, config.checkpoint_every):
                     self.save(writer, done)
                 if stopped and done < config.iterations:
@@ -214,12 +214,12 @@ class TrainingRun:
         teacher = gather_teacher(self.trainer.objective, self.config, self.world)
         if self.world.is_first:  # a copy, since training goes on while it is written
             teacher = teacher.copied_to_cpu()
-        told = {"samples": step * self.config.batch_size, "identity": json.dumps(self._identity())}
+        metadata = {"samples": step * self.config.batch_size, "identity": json.dumps(self._identity())}
         provenance = self._provenance(step)
         writer.save(
             step,
             self.trainer.state(),
-            told,
+            metadata,
             lambda folder: write_teacher(folder / EXPORT, teacher, self.config, provenance=provenance),
         )
 

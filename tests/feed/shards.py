@@ -21,7 +21,7 @@ def png(seed: int, *, size: tuple[int, int] = (40, 32)) -> bytes:
 
 
 def flat(shade: int, *, size: int) -> bytes:
-    """A square picture of one grey level."""
+    """A square picture of one gray level."""
     encoded = io.BytesIO()
     Image.new("RGB", (size, size), (shade, shade, shade)).save(encoded, format="PNG")
     return encoded.getvalue()

@@ -74,46 +74,46 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch, fitting):
 
 
 def sources_of(folder, number, **changes):
-    """The source of each image of `number` batches, told by its colour."""
+    """The source of each image of `number` batches, told by its color."""
     samples, config = feed(folder, PLAIN, **changes)
     large, _ = taken(samples, config, number, start=0)
     return large[:, 0, 0, 8, 8].view(number, -1)
 
 
 @pytest.fixture
-def coloured(tmp_path):
-    """Shards whose images are of one grey level a source: 10 of level 50, 30 of level 200, mixed."""
+def colored(tmp_path):
+    """Shards whose images are of one gray level a source: 10 of level 50, 30 of level 200, mixed."""
     shades = [200, 50, 200, 200] * 10
-    rows = [row(i, encoded=flat(shade, size=32), source=f"grey{shade}") for i, shade in enumerate(shades)]
+    rows = [row(i, encoded=flat(shade, size=32), source=f"gray{shade}") for i, shade in enumerate(shades)]
     write_shard(tmp_path / "a.parquet", rows)
     return tmp_path
 
 
-def test_homogeneous_batches_show_one_source_by_its_samples(coloured):
-    shades = sources_of(coloured, 60, feed={"homogeneous_share": 1.0})
+def test_homogeneous_batches_show_one_source_by_its_samples(colored):
+    shades = sources_of(colored, 60, feed={"homogeneous_share": 1.0})
     assert (shades == shades[:, :1]).all()
     assert (shades[:, 0] == 50).float().mean() == pytest.approx(0.25, abs=0.15)
 
 
-def test_the_share_and_the_sources_of_homogeneous_batches_are_kept(coloured):
-    settings = {"homogeneous_share": 0.4, "homogeneous_sources": ["grey50"]}
-    shades = sources_of(coloured, 60, feed=settings)
+def test_the_share_and_the_sources_of_homogeneous_batches_are_kept(colored):
+    settings = {"homogeneous_share": 0.4, "homogeneous_sources": ["gray50"]}
+    shades = sources_of(colored, 60, feed=settings)
     dark = (shades == 50).all(dim=1)
     assert dark.float().mean() == pytest.approx(0.4, abs=0.15)
     mixed = shades[~dark].flatten()  # an epoch of the others is still every image once
     assert (mixed[:40] == 50).sum() == 10
 
 
-def test_homogeneous_batches_do_not_depend_on_ranks_or_start(coloured):
-    samples, config = feed(coloured, feed={"homogeneous_share": 0.5})
+def test_homogeneous_batches_do_not_depend_on_ranks_or_start(colored):
+    samples, config = feed(colored, feed={"homogeneous_share": 0.5})
     whole, _ = taken(samples, config, 12, start=0)
     late, _ = taken(samples, config, 5, start=7 * 8, rank=1, size=2)
     expected = whole[7 * 8 :].unflatten(0, (5, 2, 4))[:, 1].flatten(0, 1)
     assert torch.equal(late, expected)
 
 
-def test_weights_of_sources_change_how_often_their_images_are_shown(coloured):
-    shades = sources_of(coloured, 6, feed={"source_weights": {"grey200": 1 / 3, "grey50": 3.8}})
+def test_weights_of_sources_change_how_often_their_images_are_shown(colored):
+    shades = sources_of(colored, 6, feed={"source_weights": {"gray200": 1 / 3, "gray50": 3.8}})
     assert (shades == 50).sum() == 38
 
 

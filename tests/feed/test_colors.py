@@ -17,14 +17,14 @@ def photo(side, *, number=0):
 
 
 def levels_apart(found, reference):
-    """Mean difference in grey levels; torchvision's floats lie in 0..1."""
+    """Mean difference in gray levels; torchvision's floats lie in 0..1."""
     scale = 255 if reference.is_floating_point() else 1
     return (found.float() - scale * reference).abs().mean().item()
 
 
 @pytest.mark.parametrize("number", [0, 90, 300])
 @pytest.mark.parametrize("amount", [-0.4, -0.13, 0.05, 0.4])
-def test_every_colour_operator_is_near_torchvision(number, amount):
+def test_every_color_operator_is_near_torchvision(number, amount):
     image = photo(64, number=number)
     exact = image.float() / 255  # on uint8 torchvision cuts off fractions after each step
     peers = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation)
@@ -58,6 +58,6 @@ def test_blur_is_near_torchvisions_kernel_of_nine(sigma):
     assert (found - tv.gaussian_blur(edge, [9, 9], [sigma, sigma]).float()).abs().max() < 2
 
 
-def test_grey_and_hue_of_black_grey_and_white_stay():
+def test_gray_and_hue_of_black_gray_and_white_stay():
     neutral = torch.tensor([0.0, 128.0, 255.0]).expand(3, 1, 3)
     assert torch.equal(rotate_hue(neutral, 0.3), neutral)

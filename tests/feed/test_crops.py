@@ -126,7 +126,7 @@ def photo(side, *, number=0):
 
 
 def levels_apart(found, reference):
-    """Mean difference in grey levels; torchvision's floats lie in 0..1."""
+    """Mean difference in gray levels; torchvision's floats lie in 0..1."""
     scale = 255 if reference.is_floating_point() else 1
     return (found.float() - scale * reference).abs().mean().item()
 
@@ -260,7 +260,7 @@ def test_boxes_cover_the_asked_share_of_the_area_at_the_asked_aspect():
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 1000), (1000, 10), (1, 1)])
-def test_boxes_of_extreme_images_stay_inside_and_centred(height, width):
+def test_boxes_of_extreme_images_stay_inside_and_centered(height, width):
     top, left, h, w = draw_box(height, width, (1.0, 1.0), (3 / 4, 4 / 3), rng=np.random.default_rng(0))
     assert 0 < h <= height
     assert 0 < w <= width

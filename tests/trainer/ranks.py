@@ -39,7 +39,7 @@ def train_on_ranks(configs: Sequence[Mapping[str, Any]], *, size: int = 2) -> No
     """Train, and check that every rank ended well."""
     ranks = start_ranks(configs, size=size)
     try:
-        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=600)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

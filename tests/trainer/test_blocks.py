@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from curate.trainer.blocks import draw_blocks, paint_blocks, turn
+from curate.trainer.blocks import blocks_to_mask, draw_blocks, rotate
 
 SIZE = 40
 
@@ -12,7 +12,7 @@ def generator(seed=0):
 
 def painted(share, *, number=400, side=(0.1, 0.3)):
     start, length = draw_blocks(number, SIZE, share=share, side=side, generator=generator())
-    return paint_blocks(start, length, SIZE)
+    return blocks_to_mask(start, length, SIZE)
 
 
 @pytest.mark.parametrize("share", [(0.0, 0.0), (0.3, 0.3), (0.5, 0.7), (0.9, 0.9)])
@@ -38,11 +38,11 @@ def test_painting_equals_a_plain_loop():
         for (top, left), (height, width) in zip(start[:, picture].T.int(), length[:, picture].T.int(), strict=True):
             rows, columns = (slice(max(a, 0), max(a + b, 0)) for a, b in ((top, height), (left, width)))
             wanted[picture, 0, rows, columns] = True
-    assert torch.equal(paint_blocks(start, length, SIZE), wanted)
+    assert torch.equal(blocks_to_mask(start, length, SIZE), wanted)
 
 
 def test_each_picture_is_turned_by_its_own_quarters():
     pictures = torch.randn(5, 3, 4, 4, generator=generator())
     quarters = torch.tensor([3, 0, 1, 2, 1])
-    for turned, picture, number in zip(turn(pictures, quarters), pictures, quarters, strict=True):
+    for turned, picture, number in zip(rotate(pictures, quarters), pictures, quarters, strict=True):
         assert torch.equal(turned, picture.rot90(int(number), dims=(1, 2)))

@@ -12,7 +12,7 @@ from curate.trainer.checkpoint import (
     list_checkpoints,
     load_state,
     prune_checkpoints,
-    read_told,
+    read_metadata,
     remove_leftovers,
 )
 from curate.trainer.parallel import World
@@ -33,7 +33,7 @@ def test_state_survives_the_round_trip(tmp_path):
     loaded = {name: torch.full_like(value, -1) for name, value in STATE.items()}
     load_state(path, loaded, World())
     assert all(torch.equal(loaded[name], value) for name, value in STATE.items())
-    assert (read_told(path)["step"], read_told(path)["samples"]) == (5, 35)
+    assert (read_metadata(path)["step"], read_metadata(path)["samples"]) == (5, 35)
 
 
 def test_what_is_written_is_the_state_at_the_call(tmp_path):
@@ -97,10 +97,10 @@ def test_another_format_and_a_damaged_description_are_refused(tmp_path):
     path = save(tmp_path, 1)
     (path / "checkpoint.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(WorkdirError, match="not of format 2"):
-        read_told(path)
+        read_metadata(path)
     (path / "checkpoint.json").write_text("{")
     with pytest.raises(WorkdirError, match="cannot be read"):
-        read_told(path)
+        read_metadata(path)
 
 
 def test_nothing_in_a_checkpoint_can_run_code(tmp_path):

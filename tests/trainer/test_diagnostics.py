@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from curate.errors import CurateError, TrainingDiverged
-from curate.trainer.diagnostics import Watchdog, check_finite, feature_std, watch
-from curate.trainer.objective import Outcome
+from curate.trainer.diagnostics import Watchdog, batch_figures, check_finite, feature_std
+from curate.trainer.objective import ObjectiveOutput
 
 CHANCE = {"dino": math.log(16)}
 
@@ -15,8 +15,8 @@ def row(step, *, std=0.8, loss=3.0):
     return {"step": step, "feature_std": std, "loss_dino": loss}
 
 
-def outcome(targets, features):
-    return Outcome(torch.tensor(0.0), {}, features, targets)
+def output(targets, features):
+    return ObjectiveOutput(torch.tensor(0.0), {}, features, targets)
 
 
 def test_feature_std_is_one_for_isotropic_and_zero_for_equal_features():
@@ -27,23 +27,23 @@ def test_feature_std_is_one_for_isotropic_and_zero_for_equal_features():
 
 def test_watch_knows_decided_and_undecided_teachers():
     features = torch.randn(4, 3)
-    decided = watch(outcome(torch.eye(4), features))
+    decided = batch_figures(output(torch.eye(4), features))
     assert decided["teacher_entropy"] == 0
     assert decided["prototypes_used"] == pytest.approx(4)
-    undecided = watch(outcome(torch.full((4, 8), 1 / 8), features))
+    undecided = batch_figures(output(torch.full((4, 8), 1 / 8), features))
     assert undecided["teacher_entropy"] == pytest.approx(math.log(8))
-    same = watch(outcome(torch.eye(4)[:1].repeat(4, 1), features))
+    same = batch_figures(output(torch.eye(4)[:1].repeat(4, 1), features))
     assert same["prototypes_used"] == pytest.approx(1)
 
 
 def test_each_warning_comes_once_and_only_after_some_patience(caplog):
     caplog.set_level(logging.WARNING)
     watchdog = Watchdog(patience=10)
-    watchdog.look(row(5, std=0.0, loss=math.log(16)), CHANCE)
+    watchdog.check(row(5, std=0.0, loss=math.log(16)), CHANCE)
     assert not caplog.messages
     for step in (11, 12):
-        watchdog.look(row(step, std=0.01), CHANCE)
-        watchdog.look(row(step, loss=math.log(16) * 1.01), CHANCE)
+        watchdog.check(row(step, std=0.01), CHANCE)
+        watchdog.check(row(step, loss=math.log(16) * 1.01), CHANCE)
     assert [m.split(":")[1].split()[0] for m in caplog.messages] == ["features", "the"]
     assert "have collapsed" in caplog.messages[0]
     assert "the loss dino 2.800 is about 2.773 (ln K)" in caplog.messages[1]
@@ -51,7 +51,7 @@ def test_each_warning_comes_once_and_only_after_some_patience(caplog):
 
 def test_healthy_rows_give_no_warning(caplog):
     watchdog = Watchdog(patience=0)
-    watchdog.look(row(100), CHANCE)
+    watchdog.check(row(100), CHANCE)
     assert not caplog.messages
 
 
@@ -63,4 +63,4 @@ def test_loss_that_is_no_number_says_which_and_what_helps():
 
 
 def test_without_prototypes_only_the_features_are_watched():
-    assert set(watch(outcome(None, torch.randn(4, 3)))) == {"feature_std"}
+    assert set(batch_figures(output(None, torch.randn(4, 3)))) == {"feature_std"}

@@ -114,7 +114,7 @@ def test_other_weights_to_start_from_are_another_run(first, tmp_path):
         go_on(first, tmp_path / "run", init_from=str(copy), iterations=1)
 
 
-def test_a_smaller_student_distils_a_frozen_teacher(first, tmp_path):
+def test_a_smaller_student_distills_a_frozen_teacher(first, tmp_path):
     given = {**TINY["objective"], "prototypes": "auto", "distill_from": str(first)}
     small = {**MODEL, "depth": 1}
     result = go_on(first, tmp_path / "run", model=small, objective=given, iterations=3)

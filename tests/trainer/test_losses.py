@@ -62,7 +62,7 @@ def test_no_rows_give_no_targets():
     assert sinkhorn_targets(scores(0, 4), temperature=0.04, world=World()).shape == (0, 4)
 
 
-def test_softmax_targets_equal_plain_softmax_of_centred_scores():
+def test_softmax_targets_equal_plain_softmax_of_centered_scores():
     x, center = scores(4, 7), scores(7)
     found = softmax_targets(x, center, temperature=0.06)
     wanted = [softmax((row - center.numpy()) / 0.06) for row in x.numpy()]
@@ -82,7 +82,7 @@ def test_center_stays_where_there_are_no_rows():
     assert center.tolist() == [1, 1, 1]
 
 
-def test_koleo_equals_plain_nearest_neighbour_search():
+def test_koleo_equals_plain_nearest_neighbor_search():
     x = scores(7, 4)
     unit = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
     nearest = [min(np.linalg.norm(unit[i] - unit[j]) for j in range(7) if j != i) for i in range(7)]
@@ -100,23 +100,22 @@ def test_koleo_stays_finite_on_duplicates():
 
 
 def test_koleo_of_one_row_is_an_error():
-    with pytest.raises(ValueError, match="1 rows; a nearest neighbour needs at least 2"):
+    with pytest.raises(ValueError, match="1 rows; a nearest neighbor needs at least 2"):
         koleo_loss(scores(1, 3))
 
 
 def test_koleo_spreads_each_view_among_all_images_or_those_of_a_group():
     features, settings = torch.randn(8, 5), ObjectiveSettings(kind="any", koleo_weight=0.5)
-    views, parts = features.chunk(2), {}
-    total = add_koleo(torch.tensor(2.0), parts, features, settings, world=World())
-    assert parts["koleo"].item() == pytest.approx(sum(koleo_loss(view).item() for view in views))
-    assert total.item() == pytest.approx(2 + 0.5 * parts["koleo"].item())
+    views = features.chunk(2)
+    loss, terms = add_koleo(torch.tensor(2.0), {}, features, settings, world=World())
+    assert terms["koleo"].item() == pytest.approx(sum(koleo_loss(view).item() for view in views))
+    assert loss.item() == pytest.approx(2 + 0.5 * terms["koleo"].item())
     grouped = settings.model_copy(update={"koleo_group": 2})
-    add_koleo(torch.tensor(2.0), parts, features, grouped, world=World())
+    _, terms = add_koleo(torch.tensor(2.0), {}, features, grouped, world=World())
     pairs = [koleo_loss(view[i : i + 2]).item() for view in views for i in (0, 2)]
-    assert parts["koleo"].item() == pytest.approx(sum(pairs) / 2)
+    assert terms["koleo"].item() == pytest.approx(sum(pairs) / 2)
 
 
 def test_no_weight_leaves_koleo_out():
-    parts = {}
-    assert add_koleo(torch.tensor(2.0), parts, torch.ones(8, 5), ObjectiveSettings(kind="any"), world=World()) == 2
-    assert not parts
+    without = ObjectiveSettings(kind="any")
+    assert add_koleo(torch.tensor(2.0), {}, torch.ones(8, 5), without, world=World()) == (2, {})

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.trainer.masks import draw_blocks, draw_masks
+from curate.trainer.masks import draw_block_mask, draw_masks
 
 
 @settings(max_examples=40, deadline=None)
@@ -24,7 +24,7 @@ def test_exactly_half_of_the_crops_are_masked_on_a_real_grid():
 @given(st.integers(2, 16), st.floats(0, 1), st.integers(0, 1000))
 def test_blocks_never_mask_more_than_asked(grid, ratio, seed):
     wanted = int(grid * grid * ratio)
-    assert draw_blocks(grid, wanted, rng=np.random.default_rng(seed)).sum() <= wanted
+    assert draw_block_mask(grid, wanted, rng=np.random.default_rng(seed)).sum() <= wanted
 
 
 def test_ratios_are_stratified_over_the_masked_crops():
@@ -44,9 +44,9 @@ def test_masked_crops_lie_anywhere_in_the_batch():
 
 
 def test_a_single_block_is_a_rectangle():
-    mask = draw_blocks(16, 8, rng=np.random.default_rng(3))
+    mask = draw_block_mask(16, 8, rng=np.random.default_rng(3))
     assert mask.sum() >= 1
-    first = draw_blocks(16, 200, rng=np.random.default_rng(3))
+    first = draw_block_mask(16, 200, rng=np.random.default_rng(3))
     assert first.sum() > 100  # large targets are reached by several blocks
 
 
@@ -57,4 +57,4 @@ def test_one_seed_gives_one_mask():
 
 @pytest.mark.parametrize("num_patches", [0])
 def test_no_patches_asked_no_patches_masked(num_patches):
-    assert not draw_blocks(8, num_patches, rng=np.random.default_rng(0)).any()
+    assert not draw_block_mask(8, num_patches, rng=np.random.default_rng(0)).any()

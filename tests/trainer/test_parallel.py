@@ -93,7 +93,7 @@ def fresh_state(config):
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_gradients_of_two_ranks_equal_those_of_one_process(runs, way, name):
     one, two = state_at(runs / f"one{name}", 1), state_at(runs / f"{way}{name}", 1)
-    # After one iteration the first moment is 0.1 of the clipped gradient.
+    # After one iteration the first context is 0.1 of the clipped gradient.
     gradients = {key: value for key, value in one.items() if key.endswith(".exp_avg")}
     assert sum(value.abs().sum() > 0 for value in gradients.values()) > 40
     largest = max(value.abs().max() for value in gradients.values())

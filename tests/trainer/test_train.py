@@ -19,11 +19,10 @@ from safetensors.torch import load_file
 from curate.config import parse
 from curate.errors import ConfigError, SourceError, TrainingDiverged, WorkdirError
 from curate.models.backbones.load import load_backbone
-from curate.trainer import identity
+from curate.trainer import identity, losses
 from curate.trainer import train as loop
 from curate.trainer.checkpoint import list_checkpoints
 from curate.trainer.config import TrainConfig
-from curate.trainer.objectives import dinov2
 from curate.trainer.train import train
 from tests.feed.shards import row, write_shard, write_shards
 
@@ -264,9 +263,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoiled(tmp_path,
     plain = loop.Trainer._forward
 
     def spoiled(self, number, crops, temperature):
-        outcome = plain(self, number, crops, temperature)
-        bad = {**outcome.parts, "dino": torch.tensor(float("nan"))}
-        return outcome if number < 4 else dataclasses.replace(outcome, parts=bad)
+        output = plain(self, number, crops, temperature)
+        bad = {**output.terms, "dino": torch.tensor(float("nan"))}
+        return output if number < 4 else dataclasses.replace(output, terms=bad)
 
     monkeypatch.setattr(loop.Trainer, "_forward", spoiled)
     with pytest.raises(TrainingDiverged, match=r"iteration 4: loss is not finite \(loss_dino nan\)"):
@@ -334,8 +333,8 @@ def test_automatic_precision_stays_that_of_the_runs_start(tmp_path, monkeypatch)
 
 
 def test_accumulated_passes_equal_one_when_nothing_looks_across_images(tmp_path, monkeypatch):
-    """Softmax with a centre that stands still, and no KoLeo: the gradient of a batch is the mean of its passes'."""
-    monkeypatch.setattr(dinov2, "update_center", lambda *_args, **_more: None)
+    """Softmax with a center that stands still, and no KoLeo: the gradient of a batch is the mean of its passes'."""
+    monkeypatch.setattr(losses, "update_center", lambda *_args, **_more: None)
     objective = {**TINY["objective"], "centering": "softmax", "koleo_weight": 0.0, "ibot_weight": 0.0}
     changes = {"model": {**TINY["model"], "drop_path": 0.0}, "objective": objective, "iterations": 1}
     changes["optimizer"] = {"base_lr": 4e-3}

@@ -1,22 +1,22 @@
-"""DINO: the student's scores of every crop follow the teacher's of the global ones, centred and sharpened.
+"""DINO: the student's scores of every crop follow the teacher's of the global ones, centered and sharpened.
 
 Source: Caron et al. 2021, arXiv:2104.14294.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
 from curate.models.nets.trained import Trained
-from curate.trainer.heads import Projection, PrototypeHead, make_head
-from curate.trainer.losses import add_koleo, softmax_targets, update_center
-from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
+from curate.trainer.heads import PrototypeHead, head_of, make_head
+from curate.trainer.losses import add_koleo, centered_targets
+from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.settings import CenteredSettings, DinoSettings
 from curate.trainer.parallel import World
-from curate.trainer.projected import dino_part, projected_loss
+from curate.trainer.projected import dino_term, projected_loss
 
 
 class Dino(Objective):
@@ -32,39 +32,28 @@ class Dino(Objective):
 
     @property
     def chance(self) -> Mapping[str, float]:
+        """ln K of the only term."""
         return {"dino": math.log(len(self.center))}
 
-    def forward(self, views: Views, moment: Moment) -> Outcome:
+    def forward(self, crops: Crops, context: ForwardContext) -> ObjectiveOutput:
+        """The loss of normalized crops of B images."""
         with torch.no_grad():
-            features = tower(self.teacher).forward_needed([views.large])[0].cls
+            features = backbone_of(self.teacher).forward_needed([crops.global_crops])[0].cls
             scored = head_of(self.teacher, "dino_head").project(features)
-            targets = centered_targets(scored, self.center, self.settings, moment, world=self.world)(slice(None))
-        groups = tower(self.student).forward_needed(all_crops(views), generator=moment.generator)
+            targets = centered_targets(
+                scored,
+                self.center,
+                temperature=context.temperature,
+                momentum=self.settings.center_momentum,
+                world=self.world,
+            )(slice(None))
+        groups = backbone_of(self.student).forward_needed(crops.groups, generator=context.generator)
         student = head_of(self.student, "dino_head").project(torch.cat([group.cls for group in groups]))
-        by_view = targets.unflatten(0, (NUM_GLOBAL, -1))
-        compared = {"dino": dino_part(student, by_view)}
-        total, parts = projected_loss(compared, temperature=self.settings.student_temperature)
-        total = add_koleo(total, parts, groups[0].cls, self.settings, world=self.world)
-        return Outcome(total, parts, features, targets)
-
-
-def centered_targets(
-    teacher: Projection, center: Tensor, settings: CenteredSettings, moment: Moment, *, world: World
-) -> Callable[[slice | Tensor], Tensor]:
-    """The targets (n, K) of the teacher's rows that are asked for; `center` (K,) moves in place for the next pass."""
-    before = center.clone()
-    update_center(center, teacher, world=world, momentum=settings.center_momentum)
-    return lambda rows: softmax_targets(teacher.scores(rows), before, temperature=moment.temperature)
-
-
-def all_crops(views: Views) -> list[Tensor]:
-    """The groups of crops that the student sees, the global ones first."""
-    return [views.large, views.small] if len(views.small) else [views.large]
-
-
-def head_of(networks: nn.ModuleDict, name: str) -> PrototypeHead:
-    """The head `name`, whose `project` the losses call."""
-    return cast(PrototypeHead, networks[name])
+        by_view = targets.unflatten(0, (NUM_GLOBAL_CROPS, -1))
+        terms = {"dino": dino_term(student, by_view)}
+        loss, values = projected_loss(terms, temperature=self.settings.student_temperature)
+        loss, values = add_koleo(loss, values, groups[0].cls, self.settings, world=self.world)
+        return ObjectiveOutput(loss, values, features, targets)
 
 
 def make_dino_head(
@@ -79,7 +68,7 @@ def make_dino_head(
 def build_dino(
     settings: DinoSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> Dino:
-    """Around `backbone` with `dino_head`."""
+    """DINO around `backbone`, with `dino_head`."""
     head = make_dino_head(backbone, settings, prototypes=prototypes, generator=generator)
     student = nn.ModuleDict({"backbone": backbone, "dino_head": head})
     return Dino(student, settings, prototypes=prototypes, world=world)

@@ -10,31 +10,25 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
-from curate.trainer.heads import Projection, PrototypeHead, make_head
-from curate.trainer.losses import add_koleo, sinkhorn_targets, softmax_targets, update_center
+from curate.trainer.heads import Projection, head_of, make_head
+from curate.trainer.losses import add_koleo, centered_targets, sinkhorn_targets
 from curate.trainer.masks import draw_masks
-from curate.trainer.objective import NUM_GLOBAL, Moment, Objective, Outcome, Views, tower
+from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
-from curate.trainer.projected import Targets, dino_part, ibot_part, projected_loss
+from curate.trainer.projected import Targets, dino_term, ibot_term, projected_loss
 
 
 class DinoV2(Objective):
-    """Student and teacher, each a backbone and heads, and the loss between them."""
+    """Cross-entropy between crops as in DINO, between the patches that the student does not see, and KoLeo."""
 
     dino_center: Tensor
     ibot_center: Tensor
 
-    def __init__(
-        self,
-        student: nn.ModuleDict,
-        settings: DinoV2Settings,
-        *,
-        prototypes: int,
-        world: World,
-    ) -> None:
+    def __init__(self, student: nn.ModuleDict, settings: DinoV2Settings, *, prototypes: int, world: World) -> None:
         """`student` holds `backbone`, `dino_head` and, unless tied, `ibot_head`."""
         super().__init__(student, world=world, masks=settings.distill_from is None)
         self.settings = settings
@@ -43,60 +37,61 @@ class DinoV2(Objective):
 
     @property
     def chance(self) -> Mapping[str, float]:
+        """ln K of the term between crops."""
         return {"dino": math.log(len(self.dino_center))}
 
-    def forward(self, views: Views, moment: Moment) -> Outcome:
-        """The loss of one batch."""
-        return self.loss(views, self._draw_masks(views, moment), moment)
+    def forward(self, crops: Crops, context: ForwardContext) -> ObjectiveOutput:
+        """The loss of normalized crops of B images, with masks drawn for them."""
+        return self.forward_masked(crops, self._draw_masks(crops, context), context)
 
-    def _draw_masks(self, views: Views, moment: Moment) -> Tensor:
+    def _draw_masks(self, crops: Crops, context: ForwardContext) -> Tensor:
         """(2B, N) bool on the CPU: this rank's share of the masks of the whole batch."""
-        patch = cast(ViTConfig, self.backbone.config).patch_size
-        grid, rank, size = views.large.shape[-1] // patch, self.world.rank, self.world.size
-        share = 0.0 if self.guide is not None or self.settings.ibot_weight == 0 else self.settings.masked_share
-        masks = draw_masks(
-            len(views.large) * size, grid, rng=moment.rng, share=share, ratios=self.settings.mask_ratio
-        ).reshape(NUM_GLOBAL, size, views.num_images, -1)
-        return torch.from_numpy(masks[:, rank].reshape(len(views.large), -1))
+        patch, num_crops = cast(ViTConfig, self.backbone.config).patch_size, len(crops.global_crops)
+        grid, rank, size = crops.global_crops.shape[-1] // patch, self.world.rank, self.world.size
+        unmasked = self.frozen_teacher is not None or self.settings.ibot_weight == 0
+        share = 0.0 if unmasked else self.settings.masked_share
+        masks = draw_masks(num_crops * size, grid, rng=context.rng, share=share, ratios=self.settings.mask_ratio)
+        by_rank = masks.reshape(NUM_GLOBAL_CROPS, size, crops.num_images, -1)
+        return torch.from_numpy(by_rank[:, rank].reshape(num_crops, -1))
 
-    def loss(self, views: Views, masks: Tensor, moment: Moment) -> Outcome:
-        """As `forward`, with masks (2B, N) bool on the CPU, the patches hidden from the student."""
-        large, small = views
-        judged = masks if self.guide is None else torch.ones_like(masks)  # patches that the iBOT loss looks at
+    def forward_masked(self, crops: Crops, masks: Tensor, context: ForwardContext) -> ObjectiveOutput:
+        """As `forward`, with the given masks (2B, N), bool on the CPU: the patches hidden from the student."""
+        global_crops = crops.global_crops
+        judged = masks if self.frozen_teacher is None else torch.ones_like(masks)  # patches that iBOT looks at
         rows = judged.flatten().nonzero().squeeze(1)  # (M,), found on the CPU: no wait for the device
         weights = (1 / judged.sum(dim=1).clamp_min(1)).repeat_interleave(judged.shape[1])[rows]
-        rows, weights, masks = (x.to(large.device, non_blocking=True) for x in (rows, weights, masks))
-        cls_targets, patch_targets, features = self._targets(large, rows, moment.temperature)
-        groups = tower(self.student).forward_needed(
-            [large, small] if len(small) else [large],
-            ([masks, None] if len(small) else [masks]) if self.guide is None else None,
-            patches=[rows, None] if len(small) else [rows],
-            generator=moment.generator,
+        rows, weights, masks = (x.to(global_crops.device, non_blocking=True) for x in (rows, weights, masks))
+        cls_targets, patch_targets, features = self._targets(global_crops, rows, context.temperature)
+        unseen = [None] * (len(crops.groups) - 1)  # local crops have neither masks nor judged patches
+        groups = backbone_of(self.student).forward_needed(
+            crops.groups,
+            [masks, *unseen] if self.frozen_teacher is None else None,
+            patches=[rows, *unseen],
+            generator=context.generator,
         )
         views_cls = torch.cat([group.cls for group in groups])  # (V * B, D)
         of_cls, of_patches = self._project(self.student, views_cls, groups[0].patches)
-        by_view = cls_targets.unflatten(0, (NUM_GLOBAL, -1))
-        compared = {"dino": dino_part(of_cls, by_view)}
+        terms = {"dino": dino_term(of_cls, cls_targets.unflatten(0, (NUM_GLOBAL_CROPS, -1)))}
         if self.settings.ibot_weight > 0:
-            compared["ibot"] = ibot_part(of_patches, patch_targets, weights, num_crops=len(large))
+            terms["ibot"] = ibot_term(of_patches, patch_targets, weights, num_crops=len(global_crops))
         factors = {"dino": self.settings.dino_weight, "ibot": self.settings.ibot_weight}
-        total, parts = projected_loss(compared, factors, temperature=self.settings.student_temperature)
-        total = add_koleo(total, parts, groups[0].cls, self.settings, world=self.world)
-        return Outcome(total, parts, features, cls_targets)
+        loss, values = projected_loss(terms, factors, temperature=self.settings.student_temperature)
+        loss, values = add_koleo(loss, values, groups[0].cls, self.settings, world=self.world)
+        return ObjectiveOutput(loss, values, features, cls_targets)
 
     def _project(self, networks: nn.ModuleDict, cls: Tensor, patches: Tensor) -> tuple[Projection, Projection]:
         """cls tokens and patches through their heads; a tied head runs once for both."""
         if self.settings.ibot_weight == 0:
-            return _head(networks, "dino_head").project(cls).split(len(cls))
+            return head_of(networks, "dino_head").project(cls).split(len(cls))
         if "ibot_head" in networks:
-            return _head(networks, "dino_head").project(cls), _head(networks, "ibot_head").project(patches)
-        return _head(networks, "dino_head").project(torch.cat([cls, patches])).split(len(cls))
+            return head_of(networks, "dino_head").project(cls), head_of(networks, "ibot_head").project(patches)
+        return head_of(networks, "dino_head").project(torch.cat([cls, patches])).split(len(cls))
 
     @torch.no_grad()
-    def _targets(self, large: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Targets, Tensor]:
+    def _targets(self, global_crops: Tensor, rows: Tensor, temperature: float) -> tuple[Tensor, Targets, Tensor]:
         """The teacher on unmasked global crops: (2B, K) cls targets, those of M patches, (2B, D) features."""
-        networks = self.teacher if self.guide is None else self.guide
-        (seen,) = tower(networks).forward_needed([large], patches=[rows])
+        networks = self.teacher if self.frozen_teacher is None else self.frozen_teacher
+        (seen,) = backbone_of(networks).forward_needed([global_crops], patches=[rows])
         of_cls, of_patches = self._project(networks, seen.cls, seen.patches)
         cls_targets = self._sharpen(of_cls, self.dino_center, temperature)(slice(None))
         if self.settings.ibot_weight == 0:
@@ -107,19 +102,13 @@ class DinoV2(Objective):
         """Sinkhorn needs the scores of all rows together; a softmax only the row's own, when the loss comes to it."""
         if self.settings.centering == "sinkhorn":
             return sinkhorn_targets(teacher.scores(), temperature=temperature, world=self.world).__getitem__
-        before = center.clone()
-        update_center(center, teacher, world=self.world)
-        return lambda rows: softmax_targets(teacher.scores(rows), before, temperature=temperature)
-
-
-def _head(networks: nn.ModuleDict, name: str) -> PrototypeHead:
-    return cast(PrototypeHead, networks[name])
+        return centered_targets(teacher, center, temperature=temperature, world=self.world)
 
 
 def build_dinov2(
     settings: DinoV2Settings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> DinoV2:
-    """Around `backbone` with `dino_head` and, unless the heads are tied or iBOT is off, `ibot_head`."""
+    """DINOv2 around `backbone`, with `dino_head` and, unless the heads are tied or iBOT is off, `ibot_head`."""
     names = ["dino_head"] + ["ibot_head"] * (settings.ibot_weight > 0 and not settings.tied_heads)
     heads = {name: make_head(backbone, settings, prototypes=prototypes, generator=generator) for name in names}
     return DinoV2(nn.ModuleDict({"backbone": backbone, **heads}), settings, prototypes=prototypes, world=world)

@@ -15,8 +15,8 @@ from tests.trainer.objectives.tiny import (
     PROTOTYPES,
     build,
     config,
+    context,
     cross_entropy,
-    moment,
     swin,
     views,
     vit,
@@ -48,16 +48,16 @@ def test_the_loss_equals_a_plain_one_of_crops_and_pairs(backbone):
     objective = build(SETTINGS, backbone())
     objective.center.copy_(torch.linspace(-0.1, 0.1, PROTOTYPES))
     wanted = plain_loss(objective, *views())
-    outcome = objective(views(), moment())
-    assert outcome.total.item() == pytest.approx(wanted, rel=1e-5)
-    assert outcome.parts["dino"] == outcome.total.detach()
+    output = objective(views(), context())
+    assert output.loss.item() == pytest.approx(wanted, rel=1e-5)
+    assert output.terms["dino"] == output.loss.detach()
 
 
 def test_the_center_follows_the_teachers_mean_score():
     objective = build(SETTINGS, vit())
     with torch.no_grad():
-        scores = objective.teacher["dino_head"](objective.teacher["backbone"](views().large))
-    objective(views(), moment())
+        scores = objective.teacher["dino_head"](objective.teacher["backbone"](views().global_crops))
+    objective(views(), context())
     torch.testing.assert_close(objective.center, 0.2 * scores.mean(dim=0))
 
 
@@ -65,20 +65,20 @@ def test_gradients_reach_the_student_but_for_the_length_of_prototypes_and_never_
     lengths = {"dino_head.last_layer.scale"}
     for keep, unreached in ((True, lengths), (False, set())):
         objective = build(SETTINGS.model_copy(update={"norm_last_layer": keep}), vit())
-        objective(views(), moment()).total.backward()
+        objective(views(), context()).loss.backward()
         assert without_gradient(objective) - {"backbone.mask_token"} == unreached
         assert all(p.grad is None for p in objective.teacher.parameters())
 
 
 def test_without_local_crops_two_pairs_remain():
-    assert build(SETTINGS, vit())(views(local=0), moment()).total.isfinite()
+    assert build(SETTINGS, vit())(views(local=0), context()).loss.isfinite()
 
 
 def test_chance_is_the_loss_of_a_student_that_knows_nothing():
     objective = build(SETTINGS, vit())
     with torch.no_grad():
         objective.student["dino_head"].last_layer.scale.zero_()
-    assert objective(views(), moment()).total.item() == pytest.approx(objective.chance["dino"]) == math.log(PROTOTYPES)
+    assert objective(views(), context()).loss.item() == pytest.approx(objective.chance["dino"]) == math.log(PROTOTYPES)
 
 
 def test_a_stopped_run_goes_on_to_bit_equal_weights(tmp_path):

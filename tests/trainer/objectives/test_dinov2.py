@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from curate.feed.crops import Crops
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.losses import koleo_loss, sinkhorn_targets
 from curate.trainer.masks import draw_masks
-from curate.trainer.objective import Moment, Views
+from curate.trainer.objective import ForwardContext
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
 from tests.trainer.plain_losses import dino_loss, ibot_loss
@@ -37,20 +38,20 @@ def batch():
     small = torch.randn(LOCAL * BATCH, 3, 8, 8, generator=generator)
     masks = torch.zeros(2 * BATCH, 16, dtype=torch.bool)
     masks[0, :3], masks[4, 5:10], masks[5, 2] = True, True, True
-    return Views(large, small), masks
+    return Crops(large, small), masks
 
 
-def moment(seed=0):
-    return Moment(0.05, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
+def context(seed=0):
+    return ForwardContext(0.05, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
 
 
 def run(objective, seed=0):
-    return objective.loss(*batch(), moment(seed))
+    return objective.forward_masked(*batch(), context(seed))
 
 
 def test_parts_equal_a_plain_crop_by_crop_computation():
     objective = build()
-    outcome = run(objective)
+    output = run(objective)
     (large, small), masks = batch()
     student, teacher = objective.student, objective.teacher
     with torch.no_grad():
@@ -70,14 +71,14 @@ def test_parts_equal_a_plain_crop_by_crop_computation():
             "koleo": koleo_loss(cls[:BATCH]) + koleo_loss(cls[BATCH:]),
         }
     for name, loss in wanted.items():
-        assert outcome.parts[name].item() == pytest.approx(loss.item(), rel=1e-4), name
+        assert output.terms[name].item() == pytest.approx(loss.item(), rel=1e-4), name
     total = wanted["dino"] + wanted["ibot"] + 0.1 * wanted["koleo"]
-    assert outcome.total.item() == pytest.approx(total.item(), rel=1e-4)
+    assert output.loss.item() == pytest.approx(total.item(), rel=1e-4)
 
 
 def test_gradients_reach_the_student_and_never_the_teacher():
     objective = build()
-    run(objective).total.backward()
+    run(objective).loss.backward()
     assert all(p.grad is None for p in objective.teacher.parameters())
     without = {n for n, p in objective.student.named_parameters() if p.grad is None}
     assert without == set()
@@ -86,18 +87,18 @@ def test_gradients_reach_the_student_and_never_the_teacher():
 def test_tied_heads_share_one_head():
     objective = build(tied_heads=True)
     assert set(objective.student) == {"backbone", "dino_head"}
-    assert run(objective).parts["ibot"] > 0
+    assert run(objective).terms["ibot"] > 0
 
 
 def test_parts_without_weight_are_not_computed():
-    outcome = run(build(ibot_weight=0.0, koleo_weight=0.0))
-    assert set(outcome.parts) == {"dino"}
-    assert outcome.total.item() == outcome.parts["dino"].item()
+    output = run(build(ibot_weight=0.0, koleo_weight=0.0))
+    assert set(output.terms) == {"dino"}
+    assert output.loss.item() == output.terms["dino"].item()
 
 
 def test_softmax_centering_moves_both_centers():
     objective = build(centering="softmax")
-    assert run(objective).total.isfinite()
+    assert run(objective).loss.isfinite()
     assert objective.dino_center.abs().sum() > 0
     assert objective.ibot_center.abs().sum() > 0
 
@@ -111,13 +112,13 @@ def test_sinkhorn_leaves_centers_alone():
 def test_stochastic_depth_follows_the_generator_and_spares_the_teacher():
     objective = build(VIT.model_copy(update={"drop_path_rate": 0.5}))
     first, again, other = run(objective, 0), run(objective, 0), run(objective, 1)
-    assert first.total.item() == again.total.item() != other.total.item()
+    assert first.loss.item() == again.loss.item() != other.loss.item()
     assert torch.equal(first.features, other.features)
 
 
 def test_no_local_crops_leave_the_two_global_pairs():
     (large, small), masks = batch()
-    assert build().loss(Views(large, small[:0]), masks, moment()).total.isfinite()
+    assert build().forward_masked(Crops(large, small[:0]), masks, context()).loss.isfinite()
 
 
 def test_one_seed_gives_one_objective():
@@ -130,27 +131,27 @@ def test_ranks_share_the_masks_of_one_batch():
     whole = torch.from_numpy(draw_masks(4 * BATCH, 4, rng=np.random.default_rng(7))).unflatten(0, (2, 2, BATCH))
     for rank in range(2):
         objective = fresh(world=World(rank, 2))
-        views = Views(batch()[0].large, batch()[0].small)
-        masks = objective._draw_masks(views, moment(7))
+        views = Crops(batch()[0].global_crops, batch()[0].local_crops)
+        masks = objective._draw_masks(views, context(7))
         assert torch.equal(masks, whole[:, rank].flatten(0, 1))
     assert whole.any(dim=-1).sum() == 2 * BATCH  # half of all crops, whatever the ranks
 
 
 def test_a_distilled_student_matches_the_guide_on_every_patch_and_sees_no_masks():
     objective = build()
-    objective.guide = fresh(seed=9).teacher
+    objective.frozen_teacher = fresh(seed=9).teacher
     views, _ = batch()
-    outcome = objective(views, moment())
+    output = objective(views, context())
     with torch.no_grad():
-        seen = objective.guide["backbone"].forward_features(views.large)
+        seen = objective.frozen_teacher["backbone"].forward_features(views.global_crops)
         patches = sinkhorn_targets(
-            objective.guide["ibot_head"](seen.patches.flatten(0, 1)), temperature=0.05, world=World()
+            objective.frozen_teacher["ibot_head"](seen.patches.flatten(0, 1)), temperature=0.05, world=World()
         )
-        student = objective.student["backbone"].forward_features(views.large).patches.flatten(0, 1)
+        student = objective.student["backbone"].forward_features(views.global_crops).patches.flatten(0, 1)
         weights = torch.full((len(patches),), 1 / 16)
         wanted = ibot_loss(objective.student["ibot_head"](student), patches, weights, num_crops=2 * BATCH)
-    assert outcome.parts["ibot"].item() == pytest.approx(wanted.item(), rel=1e-4)
-    torch.testing.assert_close(outcome.features, seen.cls)
-    assert not any(name.startswith("guide") for name in objective.lasting())
-    outcome.total.backward()
-    assert all(p.grad is None for p in objective.guide.parameters())
+    assert output.terms["ibot"].item() == pytest.approx(wanted.item(), rel=1e-4)
+    torch.testing.assert_close(output.features, seen.cls)
+    assert not any(name.startswith("frozen_teacher") for name in objective.checkpoint_state())
+    output.loss.backward()
+    assert all(p.grad is None for p in objective.frozen_teacher.parameters())

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from curate.feed.crops import Crops
 from curate.models.backbones.load import load_backbone
 from curate.models.nets.features import Features
-from curate.trainer.objective import Views
 from curate.trainer.objectives.esvit import match_regions
 from curate.trainer.objectives.settings import EsVitSettings
 from curate.trainer.train import train
@@ -20,8 +20,8 @@ from tests.trainer.objectives.tiny import (
     SWIN_KWARGS,
     build,
     config,
+    context,
     cross_entropy,
-    moment,
     swin,
     views,
     vit,
@@ -49,15 +49,15 @@ def plain_losses(objective, large, small):
     for image in range(BATCH):
         crops = [large[v * BATCH + image] for v in range(2)] + [small[v * BATCH + image] for v in range(LOCAL)]
         for t in range(2):
-            guide = teacher["backbone"].forward_features(crops[t][None])
-            target = torch.softmax((teacher["dino_head"](guide.cls)[0] - objective.center) / 0.05, dim=0)
+            found = teacher["backbone"].forward_features(crops[t][None])
+            target = torch.softmax((teacher["dino_head"](found.cls)[0] - objective.center) / 0.05, dim=0)
             for crop in (crop for v, crop in enumerate(crops) if v != t):
                 seen = student["backbone"].forward_features(crop[None])
                 view.append(cross_entropy(target, student["dino_head"](seen.cls)[0]))
                 tokens = []
                 for token in seen.patches[0]:
-                    cosines = [nn.functional.cosine_similarity(token, other, dim=0) for other in guide.patches[0]]
-                    matched = guide.patches[0][int(np.argmax(cosines))]
+                    cosines = [nn.functional.cosine_similarity(token, other, dim=0) for other in found.patches[0]]
+                    matched = found.patches[0][int(np.argmax(cosines))]
                     scores = teacher["region_head"](matched[None])[0]
                     matched_target = torch.softmax((scores - objective.region_center) / 0.05, dim=0)
                     tokens.append(cross_entropy(matched_target, student["region_head"](token[None])[0]))
@@ -70,20 +70,20 @@ def test_both_losses_equal_plain_ones_of_crops_pairs_and_tokens(backbone):
     objective = build(SETTINGS, backbone())
     spread_centers(objective)
     view, region = plain_losses(objective, *views())
-    outcome = objective(views(), moment())
-    assert outcome.parts["view"].item() == pytest.approx(view, rel=1e-5)
-    assert outcome.parts["region"].item() == pytest.approx(region, rel=1e-5)
-    assert outcome.total.item() == pytest.approx((view + region) / 2, rel=1e-5)
+    output = objective(views(), context())
+    assert output.terms["view"].item() == pytest.approx(view, rel=1e-5)
+    assert output.terms["region"].item() == pytest.approx(region, rel=1e-5)
+    assert output.loss.item() == pytest.approx((view + region) / 2, rel=1e-5)
 
 
 def test_regions_are_matched_wherever_they_moved():
     """Two images; local crops show the regions of the first view of their image, in another order."""
     tokens = torch.randn(4, 6, 8, generator=generator())  # the teacher's: view 1 of both images, then view 2
     order = torch.randperm(6, generator=generator())
-    guide = Features(tokens[:, 0], tokens[:, :0], tokens)
+    found = Features(tokens[:, 0], tokens[:, :0], tokens)
     large = Features(tokens[:, 0], tokens[:, :0], 2 * tokens[[2, 3, 0, 1]])  # each view as the other one's teacher
     small = Features(tokens[:2, 0], tokens[:2, :0], 3 * tokens[:2, order])
-    matches, weights = match_regions([large, small], guide)
+    matches, weights = match_regions([large, small], found)
     rows = torch.arange(24).view(4, 6)
     of_large, of_small = matches.split([24, 12], dim=1)
     assert torch.equal(of_large, rows[[2, 3, 0, 1]].flatten().expand(2, -1))
@@ -96,7 +96,7 @@ def test_regions_are_matched_wherever_they_moved():
 @BACKBONES
 def test_gradients_reach_the_student_and_never_the_teacher(backbone):
     objective = build(SETTINGS.model_copy(update={"norm_last_layer": False}), backbone())
-    objective(views(), moment()).total.backward()
+    objective(views(), context()).loss.backward()
     assert without_gradient(objective) - {"backbone.mask_token"} == set()
     assert all(p.grad is None for p in objective.teacher.parameters())
 
@@ -104,16 +104,16 @@ def test_gradients_reach_the_student_and_never_the_teacher(backbone):
 def test_both_centers_follow_their_own_scores():
     objective = build(SETTINGS, vit())
     with torch.no_grad():
-        seen = objective.teacher["backbone"].forward_features(views().large)
+        seen = objective.teacher["backbone"].forward_features(views().global_crops)
         view, region = objective.teacher["dino_head"](seen.cls), objective.teacher["region_head"](seen.patches)
-    objective(views(), moment())
+    objective(views(), context())
     torch.testing.assert_close(objective.center, 0.1 * view.mean(dim=0))
     torch.testing.assert_close(objective.region_center, 0.1 * region.mean(dim=(0, 1)))
 
 
 def test_without_local_crops_two_pairs_remain():
-    large = views().large
-    assert build(SETTINGS, swin())(Views(large, large[:0]), moment()).total.isfinite()
+    large = views().global_crops
+    assert build(SETTINGS, swin())(Crops(large, large[:0]), context()).loss.isfinite()
 
 
 def test_chance_is_the_loss_of_a_student_that_knows_nothing():
@@ -121,7 +121,7 @@ def test_chance_is_the_loss_of_a_student_that_knows_nothing():
     with torch.no_grad():
         for head in ("dino_head", "region_head"):
             objective.student[head].last_layer.scale.zero_()
-    parts = objective(views(), moment()).parts
+    parts = objective(views(), context()).terms
     for name, chance in objective.chance.items():
         assert parts[name].item() == pytest.approx(chance) == math.log(PROTOTYPES)
 

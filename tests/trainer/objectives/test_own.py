@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from curate.trainer.losses import add_koleo
-from curate.trainer.objective import Objective, Outcome
+from curate.trainer.objective import Objective, ObjectiveOutput
 from curate.trainer.objectives.settings import ObjectiveSettings
 
 
@@ -32,13 +32,15 @@ class Regression(Objective):
         super().__init__(student, world=world)
         self.settings = settings
 
-    def forward(self, views, moment):
+    def forward(self, crops, context):
+        images = crops.global_crops
         with torch.no_grad():
-            features = self.teacher["backbone"](views.large)
-        (seen,) = self.student["backbone"].forward_crops([views.large], generator=moment.generator)
-        parts = {"regression": F.mse_loss(seen.cls.float(), features.float().roll(views.num_images, dims=0))}
-        total = self.settings.sharpness * parts["regression"]
-        return Outcome(add_koleo(total, parts, seen.cls, self.settings, world=self.world), parts, features)
+            features = self.teacher["backbone"](images)
+        (seen,) = self.student["backbone"].forward_crops([images], generator=context.generator)
+        terms = {"regression": F.mse_loss(seen.cls.float(), features.float().roll(crops.num_images, dims=0))}
+        loss = self.settings.sharpness * terms["regression"]
+        loss, terms = add_koleo(loss, terms, seen.cls, self.settings, world=self.world)
+        return ObjectiveOutput(loss, terms, features)
 
 
 not_settings = Regression

@@ -9,10 +9,10 @@ from curate.config import parse
 from curate.errors import ConfigError
 from curate.models.backbones.load import load_backbone
 from curate.trainer.objectives.settings import SitSettings
-from curate.trainer.objectives.sit import contrastive_loss, damage, repair_loss
+from curate.trainer.objectives.sit import contrastive_loss, corrupt, reconstruction_loss
 from curate.trainer.parallel import World
 from curate.trainer.train import train
-from tests.trainer.objectives.tiny import BATCH, build, config, moment, swin, views, vit, without_gradient
+from tests.trainer.objectives.tiny import BATCH, build, config, context, swin, views, vit, without_gradient
 
 SETTINGS = SitSettings(head_hidden=32, head_out=16)
 TURNED = SETTINGS.model_copy(update={"rotation_weight": 0.5})
@@ -41,7 +41,7 @@ def test_contrast_looks_at_the_images_of_all_ranks():
     queries, keys = torch.randn(2, 2, 2, 3, 8, generator=generator())  # (rank, view, image, dim)
 
     class Told(World):
-        def gather(self, values):
+        def all_gather(self, values):
             view = next(v for v in range(2) if torch.equal(values, F.normalize(keys[self.rank, v], dim=-1)))
             return F.normalize(keys[:, view], dim=-1).flatten(0, 1)
 
@@ -68,15 +68,15 @@ def test_repair_equals_a_plain_mean_over_hidden_pixels():
                     repaired[crop, patch, 16 * channel + inside] = value
                     if hidden[crop, 0, row, column]:
                         errors.append(abs(float(value - images[crop, channel, row, column])))
-    assert repair_loss(repaired, images, hidden).item() == pytest.approx(np.mean(errors), rel=1e-5)
-    assert repair_loss(repaired, images, torch.zeros_like(hidden)).item() == 0
+    assert reconstruction_loss(repaired, images, hidden).item() == pytest.approx(np.mean(errors), rel=1e-5)
+    assert reconstruction_loss(repaired, images, torch.zeros_like(hidden)).item() == 0
 
 
 def test_damage_shows_noise_or_another_image_where_hidden_and_nothing_elsewhere():
     images = torch.arange(6.0).view(6, 1, 1, 1).expand(-1, 3, 32, 32)  # each its number
     for foreign_share, spoiled in ((0.0, set()), (1.0, {5.0, 0.0, 1.0, 2.0, 3.0, 4.0})):
         settings = SETTINGS.model_copy(update={"foreign_share": foreign_share})
-        damaged, hidden = damage(images, settings, generator=generator())
+        damaged, hidden = corrupt(images, settings, generator=generator())
         where = hidden.expand_as(images)
         assert torch.equal(damaged[~where], images[~where])
         assert not (damaged == images)[where].any()
@@ -96,7 +96,7 @@ def test_parts_equal_plain_ones_of_the_damaged_crops(monkeypatch):
     for name, method in (("student", "forward_crops"), ("teacher", "forward_needed")):
         backbone = getattr(objective, name)["backbone"]
         monkeypatch.setattr(backbone, method, spying(getattr(backbone, method), shown, name))
-    outcome = objective(views(), moment())
+    output = objective(views(), context())
     student, teacher = objective.student, objective.teacher
     damaged, whole = shown["student"], shown["teacher"]
     with torch.no_grad():
@@ -104,14 +104,14 @@ def test_parts_equal_plain_ones_of_the_damaged_crops(monkeypatch):
         keys = teacher["contrast_head"](teacher["backbone"](whole))
         contrast = contrastive_loss(student["contrast_head"](seen.cls), keys, temperature=0.2, world=World())
         hidden = (damaged != whole).any(dim=1, keepdim=True)
-        repaired = repair_loss(student["decoder"](seen.patches), whole, hidden)
-        turns = torch.tensor([quarters(whole[i], views().large[i]) for i in range(2 * BATCH)])
+        repaired = reconstruction_loss(student["decoder"](seen.patches), whole, hidden)
+        turns = torch.tensor([quarters(whole[i], views().global_crops[i]) for i in range(2 * BATCH)])
         rotation = F.cross_entropy(student["rotation_head"](seen.registers[:, 0]), turns)
     wanted = {"contrast": contrast, "reconstruction": repaired, "rotation": rotation}
-    assert outcome.parts.keys() == wanted.keys()
+    assert output.terms.keys() == wanted.keys()
     for name, loss in wanted.items():
-        assert outcome.parts[name].item() == pytest.approx(loss.item(), rel=1e-5), name
-    assert outcome.total.item() == pytest.approx((contrast + repaired + 0.5 * rotation).item(), rel=1e-5)
+        assert output.terms[name].item() == pytest.approx(loss.item(), rel=1e-5), name
+    assert output.loss.item() == pytest.approx((contrast + repaired + 0.5 * rotation).item(), rel=1e-5)
     assert len(set(turns.tolist())) > 1
 
 
@@ -132,21 +132,21 @@ def test_without_rotation_the_teacher_sees_the_crops_as_they_are(monkeypatch):
     objective, shown = build(SETTINGS, vit()), {}
     backbone = objective.teacher["backbone"]
     monkeypatch.setattr(backbone, "forward_needed", spying(backbone.forward_needed, shown, "teacher"))
-    assert set(objective(views(), moment()).parts) == {"contrast", "reconstruction"}
-    assert torch.equal(shown["teacher"], views().large)
+    assert set(objective(views(), context()).terms) == {"contrast", "reconstruction"}
+    assert torch.equal(shown["teacher"], views().global_crops)
 
 
 @pytest.mark.parametrize(("settings", "registers"), [(SETTINGS, 0), (TURNED, 1)])
 def test_gradients_reach_the_student_and_never_the_teacher(settings, registers):
     objective = build(settings, vit(num_registers=registers))
-    objective(views(), moment()).total.backward()
+    objective(views(), context()).loss.backward()
     assert without_gradient(objective) == {"backbone.mask_token"}
     assert all(p.grad is None for p in objective.teacher.parameters())
 
 
 def test_the_same_moment_gives_the_same_damage():
     objective = build(SETTINGS, vit())
-    first, again, other = (objective(views(), moment(seed)).total.item() for seed in (0, 0, 1))
+    first, again, other = (objective(views(), context(seed)).loss.item() for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -157,7 +157,7 @@ def test_chance_is_the_loss_of_a_student_that_knows_nothing():
         for name in ("contrast_head", "rotation_head"):
             for p in objective.student[name][-1].parameters():
                 p.zero_()
-    parts = objective(views(), moment()).parts
+    parts = objective(views(), context()).terms
     assert objective.chance == {"contrast": math.log(BATCH), "rotation": math.log(4)}
     for name, chance in objective.chance.items():
         assert parts[name].item() == pytest.approx(chance)

@@ -4,11 +4,12 @@ import numpy as np
 import torch
 
 from curate.config import parse
+from curate.feed.crops import Crops
 from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
-from curate.trainer.objective import Moment, Views
+from curate.trainer.objective import ForwardContext
 from curate.trainer.parallel import World
 from tests.feed.shards import write_shards
 
@@ -40,11 +41,11 @@ def build(settings, backbone, *, world=None):
 def views(*, local=LOCAL):
     generator = torch.Generator().manual_seed(1)
     large = torch.randn(2 * BATCH, 3, 16, 16, generator=generator)
-    return Views(large, torch.randn(local * BATCH, 3, 8, 8, generator=generator))
+    return Crops(large, torch.randn(local * BATCH, 3, 8, 8, generator=generator))
 
 
-def moment(seed=0, temperature=0.05):
-    return Moment(temperature, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
+def context(seed=0, temperature=0.05):
+    return ForwardContext(temperature, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
 
 
 def without_gradient(objective):
