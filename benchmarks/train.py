@@ -26,7 +26,7 @@ from curate.models.nets.throughput import count_flops, matmul_rate
 from curate.samples.pool import PHOTOS
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig
-from curate.trainer.effective import resolve
+from curate.trainer.effective import resolve_auto
 from curate.trainer.iteration import Trainer
 from curate.trainer.parallel import World
 
@@ -177,7 +177,7 @@ def make_trainer(setting: Setting, precision: Precision) -> Trainer:
     """A trainer without data, in training mode."""
     values = setting.values(precision) | {"shards": "none", "output": "none"}
     config = parse(TrainConfig, values, where="bench train")
-    effective = resolve(config, num_images=IMAGENET_IMAGES, num_samples=IMAGENET_IMAGES)
+    effective = resolve_auto(config, num_images=IMAGENET_IMAGES, num_samples=IMAGENET_IMAGES)
     trainer = Trainer(config, effective, World())
     trainer.objective.train()
     return trainer

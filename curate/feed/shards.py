@@ -95,7 +95,7 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
     groups: list[RowGroup] = []
     damaged: list[str] = []
     with ThreadPoolExecutor(READERS) as pool, track("read footers", len(paths), unit="shards") as advance:
-        for name, found in zip(paths, pool.map(partial(_read_row_groups, filesystem, feed=feed), paths), strict=True):
+        for name, found in zip(paths, pool.map(partial(_row_groups_of, filesystem, feed=feed), paths), strict=True):
             groups += found or []
             damaged += [name] if found is None else []
             advance()
@@ -146,7 +146,7 @@ def _read_shard(filesystem: Any, path: str, work: Callable[[Any], ResultT], *, p
     return retry(once, where=f"shard {path}", remote=not isinstance(filesystem, LocalFileSystem))
 
 
-def _read_row_groups(filesystem: Any, path: str, *, feed: FeedSettings) -> list[RowGroup] | None:
+def _row_groups_of(filesystem: Any, path: str, *, feed: FeedSettings) -> list[RowGroup] | None:
     """The row groups of one shard; None: it is damaged and left out."""
 
     def read(file: Any) -> list[RowGroup]:

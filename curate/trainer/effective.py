@@ -34,7 +34,7 @@ class Effective(Settings):
     """Number of samples over the whole run."""
 
 
-def resolve(config: TrainConfig, *, num_images: int, num_samples: int, prototypes: int | None = None) -> Effective:
+def resolve_auto(config: TrainConfig, *, num_images: int, num_samples: int, prototypes: int | None = None) -> Effective:
     """Replace every `auto` by a number.
 
     Args:

@@ -37,7 +37,7 @@ from curate.trainer.checkpoint import (
 )
 from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import Watchdog
-from curate.trainer.effective import Effective, resolve
+from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.exporting import gather_teacher, write_teacher
 from curate.trainer.identity import check_identity, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
@@ -89,7 +89,7 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         split = BatchSplit(config.batch_size, config.accumulate, world.rank, world.size)
         index = world.broadcast(lambda: read_index(config.shards, config.feed))
         heads = given_heads(config)
-        effective = resolve(
+        effective = resolve_auto(
             config,
             num_images=index.num_images,
             num_samples=index.num_samples,

@@ -6,7 +6,7 @@ import torch
 from curate.config import parse, read_yaml
 from curate.errors import ConfigError
 from curate.trainer.config import ModelSettings, OptimizerSettings, TrainConfig
-from curate.trainer.effective import auto_learning_rate, auto_momentum, auto_prototypes, resolve
+from curate.trainer.effective import auto_learning_rate, auto_momentum, auto_prototypes, resolve_auto
 
 TRAININGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
 
@@ -45,13 +45,13 @@ def test_auto_learning_rate_goes_through_both_recipes():
 
 def test_linear_scaling_is_dinos():
     dino = config(batch_size=1024, optimizer={"base_lr": 5e-4, "lr_batch": 256, "lr_scaling": "linear"})
-    assert resolve(dino, num_images=10, num_samples=10).learning_rate == pytest.approx(2e-3)
+    assert resolve_auto(dino, num_images=10, num_samples=10).learning_rate == pytest.approx(2e-3)
 
 
 def test_prototypes_come_from_given_heads_and_may_not_contradict_them():
-    assert resolve(config(), num_images=10, num_samples=10, prototypes=48).prototypes == 48
+    assert resolve_auto(config(), num_images=10, num_samples=10, prototypes=48).prototypes == 48
     with pytest.raises(ConfigError, match="objective.prototypes is 64, the given heads have 48; set it to that or to"):
-        resolve(config(objective={"prototypes": 64}), num_images=10, num_samples=10, prototypes=48)
+        resolve_auto(config(objective={"prototypes": 64}), num_images=10, num_samples=10, prototypes=48)
 
 
 def test_an_objective_is_named_or_a_block_and_dinov2_without_a_kind():
@@ -63,7 +63,7 @@ def test_an_objective_is_named_or_a_block_and_dinov2_without_a_kind():
 
 def test_effective_numbers_of_the_short_recipe():
     short = config(batch_size=2048, iterations=125_000, optimizer={"base_lr": 4e-3})
-    effective = resolve(short, num_images=1_281_167, num_samples=1_281_167)
+    effective = resolve_auto(short, num_images=1_281_167, num_samples=1_281_167)
     assert effective.learning_rate == pytest.approx(4e-3 * 2**0.5)
     assert effective.warmup_iterations == 12_500
     assert effective.teacher_temperature_iterations == 37_500
@@ -74,13 +74,13 @@ def test_effective_numbers_of_the_short_recipe():
 
 def test_given_numbers_win_over_auto():
     given = config(objective={"prototypes": 77, "teacher_momentum": 0.5}, optimizer={"warmup_iterations": 3})
-    effective = resolve(given, num_images=10, num_samples=30)
+    effective = resolve_auto(given, num_images=10, num_samples=30)
     assert (effective.prototypes, effective.teacher_momentum, effective.warmup_iterations) == (77, 0.5, 3)
 
 
 def test_warmup_as_long_as_the_run_is_an_error():
     with pytest.raises(ConfigError, match="warmup_iterations is 20 of 20 iterations"):
-        resolve(config(iterations=20, optimizer={"warmup_iterations": 20}), num_images=1, num_samples=1)
+        resolve_auto(config(iterations=20, optimizer={"warmup_iterations": 20}), num_images=1, num_samples=1)
 
 
 def test_crops_that_patches_do_not_divide_are_an_error():
@@ -148,7 +148,7 @@ def test_settings_have_docstrings():
 def test_bundled_configs_need_only_shards_and_output(name):
     values = read_yaml(f"train/{name}") | {"shards": "a", "output": "b"}
     found = parse(TrainConfig, values, where=name)
-    effective = resolve(found, num_images=1_281_167, num_samples=1_281_167)
+    effective = resolve_auto(found, num_images=1_281_167, num_samples=1_281_167)
     assert effective.images_seen == found.batch_size * found.iterations
     with torch.device("meta"):
         backbone = found.model.build(found.crops.global_size, generator=torch.Generator())
@@ -159,14 +159,14 @@ def test_short_and_long_configs_have_the_papers_learning_rates():
     peaks = {}
     for name in ("vitl16_short", "vitl14_long", "vitg14_long"):
         found = parse(TrainConfig, read_yaml(f"train/{name}") | {"shards": "a", "output": "b"}, where=name)
-        peaks[name] = resolve(found, num_images=10, num_samples=10).learning_rate
+        peaks[name] = resolve_auto(found, num_images=10, num_samples=10).learning_rate
     long = 2e-4 * 3**0.5
     assert peaks == pytest.approx({"vitl16_short": 4e-3 * 2**0.5, "vitl14_long": long, "vitg14_long": long})
 
 
 def test_distillation_has_the_papers_learning_rate():
     found = parse(TrainConfig, read_yaml("train/vits14_distilled") | {"shards": "a", "output": "b"}, where="distilled")
-    assert resolve(found, num_images=10, num_samples=10).learning_rate == pytest.approx(1e-3, rel=1e-4)
+    assert resolve_auto(found, num_images=10, num_samples=10).learning_rate == pytest.approx(1e-3, rel=1e-4)
 
 
 def test_clusters_may_be_named_by_number_or_path():

@@ -6,7 +6,7 @@ from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import OptimizerSettings, TrainConfig
-from curate.trainer.effective import resolve
+from curate.trainer.effective import resolve_auto
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.optimizer import clip_gradients, lr_factor, make_optimizer, optimizer_state, set_schedule
 from curate.trainer.parallel import World
@@ -80,7 +80,7 @@ def test_learning_rate_falls_with_the_distance_to_the_output(name, factor):
 def test_prototypes_are_frozen_at_first_and_schedule_reaches_every_group(networks):
     settings = SETTINGS.model_copy(update={"warmup_iterations": 10, "freeze_last_layer_iterations": 5})
     config = TrainConfig(shards="", output="", optimizer=settings, batch_size=256, iterations=100)
-    effective = resolve(config, num_images=100, num_samples=100)
+    effective = resolve_auto(config, num_images=100, num_samples=100)
     optimizer = make_optimizer(networks, settings)
     prototypes = group_of(optimizer, networks["dino_head"].last_layer.direction)
     mlp = group_of(optimizer, networks["dino_head"].mlp[0].weight)

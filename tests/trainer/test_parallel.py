@@ -8,7 +8,7 @@ from curate.config import parse
 from curate.feed.shards import read_index
 from curate.trainer.checkpoint import list_checkpoints, load_state
 from curate.trainer.config import TrainConfig
-from curate.trainer.effective import resolve
+from curate.trainer.effective import resolve_auto
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import read_log
 from curate.trainer.parallel import World
@@ -85,7 +85,7 @@ def state_at(run, step):
 
 def fresh_state(config):
     index = read_index(config.shards)
-    effective = resolve(config, num_images=index.num_images, num_samples=index.num_samples)
+    effective = resolve_auto(config, num_images=index.num_images, num_samples=index.num_samples)
     return Trainer(config, effective, World()).state()
 
 

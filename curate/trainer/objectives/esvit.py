@@ -52,11 +52,11 @@ class EsVit(Objective):
         )
         with torch.no_grad():
             (seen,) = backbone_of(self.teacher).forward_crops([crops.global_crops])
-            views, regions = _project(self.teacher, [seen])
+            views, regions = _project_groups(self.teacher, [seen])
             targets = targets_of(views, self.center)(slice(None))
             of_region = targets_of(regions, self.region_center)
         groups = backbone_of(self.student).forward_crops(crops.groups, generator=context.generator)
-        views, regions = _project(self.student, groups)
+        views, regions = _project_groups(self.student, groups)
         (first, second), weights = match_regions(groups, seen)
         terms = {
             "view": dino_term(views, targets.unflatten(0, (NUM_GLOBAL_CROPS, -1))),
@@ -70,7 +70,7 @@ class EsVit(Objective):
         return ObjectiveOutput(loss, values, seen.cls, targets)
 
 
-def _project(networks: nn.ModuleDict, groups: Sequence[Features]) -> tuple[Projection, Projection]:
+def _project_groups(networks: nn.ModuleDict, groups: Sequence[Features]) -> tuple[Projection, Projection]:
     """Whole crops (V * B, K) and all their regions (M, K), one after another, through their heads."""
     views, regions = [group.cls for group in groups], [group.patches.flatten(0, 1) for group in groups]
     heads = head_of(networks, "dino_head"), head_of(networks, "region_head")

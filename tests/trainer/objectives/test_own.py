@@ -1,4 +1,7 @@
-"""An objective of one's own: one file outside the package."""
+"""An objective of one's own, as the guide writes it: one file outside the package."""
+
+import re
+from pathlib import Path
 
 import pytest
 
@@ -8,43 +11,9 @@ from curate.trainer.config import TrainConfig, TrainSettings
 from curate.trainer.train import train
 from tests.trainer.objectives.tiny import config
 
-OWN = '''
-"""The student's features of every crop approach the teacher's of the first one; KoLeo keeps them apart."""
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-from curate.trainer.losses import add_koleo
-from curate.trainer.objective import Objective, ObjectiveOutput
-from curate.trainer.objectives.settings import ObjectiveSettings
-
-
-class RegressionSettings(ObjectiveSettings):
-    sharpness: float = 1.0
-
-    def build(self, backbone, *, prototypes, world, generator):
-        return Regression(nn.ModuleDict({"backbone": backbone}), self, world=world)
-
-
-class Regression(Objective):
-    def __init__(self, student, settings, *, world):
-        super().__init__(student, world=world)
-        self.settings = settings
-
-    def forward(self, crops, context):
-        images = crops.global_crops
-        with torch.no_grad():
-            features = self.teacher["backbone"](images)
-        (seen,) = self.student["backbone"].forward_crops([images], generator=context.generator)
-        terms = {"regression": F.mse_loss(seen.cls.float(), features.float().roll(crops.num_images, dims=0))}
-        loss = self.settings.sharpness * terms["regression"]
-        loss, terms = add_koleo(loss, terms, seen.cls, self.settings, world=self.world)
-        return ObjectiveOutput(loss, terms, features)
-
-
-not_settings = Regression
-'''
+GUIDE = Path(__file__).parents[3] / "docs" / "training.md"
+(OWN,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+"""The file that the guide shows."""
 
 
 @pytest.fixture
@@ -91,8 +60,8 @@ def test_an_unknown_key_and_a_bad_value_of_an_own_objective_are_errors(tmp_path,
 def test_what_is_no_objective_is_named(tmp_path, own):
     with pytest.raises(ConfigError, match=r"objective: kind: 'dinov1' is not known; did you mean 'dinov2'\?"):
         config(tmp_path, objective="dinov1")
-    with pytest.raises(ConfigError, match=r"objective: kind: .*:not_settings' is .*; a subclass of .* is needed"):
-        config(tmp_path, objective=own.replace("RegressionSettings", "not_settings"))
+    with pytest.raises(ConfigError, match=r"objective: kind: .*:Regression' is .*; a subclass of .* is needed"):
+        config(tmp_path, objective=own.replace("RegressionSettings", "Regression"))
     with pytest.raises(ConfigError, match=r"objective: .*, found 3"):
         config(tmp_path, objective=3)
     assert TrainSettings().objective.kind == "dinov2"
