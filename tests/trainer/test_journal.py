@@ -46,5 +46,5 @@ def test_wandb_gets_the_same_rows_under_one_run_for_one_folder(tmp_path, monkeyp
 
 def test_wandb_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.trainer.journal.find_spec", lambda _name: None)
-    with pytest.raises(MissingExtra, match=r"wandb is not installed; .*curate\[wandb\]"):
+    with pytest.raises(MissingExtra, match=r"wandb is not installed; .*curate-vision\[wandb\]"):
         Journal(tmp_path, start=0, wandb="pool")
