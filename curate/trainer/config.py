@@ -7,13 +7,13 @@ from pydantic import Field, model_validator
 from curate.config import Execution, Settings
 from curate.feed.settings import CropSettings, FeedSettings, Range
 from curate.models.device import PrecisionChoice
+from curate.models.nets.config import ViTConfig, vit_config
 from curate.trainer.objectives import AnyObjective
 from curate.trainer.objectives.settings import AutoCount, DinoV2Settings
 
 if TYPE_CHECKING:
     import torch
 
-    from curate.models.nets.config import ViTConfig
     from curate.models.nets.trained import Trained
 
 
@@ -48,10 +48,8 @@ class ModelSettings(Settings):
     """Side in pixels of the images for whose grid of patches position embeddings are stored: 518 in the released
     models; null: that of the global crops."""
 
-    def vit(self, image_size: int) -> "ViTConfig":
+    def vit(self, image_size: int) -> ViTConfig:
         """The architecture for global crops of `image_size` pixels."""
-        from curate.models.nets.config import vit_config
-
         changes: dict[str, Any] = {
             "patch_size": self.patch_size,
             "num_registers": self.num_registers,

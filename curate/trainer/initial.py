@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from curate.models.files.digest import hash_file
+from curate.models.files.header import BACKBONE, HEADS
+from curate.models.files.weights import find_weight_file
 from curate.trainer.config import TrainSettings
 from curate.trainer.objectives.settings import DinoV2Settings
 
@@ -13,8 +16,6 @@ def distilled_export(settings: TrainSettings) -> str | None:
 
 def heads_beside(export: str) -> Path:
     """Where the heads of an export lie, which is a file or the folder that holds it."""
-    from curate.models.files.header import HEADS
-
     path = Path(export)
     return (path if path.is_dir() else path.parent) / HEADS
 
@@ -31,9 +32,5 @@ def origins(settings: TrainSettings) -> dict[str, str]:
 
 
 def _digest(path: str) -> str:
-    from curate.models.files.digest import hash_file
-    from curate.models.files.header import BACKBONE
-    from curate.models.files.weights import find_weight_file
-
     inside = Path(path) / BACKBONE
     return hash_file(inside if inside.is_file() else find_weight_file(path))
