@@ -1,4 +1,4 @@
-"""What the objectives can be told, apart from their networks: reading a configuration imports no torch."""
+"""Settings of the objectives, apart from their networks: reading a configuration imports no torch."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ AutoCount = Literal["auto"] | Annotated[int, Field(ge=0)]
 
 
 class ObjectiveSettings(Settings):
-    """Base of every objective's settings: fields are what it can be told, and `build` makes its networks.
+    """Base of every objective's settings: fields are what a configuration may set, and `build` makes the networks.
 
     An objective of your own is such a class beside a `curate.trainer.objective.Objective`, in any importable module or
     file; a configuration names it as `objective: {kind: my_package.module:MySettings, ...}`.
