@@ -246,7 +246,7 @@ def test_timm_preprocessing_follows_its_own_config() -> None:
 PLUGIN = """
 from curate.models.files.weights import locate
 from curate.models.info import ModelInfo
-from curate.ops.images.decode import Preprocess
+from curate.ops.images.preprocess import Preprocess
 
 HOW = Preprocess(size=8, resize="square", short_edge=8, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
 
