@@ -61,11 +61,11 @@ def test_old_opsets_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_without_onnx_the_extra_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtra, match=rf"{package} is not installed; bring it with: .*curate\[onnx\]"):
+    with pytest.raises(MissingExtra, match=rf"{package} is not installed; bring it with: .*curate-vision\[onnx\]"):
         convert(export(tmp_path, vit()), "onnx")
 
 
 def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtra, match=r"onnxruntime is not installed; bring it with: .*curate\[onnx\]"):
+    with pytest.raises(MissingExtra, match=r"onnxruntime is not installed; bring it with: .*curate-vision\[onnx\]"):
         to_onnx.read_onnx(None, tmp_path / "a.onnx")  # type: ignore[arg-type]
