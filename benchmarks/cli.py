@@ -1,6 +1,5 @@
 """The command line of `python -m benchmarks`."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -264,16 +263,3 @@ def bench_train(
     )
     found = train.bench_train(setting, train.parse_precisions(precision), peer=peer)
     typer.echo(figures.as_json(found) if json_ else figures.format_figures(found))
-
-
-@app.command("truth")
-def bench_truth(
-    workdir: Annotated[str, typer.Argument(help="folder or URL of a run")],
-    truth: Annotated[Path, typer.Argument(help="truth.csv of `curate samples`")],
-    json_: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Compare a run over a sample pool with what was planted in it."""
-    from benchmarks.truth import evaluate_against_truth, format_truth
-
-    found = evaluate_against_truth(Path(workdir), truth)
-    typer.echo(json.dumps(found, indent=2) if json_ else format_truth(found))

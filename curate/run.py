@@ -12,10 +12,11 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.plan import StepPlan, plan_run
 from curate.engine.store import MANIFEST, Store
 from curate.errors import ConfigError
-from curate.recipe import RecipeConfig, claim_workdir, find_recipe, record_run
+from curate.recipe import RecipeConfig, find_recipe
 from curate.report.card import write_card
 from curate.report.page import write_report
 from curate.sources.listing import list_source
+from curate.workdir import claim_workdir, record_run
 
 REPORT_MADE_OF = "report/made_of.json"
 
@@ -49,11 +50,11 @@ def run(config: RecipeConfig, flags: Flags) -> Outcome:
     start = time.monotonic()
     store = Store(config.workdir)
     pipeline = declare(config, store)
-    claim_workdir(store, config)  # before anything is written there
+    claim_workdir(store, config.recipe)  # before anything is written there
     with store.lock():
-        claim_workdir(store, config)
+        claim_workdir(store, config.recipe)
         pipeline.check(flags)
-        record_run(store, config)
+        record_run(store, config.recipe, config.model_dump(mode="json"))
         store.remove_leftovers()
         with start_executor(config.executor) as executor:
             changed = pipeline.run(executor, flags)

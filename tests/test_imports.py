@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "sources": {"errors", "registry", "tables", "config", "ops", "retrying"},
     "models": {"errors", "registry", "tables", "config", "progress", "ops"},
     "stages": {"errors", "tables", "config", "progress", "engine", "ops", "sources", "models"},
+    "workdir": {"errors", "engine"},
     "recipe": {"errors", "config", "engine", "sources"},
     "feed": {"errors", "tables", "config", "progress", "ops", "retrying"},
     "trainer": {"errors", "config", "locking", "registry", "progress", "models", "ops", "feed"},
@@ -26,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "tables",
         "config",
-        "recipe",
+        "workdir",
         "engine",
         "ops",
         "sources",
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
         "progress",
         "evaluation",
     },
-    "samples": {"errors"},
+    "samples": {"errors", "ops"},
 }
 """Package or module of curate to the ones it may import; run, cli and bench may import everything."""
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from curate.engine.store import Manifest, Store, Table
 from curate.errors import TableError
-from curate.recipe import RUN
 from curate.report.numbers import count
 from curate.stages.images.catalog import Parts, parts_of
 from curate.tables import ROLES
+from curate.workdir import RUN
 
 MAX_ROWS = 2_000_000
 """Rows read of a table for one section; larger tables are sampled, and the page says so."""

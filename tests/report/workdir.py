@@ -13,7 +13,6 @@ from PIL import Image
 from curate.engine.store import Manifest, Store
 from curate.ops.clusters.balance import level_figures, size_figures
 from curate.ops.images.inspect import ImageLimits, inspect_image
-from curate.recipe import RUN
 from curate.sources.config import Sources
 from curate.sources.folder import read_folder_file
 from curate.stages.images.catalog import Catalog
@@ -31,6 +30,7 @@ from curate.tables import (
     clusters_schema,
     shards_schema,
 )
+from curate.workdir import RUN
 
 HOSTILE = "<script>alert(1)<!--&quot;'\"><img src=x onerror=alert(2)>.jpg"
 CAPTION = "</td><script>alert(3)</script> | `x`"

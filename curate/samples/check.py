@@ -67,7 +67,7 @@ class Outcome:
         return -1 - self.image_id if self.component_id is None else self.component_id
 
 
-def evaluate_against_truth(workdir: Path, truth_csv: Path) -> dict[str, Any]:
+def check_against_truth(workdir: Path, truth_csv: Path) -> dict[str, Any]:
     """Compare the tables of a run with the truth of its pool.
 
     A near or exact copy is found when it lies in one component with the image it was made from. Precision and
@@ -302,7 +302,7 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def format_truth(report: dict[str, Any]) -> str:
+def format_check(report: dict[str, Any]) -> str:
     """The report as text, one line a fact."""
     pairs, junk, dirty, entropy = (report[name] for name in ("pairs", "junk", "contamination", "entropy"))
     lines = [f"accepted pool images {report['accepted']}; files that the truth does not name {report['unmatched']}"]

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.truth import COLUMNS, evaluate_against_truth, format_truth
 from curate.errors import ConfigError, TableError
 from curate.ops.entropy import normalized_entropy
+from curate.samples.check import COLUMNS, check_against_truth, format_check
 from curate.tables import CATALOG, DUPLICATES, IMAGES, SELECTION
 
 TRUTH = [  # file, category, kind, copy_of, source
@@ -86,7 +86,7 @@ def run(tmp_path):
 
 
 def test_perfect_run_is_perfect(run):
-    report = evaluate_against_truth(*run())
+    report = check_against_truth(*run())
     assert json.loads(json.dumps(report)) == report
     assert (report["accepted"], report["unmatched"]) == (11, 0)
     assert {kind: counts["recall"] for kind, counts in report["near"].items()} == {"near_crop": 1.0, "near_flip": 1.0}
@@ -111,7 +111,7 @@ def test_perfect_run_is_perfect(run):
 
 def test_pairs_equal_brute_force_for_any_components(run):
     components = dict(zip(PERFECT, [0, 0, 2, 0, 2, 2, 6, 6, 7, 6, 9], strict=True))
-    pairs = evaluate_against_truth(*run(components))["pairs"]
+    pairs = check_against_truth(*run(components))["pairs"]
     truth = {row[0]: row for row in TRUTH}
     roots = dict(zip(PERFECT, "aaaabb", strict=False)) | {"pool/09.jpg": "c", "pool/10.jpg": "c"}
     planted = true = false = 0
@@ -129,20 +129,20 @@ def test_pairs_equal_brute_force_for_any_components(run):
 
 def test_two_views_and_two_frames_count_neither_way(run):
     joined = {file: 0 if c == 3 else c for file, c in PERFECT.items()}
-    pairs = evaluate_against_truth(*run(joined))["pairs"]
+    pairs = check_against_truth(*run(joined))["pairs"]
     assert (pairs["precision"], pairs["recall"], pairs["mixed_components"]) == (1.0, 1.0, [])
 
 
 def test_two_photographs_joined_are_named(run):
     joined = {file: 0 if c == 6 else c for file, c in PERFECT.items()}
-    pairs = evaluate_against_truth(*run(joined))["pairs"]
+    pairs = check_against_truth(*run(joined))["pairs"]
     assert pairs["false"] == 3  # fish with 00, 01, 02; the exact copy is left out
     assert pairs["mixed_components"] == [["photos/birds/a.jpg", "photos/fish/b.jpg"]]
 
 
 def test_missed_copies_are_named(run):
     apart = PERFECT | {"pool/04.jpg": 4, "pool/05.jpg": 5}
-    report = evaluate_against_truth(*run(apart))
+    report = check_against_truth(*run(apart))
     assert report["near"]["near_crop"]["missed"] == ["pool/04.jpg"]
     assert report["near"]["near_crop"]["recall"] == 0.5
     assert report["near_recall"] == 2 / 3
@@ -150,7 +150,7 @@ def test_missed_copies_are_named(run):
 
 
 def test_junk_accepted_or_rejected_otherwise_is_told_by_kind(run):
-    report = evaluate_against_truth(*run(rejects={"pool/11.jpg": "corrupt", "pool/06.jpg": "uniform"}))
+    report = check_against_truth(*run(rejects={"pool/11.jpg": "corrupt", "pool/06.jpg": "uniform"}))
     junk = report["junk"]
     assert (junk["planted"], junk["right"]) == (2, 0)
     assert junk["reasons"] == {"junk_noise": {"corrupt": 1}, "junk_tiny": {"accepted": 1}}
@@ -159,14 +159,14 @@ def test_junk_accepted_or_rejected_otherwise_is_told_by_kind(run):
 
 def test_surviving_contamination_and_clean_losses_are_named(run):
     apart = PERFECT | {"pool/10.jpg": 10}
-    dirty = evaluate_against_truth(*run(apart, benchmark=(9, 6)))["contamination"]
+    dirty = check_against_truth(*run(apart, benchmark=(9, 6)))["contamination"]
     assert (dirty["components"], dirty["components_gone"]) == (2, 1)
     assert dirty["left"] == ["pool/10.jpg"]
     assert dirty["clean_lost"] == ["pool/06.jpg"]
 
 
 def test_entropy_compares_pool_and_selection_over_the_same_categories(run):
-    entropy = evaluate_against_truth(*run())["entropy"]
+    entropy = check_against_truth(*run())["entropy"]
     assert entropy["pool"] == pytest.approx(normalized_entropy([6, 3, 2]))  # birds, fish, video
     assert entropy["selection"] == pytest.approx(normalized_entropy([1, 2, 1]))
     assert entropy["selection_from_pool"] == pytest.approx(1.0)
@@ -174,13 +174,13 @@ def test_entropy_compares_pool_and_selection_over_the_same_categories(run):
 
 
 def test_run_without_a_selection_has_no_entropy(run):
-    report = evaluate_against_truth(*run(selected=None))
+    report = check_against_truth(*run(selected=None))
     assert report["entropy"] is None
-    assert "entropy" not in format_truth(report)
+    assert "entropy" not in format_check(report)
 
 
 def test_text_tells_the_figures(run):
-    text = format_truth(evaluate_against_truth(*run()))
+    text = format_check(check_against_truth(*run()))
     for line in (
         "pairs within components: precision 1.0000, recall 1.0000, f1 1.0000",
         "contaminated components gone: 1 of 1 (2 copies of held-out pictures); clean images lost with them: 0",
@@ -194,7 +194,7 @@ def test_scenes_can_count_as_one_category(run):
     workdir, truth = run()
     text = truth.read_text().replace("pool/08.jpg,video_sea", "pool/08.jpg,video_hill")
     truth.write_text(text)
-    entropy = evaluate_against_truth(workdir, truth)["entropy"]
+    entropy = check_against_truth(workdir, truth)["entropy"]
     assert entropy["pool"] == pytest.approx(normalized_entropy([6, 3, 1, 1]))
     assert entropy["video_as_one"]["pool"] == pytest.approx(normalized_entropy([6, 3, 2]))
 
@@ -202,13 +202,13 @@ def test_scenes_can_count_as_one_category(run):
 def test_absent_and_foreign_files_are_errors(run, tmp_path):
     workdir, truth = run()
     with pytest.raises(ConfigError, match="no such file; give the truth.csv"):
-        evaluate_against_truth(workdir, tmp_path / "none.csv")
+        check_against_truth(workdir, tmp_path / "none.csv")
     other = tmp_path / "other.csv"
     other.write_text("file,kind\nx,y\n")
     with pytest.raises(ConfigError, match="lacks the columns category, copy_of, source"):
-        evaluate_against_truth(workdir, other)
+        check_against_truth(workdir, other)
     other.write_text(",".join(COLUMNS) + "\nelsewhere/1.jpg,birds,original,,a\n")
     with pytest.raises(TableError, match="no pool image is named in"):
-        evaluate_against_truth(workdir, other)
+        check_against_truth(workdir, other)
     with pytest.raises(TableError, match=r"catalog: holds no part-\*.parquet"):
-        evaluate_against_truth(tmp_path / "nowhere", truth)
+        check_against_truth(tmp_path / "nowhere", truth)

@@ -1,0 +1,51 @@
+"""`curate models` and `export`: the backbones that are known, and their conversion for other libraries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curate.cli.consoles import say, show_table
+
+
+def models() -> None:
+    """The known backbones: dimensions, license, whether their weights are here."""
+    from curate.models.backbones.load import known_models
+
+    rows = [
+        (
+            info.model,
+            str(info.dim),
+            f"{info.preprocess.size} px",
+            info.license,
+            "present" if info.weights_present else info.how_to_get,
+        )
+        for info in known_models()
+    ]
+    show_table(("model", "dims", "input", "license", "weights"), rows)
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="backbone.safetensors, a folder, weights of DINOv2, or a model id")],
+    to: Annotated[str, typer.Option(help="hub, timm, huggingface, safetensors or onnx")],
+    output: Annotated[Path | None, typer.Option(help="file or folder; none: beside the source")] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="with the projection heads: hub, safetensors")] = False,
+    size: Annotated[
+        int | None,
+        typer.Option(help="pixels of pictures; positions are resampled; none: as stored, onnx: as embedded"),
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="opset of ONNX; none: 18")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an output that differs")] = False,
+) -> None:
+    """Convert a backbone for other libraries; what does not give equal outputs there is not written."""
+    from curate.models.convert.convert import TOLERANCE, convert
+
+    made = convert(source, to, output=output, heads=heads, size=size, opset=opset, overwrite=overwrite)
+    rows = [
+        (f"{check.images} of {check.image_size} px", f"{check.largest:.2g}", f"{TOLERANCE * check.scale:.2g}")
+        for check in made.checks
+    ]
+    if made.resampled is not None:
+        rows.append((f"{made.resampled.image_size} px, resampled", f"{made.resampled.largest:.2g}", "any"))
+    show_table(("pictures", "largest difference", "accepted"), rows)
+    say(f"{made.path}\n  {made.howto}")

@@ -1,0 +1,99 @@
+"""`curate run` and `curate plan`: make the tables of a recipe, or say what making them will cost."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from curate.cli.arguments import Config, Json, Overrides
+from curate.cli.consoles import say, show_table
+
+if TYPE_CHECKING:
+    from curate.engine.plan import StepPlan
+
+PLAN_COLUMNS = ("table", "stage", "state", "parts to do", "auto", "note")
+
+
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, make nothing")] = False,
+    rebuild: Annotated[
+        list[str] | None, typer.Option(help="table to make again under the current config; `all` for every one")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="fit centroids again")] = False,
+    rescan: Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")] = False,
+) -> None:
+    """Run a recipe: make every table that is missing, then the report."""
+    from curate.engine.freshness import Flags
+    from curate.run import load_run_config
+    from curate.run import plan as make_plan
+    from curate.run import run as run_config
+
+    loaded = load_run_config(config, overrides or [])
+    flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan)
+    if dry_run:
+        show_table(
+            ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))
+        )
+        return
+    outcome = run_config(loaded, flags)
+    made = ", ".join(outcome.changed) if outcome.changed else "nothing to do, every table is there"
+    say(f"{loaded.workdir}: {made} ({outcome.seconds:.1f} s)")
+    say(f"report: {outcome.report}")
+    if loaded.workdir.endswith("quickstart"):
+        say(_what_next(loaded.workdir))
+
+
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    images: Annotated[int, typer.Option(help="images of the pool")] = ...,  # type: ignore[assignment]
+    gpus: Annotated[int, typer.Option(help="GPUs of all machines together")] = 0,
+    cpus: Annotated[int, typer.Option(help="cores of all machines together; 0: those of one machine")] = 0,
+    hardware: Annotated[
+        str, typer.Option(help="v100, a100, h100, cpu, or a YAML file with its rates; here: measure this machine")
+    ] = "here",
+    curated: Annotated[int, typer.Option(help="images of the curated sets")] = 0,
+    heldout: Annotated[int, typer.Option(help="images of the held-out sets")] = 0,
+    kept: Annotated[float, typer.Option(help="share of the pool that deduplication keeps")] = 0.7,
+    selected: Annotated[int | None, typer.Option(help="images of the selection; none: as the config says")] = None,
+    image_bytes: Annotated[int, typer.Option(help="bytes of an encoded image")] = 100_000,
+    megapixels: Annotated[float, typer.Option(help="megapixels of an image")] = 0.35,
+    pairs: Annotated[float, typer.Option(help="pairs of copies that a search finds, for each image")] = 2.0,
+    json_: Json = False,
+) -> None:
+    """Time, memory, storage and price of a recipe for many images: from rates of machines, without running it."""
+    from curate.config import parse
+    from curate.run import load_run_config
+    from curate.scale import estimate
+    from curate.scale.demand import Assumptions
+    from curate.scale.hardware import load_hardware
+
+    stated = {"images": images, "curated": curated, "heldout": heldout, "kept": kept, "selected": selected}
+    stated |= {"image_bytes": image_bytes, "megapixels": megapixels, "pairs": pairs}
+    given, loaded = parse(Assumptions, stated, where="plan"), load_run_config(config, overrides or [])
+    profile = load_hardware(hardware)
+    machines = estimate.machines(profile, cores=cpus, gpus=gpus)
+    found = estimate.plan_scale(loaded, given, machines)
+    if json_:
+        typer.echo(estimate.as_json(found, machines, given))
+        return
+    say(estimate.headline(given, machines))
+    show_table(estimate.HEAD, estimate.cells(found, machines))
+
+
+def _plan_cells(step: "StepPlan") -> tuple[str, ...]:
+    todo = "?" if step.todo is None else f"{step.todo} of {step.parts}"
+    auto = ", ".join(f"{name} = {value}" for name, value in step.auto.items())
+    at_most = "at most " if auto and step.at_most else ""
+    return step.table, step.stage, step.state, todo, at_most + auto, step.note
+
+
+def _what_next(workdir: str) -> str:
+    return f"""
+Next, with pictures of your own:
+  curate run configs/dedup.yaml sources.pool=FOLDER workdir=runs/mine            remove near-duplicates
+  curate run configs/hierarchical.yaml sources.pool=FOLDER workdir=runs/mine2    and balance what is left
+  curate run configs/lvd142m.yaml sources.pool=FOLDER sources.curated=SEEDS sources.heldout=BENCHMARKS workdir=...
+  curate train configs/train/tiny.yaml shards={workdir}/shards/data output=runs/tiny
+  curate explain {workdir} NAME_OF_AN_IMAGE                                      why an image was kept or dropped"""

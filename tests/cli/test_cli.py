@@ -1,0 +1,91 @@
+"""The command line: what it loads, how it names errors, and the commands of `curate samples`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from curate.cli import COMMANDS, app
+from curate.cli.errors import SIGTERM_EXIT, explained_errors
+from curate.engine.freshness import Flags
+from curate.errors import ConfigError, TrainingInterrupted
+from curate.run import load_run_config, run
+from curate.samples.pool import make_pool
+
+HEAVY = ("torch", "timm", "open_clip", "dask", "transformers", "faiss", "scipy")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("samples") / "out"
+    make_pool(out, num_images=40)
+    return out
+
+
+@pytest.fixture(scope="module")
+def workdir(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dedup") / "run"
+    run(load_run_config("dedup", [f"sources.pool={samples / 'pool'}", f"workdir={out}"]), Flags())
+    return out
+
+
+def loaded(*arguments: str) -> tuple[str, set[str]]:
+    """What a command prints in a process of its own, and the modules of `HEAVY` that it loads."""
+    code = (
+        "import sys\nfrom curate.cli import main\ntry:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=300
+    )
+    return found.stdout, set(HEAVY) & set(found.stderr.split())
+
+
+def test_help_and_status_load_no_heavy_library(workdir: Path) -> None:
+    told, heavy = loaded("--help")
+    assert heavy == set()
+    assert all(name in told for name in (*COMMANDS, "samples"))
+    told, heavy = loaded("status", str(workdir))
+    assert heavy == set()
+    assert "shards/data" in told
+
+
+def test_errors_of_the_user_are_one_line_and_an_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ConfigError("dim: -1")
+    error.add_note("table images")
+    with pytest.raises(SystemExit, match=r"^1$"), explained_errors():
+        raise error
+    assert capsys.readouterr().err == "error: ConfigError: dim: -1\n  table images\n"
+    with pytest.raises(SystemExit, match=r"^1$"), explained_errors():
+        raise FileNotFoundError(2, "No such file or directory", "here")
+    assert capsys.readouterr().err == "error: [Errno 2] No such file or directory: 'here'\n"
+    with pytest.raises(SystemExit, match=f"^{SIGTERM_EXIT}$"), explained_errors():
+        raise TrainingInterrupted("stopped")
+    with pytest.raises(ZeroDivisionError), explained_errors():
+        raise ZeroDivisionError
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert "no run of curate here; make one with" in str(found.exception)
+
+
+def test_samples_make_their_pool_with_and_without_the_word_make(tmp_path: Path) -> None:
+    for arguments in (
+        ["samples", str(tmp_path / "a"), "-n", "20"],
+        ["samples", "make", "-n", "20", str(tmp_path / "b")],
+    ):
+        assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    made = [sorted(p.relative_to(tmp_path / name) for p in (tmp_path / name).rglob("*")) for name in "ab"]
+    assert made[0] == made[1]
+    assert len(list((tmp_path / "a" / "pool").iterdir())) == 20
+
+
+def test_samples_check_prints_text_or_json(workdir: Path, samples: Path) -> None:
+    asked = ["samples", "check", str(workdir), str(samples / "truth.csv")]
+    text = CliRunner().invoke(app, asked, catch_exceptions=False).stdout
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False).stdout)
+    assert f"accepted pool images {found['accepted']}" in text
+    assert found["unmatched"] == 0
