@@ -1,5 +1,7 @@
 """`python -m benchmarks NAME [--json]`."""
 
-from benchmarks.cli import app
+import sys
 
-app(prog_name="python -m benchmarks")
+from benchmarks.cli import main
+
+main(sys.argv[1:])

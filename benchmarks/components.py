@@ -1,11 +1,14 @@
 """Components and verdicts of streamed edges, beside scipy's components of the same edges in one matrix."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
+import typer
 from scipy.sparse import coo_array, csgraph
 
-from benchmarks.figures import Figure, Measured, measured
+from benchmarks.figures import Figure, Measured, measured, show
+from curate.cli.arguments import Json
 from curate.ops.copies.components import DisjointSet
 from curate.ops.copies.duplicates import deduplicate
 from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges
@@ -124,3 +127,12 @@ def _memory(name: str, count: int, ours: Measured, peer: Measured, idle: int) ->
         better="lower",
         note="beside one batch of edges",
     )
+
+
+def command(
+    num_images: Annotated[int, typer.Option("-n", help="images of the pool")] = 10_000_000,
+    edges: Annotated[float, typer.Option(help="pairs for each image")] = 1.0,
+    json_: Json = False,
+) -> None:
+    """Components and verdicts of streamed pairs, beside scipy: images per second, memory an image."""
+    show(bench_components(num_images, edges_per_image=edges), json_)

@@ -11,11 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from PIL import Image
 
+from curate.cli.arguments import Json
 from curate.errors import ConfigError, SourceError
 from curate.models.backbones.load import load_backbone
 from curate.models.device import PrecisionChoice
@@ -43,7 +46,7 @@ AUTO_COPIES, AUTO_EDITS = 2, 3
 
 
 @dataclass(frozen=True)
-class Planted:
+class EditedPictures:
     """Pictures and copies of them."""
 
     pictures: list[Image.Image]
@@ -71,6 +74,7 @@ class CopyScore:
 
     @property
     def f1(self) -> float:
+        """Harmonic mean of the precision and the recall of pairs."""
         return harmonic(self.precision, self.recall)
 
 
@@ -146,7 +150,7 @@ def read_pictures(folder: Path, num_pictures: int) -> list[Image.Image]:
     return pictures
 
 
-def plant_copies(pictures: list[Image.Image], copies_each: int, *, max_edits: int, seed: int) -> Planted:
+def plant_copies(pictures: list[Image.Image], copies_each: int, *, max_edits: int, seed: int) -> EditedPictures:
     """`copies_each` chains of 1 to `max_edits` edits on each picture; each copy has a random stream of its own."""
     everything, source = list(pictures), list(range(len(pictures)))
     chains: list[tuple[str, ...]] = [()] * len(pictures)
@@ -157,7 +161,7 @@ def plant_copies(pictures: list[Image.Image], copies_each: int, *, max_edits: in
             everything.append(copy)
             source.append(i)
             chains.append(names)
-    return Planted(everything, np.array(source, dtype=np.int64), chains)
+    return EditedPictures(everything, np.array(source, dtype=np.int64), chains)
 
 
 def hash_similarity(pictures: list[Image.Image]) -> tuple[np.ndarray, float]:
@@ -187,7 +191,7 @@ def model_vectors(
 
 def auto_similarity(
     unit: np.ndarray,
-    planted: Planted,
+    planted: EditedPictures,
     test: np.ndarray,
     model: str,
     *,
@@ -244,7 +248,7 @@ def _score_method(
     method: str,
     similarity: np.ndarray,
     joined: np.ndarray | None,
-    planted: Planted,
+    planted: EditedPictures,
     test: np.ndarray,
     *,
     rate: float,
@@ -296,7 +300,7 @@ def choose_thresholds(similarity: np.ndarray, source: np.ndarray, *, precision: 
 
 def score_edges(
     edges: np.ndarray,
-    planted: Planted,
+    planted: EditedPictures,
     test: np.ndarray,
     *,
     method: str,
@@ -332,7 +336,7 @@ def _precision_recall(found: np.ndarray, true: np.ndarray) -> tuple[float, float
     return hits / int(found.sum()) if found.any() else 1.0, hits / int(true.sum()) if true.any() else 1.0
 
 
-def _recall_by_edit(edges: np.ndarray, planted: Planted, picked: np.ndarray) -> dict[str, float]:
+def _recall_by_edit(edges: np.ndarray, planted: EditedPictures, picked: np.ndarray) -> dict[str, float]:
     joined: dict[str, list[bool]] = {}
     for i in picked:
         for name in planted.edits[i]:
@@ -363,3 +367,15 @@ def format_copies(scores: list[CopyScore]) -> str:
             f"{by_edit} | {score.images_per_second:.0f}"
         )
     return "\n".join(lines)
+
+
+def command(
+    folder: Annotated[Path | None, typer.Option(help="pictures to plant copies of; none: the bundled ones")] = None,
+    num_pictures: Annotated[int, typer.Option("-n", help="pictures at most")] = 338,
+    seed: Annotated[int, typer.Option(help="seed of the edits")] = 0,
+    swap: Annotated[bool, typer.Option("--swap", help="judge on the first half of the pictures")] = False,
+    json_: Json = False,
+) -> None:
+    """Precision and recall of copy-detection methods on planted chains of web edits."""
+    scores = measure_copies(folder or PHOTOS, num_pictures=num_pictures, seed=seed, swap=swap)
+    typer.echo(as_json(scores) if json_ else format_copies(scores))

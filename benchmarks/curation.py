@@ -2,7 +2,7 @@
 
 The pool is made of MNIST-5k's training digits (`longtail.py`); the recipe `hierarchical` curates it as it would any
 folder and never sees a label. Both subsets are trained on by one config, from the same initial weights, for the same
-number of steps. The frozen features then classify a balanced test set, by k-NN and by logistic regression; the labelled
+number of steps. The frozen features then classify a balanced test set, by k-NN and by logistic regression; the labeled
 digits that these read are balanced too, the same for both subsets, and in no pool.
 """
 
@@ -10,14 +10,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import typer
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, show
 from benchmarks.longtail import LongTail, Tail, class_entropy, make_long_tail, write_files
 from benchmarks.mnist import NEIGHBORS, split_test
 from benchmarks.shards import write_shard
+from curate.cli.arguments import Json
 from curate.config import apply_overrides, parse, read_yaml
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
@@ -33,7 +35,7 @@ from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
 
 NUM_CLASSES = 10
-LABELLED = 100
+LABELED = 100
 """Digits of each class whose labels the read-outs see; kept out of every pool."""
 READOUTS = ("k-NN", "logistic")
 NUM_CHOSEN = 300
@@ -129,19 +131,19 @@ def bench_curation(
 
 
 def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of MNIST-5k for pools, for labelled and for tests; labelled and tests hold equally many of each digit."""
+    """Rows of MNIST-5k for pools, for labeled and for tests; labeled and tests hold equally many of each digit."""
     test = split_test(len(labels))
     rng = np.random.default_rng(0)
     by_class = [rng.permutation(np.flatnonzero(~test & (labels == digit))) for digit in range(NUM_CLASSES)]
     asked = [np.flatnonzero(test & (labels == digit)) for digit in range(NUM_CLASSES)]
     fewest = min(map(len, asked))
-    labelled = np.concatenate([rows[:LABELLED] for rows in by_class])
-    return np.concatenate([rows[LABELLED:] for rows in by_class]), labelled, np.concatenate([r[:fewest] for r in asked])
+    labeled = np.concatenate([rows[:LABELED] for rows in by_class])
+    return np.concatenate([rows[LABELED:] for rows in by_class]), labeled, np.concatenate([r[:fewest] for r in asked])
 
 
 def _try(folder: Path, seed: int, setting: Setting) -> Trial:
     images, labels = load_mnist5k()
-    for_pools, labelled, asked = split_digits(labels)
+    for_pools, labeled, asked = split_digits(labels)
     pool = make_long_tail(images[for_pools], labels[for_pools], setting.tail, seed=seed)
     curated = _curate(folder, pool, setting, seed=seed)
     random = np.sort(np.random.default_rng([1, seed]).choice(len(pool.files), len(curated), replace=False))
@@ -153,7 +155,7 @@ def _try(folder: Path, seed: int, setting: Setting) -> Trial:
         values |= {"shards": str(shards[arm]), "output": str(folder / arm / "pretrain"), "seed": seed}
         made[arm] = train(parse(TrainConfig, values, where=setting.config))
     exports = {"initial": made["random"].initial, **{arm: result.export for arm, result in made.items()}}
-    read = {name: _read_out(path, images, labels, labelled, asked) for name, path in exports.items()}
+    read = {name: _read_out(path, images, labels, labeled, asked) for name, path in exports.items()}
     sets = {"pool": np.arange(len(pool.files)), "curated": curated, "random": random}
     return Trial(
         seed,
@@ -179,15 +181,15 @@ def _curate(folder: Path, pool: LongTail, setting: Setting, *, seed: int) -> np.
 
 
 def _read_out(
-    export: Path, images: np.ndarray, labels: np.ndarray, labelled: np.ndarray, asked: np.ndarray
+    export: Path, images: np.ndarray, labels: np.ndarray, labeled: np.ndarray, asked: np.ndarray
 ) -> dict[str, Accuracy]:
     """Accuracy on the digits asked for, by read-out."""
     backbone = load_backbone("curate", weights=str(export), precision="fp32")
-    rows = np.concatenate([labelled, asked])
+    rows = np.concatenate([labeled, asked])
     features = embed_images(backbone, from_arrays(images[rows], labels[rows], name="mnist5k"))
-    known, new = np.split(features, [len(labelled)])
-    logistic, _ = logistic_accuracy(known, labels[labelled], new, labels[asked], seed=0)
-    return {"k-NN": knn_accuracy(known, labels[labelled], new, labels[asked], NEIGHBORS), "logistic": logistic}
+    known, new = np.split(features, [len(labeled)])
+    logistic, _ = logistic_accuracy(known, labels[labeled], new, labels[asked], seed=0)
+    return {"k-NN": knn_accuracy(known, labels[labeled], new, labels[asked], NEIGHBORS), "logistic": logistic}
 
 
 def _difference(found: dict[str, Accuracy]) -> np.ndarray:
@@ -200,7 +202,7 @@ def format_table(result: CurationResult) -> str:
     """The result as text."""
     num_asked = len(result.trials[0].accuracy["k-NN"]["initial"].correct)
     lines = [
-        f"{num_asked} held-out digits, equally many of each, classified by {NUM_CLASSES * LABELLED} labelled ones",
+        f"{num_asked} held-out digits, equally many of each, classified by {NUM_CLASSES * LABELED} labeled ones",
         f"  {'read-out':<9} {'seed':>4}  images  initial  random   curated  gain, paired error",
     ]
     for readout in READOUTS:
@@ -232,7 +234,7 @@ def as_figures(result: CurationResult) -> list[Figure]:
         for readout in READOUTS:
             initial, random, curated = (trial.accuracy[readout][name].value for name in ("initial", *reversed(ARMS)))
             gain = f"gain {trial.gain(readout):+.4f} +- {trial.gain_stderr(readout):.4f}, paired"
-            note = f"{gain}; initialisation {initial:.4f}"
+            note = f"{gain}; initialization {initial:.4f}"
             found.append(Figure(f"{readout}, seed {trial.seed}", curated, "share", "random subset", random, note=note))
         pool, random, curated = (trial.entropy[name] for name in SETS)
         name = f"class entropy, seed {trial.seed}"
@@ -242,3 +244,15 @@ def as_figures(result: CurationResult) -> list[Figure]:
         note = f"standard error {digits:.4f} over digits, {seeds:.4f} over seeds"
         found.append(Figure(f"{readout}: mean gain", result.gain(readout), "share", note=note))
     return found
+
+
+def command(
+    workdir: Annotated[Path, typer.Argument(help="folder for pools, runs, checkpoints and exports")],
+    num_seeds: Annotated[int, typer.Option("--seeds", help="pools, each with its own trainings")] = 3,
+    first_seed: Annotated[int, typer.Option(help="the others follow")] = 0,
+    num_images: Annotated[int, typer.Option("--images", help="images of either subset")] = NUM_CHOSEN,
+    json_: Json = False,
+) -> None:
+    """Pretrain on a curated and on a random subset of a long-tailed pool, and compare them on a balanced test set."""
+    found = bench_curation(workdir, seeds=range(first_seed, first_seed + num_seeds), num_images=num_images)
+    show(as_figures(found), json_, text=format_table(found))

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import torch
+import typer
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.figures import Figure, cpu_seconds, peak_memory
+from benchmarks.figures import Figure, cpu_seconds, peak_memory, show
+from curate.cli.arguments import Json
 from curate.engine.threads import set_threads
 from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.load import load_backbone
@@ -52,6 +55,7 @@ class Timed:
 
     @property
     def rate(self) -> float:
+        """Images per second."""
         return self.images / self.seconds
 
 
@@ -212,3 +216,13 @@ def _timed(way: Callable[[], int]) -> Timed:
     before, start = cpu_seconds(), time.perf_counter()
     images = way()
     return Timed(images, time.perf_counter() - start, cpu_seconds() - before, peak_memory())
+
+
+def command(
+    model: Annotated[str, typer.Option(help="model id; vit_small: ViT-S/14 with random weights")] = "vit_small",
+    num_images: Annotated[int, typer.Option("-n", help="JPEG files")] = 256,
+    side: Annotated[int, typer.Option(help="pixels of their short side")] = 512,
+    json_: Json = False,
+) -> None:
+    """Images per second of the embedding pass, a plain loop and the bare forward, in one run."""
+    show(bench_embed(model=model, num_images=num_images, side=side), json_)

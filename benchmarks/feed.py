@@ -9,16 +9,19 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import typer
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from benchmarks.figures import Figure, Measured, measured
+from benchmarks.figures import Figure, Measured, measured, show
+from curate.cli.arguments import Json
 from curate.feed.batches import load_batches
 from curate.feed.colors import gaussian_blur, jitter_colors
 from curate.feed.crops import crop, decode_tensor, make_crops, needed_side
@@ -161,8 +164,8 @@ def _part_ways(encoded: Sequence[bytes]) -> dict[str, Way]:
         size, scale = (CROPS.local_size, CROPS.local_scale) if local else (CROPS.global_size, CROPS.global_scale)
         works[name] = (lambda x, size=size, scale=scale: crop(x, size, scale=scale, settings=CROPS, rng=rng), reduced)
         works[f"{name} by v2"] = (_v2_crop(local=local), full)
-    works["colour jitter, global"] = (partial(_jitter, rng=rng), views)
-    works["colour jitter, global by v2"] = (v2.ColorJitter(*STRENGTHS), views)
+    works["color jitter, global"] = (partial(_jitter, rng=rng), views)
+    works["color jitter, global by v2"] = (v2.ColorJitter(*STRENGTHS), views)
     works["blur, global"] = (partial(_blur, rng=rng), views)
     works["blur, global by v2"] = (v2.GaussianBlur(9, CROPS.blur_sigma), views)
     return {name: partial(_for_each, work, items) for name, (work, items) in works.items()}
@@ -258,3 +261,12 @@ def held_bytes(samples: CroppedSamples) -> int:
     futures = [future for groups in samples._images for future in list(groups._values.values()) if future.done()]
     held = [data for future in futures if not future.exception() for data in list(future.result().values()) if data]
     return sum({id(data): len(data) for data in held}.values())
+
+
+def command(
+    num_images: Annotated[int, typer.Option("-n", help="JPEG files of each size")] = 96,
+    repeats: Annotated[int, typer.Option(help="runs of each way, of which the median counts")] = 5,
+    json_: Json = False,
+) -> None:
+    """The trainer's multi-crop and its parts beside torchvision v2, and its whole feed: crops per second and core."""
+    show(bench_feed(num_images=num_images, repeats=repeats), json_)

@@ -113,3 +113,8 @@ def _cells(figure: Figure) -> tuple[str, ...]:
         peak,
         figure.note,
     )
+
+
+def show(figures: Sequence[Figure], json_: bool, *, text: str | None = None) -> None:
+    """Print the figures: as JSON for programs, else as `text`, or as their table where there is none."""
+    print(as_json(figures) if json_ else text or format_figures(figures))

@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import typer
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, show
+from curate.cli.arguments import Json
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.run import load_run_config, run
@@ -125,3 +127,12 @@ def _chosen(result: Result, by: Result) -> set[str]:
 
 def _jaccard(a: Set[Any], b: Set[Any]) -> float:
     return len(a & b) / max(1, len(a | b))
+
+
+def command(
+    num_images: Annotated[int, typer.Option("-n", help="images of the grown pool")] = 400,
+    seed: Annotated[int, typer.Option(help="seed of the pool")] = 0,
+    json_: Json = False,
+) -> None:
+    """A pool that grows by a quarter: what the second run reuses, and how its result differs from a full run's."""
+    show(bench_incremental(num_images, seed=seed), json_)

@@ -1,22 +1,25 @@
-"""The self-join of many vectors from disk, beside faiss's inverted lists with the same centres and probes.
+"""The self-join of many vectors from disk, beside faiss's inverted lists with the same centers and probes.
 
 The vectors are a seeded mixture of concepts, a tenth of them copies of others at cosines from below to far above the
-threshold. The real stages fit the centres, build the lists and join them, each in a process of its own; faiss holds
+threshold. The real stages fit the centers, build the lists and join them, each in a process of its own; faiss holds
 everything in memory. Recall is that of all true pairs of a sample of queries, found by brute force; a pair counts when
 either direction is found.
 """
 
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import typer
 
-from benchmarks.figures import Figure, Measured, measured
+from benchmarks.figures import Figure, Measured, measured, show
+from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline
@@ -45,12 +48,16 @@ TRIED = 50_000
 
 
 class SyntheticCatalog(Scan):
+    """A catalog of images that do not exist, all of the pool."""
+
     num_images: int
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        """The columns of every catalog."""
         return CATALOG
 
     def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
+        """Every part with its number."""
         for part, rows in enumerate(_part_rows(self.num_images)):
             ids = (part << 32) + np.arange(rows)
             text = pa.array(["synthetic"] * rows, pa.string())
@@ -59,20 +66,25 @@ class SyntheticCatalog(Scan):
             yield part, pa.table(columns | missing).select(CATALOG.names).cast(CATALOG)
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+        """The facts of the parts that other stages ask a catalog for."""
         parts = [{"source": "synthetic", "role": "pool", "rows": rows} for rows in _part_rows(self.num_images)]
         return {"parts": parts, "sources": ["synthetic"]}
 
 
 class SyntheticVectors(Map):
+    """Vectors around concepts, the last tenth of each part copies of vectors of another part."""
+
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
     num_images: int
     dim: int
     seed: int | None = None
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        """Of float16 embeddings."""
         return embeddings_schema(self.dim, dtype="float16", model="synthetic", weights="")
 
     def run(self, part: int, *, catalog: pa.Table) -> Batches:
+        """The vectors of one part, the same at every call."""
         x = self._originals(part, len(catalog))
         num_parts = len(_part_rows(self.num_images))
         rng = np.random.default_rng([self.seed or 0, part, 1])
@@ -92,9 +104,9 @@ class SyntheticVectors(Map):
         rng = np.random.default_rng([self.seed or 0, part])
         which = rng.integers(0, concepts, rows)
         numbers, place = np.unique(which, return_inverse=True)  # a concept is known by its number: none is kept
-        centres = np.stack([_concept(self.seed or 0, int(number), self.dim) for number in numbers])[place]
+        centers = np.stack([_concept(self.seed or 0, int(number), self.dim) for number in numbers])[place]
         noise = rng.standard_normal((rows, self.dim), np.float32) * np.float32(NOISE / np.sqrt(self.dim))
-        return normalize(centres + noise)
+        return normalize(centers + noise)
 
 
 def _concept(seed: int, number: int, dim: int) -> np.ndarray:
@@ -153,9 +165,9 @@ def pipeline(job: Job) -> Pipeline:
     p = Pipeline(Store(job.root), seed=job.seed)
     catalog = p.add("catalog", SyntheticCatalog(num_images=job.num_vectors))
     vectors = p.add("vectors", SyntheticVectors(num_images=job.num_vectors, dim=job.dim), catalog=catalog)
-    centres = p.add("centroids", FitLists(), embeddings=vectors, catalog=catalog)
+    centers = p.add("centroids", FitLists(), embeddings=vectors, catalog=catalog)
     build = BuildLists(num_probes=min(job.num_probes, max(1, job.num_vectors // 1000)))
-    lists = p.add("lists", build, embeddings=vectors, centroids=centres, catalog=catalog)
+    lists = p.add("lists", build, embeddings=vectors, centroids=centers, catalog=catalog)
     search = FindNeighbors(threshold=job.threshold, heldout_threshold=job.threshold)
     p.add("neighbors", search, lists=lists, catalog=catalog)
     return p
@@ -209,7 +221,7 @@ def recall_of_table(job: Job, truth: Edges) -> Answer:
 
 
 def faiss_search(job: Job, truth: Edges) -> dict[str, Any]:
-    """Seconds of building and searching an `IndexIVFFlat` of the same centres, and its recall."""
+    """Seconds of building and searching an `IndexIVFFlat` of the same centers, and its recall."""
     import faiss
 
     set_threads(job.threads)
@@ -305,7 +317,7 @@ def _figures(
     pairs = f"{own.num_pairs} true pairs of {NUM_QUERIES} queries"
     figures = [
         seconds("vectors written", phases["vectors"]),
-        seconds("centres fitted", phases["centroids"]),
+        seconds("centers fitted", phases["centroids"]),
         seconds("lists built (assignment, shuffle, I/O)", phases["lists"]),
         seconds("join from built lists", join, compared=True),
         seconds("join and assignment", assign, join.seconds + assign.seconds, compared=True),
@@ -322,3 +334,26 @@ def _figures(
     recall = Figure(f"{name}: recall", own.recall, "", beside, peer.result["recall"], note=pairs)
     building = Figure(f"{name}: faiss builds its index", peer.result["build"], "s", peak_bytes=peer.peak_bytes)
     return [*figures, building, recall]
+
+
+def command(
+    num_vectors: Annotated[int, typer.Option("-n", help="vectors")] = 1_000_000,
+    compare_size: Annotated[int, typer.Option(help="a second size, without faiss; 0: none")] = 0,
+    dim: Annotated[int, typer.Option(help="dimensions")] = 256,
+    probes: Annotated[int, typer.Option(help="lists that a vector looks into")] = 4,
+    threads: Annotated[int | None, typer.Option(help="threads of every phase and of faiss; none: all cores")] = None,
+    workdir: Annotated[Path | None, typer.Option(help="folder to keep the tables in; none: a temporary one")] = None,
+    json_: Json = False,
+) -> None:
+    """Self-join of planted vectors from disk, beside faiss's inverted lists, in one run."""
+    found = []
+    for size in filter(None, (num_vectors, compare_size)):
+        found += bench_join(
+            size,
+            dim=dim,
+            num_probes=probes,
+            threads=threads or os.cpu_count() or 1,
+            workdir=workdir and workdir / str(size),
+            with_faiss=size == num_vectors,
+        )
+    show(found, json_)

@@ -4,11 +4,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from PIL import Image, ImageDraw
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, show
+from curate.cli.arguments import Json
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.run import load_run_config, run
@@ -80,7 +83,7 @@ def _kinds(store: Store, table: str) -> Counter[str]:
 
 
 def _blots(rng: np.random.Generator) -> Image.Image:
-    """Coloured noise, smooth enough to pass the checks of a single image."""
+    """Colored noise, smooth enough to pass the checks of a single image."""
     side = int(rng.integers(4, 40))
     noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
     return noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -102,3 +105,12 @@ def _text(rng: np.random.Generator) -> Image.Image:
 
 KINDS: dict[str, Callable[[np.random.Generator], Image.Image]] = {"blots": _blots, "gradient": _gradient, "text": _text}
 """Pictures that no photograph is like, by their name."""
+
+
+def command(
+    num_each: Annotated[int, typer.Option("-n", help="generated pictures of each kind")] = 20,
+    seed: Annotated[int, typer.Option(help="seed of pictures and run")] = 0,
+    json_: Json = False,
+) -> None:
+    """Share of generated pictures in a pool of photographs, in a balanced draw, and with screening before it."""
+    show(bench_junk(num_each=num_each, seed=seed), json_)

@@ -1,7 +1,7 @@
 """k-means beside faiss and scikit-learn: time, memory, inertia, and what balanced sampling over the tree gives.
 
 The tree is judged on a mixture with known concepts: 20,000 vectors of 256 dims around 500 concepts of Zipf sizes.
-A tenth is drawn evenly over the tree; the normalised entropy of the concepts drawn tells how well the rare ones are
+A tenth is drawn evenly over the tree; the normalized entropy of the concepts drawn tells how well the rare ones are
 found. Inertias are compared on embeddings of real pictures, each the best of three seeds.
 """
 
@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import resources
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+import typer
 from threadpoolctl import threadpool_limits
 
 from benchmarks.copies import BATCH, PDQ_SPEC, PHOTOS, read_pictures
-from benchmarks.figures import Figure, Measured, measured
+from benchmarks.figures import Figure, Measured, measured, show
 from benchmarks.trees import draw_evenly, fit_tree, parents_of
+from curate.cli.arguments import Json
 from curate.engine.threads import set_threads
 from curate.models.backbones.load import load_backbone
 from curate.ops.clusters.hierarchy import LevelFit
@@ -99,7 +101,7 @@ def compare_trees(mixture: Mixture, levels: Sequence[int], *, num_seeds: int, th
 def _alternate(
     kinds: dict[str, Callable[..., np.ndarray]], mixture: Mixture, levels: Sequence[int], num_seeds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds and normalised entropy of the concepts drawn, of every kind and seed."""
+    """Seconds and normalized entropy of the concepts drawn, of every kind and seed."""
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     entropies: dict[str, list[float]] = {name: [] for name in kinds}
     for seed in range(num_seeds):
@@ -112,10 +114,12 @@ def _alternate(
 
 
 def draw_by_cosine(mixture: Mixture, levels: Sequence[int], seed: int) -> np.ndarray:
+    """(N / 10,) rows, even over a tree of spherical k-means."""
     return _draw_from_tree(mixture.x, levels, LevelFit(seed=seed))
 
 
 def draw_by_l2(mixture: Mixture, levels: Sequence[int], seed: int) -> np.ndarray:
+    """(N / 10,) rows, even over a tree of k-means by L2 distance."""
     return _draw_from_tree(mixture.x, levels, LevelFit(seed=seed, spherical=False))
 
 
@@ -232,10 +236,12 @@ def compare_inertias(embeddings: dict[str, tuple[np.ndarray, int]], *, num_seeds
 
 
 def converged_inertia(x: np.ndarray, num_clusters: int, seed: int) -> float:
+    """Inertia of our k-means by L2 distance, run until no centroid moves or 300 iterations are done."""
     return fit_kmeans(x, num_clusters, seed=seed, num_iterations=300, spherical=False, tolerance=0).inertia
 
 
 def sklearn_inertia(x: np.ndarray, num_clusters: int, seed: int) -> float:
+    """Inertia of scikit-learn's k-means, run until no centroid moves or 300 iterations are done."""
     from sklearn.cluster import KMeans
 
     return float(KMeans(num_clusters, n_init=1, random_state=seed, max_iter=300, tol=0).fit(x).inertia_)
@@ -285,3 +291,12 @@ def _timed(function: Callable[..., np.ndarray], *args: Any) -> tuple[float, np.n
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
+
+
+def command(
+    num_seeds: Annotated[int, typer.Option("--seeds", help="seeds of the trees")] = 10,
+    threads: Annotated[int, typer.Option(help="threads of every peer")] = 2,
+    json_: Json = False,
+) -> None:
+    """k-means and trees beside faiss and scikit-learn: time, memory, inertia, entropy of balanced samples."""
+    show(bench_kmeans(num_seeds=num_seeds, threads=threads), json_)

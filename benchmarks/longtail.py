@@ -1,4 +1,4 @@
-"""A pool as crawls are, made of labelled pictures: few classes hold most of it, and what is frequent is repeated."""
+"""A pool as crawls are, made of labeled pictures: few classes hold most of it, and what is frequent is repeated."""
 
 import io
 import math
@@ -39,7 +39,7 @@ def make_long_tail(images: np.ndarray, labels: np.ndarray, tail: Tail, *, seed: 
     """Draw classes with sizes that fall geometrically, in an order of the seed, and repeat pictures of the largest.
 
     Args:
-        images: (M, H, W) uint8 grey.
+        images: (M, H, W) uint8 gray.
         labels: (M,) int64, classes 0..C-1.
         seed: of the order of the classes, the pictures, and the edits of copies: a pixel's shift and JPEG.
 

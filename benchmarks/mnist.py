@@ -1,16 +1,19 @@
-"""Does pretraining learn? MNIST-5k: k-NN on features of a trained tiny ViT beside its own initialisation."""
+"""Does pretraining learn? MNIST-5k: k-NN on features of a trained tiny ViT beside its own initialization."""
 
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from PIL import Image
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, show
 from benchmarks.improvement import Improvement
 from benchmarks.shards import write_shard
+from curate.cli.arguments import Json
 from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.features import embed_images
@@ -67,7 +70,7 @@ def bench_mnist(
 
 def format_table(result: MnistResult) -> str:
     """The result as text."""
-    rows = [("raw pixels", result.pixels), ("initialisation", result.initial), ("pretrained", result.trained)]
+    rows = [("raw pixels", result.pixels), ("initialization", result.initial), ("pretrained", result.trained)]
     lines = [f"MNIST-5k, {NEIGHBORS}-NN accuracy on {NUM_TEST} held-out digits"]
     lines += [f"  {name:<15} {100 * a.value:5.1f} % +- {100 * a.stderr:.1f}" for name, a in rows]
     lines.append(
@@ -81,8 +84,8 @@ def as_figures(result: MnistResult) -> list[Figure]:
     """The result for programs; notes hold standard errors."""
     name, errors = f"{NEIGHBORS}-NN accuracy", [f"+- {a.stderr:.4f}" for a in (result.trained, result.initial)]
     return [
-        Figure(name, result.trained.value, "share", "its initialisation", result.initial.value, note=errors[0]),
-        Figure(f"{name} of the initialisation", result.initial.value, "share", note=errors[1]),
+        Figure(name, result.trained.value, "share", "its initialization", result.initial.value, note=errors[0]),
+        Figure(f"{name} of the initialization", result.initial.value, "share", note=errors[1]),
         Figure(f"{name}: gain", result.gain, "share", note=f"+- {result.gain_stderr:.4f}, paired"),
         Figure(f"{name} of raw pixels", result.pixels.value, "share", note=f"+- {result.pixels.stderr:.4f}"),
         Figure("training", result.images_per_second, "images/s"),
@@ -97,12 +100,12 @@ def split_test(num_images: int) -> np.ndarray:
 
 
 def write_digits(folder: Path, images: np.ndarray) -> None:
-    """Grey images (N, H, W) uint8 as one shard of PNGs."""
+    """Gray images (N, H, W) uint8 as one shard of PNGs."""
     write_shard(folder, [encode_png(image) for image in images], source="mnist5k")
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """A grey image (H, W) uint8 as a file."""
+    """A gray image (H, W) uint8 as a file."""
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG")
     return encoded.getvalue()
@@ -112,3 +115,12 @@ def _accuracy(export: Path, images: np.ndarray, labels: np.ndarray, test: np.nda
     backbone = load_backbone("curate", weights=str(export), precision="fp32")
     features = embed_images(backbone, from_arrays(images, labels, name="mnist5k"))
     return knn_accuracy(features[~test], labels[~test], features[test], labels[test], NEIGHBORS)
+
+
+def command(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")],
+    json_: Json = False,
+) -> None:
+    """Pretrain a tiny ViT on MNIST-5k and compare it by k-NN with its own initialization."""
+    found = bench_mnist(workdir)
+    show(as_figures(found), json_, text=format_table(found))

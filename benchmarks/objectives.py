@@ -1,14 +1,17 @@
 """Does every objective learn? Each bundled config for MNIST-5k: loss at the start and the end, k-NN beside its own
-initialisation."""
+initialization."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, show
 from benchmarks.mnist import NEIGHBORS, NUM_TEST, MnistResult, bench_mnist
+from curate.cli.arguments import Json
 from curate.config import find_config
 
 TENTH = 0.1
@@ -87,9 +90,21 @@ def as_figures(learned: Sequence[Learned]) -> list[Figure]:
         gain = f"gain {one.result.gain:+.4f} +- {one.result.gain_stderr:.4f}, paired"
         name = f"{one.name}: {NEIGHBORS}-NN accuracy"
         found += [
-            Figure(name, trained, "share", "its initialisation", initial, note=gain),
+            Figure(name, trained, "share", "its initialization", initial, note=gain),
             Figure(
                 f"{one.name}: loss, last tenth", one.last_loss, "nats", "first tenth", one.first_loss, better="lower"
             ),
         ]
     return found
+
+
+def command(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports, one inside for each")],
+    configs: Annotated[list[str] | None, typer.Option("--config", help="several; none: all that are bundled")] = None,
+    iterations: Annotated[int | None, typer.Option(help="of every training; none: each config's own")] = None,
+    json_: Json = False,
+) -> None:
+    """Pretrain by every objective on MNIST-5k: its loss, and its k-NN beside its own initialization."""
+    overrides = [] if iterations is None else [f"iterations={iterations}"]
+    found = bench_objectives(workdir, configs=configs, overrides=overrides)
+    show(as_figures(found), json_, text=format_table(found))

@@ -3,12 +3,14 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import typer
 
-from benchmarks.figures import Figure, Measured, measured
+from benchmarks.figures import Figure, Measured, measured, show
+from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline
@@ -29,9 +31,11 @@ class ManyParts(Scan):
     num_parts_: int
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        """The columns of every catalog."""
         return CATALOG
 
     def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
+        """Every part with its number."""
         for part in range(self.num_parts_):
             rows = [
                 {"image_id": part << 32 | row, "source": "s", "role": "pool", "uri": f"{part}/{row}", "key": f"{row}"}
@@ -40,6 +44,7 @@ class ManyParts(Scan):
             yield part, pa.Table.from_pylist(rows, schema=CATALOG)
 
     def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+        """The facts of the parts that other stages ask a catalog for."""
         parts = [{"source": "s", "role": "pool", "rows": ROWS} for _ in range(self.num_parts_)]
         return {"parts": parts, "sources": ["s"]}
 
@@ -50,9 +55,11 @@ class Aligned(Map):
     inputs: ClassVar[dict[str, Input]] = {"rows": each(NUMBERS), "catalog": whole(CATALOG)}
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        """Image ids alone."""
         return NUMBERS
 
     def run(self, part: int, *, rows: pa.Table, catalog: Table) -> Batches:
+        """The ids of the part as they are."""
         assert parts_of(catalog).rows[part] == len(rows)
         yield from rows.select(["image_id"]).cast(NUMBERS).to_batches()
 
@@ -63,16 +70,20 @@ class Folded(Fold):
     inputs: ClassVar[dict[str, Input]] = {"rows": whole(NUMBERS), "catalog": whole(CATALOG)}
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        """Image ids alone."""
         return NUMBERS
 
     def num_parts(self, **inputs: Any) -> int:
+        """As many as the input has."""
         return len(inputs["rows"].parts())
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
+        """One number for each part: how many rows it has."""
         counts = np.array([part.rows for part in tables["rows"].parts()], np.int64)
         yield pa.RecordBatch.from_arrays([pa.array(counts)], schema=NUMBERS)
 
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
+        """The number of this part."""
         yield from state.slice(part, 1).to_batches()
 
 
@@ -128,3 +139,11 @@ def _plan(root: str, num_parts: int, last: str) -> None:
 
 def _status(root: str, num_parts: int, last: str) -> None:
     status(Store(root))
+
+
+def command(
+    num_parts: Annotated[int, typer.Option("-n", help="parts of every table; 18,000 are 1.2 billion images")] = 20_000,
+    json_: Json = False,
+) -> None:
+    """What many parts cost the framework: tables of two rows a part made, resumed, planned, listed."""
+    show(bench_parts(num_parts), json_)

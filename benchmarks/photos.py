@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, show
 from benchmarks.improvement import Improvement
 from benchmarks.shards import write_shard
+from curate.cli.arguments import Json
 from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.features import embed_folder
@@ -63,7 +66,7 @@ def last_rows(log: list[Row]) -> Row:
 
 
 def as_figures(result: PhotosResult) -> list[Figure]:
-    """Accuracy beside the initialisation's, and what is watched beside its value in a collapse."""
+    """Accuracy beside the initialization's, and what is watched beside its value in a collapse."""
     chance, watched = math.log(result.prototypes), result.watched
     collapse = "collapse"
     note = f"gain {result.gain:+.4f} +- {result.gain_stderr:.4f}, paired"
@@ -72,7 +75,7 @@ def as_figures(result: PhotosResult) -> list[Figure]:
             f"{NEIGHBORS}-NN accuracy",
             result.trained.value,
             "share",
-            "its initialisation",
+            "its initialization",
             result.initial.value,
             note=note,
         ),
@@ -96,3 +99,11 @@ def as_figures(result: PhotosResult) -> list[Figure]:
 def _accuracy(export: Path, photos: Path) -> Accuracy:
     seen = embed_folder(load_backbone("curate", weights=str(export), precision="fp32"), photos)
     return knn_leave_one_out(seen.features, seen.labels, NEIGHBORS)
+
+
+def command(
+    workdir: Annotated[Path, typer.Argument(help="folder for shards, checkpoints and exports")],
+    json_: Json = False,
+) -> None:
+    """Pretrain on the bundled photographs: k-NN beside the initialization, figures beside those of a collapse."""
+    show(as_figures(bench_photos(workdir)), json_)

@@ -1,14 +1,17 @@
-"""Retrieval by sample from synthetic neighbours, beside the same ranking by numpy and by DuckDB in the same run."""
+"""Retrieval by sample from synthetic neighbors, beside the same ranking by numpy and by DuckDB in the same run."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 
-from benchmarks.figures import Figure, measured
+from benchmarks.figures import Figure, measured, show
 from benchmarks.select import ROWS_PER_PART, SEED, put
+from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline, Ref
@@ -18,7 +21,7 @@ from curate.stages.selection.retrieve import BySample, Retrieve
 from curate.tables import ASSIGNMENTS, CATALOG, NEIGHBORS
 
 NUM_LISTS_PARTS = 4
-"""Parts of the neighbours; each holds some of the candidates of every query, as lists in several parts do."""
+"""Parts of the neighbors; each holds some of the candidates of every query, as lists in several parts do."""
 
 
 def bench_retrieve(
@@ -148,3 +151,14 @@ def _checksum(pairs: pa.Table) -> tuple[int, int]:
 
 
 RUNS = {"stages": retrieve_by_stages, "numpy sort": retrieve_by_numpy, "DuckDB window": retrieve_by_duckdb}
+
+
+def command(
+    num_queries: Annotated[int, typer.Option("-n", help="curated images that ask")] = 100_000,
+    k: Annotated[int, typer.Option(help="images a query")] = 32,
+    pool: Annotated[int, typer.Option(help="images in the pool")] = 2_000_000,
+    workdir: Annotated[Path | None, typer.Option(help="folder for the tables, removed at the end")] = None,
+    json_: Json = False,
+) -> None:
+    """From the edges of a search to the retrieved rows, beside numpy and DuckDB: edges per second, memory."""
+    show(bench_retrieve(num_queries, k, pool, workdir=workdir), json_)

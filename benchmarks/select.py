@@ -3,13 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 
-from benchmarks.figures import Figure, Measured, measured
+from benchmarks.figures import Figure, Measured, measured, show
+from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline, Ref
@@ -198,3 +200,13 @@ def _memory(runs: dict[str, Measured], idle: Measured, num_images: int) -> list[
         for name in runs
         if name != "stage"
     ]
+
+
+def command(
+    num_images: Annotated[int, typer.Option("-n", help="images in the pool")] = 1_000_000,
+    leaves: Annotated[int, typer.Option(help="leaf clusters")] = 10_000,
+    workdir: Annotated[Path | None, typer.Option(help="folder for the tables, removed at the end")] = None,
+    json_: Json = False,
+) -> None:
+    """A balanced draw from synthetic clusters, beside numpy and DuckDB: images per second, memory an image."""
+    show(bench_select(num_images, leaves, workdir=workdir), json_)

@@ -10,14 +10,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import typer
 from PIL import Image
 
-from benchmarks.figures import PEAK_UNIT, Figure, measured
+from benchmarks.figures import PEAK_UNIT, Figure, measured, show
+from curate.cli.arguments import Json
 from curate.config import parse
 from curate.errors import ConfigError
 from curate.feed.crops import Crops
@@ -332,3 +334,30 @@ def _row(number: int, path: Path) -> dict[str, object]:
         "origins": [],
         "repeats": 1,
     }
+
+
+def command(
+    preset: Annotated[str, typer.Option(help="tiny, small, base, large or giant")] = "small",
+    batch: Annotated[int, typer.Option(help="images a step")] = 8,
+    prototypes: Annotated[int, typer.Option(help="outputs of a head")] = 65_536,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or both")] = "both",
+    steps: Annotated[int, typer.Option(help="measured steps of each way")] = 3,
+    tied: Annotated[bool, typer.Option("--tied/--untied", help="one head for both losses, or two")] = True,
+    drop_path: Annotated[float, typer.Option(help="rate of stochastic depth")] = 0.3,
+    centering: Annotated[str, typer.Option(help="softmax or sinkhorn")] = "softmax",
+    threads: Annotated[int | None, typer.Option(help="threads of every way; none: all cores")] = None,
+    peer: Annotated[Path | None, typer.Option(help="interpreter of an environment that has lightly-train")] = None,
+    json_: Json = False,
+) -> None:
+    """The training step: CPU seconds, share of the machine's products, memory, and lightly-train's beside it."""
+    setting = Setting(
+        preset=preset,
+        batch=batch,
+        prototypes=prototypes,
+        tied=tied,
+        drop_path=drop_path,
+        centering=centering,
+        steps=steps,
+        threads=threads or os.cpu_count() or 1,
+    )
+    show(bench_train(setting, parse_precisions(precision), peer=peer), json_)

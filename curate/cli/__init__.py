@@ -4,19 +4,14 @@ A command imports the modules it needs inside its function: `curate --help` and 
 start without torch.
 """
 
-import logging
-import os
-import sys
 from collections.abc import Callable
 
 import typer
 
 from curate.cli import inspect, models, run, samples, train
-from curate.cli.errors import explained_errors
+from curate.cli.program import explained_errors, set_up_process
 
 HELP = "From a messy pool of images to a curated data set, to a pretrained backbone."
-NOISY = ("distributed", "PIL", "fsspec", "asyncio", "faiss", "timm", "onnxscript", "onnx_ir")
-"""Libraries of which only warnings are logged."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
@@ -40,10 +35,6 @@ app.add_typer(samples.app, name="samples")
 
 def main() -> None:
     """Run the command line; errors that the user can act on are printed without a traceback."""
-    # Threads that wait for the next product must not spin: decoding runs beside them, and machines are shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for library in NOISY:
-        logging.getLogger(library).setLevel(logging.WARNING)
+    set_up_process()
     with explained_errors():
         app()

@@ -76,11 +76,11 @@ def check_against_truth(workdir: Path, truth_csv: Path) -> dict[str, Any]:
 
     Args:
         workdir: holds `catalog/`, `images/` and `duplicates/`; what needs `selection/` is None without it.
-        truth_csv: as the pool generator writes it; catalogued files are matched by the end of their `uri`.
+        truth_csv: as the pool generator writes it; cataloged files are matched by the end of their `uri`.
 
     Returns:
         JSON-ready facts: `near` (by kind of change), `near_recall`, `exact`, `pairs`, `junk`, `contamination`,
-        `frames` (by scene), `entropy`, `accepted`, and `unmatched` (catalogued files the truth does not name).
+        `frames` (by scene), `entropy`, `accepted`, and `unmatched` (cataloged files the truth does not name).
 
     Raises:
         ConfigError: the truth is absent or lacks columns.
@@ -124,7 +124,7 @@ def read_truth(path: Path) -> dict[str, Planted]:
 
 
 def _read_outcomes(workdir: Path, truth: dict[str, Planted]) -> tuple[dict[str, Outcome], int]:
-    """Outcomes by truth file, and the number of catalogued images that the truth does not name."""
+    """Outcomes by truth file, and the number of cataloged images that the truth does not name."""
     catalog = _read_table(workdir, "catalog", ["image_id", "role", "uri"])
     outcomes, by_id, unmatched = {}, {}, 0
     for row in catalog:
@@ -273,7 +273,7 @@ def _frames(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> dict[str
 
 
 def _entropy(truth: dict[str, Planted], accepted: dict[str, Outcome], outcomes: dict[str, Outcome]) -> dict[str, Any]:
-    """Normalised entropy of categories, over those of the accepted pool and the selection together.
+    """Normalized entropy of categories, over those of the accepted pool and the selection together.
 
     Video scenes count as categories of their own, and under `video_as_one` as a single one: a scene ends as one
     or few images however good the curation is, so that each scene of its own bounds the entropy from above.
@@ -326,7 +326,7 @@ def format_check(report: dict[str, Any]) -> str:
     if entropy is not None:
         for label, found in (("each scene apart", entropy), ("video as one", entropy["video_as_one"])):
             lines.append(
-                f"normalised category entropy, {label}: pool {_ratio(found['pool'])}, selection "
+                f"normalized category entropy, {label}: pool {_ratio(found['pool'])}, selection "
                 f"{_ratio(found['selection'])} (of pool images {_ratio(found['selection_from_pool'])})"
             )
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.copies import (
     PHOTOS,
-    Planted,
+    EditedPictures,
     as_json,
     choose_thresholds,
     format_copies,
@@ -62,7 +62,7 @@ def test_chosen_thresholds_are_the_best_of_all(seed):
 @given(st.integers(0, 10**6))
 def test_scores_equal_brute_force(seed):
     similarity, source = random_case(seed)
-    planted = Planted([], source, [()] * 12)
+    planted = EditedPictures([], source, [()] * 12)
     everything = np.ones(12, dtype=bool)
     score = score_edges(
         similarity >= 0.7, planted, everything, method="m", chosen="c", threshold=0.7, images_per_second=1.0
@@ -75,7 +75,7 @@ def test_chains_join_in_components_and_only_the_test_images_count():
     edges = np.eye(5, dtype=bool)
     for i, j in ((0, 1), (1, 2), (2, 3), (3, 4)):
         edges[i, j] = edges[j, i] = True
-    planted = Planted([], source, [(), ("crop",), ("crop", "flip"), (), ()])
+    planted = EditedPictures([], source, [(), ("crop",), ("crop", "flip"), (), ()])
     test = np.array([True, True, True, True, False])
     score = score_edges(edges, planted, test, method="m", chosen="c", threshold=0.5, images_per_second=1.0)
     assert (score.precision, score.recall) == pytest.approx((2 / 3, 2 / 3))  # 01 12 are true, 23 is not

@@ -25,16 +25,16 @@ FEW = ["iterations=2", "batch_size=4", "model.depth=1", "model.patch_size=14", "
 
 def test_pools_labelled_digits_and_tests_are_apart_and_the_last_two_balanced() -> None:
     _, labels = load_mnist5k()
-    pools, labelled, asked = split_digits(labels)
-    assert not (set(pools) | set(labelled)) & set(asked)
-    assert not set(pools) & set(labelled)
+    pools, labeled, asked = split_digits(labels)
+    assert not (set(pools) | set(labeled)) & set(asked)
+    assert not set(pools) & set(labeled)
     assert split_test(len(labels))[asked].all()
-    for rows in (labelled, asked):
+    for rows in (labeled, asked):
         assert len(set(np.bincount(labels[rows]))) == 1
 
 
 def test_both_arms_train_on_equally_many_pictures_of_one_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curation, "LABELLED", 8)
+    monkeypatch.setattr(curation, "LABELED", 8)
     few = ["clusters.levels=[8]", "clusters.num_resamplings=2", "screening=null", "executor.threads=1"]
     (trial,) = bench_curation(
         tmp_path, seeds=[5], num_images=25, tail=Tail(14, 7.0, 1.0), curation=few, training=FEW

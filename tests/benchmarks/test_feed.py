@@ -13,7 +13,7 @@ def test_every_way_stands_beside_its_peer() -> None:
         "decode",
         "global crop",
         "local crop",
-        "colour jitter, global",
+        "color jitter, global",
         "blur, global",
         "whole feed, workers=2",
         "encoded images held at most",

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from benchmarks import kmeans
-from benchmarks.cli import app
+from benchmarks.cli import main
 from benchmarks.figures import Measured
 from benchmarks.kmeans import compare_inertias, converged_inertia, make_mixture, real_embeddings, sklearn_inertia
 from curate.ops.entropy import normalized_entropy
@@ -60,15 +59,17 @@ def test_lloyd_over_parts_differs_by_rounding_alone() -> None:
     assert difference.value < 1e-5
 
 
-def test_command_prints_every_figure_beside_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_every_figure_beside_its_peer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(kmeans, "measured", here)
     monkeypatch.setattr(kmeans, "real_embeddings", lambda num_photos: {"digits": (kmeans.mnist_pixels()[:200], 5)})
     monkeypatch.setattr(kmeans, "make_mixture", lambda num_vectors: make_mixture(300, num_concepts=20, dim=16))
     defaults = kmeans.bench_kmeans.__kwdefaults__
     monkeypatch.setitem(defaults, "levels", (30, 5))
-    ran = CliRunner().invoke(app, ["kmeans", "--seeds", "1", "--threads", "1", "--json"])
-    assert ran.exit_code == 0, ran.output
-    figures = json.loads(ran.output)["figures"]
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["kmeans", "--seeds", "1", "--threads", "1", "--json"])
+    figures = json.loads(capsys.readouterr().out)["figures"]
     assert len(figures) == 16
     without_peer = [figure["name"] for figure in figures if not figure["peer"]]
     difference = "Lloyd over 16 parts, 10 iterations: largest difference of a coordinate"

@@ -23,7 +23,7 @@ def test_digits_come_back_from_the_shards(tmp_path):
             np.testing.assert_array_equal(channel, image)
 
 
-def test_the_bench_compares_with_its_own_initialisation(tmp_path):
+def test_the_bench_compares_with_its_own_initialization(tmp_path):
     few = ["iterations=2", "batch_size=4", "model.depth=1", "objective.prototypes=16", "precision=fp32"]
     few += ["model.patch_size=14", "crops.local_size=14", "workers=0"]
     result = bench_mnist(tmp_path, overrides=few)

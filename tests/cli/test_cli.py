@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from curate.cli import COMMANDS, app
-from curate.cli.errors import SIGTERM_EXIT, explained_errors
+from curate.cli.program import SIGTERM_EXIT, explained_errors
 from curate.engine.freshness import Flags
 from curate.errors import ConfigError, TrainingInterrupted
 from curate.run import load_run_config, run

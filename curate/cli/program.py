@@ -1,5 +1,7 @@
-"""Errors that a user can act on, as a program shows them: one line on standard error, without a traceback."""
+"""What a program of this project does around its command: set up its process, and show errors in the user's terms."""
 
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +11,22 @@ from curate.errors import CurateError, TrainingInterrupted
 SIGTERM_EXIT = 128 + 15
 """Exit status of a training that SIGTERM stopped: a scheduler must not take it for one that is done."""
 
+NOISY = ("distributed", "PIL", "fsspec", "asyncio", "faiss", "timm", "onnxscript", "onnx_ir")
+"""Libraries of which only warnings are logged."""
+
+
+def set_up_process() -> None:
+    """Choose how threads wait and what is logged; call it before torch or faiss is imported."""
+    # Threads that wait for the next product must not spin: decoding runs beside them, and machines are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for library in NOISY:
+        logging.getLogger(library).setLevel(logging.WARNING)
+
 
 @contextmanager
 def explained_errors() -> Iterator[None]:
-    """Print a `CurateError` or an `OSError` and exit with a status that is not zero; other errors pass."""
+    """Print a `CurateError` or an `OSError` without a traceback and exit with a status above 0; others pass."""
     try:
         yield
     except CurateError as error:
