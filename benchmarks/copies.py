@@ -31,7 +31,7 @@ from curate.ops.images.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import VectorSpec, to_float32
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 from curate.stages.copies.calibrate import choose, may_be_copies, precision_curve, searched_from
 from curate.stages.copies.copyspace import FitCopySpace
 from curate.stages.copies.verify import VerifyCopies

@@ -27,7 +27,7 @@ from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import decode_side, preprocess
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 from curate.scale.forward import picture_flops
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog

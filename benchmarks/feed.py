@@ -29,7 +29,7 @@ from curate.feed.samples import CroppedSamples
 from curate.feed.settings import CropSettings
 from curate.feed.shards import read_index
 from curate.feed.split import BatchSplit
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 from curate.tables import HF_IMAGE
 
 CROPS = CropSettings()

@@ -15,7 +15,7 @@ from curate.cli.arguments import Json
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.run import load_run_config, run
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 
 SIDE = 256
 NUM_CLUSTERS = 40

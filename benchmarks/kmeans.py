@@ -7,7 +7,6 @@ found. Inertias are compared on embeddings of real pictures, each the best of th
 
 import time
 from collections.abc import Callable, Sequence
-from importlib import resources
 from statistics import median
 from typing import Annotated, Any, NamedTuple
 
@@ -29,6 +28,7 @@ from curate.ops.entropy import normalized_entropy
 from curate.ops.images.hashes import pdq
 from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import normalize, to_float32
+from curate.samples.mnist import load_mnist5k
 
 POINTS_PER_CENTROID = (5, 3, 2)
 """r of the tree's levels, leaves first."""
@@ -265,8 +265,8 @@ def _embed(model: str, pictures: Sequence[Any]) -> np.ndarray:
 
 def mnist_pixels() -> np.ndarray:
     """(5000, 784) float32, 0..1"""
-    with resources.as_file(resources.files("curate") / "samples" / "mnist5k.npz") as path, np.load(path) as data:
-        return data["images"].reshape(len(data["images"]), -1).astype(np.float32) / 255
+    images, _ = load_mnist5k()
+    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 def inertia_of(x: np.ndarray, centroids: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from curate.evaluation.accuracy import Accuracy
 from curate.evaluation.features import embed_folder
 from curate.evaluation.knn import knn_leave_one_out
 from curate.models.backbones.load import load_backbone
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import COLLAPSED_STD
 from curate.trainer.journal import Row

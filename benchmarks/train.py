@@ -25,7 +25,7 @@ from curate.errors import ConfigError
 from curate.feed.crops import Crops
 from curate.models.device import Precision
 from curate.models.nets.throughput import count_flops, matmul_rate
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 from curate.tables import shards_schema
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import resolve_auto

@@ -19,7 +19,7 @@ from curate.models.backbones.load import load_backbone
 from curate.models.device import resolve_device, resolve_precision
 from curate.pipelines.lvd142m import Lvd142m, curate_pool
 from curate.recipe import recipe
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 from curate.tables import EVALUATION, SHARD_COLUMNS, TRAINING_LOG
 from curate.trainer.config import TrainConfig, TrainSettings
 from curate.trainer.initial import origins

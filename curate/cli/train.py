@@ -86,7 +86,7 @@ def visualize(
     from curate.evaluation import visualize as pictured
     from curate.evaluation.drawing.output_folder import check_output
     from curate.models.backbones.load import load_backbone
-    from curate.samples.pool import PHOTOS
+    from curate.samples.bundled import PHOTOS
 
     check_output(output)
     stated = {"size": size, "block": block, "mass": mass, "threshold": threshold, "attention": attention}

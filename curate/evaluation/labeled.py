@@ -17,8 +17,8 @@ from PIL import Image
 
 from curate.errors import ConfigError, SourceError
 from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.samples.bundled import PHOTOS
 from curate.samples.mnist import load_mnist5k
-from curate.samples.pool import PHOTOS
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 """Suffixes of the files in a folder that count as pictures."""

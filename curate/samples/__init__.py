@@ -1,1 +1,1 @@
-"""The bundled pictures, their attribution, and the generator of a crawl-like pool."""
+"""The bundled pictures and their attribution, the generator of a crawl-like pool, and the check of a run against it."""

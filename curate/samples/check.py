@@ -1,6 +1,5 @@
 """A finished run on a generated pool against the pool's truth: what was found, missed and wrongly taken."""
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
-from curate.errors import ConfigError, TableError
+from curate.errors import TableError
 from curate.ops.entropy import normalized_entropy
-
-COLUMNS = ("file", "category", "kind", "copy_of", "source")
+from curate.samples.truth import TruthRow, read_truth
 
 EXPECTED_REJECTS = {
     "junk_uniform": "uniform",
@@ -24,34 +22,11 @@ EXPECTED_REJECTS = {
     "junk_empty": "empty",
     "junk_aspect": "extreme_aspect",
 }
-"""The reason that is right for each kind of planted junk."""
-
-COPIES = ("exact_copy", "heldout_copy")
-"""Kinds, with every `near_*`, that show the picture they were made from."""
-
-
-@dataclass(frozen=True)
-class Planted:
-    """One file of the truth."""
-
-    file: str
-    category: str
-    kind: str
-    copy_of: str
-    source: str
-
-    @property
-    def is_copy(self) -> bool:
-        return self.kind.startswith("near_") or self.kind in COPIES
-
-    @property
-    def subject(self) -> str:
-        """The photograph it shows, or the scene of a video frame."""
-        return self.category if self.kind == "frame" else self.source
+"""The reason for which each kind of junk should be rejected."""
 
 
 @dataclass
-class Outcome:
+class ImageResult:
     """What the run made of one image."""
 
     image_id: int
@@ -65,6 +40,12 @@ class Outcome:
     def group(self) -> int:
         """Its component; an image without a row in `duplicates` is alone."""
         return -1 - self.image_id if self.component_id is None else self.component_id
+
+
+Truth = dict[str, TruthRow]
+"""Rows of the truth by file."""
+Results = dict[str, ImageResult]
+"""What the run made of each file."""
 
 
 def check_against_truth(workdir: Path, truth_csv: Path) -> dict[str, Any]:
@@ -87,8 +68,8 @@ def check_against_truth(workdir: Path, truth_csv: Path) -> dict[str, Any]:
         TableError: a table of the run is absent, or none of its images is in the truth.
     """
     truth = read_truth(truth_csv)
-    outcomes, unmatched = _read_outcomes(workdir, truth)
-    pool = {file: found for file, found in outcomes.items() if found.role == "pool"}
+    results, unmatched = _read_results(workdir, truth)
+    pool = {file: found for file, found in results.items() if found.role == "pool"}
     if not pool:
         raise TableError(f"{workdir}/catalog: no pool image is named in {truth_csv}; is it the truth of another pool?")
     accepted = {file: found for file, found in pool.items() if found.reject is None}
@@ -103,36 +84,20 @@ def check_against_truth(workdir: Path, truth_csv: Path) -> dict[str, Any]:
         "junk": _junk(truth, pool),
         "contamination": _contamination(truth, accepted),
         "frames": _frames(truth, accepted),
-        "entropy": _entropy(truth, accepted, outcomes) if _has_table(workdir, "selection") else None,
+        "entropy": _entropy(truth, accepted, results) if _has_table(workdir, "selection") else None,
     }
 
 
-def read_truth(path: Path) -> dict[str, Planted]:
-    """The truth by file.
-
-    Raises:
-        ConfigError: no such file, or columns are missing.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give the truth.csv that the pool generator wrote")
-    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
-        reader = csv.DictReader(lines)
-        missing = set(COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise ConfigError(f"{path}: lacks the columns {', '.join(sorted(missing))}; is it a truth.csv?")
-        return {row["file"]: Planted(**{name: row[name] for name in COLUMNS}) for row in reader}
-
-
-def _read_outcomes(workdir: Path, truth: dict[str, Planted]) -> tuple[dict[str, Outcome], int]:
-    """Outcomes by truth file, and the number of cataloged images that the truth does not name."""
+def _read_results(workdir: Path, truth: Truth) -> tuple[Results, int]:
+    """Results by file of the truth, and the number of cataloged images that the truth does not name."""
     catalog = _read_table(workdir, "catalog", ["image_id", "role", "uri"])
-    outcomes, by_id, unmatched = {}, {}, 0
+    results, by_id, unmatched = {}, {}, 0
     for row in catalog:
         file = _match(row["uri"], truth)
         if file is None:
             unmatched += 1
             continue
-        outcomes[file] = by_id[row["image_id"]] = Outcome(row["image_id"], row["role"])
+        results[file] = by_id[row["image_id"]] = ImageResult(row["image_id"], row["role"])
     for row in _read_table(workdir, "images", ["image_id", "reject"]):
         if row["image_id"] in by_id:
             by_id[row["image_id"]].reject = row["reject"]
@@ -144,10 +109,10 @@ def _read_outcomes(workdir: Path, truth: dict[str, Planted]) -> tuple[dict[str, 
         for row in _read_table(workdir, "selection", ["image_id"]):
             if row["image_id"] in by_id:
                 by_id[row["image_id"]].selected = True
-    return outcomes, unmatched
+    return results, unmatched
 
 
-def _match(uri: str, truth: dict[str, Planted]) -> str | None:
+def _match(uri: str, truth: Truth) -> str | None:
     """The longest end of `uri`, cut at slashes, that the truth names."""
     steps = uri.split("/")
     ends = ("/".join(steps[i:]) for i in range(len(steps)))
@@ -166,12 +131,12 @@ def _read_table(workdir: Path, name: str, columns: list[str]) -> list[dict[str, 
     return rows
 
 
-def _together(accepted: dict[str, Outcome], left: str, right: str) -> bool:
+def _together(accepted: Results, left: str, right: str) -> bool:
     a, b = accepted.get(left), accepted.get(right)
     return a is not None and b is not None and a.group == b.group
 
 
-def _links(truth: dict[str, Planted], accepted: dict[str, Outcome], kinds: list[str]) -> dict[str, dict[str, Any]]:
+def _links(truth: Truth, accepted: Results, kinds: list[str]) -> dict[str, dict[str, Any]]:
     """By kind: copies planted, those found with the image they were made from, recall, and the files missed."""
     report = {}
     for kind in kinds:
@@ -182,7 +147,7 @@ def _links(truth: dict[str, Planted], accepted: dict[str, Outcome], kinds: list[
     return report
 
 
-def _pairs(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> dict[str, Any]:
+def _pairs(truth: Truth, accepted: Results) -> dict[str, Any]:
     """Pairs within components, without counting each: a key that n images share stands for n (n - 1) / 2."""
     rows = [(truth[file], found) for file, found in accepted.items() if truth[file].kind != "exact_copy"]
     roots = [_root(truth, row) for row, _ in rows]
@@ -206,7 +171,7 @@ def _pairs(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> dict[str,
     }
 
 
-def _root(truth: dict[str, Planted], row: Planted) -> str:
+def _root(truth: Truth, row: TruthRow) -> str:
     """The file that a chain of copies began with."""
     while row.is_copy and row.copy_of in truth:
         row = truth[row.copy_of]
@@ -217,7 +182,7 @@ def _num_pairs(keys: Iterable[Hashable]) -> int:
     return sum(n * (n - 1) // 2 for n in Counter(keys).values())
 
 
-def _junk(truth: dict[str, Planted], pool: dict[str, Outcome]) -> dict[str, Any]:
+def _junk(truth: Truth, pool: Results) -> dict[str, Any]:
     """Reject reasons by kind of junk (None: accepted), the share that is right, and good images rejected."""
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     good_rejected = {}
@@ -239,7 +204,7 @@ def _junk(truth: dict[str, Planted], pool: dict[str, Outcome]) -> dict[str, Any]
     }
 
 
-def _contamination(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> dict[str, Any]:
+def _contamination(truth: Truth, accepted: Results) -> dict[str, Any]:
     """Components that hold a copy of a held-out picture, those that are gone whole, and clean images lost."""
     members = defaultdict(list)
     for file, found in accepted.items():
@@ -260,7 +225,7 @@ def _contamination(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> d
     }
 
 
-def _frames(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> dict[str, dict[str, int]]:
+def _frames(truth: Truth, accepted: Results) -> dict[str, dict[str, int]]:
     """Frames by scene: accepted, kept by deduplication, selected."""
     report: dict[str, dict[str, int]] = {}
     for file, found in accepted.items():
@@ -272,14 +237,14 @@ def _frames(truth: dict[str, Planted], accepted: dict[str, Outcome]) -> dict[str
     return dict(sorted(report.items()))
 
 
-def _entropy(truth: dict[str, Planted], accepted: dict[str, Outcome], outcomes: dict[str, Outcome]) -> dict[str, Any]:
+def _entropy(truth: Truth, accepted: Results, results: Results) -> dict[str, Any]:
     """Normalized entropy of categories, over those of the accepted pool and the selection together.
 
     Video scenes count as categories of their own, and under `video_as_one` as a single one: a scene ends as one
     or few images however good the curation is, so that each scene of its own bounds the entropy from above.
     """
-    chosen = [file for file, found in outcomes.items() if found.selected]
-    from_pool = [file for file in chosen if outcomes[file].role == "pool"]
+    chosen = [file for file, found in results.items() if found.selected]
+    from_pool = [file for file in chosen if results[file].role == "pool"]
     groups = {"pool": list(accepted), "selection": chosen, "selection_from_pool": from_pool}
     apart = {name: [truth[file].category for file in files] for name, files in groups.items()}
     as_one = {name: ["video" if c.startswith("video_") else c for c in found] for name, found in apart.items()}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from curate.samples.pool import SAMPLES
+from curate.samples.bundled import SAMPLES
 
 
 def load_mnist5k() -> tuple[np.ndarray, np.ndarray]:

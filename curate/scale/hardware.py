@@ -19,7 +19,7 @@ from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.copies.alignment import align
 from curate.ops.copies.components import DisjointSet
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 from curate.scale.forward import vit_flops
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog

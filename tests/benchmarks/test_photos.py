@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.figures import as_json
 from benchmarks.photos import as_figures, bench_photos, last_rows
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 
 FEW = ["iterations=3", "batch_size=4", "model.depth=1", "log_every=1", "crops.num_local=0"]
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 from curate.feed.colors import gaussian_blur, jitter_colors, luma, rotate_hue
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 
 
 def photo(side, *, number=0):

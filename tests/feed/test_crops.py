@@ -10,7 +10,7 @@ from curate.feed.crops import augment, crop, decode_tensor, draw_box, make_crops
 from curate.feed.settings import CropSettings
 from curate.ops.images.decode import RejectedImage
 from curate.ops.images.inspect import ImageLimits, inspect_image
-from curate.samples.pool import PHOTOS
+from curate.samples.bundled import PHOTOS
 
 PLAIN = CropSettings(
     global_size=32,

@@ -10,7 +10,10 @@ from PIL import Image
 
 from curate.errors import ConfigError, SourceError
 from curate.samples import pool
-from curate.samples.pool import JUNK_KINDS, NEAR_KINDS, SAMPLES, SHARES, TRUTH_COLUMNS, make_pool
+from curate.samples.bundled import SAMPLES
+from curate.samples.plan import SHARES
+from curate.samples.pool import make_pool
+from curate.samples.truth import JUNK_KINDS, NEAR_KINDS, TRUTH_COLUMNS
 
 NUM = 400
 
