@@ -43,7 +43,7 @@ def draw_kept(groups: Sequence[Group], rate: float, *, device: torch.device, gen
     source = device if generator is None else generator.device
     for group in groups:
         n = max(int(group.images * (1 - rate)), 1)
-        images = torch.randperm(group.images, device=source, generator=generator)[:n].to(device)
+        images = torch.randperm(group.images, device=source, generator=generator)[:n].to(device, non_blocking=True)
         tokens = torch.arange(group.tokens, device=device)
         rows.append((start + images[:, None] * group.tokens + tokens).flatten())
         scale.append(torch.full((n * group.tokens, 1), group.images / n, device=device))
