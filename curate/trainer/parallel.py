@@ -102,9 +102,8 @@ def join_world() -> Iterator[World]:
 def local_device(choice: str) -> torch.device:
     """The device that `resolve_device` gives; with `cuda`, each of a machine's processes has a GPU of its own."""
     device = resolve_device(choice)
-    local = os.environ.get("LOCAL_RANK")
-    if device.type == "cuda" and device.index is None and local is not None:
-        device = resolve_device(f"cuda:{local}")
     if device.type == "cuda":
+        if device.index is None:  # `set_device` refuses a device without a number
+            device = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(device)
     return device
