@@ -68,9 +68,9 @@ def update_center(center: Tensor, teacher: Projection, *, world: World, momentum
     with torch.autocast(center.device.type, enabled=False):  # the sum of products is the product of the sum
         summed = F.linear(teacher.units.float().sum(dim=0), teacher.prototypes.float())
     total = world.sum(summed)
-    count = world.sum(torch.tensor(float(len(teacher.units)), device=center.device))
-    if count > 0:
-        center.lerp_(total / count, 1 - momentum)
+    count = world.sum(summed.new_full((), len(teacher.units)))
+    # Without rows it stays as it is. To branch on their number, the host would wait for the device.
+    center.lerp_(total / count.clamp_min(1), (1 - momentum) * (count > 0))
 
 
 def koleo_loss(features: Tensor) -> Tensor:
