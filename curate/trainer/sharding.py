@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -42,14 +43,18 @@ def replicate(objective: Objective, world: World) -> nn.Module:
 
 
 def shard(objective: Objective, world: World, *, device: torch.device, precision: Precision) -> None:
-    """Spread weights, gradients and moments over the ranks (FSDP2), block by block; gradients are means as with DDP."""
-    if world.size == 1:
+    """Spread weights, gradients and moments over the ranks (FSDP2), block by block; gradients are means as with DDP.
+
+    A process that was not started by torchrun has no group of ranks, and keeps its whole model.
+    """
+    if not dist.is_initialized():
         return
     # Features are views of the norm's output; nothing changes them in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (world.size,))
     low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)  # tokens stay float32
-    policy = low if precision == "bf16" else MixedPrecisionPolicy()
+    # The layer norm of a CPU takes no bfloat16 weights beside float32 tokens: there autocast alone lowers the products.
+    policy = low if precision == "bf16" and device.type == "cuda" else MixedPrecisionPolicy()
     for networks in filter(None, (objective.student, objective.teacher, objective.frozen_teacher)):
         for network in networks.values():
             for block in getattr(network, "blocks", ()):
