@@ -162,7 +162,8 @@ def _step_figures(setting: Setting, precision: Precision) -> list[Figure]:
 def time_steps(setting: Setting, precision: Precision) -> Steps:
     """Time steps on random pixels and, between them, plain products, so that a busy moment falls on both."""
     torch.set_num_threads(setting.threads)
-    trainer, crops = make_trainer(setting, precision), random_crops(setting)
+    trainer = make_trainer(setting.values(precision))
+    crops = random_crops(trainer)
     flops = count_flops(lambda: trainer.step(0, iter([crops])))
     cpu, wall, per_cpu_second, per_second = [], [], [], []
     for number in range(WARMUP, WARMUP + setting.steps):
@@ -175,24 +176,24 @@ def time_steps(setting: Setting, precision: Precision) -> Steps:
     return Steps(flops, *(statistics.median(values) for values in (cpu, wall, per_cpu_second, per_second)))
 
 
-def make_trainer(setting: Setting, precision: Precision) -> Trainer:
-    """A trainer without data, in training mode."""
-    values = setting.values(precision) | {"shards": "none", "output": "none"}
-    config = parse(TrainConfig, values, where="bench train")
+def make_trainer(values: Mapping[str, Any]) -> Trainer:
+    """A trainer of this configuration without data, in training mode."""
+    config = parse(TrainConfig, {**values, "shards": "none", "output": "none"}, where="benchmarks train")
     effective = resolve_auto(config, num_images=IMAGENET_IMAGES, num_samples=IMAGENET_IMAGES)
     trainer = Trainer(config, effective, World())
     trainer.objective.train()
     return trainer
 
 
-def random_crops(setting: Setting) -> Crops:
-    """A batch of noise."""
+def random_crops(trainer: Trainer) -> Crops:
+    """A batch of noise, of the sizes that the trainer's configuration asks for."""
+    crops, batch = trainer.config.crops, trainer.config.batch_size
     generator = torch.Generator().manual_seed(0)
 
     def noise(images: int, side: int) -> torch.Tensor:
         return torch.randint(256, (images, 3, side, side), generator=generator, dtype=torch.uint8)
 
-    return Crops(noise(2 * setting.batch, 224), noise(8 * setting.batch, 98))
+    return Crops(noise(2 * batch, crops.global_size), noise(crops.num_local * batch, crops.local_size))
 
 
 def _program_figures(setting: Setting, precision: Precision, peer: Path) -> list[Figure]:
