@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -29,6 +30,7 @@ from curate.cli.arguments import Json
 from curate.errors import ConfigError
 from curate.models.device import resolve_device
 
+ROOT = f"{Path(__file__).parents[1]}/"
 SECONDS = 330.0
 """Time after which a part begins no further measurement."""
 
@@ -91,9 +93,9 @@ class Findings:
         try:
             yield
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
-            self.checks.append(Check(name, None, tolerance, told))
+            ours = [place for place in traceback.extract_tb(error.__traceback__) if place.filename.startswith(ROOT)]
+            place = f"{ours[-1].filename.removeprefix(ROOT)}, line {ours[-1].lineno}"
+            self.checks.append(Check(name, None, tolerance, f"{type(error).__name__}: {error} ({place})"))
 
     def check(self, name: str, difference: Callable[[], float], *, tolerance: float) -> None:
         """Carry out one comparison; `difference` gives the largest difference from its reference."""
