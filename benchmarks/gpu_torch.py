@@ -10,29 +10,24 @@ moves every weight by the whole learning rate in that direction. Losses and the 
 
 import copy
 import shutil
-import sys
 import tempfile
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
-import curate
 from benchmarks.figures import Figure, peak_memory
 from benchmarks.gpu import Check, Findings, median_seconds
 from benchmarks.shards import write_shard
 from benchmarks.train import make_trainer, random_crops
+from benchmarks.waits import counted_calls, counted_warnings
 from curate.config import apply_overrides, parse
 from curate.models.backbones.load import load_backbone
 from curate.models.device import Precision, autocast
@@ -55,16 +50,6 @@ MOMENTS_TOLERANCE = 1e-3
 """Of the gradients' moments as one vector, relative to its length."""
 STEPS = 3
 """Steps whose losses are compared."""
-PACKAGE = Path(curate.__file__).parent
-READING = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
-"""Methods of a tensor that give its values to the host."""
-COPYING: Mapping[str, object] = {"to": Tensor, "tensor": torch}
-"""Functions that may copy from the host to a device, and where they are found."""
-SYNCHRONIZES = "called a synchronizing CUDA operation"
-"""What torch warns of where the host waits for a GPU."""
-ON_HOST = ("fork",)
-"""Functions of the package that read tensors of the CPU whatever the device is."""
-
 Values = Mapping[str, Any]
 
 
@@ -293,61 +278,6 @@ def _examine_waits(findings: Findings, values: Values) -> None:
                 trainer.step(2, batches)
             told = ", ".join(f"{place} ({count})" for place, count in sorted(waits.items()))
             findings.checks.append(Check(name, max(0, waits.total() - 1), 0.0, told))
-
-
-@contextmanager
-def counted_warnings() -> Iterator[Counter[str]]:
-    """Waits of the block by file and line of the package, as torch warns of them on a GPU."""
-    found: Counter[str] = Counter()
-
-    def count(message: Warning | str, *_: Any, **__: Any) -> None:
-        if SYNCHRONIZES in str(message):
-            found[_place(sys._getframe(1))] += 1
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = count
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield found
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-
-@contextmanager
-def counted_calls() -> Iterator[Counter[str]]:
-    """Calls of the package in the block that would let the host wait for a GPU, by file, line and method."""
-    found: Counter[str] = Counter()
-
-    def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            caller = sys._getframe(1)
-            ours = Path(caller.f_code.co_filename).is_relative_to(PACKAGE) and caller.f_code.co_name not in ON_HOST
-            if ours and (name in READING or _waits(args[1:], kwargs)):
-                found[f"{_place(caller)}, {name}"] += 1
-            return method(*args, **kwargs)
-
-        return call
-
-    with ExitStack() as stack:
-        for name, place in {**dict.fromkeys(READING, Tensor), **COPYING}.items():
-            stack.enter_context(patch.object(place, name, counted(name, getattr(place, name))))
-        yield found
-
-
-def _place(frame: FrameType | None) -> str:
-    """File and line of the nearest code of the package that leads to a frame."""
-    while frame is not None and not Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
-        frame = frame.f_back
-    if frame is None:
-        return "outside the package"
-    return f"{Path(frame.f_code.co_filename).relative_to(PACKAGE)}, line {frame.f_lineno}"
-
-
-def _waits(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a copy with these arguments names a device and does not say that nobody waits for it."""
-    named = [*args, kwargs.get("device")]
-    return any(isinstance(one, torch.device | str) for one in named) and not kwargs.get("non_blocking", False)
 
 
 def _embedding_figures(findings: Findings, sizes: Sizes) -> list[Figure]:
