@@ -39,7 +39,7 @@ from curate.models.nets.vit import VisionTransformer
 from curate.samples.bundled import PHOTOS
 from curate.trainer.checkpoint import checkpoint_path
 from curate.trainer.config import TrainConfig
-from curate.trainer.sharding import whole
+from curate.trainer.sharding import full_tensor
 from curate.trainer.train import Trainer, TrainResult, train
 
 FLOAT32_TOLERANCE = 1e-4
@@ -180,7 +180,9 @@ def run_steps(values: Values) -> Steps:
     batches = repeat(random_crops(trainer))
     losses = [trainer.step(0, batches)["loss"]]
     student = trainer.objective.student
-    moments = [whole(trainer.optimizer.state[p]["exp_avg"]).double().cpu().flatten() for p in student.parameters()]
+    moments = [
+        full_tensor(trainer.optimizer.state[p]["exp_avg"]).double().cpu().flatten() for p in student.parameters()
+    ]
     losses += [trainer.step(number, batches)["loss"] for number in range(1, STEPS)]
     return Steps(torch.tensor(losses, dtype=torch.float64), torch.cat(moments))
 

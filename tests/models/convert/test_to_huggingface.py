@@ -67,7 +67,9 @@ def test_what_transformers_does_not_know_is_refused(tmp_path: Path, monkeypatch:
 
 def test_without_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtra, match=r"transformers is not installed; bring it with: .*curate-vision\[huggingface\]"):
+    with pytest.raises(
+        MissingExtra, match=r"transformers is not installed; bring it with: .*curate-vision\[huggingface\]"
+    ):
         convert(export(tmp_path, vit()), "huggingface")
     assert not (tmp_path / "backbone-huggingface").exists()
 
