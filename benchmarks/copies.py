@@ -26,15 +26,16 @@ from curate.models.thresholds import COPY_THRESHOLDS, VERIFICATION
 from curate.ops.copies.alignment import align, alignment_score
 from curate.ops.copies.components import DisjointSet
 from curate.ops.copies.copyspace import fit_copy_space
+from curate.ops.copies.precision import lowest_threshold, precision_curve
 from curate.ops.images.edits import MIN_SIDE, plant
 from curate.ops.images.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import VectorSpec, to_float32
 from curate.samples.bundled import PHOTOS
-from curate.stages.copies.calibrate import choose, may_be_copies, precision_curve, searched_from
-from curate.stages.copies.copyspace import FitCopySpace
-from curate.stages.copies.verify import VerifyCopies
+from curate.stages.copies.calibrate import may_be_copies, searched_from
+from curate.stages.copies.fit_copy_space import FitCopySpace
+from curate.stages.copies.verify_copies import VerifyCopies
 
 PDQ = "pdq"
 PDQ_SPEC = VectorSpec("bits", 256, "pdq", "")
@@ -223,7 +224,7 @@ def auto_similarity(
     original = pool[col] == own[row]
     unclear = ~original & may_be_copies(correlation, alike, likeness)
     curve = precision_curve(cosine[row, col], original, unclear)
-    return within @ within.T, float(curve.threshold[choose(curve, WANTED_PRECISION)])
+    return within @ within.T, float(curve.threshold[lowest_threshold(curve, WANTED_PRECISION)])
 
 
 def verified_similarity(

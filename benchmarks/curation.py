@@ -29,7 +29,8 @@ from curate.evaluation.knn import knn_accuracy
 from curate.evaluation.labeled import from_arrays
 from curate.evaluation.logistic import logistic_accuracy
 from curate.models.backbones.load import load_backbone
-from curate.run import load_run_config, run
+from curate.recipe import load_config
+from curate.running import run_config
 from curate.samples.mnist import load_mnist5k
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
@@ -171,7 +172,7 @@ def _curate(folder: Path, pool: LongTail, setting: Setting, *, seed: int) -> np.
     write_files(folder / "pool", pool)
     given = [f"sources.pool={folder / 'pool'}", f"workdir={folder / 'run'}", f"seed={seed}"]
     given.append(f"select.balance.target={setting.num_images}")
-    run(load_run_config("hierarchical", [*given, *FOR_DIGITS, *setting.curation]), Flags())
+    run_config(load_config("hierarchical", [*given, *FOR_DIGITS, *setting.curation]), Flags())
     store = Store(str(folder / "run"))
     rows = {
         row["image_id"]: int(Path(row["key"]).stem)

@@ -23,17 +23,17 @@ from curate.models.backbones.load import load_backbone
 from curate.models.device import autocast
 from curate.models.files.export import write_export
 from curate.models.files.header import ExportInfo
+from curate.models.flops import picture_flops
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import decode_side, preprocess
 from curate.samples.bundled import PHOTOS
-from curate.scale.forward import picture_flops
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
-from curate.stages.images.read_images import read_images
+from curate.stages.images.pictures import read_pictures
 
 BATCHES = (4, 8, 16, 32, 64)
 PLAIN_BATCH = 32
@@ -93,7 +93,7 @@ def bench_embed(*, model: str = "vit_small", num_images: int = 512, side: int = 
         paths = _write_pictures(folder / "pictures", num_images, side)
         large = _write_pictures(folder / "large", DECODED, LARGE_SIDE)
         catalog = _catalog(folder / "pictures")
-        images = pa.Table.from_batches([b for _, b in read_images({"images": Inspect()}, 0, catalog=catalog)])
+        images = pa.Table.from_batches(list(Inspect().run(0, catalog=catalog)))
         backbone, plain = embed.backbone(), load_backbone(embed.model, weights=weights, precision="fp32")
         pixels = torch.from_numpy(np.stack([_prepared(path, backbone) for path in paths[:128]]))
         few = slice(0, max(1, num_images // 4))
@@ -168,7 +168,7 @@ def _plain_loop(paths: Sequence[Path], backbone: Backbone, workers: int) -> int:
 
 
 def _pass(stages: Mapping[str, Inspect | Embed], catalog: pa.Table, images: pa.Table | None) -> int:
-    rows = (batch for name, batch in read_images(stages, 0, catalog=catalog, images=images) if name == "x")
+    rows = (batch for name, batch in read_pictures(stages, 0, catalog=catalog, images=images) if name == "x")
     return sum(len(batch) - batch["vector"].null_count for batch in rows)
 
 

@@ -56,7 +56,7 @@ class Sizes(NamedTuple):
     """Of k-means."""
 
 
-SMALL = Sizes(vectors=4000, dim=32, queries=100, lists=20, clusters=50, clustered=2000)
+SMALL = Sizes(vectors=4000, dim=32, queries=200, lists=20, clusters=50, clustered=2000)
 LARGE = Sizes(vectors=1_000_000, dim=256, queries=2000, lists=1000, clusters=2000, clustered=250_000)
 
 
@@ -293,9 +293,9 @@ def _search_lists(data: Data, rows: list[np.ndarray], probed: np.ndarray, k: int
 
 
 def _brute_lists(data: Data, member: np.ndarray, probed: np.ndarray, k: int) -> np.ndarray:
-    """The same by one product for each query."""
-    best = np.full((len(data.queries), k), -np.inf, np.float32)
-    for number, (query, lists) in enumerate(zip(data.queries, probed, strict=True)):
+    """The same of the first queries, as many as `probed` has rows, by one product for each."""
+    best = np.full((len(probed), k), -np.inf, np.float32)
+    for number, (query, lists) in enumerate(zip(data.queries[: len(probed)], probed, strict=True)):
         products = np.sort(data.base[np.isin(member, lists)] @ query)[::-1][:k]
         best[number, : len(products)] = products
     return best

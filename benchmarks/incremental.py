@@ -18,13 +18,14 @@ from benchmarks.figures import Figure, show
 from curate.cli.arguments import Json
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
-from curate.run import load_run_config, run
+from curate.recipe import load_config
+from curate.running import run_config
 from curate.samples.pool import make_pool
 from curate.tables import ROLES
 
 GROWTH = 0.25
 """New images, as a share of the old ones."""
-PER_IMAGE = ("catalog", "images", "embeddings/copy", "embeddings/luma", "embeddings/clusters")
+PER_IMAGE = ("catalog", "images", "embeddings/copy", "internal/embeddings/luma", "embeddings/clusters")
 """Tables of which a part is made once and for all."""
 
 
@@ -70,7 +71,7 @@ def _copy(files: list[Path], chosen: np.ndarray, root: Path) -> None:
 def _run(root: Path, name: str, *, pool: Path, seed: int = 0, rescan: bool = False) -> float:
     values = [f"sources.pool={pool}", f"sources.heldout={root}/all/heldout", f"workdir={root}/{name}/run"]
     start = time.perf_counter()
-    run(load_run_config("hierarchical", [*values, f"seed={seed}", "executor.threads=1"]), Flags(rescan=rescan))
+    run_config(load_config("hierarchical", [*values, f"seed={seed}", "executor.threads=1"]), Flags(rescan=rescan))
     return time.perf_counter() - start
 
 

@@ -22,15 +22,19 @@ from benchmarks.figures import Figure, Measured, measured, show
 from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
+from curate.engine.image_ids import CatalogFigures
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Batches, Input, Map, Scan, each
-from curate.engine.store import Store, Table
+from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.engine.threads import set_threads
 from curate.ops.clusters.coarse import nearest_lists
 from curate.ops.edges import Edges
 from curate.ops.search.knn import find_neighbors
 from curate.ops.vectors import VectorSpec, normalize, pack, to_float32, unpack
-from curate.stages.search.lists import BuildLists, FitLists, read_lists
+from curate.stages.search.build_lists import BuildLists
+from curate.stages.search.centroids import read_lists
+from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
 from curate.tables import CATALOG, embeddings_schema
 
@@ -65,10 +69,9 @@ class SyntheticCatalog(Scan):
             missing = {field.name: pa.nulls(rows, field.type) for field in CATALOG if field.name not in columns}
             yield part, pa.table(columns | missing).select(CATALOG.names).cast(CATALOG)
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+    def summarize(self, table: Table, **inputs: Any) -> CatalogFigures:
         """The facts of the parts that other stages ask a catalog for."""
-        parts = [{"source": "synthetic", "role": "pool", "rows": rows} for rows in _part_rows(self.num_images)]
-        return {"parts": parts, "sources": ["synthetic"]}
+        return CatalogFigures.of_parts(("synthetic", "pool", rows) for rows in _part_rows(self.num_images))
 
 
 class SyntheticVectors(Map):

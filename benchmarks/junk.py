@@ -14,7 +14,8 @@ from benchmarks.figures import Figure, show
 from curate.cli.arguments import Json
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
-from curate.run import load_run_config, run
+from curate.recipe import load_config
+from curate.running import run_config
 from curate.samples.bundled import PHOTOS
 
 SIDE = 256
@@ -35,7 +36,7 @@ def bench_junk(*, num_each: int = 20, num_photos: int = 338, seed: int = 0) -> l
         plain = _run(Path(name), "plain", "screening=null", seed=seed)
         screened = _run(Path(name), "screened", seed=seed)
         drawn = [_kinds(store, "selection") for store in (plain, screened)]
-        found = [r["image_id"] for r in screened.table("screened").read_all().to_pylist() if r["junk"]]
+        found = [r["image_id"] for r in screened.table("internal/screened").read_all().to_pylist() if r["junk"]]
         kinds = Counter(_kind_of(screened)[image_id] for image_id in found)
     caught = sum(kinds.values()) - kinds["photo"]
     total = sum(pool.values()) - pool["photo"]
@@ -68,7 +69,7 @@ def _run(root: Path, name: str, *overrides: str, seed: int) -> Store:
     given = [f"sources.pool={root / 'pool'}", f"workdir={root / name}", f"seed={seed}"]
     given += ["copies.neighbors.threshold=1", "copies.neighbors.heldout_threshold=1", "copies.hashes=false"]
     given += [f"clusters.levels=[{min(NUM_CLUSTERS, total // 4)}]", f"select.balance.target={round(DRAWN * total)}"]
-    run(load_run_config("hierarchical", [*given, *overrides]), Flags())
+    run_config(load_config("hierarchical", [*given, *overrides]), Flags())
     return Store(str(root / name))
 
 

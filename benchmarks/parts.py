@@ -13,12 +13,13 @@ from benchmarks.figures import Figure, Measured, measured, show
 from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
+from curate.engine.image_ids import CatalogFigures, Parts
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import plan_run
 from curate.engine.stage import Batches, Fold, Input, Map, Scan, each, whole
-from curate.engine.store import Store, Table
+from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.report.status import status
-from curate.stages.images.catalog import parts_of
 from curate.tables import CATALOG, IMAGE_ID
 
 ROWS = 2
@@ -43,10 +44,9 @@ class ManyParts(Scan):
             ]
             yield part, pa.Table.from_pylist(rows, schema=CATALOG)
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+    def summarize(self, table: Table, **inputs: Any) -> CatalogFigures:
         """The facts of the parts that other stages ask a catalog for."""
-        parts = [{"source": "s", "role": "pool", "rows": ROWS} for _ in range(self.num_parts_)]
-        return {"parts": parts, "sources": ["s"]}
+        return CatalogFigures.of_parts(("s", "pool", ROWS) for _ in range(self.num_parts_))
 
 
 class Aligned(Map):
@@ -60,7 +60,7 @@ class Aligned(Map):
 
     def run(self, part: int, *, rows: pa.Table, catalog: Table) -> Batches:
         """The ids of the part as they are."""
-        assert parts_of(catalog).rows[part] == len(rows)
+        assert Parts.of(catalog).rows[part] == len(rows)
         yield from rows.select(["image_id"]).cast(NUMBERS).to_batches()
 
 
@@ -138,7 +138,7 @@ def _plan(root: str, num_parts: int, last: str) -> None:
 
 
 def _status(root: str, num_parts: int, last: str) -> None:
-    status(Store(root))
+    status(Store(root), _declared(root, num_parts, last).names)
 
 
 def command(

@@ -14,10 +14,12 @@ from benchmarks.select import ROWS_PER_PART, SEED, put
 from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
+from curate.engine.image_ids import CatalogFigures
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store
 from curate.stages.search.rank_neighbors import RankNeighbors
-from curate.stages.selection.retrieve import BySample, Retrieve
+from curate.stages.selection.by_sample import BySample
+from curate.stages.selection.retrieve import Retrieve
 from curate.tables import ASSIGNMENTS, CATALOG, NEIGHBORS
 
 NUM_LISTS_PARTS = 4
@@ -63,8 +65,8 @@ def make_tables(root: Path, num_queries: int, num_candidates: int, num_images: i
         for role, total in (("pool", num_images), ("curated", num_queries))
         for start in range(0, total, ROWS_PER_PART)
     ]
-    parts = [{"source": role, "role": role, "rows": count} for role, count in rows]
-    put(store, "catalog", CATALOG, len(rows), {}, metrics={"parts": parts, "sources": ["pool", "curated"]})
+    figures = CatalogFigures.of_parts((role, role, count) for role, count in rows)
+    put(store, "catalog", CATALOG, len(rows), {}, figures=figures)
     assigned = {part: _assignments(part, count) for part, (_, count) in enumerate(rows)}
     put(store, "assignments", ASSIGNMENTS, len(rows), assigned)
     first = next(part for part, (role, _) in enumerate(rows) if role == "curated")

@@ -1,9 +1,9 @@
 """Balanced selection of synthetic images, beside the same draw by numpy and by DuckDB in the same run."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,17 @@ import typer
 from benchmarks.figures import Figure, Measured, measured, show
 from curate.cli.arguments import Json
 from curate.engine.executors import InProcess
+from curate.engine.figures import Figures
 from curate.engine.freshness import Flags
+from curate.engine.image_ids import CatalogFigures
 from curate.engine.pipeline import Pipeline, Ref
-from curate.engine.store import Manifest, Store
+from curate.engine.store import Store
+from curate.engine.table import Manifest
 from curate.ops.selection.sampling import balanced_targets
 from curate.ops.vectors import pack
 from curate.stages.clusters.leaves import count_leaves
-from curate.stages.selection.select import Balance, Select
+from curate.stages.selection.balance import Balance
+from curate.stages.selection.select import Select
 from curate.tables import ASSIGNMENTS, CATALOG, DUPLICATES, IMAGES, NEIGHBORS, centroids_schema
 
 ROWS_PER_PART = 65_536
@@ -54,8 +58,8 @@ def make_tables(root: Path, num_images: int, num_leaves: int) -> None:
     rng = np.random.default_rng(SEED)
     rows = [min(ROWS_PER_PART, num_images - start) for start in range(0, num_images, ROWS_PER_PART)]
     store = Store(root)
-    parts = [{"source": "pool", "role": "pool", "rows": count} for count in rows]
-    put(store, "catalog", CATALOG, len(rows), {}, metrics={"parts": parts, "sources": ["pool"]})
+    figures = CatalogFigures.of_parts(("pool", "pool", count) for count in rows)
+    put(store, "catalog", CATALOG, len(rows), {}, figures=figures)
     for name, schema in (("images", IMAGES), ("duplicates", DUPLICATES), ("neighbors", NEIGHBORS)):
         put(store, name, schema, len(rows), {})
     assigned = {part: _assignments(part, count, num_leaves, rng) for part, count in enumerate(rows)}
@@ -88,13 +92,14 @@ def put(
     num_parts: int,
     batches: dict[int, pa.RecordBatch],
     *,
-    metrics: dict[str, Any] | None = None,
+    figures: Figures | None = None,
 ) -> None:
     """Make a complete table; parts without a batch are empty."""
     table = store.table(name)
     made = [table.commit(part, schema, [batches[part]] if part in batches else []) for part in range(num_parts)]
     manifest = Manifest("Synthetic", 1, {}, {}, {}, {}, complete=True, parts=[asdict(part) for part in made])
-    table.write_manifest(Manifest(**{**asdict(manifest), "rows": sum(p.rows for p in made), "metrics": metrics or {}}))
+    told = {} if figures is None else figures.model_dump(mode="json")
+    table.write_manifest(replace(manifest, rows=sum(part.rows for part in made), figures=told))
 
 
 def target_draws(root: Path, num_images: int) -> np.ndarray:

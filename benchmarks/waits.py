@@ -27,7 +27,7 @@ COPYING: Mapping[str, object] = {"to": Tensor, "tensor": torch}
 """Functions that may copy from the host to a device, and where they are found."""
 SYNCHRONIZES = "called a synchronizing CUDA operation"
 """What torch warns of where the host waits for a GPU."""
-ON_HOST = ("fork",)
+ON_HOST = ("fork_generator",)
 """Functions of the package that read tensors of the CPU whatever the device is."""
 
 

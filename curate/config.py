@@ -152,6 +152,18 @@ def apply_overrides(
     return merged
 
 
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `values` with `changes` made: mappings key by key, any other value as a whole; paths become text."""
+    merged = dict(values)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(value, Mapping):
+            merged[key] = merge(before if isinstance(before, Mapping) else {}, value)
+        else:
+            merged[key] = str(value) if isinstance(value, Path) else value
+    return merged
+
+
 def _copy_nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copy_nested(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 

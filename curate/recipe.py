@@ -1,31 +1,44 @@
-"""Recipes: the functions of `pipelines/` by name, and their configs."""
+"""Recipes: functions that declare the steps of a run, and the config that each takes.
 
-import importlib
-import pkgutil
-from collections.abc import Callable
+A recipe is a function `(p: Pipeline, cfg: MyConfig) -> None`; the annotation of its second parameter is the type that a
+config file is checked against. Built-in ones are in `pipelines/`; `recipe: my_package.module:function`,
+`recipe: ./my_recipe.py:function` and entry points of the group `curate.recipes` name others.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from curate.config import Execution, Settings, absolute_path
+from curate.config import Execution, Settings, absolute_path, apply_overrides, parse, read_yaml
 from curate.engine.executors import ExecutorConfig
 from curate.engine.pipeline import Pipeline
+from curate.engine.store import Store
 from curate.errors import ConfigError
+from curate.registry import resolve
 from curate.sources.config import Sources
+
+BUILTIN = {
+    name: f"curate.pipelines.{name}:{name}" for name in ("dedup", "semdedup", "hierarchical", "lvd142m", "pretrain")
+}
+"""Built-in recipes, imported when asked for."""
 
 
 class RecipeConfig(Settings):
     """What every recipe's config holds beside its stages."""
 
     recipe: str
-    """Name of a function in `pipelines/`."""
+    """Name of a recipe: built in, `package.module:function`, `./file.py:function`, or of an installed package."""
     workdir: str
     """Folder or URL of the tables; made when it is not there."""
     sources: Sources
     """Where the images lie: pool, curated, heldout; each a path or a list of {name, path}."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of every random choice."""
+    """Seed of every random choice."""
     executor: Annotated[ExecutorConfig, Execution()] = ExecutorConfig()
     """Where tasks run."""
 
@@ -34,41 +47,68 @@ class RecipeConfig(Settings):
     def _absolute(cls, workdir: str) -> str:
         return absolute_path(workdir)  # workers on other machines have another current directory
 
-
-ConfigT = TypeVar("ConfigT", bound=RecipeConfig)
+    @field_validator("recipe")
+    @classmethod
+    def _absolute_file(cls, recipe: str) -> str:
+        """A file is found again from any current directory."""
+        file, colon, name = recipe.rpartition(":")
+        return f"{Path(file).expanduser().absolute()}:{name}" if colon and file.endswith(".py") else recipe
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A function of `pipelines/` that declares the steps of a run, with the config it takes."""
+    """A function that declares the steps of a run, with the config it takes."""
 
     name: str
     config: type[RecipeConfig]
-    declare: Callable[[Pipeline, Any], None]
+    declare: Callable[[Pipeline, Any], Any]
 
-
-_RECIPES: dict[str, Recipe] = {}
-
-
-def recipe(name: str, config: type[ConfigT]) -> Callable[[Callable[[Pipeline, ConfigT], None]], Callable[..., None]]:
-    """Register a function of `pipelines/` under the name that configs use."""
-
-    def register(declare: Callable[[Pipeline, ConfigT], None]) -> Callable[..., None]:
-        _RECIPES[name] = Recipe(name, config, declare)
-        return declare
-
-    return register
+    def outline(self, store: Store, config: RecipeConfig) -> Pipeline:
+        """What the recipe declares, to look at: no schema is asked for, so no model has to be known."""
+        pipeline = Pipeline(store, seed=config.seed, with_schemas=False)
+        self.declare(pipeline, config)
+        return pipeline
 
 
 def find_recipe(name: object) -> Recipe:
     """The recipe of that name.
 
     Raises:
-        ConfigError: there is none; the message lists them.
+        ConfigError: there is none, or what the name means is no recipe.
     """
-    package = importlib.import_module("curate.pipelines")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"curate.pipelines.{module.name}")
-    if not isinstance(name, str) or name not in _RECIPES:
-        raise ConfigError(f"recipe: {name!r} is not known; known are: {', '.join(sorted(_RECIPES))}")
-    return _RECIPES[name]
+    if not isinstance(name, str):
+        raise ConfigError(f"recipe: {name!r} is no name; known are: {', '.join(BUILTIN)}")
+    declare = resolve("recipe", name, BUILTIN)
+    hints = typing.get_type_hints(declare) if inspect.isfunction(declare) else {}
+    parameters = list(inspect.signature(declare).parameters) if hints else []
+    config = hints.get(parameters[1]) if len(parameters) == 2 else None
+    if not (isinstance(config, type) and issubclass(config, RecipeConfig)):
+        raise ConfigError(
+            f"recipe: {name!r} is no recipe; it must be a function (p: Pipeline, cfg: MyConfig) whose MyConfig is a "
+            "subclass of curate.RecipeConfig"
+        )
+    return Recipe(name, config, declare)
+
+
+def load_config(name: str | Path, overrides: Iterable[str] = ()) -> RecipeConfig:
+    """The config of a run from a YAML file, of the type that its recipe takes.
+
+    Args:
+        name: a path, or the name of a bundled config.
+        overrides: `key=value` texts.
+
+    Raises:
+        ConfigError: unreadable, without a recipe, or with keys or values the recipe does not take.
+    """
+    return check_config(apply_overrides(read_yaml(name), overrides, shorthand={"sources": "pool"}), where=str(name))
+
+
+def check_config(values: dict[str, Any], *, where: str) -> RecipeConfig:
+    """Values as the config that their recipe takes.
+
+    Raises:
+        ConfigError: as in `load_config`.
+    """
+    if "recipe" not in values:
+        raise ConfigError(f"{where}: has no `recipe`; is it a config for `curate train`?")
+    return parse(find_recipe(values["recipe"]).config, values, where=where)

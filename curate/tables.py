@@ -1,6 +1,6 @@
 """THE data contract: every table, every column with its meaning, unit and dtype.
 
-A table is a folder of `part-00000.parquet ...` and `_table.json` (see `curate/store.py`). Rows are keyed by
+A table is a folder of `part-00000.parquet ...` and `_table.json` (see `curate/engine/table.py`). Rows are keyed by
 `image_id = (part << 32) | row`, which locates an image in the catalog. Per-image tables named *aligned* keep
 one row per catalog row, in the same parts and the same order, so joining them is a zip.
 """
@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 ROLES = ("pool", "curated", "heldout")
+POOL, CURATED, HELDOUT = range(len(ROLES))
+"""Numbers of the roles: their places in `ROLES`."""
 
 REJECT_REASONS = (
     "unreadable",  # listed, but it cannot be had: vanished, no permission, a null in Parquet
@@ -22,8 +24,8 @@ REJECT_REASONS = (
     "corrupt",  # an image format whose data do not decode
     "extreme_aspect",  # long side / short side above the limit
     "too_small",  # short side below the limit
-    "uniform",  # one colour all over
-    "noise",  # neighbouring pixels are uncorrelated
+    "uniform",  # one color all over
+    "noise",  # neighboring pixels are uncorrelated
 )
 """Why an image is rejected, in order of precedence: the first reason that holds is the one recorded."""
 
@@ -66,7 +68,7 @@ IMAGES = pa.schema(
         column(
             "smoothness",
             pa.float32(),
-            "correlation of neighbouring luma pixels, -1..1; null: not decoded",
+            "correlation of neighboring luma pixels, -1..1; null: not decoded",
             nullable=True,
         ),
         column("reject", pa.string(), "null when accepted, else one of REJECT_REASONS", nullable=True),
@@ -74,7 +76,7 @@ IMAGES = pa.schema(
         column(
             "extra",
             pa.string(),
-            "the source's own columns (caption, URL, licence, label) as one JSON object; null: none",
+            "the source's own columns (caption, URL, license, label) as one JSON object; null: none",
             nullable=True,
         ),
     ]
@@ -87,7 +89,7 @@ NEIGHBORS = pa.schema(
         column(
             "similarity",
             pa.float32(),
-            "cosine; for hashes 1 - 2 * Hamming / 256; aligned: mean of cosine and correlation, see copies/verify.py",
+            "cosine; for hashes 1 - 2 * Hamming / 256; aligned: mean of cosine and correlation of aligned pictures",
         ),
         column("kind", pa.string(), "embedding, hash, aligned or sha256"),
     ]
@@ -148,15 +150,15 @@ RANKED = pa.schema(
         column("partner_id", pa.int64(), "the image it is most like among those before it", nullable=True),
     ]
 )
-"""Of `semdedup/ranked`: one row per embedded pool image, in order of (cluster_id, rank)."""
+"""Of RankWithin: one row per embedded pool image, in order of (cluster_id, rank)."""
 
-DENSITY = pa.schema([IMAGE_ID, column("density", pa.float32(), "mean cosine to its nearest neighbours")])
-"""Of `density/images`: one row per pool image that has neighbours, in the catalog's parts and order."""
+DENSITY = pa.schema([IMAGE_ID, column("density", pa.float32(), "mean cosine to its nearest neighbors")])
+"""Of MeasureDensity: one row per pool image that has neighbors, in the catalog's parts and order."""
 
 SCREENED = pa.schema(
     [
         IMAGE_ID,
-        column("density", pa.float32(), "mean cosine to its nearest neighbours; null: it has none", nullable=True),
+        column("density", pa.float32(), "mean cosine to its nearest neighbors; null: it has none", nullable=True),
         column("coherence", pa.float32(), "mean density of its leaf cluster; null: not known", nullable=True),
         column("junk", pa.bool_(), "true: left out where clusters are balanced"),
     ]
@@ -250,7 +252,7 @@ def lists_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema
 
 
 def candidates_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
-    """Schema of `candidates/pairs`: pairs that may be copies, with the query's small picture."""
+    """Schema of FindCandidates: pairs that may be copies, with the query's small picture."""
     return pa.schema(
         [
             column("query_id", pa.int64(), "one image of the pair: held-out, or the smaller id of its role"),
@@ -263,7 +265,7 @@ def candidates_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.S
 
 
 def truth_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
-    """Schema of `truth/NAME`: the neighbours of sampled queries, by brute force."""
+    """Schema of FindTruth: the neighbors of sampled queries, by brute force."""
     return pa.schema(
         [
             column("query_id", pa.int64(), "sampled image that asks"),
@@ -276,21 +278,21 @@ def truth_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema
 
 
 def planted_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
-    """Schema of `planted/NAME`: sampled images and copies of them that were made to measure copy detection."""
+    """Schema of PlantCopies: sampled images and copies of them that were made to measure copy detection."""
     return pa.schema(
         [
             IMAGE_ID,
             column("copy", pa.int16(), "0: the image itself; 1...: copies of it"),
             column("edits", pa.string(), "what was done to it, in order"),
             column("vector", vector_type(dim, "float32"), "copy embedding, unit L2"),
-            column("picture", vector_type(PICTURE_DIM, "float32"), "small picture, see stages/copies/verify.py"),
+            column("picture", vector_type(PICTURE_DIM, "float32"), "small picture: 24 x 24 luma, high-passed"),
         ],
         metadata=vector_metadata(dim, "float32", model=model, weights=weights),
     )
 
 
 def space_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
-    """Schema of `space/NAME`: a projection of vectors of `dim` dimensions."""
+    """Schema of FitCopySpace: a projection of vectors of `dim` dimensions."""
     return pa.schema(
         [
             column("axis", pa.int32(), "-1: the mean, taken off first; 0...: directions, leading first"),
@@ -307,7 +309,7 @@ def centroids_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
             column("level", pa.int16(), "0: leaves"),
             column("cluster_id", pa.int32(), "0..K-1 within its level"),
             column("parent_id", pa.int32(), "cluster_id one level up; null at the top", nullable=True),
-            column("centroid", vector_type(dim, "float32"), "mean of its images (L2-normalised when spherical)"),
+            column("centroid", vector_type(dim, "float32"), "mean of its images (L2-normalized when spherical)"),
             column("num_images", pa.int64(), "images of the fitting sample assigned to it"),
         ],
         metadata=vector_metadata(dim, "float32", model=model, weights=weights),
@@ -388,7 +390,7 @@ THRESHOLDS = pa.schema(
         column("recall", pa.float32(), "share of the planted copies that find their original"),
     ]
 )
-"""Of `thresholds/copy`: what planted copies measured, see stages/copies/calibrate.py."""
+"""Of CalibrateCopies: what planted copies measured."""
 
 TRAINING_LOG = pa.schema(
     [
@@ -397,7 +399,7 @@ TRAINING_LOG = pa.schema(
         column("value", pa.float64(), "its value"),
     ]
 )
-"""Of `pretrain`; figures of the clock are left out, so that equal runs give equal tables."""
+"""Of Pretrain; figures of the clock are left out, so that equal runs give equal tables."""
 
 FIGURES = pa.schema(
     [
@@ -407,13 +409,13 @@ FIGURES = pa.schema(
         column("num_images", pa.int64(), "images it was measured on"),
     ]
 )
-"""Of `figures`: the curated set itself, see stages/selection/describe.py."""
+"""Of DescribeSet: the curated set itself."""
 
 EVALUATION = pa.schema(
     [
         column("backbone", pa.string(), "pretrained, initial, or gain: the difference, image by image"),
         column("metric", pa.string(), "knn: leave-one-out k-NN accuracy on the labelled images"),
-        column("k", pa.int32(), "neighbours"),
+        column("k", pa.int32(), "neighbors"),
         column("num_images", pa.int64(), "labelled images"),
         column("value", pa.float64(), "0..1"),
         column("stderr", pa.float64(), "standard error of the value"),

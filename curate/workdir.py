@@ -1,59 +1,125 @@
-"""The folder of a run: `run.json` marks it, and says which recipe and which config made its tables."""
+"""What a workdir says of its run: `run.json` holds the recipe, its config and the tables it declares, in order."""
 
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from curate.engine.store import Store
-from curate.errors import WorkdirError
+from curate.config import Settings
+from curate.engine.finished import Finished, open_finished
+from curate.engine.store import TEMPORARY, Store
+from curate.errors import ConfigError, WorkdirError
+from curate.locking import LOCK
 
 RUN = "run.json"
-"""Marks a workdir: the recipe and the config of its last run."""
+"""Marks a workdir."""
+LAYOUT = 2
+"""Number of the arrangement of tables in a workdir; raised when another version of curate could not go on in it."""
 
 
-def open_workdir(workdir: str) -> Store:
-    """The tables of a run that has begun.
+class RunRecord(Settings):
+    """What `run.json` holds."""
 
-    Args:
-        workdir: path or URL.
+    layout: int
+    """See `LAYOUT`."""
+    recipe: str
+    """Name of the recipe, as the config gives it."""
+    config: dict[str, Any]
+    """The config of the last run."""
+    tables: tuple[str, ...]
+    """Tables that the recipe declares, in the order in which they are made."""
+
+
+def read_record(store: Store) -> RunRecord | None:
+    """What a workdir says of its run; None: no run has been here.
 
     Raises:
-        WorkdirError: no run of curate is there.
+        WorkdirError: another version of curate made the workdir, or the file is damaged.
     """
-    store = Store(workdir)
-    if store.read_json(RUN) is None:
-        raise WorkdirError(f"{workdir}: no run of curate here; make one with `curate run CONFIG workdir={workdir}`")
-    return store
+    found = store.read_json(RUN)
+    if found is None:
+        return None
+    if isinstance(found, dict) and "recipe" in found and found.get("layout") != LAYOUT:
+        raise WorkdirError(
+            f"{store.root}: was made by another version of curate, which arranged tables otherwise; go on with that "
+            "version, or choose another workdir=DIR and run again"
+        )
+    try:
+        return RunRecord.model_validate(found)
+    except ValueError as error:
+        raise WorkdirError(
+            f"{store.join(RUN)}: not written by curate, or damaged; choose another workdir=DIR"
+        ) from error
 
 
-def claim_workdir(store: Store, recipe: str) -> None:
-    """Make sure that the workdir is new or holds a run of this recipe.
+def claim(store: Store, recipe: str) -> None:
+    """Make sure that the workdir is new or this recipe's.
 
     Raises:
         WorkdirError: it holds another recipe's run, or files that are no run at all.
     """
-    found = store.read_json(RUN)
-    if found is not None and not (isinstance(found, dict) and "recipe" in found):
-        raise WorkdirError(f"{store.join(RUN)}: not written by curate, or damaged; choose another workdir=DIR")
+    found = read_record(store)
     if found is None and store.is_local and _foreign_files(store):
         raise WorkdirError(
             f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
             "choose an empty or new workdir=DIR"
         )
-    if found is not None and found["recipe"] != recipe:
+    if found is not None and found.recipe != recipe:
         raise WorkdirError(
-            f"{store.root}: holds a run of recipe {found['recipe']!r}, this one is {recipe!r}; "
-            "choose another workdir=DIR"
+            f"{store.root}: holds a run of recipe {found.recipe!r}, this one is {recipe!r}; choose another workdir=DIR"
         )
 
 
-def record_run(store: Store, recipe: str, config: Mapping[str, Any]) -> None:
-    """Mark the workdir with the recipe and the JSON-ready config of the run that now begins."""
-    store.write_json(RUN, {"recipe": recipe, "config": config})
+def record(store: Store, recipe: str, config: Settings, tables: list[str]) -> None:
+    """Mark the workdir with the recipe, the config and the tables of the run that now begins."""
+    made = RunRecord(layout=LAYOUT, recipe=recipe, config=config.model_dump(mode="json"), tables=tuple(tables))
+    store.write_json(RUN, made.model_dump())
+
+
+def open_record(store: Store) -> RunRecord:
+    """As `read_record`, of a workdir that must hold a run.
+
+    Raises:
+        WorkdirError: it holds none.
+    """
+    found = read_record(store)
+    if found is None:
+        raise WorkdirError(
+            f"{store.root}: no run of curate here; make one with `curate run CONFIG workdir={store.root}`"
+        )
+    return found
+
+
+def open_tables(store: Store) -> Finished:
+    """The finished tables of the run in a workdir.
+
+    Raises:
+        WorkdirError: it holds no run, or its recipe is a file that lies in the workdir itself.
+        TableError: no table is finished.
+        ConfigError: its recipe is not known here, or takes another config by now.
+    """
+    from curate.recipe import check_config, find_recipe
+
+    found = open_record(store)
+    _refuse_own_code(store, found.recipe)
+    try:
+        config = check_config(found.config, where=store.join(RUN))
+    except ConfigError as error:
+        raise ConfigError(f"{error}\n(run its config again, which writes {RUN} anew)") from error
+    outline = find_recipe(config.recipe).outline(store, config)
+    return open_finished(store, found.recipe, found.config, outline.steps)
+
+
+def _refuse_own_code(store: Store, recipe: str) -> None:
+    """A workdir may come from a stranger: looking at it must not run a file that came with it."""
+    file = Path(recipe.rpartition(":")[0])
+    if file.suffix == ".py" and store.is_local and file.resolve().is_relative_to(Path(store.path).resolve()):
+        raise WorkdirError(
+            f"{store.root}: its recipe is code in the workdir itself ({recipe}), which is not run to look at it; keep "
+            "recipes elsewhere, and run the config again"
+        )
 
 
 def _foreign_files(store: Store) -> list[str]:
-    """Names in the workdir that are neither the lock nor a write that was interrupted."""
     if not store.fs.exists(store.path):
         return []
     names = [entry.rsplit("/", 1)[-1] for entry in store.fs.ls(store.path, detail=False)]
-    return sorted(name for name in names if name != ".lock" and not name.startswith(".tmp-"))
+    return sorted(name for name in names if name != LOCK and not name.startswith(TEMPORARY))

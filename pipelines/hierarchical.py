@@ -5,95 +5,76 @@ Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.101
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.pipelines.dedup import Copies, find_copies
-from curate.recipe import RecipeConfig, recipe
-from curate.stages.clusters.cluster import Assign, FitClusters
-from curate.stages.clusters.screen import MeasureDensity, Screen
+from curate.pipelines.copies import CurationConfig, deduplicate_pool
+from curate.pipelines.search import find_pairs
+from curate.stages.clusters.assign import Assign
+from curate.stages.clusters.fit_clusters import FitClusters
+from curate.stages.clusters.measure_density import MeasureDensity
+from curate.stages.clusters.screen import Screen
 from curate.stages.images.embed import Embed
-from curate.stages.images.inspect import Inspect
-from curate.stages.images.read_images import read_images
-from curate.stages.search.lists import BuildLists, FitLists
+from curate.stages.search.build_lists import BuildLists
+from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
+from curate.stages.selection.balance import Balance
 from curate.stages.selection.describe import DescribeSet
-from curate.stages.selection.select import Balance, Select
-from curate.stages.selection.write_shards import WriteShards
+from curate.stages.selection.select import Select
 
 
 class Screening(Settings):
     """How junk is kept out of the balanced draw."""
 
-    fit_lists: FitLists = FitLists(homes=("pool",))
-    """Coarse centroids for the search of neighbours."""
+    fit_lists: FitLists = FitLists(stored=("pool",))
+    """How the coarse centroids for the search of neighbors are fitted."""
     density: MeasureDensity = MeasureDensity()
-    """How alike an image is to its neighbours."""
+    """How it is measured how alike an image is to its neighbors."""
     screen: Screen = Screen()
     """What is too alike, or too little."""
 
 
-class Hierarchical(RecipeConfig):
-    """Fields of `recipe: hierarchical`."""
+class Hierarchical(CurationConfig):
+    """The config of `recipe: hierarchical`."""
 
-    rows_per_part: int = 65_536
-    """Images of a part: the unit of work and of resume."""
-    inspect: Inspect = Inspect()
-    """What is rejected."""
-    copies: Copies
-    """How copies are found."""
     embed: Embed
     """The backbone whose features are clustered."""
     clusters: FitClusters = FitClusters(levels="auto", num_resamplings=10)
-    """The cluster tree."""
+    """How the cluster tree is fitted."""
     screening: Screening | None = Screening()
-    """Junk that is left out of the balanced draw; null: nothing is."""
+    """How junk is kept out of the balanced draw; null: nothing is kept out."""
     select: Select = Select(balance=Balance())
     """The target size, and how images of a leaf are drawn."""
     describe: DescribeSet = DescribeSet()
-    """Figures of the selection itself."""
-    write: WriteShards = WriteShards()
-    """The shards."""
+    """How the selection itself is measured."""
 
 
-@recipe("hierarchical", Hierarchical)
 def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     """Deduplicate, cluster the survivors level by level, draw a balanced sample, write."""
-    pool = find_copies(p, cfg, cfg.copies, inspect=cfg.inspect, rows_per_part=cfg.rows_per_part)
+    pool = deduplicate_pool(p, cfg)
     catalog, images, duplicates = pool.catalog, pool.images, pool.duplicates
 
     stages = {"embeddings/clusters": cfg.embed}
-    (vectors,) = p.add_pass(read_images, stages, catalog=catalog, images=images, duplicates=duplicates)
-    tree = p.add("centroids/clusters", cfg.clusters, embeddings=vectors, catalog=catalog)
-    leaves = p.add(
-        "assignments",
-        Assign(spherical=cfg.clusters.spherical, device=cfg.clusters.device),
-        embeddings=vectors,
-        centroids=tree,
-    )
+    (vectors,) = p.add_pass(stages, catalog=catalog, images=images, duplicates=duplicates)
+    tree = p.add("internal/centroids/clusters", cfg.clusters, embeddings=vectors, catalog=catalog)
+    assign = Assign(spherical=cfg.clusters.spherical, device=cfg.clusters.device)
+    leaves = p.add("assignments", assign, embeddings=vectors, centroids=tree)
     screened = screen_pool(p, cfg.screening, catalog=catalog, embeddings=vectors, assignments=leaves)
 
-    chosen = p.add(
-        "selection",
-        cfg.select,
-        catalog=catalog,
-        images=images,
-        duplicates=duplicates,
-        neighbors=pool.neighbors,
-        assignments=leaves,
-        centroids=tree,
-        screened=screened,
-    )
-    p.add("figures", cfg.describe, selection=chosen, embeddings=vectors, neighbors=pool.neighbors, catalog=catalog)
-    p.add("shards/data", cfg.write, selection=chosen, catalog=catalog, images=images)
+    clustered = {"assignments": leaves, "centroids": tree, "screened": screened}
+    chosen = p.add("selection", cfg.select, **pool._asdict(), **clustered)
+    given = {"selection": chosen, "catalog": catalog}
+    p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
+    if cfg.write is not None:
+        p.add("shards/data", cfg.write, images=images, **given)
 
 
 def screen_pool(p: Pipeline, cfg: Screening | None, *, catalog: Ref, embeddings: Ref, assignments: Ref) -> Ref | None:
-    """Which pool images are junk, by how alike they are to their neighbours and to their cluster's."""
+    """Which pool images are junk, by how alike they are to their neighbors and to their cluster's."""
     if cfg is None:
         return None
     k = cfg.density.num_neighbors
     nearest = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=k, queries=("pool",), answers=("pool",))
-    coarse = p.add("density/centroids", cfg.fit_lists, embeddings=embeddings, catalog=catalog)
-    build = BuildLists(homes=("pool",), probes=("pool",), num_probes="auto")
-    lists = p.add("density/lists", build, embeddings=embeddings, centroids=coarse, catalog=catalog)
-    pairs = p.add("density/neighbors", nearest, lists=lists, catalog=catalog)
-    density = p.add("density/images", cfg.density, neighbors=pairs, catalog=catalog)
-    return p.add("screened", cfg.screen, density=density, assignments=assignments, catalog=catalog)
+    build = BuildLists(stored=("pool",), queries=("pool",))
+    pairs = find_pairs(
+        p, "density", fit=cfg.fit_lists, build=build, find=nearest, catalog=catalog, embeddings=embeddings
+    )
+    density = p.add("internal/density", cfg.density, neighbors=pairs, catalog=catalog)
+    return p.add("internal/screened", cfg.screen, density=density, assignments=assignments, catalog=catalog)

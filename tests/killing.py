@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.engine import tasks
-from curate.engine.store import PartWriter
+from curate.engine.part_writer import PartWriter
 from curate.engine.tasks import Done, Task
 
 PERFORM = tasks.perform

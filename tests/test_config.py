@@ -20,8 +20,7 @@ from curate.config import (
     read_yaml,
 )
 from curate.errors import ConfigError
-from curate.recipe import RecipeConfig, find_recipe
-from curate.run import load_run_config
+from curate.recipe import RecipeConfig, find_recipe, load_config
 
 
 class Inner(Settings):
@@ -146,7 +145,7 @@ def test_yaml_faults_are_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["quickstart", "dedup", "hierarchical", "lvd142m", "semdedup"])
 def test_bundled_recipes_are_valid_and_take_sources_from_the_command_line(name: str, tmp_path: Path) -> None:
     values = [f"sources.{role}={tmp_path}" for role in ("pool", "curated", "heldout")] + [f"workdir={tmp_path}/w"]
-    config = load_run_config(f"configs/{name}.yaml", values)
+    config = load_config(f"configs/{name}.yaml", values)
     assert isinstance(config, RecipeConfig)
     assert [s.path for _, s in config.sources.by_role()] == [str(tmp_path)] * 3
     assert config.workdir == f"{tmp_path}/w"
@@ -168,15 +167,15 @@ def test_bundled_recipes_are_valid_and_take_sources_from_the_command_line(name: 
 def test_sources_without_a_role_are_the_pool_and_replace_those_of_the_config(
     name: str, given_sources: list[str], paths: dict[str, list[str]]
 ) -> None:
-    sources = load_run_config(name, given_sources).sources
+    sources = load_config(name, given_sources).sources
     found = {role: [source.path for source in getattr(sources, role)] for role in ("pool", "curated", "heldout")}
     assert {role: listed for role, listed in found.items() if listed} == paths
 
 
 def test_sources_of_a_yaml_file_may_be_a_path_that_overrides_add_roles_to(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("recipe: dedup\nworkdir: w\nsources: /a\ncopies: {embed: {model: lite0}}\n")
-    assert load_run_config(tmp_path / "mine.yaml").sources.pool[0].path == "/a"
-    both = load_run_config(tmp_path / "mine.yaml", ["sources.heldout=/b"]).sources
+    assert load_config(tmp_path / "mine.yaml").sources.pool[0].path == "/a"
+    both = load_config(tmp_path / "mine.yaml", ["sources.heldout=/b"]).sources
     assert [(role, source.path) for role, source in both.by_role()] == [("pool", "/a"), ("heldout", "/b")]
 
 
@@ -186,11 +185,13 @@ def test_bundled_configs_are_found_by_name_from_anywhere(tmp_path: Path, monkeyp
 
 
 def test_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'lvd' is not known; known are: dedup, hierarchical, lvd142m, .*semdedup"):
+    with pytest.raises(ConfigError, match="'mine' is not known; known are: dedup, .*hierarchical, lvd142m"):
+        find_recipe("mine")
+    with pytest.raises(ConfigError, match="'lvd' is not known; did you mean 'lvd142m'"):
         find_recipe("lvd")
 
 
 def test_config_without_recipe_says_what_it_may_be(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("iterations: 3\n")
     with pytest.raises(ConfigError, match="has no `recipe`; is it a config for `curate train`"):
-        load_run_config(tmp_path / "train.yaml")
+        load_config(tmp_path / "train.yaml")

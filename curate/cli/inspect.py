@@ -11,32 +11,31 @@ from curate.cli.consoles import say, show_table
 
 
 def status(workdir: Workdir) -> None:
-    """Stages of a run: parts done, rows in and out, seconds, images/s."""
+    """Tables of a run: parts done, rows in and out, seconds, rows/s."""
+    from curate.engine.store import Store
     from curate.report.status import status as read_status
-    from curate.workdir import open_workdir
+    from curate.workdir import open_record
 
-    rows = read_status(open_workdir(workdir))
-    show_table(("stage", "parts", "rows in", "rows out", "seconds", "images/s"), (row.cells() for row in rows))
+    store = Store(workdir)
+    rows = read_status(store, list(open_record(store).tables))
+    show_table(("stage", "parts", "rows in", "rows out", "seconds", "rows/s"), (row.cells() for row in rows))
 
 
 def report(workdir: Workdir) -> None:
     """Write the report and the dataset card again."""
-    from curate.report.card import write_card
-    from curate.report.page import write_report
-    from curate.workdir import open_workdir
+    from curate.engine.store import Store
+    from curate.running import write_report
 
-    store = open_workdir(workdir)
-    if store.fs.exists(store.join("shards")):
-        write_card(store)
-    say(write_report(store))
+    say(write_report(Store(workdir)))
 
 
 def sweep(workdir: Workdir, json_: Json = False) -> None:
     """What each threshold for copies would drop, with the pairs about it: a table, and WORKDIR/report/sweep.html."""
+    from curate.engine.store import Store
     from curate.report.sweep import as_rows, write_sweep
-    from curate.workdir import open_workdir
+    from curate.workdir import open_tables
 
-    found, page = write_sweep(open_workdir(workdir))
+    found, page = write_sweep(open_tables(Store(workdir)))
     if json_:
         typer.echo(json.dumps(as_rows(found), indent=2))
         return
@@ -50,10 +49,11 @@ def sweep(workdir: Workdir, json_: Json = False) -> None:
 
 def explain(workdir: Workdir, image: Annotated[str, typer.Argument(help="image_id, key, path or file name")]) -> None:
     """Tell the story of one image: where it came from, what kept or dropped it, and why."""
+    from curate.engine.store import Store
     from curate.report.explain import explain as tell
     from curate.sources.uri import encode_uri
-    from curate.workdir import open_workdir
+    from curate.workdir import open_tables
 
     undecodable = any("\udc80" <= letter <= "\udcff" for letter in image)
     named = encode_uri(os.fsencode(image)) if undecodable else image
-    say(tell(open_workdir(workdir), named))
+    say(tell(open_tables(Store(workdir)), named))

@@ -25,11 +25,11 @@ def run(
 ) -> None:
     """Run a recipe: make every table that is missing, then the report."""
     from curate.engine.freshness import Flags
-    from curate.run import load_run_config
-    from curate.run import plan as make_plan
-    from curate.run import run as run_config
+    from curate.recipe import load_config
+    from curate.running import plan_config as make_plan
+    from curate.running import run_config
 
-    loaded = load_run_config(config, overrides or [])
+    loaded = load_config(config, overrides or [])
     flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan)
     if dry_run:
         show_table(
@@ -64,14 +64,14 @@ def plan(
 ) -> None:
     """Time, memory, storage and price of a recipe for many images: from rates of machines, without running it."""
     from curate.config import parse
-    from curate.run import load_run_config
+    from curate.engine.cost import Assumptions
+    from curate.recipe import load_config
     from curate.scale import estimate
-    from curate.scale.demand import Assumptions
     from curate.scale.hardware import load_hardware
 
     stated = {"images": images, "curated": curated, "heldout": heldout, "kept": kept, "selected": selected}
     stated |= {"image_bytes": image_bytes, "megapixels": megapixels, "pairs": pairs}
-    given, loaded = parse(Assumptions, stated, where="plan"), load_run_config(config, overrides or [])
+    given, loaded = parse(Assumptions, stated, where="plan"), load_config(config, overrides or [])
     profile = load_hardware(hardware)
     machines = estimate.machines(profile, cores=cpus, gpus=gpus)
     found = estimate.plan_scale(loaded, given, machines)

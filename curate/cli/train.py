@@ -11,15 +11,10 @@ from curate.cli.consoles import say, show_table
 
 def train(config: Config, overrides: Overrides = None) -> None:
     """Pretrain a backbone on curated shards; a killed run resumes."""
-    from curate.config import apply_overrides, parse, read_yaml
-    from curate.evaluation.in_training import evaluation_for
-    from curate.evaluation.settings import split_config
-    from curate.trainer.config import TrainConfig
-    from curate.trainer.train import train as run_training
+    from curate.api import train_values
+    from curate.config import apply_overrides, read_yaml
 
-    values, settings = split_config(apply_overrides(read_yaml(config), overrides or []), where=config)
-    parsed = parse(TrainConfig, values, where=config)
-    result = run_training(parsed, evaluate=evaluation_for(settings, parsed))
+    result = train_values(apply_overrides(read_yaml(config), overrides or []), where=config)
     say(f"export: {result.export}")
 
 

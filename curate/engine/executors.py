@@ -8,10 +8,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, Literal, Protocol
+from contextlib import ExitStack, contextmanager
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.config import Execution, Settings
 from curate.engine.tasks import Done, Task, perform
@@ -67,6 +67,14 @@ class ExecutorConfig(Settings):
     """Times that a part is tried again after the worker that made it died; kind scheduler: as that was started."""
     slurm: SlurmConfig = SlurmConfig()
     """What a job of kind slurm asks for."""
+
+    @model_validator(mode="after")
+    def _is_told_enough(self) -> Self:
+        if self.kind == "scheduler" and self.address is None:
+            raise ValueError("kind scheduler needs executor.address, for example tcp://host:8786")
+        if self.kind == "slurm" and self.memory_limit == "auto":
+            raise ValueError("kind slurm needs executor.memory_limit, the memory of a job, for example 32GiB")
+        return self
 
 
 class Executor(Protocol):
@@ -143,14 +151,35 @@ class OnDask:
         )
 
 
+class WhenNeeded:
+    """An executor that is started by its first task: a run that finds nothing to do starts no cluster."""
+
+    def __init__(self, config: ExecutorConfig, stack: ExitStack) -> None:
+        self._config, self._stack = config, stack
+        self._started: Executor | None = None
+
+    def run(self, root: str, tasks: Sequence[Task]) -> Iterator[list[Done]]:
+        """As the executor that the config names."""
+        if self._started is None:
+            self._started = self._stack.enter_context(started(self._config))
+        yield from self._started.run(root, tasks)
+
+
 @contextmanager
 def start_executor(config: ExecutorConfig) -> Iterator[Executor]:
-    """The executor that the config names, closed at the end.
+    """The executor that the config names, started by its first task and closed at the end.
 
-    Raises:
+    Its first task raises:
         ConfigError: no scheduler at the address, or an address is missing.
         MissingExtra: a library of this kind of executor is not installed.
     """
+    with ExitStack() as stack:
+        yield WhenNeeded(config, stack)
+
+
+@contextmanager
+def started(config: ExecutorConfig) -> Iterator[Executor]:
+    """The executor that the config names, started at once and closed at the end."""
     if config.kind == "inprocess":
         yield InProcess(config.threads)
         return
@@ -236,8 +265,6 @@ def _start_slurm(config: ExecutorConfig) -> Any:
         from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
         raise MissingExtra("dask-jobqueue", "slurm") from error
-    if config.memory_limit == "auto":
-        raise ConfigError("executor.kind=slurm needs executor.memory_limit, the memory of a job, for example 32GiB")
     job = config.slurm
     gpus = ["--gres=gpu:1"] * job.gpus
     cluster = SLURMCluster(
@@ -261,8 +288,6 @@ def _start_slurm(config: ExecutorConfig) -> Any:
 
 
 def _connect(address: str | None, connect: Callable[..., Any]) -> Any:
-    if address is None:
-        raise ConfigError("executor.kind=scheduler needs executor.address, for example tcp://host:8786")
     try:
         return connect(address, timeout="20s")
     except (OSError, TimeoutError) as error:

@@ -1,14 +1,30 @@
-"""When a part is fresh: fingerprints of what it is made of, and what counts as another configuration."""
+"""When a part is fresh: fingerprints of what it is made of, and what counts as another configuration.
+
+A fingerprint is a digest of everything that could change a part's rows: the stage and its version, the fields that
+change results (`Execution` fields do not), the contents it pins (weights), and the fingerprints of the parts it
+reads. So equality of two strings answers for the whole history of a part, and nothing has to be compared with inputs
+that may be gone. Three cases follow. Equal fingerprint: the part is kept. The same configuration but other inputs,
+since data came in: that part alone is made again. Another configuration: `StaleTable`, since a table in which parts
+of two configurations stand side by side is worth nothing, and replacing what a user has paid for takes his word.
+
+Fitted tables (centroids, thresholds) would make every added image refit everything behind them. They are pinned: a part
+carries the digest of its own rows as fingerprint, so that what depends on it depends on its content, not on its origin.
+
+In a pass of several stages over one reading, a table's fingerprint holds the stages before it: the facts of an image
+decide whether it is embedded.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from curate.config import differences, digest, identity
 from curate.engine.stage import Fold, Input, Shuffle, Stage
-from curate.engine.store import Manifest, Table
+from curate.engine.table import Manifest, Table
+
+StageT = TypeVar("StageT", bound=Stage)
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,13 @@ def _changes(found: Manifest, stage: Stage) -> list[str]:
 def previous_resolved(found: Manifest | None, stage: Stage) -> dict[str, Any] | None:
     """Resolved fields of an earlier run of the same configuration."""
     return found.resolved if found is not None and not _changes(found, stage) else None
+
+
+def resolved_stage(stage: StageT, manifest: Manifest) -> StageT:
+    """A declared stage with the values that its `auto` fields had when the table was made."""
+    resolved = type(stage).model_validate(stage.model_dump() | manifest.resolved)
+    changed = {name: value for name in manifest.resolved if (value := getattr(resolved, name)) != getattr(stage, name)}
+    return stage.model_copy(update=changed)  # what is as declared keeps the key that errors name
 
 
 def as_list(value: Any) -> list[Any]:

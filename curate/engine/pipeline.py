@@ -1,8 +1,7 @@
-"""Wiring and resume: steps in straight-line order, each made, resumed or kept by the fingerprints of its parts.
+"""Wiring: a recipe adds stages in straight-line order; each table is then made, resumed or kept.
 
-A fingerprint says what a part is made of: stage, version, the fields that change results, the contents it pins
-(weights), and the fingerprints of the parts it reads. Equal fingerprint: kept. Other inputs: made again, that
-part alone. Another configuration: `StaleTable`, until the user asks for a rebuild.
+Schemas are checked when a stage is added, before anything is computed: an input that lacks a column is an error of the
+recipe, not of its third hour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,9 @@ import pyarrow as pa
 
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, as_list, why_stale
-from curate.engine.stage import Input, RunTogether, Stage
+from curate.engine.stage import Input, SharedMap, Stage
 from curate.engine.store import Store
+from curate.engine.tasks import inputs_of
 from curate.engine.work import Step, Work, known_inputs
 from curate.errors import ConfigError, StaleTable, TableError
 
@@ -33,10 +33,18 @@ Refs = Ref | Sequence[Ref] | None
 class Pipeline:
     """Declares steps, then makes their tables in order."""
 
-    def __init__(self, store: Store, *, seed: int) -> None:
+    def __init__(self, store: Store, *, seed: int, with_schemas: bool = True) -> None:
+        """A pipeline without steps.
+
+        Args:
+            seed: for stages whose own `seed` is not given.
+            with_schemas: False to look at what a recipe declares without asking for schemas, which may need weights;
+                such a pipeline cannot run.
+        """
         self.store = store
         self.seed = seed
         self.steps: list[Step] = []
+        self._with_schemas = with_schemas
         self._refs: dict[str, Ref] = {}
 
     # -- declaring -------------------------------------------------------------------------------------------
@@ -47,26 +55,33 @@ class Pipeline:
         Raises:
             TableError: an input lacks a column, is missing or is unknown to the stage.
         """
-        return self._declare({name: stage}, None, inputs)[0]
+        return self._declare({name: stage}, inputs)[0]
 
-    def add_pass(self, together: RunTogether, stages: Mapping[str, Stage], **inputs: Refs) -> list[Ref]:
-        """Declare several aligned tables that `together` makes in one reading of the inputs.
+    def add_pass(self, stages: Mapping[str, SharedMap], **inputs: Refs) -> list[Ref]:
+        """Declare several aligned tables that are made in one reading of the inputs.
 
         Later stages depend on the earlier ones: the fingerprint of a table holds those before it.
-        """
-        return self._declare(dict(stages), together, inputs)
 
-    def _declare(self, stages: dict[str, Stage], together: RunTogether | None, inputs: dict[str, Refs]) -> list[Ref]:
+        Raises:
+            TableError: as in `add`, or the stages are of different kinds.
+        """
+        kinds = {stage.run_together.__func__ for stage in stages.values()}  # type: ignore[attr-defined]
+        if len(kinds) > 1:
+            raise TableError(f"{' + '.join(stages)}: stages of different kinds cannot share a reading")
+        return self._declare(dict(stages), inputs)
+
+    def _declare(self, stages: dict[str, Stage], inputs: dict[str, Refs]) -> list[Ref]:
         for name in stages:
             if name in self._refs:
                 raise TableError(f"{name}: declared twice in this pipeline")
         seeded = {name: self._seeded(stage) for name, stage in stages.items()}
-        lead = next(iter(seeded.values()))
-        _check_inputs(next(iter(seeded)), lead.inputs, inputs)
         schemas_in = {name: _schemas(ref) for name, ref in inputs.items()}
-        schemas = {name: stage.output_schema(**known_inputs(stage, schemas_in)) for name, stage in seeded.items()}
+        schemas = dict.fromkeys(seeded, pa.schema([]))
+        if self._with_schemas:
+            _check_inputs(" + ".join(seeded), inputs_of(seeded), inputs)
+            schemas = {name: stage.output_schema(**known_inputs(stage, schemas_in)) for name, stage in seeded.items()}
         names = {name: _names(ref) for name, ref in inputs.items()}
-        self.steps.append(Step(seeded, names, schemas, schemas_in, together))
+        self.steps.append(Step(seeded, names, schemas, schemas_in))
         refs = [Ref(name, schema) for name, schema in schemas.items()]
         self._refs.update({ref.name: ref for ref in refs})
         return refs
@@ -76,6 +91,11 @@ class Pipeline:
         if "seed" in type(stage).model_fields and stage.seed is None:  # type: ignore[attr-defined]
             return stage.model_copy(update={"seed": self.seed})
         return stage
+
+    @property
+    def names(self) -> list[str]:
+        """Tables in the order in which they are made."""
+        return list(self._refs)
 
     # -- running ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from curate.config import differences, identity
 from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, why_stale
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Scan, Stage
-from curate.engine.store import Manifest, Store
+from curate.engine.store import Store
+from curate.engine.table import Manifest
 from curate.engine.work import Step, Work, known_inputs
 
 
@@ -75,6 +76,11 @@ def _plan_pinned(plan: StepPlan, found: Manifest | None, stage: Stage, flags: Fl
 
 def _plan_parts(plan: StepPlan, found: Manifest | None, work: Work) -> StepPlan:
     """Of a table whose inputs are there: which of its parts are missing or made of something else."""
+    kept = work.as_before()
+    if kept is not None and found is not None:
+        plan.state, plan.parts, plan.todo = "kept", len(found.parts), 0
+        plan.auto = _auto(found.config, found.resolved)
+        return plan
     stages = {
         name: stage.resolve(previous_resolved(work.before[name], stage), **known_inputs(stage, work.inputs))
         for name, stage in work.step.stages.items()

@@ -1,21 +1,36 @@
-"""A stage makes one table; its fields are its whole configuration; its methods are pure.
+"""A stage makes one table, and says everything about it in one place.
 
-Three kinds, all yielding record batches, none knowing files or executors:
-    Map      `run(part, **tables)`: a part of the inputs to the aligned part of the output.
-    Shuffle  `scatter(part, **tables)` sends rows to buckets, `run(bucket, pieces, **whole)` makes bucket's part.
-    Fold     `partial(part, **tables)`, `combine(partials, **whole)` makes one state, `run(part, state, **tables)`.
-IteratedFold is a Fold of several rounds (Lloyd), each given the state of the round before.
-Scan is the root of a pipeline: it lists what lies outside (see `stages/images/catalog.py`).
+Its fields are its whole configuration; its methods are pure. Four kinds, all yielding record batches, none knowing
+files or executors:
+
+    Map        `run(part, **tables)`: a part of the inputs to the aligned part of the output.
+    SharedMap  a Map of which several may share one reading of their inputs.
+    Shuffle    `scatter(part, **tables)` sends rows to buckets, `run(bucket, pieces, **whole)` makes the bucket's part.
+    Fold       `partial(part, **tables)`, `combine(partials, **whole)` makes one state, `run(part, state, **tables)`.
+
+IteratedFold is a Fold of several rounds (Lloyd), each given the state of the round before. Scan is the root of a
+pipeline: it lists what lies outside the workdir.
+
+Beside making rows, a stage tells what it costs (`cost`), what the report shows of its table (`show`, `flow`, `facts`,
+`warn`, `checks`) and what it did to one image (`explain`). Report, plan, card and `curate explain` ask the stages of
+the recipe, in order, and know none of them by name.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
 from curate.config import Settings
-from curate.engine.store import Table
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.devices import uses_gpu
+from curate.engine.figures import Figures
+from curate.engine.show import Check, FlowStep, Section
+from curate.engine.table import Table
+
+if TYPE_CHECKING:
+    from curate.engine.finished import Finished, ImagePlace
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -35,10 +50,12 @@ class Input:
 
 
 def each(schema: pa.Schema, *, optional: bool = False) -> Input:
+    """An input of which a task reads the part of its own number."""
     return Input(schema, "each", optional=optional)
 
 
 def whole(schema: pa.Schema, *, optional: bool = False, many: bool = False) -> Input:
+    """An input of which a task may read every part."""
     return Input(schema, "whole", optional=optional, many=many)
 
 
@@ -47,9 +64,15 @@ class Stage(Settings):
 
     inputs: ClassVar[dict[str, Input]] = {}
     version: ClassVar[int] = 1
-    """Bump when the same input gives other rows."""
+    """Raise it when the same input gives other rows."""
     pinned: ClassVar[bool] = False
-    """Fitted tables: known by their content, so that appended data does not make them stale."""
+    """A fitted table: known by its content, so that appended data does not make it stale."""
+    parts_like: ClassVar[str | None] = None
+    """Name of the input whose parts the output has; `one`: a single part; None: the first input read part by part."""
+    explained_as: ClassVar[str] = ""
+    """Word in front of what `explain` says."""
+
+    # -- making the table ------------------------------------------------------------------------------------
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         """Schema of the output, from the schemas of the inputs (None: left out; a list where many)."""
@@ -66,36 +89,96 @@ class Stage(Settings):
         """
         return self
 
-    def estimate(self, num_images: int) -> dict[str, Any]:
-        """What `auto` fields would be if all `num_images` of the catalog reached this stage; for the plan."""
-        return {}
-
     def pins(self) -> dict[str, str]:
         """Contents the rows depend on beside fields and inputs, such as the hash of a weight file."""
         return {}
 
     def num_parts(self, **inputs: Any) -> int:
-        """Parts of the output; by default those of the first `each` input."""
-        for name, spec in self.inputs.items():
-            if spec.how == "each" and inputs.get(name) is not None:
-                return len(inputs[name].parts())
-        return 1
+        """Parts of the output, see `parts_like`."""
+        return 1 if self.parts_like == "one" else self._parts_of(self.parts_like, inputs)
+
+    def _parts_of(self, like: str | None, inputs: Mapping[str, Any]) -> int:
+        """Parts of one input; None: of the first that is given and read part by part; 1 where there is none."""
+        read = [like] if like else [name for name, spec in self.inputs.items() if spec.how == "each"]
+        return next((len(inputs[name].parts()) for name in read if inputs.get(name) is not None), 1)
 
     def resources(self) -> dict[str, float]:
-        """What a task occupies on a worker, such as {"GPU": 1} where there is one."""
-        return {}
+        """What a task occupies on a worker: a GPU, for a stage whose field `device` means one here."""
+        return {"GPU": 1.0} if uses_gpu(getattr(self, "device", "cpu")) else {}
 
     def run(self, *args: Any, **tables: Any) -> Batches:
         """The rows of one part."""
         raise NotImplementedError
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        """JSON-ready figures of the finished table, for the report and for later stages."""
+    def summarize(self, table: Table, **inputs: Any) -> Figures:
+        """Figures of the complete table, for the report and for later stages."""
+        return Figures()
+
+    def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
+        """Rows that the stage worked through: those of its first input, unless it says otherwise."""
+        given = [table for name in self.inputs for table in [inputs.get(name)] if table is not None]
+        if not given:
+            return None
+        first = given[0] if isinstance(given[0], list) else [given[0]]
+        return sum(table.num_rows() for table in first)
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def estimate(self, num_images: int) -> dict[str, Any]:
+        """What `auto` fields would be if all `num_images` of the catalog reached this stage; for the plan."""
         return {}
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        """What making the table takes, and the shape of the table, from the shapes of the inputs."""
+        return Demand(note="not estimated"), Shape()
+
+    def show(self, table: Table, run: "Finished") -> Iterator[Section]:
+        """Sections of the report about the table."""
+        yield from ()
+
+    def flow(self, table: Table, run: "Finished", before: FlowStep | None) -> Iterator[FlowStep]:
+        """Steps on the way from the pool to the result that the stage makes; `before`: the step before them."""
+        yield from ()
+
+    def facts(self, table: Table, run: "Finished", *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        """(title, line) of what the table depended on: sources, models, thresholds; hashes by so many digits."""
+        yield from ()
+
+    def warn(self, table: Table, run: "Finished") -> Iterator[str]:
+        """What a person should look at before trusting the result."""
+        yield from ()
+
+    def checks(self, table: Table, run: "Finished") -> Iterator[Check]:
+        """What the stage has looked for in the images that passed it."""
+        yield from ()
+
+    def headline(self, table: Table, run: "Finished") -> str | None:
+        """How many images are left, in words such as `120 selected`; None: the stage does not say."""
+        return None
+
+    def explain(self, image: "ImagePlace", table: Table, run: "Finished") -> Iterator[str]:
+        """What the stage did to one image and why, in lines; nothing where it has nothing to say."""
+        yield from ()
 
 
 class Map(Stage):
     """Part in, aligned part out."""
+
+
+class SharedMap(Map):
+    """A Map of which several may share one reading of their inputs: those of one `Pipeline.add_pass`.
+
+    A task then makes the part of all their tables at once.
+    """
+
+    @classmethod
+    def run_together(cls, stages: Mapping[str, Self], part: int, **tables: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Yield (table name, rows) for stages of this kind, in order of rows for each table."""
+        raise NotImplementedError
+
+    def run(self, part: int, **tables: Any) -> Batches:
+        """The rows of one part, where the stage has the reading for itself."""
+        yield from (batch for _, batch in type(self).run_together({"": self}, part, **tables))
 
 
 class Shuffle(Stage):
@@ -106,8 +189,8 @@ class Shuffle(Stage):
         raise NotImplementedError
 
     def num_scatter(self, **inputs: Any) -> int:
-        """Scatter tasks; by default one for each part of the first `each` input."""
-        return Stage.num_parts(self, **inputs)
+        """Scatter tasks; by default one for each part of the first input that is read part by part."""
+        return self._parts_of(None, inputs)
 
     def scatter(self, *args: Any, **tables: Any) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(bucket, rows) of one input part, in any order of buckets."""
@@ -117,12 +200,15 @@ class Shuffle(Stage):
 class Fold(Stage):
     """Reduces all parts to one state, then makes the output parts from it."""
 
+    parts_like: ClassVar[str | None] = "one"
+
     def partial_schema(self, **inputs: Any) -> pa.Schema | None:
         """Schema of the partial results; None: `combine` reads the inputs themselves."""
         return None
 
     def num_partials(self, **inputs: Any) -> int:
-        return Stage.num_parts(self, **inputs)
+        """Partial results; by default one for each part of the first input that is read part by part."""
+        return self._parts_of(None, inputs)
 
     def partial(self, *args: Any, **tables: Any) -> Batches:
         """What one input part contributes."""
@@ -148,8 +234,8 @@ class Fold(Stage):
 class IteratedFold(Fold):
     """A Fold in rounds: `partial` and `combine` also take `state`, that of the round before, None in round 0.
 
-    The state has a column `finished` (bool); its first row says whether this was the last round. Only the
-    newest state is kept, and a killed run goes on from it.
+    The state has a column `finished` (bool); its first row says whether this was the last round. Only the newest
+    state is kept, and a killed run goes on from it.
     """
 
     def max_rounds(self) -> int:
@@ -172,5 +258,6 @@ class Scan(Stage):
         raise NotImplementedError
 
 
-RunTogether = Callable[..., Iterator[tuple[str, pa.RecordBatch]]]
-"""`f(stages, part, **tables)` yields (table name, rows): several Map stages over one reading of their input."""
+def read_partials(partials: Table, columns: list[str] | None = None) -> pa.Table:
+    """All partial results of a Fold, in the order of the parts they came from; at least one is there."""
+    return pa.concat_tables([partials.read(part, columns) for part in sorted(partials.committed())])

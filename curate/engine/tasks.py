@@ -1,16 +1,18 @@
 """What runs on a worker: a task carries (stage, part), reads its inputs and commits its parts; no data travels."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from curate.engine.shuffle import by_bucket, read_bucket
-from curate.engine.stage import Fold, IteratedFold, RunTogether, Shuffle, Stage
-from curate.engine.store import Part, PartWriter, Store, Table
+from curate.engine.part_writer import Part, PartWriter
+from curate.engine.shuffle import read_bucket, sorted_by_bucket
+from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, Stage
+from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.engine.threads import set_threads
 
 PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
@@ -28,7 +30,6 @@ class Task:
     fingerprints: dict[str, str]
     """Table name to the fingerprint to commit; only these tables are committed."""
     inputs: dict[str, tuple[str, ...] | None]
-    together: RunTogether | None = None
     resources: dict[str, float] = field(default_factory=dict)
     number: int = 0
     """Round of an IteratedFold; phase run: its last one."""
@@ -40,6 +41,11 @@ class Task:
 
     def __str__(self) -> str:
         return f"{' + '.join(self.stages)}, part {self.part} ({self.phase})"
+
+
+def inputs_of(stages: Mapping[str, Stage]) -> dict[str, Input]:
+    """What the stages of one step read; stages of a pass may each declare some of it."""
+    return {key: spec for stage in stages.values() for key, spec in stage.inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,14 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
 
 
 def _perform(store: Store, task: Task, start: float) -> list[Done]:
-    if task.together is not None:
+    if isinstance(next(iter(task.stages.values())), SharedMap):
         return _perform_together(store, task, start)
     ((name, stage),) = task.stages.items()
     fingerprint = task.fingerprints[name]
     if task.phase == "scatter":
         assert isinstance(stage, Shuffle)
         target, part = store.table(f"{name}/{PIECES}"), task.part
-        rows = by_bucket(stage.scatter(part, **_read(store, task)), task.schemas[name])
+        rows = sorted_by_bucket(stage.scatter(part, **_read(store, task)), task.schemas[name])
     elif task.phase == "partial":
         assert isinstance(stage, Fold)
         target, part = store.table(f"{name}/{PARTIALS}"), task.part
@@ -122,13 +128,15 @@ def _state_before(store: Store, task: Task) -> dict[str, Any]:
 
 
 def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
-    assert task.together is not None
+    """The part of every table of a pass, over one reading of the inputs."""
+    lead = next(iter(task.stages.values()))
+    assert isinstance(lead, SharedMap)
     writers: dict[str, PartWriter] = {}
     with ExitStack() as stack:
         for name, fingerprint in task.fingerprints.items():
             table = store.table(name)
             writers[name] = stack.enter_context(table.begin(task.part, task.schemas[name], fingerprint=fingerprint))
-        for name, batch in task.together(task.stages, task.part, **_read(store, task)):
+        for name, batch in lead.run_together(task.stages, task.part, **_read(store, task)):  # type: ignore[arg-type]
             if name in writers:
                 writers[name].write(batch)
     seconds = time.perf_counter() - start
@@ -137,7 +145,7 @@ def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
 
 def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any]:
     """The inputs as the stage wants them: this part as a pa.Table, or whole Tables."""
-    specs = next(iter(task.stages.values())).inputs
+    specs = inputs_of(task.stages)
     tables: dict[str, Any] = {}
     for name, spec in specs.items():
         names = task.inputs.get(name)

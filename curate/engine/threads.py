@@ -1,16 +1,19 @@
 """How many threads the numeric libraries use in this process."""
 
-import faiss
-import pyarrow as pa
-import torch
-from threadpoolctl import threadpool_limits
-
 _limits: dict[str, object] = {}
 """The limits in force, kept alive; BLAS and OpenMP pools return to their defaults when these are dropped."""
 
 
 def set_threads(num_threads: int) -> None:
-    """Bound torch, faiss, BLAS and Arrow; only runs with equal numbers of threads give equal bytes."""
+    """Bound torch, faiss, BLAS and Arrow; only runs with equal numbers of threads give equal bytes.
+
+    The libraries are loaded here: one that came later would start with a thread for each core.
+    """
+    import faiss
+    import pyarrow as pa
+    import torch
+    from threadpoolctl import threadpool_limits
+
     if torch.get_num_threads() != num_threads:
         torch.set_num_threads(num_threads)
     faiss.omp_set_num_threads(num_threads)

@@ -1,4 +1,15 @@
-"""Making the tables of one step of a pipeline: what is missing, its phases, and the manifest at the end."""
+"""Making the tables of one step of a pipeline: what is missing, its phases, and the manifest at the end.
+
+What makes this hard is that a run may end anywhere and must go on from there, with equal bytes, on other machines. So
+nothing but files says what is done. A part is done when a file of its name carries the fingerprint that is wanted of
+it (see `freshness.py`); whatever else lies under that name is made again. A table is complete when its manifest says
+so, which is written last and in one step: until then `_progress.jsonl` collects the seconds of every attempt, and the
+intermediate parts of a Shuffle (`_pieces`) and of a Fold (`_partials`, `_state`) lie in hidden folders beside the
+parts, with fingerprints of their own, so that a phase that was finished is not done again. `auto` values are resolved
+when a table is begun and kept with it: what was decided on a machine with a GPU does not change when the rest is made
+without. Parts of a finished table are trusted by the manifest and their size alone; only without one are footers
+read.
+"""
 
 import logging
 import time
@@ -11,11 +22,13 @@ import pyarrow as pa
 from curate import progress
 from curate.config import digest, identity
 from curate.engine.executors import Executor
-from curate.engine.freshness import Flags, part_fingerprints, previous_resolved
-from curate.engine.shuffle import BUCKET
-from curate.engine.stage import Fold, IteratedFold, RunTogether, Scan, Shuffle, Stage
-from curate.engine.store import PROGRESS, Manifest, Part, Store, Table
-from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Task
+from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
+from curate.engine.part_writer import Part
+from curate.engine.shuffle import with_bucket
+from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
+from curate.engine.store import Store
+from curate.engine.table import PROGRESS, Manifest, Table
+from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Task, inputs_of
 from curate.errors import TableError
 
 logger = logging.getLogger(__name__)
@@ -23,13 +36,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """One or several stages that are made together, over one reading of their inputs."""
+    """One stage, or several that share one reading of their inputs: what they are, read and make."""
 
     stages: dict[str, Stage]
     inputs: dict[str, tuple[str, ...] | None]
     schemas: dict[str, pa.Schema]
     input_schemas: dict[str, Any]
-    together: RunTogether | None = None
 
 
 class Work:
@@ -46,7 +58,7 @@ class Work:
         lead = next(iter(self.step.stages.values()))
         if isinstance(lead, Scan):
             return self._run_scan(lead)
-        if lead.pinned and self._pinned_holds():
+        if (lead.pinned and self._pinned_holds()) or self.as_before() is not None:
             return []
         stages = {
             name: stage.resolve(previous_resolved(self.before[name], stage), **known_inputs(stage, self.inputs))
@@ -64,6 +76,29 @@ class Work:
         for name in stale:
             self._finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
         return stale
+
+    def as_before(self) -> dict[str, Stage] | None:
+        """The stages with the `auto` values of the tables that are there, if these are complete and still fresh.
+
+        What `auto` becomes depends on the inputs, so where no input has changed nothing has to be resolved again, which
+        for some stages means to read vectors.
+        """
+        stages: dict[str, Stage] = {}
+        for name, stage in self.step.stages.items():
+            before = self.before[name]
+            if before is None or not before.complete or previous_resolved(before, stage) is None:
+                return None
+            stages[name] = resolved_stage(stage, before)
+        name, lead = next(iter(stages.items()))
+        if isinstance(
+            lead, Shuffle | Fold
+        ):  # each part depends on all inputs, so their fingerprints answer for the number
+            num_parts = len(self.tables[name].parts())
+        else:
+            num_parts = lead.num_parts(**known_inputs(lead, self.inputs))
+        wanted = part_fingerprints(stages, self.inputs, num_parts)
+        fresh = all(self.is_complete(name, num_parts) and not self.missing(name, wanted[name]) for name in stages)
+        return stages if fresh else None
 
     def _run_scan(self, stage: Scan) -> list[str]:
         ((name, table),) = self.tables.items()
@@ -115,12 +150,11 @@ class Work:
         name, lead = next(iter(stages.items()))
         parts = sorted(set().union(*map(set, todo.values())))
         schemas = {n: s.output_schema(**known_inputs(s, self.step.input_schemas)) for n, s in stages.items()}
-        plain = Task("run", 0, stages, schemas, {}, self.step.inputs, self.step.together)
+        plain = Task("run", 0, stages, schemas, {}, self.step.inputs)
         plain = replace(plain, resources=lead.resources())
         schemas_in = known_inputs(lead, self.step.input_schemas)
         if parts and isinstance(lead, Shuffle):
-            schema = lead.piece_schema(**schemas_in)
-            pieces = pa.schema([BUCKET, *schema], metadata=schema.metadata)
+            pieces = with_bucket(lead.piece_schema(**schemas_in))
             count = lead.num_scatter(**known_inputs(lead, self.inputs))
             hidden = replace(plain, phase="scatter", schemas={name: pieces})
             self._run_hidden(executor, hidden, PIECES, [count, *wanted[name]])
@@ -222,10 +256,18 @@ class Work:
             rows=sum(part.rows for part in parts),
             seconds=round(opened.seconds + sum(entry["seconds"] for entry in log), 3),
         )
-        metrics = stage.summarize(Table(self.store, name, complete), **known_inputs(stage, self.inputs))
+        known = known_inputs(stage, self.inputs)
+        figures = stage.summarize(Table(self.store, name, complete), **known)
         for hidden in (PIECES, PARTIALS, STATE):
             self.store.remove(f"{name}/{hidden}")
-        table.write_manifest(replace(complete, metrics=metrics))
+        table.write_manifest(
+            replace(
+                complete,
+                figures=figures.model_dump(mode="json"),
+                rows_in=stage.rows_in(figures, **known),
+                made_with=[other for other in self.step.stages if other != name],
+            )
+        )
         self.store.remove(f"{name}/{PROGRESS}")
         logger.info("%s: %d rows in %d parts, %.1f s", name, complete.rows, num_parts, complete.seconds)
 
@@ -272,7 +314,7 @@ def open_input(store: Store, step: Step, key: str) -> Any:
     if names is None:
         return None
     tables = [store.table(name) for name in names]
-    return tables if next(iter(step.stages.values())).inputs[key].many else tables[0]
+    return tables if inputs_of(step.stages)[key].many else tables[0]
 
 
 def known_inputs(stage: Stage, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ COPY_THRESHOLDS = {
 
 @dataclass(frozen=True)
 class Verification:
-    """How doubtful pairs are verified by laying one image over the other, see `stages/copies/verify.py`."""
+    """How doubtful pairs are verified by laying one image over the other, see `stages/copies/verified_pairs.py`."""
 
     floor: float
     """Smallest cosine similarity of a pair that is tried."""

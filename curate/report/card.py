@@ -1,27 +1,30 @@
 """The dataset card: `shards/README.md`, which makes the folder a dataset that Hugging Face's tools load."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from curate.engine.store import Store
+from curate.engine.finished import Finished
+from curate.engine.numbers import count, plural
+from curate.engine.show import Check
+from curate.engine.table import Table
 from curate.errors import TableError
-from curate.report.numbers import count, plural
-from curate.report.run import Run
-from curate.report.sections.funnel import steps
-from curate.report.sections.overview import models, sources, thresholds
-from curate.tables import IMAGES, SHARD_COLUMNS
+from curate.report.sections import facts
+from curate.stages.selection.write_shards import ShardFigures, WriteShards
+from curate.tables import SHARD_COLUMNS
 
 FILE = "shards/README.md"
-SCREENINGS = {
-    "sexual, violent or otherwise unsafe content (NSFW)": "nsfw",
-    "faces and other personal data": "num_faces",
-    "illegal content, such as matching against lists of known abuse material": "illegal",
-    "watermarks, logos and overlaid text": "watermark",
-    "licences and copyright of the pictures": "licence_ok",
+UNCHECKED: dict[Check, str] = {
+    "unsafe content": "sexual, violent or otherwise unsafe content (NSFW)",
+    "faces": "faces and other personal data",
+    "illegal content": "illegal content, such as matching against lists of known abuse material",
+    "watermarks": "watermarks, logos and overlaid text",
+    "licenses": "licenses and copyright of the pictures",
+    "benchmarks": "copies of benchmark images: no held-out source was given",
+    "copies": "copies within the dataset",
 }
-"""What a user of pictures from the web would want checked, with the column of `images` that would show it was."""
+"""What a user of pictures from the web would want checked."""
 
 LOADING = """\
 ```python
@@ -45,46 +48,50 @@ Whoever loads older copies of the shards can filter by `sha256`.
 """
 
 
-def write_card(store: Store) -> str:
-    """Write `shards/README.md` of a workdir.
-
-    Returns:
-        Its path.
+def write_card(run: Finished) -> str | None:
+    """Write `shards/README.md` of a workdir; returns its path, or None where the recipe makes no shards.
 
     Raises:
         TableError: the shards are not finished.
     """
-    run = Run.open(store)
-    if not run.has("shards/data"):
-        raise TableError(f"shards/data: not complete in {store.root}; run a recipe that writes shards first")
-    store.write_bytes(FILE, render(run).encode())
-    return store.join(FILE)
+    if run.only(WriteShards) is None:
+        return None
+    run.store.write_bytes(FILE, render(run).encode())
+    return run.store.join(FILE)
 
 
-def render(run: Run) -> str:
+def render(run: Finished) -> str:
     """The whole card."""
+    stage, shards = _shards(run)
     metadata = yaml.safe_dump(front_matter(run), sort_keys=False, allow_unicode=True)
     sections = [
         f"# {_safe(run.name)}",
-        _summary(run),
+        _summary(run, shards),
         "## Load it\n\n" + LOADING,
-        "## Columns\n\n" + _columns(run),
+        "## Columns\n\n" + _columns(stage),
         "## How it was made\n\n" + "\n".join(_how(run)),
         "## What was not checked\n\n" + _not_checked(run),
-        "## Licence\n\nThe pictures keep their own licences, which this dataset neither grants nor changes. Where the "
+        "## License\n\nThe pictures keep their own licenses, which this dataset neither grants nor changes. Where the "
         "sources state them, they are in the sources' own columns.",
         "## Provenance and takedown\n\n" + TAKEDOWN,
     ]
     return f"---\n{metadata}---\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"
 
 
-def front_matter(run: Run) -> dict[str, Any]:
+def _shards(run: Finished) -> tuple[WriteShards, Table]:
+    found = run.only(WriteShards)
+    if found is None:
+        raise TableError(f"{run.store.root}: holds no finished shards; run a recipe that writes them first")
+    return found
+
+
+def front_matter(run: Finished) -> dict[str, Any]:
     """What the hub and `datasets` read."""
-    rows = run.manifests["shards/data"].rows
+    rows = _shards(run)[1].num_rows()
     return {
         "pretty_name": run.name,
         "license": "other",
-        "license_name": "licences-of-the-single-pictures",
+        "license_name": "licenses-of-the-single-pictures",
         "task_categories": ["image-feature-extraction"],
         "tags": ["image", "self-supervised", "curated", run.recipe],
         "size_categories": [size_category(rows)],
@@ -103,27 +110,24 @@ def size_category(rows: int) -> str:
     return "n>1T"
 
 
-def _summary(run: Run) -> str:
-    metrics = run.metrics("shards/data")
-    megabytes = int(metrics.get("bytes", 0)) / 2**20
-    rows, shards = run.manifests["shards/data"].rows, len(run.manifests["shards/data"].parts)
+def _summary(run: Finished, shards: Table) -> str:
+    megabytes = ShardFigures.of(shards).num_bytes / 2**20
+    assert run.catalog is not None
     return (
-        f"{plural(rows, 'image')} with their original bytes, in {plural(shards, 'shuffled Parquet shard')} "
-        f"({megabytes:,.1f} MiB), chosen from {count(run.manifests['catalog'].rows)} listed images by the recipe "
-        f"`{_safe(run.recipe)}`."
+        f"{plural(shards.num_rows(), 'image')} with their original bytes, in "
+        f"{plural(len(shards.parts()), 'shuffled Parquet shard')} ({megabytes:,.1f} MiB), chosen from "
+        f"{count(run.catalog.num_rows())} listed images by the recipe `{_safe(run.recipe)}`."
     )
 
 
-def _columns(run: Run) -> str:
+def _columns(stage: WriteShards) -> str:
     lines = ["| column | type | meaning |", "|---|---|---|"]
     for field in SHARD_COLUMNS:
         dtype = "image" if field.name == "image" else str(field.type)
         lines.append(f"| `{field.name}` | {_short_type(dtype)} | {_safe(field.metadata[b'doc'].decode())} |")
-    own = run.manifests["shards/data"].resolved.get("columns")
-    for name, kind in sorted((own if isinstance(own, dict) else {}).items()):
-        lines.append(
-            f"| `{_safe(name)}` | {_safe(str(kind))} | of the sources, as they give it; null where they do not |"
-        )
+    own = {} if isinstance(stage.columns, str) else stage.columns
+    for name, kind in sorted(own.items()):
+        lines.append(f"| `{_safe(name)}` | {_safe(kind)} | of the sources, as they give it; null where they do not |")
     return "\n".join(lines)
 
 
@@ -131,33 +135,25 @@ def _short_type(dtype: str) -> str:
     return dtype.replace("element: ", "").replace("list<item: ", "list<")
 
 
-def _how(run: Run) -> Iterator[str]:
+def _how(run: Finished) -> Iterator[str]:
     """Steps with their counts, then what they depended on."""
-    yield from (f"- Source {_safe(line)}." for line in sources(run))
-    yield ""
-    yield "Of the pool's images:"
-    yield ""
-    for number, step in enumerate(steps(run), 1):
+    known = facts(run, digits=64)
+    yield from (f"- Source {_safe(line)}." for line in known.pop("Sources", []))
+    yield from ["", "Of the pool's images:", ""]
+    for number, step in enumerate(run.flow(), 1):
         drops = "; ".join(f"{count(n)} dropped: {_safe(reason.replace('_', ' '))}" for reason, n in step.drops if n)
         curated = f" and {count(step.curated)} curated" if step.curated else ""
         text = ". ".join(part for part in (drops, _safe(step.note)) if part)
         yield f"{number}. {step.name}: {count(step.pool)}{curated}{f' ({text})' if text else ''}"
-    for title, lines in (("Models", models(run, digits=64)), ("Similarity thresholds", thresholds(run))):
-        found = [f"- {_safe(line)}" for line in lines]
-        if found:
-            yield from ["", f"{title}:", "", *found]
-    yield ""
-    yield f"Seed: {_safe(str(run.config.get('seed', 'unknown')))}."
+    (seed,) = known.pop("Seed")
+    for title, lines in known.items():
+        yield from ["", f"{title}:", "", *(f"- {_safe(line)}" for line in lines)]
+    yield from ["", f"Seed: {_safe(seed)}."]
 
 
-def _not_checked(run: Run) -> str:
-    known = set(IMAGES.names)
-    missing = [text for text, column in SCREENINGS.items() if column not in known]
-    if run.parts is not None and not run.parts.num_images(["heldout"]):
-        missing.append("copies of benchmark images: no held-out source was given")
-    if not run.has("duplicates"):
-        missing.append("copies within the dataset")
-    lines = [f"- {text}" for text in missing]
+def _not_checked(run: Finished) -> str:
+    done = {check for stage, table in run.tables for check in stage.checks(table, run)}
+    lines = [f"- {UNCHECKED[check]}" for check in get_args(Check) if check not in done]
     intro = "**The following was not screened for.** Do it before you publish the dataset or anything trained on it:"
     return "\n".join([intro, "", *lines])
 

@@ -1,4 +1,4 @@
-"""Small plots as inline SVG. Colours come from the style sheet, so they follow light and dark."""
+"""Small plots as inline SVG. Colors come from the style sheet, so they follow light and dark."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curate.engine.show import Curves, Histogram, Line, Marker, Series, SortedBars
 from curate.report.markup import Content, Markup, el
 
 WIDTH, HEIGHT = 560, 280
@@ -27,32 +28,6 @@ class Scale:
         return round(self.start + (at - low) / ((high - low) or 1) * (self.end - self.start), 1)
 
 
-@dataclass(frozen=True)
-class Series:
-    """Values under one name."""
-
-    name: str
-    values: np.ndarray
-    style: str
-    """Class of the style sheet: a, b, c or d."""
-
-
-@dataclass(frozen=True)
-class Line(Series):
-    """Values over their own x."""
-
-    x: np.ndarray
-
-
-@dataclass(frozen=True)
-class Marker:
-    """A vertical line with a name."""
-
-    name: str
-    at: float
-    style: str
-
-
 def x_scale(low: float, high: float) -> Scale:
     return Scale(low, high, LEFT, WIDTH - RIGHT)
 
@@ -72,58 +47,59 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def sorted_bars(bars: Series, steps: Series, *, x_label: str, y_label: str) -> Markup:
-    """One series as bars in falling order, another as a line over them, each sorted by itself."""
+def sorted_bars(chart: SortedBars) -> Markup:
+    """One series as bars in falling order, another as a line over them."""
+    bars, steps = chart.bars, chart.steps
     ranks = len(bars.values)
     highest = float(max(bars.values.max(initial=0), steps.values.max(initial=0)))
     x, y = x_scale(0, max(1, ranks)), y_scale(0, highest or 1)
     body = [
-        *_y_axis(y, ticks(0, highest), y_label, text=lambda v: f"{v:g}"),
+        *_y_axis(y, ticks(0, highest), chart.y_label, text=lambda v: f"{v:g}"),
         _columns(np.arange(ranks), np.arange(1, ranks + 1), bars, x, y),
         _staircase(np.arange(ranks + 1), steps, x, y, closed=False),
-        *_x_axis(x, [t for t in ticks(0, ranks) if t == int(t)], x_label),
+        *_x_axis(x, [t for t in ticks(0, ranks) if t == int(t)], chart.x_label),
     ]
     return _plot(body, legend([bars, steps]))
 
 
-def histogram(
-    edges: np.ndarray, series: Sequence[Series], markers: Sequence[Marker], *, x_label: str, counted: str = "pairs"
-) -> Markup:
-    """Counts per bin on a logarithmic axis; edges is (B + 1,), each series (B,)."""
+def histogram(chart: Histogram) -> Markup:
+    """Counts per bin on a logarithmic axis."""
+    edges, series, markers = chart.edges, chart.series, chart.markers
     highest = max(10.0, *(float(s.values.max(initial=0)) for s in series))
     x = x_scale(float(edges[0]), float(edges[-1]))
     y = y_scale(0.7, highest * 1.3, log=True)
     decades = [float(10**i) for i in range(int(math.log10(highest)) + 1)]
     body = [
-        *_y_axis(y, decades[:: 1 + len(decades) // 7], f"{counted} (log)", text=_power),
+        *_y_axis(y, decades[:: 1 + len(decades) // 7], f"{chart.counted} (log)", text=_power),
         *(_staircase(edges, s, x, y, closed=True) for s in series),
         *(_marker(m, x) for m in markers),
-        *_x_axis(x, ticks(x.low, x.high), x_label),
+        *_x_axis(x, ticks(x.low, x.high), chart.x_label),
     ]
     return _plot(body, legend([*series, *markers]))
 
 
-def curves(lines: Sequence[Line], *, x_label: str, y_label: str, from_zero: bool = False) -> Markup:
-    """Lines over a common x axis; values that are not finite break a line. `from_zero`: the y axis holds 0."""
+def curves(chart: Curves) -> Markup:
+    """Lines over a common x axis; values that are not finite break a line."""
+    lines = chart.lines
     finite = [line.values[np.isfinite(line.values)] for line in lines]
     low = min((float(v.min()) for v in finite if len(v)), default=0.0)
     high = max((float(v.max()) for v in finite if len(v)), default=1.0)
-    low, high = (min(low, 0.0), max(high, 0.0)) if from_zero else (low, high)
+    low, high = (min(low, 0.0), max(high, 0.0)) if chart.from_zero else (low, high)
     pad = 0.04 * ((high - low) or 1)
     x = x_scale(min(float(line.x.min()) for line in lines), max(float(line.x.max()) for line in lines))
     y = y_scale(low - pad, high + pad)
     body = [
-        *_y_axis(y, ticks(low, high), y_label, text=lambda v: f"{v:g}"),
+        *_y_axis(y, ticks(low, high), chart.y_label, text=lambda v: f"{v:g}"),
         *(_polyline(line, x, y) for line in lines),
-        *_x_axis(x, ticks(x.low, x.high), x_label),
+        *_x_axis(x, ticks(x.low, x.high), chart.x_label),
     ]
     return _plot(body, legend(lines))
 
 
 def legend(named: Iterable[Series | Marker]) -> Markup:
-    """Names beside their colours, as text that grows with the page."""
+    """Names beside their colors, as text that grows with the page."""
     items = [
-        el("span", el("i", class_=f"swatch {n.style}{' thin' if isinstance(n, Marker) else ''}"), n.name) for n in named
+        el("span", el("i", class_=f"swatch {n.color}{' thin' if isinstance(n, Marker) else ''}"), n.name) for n in named
     ]
     return el("div", items, class_="legend")
 
@@ -140,7 +116,7 @@ def _columns(starts: np.ndarray, ends: np.ndarray, series: Series, x: Scale, y: 
     for start, end, value in zip(starts.tolist(), ends.tolist(), series.values.tolist(), strict=True):
         left, right, top = x(start), x(end), y(value)
         parts.append(f"M{left} {bottom}V{top}H{max(left + 0.5, right - gap):.1f}V{bottom}Z")
-    return el("path", d="".join(parts), class_=f"area {series.style}")
+    return el("path", d="".join(parts), class_=f"area {series.color}")
 
 
 def _staircase(edges: np.ndarray, series: Series, x: Scale, y: Scale, *, closed: bool) -> Markup:
@@ -152,7 +128,7 @@ def _staircase(edges: np.ndarray, series: Series, x: Scale, y: Scale, *, closed:
         path.append(f"L{x(left)} {height}H{x(right)}")
     if closed:
         path.append(f"V{bottom}Z")
-    return el("path", d="".join(path), class_=f"{'area' if closed else 'line'} {series.style}")
+    return el("path", d="".join(path), class_=f"{'area' if closed else 'line'} {series.color}")
 
 
 def _polyline(line: Line, x: Scale, y: Scale) -> Markup:
@@ -161,12 +137,12 @@ def _polyline(line: Line, x: Scale, y: Scale) -> Markup:
         if math.isfinite(value):
             points.append(f"{pen}{x(at)} {y(value)}")
         pen = "L" if math.isfinite(value) else "M"
-    return el("path", d="".join(points), class_=f"line {line.style}")
+    return el("path", d="".join(points), class_=f"line {line.color}")
 
 
 def _marker(marker: Marker, x: Scale) -> Markup:
     at = x(marker.at)
-    return el("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, class_=f"mark {marker.style}")
+    return el("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, class_=f"mark {marker.color}")
 
 
 def _x_axis(x: Scale, at: Sequence[float], label: str) -> list[Markup]:

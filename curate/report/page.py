@@ -1,68 +1,46 @@
-"""The report: one self-contained page that opens anywhere, without scripts and without requests."""
+"""The report: one self-contained page that opens anywhere, without scripts and without requests.
 
-from collections.abc import Iterator
+What it shows comes from the stages of the recipe (`Stage.show`, `flow`, `facts`, `warn`): none is known here by name.
+"""
+
 from importlib import resources
-from typing import NamedTuple
 
-from curate.engine.store import Store
+from curate.engine.finished import Finished
+from curate.engine.show import Section
+from curate.report import flow
 from curate.report.markup import Content, Markup, el
 from curate.report.pictures import Pictures
-from curate.report.run import Run
-from curate.report.sections import (
-    attention,
-    calibration,
-    clusters,
-    contamination,
-    duplicates,
-    examples,
-    funnel,
-    levels,
-    overview,
-    recall,
-    retrieval,
-    screening,
-    semdedup,
-    set_figures,
-    shares,
-    similarity,
-    timings,
-    training,
-    warnings,
-)
+from curate.report.render import anchor_of, render_section
+from curate.report.sections import facts, headline, sections, warnings
 
 FILE = "report/index.html"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page asks for nothing, and runs nothing that a file name might smuggle in."""
 
 
-class Section(NamedTuple):
-    """A titled part of the page; `anchor` is its name in links."""
-
-    anchor: str
-    title: str
-    content: Markup
+def write_report(run: Finished) -> str:
+    """Write `report/index.html` of a workdir from the tables that are finished; returns its path."""
+    run.store.write_bytes(FILE, render(run, Pictures(run)).encode())
+    return run.store.join(FILE)
 
 
-def write_report(store: Store) -> str:
-    """Write `report/index.html` of a workdir from the tables that are finished.
-
-    Returns:
-        Its path.
-
-    Raises:
-        TableError: the workdir holds no finished table.
-    """
-    run = Run.open(store)
-    store.write_bytes(FILE, render(run, Pictures(store)).encode())
-    return store.join(FILE)
-
-
-def render(run: Run, pictures: Pictures) -> str:
+def render(run: Finished, pictures: Pictures) -> str:
     """The whole page."""
-    found = list(sections(run, pictures))
-    return document(
-        f"{run.name}: report of {run.recipe}", el("body", _header(run, found), el("main", map(_block, found)))
-    )
+    blocks: list[tuple[str, Markup]] = []
+    said = warnings(run)
+    if said:
+        blocks.append(("Look at this first", el("ul", [el("li", text) for text in said], class_="warnings")))
+    steps = run.flow()
+    if steps:
+        blocks.append(("From the pool to the result", flow.render(steps)))
+    blocks += [(section.title, render_section(section, pictures)) for section in _shown(run)]
+    main = [el("section", el("h2", title), content, id=anchor_of(title)) for title, content in blocks]
+    titles = [title for title, _ in blocks]
+    return document(f"{run.name}: report of {run.recipe}", el("body", _header(run, titles), el("main", main)))
+
+
+def _shown(run: Finished) -> list[Section]:
+    return [section for section in sections(run) if section.blocks]
 
 
 def document(title: str, body: Markup) -> str:
@@ -78,46 +56,33 @@ def document(title: str, body: Markup) -> str:
     return f"<!doctype html>\n{el('html', el('head', head), body, lang='en')}\n"
 
 
-def sections(run: Run, pictures: Pictures) -> Iterator[Section]:
-    """The sections whose tables are there, in the order of the page."""
-    made: list[tuple[str, str, Markup | None]] = [
-        ("warnings", "Look at this first", warnings.section(run)),
-        ("funnel", "From the pool to the shards", funnel.section(run)),
-        ("shares", "What the selection is made of", shares.section(run)),
-        ("figures", "The selection beside the pool", set_figures.section(run)),
-        ("balance", "Cluster sizes before and after", clusters.sizes_section(run)),
-        ("levels", "Levels of the clusters", levels.section(run)),
-        ("screening", "Kept out of the balanced draw", screening.section(run, pictures)),
-        ("duplicates", "Copies", duplicates.section(run, pictures)),
-        ("heldout", "Held-out images", contamination.section(run, pictures)),
-        ("similarity", "Similarity of the pairs", similarity.section(run)),
-        ("calibration", "Thresholds, measured", calibration.section(run)),
-        ("recall", "Recall of the searches", recall.section(run)),
-        ("semdedup", "Images alike to the backbone", semdedup.section(run)),
-        ("retrieved", "Retrieved", retrieval.section(run, pictures)),
-        ("selected", "Selected", examples.selected_section(run, pictures)),
-        ("dropped", "Dropped", examples.dropped_section(run, pictures)),
-        ("clusters", "Clusters", clusters.examples_section(run, pictures)),
-        ("training", "Pretraining", training.section(run)),
-        ("attention", "What the backbone looks at", attention.section(run, pictures)),
-        ("timings", "Timings", timings.section(run)),
-    ]
-    for anchor, title, content in made:
-        if content is not None:
-            yield Section(anchor, title, content)
-
-
-def _header(run: Run, found: list[Section]) -> Markup:
-    links: Content = [el("a", section.title, href=f"#{section.anchor}") for section in found]
+def _header(run: Finished, titles: list[str]) -> Markup:
+    links: Content = [el("a", title, href=f"#{anchor_of(title)}") for title in titles]
     return el(
         "header",
         el("p", f"Report of recipe {run.recipe}", class_="label"),
         el("h1", run.name),
-        el("p", overview.headline(run), class_="lead"),
-        overview.section(run),
+        el("p", headline(run), class_="lead"),
+        _facts(run),
         el("nav", links),
     )
 
 
-def _block(section: Section) -> Markup:
-    return el("section", el("h2", section.title), section.content, id=section.anchor)
+def _facts(run: Finished) -> Markup:
+    known = facts(run) | {"Made": [dates(run)]}
+    rows: list[Content] = [
+        [el("dt", title), el("dd", el("ul", [el("li", line) for line in lines]))] for title, lines in known.items()
+    ]
+    return el("dl", rows, class_="facts")
+
+
+def dates(run: Finished) -> str:
+    """From the first finished table to the last."""
+    found = []
+    for _, table in run.tables:
+        try:
+            found.append(run.store.fs.modified(run.store.join(table.name, "_table.json")))
+        except (NotImplementedError, OSError):  # some file systems keep no dates
+            return "unknown: the file system keeps no dates"
+    first, last = (f"{date:%Y-%m-%d %H:%M}" for date in (min(found), max(found)))
+    return f"{first} UTC" if first == last else f"{first} to {last} UTC"

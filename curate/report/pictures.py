@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.engine.store import Store
+from curate.engine.finished import Finished
+from curate.engine.image_ids import part_of, row_of
 from curate.errors import CurateError
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.report.markup import Content, Markup, el
@@ -52,20 +53,19 @@ class Shown:
 class Pictures:
     """The pictures of a page: `load` reads many at once, `figure` puts one into the page."""
 
-    def __init__(self, store: Store, *, budget: int = BUDGET) -> None:
-        self.store = store
+    def __init__(self, run: Finished, *, budget: int = BUDGET) -> None:
+        self.run = run
         self.left = budget
         self._shown: dict[int, Shown] = {}
 
     def load(self, image_ids: Iterable[int]) -> None:
         """Read the pictures that are not there yet, part by part: an archive is opened once a call."""
         wanted = np.array(sorted({int(i) for i in image_ids} - self._shown.keys()), np.int64)
-        for part in np.unique(wanted >> 32).tolist():
-            self._load_part(part, wanted[wanted >> 32 == part])
+        for part in np.unique(part_of(wanted)).tolist():
+            self._load_part(part, wanted[part_of(wanted) == part])
 
     def _load_part(self, part: int, ids: np.ndarray) -> None:
-        catalog = self.store.table("catalog").read(part)
-        rows = catalog.take(ids & 0xFFFFFFFF)
+        rows = self._rows(part, ids)
         names = rows.select(["source", "role", "key"]).to_pylist()
         for image_id, name, (data, why) in zip(ids.tolist(), names, _thumbnails(rows, self.left), strict=True):
             fits = data is None or len(data) <= self.left
@@ -73,19 +73,10 @@ class Pictures:
             self.left -= len(shown.data or b"")
             self._shown[image_id] = shown
 
-    def decoded(self, image_ids: Iterable[int], *, min_side: int) -> dict[int, Image.Image]:
-        """Pictures in RGB with at least `min_side` pixels where the original has them, without those that do not open.
-
-        They count for no budget: whoever asks puts something else into the page.
-        """
-        wanted = np.array(sorted({int(i) for i in image_ids}), np.int64)
-        found: dict[int, Image.Image] = {}
-        for part in np.unique(wanted >> 32).tolist():
-            ids = wanted[wanted >> 32 == part]
-            rows = self.store.table("catalog").read(part).take(ids & 0xFFFFFFFF)
-            pictures = _of_each(rows, lambda read: _decoded(read, min_side)[0])
-            found |= {i: picture for i, picture in zip(ids.tolist(), pictures, strict=True) if picture is not None}
-        return found
+    def _rows(self, part: int, ids: np.ndarray) -> pa.Table:
+        """Rows of the catalog."""
+        assert self.run.catalog is not None
+        return self.run.catalog.read(part).take(row_of(ids))
 
     def __getitem__(self, image_id: int) -> Shown:
         if int(image_id) not in self._shown:

@@ -1,7 +1,7 @@
 """`curate sweep`: what each threshold of a search would drop, and the pairs about it, to choose by eye.
 
 From the stored pairs, so no table is made again, and thresholds begin where the search did. To look below, run in
-another workdir with a looser threshold; a run that verifies copies has searched loosely already (`candidates/near`).
+another workdir with a looser threshold; a run that verifies copies has searched loosely already.
 """
 
 from collections.abc import Iterator
@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from curate.engine.store import Store
+from curate.engine.finished import Finished
+from curate.engine.show import Block, Curves, Gallery, Heading, Line, Numbers, Picture, Text
+from curate.engine.table import Table
 from curate.ops.copies.components import DisjointSet
-from curate.report.charts import Line, curves
-from curate.report.markup import Markup, el
-from curate.report.numbers import count
+from curate.report.markup import el
 from curate.report.page import document
-from curate.report.pictures import Pictures, short_name
-from curate.report.run import Run
-from curate.report.sections.similarity import bin_edges
+from curate.report.pictures import Pictures
+from curate.report.render import render_blocks
+from curate.stages.copies.verify_copies import VerifyCopies
+from curate.stages.search.neighbors import FindNeighbors, bin_edges
 
 FILE = "report/sweep.html"
 NUM_SHOWN, NUM_PAIRS = 6, 4
@@ -54,37 +55,34 @@ class _Pairs:
     """(T,) ascending"""
 
 
-def searches(run: Run) -> list[str]:
-    """Tables of pairs that come of a search, the looser of two first."""
-    names = [name for name in (*run.under("candidates"), *run.under("neighbors")) if name != "candidates/pairs"]
-    loose = [n for n in names if not (n == "neighbors/copy" and "candidates/near" in names)]
-    return [n for n in loose if (run.manifests[n].resolved.get("threshold") or -1) > -1]
+def searches(run: Finished) -> list[tuple[FindNeighbors | VerifyCopies, Table]]:
+    """Searches for copies with the pairs they stored; those for nearest neighbors have no threshold to choose."""
+    found: list[tuple[FindNeighbors | VerifyCopies, Table]] = [*run.made_by(FindNeighbors), *run.made_by(VerifyCopies)]
+    return [(stage, table) for stage, table in found if stage.threshold is not None and stage.threshold > -1]
 
 
-def sweep(run: Run) -> list[Swept]:
+def sweep(run: Finished) -> list[Swept]:
     """Every threshold of every search. Memory: 30 bytes a stored pair of one search, and its images.
 
-    Groups are those of one search alone; `duplicates` joins all of them, and equal bytes.
+    Groups are those of one search alone; deduplication joins all of them, and equal bytes.
     """
-    return [row for search in searches(run) for row in _sweep(search, _read(run, search))]
+    return [row for stage, table in searches(run) for row in _sweep(table.name, _read(run, stage, table))]
 
 
-def write_sweep(store: Store) -> tuple[list[Swept], str]:
-    """Write `report/sweep.html`; returns the figures and its path.
-
-    Raises:
-        TableError: the workdir holds no finished table.
-    """
-    run, pictures, blocks, rows = Run.open(store), Pictures(store), [], []
-    for search in searches(run):
-        pairs = _read(run, search)
-        found = _sweep(search, pairs)
+def write_sweep(run: Finished) -> tuple[list[Swept], str]:
+    """Write `report/sweep.html`; returns the figures and its path."""
+    pictures, blocks, rows = Pictures(run), [], []
+    for stage, table in searches(run):
+        pairs = _read(run, stage, table)
+        found = _sweep(table.name, pairs)
         rows += found
-        blocks.append(_section(run, search, found, pairs, pictures))
+        content = render_blocks(_section(run, stage, found, pairs), pictures)
+        blocks.append(el("section", el("h2", table.name), content))
     text = "Each search on its own, from the pairs it stored. Nothing of the run was changed."
     head = el("header", el("h1", f"Thresholds of {run.name}"), el("p", text, class_="lead"))
-    store.write_bytes(FILE, document(f"{run.name}: thresholds", el("body", head, el("main", blocks))).encode())
-    return rows, store.join(FILE)
+    page = document(f"{run.name}: thresholds", el("body", head, el("main", blocks)))
+    run.store.write_bytes(FILE, page.encode())
+    return rows, run.store.join(FILE)
 
 
 def as_rows(found: list[Swept]) -> list[dict[str, object]]:
@@ -92,8 +90,8 @@ def as_rows(found: list[Swept]) -> list[dict[str, object]]:
     return [asdict(row) for row in found]
 
 
-def _read(run: Run, search: str) -> _Pairs:
-    sample = run.sample(search, ["query_id", "image_id", "similarity", "kind"], max_rows=1 << 27)
+def _read(run: Finished, stage: FindNeighbors | VerifyCopies, table: Table) -> _Pairs:
+    sample = run.sample(table, ["query_id", "image_id", "similarity", "kind"], max_rows=1 << 27)
     query, image = (sample.rows[name].to_numpy() for name in ("query_id", "image_id"))
     similarity = sample.rows["similarity"].to_numpy()
     heldout = run.has_role(query, "heldout")
@@ -105,7 +103,8 @@ def _read(run: Run, search: str) -> _Pairs:
     ids = np.stack([first, second], axis=1)[ours]
     _, once = np.unique(ids, axis=0, return_index=True)
     order = once[np.argsort(-similarity[ours][once], kind="stable")]
-    low = float(run.manifests[search].resolved["threshold"])
+    assert stage.threshold is not None
+    low = stage.threshold
     kind = sample.rows["kind"][0].as_py() if len(sample.rows) else "embedding"
     steps = bin_edges(low, kind=kind, anchor=low)[1:-1] if kind == "hash" else np.arange(np.ceil(100 * low), 100) / 100
     steps = np.unique([low, *steps[(steps > low) & (steps < 1)]])
@@ -129,28 +128,16 @@ def _sweep(search: str, pairs: _Pairs) -> list[Swept]:
     return found[::-1]
 
 
-def _section(run: Run, search: str, found: list[Swept], pairs: _Pairs, pictures: Pictures) -> Markup:
-    resolved = run.manifests[search].resolved
-    head = el("tr", [el("th", n) for n in ("threshold", "pairs", "images dropped", "largest group", "touch held-out")])
-    rows = [
-        el(
-            "tr",
-            el("td", f"{row.threshold:.4g}", class_="number"),
-            [el("td", count(n), class_="number") for n in cells],
-        )
-        for row in found
-        for cells in [(row.pairs, row.dropped, row.largest, row.heldout)]
-    ]
+def _section(run: Finished, stage: FindNeighbors | VerifyCopies, found: list[Swept], pairs: _Pairs) -> list[Block]:
+    blocks: list[Block] = [Text(f"Searched from {stage.threshold:.4g} on.")]
     at = np.array([row.threshold for row in found])
-    dropped = Line("images dropped", np.array([row.dropped for row in found], float), "a", at)
-    return el(
-        "section",
-        el("h2", search),
-        el("p", f"Searched from {resolved['threshold']:.4g} on.", class_="quiet"),
-        curves([dropped], x_label="threshold", y_label="images dropped", from_zero=True) if len(found) > 1 else None,
-        el("div", el("table", el("thead", head), el("tbody", rows), class_="figures"), class_="scroll"),
-        [_examples(run, low, high, pairs, pictures) for low, high in _shown(pairs.thresholds)],
-    )
+    if len(found) > 1:
+        dropped = Line("images dropped", np.array([row.dropped for row in found], float), "a", at)
+        blocks.append(Curves([dropped], x_label="threshold", y_label="images dropped", from_zero=True))
+    head = ("threshold", "pairs", "images dropped", "largest group", "touch held-out")
+    rows = ((float(row.threshold), row.pairs, row.dropped, row.largest, row.heldout) for row in found)
+    blocks.append(Numbers(head, tuple(rows)))
+    return [*blocks, *(block for low, high in _shown(pairs.thresholds) for block in _examples(run, low, high, pairs))]
 
 
 def _shown(thresholds: np.ndarray) -> Iterator[tuple[float, float]]:
@@ -162,18 +149,12 @@ def _shown(thresholds: np.ndarray) -> Iterator[tuple[float, float]]:
         yield float(thresholds[place]), ends[place]
 
 
-def _examples(run: Run, low: float, high: float, pairs: _Pairs, pictures: Pictures) -> Markup | None:
+def _examples(run: Finished, low: float, high: float, pairs: _Pairs) -> Iterator[Block]:
     within = np.flatnonzero((pairs.similarity >= low) & (pairs.similarity < high))
     if len(within) == 0:
-        return None
-    rows = run.rng(f"sweep {low}").permutation(within)[:NUM_PAIRS]
-    pictures.load(pairs.ids[rows].ravel().tolist())
-    shown = []
-    for row in rows.tolist():
+        return
+    yield Heading(f"Pairs of {low:.4g} to {min(high, 1):.4g}: {len(within):,}")
+    for row in run.rng(f"sweep {low}").permutation(within)[:NUM_PAIRS].tolist():
         one, other = pairs.ids[row].tolist()
-        mark = "heldout" if pairs.heldout[row] else ""
-        left = pictures.figure(one, f"{pairs.similarity[row]:.3f}", short_name(pictures[one].key), mark=mark)
-        right = pictures.figure(other, short_name(pictures[other].key))
-        shown.append(el("div", left, right, class_="grid group evidence"))
-    title = f"Pairs of {low:.4g} to {min(high, 1):.4g}: {count(len(within))}"
-    return el("div", el("h3", title), el("div", shown, class_="pairs"))
+        left = Picture(one, (f"{pairs.similarity[row]:.3f}",), "heldout" if pairs.heldout[row] else "")
+        yield Gallery((left, Picture(other)), group=True)

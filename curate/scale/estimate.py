@@ -2,19 +2,15 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from curate.engine.pipeline import Pipeline, Ref, Refs
-from curate.engine.stage import RunTogether, Stage
+from curate.engine.cost import Assumptions, Demand, Shape
+from curate.engine.stage import Stage
 from curate.engine.store import Store
-from curate.engine.work import Step
 from curate.errors import ConfigError
 from curate.recipe import RecipeConfig, find_recipe
-from curate.scale.demand import Assumptions, Demand, Shape, demand_of
 from curate.scale.hardware import Hardware, Processor
 
 SECONDS_PER_PART = 0.005
@@ -79,40 +75,29 @@ def plan_scale(config: RecipeConfig, given: Assumptions, machines: Machines) -> 
     Raises:
         ConfigError: the size of a model is not known without its weights.
     """
-    sketch = _Sketch(Store(config.workdir), seed=config.seed)
-    find_recipe(config.recipe).declare(sketch, config)
+    outline = find_recipe(config.recipe).outline(Store(config.workdir), config)
     shapes: dict[str, Shape] = {}
     found = []
-    for step in sketch.steps:
-        inputs = {key: _shapes(names, shapes) for key, names in step.inputs.items()}
+    for step in outline.steps:
+        inputs = {
+            key: None if names is None else [shapes[name] for name in names] for key, names in step.inputs.items()
+        }
         demands = []
         for name, stage in step.stages.items():
-            many = {key for key, spec in stage.inputs.items() if spec.many}
-            known = {key: value if key in many else value and value[0] for key, value in inputs.items()}
-            demand, shapes[name] = demand_of(stage, known, given)
+            demand, shapes[name] = stage.cost(_known(stage, inputs), given)
             demands.append(demand)
         rows = shapes[next(iter(step.stages))].rows
         found.append(_estimate(step.stages, demands, rows, machines))
     return found
 
 
-class _Sketch(Pipeline):
-    """Records the steps of a recipe without asking for schemas, which need weights."""
-
-    def _declare(self, stages: dict[str, Stage], together: RunTogether | None, inputs: dict[str, Refs]) -> list[Ref]:
-        names = {key: _names(refs) for key, refs in inputs.items()}
-        self.steps.append(Step({n: self._seeded(s) for n, s in stages.items()}, names, {}, {}, together))
-        return [Ref(name, pa.schema([])) for name in stages]
-
-
-def _names(refs: Refs) -> tuple[str, ...] | None:
-    if refs is None:
-        return None
-    return (refs.name,) if isinstance(refs, Ref) else tuple(ref.name for ref in refs)
-
-
-def _shapes(names: Sequence[str] | None, shapes: dict[str, Shape]) -> list[Shape] | None:
-    return None if names is None else [shapes[name] for name in names]
+def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, Any]:
+    """The shapes of the inputs that a stage declares: one, a list where it takes many, None where left out."""
+    found: dict[str, Any] = {}
+    for key, spec in stage.inputs.items():
+        shapes = inputs.get(key)
+        found[key] = shapes if spec.many or shapes is None else shapes[0]
+    return found
 
 
 def _estimate(stages: dict[str, Stage], demands: list[Demand], rows: float, used: Machines) -> Estimate:

@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 from pydantic import Field
 
 from curate.config import Settings, parse, read_yaml
 from curate.models.device import autocast, resolve_device, resolve_precision
+from curate.models.flops import vit_flops
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.copies.alignment import align
 from curate.ops.copies.components import DisjointSet
 from curate.samples.bundled import PHOTOS
-from curate.scale.forward import vit_flops
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.inspect import Inspect
-from curate.stages.images.read_images import read_images
 
 HERE = "here"
 """The name that stands for measuring this machine."""
@@ -149,9 +147,7 @@ def _decode_rate(*, num_images: int = 48, side: int = 512) -> float:
         ((_, catalog),) = Catalog(sources=sources, rows_per_part=1 << 20).scan(None)
 
         def read() -> int:
-            return pa.Table.from_batches(
-                [b for _, b in read_images({"images": Inspect()}, 0, catalog=catalog)]
-            ).num_rows
+            return sum(batch.num_rows for batch in Inspect().run(0, catalog=catalog))
 
         return pixels / 1e6 / _best(read)
 

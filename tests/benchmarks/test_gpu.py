@@ -13,8 +13,10 @@ from benchmarks import gpu_faiss, gpu_torch
 from benchmarks.cli import main
 from benchmarks.figures import Figure
 from benchmarks.gpu import Findings
+from curate.config import parse
 from curate.models.nets import throughput
 from curate.models.nets.vit import VisionTransformer
+from curate.trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 ABSENT = {"faiss": ("pdqhash", "dask", "open_clip"), "torch": ("pdqhash", "faiss")}
@@ -122,3 +124,9 @@ def test_a_part_of_another_name_is_an_error(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="^1$"):
         main(["gpu", "--part", "tpu"])
     assert "--part tpu: needed is one of faiss, torch" in capsys.readouterr().err
+
+
+def test_the_trainings_for_a_card_are_valid_configurations() -> None:
+    for values in (gpu_torch.LARGE.compared, gpu_torch.LARGE.measured):
+        given = {**values, "shards": "none", "output": "none"}
+        assert parse(TrainConfig, given, where="test").batch_size == values["batch_size"]

@@ -12,7 +12,8 @@ from curate.cli import COMMANDS, app
 from curate.cli.program import SIGTERM_EXIT, explained_errors
 from curate.engine.freshness import Flags
 from curate.errors import ConfigError, TrainingInterrupted
-from curate.run import load_run_config, run
+from curate.recipe import load_config
+from curate.running import run_config
 from curate.samples.pool import make_pool
 
 HEAVY = ("torch", "timm", "open_clip", "dask", "transformers", "faiss", "scipy")
@@ -28,7 +29,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def workdir(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dedup") / "run"
-    run(load_run_config("dedup", [f"sources.pool={samples / 'pool'}", f"workdir={out}"]), Flags())
+    run_config(load_config("dedup", [f"sources.pool={samples / 'pool'}", f"workdir={out}"]), Flags())
     return out
 
 
@@ -50,6 +51,11 @@ def test_help_and_status_load_no_heavy_library(workdir: Path) -> None:
     told, heavy = loaded("status", str(workdir))
     assert heavy == set()
     assert "shards/data" in told
+
+
+def test_errors_of_a_training_name_its_config() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)^train/tiny:.* iteration: .*did you mean 'iterations'"):
+        CliRunner().invoke(app, ["train", "train/tiny", "iteration=3"], catch_exceptions=False)
 
 
 def test_errors_of_the_user_are_one_line_and_an_exit_status(capsys: pytest.CaptureFixture[str]) -> None:

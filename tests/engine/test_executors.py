@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate.engine.executors import ExecutorConfig, InProcess, OnDask, SlurmConfig, start_executor
+from curate.config import parse
+from curate.engine.executors import ExecutorConfig, InProcess, OnDask, SlurmConfig, start_executor, started
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Batches
 from curate.engine.store import Store
@@ -65,11 +66,8 @@ def test_cluster_elsewhere_gives_equal_bytes(scheduler: str, tmp_path: Path) -> 
 
 
 def test_scheduler_without_an_address_says_what_it_needs() -> None:
-    with (
-        pytest.raises(ConfigError, match="needs executor.address, for example tcp://host:8786"),
-        start_executor(ExecutorConfig(kind="scheduler")),
-    ):
-        pass
+    with pytest.raises(ConfigError, match="needs executor.address, for example tcp://host:8786"):
+        parse(ExecutorConfig, {"kind": "scheduler"}, where="test")
 
 
 def test_part_that_kills_every_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +88,7 @@ def test_part_that_kills_every_worker_is_named(tmp_path: Path, monkeypatch: pyte
 
 def test_few_tasks_at_once_give_equal_bytes_and_nothing_is_spilled(tmp_path: Path) -> None:
     build(tmp_path / "one").run(InProcess(1), NONE)
-    with start_executor(ExecutorConfig(kind="local", workers=1, threads=1)) as executor:
+    with started(ExecutorConfig(kind="local", workers=1, threads=1)) as executor:
         assert isinstance(executor, OnDask)
         build(tmp_path / "few").run(OnDask(executor.client, 1, window=1), NONE)
         limits = executor.client.run(_spilling)
@@ -149,8 +147,12 @@ def test_slurm_jobs_make_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_slurm_needs_to_know_the_memory_of_a_job() -> None:
-    with (
-        pytest.raises(ConfigError, match="needs executor.memory_limit, the memory of a job"),
-        start_executor(ExecutorConfig(kind="slurm")),
-    ):
-        pass
+    with pytest.raises(ConfigError, match="needs executor.memory_limit, the memory of a job"):
+        parse(ExecutorConfig, {"kind": "slurm"}, where="test")
+
+
+def test_executor_starts_with_its_first_task_alone(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    nowhere = ExecutorConfig(kind="scheduler", address="tcp://127.0.0.1:9")
+    with start_executor(nowhere) as executor:
+        assert build(tmp_path).run(executor, NONE) == []

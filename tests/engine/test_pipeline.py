@@ -10,10 +10,12 @@ import pytest
 
 from curate.config import Execution
 from curate.engine.executors import ExecutorConfig, InProcess, start_executor
+from curate.engine.figures import Figures
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Batches, Fold, Input, IteratedFold, Map, Scan, Shuffle, each, whole
-from curate.engine.store import Store, Table
+from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.errors import StaleTable, TableError
 
 NUMBERS = pa.schema([pa.field("n", pa.int64())])
@@ -69,6 +71,10 @@ class ByParity(Shuffle):
         yield rows(sorted(pieces["n"].to_pylist()))
 
 
+class TotalFigures(Figures):
+    total: int
+
+
 class Total(Fold):
     inputs: ClassVar[dict[str, Input]] = {"numbers": each(NUMBERS)}
     weight: int = 1
@@ -79,9 +85,6 @@ class Total(Fold):
     def partial_schema(self, **inputs: Any) -> pa.Schema:
         return TOTALS
 
-    def num_parts(self, **inputs: Any) -> int:
-        return 1
-
     def partial(self, part: int, *, numbers: pa.Table) -> Batches:
         yield rows([pc.sum(numbers["n"]).as_py()], TOTALS)
 
@@ -90,11 +93,8 @@ class Total(Fold):
         sums = [partials.read(p)["total"][0].as_py() for p in sorted(partials.committed())]
         yield rows([self.weight * sum(sums)], TOTALS)
 
-    def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
-        yield from state.to_batches()
-
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        return {"total": table.read_all()["total"][0].as_py()}
+    def summarize(self, table: Table, **inputs: Any) -> TotalFigures:
+        return TotalFigures(total=table.read_all()["total"][0].as_py())
 
 
 class Fit(Total):
@@ -115,9 +115,6 @@ class Median(IteratedFold):
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return NUMBERS
-
-    def num_parts(self, **inputs: Any) -> int:
-        return 1
 
     def partial_schema(self, number: int = 0, **inputs: Any) -> pa.Schema:
         return pa.schema([("low", pa.int64()), ("high", pa.int64())]) if number == 0 else TOTALS
@@ -192,7 +189,7 @@ def test_every_kind_of_stage_gives_what_plain_python_gives(tmp_path: Path) -> No
     assert values(tmp_path, "parity") == [n for n in added if n % 2 == 0] + [n for n in added if n % 2 == 1]
     assert values(tmp_path, "total") == [sum(added)]
     assert values(tmp_path, "scaled") == [n * sum(added) for n in added]
-    assert Store(tmp_path).table("total").metrics == {"total": sum(added)}
+    assert TotalFigures.of(Store(tmp_path).table("total")).total == sum(added)
     assert values(tmp_path, "median") == [15]
 
 
@@ -352,7 +349,7 @@ def test_run_killed_while_it_sums_up_leaves_no_table_complete_without_its_figure
     assert not manifest.complete
     build(tmp_path / "killed").run(InProcess(1), NONE)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert Store(tmp_path / "killed").table("total").metrics == {"total": sum(range(1, 31))}
+    assert TotalFigures.of(Store(tmp_path / "killed").table("total")).total == sum(range(1, 31))
 
 
 def test_finished_tables_hold_nothing_hidden(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from curate.engine.executors import InProcess
 from curate.engine.plan import plan_run
-from curate.stages.clusters.cluster import FitClusters
+from curate.stages.clusters.fit_clusters import FitClusters
 from tests.engine.test_pipeline import NONE, build
 from tests.stages.planted import make, planted
 

@@ -118,7 +118,7 @@ def test_a_second_run_is_refused_while_the_first_works(tmp_path: Path) -> None:
     holder = spawn.Process(target=_hold, args=(str(tmp_path), ready, release))
     holder.start()
     assert ready.wait(60)
-    with pytest.raises(WorkdirError, match="another run is working here"), Store(tmp_path).lock():
+    with pytest.raises(WorkdirError, match="another run is at work here"), Store(tmp_path).lock():
         pass
     holder.kill()  # a killed run holds nothing
     holder.join()

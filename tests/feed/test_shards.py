@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import retrying
-from curate.engine import store
+from curate.engine import part_writer
 from curate.errors import ConfigError, SourceError
 from curate.feed.row_groups import CONTENT
 from curate.feed.settings import FeedSettings
@@ -78,7 +78,7 @@ def test_the_digest_of_the_rows_tells_shards_apart_where_curate_wrote_them(tmp_p
         writer.close()
         found.append(read_index(str(tmp_path)).fingerprint)
     assert found[0] == found[2] != found[1]
-    assert store.CONTENT == CONTENT
+    assert part_writer.CONTENT == CONTENT
 
 
 def test_patterns_and_urls_read_the_same_shards(tmp_path):

@@ -1,4 +1,6 @@
-from dataclasses import replace
+"""The dataset card: what the hub reads, what was done to the images, and what was not."""
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -6,14 +8,25 @@ import datasets
 import pytest
 import yaml
 
+from curate.engine.finished import Finished
+from curate.engine.image_ids import CatalogFigures
+from curate.engine.show import Check
+from curate.engine.table import Table
 from curate.errors import TableError
-from curate.report.card import size_category, write_card
-from curate.tables import SHARD_COLUMNS
+from curate.report.card import UNCHECKED, front_matter, size_category, write_card
+from curate.stages.images.catalog import Catalog
+from curate.tables import CURATED, HELDOUT, SHARD_COLUMNS
 from tests.report.workdir import Workdir
 
 
+def written(workdir: Workdir) -> Path:
+    path = write_card(workdir.run)
+    assert path is not None
+    return Path(path)
+
+
 def card(workdir: Workdir) -> tuple[dict[str, Any], str]:
-    text = Path(write_card(workdir.store)).read_text(encoding="utf-8")
+    text = written(workdir).read_text(encoding="utf-8")
     _, front, body = text.split("---\n", 2)
     return yaml.safe_load(front), body
 
@@ -27,7 +40,7 @@ def test_front_matter_is_what_the_hub_reads(workdir: Workdir) -> None:
 
 
 def test_datasets_loads_the_folder_by_its_card(workdir: Workdir, tmp_path: Path) -> None:
-    shards = Path(write_card(workdir.store)).parent
+    shards = written(workdir).parent
     rows = datasets.load_dataset(str(shards), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == 4
     assert isinstance(rows.features["image"], datasets.Image)
@@ -45,19 +58,19 @@ def test_steps_thresholds_and_screenings_are_told(workdir: Workdir) -> None:
     assert "accepted: 7 and 2 curated (1 dropped: empty; 1 dropped: noise)" in body
     assert "copies from 0.9 on, of held-out images from 0.85 on" in body
     missing = body.split("## What was not checked")[1].split("## ")[0]
-    for screening in ("NSFW", "faces", "watermarks", "licences", "illegal content"):
+    for screening in ("NSFW", "faces", "watermarks", "licenses", "illegal content"):
         assert screening in missing
     assert "no held-out source" not in missing
     assert "removal_list" in body
 
 
 def test_a_card_names_no_place_on_the_machine(workdir: Workdir, tmp_path: Path) -> None:
-    assert str(tmp_path) not in Path(write_card(workdir.store)).read_text(encoding="utf-8")
+    assert str(tmp_path) not in written(workdir).read_text(encoding="utf-8")
 
 
 def test_names_from_outside_cannot_break_the_card(workdir: Workdir) -> None:
     _, body = card(workdir)
-    assert "| `licence\\|&lt;b&gt;` |" in body
+    assert "| `license\\|&lt;b&gt;` |" in body
     assert "<b>" not in body
     for line in body.splitlines():
         if line.startswith("| `"):
@@ -65,12 +78,21 @@ def test_names_from_outside_cannot_break_the_card(workdir: Workdir) -> None:
 
 
 def test_a_run_without_heldout_images_says_that_it_did_not_look_for_them(workdir: Workdir) -> None:
-    table = workdir.store.table("catalog")
-    manifest = table.manifest()
-    assert manifest is not None
-    parts = [{**p, "role": "curated" if p["role"] == "heldout" else p["role"]} for p in manifest.metrics["parts"]]
-    table.write_manifest(replace(manifest, metrics={**manifest.metrics, "parts": parts}))
+    figures = CatalogFigures.of(workdir.store.table("catalog"))
+    others = tuple(CURATED if role == HELDOUT else role for role in figures.part_role)
+    workdir.tell("catalog", figures.model_copy(update={"part_role": others}))
     assert "no held-out source was given" in card(workdir)[1]
+
+
+def test_what_no_stage_checked_is_listed_and_what_one_checked_is_not(workdir: Workdir) -> None:
+    class CheckFaces(Catalog):
+        def checks(self, table: Table, run: Finished) -> Iterator[Check]:
+            yield "faces"
+
+    assert UNCHECKED["faces"] in card(workdir)[1]
+    assert UNCHECKED["copies"] not in card(workdir)[1]
+    workdir.stages["catalog"] = CheckFaces(sources=workdir.sources)
+    assert UNCHECKED["faces"] not in card(workdir)[1]
 
 
 @pytest.mark.parametrize(
@@ -81,6 +103,8 @@ def test_size_categories_are_those_of_the_hub(rows: int, name: str) -> None:
     assert size_category(rows) == name
 
 
-def test_a_card_without_shards_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="shards/data: not complete in .*; run a recipe that writes shards first"):
-        write_card(Workdir(tmp_path).catalog().store)
+def test_a_run_without_shards_has_no_card(tmp_path: Path) -> None:
+    run = Workdir(tmp_path).catalog().run
+    assert write_card(run) is None
+    with pytest.raises(TableError, match="holds no finished shards; run a recipe that writes them first"):
+        front_matter(run)

@@ -1,34 +1,38 @@
+"""The story of one image, told by the stages of the recipe."""
+
 from pathlib import Path
 
 import pytest
 
 from curate.errors import CurateError
 from curate.report.explain import explain
+from curate.stages.clusters.screen import Screen, ScreenFigures
+from curate.stages.copies.drop_similar import DropSimilar, DropSimilarFigures
 from curate.tables import DUPLICATES, SCREENED
-from tests.report.workdir import HOSTILE, Workdir, put, rows
+from tests.report.workdir import HOSTILE, Workdir, rows
 
 
 def test_a_reject_says_why(workdir: Workdir) -> None:
-    story = explain(workdir.store, "empty.jpg")
+    story = explain(workdir.run, "empty.jpg")
     assert "rejected: empty: 0 bytes" in story
     assert "not in the shards" in story
 
 
 def test_a_duplicate_names_its_partner_its_evidence_and_the_threshold(workdir: Workdir) -> None:
-    story = explain(workdir.store, "a_copy.jpg")
+    story = explain(workdir.run, "a_copy.jpg")
     assert f"dropped as duplicate: a copy of a.jpg (image {workdir.ids['a.jpg']})" in story
     assert "similarity 0.9500 by embedding, the threshold is 0.9" in story
 
 
 def test_contamination_names_the_heldout_image_and_its_threshold(workdir: Workdir) -> None:
-    story = explain(workdir.store, "bench.jpg")
+    story = explain(workdir.run, "bench.jpg")
     assert "its group touches the held-out image h.jpg" in story
     assert "similarity 0.8750 by embedding, the threshold is 0.85" in story
     assert "bench_copy.jpg" in story
 
 
 def test_a_selected_image_is_followed_to_its_row(workdir: Workdir) -> None:
-    story = explain(workdir.store, HOSTILE)
+    story = explain(workdir.run, HOSTILE)
     assert f"by sample, set curated: q1.jpg (image {workdir.ids['q1.jpg']}), 0.7000 to it" in story
     assert "yes, by sample (curated); cluster path 1" in story
     table = workdir.store.table("shards/data")
@@ -37,21 +41,21 @@ def test_a_selected_image_is_followed_to_its_row(workdir: Workdir) -> None:
 
 
 def test_an_image_that_was_not_selected_is_told_so(workdir: Workdir) -> None:
-    lines = [line.split() for line in explain(workdir.store, "left.jpg").splitlines()]
+    lines = [line.split() for line in explain(workdir.run, "left.jpg").splitlines()]
     assert ["copies", "kept"] in lines
     assert ["selected", "no"] in lines
 
 
 def test_curated_and_heldout_images_tell_what_they_caused(workdir: Workdir) -> None:
-    assert "asked for 1 pool image by sample" in explain(workdir.store, "q1.jpg")
-    story = explain(workdir.store, "h.jpg")
+    assert "asked for 1 pool image by sample" in explain(workdir.run, "q1.jpg")
+    story = explain(workdir.run, "h.jpg")
     assert "2 pool images dropped, as their groups touch it" in story
     assert "held-out images are only compared with" in story
 
 
 def test_own_columns_and_repeats_are_shown(workdir: Workdir) -> None:
-    assert "CC0" in explain(workdir.store, "b.jpg")
-    assert "shown 2 times an epoch" in explain(workdir.store, "q1.jpg")
+    assert "CC0" in explain(workdir.run, "b.jpg")
+    assert "shown 2 times an epoch" in explain(workdir.run, "q1.jpg")
 
 
 def test_an_image_is_found_by_id_key_path_and_relative_path(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,14 +69,14 @@ def test_an_image_is_found_by_id_key_path_and_relative_path(workdir: Workdir, mo
         "./pool/b.jpg",
         "pictures/pool/b.jpg",
     ]
-    assert len({explain(workdir.store, name) for name in names}) == 1
+    assert len({explain(workdir.run, name) for name in names}) == 1
 
 
 def test_a_removed_image_is_told_so(workdir: Workdir) -> None:
     table = workdir.store.table("shards/data")
     rows = table.read(0)
     table.commit(0, rows.schema, rows.slice(0, 0).to_batches())
-    assert "left out by the removal list" in explain(workdir.store, "b.jpg")
+    assert "left out by the removal list" in explain(workdir.run, "b.jpg")
 
 
 def test_several_matches_are_listed(workdir: Workdir) -> None:
@@ -81,35 +85,43 @@ def test_several_matches_are_listed(workdir: Workdir) -> None:
     (Path(again.sources.curated[0].path) / "a.jpg").write_bytes(b"")
     again.catalog()
     with pytest.raises(CurateError, match=r"2 images fit; name one by its id:\n.* pool: a.jpg\n.* curated: a.jpg"):
-        explain(again.store, "a.jpg")
+        explain(again.run, "a.jpg")
 
 
 @pytest.mark.parametrize("name", ["nowhere.jpg", "9", "999999999999", "04", "jpg", ""])
 def test_an_unknown_image_is_an_error(workdir: Workdir, name: str) -> None:
     with pytest.raises(CurateError, match="none of the 12 images of .* has this image_id, key or path"):
-        explain(workdir.store, name)
+        explain(workdir.run, name)
 
 
 def test_a_story_ends_where_the_tables_end(tmp_path: Path) -> None:
-    story = explain(Workdir(tmp_path).catalog().images().store, "b.jpg")
+    story = explain(Workdir(tmp_path).catalog().images().run, "b.jpg")
     assert "accepted" in story
     assert "shards" not in story
 
 
 def test_junk_and_images_alike_are_told_with_their_figures(workdir: Workdir) -> None:
     i = workdir.ids
-    put(
-        workdir.store,
-        "screened",
-        [rows(SCREENED, (i["b.jpg"], 0.95, None, True)), rows(SCREENED), rows(SCREENED)],
-        stage="Screen",
-        metrics={"junk": 1, "too_alike": 1, "low": 0.1, "high": 0.9},
-    )
+    judged = [rows(SCREENED, (i["b.jpg"], 0.95, None, True)), rows(SCREENED), rows(SCREENED)]
+    workdir.put("internal/screened", Screen(), judged, ScreenFigures(junk=1, too_alike=1, low=0.1, high=0.9))
     similar = (i["b.jpg"], i["b.jpg"], 1, "similar", i["a.jpg"], 0.96, "embedding", True)
     parts = [rows(DUPLICATES, similar), rows(DUPLICATES), rows(DUPLICATES)]
-    put(workdir.store, "semdedup/verdicts", parts, stage="DropSimilar")
-    story = explain(workdir.store, "b.jpg")
-    assert "left out of the balanced draw as junk: mean cosine to its neighbours 0.950, in its cluster unknown" in story
+    workdir.put("internal/semdedup/verdicts", DropSimilar(), parts, DropSimilarFigures(kept=3, similar=1))
+    story = explain(workdir.run, "b.jpg")
+    assert "left out of the balanced draw as junk: mean cosine to its neighbors 0.950, in its cluster unknown" in story
     assert "usual is 0.100 to 0.900" in story
     assert "dropped: alike to a.jpg (image " in story
     assert "cosine 0.9600" in story
+
+
+def test_stages_speak_in_the_order_of_the_recipe_each_after_its_word(workdir: Workdir) -> None:
+    lines = explain(workdir.run, "b.jpg").splitlines()
+    assert [line.split()[0] for line in lines[1:] if line[2] != " "] == [
+        "listed",
+        "inspected",
+        "copies",
+        "cluster",
+        "retrieved",
+        "selected",
+        "shards",
+    ]

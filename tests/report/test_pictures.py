@@ -1,3 +1,5 @@
+"""Thumbnails of images wherever they lie."""
+
 import io
 from pathlib import Path
 
@@ -5,11 +7,13 @@ import pytest
 from PIL import Image
 
 from curate.engine.store import Store
+from curate.engine.table import Manifest
 from curate.report.pictures import HEIGHT, LEFT_OUT, WIDTH, Pictures, short_name
 from curate.sources.config import Sources
 from curate.stages.images.catalog import Catalog
-from tests.report.workdir import Workdir, picture, put
+from tests.report.workdir import Workdir, picture
 from tests.sources.helpers import write_tar
+from tests.stages.planted import opened
 
 
 def jpeg(seed: int, size: tuple[int, int] = (96, 72)) -> bytes:
@@ -18,17 +22,20 @@ def jpeg(seed: int, size: tuple[int, int] = (96, 72)) -> bytes:
     return file.getvalue()
 
 
-def listed(store: Store, pool: Path) -> Pictures:
+def listed(root: Path, pool: Path) -> Pictures:
     stage = Catalog(sources=Sources.model_validate({"pool": str(pool)}))
-    put(store, "catalog", [part for _, part in stage.scan(None)], stage="Catalog")
-    return Pictures(store)
+    table, done = Store(root).table("catalog"), []
+    for number, rows in stage.scan(None):
+        done.append(table.commit(number, rows.schema, rows.to_batches()).__dict__)
+    table.write_manifest(Manifest("Catalog", 1, {}, {}, {}, {}, complete=True, parts=done))
+    return Pictures(opened(root, {"catalog": stage}))
 
 
 @pytest.mark.parametrize("size", [(1000, 700), (300, 2000), (4000, 40), (20, 20)])
 def test_a_thumbnail_is_a_small_jpeg_whatever_the_shape(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "pool").mkdir()
     picture(1, size).save(tmp_path / "pool/x.jpg", "JPEG")
-    shown = listed(Store(tmp_path / "run"), tmp_path / "pool")[0]
+    shown = listed(tmp_path / "run", tmp_path / "pool")[0]
     assert shown.data is not None
     with Image.open(io.BytesIO(shown.data)) as thumbnail:
         assert thumbnail.format == "JPEG"
@@ -38,7 +45,7 @@ def test_a_thumbnail_is_a_small_jpeg_whatever_the_shape(tmp_path: Path, size: tu
 
 def test_pictures_in_a_tar_are_shown(tmp_path: Path) -> None:
     write_tar(tmp_path / "pool.tar", {f"{n}.jpg": jpeg(n) for n in range(4)})
-    pictures = listed(Store(tmp_path / "run"), tmp_path / "pool.tar")
+    pictures = listed(tmp_path / "run", tmp_path / "pool.tar")
     pictures.load([0, 3])
     assert [pictures[i].key.rsplit("/", 1)[-1] for i in (0, 3)] == ["0.jpg", "3.jpg"]
     assert all(pictures.is_shown(i) for i in (0, 3))
@@ -47,7 +54,7 @@ def test_pictures_in_a_tar_are_shown(tmp_path: Path) -> None:
 
 def test_a_tar_that_is_gone_leaves_placeholders_that_say_so(tmp_path: Path) -> None:
     write_tar(tmp_path / "pool.tar", {f"{n}.jpg": jpeg(n) for n in range(3)})
-    pictures = listed(Store(tmp_path / "run"), tmp_path / "pool.tar")
+    pictures = listed(tmp_path / "run", tmp_path / "pool.tar")
     (tmp_path / "pool.tar").unlink()
     pictures.load(range(3))
     assert [pictures.is_shown(i) for i in range(3)] == [False] * 3
@@ -55,10 +62,10 @@ def test_a_tar_that_is_gone_leaves_placeholders_that_say_so(tmp_path: Path) -> N
     assert "pool.tar" in pictures[1].missing
 
 
-def test_a_vanished_file_becomes_a_placeholder_and_its_neighbours_stay(workdir: Workdir) -> None:
+def test_a_vanished_file_becomes_a_placeholder_and_its_neighbors_stay(workdir: Workdir) -> None:
     a, b = workdir.ids["a.jpg"], workdir.ids["b.jpg"]
     Path(workdir.sources.pool[0].path, "a.jpg").unlink()
-    pictures = Pictures(workdir.store)
+    pictures = Pictures(workdir.run)
     pictures.load([a, b])
     assert pictures.is_shown(b)
     assert not pictures.is_shown(a)
@@ -67,15 +74,15 @@ def test_a_vanished_file_becomes_a_placeholder_and_its_neighbours_stay(workdir: 
 
 def test_the_page_has_a_budget(workdir: Workdir) -> None:
     ids = [workdir.ids[name] for name in ("a.jpg", "b.jpg", "left.jpg")]
-    one = len(Pictures(workdir.store)[ids[0]].data or b"")
-    pictures = Pictures(workdir.store, budget=one)
+    one = len(Pictures(workdir.run)[ids[0]].data or b"")
+    pictures = Pictures(workdir.run, budget=one)
     pictures.load(ids)
     assert [pictures.is_shown(i) for i in ids] == [True, False, False]
     assert pictures[ids[1]].missing == LEFT_OUT
 
 
 def test_rejected_pictures_are_shown_where_they_decode(workdir: Workdir) -> None:
-    pictures = Pictures(workdir.store)
+    pictures = Pictures(workdir.run)
     assert pictures.is_shown(workdir.ids["noise.png"])
     assert "empty" in pictures[workdir.ids["empty.jpg"]].missing
 

@@ -9,11 +9,13 @@ from scipy.sparse.csgraph import connected_components
 
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
-from curate.report.run import Run
+from curate.engine.table import Manifest
+from curate.recipe import load_config
 from curate.report.sweep import as_rows, searches, sweep, write_sweep
-from curate.run import load_run_config, run
+from curate.running import run_config
 from curate.samples.pool import make_pool
 from curate.tables import ROLES
+from curate.workdir import open_record, open_tables
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +23,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     root = tmp_path_factory.mktemp("sweep")
     make_pool(root / "s", num_images=60, seed=5, curated_each=1, num_heldout=8)
     values = [f"sources.{role}={root}/s/{role}" for role in ROLES]
-    run(load_run_config("dedup", [*values, f"workdir={root}/run", "executor.threads=1"]), Flags())
+    run_config(load_config("dedup", [*values, f"workdir={root}/run", "executor.threads=1"]), Flags())
     return Store(f"{root}/run")
 
 
+def manifests(store: Store) -> dict[str, Manifest]:
+    return {name: store.table(name).complete_manifest() for name in open_record(store).tables}
+
+
 def test_searches_are_the_loosest_of_each_kind(store: Store) -> None:
-    assert searches(Run.open(store)) == ["candidates/near", "neighbors/aligned", "neighbors/pdq"]
+    found = {table.name for _, table in searches(open_tables(store))}
+    assert found == {"internal/candidates/near", "internal/neighbors/aligned", "internal/neighbors/pdq"}
 
 
 def test_every_threshold_equals_components_of_its_pairs(store: Store) -> None:
-    opened = Run.open(store)
+    opened = open_tables(store)
     found = sweep(opened)
     assert len(found) > 20
     assert any(row.dropped for row in found)
@@ -50,10 +57,10 @@ def test_every_threshold_equals_components_of_its_pairs(store: Store) -> None:
 
 
 def test_page_shows_pairs_and_tables_stay(store: Store) -> None:
-    before = {name: store.table(name).metrics for name in store.table_names()}
-    rows, page = write_sweep(store)
+    before = manifests(store)
+    rows, page = write_sweep(open_tables(store))
     text = Path(page).read_text()
     assert text.count("<img") > 10
     assert all(f"{row.threshold:.4g}" in text for row in rows)
     assert as_rows(rows)[0].keys() == {"search", "threshold", "pairs", "dropped", "largest", "heldout"}
-    assert {name: store.table(name).metrics for name in store.table_names()} == before
+    assert manifests(store) == before

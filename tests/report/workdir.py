@@ -1,7 +1,10 @@
-"""A small finished workdir over real pictures, every table written by hand, so that every number is known."""
+"""A small finished workdir over real pictures, every table written by hand, so that every number is known.
+
+Tables have the names and the order of the recipe `pretrain`; the figures of each are those of its stage.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,29 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.engine.store import Manifest, Store
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, FinishedTable
+from curate.engine.stage import Stage
+from curate.engine.store import Store
+from curate.engine.table import Manifest, Table
 from curate.ops.clusters.balance import level_figures, size_figures
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.sources.config import Sources
 from curate.sources.folder import read_folder_file
+from curate.stages.clusters.assign import Assign, AssignFigures
+from curate.stages.clusters.fit_clusters import FitClusters, TreeFigures
+from curate.stages.clusters.levels import LevelFigures, SizeFigures
+from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
 from curate.stages.images.catalog import Catalog
-from curate.stages.images.inspect import image_row
+from curate.stages.images.inspect import Inspect, InspectFigures, image_row
+from curate.stages.search.neighbors import FindNeighbors
+from curate.stages.search.pairs import RecallFigures
+from curate.stages.selection.retrieve import Retrieve, RetrieveFigures, RouteCount
+from curate.stages.selection.select import Select
+from curate.stages.selection.selection_figures import ContaminationCount, RouteShare, SelectFigures
+from curate.stages.selection.write_shards import ShardFigures, WriteShards
+from curate.stages.training.evaluate import Evaluate
+from curate.stages.training.pretrain import Pretrain, PretrainFigures
 from curate.tables import (
     ASSIGNMENTS,
     CATALOG,
@@ -30,7 +49,6 @@ from curate.tables import (
     clusters_schema,
     shards_schema,
 )
-from curate.workdir import RUN
 
 HOSTILE = "<script>alert(1)<!--&quot;'\"><img src=x onerror=alert(2)>.jpg"
 CAPTION = "</td><script>alert(3)</script> | `x`"
@@ -52,29 +70,8 @@ def write_pictures(root: Path) -> Sources:
     (root / "pool/empty.jpg").write_bytes(b"")
     noise = np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)
     Image.fromarray(noise).save(root / "pool/noise.png")
-    (root / "pool/b.json").write_text(json.dumps({"caption": CAPTION, "licence|<b>": "CC0"}))
+    (root / "pool/b.json").write_text(json.dumps({"caption": CAPTION, "license|<b>": "CC0"}))
     return Sources.model_validate({role: str(root / role) for role in ("pool", "curated", "heldout")})
-
-
-def put(
-    store: Store,
-    name: str,
-    parts: Mapping[int, pa.Table] | list[pa.Table],
-    *,
-    stage: str,
-    inputs: dict[str, list[str]] | None = None,
-    resolved: dict[str, Any] | None = None,
-    metrics: dict[str, Any] | None = None,
-    seconds: float = 1.0,
-) -> None:
-    """Commit the parts of a table and the manifest that makes it complete."""
-    table = store.table(name)
-    rows = list(parts.values()) if isinstance(parts, Mapping) else parts
-    done = [table.commit(i, t.schema, t.to_batches(max_chunksize=2)) for i, t in enumerate(rows)]
-    manifest = Manifest(stage, 1, {}, resolved or {}, {}, inputs or {})
-    listed, total = [p.__dict__ for p in done], sum(p.rows for p in done)
-    made = replace(manifest, complete=True, parts=listed, rows=total, seconds=seconds, metrics=metrics or {})
-    table.write_manifest(made)
 
 
 def rows(schema: pa.Schema, *values: tuple[Any, ...]) -> pa.Table:
@@ -87,9 +84,56 @@ class Workdir:
     def __init__(self, root: Path) -> None:
         self.sources = write_pictures(root / "pictures")
         self.store = Store(root / "run")
-        config = {"seed": 3, "sources": self.sources.model_dump(mode="json")}
-        self.store.write_json(RUN, {"recipe": "toy", "config": config})
+        self.stages: dict[str, Stage] = {}
+        """By table, in the order of the recipe."""
         self.ids: dict[str, int] = {}
+
+    @property
+    def run(self) -> Finished:
+        """The complete tables, as those who look see them."""
+        tables = ((stage, self.store.table(name)) for name, stage in self.stages.items())
+        found = tuple(FinishedTable(stage, table) for stage, table in tables if table.is_complete())
+        return Finished(self.store, "toy", {"seed": 3}, found)
+
+    def put(
+        self,
+        name: str,
+        stage: Stage,
+        parts: Iterable[pa.Table],
+        figures: Figures | None = None,
+        *,
+        inputs: dict[str, list[str]] | None = None,
+        seconds: float = 1.0,
+    ) -> Table:
+        """Commit the parts of a table and the manifest that makes it complete."""
+        told, read = figures or Figures(), inputs or {}
+        given: dict[str, Any] = {key: [self.store.table(one) for one in names] for key, names in read.items()}
+        for key, spec in stage.inputs.items():
+            given[key] = given.get(key, []) if spec.many else next(iter(given.get(key, [])), None)
+        table = self.store.table(name)
+        done = [table.commit(i, t.schema, t.to_batches(max_chunksize=2)) for i, t in enumerate(parts)]
+        manifest = Manifest(
+            type(stage).__name__,
+            1,
+            {},
+            {},
+            {},
+            read,
+            complete=True,
+            parts=[part.__dict__ for part in done],
+            rows=sum(part.rows for part in done),
+            seconds=seconds,
+            figures=told.model_dump(mode="json"),
+            rows_in=stage.rows_in(told, **given),
+        )
+        table.write_manifest(manifest)
+        self.stages[name] = stage
+        return table
+
+    def tell(self, name: str, figures: Figures) -> None:
+        """Let a table have other figures."""
+        manifest = self.store.table(name).complete_manifest()
+        self.store.table(name).write_manifest(replace(manifest, figures=figures.model_dump(mode="json")))
 
     def everything(self) -> "Workdir":
         return self.catalog().images().copies().clusters().selection().shards().training()
@@ -97,11 +141,8 @@ class Workdir:
     def catalog(self) -> "Workdir":
         stage = Catalog(sources=self.sources)
         parts = [part for _, part in stage.scan(None)]
-        put(self.store, "catalog", parts, stage="Catalog")
-        manifest = self.store.table("catalog").manifest()
-        assert manifest is not None
-        metrics = stage.summarize(self.store.table("catalog"))
-        self.store.table("catalog").write_manifest(replace(manifest, metrics=metrics))
+        table = self.put("catalog", stage, parts)
+        self.tell("catalog", stage.summarize(table))
         for part in parts:
             self.ids |= {row["key"]: row["image_id"] for row in part.select(["key", "image_id"]).to_pylist()}
         return self
@@ -116,8 +157,8 @@ class Workdir:
                 seen = inspect_image(read.data, ImageLimits())
                 found.append(image_row(read, seen, None) | {"image_id": row["image_id"]})
             parts.append(pa.Table.from_pylist(found, schema=IMAGES))
-        metrics = {"accepted": 10, "rejected": {"empty": 1, "noise": 1}}
-        put(self.store, "images", parts, stage="Inspect", inputs={"catalog": ["catalog"]}, metrics=metrics)
+        figures = InspectFigures(accepted=10, rejected={"pool": {"empty": 1, "noise": 1}})
+        self.put("images", Inspect(), parts, figures, inputs={"catalog": ["catalog"]})
         return self
 
     def copies(self) -> "Workdir":
@@ -128,14 +169,10 @@ class Workdir:
             (i["bench_copy.jpg"], i["bench.jpg"], 0.99, "embedding"),
             (i["h.jpg"], i["q2.jpg"], 0.875, "embedding"),
         ]
-        put(
-            self.store,
-            "neighbors/copy",
-            [rows(NEIGHBORS, *pairs)],
-            stage="FindNeighbors",
-            inputs={"catalog": ["catalog"]},
-            resolved={"threshold": 0.9, "heldout_threshold": 0.85},
-        )
+        search = FindNeighbors(threshold=0.9, heldout_threshold=0.85)
+        found = [rows(NEIGHBORS, *pairs)]
+        recall = RecallFigures(recall=0.75, recall_stderr=0.125, recall_pairs=4)
+        self.put("internal/neighbors/copy", search, found, recall, inputs={"catalog": ["catalog"]})
         verdicts = [
             (i["a.jpg"], i["a.jpg"], 2, "kept", None, None, None, None),
             (i["a_copy.jpg"], i["a.jpg"], 2, "duplicate", i["a.jpg"], 0.95, "embedding", True),
@@ -146,31 +183,42 @@ class Workdir:
             (i[HOSTILE], i[HOSTILE], 1, "kept", None, None, None, None),
         ]
         parts = [rows(DUPLICATES, *sorted(verdicts)), rows(DUPLICATES), rows(DUPLICATES)]
-        metrics = {"kept": 4, "duplicate": 1, "benchmark": 2, "largest_component": 2, "warning": f"look: {HOSTILE}"}
-        metrics["curated_heldout"] = 1
-        inputs = {"catalog": ["catalog"], "images": ["images"], "neighbors": ["neighbors/copy"]}
-        put(self.store, "duplicates", parts, stage="Deduplicate", inputs=inputs, metrics=metrics)
+        figures = DeduplicateFigures(
+            kept=4,
+            duplicate=1,
+            benchmark=2,
+            copies_by_evidence={"pool": {"embedding": 1}},
+            component_sizes={1: 3, 2: 2},
+            largest_component=2,
+            largest_direct=1,
+            curated_heldout=1,
+        )
+        inputs = {"catalog": ["catalog"], "images": ["images"], "neighbors": ["internal/neighbors/copy"]}
+        self.put("duplicates", Deduplicate(), parts, figures, inputs=inputs)
         return self
 
     def clusters(self) -> "Workdir":
         i = self.ids
         pool = sorted([(i["a.jpg"], 0, 0.8), (i["b.jpg"], 0, 0.7), (i["left.jpg"], 0, 0.6), (i[HOSTILE], 1, 0.5)])
         curated = sorted([(i["q1.jpg"], 1, 0.9), (i["q2.jpg"], 0, 0.9)])
-        parts = [rows(ASSIGNMENTS, *pool), rows(ASSIGNMENTS, *curated), rows(ASSIGNMENTS)]
-        levels = [level_figures(np.array(n), np.ones(len(n)), k) for n, k in (([3, 1], 3), ([4], 1))]
+        sizes = [(np.array([3, 1]), 3), (np.array([4]), 1)]
+        tree = TreeFigures(levels=tuple(LevelFigures(**level_figures(n, np.ones(len(n)), k)) for n, k in sizes))
         empty = [clusters_schema(8, model="toy", weights="").empty_table()]
-        put(self.store, "centroids", empty, stage="FitClusters", metrics={"clusters": [2, 1], "levels": levels})
-        leaves = {"leaves": size_figures(np.array([3, 1]), 2)}
-        put(self.store, "assignments", parts, stage="Assign", inputs={"centroids": ["centroids"]}, metrics=leaves)
+        self.put("internal/centroids/clusters", FitClusters(levels=(3, 1)), empty, tree)
+        parts = [rows(ASSIGNMENTS, *pool), rows(ASSIGNMENTS, *curated), rows(ASSIGNMENTS)]
+        leaves = AssignFigures(leaves=SizeFigures(**size_figures(np.array([3, 1]), 2)))
+        self.put("assignments", Assign(), parts, leaves, inputs={"centroids": ["internal/centroids/clusters"]})
         found = [
             (i["q1.jpg"], i[HOSTILE], 0.7, "sample", "curated"),
             (i["q2.jpg"], i["b.jpg"], 0.6, "sample", "curated"),
             (i["q2.jpg"], i["a.jpg"], 0.8, "cluster", "curated"),
             (i["q2.jpg"], i["b.jpg"], 0.7, "cluster", "curated"),
         ]
-        sets = {"curated/sample": {"retrieved": 2, "unique": 2}, "curated/cluster": {"retrieved": 2, "unique": 2}}
+        two = RouteCount(retrieved=2, unique=2)
+        figures = RetrieveFigures(unique=3, sets={"curated/cluster": two, "curated/sample": two})
         parts = [rows(RETRIEVED, *found), rows(RETRIEVED), rows(RETRIEVED)]
-        put(self.store, "retrieved", parts, stage="Retrieve", metrics={"unique": 3, "sets": sets})
+        inputs = {"catalog": ["catalog"], "assignments": ["assignments"]}
+        self.put("internal/retrieved", Retrieve(route="both"), parts, figures, inputs=inputs)
         return self
 
     def selection(self) -> "Workdir":
@@ -178,17 +226,27 @@ class Workdir:
         pool = [(i[name], [leaf], [_origin("sample", i["q1.jpg"])], 1) for name, leaf in (("b.jpg", 0), (HOSTILE, 1))]
         curated = [(i[name], [0], [_origin("curated", None)], 2) for name in CURATED]
         parts = [rows(SELECTION, *sorted(pool)), rows(SELECTION, *curated), rows(SELECTION)]
-        roles = {"pool": 2, "curated": 2, "heldout": 0}
-        shares = {"retrieval": {"images": 2, "shown": 2}, "curated": {"images": 2, "shown": 4}}
-        metrics = {"selected": 4, "routes": {"sample": 2, "curated": 2}, "roles": roles, "shares": shares, "shown": 6}
-        metrics["contaminated"] = {"pool": 0, "curated": 1, "routes": {"curated": 1}}
-        put(self.store, "selection", parts, stage="Select", metrics=metrics)
+        inputs = {name: [name] for name in ("catalog", "images", "duplicates", "assignments")}
+        inputs |= {"neighbors": ["internal/neighbors/copy"], "retrieved": ["internal/retrieved"]}
+        inputs |= {"centroids": ["internal/centroids/clusters"]}
+        self.put("selection", Select(), parts, self.selected(), inputs=inputs)
         return self
+
+    def selected(self, **changes: Any) -> SelectFigures:
+        """The figures of the selection."""
+        values: dict[str, Any] = {
+            "kept": 4,
+            "roles": {"pool": 2, "curated": 2, "heldout": 0},
+            "routes": {"sample": 2, "curated": 2},
+            "shares": {"retrieval": RouteShare(images=2, shown=2), "curated": RouteShare(images=2, shown=4)},
+            "contaminated": ContaminationCount(pool=0, curated=1, routes={"curated": 1}),
+        }
+        return SelectFigures(**values | changes)
 
     def shards(self) -> "Workdir":
         listed = self.store.table("catalog").read_all().select(CATALOG.names).to_pylist()
         places = {row["image_id"]: row for row in listed}
-        own = {"caption": pa.string(), "licence|<b>": pa.string()}
+        own = {"caption": pa.string(), "license|<b>": pa.string()}
         found = []
         for chosen in self.store.table("selection").read_all().to_pylist():
             place = places[chosen["image_id"]]
@@ -198,17 +256,22 @@ class Workdir:
             found.append({**place, **chosen, **facts, **dict.fromkeys(own), **(read.extra or {})})
         schema = shards_schema(own)
         shard = pa.Table.from_pylist([{n: row[n] for n in schema.names} for row in reversed(found)], schema=schema)
-        columns = {"columns": dict.fromkeys(own, "string")}
-        put(self.store, "shards/data", [shard], stage="WriteShards", resolved=columns, metrics={"bytes": 2**20})
+        stage = WriteShards(columns=dict.fromkeys(own, "string"))
+        figures = ShardFigures(num_bytes=2**20, removed=0, num_entries=1, unknown_entries=(HOSTILE,))
+        inputs = {name: [name] for name in ("selection", "catalog", "images")}
+        self.put("shards/data", stage, [shard], figures, inputs=inputs)
         return self
 
     def training(self) -> "Workdir":
         log = [
             (step, name, 9.0 - step / 10) for step in range(1, 11) for name in ("loss", "loss_dino", "learning_rate")
         ]
-        put(self.store, "pretrain", [rows(TRAINING_LOG, *log)], stage="Pretrain")
+        exports = PretrainFigures(export="pretrain/run/backbone.safetensors", initial="pretrain/run/initial")
+        inputs = {"shards": ["shards/data"]}
+        self.put("pretrain", Pretrain(), [rows(TRAINING_LOG, *log)], exports, inputs=inputs)
         scores = [("pretrained", "knn", 5, 100, 0.5, 0.05), ("initial", "knn", 5, 100, 0.25, 0.0433)]
-        put(self.store, "evaluation", [rows(EVALUATION, *scores)], stage="Evaluate")
+        inputs = {"pretrain": ["pretrain"]}
+        self.put("internal/evaluation", Evaluate(), [rows(EVALUATION, *scores)], inputs=inputs)
         return self
 
 

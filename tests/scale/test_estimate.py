@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from curate.engine.cost import Assumptions
 from curate.engine.freshness import Flags
+from curate.engine.image_ids import Parts
 from curate.engine.store import Store
 from curate.errors import ConfigError
-from curate.run import load_run_config, run
+from curate.recipe import load_config
+from curate.running import run_config
 from curate.samples.pool import make_pool
-from curate.scale.demand import Assumptions
 from curate.scale.estimate import Machines, cells, duration, machines, plan_scale, size, total
 from curate.scale.hardware import load_hardware
+from curate.tables import ROLES
 
 SOURCES = ("sources.pool=/none/pool", "sources.curated=/none/curated", "sources.heldout=/none/heldout")
 PROFILES = ("v100", "a100", "h100", "cpu")
@@ -25,7 +28,7 @@ def on(profile: str = "a100", *, cores: int = 0, gpus: int = 8) -> Machines:
 
 @pytest.mark.parametrize("name", ["dedup", "hierarchical", "semdedup", "lvd142m", "quickstart"])
 def test_every_stage_of_the_recipes_has_a_law_and_grows_with_the_images(name: str) -> None:
-    config = load_run_config(name, [*SOURCES, "workdir=/none/w"])
+    config = load_config(name, [*SOURCES, "workdir=/none/w"])
     few, many = (plan_scale(config, Assumptions(images=n, curated=10**5, heldout=10**5), on()) for n in (10**7, 10**8))
     without = [e.stage for e in few if "not estimated" in e.note]
     assert set(without) <= UNKNOWN
@@ -37,39 +40,33 @@ def test_every_stage_of_the_recipes_has_a_law_and_grows_with_the_images(name: st
 
 def test_measured_thresholds_cost_little_beside_the_search() -> None:
     given, plain = Assumptions(images=10**8), [*SOURCES, "workdir=/none/w", "copies.verify=false"]
-    auto = plan_scale(load_run_config("dedup", [*plain, "copies.threshold=auto"]), given, on())
+    auto = plan_scale(load_config("dedup", [*plain, "copies.threshold=auto"]), given, on())
     assert not [e.stage for e in auto if e.note == "not estimated"]
     seconds = {e.table: e.seconds for e in auto}
-    assert seconds["planted/copy"] < 600
-    assert {"space/copy", "embeddings/space", "thresholds/copy"} <= seconds.keys()
+    assert seconds["internal/planted/copy"] < 600
+    assert {f"internal/{name}" for name in ("space/copy", "embeddings/space", "thresholds/copy")} <= seconds.keys()
 
 
 def test_rows_are_those_of_a_real_run(tmp_path: Path) -> None:
     make_pool(tmp_path / "samples", num_images=60, seed=1)
     sources = [f"sources.{role}={tmp_path / 'samples' / role}" for role in ("pool", "curated", "heldout")]
-    config = load_run_config("dedup", [*sources, f"workdir={tmp_path / 'run'}"])
-    run(config, Flags())
+    config = load_config("dedup", [*sources, f"workdir={tmp_path / 'run'}"])
+    run_config(config, Flags())
     store = Store(str(tmp_path / "run"))
-    roles = {"pool": 0, "curated": 0, "heldout": 0}
-    for part in store.table("catalog").metrics["parts"]:
-        roles[part["role"]] += part["rows"]
-    selection = store.table("selection").metrics
-    given = Assumptions(
-        images=roles["pool"],
-        curated=roles["curated"],
-        heldout=roles["heldout"],
-        kept=store.table("duplicates").metrics["kept"] / roles["pool"],
-    )
-    assert selection
+    parts = Parts.of(store.table("catalog"))
+    pool, curated, heldout = (parts.num_images([role]) for role in ROLES)
+    kept = store.table("duplicates").complete_manifest().figures["kept"]
+    given = Assumptions(images=pool, curated=curated, heldout=heldout, kept=kept / pool)
     for estimate in plan_scale(config, given, on("cpu", gpus=0)):
         name = estimate.table.split(" + ")[0]
-        if name in ("catalog", "images", "lists/copy", "lists/pdq", "centroids/copy", "selection", "shards/data"):
-            rejected = 0.1 * given.images * (10 if name == "lists/pdq" else 1)  # the laws know of no rejects
+        lists = ("internal/centroids/copy", "internal/lists/copy", "internal/lists/pdq")
+        if name in ("catalog", "images", *lists, "selection", "shards/data"):
+            rejected = 0.1 * given.images * (10 if name == "internal/lists/pdq" else 1)  # the laws know of no rejects
             assert estimate.rows == pytest.approx(store.table(name).num_rows(), abs=rejected), name
 
 
 def test_more_machines_take_less_time_until_one_process_binds() -> None:
-    config = load_run_config("lvd142m", [*SOURCES, "retrieval.clusters.device=cuda", "workdir=/none/w"])
+    config = load_config("lvd142m", [*SOURCES, "retrieval.clusters.device=cuda", "workdir=/none/w"])
     given = Assumptions(images=10**9, curated=10**7)
     hours = [total(plan_scale(config, given, on(gpus=gpus)), on(gpus=gpus)).seconds for gpus in (8, 64, 4096)]
     assert hours[0] > hours[1] > hours[2]
@@ -93,7 +90,7 @@ def test_gpus_of_a_machine_without_any_are_an_error() -> None:
 
 
 def test_table_ends_with_the_sum_in_people_s_units() -> None:
-    config = load_run_config("dedup", [*SOURCES, "workdir=/none/w"])
+    config = load_config("dedup", [*SOURCES, "workdir=/none/w"])
     rows = cells(plan_scale(config, Assumptions(images=10**6), on()), on())
     assert rows[-1][0] == "all"
     assert "GPU hours" in rows[-1][-1]

@@ -15,8 +15,9 @@ from curate.config import parse
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import ConfigError
-from curate.run import load_run_config, run
-from curate.samples.pool import PHOTOS
+from curate.recipe import load_config
+from curate.running import run_config
+from curate.samples.bundled import PHOTOS
 from curate.sources.config import Sources
 from curate.sources.formats import BUILTIN, find_format
 from curate.sources.listing import list_source
@@ -90,8 +91,8 @@ def test_format_of_a_file_is_listed_and_read(zipped: Path) -> None:
 
 def test_dedup_of_a_format_of_ones_own_reads_its_images_and_finds_the_copy(zipped: Path) -> None:
     mine = "sources=[{name: mine, path: a.zip, format: './my_zips.py:Zips'}]"
-    config = load_run_config("dedup", [mine, "workdir=run"])
-    run(config, Flags())
+    config = load_config("dedup", [mine, "workdir=run"])
+    run_config(config, Flags())
     store = Store(zipped / "run")
     images = store.table("images").read_all().to_pylist()
     assert [row["reject"] for row in images] == [None] * 7

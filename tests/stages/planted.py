@@ -1,7 +1,6 @@
 """Toy stages that stand for Catalog and Embed: vectors planted by a seed, in parts of one role each."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,10 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from curate.engine.executors import InProcess
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, FinishedTable
 from curate.engine.freshness import Flags
+from curate.engine.image_ids import CatalogFigures
 from curate.engine.pipeline import Pipeline, Ref
-from curate.engine.stage import Batches, Input, Map, Scan, each
-from curate.engine.store import Manifest, Store, Table
+from curate.engine.stage import Batches, Input, Map, Scan, Stage, each
+from curate.engine.store import Store
+from curate.engine.table import Manifest, Table
 from curate.ops.vectors import normalize, pack
 from curate.tables import CATALOG, embeddings_schema
 
@@ -34,9 +37,8 @@ class PlantedCatalog(Scan):
             ]
             yield part, pa.Table.from_pylist(rows, schema=CATALOG)
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        parts = [{"source": role, "role": role, "rows": self.rows} for role in self.roles]
-        return {"parts": parts, "sources": list(dict.fromkeys(self.roles))}
+    def summarize(self, table: Table, **inputs: Any) -> CatalogFigures:
+        return CatalogFigures.of_parts((role, role, self.rows) for role in self.roles)
 
 
 def planted_vectors(part: int, rows: int) -> np.ndarray:
@@ -78,7 +80,9 @@ class GivenVectors(Map):
         yield pa.RecordBatch.from_arrays(columns, schema=self.output_schema())
 
 
-def given_table(root: Path, name: str, schema: pa.Schema, parts: list[list[dict[str, Any]]]) -> Table:
+def given_table(
+    root: Path, name: str, schema: pa.Schema, parts: list[list[dict[str, Any]]], *, figures: Figures | None = None
+) -> Table:
     """A complete table of these rows; columns that a row leaves out are null, or 1 where they may not be."""
     made, done = Store(root).table(name), []
     blank = {field.name: 1 if pa.types.is_integer(field.type) and not field.nullable else None for field in schema}
@@ -86,20 +90,29 @@ def given_table(root: Path, name: str, schema: pa.Schema, parts: list[list[dict[
         whole = [blank | row for row in rows]
         batch = pa.RecordBatch.from_pylist(whole, schema=schema)
         done.append(made.commit(number, schema, [batch]).__dict__)
+    told = {} if figures is None else figures.model_dump(mode="json")
     rows = sum(map(len, parts))
-    made.write_manifest(Manifest("Given", 1, {}, {}, {}, {}, complete=True, parts=done, rows=rows))
+    made.write_manifest(Manifest("Given", 1, {}, {}, {}, {}, complete=True, parts=done, rows=rows, figures=told))
     return made
 
 
 def given_catalog(root: Path, parts: list[tuple[str, str, int]]) -> Table:
-    """A catalog that is known by its parts alone: (source, role, rows) of each."""
-    catalog = given_table(root, "catalog", CATALOG, [[] for _ in parts])
-    manifest = catalog.manifest()
-    assert manifest is not None
-    listed = [dict(zip(("source", "role", "rows"), part, strict=True)) for part in parts]
-    metrics = {"parts": listed, "sources": list(dict.fromkeys(name for name, _, _ in parts))}
-    catalog.write_manifest(replace(manifest, metrics=metrics))
-    return catalog
+    """A catalog of images that lie nowhere: (source, role, rows) of each part."""
+    rows = [
+        [
+            {"image_id": part << 32 | row, "source": source, "role": role, "uri": "", "key": f"{source}/{row}.jpg"}
+            for row in range(size)
+        ]
+        for part, (source, role, size) in enumerate(parts)
+    ]
+    return given_table(root, "catalog", CATALOG, rows, figures=CatalogFigures.of_parts(parts))
+
+
+def opened(root: Path, stages: Mapping[str, Stage]) -> Finished:
+    """Tables of a workdir as those who only look see them, said to be made by these stages."""
+    store = Store(root)
+    tables = tuple(FinishedTable(stage, store.table(name)) for name, stage in stages.items())
+    return Finished(store, "toy", {"seed": 3}, tables)
 
 
 def planted(root: Path, **catalog: Any) -> tuple[Pipeline, Ref, Ref]:

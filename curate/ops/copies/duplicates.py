@@ -33,8 +33,7 @@ import numpy as np
 
 from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges, CopyGraph, Oversized
 from curate.ops.float_order import from_ordered_integers, to_ordered_integers
-from curate.ops.roles import HELDOUT, POOL
-from curate.tables import VERDICTS
+from curate.tables import HELDOUT, POOL, VERDICTS
 
 KEPT, DUPLICATE, BENCHMARK = (VERDICTS.index(name) for name in ("kept", "duplicate", "benchmark"))
 MAX_PIXELS = (1 << 32) - 1

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from curate.ops.roles import CURATED, HELDOUT, POOL
+from curate.tables import CURATED, HELDOUT, POOL
 
 
 def equal_bytes(

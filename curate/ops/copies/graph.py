@@ -14,7 +14,7 @@ from pydantic import Field
 
 from curate.config import Settings
 from curate.ops.copies.components import DisjointSet
-from curate.ops.roles import POOL
+from curate.tables import POOL
 
 KINDS = ("sha256", "embedding", "aligned", "hash")
 """Evidence that two images are copies; tables hold the name, arrays the index."""

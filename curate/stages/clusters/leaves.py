@@ -1,11 +1,13 @@
-"""What retrieval and selection read of the clusters, part by part: sizes, and what is drawn of each leaf."""
+"""What later stages and the report read of the leaf clusters: their sizes, and what is drawn of each."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.store import Table
+from curate.engine.finished import Finished
+from curate.engine.table import Table
 from curate.ops.selection.draws import Draws
 
 LIMITS = pa.schema(
@@ -17,7 +19,7 @@ LIMITS = pa.schema(
         pa.field("limit_id", pa.int64(), nullable=False),
     ]
 )
-"""`ops.draws.Draws` as rows: a state of one row for each group that gives anything, whatever the number of images."""
+"""`Draws` as rows: a state of one row for each group from which anything is drawn, whatever the number of images."""
 
 
 def count_leaves(assignments: Table, numbers: Iterable[int]) -> np.ndarray:
@@ -32,13 +34,36 @@ def count_leaves(assignments: Table, numbers: Iterable[int]) -> np.ndarray:
     return counts
 
 
-def num_leaves(centroids: Table) -> int:
-    """Clusters of the lowest level."""
-    return sum(int(np.count_nonzero(rows["level"].to_numpy() == 0)) for rows in centroids.scan(["level"]))
+class LeafSizes(NamedTuple):
+    """Images of the pool in each leaf cluster, as far as sampled rows tell; for the report."""
+
+    images: np.ndarray
+    """(K,) int64, K the largest leaf that occurs, and one"""
+    note: str
+    """What to say where only a sample was counted."""
+
+
+def leaf_sizes(run: Finished, assignments: Table) -> LeafSizes:
+    """Sizes of the leaves before a selection: images of the pool that were assigned to them."""
+    sample = run.sample(assignments, ["cluster_id"], role="pool")
+    return LeafSizes(np.bincount(sample.rows["cluster_id"].to_numpy()), sample.note)
+
+
+def selected_leaf_sizes(run: Finished, selection: Table) -> LeafSizes:
+    """Sizes of the leaves after a selection: images of the pool that were selected from them."""
+    sample = run.sample(selection, ["clusters"], role="pool")
+    return LeafSizes(np.bincount(_last_steps(sample.rows["clusters"].combine_chunks())), sample.note)
+
+
+def _last_steps(paths: pa.ListArray) -> np.ndarray:
+    """The leaf of each cluster path: its last step; paths without a step are left out."""
+    offsets = paths.offsets.to_numpy()
+    last: np.ndarray = paths.values.to_numpy()[offsets[1:][np.diff(offsets) > 0] - 1]
+    return last
 
 
 def limit_rows(purpose: str, draws: Draws) -> pa.RecordBatch:
-    """The groups that give anything."""
+    """A row for each group from which anything is drawn, under the name of a purpose."""
     (group,) = np.nonzero((draws.every > 0) | (draws.limit_id >= 0))
     columns = [group.astype(np.int32), *(column[group] for column in draws)]
     names = pa.DictionaryArray.from_arrays(np.zeros(len(group), np.int32), [purpose]).cast(pa.string())

@@ -1,11 +1,14 @@
-"""MeasureDensity and Screen: images that only a crawl holds, left out where clusters are balanced.
+"""Screen: images of a crawl that show nothing, left out where clusters are balanced.
 
 Junk forms clusters of its own: screens of text, gradients, patterns, placeholders. A balanced draw takes as many images
-of each cluster, so that it raises their share. They betray themselves by how alike they are to their neighbours:
-generated pictures far more than photographs once copies are gone, pictures of nothing far less. So an image is junk
-where its density (mean cosine to its nearest neighbours), or its leaf's mean of it, lies beyond what the pool is like:
-where log(1 - density) is outside median +- z * 1.4826 * MAD, in which MAD is the median distance to the median. The
-logarithm asks how many times nearer its neighbours are, which tells dense modes from the dense end of photographs.
+of each cluster as of any other, so it raises the share of junk. Junk betrays itself by how alike it is to its nearest
+neighbors: generated pictures far more than photographs once copies are gone, pictures of nothing far less. So an image
+is junk where its density (mean cosine to its nearest neighbors, see `measure_density.py`), or the mean density of its
+leaf, lies beyond what is usual in the pool: where log(1 - density) is outside median +- z * 1.4826 * MAD, in which MAD
+is the median distance to the median. The logarithm asks how many times nearer the neighbors are, which tells dense
+modes from the dense end of photographs.
+
+Medians need no sorting of all images: each part counts its densities in the bins of a histogram, and those add up.
 """
 
 from collections.abc import Iterator
@@ -13,24 +16,32 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.deal import deal
-from curate.engine.stage import Batches, Fold, Input, Shuffle, each, whole
-from curate.engine.store import Table
-from curate.ops.edges import Edges, merge_top_k
-from curate.stages.images.catalog import parts_of
-from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, NEIGHBORS, ROLES, SCREENED
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, ImagePlace, pick
+from curate.engine.image_ids import Parts
+from curate.engine.numbers import plural
+from curate.engine.show import Block, Heading, Histogram, Marker, Section, Series, Text, gallery
+from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
+from curate.engine.table import Table
+from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, POOL, SCREENED
 
-POOL = ROLES.index("pool")
 BINS = 4000
-"""Of the histogram of log(1 - density), whose median and MAD decide."""
+"""Bins of the histogram of log(1 - density), whose median and MAD decide."""
 NEAREST, FARTHEST = 1e-3, 2.0
 """1 - density that the first and the last bin hold."""
 NORMAL = 1.4826
-"""Standard deviations of a normal distribution in a MAD."""
+"""Standard deviation of a normal distribution, in its MADs."""
 LEAST_MAD = 0.02
-"""Below which densities differ by nothing that one could see: 2 % of the distance."""
+"""MAD of log(1 - density) that is assumed at least: 2 % of the distance to the neighbors is nothing that one sees."""
+NUM_BINS = 60
+"""Bins of the histogram in the report."""
+SHOWN = 12
+"""Pictures of each kind in the report."""
+
 PARTIAL = pa.schema(
     [
         pa.field("leaf", pa.bool_()),
@@ -39,7 +50,8 @@ PARTIAL = pa.schema(
         pa.field("density", pa.float64()),
     ]
 )
-"""What a part adds: by leaf its images and the sum of their densities; by bin of the histogram its images."""
+"""What a part adds: images and the sum of their densities, by leaf (`leaf` is true) and by bin of the histogram."""
+
 STATE = pa.schema(
     [
         pa.field("cluster_id", pa.int32()),
@@ -48,43 +60,27 @@ STATE = pa.schema(
         pa.field("high", pa.float32()),
     ]
 )
-"""Leaves with images, and the bounds."""
-
-
-class MeasureDensity(Shuffle):
-    """Mean cosine of each pool image to its nearest neighbours, gathered from all lists that it looked in."""
-
-    inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "catalog": whole(CATALOG)}
-
-    num_neighbors: Annotated[int, Field(ge=1)] = 5
-    """Nearest images of which the mean is taken."""
-
-    def output_schema(self, **inputs: Any) -> pa.Schema:
-        return DENSITY
-
-    def piece_schema(self, **inputs: Any) -> pa.Schema:
-        return pa.schema(list(NEIGHBORS)[:3])
-
-    def num_parts(self, **inputs: Any) -> int:
-        return len(inputs["catalog"].parts())
-
-    def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
-        yield from deal(neighbors.select(NEIGHBORS.names[:3]), neighbors["query_id"].to_numpy() >> 32)
-
-    def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
-        edges = Edges(*(pieces[name].to_numpy() for name in NEIGHBORS.names[:3]))
-        near = merge_top_k(edges, self.num_neighbors)  # a pair may have been found in several lists
-        images, place = np.unique(near.query_ids, return_inverse=True)
-        total = np.bincount(place, near.similarity.astype(np.float64), minlength=len(images))
-        mean = total / np.maximum(1, np.bincount(place, minlength=len(images)))
-        yield pa.RecordBatch.from_arrays([pa.array(images), pa.array(mean.astype(np.float32))], schema=DENSITY)
+"""Leaves with images and their mean densities; in each row, the bounds of what is usual."""
 
 
 class Bounds(NamedTuple):
-    """Densities that are like the pool's."""
+    """Densities from `low` to `high` are usual in the pool."""
 
     low: float
     high: float
+
+
+class ScreenFigures(Figures):
+    """What was found to be junk."""
+
+    junk: int
+    """Images that are junk."""
+    too_alike: int
+    """Those of them that are more alike to their neighbors than is usual."""
+    low: float
+    """Smallest usual density, a cosine."""
+    high: float
+    """Largest usual density, a cosine."""
 
 
 class Screen(Fold):
@@ -95,13 +91,15 @@ class Screen(Fold):
         "assignments": each(ASSIGNMENTS),
         "catalog": whole(CATALOG),
     }
+    parts_like: ClassVar[str | None] = "catalog"
+    explained_as: ClassVar[str] = "screened"
 
     z: Annotated[float, Field(gt=0)] = 2.5
-    """How far from the pool's median junk lies, in standard deviations of the bulk."""
+    """Distance from the pool's median beyond which images are junk, in standard deviations of the bulk."""
     low: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Least density; None: as `z` says."""
+    """Smallest usual density, a cosine; null: as `z` says."""
     high: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Largest density; None: as `z` says."""
+    """Largest usual density, a cosine; null: as `z` says."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return SCREENED
@@ -113,7 +111,7 @@ class Screen(Fold):
         return STATE
 
     def partial(self, part: int, *, density: pa.Table, assignments: pa.Table, catalog: Table) -> Batches:
-        if parts_of(catalog).role[part] != POOL:
+        if Parts.of(catalog).role[part] != POOL:
             return
         measured = _densities(density, assignments["image_id"].to_numpy())
         known = np.isfinite(measured)
@@ -130,7 +128,7 @@ class Screen(Fold):
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         assert partials is not None
-        rows = pa.concat_tables([PARTIAL.empty_table(), *map(partials.read, sorted(partials.committed()))])
+        rows = read_partials(partials)
         by_leaf = rows["leaf"].to_numpy()
         number, images, total = (rows[name].to_numpy() for name in PARTIAL.names[1:])
         histogram = np.bincount(number[~by_leaf], images[~by_leaf], minlength=BINS)
@@ -149,7 +147,7 @@ class Screen(Fold):
 
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
         density, assignments, catalog = (tables[name] for name in self.inputs)
-        if parts_of(catalog).role[part] != POOL or len(assignments) == 0:
+        if Parts.of(catalog).role[part] != POOL or len(assignments) == 0:
             return
         ids, leaf = assignments["image_id"].to_numpy(), assignments["cluster_id"].to_numpy()
         measured = _densities(density, ids)
@@ -168,18 +166,66 @@ class Screen(Fold):
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=SCREENED)
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def summarize(self, table: Table, **inputs: Any) -> ScreenFigures:
         histogram, junk, dense = np.zeros(BINS), 0, 0
-        for rows in table.scan(["density", "coherence", "junk"]):
+        for rows in table.scan(["density"]):
             known = rows["density"].drop_null().to_numpy()
             histogram += np.bincount(_bin(known.astype(np.float64)), minlength=BINS)
         bounds = self.bounds(histogram)
         for rows in table.scan(["density", "coherence", "junk"]):
             mine = rows.filter(rows["junk"])
             junk += len(mine)
-            highest = pa.compute.max_element_wise(mine["density"], mine["coherence"])
+            highest = pc.max_element_wise(mine["density"], mine["coherence"])
             dense += int((highest.to_numpy() > np.float32(bounds.high)).sum())
-        return {"junk": junk, "too_alike": dense, "low": round(bounds.low, 4), "high": round(bounds.high, 4)}
+        return ScreenFigures(junk=junk, too_alike=dense, low=round(bounds.low, 4), high=round(bounds.high, 4))
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        density, leaves = inputs["density"], inputs["assignments"]
+        made = density._replace(row_bytes=17)
+        return Demand(rows=2 * density.rows, read=2 * leaves.num_bytes, written=made.num_bytes), made
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        sample, figures = run.sample(table, SCREENED.names), ScreenFigures.of(table)
+        ids, junk = (sample.rows[name].to_numpy() for name in ("image_id", "junk"))
+        density, coherence = (sample.rows[name].fill_null(np.nan).to_numpy() for name in ("density", "coherence"))
+        if not np.isfinite(density).any():
+            return
+        text = (
+            f"{plural(figures.junk, 'image')} kept out of the balanced draw, {figures.too_alike} of them as more alike "
+            "than pictures of this pool are once copies are gone, the others as like nothing else. Retrieval and "
+            "curated sets take no notice. If you want them: a larger screening.screen.z, or screening=null. "
+        )
+        blocks: list[Block] = [_chart(density, junk, figures), Text((text + sample.note).rstrip())]
+        alike = (density > figures.high) | (coherence > figures.high)
+        for title, mask in (("too alike", junk & alike), ("like nothing else", junk & ~alike)):
+            if mask.any():
+                shown = pick(ids[mask], SHOWN, run.rng(f"screening {title}"))
+                blocks += [Heading(f"Kept out: {title}"), gallery(shown)]
+        yield Section("Kept out of the balanced draw", tuple(blocks))
+
+    def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+        figures = ScreenFigures.of(table)
+        for row in run.rows_of(image, table):
+            verdict = "left out of the balanced draw as junk" if row["junk"] else "like the pool"
+            means = [row["density"], row["coherence"]]
+            density, coherence = ("unknown" if mean is None else f"{mean:.3f}" for mean in means)
+            yield f"{verdict}: mean cosine to its neighbors {density}, in its cluster {coherence}"
+            yield f"usual is {figures.low:.3f} to {figures.high:.3f}"
+
+
+def _chart(density: np.ndarray, junk: np.ndarray, figures: ScreenFigures) -> Histogram:
+    """Densities (N,), NaN where unknown, of images that stay and of those that are junk (N,) bool."""
+    known = np.isfinite(density)
+    edges = np.linspace(min(0.0, float(density[known].min())), 1.0, NUM_BINS + 1)
+    series = [
+        Series("stays", np.histogram(density[~junk & known], edges)[0], "a"),
+        Series("kept out", np.histogram(density[junk & known], edges)[0], "d"),
+    ]
+    bounds = {"low": figures.low, "high": figures.high}
+    markers = [Marker(f"{name} {at:.3f}", at, "b") for name, at in bounds.items() if edges[0] < at < 1]
+    return Histogram(edges, series, markers, x_label="mean cosine to neighbors", counted="images")
 
 
 def bounds_of(histogram: np.ndarray, z: float) -> Bounds:
@@ -187,10 +233,10 @@ def bounds_of(histogram: np.ndarray, z: float) -> Bounds:
     if histogram.sum() == 0:
         return Bounds(-1.0, 1.0)
     width = np.log(FARTHEST / NEAREST) / BINS
-    centre = np.log(NEAREST) + (np.arange(BINS) + 0.5) * width
-    median = float(centre[_middle(histogram)])
-    order = np.argsort(np.abs(centre - median), kind="stable")
-    mad = max(LEAST_MAD, float(np.abs(centre - median)[order[_middle(histogram[order])]]))
+    center = np.log(NEAREST) + (np.arange(BINS) + 0.5) * width
+    median = float(center[_middle(histogram)])
+    order = np.argsort(np.abs(center - median), kind="stable")
+    mad = max(LEAST_MAD, float(np.abs(center - median)[order[_middle(histogram[order])]]))
     high, low = (1 - float(np.exp(median + side * z * NORMAL * mad)) for side in (-1, 1))
     return Bounds(max(-1.0, low), high)
 

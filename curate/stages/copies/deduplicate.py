@@ -1,27 +1,79 @@
 """Deduplicate: components of copies, and what stays of each."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, ImagePlace
+from curate.engine.image_ids import Parts, id_bounds
+from curate.engine.numbers import count, plural
+from curate.engine.show import Block, Check, FlowStep, Heading, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
-from curate.engine.store import Table
+from curate.engine.table import Table
+from curate.ops.codes import names_of
 from curate.ops.copies.duplicates import Judged, deduplicate
 from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
-from curate.ops.roles import CURATED
-from curate.stages.copies.contamination import touching_heldout
-from curate.stages.images.catalog import parts_of
-from curate.stages.images.inspect import accepted_mask
-from curate.tables import CATALOG, DUPLICATES, IMAGES, NEIGHBORS, VERDICTS
+from curate.stages.copies.contamination import curated_warning, touching_heldout
+from curate.stages.copies.copy_groups import (
+    COLUMNS,
+    CopyGroups,
+    copy_galleries,
+    curated_gallery,
+    heldout_galleries,
+)
+from curate.stages.images.pictures import accepted_mask
+from curate.tables import CATALOG, CURATED, DUPLICATES, IMAGES, NEIGHBORS, ROLES, VERDICTS
 
 GIANT_SHARE = 0.05
 """Share of the pool above which one component suggests that a loose threshold chains images together."""
 GIANT_SIZE = 100
 """Images that a component may have in any pool."""
 CHAIN_SHARE = 0.5
-"""Of a component's other images, those like the kept one; fewer: a chain more than copies of one picture."""
+"""Share of a component's other images that resemble the kept one, below which it looks more like a chain of images
+than like copies of one picture."""
+JUDGED_BYTES = 26
+"""Bytes of memory that an image of the catalog takes, see `ops/copies/duplicates.py`."""
+JUDGED_ROWS = 1
+"""Rows sorted or joined for each image and for each edge."""
+FACT_BYTES = 40
+"""Bytes that are read of an image."""
+VERDICT_BYTES = 50
+"""Bytes of a row of `duplicates`."""
+NUM_MATCHES = 12
+"""Curated images that resemble held-out ones, as many as are shown."""
+EVIDENCE = {
+    "sha256": "same bytes",
+    "embedding": "by embedding",
+    "aligned": "by embedding, verified by alignment",
+    "hash": "by perceptual hash",
+}
+
+
+class DeduplicateFigures(Figures):
+    """Verdicts and components, counted."""
+
+    kept: int
+    """Images of the pool that stay."""
+    duplicate: int
+    """Images kept out as copies of another."""
+    benchmark: int
+    """Images kept out since their component resembles a held-out image."""
+    copies_by_evidence: dict[str, dict[str, int]]
+    """Copies by the role of the image that stays, then by the kind of evidence, the most frequent first."""
+    component_sizes: dict[int, int]
+    """Number of components by their size in images."""
+    largest_component: int
+    """Images of the largest component."""
+    largest_direct: int
+    """Of the other images of that component, those whose evidence leads to the image that stays."""
+    curated_heldout: int
+    """Curated images that resemble a held-out one; they stay."""
 
 
 class Deduplicate(Fold):
@@ -36,18 +88,17 @@ class Deduplicate(Fold):
         "neighbors": whole(NEIGHBORS, many=True),
     }
     version: ClassVar[int] = 2
+    parts_like: ClassVar[str | None] = "catalog"
+    explained_as: ClassVar[str] = "copies"
 
     oversized: Oversized | None = None
-    """Guard against chains: a stricter threshold inside components that are too large; None: a warning alone."""
+    """Guard against chains: a stricter threshold inside components that are too large; null: a warning alone."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return DUPLICATES
 
-    def num_parts(self, **inputs: Any) -> int:
-        return len(inputs["catalog"].parts())
-
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
-        parts = parts_of(tables["catalog"])
+        parts = Parts.of(tables["catalog"])
         found = deduplicate(
             CatalogParts(parts.role, parts.rank, parts.rows),
             lambda: map(_accepted, tables["images"].scan(["image_id", "width", "height", "reject"])),
@@ -57,24 +108,147 @@ class Deduplicate(Fold):
         yield from map(_batch, found)
 
     def state_images(self, part: int) -> tuple[int, int]:
-        return part << 32, (part + 1) << 32
+        return id_bounds(part)
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        metrics: dict[str, Any] = dict.fromkeys(VERDICTS, 0)
-        images_by_size: dict[int, int] = {}
-        largest = _Largest()
-        for rows in table.scan(["component_id", "component_size", "verdict", "direct"]):
-            for name, column in (("verdict", metrics), ("component_size", images_by_size)):
-                for entry in rows[name].value_counts().to_pylist():
-                    column[entry["values"]] = column.get(entry["values"], 0) + entry["counts"]
+    def summarize(self, table: Table, **inputs: Any) -> DeduplicateFigures:
+        parts = Parts.of(inputs["catalog"])
+        verdicts, images_by_size, largest = Counter[str](), Counter[int](), _Largest()
+        evidence = {role: Counter[str]() for role in ROLES}
+        for rows in table.scan(["component_id", "component_size", "verdict", "partner_id", "kind", "direct"]):
+            verdicts += _counts(rows["verdict"])
+            images_by_size += _counts(rows["component_size"])
+            copies = rows.filter(pc.equal(rows["verdict"], "duplicate"))
+            role = parts.role_of(copies["partner_id"].to_numpy().astype(np.int64))
+            for number in np.unique(role).tolist():
+                evidence[ROLES[number]] += _counts(copies.filter(pa.array(role == number))["kind"])
             largest.add(rows)
-        metrics["component_sizes"] = {str(size): images // size for size, images in sorted(images_by_size.items())}
-        parts = parts_of(inputs["catalog"])
-        metrics["curated_heldout"] = touching_heldout(inputs["neighbors"], parts).count(parts, CURATED)
-        metrics["largest_component"] = largest.size
-        if largest.size > max(GIANT_SIZE, GIANT_SHARE * table.num_rows()):
-            metrics["warning"] = largest.warning(table.num_rows())
-        return metrics
+        return DeduplicateFigures(
+            **{verdict: verdicts[verdict] for verdict in VERDICTS},
+            copies_by_evidence={role: dict(found.most_common()) for role, found in evidence.items() if found},
+            component_sizes={size: images // size for size, images in sorted(images_by_size.items())},
+            largest_component=largest.size,
+            largest_direct=largest.direct,
+            curated_heldout=touching_heldout(inputs["neighbors"], parts).count(parts, CURATED),
+        )
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        images, edges = inputs["images"], sum(table.rows for table in inputs["neighbors"])
+        made = Shape(pool=given.images, row_bytes=VERDICT_BYTES)
+        demand = Demand(
+            serial_rows=JUDGED_ROWS * (images.rows + edges),
+            read=images.rows * FACT_BYTES + 3 * edges * EDGE_BYTES,
+            written=made.num_bytes,
+            scratch=made.num_bytes,
+            memory=JUDGED_BYTES * images.rows,
+            note="one process",
+        )
+        return demand, made
+
+    def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
+        figures = DeduplicateFigures.of(table)
+        drops = [
+            (f"copy of a {role} image, {EVIDENCE.get(kind, kind)}", number)
+            for role, kinds in figures.copies_by_evidence.items()
+            for kind, number in kinds.items()
+        ]
+        drops.sort(key=lambda drop: -drop[1])
+        yield FlowStep("one of each copy", figures.kept + figures.benchmark, drops=tuple(drops))
+        if run.parts.num_images(["heldout"]):
+            touching = ("in a group that touches a benchmark", figures.benchmark)
+            yield FlowStep("clean of held-out images", figures.kept, drops=(touching,))
+
+    def headline(self, table: Table, run: Finished) -> str:
+        return f"{count(DeduplicateFigures.of(table).kept)} kept"
+
+    def checks(self, table: Table, run: Finished) -> Iterator[Check]:
+        yield "copies"
+        if run.parts.num_images(["heldout"]):
+            yield "benchmarks"
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        """Of a component that is too large, and of curated images unless a selection tells of those that it holds."""
+        figures, size = DeduplicateFigures.of(table), table.num_rows()
+        if figures.largest_component > max(GIANT_SIZE, GIANT_SHARE * size):
+            yield f"{table.name}: {self._chain_warning(figures, size)}"
+        if figures.curated_heldout and not _is_selected(run):
+            yield curated_warning(figures.curated_heldout)
+
+    def _chain_warning(self, figures: DeduplicateFigures, num_images: int) -> str:
+        """What to look at, and what to do."""
+        share = figures.largest_direct / max(1, figures.largest_component - 1)
+        kind = (
+            "they hang together as a chain more than as copies of one picture"
+            if share < CHAIN_SHARE
+            else "they may well be copies of one picture"
+        )
+        return (
+            f"one component holds {figures.largest_component} of {num_images} images, and {share:.0%} of them resemble "
+            f"the image that stays: {kind}. Look at it in the report; if these are different pictures, raise the "
+            f"threshold, or cut such components: {self.field_error('oversized', '')}={{size: {GIANT_SIZE}, "
+            "threshold: 0.95}"
+        )
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        sample = run.sample(table, COLUMNS)
+        figures, groups = DeduplicateFigures.of(table), CopyGroups.of(sample.rows)
+        if len(groups.sizes):
+            found = f"{plural(figures.duplicate, 'image')} kept out as copies. " if sample.whole else ""
+            where = "" if sample.whole else " in the sample"
+            largest = f"The largest has {plural(figures.largest_component, 'image')}."
+            text = f"{found}{plural(len(groups.sizes), 'group')} of copies{where}. {largest} {sample.note}"
+            yield Section("Copies", (Text(text.strip()), *copy_galleries(groups, run)))
+        else:
+            yield Section("Copies", (Text("No copies were found."),))
+        if run.parts.num_images(["heldout"]):
+            text = (
+                f"{plural(figures.benchmark, 'image')} of the pool left: the whole group of copies goes when one of "
+                f"them resembles a held-out image. {sample.note}"
+            )
+            yield Section("Held-out images", (Text(text.strip()), *heldout_galleries(sample.rows, run), *_curated(run)))
+
+    def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+        if image.role != "pool":
+            yield from _explain_outside(image, table, run)
+            return
+        for row in run.rows_of(image, table):
+            yield from _explain_verdict(image, row, table, run)
+
+
+# -- rows ----------------------------------------------------------------------------------------------------
+
+
+def _accepted(rows: pa.Table) -> AcceptedImages:
+    good = rows.filter(pa.array(accepted_mask(rows)))
+    pixels = good["width"].to_numpy().astype(np.int64) * good["height"].to_numpy()
+    return AcceptedImages(good["image_id"].to_numpy(), pixels)
+
+
+def _edges(neighbors: Sequence[Table]) -> Iterator[CopyEdges]:
+    kinds = pa.array(KINDS)
+    for rows in (rows for table in neighbors for rows in table.scan()):
+        kind = pc.index_in(rows["kind"], value_set=kinds).to_numpy().astype(np.int8)
+        yield CopyEdges(rows["query_id"].to_numpy(), rows["image_id"].to_numpy(), rows["similarity"].to_numpy(), kind)
+
+
+def _batch(found: Judged) -> pa.RecordBatch:
+    kept = found.partner_ids < 0
+    columns = [
+        pa.array(found.image_ids),
+        pa.array(found.component_ids),
+        pa.array(found.component_size.astype(np.int32)),
+        names_of(found.verdict, VERDICTS),
+        pa.array(found.partner_ids, mask=kept),
+        pa.array(found.similarity, pa.float32(), mask=kept),
+        names_of(np.where(kept, -1, found.kind), KINDS),
+        pa.array(found.direct, mask=kept),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=DUPLICATES)
+
+
+def _counts(column: pa.ChunkedArray) -> Counter[Any]:
+    return Counter({entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()})
 
 
 class _Largest:
@@ -88,52 +262,86 @@ class _Largest:
         if len(size) and size.max() > self.size:
             self.size, self.component, self.direct = int(size.max()), int(component[size.argmax()]), 0
         mine = rows.filter(pa.array(component == self.component))
-        self.direct += pa.compute.sum(mine["direct"], min_count=0).as_py()
-
-    def warning(self, num_images: int) -> str:
-        """What to look at, and what to do."""
-        share = self.direct / max(1, self.size - 1)
-        kind = (
-            "they hang together as a chain more than as copies of one picture"
-            if share < CHAIN_SHARE
-            else "they may well be copies of one picture"
-        )
-        return (
-            f"one component holds {self.size} of {num_images} images, and {share:.0%} of them resemble the image that "
-            f"stays: {kind}. Look at it in the report; if these are different pictures, raise the threshold, or cut "
-            f"such components: copies.deduplicate.oversized={{size: {GIANT_SIZE}, threshold: 0.95}}"
-        )
+        self.direct += pc.sum(mine["direct"], min_count=0).as_py()
 
 
-def _accepted(rows: pa.Table) -> AcceptedImages:
-    good = rows.filter(pa.array(accepted_mask(rows)))
-    pixels = good["width"].to_numpy().astype(np.int64) * good["height"].to_numpy()
-    return AcceptedImages(good["image_id"].to_numpy(), pixels)
+# -- curated images that resemble held-out ones --------------------------------------------------------------
 
 
-def _edges(neighbors: Sequence[Table]) -> Iterator[CopyEdges]:
-    kinds = pa.array(KINDS)
-    for rows in (rows for table in neighbors for rows in table.scan()):
-        kind = pa.compute.index_in(rows["kind"], value_set=kinds).to_numpy().astype(np.int8)
-        yield CopyEdges(rows["query_id"].to_numpy(), rows["image_id"].to_numpy(), rows["similarity"].to_numpy(), kind)
+def curated_matches(run: Finished) -> np.ndarray:
+    """(M, 2) int64: pairs of a curated image and the held-out one that it is most alike, the most similar pair first.
+
+    From the pairs that deduplication read; none where the run has not come to it.
+    """
+    judged = run.only(Deduplicate)
+    pairs, similarity = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
+    for table in run.inputs_of(judged[1], "neighbors") if judged else []:
+        rows = run.sample(table, ["query_id", "image_id", "similarity"]).rows
+        query, image = rows["query_id"].to_numpy(), rows["image_id"].to_numpy()
+        mask = run.has_role(query, "heldout") & run.has_role(image, "curated")
+        pairs.append(np.stack([image[mask], query[mask]], axis=1))
+        similarity.append(rows["similarity"].to_numpy()[mask])
+    ordered = np.concatenate(pairs)[np.argsort(-np.concatenate(similarity), kind="stable")]
+    _, first = np.unique(ordered[:, 0], return_index=True)
+    found: np.ndarray = ordered[np.sort(first)]
+    return found
 
 
-def _batch(found: Judged) -> pa.RecordBatch:
-    kept = found.partner_ids < 0
-    columns = [
-        pa.array(found.image_ids),
-        pa.array(found.component_ids),
-        pa.array(found.component_size.astype(np.int32)),
-        _names(found.verdict, VERDICTS),
-        pa.array(found.partner_ids, mask=kept),
-        pa.array(found.similarity, pa.float32(), mask=kept),
-        _names(np.where(kept, -1, found.kind), KINDS),
-        pa.array(found.direct, mask=kept),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=DUPLICATES)
+def _is_selected(run: Finished) -> bool:
+    """Whether a selection was made, which then tells of the curated images that it holds."""
+    from curate.stages.selection.select import Select  # the room above reads this one
+
+    return run.only(Select) is not None
 
 
-def _names(codes: np.ndarray, names: Sequence[str]) -> pa.Array:
-    """Strings by code; null where it is negative."""
-    numbers = pa.array(codes.astype(np.int8), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(numbers, pa.array(names)).cast(pa.string())
+def _curated(run: Finished) -> Iterator[Block]:
+    matches = curated_matches(run)[:NUM_MATCHES].tolist()
+    if matches:
+        yield Heading("Curated images that resemble held-out ones")
+    yield from (curated_gallery(curated, heldout) for curated, heldout in matches)
+
+
+# -- one image -----------------------------------------------------------------------------------------------
+
+
+def _explain_outside(image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+    """Of a curated or held-out image: the pool images that went because of it."""
+    gone = [row["image_id"] for row in run.rows_where(table, "partner_id", image.image_id)]
+    heldout = image.role == "heldout"
+    if len(gone) == 1:
+        because = "its group touches it" if heldout else "its group consists of copies of it"
+    else:
+        because = "their groups touch it" if heldout else "their groups are copies of it"
+    yield f"{plural(len(gone), 'pool image')} dropped, as {because}"
+    yield from run.name_images(gone)
+
+
+def _explain_verdict(image: ImagePlace, row: dict[str, Any], table: Table, run: Finished) -> Iterator[str]:
+    if row["verdict"] == "kept":
+        yield "kept"
+    else:
+        because = "a copy of" if row["verdict"] == "duplicate" else "its group touches the held-out image"
+        yield f"dropped as {row['verdict']}: {because} {run.name_image(row['partner_id'])}"
+        yield _explain_evidence(row, table, run)
+    group = [member["image_id"] for member in run.rows_where(table, "component_id", row["component_id"])]
+    others = [member for member in group if member != image.image_id]
+    if others:
+        yield f"its group has {plural(len(group), 'image')}; the others are"
+        yield from run.name_images(others)
+
+
+def _explain_evidence(row: dict[str, Any], table: Table, run: Finished) -> str:
+    if row["kind"] == "sha256":
+        return "the bytes are the same"
+    limit = _threshold(row["kind"], table, run, heldout=row["verdict"] == "benchmark")
+    needed = "" if limit is None else f", the threshold is {limit:g}"
+    return f"similarity {row['similarity']:.4f} by {row['kind']}{needed}"
+
+
+def _threshold(kind: str, table: Table, run: Finished, *, heldout: bool) -> float | None:
+    """Least similarity of a pair of this kind, by the stage that found such pairs; None: that stage is not known."""
+    for pairs in run.inputs_of(table, "neighbors"):
+        if run.sample(pairs, ["kind"], max_rows=1).rows["kind"].to_pylist()[:1] == [kind]:
+            found: float | None = getattr(run.stage_of(pairs), "heldout_threshold" if heldout else "threshold", None)
+            return found
+    return None

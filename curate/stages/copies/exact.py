@@ -1,4 +1,4 @@
-"""FindExact: images of equal bytes, by a shuffle on their sha256."""
+"""FindExact: images of equal bytes, by a shuffle on their SHA-256."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -6,20 +6,25 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.deal import deal
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.image_ids import Parts, part_of
+from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
-from curate.engine.store import Table
+from curate.engine.table import Table
 from curate.ops.copies.exact import equal_bytes
-from curate.stages.images.catalog import parts_of
-from curate.stages.images.inspect import accepted_mask
+from curate.stages.images.pictures import accepted_mask
 from curate.tables import CATALOG, IMAGES, NEIGHBORS
 
 ROWS_PER_PART = 1 << 20
-"""Images of a part, at about which the cutting aims."""
+"""Images whose hashes a part holds, about."""
+HASHED_BYTES = 40
+"""Bytes of an image id and its hash."""
+EXACT_SHARE = 0.1
+"""Share of the images that have the bytes of another, as the cost law assumes."""
 
 
 class FindExact(Shuffle):
-    """Pairs of accepted images with the same bytes, as stars; see `ops.copies.exact.equal_bytes`."""
+    """Finds accepted images with the same bytes: pairs that form stars, see `equal_bytes`."""
 
     inputs: ClassVar[dict[str, Input]] = {"images": each(IMAGES), "catalog": whole(CATALOG)}
 
@@ -30,21 +35,31 @@ class FindExact(Shuffle):
         return pa.schema([IMAGES.field("image_id"), IMAGES.field("sha256").with_nullable(False)])
 
     def num_parts(self, **inputs: Any) -> int:
+        """As many as the catalog's images need: the parts of this table hold hashes, not images of a source."""
         return max(1, round(inputs["catalog"].num_rows() / ROWS_PER_PART))
 
     def scatter(self, part: int, *, images: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Each image to a bucket that its hash names."""
         rows = images.select(["image_id", "sha256"]).filter(pa.array(accepted_mask(images))).combine_chunks()
         # The number of the catalog's rows stays while the table is made, so that equal bytes meet in one bucket.
         bucket = _leading(_digests(rows)) % np.uint64(self.num_parts(catalog=catalog))
-        yield from deal(rows, bucket)
+        yield from partition(rows, bucket)
 
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
-        parts, ids = parts_of(catalog), pieces["image_id"].to_numpy()
-        query, image = equal_bytes(ids, _digests(pieces), role=parts.role[ids >> 32], rank=parts.rank[ids >> 32])
+        parts, ids = Parts.of(catalog), pieces["image_id"].to_numpy()
+        query, image = equal_bytes(ids, _digests(pieces), role=parts.role_of(ids), rank=parts.rank[part_of(ids)])
         order = np.lexsort((image, query))
         columns = [query[order], image[order], np.ones(len(order), np.float32)]
         kinds = pa.array(["sha256"] * len(order), pa.string())
         yield pa.RecordBatch.from_arrays([*map(pa.array, columns), kinds], schema=NEIGHBORS)
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        images: Shape = inputs["images"]
+        hashed = images.rows * HASHED_BYTES
+        made = Shape(pool=images.rows * EXACT_SHARE)
+        return Demand(rows=3 * images.rows, read=2 * hashed, written=made.num_bytes, scratch=hashed), made
 
 
 def _digests(rows: pa.Table) -> np.ndarray:

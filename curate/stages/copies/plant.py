@@ -1,6 +1,7 @@
 """PlantCopies: a sample of the pool's own images, and near-copies of them as the web makes them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -8,28 +9,41 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field
 
-from curate.engine.stage import Batches, Fold, Input, each
-from curate.engine.store import Table
-from curate.errors import ConfigError
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.image_ids import Parts, part_of, row_of
+from curate.engine.stage import Batches, Fold, Input, each, read_partials
+from curate.engine.table import Table
 from curate.models.backbones.load import describe
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.edits import EDITS, MIN_SIDE, plant
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import preprocess
-from curate.ops.vectors import VectorSpec, pack, unpack
+from curate.ops.vectors import pack
 from curate.sources.reading import read_bytes
+from curate.stages.copies.planted import PICTURES
 from curate.stages.images.catalog import source_of
 from curate.stages.images.embed import Embed
-from curate.stages.images.inspect import accepted_mask
-from curate.tables import CATALOG, IMAGES, planted_schema
+from curate.stages.images.pictures import accepted_mask
+from curate.tables import CATALOG, IMAGES, PICTURE_DIM, planted_schema
 
-PICTURES = Embed(model="luma24", precision="fp32", dtype="float32")
-"""Small pictures that tell whether two images can be laid over each other, see `stages/copies/verify.py`."""
 LEAST_IMAGES = 50
 """Images below which planted copies say too little."""
 LIMITS = ImageLimits(min_side=MIN_SIDE, max_aspect=1e9, min_luma_std=0, min_smoothness=-1, max_pixels=PIL_PIXELS)
+"""Limits for images that were accepted already: an image that is too small for an edit is left out."""
 SIDE = 512
 """Pixels of the short side that pictures keep at least before they are edited."""
+EDITING = 4
+"""Megapixels that are handled to edit, encode and prepare one megapixel of a copy."""
+
+
+class PlantFigures(Figures):
+    """How many copies were planted."""
+
+    images: int
+    """Images of the pool that copies were planted on."""
+    copies: int
+    """Copies planted on them."""
 
 
 class PlantCopies(Fold):
@@ -41,15 +55,15 @@ class PlantCopies(Fold):
     embed: Embed = Embed(model="")
     """The copy-detection model; recipes set it."""
     num_images: Annotated[int, Field(ge=LEAST_IMAGES)] = 1000
-    """Images of the pool at about which the sample aims; all where there are fewer."""
+    """Images of the pool that are sampled, about; all where there are fewer."""
     copies_each: Annotated[int, Field(ge=1)] = 3
-    """Copies planted on each."""
+    """Copies planted on each image."""
     max_edits: Annotated[int, Field(ge=1, le=len(EDITS))] = 3
     """Edits of a copy at most."""
     seed: int | None = None
-    """Of sample and edits; None: the run's seed."""
+    """Seed of the sampling and of the edits; null: the run's seed."""
     sample_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the images that is sampled; None: as `num_images` says."""
+    """Share of the pool's images that is sampled, 0..1; null: as `num_images` says."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         info = describe(self.embed.model, self.embed.weights, fetch=True)
@@ -58,22 +72,21 @@ class PlantCopies(Fold):
     def partial_schema(self, **inputs: Any) -> pa.Schema:
         return self.output_schema()
 
-    def num_parts(self, **inputs: Any) -> int:
-        return 1
-
     def pins(self) -> dict[str, str]:
         return self.embed.pins()
 
     def resources(self) -> dict[str, float]:
+        """Those of its model, which runs in the partial tasks."""
         return self.embed.resources()
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        rows = sum(part["rows"] for part in inputs["catalog"].metrics["parts"] if part["role"] == "pool")
+        rows = Parts.of(inputs["catalog"]).num_images(["pool"])
         share = self.sample_share or min(1.0, self.num_images / max(1, rows))
         before = (previous or {}).get("embed")
         return self.model_copy(update={"sample_share": share, "embed": self.embed.resolve(before)})
 
     def partial(self, part: int, *, catalog: pa.Table, images: pa.Table) -> Batches:
+        """The rows of the sampled images of one part of the pool."""
         if len(catalog) == 0 or catalog["role"][0].as_py() != "pool":
             return
         assert self.sample_share is not None
@@ -84,20 +97,21 @@ class PlantCopies(Fold):
             if found:
                 yield self._embedded(found)
 
-    def _pictures(self, rows: pa.Table) -> "Iterator[_Planted]":
+    def _pictures(self, rows: pa.Table) -> "Iterator[_PlantedPicture]":
         """Originals, each before its copies; images that are too small for an edit are left out."""
         reads = read_bytes(rows, source_of(rows))
         for image_id, read in zip(rows["image_id"].to_pylist(), reads, strict=True):
             picture = None if read.data is None else inspect_image(read.data, LIMITS, min_side=SIDE).picture
             if picture is None:
                 continue
-            yield _Planted(image_id, 0, "", picture)
+            yield _PlantedPicture(image_id, 0, "", picture)
             for number in range(1, self.copies_each + 1):
-                rng = np.random.default_rng([self.seed or 0, image_id >> 32, image_id & 0xFFFFFFFF, number])
+                rng = np.random.default_rng([self.seed or 0, part_of(image_id), row_of(image_id), number])
                 copy, names = plant(picture, rng, num_edits=int(rng.integers(1, self.max_edits + 1)))
-                yield _Planted(image_id, number, " ".join(names), copy)
+                yield _PlantedPicture(image_id, number, " ".join(names), copy)
 
-    def _embedded(self, found: "list[_Planted]") -> pa.RecordBatch:
+    def _embedded(self, found: "list[_PlantedPicture]") -> pa.RecordBatch:
+        """Rows with both vectors of each picture: of the copy-detection model, and the small picture."""
         vectors = []
         for stage in (self.embed, PICTURES):
             how = stage.backbone().preprocess
@@ -114,49 +128,43 @@ class PlantCopies(Fold):
         return pa.RecordBatch.from_arrays(columns, schema=self.output_schema())
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
+        """All rows, if they are of enough images.
+
+        Raises:
+            ConfigError: copies could be planted on fewer than `LEAST_IMAGES` images.
+        """
         assert partials is not None
-        pieces = [partials.read(part) for part in sorted(partials.committed())]
-        images = sum(int((rows["copy"].to_numpy() == 0).sum()) for rows in pieces)
+        rows = read_partials(partials)
+        images = int((rows["copy"].to_numpy() == 0).sum())
         if images < LEAST_IMAGES:
-            raise ConfigError(
-                f"copies.threshold=auto: copies could be planted on {images} images of the pool, at least "
-                f"{LEAST_IMAGES} are needed; give the thresholds in copies.neighbors, or use a model that has them"
+            raise self.field_error(
+                "num_images",
+                f"={self.num_images}: copies could be planted on {images} images of the pool, at least {LEAST_IMAGES} "
+                "are needed to measure thresholds; give the thresholds, or use a model whose thresholds are known",
             )
-        for rows in pieces:
-            yield from rows.to_batches()
+        yield from rows.to_batches()
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        copies = table.read_all(["copy"])["copy"].to_numpy()
-        return {"images": int((copies == 0).sum()), "copies": int((copies > 0).sum())}
+    def summarize(self, table: Table, **inputs: Any) -> PlantFigures:
+        number = table.read_all(["copy"])["copy"].to_numpy()
+        return PlantFigures(images=int((number == 0).sum()), copies=int((number > 0).sum()))
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        from curate.models.flops import forward_flops
+
+        images, dim = min(self.num_images, given.images), describe(self.embed.model).dim
+        rows = images * (1 + self.copies_each)
+        made = Shape(pool=rows, row_bytes=4 * dim + 4 * PICTURE_DIM, dim=dim)
+        demand = Demand(forward=rows * forward_flops(self.embed.model), written=made.num_bytes)
+        edited = replace(demand, megapixels=EDITING * rows * given.megapixels, read=images * given.image_bytes)
+        return edited, made
 
 
-class _Planted(NamedTuple):
+class _PlantedPicture(NamedTuple):
+    """A picture and what was done to it."""
+
     image_id: int
     number: int
     edits: str
     picture: Image.Image
-
-
-class Planted(NamedTuple):
-    """The rows of a table of planted copies, those of an image together."""
-
-    image_ids: np.ndarray
-    """(N,) int64, of the image that each shows"""
-    number: np.ndarray
-    """(N,) int16, 0 for the image itself"""
-    vectors: np.ndarray
-    """(N, D) float32, unit L2"""
-    pictures: np.ndarray
-    """(N, S*S) float32"""
-
-
-def read_planted(table: Table, *, half: int) -> Planted:
-    """Every other image in order of ids, with its copies: half 0 fits, half 1 judges."""
-    rows = table.read_all().combine_chunks()
-    ids = rows["image_id"].to_numpy()
-    _, number = np.unique(ids, return_inverse=True)
-    mine = rows.filter(pa.array(number % 2 == half)).combine_chunks()
-    spec = VectorSpec.of(rows.schema)
-    small = VectorSpec("float32", rows.schema.field("picture").type.byte_width // 4, PICTURES.model, "")
-    vectors, pictures = unpack(mine["vector"], spec)[0], unpack(mine["picture"], small)[0]
-    return Planted(mine["image_id"].to_numpy(), mine["copy"].to_numpy(), vectors, pictures)

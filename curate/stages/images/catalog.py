@@ -3,15 +3,19 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
+from PIL import Image
 from pydantic import Field
 
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.finished import Finished, ImagePlace
+from curate.engine.image_ids import CatalogFigures, ids_of_part
+from curate.engine.show import FlowStep
 from curate.engine.stage import Scan
-from curate.engine.store import Table
-from curate.errors import TableError
+from curate.engine.table import Table
+from curate.errors import SourceError, TableError
 from curate.sources.config import Source, Sources
 from curate.sources.found import Found, cut_parts
 from curate.sources.listing import list_source
@@ -20,10 +24,17 @@ from curate.tables import CATALOG, ROLES
 logger = logging.getLogger(__name__)
 
 SOURCE = b"curate.source"
+"""Key of a part's metadata under which the config of its source travels."""
+ROW_BYTES = 120
+"""Bytes of a row of `catalog`."""
+MEMORY_PER_ROW = 1e3
+"""Bytes that a listed image takes until its part is written."""
 
 
 class Catalog(Scan):
     """Lists the sources in a fixed order and cuts each into parts; a later scan appends what is new."""
+
+    explained_as: ClassVar[str] = "listed"
 
     sources: Sources
     """What to list."""
@@ -46,12 +57,45 @@ class Catalog(Scan):
             if skipped:
                 logger.info("%s: left out: %s", source.name, dict(skipped))
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
+    def summarize(self, table: Table, **inputs: Any) -> CatalogFigures:
         parts = []
         for part in table.parts():
             first = table.read(part.number, ["source", "role"]).slice(0, 1).to_pylist()[0]
-            parts.append({**first, "rows": part.rows})
-        return {"parts": parts, "sources": [source.name for _, source in self.sources.by_role()]}
+            parts.append((first["source"], first["role"], part.rows))
+        return CatalogFigures.of_parts(parts, sources=[source.name for _, source in self.sources.by_role()])
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        made = Shape(given.images, given.curated, given.heldout, ROW_BYTES)
+        demand = Demand(
+            serial_rows=made.rows,
+            written=made.num_bytes,
+            tasks=-(-made.rows // self.rows_per_part),
+            memory=self.rows_per_part * MEMORY_PER_ROW,
+        )
+        return demand, made
+
+    def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
+        listed = {role: run.parts.num_images([role]) for role in ROLES}
+        yield FlowStep("listed", listed["pool"], listed["curated"] or None)
+
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        sizes = Counter[tuple[str, str]]()
+        for name, role, rows in zip(run.parts.source, run.parts.role, run.parts.rows, strict=True):
+            sizes[name, ROLES[role]] += int(rows)
+        for (name, role), rows in sizes.items():
+            yield "Sources", f"{name}{'' if name == role else f' ({role})'}: {rows:,} image{'' if rows == 1 else 's'}"
+
+    def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+        listed = image.row
+        yield f"{image.role} source {listed['source']}: {listed['key']}"
+        where: str = listed["uri"]
+        if listed["offset"] is not None:
+            where += f", at byte {listed['offset']:,}"
+        if listed["row"] is not None:
+            where += f", row {listed['row']:,}"
+        yield where
 
 
 def source_of(rows: pa.Table) -> Source:
@@ -62,37 +106,27 @@ def source_of(rows: pa.Table) -> Source:
     return Source.model_validate_json(text)
 
 
-class Parts(NamedTuple):
-    """Facts of the catalog by part number; the part of an image is `image_id >> 32`."""
+def read_picture(rows: pa.Table) -> Image.Image:
+    """The picture of an image, from its row of the catalog.
 
-    role: np.ndarray
-    """(P,) int8, index into `tables.ROLES`"""
-    rank: np.ndarray
-    """(P,) int32, place of the source in the config"""
-    rows: np.ndarray
-    """(P,) int64"""
-    source: list[str]
-    """names"""
+    Raises:
+        SourceError: it can no longer be read, or does not decode.
+    """
+    from curate.ops.images.decode import RejectedImage, decode_rgb
+    from curate.sources.reading import read_bytes
 
-    def num_images(self, roles: Iterable[str]) -> int:
-        return int(self.rows[np.isin(self.role, [ROLES.index(r) for r in roles])].sum())
-
-
-def parts_of(catalog: Table) -> Parts:
-    """Role, rank and rows of every part of the catalog."""
-    metrics = catalog.metrics
-    parts = metrics["parts"]
-    return Parts(
-        np.array([ROLES.index(p["role"]) for p in parts], np.int8),
-        np.array([metrics["sources"].index(p["source"]) for p in parts], np.int32),
-        np.array([p["rows"] for p in parts], np.int64),
-        [p["source"] for p in parts],
-    )
+    uri, (read,) = rows["uri"][0].as_py(), read_bytes(rows, source_of(rows))
+    if read.data is None:
+        raise SourceError(f"{uri}: {read.error}")
+    try:
+        return decode_rgb(read.data)
+    except RejectedImage as error:
+        raise SourceError(f"{uri}: {error.reason}: {error}") from error
 
 
 def _rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
     columns = [
-        pa.array(np.int64(part) << 32 | np.arange(len(found))),
+        pa.array(ids_of_part(part, len(found))),
         pa.array([source.name] * len(found)),
         pa.array([role] * len(found)),
         *(pa.array([getattr(f, name) for f in found], CATALOG.field(name).type) for name in CATALOG.names[3:]),

@@ -1,41 +1,56 @@
 """Embed: one unit vector an image, by a frozen backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.stage import Input, Map, each
-from curate.engine.store import Table
-from curate.models.backbones.backbone import Backbone
-from curate.models.backbones.load import describe, load_backbone
-from curate.models.device import PrecisionChoice, resolve_device, resolve_precision
-from curate.tables import CATALOG, DUPLICATES, IMAGES, embeddings_schema
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished
+from curate.engine.table import Table
+from curate.models.backbones.load import describe
+from curate.models.device import PrecisionChoice
+from curate.ops.images.preprocess import decode_side, preprocess
+from curate.ops.vectors import pack
+from curate.stages.images.pictures import PictureStage, Seen
+from curate.tables import embeddings_schema
+
+if TYPE_CHECKING:
+    from curate.models.backbones.backbone import Backbone
 
 
-class Embed(Map):
+class EmbedFigures(Figures):
+    """How many vectors a table of embeddings holds."""
+
+    embedded: int
+    """Vectors in all."""
+    embedded_by_part: tuple[int, ...]
+    """Vectors of each part."""
+
+    @classmethod
+    def count(cls, table: Table) -> "EmbedFigures":
+        """From the table: nulls are no vectors."""
+        by_part = tuple(len(rows) - rows["vector"].null_count for rows in table.scan(["vector"]))
+        return cls(embedded=sum(by_part), embedded_by_part=by_part)
+
+
+class Embed(PictureStage):
     """Embeds accepted images; with `duplicates`, only the pool images that were kept and the curated ones."""
-
-    inputs: ClassVar[dict[str, Input]] = {
-        "catalog": each(CATALOG),
-        "images": each(IMAGES, optional=True),
-        "duplicates": each(DUPLICATES, optional=True),
-    }
 
     model: str
     """Id of a backbone, see `curate models`."""
     weights: Annotated[str | None, Execution()] = None
-    """Weight file, folder or URL; None: what the model id brings along or the hub has. Known by their content, so
+    """Weight file, folder or URL; null: what the model id brings along or the hub has. Known by their content, so
     a file may move."""
     precision: PrecisionChoice = "auto"
-    """Of the forward pass; auto: the faster one on the device, chosen once for the whole table."""
+    """Precision of the forward pass; auto: the faster one on the device, chosen once for the whole table."""
     dtype: Literal["float16", "float32"] = "float16"
-    """Of the stored vectors."""
+    """Type of the stored vectors."""
     batch_size: Annotated[int, Field(ge=1), Execution()] = 32
     """Images of a forward pass."""
     device: Annotated[str, Execution()] = "auto"
@@ -48,34 +63,102 @@ class Embed(Map):
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         if self.precision != "auto":
             return self
-        info, device = describe(self.model, self.weights, fetch=True), resolve_device(self.device)
-        chosen = previous["precision"] if previous else resolve_precision("auto", device, bf16=info.bf16)
+        if previous:
+            return self.model_copy(update={"precision": previous["precision"]})
+        from curate.models.device import resolve_device, resolve_precision
+
+        info = describe(self.model, self.weights, fetch=True)
+        chosen = resolve_precision("auto", resolve_device(self.device), bf16=info.bf16)
         return self.model_copy(update={"precision": chosen})
 
     def pins(self) -> dict[str, str]:
         return {"weights": describe(self.model, self.weights, fetch=True).weights_hash}
 
-    def resources(self) -> dict[str, float]:
-        return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
-
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        return count_embedded(table)
-
-    def backbone(self) -> Backbone:
+    def backbone(self) -> "Backbone":
         """The model, loaded once a process."""
         return _load(self.model, self.weights, self.device, self.precision)
 
     def embed(self, pixels: list[np.ndarray]) -> np.ndarray:
         """(N, D) vectors of one batch of (3, H, W) uint8 images, in the dtype of the table."""
+        import torch
+
         return self.backbone().embed(torch.from_numpy(np.stack(pixels))).numpy().astype(self.dtype)
 
+    # -- of a pass -------------------------------------------------------------------------------------------
 
-def count_embedded(table: Table) -> dict[str, Any]:
-    """Metrics of a table of vectors: how many there are, in all and by part."""
-    by_part = [len(rows) - rows["vector"].null_count for rows in table.scan(["vector"])]
-    return {"embedded": sum(by_part), "embedded_by_part": by_part}
+    def least_side(self) -> int:
+        return decode_side([self.backbone().preprocess], at_least=64)
+
+    def images_ahead(self) -> int:
+        return self.batch_size
+
+    def prepare(self, seen: Seen) -> np.ndarray | None:
+        if seen.inspected is None or seen.inspected.picture is None:
+            return None
+        return preprocess(seen.inspected.picture, self.backbone().preprocess)
+
+    def collect(self, ids: pa.Array) -> "_Vectors":
+        return _Vectors(self, ids)
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def summarize(self, table: Table, **inputs: Any) -> EmbedFigures:
+        return EmbedFigures.count(table)
+
+    def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
+        """Images that were embedded: a later pass opens no others."""
+        assert isinstance(figures, EmbedFigures)
+        return figures.embedded
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        """Within a pass; where it inspects, decoding is counted there."""
+        from curate.models.flops import forward_flops
+
+        dim = describe(self.model).dim
+        later = inputs.get("duplicates") is not None
+        made = Shape(given.kept_images, given.curated) if later else inputs["catalog"]
+        made = made._replace(row_bytes=8 + dim * np.dtype(self.dtype).itemsize, dim=dim)
+        demand = Demand(forward=made.rows * forward_flops(self.model), written=made.num_bytes)
+        return demand.with_reading(made.rows, given) if later else demand, made
+
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        weights = table.complete_manifest().pins.get("weights", "")[:digits]
+        details = ", ".join(part for part in (f"weights {weights}" if weights else "", self.precision) if part)
+        license_ = describe(self.model).license
+        yield "Models", f"{table.name}: {self.model}, license {license_} ({details})"
+
+
+class _Vectors:
+    """The vectors of a chunk; the model runs whenever the pixels of a batch are there, while threads decode on."""
+
+    def __init__(self, stage: Embed, ids: pa.Array) -> None:
+        self._stage, self._ids = stage, ids
+        self._vectors = np.zeros((len(ids), stage.backbone().dim), stage.dtype)
+        self._valid = np.zeros(len(ids), bool)
+        self._rows: list[int] = []
+        self._pixels: list[np.ndarray] = []
+
+    def add(self, row: int, prepared: np.ndarray) -> None:
+        self._rows.append(row)
+        self._pixels.append(prepared)
+        if len(self._rows) == self._stage.batch_size:
+            self._embed()
+
+    def _embed(self) -> None:
+        self._vectors[self._rows] = self._stage.embed(self._pixels)
+        self._valid[self._rows] = True
+        self._rows, self._pixels = [], []
+
+    def batch(self) -> pa.RecordBatch:
+        """The rows of the whole chunk, null where there was no picture."""
+        if self._rows:
+            self._embed()
+        column = pack(self._vectors, valid=self._valid)
+        return pa.RecordBatch.from_arrays([self._ids, column], schema=self._stage.output_schema())
 
 
 @lru_cache(maxsize=4)
-def _load(model: str, weights: str | None, device: str, precision: PrecisionChoice) -> Backbone:
+def _load(model: str, weights: str | None, device: str, precision: PrecisionChoice) -> "Backbone":
+    from curate.models.backbones.load import load_backbone
+
     return load_backbone(model, weights=weights, device=device, precision=precision)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -10,18 +11,56 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.stage import Input, Map, each
-from curate.engine.store import Table
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, ImagePlace, pick
+from curate.engine.image_ids import Parts
+from curate.engine.show import Beside, Blocks, Examples, FlowStep, Heading, Picture, Section, Text
+from curate.engine.stage import Input, each
+from curate.engine.table import Table
 from curate.errors import TooManyRejects
+from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import Read
-from curate.tables import CATALOG, IMAGES
+from curate.stages.images.pictures import PictureStage, Seen
+from curate.tables import CATALOG, CURATED, IMAGES, POOL, REJECT_REASONS, ROLES
+
+FACT_BYTES = 180
+"""Bytes of a row of `images`."""
+NUM_SHOWN = 10
+"""Rejected images that the report shows of each reason."""
+MEANING = {
+    "unreadable": "could not be had from its source",
+    "empty": "no bytes",
+    "not_an_image": "no known image format",
+    "too_large": "more pixels or bytes than allowed",
+    "truncated": "the data end early",
+    "corrupt": "the data do not decode",
+    "extreme_aspect": "far taller than wide, or wider than tall",
+    "too_small": "too few pixels on the short side",
+    "uniform": "one color all over",
+    "noise": "neighboring pixels are unrelated",
+}
 
 
-class Inspect(Map):
-    """Reads and decodes each image: sha256, size, format, PDQ hash, quality figures, and why it is rejected."""
+class InspectFigures(Figures):
+    """Verdicts, counted."""
+
+    accepted: int
+    """Images that were not rejected."""
+    rejected: dict[str, dict[str, int]]
+    """By role, then by reason: images, the most frequent reason first."""
+
+    def rejected_of(self, role: str) -> Counter[str]:
+        """Reason to images of a role."""
+        return Counter(self.rejected.get(role, {}))
+
+
+class Inspect(PictureStage):
+    """Reads and decodes each image: SHA-256, size, format, PDQ hash, quality figures, and why it is rejected."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+    explained_as: ClassVar[str] = "inspected"
 
     limits: ImageLimits = ImageLimits()
     """What an image must be."""
@@ -29,38 +68,87 @@ class Inspect(Map):
     """Pixels of the short side that decoding keeps at least: facts and hashes are those of the picture at that
     size, so it must suffice for every embedding of the pass. Smaller is faster for large JPEG files."""
     max_reject_fraction: Annotated[float, Field(ge=0, le=1), Execution()] = 0.5
-    """Rejected share of all images above which the run stops."""
+    """Share of all images above which rejects stop the run."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return IMAGES
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        reasons: Counter[str] = Counter()
-        for rows in table.scan(["reject"]):
-            counts = pc.value_counts(rows["reject"].drop_null())
-            reasons.update({c["values"]: c["counts"] for c in counts.to_pylist()})
-        rejected, rows = sum(reasons.values()), table.num_rows()
-        if rejected > self.max_reject_fraction * rows:
+    def first_pass(self) -> tuple[ImageLimits, int]:
+        return self.limits, self.decode_side
+
+    def prepare(self, seen: Seen) -> dict[str, Any]:
+        picture = None if seen.inspected is None else seen.inspected.picture
+        return image_row(seen.read, seen.inspected, None if picture is None else pdq(picture))
+
+    def summarize(self, table: Table, **inputs: Any) -> InspectFigures:
+        parts, reasons = Parts.of(inputs["catalog"]), {role: Counter[str]() for role in ROLES}
+        for part in table.parts():
+            counts = pc.value_counts(table.read(part.number, ["reject"])["reject"].drop_null())
+            reasons[ROLES[parts.role[part.number]]].update({c["values"]: c["counts"] for c in counts.to_pylist()})
+        total, rows = sum(reasons.values(), Counter[str]()), table.num_rows()
+        if total.total() > self.max_reject_fraction * rows:
             raise TooManyRejects(
-                f"images: {rejected} of {rows} images were rejected ({dict(reasons.most_common())}), more than "
-                f"max_reject_fraction={self.max_reject_fraction} allows; look at the columns reject and detail of "
-                f"{table.store.root}/images, or run again with inspect.max_reject_fraction=1"
+                f"{table.name}: {total.total()} of {rows} images were rejected ({dict(total.most_common())}), "
+                f"more than max_reject_fraction={self.max_reject_fraction} allows; look at the columns reject and "
+                f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
             )
-        return {"accepted": rows - rejected, "rejected": dict(reasons.most_common())}
+        counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
+        return InspectFigures(accepted=rows - total.total(), rejected=counted)
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
+        return Demand(written=made.num_bytes).with_reading(made.rows, given), made
+
+    def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
+        figures = InspectFigures.of(table)
+        pool, curated = figures.rejected_of("pool"), figures.rejected_of("curated")
+        left = run.parts.num_images([ROLES[POOL]]) - pool["unreadable"]
+        listed = run.parts.num_images([ROLES[CURATED]]) or None
+        yield FlowStep("read", left, listed, (("unreadable", pool["unreadable"]),))
+        reasons = tuple((reason, number) for reason, number in pool.most_common() if reason != "unreadable")
+        accepted = left - sum(number for _, number in reasons)
+        yield FlowStep("accepted", accepted, listed and listed - curated.total(), reasons)
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        total: Counter[str] = sum(map(Counter, InspectFigures.of(table).rejected.values()), Counter[str]())
+        if not total:
+            return
+        rows = run.sample(table, ["image_id", "reject", "detail"]).rows
+        rows = rows.filter(rows["reject"].is_valid())
+        reasons: list[Blocks] = []
+        for reason in (reason for reason in REJECT_REASONS if total[reason]):
+            mine = rows.filter(pc.equal(rows["reject"], reason))
+            chosen = pick(np.arange(len(mine)), NUM_SHOWN, run.rng(f"dropped {reason}"))
+            shown = [Picture(row["image_id"], (row["detail"] or "",)) for row in mine.take(chosen).to_pylist()]
+            images = f"{total[reason]:,} image{'' if total[reason] == 1 else 's'}"
+            title = Heading(f"{reason.replace('_', ' ')}: {images}")
+            reasons.append((title, Text(MEANING[reason]), Examples(tuple(shown))))
+        yield Section("Dropped", (Beside(tuple(reasons)),))
+
+    def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+        found = table.read(image.part).slice(image.place, 1).to_pylist()[0]
+        yield "accepted" if found["reject"] is None else f"rejected: {found['reject']}: {found['detail']}"
+        size = f"{found['width']} x {found['height']}" if found["width"] is not None else "size unknown"
+        length = f"{found['num_bytes']:,} bytes" if found["num_bytes"] is not None else "no bytes"
+        yield f"{found['format'] or 'format unknown'}, {size}, {length}"
+        if found["sha256"] is not None:
+            yield f"sha256 {found['sha256'].hex()}"
+        if found["extra"] is not None:
+            yield f"own columns {found['extra']}"
 
 
-def image_row(read: Read, seen: Inspected | None, pdq: tuple[bytes, int] | None) -> dict[str, Any]:
-    """The columns of `tables.IMAGES` but the id; `seen` is None where the image could not be read."""
+def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None) -> dict[str, Any]:
+    """The columns of `tables.IMAGES` but the id.
+
+    Args:
+        seen: facts and verdict; None where the image could not be read.
+        hashed: PDQ hash and its quality; None where there is no picture.
+    """
     extra = json.dumps(read.extra, ensure_ascii=False, sort_keys=True) if read.extra else None
     row = dict.fromkeys(IMAGES.names[1:])
     if seen is None:
         return row | {"reject": read.reject, "detail": read.error, "extra": extra}
     facts = {name: getattr(seen, name) for name in IMAGES.names if hasattr(seen, name)}
-    if pdq is not None:
-        facts |= {"pdq": pdq[0], "pdq_quality": pdq[1]}
+    if hashed is not None:
+        facts |= {"pdq": hashed[0], "pdq_quality": hashed[1]}
     return row | facts | {"extra": extra}
-
-
-def accepted_mask(images: pa.Table) -> np.ndarray:
-    """(N,) bool: not rejected."""
-    return images["reject"].is_null().to_numpy()

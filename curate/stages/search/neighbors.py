@@ -1,32 +1,62 @@
-"""FindNeighbors: exact similarity inside inverted lists, one list at a time."""
+"""FindNeighbors: pairs of similar images, found inside inverted lists, one list at a time.
+
+A list of `BuildLists` holds the images that are stored in it and the queries that probe it. All of these are compared
+with each other exactly: stored images of roles that also search are joined with themselves, which computes each product
+once for both directions, and queries from other lists are compared with the stored images. A task does so for the lists
+of one part, and what it finds of a query in several lists is merged; the same query in the lists of another part finds
+a part of its neighbors there, which later stages merge where the order matters (`RankNeighbors`).
+
+Products are computed in blocks, on a GPU in half precision, and only propose pairs: the cosine of a proposed pair is
+computed again in float32, so that the table does not depend on the device (`ops/search/knn.py`).
+"""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Execution
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.finished import Finished
+from curate.engine.image_ids import Parts
+from curate.engine.show import Beside, Block, Color, Heading, Histogram, Marker, Numbers, Section, Series, Text
 from curate.engine.stage import Batches, Input, Map, each, whole
-from curate.engine.store import Table
-from curate.models.device import resolve_device
+from curate.engine.table import Table
 from curate.models.thresholds import copy_thresholds
 from curate.ops.edges import Edges, merge_top_k
 from curate.ops.search.knn import find_neighbors, join_within
 from curate.ops.vectors import VectorSpec, to_float32, unpack
-from curate.stages.images.catalog import Parts, parts_of
-from curate.stages.search.lists import Role
-from curate.stages.search.pairs import measured_recall
-from curate.tables import CATALOG, LISTS, NEIGHBORS, ROLES, THRESHOLDS, TRUTH, VECTORS
+from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART, BuildLists
+from curate.stages.search.find_truth import read_thresholds
+from curate.stages.search.pairs import RecallFigures, measured_recall
+from curate.stages.search.vectors import Role
+from curate.tables import CATALOG, HELDOUT, LISTS, NEIGHBORS, ROLES, THRESHOLDS, TRUTH, VECTORS
+
+NUM_BINS = 60
+"""Bins of a histogram of similarities, from the lowest to 1."""
+HASH_STEP = 4 / 256
+"""Distance of the cosines that two PDQ hashes can have."""
+EVIDENCE = {"embedding": "Embedding", "aligned": "Embedding, verified by alignment", "hash": "Perceptual hash (PDQ)"}
+"""Kinds of pairs, for people."""
+ASKED_BY: tuple[tuple[str, str, Color], ...] = (
+    ("pool", "asked by the pool", "a"),
+    ("curated", "by curated", "b"),
+    ("heldout", "by held-out", "d"),
+)
+"""Role of the query, and how the histogram shows its pairs."""
+THRESHOLDS_TITLE = "Similarity thresholds"
+"""Title of the facts about thresholds."""
 
 
 class FindNeighbors(Map):
-    """Pairs of a query and a listed image at or above a threshold, or the nearest of each query.
+    """Pairs of a query and a stored image at or above a threshold, or the nearest of each query.
 
     Identical vectors would crowd out everything else: a hundred copies of one picture, some with other metadata,
-    fill every place that `max_neighbors` leaves. So where a role both asks and answers, the first image (smallest
+    fill every place that `max_neighbors` leaves. So where a role both searches and is found, the first image (smallest
     id) of those with one vector stands for all of them, and an edge of similarity 1 ties each other one to it.
     """
 
@@ -40,17 +70,19 @@ class FindNeighbors(Map):
     version: ClassVar[int] = 3
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Least cosine of a pair of pool and curated images; None: as measured, or known for the model."""
+    """Smallest cosine similarity of a pair of pool and curated images, -1..1; null: as measured, or known for the
+    model."""
     heldout_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Least cosine of a pair with a held-out image; None: as measured, or known for the model."""
+    """Smallest cosine similarity of a pair with a held-out image, -1..1; null: as measured, or known for the model."""
     max_neighbors: Annotated[int, Field(ge=1)] = 64
-    """Edges of a query at most, the strongest first, in each part of the lists; ties to identical images aside."""
+    """Largest number of pairs of a query in each part of the lists, the most similar first; ties to identical images
+    do not count."""
     queries: tuple[Role, ...] = ("pool", "curated", "heldout")
-    """Roles whose images ask."""
+    """Roles whose images search."""
     answers: tuple[Role, ...] = ("pool", "curated")
     """Roles whose images are found."""
     device: Annotated[str, Execution()] = "auto"
-    """auto, cpu, cuda or cuda:N; exact cosines are of float32 on any."""
+    """Where similarities are computed: auto, cpu, cuda or cuda:N; those that are stored are exact in float32 on any."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         spec = VectorSpec.of(inputs["lists"])
@@ -61,8 +93,8 @@ class FindNeighbors(Map):
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         if inputs.get("thresholds") is None:
             return self._with_thresholds(VectorSpec.of(inputs["lists"].schema()))
-        measured = inputs["thresholds"].metrics
-        chosen = {"threshold": measured["pool"]["threshold"], "heldout_threshold": measured["heldout"]["threshold"]}
+        measured = read_thresholds(inputs["thresholds"])
+        chosen = {"threshold": measured["pool"], "heldout_threshold": measured["heldout"]}
         return self.model_copy(update={name: v for name, v in chosen.items() if getattr(self, name) is None})
 
     def _with_thresholds(self, spec: VectorSpec) -> Self:
@@ -71,17 +103,14 @@ class FindNeighbors(Map):
         known = copy_thresholds(spec.model, threshold=self.threshold, heldout_threshold=self.heldout_threshold)
         return self.model_copy(update={"threshold": known.threshold, "heldout_threshold": known.heldout_threshold})
 
-    def resources(self) -> dict[str, float]:
-        return {"GPU": 1} if resolve_device(self.device).type == "cuda" else {}
-
     def run(self, part: int, *, lists: pa.Table, catalog: Table, **known: Table | None) -> Batches:
         spec = VectorSpec.of(lists.schema)
-        parts = parts_of(catalog)
+        parts = Parts.of(catalog)
         kind = "hash" if spec.dtype == "bits" else "embedding"
         bounds = np.flatnonzero(np.diff(lists["list_id"].to_numpy(), prepend=-1, append=-1))
         found, ties = [Edges.empty()], [Edges.empty()]
         for start, end in itertools.pairwise(bounds):
-            rows, identical = self._collapse(_Rows.of(lists.slice(start, end - start), spec, parts))
+            rows, identical = self._collapse(_ListRows.of(lists.slice(start, end - start), spec, parts))
             ties.append(identical)
             found += self._join(rows, spec)
         edges = merge_top_k(Edges.concat(found), self.max_neighbors)
@@ -90,35 +119,30 @@ class FindNeighbors(Map):
         kinds = pa.array([kind] * edges.num_edges, pa.string())
         yield pa.RecordBatch.from_arrays([*map(pa.array, columns), kinds], schema=NEIGHBORS)
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        """The measured recall, where a sample with known neighbours is given."""
-        if inputs.get("truth") is None:
-            return {}
-        both_ways = set(self.queries) >= set(self.answers)
-        return measured_recall(inputs["queries"], inputs["truth"], table, both_ways=both_ways)
-
-    def _collapse(self, rows: "_Rows") -> tuple["_Rows", Edges]:
+    def _collapse(self, rows: "_ListRows") -> tuple["_ListRows", Edges]:
         """One row for each vector that a role has several times in a list, and the ties of the others to it."""
-        both = [ROLES.index(r) for r in ROLES if r in self.queries and r in self.answers]
+        both = [number for number, role in enumerate(ROLES) if role in self.queries and role in self.answers]
         first = _first_of_vector(rows)
         repeats = np.flatnonzero((first != np.arange(len(first))) & np.isin(rows.role, both))
         if len(repeats) == 0:
             return rows, Edges.empty()
-        others = repeats[rows.home[repeats]]
+        others = repeats[rows.stored[repeats]]
         tied = Edges(rows.ids[others], rows.ids[first[others]], np.ones(len(others), np.float32))
         return rows.take(np.delete(np.arange(len(first)), repeats)), tied
 
-    def _join(self, rows: "_Rows", spec: VectorSpec) -> Iterator[Edges]:
-        """The edges within one list: listed images among themselves, then those that look in from elsewhere."""
-        base = rows.home & np.isin(rows.role, [ROLES.index(r) for r in self.answers])
+    def _join(self, rows: "_ListRows", spec: VectorSpec) -> Iterator[Edges]:
+        """The edges within one list: stored images among themselves, then the queries from other lists."""
+        from curate.models.device import resolve_device
+
+        base = rows.stored & np.isin(rows.role, [ROLES.index(role) for role in self.answers])
         if not base.any():
             return
         x, k, device = to_float32(rows.vectors, spec), self.max_neighbors, str(resolve_device(self.device))
         for asking, threshold in self._askers(rows.role):
-            listed = bool(asking[base].all())
-            if listed:
+            within = bool(asking[base].all())
+            if within:
                 yield join_within(x[base], rows.ids[base], threshold=threshold, max_neighbors=k, device=device)
-            others = asking & ~base if listed else asking
+            others = asking & ~base if within else asking
             if others.any():
                 yield find_neighbors(
                     x[others],
@@ -134,38 +158,74 @@ class FindNeighbors(Map):
         """(mask of queries, their threshold), held-out images apart from the others."""
         assert self.threshold is not None
         assert self.heldout_threshold is not None
-        heldout = role == ROLES.index("heldout")
-        asks = np.isin(role, [ROLES.index(r) for r in self.queries])
+        asks = np.isin(role, [ROLES.index(name) for name in self.queries])
+        heldout = role == HELDOUT
         for mask, threshold in ((asks & ~heldout, self.threshold), (asks & heldout, self.heldout_threshold)):
             if mask.any():
                 yield mask, threshold
 
+    # -- telling about it ------------------------------------------------------------------------------------
 
-class _Rows(NamedTuple):
-    """The rows of one list, home rows first, each kind by ascending id."""
+    def summarize(self, table: Table, **inputs: Any) -> RecallFigures:
+        """The measured recall, where a sample with known neighbors is given."""
+        if inputs.get("truth") is None:
+            return RecallFigures()
+        both_ways = set(self.queries) >= set(self.answers)
+        return measured_recall(inputs["queries"], inputs["truth"], table, both_ways=both_ways)
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        lists: Shape = inputs["lists"]
+        asking = min(lists.rows, given.num_images(self.queries))
+        made = Shape(pool=asking * (self.max_neighbors if self.threshold == -1 else given.pairs))
+        largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
+        demand = Demand(
+            products=2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim,
+            read=lists.num_bytes,
+            written=made.num_bytes,
+            memory=largest * (lists.row_bytes + 4 * lists.dim),
+            tasks=math.ceil(lists.rows / ROWS_PER_PART),
+        )
+        return demand, made
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        if not _is_judged_later(table, run):
+            yield from similarity_section(self, table, run)
+        yield from _recall_section(table, run)
+
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        if self.threshold == -1:
+            yield THRESHOLDS_TITLE, f"{table.name}: the {self.max_neighbors} nearest of each query"
+        elif not _is_judged_later(table, run):
+            yield threshold_fact(self, table)
+
+
+class _ListRows(NamedTuple):
+    """The rows of one list: stored images, then queries, each by ascending id."""
 
     ids: np.ndarray
     """(N,) int64"""
-    home: np.ndarray
-    """(N,) bool"""
+    stored: np.ndarray
+    """(N,) bool; False: a query from another list"""
     role: np.ndarray
-    """(N,) int8, index into `tables.ROLES`"""
+    """(N,) int8, number of the role"""
     vectors: np.ndarray
     """(N, width) as stored"""
 
     @classmethod
-    def of(cls, rows: pa.Table, spec: VectorSpec, parts: Parts) -> "_Rows":
+    def of(cls, rows: pa.Table, spec: VectorSpec, parts: Parts) -> "_ListRows":
+        """From the rows of the table."""
         ids = rows["image_id"].to_numpy()
-        return cls(ids, rows["home"].to_numpy(), parts.role[ids >> 32], unpack(rows["vector"], spec)[0])
+        return cls(ids, rows["home"].to_numpy(), parts.role_of(ids), unpack(rows["vector"], spec)[0])
 
-    def take(self, rows: np.ndarray) -> "_Rows":
-        return _Rows(*(column[rows] for column in self))
+    def take(self, rows: np.ndarray) -> "_ListRows":
+        """Some of the rows."""
+        return _ListRows(*(column[rows] for column in self))
 
 
-def _first_of_vector(rows: _Rows) -> np.ndarray:
-    """(N,) int64: for each row the first one of equal role, equal bytes and the same kind, home or query."""
+def _first_of_vector(rows: _ListRows) -> np.ndarray:
+    """(N,) int64: for each row the first one of equal role, equal bytes and the same kind, stored or query."""
     raw = np.ascontiguousarray(rows.vectors).view(np.uint8)
-    kind = 2 * rows.role.astype(np.int64) + rows.home
+    kind = 2 * rows.role.astype(np.int64) + rows.stored
     key = _hash_rows(raw) ^ kind.astype(np.uint64)
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     found: np.ndarray = first[group]
@@ -184,3 +244,101 @@ def _hash_rows(raw: np.ndarray) -> np.ndarray:
     odd = np.random.default_rng(0).integers(0, 1 << 63, columns.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     hashed: np.ndarray = (columns * odd).sum(axis=1, dtype=np.uint64)
     return hashed
+
+
+# -- similarities in the report ------------------------------------------------------------------------------
+
+
+class Thresholded(Protocol):
+    """A stage whose pairs are at or above one of two thresholds; null: it has none."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Smallest similarity of a pair of pool and curated images."""
+
+    @property
+    def heldout_threshold(self) -> float | None:
+        """Smallest similarity of a pair with a held-out image."""
+
+
+def threshold_fact(stage: Thresholded, table: Table) -> tuple[str, str]:
+    """Title and line of the similarities from which on two images are copies, for `Stage.facts`."""
+    text = f"copies from {stage.threshold:g} on, of held-out images from {stage.heldout_threshold:g} on"
+    return THRESHOLDS_TITLE, f"{table.name}: {text}"
+
+
+def similarity_section(stage: Thresholded, table: Table, run: Finished) -> Iterator[Section]:
+    """How similar the pairs of a table of neighbors are, beside the thresholds that made them copies."""
+    sample = run.sample(table, ["query_id", "similarity", "kind"])
+    if len(sample.rows) == 0:
+        return
+    similarity, query = sample.rows["similarity"].to_numpy(), sample.rows["query_id"].to_numpy()
+    kind = sample.rows["kind"][0].as_py()
+    markers = _markers(stage)
+    low = min([float(similarity.min()), *(marker.at for marker in markers)])
+    edges = bin_edges(low, kind=kind, anchor=markers[0].at if markers else low)
+    series = [
+        Series(name, np.histogram(similarity[mask], edges)[0], color)
+        for role, name, color in ASKED_BY
+        if (mask := run.has_role(query, role)).any()
+    ]
+    chart: list[Block] = [
+        Heading(f"{EVIDENCE.get(kind, kind)}: {table.name}"),
+        Histogram(edges, series, markers, x_label="cosine similarity"),
+    ]
+    if sample.note:
+        chart.append(Text(sample.note))
+    text = (
+        "Only pairs at or above the lower of the two thresholds are stored, so the plots of copies begin there. A pair "
+        "counts once for each image that found it."
+    )
+    yield Section("Similarity of the pairs", (Text(text), Beside((tuple(chart),))))
+
+
+def bin_edges(low: float, *, kind: str, anchor: float) -> np.ndarray:
+    """Bins from `low` to 1, one bound on the threshold `anchor`; those of hashes hold one distance each.
+
+    The halves of a PDQ hash are above and below its median, so two hashes differ in an even number of bits.
+    """
+    if kind == "hash":
+        return np.arange(np.floor(low / HASH_STEP), 1 / HASH_STEP + 2) * HASH_STEP - HASH_STEP / 2
+    step = max(1 - low, 1e-3) / NUM_BINS
+    first = anchor - np.ceil((anchor - low) / step) * step
+    number = int(np.ceil((1 - first) / step + 1e-6))
+    return np.asarray(first + np.arange(number + 1) * step)
+
+
+def _markers(stage: Thresholded) -> list[Marker]:
+    own, heldout = stage.threshold, stage.heldout_threshold
+    if own is None or own <= -1:
+        return []
+    found = [Marker(f"threshold {own:g}", own, "ink")]
+    if heldout is not None and heldout != own:
+        found.append(Marker(f"held-out threshold {heldout:g}", heldout, "d"))
+    return found
+
+
+def _is_judged_later(table: Table, run: Finished) -> bool:
+    """Whether stages that read these pairs apply thresholds of their own: the search was a loose one."""
+    readers = (
+        stage for stage, other in run.tables if table.name in other.complete_manifest().inputs.get("neighbors", [])
+    )
+    return any("threshold" in type(stage).model_fields for stage in readers)
+
+
+def _recall_section(table: Table, run: Finished) -> Iterator[Section]:
+    """How much of the true pairs the search found, measured on a sample of queries by brute force."""
+    figures = RecallFigures.of(table)
+    if figures.recall is None:
+        return
+    text = (
+        "A seeded sample of images was compared with every other one. Half of them chose how many inverted lists a "
+        "query probes; the recall is that of the other half, above the threshold of the search."
+    )
+    lists = [run.stage_of(lists) for lists in run.inputs_of(table, "lists")]
+    probes = next((stage.num_probes for stage in lists if isinstance(stage, BuildLists)), None)
+    recall = f"{figures.recall:.4f} +- {figures.recall_stderr:.4f}"
+    head = ("search", "lists that a query probes", "recall", "true pairs")
+    yield Section(
+        "Recall of the searches", (Text(text), Numbers(head, ((table.name, probes, recall, figures.recall_pairs),)))
+    )

@@ -1,18 +1,19 @@
-"""The true pairs of sampled queries (see `truth.py`), read for those who choose and those who judge."""
+"""The true pairs of sampled queries, read for those who choose and those who judge; the recall that they measure."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 
-from curate.engine.store import Table
+from curate.engine.figures import Figures
+from curate.engine.table import Table
 from curate.ops.copies.components import connected_components
 from curate.ops.search.recall import recall
 from curate.ops.vectors import VectorSpec, normalize, to_float32, unpack
 
 
-class Pairs(NamedTuple):
-    """Pairs of a query and one of its true neighbours."""
+class TruePairs(NamedTuple):
+    """Pairs of a query and one of its true neighbors."""
 
     ids: np.ndarray
     """(E, 2) int64, query and image"""
@@ -22,7 +23,18 @@ class Pairs(NamedTuple):
     """(E, D) float32, unit L2"""
 
 
-def read_pairs(queries: Table, truth: Table, *, half: int) -> Pairs:
+class RecallFigures(Figures):
+    """How many of the true pairs a search has found."""
+
+    recall: float | None = None
+    """Share of the true pairs that were found, 0..1; null: none are known."""
+    recall_stderr: float | None = None
+    """Standard error of the recall; null: none is known."""
+    recall_pairs: int = 0
+    """True pairs that were looked for."""
+
+
+def read_pairs(queries: Table, truth: Table, *, half: int) -> TruePairs:
     """The pairs of every other query in order of ids: half 0 chooses, half 1 judges."""
     rows, asked = truth.read_all(), queries.read_all()
     _, number = np.unique(rows["query_id"].to_numpy(), return_inverse=True)
@@ -30,10 +42,10 @@ def read_pairs(queries: Table, truth: Table, *, half: int) -> Pairs:
     ids = np.stack([rows["query_id"].to_numpy()[mine], rows["image_id"].to_numpy()[mine]], axis=1)
     place = np.searchsorted(asked["image_id"].to_numpy(), ids[:, 0])
     query, image = unpack(asked["vector"], spec)[0][place], unpack(rows["vector"], spec)[0][mine]
-    return Pairs(ids, normalize(to_float32(query, spec)), normalize(to_float32(image, spec)))
+    return TruePairs(ids, normalize(to_float32(query, spec)), normalize(to_float32(image, spec)))
 
 
-def measured_recall(queries: Table, truth: Table, neighbors: Table, *, both_ways: bool) -> dict[str, Any]:
+def measured_recall(queries: Table, truth: Table, neighbors: Table, *, both_ways: bool) -> RecallFigures:
     """Share of the true pairs of the judging half that a table of neighbors holds, with its standard error.
 
     Images that edges of similarity 1 tie together count as one: FindNeighbors lets the first stand for all of them.
@@ -43,7 +55,7 @@ def measured_recall(queries: Table, truth: Table, neighbors: Table, *, both_ways
     """
     wanted = read_pairs(queries, truth, half=1).ids
     if len(wanted) == 0:
-        return {"recall": None, "recall_pairs": 0}
+        return RecallFigures()
     members, group = _identical(neighbors, np.unique(wanted))
     found = [np.stack([np.unique(group)] * 2, axis=1)]  # an image and its equal are a pair that the tie has found
     for rows in neighbors.scan(["query_id", "image_id"]):
@@ -54,7 +66,7 @@ def measured_recall(queries: Table, truth: Table, neighbors: Table, *, both_ways
         wanted, pairs = np.unique(np.sort(wanted, axis=1), axis=0), np.sort(pairs, axis=1)
     standing = group[np.searchsorted(members, wanted)]
     share, error = recall(np.sort(standing, axis=1) if both_ways else standing, pairs)
-    return {"recall": round(share, 5), "recall_stderr": round(error, 5), "recall_pairs": len(wanted)}
+    return RecallFigures(recall=round(share, 5), recall_stderr=round(error, 5), recall_pairs=len(wanted))
 
 
 def _identical(neighbors: Table, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""RankNeighbors: the k nearest of each query, gathered from all lists that the query looked in."""
+"""RankNeighbors: the k nearest of each query, gathered from all lists that the query probed."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,29 +8,29 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.deal import deal
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.image_ids import Parts, part_of, row_of
+from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
-from curate.engine.store import Table
+from curate.engine.table import Table
 from curate.ops.edges import Edges, merge_top_k, rank_in_group
-from curate.stages.images.catalog import Parts, parts_of
-from curate.tables import CATALOG, NEAREST, NEIGHBORS, ROLES
+from curate.tables import CATALOG, CURATED, NEAREST, NEIGHBORS
 
-CURATED = ROLES.index("curated")
 QUERIES_AT_ONCE = 1024
 """Queries whose candidates are sorted together: small sorts stay in the processor's cache."""
 
 
 class RankNeighbors(Shuffle):
-    """Edges of curated queries, dealt to one part for each curated part of the catalog and ranked there.
+    """The pairs of curated queries, gathered in one part for each curated part of the catalog and ranked there.
 
     A part holds the candidates of one part's queries in memory: about 80 bytes for each of its queries times k times
-    the parts of the lists that it looked in.
+    the parts of the lists that it probed.
     """
 
     inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "catalog": whole(CATALOG)}
 
     k: Annotated[int, Field(ge=1)]
-    """Images per query."""
+    """Number of images for each query."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return NEAREST
@@ -39,22 +39,30 @@ class RankNeighbors(Shuffle):
         return pa.schema(list(NEAREST)[:3])
 
     def num_parts(self, **inputs: Any) -> int:
-        return max(1, len(curated_parts(parts_of(inputs["catalog"]))))
+        return max(1, len(curated_parts(Parts.of(inputs["catalog"]))))
 
     def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
-        parts = curated_parts(parts_of(catalog))
-        query_part = neighbors["query_id"].to_numpy() >> 32
-        asked = neighbors.select(NEAREST.names[:3]).filter(pa.array(np.isin(query_part, parts)))
-        yield from deal(asked, np.searchsorted(parts, asked["query_id"].to_numpy() >> 32))
+        parts = curated_parts(Parts.of(catalog))
+        asked = neighbors.select(NEAREST.names[:3])
+        asked = asked.filter(pa.array(np.isin(part_of(asked["query_id"].to_numpy()), parts)))
+        yield from partition(asked, np.searchsorted(parts, part_of(asked["query_id"].to_numpy())))
 
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
         edges = Edges(*(pieces[name].to_numpy() for name in NEAREST.names[:3]))
         yield nearest_rows(Edges.concat([Edges.empty(), *(merge_top_k(e, self.k) for e in _by_queries(edges))]))
 
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        found: Shape = inputs["neighbors"]
+        made = Shape(pool=min(found.rows, given.curated * self.k))
+        demand = Demand(rows=3 * found.rows, read=2 * found.num_bytes, written=made.num_bytes, scratch=found.num_bytes)
+        return demand, made
+
 
 def _by_queries(edges: Edges) -> Iterator[Edges]:
     """The edges of one part's queries, some queries at a time, in order."""
-    row = edges.query_ids & 0xFFFFFFFF
+    row = row_of(edges.query_ids)
     last = int(row.max(initial=0))
     order = np.argsort(row.astype(np.min_scalar_type(last)), kind="stable")  # 16 bits are sorted by counting
     bounds = np.searchsorted(row[order], np.arange(0, last + QUERIES_AT_ONCE + 1, QUERIES_AT_ONCE))

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from curate.ops.random_keys import nearest_keys, random_keys
 from curate.ops.selection.draws import Draws, Keyed
-from curate.stages.selection.routes import CURATED, POOL, Assigned, Origins, RouteTables, selection_batch
+from curate.stages.selection.routes import Assigned, Origins, RouteTables, selection_batch
+from curate.tables import CURATED, POOL
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,23 @@ class Chooser:
     # -- who may be drawn ------------------------------------------------------------------------------------
 
     def curated(self) -> Iterator[Keyed]:
-        """Part by part, as one group."""
-        for part in self.given.numbers(CURATED):
+        """Curated images that are included, part by part, as one group."""
+        for part in self.given.parts.numbers(CURATED):
             yield self._one_group(self.curated_ids(part), "curated")
 
     def retrieved(self) -> Iterator[Keyed]:
-        """Part by part, as one group."""
-        for part in self.given.numbers(POOL):
+        """Retrieved images, part by part, as one group."""
+        for part in self.given.parts.numbers(POOL):
             yield self._one_group(np.unique(self.given.retrieved_rows(part).image_ids), "retrieval")
 
     def balanced(self) -> Iterator[Keyed]:
-        """Part by part, by leaf."""
-        for part in self.given.numbers(POOL):
+        """Images that the balance may draw, part by part, by leaf."""
+        for part in self.given.parts.numbers(POOL):
             yield self._balanced(self.given.assigned(part), self._retrieved(part)[1])
 
     def capped(self) -> Iterator[Keyed]:
-        """What all routes chose, part by part, by leaf."""
-        for part in self.given.numbers(POOL):
+        """Images that any route chose, part by part, by leaf."""
+        for part in self.given.parts.numbers(POOL):
             assigned = self.given.assigned(part)
             yield self._capped(self._union(part, assigned)[0], assigned)
 

@@ -5,14 +5,18 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, whole
-from curate.engine.store import Table
+from curate.engine.table import Table
 from curate.ops.edges import Edges
 from curate.ops.selection.retrieval import match_queries
-from curate.stages.images.catalog import parts_of
 from curate.stages.search.rank_neighbors import curated_parts, nearest_rows
-from curate.stages.selection.retrieve import BySample
+from curate.stages.selection.by_sample import BySample
 from curate.tables import CATALOG, NEAREST
+
+PAIR_BYTES = 120
+"""Memory of a candidate pair while its set is matched."""
 
 
 class MatchQueries(Fold):
@@ -25,24 +29,30 @@ class MatchQueries(Fold):
     inputs: ClassVar[dict[str, Input]] = {"nearest": whole(NEAREST), "catalog": whole(CATALOG)}
 
     sample: BySample
-    """Images per query."""
+    """How many images each query gets."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return NEAREST
 
-    def num_parts(self, **inputs: Any) -> int:
-        return 1
-
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
-        parts = parts_of(tables["catalog"])
+        parts = Parts.of(tables["catalog"])
         numbers = curated_parts(parts)
         found = [Edges.empty()]
         for rank in np.unique(parts.rank[numbers]):
             mine = np.flatnonzero(parts.rank[numbers] == rank)  # part p of `nearest` holds the p-th curated part
             edges = Edges.concat([_edges(tables["nearest"].read(part)) for part in mine.tolist()])
-            found.append(match_queries(edges, self.sample.of(parts.source[numbers[mine[0]]])))
+            found.append(match_queries(edges, self.sample.k_of(parts.source[numbers[mine[0]]])))
         matched = Edges.concat(found)
         yield nearest_rows(matched.take(np.argsort(matched.query_ids, kind="stable")))
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        """Sorts of all candidates in one process, a few rounds of them."""
+        found = inputs["nearest"]
+        made = Shape(pool=given.curated * self.sample.largest_k)
+        demand = Demand(
+            serial_rows=4 * found.rows, read=found.num_bytes, written=made.num_bytes, memory=PAIR_BYTES * found.rows
+        )
+        return demand, made
 
 
 def _edges(rows: pa.Table) -> Edges:

@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.engine.store import Table
+from curate.engine.image_ids import Parts
+from curate.engine.table import Table
 from curate.errors import TableError
 from curate.ops.clusters.hierarchy import cluster_paths
-from curate.stages.clusters.cluster import read_parents
-from curate.stages.clusters.leaves import num_leaves
-from curate.stages.images.catalog import Parts, parts_of
-from curate.stages.images.inspect import accepted_mask
-from curate.tables import ASSIGNMENTS, ORIGIN, ROLES, SELECTION
+from curate.ops.codes import names_of
+from curate.stages.images.pictures import accepted_mask
+from curate.stages.search.centroids import num_leaves, read_parents
+from curate.stages.selection.retrieved import source_names
+from curate.tables import ASSIGNMENTS, ORIGIN, POOL, SELECTION
 
-POOL, CURATED = ROLES.index("pool"), ROLES.index("curated")
 ROUTES = ("sample", "cluster", "balance", "kept", "curated")
 """Values of `origins.route`."""
 NO_SET, NO_QUERY = -1, -1
@@ -73,6 +73,7 @@ class Origins(NamedTuple):
         return cls(*(column[order] for column in columns))
 
     def take(self, rows: np.ndarray) -> "Origins":
+        """The reasons at these rows, or where a mask is true."""
         return Origins(*(column[rows] for column in self))
 
 
@@ -88,31 +89,22 @@ class RouteTables:
     centroids: Table | None
     screened: Table | None
     similarity: bool
-    """Whether it is read: a draw at random can do without."""
+    """Whether the similarities to the centroids are read: a draw at random can do without."""
 
     @classmethod
     def of(cls, tables: dict[str, Any], *, similarity: bool) -> "RouteTables":
+        """From the inputs of `Select`."""
         names = ("images", "duplicates", "retrieved", "assignments", "centroids", "screened")
-        return cls(parts_of(tables["catalog"]), **{name: tables[name] for name in names}, similarity=similarity)
-
-    def numbers(self, role: int) -> list[int]:
-        """Parts of a role."""
-        return [int(part) for part in np.flatnonzero(self.parts.role == role)]
-
-    @property
-    def source_names(self) -> list[str]:
-        """By rank."""
-        names = dict(zip(self.parts.rank.tolist(), self.parts.source, strict=True))
-        return [names.get(rank, "") for rank in range(max(names, default=-1) + 1)]
+        return cls(Parts.of(tables["catalog"]), **{name: tables[name] for name in names}, similarity=similarity)
 
     def tree(self) -> tuple[int, list[np.ndarray]]:
-        """Number of leaves and the parents above them; see `cluster_paths`."""
+        """The number of leaves, and the parents above them; see `cluster_paths`."""
         if self.centroids is None:
             return 0, []
         return num_leaves(self.centroids), read_parents(self.centroids)
 
     def assigned(self, part: int) -> Assigned:
-        """Empty where the recipe clusters nothing."""
+        """The clustered images of a part; none where the recipe clusters nothing."""
         if self.assignments is None:
             return Assigned(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, bool))
         rows = self.assignments.read(part, ASSIGNMENTS.names if self.similarity else ASSIGNMENTS.names[:2])
@@ -126,19 +118,19 @@ class RouteTables:
         rows = self.screened.read(part, ["image_id", "junk"])
         if not np.array_equal(rows["image_id"].to_numpy(), ids):
             raise TableError(
-                f"screened part {part}: {len(rows)} images, assignments have {len(ids)} or others; make it again "
-                "with --rebuild screened"
+                f"{self.screened.name} part {part}: {len(rows)} images, assignments have {len(ids)} or others; make "
+                f"it again with --rebuild {self.screened.name}"
             )
         junk: np.ndarray = rows["junk"].to_numpy()
         return junk
 
     def retrieved_rows(self, part: int) -> Origins:
-        """Rows of a part, by image and strongest first."""
+        """Why the images of a part were retrieved, by image and strongest first."""
         if self.retrieved is None:
             return Origins.of(np.empty(0, np.int64), "sample")
         rows = self.retrieved.read(part)
         route = pc.index_in(rows["origin"], value_set=pa.array(ROUTES))
-        rank = pc.index_in(rows["set"], value_set=pa.array(self.source_names))
+        rank = pc.index_in(rows["set"], value_set=pa.array(source_names(self.parts)))
         return Origins(
             rows["image_id"].to_numpy(),
             route.to_numpy().astype(np.int8),
@@ -147,7 +139,7 @@ class RouteTables:
         )
 
     def kept(self, part: int) -> np.ndarray:
-        """(N,) int64, ascending: images without a kept copy."""
+        """(N,) int64, ascending: pool images that deduplication kept."""
         rows = self.duplicates.read(part, ["image_id", "verdict"])
         kept: np.ndarray = rows.filter(pc.equal(rows["verdict"], "kept"))["image_id"].to_numpy()
         return kept
@@ -195,12 +187,8 @@ def _structs(origins: Origins, tables: RouteTables) -> pa.Array:
     no_set, no_query = origins.set == NO_SET, origins.query_ids == NO_QUERY
     sets = pa.array(np.maximum(origins.set, 0).astype(np.int32), mask=no_set)
     columns = [
-        _strings(pa.array(origins.route.astype(np.int32)), ROUTES),
-        _strings(sets, tables.source_names),
+        names_of(origins.route, ROUTES),
+        names_of(sets, source_names(tables.parts)),
         pa.array(origins.query_ids, mask=no_query),
     ]
     return pa.StructArray.from_arrays(columns, fields=list(ORIGIN))
-
-
-def _strings(codes: pa.Array, names: Any) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).cast(pa.string())

@@ -1,41 +1,50 @@
-"""Select: the union of the routes by which an image enters the curated set, rebalanced over the clusters."""
+"""Select: the union of the routes by which an image enters the curated set, rebalanced over the clusters.
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+The selection must fit neither into memory nor into one task. `combine` passes over the parts as often as there are
+draws, and keeps one limit a leaf (see `ops/selection/draws.py`); a part's own task then compares its images with the
+limits. Keys follow from image id and seed alone, so both passes agree on them without a table of keys.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.config import Execution, Settings
+from curate.config import Execution
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, ImagePlace, pick
+from curate.engine.image_ids import Parts, part_of
+from curate.engine.numbers import count, plural, share
+from curate.engine.show import FlowStep, Heading, Numbers, Section, Share, Text, gallery
 from curate.engine.stage import Batches, Fold, Input, whole
-from curate.engine.store import Table
-from curate.errors import ConfigError
+from curate.engine.table import Table
 from curate.ops.selection.draws import Draws, count_groups, draw_smallest
-from curate.ops.selection.sampling import balanced_targets, cap, temperature_targets
+from curate.ops.selection.sampling import cap
 from curate.stages.clusters.leaves import LIMITS, limit_rows, read_limits
-from curate.stages.copies.contamination import touching_heldout
-from curate.stages.images.catalog import Parts, parts_of
+from curate.stages.copies.contamination import curated_warning, touching_heldout
+from curate.stages.copies.deduplicate import Deduplicate
+from curate.stages.selection.balance import AUTO_TARGET, Balance
 from curate.stages.selection.choose import Chooser
+from curate.stages.selection.cluster_sizes import cluster_sizes, sizes_section
 from curate.stages.selection.mix import Mix
-from curate.stages.selection.routes import CURATED, POOL, RouteTables
-from curate.stages.selection.selection_figures import (
-    add_counts,
-    count_junk,
-    count_routes,
-    count_shares,
-    warn_of_contamination,
-)
+from curate.stages.selection.retrieve import Retrieve, RetrieveFigures
+from curate.stages.selection.retrieved import curated_sets
+from curate.stages.selection.routes import RouteTables
+from curate.stages.selection.selection_figures import SelectFigures, count_junk, selection_figures
 from curate.tables import (
     ASSIGNMENTS,
     CATALOG,
     CENTROIDS,
+    CURATED,
     DUPLICATES,
     IMAGES,
     NEIGHBORS,
+    POOL,
     RETRIEVED,
-    ROLES,
     SCREENED,
     SELECTION,
 )
@@ -44,28 +53,24 @@ BY_LEAF = ("balance", "cap")
 """Draws with a group for each leaf; the others have one group."""
 DROPPED = "dropped"
 """Purpose of the state's rows that name, in `limit_id`, a curated image to leave out."""
-
-
-class Balance(Settings):
-    """Draws from the pool so that clusters of every level are as even as their sizes allow."""
-
-    target: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Images to draw, repeats included; auto: three quarters of the images left. With `mix`, the mix decides."""
-    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Temperature: a leaf's share follows its size to this power; 1: as the pool is, 0: equal. None: even over the
-    whole tree by water-filling, as Vo et al. and DINOv3 have it."""
-    max_repeats: Annotated[int, Field(ge=1)] = 1
-    """Times one image may be drawn. With `mix`, its own `max_repeats` counts."""
-    order: Literal["random", "closest"] = "random"
-    """Which images of a leaf come first."""
+ROW_BYTES = 60
+"""Bytes of a row of `selection`."""
+NUM_SELECTED, NUM_PASSED_OVER = 40, 30
+"""Random images that the report shows."""
+SHARE_NAMES = {
+    "retrieval": "resemble the curated sets",
+    "balance": "even sample over the clusters",
+    "curated": "curated sets",
+    "kept": "kept by deduplication",
+}
+"""Shares of the selection in words."""
 
 
 class Select(Fold):
     """The curated set: retrieved images, a balanced sample, or everything kept, and the curated sources as is.
 
-    `combine` passes over the parts and keeps one limit a leaf (ops/selection/draws.py), `run` writes the rows of its
-    part. Memory of `combine`: `max_bytes`, about 60 bytes a leaf, and nothing an image; of `run`: its part and 60 bytes
-    a leaf; of `summarize`: a bit an image of the catalog.
+    Memory of `combine`: `max_bytes`, about 60 bytes a leaf, and nothing an image; of `run`: its part and 60 bytes a
+    leaf; of `summarize`: a bit an image of the catalog.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
@@ -79,59 +84,58 @@ class Select(Fold):
         "screened": whole(SCREENED, optional=True),
     }
     version: ClassVar[int] = 2
+    parts_like: ClassVar[str | None] = "catalog"
+    explained_as: ClassVar[str] = "selected"
 
     include_curated: bool | tuple[str, ...] = True
-    """Add the accepted images of the curated sources: of all, of none, or of those named here."""
+    """Whether to add the accepted images of the curated sources: of all, of none, or of those named here."""
     drop_contaminated: bool = False
-    """Leave out curated images that resemble a held-out one; their number is reported either way."""
+    """Whether to leave out curated images that resemble a held-out one; their number is reported either way."""
     balance: Balance | None = None
-    """Add a balanced sample of all pool images that are left, junk apart; None: no such route."""
+    """Adds a balanced sample of all pool images that are left, junk apart; null: no such route."""
     cap: Annotated[int, Field(ge=1)] | None = None
-    """Pool images of a leaf cluster at most, over all routes; None: no cap."""
+    """Pool images of a leaf cluster at most, over all routes; null: no cap."""
     mix: Mix | None = None
-    """Shares of the routes; None: all that is retrieved, the target of `balance`, and the curated sources whole."""
+    """Shares of the routes; null: all that is retrieved, the target of `balance`, and the curated sources whole."""
     seed: int | None = None
-    """Of every draw; None: the run's seed."""
+    """Seed of every draw; null: the seed of the run."""
     max_bytes: Annotated[int, Field(ge=1), Execution()] = 1 << 30
-    """Working memory of the draws; less means more passes over the assignments."""
+    """Working memory of the draws in bytes; less means more passes over the assignments."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         wanted = set() if self.mix is None else set(self.mix.sizes())
-        if (self.balance or self.cap or "balance" in wanted) and inputs["assignments"] is None:
-            raise ConfigError("select: balance and cap need clusters; this recipe makes none")
+        by_leaf = {"balance": self.balance, "cap": self.cap, "mix.routes.balance": "balance" in wanted}
+        needing = next((field for field, given in by_leaf.items() if given), None)
+        if needing and inputs["assignments"] is None:
+            raise self.field_error(needing, ": needs clusters; this recipe makes none")
         if "retrieval" in wanted and inputs["retrieved"] is None:
-            raise ConfigError("select.mix.routes.retrieval: this recipe retrieves nothing; leave the route out")
+            raise self.field_error("mix.routes.retrieval", ": this recipe retrieves nothing; leave the route out")
         if self.mix is not None:
             self._check_mix(self.mix)
         return SELECTION
 
     def _check_mix(self, mix: Mix) -> None:
         if self.cap is not None:
-            raise ConfigError("select: cap and mix exclude each other, since a cap would change the shares; drop one")
+            text = f"={self.cap}: cap and mix exclude each other, since a cap would change the shares; drop one"
+            raise self.field_error("cap", text)
         if self.balance is not None and (self.balance.target != "auto" or self.balance.max_repeats != 1):
-            raise ConfigError(
-                "select.balance: with mix, its shares and its max_repeats say how much is drawn; leave out "
-                "balance.target and balance.max_repeats"
-            )
+            text = ": with mix, its shares and its max_repeats say how much is drawn; leave out target and max_repeats"
+            raise self.field_error("balance", text)
         if "curated" in mix.routes and self.include_curated is False:
-            raise ConfigError("select.mix.routes.curated: include_curated is false; leave the route out, or set it")
+            raise self.field_error("mix.routes.curated", ": include_curated is false; leave the route out, or set it")
 
     def state_schema(self, **inputs: Any) -> pa.Schema:
         return LIMITS
 
-    def num_parts(self, **inputs: Any) -> int:
-        return len(inputs["catalog"].parts())
-
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        parts = parts_of(inputs["catalog"])
+        parts = Parts.of(inputs["catalog"])
         self._check_names(parts)
         if self.balance is None and self.cap is None:
             return self
         left = sum(part.rows for part in inputs["assignments"].parts() if parts.role[part.number] == POOL)
         if self.cap is not None and self.cap > left:
-            raise ConfigError(
-                f"select.cap={self.cap}: {left} pool images are left; set it to {left} or less, or leave it out"
-            )
+            text = f"={self.cap}: {left} pool images are left; set it to {left} or less, or leave it out"
+            raise self.field_error("cap", text)
         if self.balance is None or self.mix is not None:
             return self
         left -= count_junk(inputs["screened"])
@@ -139,24 +143,24 @@ class Select(Fold):
         if self.balance.target == "auto":
             return self.model_copy(update=self.estimate(left))
         if self.balance.target > most:
-            raise ConfigError(
-                f"balance.target={self.balance.target}: {left} pool images are left, with max_repeats="
-                f"{self.balance.max_repeats} at most {most} can be drawn; set it to {most} or less, or to auto"
+            raise self.balance.field_error(
+                "target",
+                f"={self.balance.target}: {left} pool images are left, with max_repeats={self.balance.max_repeats} at "
+                f"most {most} can be drawn; set it to {most} or less, or to auto",
             )
         return self
 
     def _check_names(self, parts: Parts) -> None:
-        known = {name for name, role in zip(parts.source, parts.role, strict=True) if role == CURATED}
+        known = set(curated_sets(parts))
         unknown = set() if isinstance(self.include_curated, bool) else set(self.include_curated) - known
         if unknown:
-            raise ConfigError(
-                f"select.include_curated: {min(unknown)!r} is no curated source; they are {sorted(known)}"
-            )
+            text = f": {min(unknown)!r} is no curated source; they are {sorted(known)}"
+            raise self.field_error("include_curated", text)
 
     def estimate(self, num_images: int) -> dict[str, Any]:
         if self.balance is None or self.balance.target != "auto" or self.mix is not None:
             return {}
-        return {"balance": self.balance.model_copy(update={"target": max(1, num_images * 3 // 4)})}
+        return {"balance": self.balance.model_copy(update={"target": max(1, int(num_images * AUTO_TARGET))})}
 
     # -- what is drawn ---------------------------------------------------------------------------------------
 
@@ -175,7 +179,7 @@ class Select(Fold):
         if self.drop_contaminated:
             given = self._tables(tables)
             touching = touching_heldout(tables["neighbors"], given.parts)
-            found += [ids[touching.has(ids)] for ids in map(given.accepted, given.numbers(CURATED))]
+            found += [ids[touching.has(ids)] for ids in map(given.accepted, given.parts.numbers(CURATED))]
         return np.concatenate(found)
 
     def _purposes(self) -> list[str]:
@@ -194,21 +198,11 @@ class Select(Fold):
         if purpose == "cap":
             draws = cap(sizes, self.cap or 0)
         elif purpose == "balance":
-            draws = self._even_draws(sizes, parents)
+            draws = self._balance.draws(sizes, parents, self.mix)
         else:
             assert self.mix is not None
             draws = np.array([self.mix.sizes()[purpose]])
         return draw_smallest(streams[purpose], sizes, draws, max_bytes=self.max_bytes)
-
-    def _even_draws(self, sizes: np.ndarray, parents: list[np.ndarray]) -> np.ndarray:
-        """(K,) int64: draws of each leaf, repeats included."""
-        balance = self._balance
-        target = balance.target if self.mix is None else self.mix.sizes()["balance"]
-        repeats = balance.max_repeats if self.mix is None else self.mix.max_repeats
-        assert isinstance(target, int)
-        if balance.alpha is not None:
-            return temperature_targets(sizes, balance.alpha, target, max_repeats=repeats)
-        return balanced_targets(sizes * repeats, parents, target)
 
     # -- the rows of a part ----------------------------------------------------------------------------------
 
@@ -241,40 +235,89 @@ class Select(Fold):
     def _balance(self) -> Balance:
         return Balance() if self.balance is None else self.balance
 
-    # -- figures ---------------------------------------------------------------------------------------------
+    # -- telling about it ------------------------------------------------------------------------------------
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        given = self._tables(inputs)
-        roles, routes = dict.fromkeys(ROLES, 0), dict[str, int]()
-        shares: dict[str, dict[str, int]] = {}
-        touching = touching_heldout(inputs["neighbors"], given.parts)
-        contaminated = {"pool": 0, "curated": 0, "routes": dict[str, int]()}
-        for part in table.parts():
-            rows = table.read(part.number, ["image_id", "origins", "repeats"])
-            role = ROLES[given.parts.role[part.number]]
-            roles[role] += part.rows
-            add_counts(routes, count_routes(rows))
-            for name, found in count_shares(rows).items():
-                add_counts(shares.setdefault(name, {"images": 0, "shown": 0}), found)
-            hit = rows.filter(pa.array(touching.has(rows["image_id"].to_numpy())))
-            if len(hit):
-                contaminated[role] += len(hit)  # type: ignore[operator]
-                add_counts(contaminated["routes"], count_routes(hit))  # type: ignore[arg-type]
-        figures = {"selected": table.num_rows(), "routes": dict(sorted(routes.items())), "roles": roles}
-        figures |= {"shown": sum(s["shown"] for s in shares.values()), "shares": dict(sorted(shares.items()))}
-        if given.screened is not None:
-            figures["junk"] = self._junk_figures(table, given)
-        return figures | {"contaminated": contaminated} | warn_of_contamination(contaminated)
+    def summarize(self, table: Table, **inputs: Any) -> SelectFigures:
+        return selection_figures(table, self._tables(inputs), inputs["neighbors"])
 
-    def _junk_figures(self, table: Table, given: RouteTables) -> dict[str, int]:
-        """Pool images that screening found, and those of them that other routes chose."""
-        junk, chosen = 0, 0
-        for part in given.numbers(POOL):
-            assigned = given.assigned(part)
-            junk += int(np.count_nonzero(assigned.junk))
-            ids = table.read(part, ["image_id"])["image_id"].to_numpy()
-            chosen += int(np.isin(ids, assigned.image_ids[assigned.junk]).sum())
-        return {"screened": junk, "selected": chosen}
+    def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
+        worked_through = inputs["assignments"] or inputs["images"]
+        rows: int = worked_through.num_rows()
+        return rows
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        """One pass over the images that are left, three where leaves are counted and drawn from."""
+        kept, found = given.kept_images + given.curated, inputs.get("retrieved")
+        chosen: float = kept
+        if self.mix is not None and self.mix.total is not None:
+            chosen = self.mix.total
+        elif self.balance is not None:
+            chosen = AUTO_TARGET * kept if self.balance.target == "auto" else self.balance.target
+        elif found is not None:
+            chosen = min(kept, found.rows + given.curated)
+        made = Shape(pool=given.selected or chosen, row_bytes=ROW_BYTES)
+        passes = 3 if inputs.get("assignments") is not None else 1
+        memory = self.max_bytes if passes > 1 else 0
+        read = passes * kept * EDGE_BYTES
+        return Demand(rows=passes * kept, read=read, written=made.num_bytes, memory=memory), made
+
+    def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
+        """With a balance route, retrieval drops nobody."""
+        figures = SelectFigures.of(table)
+        left = figures.kept
+        for retrieved in run.inputs_of(table, "retrieved"):
+            if isinstance(run.stage_of(retrieved), Retrieve) and "balance" not in figures.routes:
+                unique = RetrieveFigures.of(retrieved).unique
+                yield FlowStep("retrieved", unique, None, (("resemble no curated image", left - unique),))
+                left = unique
+        pool, curated = figures.roles["pool"], figures.roles["curated"] or None
+        routes = ", ".join(f"{route} {count(number)}" for route, number in figures.routes.items())
+        drops = (("chosen by no route, or above a cap", max(0, left - pool)),)
+        yield FlowStep("selected", pool, curated, drops, f"routes: {routes}" if routes else "")
+
+    def headline(self, table: Table, run: Finished) -> str | None:
+        return f"{count(table.num_rows())} selected"
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        """A pool image that touches a held-out one must never get here: its component went as a whole."""
+        found = SelectFigures.of(table).contaminated
+        if found.pool:
+            judged = run.only(Deduplicate)
+            routes = ", ".join(f"{route} {count(number)}" for route, number in sorted(found.routes.items()))
+            yield (
+                f"{table.name}: {plural(found.pool, 'selected pool image')} resemble held-out ones (by route, curated "
+                f"images included: {routes}); run again with --rebuild {judged[1].name if judged else 'all'}"
+            )
+        if found.curated:
+            yield curated_warning(found.curated)
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        figures = SelectFigures.of(table)
+        if figures.shares:
+            yield _shares(figures)
+        for assignments in run.inputs_of(table, "assignments"):
+            sizes = cluster_sizes(run, assignments, table)
+            if len(sizes.before):
+                yield sizes_section(sizes)
+        ids = run.sample(table, ["image_id"], role="pool").rows["image_id"].to_numpy()
+        text = Text("Random images of the pool that were selected.")
+        yield Section("Selected", (text, gallery(pick(ids, NUM_SELECTED, run.rng("selected")))))
+        passed_over = _passed_over(run, table)
+        if len(passed_over):
+            number = plural(figures.kept - figures.roles["pool"], "image")
+            text = Text("good pictures that no route chose, or that a cap or the balance left out")
+            shown = gallery(pick(passed_over, NUM_PASSED_OVER, run.rng("not selected")))
+            yield Section("Dropped", (Heading(f"not selected: {number}"), text, shown))
+
+    def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+        rows = run.rows_of(image, table)
+        if not rows:
+            yield "no" if image.role != "heldout" else "no: held-out images are only compared with"
+            return
+        routes = [o["route"] if o["set"] is None else f"{o['route']} ({o['set']})" for o in rows[0]["origins"]]
+        path = " > ".join(map(str, rows[0]["clusters"]))
+        again = f", shown {rows[0]['repeats']} times an epoch" if rows[0]["repeats"] > 1 else ""
+        yield f"yes, by {', '.join(dict.fromkeys(routes))}{f'; cluster path {path}' if path else ''}{again}"
 
 
 def _dropped_rows(image_ids: np.ndarray) -> pa.RecordBatch:
@@ -287,3 +330,46 @@ def _dropped_rows(image_ids: np.ndarray) -> pa.RecordBatch:
         image_ids,
     ]
     return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=LIMITS)
+
+
+def _shares(figures: SelectFigures) -> Section:
+    """What the selection is made of, and what was checked again on it."""
+    shown = max(1, figures.shown)
+    rows = tuple(
+        (
+            f"{name}: {SHARE_NAMES[name]}",
+            found.images,
+            found.shown,
+            share(found.shown, shown),
+            Share(found.shown / shown),
+        )
+        for name, found in figures.shares.items()
+    )
+    head = ("route", "images", "shown an epoch", "share of what is shown", "")
+    said = ["An image that several routes chose counts here for retrieval first."] if len(rows) > 1 else []
+    text = Text(" ".join([*said, *_checks(figures)]))
+    return Section("What the selection is made of", (Numbers(head, rows), text), first=True)
+
+
+def _checks(figures: SelectFigures) -> Iterator[str]:
+    found, junk = figures.contaminated, figures.junk
+    yield (
+        f"Compared with the held-out images again: {plural(found.pool, 'selected pool image')} and "
+        f"{plural(found.curated, 'selected curated image')} resemble one."
+    )
+    if junk is not None:
+        yield (
+            f"{plural(junk.screened, 'image')} screened out as junk before balancing, {count(junk.selected)} of them "
+            "selected by another route."
+        )
+
+
+def _passed_over(run: Finished, selection: Table) -> np.ndarray:
+    """(M,) int64: images that deduplication kept and no route chose, of all or of a sample."""
+    judged = run.inputs_of(selection, "duplicates")
+    if not judged:
+        return np.empty(0, np.int64)
+    rows = run.sample(judged[0], ["image_id", "verdict"], role="pool").rows
+    kept: np.ndarray = rows.filter(pc.equal(rows["verdict"], "kept"))["image_id"].to_numpy()
+    chosen = [selection.read(part, ["image_id"])["image_id"].to_numpy() for part in np.unique(part_of(kept)).tolist()]
+    return np.setdiff1d(kept, np.concatenate([np.empty(0, np.int64), *chosen]))

@@ -13,8 +13,14 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Execution
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, ImagePlace
+from curate.engine.image_ids import row_of
+from curate.engine.numbers import count, plural
+from curate.engine.show import FlowStep
 from curate.engine.stage import Batches, Input, Shuffle, each
-from curate.engine.store import Table
+from curate.engine.table import Table
 from curate.errors import ConfigError, SourceError
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import source_of
@@ -23,6 +29,7 @@ from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_sche
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 32 << 20
+"""Bytes of encoded images that a task holds before it writes them."""
 SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 SHOWN_ENTRIES = 5
 """Entries of the removal list that a warning names at most."""
@@ -32,8 +39,21 @@ EXTRA = pa.field("extra", pa.string())
 ColumnKind = Literal["bool", "int64", "float64", "string"]
 
 
+class ShardFigures(Figures):
+    """What was written."""
+
+    num_bytes: int
+    """Bytes of the files."""
+    removed: int
+    """Selected images that the removal list kept out."""
+    num_entries: int = 0
+    """Entries of the removal list."""
+    unknown_entries: tuple[str, ...] = ()
+    """Those of them that no image of the catalog matches, in alphabetical order."""
+
+
 class WriteShards(Shuffle):
-    """Reads the selected images in the order of their sources and deals them to shards by a random key."""
+    """Reads the selected images in the order of their sources and distributes them over shards by a random key."""
 
     inputs: ClassVar[dict[str, Input]] = {
         "selection": each(SELECTION),
@@ -41,17 +61,19 @@ class WriteShards(Shuffle):
         "images": each(IMAGES),
     }
 
+    explained_as: ClassVar[str] = "shards"
+
     num_shards: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """auto: as many as `shard_bytes` asks for."""
+    """Number of shards; auto: as many as `shard_bytes` asks for."""
     shard_bytes: Annotated[int, Field(ge=1)] = 256 << 20
-    """Encoded images of a shard, about."""
+    """Bytes of encoded images in a shard, about."""
     columns: dict[str, ColumnKind] | Literal["auto"] = "auto"
     """The sources' own columns and their types; auto: all that the selected images carry."""
     removal_list: Annotated[str | None, Execution()] = None
-    """Text file of images to leave out (takedown): a sha256 in hex or a key a line; `#` starts a comment line. Known
-    by its content, so the file may move."""
+    """Text file of images to leave out (takedown): a sha256 in hex or a key a line; `#` starts a comment line. The
+    file is known by its content, so it may move. Null: no image is left out."""
     seed: int | None = None
-    """Of the shuffle; None: the run's seed."""
+    """Seed of the shuffle; null: the seed of the run."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return shards_schema({} if isinstance(self.columns, str) else _types(self.columns))
@@ -69,7 +91,7 @@ class WriteShards(Shuffle):
             return frozenset()
         path = Path(self.removal_list)
         if not path.is_file():
-            raise ConfigError(f"write.removal_list={path}: no such file; give a text file, or leave it out")
+            raise self.field_error("removal_list", f"={path}: no such file; give a text file, or leave it out")
         lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
         return frozenset(
             line.lower() if SHA256_HEX.fullmatch(line) else line for line in lines if line and not line.startswith("#")
@@ -79,19 +101,23 @@ class WriteShards(Shuffle):
         num_images, num_bytes = 0, 0
         kinds: dict[str, set[str]] = {}
         for part in inputs["selection"].parts():
-            rows = inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy() & 0xFFFFFFFF
+            rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
             images = inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
             num_images, num_bytes = num_images + len(rows), num_bytes + int(images["num_bytes"].to_numpy().sum())
             for text in images["extra"].drop_null().to_pylist():
                 for name, value in json.loads(text).items():
                     kinds.setdefault(name, set()).add(_kind(value))
         if num_images == 0:
-            raise ConfigError("write: no image was selected; look at `curate status` and the report for what dropped")
+            raise ConfigError(
+                f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
+                "`curate status` and the report for what was dropped"
+            )
         update: dict[str, Any] = {}
         if self.num_shards == "auto":
             update["num_shards"] = max(1, -(-num_bytes // self.shard_bytes))
         elif self.num_shards > num_images:
-            raise ConfigError(f"write.num_shards={self.num_shards}: {num_images} images are selected, at most as many")
+            text = f"={self.num_shards}: {num_images} images are selected; set it to {num_images} or less, or to auto"
+            raise self.field_error("num_shards", text)
         if self.columns == "auto":
             update["columns"] = {_free_name(name): _common(kinds[name]) for name in sorted(kinds)}
         return self.model_copy(update=update)
@@ -105,7 +131,7 @@ class WriteShards(Shuffle):
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         assert isinstance(self.num_shards, int)
         keys = np.random.default_rng([self.seed or 0, part]).random(len(catalog))
-        rows = selection["image_id"].to_numpy() & 0xFFFFFFFF
+        rows = row_of(selection["image_id"].to_numpy())
         removed = self._removed()
         longest = max(images.take(rows)["num_bytes"].to_pylist(), default=1)  # Inspect may have allowed any length
         reads = read_bytes(catalog.take(rows), source_of(catalog), max_bytes=longest)
@@ -147,30 +173,76 @@ class WriteShards(Shuffle):
             kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
             yield pa.RecordBatch.from_arrays([*kept, *own], schema=schema)
 
-    def summarize(self, table: Table, **inputs: Any) -> dict[str, Any]:
-        sizes = [table.store.fs.size(table.part_path(part.number)) for part in table.parts()]
-        metrics = {"images": table.num_rows(), "bytes": int(sum(sizes)), "shards": len(sizes)}
-        if self.removal_list is not None:
-            metrics |= self._removal_figures(**inputs)
-        return metrics
+    # -- telling about it ------------------------------------------------------------------------------------
 
-    def _removal_figures(self, selection: Table, catalog: Table, images: Table) -> dict[str, Any]:
-        """How many selected images were left out, and a warning of entries that no image of the catalog matches."""
-        wanted, matched, removed = self._removed(), set[str](), 0
-        for part in catalog.parts():
-            keys = catalog.read(part.number, ["key"])["key"].to_pylist()
-            hashes = [h.hex() if h else "" for h in images.read(part.number, ["sha256"])["sha256"].to_pylist()]
-            hit = [row for row, names in enumerate(zip(keys, hashes, strict=True)) if not wanted.isdisjoint(names)]
-            matched |= {name for row in hit for name in (keys[row], hashes[row])} & wanted
-            chosen = selection.read(part.number, ["image_id"])["image_id"].to_numpy() & 0xFFFFFFFF
-            removed += len(np.intersect1d(chosen, hit))
-        unknown = sorted(wanted - matched)
-        if not unknown:
-            return {"removed": removed}
+    def summarize(self, table: Table, **inputs: Any) -> ShardFigures:
+        num_bytes = sum(int(table.store.fs.size(table.part_path(part.number))) for part in table.parts())
+        wanted = self._removed()
+        figures = ShardFigures(
+            num_bytes=num_bytes,
+            removed=inputs["selection"].num_rows() - table.num_rows(),
+            num_entries=len(wanted),
+            unknown_entries=tuple(sorted(wanted - _known(wanted, inputs["catalog"], inputs["images"]))),
+        )
+        for text in _unknown_entries(figures):
+            logger.warning("%s: %s", table.name, text)
+        return figures
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        """Every image is read from its source, and once more from the scattered rows."""
+        rows = inputs["selection"].rows
+        size = rows * given.image_bytes
+        demand = Demand(
+            rows=2 * rows,
+            read=2 * size,
+            written=size,
+            scratch=size,
+            memory=3 * self.shard_bytes,
+            tasks=-(-size // self.shard_bytes),
+        )
+        return demand, Shape(pool=rows, row_bytes=given.image_bytes)
+
+    def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
+        """Which roles a removal list hit is not recorded, so that what it leaves counts both."""
+        removed, shards = ShardFigures.of(table).removed, plural(len(table.parts()), "shard")
+        if before is None or removed:
+            drops = (("on the removal list", removed),)
+            yield FlowStep("in the shards", table.num_rows(), None, drops, f"{shards}, curated included")
+        else:
+            yield FlowStep("in the shards", before.pool, before.curated, (), shards)
+
+    def headline(self, table: Table, run: Finished) -> str | None:
+        return f"{count(table.num_rows())} in the shards"
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        yield from (f"{table.name}: {text}" for text in _unknown_entries(ShardFigures.of(table)))
+
+    def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+        for part in table.parts():
+            ids = table.read(part.number, ["image_id"])["image_id"].to_numpy()
+            for row in np.flatnonzero(ids == image.image_id).tolist():
+                yield f"{table.file_name(part.number)}, row {row}"
+                return
+        chosen = any(run.rows_of(image, selection) for selection in run.inputs_of(table, "selection"))
+        yield "left out by the removal list" if chosen else "not in the shards"
+
+
+def _known(wanted: frozenset[str], catalog: Table, images: Table) -> set[str]:
+    """The entries of a removal list that are the key or the sha256 of an image."""
+    found = set[str]()
+    for part in catalog.parts() if wanted else ():
+        found |= wanted.intersection(catalog.read(part.number, ["key"])["key"].to_pylist())
+        hashes = images.read(part.number, ["sha256"])["sha256"].drop_null().to_pylist()
+        found |= wanted.intersection(value.hex() for value in hashes)
+    return found
+
+
+def _unknown_entries(figures: ShardFigures) -> Iterator[str]:
+    """What to say of entries that match nothing: they may be typing errors."""
+    unknown = figures.unknown_entries
+    if unknown:
         shown = ", ".join(unknown[:SHOWN_ENTRIES]) + (", ..." if len(unknown) > SHOWN_ENTRIES else "")
-        warning = f"write.removal_list: {len(unknown)} of {len(wanted)} entries match no image: {shown}"
-        logger.warning("%s", warning)
-        return {"removed": removed, "warning": warning}
+        yield f"removal_list: {len(unknown)} of {figures.num_entries} entries match no image: {shown}"
 
 
 def _piece(

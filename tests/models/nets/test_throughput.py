@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from curate.models.flops import vit_flops
 from curate.models.nets import throughput
 from curate.models.nets.config import vit_config
 from curate.models.nets.throughput import Meter, count_flops, matmul_rate
 from curate.models.nets.vit import VisionTransformer
-from curate.scale.forward import vit_flops
 
 
 def test_a_linear_layer_counts_one_product_forward_and_two_backward():

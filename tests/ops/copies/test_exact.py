@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.ops.copies.exact import equal_bytes
-from curate.ops.roles import CURATED, HELDOUT, POOL
+from curate.tables import CURATED, HELDOUT, POOL
 
 images = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([POOL, CURATED, HELDOUT]), st.integers(0, 2)))
 """Digest, role and source rank; the position is the id."""

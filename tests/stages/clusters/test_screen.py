@@ -1,4 +1,4 @@
-"""Screening: densities by brute force, planted junk found, and none taken by the balanced draw."""
+"""Screening: planted junk is found, and told with its pictures."""
 
 from pathlib import Path
 
@@ -7,12 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.engine.cost import Assumptions, Shape
+from curate.engine.finished import Finished, open_finished
 from curate.engine.pipeline import Pipeline
-from curate.engine.store import Store, Table
+from curate.engine.show import Gallery, Heading, Histogram, Text
+from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.ops.vectors import normalize
-from curate.pipelines.hierarchical import Screening, screen_pool
-from curate.stages.clusters.cluster import Assign, FitClusters
-from curate.stages.clusters.screen import BINS, MeasureDensity, Screen, _bin, bounds_of
+from curate.stages.clusters.assign import Assign
+from curate.stages.clusters.fit_clusters import FitClusters
+from curate.stages.clusters.measure_density import MeasureDensity
+from curate.stages.clusters.screen import BINS, Screen, ScreenFigures, _bin, bounds_of
+from curate.stages.search.build_lists import BuildLists
+from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.neighbors import FindNeighbors
 from tests.stages.planted import GivenVectors, PlantedCatalog, make
 
 DIM, ROWS = 32, 240
@@ -30,37 +38,48 @@ def pool(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.where((kind == 0)[..., None], near, np.where((kind == 1)[..., None], tight, noise)), kind
 
 
-def screened(root: Path, vectors: np.ndarray, screen: Screen) -> Table:
+def screened(root: Path, vectors: np.ndarray, screen: Screen) -> Pipeline:
     p = Pipeline(Store(root), seed=0)
     catalog = p.add("catalog", PlantedCatalog(roles=("pool", "pool", "curated"), rows=ROWS))
     given_rows = tuple(tuple(map(tuple, part)) for part in (*vectors.tolist(), vectors[0].tolist()))
     embeddings = p.add("vectors", GivenVectors(vectors=given_rows), catalog=catalog)
-    centres = p.add("centroids", FitClusters(levels=(12,)), embeddings=embeddings, catalog=catalog)
-    leaves = p.add("assignments", Assign(), embeddings=embeddings, centroids=centres)
-    cfg = Screening(density=MeasureDensity(num_neighbors=K), screen=screen)
-    assert screen_pool(p, cfg, catalog=catalog, embeddings=embeddings, assignments=leaves) is not None
+    clusters = p.add("centroids", FitClusters(levels=(12,)), embeddings=embeddings, catalog=catalog)
+    leaves = p.add("assignments", Assign(), embeddings=embeddings, centroids=clusters)
+    coarse = p.add("density/centroids", FitLists(stored=("pool",)), embeddings=embeddings, catalog=catalog)
+    build = BuildLists(stored=("pool",), queries=("pool",))
+    lists = p.add("density/lists", build, embeddings=embeddings, centroids=coarse, catalog=catalog)
+    nearest = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=K, queries=("pool",), answers=("pool",))
+    pairs = p.add("density/neighbors", nearest, lists=lists, catalog=catalog)
+    density = p.add("density/images", MeasureDensity(num_neighbors=K), neighbors=pairs, catalog=catalog)
+    p.add("screened", screen, density=density, assignments=leaves, catalog=catalog)
     make(p)
-    return p.store.table("screened")
+    return p
+
+
+def seen(p: Pipeline) -> tuple[Finished, Screen, Table]:
+    run = open_finished(p.store, "toy", {"seed": 0}, p.steps)
+    stage, table = run.only(Screen) or pytest.fail("not made")
+    return run, stage, table
 
 
 def test_planted_junk_is_found_and_concepts_stay(tmp_path: Path) -> None:
     vectors, kind = pool(np.random.default_rng(0))
-    table = screened(tmp_path, vectors, Screen())
+    table = screened(tmp_path, vectors, Screen()).store.table("screened")
     assert [part.rows for part in table.parts()] == [ROWS, ROWS, 0]
     rows = table.read_all()
     found, what = rows["junk"].to_numpy(), kind.ravel()
     assert found[what == 1].all()
     assert found[what == 2].mean() > 0.9
     assert found[what == 0].mean() < 0.03
-    metrics = table.metrics
-    assert metrics["junk"] == found.sum()
-    assert metrics["too_alike"] == pytest.approx((what == 1).sum(), abs=0.03 * len(what))
-    assert metrics["low"] < np.median(rows["density"].to_numpy()) < metrics["high"]
+    figures = ScreenFigures.of(table)
+    assert figures.junk == found.sum()
+    assert figures.too_alike == pytest.approx((what == 1).sum(), abs=0.03 * len(what))
+    assert figures.low < np.median(rows["density"].to_numpy()) < figures.high
 
 
 def test_densities_and_coherences_are_those_of_brute_force(tmp_path: Path) -> None:
     vectors, _ = pool(np.random.default_rng(1))
-    rows = screened(tmp_path, vectors, Screen(low=-1, high=1)).read_all()
+    rows = screened(tmp_path, vectors, Screen(low=-1, high=1)).store.table("screened").read_all()
     x = vectors.reshape(-1, DIM).astype(np.float32)
     cosine = x @ x.T
     np.fill_diagonal(cosine, -np.inf)
@@ -70,6 +89,47 @@ def test_densities_and_coherences_are_those_of_brute_force(tmp_path: Path) -> No
     means = np.array([wanted[leaf == one].mean() for one in leaf])
     assert rows["coherence"].to_numpy() == pytest.approx(means, abs=1e-4)
     assert not rows["junk"].to_numpy().any()
+
+
+def test_report_shows_junk_by_its_reason(tmp_path: Path) -> None:
+    vectors, _ = pool(np.random.default_rng(0))
+    run, stage, table = seen(screened(tmp_path, vectors, Screen()))
+    (section,) = stage.show(table, run)
+    chart, text, alike, alike_pictures, other, other_pictures = section.blocks
+    figures, rows = ScreenFigures.of(table), table.read_all().to_pandas()
+    assert isinstance(chart, Histogram)
+    assert [int(series.values.sum()) for series in chart.series] == [(~rows.junk).sum(), rows.junk.sum()]
+    assert [marker.at for marker in chart.markers] == [figures.low, figures.high]
+    assert isinstance(text, Text)
+    expected = f"{figures.junk} images kept out of the balanced draw, {figures.too_alike} of them as more alike"
+    assert text.text.startswith(expected)
+    assert (alike, other) == (Heading("Kept out: too alike"), Heading("Kept out: like nothing else"))
+    dense = rows.junk & ((rows.density > figures.high) | (rows.coherence > figures.high))
+    for block, ids in ((alike_pictures, rows.image_id[dense]), (other_pictures, rows.image_id[rows.junk & ~dense])):
+        assert isinstance(block, Gallery)
+        assert {picture.image_id for picture in block.pictures} <= set(ids)
+        assert len(block.pictures) == min(12, len(ids))
+
+
+def test_explain_tells_why_an_image_was_left_out(tmp_path: Path) -> None:
+    vectors, _ = pool(np.random.default_rng(0))
+    run, stage, table = seen(screened(tmp_path, vectors, Screen()))
+    figures, rows = ScreenFigures.of(table), table.read_all().to_pandas()
+    for junk, verdict in ((True, "left out of the balanced draw as junk"), (False, "like the pool")):
+        row = rows[rows.junk == junk].iloc[0]
+        cosines = f"mean cosine to its neighbors {row.density:.3f}, in its cluster {row.coherence:.3f}"
+        assert list(stage.explain(run.place(int(row.image_id)), table, run)) == [
+            f"{verdict}: {cosines}",
+            f"usual is {figures.low:.3f} to {figures.high:.3f}",
+        ]
+    assert list(stage.explain(run.place(2 << 32), table, run)) == []  # curated images are not screened
+
+
+def test_law_has_a_row_for_each_measured_image() -> None:
+    inputs = {"density": Shape(500, row_bytes=12), "assignments": Shape(500, 100, row_bytes=16)}
+    demand, made = Screen().cost(inputs, Assumptions(images=1000))
+    assert made.rows == 500
+    assert demand.read == 2 * 600 * 16
 
 
 @settings(deadline=None, max_examples=30)

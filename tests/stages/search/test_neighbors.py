@@ -1,38 +1,42 @@
-"""Inverted lists and the join inside them, against brute force."""
+"""The join inside inverted lists, against brute force; what the report shows of it."""
 
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from curate.engine.pipeline import Pipeline
+from curate.engine.cost import Assumptions, Shape
+from curate.engine.image_ids import part_of, row_of
+from curate.engine.show import Beside, Heading, Histogram, Numbers, Section, Text
 from curate.engine.stage import Batches, Input, Map, each
-from curate.engine.store import Store
 from curate.errors import ConfigError
 from curate.ops.images.hashes import dihedral
-from curate.stages.search.lists import HASHES, BuildLists, FitLists
-from curate.stages.search.neighbors import FindNeighbors
-from curate.tables import CATALOG
-from tests.stages.planted import GivenVectors, PlantedCatalog, all_vectors, make, planted
+from curate.stages.search.build_lists import BuildLists
+from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.neighbors import FindNeighbors, bin_edges
+from curate.stages.search.pairs import RecallFigures
+from curate.tables import NEIGHBORS
+from tests.stages.planted import make
+from tests.stages.search.searches import (
+    SEARCH,
+    declare_measured,
+    finished,
+    found_among,
+    found_pairs,
+    given_thresholds,
+    hashed,
+    join,
+    joined,
+    ref,
+    turned_copies,
+)
 
 POOL, CURATED, HELDOUT = {0, 1}, {2}, {3}
-
-
-def joined(root: Path, *, num_lists: int, num_probes: int | str, search: FindNeighbors, **roles: object):
-    """(query, image) -> similarity that the stages find, and the ids and vectors they were given."""
-    p, catalog, vectors = planted(root)
-    homes = {"homes": roles["homes"]} if "homes" in roles else {}
-    centres = p.add("centroids", FitLists(num_lists=num_lists, **homes), embeddings=vectors, catalog=catalog)
-    build = BuildLists(num_probes=num_probes, **roles)
-    lists = p.add("lists", build, embeddings=vectors, centroids=centres, catalog=catalog)
-    p.add("neighbors", search, lists=lists, catalog=catalog)
-    make(p)
-    rows = p.store.table("neighbors").read_all().to_pylist()
-    return {(r["query_id"], r["image_id"]): r["similarity"] for r in rows}, *all_vectors(p)
 
 
 def brute_force(ids, x, keep):
@@ -40,12 +44,9 @@ def brute_force(ids, x, keep):
     found = {}
     for i, row in zip(ids.tolist(), x @ x.T, strict=True):
         for j, cosine in zip(ids.tolist(), row.tolist(), strict=True):
-            if i != j and keep(i >> 32, j >> 32, cosine):
+            if i != j and keep(part_of(i), part_of(j), cosine):
                 found[i, j] = cosine
     return found
-
-
-SEARCH = FindNeighbors(threshold=0.8, heldout_threshold=0.7, max_neighbors=10_000)
 
 
 def wanted(query: int, image: int, cosine: float) -> bool:
@@ -61,25 +62,6 @@ def test_probing_every_list_gives_the_pairs_of_brute_force(tmp_path: Path, num_l
     assert np.allclose([found[k] for k in expected], list(expected.values()), atol=1e-5)
 
 
-@pytest.mark.parametrize(("num_lists", "most"), [(1, 20), (3, 30)])
-def test_large_lists_are_dealt_out_and_nothing_is_lost(tmp_path: Path, num_lists: int, most: int) -> None:
-    given = {"num_lists": num_lists, "num_probes": num_lists, "search": SEARCH}
-    found, ids, x = joined(tmp_path, **given, max_list_rows=most)
-    assert found.keys() == brute_force(ids, x, wanted).keys()
-    rows = Store(tmp_path).table("lists").read_all(["list_id", "home"])
-    home, list_id = rows["home"].to_numpy(), rows["list_id"].to_numpy()
-    assert list_id.max() >= 4 * num_lists - 1
-    assert np.bincount(list_id[home]).max() < 2 * most
-    assert np.bincount(list_id[~home]).max() < 3 * most  # nearest lists are not asked by equal shares
-    whole, *_ = joined(tmp_path / "whole", **given)
-    assert found == whole
-
-
-def test_clusters_that_nobody_looks_into_are_never_dealt_out(tmp_path: Path) -> None:
-    joined(tmp_path, num_lists=2, num_probes=1, search=SEARCH, homes=("pool",), probes=(), max_list_rows=5)
-    assert set(Store(tmp_path).table("lists").read_all(["list_id"])["list_id"].to_pylist()) == {0, 1}
-
-
 def test_few_probes_lose_little_and_invent_nothing(tmp_path: Path) -> None:
     found, ids, x = joined(tmp_path, num_lists=6, num_probes=2, search=SEARCH)
     expected = brute_force(ids, x, wanted)
@@ -89,9 +71,9 @@ def test_few_probes_lose_little_and_invent_nothing(tmp_path: Path) -> None:
 
 def test_search_from_curated_images_finds_the_nearest_of_the_pool(tmp_path: Path) -> None:
     search = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=5, queries=("curated",), answers=("pool",))
-    roles = {"homes": ("pool",), "probes": ("curated",)}
+    roles = {"stored": ("pool",), "queries": ("curated",)}
     found, ids, x = joined(tmp_path, num_lists=3, num_probes=3, search=search, **roles)
-    part = ids >> 32
+    part = part_of(ids)
     pool, queries = np.isin(part, list(POOL)), part == 2
     for query, row in zip(ids[queries].tolist(), x[queries] @ x[pool].T, strict=True):
         assert {i for q, i in found if q == query} == set(ids[pool][np.argsort(-row)[:5]].tolist())
@@ -99,7 +81,7 @@ def test_search_from_curated_images_finds_the_nearest_of_the_pool(tmp_path: Path
 
 def test_null_vectors_are_never_listed(tmp_path: Path) -> None:
     found, *_ = joined(tmp_path, num_lists=2, num_probes=2, search=SEARCH)
-    assert all((image & 0xFFFFFFFF) % 7 for pair in found for image in pair)
+    assert all(row_of(image) % 7 for pair in found for image in pair)
 
 
 def test_model_without_thresholds_is_an_error_before_any_compute(tmp_path: Path) -> None:
@@ -111,19 +93,6 @@ def test_model_without_thresholds_is_an_error_before_any_compute(tmp_path: Path)
 def at_cosine(cosine: float) -> tuple[float, float]:
     """A plane's unit vector at this cosine to (1, 0)."""
     return cosine, float(np.sqrt(1 - cosine**2))
-
-
-def found_among(root: Path, roles: tuple[str, ...], vectors: list[list[tuple[float, float]]], **search: object):
-    """(query, image) -> similarity of images whose vectors are given, part by part."""
-    p = Pipeline(Store(root), seed=0)
-    catalog = p.add("catalog", PlantedCatalog(roles=roles, rows=len(vectors[0])))
-    given = p.add("vectors", GivenVectors(vectors=tuple(map(tuple, vectors))), catalog=catalog)
-    centres = p.add("centroids", FitLists(), embeddings=given, catalog=catalog)
-    lists = p.add("lists", BuildLists(), embeddings=given, centroids=centres, catalog=catalog)
-    p.add("neighbors", FindNeighbors(**search), lists=lists, catalog=catalog)
-    make(p)
-    rows = p.store.table("neighbors").read_all().to_pylist()
-    return {(r["query_id"], r["image_id"]): round(r["similarity"], 5) for r in rows}
 
 
 def test_identical_vectors_do_not_crowd_out_other_neighbors(tmp_path: Path) -> None:
@@ -152,31 +121,6 @@ def test_search_of_one_role_in_another_lists_identical_vectors_one_by_one(tmp_pa
     assert found.keys() == {((1 << 32) + q, n) for q in range(3) for n in range(3)}
 
 
-class GivenHashes(Map):
-    """A table like `images`, as far as its hashes go."""
-
-    inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
-    hashes: tuple[tuple[str, ...], ...]
-
-    def output_schema(self, **inputs: object) -> pa.Schema:
-        return HASHES
-
-    def run(self, part: int, *, catalog: pa.Table) -> Batches:
-        hashes = [bytes.fromhex(text) for text in self.hashes[part]]
-        columns = [catalog["image_id"].combine_chunks(), pa.array(hashes, HASHES.field("pdq").type)]
-        yield pa.RecordBatch.from_arrays(columns, schema=HASHES)
-
-
-def turned_copies(seed: int, *, num_pictures: int, num_images: int) -> np.ndarray:
-    """(num_images, 32) uint8: hashes of mirrored and turned copies of few pictures, many of them equal."""
-    rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 256, (num_pictures, 32)).astype(np.uint8)
-    copies = dihedral(pictures)[rng.integers(0, num_pictures, num_images), rng.integers(0, 8, num_images)]
-    flips = np.zeros((num_images, 32), np.uint8)  # some copies differ by a bit, too
-    flips[np.arange(num_images), rng.integers(0, 32, num_images)] = rng.integers(0, 2, num_images)
-    return copies ^ flips
-
-
 def components(num_nodes: int, pairs: np.ndarray) -> list[int]:
     """Component of each node, by smallest member."""
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(num_nodes, num_nodes))
@@ -188,18 +132,126 @@ def components(num_nodes: int, pairs: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("num_lists", [1, 4])
 def test_components_of_turned_and_identical_hashes_are_those_of_brute_force(tmp_path: Path, num_lists: int) -> None:
     hashes = turned_copies(num_lists, num_pictures=6, num_images=120)
-    p = Pipeline(Store(tmp_path), seed=0)
-    catalog = p.add("catalog", PlantedCatalog(roles=("pool", "pool"), rows=60))
-    hexed = tuple(tuple(row.tobytes().hex() for row in part) for part in (hashes[:60], hashes[60:]))
-    images = p.add("images", GivenHashes(hashes=hexed), catalog=catalog)
-    centres = p.add("centroids", FitLists(num_lists=num_lists), hashes=images, catalog=catalog)
-    build = BuildLists(num_probes=num_lists)
-    lists = p.add("lists", build, hashes=images, centroids=centres, catalog=catalog)
+    p, catalog, images = hashed(tmp_path, hashes, num_parts=2)
+    centroids = p.add("centroids", FitLists(num_lists=num_lists), hashes=images, catalog=catalog)
+    lists = p.add("lists", BuildLists(num_probes=num_lists), hashes=images, centroids=centroids, catalog=catalog)
     p.add("neighbors", FindNeighbors(threshold=0.9, heldout_threshold=0.9), lists=lists, catalog=catalog)
     make(p)
-    rows = p.store.table("neighbors").read_all()
-    found = np.stack([rows[c].to_numpy() for c in ("query_id", "image_id")], axis=1)
+    found = np.array(list(found_pairs(p)))
     turned = np.unpackbits(dihedral(hashes), axis=2).astype(np.int64)  # (N, 8, 256)
     distance = np.stack([(turned != plain).sum(2).min(1) for plain in np.unpackbits(hashes, axis=1)])
     near = np.argwhere(1 - 2 * distance / 256 >= 0.9)
-    assert components(120, (found >> 32) * 60 + (found & 0xFFFFFFFF)) == components(120, near)
+    assert components(120, part_of(found) * 60 + row_of(found)) == components(120, near)
+
+
+# -- telling about it ----------------------------------------------------------------------------------------
+
+
+def shown(sections: list[Section]) -> dict[str, tuple]:
+    return {section.title: section.blocks for section in sections}
+
+
+def test_thresholds_are_those_that_planted_copies_measured(tmp_path: Path) -> None:
+    measured = given_thresholds(tmp_path, pool=0.71, heldout=0.61)
+    found = FindNeighbors(heldout_threshold=0.5).resolve(thresholds=measured)
+    assert (found.threshold, found.heldout_threshold) == (0.71, 0.5)
+    assert FindNeighbors().resolve(thresholds=measured).heldout_threshold == 0.61
+
+
+def test_report_counts_every_pair_under_the_role_that_asked(tmp_path: Path) -> None:
+    p = join(tmp_path, num_lists=1, num_probes=1, search=SEARCH)
+    run = finished(p)
+    stage, table = run.only(FindNeighbors) or pytest.fail("not made")
+    blocks = shown(list(stage.show(table, run)))
+    assert list(blocks) == ["Similarity of the pairs"]  # no recall was measured
+    _, beside = blocks["Similarity of the pairs"]
+    assert isinstance(beside, Beside)
+    ((heading, chart),) = beside.columns
+    assert heading == Heading("Embedding: neighbors")
+    assert isinstance(chart, Histogram)
+    by_role = [sum(part_of(query) in parts for query, _ in found_pairs(p)) for parts in (POOL, CURATED, HELDOUT)]
+    assert [int(series.values.sum()) for series in chart.series] == by_role
+    assert [(marker.name, marker.at) for marker in chart.markers] == [
+        ("threshold 0.8", 0.8),
+        ("held-out threshold 0.7", 0.7),
+    ]
+    fact = ("Similarity thresholds", "neighbors: copies from 0.8 on, of held-out images from 0.7 on")
+    assert list(stage.facts(table, run)) == [fact]
+
+
+def test_report_tells_the_measured_recall_and_the_probes(tmp_path: Path) -> None:
+    p = declare_measured(tmp_path, num_probes=2)
+    make(p)
+    run = finished(p)
+    stage, table = run.only(FindNeighbors) or pytest.fail("not made")
+    text, numbers = shown(list(stage.show(table, run)))["Recall of the searches"]
+    assert isinstance(text, Text)
+    assert isinstance(numbers, Numbers)
+    figures = RecallFigures.of(table)
+    recall = f"{figures.recall:.4f} +- {figures.recall_stderr:.4f}"
+    assert numbers.rows == (("neighbors", 2, recall, figures.recall_pairs),)
+
+
+class Stricter(Map):
+    """Judges the pairs of a loose search by a threshold of its own."""
+
+    inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS)}
+    threshold: float
+
+    def output_schema(self, **inputs: object) -> pa.Schema:
+        return NEIGHBORS
+
+    def run(self, part: int, *, neighbors: pa.Table) -> Batches:
+        yield from neighbors.filter(pc.greater_equal(neighbors["similarity"], self.threshold)).to_batches()
+
+
+def test_a_loose_search_leaves_the_thresholds_to_who_judges_its_pairs(tmp_path: Path) -> None:
+    p = join(tmp_path, num_lists=1, num_probes=1, search=SEARCH)
+    p.add("sure", Stricter(threshold=0.9), neighbors=ref(p, "neighbors"))
+    make(p)
+    run = finished(p)
+    stage, table = run.only(FindNeighbors) or pytest.fail("not made")
+    assert list(stage.show(table, run)) == []
+    assert list(stage.facts(table, run)) == []
+
+
+def test_a_search_of_the_nearest_has_no_threshold_to_show(tmp_path: Path) -> None:
+    search = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=5)
+    run = finished(join(tmp_path, num_lists=1, num_probes=1, search=search))
+    stage, table = run.only(FindNeighbors) or pytest.fail("not made")
+    assert list(stage.facts(table, run)) == [("Similarity thresholds", "neighbors: the 5 nearest of each query")]
+    (section,) = stage.show(table, run)
+    beside = section.blocks[1]
+    assert isinstance(beside, Beside)
+    chart = beside.columns[0][1]
+    assert isinstance(chart, Histogram)
+    assert chart.markers == []
+
+
+@pytest.mark.parametrize("low", [0.3, 0.79, 0.999, 1.0])
+@pytest.mark.parametrize("anchor", [0.8, 0.95])
+def test_bins_hold_all_similarities_and_the_threshold_is_a_bound(low: float, anchor: float) -> None:
+    low = min(low, anchor)
+    edges = bin_edges(low, kind="embedding", anchor=anchor)
+    assert edges[0] <= low + 1e-9
+    assert edges[-1] > 1
+    assert np.abs(edges - anchor).min() < 1e-9
+
+
+def test_bins_of_hashes_hold_one_distance_each() -> None:
+    edges = bin_edges(0.7, kind="hash", anchor=0.7)
+    distances = 1 - np.arange(0, 40, 2) * 2 / 256
+    counts, _ = np.histogram(distances[distances >= 0.7], edges)
+    assert counts.max() == 1
+    assert counts.sum() == (distances >= 0.7).sum()
+
+
+def test_cost_grows_with_the_pairs_within_lists() -> None:
+    given = Assumptions(images=1000, curated=100, pairs=3)
+    lists = Shape(5000, row_bytes=69, dim=16, lists=10, stored=1000)
+    demand, made = FindNeighbors(threshold=0.8, heldout_threshold=0.8).cost({"lists": lists}, given)
+    assert demand.products == 2 * 2.0 * 5000 * (1000 / 10) * 16  # twice the products of lists of equal length
+    assert demand.read == 5000 * 69
+    assert made.rows == 3 * 1100
+    _, nearest = FindNeighbors(threshold=-1, queries=("curated",), max_neighbors=5).cost({"lists": lists}, given)
+    assert nearest.rows == 5 * 100

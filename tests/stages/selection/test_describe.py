@@ -1,11 +1,14 @@
 """Figures of a selection, against plain computations on all vectors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from curate.engine.pipeline import Ref
+from curate.engine.cost import Assumptions, Shape
+from curate.engine.finished import open_finished
+from curate.engine.pipeline import Pipeline, Ref
 from curate.ops.selection.diversity import vendi_score
 from curate.stages.selection.describe import DescribeSet
 from curate.tables import NEIGHBORS, SELECTION
@@ -37,3 +40,24 @@ def test_figures_equal_plain_computations(tmp_path: Path) -> None:
     size = found["Vendi score", "pool"]["num_images"]
     assert size == found["Vendi score", "selection"]["num_images"] == chosen.sum()
     assert 1 < found["Vendi score", "pool"]["value"] < size
+    assert_shown(p, found)
+
+
+def assert_shown(p: Pipeline, found: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """The report has a row for each figure, pool beside selection."""
+    run = open_finished(p.store, "toy", {}, p.steps)
+    (section,) = DescribeSet().show(p.store.table("figures"), run)
+    (numbers,) = section.blocks
+    assert section.first
+    for name, pool, selection, measured_on, _ in numbers.rows:
+        assert selection == found[name, "selection"]["value"]
+        assert pool == found.get((name, "pool"), {"value": None})["value"]
+        assert measured_on == f"{found[name, 'selection']['num_images']} images"
+    assert len(numbers.rows) == len({name for name, _ in found})
+
+
+def test_cost_is_that_of_the_samples_against_all_vectors() -> None:
+    vectors = Shape(pool=900, curated=100, row_bytes=100, dim=32)
+    for curated, products in ((100, 2 * 1000 * 2000 * 32), (0, 0)):
+        demand, _ = DescribeSet().cost({"embeddings": vectors}, Assumptions(images=1000, curated=curated))
+        assert (demand.serial_products, demand.read) == (products, 3 * 100_000)

@@ -6,18 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curate.engine.cost import Assumptions, Shape
 from curate.engine.executors import Executor, InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline, Ref
-from curate.engine.store import Store, Table
+from curate.engine.show import Gallery, Heading
+from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.errors import ConfigError
 from curate.ops.selection.retrieval import cluster_draws
 from curate.stages.search import rank_neighbors
 from curate.stages.search.rank_neighbors import RankNeighbors
+from curate.stages.selection.by_cluster import ByCluster
+from curate.stages.selection.by_sample import BySample
 from curate.stages.selection.match_queries import MatchQueries
-from curate.stages.selection.retrieve import ByCluster, BySample, Retrieve
+from curate.stages.selection.retrieve import NUM_QUERIES, Retrieve, RetrieveFigures
 from curate.tables import ASSIGNMENTS, CATALOG, NEIGHBORS
-from tests.stages.planted import given_catalog, given_table
+from tests.stages.planted import PlantedCatalog, given_catalog, given_table, opened
 
 LEAVES = ([0] * 10 + [1] * 4 + [7] * 6, [0] * 3 + [2] * 2)
 """Clusters of the pool and of the curated images."""
@@ -46,7 +51,7 @@ def test_caps_as_large_as_the_pool_are_taken_as_they_are(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["per_cluster", "max_per_set"])
 def test_cap_larger_than_the_pool_names_the_largest_valid_one(name: str, tmp_path: Path) -> None:
-    message = rf"retrieve.cluster.{name}=21: 20 pool images are left; set it to 20 or less, or to auto"
+    message = rf"^{name}=21: 20 pool images are left; set it to 20 or less, or to auto"
     with pytest.raises(ConfigError, match=message):
         Retrieve(route="both", cluster=ByCluster(**{name: 21})).resolve(**tables(tmp_path))
 
@@ -62,7 +67,7 @@ Rows = list[dict[str, Any]]
 
 
 def planted_retrieval(root: Path) -> tuple[Rows, Rows]:
-    """Random leaves and neighbours of two curated sources in three parts; the pool lies in two."""
+    """Random leaves and neighbors of two curated sources in three parts; the pool lies in two."""
     rng = np.random.default_rng(7)
     ids = [[part << 32 | row for row in range(ROWS)] for part in range(len(SOURCES))]
     pool = [i for part, (_, role) in enumerate(SOURCES) if role == "pool" for i in ids[part]]
@@ -111,7 +116,7 @@ def by_loop(edges: Rows, sample: BySample) -> set[tuple[int, int]]:
     served: dict[int, int] = {}
     for row in sorted(edges, key=lambda r: (-r["similarity"], *((r["query_id"],) * sample.refill), r["image_id"])):
         query, image, name = row["query_id"], row["image_id"], SOURCES[row["query_id"] >> 32][0]
-        if served.get(query, 0) < sample.of(name) and not (sample.refill and (name, image) in taken):
+        if served.get(query, 0) < sample.k_of(name) and not (sample.refill and (name, image) in taken):
             found.add((query, image))
             taken.add((name, image))
             served[query] = served.get(query, 0) + 1
@@ -162,12 +167,12 @@ def test_retrieval_by_cluster_equals_counting_leaf_by_leaf(order: Any, max_bytes
 def test_unique_images_are_counted_beside_their_multiplicity(tmp_path: Path) -> None:
     planted_retrieval(tmp_path)
     rows = retrieved(tmp_path, Retrieve(route="both", sample=BySample(k=3)), depth=3, executor=InProcess(1))
-    metrics = Store(tmp_path).table("retrieved").metrics
-    assert metrics["unique"] == len({row["image_id"] for row in rows})
-    for key, found in metrics["sets"].items():
+    figures = RetrieveFigures.of(Store(tmp_path).table("retrieved"))
+    assert figures.unique == len({row["image_id"] for row in rows})
+    for key, found in figures.sets.items():
         mine = [row["image_id"] for row in rows if f"{row['set']}/{row['origin']}" == key]
-        assert (found["retrieved"], found["unique"]) == (len(mine), len(set(mine)))
-    assert metrics["sets"]["pets/sample"]["retrieved"] == 3 * 2 * ROWS
+        assert (found.retrieved, found.unique) == (len(mine), len(set(mine)))
+    assert figures.sets["pets/sample"].retrieved == 3 * 2 * ROWS
 
 
 def test_ranks_count_from_the_most_similar_and_parts_follow_the_curated_ones(tmp_path: Path) -> None:
@@ -185,13 +190,60 @@ def test_ranks_count_from_the_most_similar_and_parts_follow_the_curated_ones(tmp
             assert ranked == [(rank, image) for rank, (_, image) in enumerate(own)]
 
 
-def test_only_retrieval_by_cluster_goes_without_neighbours(tmp_path: Path) -> None:
+def test_only_retrieval_by_cluster_goes_without_neighbors(tmp_path: Path) -> None:
     planted_retrieval(tmp_path)
     refs = {"catalog": Ref("catalog", CATALOG), "assignments": Ref("assignments", ASSIGNMENTS)}
     p = Pipeline(Store(tmp_path), seed=SEED)
-    with pytest.raises(ConfigError, match=r"retrieve.route=auto: needs the neighbours of each query"):
+    with pytest.raises(ConfigError, match=r"route=auto: needs the neighbors of each query"):
         p.add("retrieved", Retrieve(), **refs)
     p.add("retrieved", Retrieve(route="cluster"), **refs)
     p.run(InProcess(1), Flags())
     alone = p.store.table("retrieved").read_all()
     assert alone.to_pylist() == retrieved(tmp_path, Retrieve(route="cluster"), depth=3, executor=InProcess(1))
+
+
+def test_report_shows_the_counts_of_each_set_and_some_queries_of_each_route(tmp_path: Path) -> None:
+    _, edges = planted_retrieval(tmp_path)
+    stage = Retrieve(route="both", sample=BySample(k=9), cluster=ByCluster(per_cluster=12))
+    rows = retrieved(tmp_path, stage, depth=9, executor=InProcess(1))
+    run = opened(tmp_path, {"catalog": PlantedCatalog(), "retrieved": stage})
+    table = Store(tmp_path).table("retrieved")
+    (section,) = stage.show(table, run)
+    numbers, *blocks = section.blocks
+    assert [row[0] for row in numbers.rows] == ["birds/cluster", "birds/sample", "pets/cluster", "pets/sample"]
+    assert [row[1] for row in numbers.rows] == [
+        sum(f"{row['set']}/{row['origin']}" == name for row in rows) for name, *_ in numbers.rows
+    ]
+    assert [block.text for block in blocks if isinstance(block, Heading)] == ["By sample", "By cluster"]
+    galleries = [block for block in blocks if isinstance(block, Gallery)]
+    assert len(galleries) == 2 * NUM_QUERIES
+    for gallery in galleries[:NUM_QUERIES]:
+        query, *found = gallery.pictures
+        own = sorted((-r["similarity"], r["image_id"]) for r in edges if r["query_id"] == query.image_id)[:9]
+        assert (query.mark, [picture.image_id for picture in found]) == ("query", [i for _, i in own[:8]])
+        assert gallery.more == 1
+
+
+def test_queries_and_images_are_told_of_each_other(tmp_path: Path) -> None:
+    planted_retrieval(tmp_path)
+    stage = Retrieve(route="sample", sample=BySample(k=2))
+    rows = retrieved(tmp_path, stage, depth=2, executor=InProcess(1))
+    run, table = opened(tmp_path, {"catalog": PlantedCatalog()}), Store(tmp_path).table("retrieved")
+    row = rows[0]
+    told = list(stage.explain(run.place(row["query_id"]), table, run))
+    assert told[0] == "asked for 2 pool images by sample"
+    assert f"  {run.name_image(row['image_id'])}" in told
+    told = list(stage.explain(run.place(row["image_id"]), table, run))
+    name = run.name_image(row["query_id"])
+    assert f"by sample, set {row['set']}: {name}, {row['similarity']:.4f} to it" in told
+
+
+def test_cost_of_retrieval_reads_the_assignments_twice() -> None:
+    given = Assumptions(images=1000, curated=100)
+    leaves, near = Shape(pool=700, row_bytes=16), Shape(pool=400)
+    demand, made = Retrieve().cost({"assignments": leaves, "nearest": near}, given)
+    assert (demand.read, demand.rows) == (2 * leaves.num_bytes, 2 * 700 + 400)
+    assert made.rows == 700  # no more than there are
+    assert Retrieve().cost({"assignments": leaves, "nearest": None}, given)[1].rows == 200
+    demand, made = MatchQueries(sample=BySample(k=3)).cost({"nearest": near}, given)
+    assert (demand.memory, made.rows) == (120 * 400, 300)

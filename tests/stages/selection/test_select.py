@@ -7,15 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curate.engine.cost import Assumptions, Shape
 from curate.engine.executors import Executor, ExecutorConfig, InProcess, start_executor
+from curate.engine.finished import Finished
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline, Ref
+from curate.engine.show import FlowStep, Gallery, Numbers, Section, SortedBars, Text
 from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.errors import ConfigError, TableError
 from curate.ops.random_keys import nearest_keys, random_keys
 from curate.ops.selection.sampling import balanced_targets, temperature_targets
+from curate.stages.selection.balance import Balance
+from curate.stages.selection.cluster_sizes import cluster_sizes
 from curate.stages.selection.mix import Mix
-from curate.stages.selection.select import Balance, Select
+from curate.stages.selection.retrieve import Retrieve, RetrieveFigures
+from curate.stages.selection.select import Select
+from curate.stages.selection.selection_figures import ContaminationCount, JunkCount, SelectFigures
 from curate.tables import (
     ASSIGNMENTS,
     CATALOG,
@@ -27,7 +35,7 @@ from curate.tables import (
     SCREENED,
     centroids_schema,
 )
-from tests.stages.planted import given_catalog, given_table
+from tests.stages.planted import PlantedCatalog, given_catalog, given_table, opened
 
 Rows = list[dict[str, Any]]
 SOURCES = [("web", "pool"), ("pets", "curated"), ("bench", "heldout"), ("web", "pool"), ("birds", "curated")]
@@ -98,7 +106,8 @@ def plant(root: Path, *, edges: Rows | None = None) -> dict[str, list[Any]]:
     given_table(root, "duplicates", DUPLICATES, verdicts)
     given_table(root, "neighbors", NEIGHBORS, [edges or []])
     by_part = [[r for r in retrieved if r["image_id"] >> 32 == part] for part in range(len(SOURCES))]
-    given_table(root, "retrieved", RETRIEVED, by_part)
+    told = RetrieveFigures(unique=len({r["image_id"] for r in retrieved}), sets={})
+    given_table(root, "retrieved", RETRIEVED, by_part, figures=told)
     given_table(root, "assignments", ASSIGNMENTS, leaves)
     given_table(root, "centroids", centroids_schema(1, model="m", weights=""), [[r | {"num_images": 1} for r in tree]])
     given_table(root, "screened", SCREENED, screened)
@@ -123,8 +132,18 @@ def select(root: Path, stage: Select, *optional: str, executor: Executor | None 
     return table.read_all().to_pylist()
 
 
-def metrics(root: Path) -> dict[str, Any]:
-    return Store(root).table("selection").metrics
+def figures(root: Path) -> SelectFigures:
+    return SelectFigures.of(Store(root).table("selection"))
+
+
+def told(root: Path, stage: Select) -> tuple[Table, Finished]:
+    """The selection, and the run as the report sees it."""
+    stages = {"catalog": PlantedCatalog(), "retrieved": Retrieve(), "selection": stage}
+    return Store(root).table("selection"), opened(root, stages)
+
+
+def sections(root: Path, stage: Select) -> dict[str, Section]:
+    return {section.title: section for section in stage.show(*told(root, stage))}
 
 
 def draw(ids: list[int], count: int, keys: dict[int, int]) -> Counter[int]:
@@ -234,9 +253,8 @@ def test_mix_shows_exactly_its_shares_and_no_image_counts_twice(max_bytes: int, 
     curated = sorted(i for i in planted["accepted"] if role(i) == "curated")
     trusted = draw(curated, 20, keys_of(curated, "curated"))
     assert {row["image_id"]: row["repeats"] for row in rows} == taken + even + trusted
-    shares = metrics(tmp_path)["shares"]
-    assert {name: share["shown"] for name, share in shares.items()} == shown
-    assert metrics(tmp_path)["shown"] == 101
+    assert {name: share.shown for name, share in figures(tmp_path).shares.items()} == shown
+    assert figures(tmp_path).shown == 101
 
 
 def test_dask_and_in_process_select_equal_tables(tmp_path: Path) -> None:
@@ -251,7 +269,7 @@ def test_dask_and_in_process_select_equal_tables(tmp_path: Path) -> None:
             for stage in stages:
                 rows = select(root, stage, "retrieved", "screened", *CLUSTERED, executor=executor)
                 contents = [part.content for part in Store(root).table("selection").parts()]
-                found[-1].append((rows, contents, metrics(root)))
+                found[-1].append((rows, contents, figures(root)))
     assert found[0] == found[1]
 
 
@@ -287,12 +305,10 @@ def test_images_of_no_cluster_are_not_capped(tmp_path: Path) -> None:
 def test_share_larger_than_its_route_says_what_would_do(tmp_path: Path) -> None:
     planted = plant(tmp_path)
     unique = len({r["image_id"] for r in planted["retrieved"]})
-    message = (
-        rf"mix.routes.retrieval: 500 images are wanted, the route holds {unique}, .* at most {2 * unique}; ask for"
-    )
+    message = rf"routes.retrieval: 500 images are wanted, the route holds {unique}, .* at most {2 * unique}; ask for"
     with pytest.raises(ConfigError, match=message):
         select(tmp_path, Select(mix=Mix(routes={"retrieval": 500}, max_repeats=2)), "retrieved", *CLUSTERED)
-    with pytest.raises(ConfigError, match=r"mix.routes.balance: 500 images are wanted"):
+    with pytest.raises(ConfigError, match=r"routes.balance: 500 images are wanted"):
         select(tmp_path, Select(mix=Mix(routes={"balance": 500})), *CLUSTERED)
 
 
@@ -303,7 +319,7 @@ def test_share_larger_than_its_route_says_what_would_do(tmp_path: Path) -> None:
         (Select(mix=Mix(routes={"balance": 0.5})), "are no whole sizes"),
         (Select(mix=Mix(routes={"retrieval": 1})), "this recipe retrieves nothing"),
         (Select(mix=Mix(routes={"balance": 1}), cap=1), "cap and mix exclude each other"),
-        (Select(mix=Mix(routes={"balance": 1}), balance=Balance(target=1)), "leave out balance.target"),
+        (Select(mix=Mix(routes={"balance": 1}), balance=Balance(target=1)), "leave out target"),
         (Select(mix=Mix(routes={"curated": 1}), include_curated=False), "include_curated is false"),
     ],
 )
@@ -311,7 +327,7 @@ def test_mixes_that_cannot_be_are_refused_before_any_compute(stage: Select, mess
     given = {name: INPUTS[name] for name in CLUSTERED} | {"retrieved": None}
     with pytest.raises(ConfigError, match=message):
         stage.output_schema(**given)
-    with pytest.raises(ConfigError, match="need clusters; this recipe makes none"):
+    with pytest.raises(ConfigError, match=r"mix.routes.balance: needs clusters; this recipe makes none"):
         Select(mix=Mix(routes={"balance": 1})).output_schema(assignments=None, retrieved=None)
 
 
@@ -327,8 +343,8 @@ def test_junk_is_left_out_of_the_balance_alone(tmp_path: Path) -> None:
     assert len(chosen) == clean * 3 // 4
     assert {r["image_id"] for r in rows} >= retrieved
     assert junk & retrieved
-    assert metrics(tmp_path)["junk"] == {"screened": len(junk), "selected": len(junk & retrieved)}
-    with pytest.raises(ConfigError, match=rf"balance.target={clean + 1}: {clean} pool images are left"):
+    assert figures(tmp_path).junk == JunkCount(screened=len(junk), selected=len(junk & retrieved))
+    with pytest.raises(ConfigError, match=rf"^target={clean + 1}: {clean} pool images are left"):
         select(tmp_path, Select(balance=Balance(target=clean + 1)), "screened", *CLUSTERED)
 
 
@@ -354,9 +370,11 @@ def test_selected_images_that_touch_held_out_ones_are_counted_by_role_and_route(
     edges += [edge(HELDOUT_IMAGE, with_bytes, 1.0, kind="sha256")]
     plant(tmp_path, edges=edges)
     select(tmp_path, Select())
-    found = metrics(tmp_path)["contaminated"]
-    assert found == {"pool": 2, "curated": 3, "routes": {"curated": 3, "kept": 2}}
-    assert "2 selected pool images resemble held-out ones" in metrics(tmp_path)["warning"]
+    found = figures(tmp_path).contaminated
+    assert found == ContaminationCount(pool=2, curated=3, routes={"curated": 3, "kept": 2})
+    said = list(Select().warn(*told(tmp_path, Select())))
+    assert "2 selected pool images resemble held-out ones (by route, curated images included: curated 3" in said[0]
+    assert said[1].startswith("3 curated images of this run resemble held-out images as closely as contamination")
 
 
 def test_contaminated_curated_images_are_dropped_where_asked(tmp_path: Path) -> None:
@@ -366,13 +384,13 @@ def test_contaminated_curated_images_are_dropped_where_asked(tmp_path: Path) -> 
     rows = select(tmp_path, Select(drop_contaminated=True))
     curated = {i for i in planted["accepted"] if role(i) == "curated"}
     assert {r["image_id"] for r in rows if role(r["image_id"]) == "curated"} == curated - {direct, with_bytes}
-    assert metrics(tmp_path)["contaminated"] == {"pool": 0, "curated": 0, "routes": {}}
-    assert "warning" not in metrics(tmp_path)
+    assert figures(tmp_path).contaminated == ContaminationCount(pool=0, curated=0, routes={})
+    assert list(Select().warn(*told(tmp_path, Select()))) == []
 
 
 def test_unknown_curated_source_is_an_error(tmp_path: Path) -> None:
     plant(tmp_path)
-    message = r"select.include_curated: 'cats' is no curated source; they are \['birds', 'pets'\]"
+    message = r"^include_curated: 'cats' is no curated source; they are \['birds', 'pets'\]"
     with pytest.raises(ConfigError, match=message):
         select(tmp_path, Select(include_curated=("pets", "cats")))
 
@@ -381,5 +399,95 @@ def test_cap_larger_than_the_pool_names_the_largest_valid_one(tmp_path: Path) ->
     left = len(pool_leaves(plant(tmp_path)))
     select(tmp_path, Select(cap=left), *CLUSTERED)
     for balance in (None, Balance()):
-        with pytest.raises(ConfigError, match=rf"select.cap={left + 1}: {left} pool images are left; set it to"):
+        with pytest.raises(ConfigError, match=rf"^cap={left + 1}: {left} pool images are left; set it to"):
             select(tmp_path, Select(cap=left + 1, balance=balance), *CLUSTERED)
+
+
+def test_funnel_tells_retrieval_apart_where_it_decides_who_stays(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    kept, unique = len(planted["left"]), len({r["image_id"] for r in planted["retrieved"]})
+    select(tmp_path, Select(), "retrieved")
+    retrieved, selected = Select().flow(*told(tmp_path, Select()), None)
+    assert retrieved == FlowStep("retrieved", unique, None, (("resemble no curated image", kept - unique),))
+    assert (selected.name, selected.pool, selected.curated) == ("selected", unique, 98)
+    stage = Select(balance=Balance(target=20))
+    select(tmp_path, stage, "retrieved", *CLUSTERED)
+    (selected,) = stage.flow(*told(tmp_path, stage), None)
+    assert selected.drops == (("chosen by no route, or above a cap", kept - selected.pool),)
+    assert "balance 20" in selected.note
+    assert stage.headline(*told(tmp_path, stage)) == f"{selected.pool + 98} selected"
+
+
+def test_report_shows_the_shares_of_an_epoch_and_what_was_checked_again(tmp_path: Path) -> None:
+    plant(tmp_path)
+    mix = Mix(routes={"retrieval": 3, "balance": 5, "curated": 2}, total=50)
+    select(tmp_path, Select(mix=mix), "retrieved", "screened", *CLUSTERED)
+    section = sections(tmp_path, Select(mix=mix))["What the selection is made of"]
+    assert section.first
+    numbers, text = section.blocks
+    assert isinstance(numbers, Numbers)
+    assert [row[:4] for row in numbers.rows] == [
+        ("balance: even sample over the clusters", 25, 25, "50.0 %"),
+        ("curated: curated sets", 10, 10, "20.0 %"),
+        ("retrieval: resemble the curated sets", 15, 15, "30.0 %"),
+    ]
+    assert isinstance(text, Text)
+    assert "0 selected pool images and 0 selected curated images resemble one" in text.text
+    junk = figures(tmp_path).junk
+    assert f"{junk.screened} images screened out as junk before balancing, {junk.selected} of them" in text.text
+
+
+def test_report_shows_what_was_selected_and_what_was_passed_over(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    rows = select(tmp_path, Select(balance=Balance(target=60)), "retrieved", *CLUSTERED)
+    chosen = {row["image_id"] for row in rows}
+    found = sections(tmp_path, Select(balance=Balance(target=60)))
+    _, gallery = found["Selected"].blocks
+    assert isinstance(gallery, Gallery)
+    shown = {picture.image_id for picture in gallery.pictures}
+    assert (len(shown), shown <= chosen, {role(i) for i in shown}) == (40, True, {"pool"})
+    heading, _, gallery = found["Dropped"].blocks
+    assert heading.text == f"not selected: {len(set(planted['left']) - chosen)} images"
+    assert {picture.image_id for picture in gallery.pictures} <= set(planted["left"]) - chosen
+
+
+def test_cluster_sizes_count_pool_images_only(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    rows = select(tmp_path, Select(balance=Balance(target=40)), *CLUSTERED)
+    table, run = told(tmp_path, Select())
+    sizes = cluster_sizes(run, run.store.table("assignments"), table)
+    assert sizes.before.tolist() == sizes_of(pool_leaves(planted)).tolist()
+    chosen = {row["image_id"] for row in rows}
+    assert sizes.after.tolist() == sizes_of([r for r in pool_leaves(planted) if r["image_id"] in chosen]).tolist()
+    bars, numbers, _ = sections(tmp_path, Select())["Cluster sizes before and after"].blocks
+    assert isinstance(bars, SortedBars)
+    assert bars.bars.values.sum() == pytest.approx(100)
+    assert [row[1] for row in numbers.rows] == [len(planted["left"]), 40]
+
+
+def test_an_image_is_told_its_routes_or_that_it_was_left_out(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    stage = Select(mix=Mix(routes={"retrieval": 60}, max_repeats=3))
+    rows = select(tmp_path, stage, "retrieved", *CLUSTERED)
+    table, run = told(tmp_path, stage)
+    row = next(row for row in rows if row["repeats"] == 2)
+    path = " > ".join(map(str, row["clusters"]))
+    (line,) = stage.explain(run.place(row["image_id"]), table, run)
+    assert line.startswith("yes, by ")
+    assert line.endswith(f"(pets); cluster path {path}, shown 2 times an epoch")
+    passed_over = next(iter(set(planted["left"]) - {row["image_id"] for row in rows}))
+    assert list(stage.explain(run.place(passed_over), table, run)) == ["no"]
+    (line,) = stage.explain(run.place(2 << 32 | 3), table, run)
+    assert line == "no: held-out images are only compared with"
+
+
+def test_cost_follows_what_the_settings_ask_for() -> None:
+    given = Assumptions(images=1000, curated=100, kept=0.5)
+    plain, leaves = {"assignments": None, "retrieved": None}, {"assignments": Shape(600), "retrieved": Shape(50)}
+    assert Select().cost(plain, given)[1].rows == 600
+    assert Select().cost(leaves, given)[1].rows == 150
+    assert Select(balance=Balance(target=70)).cost(leaves, given)[1].rows == 70
+    assert Select(mix=Mix(routes={"balance": 1}, total=80)).cost(leaves, given)[1].rows == 80
+    assert Select().cost(leaves, given.model_copy(update={"selected": 9}))[1].rows == 9
+    one_pass, three_passes = (Select().cost(inputs, given)[0] for inputs in (plain, leaves))
+    assert (three_passes.rows, three_passes.memory) == (3 * one_pass.rows, Select().max_bytes)

@@ -8,28 +8,35 @@ import pyarrow as pa
 import pytest
 
 from curate.config import identity
-from curate.engine.store import Table
+from curate.engine.cost import Assumptions, Shape
+from curate.engine.executors import InProcess
+from curate.engine.freshness import Flags
+from curate.engine.pipeline import Pipeline, Ref
+from curate.engine.show import FlowStep
+from curate.engine.store import Store
+from curate.engine.table import Table
 from curate.errors import ConfigError
 from curate.sources.config import Source
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import SOURCE
 from curate.stages.selection import write_shards
-from curate.stages.selection.write_shards import WriteShards
+from curate.stages.selection.write_shards import ShardFigures, WriteShards
 from curate.tables import CATALOG, IMAGES, SELECTION
-from tests.stages.planted import given_table
+from tests.stages.planted import PlantedCatalog, given_table, opened
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+IDS = {name: (number // 2) << 32 | number % 2 for number, name in enumerate(NAMES)}
 
 
 def selected(root: Path) -> dict[str, Table]:
     """A pool of four files, in two parts, all of which but d.jpg are selected."""
     rows = []
-    for number, name in enumerate(NAMES):
+    for name in NAMES:
         (root / name).write_bytes(name.encode() * 10)
         place = {"source": "pool", "role": "pool", "uri": str(root / name), "key": name}
         facts = {"sha256": hashlib.sha256(name.encode() * 10).digest(), "num_bytes": 50, "width": 8, "height": 8}
         chosen = {"clusters": [], "origins": [], "repeats": 1}
-        rows.append({"image_id": (number // 2) << 32 | number % 2} | place | facts | chosen)
+        rows.append({"image_id": IDS[name]} | place | facts | chosen)
     source = Source(name="pool", path=str(root)).model_dump_json().encode()
     tables = {}
     for name, schema in (("catalog", CATALOG.with_metadata({SOURCE: source})), ("images", IMAGES)):
@@ -57,26 +64,77 @@ def test_removal_list_takes_hashes_in_any_case_keys_blank_lines_and_comments(tmp
     assert written(stage, tables) == ["b.jpg"]
 
 
+def summed_up(root: Path, tables: dict[str, Table], removed: str, *, num_rows: int) -> tuple[WriteShards, ShardFigures]:
+    """A stage with this removal list, and the figures of shards of so many rows, published."""
+    (root / "remove.txt").write_text(removed)
+    stage, rows = WriteShards(removal_list=str(root / "remove.txt")), [{"image_id": row} for row in range(num_rows)]
+    shards = given_table(root / "run", "shards", pa.schema([pa.field("image_id", pa.int64())]), [rows])
+    figures = stage.summarize(shards, **tables)
+    given_table(root / "run", "shards", shards.schema(), [rows], figures=figures)
+    return stage, figures
+
+
+def warnings(root: Path, stage: WriteShards) -> list[str]:
+    return list(stage.warn(Store(root / "run").table("shards"), opened(root / "run", {})))
+
+
 def test_entries_that_match_nothing_in_any_part_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tables = selected(tmp_path)
-    shards = given_table(tmp_path / "run", "shards", pa.schema([pa.field("n", pa.int64())]), [[{"n": 1}]])
-    (tmp_path / "remove.txt").write_text("a.jpg\nc.jpg\nd.jpg\ntypo.jpg\n" + "f" * 64 + "\n")
-    stage = WriteShards(removal_list=str(tmp_path / "remove.txt"))
-    metrics = stage.summarize(shards, **tables)
-    warning = f"write.removal_list: 2 of 5 entries match no image: {'f' * 64}, typo.jpg"
-    assert (metrics["removed"], metrics["warning"]) == (2, warning)  # d.jpg is known, but was not selected
+    removed = "a.jpg\nc.jpg\nd.jpg\ntypo.jpg\n" + "f" * 64 + "\n"
+    stage, figures = summed_up(tmp_path, tables, removed, num_rows=1)
+    assert (figures.removed, figures.num_entries) == (2, 5)  # d.jpg is known, but was not selected
+    assert figures.unknown_entries == ("f" * 64, "typo.jpg")
+    warning = f"shards: removal_list: 2 of 5 entries match no image: {'f' * 64}, typo.jpg"
+    assert warnings(tmp_path, stage) == [warning]
     assert warning in caplog.text
-    (tmp_path / "remove.txt").write_text("c.jpg\n")
-    assert stage.summarize(shards, **tables)["removed"] == 1
-    assert "warning" not in stage.summarize(shards, **tables)
+    stage, figures = summed_up(tmp_path, tables, "c.jpg\n", num_rows=2)
+    assert (figures.removed, warnings(tmp_path, stage)) == (1, [])
 
 
 def test_warning_names_few_of_many_unknown_entries(tmp_path: Path) -> None:
-    tables = selected(tmp_path)
-    shards = given_table(tmp_path / "run", "shards", pa.schema([pa.field("n", pa.int64())]), [[{"n": 1}]])
-    (tmp_path / "remove.txt").write_text("".join(f"{number}.png\n" for number in range(9)))
-    warning = WriteShards(removal_list=str(tmp_path / "remove.txt")).summarize(shards, **tables)["warning"]
+    removed = "".join(f"{number}.png\n" for number in range(9))
+    stage, _ = summed_up(tmp_path, selected(tmp_path), removed, num_rows=3)
+    (warning,) = warnings(tmp_path, stage)
     assert warning.endswith("9 of 9 entries match no image: 0.png, 1.png, 2.png, 3.png, 4.png, ...")
+
+
+def test_funnel_counts_both_roles_where_a_removal_list_hit(tmp_path: Path) -> None:
+    tables, before = selected(tmp_path), FlowStep("selected", 2, 1)
+    stage, _ = summed_up(tmp_path, tables, "", num_rows=3)
+    shards, run = Store(tmp_path / "run").table("shards"), opened(tmp_path / "run", {})
+    assert list(stage.flow(shards, run, before)) == [FlowStep("in the shards", 2, 1, (), "1 shard")]
+    stage, _ = summed_up(tmp_path, tables, "a.jpg\n", num_rows=2)
+    removed = FlowStep("in the shards", 2, None, (("on the removal list", 1),), "1 shard, curated included")
+    assert list(stage.flow(shards, run, before)) == [removed]
+    assert stage.headline(shards, run) == "2 in the shards"
+
+
+def test_an_image_is_told_its_row_or_why_it_has_none(tmp_path: Path) -> None:
+    selected(tmp_path)
+    store = Store(tmp_path / "run")
+    p = Pipeline(store, seed=0)
+    schemas = {"selection": SELECTION, "catalog": CATALOG, "images": IMAGES}
+    given = {name: Ref(name, schema) for name, schema in schemas.items()}
+    (tmp_path / "remove.txt").write_text("b.jpg")
+    p.add("shards/data", WriteShards(num_shards=2, removal_list=str(tmp_path / "remove.txt")), **given)
+    p.run(InProcess(1), Flags())
+    table = store.table("shards/data")
+    run = opened(tmp_path / "run", {"catalog": PlantedCatalog(), "shards/data": WriteShards()})
+    told = {name: list(WriteShards().explain(run.place(IDS[name]), table, run)) for name in NAMES}
+    assert told["b.jpg"] == ["left out by the removal list"]
+    assert told["d.jpg"] == ["not in the shards"]
+    for name in ("a.jpg", "c.jpg"):
+        (place,) = told[name]
+        file, row = place.split(", row ")
+        part = int(file.removeprefix("shards/data/part-").removesuffix(".parquet"))
+        assert table.read(part, ["key"])["key"].to_pylist()[int(row)] == name
+
+
+def test_cost_is_that_of_reading_every_image_twice() -> None:
+    given = Assumptions(images=100, image_bytes=1000)
+    demand, made = WriteShards(shard_bytes=30_000).cost({"selection": Shape(pool=40, curated=50)}, given)
+    assert (demand.read, demand.written, demand.scratch, demand.tasks) == (180_000, 90_000, 90_000, 3)
+    assert (made.rows, made.num_bytes) == (90, 90_000)
 
 
 def test_moved_removal_list_is_the_same_and_a_changed_one_is_not(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Writing one part of a table: row groups of bounded size, rows hashed on the way."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FINGERPRINT = b"curate.fingerprint"
+CONTENT = b"curate.content"
+ROW_GROUP_ROWS = 16_384
+ROW_GROUP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """A committed part: `content` is the digest of its rows, independent of how they were made."""
+
+    number: int
+    rows: int
+    fingerprint: str
+    content: str
+    num_bytes: int = field(default=0, compare=False)
+    """Of the file, as the manifest knows it; 0: not known."""
+
+
+class PartWriter:
+    """Writes the batches of one part as row groups of bounded size, hashing the rows on the way."""
+
+    def __init__(self, file: IO[bytes], part: int, schema: pa.Schema, fingerprint: str) -> None:
+        self.part, self.schema, self.fingerprint = part, schema, fingerprint
+        self._writer = pq.ParquetWriter(
+            file,
+            schema,
+            compression=_codecs(schema),
+            use_dictionary=[f.name for f in schema if pa.types.is_string(f.type)],
+            write_statistics=[f.name for f in schema if pa.types.is_integer(f.type)],
+            store_schema=True,
+        )
+        self._hash = hashlib.sha256(schema.serialize().to_pybytes())
+        self._rows = 0
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows == 0:
+            return
+        batch = batch.cast(self.schema) if batch.schema != self.schema else batch
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        self._pending_bytes += batch.nbytes
+        if self._pending_rows >= ROW_GROUP_ROWS or self._pending_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            group = pa.Table.from_batches(self._pending, self.schema).combine_chunks()
+            self._writer.write_table(group, row_group_size=max(1, group.num_rows))
+            for batch in group.to_batches():
+                self._hash.update(batch.serialize())
+            self._rows += group.num_rows
+            self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+
+    def close(self) -> None:
+        self._flush()
+        content = self._hash.hexdigest()[:32]
+        fingerprint = self.fingerprint or content
+        self._writer.add_key_value_metadata({FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content})
+        self._writer.close()
+        self._done = Part(self.part, self._rows, fingerprint, content)
+
+    def abandon(self) -> None:
+        """Close the half-written file, which is then thrown away."""
+        self._writer.close()
+
+    def done(self) -> Part:
+        """What was committed; only after the writer is closed."""
+        return self._done
+
+
+def _codecs(schema: pa.Schema) -> dict[str, str]:
+    """Vectors and encoded images do not compress; everything else does."""
+    codecs = {}
+    for column in schema:
+        raw = pa.types.is_fixed_size_binary(column.type) or column.name == "image"
+        for leaf in _leaves(column.name, column.type):
+            codecs[leaf] = "NONE" if raw else "ZSTD"
+    return codecs
+
+
+def _leaves(path: str, dtype: pa.DataType) -> Iterator[str]:
+    if pa.types.is_struct(dtype):
+        for child in dtype:
+            yield from _leaves(f"{path}.{child.name}", child.type)
+    elif pa.types.is_list(dtype):
+        yield from _leaves(f"{path}.list.element", dtype.value_type)
+    else:
+        yield path

@@ -1,0 +1,197 @@
+"""What a stage shows of its table: sections made of blocks of text, numbers, charts and pictures.
+
+A block says what is to be seen, not how it looks: the report draws a page of blocks, the dataset card takes their
+numbers, and a test reads them. Sections of equal titles, from several tables, become one: equal blocks appear once and
+tables of numbers with equal heads are joined.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+Color = Literal["a", "b", "c", "d", "e", "f", "ink"]
+"""Colors of the style sheet; `ink` is that of text."""
+Mark = Literal["", "kept", "heldout", "query", "curated"]
+"""How a picture is framed."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """A bar in a table of numbers, of this share of the column's width, 0..1."""
+
+    value: float
+
+
+Cell: TypeAlias = str | int | float | Share | None
+"""A cell of a table; numbers are aligned to the right, counts get thousands separators."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A table of numbers."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values under one name."""
+
+    name: str
+    values: np.ndarray
+    color: Color
+
+
+@dataclass(frozen=True)
+class Line(Series):
+    """Values over their own x."""
+
+    x: np.ndarray
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A vertical line with a name."""
+
+    name: str
+    at: float
+    color: Color
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Lines over a common x axis; values that are not finite break a line."""
+
+    lines: Sequence[Line]
+    x_label: str
+    y_label: str
+    from_zero: bool = False
+    """The y axis holds 0."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts per bin on a logarithmic axis: edges (B + 1,), each series (B,)."""
+
+    edges: np.ndarray
+    series: Sequence[Series]
+    markers: Sequence[Marker]
+    x_label: str
+    counted: str = "pairs"
+
+
+@dataclass(frozen=True)
+class SortedBars:
+    """One series as bars in falling order, another as a line over them, each sorted by itself."""
+
+    bars: Series
+    steps: Series
+    x_label: str
+    y_label: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the catalog with lines under it."""
+
+    image_id: int
+    captions: tuple[str, ...] = ()
+    mark: Mark = ""
+    named: bool = True
+    """Its file name is the last line."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures in a row that wraps."""
+
+    pictures: tuple[Picture, ...]
+    more: int = 0
+    """Pictures that belong here too and are not shown."""
+    group: bool = False
+    """The pictures belong together: a frame is drawn around them."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images that may not decode: a gallery of those that do, a line of text for each of the others."""
+
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that was drawn for the page, as JPEG data."""
+
+    jpeg: bytes = field(repr=False)
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Drawings in a row that wraps, in one frame."""
+
+    drawings: tuple[Drawing, ...]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Columns of blocks, side by side where the page is wide enough."""
+
+    columns: tuple["Blocks", ...]
+    wide: bool = False
+    """Two columns at most."""
+
+
+Block: TypeAlias = Text | Heading | Numbers | Curves | Histogram | SortedBars | Gallery | Examples | Drawings | Beside
+Blocks: TypeAlias = tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the report."""
+
+    title: str
+    blocks: Blocks
+    first: bool = False
+    """Of the result as a whole: such sections come before those of single steps."""
+
+
+@dataclass(frozen=True)
+class FlowStep:
+    """A step on the way from the pool to the result: how many images are left, and why the others went."""
+
+    name: str
+    pool: int
+    """Images of the pool that are left."""
+    curated: int | None = None
+    """Curated images beside them; None: the step does not concern them."""
+    drops: tuple[tuple[str, int], ...] = ()
+    """(reason, images of the pool that left for it)."""
+    note: str = ""
+
+
+Check = Literal["unsafe content", "faces", "illegal content", "watermarks", "licenses", "benchmarks", "copies"]
+"""What whoever publishes a data set is asked about; the card lists those that no stage of the run has done."""
+
+
+def gallery(image_ids: Sequence[int] | np.ndarray) -> Gallery:
+    """Pictures without captions."""
+    return Gallery(tuple(Picture(int(image_id), named=False) for image_id in image_ids))

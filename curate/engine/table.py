@@ -1,0 +1,256 @@
+"""Tables: the only reader and writer of parts and manifests.
+
+A table is a folder of `part-00000.parquet ...`, `_table.json` (the manifest: what made the table, its parts and
+figures) and, while it is being made, `_progress.jsonl`. A part carries its fingerprint in its footer.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.engine.part_writer import CONTENT, FINGERPRINT, Part, PartWriter
+from curate.engine.store import Store
+from curate.errors import TableError
+
+MANIFEST = "_table.json"
+PROGRESS = "_progress.jsonl"
+FOOTER_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `_table.json` says of a table."""
+
+    stage: str
+    """Class name of the stage."""
+    version: int
+    config: dict[str, Any]
+    """Fields that change results, as given (`auto` unresolved)."""
+    resolved: dict[str, Any]
+    """The same with `auto` resolved."""
+    pins: dict[str, str]
+    """Contents the table depends on beside its inputs, such as the hash of weights."""
+    inputs: dict[str, list[str]]
+    """Input name to table names."""
+    num_parts: int | None = None
+    """Parts the table will have; None: only its end tells."""
+    complete: bool = False
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    """Of a complete table, in order: number, rows, fingerprint, content."""
+    rows: int = 0
+    seconds: float = 0.0
+    """Summed over tasks, of all runs that contributed."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What the stage summed up, see `Figures`."""
+    rows_in: int | None = None
+    """Rows of the input that the stage worked through; None: it listed what lies outside."""
+    made_with: list[str] = field(default_factory=list)
+    """Other tables that the same tasks made: their seconds are these."""
+
+
+class Table:
+    """A table of a workdir. Cheap to make: nothing is read until asked."""
+
+    def __init__(self, store: Store, name: str, manifest: Manifest | None = None) -> None:
+        self.store = store
+        self.name = name
+        self._manifest = manifest
+
+    def __repr__(self) -> str:
+        return f"Table({self.store.root}/{self.name})"
+
+    def file_name(self, part: int) -> str:
+        return f"{self.name}/part-{part:05d}.parquet"
+
+    def part_path(self, part: int) -> str:
+        return self.store.join(self.file_name(part))
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def manifest(self) -> Manifest | None:
+        """What `_table.json` says; a manifest given to this object comes first, before it is published."""
+        if self._manifest is not None:
+            return self._manifest
+        path = self.store.join(self.name, MANIFEST)
+        try:
+            data = self.store.read_bytes(f"{self.name}/{MANIFEST}")
+            return None if data is None else _parse_manifest(data)
+        except (TypeError, ValueError) as error:
+            raise TableError(f"{path}: not a manifest ({error}); remove it and run again") from error
+
+    def parts(self) -> list[Part]:
+        """The parts of a complete table, in order."""
+        return [Part(**part) for part in self.complete_manifest().parts]
+
+    def num_rows(self) -> int:
+        """Rows of a complete table."""
+        return self.complete_manifest().rows
+
+    def is_complete(self) -> bool:
+        """Whether every part of the table is there."""
+        manifest = self.manifest()
+        return manifest is not None and manifest.complete
+
+    def complete_manifest(self) -> Manifest:
+        """What `_table.json` says of a complete table.
+
+        Raises:
+            TableError: the table is not complete.
+        """
+        manifest = self.manifest()
+        if manifest is None or not manifest.complete:
+            raise TableError(f"{self.name}: not complete in {self.store.root}; run its pipeline first")
+        return manifest
+
+    def committed(self) -> dict[int, int]:
+        """Number and bytes of the parts that are there, by listing."""
+        try:
+            files = self.store.fs.ls(self.store.join(self.name), detail=True)
+        except FileNotFoundError:
+            return {}
+        sizes = {file["name"].rsplit("/", 1)[-1]: file["size"] for file in files}
+        return {int(n[5:-8]): size for n, size in sizes.items() if n.startswith("part-") and n.endswith(".parquet")}
+
+    def footer(self, part: int) -> Part | None:
+        """What the footer of a part says; None where it is absent.
+
+        Raises:
+            TableError: the file is there but is not readable Parquet.
+        """
+        try:
+            with self.store.fs.open(self.part_path(part), "rb") as file:
+                meta = pq.read_metadata(file)
+        except FileNotFoundError:
+            return None
+        except pa.ArrowInvalid as error:
+            raise TableError(f"{self.part_path(part)}: damaged ({error}); remove this file and run again") from error
+        keys = meta.metadata or {}
+        return Part(part, meta.num_rows, keys.get(FINGERPRINT, b"").decode(), keys.get(CONTENT, b"").decode())
+
+    def footers(self, parts: Iterable[int]) -> dict[int, Part]:
+        """The footers of those parts that are there, read side by side: on an object store each takes a while."""
+        numbers = list(parts)
+        with ThreadPoolExecutor(FOOTER_THREADS, "footers") as pool:
+            found = zip(numbers, pool.map(self.footer, numbers), strict=True)
+            return {number: footer for number, footer in found if footer is not None}
+
+    def schema(self) -> pa.Schema:
+        """Schema of the first part."""
+        with self.store.fs.open(self.part_path(self.parts()[0].number), "rb") as file:
+            return pq.read_schema(file)
+
+    def read(self, part: int, columns: list[str] | None = None) -> pa.Table:
+        """One part in memory."""
+        with self.open(part) as file:
+            return file.read(columns=columns)
+
+    def read_images(self, part: int, low: int, high: int) -> Iterator[pa.Table]:
+        """Rows with low <= image_id < high; row groups that hold none are skipped by their statistics."""
+        with self.open(part) as file:
+            column = file.schema_arrow.get_field_index("image_id")
+            for group in range(file.num_row_groups):
+                bounds = file.metadata.row_group(group).column(column).statistics
+                if bounds is None or (bounds.min < high and bounds.max >= low):
+                    rows = file.read_row_group(group)
+                    ids = rows["image_id"].to_numpy()
+                    yield rows.filter(pa.array((ids >= low) & (ids < high)))
+
+    @contextlib.contextmanager
+    def open(self, part: int) -> Iterator[pq.ParquetFile]:
+        """One part, to be read by row groups.
+
+        Raises:
+            TableError: it is absent or damaged.
+        """
+        path = self.part_path(part)
+        try:
+            with self.store.fs.open(path, "rb") as raw, pq.ParquetFile(raw) as file:
+                yield file
+        except FileNotFoundError as error:
+            raise TableError(f"{path}: no such part; run the pipeline again to make it") from error
+        except pa.ArrowInvalid as error:
+            raise TableError(f"{path}: damaged ({error}); remove this file and run again") from error
+
+    def scan(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Every part in order, one at a time."""
+        for part in self.parts():
+            yield self.read(part.number, columns)
+
+    def read_all(self, columns: list[str] | None = None) -> pa.Table:
+        """All parts in memory: for small tables and small columns."""
+        return pa.concat_tables(self.scan(columns))
+
+    def to_pandas(self, columns: list[str] | None = None) -> Any:
+        """All parts as a pandas DataFrame, which needs pandas."""
+        return self.read_all(columns).to_pandas()
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        self.store.write_json(f"{self.name}/{MANIFEST}", manifest.__dict__)
+
+    def log_task(self, entry: dict[str, Any]) -> None:
+        """Append a line to the progress of a table in the making (local workdirs: for `curate status`)."""
+        if self.store.is_local:
+            path = Path(self.store.join(self.name, PROGRESS))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def task_log(self) -> list[dict[str, Any]]:
+        """What `log_task` wrote; a last line cut by a kill is left out."""
+        try:
+            with self.store.fs.open(self.store.join(self.name, PROGRESS), "rb") as file:
+                lines = file.read().decode().splitlines()
+        except FileNotFoundError:
+            return []
+        entries = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                entries.append(json.loads(line))
+        return entries
+
+    def commit(self, part: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, fingerprint: str = "") -> Part:
+        """Write a part and publish it when its last batch is in.
+
+        Args:
+            schema: of the part; batches must match it.
+            fingerprint: of what made the part; empty: the digest of its rows (tables pinned by content).
+        """
+        with self.begin(part, schema, fingerprint=fingerprint) as writer:
+            for batch in batches:
+                writer.write(batch)
+        return writer.done()
+
+    @contextlib.contextmanager
+    def begin(self, part: int, schema: pa.Schema, *, fingerprint: str = "") -> Iterator["PartWriter"]:
+        """As `commit`, for a caller that writes several tables at once."""
+        with self.store.publish(self.file_name(part)) as file:
+            writer = PartWriter(file, part, schema, fingerprint)
+            try:
+                yield writer
+            except BaseException:
+                writer.abandon()
+                raise
+            writer.close()
+
+    def drop_parts(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.store.remove(self.file_name(number))
+
+
+@lru_cache(maxsize=16)
+def _parse_manifest(data: bytes) -> Manifest:
+    """Every task asks for the manifests of its inputs, whose megabytes at many parts take longer to parse than to read.
+
+    Known by the bytes, so that a changed file is never missed; what comes back is shared, and read only.
+    """
+    return Manifest(**json.loads(data))

@@ -1,0 +1,61 @@
+"""Precision and recall of every threshold, where of some pairs nobody knows whether they are right.
+
+Pairs are right (a copy and its original), wrong, or unclear. An unclear pair counts as neither in the precision, and
+as wrong in a second precision, which bounds the true one from below.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PrecisionCurve(NamedTuple):
+    """What a threshold would give, by descending threshold."""
+
+    threshold: np.ndarray
+    """(T,) float, values of the similarity; a pair counts at or above"""
+    precision: np.ndarray
+    """(T,) share of the right pairs among those that are clear"""
+    precision_low: np.ndarray
+    """(T,) the same with all unclear pairs as wrong"""
+    recall: np.ndarray
+    """(T,) share of all right pairs"""
+
+
+def precision_curve(
+    similarity: np.ndarray, right: np.ndarray, unclear: np.ndarray, *, floor: float = -np.inf
+) -> PrecisionCurve:
+    """Precision and recall at every value of `similarity` that is not below `floor`.
+
+    Args:
+        similarity: (N,) float, of pairs.
+        right: (N,) bool, pairs that should be found.
+        unclear: (N,) bool, of the others, those that may be right.
+        floor: wrong pairs below it were not searched, so that nothing is known there.
+
+    Raises:
+        ValueError: no pair is right.
+    """
+    if not right.any():
+        raise ValueError("none of the pairs is right")
+    order = np.argsort(-similarity, kind="stable")
+    value, hits, doubts = similarity[order], np.cumsum(right[order]), np.cumsum(unclear[order])
+    ends = np.append(value[1:] < value[:-1], True) & (value >= floor)  # equal values are taken together or not at all
+    taken = np.arange(1, len(order) + 1)[ends]
+    hits, doubts = hits[ends], doubts[ends]
+    clear = taken - doubts
+    precision = np.where(clear > 0, hits / np.maximum(1, clear), 1.0)  # of nothing, nothing is wrong
+    return PrecisionCurve(value[ends], precision, hits / taken, hits / right.sum())
+
+
+def lowest_threshold(curve: PrecisionCurve, precision: float) -> int:
+    """Row of the lowest threshold that keeps a precision.
+
+    Raises:
+        ValueError: none does; the message names the best.
+    """
+    good = np.flatnonzero((curve.precision >= precision) & (curve.recall > 0))
+    if len(good) == 0:
+        best = curve.precision[curve.recall > 0].max()
+        raise ValueError(f"no threshold reaches a precision of {precision:g}, the best is {best:.3f}")
+    return int(good[-1])

@@ -1,0 +1,89 @@
+"""From a checked config to finished tables, a report and a dataset card."""
+
+import time
+from dataclasses import dataclass
+
+from curate import workdir
+from curate.config import digest
+from curate.engine.executors import start_executor
+from curate.engine.freshness import Flags
+from curate.engine.pipeline import Pipeline
+from curate.engine.plan import StepPlan, plan_run
+from curate.engine.stage import Scan
+from curate.engine.store import Store
+from curate.engine.table import MANIFEST
+from curate.recipe import RecipeConfig, find_recipe
+from curate.sources.listing import list_source
+
+REPORT_MADE_OF = "report/made_of.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    config: RecipeConfig
+    changed: list[str]
+    """Tables that were made or updated."""
+    report: str
+    """Path of the report."""
+    seconds: float
+
+
+def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
+    """Make every table of the config's recipe, then the report and the dataset card."""
+    start = time.monotonic()
+    store = Store(config.workdir)
+    pipeline = declare(config, store)
+    workdir.claim(store, config.recipe)  # before anything is written there
+    with store.lock():
+        workdir.claim(store, config.recipe)
+        pipeline.check(flags)
+        workdir.record(store, config.recipe, config, pipeline.names)
+        store.remove_leftovers()
+        with start_executor(config.executor) as executor:
+            changed = pipeline.run(executor, flags)
+        _report(store, pipeline)
+    return Outcome(config, changed, store.join("report/index.html"), time.monotonic() - start)
+
+
+def _report(store: Store, pipeline: Pipeline) -> None:
+    """Write card and report, unless those that are there tell of the same tables."""
+    made_of = digest([store.read_json(f"{name}/{MANIFEST}") for name in pipeline.names])
+    if store.read_json(REPORT_MADE_OF) != made_of:
+        write_report(store)
+        store.write_json(REPORT_MADE_OF, made_of)
+
+
+def write_report(store: Store) -> str:
+    """Write the report and the dataset card of a workdir; returns the report's path.
+
+    Raises:
+        TableError: no table is finished.
+    """
+    from curate.report.card import write_card
+    from curate.report.page import write_report as write_page
+
+    found = workdir.open_tables(store)
+    write_card(found)
+    return write_page(found)
+
+
+def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
+    """What `run_config` would do; sources that were never listed are counted, to bound what `auto` will be."""
+    store = Store(config.workdir)
+    workdir.claim(store, config.recipe)
+    pipeline = declare(config, store)
+    listed = next(store.table(n) for step in pipeline.steps for n, s in step.stages.items() if isinstance(s, Scan))
+    if listed.is_complete():
+        num_images = listed.num_rows()
+    else:
+        num_images = sum(1 for source in config.sources.pool for _ in list_source(source))
+    return plan_run(pipeline, flags, num_images=num_images)
+
+
+def declare(config: RecipeConfig, store: Store) -> Pipeline:
+    """The pipeline that the config's recipe declares."""
+    pipeline = Pipeline(store, seed=config.seed)
+    find_recipe(config.recipe).declare(pipeline, config)
+    return pipeline

@@ -1,0 +1,127 @@
+"""Assign: the leaf cluster of every embedded image."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.config import Execution
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.finished import Finished, ImagePlace, pick
+from curate.engine.numbers import count, plural
+from curate.engine.show import Beside, Block, Blocks, Heading, Section, Text, gallery
+from curate.engine.stage import Batches, Input, Map, each, whole
+from curate.engine.table import Table
+from curate.ops.clusters.balance import size_figures
+from curate.ops.clusters.faiss_seam import Device
+from curate.ops.clusters.kmeans import assign
+from curate.ops.vectors import VectorSpec, unpack
+from curate.stages.clusters.leaves import count_leaves, leaf_sizes, selected_leaf_sizes
+from curate.stages.clusters.levels import SizeFigures, images_section
+from curate.stages.search.centroids import num_leaves, read_centroids
+from curate.tables import ASSIGNMENTS, CENTROIDS, SELECTION, VECTORS
+
+NUM_BIGGEST, NUM_RANDOM = 3, 5
+"""Clusters that the report shows: the largest ones, and random others."""
+SHOWN = 6
+"""Pictures nearest to the centroid of a cluster, and as many random ones."""
+
+
+class AssignFigures(Figures):
+    """Figures of the assigned images."""
+
+    leaves: SizeFigures
+    """Sizes of the leaf clusters, all images counted."""
+
+
+class Assign(Map):
+    """The leaf cluster of every embedded image, by its nearest centroid."""
+
+    inputs: ClassVar[dict[str, Input]] = {"embeddings": each(VECTORS), "centroids": whole(CENTROIDS)}
+    explained_as: ClassVar[str] = "cluster"
+
+    spherical: bool = True
+    """Nearest by cosine, else by squared L2; as the clusters were fitted."""
+    device: Annotated[Device, Execution()] = "cpu"
+    """Where the nearest centroids are searched; cuda needs the extra `gpu`."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return ASSIGNMENTS
+
+    def run(self, part: int, *, embeddings: pa.Table, centroids: Table) -> Batches:
+        vectors, rows = unpack(embeddings["vector"], VectorSpec.of(embeddings.schema))
+        x, leaves = vectors.astype(np.float32), read_centroids(centroids)
+        cluster_id, similarity = assign(x, leaves, spherical=self.spherical, device=self.device)
+        ids = embeddings["image_id"].to_numpy()[rows]
+        columns = [ids, cluster_id.astype(np.int32), similarity.astype(np.float32)]
+        yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=ASSIGNMENTS)
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def summarize(self, table: Table, **inputs: Any) -> AssignFigures:
+        sizes = count_leaves(table, [part.number for part in table.parts()])
+        return AssignFigures(leaves=SizeFigures(**size_figures(sizes, num_leaves(inputs["centroids"]))))
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        vectors, leaves = inputs["embeddings"], inputs["centroids"].lists
+        made = vectors._replace(row_bytes=16)
+        demand = Demand(
+            products=2 * vectors.rows * leaves * vectors.dim,
+            read=vectors.num_bytes,
+            written=made.num_bytes,
+            memory=leaves * vectors.dim * 8,
+        )
+        return demand, made
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        for tree in run.inputs_of(table, "centroids"):
+            yield images_section(tree.name, f"leaves in {table.name}, all images", AssignFigures.of(table).leaves)
+        examples = tuple(_examples(table, run))
+        if examples:
+            yield Section("Clusters", examples)
+
+    def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
+        for row in run.rows_of(image, table):
+            yield f"{row['cluster_id']}, similarity {row['similarity']:.4f} to its centroid"
+
+
+def _examples(table: Table, run: Finished) -> Iterator[Block]:
+    """Pictures of the largest clusters of the pool, and of random others."""
+    sample = run.sample(table, ["image_id", "cluster_id", "similarity"], role="pool")
+    rows = sample.rows.sort_by([("cluster_id", "ascending"), ("similarity", "descending"), ("image_id", "ascending")])
+    sizes, selected = leaf_sizes(run, table).images, _selected(table, run)
+    if len(sizes) == 0:
+        return
+    order = np.argsort(-sizes, kind="stable")
+    others = np.sort(order[NUM_BIGGEST:][sizes[order[NUM_BIGGEST:]] > 0])
+    chosen = np.concatenate([order[:NUM_BIGGEST], pick(others, NUM_RANDOM, run.rng("clusters"))])
+    yield Text(f"The {min(NUM_BIGGEST, len(order))} largest clusters, then random ones. {sample.note}".rstrip())
+    for cluster in chosen.tolist():
+        after = "" if selected is None else f", {count(int(selected[cluster : cluster + 1].sum()))} selected"
+        yield Heading(f"Cluster {cluster}: {plural(int(sizes[cluster]), 'image')}{after}")
+        mine = rows.filter(pc.equal(rows["cluster_id"], cluster))["image_id"].to_numpy()
+        yield _pictures(mine, run, cluster)
+
+
+def _pictures(image_ids: np.ndarray, run: Finished, cluster: int) -> Beside:
+    """Pictures of a cluster whose images are given in order of falling similarity to the centroid."""
+    columns: list[Blocks] = [(Text("nearest to the centroid"), gallery(image_ids[:SHOWN]))]
+    random = pick(image_ids[SHOWN:], SHOWN, run.rng(f"cluster {cluster}"))
+    if len(random):
+        columns.append((Text("random others"), gallery(random)))
+    return Beside(tuple(columns), wide=True)
+
+
+def _selected(table: Table, run: Finished) -> np.ndarray | None:
+    """(K,) images selected from each leaf; None: nothing was selected from these clusters yet.
+
+    Selection is a later stage: its table is known by what it read, and by its columns.
+    """
+    for _, other in run.tables:
+        read = [assignments.name for assignments in run.inputs_of(other, "assignments")]
+        if table.name in read and other.schema().names == SELECTION.names:
+            return selected_leaf_sizes(run, other).images
+    return None

@@ -1,0 +1,101 @@
+"""Groups of copies as the report shows them: the image that stays first, then those that went, with the evidence."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.engine.finished import Finished, pick
+from curate.engine.show import Block, Gallery, Heading, Picture
+from curate.tables import POOL, ROLES
+
+COLUMNS = ["image_id", "component_id", "verdict", "partner_id", "similarity", "kind"]
+"""Columns of `duplicates` that groups are made of."""
+NUM_BIGGEST, NUM_RANDOM, NUM_CONTAMINATED = 6, 12, 12
+"""Groups that are shown: the biggest, some of the others, some that resemble a held-out image."""
+SHOWN_BIG, SHOWN_SMALL = 12, 6
+"""Pictures of one of the biggest groups, and of another one."""
+
+
+class CopyGroups(NamedTuple):
+    """Components that lost an image to another one, in ascending order, one after the other."""
+
+    rows: pa.Table
+    """Columns `COLUMNS`; those of a group by falling similarity."""
+    starts: np.ndarray
+    """(G,) int64, first row of each"""
+    sizes: np.ndarray
+    """(G,) int64"""
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "CopyGroups":
+        """From rows of `duplicates`; groups that touch a held-out image are left out."""
+        rows = rows.filter(pc.not_equal(rows["verdict"], "benchmark"))
+        component = rows["component_id"].to_numpy()
+        lost = np.unique(component[rows["verdict"].to_numpy() == "duplicate"])
+        rows = rows.filter(pa.array(np.isin(component, lost)))
+        rows = rows.sort_by([("component_id", "ascending"), ("similarity", "descending"), ("image_id", "ascending")])
+        starts = np.flatnonzero(np.diff(rows["component_id"].to_numpy(), prepend=-1, append=-1))
+        return cls(rows, starts[:-1], np.diff(starts))
+
+    def rows_of(self, group: int) -> pa.Table:
+        """The images of one group."""
+        return self.rows.slice(self.starts[group], self.sizes[group])
+
+
+def copy_galleries(groups: CopyGroups, run: Finished) -> Iterator[Block]:
+    """The biggest groups of copies, then random ones of the others."""
+    biggest = np.argsort(-groups.sizes, kind="stable")[:NUM_BIGGEST]
+    others = np.setdiff1d(np.arange(len(groups.sizes)), biggest)
+    random = pick(others, NUM_RANDOM, run.rng("duplicate groups"))
+    shown = (("The biggest groups", biggest, SHOWN_BIG), ("Random groups", random, SHOWN_SMALL))
+    for title, chosen, limit in shown:
+        if len(chosen):
+            yield Heading(title)
+            yield from (_copies(groups.rows_of(group), run, limit) for group in chosen.tolist())
+
+
+def heldout_galleries(rows: pa.Table, run: Finished) -> Iterator[Block]:
+    """Some of the held-out images, each beside the group of copies that left because of it."""
+    rows = rows.filter(pc.equal(rows["verdict"], "benchmark"))
+    components = pick(np.unique(rows["component_id"].to_numpy()), NUM_CONTAMINATED, run.rng("contamination"))
+    for component in components.tolist():
+        yield _contaminated(rows.filter(pc.equal(rows["component_id"], component)))
+
+
+def curated_gallery(curated: int, heldout: int) -> Gallery:
+    """A curated image beside the held-out one that it resembles: it stays, so it must be seen."""
+    pictures = (
+        Picture(heldout, ("held out",), "heldout", named=False),
+        Picture(curated, ("curated, stays",), "curated", named=False),
+    )
+    return Gallery(pictures, group=True)
+
+
+def _copies(rows: pa.Table, run: Finished, limit: int) -> Gallery:
+    members = rows.to_pylist()
+    kept = [member["image_id"] for member in members if member["verdict"] == "kept"]
+    gone = [member for member in members if member["verdict"] == "duplicate"]
+    first = kept[0] if kept else gone[0]["partner_id"]
+    role = int(run.parts.role_of(np.array([first]))[0])
+    label = "kept" if role == POOL else f"stays: {ROLES[role]}"
+    return _group(Picture(first, (label,), "kept"), gone, limit)
+
+
+def _contaminated(rows: pa.Table) -> Gallery:
+    gone = rows.sort_by([("similarity", "descending"), ("image_id", "ascending")]).to_pylist()
+    return _group(Picture(gone[0]["partner_id"], ("held out",), "heldout"), gone, SHOWN_SMALL)
+
+
+def _group(first: Picture, gone: list[dict[str, Any]], limit: int) -> Gallery:
+    """At most `limit` pictures of a group, and how many more there are."""
+    shown = gone[: limit - 1]
+    others = (Picture(member["image_id"], (evidence(member),)) for member in shown)
+    return Gallery((first, *others), more=len(gone) - len(shown), group=True)
+
+
+def evidence(row: dict[str, Any]) -> str:
+    """`0.953 embedding`; equal bytes need no number."""
+    return "same bytes" if row["kind"] == "sha256" else f"{row['similarity']:.3f} {row['kind']}"

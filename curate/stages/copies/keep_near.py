@@ -1,0 +1,49 @@
+"""KeepNear: pairs so alike that their cosine decides alone; see `verified_pairs.py` for those that it leaves."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.finished import Finished
+from curate.engine.image_ids import Parts
+from curate.engine.show import Section
+from curate.engine.stage import Batches, Input, Map, each, whole
+from curate.engine.table import Table
+from curate.stages.copies.verified_pairs import least_similarity
+from curate.stages.search.neighbors import similarity_section, threshold_fact
+from curate.tables import CATALOG, NEIGHBORS
+
+
+class KeepNear(Map):
+    """Keeps the pairs whose cosine decides alone, of those that a looser search found."""
+
+    inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "catalog": whole(CATALOG)}
+
+    threshold: Annotated[float, Field(ge=-1, le=1)]
+    """Least cosine of a pair of pool and curated images, -1..1."""
+    heldout_threshold: Annotated[float, Field(ge=-1, le=1)]
+    """Least cosine of a pair with a held-out image, -1..1."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return NEIGHBORS
+
+    def run(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Batches:
+        least = least_similarity(self, neighbors, Parts.of(catalog))
+        yield from neighbors.filter(pa.array(neighbors["similarity"].to_numpy() >= least)).to_batches()
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        """Half of the pairs of a loose search are near ones."""
+        found: Shape = inputs["neighbors"]
+        made = found._replace(pool=found.rows / 2)
+        return Demand(rows=found.rows, read=found.num_bytes, written=found.num_bytes / 2), made
+
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        yield threshold_fact(self, table)
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        yield from similarity_section(self, table, run)

@@ -1,0 +1,1 @@
+"""Stages that train on the result and measure what came out."""

@@ -1,0 +1,205 @@
+"""Listing, inspection and deduplication: how every recipe begins."""
+
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from curate.config import Settings
+from curate.engine.pipeline import Pipeline, Ref
+from curate.models.thresholds import VERIFICATION, copy_thresholds, verification
+from curate.pipelines.search import GroundTruth, find_pairs
+from curate.recipe import RecipeConfig
+from curate.stages.copies.calibrate import CalibrateCopies
+from curate.stages.copies.deduplicate import Deduplicate
+from curate.stages.copies.exact import FindExact
+from curate.stages.copies.find_candidates import FindCandidates
+from curate.stages.copies.fit_copy_space import FitCopySpace
+from curate.stages.copies.keep_near import KeepNear
+from curate.stages.copies.plant import PlantCopies
+from curate.stages.copies.project_copies import ProjectCopies
+from curate.stages.copies.verify_copies import VerifyCopies
+from curate.stages.images.catalog import Catalog
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
+from curate.stages.images.pictures import PictureStage
+from curate.stages.search.build_lists import BuildLists
+from curate.stages.search.find_truth import FindTruth
+from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.neighbors import FindNeighbors
+from curate.stages.search.sample_queries import SampleQueries
+from curate.stages.selection.select import Select
+from curate.stages.selection.write_shards import WriteShards
+
+
+class Calibration(Settings):
+    """How `threshold: auto` measures: copies are planted on some of the pool's own images."""
+
+    plant: PlantCopies = PlantCopies()
+    """On how many images copies are planted, and what is done to them."""
+    fit_space: bool = True
+    """Whether to fit a space to the planted copies in which copies lie together; a general embedding then works like
+    one made for copy detection."""
+    space: FitCopySpace = FitCopySpace()
+    """How that space is fitted."""
+    thresholds: CalibrateCopies = CalibrateCopies()
+    """How the thresholds are chosen: the precision to keep."""
+
+
+class Copies(Settings):
+    """How copies are found: a copy-detection embedding, and PDQ hashes beside it."""
+
+    embed: Embed
+    """The copy-detection model; `lite0-copy` comes with PyPI alone, `sscd` is the paper's."""
+    fit_lists: FitLists = FitLists()
+    """How the coarse centroids of the inverted lists are fitted."""
+    build_lists: BuildLists = BuildLists()
+    """Which lists a vector goes to."""
+    sample: SampleQueries = SampleQueries()
+    """Images whose neighbors are found by brute force, to choose the number of probes and to measure the recall."""
+    threshold: Literal["known", "auto"] = "known"
+    """Where thresholds of the embedding come from; known: they belong to its model, or are given in `neighbors`; auto:
+    they are measured on copies planted in this pool, which works for any model."""
+    calibration: Calibration = Calibration()
+    """How `threshold: auto` measures."""
+    neighbors: FindNeighbors = FindNeighbors()
+    """The search by the embedding; its thresholds are by default those known for the model."""
+    verify: bool | Literal["auto"] = "auto"
+    """Whether pairs of doubtful cosine are aligned, one picture laid over the other, before they count; auto: where
+    the values for the model are known and `neighbors` gives no threshold of its own."""
+    verification: VerifyCopies = VerifyCopies()
+    """Which pairs of doubtful cosine count; by default as known for the model."""
+    hashes: bool = True
+    """Whether to join by PDQ hashes too: of the image and of its mirrored and turned copies."""
+    hash_neighbors: FindNeighbors = FindNeighbors()
+    """The search by the hashes, whose similarity is 1 - 2 * Hamming / 256."""
+
+    deduplicate: Deduplicate = Deduplicate()
+    """What follows from the pairs, and a guard against chains of pairs."""
+
+    @model_validator(mode="after")
+    def _one_way_to_judge(self) -> Self:
+        if self.threshold == "auto" and self.verify is True:
+            raise ValueError("threshold=auto measures thresholds of the embedding alone; set verify=auto or false")
+        return self
+
+    @property
+    def verifies(self) -> bool:
+        """Whether doubtful pairs are verified."""
+        if self.verify != "auto":
+            return self.verify
+        if self.threshold == "auto":
+            return False
+        given = (self.neighbors.threshold, self.neighbors.heldout_threshold)
+        return self.embed.model in VERIFICATION and given == (None, None)
+
+
+class CurationConfig(RecipeConfig):
+    """What the configs of all recipes share: how a run begins, and how it ends."""
+
+    rows_per_part: Annotated[int, Field(ge=1)] = 65_536
+    """Images of a part at most: the unit of work and of resume."""
+    inspect: Inspect = Inspect()
+    """Which images are rejected."""
+    copies: Copies
+    """How copies are found."""
+    select: Select = Select()
+    """Which of the images that are left enter the result."""
+    write: WriteShards | None = WriteShards()
+    """How the result is written as shards; null: the run ends with the selection."""
+
+
+class Deduplicated(NamedTuple):
+    """The tables that every recipe starts from, by the names of the inputs of `Select`."""
+
+    catalog: Ref
+    images: Ref
+    neighbors: list[Ref]
+    duplicates: Ref
+
+
+def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
+    """List, read every image once, and judge copies within the pool and of held-out images."""
+    copies = cfg.copies
+    catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=cfg.rows_per_part))
+    stages: dict[str, PictureStage] = {"images": cfg.inspect, "embeddings/copy": copies.embed}
+    if copies.verifies or copies.threshold == "auto":
+        stages["internal/embeddings/luma"] = Embed(model="luma24", device=copies.embed.device)
+    images, vectors, *pictures = p.add_pass(stages, catalog=catalog)
+
+    pairs = _pairs_by_embedding(p, copies, vectors, catalog=catalog, images=images, pictures=pictures)
+    if copies.hashes:
+        pairs.append(_search(p, copies, "pdq", copies.hash_neighbors, catalog=catalog, hashes=images))
+    pairs.append(p.add("internal/exact", FindExact(), images=images, catalog=catalog))
+    duplicates = p.add("duplicates", copies.deduplicate, catalog=catalog, images=images, neighbors=pairs)
+    return Deduplicated(catalog, images, pairs, duplicates)
+
+
+def _pairs_by_embedding(
+    p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: list[Ref]
+) -> list[Ref]:
+    """Pairs of copies: verified, or by thresholds that are measured or known."""
+    if copies.verifies:
+        return _verified(p, copies, vectors, catalog=catalog, pictures=pictures[0])
+    thresholds = None
+    if copies.threshold == "auto":
+        vectors, thresholds = _calibrated(p, copies, vectors, catalog=catalog, images=images, pictures=pictures[0])
+    found = copies.neighbors
+    return [_search(p, copies, "copy", found, thresholds=thresholds, catalog=catalog, embeddings=vectors)]
+
+
+def _search(
+    p: Pipeline,
+    copies: Copies,
+    name: str,
+    find: FindNeighbors,
+    *,
+    catalog: Ref,
+    thresholds: Ref | None = None,
+    into: str | None = None,
+    **vectors: Ref,
+) -> Ref:
+    """Pairs of a search for copies, its recall measured from the search's own threshold on."""
+    return find_pairs(
+        p,
+        name,
+        fit=copies.fit_lists,
+        build=copies.build_lists,
+        find=find,
+        measured_by=GroundTruth(copies.sample, FindTruth(threshold=find.threshold)),
+        thresholds=thresholds,
+        catalog=catalog,
+        into=into,
+        **vectors,
+    )
+
+
+def _verified(p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, pictures: Ref) -> list[Ref]:
+    """Pairs of a strict cosine, and those of a loose one that can be laid over each other."""
+    model = copies.embed.model
+    floor, limits = verification(model).floor, copy_thresholds(model)
+    strict = {"threshold": limits.threshold, "heldout_threshold": limits.heldout_threshold}
+    loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
+    near = _search(p, copies, "copy", loose, catalog=catalog, into="internal/candidates/near", embeddings=vectors)
+    sure = p.add("internal/neighbors/copy", KeepNear(**strict), neighbors=near, catalog=catalog)
+    candidates = FindCandidates(**strict)
+    doubtful = p.add("internal/candidates/pairs", candidates, neighbors=near, pictures=pictures, catalog=catalog)
+    verify = copies.verification.model_copy(update={"model": model})
+    aligned = p.add("internal/neighbors/aligned", verify, candidates=doubtful, pictures=pictures, catalog=catalog)
+    return [sure, aligned]
+
+
+def _calibrated(
+    p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: Ref
+) -> tuple[Ref, Ref]:
+    """The vectors to search, and the thresholds that planted copies measure in them."""
+    how = copies.calibration
+    plant = how.plant.model_copy(update={"embed": copies.embed})
+    planted = p.add("internal/planted/copy", plant, catalog=catalog, images=images)
+    space = None
+    if how.fit_space:
+        space = p.add("internal/space/copy", how.space, embeddings=vectors, planted=planted, catalog=catalog)
+        project = ProjectCopies(dim=how.space.dim)
+        vectors = p.add("internal/embeddings/space", project, embeddings=vectors, space=space)
+    judge = how.thresholds.model_copy(update={"device": copies.neighbors.device})
+    given = {"embeddings": vectors, "pictures": pictures, "planted": planted, "space": space, "catalog": catalog}
+    return vectors, p.add("internal/thresholds/copy", judge, **given)

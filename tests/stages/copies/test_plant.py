@@ -1,0 +1,85 @@
+"""PlantCopies: a sample of the pool with its copies, from the pictures themselves, by a model without weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curate.engine.cost import Assumptions
+from curate.engine.pipeline import Pipeline
+from curate.engine.store import Store
+from curate.errors import ConfigError
+from curate.ops.vectors import VectorSpec, unpack
+from curate.sources.config import Sources
+from curate.stages.copies.plant import EDITING, PlantCopies, PlantFigures
+from curate.stages.images.catalog import Catalog
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
+from curate.tables import PICTURE_DIM
+from tests.stages.planted import make
+
+LUMA = Embed(model="luma24", precision="fp32", device="cpu", batch_size=16)
+
+
+def planted(root: Path, *, num_images: int) -> Pipeline:
+    """A pool of random pictures, the last of which is empty, and two copies of each."""
+    rng = np.random.default_rng(0)
+    for role in ("pool", "curated"):
+        (root / role).mkdir(parents=True)
+        for number in range(num_images if role == "pool" else 3):
+            coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+            coarse.resize((160, 120), Image.Resampling.BICUBIC).save(root / role / f"{number:03d}.jpg")
+    (root / "pool" / "999.jpg").write_bytes(b"")
+    sources = Sources.model_validate({role: str(root / role) for role in ("pool", "curated")})
+    p = Pipeline(Store(root / "run"), seed=0)
+    catalog = p.add("catalog", Catalog(sources=sources, rows_per_part=40))
+    images = p.add("images", Inspect(), catalog=catalog)
+    p.add("planted", PlantCopies(embed=LUMA, copies_each=2), catalog=catalog, images=images)
+    return p
+
+
+def test_every_accepted_pool_image_comes_before_its_copies(tmp_path: Path) -> None:
+    p = planted(tmp_path, num_images=55)
+    make(p)
+    table = p.store.table("planted")
+    rows = table.read_all()
+    keys = list(zip(rows["image_id"].to_pylist(), rows["copy"].to_pylist(), strict=True))
+    pool = [row for part in (0, 1) for row in p.store.table("catalog").read(part)["image_id"].to_pylist()][:55]
+    assert keys == [(image_id, number) for image_id in pool for number in range(3)]
+    figures = PlantFigures.of(table)
+    assert (figures.images, figures.copies) == (55, 110)
+    number, edits = rows["copy"].to_numpy(), rows["edits"].to_pylist()
+    assert all(bool(text) == (n > 0) and len(text.split()) <= 3 for text, n in zip(edits, number, strict=True))
+    spec = VectorSpec.of(rows.schema)
+    assert (spec.model, spec.dtype, spec.dim) == ("luma24", "float32", PICTURE_DIM)
+    vectors = unpack(rows["vector"], spec)[0].reshape(55, 3, -1)
+    assert not np.array_equal(vectors[:, 0], vectors[:, 1])
+
+
+def test_too_few_images_name_the_field(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^num_images=1000: copies could be planted on 49 images .* at least 50 are"):
+        make(planted(tmp_path, num_images=49))
+
+
+def test_sample_is_a_share_of_the_pool(tmp_path: Path) -> None:
+    p = planted(tmp_path, num_images=55)
+    p.steps = p.steps[:1]
+    make(p)
+    catalog = p.store.table("catalog")
+    assert PlantCopies(embed=LUMA, num_images=50).resolve(catalog=catalog).sample_share == 50 / 56
+    assert PlantCopies(embed=LUMA, num_images=500).resolve(catalog=catalog).sample_share == 1
+
+
+def test_resources_are_those_of_the_model() -> None:
+    assert PlantCopies(embed=LUMA).resources() == {}
+    assert PlantCopies(embed=LUMA.model_copy(update={"device": "cuda"})).resources() == {"GPU": 1.0}
+
+
+def test_cost_is_that_of_the_sample_however_large_the_pool() -> None:
+    stage = PlantCopies(embed=LUMA, num_images=1000, copies_each=3)
+    given = Assumptions(images=10**9, megapixels=0.5, image_bytes=1000)
+    demand, made = stage.cost({}, given)
+    assert made.rows == 4000
+    assert (demand.megapixels, demand.read) == (EDITING * 4000 * 0.5, 1_000_000)
+    assert demand.written == 4000 * 8 * PICTURE_DIM
