@@ -18,6 +18,7 @@ from curate.engine.finished import Finished
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.engine.table import Table
+from curate.errors import TableError
 from curate.recipe import check_config
 from curate.running import run_config
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
@@ -91,9 +92,9 @@ class Run:
             TableError: the recipe makes none, or they are not finished.
         """
         found = self.finished.only(WriteShards)
-        table = self._store.table("shards/data") if found is None else found[1]
-        table.complete_manifest()
-        return self._store.join(table.name)
+        if found is None:
+            raise TableError(f"{self.workdir}: its recipe makes no shards, or they are not finished")
+        return self._store.join(found[1].name)
 
     @property
     def summary(self) -> Summary:
