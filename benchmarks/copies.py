@@ -111,7 +111,7 @@ def measure_copies(
     """
     if copies_each < 1 or max_edits < 1:
         raise ConfigError(f"copies_each={copies_each}, max_edits={max_edits}: both must be 1 or more")
-    planted = plant_copies(read_pictures(folder, num_pictures), copies_each, max_edits=max_edits, seed=seed)
+    planted = plant_copies(load_pictures(folder, num_pictures), copies_each, max_edits=max_edits, seed=seed)
     test = (planted.source > planted.source.max() // 2) != swap
     hashes, pdq_rate = hash_similarity(planted.pictures)
     scores = _score_method(PDQ, hashes, None, planted, test, rate=pdq_rate, default=bits_to_cosine(MATCH_BITS))
@@ -132,7 +132,7 @@ def measure_copies(
     return scores
 
 
-def read_pictures(folder: Path, num_pictures: int) -> list[Image.Image]:
+def load_pictures(folder: Path, num_pictures: int) -> list[Image.Image]:
     """The first `num_pictures` usable pictures by path.
 
     Raises:

@@ -15,7 +15,7 @@ import torch
 import typer
 from threadpoolctl import threadpool_limits
 
-from benchmarks.copies import BATCH, PDQ_SPEC, PHOTOS, read_pictures
+from benchmarks.copies import BATCH, PDQ_SPEC, PHOTOS, load_pictures
 from benchmarks.figures import Figure, Measured, measured, show
 from benchmarks.trees import draw_evenly, fit_tree, parents_of
 from curate.cli.arguments import Json
@@ -249,7 +249,7 @@ def sklearn_inertia(x: np.ndarray, num_clusters: int, seed: int) -> float:
 
 def real_embeddings(num_photos: int) -> dict[str, tuple[np.ndarray, int]]:
     """Vectors of the bundled photographs and digits, each with a number of clusters."""
-    pictures = read_pictures(PHOTOS, num_photos)
+    pictures = load_pictures(PHOTOS, num_photos)
     hashes = np.array([np.frombuffer(pdq(picture)[0], np.uint8) for picture in pictures])
     found = {model: (_embed(model, pictures), 20) for model in ("lite0", "lite0-copy")}
     return {**found, "PDQ": (to_float32(hashes, PDQ_SPEC), 20), "MNIST-5k pixels": (mnist_pixels(), 50)}

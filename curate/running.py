@@ -62,7 +62,7 @@ def write_report(store: Store) -> str:
         TableError: no table is finished.
     """
     from curate.report.card import write_card
-    from curate.report.page import write_report as write_page
+    from curate.report.page import write_page
 
     found = workdir.open_tables(store)
     write_card(found)

@@ -414,9 +414,9 @@ FIGURES = pa.schema(
 EVALUATION = pa.schema(
     [
         column("backbone", pa.string(), "pretrained, initial, or gain: the difference, image by image"),
-        column("metric", pa.string(), "knn: leave-one-out k-NN accuracy on the labelled images"),
+        column("metric", pa.string(), "knn: leave-one-out k-NN accuracy on the labeled images"),
         column("k", pa.int32(), "neighbors"),
-        column("num_images", pa.int64(), "labelled images"),
+        column("num_images", pa.int64(), "labeled images"),
         column("value", pa.float64(), "0..1"),
         column("stderr", pa.float64(), "standard error of the value"),
     ]

@@ -78,7 +78,7 @@ def plan(
     if json_:
         typer.echo(estimate.as_json(found, machines, given))
         return
-    say(estimate.headline(given, machines))
+    say(estimate.describe_assumptions(given, machines))
     show_table(estimate.HEAD, estimate.cells(found, machines))
 
 

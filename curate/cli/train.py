@@ -86,7 +86,7 @@ def visualize(
     check_output(output)
     stated = {"size": size, "block": block, "mass": mass, "threshold": threshold, "attention": attention}
     looks = parse(pictured.Looks, stated, where="visualize")
-    pictures = pictured.read_pictures([PHOTOS if place == "bundled" else place for place in images], most=most)
+    pictures = pictured.gather_pictures([PHOTOS if place == "bundled" else place for place in images], most=most)
     given = [weights] if compare is None else [weights, compare]
     loaded = [load_backbone(model, weights=one, device=device, precision="fp32") for one in given]
     backbones = pictured.name_backbones(loaded)

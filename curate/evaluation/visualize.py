@@ -56,7 +56,7 @@ class View(NamedTuple):
     """The mask of each head by name, white where most of its attention lies; too many for the sheet."""
 
 
-def read_pictures(places: Sequence[str | Path], *, most: int) -> dict[str, Image.Image]:
+def gather_pictures(places: Sequence[str | Path], *, most: int) -> dict[str, Image.Image]:
     """Read pictures from files and folders, with all folders below them, by name.
 
     Args:

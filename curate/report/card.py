@@ -56,11 +56,11 @@ def write_card(run: Finished) -> str | None:
     """
     if run.only(WriteShards) is None:
         return None
-    run.store.write_bytes(FILE, render(run).encode())
+    run.store.write_bytes(FILE, render_card(run).encode())
     return run.store.join(FILE)
 
 
-def render(run: Finished) -> str:
+def render_card(run: Finished) -> str:
     """The whole card."""
     stage, shards = _shards(run)
     metadata = yaml.safe_dump(front_matter(run), sort_keys=False, allow_unicode=True)

@@ -7,7 +7,7 @@ from curate.engine.show import FlowStep
 from curate.report.markup import Markup, el
 
 
-def render(steps: Sequence[FlowStep]) -> Markup:
+def render_flow(steps: Sequence[FlowStep]) -> Markup:
     """A bar for each step."""
     widest = max(step.pool + (step.curated or 0) for step in steps) or 1
     legend = [el("span", el("i", class_="swatch a"), "pool")]

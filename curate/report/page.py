@@ -18,13 +18,13 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page asks for nothing, and runs nothing that a file name might smuggle in."""
 
 
-def write_report(run: Finished) -> str:
+def write_page(run: Finished) -> str:
     """Write `report/index.html` of a workdir from the tables that are finished; returns its path."""
-    run.store.write_bytes(FILE, render(run, Pictures(run)).encode())
+    run.store.write_bytes(FILE, render_page(run, Pictures(run)).encode())
     return run.store.join(FILE)
 
 
-def render(run: Finished, pictures: Pictures) -> str:
+def render_page(run: Finished, pictures: Pictures) -> str:
     """The whole page."""
     blocks: list[tuple[str, Markup]] = []
     said = warnings(run)
@@ -32,7 +32,7 @@ def render(run: Finished, pictures: Pictures) -> str:
         blocks.append(("Look at this first", el("ul", [el("li", text) for text in said], class_="warnings")))
     steps = run.flow()
     if steps:
-        blocks.append(("From the pool to the result", flow.render(steps)))
+        blocks.append(("From the pool to the result", flow.render_flow(steps)))
     blocks += [(section.title, render_section(section, pictures)) for section in _shown(run)]
     main = [el("section", el("h2", title), content, id=anchor_of(title)) for title, content in blocks]
     titles = [title for title, _ in blocks]

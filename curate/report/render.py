@@ -19,10 +19,10 @@ def render_section(section: show.Section, pictures: Pictures) -> Markup:
 
 def render_blocks(blocks: Iterable[show.Block], pictures: Pictures) -> Markup:
     """Blocks one below the other."""
-    return el("div", [render(block, pictures) for block in blocks])
+    return el("div", [render_block(block, pictures) for block in blocks])
 
 
-def render(block: show.Block, pictures: Pictures) -> Markup:
+def render_block(block: show.Block, pictures: Pictures) -> Markup:
     """One block."""
     return RENDER[type(block)](block, pictures)
 

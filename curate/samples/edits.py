@@ -19,7 +19,7 @@ WORDS = (
 """What stands across pictures."""
 
 
-def read_picture(source: Path | io.BytesIO) -> Image.Image:
+def open_rgb(source: Path | io.BytesIO) -> Image.Image:
     """The picture in RGB."""
     with Image.open(source) as picture:
         return picture.convert("RGB")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from curate.samples.edits import crop_randomly, draw_words, encode_jpeg, mirror, read_picture, rescale, vary_colors
+from curate.samples.edits import crop_randomly, draw_words, encode_jpeg, mirror, open_rgb, rescale, vary_colors
 from curate.samples.junk import make_junk
 from curate.samples.plan import PoolFile
 from curate.samples.truth import NEAR_KINDS
@@ -22,8 +22,8 @@ def make_file(item: PoolFile, made: Mapping[int, bytes], rng: np.random.Generato
     if item.kind == "exact_copy":
         return made[_source_index(item)]
     if item.kind in NEAR_KINDS:
-        return _make_near(item.kind, read_picture(io.BytesIO(made[_source_index(item)])), rng)
-    picture = read_picture(item.source)
+        return _make_near(item.kind, open_rgb(io.BytesIO(made[_source_index(item)])), rng)
+    picture = open_rgb(item.source)
     if item.kind == "original":
         return encode_jpeg(picture, 88)
     if item.kind == "view":

@@ -172,9 +172,9 @@ def total(estimates: Sequence[Estimate], machines: Machines) -> Total:
     )
 
 
-def as_rows(estimates: Sequence[Estimate], machines: Machines, given: Assumptions) -> dict[str, Any]:
+def as_json(estimates: Sequence[Estimate], machines: Machines, given: Assumptions) -> str:
     """Everything that a plan was made of and what came out, for programs."""
-    return {
+    document = {
         "assumptions": given.model_dump(),
         "hardware": machines.hardware.model_dump(),
         "cores": machines.cores,
@@ -182,13 +182,10 @@ def as_rows(estimates: Sequence[Estimate], machines: Machines, given: Assumption
         "tables": [asdict(estimate) for estimate in estimates],
         "total": asdict(total(estimates, machines)),
     }
+    return json.dumps(document, indent=2)
 
 
-def as_json(estimates: Sequence[Estimate], machines: Machines, given: Assumptions) -> str:
-    return json.dumps(as_rows(estimates, machines, given), indent=2)
-
-
-def headline(given: Assumptions, machines: Machines) -> str:
+def describe_assumptions(given: Assumptions, machines: Machines) -> str:
     """What was assumed, in words."""
     gpus = f", {machines.gpus} GPUs" * bool(machines.gpus)
     return (

@@ -16,9 +16,9 @@ from benchmarks.copies import (
     choose_thresholds,
     format_copies,
     hash_similarity,
+    load_pictures,
     measure_copies,
     plant_copies,
-    read_pictures,
     score_edges,
 )
 from curate.errors import ConfigError, SourceError
@@ -84,7 +84,7 @@ def test_chains_join_in_components_and_only_the_test_images_count():
 
 
 def test_planting_is_seeded_and_names_sources_and_edits():
-    pictures = read_pictures(PHOTOS, 4)
+    pictures = load_pictures(PHOTOS, 4)
     first, again, other = (plant_copies(pictures, 3, max_edits=2, seed=seed) for seed in (1, 1, 2))
     assert first.source.tolist() == [0, 1, 2, 3, *[0] * 3, *[1] * 3, *[2] * 3, *[3] * 3]
     assert first.edits == again.edits != other.edits
@@ -93,7 +93,7 @@ def test_planting_is_seeded_and_names_sources_and_edits():
 
 
 def test_hash_similarity_is_the_nearest_orientation():
-    pictures = read_pictures(PHOTOS, 4)
+    pictures = load_pictures(PHOTOS, 4)
     pictures += [pictures[0].transpose(Image.Transpose.ROTATE_90)]
     similarity, _ = hash_similarity(pictures)
     hashes = np.array([np.frombuffer(pdq(picture)[0], np.uint8) for picture in pictures])

@@ -14,7 +14,7 @@ from curate.cli import app
 from curate.config import parse
 from curate.errors import ConfigError, SourceError, WorkdirError
 from curate.evaluation.drawing.output_folder import MANIFEST
-from curate.evaluation.visualize import SHEET, Looks, describe_looks, name_backbones, read_pictures, view
+from curate.evaluation.visualize import SHEET, Looks, describe_looks, gather_pictures, name_backbones, view
 from curate.models.backbones.load import load_backbone
 from curate.models.files.export import write_export
 from curate.models.files.formats import to_timm
@@ -68,8 +68,8 @@ def test_a_sheet_and_every_picture_of_it_are_written(pictures: Path, weights: st
 
 def test_masks_of_heads_hold_the_mass(pictures: Path, weights: str) -> None:
     backbone = load_backbone("curate", weights=weights, device="cpu", precision="fp32")
-    found = view({"toy": backbone}, read_pictures([pictures], most=1), Looks(mass=0.3))
-    small, large = found, view({"toy": backbone}, read_pictures([pictures], most=1), Looks(mass=0.9))
+    found = view({"toy": backbone}, gather_pictures([pictures], most=1), Looks(mass=0.3))
+    small, large = found, view({"toy": backbone}, gather_pictures([pictures], most=1), Looks(mass=0.9))
     for name, mask in small[0].masks.items():
         inner, outer = np.asarray(mask) > 0, np.asarray(large[0].masks[name]) > 0
         assert 0 < inner.mean() <= 0.3 + 1 / 24
@@ -207,15 +207,15 @@ def test_a_folder_that_cannot_be_made_is_an_error(pictures: Path, weights: str, 
 def test_of_many_pictures_evenly_spread_ones_are_taken(tmp_path: Path) -> None:
     for number in range(10):
         (tmp_path / f"{number}.png").write_bytes(png(number))
-    assert list(read_pictures([tmp_path], most=4)) == ["01-0", "02-3", "03-6", "04-9"]
-    assert list(read_pictures([tmp_path / "7.png", tmp_path / "2.png"], most=4)) == ["01-7", "02-2"]
+    assert list(gather_pictures([tmp_path], most=4)) == ["01-0", "02-3", "03-6", "04-9"]
+    assert list(gather_pictures([tmp_path / "7.png", tmp_path / "2.png"], most=4)) == ["01-7", "02-2"]
 
 
 def test_names_that_are_no_text_are_made_text(tmp_path: Path) -> None:
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
     place.write_bytes(png(0))
     (tmp_path / f"{'n' * 200}.png").write_bytes(png(1))
-    assert list(read_pictures([tmp_path], most=8)) == ["01-" + "n" * 60, "02-\ufffd"]
+    assert list(gather_pictures([tmp_path], most=8)) == ["01-" + "n" * 60, "02-\ufffd"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_pictures_that_are_not_there_are_errors(name: str, message: str, tmp_pat
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(SourceError, match=message):
-        read_pictures([tmp_path / name], most=8)
+        gather_pictures([tmp_path / name], most=8)
 
 
 @pytest.mark.parametrize("wrong", [{"mass": 0}, {"mass": 1.5}, {"threshold": 1}, {"threshold": "otsu"}, {"size": 0}])

@@ -4,7 +4,7 @@ import itertools
 import re
 
 from curate.engine.show import FlowStep
-from curate.report.flow import render
+from curate.report.flow import render_flow
 from curate.stages.images.inspect import InspectFigures
 from curate.stages.selection.write_shards import ShardFigures
 from tests.report.test_markup import read
@@ -58,7 +58,7 @@ def test_with_a_balanced_route_retrieval_drops_nobody(workdir: Workdir) -> None:
 
 def test_each_step_is_a_bar_as_wide_as_its_share_of_the_widest() -> None:
     steps = [FlowStep("listed", 75, 25), FlowStep("<kept>", 50, None, (("no_reason", 0), ("a_copy", 25)), "a < note")]
-    page = render(steps)
+    page = render_flow(steps)
     assert re.findall(r'class="bar (\w)" style="width:([\d.]+)%"', page) == [
         ("a", "75.00"),
         ("b", "25.00"),
@@ -70,4 +70,4 @@ def test_each_step_is_a_bar_as_wide_as_its_share_of_the_widest() -> None:
     assert "no reason" not in text
     assert "a < note" in text
     assert "curated, added as they are" in text
-    assert "curated" not in read(render([FlowStep("listed", 3)])).text
+    assert "curated" not in read(render_flow([FlowStep("listed", 3)])).text

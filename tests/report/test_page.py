@@ -10,7 +10,7 @@ import pytest
 
 from curate.report import page
 from curate.report.explain import explain
-from curate.report.page import write_report
+from curate.report.page import write_page
 from curate.report.render import anchor_of
 from tests.report.test_markup import Reader, read
 from tests.report.workdir import CAPTION, HOSTILE, Workdir
@@ -37,7 +37,7 @@ SECTIONS = [
 
 
 def report(workdir: Workdir) -> str:
-    return Path(write_report(workdir.run)).read_text(encoding="utf-8")
+    return Path(write_page(workdir.run)).read_text(encoding="utf-8")
 
 
 def anchors(found: Reader) -> list[str]:

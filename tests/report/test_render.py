@@ -28,7 +28,7 @@ from curate.engine.show import (
     Text,
 )
 from curate.report.pictures import Pictures
-from curate.report.render import MAX_LINES, RENDER, anchor_of, render, render_section
+from curate.report.render import MAX_LINES, RENDER, anchor_of, render_block, render_section
 from tests.report.test_markup import Reader, read
 from tests.report.workdir import Workdir
 
@@ -49,7 +49,7 @@ BLOCKS: list[Block] = [
 
 
 def drawn(block: Block, workdir: Workdir) -> Reader:
-    return read(render(block, Pictures(workdir.run)))
+    return read(render_block(block, Pictures(workdir.run)))
 
 
 def test_every_kind_of_block_is_known() -> None:
@@ -64,7 +64,7 @@ def test_what_a_block_says_is_read_back_as_text(block: Block, workdir: Workdir) 
 
 
 def test_numbers_stand_to_the_right_with_separators_and_shares_as_bars(workdir: Workdir) -> None:
-    page = render(
+    page = render_block(
         Numbers(("name", "count", ""), (("a", 12345, Share(0.25)), (None, 0.123456, None))), Pictures(workdir.run)
     )
     assert re.findall(r'<th( class="number")?>', page) == ["", ' class="number"', ""]
@@ -79,31 +79,31 @@ def test_numbers_without_rows_are_their_head(workdir: Workdir) -> None:
 def test_a_gallery_shows_marks_captions_names_and_how_many_more_there_are(workdir: Workdir) -> None:
     i = workdir.ids
     pictures = (Picture(i["a.jpg"], ("first", "second"), "kept"), Picture(i["b.jpg"], named=False))
-    page = render(Gallery(pictures, more=1234, group=True), Pictures(workdir.run))
+    page = render_block(Gallery(pictures, more=1234, group=True), Pictures(workdir.run))
     assert '<figure class="kept"' in page
     assert "<b>first</b>" in page
     assert "<span>a.jpg</span>" in page
     assert "<span>b.jpg</span>" not in page
     assert "+ 1,234 more" in page
-    assert "group" in render(Gallery(pictures, group=True), Pictures(workdir.run))
-    assert "more" not in render(Gallery(pictures), Pictures(workdir.run))
+    assert "group" in render_block(Gallery(pictures, group=True), Pictures(workdir.run))
+    assert "more" not in render_block(Gallery(pictures), Pictures(workdir.run))
 
 
 def test_examples_that_do_not_decode_are_lines_of_text(workdir: Workdir) -> None:
     i = workdir.ids
-    page = render(Examples((Picture(i["noise.png"]), Picture(i["empty.jpg"]))), Pictures(workdir.run))
+    page = render_block(Examples((Picture(i["noise.png"]), Picture(i["empty.jpg"]))), Pictures(workdir.run))
     assert page.count("<figure") == 1
     assert re.findall(r"<li><b>(.*?)</b> (.*?)</li>", page) == [("empty.jpg", "empty: 0 bytes")]
-    told = render(Examples((Picture(i["empty.jpg"], ("why",)),) * (MAX_LINES + 1)), Pictures(workdir.run))
+    told = render_block(Examples((Picture(i["empty.jpg"], ("why",)),) * (MAX_LINES + 1)), Pictures(workdir.run))
     assert re.findall(r"</b> (.*?)</li>", told) == ["why"] * MAX_LINES
 
 
 def test_columns_stand_side_by_side(workdir: Workdir) -> None:
     two = Beside(((Text("left"),), (Heading("right"), Text("below"))))
-    page = render(two, Pictures(workdir.run))
+    page = render_block(two, Pictures(workdir.run))
     assert read(page).text == "leftrightbelow"
     assert page.startswith('<div class="charts">')
-    assert render(dataclasses.replace(two, wide=True), Pictures(workdir.run)).startswith('<div class="halves">')
+    assert render_block(dataclasses.replace(two, wide=True), Pictures(workdir.run)).startswith('<div class="halves">')
 
 
 def test_a_section_is_its_blocks_one_after_the_other(workdir: Workdir) -> None:

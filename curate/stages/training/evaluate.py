@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Evaluate(Map):
-    """k-NN of the pretrained teacher and of its own initialization on a labelled folder."""
+    """k-NN of the pretrained teacher and of its own initialization on a folder of labeled images."""
 
     inputs: ClassVar[dict[str, Input]] = {"pretrain": whole(TRAINING_LOG)}
     parts_like: ClassVar[str | None] = "one"
@@ -66,7 +66,7 @@ class Evaluate(Map):
         return knn_leave_one_out(features.features, features.labels, self.k)
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
-        """The labelled images are no table of the run."""
+        """The labeled images are no table of the run."""
         return None
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
