@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import yaml
 
+from curate.config import digest
 from curate.engine.finished import Finished
 from curate.engine.numbers import count, plural
 from curate.engine.show import Check
@@ -86,16 +87,27 @@ def _shards(run: Finished) -> tuple[WriteShards, Table]:
 
 
 def front_matter(run: Finished) -> dict[str, Any]:
-    """What the hub and `datasets` read."""
-    rows = _shards(run)[1].num_rows()
+    """What the hub and `datasets` read.
+
+    `datasets` takes two local folders for one data set if the last part of their paths and the front matter's `configs`
+    are equal, and then shows what its cache holds of the first. The description names the content, so that another
+    run, and the same folder after a takedown, are read anew.
+    """
+    _, shards = _shards(run)
+    content = digest([part.content for part in shards.parts()])
+    default = {
+        "config_name": "default",
+        "data_files": [{"split": "train", "path": "data/*.parquet"}],
+        "description": f"digest of the rows: {content}",
+    }
     return {
         "pretty_name": run.name,
         "license": "other",
         "license_name": "licenses-of-the-single-pictures",
         "task_categories": ["image-feature-extraction"],
         "tags": ["image", "self-supervised", "curated", run.recipe],
-        "size_categories": [size_category(rows)],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
+        "size_categories": [size_category(shards.num_rows())],
+        "configs": [default],
     }
 
 

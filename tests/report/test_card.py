@@ -15,6 +15,7 @@ from curate.engine.table import Table
 from curate.errors import TableError
 from curate.report.card import UNCHECKED, front_matter, size_category, write_card
 from curate.stages.images.catalog import Catalog
+from curate.stages.selection.write_shards import ShardFigures
 from curate.tables import CURATED, HELDOUT, SHARD_COLUMNS
 from tests.report.workdir import Workdir
 
@@ -37,6 +38,15 @@ def test_front_matter_is_what_the_hub_reads(workdir: Workdir) -> None:
     assert front["license"] == "other"
     assert front["size_categories"] == ["n<1K"]
     assert "toy" in front["tags"]
+
+
+def test_the_front_matter_names_the_rows_so_that_no_cache_takes_others_for_them(workdir: Workdir) -> None:
+    before = card(workdir)[0]["configs"]
+    assert card(workdir)[0]["configs"] == before
+    shards = workdir.store.table("shards/data")
+    rows = shards.read_all()
+    workdir.put("shards/data", workdir.stages["shards/data"], [rows.slice(1)], ShardFigures(num_bytes=1, removed=1))
+    assert card(workdir)[0]["configs"] != before
 
 
 def test_datasets_loads_the_folder_by_its_card(workdir: Workdir, tmp_path: Path) -> None:
