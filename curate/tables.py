@@ -348,8 +348,11 @@ def _hf_feature(field: pa.Field) -> Any:
 
 
 def _hf_type(dtype: pa.DataType) -> Any:
+    """A list in brackets is the one form that every version of `datasets` reads: `List` came with 4, and `Sequence` of
+    a struct means a struct of lists.
+    """
     if pa.types.is_list(dtype):
-        return {"feature": _hf_type(dtype.value_type), "_type": "List"}
+        return [_hf_type(dtype.value_type)]
     if pa.types.is_struct(dtype):
         return {f.name: _hf_type(f.type) for f in dtype}
     names = {"double": "float64", "float": "float32"}
