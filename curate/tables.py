@@ -49,7 +49,7 @@ CATALOG = pa.schema(
         column("offset", pa.int64(), "bytes from the start of a tar archive; null: not in a tar", nullable=True),
         column("length", pa.int64(), "bytes of the encoded image; null where only reading tells", nullable=True),
         column("row", pa.int64(), "row in a Parquet file, from 0; null: not in Parquet", nullable=True),
-        column("key", pa.string(), "name within the source: relative path, member name or row's path"),
+        column("key", pa.string(), "name within the source: relative path, of an archive's member ARCHIVE/NAME"),
         column("modified", pa.int64(), "modification time, ns since the epoch; null: unknown", nullable=True),
     ]
 )
@@ -213,7 +213,7 @@ SHARD_COLUMNS = pa.schema(
     [
         pa.field("image", HF_IMAGE, nullable=False, metadata={"doc": "original bytes and their key"}),
         IMAGE_ID,
-        column("key", pa.string(), "name within the source"),
+        column("key", pa.string(), "name within the source: relative path, of an archive's member ARCHIVE/NAME"),
         column("source", pa.string(), "name of the source"),
         column("role", pa.string(), "pool or curated"),
         column("width", pa.int32(), "pixels, after EXIF rotation"),

@@ -184,6 +184,10 @@ class SharedMap(Map):
 class Shuffle(Stage):
     """Regroups rows: scattered from input parts into buckets, one output part a bucket."""
 
+    reuses: ClassVar[bool] = False
+    """Whether `run` also takes `before`: the table as earlier runs left it, of which a part may be absent or made of
+    something else. Rows must not depend on what is there, only what it costs to make them."""
+
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         """Schema of the scattered rows."""
         raise NotImplementedError
@@ -195,6 +199,10 @@ class Shuffle(Stage):
     def scatter(self, *args: Any, **tables: Any) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(bucket, rows) of one input part, in any order of buckets."""
         raise NotImplementedError
+
+    def look_back(self, before: Table, **inputs: Any) -> Self:
+        """Where the stage `reuses`: decide in the driver how to go on from the table as earlier runs left it."""
+        return self
 
 
 class Fold(Stage):

@@ -102,7 +102,8 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
 def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:
     if isinstance(stage, Shuffle):
         pieces = read_bucket(store.table(f"{name}/{PIECES}"), task.part)
-        return stage.run(task.part, pieces=pieces, **_read(store, task, only="whole"))
+        before = {"before": store.table(name)} if stage.reuses else {}
+        return stage.run(task.part, pieces=pieces, **before, **_read(store, task, only="whole"))
     if isinstance(stage, Fold):
         return stage.run(task.part, state=_state(stage, store.table(f"{name}/{STATE}"), task), **_read(store, task))
     return stage.run(task.part, **_read(store, task))

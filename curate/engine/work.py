@@ -70,12 +70,18 @@ class Work:
         stale = [name for name in stages if todo[name] or not self.is_complete(name, num_parts)]
         if not stale:
             return []
+        if isinstance(lead, Shuffle) and lead.reuses:
+            stages = {name: self._look_back(name, stage) for name, stage in stages.items()}
         for name in stale:
             self._open_manifest(name, stages[name], num_parts)
         self._run_phases(executor, stages, wanted, todo)
         for name in stale:
             self._finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
         return stale
+
+    def _look_back(self, name: str, stage: Stage) -> Stage:
+        assert isinstance(stage, Shuffle)
+        return stage.look_back(self.tables[name], **known_inputs(stage, self.inputs))
 
     def as_before(self) -> dict[str, Stage] | None:
         """The stages with the `auto` values of the tables that are there, if these are complete and still fresh.

@@ -10,7 +10,7 @@ class Found(NamedTuple):
     uri: str
     """File that holds the image, encoded by `curate.sources.uri`."""
     key: str
-    """Name within the source: relative path, member name, or the row's path."""
+    """Name within the source: relative path; within an archive, that of the archive and the name or row in it."""
     offset: int | None = None
     """Bytes from the start of a tar archive."""
     length: int | None = None

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class ParquetFormat:
-    """`format: parquet`: one image a row; its key is the path in the struct where there is one."""
+    """`format: parquet`: one image a row; its key is the file and the path in the struct, or the number of the row."""
 
     loose = False
 
@@ -65,7 +65,7 @@ def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
         for row, name in enumerate(_row_names(table, column, file.uri)):
             yield Found(
                 uri=file.uri,
-                key=encode_uri(name.encode("utf-8", "surrogatepass")) if name else f"{file.key}#{row}",
+                key=f"{file.key}/{encode_uri(name.encode('utf-8', 'surrogatepass'))}" if name else f"{file.key}#{row}",
                 row=row,
                 modified=file.modified,
                 container=number,

@@ -98,7 +98,7 @@ def _list_archive(file: File, number: int, skipped: Counter[str]) -> Iterator[Fo
             elif may_be_image(member.name) or _is_misnamed_member(archive, member):
                 yield Found(
                     uri=file.uri,
-                    key=_key(member),
+                    key=f"{file.key}/{_name(member)}",
                     offset=member.offset_data,
                     length=member.size,
                     modified=file.modified,
@@ -118,7 +118,7 @@ def _is_misnamed_member(archive: Any, member: tarfile.TarInfo) -> bool:
     return begins_as_image(_seek_and_read(archive, member.offset_data, min(member.size, HEAD_BYTES)))
 
 
-def _key(member: tarfile.TarInfo) -> str:
+def _name(member: tarfile.TarInfo) -> str:
     return encode_uri(member.name.encode("utf-8", "surrogateescape")).removeprefix("./")
 
 

@@ -44,7 +44,7 @@ def test_rejects_belong_to_the_role_of_their_source(workdir: Workdir) -> None:
 def test_images_on_a_removal_list_are_the_last_drop(workdir: Workdir) -> None:
     table = workdir.store.table("shards/data")
     shard = table.read(0)
-    told = ShardFigures(num_bytes=1, removed=1, num_entries=1)
+    told = ShardFigures(num_bytes=1, removed=1)
     workdir.put("shards/data", workdir.stages["shards/data"], [shard.slice(1)], told)
     assert workdir.run.flow()[-1].drops == (("on the removal list", 1),)
 

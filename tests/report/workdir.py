@@ -30,6 +30,7 @@ from curate.stages.images.catalog import Catalog
 from curate.stages.images.inspect import Inspect, InspectFigures, image_row
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.pairs import RecallFigures
+from curate.stages.selection.removal import EntryFigures, RemovalFigures
 from curate.stages.selection.retrieve import Retrieve, RetrieveFigures, RouteCount
 from curate.stages.selection.select import Select
 from curate.stages.selection.selection_figures import ContaminationCount, RouteShare, SelectFigures
@@ -257,7 +258,8 @@ class Workdir:
         schema = shards_schema(own)
         shard = pa.Table.from_pylist([{n: row[n] for n in schema.names} for row in reversed(found)], schema=schema)
         stage = WriteShards(columns=dict.fromkeys(own, "string"))
-        figures = ShardFigures(num_bytes=2**20, removed=0, num_entries=1, unknown_entries=(HOSTILE,))
+        removal = RemovalFigures(entries={HOSTILE: EntryFigures()}, num_entries=1, none=1)
+        figures = ShardFigures(num_bytes=2**20, removed=0, removal=removal)
         inputs = {name: [name] for name in ("selection", "catalog", "images")}
         self.put("shards/data", stage, [shard], figures, inputs=inputs)
         return self

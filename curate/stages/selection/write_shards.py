@@ -1,42 +1,53 @@
-"""WriteShards: the only copy of bytes: shuffled Parquet shards with the original images and their provenance."""
+"""WriteShards: the only copy of bytes: shuffled Parquet shards with the original images and their provenance.
+
+Shards are written once, and then often again: after a takedown, for added images, after a change of the selection. By
+then the sources may have moved or lost files, and reading them took days. So shards that an earlier run left are read
+before the sources are: an image whose bytes lie in the shard where it belongs is taken from there. Where an image
+belongs follows from seed, image id and number of shards alone, and its row from the tables, so that the result is the
+same, byte for byte, wherever its bytes came from. `scatter` streams the sources in their order where most images are
+still to be read, and only sends the facts of images where most are there; `run` reads what is missing one by one.
+"""
 
 import hashlib
-import json
+import itertools
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+import pyarrow.compute as pc
+from pydantic import Field, PrivateAttr
 
 from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
-from curate.engine.finished import Finished, ImagePlace
-from curate.engine.image_ids import row_of
+from curate.engine.finished import MAX_NAMED, Finished, ImagePlace
+from curate.engine.image_ids import Parts, ids_of_part, row_of
 from curate.engine.numbers import count, plural
-from curate.engine.show import FlowStep
-from curate.engine.stage import Batches, Input, Shuffle, each
+from curate.engine.show import FlowStep, Numbers, Section, Text
+from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
-from curate.errors import ConfigError, SourceError
-from curate.sources.reading import read_bytes
-from curate.stages.images.catalog import source_of
-from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
+from curate.errors import ConfigError, TableError, TooManyRejects
+from curate.sources.read import Read
+from curate.stages.copies.contamination import ImageSet
+from curate.stages.selection.own_columns import ColumnKind, ColumnKinds, arrow_types, named_rows, own_column
+from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures
+from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
+from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
 
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 32 << 20
 """Bytes of encoded images that a task holds before it writes them."""
-SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
-SHOWN_ENTRIES = 5
-"""Entries of the removal list that a warning names at most."""
+REUSED_FROM = 0.9
+"""Share of the selected images, found in earlier shards, from which on the sources are not streamed."""
+NUM_SHOWN = 50
+"""Entries of the removal list that the report shows."""
 SORT_KEY = pa.field("sort_key", pa.float64())
+NUM_BYTES = pa.field("num_bytes", pa.int64())
 EXTRA = pa.field("extra", pa.string())
-
-ColumnKind = Literal["bool", "int64", "float64", "string"]
 
 
 class ShardFigures(Figures):
@@ -46,10 +57,12 @@ class ShardFigures(Figures):
     """Bytes of the files."""
     removed: int
     """Selected images that the removal list kept out."""
-    num_entries: int = 0
-    """Entries of the removal list."""
-    unknown_entries: tuple[str, ...] = ()
-    """Those of them that no image of the catalog matches, in alphabetical order."""
+    lost: int = 0
+    """Selected images that are not in the shards, since their files are gone or have changed."""
+    lost_keys: tuple[str, ...] = ()
+    """The first of them."""
+    removal: RemovalFigures = RemovalFigures()
+    """What the removal list named."""
 
 
 class WriteShards(Shuffle):
@@ -57,11 +70,12 @@ class WriteShards(Shuffle):
 
     inputs: ClassVar[dict[str, Input]] = {
         "selection": each(SELECTION),
-        "catalog": each(CATALOG),
-        "images": each(IMAGES),
+        "catalog": whole(CATALOG),
+        "images": whole(IMAGES),
     }
-
+    version: ClassVar[int] = 2
     explained_as: ClassVar[str] = "shards"
+    reuses: ClassVar[bool] = True
 
     num_shards: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of shards; auto: as many as `shard_bytes` asks for."""
@@ -70,43 +84,43 @@ class WriteShards(Shuffle):
     columns: dict[str, ColumnKind] | Literal["auto"] = "auto"
     """The sources' own columns and their types; auto: all that the selected images carry."""
     removal_list: Annotated[str | None, Execution()] = None
-    """Text file of images to leave out (takedown): a sha256 in hex or a key a line; `#` starts a comment line. The
-    file is known by its content, so it may move. Null: no image is left out."""
+    """Text file of images to leave out (takedown), one a line: a sha256 in hex, a key, a uri, or SOURCE/KEY; `#` starts
+    a comment line. The file is known by its content, so it may move. Null: no image is left out."""
+    max_lost_fraction: Annotated[float, Field(ge=0, le=1), Execution()] = 0.01
+    """Share of the selected images above which files that are gone or have changed stop the run; below it the shards
+    go without them."""
     seed: int | None = None
     """Seed of the shuffle; null: the seed of the run."""
 
+    _from_shards: bool = PrivateAttr(default=False)
+    """Whether most images lie in the shards of an earlier run, so that `scatter` reads no source."""
+
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        return shards_schema({} if isinstance(self.columns, str) else _types(self.columns))
+        return shards_schema({} if isinstance(self.columns, str) else arrow_types(self.columns))
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
-        return pa.schema([SORT_KEY, *(f for f in SHARD_COLUMNS), EXTRA])
+        return pa.schema([SORT_KEY, NUM_BYTES, *(f for f in SHARD_COLUMNS), EXTRA])
 
     def pins(self) -> dict[str, str]:
         if self.removal_list is None:
             return {}
-        return {"removal_list": hashlib.sha256("\n".join(sorted(self._removed())).encode()).hexdigest()}
+        return {"removal_list": hashlib.sha256("\n".join(sorted(self._removal().entries)).encode()).hexdigest()}
 
-    def _removed(self) -> frozenset[str]:
+    def _removal(self) -> RemovalList:
         if self.removal_list is None:
-            return frozenset()
+            return RemovalList(frozenset())
         path = Path(self.removal_list)
         if not path.is_file():
             raise self.field_error("removal_list", f"={path}: no such file; give a text file, or leave it out")
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-        return frozenset(
-            line.lower() if SHA256_HEX.fullmatch(line) else line for line in lines if line and not line.startswith("#")
-        )
+        return RemovalList.read(path)
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        num_images, num_bytes = 0, 0
-        kinds: dict[str, set[str]] = {}
+        num_images, num_bytes, kinds = 0, 0, ColumnKinds()
         for part in inputs["selection"].parts():
             rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
             images = inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
             num_images, num_bytes = num_images + len(rows), num_bytes + int(images["num_bytes"].to_numpy().sum())
-            for text in images["extra"].drop_null().to_pylist():
-                for name, value in json.loads(text).items():
-                    kinds.setdefault(name, set()).add(_kind(value))
+            kinds.add(named_rows(images["extra"].drop_null().to_pylist()))
         if num_images == 0:
             raise ConfigError(
                 f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
@@ -119,74 +133,133 @@ class WriteShards(Shuffle):
             text = f"={self.num_shards}: {num_images} images are selected; set it to {num_images} or less, or to auto"
             raise self.field_error("num_shards", text)
         if self.columns == "auto":
-            update["columns"] = {_free_name(name): _common(kinds[name]) for name in sorted(kinds)}
+            update["columns"] = kinds.columns()
         return self.model_copy(update=update)
 
     def num_parts(self, **inputs: Any) -> int:
         assert isinstance(self.num_shards, int)
         return self.num_shards
 
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def look_back(self, before: Table, **inputs: Any) -> Self:
+        found = before.manifest()
+        ours = {"num_shards": self.num_shards, "seed": self.seed}
+        if found is None or ours != {name: found.resolved.get(name) for name in ours}:
+            return self
+        there, chosen, known = ImageSet(Parts.of(inputs["catalog"])), 0, 0
+        try:
+            for number in before.committed():
+                there.add(before.read(number, ["image_id"])["image_id"].to_numpy())
+        except (TableError, KeyError):  # damaged, or not ours: every image is read from its source
+            return self
+        for rows in inputs["selection"].scan(["image_id"]):
+            ids = rows["image_id"].to_numpy()
+            chosen, known = chosen + len(ids), known + int(there.has(ids).sum())
+        copied = self.model_copy()
+        copied._from_shards = known >= REUSED_FROM * chosen
+        return copied
+
     def scatter(
-        self, part: int, *, selection: pa.Table, catalog: pa.Table, images: pa.Table
+        self, part: int, *, selection: pa.Table, catalog: Table, images: Table
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         assert isinstance(self.num_shards, int)
-        keys = np.random.default_rng([self.seed or 0, part]).random(len(catalog))
+        places, facts = catalog.read(part), images.read(part)
+        keys = np.random.default_rng([self.seed or 0, part]).random(len(places))
+        selection = selection.filter(pa.array(~self._removed_rows(selection, places, facts)))
         rows = row_of(selection["image_id"].to_numpy())
-        removed = self._removed()
-        longest = max(images.take(rows)["num_bytes"].to_pylist(), default=1)  # Inspect may have allowed any length
-        reads = read_bytes(catalog.take(rows), source_of(catalog), max_bytes=longest)
-        facts = zip(selection.to_pylist(), catalog.take(rows).to_pylist(), images.take(rows).to_pylist(), strict=True)
+        chosen, places, facts = selection.to_pylist(), places.take(rows), facts.take(rows)
+        reads: Iterator[Read | None] = itertools.repeat(None, len(rows))
+        if not self._from_shards:
+            reads = read_unchanged(places, facts["sha256"].to_pylist(), facts["num_bytes"].to_pylist())
         held: dict[int, list[dict[str, Any]]] = {}
         num_bytes = 0
-        for (chosen, place, image), key, read in zip(facts, keys[rows].tolist(), reads, strict=True):
-            if read.data is None or hashlib.sha256(read.data).digest() != image["sha256"]:
-                found = read.error or "another sha256"
-                raise SourceError(
-                    f"{place['uri']} ({place['key']}): changed since it was inspected ({found}); restore it, or start "
-                    "anew with --rebuild all"
-                )
-            if removed & {image["sha256"].hex(), place["key"]}:
-                continue
-            bucket = int(key * self.num_shards)
-            held.setdefault(bucket, []).append(_piece(key, chosen, place, image, read.data))
-            num_bytes += len(read.data)
+        described = zip(chosen, places.to_pylist(), facts.to_pylist(), strict=True)
+        for one, key, read in zip(described, keys[rows].tolist(), reads, strict=True):
+            data = None if read is None else read.data
+            held.setdefault(int(key * self.num_shards), []).append(_piece(key, *one, data))
+            num_bytes += len(data or b"")
             if num_bytes >= BATCH_BYTES:
                 yield from self._drain(held)
                 num_bytes = 0
         yield from self._drain(held)
+
+    def _removed_rows(self, selection: pa.Table, places: pa.Table, facts: pa.Table) -> np.ndarray:
+        """(N,) bool: rows of the selection that the removal list names."""
+        removed: np.ndarray = self._removal().removed(places, facts)[row_of(selection["image_id"].to_numpy())]
+        return removed
 
     def _drain(self, held: dict[int, list[dict[str, Any]]]) -> Iterator[tuple[int, pa.RecordBatch]]:
         for bucket, rows in held.items():
             yield bucket, pa.RecordBatch.from_pylist(rows, schema=self.piece_schema())
         held.clear()
 
-    def run(self, part: int, *, pieces: pa.Table) -> Batches:
-        assert not isinstance(self.columns, str)
+    def run(self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table) -> Batches:
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
-        schema = shards_schema(_types(self.columns))
-        step = max(1, int(len(order) * BATCH_BYTES / max(1, pieces.nbytes)))
-        for start in range(0, len(order), step):
-            rows = pieces.take(order[start : start + step])
-            extra = [json.loads(text) if text else {} for text in rows["extra"].to_pylist()]
-            named = [{_free_name(name): value for name, value in values.items()} for values in extra]
-            own = [_column(named, name, self.columns[name]) for name in sorted(self.columns)]
-            kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
-            yield pa.RecordBatch.from_arrays([*kept, *own], schema=schema)
+        rows = pieces.take(order)
+        earlier = EarlierShard(before, part)
+        fetched = fetch(rows.filter(self._to_fetch(rows, earlier)), catalog)
+        step = np.cumsum(rows["num_bytes"].to_numpy()) // BATCH_BYTES
+        bounds = np.flatnonzero(np.diff(step, prepend=-1, append=-1))
+        for start, stop in itertools.pairwise(bounds.tolist()):
+            yield self._batch(rows.slice(start, stop - start), earlier, fetched)
+
+    def _to_fetch(self, rows: pa.Table, earlier: "EarlierShard") -> pa.Array:
+        """Rows whose bytes neither came along nor lie in the earlier shard."""
+        absent = pc.struct_field(rows["image"], "bytes").is_null().to_numpy()
+        return pa.array(absent & ~earlier.has(rows))
+
+    def _batch(self, rows: pa.Table, earlier: "EarlierShard", fetched: dict[int, bytes]) -> pa.RecordBatch:
+        assert not isinstance(self.columns, str)
+        ids, pictures = rows["image_id"].to_pylist(), rows["image"].to_pylist()
+        lacking = [image_id for image_id, p in zip(ids, pictures, strict=True) if p["bytes"] is None]
+        found = fetched | earlier.read([image_id for image_id in lacking if image_id not in fetched])
+        for image_id, picture in zip(ids, pictures, strict=True):
+            picture["bytes"] = found.get(image_id) if picture["bytes"] is None else picture["bytes"]
+        there = pa.array([picture["bytes"] is not None for picture in pictures])
+        rows = rows.set_column(rows.schema.get_field_index("image"), "image", [pa.array(pictures, HF_IMAGE)])
+        rows = rows.filter(there)
+        named = named_rows(rows["extra"].to_pylist())
+        own = [own_column(named, name, self.columns[name]) for name in sorted(self.columns)]
+        kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
+        return pa.RecordBatch.from_arrays([*kept, *own], schema=self.output_schema())
 
     # -- telling about it ------------------------------------------------------------------------------------
 
     def summarize(self, table: Table, **inputs: Any) -> ShardFigures:
-        num_bytes = sum(int(table.store.fs.size(table.part_path(part.number))) for part in table.parts())
-        wanted = self._removed()
+        removal = removal_figures(self._removal(), lambda: _parts_of(inputs))
+        for text in itertools.islice(removal.hits(), NUM_LOGGED):
+            logger.info("%s: removal_list: %s", table.name, text)
+        chosen = inputs["selection"].num_rows()
+        lost = chosen - removal.removed - table.num_rows()
         figures = ShardFigures(
-            num_bytes=num_bytes,
-            removed=inputs["selection"].num_rows() - table.num_rows(),
-            num_entries=len(wanted),
-            unknown_entries=tuple(sorted(wanted - _known(wanted, inputs["catalog"], inputs["images"]))),
+            num_bytes=sum(int(table.store.fs.size(table.part_path(part.number))) for part in table.parts()),
+            removed=removal.removed,
+            lost=lost,
+            lost_keys=tuple(itertools.islice(self._lost_keys(table, inputs), MAX_NAMED)) if lost else (),
+            removal=removal,
         )
-        for text in _unknown_entries(figures):
+        for text in _warnings(figures):
             logger.warning("%s: %s", table.name, text)
+        if lost > self.max_lost_fraction * chosen:
+            raise TooManyRejects(
+                f"{table.name}: {plural(lost, 'selected image')} of {count(chosen)} could not be read any more, more "
+                f"than max_lost_fraction={self.max_lost_fraction} allows: {', '.join(figures.lost_keys)}; restore the "
+                f"files and run again with --rebuild {table.name}, or with write.max_lost_fraction=1 to go without them"
+            )
         return figures
+
+    def _lost_keys(self, table: Table, inputs: Mapping[str, Any]) -> Iterator[str]:
+        """Keys of the selected images that are neither in the shards nor on the removal list."""
+        there = ImageSet(Parts.of(inputs["catalog"]))
+        for rows in table.scan(["image_id"]):
+            there.add(rows["image_id"].to_numpy())
+        removal = self._removal()
+        for number, part in enumerate(_parts_of(inputs)):
+            missing = part.selected & ~there.has(ids_of_part(number, len(part.selected)))
+            if missing.any():
+                missing &= ~removal.removed(part.catalog, part.images)
+                yield from part.catalog["key"].filter(pa.array(missing)).to_pylist()
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Every image is read from its source, and once more from the scattered rows."""
@@ -204,10 +277,11 @@ class WriteShards(Shuffle):
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         """Which roles a removal list hit is not recorded, so that what it leaves counts both."""
-        removed, shards = ShardFigures.of(table).removed, plural(len(table.parts()), "shard")
-        if before is None or removed:
-            drops = (("on the removal list", removed),)
-            yield FlowStep("in the shards", table.num_rows(), None, drops, f"{shards}, curated included")
+        figures, shards = ShardFigures.of(table), plural(len(table.parts()), "shard")
+        if before is None or figures.removed or figures.lost:
+            drops = (("on the removal list", figures.removed), ("gone or changed since", figures.lost))
+            named = tuple((reason, number) for reason, number in drops if number)
+            yield FlowStep("in the shards", table.num_rows(), None, named, f"{shards}, curated included")
         else:
             yield FlowStep("in the shards", before.pool, before.curated, (), shards)
 
@@ -215,7 +289,18 @@ class WriteShards(Shuffle):
         return f"{count(table.num_rows())} in the shards"
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
-        yield from (f"{table.name}: {text}" for text in _unknown_entries(ShardFigures.of(table)))
+        yield from (f"{table.name}: {text}" for text in _warnings(ShardFigures.of(table)))
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        removal = ShardFigures.of(table).removal
+        if removal.num_entries:
+            rows = tuple(
+                (entry, found.images, found.selected)
+                for entry, found in itertools.islice(removal.entries.items(), NUM_SHOWN)
+            )
+            shown = "" if len(rows) == removal.num_entries else f", {len(rows)} of them below"
+            text = Text(f"{plural(removal.num_entries, 'entry', 'entries')} in the removal list{shown}.")
+            yield Section("Taken down", (text, Numbers(("entry", "images it names", "of the selection"), rows)))
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         for part in table.parts():
@@ -224,68 +309,38 @@ class WriteShards(Shuffle):
                 yield f"{table.file_name(part.number)}, row {row}"
                 return
         chosen = any(run.rows_of(image, selection) for selection in run.inputs_of(table, "selection"))
-        yield "left out by the removal list" if chosen else "not in the shards"
+        removed = "left out by the removal list, or since its file was gone or had changed"
+        if not ShardFigures.of(table).lost:
+            removed = "left out by the removal list"
+        yield removed if chosen else "not in the shards"
 
 
-def _known(wanted: frozenset[str], catalog: Table, images: Table) -> set[str]:
-    """The entries of a removal list that are the key or the sha256 of an image."""
-    found = set[str]()
-    for part in catalog.parts() if wanted else ():
-        found |= wanted.intersection(catalog.read(part.number, ["key"])["key"].to_pylist())
-        hashes = images.read(part.number, ["sha256"])["sha256"].drop_null().to_pylist()
-        found |= wanted.intersection(value.hex() for value in hashes)
-    return found
+def _warnings(figures: ShardFigures) -> Iterator[str]:
+    yield from figures.removal.warnings()
+    if figures.lost:
+        more = ", ..." if figures.lost > len(figures.lost_keys) else ""
+        yield (
+            f"{plural(figures.lost, 'selected image')} not in the shards, since the files are gone or have changed: "
+            f"{', '.join(figures.lost_keys)}{more}"
+        )
 
 
-def _unknown_entries(figures: ShardFigures) -> Iterator[str]:
-    """What to say of entries that match nothing: they may be typing errors."""
-    unknown = figures.unknown_entries
-    if unknown:
-        shown = ", ".join(unknown[:SHOWN_ENTRIES]) + (", ..." if len(unknown) > SHOWN_ENTRIES else "")
-        yield f"removal_list: {len(unknown)} of {figures.num_entries} entries match no image: {shown}"
+def _parts_of(inputs: Mapping[str, Any]) -> Iterator[PartRows]:
+    """Every part of the catalog, with which of its images were selected."""
+    chosen = {part.number for part in inputs["selection"].parts()}
+    for part in inputs["catalog"].parts():
+        selected = np.zeros(part.rows, bool)
+        if part.number in chosen:
+            selected[row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())] = True
+        catalog = inputs["catalog"].read(part.number, ["source", "key", "uri"])
+        yield PartRows(catalog, inputs["images"].read(part.number, ["sha256"]), selected)
 
 
 def _piece(
-    key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], data: bytes
+    key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], data: bytes | None
 ) -> dict[str, Any]:
-    copied = {name: image[name] for name in ("width", "height", "extra")}
+    copied = {name: image[name] for name in ("width", "height", "extra", "num_bytes")}
     copied |= {name: place[name] for name in ("key", "source", "role")}
     copied |= {name: chosen[name] for name in ("image_id", "clusters", "origins", "repeats")}
     picture = {"bytes": data, "path": place["key"]}
     return {"sort_key": key, "image": picture, "sha256": image["sha256"].hex(), **copied}
-
-
-def _free_name(name: str) -> str:
-    """A source's column name that does not hide one of ours."""
-    return f"source_{name}" if name in SHARD_COLUMNS.names else name
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int64" if -(2**63) <= value < 2**63 else "string"
-    return "float64" if isinstance(value, float) else "string"
-
-
-def _common(kinds: set[str]) -> ColumnKind:
-    """The type that holds all values of a column; string (JSON where needed) if nothing else does."""
-    found = kinds - {"none"}
-    if found == {"int64", "float64"}:
-        return "float64"
-    single = next(iter(found)) if len(found) == 1 else "string"
-    return single  # type: ignore[return-value]
-
-
-def _types(columns: Mapping[str, ColumnKind]) -> dict[str, pa.DataType]:
-    kinds = {"bool": pa.bool_(), "int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
-    return {name: kinds[kind] for name, kind in columns.items()}
-
-
-def _column(rows: list[dict[str, Any]], name: str, kind: ColumnKind) -> pa.Array:
-    values = [row.get(name) for row in rows]
-    if kind == "string":
-        values = [v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
-    return pa.array(values, _types({name: kind})[name])

@@ -1,8 +1,11 @@
 """WriteShards: what is left out, and images of any length."""
 
 import hashlib
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,18 +13,23 @@ import pytest
 from curate.config import identity
 from curate.engine.cost import Assumptions, Shape
 from curate.engine.executors import InProcess
+from curate.engine.figures import Figures
 from curate.engine.freshness import Flags
+from curate.engine.image_ids import CatalogFigures
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.show import FlowStep
 from curate.engine.store import Store
 from curate.engine.table import Table
-from curate.errors import ConfigError
+from curate.engine.tasks import Done, Task
+from curate.errors import ConfigError, TooManyRejects
 from curate.sources.config import Source
+from curate.sources.read import Read
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import SOURCE
-from curate.stages.selection import write_shards
+from curate.stages.selection import shard_bytes, write_shards
+from curate.stages.selection.own_columns import own_name
 from curate.stages.selection.write_shards import ShardFigures, WriteShards
-from curate.tables import CATALOG, IMAGES, SELECTION
+from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS
 from tests.stages.planted import PlantedCatalog, given_table, opened
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
@@ -40,7 +48,9 @@ def selected(root: Path) -> dict[str, Table]:
     source = Source(name="pool", path=str(root)).model_dump_json().encode()
     tables = {}
     for name, schema in (("catalog", CATALOG.with_metadata({SOURCE: source})), ("images", IMAGES)):
-        tables[name] = given_table(root / "run", name, schema, [_only(rows[:2], schema), _only(rows[2:], schema)])
+        parts = [_only(rows[:2], schema), _only(rows[2:], schema)]
+        figures = CatalogFigures.of_parts([("pool", "pool", 2)] * 2) if name == "catalog" else Figures()
+        tables[name] = given_table(root / "run", name, schema, parts, figures=figures)
     chosen = [_only(rows[:2], SELECTION), _only(rows[2:3], SELECTION)]
     return tables | {"selection": given_table(root / "run", "selection", SELECTION, chosen)}
 
@@ -50,9 +60,9 @@ def _only(rows: list[dict[str, object]], schema: pa.Schema) -> list[dict[str, ob
 
 
 def written(stage: WriteShards, tables: dict[str, Table]) -> list[str]:
-    pieces = [
-        rows for part in (0, 1) for _, rows in stage.scatter(part, **{k: t.read(part) for k, t in tables.items()})
-    ]
+    whole = {name: tables[name] for name in ("catalog", "images")}
+    chosen = tables["selection"]
+    pieces = [rows for part in (0, 1) for _, rows in stage.scatter(part, selection=chosen.read(part), **whole)]
     return sorted(key for rows in pieces for key in rows["key"].to_pylist())
 
 
@@ -82,20 +92,12 @@ def test_entries_that_match_nothing_in_any_part_are_named(tmp_path: Path, caplog
     tables = selected(tmp_path)
     removed = "a.jpg\nc.jpg\nd.jpg\ntypo.jpg\n" + "f" * 64 + "\n"
     stage, figures = summed_up(tmp_path, tables, removed, num_rows=1)
-    assert (figures.removed, figures.num_entries) == (2, 5)  # d.jpg is known, but was not selected
-    assert figures.unknown_entries == ("f" * 64, "typo.jpg")
+    assert (figures.removed, figures.removal.num_entries) == (2, 5)  # d.jpg is known, but was not selected
     warning = f"shards: removal_list: 2 of 5 entries match no image: {'f' * 64}, typo.jpg"
     assert warnings(tmp_path, stage) == [warning]
     assert warning in caplog.text
     stage, figures = summed_up(tmp_path, tables, "c.jpg\n", num_rows=2)
     assert (figures.removed, warnings(tmp_path, stage)) == (1, [])
-
-
-def test_warning_names_few_of_many_unknown_entries(tmp_path: Path) -> None:
-    removed = "".join(f"{number}.png\n" for number in range(9))
-    stage, _ = summed_up(tmp_path, selected(tmp_path), removed, num_rows=3)
-    (warning,) = warnings(tmp_path, stage)
-    assert warning.endswith("9 of 9 entries match no image: 0.png, 1.png, 2.png, 3.png, 4.png, ...")
 
 
 def test_funnel_counts_both_roles_where_a_removal_list_hit(tmp_path: Path) -> None:
@@ -152,5 +154,125 @@ def test_absent_removal_list_is_an_error(tmp_path: Path) -> None:
 
 def test_images_longer_than_the_readers_default_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = selected(tmp_path)
-    monkeypatch.setattr(write_shards, "read_bytes", partial(read_bytes, max_bytes=10))
+    monkeypatch.setattr(shard_bytes, "read_bytes", partial(read_bytes, max_bytes=10))
     assert written(WriteShards(num_shards=1, columns={}), tables) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def pipeline(root: Path, **fields: Any) -> tuple[Pipeline, Table]:
+    """Shards of the tables that `selected` made."""
+    store = Store(root / "run")
+    p = Pipeline(store, seed=0)
+    schemas = {"selection": SELECTION, "catalog": CATALOG, "images": IMAGES}
+    given = {name: Ref(name, schema) for name, schema in schemas.items()}
+    p.add("shards/data", WriteShards(num_shards=2, **fields), **given)
+    return p, store.table("shards/data")
+
+
+def shards(root: Path, *, rebuild: bool = False, **fields: Any) -> Table:
+    """Make the shards, or make them again."""
+    p, table = pipeline(root, **fields)
+    p.run(InProcess(1), Flags(rebuild=frozenset({"shards/data"} if rebuild else ())))
+    return table
+
+
+def contents(table: Table) -> list[str]:
+    return [part.content for part in table.parts()]
+
+
+def keys(table: Table) -> set[str]:
+    return set(table.read_all(["key"])["key"].to_pylist())
+
+
+def removing(root: Path, *entries: str) -> str:
+    (root / "remove.txt").write_text("\n".join(entries))
+    return str(root / "remove.txt")
+
+
+def test_a_takedown_needs_no_source_and_gives_the_bytes_of_shards_written_anew(tmp_path: Path) -> None:
+    selected(tmp_path)
+    everything = shards(tmp_path)
+    assert keys(everything) == {"a.jpg", "b.jpg", "c.jpg"}
+    before, wanted = contents(everything), removing(tmp_path, "b.jpg")
+    anew = shards_elsewhere(tmp_path, wanted)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).unlink()
+    (tmp_path / "c.jpg").write_bytes(b"something else")
+    table = shards(tmp_path, rebuild=True, removal_list=wanted)
+    assert keys(table) == {"a.jpg", "c.jpg"}
+    assert contents(table) == anew != before
+    assert ShardFigures.of(table).lost == 0
+    (tmp_path / "b.jpg").write_bytes(b"b.jpg" * 10)  # the owner agrees after all
+    assert contents(shards(tmp_path, rebuild=True)) == before
+
+
+def shards_elsewhere(root: Path, removal_list: str) -> list[str]:
+    """The contents of shards that are written from the sources alone."""
+    shutil.copytree(root / "run", root / "other" / "run")
+    shutil.rmtree(root / "other" / "run" / "shards")
+    return contents(shards(root / "other", removal_list=removal_list))
+
+
+def test_most_images_are_taken_from_earlier_shards_and_only_the_others_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selected(tmp_path)
+    shards(tmp_path, removal_list=removing(tmp_path, "c.jpg"))
+    asked: list[str] = []
+
+    def counted(rows: pa.Table, *args: Any, **more: Any) -> Iterator[Read]:
+        asked.extend(rows["key"].to_pylist())
+        return read_bytes(rows, *args, **more)
+
+    monkeypatch.setattr(shard_bytes, "read_bytes", counted)
+    monkeypatch.setattr(write_shards, "REUSED_FROM", 0.6)
+    table = shards(tmp_path, rebuild=True)
+    assert (keys(table), asked) == ({"a.jpg", "b.jpg", "c.jpg"}, ["c.jpg"])
+
+
+@pytest.mark.parametrize("how", ["gone", "changed", "damaged shard"])
+def test_lost_files_are_told_and_stop_only_where_they_are_many(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    selected(tmp_path)
+    if how == "damaged shard":  # what is there is of no use, so that everything is read from the sources
+        for number in shards(tmp_path).committed():
+            Path(Store(tmp_path / "run").join("shards", "data", f"part-{number:05d}.parquet")).write_bytes(b"PAR1")
+    (tmp_path / "a.jpg").unlink()
+    if how == "changed":
+        (tmp_path / "a.jpg").write_bytes(b"a.jpg" * 11)
+    with pytest.raises(TooManyRejects, match=r"1 selected image of 3 .* a\.jpg; restore the files"):
+        shards(tmp_path, rebuild=True)
+    table = shards(tmp_path, rebuild=True, max_lost_fraction=0.5)
+    figures = ShardFigures.of(table)
+    assert (keys(table), figures.lost, figures.lost_keys) == ({"b.jpg", "c.jpg"}, 1, ("a.jpg",))
+    assert "1 selected image not in the shards, since the files are gone or have changed: a.jpg" in caplog.text
+
+
+def test_killed_between_two_shards_of_a_takedown_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    selected(tmp_path)
+    shards(tmp_path)
+    wanted = removing(tmp_path, "b.jpg")
+    anew = shards_elsewhere(tmp_path, wanted)
+    for name in NAMES:
+        (tmp_path / name).unlink()
+
+    class Killed(InProcess):
+        def run(self, root: str, tasks: list[Task]) -> Iterator[list[Done]]:
+            for done in super().run(root, tasks):
+                yield done
+                if done[0].phase == "run":
+                    raise KeyboardInterrupt
+
+    p, _ = pipeline(tmp_path, removal_list=wanted)
+    with pytest.raises(KeyboardInterrupt):
+        p.run(Killed(1), Flags(rebuild=frozenset({"shards/data"})))
+    assert contents(shards(tmp_path, rebuild=True, removal_list=wanted)) == anew
+
+
+def test_columns_of_three_rounds_stand_side_by_side() -> None:
+    names = ["width", "caption", "source", "source_x"]
+    for _ in range(3):
+        names = [*(n for n in SHARD_COLUMNS.names if n in ("width", "source")), *map(own_name, names)]
+        assert len(set(names)) == len(names)
+    assert {"width", "source_width", "source_source_width", "caption", "source_x"} <= set(names)
+    assert {"source", "source_source", "source_source_source"} <= set(names)

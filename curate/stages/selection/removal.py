@@ -1,0 +1,213 @@
+"""Removal lists (takedown): which images their entries name, and what to say of entries that name none or several.
+
+An entry is the SHA-256 of an image in hex, its `key`, its `uri`, or `SOURCE/KEY` where two sources have images of one
+key. The key of an archive's member begins with the archive, so that an entry never means a namesake in another one.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from curate.engine.figures import Figures
+from curate.engine.numbers import count, plural
+
+SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+NUM_KEPT = 1000
+"""Entries that figures name at most, of each kind."""
+NUM_TOLD = 5
+"""Entries that a warning names at most."""
+NUM_LOGGED = 20
+"""Entries at most whose hits are logged one by one."""
+
+
+class Hit(NamedTuple):
+    """An image that an entry names."""
+
+    row: int
+    """Of its part of the catalog."""
+    entry: str
+
+
+class EntryFigures(Figures):
+    """What one entry named."""
+
+    images: int = 0
+    """Images of the catalog."""
+    selected: int = 0
+    """Those of them that were selected, so that the shards go without them."""
+    named_so: tuple[str, ...] = ()
+    """Where it named none: keys of images of that name within a folder or archive, a few of them."""
+
+
+class RemovalFigures(Figures):
+    """What a removal list named."""
+
+    entries: dict[str, EntryFigures] = Field(default_factory=dict)
+    """By entry, in alphabetical order; the first ones where there are many, those that named none or several first."""
+    num_entries: int = 0
+    none: int = 0
+    """Entries that named no image."""
+    several: int = 0
+    """Entries that named more than one."""
+    removed: int = 0
+    """Selected images that were named."""
+    equal_left: int = 0
+    """Selected images that were not named and have the bytes of one that was."""
+
+    def hits(self) -> Iterator[str]:
+        """A line for each entry that figures name."""
+        for entry, found in self.entries.items():
+            yield f"{entry}: {plural(found.images, 'image')}, {count(found.selected)} of the selection"
+
+    def warnings(self) -> Iterator[str]:
+        """What to look at: an entry that names nothing may be a typing error, one that names several too wide."""
+        if self.none:
+            told = (f"{entry}{_hint(found)}" for entry, found in self.entries.items() if not found.images)
+            yield f"removal_list: {self.none} of {self.num_entries} entries match no image: {_few(told, self.none)}"
+        if self.several:
+            told = (f"{entry} ({found.images})" for entry, found in self.entries.items() if found.images > 1)
+            text = f"removal_list: {self.several} of {self.num_entries} entries match several images, and remove all: "
+            yield text + _few(told, self.several)
+        if self.equal_left:
+            yield (
+                f"removal_list: {plural(self.equal_left, 'image')} left in the shards with the same bytes as one that "
+                "was removed; give the sha256 in place of the key to remove these, too"
+            )
+
+
+def _hint(found: EntryFigures) -> str:
+    return f" (give the whole key: {', '.join(found.named_so)})" if found.named_so else ""
+
+
+def _few(texts: Iterable[str], total: int) -> str:
+    shown = [text for text, _ in zip(texts, range(NUM_TOLD), strict=False)]
+    return ", ".join(shown) + (", ..." if total > len(shown) else "")
+
+
+@dataclass(frozen=True)
+class RemovalList:
+    """Entries, as they are written in the list; a sha256 in lower case."""
+
+    entries: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path) -> "RemovalList":
+        """The entries of a text file, one a line; blank lines and those that begin with `#` say nothing."""
+        lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+        return cls(frozenset(_normalize(line) for line in lines if line and not line.startswith("#")))
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+    def hits(self, catalog: pa.Table, images: pa.Table) -> Iterator[Hit]:
+        """The images of a part of the catalog that entries name; an image twice where two entries name it.
+
+        Args:
+            catalog: columns source, key and uri.
+            images: the aligned column sha256.
+        """
+        if not self.entries or len(catalog) == 0:
+            return
+        before = f"{catalog['source'][0].as_py()}/"
+        within = {entry.removeprefix(before): entry for entry in self.entries if entry.startswith(before)}
+        plain = {entry: entry for entry in self.entries}
+        yield from _named(catalog["key"], plain)
+        yield from _named(catalog["uri"], plain)
+        yield from _named(catalog["key"], within)
+        yield from _named(images["sha256"], self._digests)
+
+    def removed(self, catalog: pa.Table, images: pa.Table) -> np.ndarray:
+        """(N,) bool: the images of a part that any entry names; arguments as of `hits`."""
+        mask = np.zeros(len(catalog), bool)
+        mask[[hit.row for hit in self.hits(catalog, images)]] = True
+        return mask
+
+    @cached_property
+    def _digests(self) -> dict[bytes, str]:
+        return {bytes.fromhex(entry): entry for entry in self.entries if SHA256.fullmatch(entry)}
+
+
+def _normalize(line: str) -> str:
+    digest = SHA256.fullmatch(line)
+    return digest.group(1).lower() if digest else line
+
+
+def _named(column: pa.ChunkedArray, entries: Mapping[str, str] | Mapping[bytes, str]) -> Iterator[Hit]:
+    """Rows whose value is one of `entries`, with the entry that the value stands for."""
+    if entries:
+        found = pc.is_in(column, pa.array(list(entries), column.type))
+        for row in np.flatnonzero(found.to_numpy()).tolist():
+            yield Hit(row, entries[column[row].as_py()])
+
+
+class PartRows(NamedTuple):
+    """A part of the catalog, as counting needs it."""
+
+    catalog: pa.Table
+    images: pa.Table
+    selected: np.ndarray
+    """(N,) bool"""
+
+
+def removal_figures(wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]) -> RemovalFigures:
+    """Count what every entry named.
+
+    Args:
+        parts: reads all parts of the catalog, one after the other; called up to three times.
+    """
+    images, chosen, gone = Counter[str](), Counter[str](), set[bytes]()
+    removed = 0
+    for part in parts() if wanted else ():
+        rows: dict[int, set[str]] = {}
+        for hit in wanted.hits(part.catalog, part.images):
+            rows.setdefault(hit.row, set()).add(hit.entry)
+        for row, entries in rows.items():
+            images.update(entries)
+            chosen.update(entries if part.selected[row] else ())
+            removed += int(part.selected[row])
+        gone |= {digest for row in rows if (digest := part.images["sha256"][row].as_py()) is not None}
+    none = sorted(wanted.entries - images.keys())
+    several = sorted(entry for entry, found in images.items() if found > 1)
+    once = sorted(images.keys() - set(several))
+    hints = _named_so(none[:NUM_KEPT], parts)
+    named = [*none[:NUM_KEPT], *several[:NUM_KEPT], *once[:NUM_KEPT]]
+    return RemovalFigures(
+        entries={
+            entry: EntryFigures(images=images[entry], selected=chosen[entry], named_so=hints.get(entry, ()))
+            for entry in sorted(named)
+        },
+        num_entries=len(wanted.entries),
+        none=len(none),
+        several=len(several),
+        removed=removed,
+        equal_left=_equal_left(gone, wanted, parts),
+    )
+
+
+def _named_so(entries: Iterable[str], parts: Callable[[], Iterable[PartRows]]) -> dict[str, tuple[str, ...]]:
+    """Of entries that name no image: keys whose last step they are, at most three each."""
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(entries, ())
+    for part in parts() if found else ():
+        for key in part.catalog["key"].to_pylist():
+            name = key.rsplit("/", 1)[-1]
+            if name in found and len(found[name]) < 3:
+                found[name] += (key,)
+    return found
+
+
+def _equal_left(gone: set[bytes], wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]) -> int:
+    """Selected images that stay, of these SHA-256."""
+    left = 0
+    for part in parts() if gone else ():
+        equal = pc.is_in(part.images["sha256"], pa.array(list(gone), pa.binary(32))).to_numpy()
+        left += int((equal & part.selected & ~wanted.removed(part.catalog, part.images)).sum())
+    return left

@@ -1,0 +1,112 @@
+"""Where the bytes of a shard's images come from: their sources, or the shard as an earlier run left it."""
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from curate.engine.image_ids import part_of, row_of
+from curate.engine.table import Table
+from curate.errors import SourceError, TableError
+from curate.sources.config import Source
+from curate.sources.read import Read, by_file, unreadable
+from curate.sources.reading import read_bytes
+from curate.stages.images.catalog import source_of
+
+logger = logging.getLogger(__name__)
+
+
+def read_unchanged(places: pa.Table, digests: Sequence[bytes], lengths: Sequence[int]) -> Iterator[Read]:
+    """The bytes of images that were inspected before, in the order of the catalog; or why there are none any more.
+
+    An archive that cannot be read costs its own images alone.
+
+    Args:
+        places: rows of the catalog, of one source.
+        digests: SHA-256 of each image, as it was inspected.
+        lengths: bytes of each, likewise.
+    """
+    if len(places) == 0:
+        return
+    source, start = source_of(places), 0
+    longest = max(lengths)  # a limit of the first pass may have allowed any length
+    for uri, rows in by_file(places):
+        for found in _each(rows, source, longest):
+            read = found
+            if read.data is not None and hashlib.sha256(read.data).digest() != digests[start]:
+                read = unreadable("another sha256 than when it was inspected")
+            if read.data is None:
+                logger.warning("%s (%s): cannot be had for the shards: %s", uri, places["key"][start], read.error)
+            yield read
+            start += 1
+
+
+def _each(rows: pa.Table, source: Source, longest: int) -> Iterator[Read]:
+    """What reading gives for each row of one file, whatever happens."""
+    done = 0
+    try:
+        for read in read_bytes(rows, source, max_bytes=longest):
+            yield read
+            done += 1
+    except SourceError as error:
+        yield from itertools.repeat(unreadable(str(error)), len(rows) - done)
+
+
+def fetch(rows: pa.Table, catalog: Table) -> dict[int, bytes]:
+    """The bytes of images of a shard from their sources, by image id; those that cannot be had are left out."""
+    found: dict[int, bytes] = {}
+    wanted = {
+        one["image_id"]: (bytes.fromhex(one["sha256"]), one["num_bytes"])
+        for one in rows.select(["image_id", "sha256", "num_bytes"]).to_pylist()
+    }
+    ids = np.array(sorted(wanted), np.int64)
+    for part in np.unique(part_of(ids)).tolist():
+        mine = ids[part_of(ids) == part]
+        facts = [wanted[image_id] for image_id in mine.tolist()]
+        reads = read_unchanged(catalog.read(part).take(row_of(mine)), *zip(*facts, strict=True))
+        found |= {i: read.data for i, read in zip(mine.tolist(), reads, strict=True) if read.data is not None}
+    return found
+
+
+class EarlierShard:
+    """The bytes in a shard as an earlier run left it."""
+
+    def __init__(self, before: Table, part: int) -> None:
+        self._before, self._part = before, part
+        self._place: dict[int, tuple[int, str]] = {}
+        """Image id to its row and SHA-256."""
+        self._starts = np.zeros(1, np.int64)
+        try:
+            rows = before.read(part, ["image_id", "sha256"])
+            with before.open(part) as file:
+                groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        except (TableError, KeyError):  # none, or damaged
+            return
+        self._starts = np.cumsum([0, *groups])
+        ids, digests = rows["image_id"].to_pylist(), rows["sha256"].to_pylist()
+        self._place = {image_id: (row, digest) for row, (image_id, digest) in enumerate(zip(ids, digests, strict=True))}
+
+    def has(self, rows: pa.Table) -> np.ndarray:
+        """(N,) bool: whether each of these images lies there, with the same SHA-256."""
+        pairs = zip(rows["image_id"].to_pylist(), rows["sha256"].to_pylist(), strict=True)
+        return np.array([self._place.get(i, (0, ""))[1] == digest for i, digest in pairs], bool)
+
+    def read(self, image_ids: Sequence[int]) -> dict[int, bytes]:
+        """The bytes of these images, as far as they are there and have the SHA-256 that the shard says."""
+        at = {self._place[image_id][0]: image_id for image_id in image_ids if image_id in self._place}
+        found: dict[int, bytes] = {}
+        rows = np.array(sorted(at), np.int64)
+        groups = np.searchsorted(self._starts, rows, side="right") - 1
+        for group in np.unique(groups).tolist():
+            mine = rows[groups == group]
+            with self._before.open(self._part) as file:
+                pictures = file.read_row_group(group, columns=["image"])["image"]
+            for row in mine.tolist():
+                data = pictures[row - int(self._starts[group])].as_py()["bytes"]
+                image_id = at[row]
+                if hashlib.sha256(data).hexdigest() == self._place[image_id][1]:
+                    found[image_id] = data
+        return found
