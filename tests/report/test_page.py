@@ -29,6 +29,7 @@ SECTIONS = [
     "Clusters",
     "Retrieved",
     "Selected",
+    "Taken down",
     "Pretraining",
     "What the backbone looks at",
     "Timings",

@@ -170,7 +170,7 @@ def test_glob_of_tars_and_of_folders(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", {"2.jpg": b"2"})
     write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
     write_files(tmp_path, ["s1/x.jpg", "s2/d/y.jpg", "t/z.jpg"])
-    assert keys(tmp_path / "*.tar") == ["1.jpg", "2.jpg"]
+    assert keys(tmp_path / "*.tar") == ["a.tar/1.jpg", "b.tar/2.jpg"]
     assert keys(tmp_path / "s*") == ["s1/x.jpg", "s2/d/y.jpg"]
     with pytest.raises(SourceError, match="nothing matches"):
         keys(tmp_path / "*.parquet")
@@ -201,7 +201,7 @@ def test_list_of_tars(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", {"2.jpg": b"2"})
     write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
     write_files(tmp_path, {"shards.lst": b"b.tar\na.tar\n"})
-    assert keys(tmp_path / "shards.lst", format="list") == ["2.jpg", "1.jpg"]
+    assert keys(tmp_path / "shards.lst", format="list") == ["b.tar/2.jpg", "a.tar/1.jpg"]
 
 
 def test_mixture_is_refused_until_the_format_is_said(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_mixture_is_refused_until_the_format_is_said(tmp_path: Path) -> None:
     ):
         keys(tmp_path)
     assert keys(tmp_path, format="folder") == ["a.jpg"]
-    assert keys(tmp_path, format="tar") == ["1.jpg"]
+    assert keys(tmp_path, format="tar") == ["b.tar/1.jpg"]
 
 
 def test_folder_of_files_without_suffix_is_a_folder_of_images(tmp_path: Path) -> None:

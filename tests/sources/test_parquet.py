@@ -39,7 +39,7 @@ def write_hf(path: Path, num: int = NUM) -> Path:
 def test_hugging_face_images_come_with_their_other_columns(tmp_path: Path) -> None:
     path = write_hf(tmp_path / "a.parquet")
     table = catalog(list_source(source(path)))
-    assert table["key"].to_pylist() == [f"p{i}.jpg" for i in range(NUM)]
+    assert table["key"].to_pylist() == [f"a.parquet/p{i}.jpg" for i in range(NUM)]
     assert table["row"].to_pylist() == list(range(NUM))
     reads = list(read_part(table, source(path)))
     assert [r.data for r in reads] == [b"%d" % i for i in range(NUM)]

@@ -21,8 +21,10 @@ def test_offsets_lead_to_the_bytes_in_every_tar_format(tmp_path: Path, tar_forma
     path = write_tar(tmp_path / "a.tar", members, format=tar_format)
     archive = path.read_bytes()
     found = list(list_source(source(path)))
-    assert {f.key: archive[f.offset : f.offset + f.length] for f in found} == members
-    assert [f.key for f in found] == list(members)
+    assert {f.key: archive[f.offset : f.offset + f.length] for f in found} == {
+        f"a.tar/{name}": data for name, data in members.items()
+    }
+    assert [f.key for f in found] == [f"a.tar/{name}" for name in members]
 
 
 def test_sidecars_become_own_columns(tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_unsafe_members_are_refused_and_counted(tmp_path: Path) -> None:
             tar.addfile(info)
     skipped: Counter[str] = Counter()
     found = list(list_source(source(path), skipped=skipped))
-    assert [f.key for f in found] == ["good.jpg"]
+    assert [f.key for f in found] == ["a.tar/good.jpg"]
     assert skipped == {
         "tar member with an unsafe name": 3,
         "tar member that is a link": 2,
@@ -100,13 +102,13 @@ def test_sparse_members_are_refused_and_counted(tmp_path: Path) -> None:
             info.size = 4
             tar.addfile(info, io.BytesIO(b"data"))
     skipped: Counter[str] = Counter()
-    assert [f.key for f in list_source(source(path), skipped=skipped)] == ["plain.jpg"]
+    assert [f.key for f in list_source(source(path), skipped=skipped)] == ["a.tar/plain.jpg"]
     assert skipped == {"sparse tar member": 1}
 
 
 def test_undecodable_member_names_are_escaped(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"./a\udcff.jpg": b"1"}, format=tarfile.GNU_FORMAT, errors="surrogateescape")
-    assert keys(path) == [r"a\xff.jpg"]
+    assert keys(path) == [r"a.tar/a\xff.jpg"]
 
 
 @pytest.mark.parametrize("cut", [1536 + 200, 1536 + 512 + 100])
@@ -129,7 +131,7 @@ def test_broken_header_in_the_middle_is_an_error_not_the_end(tmp_path: Path) -> 
 def test_archive_without_end_mark_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
     path.write_bytes(path.read_bytes()[:1024])
-    assert keys(path) == ["1.jpg"]
+    assert keys(path) == ["a.tar/1.jpg"]
     assert "no end mark at offset 1024" in caplog.text
 
 
@@ -137,7 +139,7 @@ def test_picture_under_a_wrong_suffix_is_found(tmp_path: Path) -> None:
     path = write_tar(
         tmp_path / "a.tar", {"1.txt": b"\xff\xd8\xff\xe0 jpeg", "2.jpg": b"2", "2.txt": b"two", "3.csv": b""}
     )
-    assert keys(path) == ["1.txt", "2.jpg"]
+    assert keys(path) == ["a.tar/1.txt", "a.tar/2.jpg"]
 
 
 def test_archives_put_one_behind_the_other_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,7 +147,7 @@ def test_archives_put_one_behind_the_other_are_reported(tmp_path: Path, caplog: 
     keys(path)
     assert caplog.text == ""
     path.write_bytes(path.read_bytes() * 4)
-    assert keys(path) == ["1.jpg"]
+    assert keys(path) == ["a.tar/1.jpg"]
     assert "bytes behind the end mark at offset 1024 are not read" in caplog.text
 
 

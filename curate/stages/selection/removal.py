@@ -66,15 +66,15 @@ class RemovalFigures(Figures):
     def hits(self) -> Iterator[str]:
         """A line for each entry that figures name."""
         for entry, found in self.entries.items():
-            yield f"{entry}: {plural(found.images, 'image')}, {count(found.selected)} of the selection"
+            yield f"{shown(entry)}: {plural(found.images, 'image')}, {count(found.selected)} of the selection"
 
     def warnings(self) -> Iterator[str]:
         """What to look at: an entry that names nothing may be a typing error, one that names several too wide."""
         if self.none:
-            told = (f"{entry}{_hint(found)}" for entry, found in self.entries.items() if not found.images)
+            told = (f"{shown(entry)}{_hint(found)}" for entry, found in self.entries.items() if not found.images)
             yield f"removal_list: {self.none} of {self.num_entries} entries match no image: {_few(told, self.none)}"
         if self.several:
-            told = (f"{entry} ({found.images})" for entry, found in self.entries.items() if found.images > 1)
+            told = (f"{shown(entry)} ({found.images})" for entry, found in self.entries.items() if found.images > 1)
             text = f"removal_list: {self.several} of {self.num_entries} entries match several images, and remove all: "
             yield text + _few(told, self.several)
         if self.equal_left:
@@ -82,6 +82,11 @@ class RemovalFigures(Figures):
                 f"removal_list: {plural(self.equal_left, 'image')} left in the shards with the same bytes as one that "
                 "was removed; give the sha256 in place of the key to remove these, too"
             )
+
+
+def shown(entry: str) -> str:
+    """An entry as pages show it: they name no place on a machine."""
+    return f".../{entry.rsplit('/', 1)[-1]}" if entry.startswith("/") else entry
 
 
 def _hint(found: EntryFigures) -> str:

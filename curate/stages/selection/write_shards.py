@@ -33,7 +33,7 @@ from curate.errors import ConfigError, TableError, TooManyRejects
 from curate.sources.read import Read
 from curate.stages.copies.contamination import ImageSet
 from curate.stages.selection.own_columns import ColumnKind, ColumnKinds, arrow_types, named_rows, own_column
-from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures
+from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures, shown
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
 from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
 
@@ -295,11 +295,11 @@ class WriteShards(Shuffle):
         removal = ShardFigures.of(table).removal
         if removal.num_entries:
             rows = tuple(
-                (entry, found.images, found.selected)
+                (shown(entry), found.images, found.selected)
                 for entry, found in itertools.islice(removal.entries.items(), NUM_SHOWN)
             )
-            shown = "" if len(rows) == removal.num_entries else f", {len(rows)} of them below"
-            text = Text(f"{plural(removal.num_entries, 'entry', 'entries')} in the removal list{shown}.")
+            part = "" if len(rows) == removal.num_entries else f", {len(rows)} of them below"
+            text = Text(f"{plural(removal.num_entries, 'entry', 'entries')} in the removal list{part}.")
             yield Section("Taken down", (text, Numbers(("entry", "images it names", "of the selection"), rows)))
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
