@@ -196,13 +196,12 @@ class WriteShards(Shuffle):
 
     def run(self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table) -> Batches:
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
-        rows = pieces.take(order)
         earlier = EarlierShard(before, part)
-        fetched = fetch(rows.filter(self._to_fetch(rows, earlier)), catalog)
-        step = np.cumsum(rows["num_bytes"].to_numpy()) // BATCH_BYTES
+        fetched = fetch(pieces.filter(self._to_fetch(pieces, earlier)), catalog)
+        step = np.cumsum(pieces["num_bytes"].to_numpy()[order]) // BATCH_BYTES
         bounds = np.flatnonzero(np.diff(step, prepend=-1, append=-1))
         for start, stop in itertools.pairwise(bounds.tolist()):
-            yield self._batch(rows.slice(start, stop - start), earlier, fetched)
+            yield self._batch(pieces.take(order[start:stop]), earlier, fetched)
 
     def _to_fetch(self, rows: pa.Table, earlier: "EarlierShard") -> pa.Array:
         """Rows whose bytes neither came along nor lie in the earlier shard."""
