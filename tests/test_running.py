@@ -465,6 +465,10 @@ def test_curated_images_that_resemble_heldout_ones_are_reported_and_dropped_on_d
         assert ("leaked.jpg" in keys) is not drop
 
 
+def _bytes(shards: pa.Table) -> list[bytes]:
+    return [picture["bytes"] for picture in shards["image"].to_pylist()]
+
+
 def test_tars_and_parquet_give_the_shards_of_the_folder_they_were_made_of(tmp_path: Path) -> None:
     make_pool(tmp_path / "s", num_images=40, seed=5, curated_each=1, num_heldout=4)
     files = sorted((tmp_path / "s" / "pool").glob("*.jpg"))
@@ -478,8 +482,11 @@ def test_tars_and_parquet_give_the_shards_of_the_folder_they_were_made_of(tmp_pa
         config = load_config("dedup", [f"sources.pool={tmp_path / path}", f"workdir={tmp_path / name}"])
         run_config(config, Flags())
         found[name] = pq.read_table(tmp_path / name / "shards/data")
-    for name in ("tar", "parquet"):
-        for column in ("key", "sha256", "image", "image_id"):
-            assert found[name][column].to_pylist() == found["folder"][column].to_pylist(), (name, column)
-    told = dict(zip(found["parquet"]["key"].to_pylist(), found["parquet"]["label"].to_pylist(), strict=True))
+    names, pictures = found["folder"]["key"].to_pylist(), _bytes(found["folder"])
+    for kind in ("tar", "parquet"):
+        assert found[kind]["key"].to_pylist() == [f"pool.{kind}/{name}" for name in names]
+        assert _bytes(found[kind]) == pictures
+        for column in ("sha256", "image_id"):
+            assert found[kind][column].to_pylist() == found["folder"][column].to_pylist(), (kind, column)
+    told = dict(zip(names, found["parquet"]["label"].to_pylist(), strict=True))
     assert told == {file.name: n for n, file in enumerate(files) if file.name in told}
