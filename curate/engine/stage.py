@@ -152,6 +152,10 @@ class Stage(Settings):
         """What the stage has looked for in the images that passed it."""
         yield from ()
 
+    def gaps(self, table: Table, run: "Finished") -> Iterator[tuple[Check, str]]:
+        """What the stage has left open of its own checks, in words that follow `not checked:`."""
+        yield from ()
+
     def headline(self, table: Table, run: "Finished") -> str | None:
         """How many images are left, in words such as `120 selected`; None: the stage does not say."""
         return None

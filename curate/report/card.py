@@ -165,9 +165,20 @@ def _how(run: Finished) -> Iterator[str]:
 
 def _not_checked(run: Finished) -> str:
     done = {check for stage, table in run.tables for check in stage.checks(table, run)}
-    lines = [f"- {UNCHECKED[check]}" for check in get_args(Check) if check not in done]
+    gaps = [gap for stage, table in run.tables for gap in stage.gaps(table, run)]
+    lines = []
+    for check in get_args(Check):
+        open_ = list(dict.fromkeys(text for of, text in gaps if of == check))
+        lines += [f"- {_safe(text)}" for text in open_] or ([] if check in done else [f"- {_unchecked(check, run)}"])
     intro = "**The following was not screened for.** Do it before you publish the dataset or anything trained on it:"
     return "\n".join([intro, "", *lines])
+
+
+def _unchecked(check: Check, run: Finished) -> str:
+    """What no stage of the run has looked for."""
+    if check == "benchmarks" and run.parts.num_images(["heldout"]):
+        return "copies of benchmark images: the held-out images of this run were compared with nothing"
+    return UNCHECKED[check]
 
 
 def _safe(text: str) -> str:

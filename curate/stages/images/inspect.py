@@ -29,6 +29,8 @@ FACT_BYTES = 180
 """Bytes of a row of `images`."""
 NUM_SHOWN = 10
 """Rejected images that the report shows of each reason."""
+NUM_EXAMPLES = 5
+"""Rejected images of the curated and of the held-out sets that are named."""
 MEANING = {
     "unreadable": "could not be had from its source",
     "empty": "no bytes",
@@ -50,6 +52,8 @@ class InspectFigures(Figures):
     """Images that were not rejected."""
     rejected: dict[str, dict[str, int]]
     """By role, then by reason: images, the most frequent reason first."""
+    examples: dict[str, tuple[int, ...]] = {}
+    """By role, of curated and held-out images: ids of the first that were rejected."""
 
     def rejected_of(self, role: str) -> Counter[str]:
         """Reason to images of a role."""
@@ -60,10 +64,12 @@ class Inspect(PictureStage):
     """Reads and decodes each image: SHA-256, size, format, PDQ hash, quality figures, and why it is rejected."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+    version: ClassVar[int] = 2
     explained_as: ClassVar[str] = "inspected"
 
     limits: ImageLimits = ImageLimits()
-    """What an image must be."""
+    """What an image of the pool must be. Curated and held-out images are used whatever their size, shape and content,
+    within the limits of pixels and bytes."""
     decode_side: Annotated[int, Field(ge=64)] = 256
     """Pixels of the short side that decoding keeps at least: facts and hashes are those of the picture at that
     size, so it must suffice for every embedding of the pass. Smaller is faster for large JPEG files."""
@@ -82,18 +88,24 @@ class Inspect(PictureStage):
 
     def summarize(self, table: Table, **inputs: Any) -> InspectFigures:
         parts, reasons = Parts.of(inputs["catalog"]), {role: Counter[str]() for role in ROLES}
+        examples: dict[str, tuple[int, ...]] = {}
         for part in table.parts():
-            counts = pc.value_counts(table.read(part.number, ["reject"])["reject"].drop_null())
-            reasons[ROLES[parts.role[part.number]]].update({c["values"]: c["counts"] for c in counts.to_pylist()})
-        total, rows = sum(reasons.values(), Counter[str]()), table.num_rows()
-        if total.total() > self.max_reject_fraction * rows:
+            role, rows = ROLES[parts.role[part.number]], table.read(part.number, ["image_id", "reject"])
+            rejected = rows.filter(rows["reject"].is_valid())
+            counts = pc.value_counts(rejected["reject"])
+            reasons[role].update({c["values"]: c["counts"] for c in counts.to_pylist()})
+            if role != ROLES[POOL] and len(rejected):
+                ids = rejected["image_id"].slice(0, NUM_EXAMPLES).to_pylist()
+                examples[role] = (*examples.get(role, ()), *ids)[:NUM_EXAMPLES]
+        total, num_rows = sum(reasons.values(), Counter[str]()), table.num_rows()
+        if total.total() > self.max_reject_fraction * num_rows:
             raise TooManyRejects(
-                f"{table.name}: {total.total()} of {rows} images were rejected ({dict(total.most_common())}), "
+                f"{table.name}: {total.total()} of {num_rows} images were rejected ({dict(total.most_common())}), "
                 f"more than max_reject_fraction={self.max_reject_fraction} allows; look at the columns reject and "
                 f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
-        return InspectFigures(accepted=rows - total.total(), rejected=counted)
+        return InspectFigures(accepted=num_rows - total.total(), rejected=counted, examples=examples)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
@@ -108,6 +120,27 @@ class Inspect(PictureStage):
         reasons = tuple((reason, number) for reason, number in pool.most_common() if reason != "unreadable")
         accepted = left - sum(number for _, number in reasons)
         yield FlowStep("accepted", accepted, listed and listed - curated.total(), reasons)
+
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        from curate.stages.images.usable import Usable  # it reads this stage's figures
+
+        curated = Usable.of(run, "curated")
+        if curated is not None and curated.lost:
+            yield "Curated images", f"{curated.used} could be used; not {curated.why}"
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        """Of trusted images that are missing: the result is not what they were given for."""
+        from curate.stages.images.usable import Usable
+
+        mend = f"Mend or remove these files, then run again with --rebuild {table.name}"
+        heldout, curated = Usable.of(run, "heldout"), Usable.of(run, "curated")
+        if heldout is not None and heldout.lost:
+            yield (
+                f"{heldout.used} could be compared with the pool, so the result may hold copies of the others "
+                f"({heldout.why}). {mend}."
+            )
+        if curated is not None and curated.lost:
+            yield f"{curated.used} could be used; the others are not in the result ({curated.why}). {mend}."
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         total: Counter[str] = sum(map(Counter, InspectFigures.of(table).rejected.values()), Counter[str]())
