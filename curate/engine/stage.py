@@ -110,6 +110,9 @@ class Stage(Settings):
         """The rows of one part."""
         raise NotImplementedError
 
+    def before_making(self, table: Table) -> None:
+        """Called by the driver before the first part of the table is made or replaced: for what tells of its rows."""
+
     def summarize(self, table: Table, **inputs: Any) -> Figures:
         """Figures of the complete table, for the report and for later stages."""
         return Figures()

@@ -28,7 +28,7 @@ COARSE = 4
 
 
 class ImageLimits(Settings):
-    """What an image of the pool must be; curated and held-out ones need to stay within `max_pixels` and `max_bytes` only."""
+    """What an image of the pool must be; curated and held-out ones must stay within `max_pixels` and `max_bytes` alone."""
 
     min_side: Annotated[int, Field(ge=1)] = 32
     """Pool: least number of pixels on the short side."""
@@ -39,7 +39,7 @@ class ImageLimits(Settings):
     max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
     """Most bytes of the encoded image."""
     min_luma_std: Annotated[float, Field(ge=0)] = 2.0
-    """Pool: least standard deviation, 0..128; an image is uniform when its luma and every color channel stay below it."""
+    """Pool: least standard deviation, 0..128; below it in luma and in every color channel, an image is uniform."""
     min_smoothness: Annotated[float, Field(ge=-1, le=1)] = 0.3
     """Pool: least correlation of neighboring luma pixels, -1..1; photographs have 0.7 and more, noise about 0."""
 

@@ -52,7 +52,7 @@ class InspectFigures(Figures):
     """Images that were not rejected."""
     rejected: dict[str, dict[str, int]]
     """By role, then by reason: images, the most frequent reason first."""
-    examples: dict[str, tuple[int, ...]] = {}
+    examples: dict[str, tuple[int, ...]] = Field(default={})
     """By role, of curated and held-out images: ids of the first that were rejected."""
 
     def rejected_of(self, role: str) -> Counter[str]:

@@ -9,9 +9,9 @@ order of rows, and runs a network whenever a batch is full, while the threads de
 number of threads, since batches are formed in the order of rows.
 
 A first pass has an `Inspect`, which sets limits and decoding size: facts and hashes must not depend on which networks
-share the pass. What the limits ask of a picture, beyond that it is safe to decode, they ask of the pool alone: a curated
-image is wanted and a held-out one compared with the pool whatever its size. A later pass reads the verdicts of the first and opens only images that are wanted; an image that
-changed in between is an error.
+share the pass. What the limits ask of a picture, beyond that it is safe to decode, they ask of the pool alone: a
+curated image is wanted, and a held-out one is compared with the pool, whatever its size. A later pass reads the
+verdicts of the first and opens only images that are wanted; an image that changed in between is an error.
 """
 
 import itertools

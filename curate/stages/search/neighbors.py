@@ -199,7 +199,10 @@ class FindNeighbors(Map):
             yield threshold_fact(self, table)
         found = RecallFigures.of(table)
         if found.recall is not None:
-            yield "Recall of the searches", f"{table.name}: {found.recall:.4f} +- {found.recall_stderr:.4f}, measured on a sample"
+            yield (
+                "Recall of the searches",
+                f"{table.name}: {found.recall:.4f} +- {found.recall_stderr:.4f}, measured on a sample",
+            )
 
 
 class _ListRows(NamedTuple):

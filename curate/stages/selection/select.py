@@ -361,8 +361,9 @@ def _checks(figures: SelectFigures, run: Finished) -> Iterator[str]:
     found, junk = figures.contaminated, figures.junk
     if run.parts.num_images(["heldout"]):
         heldout = Usable.of(run, "heldout")
+        compared = "" if heldout is None else f"{heldout.used} could be compared. "
         yield (
-            f"{'' if heldout is None else f'{heldout.used} could be compared. '}By the pairs of copies that were found, "
+            f"{compared}By the pairs of copies that were found, "
             f"{plural(found.pool, 'selected pool image')} and {plural(found.curated, 'selected curated image')} "
             "resemble a held-out image."
         )

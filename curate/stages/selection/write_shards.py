@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 32 << 20
 """Bytes of encoded images that a task holds before it writes them."""
+CARD = "shards/README.md"
+"""The dataset card, which names the digest of the rows."""
 SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 SHOWN_ENTRIES = 5
 """Entries of the removal list that a warning names at most."""
@@ -125,6 +127,10 @@ class WriteShards(Shuffle):
     def num_parts(self, **inputs: Any) -> int:
         assert isinstance(self.num_shards, int)
         return self.num_shards
+
+    def before_making(self, table: Table) -> None:
+        """Without its card: while shards are replaced, none may vouch for the rows of before."""
+        table.store.remove(CARD)
 
     def scatter(
         self, part: int, *, selection: pa.Table, catalog: pa.Table, images: pa.Table

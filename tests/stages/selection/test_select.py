@@ -478,7 +478,7 @@ def test_an_image_is_told_its_routes_or_that_it_was_left_out(tmp_path: Path) -> 
     passed_over = next(iter(set(planted["left"]) - {row["image_id"] for row in rows}))
     assert list(stage.explain(run.place(passed_over), table, run)) == ["no"]
     (line,) = stage.explain(run.place(2 << 32 | 3), table, run)
-    assert line == "no: held-out images are never are"
+    assert line == "no: held-out images never are"
 
 
 def test_cost_follows_what_the_settings_ask_for() -> None:
