@@ -1,8 +1,8 @@
 """The finished tables of a recipe in a workdir, as those see them who only look: report, card, explain, sweep.
 
 What counts is what the recipe declares now, in its order and under its current settings. A table that lies in the
-workdir from an earlier recipe is not read; one of an earlier setting, or made of inputs that have changed since, is left
-out and named (`Finished.outdated`).
+workdir from an earlier recipe is not read; one of an earlier setting, or made of inputs that have changed since, is
+left out and named (`Finished.outdated`).
 """
 
 import zlib

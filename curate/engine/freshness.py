@@ -18,7 +18,6 @@ change of the settings and a run that was cut off, complete tables of the earlie
 telling of both as one run would be untrue.
 """
 
-import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -157,14 +156,14 @@ def why_outdated(
     """
     reasons: dict[str, str] = {}
     made: dict[str, Stage] = {}  # the stages of the pass so far, whose fingerprints those after them hold
-    for name, stage in stages.items():
+    for place, (name, stage) in enumerate(stages.items()):
         found = tables[name].manifest()
         if found is None or not found.complete:
             continue
         changes = _changes(found, stage, found.pins if pins is None else pins.get(name, {}))
         read = [table for key in stage.inputs for table in as_list(inputs.get(key))]
         missing = [table.name for table in read if table.name not in current]
-        left_out = next((one for one in itertools.takewhile(lambda one: one != name, stages) if one not in made), None)
+        left_out = next((one for one in list(stages)[:place] if one not in made), None)
         if changes:
             reasons[name] = f"made under another setting: {'; '.join(changes)}"
         elif missing:

@@ -28,7 +28,7 @@ COARSE = 4
 
 
 class ImageLimits(Settings):
-    """What an image of the pool must be; curated and held-out ones must stay within `max_pixels` and `max_bytes` alone."""
+    """What an image of the pool must be; curated and held-out ones must keep to `max_pixels` and `max_bytes` alone."""
 
     min_side: Annotated[int, Field(ge=1)] = 32
     """Pool: least number of pixels on the short side."""
