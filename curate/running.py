@@ -64,13 +64,12 @@ def write_report(store: Store) -> str:
     Raises:
         TableError: no table is finished.
     """
-    from curate.report import sweep
     from curate.report.card import write_card
-    from curate.report.page import write_page
+    from curate.report.page import SWEEP_FILE, write_page
 
     made_of = _made_of(store)
     if store.read_json(REPORT_MADE_OF) != made_of:
-        store.remove(sweep.FILE)  # thresholds of tables that are gone
+        store.remove(SWEEP_FILE)  # thresholds of tables that are gone
     found = workdir.open_tables(store)
     write_card(found)
     page = write_page(found)
