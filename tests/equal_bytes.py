@@ -18,7 +18,6 @@ from PIL import Image
 from curate.config import parse
 from curate.engine.pipeline import Pipeline
 from curate.ops.images.decode import FORMATS
-from curate.ops.images.inspect import ImageLimits
 from curate.recipe import RecipeConfig
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.exact import FindExact
@@ -35,17 +34,22 @@ SUFFIX = {"JPEG": "jpg", "TIFF": "tif"}
 class EqualBytes(RecipeConfig):
     """The config of `equal_bytes`."""
 
+    inspect: Inspect = Inspect()
+    """Which images are rejected."""
+    write: WriteShards | None = WriteShards(num_shards=2)
+    """How the result is written; null: it is not."""
+
 
 def equal_bytes(p: Pipeline, cfg: EqualBytes) -> None:
     """Find equal bytes alone, and write what is left."""
     catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=64))
-    limits = ImageLimits(max_pixels=100 * 100, max_bytes=100_000)
-    (images,) = p.add_pass({"images": Inspect(limits=limits, max_reject_fraction=1)}, catalog=catalog)
+    (images,) = p.add_pass({"images": cfg.inspect}, catalog=catalog)
     pairs = [p.add("internal/exact", FindExact(), images=images, catalog=catalog)]
     duplicates = p.add("duplicates", Deduplicate(), catalog=catalog, images=images, neighbors=pairs)
     given = {"catalog": catalog, "images": images}
     chosen = p.add("selection", Select(), duplicates=duplicates, neighbors=pairs, **given)
-    p.add("shards/data", WriteShards(num_shards=2), selection=chosen, **given)
+    if cfg.write is not None:
+        p.add("shards/data", cfg.write, selection=chosen, **given)
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
@@ -113,6 +117,7 @@ def values(pool: Path, workdir: Path, threads: int) -> dict[str, object]:
         "workdir": str(workdir),
         "sources": {"pool": named, "heldout": str(pool / "heldout")},
         "executor": {"threads": threads},
+        "inspect": {"limits": {"max_pixels": 100 * 100, "max_bytes": 100_000}, "max_reject_fraction": 1},
     }
 
 

@@ -282,7 +282,8 @@ class Select(Fold):
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         contaminated = SelectFigures.of(table).contaminated.curated
         if contaminated:
-            yield "Held-out images", f"{plural(contaminated, 'selected curated image')} resemble one and stay"
+            verb = "resembles" if contaminated == 1 else "resemble"
+            yield "Held-out images", f"{plural(contaminated, 'selected curated image')} {verb} a held-out one"
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         """A pool image that touches a held-out one must never get here: its component went as a whole."""
