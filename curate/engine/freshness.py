@@ -188,7 +188,8 @@ def _is_made_of(tables: Mapping[str, Table], stages: Mapping[str, Stage], inputs
     regroups = isinstance(lead, Shuffle | Fold)
     num_parts = len(parts) if regroups else lead.num_parts(**{key: inputs.get(key) for key in lead.inputs})
     pins = {one: tables[one].complete_manifest().pins for one in stages}
-    return [part.fingerprint for part in parts] == part_fingerprints(stages, inputs, num_parts, pins=pins)[name]
+    wanted = part_fingerprints(stages, inputs, num_parts, pins=pins)[name]
+    return len(parts) == num_parts and all(p.fingerprint == one for p, one in zip(parts, wanted, strict=True))
 
 
 def _fits_vectors(table: Table, inputs: list[Table]) -> bool:

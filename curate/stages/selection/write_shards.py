@@ -28,10 +28,10 @@ from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_sche
 
 logger = logging.getLogger(__name__)
 
-BATCH_BYTES = 32 << 20
-"""Bytes of encoded images that a task holds before it writes them."""
 CARD = "shards/README.md"
 """The dataset card, which names the digest of the rows."""
+BATCH_BYTES = 32 << 20
+"""Bytes of encoded images that a task holds before it writes them."""
 SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 SHOWN_ENTRIES = 5
 """Entries of the removal list that a warning names at most."""
@@ -76,6 +76,10 @@ class WriteShards(Shuffle):
     file is known by its content, so it may move. Null: no image is left out."""
     seed: int | None = None
     """Seed of the shuffle; null: the seed of the run."""
+
+    def before_making(self, table: Table) -> None:
+        """Without its card: while shards are replaced, none may vouch for the rows of before."""
+        table.store.remove(CARD)
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return shards_schema({} if isinstance(self.columns, str) else _types(self.columns))
@@ -127,10 +131,6 @@ class WriteShards(Shuffle):
     def num_parts(self, **inputs: Any) -> int:
         assert isinstance(self.num_shards, int)
         return self.num_shards
-
-    def before_making(self, table: Table) -> None:
-        """Without its card: while shards are replaced, none may vouch for the rows of before."""
-        table.store.remove(CARD)
 
     def scatter(
         self, part: int, *, selection: pa.Table, catalog: pa.Table, images: pa.Table
