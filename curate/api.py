@@ -108,7 +108,9 @@ class Run:
             duplicates=deduplicated.duplicate if deduplicated else 0,
             contaminated=deduplicated.benchmark if deduplicated else 0,
             selected=selected[1].num_rows() if selected else None,
-            uncompared=inspected.rejected_of("heldout").total() if inspected else 0,
+            uncompared=sum(inspected.lost["heldout"].reasons.values())
+            if inspected and "heldout" in inspected.lost
+            else 0,
         )
 
 

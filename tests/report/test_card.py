@@ -17,7 +17,7 @@ from curate.report.card import UNCHECKED, front_matter, size_category, write_car
 from curate.report.sections import warnings
 from curate.stages.copies.exact import FindExact
 from curate.stages.images.catalog import Catalog
-from curate.stages.images.inspect import InspectFigures
+from curate.stages.images.inspect import InspectFigures, LostImages
 from curate.stages.selection.write_shards import ShardFigures
 from curate.tables import CURATED, HELDOUT, ROLES, SHARD_COLUMNS
 from tests.report.workdir import Workdir
@@ -133,10 +133,8 @@ def lose(workdir: Workdir, role: str, number: int, reasons: dict[str, int]) -> W
     rows = tuple(number if ROLES[r] == role else n for r, n in zip(figures.part_role, figures.part_rows, strict=True))
     workdir.tell("catalog", figures.model_copy(update={"part_rows": rows}))
     known = InspectFigures.of(workdir.store.table("images"))
-    one = workdir.ids["h.jpg" if role == "heldout" else "q1.jpg"]
-    examples = {role: (one,)} if reasons else {}
-    changed = {"rejected": known.rejected | {role: reasons}, "examples": examples}
-    workdir.tell("images", known.model_copy(update=changed))
+    lost = LostImages(reasons=reasons, first=(workdir.ids["h.jpg" if role == "heldout" else "q1.jpg"],))
+    workdir.tell("images", known.model_copy(update={"lost": {role: lost}}))
     return workdir
 
 

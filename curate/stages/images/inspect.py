@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.config import Execution
+from curate.config import Execution, Settings
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
@@ -23,7 +23,7 @@ from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import Read
 from curate.stages.images.pictures import PictureStage, Seen
-from curate.tables import CATALOG, CURATED, IMAGES, POOL, REJECT_REASONS, ROLES
+from curate.tables import CATALOG, CURATED, HELDOUT, IMAGES, POOL, REJECT_REASONS, ROLES
 
 FACT_BYTES = 180
 """Bytes of a row of `images`."""
@@ -45,6 +45,15 @@ MEANING = {
 }
 
 
+class LostImages(Settings):
+    """Images of a role that could not be used, whatever the reason."""
+
+    reasons: dict[str, int]
+    """Reason to images, the most frequent first."""
+    first: tuple[int, ...]
+    """Ids of the first of them."""
+
+
 class InspectFigures(Figures):
     """Verdicts, counted."""
 
@@ -52,8 +61,8 @@ class InspectFigures(Figures):
     """Images that were not rejected."""
     rejected: dict[str, dict[str, int]]
     """By role, then by reason: images, the most frequent reason first."""
-    examples: dict[str, tuple[int, ...]] = Field(default={})
-    """By role, of curated and held-out images: ids of the first that were rejected."""
+    lost: dict[str, LostImages] = Field(default={})
+    """By role, curated and heldout: images that are not there to compare with, or to add."""
 
     def rejected_of(self, role: str) -> Counter[str]:
         """Reason to images of a role."""
@@ -88,24 +97,18 @@ class Inspect(PictureStage):
 
     def summarize(self, table: Table, **inputs: Any) -> InspectFigures:
         parts, reasons = Parts.of(inputs["catalog"]), {role: Counter[str]() for role in ROLES}
-        examples: dict[str, tuple[int, ...]] = {}
         for part in table.parts():
-            role, rows = ROLES[parts.role[part.number]], table.read(part.number, ["image_id", "reject"])
-            rejected = rows.filter(rows["reject"].is_valid())
-            counts = pc.value_counts(rejected["reject"])
-            reasons[role].update({c["values"]: c["counts"] for c in counts.to_pylist()})
-            if role != ROLES[POOL] and len(rejected):
-                ids = rejected["image_id"].slice(0, NUM_EXAMPLES).to_pylist()
-                examples[role] = (*examples.get(role, ()), *ids)[:NUM_EXAMPLES]
-        total, num_rows = sum(reasons.values(), Counter[str]()), table.num_rows()
-        if total.total() > self.max_reject_fraction * num_rows:
+            counts = pc.value_counts(table.read(part.number, ["reject"])["reject"].drop_null())
+            reasons[ROLES[parts.role[part.number]]].update({c["values"]: c["counts"] for c in counts.to_pylist()})
+        total, rows = sum(reasons.values(), Counter[str]()), table.num_rows()
+        if total.total() > self.max_reject_fraction * rows:
             raise TooManyRejects(
-                f"{table.name}: {total.total()} of {num_rows} images were rejected ({dict(total.most_common())}), "
+                f"{table.name}: {total.total()} of {rows} images were rejected ({dict(total.most_common())}), "
                 f"more than max_reject_fraction={self.max_reject_fraction} allows; look at the columns reject and "
                 f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
-        return InspectFigures(accepted=num_rows - total.total(), rejected=counted, examples=examples)
+        return InspectFigures(accepted=rows - total.total(), rejected=counted, lost=_lost(table, parts))
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
@@ -168,6 +171,21 @@ class Inspect(PictureStage):
             yield f"sha256 {found['sha256'].hex()}"
         if found["extra"] is not None:
             yield f"own columns {found['extra']}"
+
+
+def _lost(table: Table, parts: Parts) -> dict[str, LostImages]:
+    """By role, the curated and held-out images without a picture."""
+    found: dict[str, LostImages] = {}
+    for number in (CURATED, HELDOUT):
+        reasons, first = Counter[str](), list[int]()
+        for part in parts.numbers(number):
+            rows = table.read(part, ["image_id", "reject"])
+            rows = rows.filter(rows["reject"].is_valid())
+            reasons.update(rows["reject"].to_pylist())
+            first += rows["image_id"].slice(0, NUM_EXAMPLES - len(first)).to_pylist()
+        if reasons:
+            found[ROLES[number]] = LostImages(reasons=dict(reasons.most_common()), first=tuple(first))
+    return found
 
 
 def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from curate.engine.finished import Finished, ImagePlace
 from curate.engine.numbers import count, plural
 from curate.stages.images.inspect import Inspect, InspectFigures
 
-NAMED = 5
-"""Images that are named at most."""
 ROLE_WORDS = {"curated": "curated", "heldout": "held-out"}
 
 
@@ -30,9 +28,11 @@ class Usable:
         found, listed = run.only(Inspect), run.parts.num_images([role])
         if found is None or listed == 0:
             return None
-        figures = InspectFigures.of(found[1])
-        names = tuple(_printable(run.place(image_id).row["key"]) for image_id in figures.examples.get(role, ()))
-        return cls(role, listed, figures.rejected_of(role), names)
+        lost = InspectFigures.of(found[1]).lost.get(role)
+        if lost is None:
+            return cls(role, listed, {}, ())
+        names = tuple(_printable(run.place(image_id).row["key"]) for image_id in lost.first)
+        return cls(role, listed, lost.reasons, names)
 
     @property
     def lost(self) -> int:

@@ -77,10 +77,6 @@ class WriteShards(Shuffle):
     seed: int | None = None
     """Seed of the shuffle; null: the seed of the run."""
 
-    def before_making(self, table: Table) -> None:
-        """Without its card: while shards are replaced, none may vouch for the rows of before."""
-        table.store.remove(CARD)
-
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return shards_schema({} if isinstance(self.columns, str) else _types(self.columns))
 
@@ -180,6 +176,10 @@ class WriteShards(Shuffle):
             yield pa.RecordBatch.from_arrays([*kept, *own], schema=schema)
 
     # -- telling about it ------------------------------------------------------------------------------------
+
+    def before_making(self, table: Table) -> None:
+        """Without its card: while shards are replaced, none may vouch for the rows of before."""
+        table.store.remove(CARD)
 
     def summarize(self, table: Table, **inputs: Any) -> ShardFigures:
         num_bytes = sum(int(table.store.fs.size(table.part_path(part.number))) for part in table.parts())
