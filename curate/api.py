@@ -48,6 +48,8 @@ class Summary:
     """Images kept out since their group of copies touches a held-out image."""
     selected: int | None
     """Images of pool and curated sets that the selection holds; None: the recipe selects nothing."""
+    uncompared: int
+    """Held-out images that could not be read or decoded, so that copies of them may be in the result."""
 
 
 class Run:
@@ -71,13 +73,11 @@ class Run:
 
     @property
     def tables(self) -> Mapping[str, Table]:
-        """Finished tables by name, in the order in which they were made.
+        """Finished tables of the current settings by name, in the order in which they were made.
 
         `tables["duplicates"].to_pandas()` reads one whole; `scan()` reads it part by part, for large ones.
         """
-        names = workdirs.open_record(self._store).tables
-        found = {name: self._store.table(name) for name in names}
-        return {name: table for name, table in found.items() if table.is_complete()}
+        return {table.name: table for _, table in workdirs.find_tables(self._store).tables}
 
     @property
     def report(self) -> str:
@@ -93,7 +93,7 @@ class Run:
         """
         found = self.finished.only(WriteShards)
         if found is None:
-            raise TableError(f"{self.workdir}: its recipe makes no shards, or they are not finished")
+            raise TableError(f"{self.workdir}: its recipe makes no shards, or those of its settings are not finished")
         return self._store.join(found[1].name)
 
     @property
@@ -108,6 +108,9 @@ class Run:
             duplicates=deduplicated.duplicate if deduplicated else 0,
             contaminated=deduplicated.benchmark if deduplicated else 0,
             selected=selected[1].num_rows() if selected else None,
+            uncompared=sum(inspected.lost["heldout"].reasons.values())
+            if inspected and "heldout" in inspected.lost
+            else 0,
         )
 
 

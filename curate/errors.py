@@ -1,4 +1,7 @@
-"""Every error that `curate` raises on purpose: it says where, what was found, what is needed, what to do."""
+"""Every error that `curate` raises on purpose: it says where, what was found, what is needed, what to do; and the texts
+of other libraries' errors, made fit for tables."""
+
+import re
 
 
 class CurateError(Exception):
@@ -60,3 +63,32 @@ def pip_install(extra: str) -> str:
 def first_line(error: BaseException) -> str:
     """What a library's error says in its first line, or the kind of error where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+MAX_FOREIGN = 200
+"""Characters of a library's text that are kept."""
+_DIFFERING = (
+    (re.compile(r"\bat 0x[0-9a-fA-F]+"), ""),  # <_io.BytesIO object at 0x7f3a...>
+    (re.compile(r"\b0x[0-9a-fA-F]{6,}\b"), "an address"),
+    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>)\]]+"), "a URL"),  # may be signed, and belongs to one request
+    (re.compile(r"([\'\"])(?:[A-Za-z]:)?[/\\\\][^\'\"]*\1"), "a path"),
+    (re.compile(r"(?<![\w/])(?:[A-Za-z]:)?(?:[/\\\\][^\s/\\\\'\":,;<>()\[\]]+){2,}"), "a path"),
+    (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "an id"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"), "a time"),
+    (re.compile(r"\b\d+(?:\.\d+)? ?(?:ms|s|sec|secs|seconds?)\b"), "some time"),
+    (re.compile(r"\b(thread|process|pid|task)(?:[-_ #]|\sid\s)?\d+\b", re.IGNORECASE), r"\1"),
+)
+"""What differs between two runs or two machines, and what stands for it."""
+
+
+def foreign_text(error: BaseException) -> str:
+    """What a library's error says, as it may enter a table: on one line, in valid UTF-8, equal in every run.
+
+    Tables are compared by digest, so nothing may stay that belongs to one process or one machine: addresses of objects,
+    numbers of threads and processes, times, URLs of one request, paths. Empty where the error says nothing.
+    """
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    for found, instead in _DIFFERING:
+        text = found.sub(instead, text)
+    line = " ".join(text.split()).replace(" >", ">")
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:MAX_FOREIGN]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from curate.errors import SourceError
+from curate.errors import SourceError, foreign_text
 
 ATTEMPTS = 4
 """How often work is tried in all."""
@@ -77,7 +77,7 @@ def gave_up(where: str, error: Exception) -> SourceError:
 
 
 def describe_error(error: Exception) -> str:
-    """An error in one line: in the words of the operating system where it has some."""
+    """An error in one line that is equal in every run: in the words of the operating system where it has some."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"{type(error).__name__}: {foreign_text(error)}".rstrip(": ")

@@ -15,7 +15,9 @@ from curate.engine.table import MANIFEST
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
 
+PAGE = "report/index.html"
 REPORT_MADE_OF = "report/made_of.json"
+"""Digest of the manifests that the report tells of."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,21 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     with store.lock():
         workdir.claim(store, config.recipe)
         pipeline.check(flags)
-        workdir.record(store, config.recipe, config, pipeline.names)
+        workdir.record(store, config.recipe, config, pipeline.names, pins=pipeline.pins())
         store.remove_leftovers()
         with start_executor(config.executor) as executor:
             changed = pipeline.run(executor, flags)
-        _report(store, pipeline)
-    return Outcome(config, changed, store.join("report/index.html"), time.monotonic() - start)
+        if report_is_behind(store):
+            write_report(store)
+    return Outcome(config, changed, store.join(PAGE), time.monotonic() - start)
 
 
-def _report(store: Store, pipeline: Pipeline) -> None:
-    """Write card and report, unless those that are there tell of the same tables."""
-    made_of = digest([store.read_json(f"{name}/{MANIFEST}") for name in pipeline.names])
-    if store.read_json(REPORT_MADE_OF) != made_of:
-        write_report(store)
-        store.write_json(REPORT_MADE_OF, made_of)
+def report_is_behind(store: Store) -> bool:
+    """Whether the tables have changed since report and card were written, or one of these is missing."""
+    from curate.report.card import is_behind
+
+    known = store.read_json(REPORT_MADE_OF) == _made_of(store) and store.fs.exists(store.join(PAGE))
+    return not known or is_behind(workdir.find_tables(store))
 
 
 def write_report(store: Store) -> str:
@@ -62,11 +65,22 @@ def write_report(store: Store) -> str:
         TableError: no table is finished.
     """
     from curate.report.card import write_card
-    from curate.report.page import write_page
+    from curate.report.page import SWEEP_FILE, write_page
 
+    made_of = _made_of(store)
+    if store.read_json(REPORT_MADE_OF) != made_of:
+        store.remove(SWEEP_FILE)  # thresholds of tables that are gone
     found = workdir.open_tables(store)
     write_card(found)
-    return write_page(found)
+    page = write_page(found)
+    store.write_json(REPORT_MADE_OF, made_of)
+    return page
+
+
+def _made_of(store: Store) -> str:
+    """Digest of all that report and card tell of."""
+    names = workdir.open_record(store).tables
+    return digest([store.read_json(f"{name}/{MANIFEST}") for name in names])
 
 
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:

@@ -1,10 +1,11 @@
 """What a workdir says of its run: `run.json` holds the recipe, its config and the tables it declares, in order."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from curate.config import Settings
-from curate.engine.finished import Finished, open_finished
+from curate.engine.finished import Finished, find_finished, open_finished
 from curate.engine.store import TEMPORARY, Store
 from curate.errors import ConfigError, WorkdirError
 from curate.locking import LOCK
@@ -26,6 +27,8 @@ class RunRecord(Settings):
     """The config of the last run."""
     tables: tuple[str, ...]
     """Tables that the recipe declares, in the order in which they are made."""
+    pins: dict[str, dict[str, str]] | None = None
+    """By table: contents that it depends on beside its inputs, such as the hash of weights; null: not recorded."""
 
 
 def read_record(store: Store) -> RunRecord | None:
@@ -68,9 +71,12 @@ def claim(store: Store, recipe: str) -> None:
         )
 
 
-def record(store: Store, recipe: str, config: Settings, tables: list[str]) -> None:
-    """Mark the workdir with the recipe, the config and the tables of the run that now begins."""
-    made = RunRecord(layout=LAYOUT, recipe=recipe, config=config.model_dump(mode="json"), tables=tuple(tables))
+def record(
+    store: Store, recipe: str, config: Settings, tables: list[str], *, pins: dict[str, dict[str, str]] | None = None
+) -> None:
+    """Mark the workdir with the recipe, the config, the tables and the pins of the run that now begins."""
+    values = config.model_dump(mode="json")
+    made = RunRecord(layout=LAYOUT, recipe=recipe, config=values, tables=tuple(tables), pins=pins)
     store.write_json(RUN, made.model_dump())
 
 
@@ -88,14 +94,26 @@ def open_record(store: Store) -> RunRecord:
     return found
 
 
-def open_tables(store: Store) -> Finished:
-    """The finished tables of the run in a workdir.
+def find_tables(store: Store) -> Finished:
+    """The finished tables of the run in a workdir, under its current settings; there may be none.
 
     Raises:
         WorkdirError: it holds no run, or its recipe is a file that lies in the workdir itself.
-        TableError: no table is finished.
         ConfigError: its recipe is not known here, or takes another config by now.
     """
+    return _look(store, find_finished)
+
+
+def open_tables(store: Store) -> Finished:
+    """As `find_tables`, of a workdir in which something is finished.
+
+    Raises:
+        TableError: nothing is.
+    """
+    return _look(store, open_finished)
+
+
+def _look(store: Store, find: Callable[..., Finished]) -> Finished:
     from curate.recipe import check_config, find_recipe
 
     found = open_record(store)
@@ -105,7 +123,7 @@ def open_tables(store: Store) -> Finished:
     except ConfigError as error:
         raise ConfigError(f"{error}\n(run its config again, which writes {RUN} anew)") from error
     outline = find_recipe(config.recipe).outline(store, config)
-    return open_finished(store, found.recipe, found.config, outline.steps)
+    return find(store, found.recipe, found.config, outline.steps, pins=found.pins)
 
 
 def _refuse_own_code(store: Store, recipe: str) -> None:

@@ -25,10 +25,10 @@ from curate.engine.image_ids import Parts
 from curate.engine.store import Store
 from curate.errors import ConfigError, SourceError, StaleTable, TooManyRejects, WorkdirError
 from curate.recipe import load_config
-from curate.running import Outcome, run_config
+from curate.running import Outcome, report_is_behind, run_config
 from curate.samples.pool import make_pool
 from curate.tables import DUPLICATES
-from curate.workdir import open_record
+from curate.workdir import open_record, open_tables
 from tests.killing import Killing
 
 SMALL_TRAINING = [
@@ -143,6 +143,13 @@ def test_shards_hold_the_original_bytes_and_load_as_pictures(finished: Path, sam
 def test_dataset_folder_loads_through_its_card(finished: Path) -> None:
     data = load_dataset(str(finished / "shards"), split="train")
     assert isinstance(data[0]["image"], Image.Image)
+
+
+def test_every_table_of_a_finished_run_is_of_its_current_settings(finished: Path) -> None:
+    found = open_tables(Store(finished))
+    assert found.outdated == {}
+    assert [one.name for one in found.tables] == list(tables_of(finished))
+    assert not report_is_behind(Store(finished))
 
 
 def test_second_run_finds_nothing_to_do(finished: Path, samples: Path) -> None:

@@ -11,14 +11,29 @@ from curate.cli.consoles import say, show_table
 
 
 def status(workdir: Workdir) -> None:
-    """Tables of a run: parts done, rows in and out, seconds, rows/s."""
+    """Tables of a run: parts done, rows in and out, seconds, rows/s; then what to look at before trusting it."""
     from curate.engine.store import Store
+    from curate.errors import CurateError
+    from curate.report.sections import warnings
     from curate.report.status import status as read_status
-    from curate.workdir import open_record
+    from curate.running import report_is_behind
+    from curate.workdir import find_tables, open_record
 
     store = Store(workdir)
-    rows = read_status(store, list(open_record(store).tables))
+    names = list(open_record(store).tables)
+    try:
+        found, unknown = find_tables(store), ""
+    except CurateError as error:
+        found, unknown = None, str(error)
+    rows = read_status(store, names, outdated=found.outdated if found else None)
     show_table(("stage", "parts", "rows in", "rows out", "seconds", "rows/s"), (row.cells() for row in rows))
+    if found is None:
+        say(f"whether these tables are those of the current settings is not known: {unknown}")
+        return
+    for text in warnings(found):
+        say(f"- {text}")
+    if found.tables and report_is_behind(store):
+        say(f"- Report and dataset card tell of earlier tables, or are missing: `curate report {workdir}` writes them.")
 
 
 def report(workdir: Workdir) -> None:
@@ -32,10 +47,12 @@ def report(workdir: Workdir) -> None:
 def sweep(workdir: Workdir, json_: Json = False) -> None:
     """What each threshold for copies would drop, with the pairs about it: a table, and WORKDIR/report/sweep.html."""
     from curate.engine.store import Store
+    from curate.report.sections import outdated
     from curate.report.sweep import as_rows, write_sweep
     from curate.workdir import open_tables
 
-    found, page = write_sweep(open_tables(Store(workdir)))
+    run = open_tables(Store(workdir))
+    found, page = write_sweep(run)
     if json_:
         typer.echo(json.dumps(as_rows(found), indent=2))
         return
@@ -44,6 +61,8 @@ def sweep(workdir: Workdir, json_: Json = False) -> None:
         for row in found
     ]
     show_table(("search", "threshold", "pairs", "images dropped", "largest group", "touch held-out"), cells)
+    for text in outdated(run):
+        say(f"- {text}")
     say(page)
 
 

@@ -1,11 +1,12 @@
 """The finished tables of a recipe in a workdir, as those see them who only look: report, card, explain, sweep.
 
-What counts is what the recipe declares now, in its order. A table that lies in the workdir from an earlier recipe or
-setting is not read.
+What counts is what the recipe declares now, in its order and under its current settings. A table that lies in the
+workdir from an earlier recipe is not read; one of an earlier setting, or made of inputs that have changed since, is
+left out and named (`Finished.outdated`).
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -13,13 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.freshness import resolved_stage
+from curate.engine.freshness import resolved_stage, why_outdated
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.show import FlowStep
 from curate.engine.stage import Scan, Stage
 from curate.engine.store import Store
 from curate.engine.table import Table
-from curate.engine.work import Step
+from curate.engine.work import Step, open_input
 from curate.errors import TableError
 from curate.tables import ROLES
 
@@ -83,12 +84,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Finished:
-    """The complete tables of a run, in the order of its recipe."""
+    """The complete tables of a run that its current settings would make, in the order of its recipe."""
 
     store: Store
     recipe: str
     config: dict[str, Any]
     tables: tuple[FinishedTable, ...] = field(repr=False)
+    outdated: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Complete tables that are left out, and why: of an earlier setting, or of inputs that have changed since."""
 
     @property
     def name(self) -> str:
@@ -107,9 +110,9 @@ class Finished:
         return found[-1] if found else None
 
     def inputs_of(self, table: Table, key: str) -> list[Table]:
-        """The tables that a finished table read under one name; those that are being made again are left out."""
+        """The tables that a finished table read under one name; those that are made again or outdated are left out."""
         read = (self.store.table(name) for name in table.complete_manifest().inputs.get(key, []))
-        return [found for found in read if found.is_complete()]
+        return [found for found in read if found.name not in self.outdated and found.is_complete()]
 
     def stage_of(self, table: Table) -> Stage | None:
         """The stage that made a finished table."""
@@ -207,21 +210,54 @@ class Finished:
         return steps
 
 
-def open_finished(store: Store, recipe: str, config: dict[str, Any], steps: Sequence[Step]) -> Finished:
-    """The complete tables among those that steps declare.
+def find_finished(
+    store: Store,
+    recipe: str,
+    config: dict[str, Any],
+    steps: Sequence[Step],
+    *,
+    pins: Mapping[str, dict[str, str]] | None = None,
+) -> Finished:
+    """The tables among those that steps declare which are complete and not outdated; there may be none.
+
+    Args:
+        pins: contents that the tables depend on beside their inputs, as the last run found them; None: not known.
+    """
+    found: dict[str, FinishedTable] = {}
+    outdated: dict[str, str] = {}
+    for step in steps:
+        tables = {name: Table(store, name, store.table(name).manifest()) for name in step.stages}
+        known = {name: one.table for name, one in found.items()}
+        inputs = {key: open_input(store, step, key, known) for key in step.inputs}
+        outdated |= why_outdated(step.stages, tables, inputs, pins=pins, current=found.keys())
+        for name, stage in step.stages.items():
+            manifest = tables[name].manifest()
+            if name not in outdated and manifest is not None and manifest.complete:
+                found[name] = FinishedTable(resolved_stage(stage, manifest), tables[name])
+    return Finished(store, recipe, config, tuple(found.values()), outdated)
+
+
+def open_finished(
+    store: Store,
+    recipe: str,
+    config: dict[str, Any],
+    steps: Sequence[Step],
+    *,
+    pins: Mapping[str, dict[str, str]] | None = None,
+) -> Finished:
+    """As `find_finished`, of a workdir in which something is finished.
 
     Raises:
-        TableError: none is complete.
+        TableError: nothing is.
     """
-    found = []
-    for name, stage in ((name, stage) for step in steps for name, stage in step.stages.items()):
-        table = store.table(name)
-        manifest = table.manifest()
-        if manifest is not None and manifest.complete and manifest.stage == type(stage).__name__:
-            found.append(FinishedTable(resolved_stage(stage, manifest), Table(store, name, manifest)))
-    if not found:
-        raise TableError(f"{store.root}: holds no finished table; run its recipe with workdir={store.root} first")
-    return Finished(store, recipe, config, tuple(found))
+    found = find_finished(store, recipe, config, steps, pins=pins)
+    if not found.tables:
+        earlier = "".join(f"; {name} is there, but {why}" for name, why in list(found.outdated.items())[:1])
+        raise TableError(
+            f"{store.root}: holds no finished table of its current settings{earlier}; run its recipe with "
+            f"workdir={store.root} first"
+        )
+    return found
 
 
 def _rows_equal(rows: pa.Table, column: str, value: int) -> list[dict[str, Any]]:

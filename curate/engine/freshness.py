@@ -12,17 +12,25 @@ carries the digest of its own rows as fingerprint, so that what depends on it de
 
 In a pass of several stages over one reading, a table's fingerprint holds the stages before it: the facts of an image
 decide whether it is embedded.
+
+Those who only look (report, card, status) ask the same questions of the tables that are there (`why_outdated`): after a
+change of the settings and a run that was cut off, complete tables of the earlier ones lie beside the new ones, and
+telling of both as one run would be untrue.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from curate.config import differences, digest, identity
-from curate.engine.stage import Fold, Input, Shuffle, Stage
+from curate.engine.stage import Fold, Input, Scan, Shuffle, Stage
 from curate.engine.table import Manifest, Table
+from curate.tables import VECTOR_META
+
+FOLLOWS = "made from an earlier "
+"""How the reason of a table begins that is outdated since one of its inputs is."""
 
 StageT = TypeVar("StageT", bound=Stage)
 
@@ -42,12 +50,23 @@ class Flags:
         return table in self.rebuild or "all" in self.rebuild
 
 
-def part_fingerprints(stages: Mapping[str, Stage], inputs: Mapping[str, Any], num_parts: int) -> dict[str, list[str]]:
-    """Table name to the fingerprint of each part."""
+def part_fingerprints(
+    stages: Mapping[str, Stage],
+    inputs: Mapping[str, Any],
+    num_parts: int,
+    *,
+    pins: Mapping[str, dict[str, str]] | None = None,
+) -> dict[str, list[str]]:
+    """Table name to the fingerprint of each part.
+
+    Args:
+        pins: by table; None: the stages look them up, which may need their weights.
+    """
     wanted: dict[str, list[str]] = {}
     before: list[Any] = []
     for name, stage in stages.items():
-        before = [*before, [type(stage).__name__, stage.version, identity(stage), stage.pins()]]
+        pinned = stage.pins() if pins is None else pins[name]
+        before = [*before, [type(stage).__name__, stage.version, identity(stage), pinned]]
         aligned = not isinstance(stage, Shuffle | Fold)
         known = {key: inputs.get(key) for key in stage.inputs}
         read = {k: _reading(stage.inputs[k], v, aligned=aligned) for k, v in known.items()}
@@ -101,16 +120,89 @@ def _vector_text(schema: pa.Schema) -> str:
     return f"{model}, {dim} dims, weights {weights[:12]}"
 
 
-def _changes(found: Manifest, stage: Stage) -> list[str]:
-    """What differs, as `field: old -> new` lines."""
+def _changes(found: Manifest, stage: Stage, pins: Mapping[str, str] | None = None) -> list[str]:
+    """What differs, as `field: old -> new` lines; `pins` are those of now, None: the stage looks them up."""
     if found.stage != type(stage).__name__:
         return [f"stage: {found.stage} -> {type(stage).__name__}"]
     changes = []
     if found.version != stage.version:
         changes.append(f"version of the stage: {found.version} -> {stage.version}")
-    for label, old, new in (("", found.config, identity(stage)), ("", found.pins, stage.pins())):
+    for label, old, new in (
+        ("", found.config, identity(stage)),
+        ("", found.pins, stage.pins() if pins is None else pins),
+    ):
         changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in differences(old, new)]
     return changes
+
+
+def why_outdated(
+    stages: Mapping[str, Stage],
+    tables: Mapping[str, Table],
+    inputs: Mapping[str, Any],
+    *,
+    pins: Mapping[str, dict[str, str]] | None,
+    current: Collection[str],
+) -> dict[str, str]:
+    """Complete tables of one step that were made under other settings or from other inputs than those of now; and why.
+
+    Reads manifests, and of fitted tables a schema.
+
+    Args:
+        stages: as the recipe declares them now.
+        tables: of the same names.
+        inputs: the tables that the step reads, see `work.open_input`.
+        pins: by table, as the last run found them; None: not known, so that those of the tables are taken.
+        current: the tables of earlier steps that are complete and not outdated.
+    """
+    reasons: dict[str, str] = {}
+    made: dict[str, Stage] = {}  # the stages of the pass so far, whose fingerprints those after them hold
+    for place, (name, stage) in enumerate(stages.items()):
+        found = tables[name].manifest()
+        if found is None or not found.complete:
+            continue
+        changes = _changes(found, stage, found.pins if pins is None else pins.get(name, {}))
+        read = [table for key in stage.inputs for table in as_list(inputs.get(key))]
+        missing = [table.name for table in read if table.name not in current]
+        left_out = next((one for one in list(stages)[:place] if one not in made), None)
+        if changes:
+            reasons[name] = f"made under another setting: {'; '.join(changes)}"
+        elif missing:
+            reasons[name] = f"{FOLLOWS}{', '.join(missing)}"
+        elif left_out is not None:
+            reasons[name] = f"{FOLLOWS}{left_out}"
+        elif stage.pinned and not _fits_vectors(tables[name], read):
+            reasons[name] = "fitted on other vectors than its inputs now hold"
+        elif not (stage.pinned or isinstance(stage, Scan)):
+            made[name] = resolved_stage(stage, found)
+            if not _is_made_of(tables, made, inputs):
+                del made[name]
+                reasons[name] = f"{FOLLOWS}{', '.join(table.name for table in read)}"
+    return reasons
+
+
+def _is_made_of(tables: Mapping[str, Table], stages: Mapping[str, Stage], inputs: Mapping[str, Any]) -> bool:
+    """Whether the parts of the last one of tables carry the fingerprints that its stage would give them now."""
+    name, lead = list(stages)[-1], next(iter(stages.values()))
+    parts = tables[name].parts()
+    # Each part of a Shuffle or a Fold depends on all inputs, so that their fingerprints answer for the number of parts.
+    regroups = isinstance(lead, Shuffle | Fold)
+    num_parts = len(parts) if regroups else lead.num_parts(**{key: inputs.get(key) for key in lead.inputs})
+    pins = {one: tables[one].complete_manifest().pins for one in stages}
+    wanted = part_fingerprints(stages, inputs, num_parts, pins=pins)[name]
+    return len(parts) == num_parts and all(p.fingerprint == one for p, one in zip(parts, wanted, strict=True))
+
+
+def _fits_vectors(table: Table, inputs: list[Table]) -> bool:
+    """Whether a fitted table is of the model and weights of vectors that it reads; True where either holds none."""
+    own = _vectors_of(table)
+    read = [vectors for one in inputs if (vectors := _vectors_of(one))] if own else []
+    return not read or own in read
+
+
+def _vectors_of(table: Table) -> list[bytes]:
+    """Model and weights of the vectors of a table; empty: it holds none."""
+    meta = (table.schema().metadata or {}) if table.parts() else {}
+    return [meta[key] for key in VECTOR_META[2:] if key in meta]
 
 
 def previous_resolved(found: Manifest | None, stage: Stage) -> dict[str, Any] | None:

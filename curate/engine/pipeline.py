@@ -97,6 +97,11 @@ class Pipeline:
         """Tables in the order in which they are made."""
         return list(self._refs)
 
+    def pins(self) -> dict[str, dict[str, str]]:
+        """By table: contents that it depends on beside its inputs, where there are any."""
+        stages = [one for step in self.steps for one in step.stages.items()]
+        return {name: pins for name, stage in stages if (pins := stage.pins())}
+
     # -- running ---------------------------------------------------------------------------------------------
 
     def run(self, executor: Executor, flags: Flags) -> list[str]:

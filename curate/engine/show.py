@@ -189,7 +189,8 @@ class FlowStep:
 
 
 Check = Literal["unsafe content", "faces", "illegal content", "watermarks", "licenses", "benchmarks", "copies"]
-"""What whoever publishes a data set is asked about; the card lists those that no stage of the run has done."""
+"""What whoever publishes a data set is asked about; the card lists those that no stage of the run has done, and what a
+stage has left open of those that it has."""
 
 
 def gallery(image_ids: Sequence[int] | np.ndarray) -> Gallery:

@@ -110,6 +110,9 @@ class Stage(Settings):
         """The rows of one part."""
         raise NotImplementedError
 
+    def before_making(self, table: Table) -> None:
+        """Called by the driver before the first part of the table is made or replaced: for what tells of its rows."""
+
     def summarize(self, table: Table, **inputs: Any) -> Figures:
         """Figures of the complete table, for the report and for later stages."""
         return Figures()
@@ -150,6 +153,10 @@ class Stage(Settings):
 
     def checks(self, table: Table, run: "Finished") -> Iterator[Check]:
         """What the stage has looked for in the images that passed it."""
+        yield from ()
+
+    def gaps(self, table: Table, run: "Finished") -> Iterator[tuple[Check, str]]:
+        """What the stage has left open of its own checks, in words that follow `not checked:`."""
         yield from ()
 
     def headline(self, table: Table, run: "Finished") -> str | None:

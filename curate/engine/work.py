@@ -227,6 +227,7 @@ class Work:
 
     def _open_manifest(self, name: str, stage: Stage, num_parts: int | None) -> None:
         declared = self.step.stages[name]
+        stage.before_making(self.tables[name])
         inputs = {k: list(v) for k, v in self.step.inputs.items() if v is not None}
         self.tables[name].write_manifest(
             Manifest(
@@ -314,12 +315,17 @@ def _log_entry(done: Done) -> dict[str, Any]:
     }
 
 
-def open_input(store: Store, step: Step, key: str) -> Any:
-    """The input tables of `key`: a Table, a list where the stage takes many, None where left out."""
+def open_input(store: Store, step: Step, key: str, opened: Mapping[str, Table] | None = None) -> Any:
+    """The input tables of `key`: a Table, a list where the stage takes many, None where left out.
+
+    Args:
+        opened: tables that are taken as they are known here, by name.
+    """
     names = step.inputs[key]
     if names is None:
         return None
-    tables = [store.table(name) for name in names]
+    known = opened or {}
+    tables = [known[name] if name in known else store.table(name) for name in names]
     return tables if inputs_of(step.stages)[key].many else tables[0]
 
 

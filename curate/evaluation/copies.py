@@ -20,6 +20,7 @@ from curate.evaluation.labeled import Decode, LabeledImages
 from curate.evaluation.ranking import PrecisionRecall, micro_average_precision, recall_at_precision
 from curate.models.backbones.backbone import Backbone
 from curate.ops.images.edits import MIN_SIDE, plant
+from curate.ops.images.preprocess import MAX_ASPECT, middle
 from curate.progress import track
 
 MAX_PICTURES = 2000
@@ -83,7 +84,7 @@ def _edited_copies(images: LabeledImages, rows: np.ndarray, seed: int) -> Iterat
 
 def make_copy(decode: Decode, seed: list[int]) -> Image.Image:
     """A picture after a chain of random edits; a small picture is first enlarged to the size that edits need."""
-    picture, rng = decode(), np.random.default_rng(seed)
+    picture, rng = middle(decode(), max_aspect=MAX_ASPECT), np.random.default_rng(seed)
     short = min(picture.size)
     if short < MIN_SIDE:
         width, height = (round(side * MIN_SIDE / short) for side in picture.size)

@@ -12,10 +12,9 @@ from curate.engine.show import Check
 from curate.engine.table import Table
 from curate.errors import TableError
 from curate.report.sections import facts
-from curate.stages.selection.write_shards import ShardFigures, WriteShards
+from curate.stages.selection.write_shards import CARD, ShardFigures, WriteShards
 from curate.tables import SHARD_COLUMNS
 
-FILE = "shards/README.md"
 UNCHECKED: dict[Check, str] = {
     "unsafe content": "sexual, violent or otherwise unsafe content (NSFW)",
     "faces": "faces and other personal data",
@@ -58,8 +57,15 @@ def write_card(run: Finished) -> str | None:
     """
     if run.only(WriteShards) is None:
         return None
-    run.store.write_bytes(FILE, render_card(run).encode())
-    return run.store.join(FILE)
+    run.store.write_bytes(CARD, render_card(run).encode())
+    return run.store.join(CARD)
+
+
+def is_behind(run: Finished) -> bool:
+    """Whether the card is missing or names other rows than the finished shards hold."""
+    found = run.only(WriteShards)
+    card = None if found is None else run.store.read_bytes(CARD)
+    return found is not None and (card is None or _description(found[1]).encode() not in card)
 
 
 def render_card(run: Finished) -> str:
@@ -95,11 +101,10 @@ def front_matter(run: Finished) -> dict[str, Any]:
     run, and the same folder after a takedown, are read anew.
     """
     _, shards = _shards(run)
-    content = digest([part.content for part in shards.parts()])
     default = {
         "config_name": "default",
         "data_files": [{"split": "train", "path": "data/*.parquet"}],
-        "description": f"digest of the rows: {content}",
+        "description": _description(shards),
     }
     return {
         "pretty_name": run.name,
@@ -110,6 +115,10 @@ def front_matter(run: Finished) -> dict[str, Any]:
         "size_categories": [size_category(shards.num_rows())],
         "configs": [default],
     }
+
+
+def _description(shards: Table) -> str:
+    return f"digest of the rows: {digest([part.content for part in shards.parts()])}"
 
 
 def size_category(rows: int) -> str:
@@ -166,9 +175,20 @@ def _how(run: Finished) -> Iterator[str]:
 
 def _not_checked(run: Finished) -> str:
     done = {check for stage, table in run.tables for check in stage.checks(table, run)}
-    lines = [f"- {UNCHECKED[check]}" for check in get_args(Check) if check not in done]
+    gaps = [gap for stage, table in run.tables for gap in stage.gaps(table, run)]
+    lines = []
+    for check in get_args(Check):
+        open_ = list(dict.fromkeys(text for of, text in gaps if of == check))
+        lines += [f"- {_safe(text)}" for text in open_] or ([] if check in done else [f"- {_unchecked(check, run)}"])
     intro = "**The following was not screened for.** Do it before you publish the dataset or anything trained on it:"
     return "\n".join([intro, "", *lines])
+
+
+def _unchecked(check: Check, run: Finished) -> str:
+    """What no stage of the run has looked for."""
+    if check == "benchmarks" and run.parts.num_images(["heldout"]):
+        return "copies of benchmark images: the held-out images of this run were compared with nothing"
+    return UNCHECKED[check]
 
 
 def _safe(text: str) -> str:

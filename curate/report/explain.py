@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from curate.engine.finished import MAX_NAMED, Finished
 from curate.engine.numbers import count, plural
 from curate.errors import CurateError
+from curate.report.sections import outdated
 from curate.sources.uri import encode_uri
 
 
@@ -69,3 +70,4 @@ def _lines(run: Finished, image_id: int) -> Iterator[str]:
         word = stage.explained_as or table.name.rpartition("/")[2]
         for number, line in enumerate(stage.explain(image, table, run)):
             yield f"  {word if number == 0 else '':<10} {line}"
+    yield from (f"  {line}" for line in outdated(run))

@@ -14,6 +14,8 @@ from curate.report.render import anchor_of, render_section
 from curate.report.sections import facts, headline, sections, warnings
 
 FILE = "report/index.html"
+SWEEP_FILE = "report/sweep.html"
+"""The page of `curate sweep`; named here, since that module takes torch."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page asks for nothing, and runs nothing that a file name might smuggle in."""
 

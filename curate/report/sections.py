@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from curate.engine.finished import Finished
+from curate.engine.freshness import FOLLOWS
 from curate.engine.numbers import rate, seconds
 from curate.engine.show import Beside, Block, Numbers, Section, Share, Text
 
@@ -40,7 +41,16 @@ def _append(blocks: list[Block], block: Block) -> None:
 
 def warnings(run: Finished) -> list[str]:
     """What a person should look at before trusting the result."""
-    return [text for stage, table in run.tables for text in stage.warn(table, run)]
+    return [*outdated(run), *(text for stage, table in run.tables for text in stage.warn(table, run))]
+
+
+def outdated(run: Finished) -> list[str]:
+    """Tables that are left out since the current settings would make others, with the reason of each first one."""
+    first = {name: why for name, why in run.outdated.items() if not why.startswith(FOLLOWS)}
+    shown = first or dict(list(run.outdated.items())[:1])
+    told = [f"{name} is left out: {why}. Run the recipe again." for name, why in shown.items()]
+    others = [name for name in run.outdated if name not in shown]
+    return [*told, f"Left out as well, since they depend on what changed: {', '.join(others)}."] if others else told
 
 
 def facts(run: Finished, *, digits: int = 12) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """Where a workdir stands: the tables of its recipe in the order they are made. Reads manifests alone."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from curate.engine.numbers import count
 from curate.engine.store import Store
@@ -24,6 +25,8 @@ class TableStatus:
     """Summed over tasks."""
     phase: str = ""
     """What a table in the making is busy with: scatter, partial, combine or run."""
+    outdated: str = ""
+    """Why the current settings would make another table; empty: they would not, or it is not known."""
 
     @property
     def rows_per_second(self) -> float | None:
@@ -35,8 +38,9 @@ class TableStatus:
         """Table, parts, rows in, rows out, seconds and rows/s as text; a table in the making is marked."""
         total = "?" if self.parts_total is None else str(self.parts_total)
         speed = self.rows_per_second
+        state = ("outdated" if self.outdated else "") if self.complete else self.phase or "begun"
         return (
-            self.table if self.complete else f"{self.table} ({self.phase or 'begun'})",
+            f"{self.table} ({state})" if state else self.table,
             f"{self.parts_done}/{total}",
             "" if self.rows_in is None else count(self.rows_in),
             count(self.rows_out),
@@ -45,10 +49,15 @@ class TableStatus:
         )
 
 
-def status(store: Store, names: list[str]) -> list[TableStatus]:
-    """Those of the named tables that are there or in the making, in their order."""
+def status(store: Store, names: list[str], *, outdated: Mapping[str, str] | None = None) -> list[TableStatus]:
+    """Those of the named tables that are there or in the making, in their order.
+
+    Args:
+        outdated: why the current settings would make others, see `Finished.outdated`.
+    """
     found = {name: store.table(name).manifest() for name in names}
-    return [_status(store, name, manifest) for name, manifest in found.items() if manifest is not None]
+    rows = [_status(store, name, manifest) for name, manifest in found.items() if manifest is not None]
+    return [replace(row, outdated=(outdated or {}).get(row.table, "")) for row in rows]
 
 
 def _status(store: Store, name: str, manifest: Manifest) -> TableStatus:

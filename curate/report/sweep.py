@@ -14,13 +14,13 @@ from curate.engine.show import Block, Curves, Gallery, Heading, Line, Numbers, P
 from curate.engine.table import Table
 from curate.ops.copies.components import DisjointSet
 from curate.report.markup import el
-from curate.report.page import document
+from curate.report.page import SWEEP_FILE, document
 from curate.report.pictures import Pictures
 from curate.report.render import render_blocks
+from curate.report.sections import outdated
 from curate.stages.copies.verify_copies import VerifyCopies
 from curate.stages.search.neighbors import FindNeighbors, bin_edges
 
-FILE = "report/sweep.html"
 NUM_SHOWN, NUM_PAIRS = 6, 4
 """Thresholds of a search that have pairs beside them; pairs of each."""
 
@@ -79,10 +79,15 @@ def write_sweep(run: Finished) -> tuple[list[Swept], str]:
         content = render_blocks(_section(run, stage, found, pairs), pictures)
         blocks.append(el("section", el("h2", table.name), content))
     text = "Each search on its own, from the pairs it stored. Nothing of the run was changed."
-    head = el("header", el("h1", f"Thresholds of {run.name}"), el("p", text, class_="lead"))
+    head = el(
+        "header",
+        el("h1", f"Thresholds of {run.name}"),
+        el("p", text, class_="lead"),
+        *(el("p", line) for line in outdated(run)),
+    )
     page = document(f"{run.name}: thresholds", el("body", head, el("main", blocks)))
-    run.store.write_bytes(FILE, page.encode())
-    return rows, run.store.join(FILE)
+    run.store.write_bytes(SWEEP_FILE, page.encode())
+    return rows, run.store.join(SWEEP_FILE)
 
 
 def as_rows(found: list[Swept]) -> list[dict[str, object]]:

@@ -1,20 +1,26 @@
 """What those who only look see of a run: the tables of its recipe, in its order, sampled where they are large."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from curate.engine.executors import InProcess
-from curate.engine.finished import Finished, open_finished, pick
+from curate.engine.finished import Finished, find_finished, open_finished, pick
+from curate.engine.freshness import Flags, part_fingerprints
 from curate.engine.pipeline import Pipeline
+from curate.engine.stage import SharedMap
 from curate.engine.store import Store
 from curate.engine.table import Manifest
 from curate.errors import TableError
 from curate.stages.clusters.fit_clusters import FitClusters
-from tests.engine.test_pipeline import NONE, AddTo, Total, build
-from tests.stages.planted import PlantedCatalog, PlantedVectors, make, planted
+from curate.tables import embeddings_schema
+from tests.engine.test_pipeline import NONE, AddTo, Count, Total, build
+from tests.stages.planted import DIM, PlantedCatalog, PlantedVectors, make, planted
 
 
 def opened(p: Pipeline) -> Finished:
@@ -37,6 +43,135 @@ def test_tables_that_the_recipe_does_not_declare_are_not_seen(tmp_path: Path) ->
     shorter = build(tmp_path)
     shorter.steps = shorter.steps[:2]
     assert [one.name for one in opened(shorter).tables] == ["numbers", "added"]
+
+
+def names(run: Finished) -> list[str]:
+    return [one.name for one in run.tables]
+
+
+def cut(p: Pipeline, before: str) -> Pipeline:
+    """A pipeline that stops before the step of a table, as a killed run does."""
+    steps = [list(step.stages) for step in p.steps]
+    p.steps = p.steps[: next(number for number, tables in enumerate(steps) if before in tables)]
+    return p
+
+
+def test_everything_that_was_just_made_is_current(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    run = opened(build(tmp_path))
+    assert names(run) == build(tmp_path).names
+    assert run.outdated == {}
+
+
+def test_tables_of_an_earlier_setting_are_left_out_and_named_with_what_depends_on_them(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    run = opened(build(tmp_path, amount=2, batch=3))
+    assert names(run) == ["numbers"]
+    assert run.outdated["added"] == "made under another setting: amount: 1 -> 2"
+    assert run.outdated["parity"] == run.outdated["total"] == run.outdated["median"] == "made from an earlier added"
+    assert run.outdated["scaled"] == "made from an earlier added, fitted"
+    assert run.inputs_of(Store(tmp_path).table("parity"), "numbers") == []
+
+
+def test_after_a_run_that_was_cut_off_tables_of_the_inputs_before_are_left_out(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    cut(build(tmp_path, amount=2), "parity").run(InProcess(1), Flags(frozenset({"added"})))
+    run = opened(build(tmp_path, amount=2))
+    assert names(run) == ["numbers", "added", "fitted"]  # a fitted table is known by its content, and kept
+    assert set(run.outdated.values()) == {"made from an earlier added", "made from an earlier added, fitted"}
+    build(tmp_path, amount=2).run(InProcess(1), NONE)
+    assert opened(build(tmp_path, amount=2)).outdated == {}
+
+
+def test_appended_parts_outdate_what_was_made_without_them(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    cut(build(tmp_path), "added").run(InProcess(1), Flags(rescan=True))
+    run = opened(build(tmp_path))
+    assert names(run) == ["numbers"]
+    assert run.outdated["added"] == "made from an earlier numbers"
+
+
+def test_a_table_that_is_made_again_outdates_what_was_made_of_it_before(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    fitted = Store(tmp_path).table("added")
+    fitted.write_manifest(replace(fitted.complete_manifest(), complete=False))
+    run = opened(build(tmp_path))
+    assert names(run) == ["numbers"]
+    assert "added" not in run.outdated
+    assert run.outdated["parity"] == "made from an earlier added"
+
+
+def test_pins_are_those_that_the_last_run_found(tmp_path: Path) -> None:
+    class Weighted(AddTo):
+        def pins(self) -> dict[str, str]:
+            raise AssertionError("those who only look have no weights")
+
+    build(tmp_path).run(InProcess(1), NONE)
+    added = Store(tmp_path).table("added")
+    manifest = replace(added.complete_manifest(), stage="Weighted", pins={"weights": "a"})
+    added.write_manifest(manifest)
+    p = Pipeline(Store(tmp_path), seed=0)
+    p.add("added", Weighted(), numbers=p.add("numbers", Count()))
+    made_of_a, made_of_b = (find_finished(p.store, "toy", {}, p.steps, pins={"added": {"weights": w}}) for w in "ab")
+    assert made_of_a.outdated["added"] == "made from an earlier numbers"  # the parts themselves tell of no weights
+    assert made_of_b.outdated["added"] == "made under another setting: weights: 'a' -> 'b'"
+    wanted = part_fingerprints(
+        {"added": Weighted()}, {"numbers": p.store.table("numbers")}, 3, pins={"added": {"weights": "a"}}
+    )
+    parts = [part | {"fingerprint": one} for part, one in zip(manifest.parts, wanted["added"], strict=True)]
+    added.write_manifest(replace(manifest, parts=parts))
+    assert find_finished(p.store, "toy", {}, p.steps, pins={"added": {"weights": "a"}}).outdated == {}
+
+
+def test_tables_of_one_pass_are_outdated_with_those_before_them(tmp_path: Path) -> None:
+    def together(amount: int, other: int) -> Pipeline:
+        p = Pipeline(Store(tmp_path), seed=0)
+        stages = {"first": Shared(amount=amount), "second": Shared(amount=other)}
+        p.add_pass(stages, numbers=p.add("numbers", Count()))
+        return p
+
+    together(1, 2).run(InProcess(1), NONE)
+    assert opened(together(1, 2)).outdated == {}
+    assert opened(together(1, 3)).outdated == {"second": "made under another setting: amount: 2 -> 3"}
+    found = opened(together(5, 2)).outdated
+    assert found == {"first": "made under another setting: amount: 1 -> 5", "second": "made from an earlier first"}
+
+
+class Shared(SharedMap, AddTo):
+    @classmethod
+    def run_together(cls, stages: Any, part: int, **tables: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
+        for name, stage in stages.items():
+            yield from ((name, batch) for batch in AddTo.run(stage, part, **tables))
+
+
+class OtherVectors(PlantedVectors):
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return embeddings_schema(DIM, dtype="float32", model="other", weights="")
+
+
+def test_tables_fitted_on_vectors_of_an_earlier_model_are_left_out(tmp_path: Path) -> None:
+    def fitted(vectors: Any) -> Pipeline:
+        p = Pipeline(Store(tmp_path), seed=0)
+        catalog = p.add("catalog", PlantedCatalog())
+        p.add(
+            "centroids",
+            FitClusters(levels=(3,)),
+            embeddings=p.add("vectors", vectors, catalog=catalog),
+            catalog=catalog,
+        )
+        return p
+
+    make(fitted(PlantedVectors()))
+    cut(fitted(OtherVectors()), "centroids").run(InProcess(1), Flags(frozenset({"vectors"})))
+    assert opened(fitted(OtherVectors())).outdated == {"centroids": "fitted on other vectors than its inputs now hold"}
+
+
+def test_a_workdir_of_earlier_settings_alone_names_one_of_them(tmp_path: Path) -> None:
+    build(tmp_path).run(InProcess(1), NONE)
+    with pytest.raises(
+        TableError, match=r"no finished table of its current settings; numbers is there, but made under"
+    ):
+        opened(build(tmp_path, parts=4))
 
 
 def test_auto_values_are_those_of_the_table(tmp_path: Path) -> None:

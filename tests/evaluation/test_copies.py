@@ -107,3 +107,10 @@ def test_copies_are_embedded_as_pictures_are() -> None:
     found = embed_copies(backbone, pictures, rows, seed=3)
     edited = [make_copy(decode, [3, row]) for row, decode in zip(rows.tolist(), pictures.pictures(rows), strict=True)]
     np.testing.assert_allclose(found, embed_images(backbone, of_pictures(edited)), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 100_000), (100_000, 1)])
+def test_copies_of_strips_and_points_are_made_of_their_middle(size: tuple[int, int]) -> None:
+    for seed in range(4):
+        copy = make_copy(lambda: Image.new("RGB", size, "teal"), [seed])
+        assert max(copy.size) <= 64 * MIN_SIDE

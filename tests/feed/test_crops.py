@@ -265,3 +265,13 @@ def test_boxes_of_extreme_images_stay_inside_and_centered(height, width):
     assert 0 < h <= height
     assert 0 < w <= width
     assert (top, left) == ((height - h) // 2, (width - w) // 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3000), (3000, 1), (28, 28)])
+def test_pictures_of_any_size_give_crops(height, width):
+    """Curated pictures enter the shards whatever their size."""
+    image = torch.full((3, height, width), 90, dtype=torch.uint8)
+    large, small = make_crops(image, PLAIN, rng=np.random.default_rng(0))
+    assert (large == 90).all()
+    assert (small == 90).all()
+    make_crops(image, CropSettings(global_size=32, local_size=16), rng=np.random.default_rng(0))

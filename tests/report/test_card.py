@@ -14,9 +14,12 @@ from curate.engine.show import Check
 from curate.engine.table import Table
 from curate.errors import TableError
 from curate.report.card import UNCHECKED, front_matter, size_category, write_card
+from curate.report.sections import warnings
+from curate.stages.copies.exact import FindExact
 from curate.stages.images.catalog import Catalog
+from curate.stages.images.inspect import InspectFigures, LostImages
 from curate.stages.selection.write_shards import ShardFigures
-from curate.tables import CURATED, HELDOUT, SHARD_COLUMNS
+from curate.tables import CURATED, HELDOUT, ROLES, SHARD_COLUMNS
 from tests.report.workdir import Workdir
 
 
@@ -118,3 +121,73 @@ def test_a_run_without_shards_has_no_card(tmp_path: Path) -> None:
     assert write_card(run) is None
     with pytest.raises(TableError, match="holds no finished shards; run a recipe that writes them first"):
         front_matter(run)
+
+
+REASONS = {"corrupt": 2, "empty": 1}
+
+
+def lose(workdir: Workdir, role: str, number: int, reasons: dict[str, int]) -> Workdir:
+    """Let a catalog of `number` images of a role have lost some of them."""
+    parts = workdir.store.table("catalog")
+    figures = CatalogFigures.of(parts)
+    rows = tuple(number if ROLES[r] == role else n for r, n in zip(figures.part_role, figures.part_rows, strict=True))
+    workdir.tell("catalog", figures.model_copy(update={"part_rows": rows}))
+    known = InspectFigures.of(workdir.store.table("images"))
+    lost = LostImages(reasons=reasons, first=(workdir.ids["h.jpg" if role == "heldout" else "q1.jpg"],))
+    workdir.tell("images", known.model_copy(update={"lost": {role: lost}}))
+    return workdir
+
+
+def unchecked(workdir: Workdir) -> str:
+    return card(workdir)[1].split("## What was not checked")[1].split("## ")[0]
+
+
+def test_heldout_images_that_could_not_be_compared_are_counted_and_named(workdir: Workdir) -> None:
+    lose(workdir, "heldout", 10, REASONS)
+    body = card(workdir)[1]
+    assert "7 of 10 held-out images could be compared; not 2 corrupt, 1 empty: h.jpg, ..." in body
+    assert "compared with 7 of 10 held-out images" in body
+    assert "3 of 10 held-out images could not be compared (2 corrupt, 1 empty: h.jpg, ...)" in unchecked(workdir)
+    assert "no held-out source was given" not in body
+    (said,) = (text for text in warnings(workdir.run) if "compared with the pool" in text)
+    assert said.startswith("7 of 10 held-out images could be compared with the pool, so the result may hold copies of")
+    assert "(2 corrupt, 1 empty: h.jpg, ...)" in said
+
+
+def test_with_all_heldout_images_lost_nothing_is_said_to_be_compared(workdir: Workdir) -> None:
+    lose(workdir, "heldout", 3, REASONS)
+    assert "0 of 3 held-out images could be compared" in card(workdir)[1]
+    assert "3 of 3 held-out images could not be compared" in unchecked(workdir)
+    assert any(text.startswith("0 of 3 held-out images could be compared") for text in warnings(workdir.run))
+
+
+def test_with_all_heldout_images_compared_their_number_is_told_and_nothing_is_open(workdir: Workdir) -> None:
+    assert "1 of 1 held-out image could be compared" in card(workdir)[1]
+    assert "benchmark" not in unchecked(workdir)
+    assert not any("compared with the pool" in text for text in warnings(workdir.run))
+
+
+def test_curated_images_that_could_not_be_used_are_named(workdir: Workdir) -> None:
+    lose(workdir, "curated", 5, {"truncated": 1})
+    assert "4 of 5 curated images could be used; not 1 truncated: q1.jpg" in card(workdir)[1]
+    assert any(text.startswith("4 of 5 curated images could be used; the others") for text in warnings(workdir.run))
+
+
+def test_curated_images_that_resemble_heldout_ones_and_stay_are_told(workdir: Workdir) -> None:
+    assert "1 selected curated image resembles a held-out one" in card(workdir)[1]
+
+
+def test_heldout_images_that_no_stage_compares_are_not_checked(workdir: Workdir) -> None:
+    del workdir.stages["duplicates"]
+    assert "the held-out images of this run were compared with nothing" in unchecked(workdir)
+    assert UNCHECKED["copies"] in unchecked(workdir)
+
+
+def test_a_search_for_equal_bytes_alone_claims_no_more(workdir: Workdir) -> None:
+    workdir.stages["internal/neighbors/copy"] = FindExact()
+    assert "copies within the dataset beside those of equal bytes" in unchecked(workdir)
+    assert "copies of benchmark images beside those of equal bytes" in unchecked(workdir)
+
+
+def test_the_recall_of_the_search_is_told(workdir: Workdir) -> None:
+    assert "internal/neighbors/copy: 0.7500 +- 0.1250" in card(workdir)[1].split("Recall of the searches:")[1]

@@ -50,7 +50,7 @@ def test_curated_and_heldout_images_tell_what_they_caused(workdir: Workdir) -> N
     assert "asked for 1 pool image by sample" in explain(workdir.run, "q1.jpg")
     story = explain(workdir.run, "h.jpg")
     assert "2 pool images dropped, as their groups touch it" in story
-    assert "held-out images are only compared with" in story
+    assert "held-out images never are" in story
 
 
 def test_own_columns_and_repeats_are_shown(workdir: Workdir) -> None:

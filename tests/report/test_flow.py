@@ -18,7 +18,7 @@ def test_every_step_says_why_images_left(workdir: Workdir) -> None:
         ("read", 9),
         ("accepted", 7),
         ("one of each copy", 6),
-        ("clean of held-out images", 4),
+        ("compared with held-out images", 4),
         ("retrieved", 3),
         ("selected", 2),
         ("in the shards", 2),

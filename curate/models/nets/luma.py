@@ -13,6 +13,8 @@ BLUR = 0.1
 """Standard deviation of the blur whose result is subtracted, as a share of the descriptor's side."""
 RADIUS = 4
 """Values on either side of the middle that the blur takes in."""
+ROUNDING = 1e-5
+"""Detail of luma in 0..1 that is rounding alone: a step of 8 bits, averaged over 4 pixels, makes 1e-3."""
 FLOOR = 4 / 255
 """Contrast (of luma in 0..1) below which a region counts as flat instead of being amplified."""
 
@@ -35,6 +37,9 @@ class LumaDescriptor(nn.Module):
         luma = (pixels.float() * self.weights).sum(dim=1, keepdim=True)
         small = F.avg_pool2d(luma, 2)
         detail = small - self._blur(small)
+        # Of a picture of one color rounding is all that is left, which a unit vector would blow up to a pattern.
+        plain = detail.abs().amax(dim=(1, 2, 3), keepdim=True) < ROUNDING
+        detail = torch.where(plain, 0.0, detail)
         return (detail / (self._blur(detail**2).sqrt() + FLOOR)).flatten(1)
 
     def _blur(self, x: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ import io
 import struct
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, UnidentifiedImageError
+
+from curate.errors import foreign_text
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """The only decoders used. Formats that start programs (EPS), that crawls lack (FITS, PSD, ...) or that hold
@@ -76,7 +78,7 @@ def open_image(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RejectedImage("too_large", str(error)) from error
+        raise RejectedImage("too_large", foreign_text(error)) from error
     except MemoryError:
         raise
     except Exception as error:  # parsers of hostile headers raise nearly anything
@@ -189,7 +191,14 @@ def _reject_damaged(data: bytes, form: str, error: Exception) -> RejectedImage:
     text = str(error).lower()
     ran_out = "truncat" in text or isinstance(error, EOFError) or "requires a buffer" in text
     reason = "truncated" if ran_out or _ends_early(data, form) else "corrupt"
-    return RejectedImage(reason, f"{form} of {len(data)} bytes: {error or type(error).__name__}")
+    return RejectedImage(reason, f"{form} of {len(data)} bytes: {_what_failed(error)}")
+
+
+def _what_failed(error: Exception) -> str:
+    """The decoder's complaint; Pillow's own word for data that no decoder opens names an object in memory."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its header is not understood"
+    return foreign_text(error) or type(error).__name__
 
 
 def _sniff(data: bytes) -> str | None:

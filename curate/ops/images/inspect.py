@@ -1,6 +1,8 @@
-"""What an image must be to enter the pool: its facts, measured on one decoding, and the verdict on them."""
+"""Facts of an image, measured on one decoding, and the verdict on them: what an image of the pool must be, and what is
+safe to decode at all."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -26,20 +28,25 @@ COARSE = 4
 
 
 class ImageLimits(Settings):
-    """What an image must be to enter the pool."""
+    """What an image of the pool must be; curated and held-out ones must keep to `max_pixels` and `max_bytes` alone."""
 
     min_side: Annotated[int, Field(ge=1)] = 32
-    """Least number of pixels on the short side."""
+    """Pool: least number of pixels on the short side."""
     max_aspect: Annotated[float, Field(ge=1)] = 8.0
-    """Largest ratio of the long side to the short side."""
+    """Pool: largest ratio of the long side to the short side."""
     max_pixels: Annotated[int, Field(ge=1, le=PIL_PIXELS)] = 89_478_485
     """Most pixels (width x height in the header), checked before decoding: a guard against decompression bombs."""
     max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
     """Most bytes of the encoded image."""
     min_luma_std: Annotated[float, Field(ge=0)] = 2.0
-    """Least standard deviation, 0..128; an image is uniform when its luma and every color channel stay below it."""
+    """Pool: least standard deviation, 0..128; below it in luma and in every color channel, an image is uniform."""
     min_smoothness: Annotated[float, Field(ge=-1, le=1)] = 0.3
-    """Least correlation of neighboring luma pixels, -1..1; photographs have 0.7 and more, noise about 0."""
+    """Pool: least correlation of neighboring luma pixels, -1..1; photographs have 0.7 and more, noise about 0."""
+
+    def for_safety_alone(self) -> "ImageLimits":
+        """The limits of pixels and bytes, without those of size, shape and content."""
+        anything = {"min_side": 1, "max_aspect": math.inf, "min_luma_std": 0.0, "min_smoothness": -math.inf}
+        return self.model_copy(update=anything)
 
 
 @dataclass(frozen=True)

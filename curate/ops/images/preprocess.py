@@ -13,6 +13,10 @@ INTERPOLATION = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+MAX_ASPECT = 32
+"""Ratio of the sides above which the middle of a picture alone is resized: a strip of 2 x 30,000 pixels, brought to a
+short side of 256, would take 3 GB, of which the crop keeps a square. torchvision resizes all of it."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -36,6 +40,16 @@ def decode_side(consumers: Iterable[Preprocess], *, at_least: int = 0) -> int:
     return max([at_least, *(how.short_edge for how in consumers)])
 
 
+def middle(picture: Image.Image, *, max_aspect: int) -> Image.Image:
+    """The middle of a picture that is longer than `max_aspect` times its short side; else the picture itself."""
+    longest = max_aspect * min(picture.size)
+    if max(picture.size) <= longest:
+        return picture
+    width, height = (min(side, longest) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
 def preprocess(picture: Image.Image, how: Preprocess) -> np.ndarray:
     """Resize and crop a picture as torchvision does on PIL images.
 
@@ -50,6 +64,7 @@ def preprocess(picture: Image.Image, how: Preprocess) -> np.ndarray:
     if how.resize == "square":
         resized = picture.resize((how.size, how.size), filter_)
     else:
+        picture = middle(picture, max_aspect=MAX_ASPECT)
         short = min(picture.size)
         width, height = (max(how.size, int(how.short_edge * side / short)) for side in picture.size)
         resized = picture.resize((width, height), filter_)

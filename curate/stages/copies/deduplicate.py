@@ -27,7 +27,9 @@ from curate.stages.copies.copy_groups import (
     curated_gallery,
     heldout_galleries,
 )
+from curate.stages.copies.exact import FindExact
 from curate.stages.images.pictures import accepted_mask
+from curate.stages.images.usable import Usable, is_rejected
 from curate.tables import CATALOG, CURATED, DUPLICATES, IMAGES, NEIGHBORS, ROLES, VERDICTS
 
 GIANT_SHARE = 0.05
@@ -156,8 +158,10 @@ class Deduplicate(Fold):
         drops.sort(key=lambda drop: -drop[1])
         yield FlowStep("one of each copy", figures.kept + figures.benchmark, drops=tuple(drops))
         if run.parts.num_images(["heldout"]):
-            touching = ("in a group that touches a benchmark", figures.benchmark)
-            yield FlowStep("clean of held-out images", figures.kept, drops=(touching,))
+            touching = ("in a group that touches a held-out image", figures.benchmark)
+            heldout = Usable.of(run, "heldout")
+            note = "" if heldout is None or not heldout.lost else f"compared with {heldout.used}"
+            yield FlowStep("compared with held-out images", figures.kept, drops=(touching,), note=note)
 
     def headline(self, table: Table, run: Finished) -> str:
         return f"{count(DeduplicateFigures.of(table).kept)} kept"
@@ -166,6 +170,24 @@ class Deduplicate(Fold):
         yield "copies"
         if run.parts.num_images(["heldout"]):
             yield "benchmarks"
+
+    def gaps(self, table: Table, run: Finished) -> Iterator[tuple[Check, str]]:
+        """Held-out images that could not be compared, and copies that only a search by likeness finds."""
+        heldout = Usable.of(run, "heldout")
+        if heldout is not None and heldout.lost:
+            text = f"{count(heldout.lost)} of {plural(heldout.listed, 'held-out image')}"
+            yield "benchmarks", f"copies of benchmark images: {text} could not be compared ({heldout.why})"
+        pairs = [run.stage_of(pairs) for pairs in run.inputs_of(table, "neighbors")]
+        if pairs and all(isinstance(stage, FindExact) for stage in pairs):
+            yield "copies", "copies within the dataset beside those of equal bytes"
+            if run.parts.num_images(["heldout"]):
+                yield "benchmarks", "copies of benchmark images beside those of equal bytes"
+
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        heldout = Usable.of(run, "heldout")
+        if heldout is not None:
+            missing = f"; not {heldout.why}" if heldout.lost else ""
+            yield "Held-out images", f"{heldout.used} could be compared{missing}"
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         """Of a component that is too large, and of curated images unless a selection tells of those that it holds."""
@@ -202,9 +224,11 @@ class Deduplicate(Fold):
         else:
             yield Section("Copies", (Text("No copies were found."),))
         if run.parts.num_images(["heldout"]):
+            heldout = Usable.of(run, "heldout")
+            compared = "" if heldout is None else f" Compared: {heldout.used}."
             text = (
                 f"{plural(figures.benchmark, 'image')} of the pool left: the whole group of copies goes when one of "
-                f"them resembles a held-out image. {sample.note}"
+                f"them resembles a held-out image.{compared} {sample.note}"
             )
             yield Section("Held-out images", (Text(text.strip()), *heldout_galleries(sample.rows, run), *_curated(run)))
 
@@ -306,6 +330,9 @@ def _curated(run: Finished) -> Iterator[Block]:
 
 def _explain_outside(image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
     """Of a curated or held-out image: the pool images that went because of it."""
+    if is_rejected(run, image):
+        yield "not compared, since it was rejected: copies of it may be in the result"
+        return
     gone = [row["image_id"] for row in run.rows_where(table, "partner_id", image.image_id)]
     heldout = image.role == "heldout"
     if len(gone) == 1:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.config import Execution
+from curate.config import Execution, Settings
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
@@ -23,12 +23,14 @@ from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import Read
 from curate.stages.images.pictures import PictureStage, Seen
-from curate.tables import CATALOG, CURATED, IMAGES, POOL, REJECT_REASONS, ROLES
+from curate.tables import CATALOG, CURATED, HELDOUT, IMAGES, POOL, REJECT_REASONS, ROLES
 
 FACT_BYTES = 180
 """Bytes of a row of `images`."""
 NUM_SHOWN = 10
 """Rejected images that the report shows of each reason."""
+NUM_EXAMPLES = 5
+"""Rejected images of the curated and of the held-out sets that are named."""
 MEANING = {
     "unreadable": "could not be had from its source",
     "empty": "no bytes",
@@ -43,6 +45,15 @@ MEANING = {
 }
 
 
+class LostImages(Settings):
+    """Images of a role that could not be used, whatever the reason."""
+
+    reasons: dict[str, int]
+    """Reason to images, the most frequent first."""
+    first: tuple[int, ...]
+    """Ids of the first of them."""
+
+
 class InspectFigures(Figures):
     """Verdicts, counted."""
 
@@ -50,6 +61,8 @@ class InspectFigures(Figures):
     """Images that were not rejected."""
     rejected: dict[str, dict[str, int]]
     """By role, then by reason: images, the most frequent reason first."""
+    lost: dict[str, LostImages] = Field(default={})
+    """By role, curated and heldout: images that are not there to compare with, or to add."""
 
     def rejected_of(self, role: str) -> Counter[str]:
         """Reason to images of a role."""
@@ -60,10 +73,12 @@ class Inspect(PictureStage):
     """Reads and decodes each image: SHA-256, size, format, PDQ hash, quality figures, and why it is rejected."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+    version: ClassVar[int] = 2
     explained_as: ClassVar[str] = "inspected"
 
     limits: ImageLimits = ImageLimits()
-    """What an image must be."""
+    """What an image of the pool must be. Curated and held-out images are used whatever their size, shape and content,
+    within the limits of pixels and bytes."""
     decode_side: Annotated[int, Field(ge=64)] = 256
     """Pixels of the short side that decoding keeps at least: facts and hashes are those of the picture at that
     size, so it must suffice for every embedding of the pass. Smaller is faster for large JPEG files."""
@@ -93,7 +108,7 @@ class Inspect(PictureStage):
                 f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
-        return InspectFigures(accepted=rows - total.total(), rejected=counted)
+        return InspectFigures(accepted=rows - total.total(), rejected=counted, lost=_lost(table, parts))
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
@@ -108,6 +123,27 @@ class Inspect(PictureStage):
         reasons = tuple((reason, number) for reason, number in pool.most_common() if reason != "unreadable")
         accepted = left - sum(number for _, number in reasons)
         yield FlowStep("accepted", accepted, listed and listed - curated.total(), reasons)
+
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        from curate.stages.images.usable import Usable  # it reads this stage's figures
+
+        curated = Usable.of(run, "curated")
+        if curated is not None and curated.lost:
+            yield "Curated images", f"{curated.used} could be used; not {curated.why}"
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        """Of trusted images that are missing: the result is not what they were given for."""
+        from curate.stages.images.usable import Usable
+
+        mend = f"Mend or remove these files, then run again with --rebuild {table.name}"
+        heldout, curated = Usable.of(run, "heldout"), Usable.of(run, "curated")
+        if heldout is not None and heldout.lost:
+            yield (
+                f"{heldout.used} could be compared with the pool, so the result may hold copies of the others "
+                f"({heldout.why}). {mend}."
+            )
+        if curated is not None and curated.lost:
+            yield f"{curated.used} could be used; the others are not in the result ({curated.why}). {mend}."
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         total: Counter[str] = sum(map(Counter, InspectFigures.of(table).rejected.values()), Counter[str]())
@@ -135,6 +171,21 @@ class Inspect(PictureStage):
             yield f"sha256 {found['sha256'].hex()}"
         if found["extra"] is not None:
             yield f"own columns {found['extra']}"
+
+
+def _lost(table: Table, parts: Parts) -> dict[str, LostImages]:
+    """By role, the curated and held-out images without a picture."""
+    found: dict[str, LostImages] = {}
+    for number in (CURATED, HELDOUT):
+        reasons, first = Counter[str](), list[int]()
+        for part in parts.numbers(number):
+            rows = table.read(part, ["image_id", "reject"])
+            rows = rows.filter(rows["reject"].is_valid())
+            reasons.update(rows["reject"].to_pylist())
+            first += rows["image_id"].slice(0, NUM_EXAMPLES - len(first)).to_pylist()
+        if reasons:
+            found[ROLES[number]] = LostImages(reasons=dict(reasons.most_common()), first=tuple(first))
+    return found
 
 
 def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None) -> dict[str, Any]:

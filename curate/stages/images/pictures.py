@@ -9,8 +9,9 @@ order of rows, and runs a network whenever a batch is full, while the threads de
 number of threads, since batches are formed in the order of rows.
 
 A first pass has an `Inspect`, which sets limits and decoding size: facts and hashes must not depend on which networks
-share the pass. A later pass reads the verdicts of the first and opens only images that are wanted; an image that
-changed in between is an error.
+share the pass. What the limits ask of a picture, beyond that it is safe to decode, they ask of the pool alone: a
+curated image is wanted, and a held-out one is compared with the pool, whatever its size. A later pass reads the
+verdicts of the first and opens only images that are wanted; an image that changed in between is an error.
 """
 
 import itertools
@@ -42,7 +43,7 @@ CHUNK_ROWS = 1024
 """Images whose rows are written together; the last batch of a chunk may be smaller than the others."""
 BATCHES_AHEAD = 4
 """Batches of images that are read or decoded before a network asks for them."""
-TRUSTING = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smoothness=-1, max_pixels=PIL_PIXELS)
+TRUSTING = ImageLimits(max_pixels=PIL_PIXELS).for_safety_alone()
 """Limits for images that an earlier pass accepted, whatever its own were; `max_bytes` is then what it found."""
 
 
@@ -140,7 +141,8 @@ def read_pictures(
     if images is not None:
         wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
     rows = np.flatnonzero(wanted)
-    how = _Reading.of(stages, None if images is None else images.take(rows))
+    role = catalog["role"][0].as_py() if len(catalog) else "pool"
+    how = _Reading.of(stages, None if images is None else images.take(rows), role=role)
     decoded = how.decode_all(catalog.take(rows), source_of(catalog))
     with progress.track(f"{' + '.join(stages)} part {part}", len(rows), unit="images") as advance:
         for start in range(0, len(catalog), CHUNK_ROWS):
@@ -185,8 +187,8 @@ class _Reading:
     """SHA-256 of each image as an earlier pass found it; None: this is the first pass."""
 
     @classmethod
-    def of(cls, stages: Mapping[str, PictureStage], images: pa.Table | None) -> "_Reading":
-        """For a first pass, or for the images that an earlier one accepted.
+    def of(cls, stages: Mapping[str, PictureStage], images: pa.Table | None, *, role: str) -> "_Reading":
+        """For a first pass over images of a role, or for those of them that an earlier one accepted.
 
         Raises:
             ConfigError: the stage that judges images decodes them smaller than another stage needs.
@@ -197,6 +199,8 @@ class _Reading:
             first = judging.first_pass()
             assert first is not None
             limits, side = first
+            if role != "pool":
+                limits = limits.for_safety_alone()
             if needed > side:
                 raise judging.field_error(
                     "decode_side", f"={side}: {', '.join(stages)} need pictures of {needed} pixels; set it to {needed}"

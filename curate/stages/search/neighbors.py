@@ -197,6 +197,12 @@ class FindNeighbors(Map):
             yield THRESHOLDS_TITLE, f"{table.name}: the {self.max_neighbors} nearest of each query"
         elif not _is_judged_later(table, run):
             yield threshold_fact(self, table)
+        found = RecallFigures.of(table)
+        if found.recall is not None:
+            yield (
+                "Recall of the searches",
+                f"{table.name}: {found.recall:.4f} +- {found.recall_stderr:.4f}, measured on a sample",
+            )
 
 
 class _ListRows(NamedTuple):

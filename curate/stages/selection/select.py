@@ -27,6 +27,7 @@ from curate.ops.selection.sampling import cap
 from curate.stages.clusters.leaves import LIMITS, limit_rows, read_limits
 from curate.stages.copies.contamination import curated_warning, touching_heldout
 from curate.stages.copies.deduplicate import Deduplicate
+from curate.stages.images.usable import Usable
 from curate.stages.selection.balance import AUTO_TARGET, Balance
 from curate.stages.selection.choose import Chooser
 from curate.stages.selection.cluster_sizes import cluster_sizes, sizes_section
@@ -278,6 +279,12 @@ class Select(Fold):
     def headline(self, table: Table, run: Finished) -> str | None:
         return f"{count(table.num_rows())} selected"
 
+    def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
+        contaminated = SelectFigures.of(table).contaminated.curated
+        if contaminated:
+            verb = "resembles" if contaminated == 1 else "resemble"
+            yield "Held-out images", f"{plural(contaminated, 'selected curated image')} {verb} a held-out one"
+
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         """A pool image that touches a held-out one must never get here: its component went as a whole."""
         found = SelectFigures.of(table).contaminated
@@ -294,7 +301,7 @@ class Select(Fold):
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures = SelectFigures.of(table)
         if figures.shares:
-            yield _shares(figures)
+            yield _shares(figures, run)
         for assignments in run.inputs_of(table, "assignments"):
             sizes = cluster_sizes(run, assignments, table)
             if len(sizes.before):
@@ -312,7 +319,7 @@ class Select(Fold):
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         rows = run.rows_of(image, table)
         if not rows:
-            yield "no" if image.role != "heldout" else "no: held-out images are only compared with"
+            yield "no" if image.role != "heldout" else "no: held-out images never are"
             return
         routes = [o["route"] if o["set"] is None else f"{o['route']} ({o['set']})" for o in rows[0]["origins"]]
         path = " > ".join(map(str, rows[0]["clusters"]))
@@ -332,8 +339,8 @@ def _dropped_rows(image_ids: np.ndarray) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=LIMITS)
 
 
-def _shares(figures: SelectFigures) -> Section:
-    """What the selection is made of, and what was checked again on it."""
+def _shares(figures: SelectFigures, run: Finished) -> Section:
+    """What the selection is made of, and what the pairs of copies say of it."""
     shown = max(1, figures.shown)
     rows = tuple(
         (
@@ -347,16 +354,20 @@ def _shares(figures: SelectFigures) -> Section:
     )
     head = ("route", "images", "shown an epoch", "share of what is shown", "")
     said = ["An image that several routes chose counts here for retrieval first."] if len(rows) > 1 else []
-    text = Text(" ".join([*said, *_checks(figures)]))
+    text = Text(" ".join([*said, *_checks(figures, run)]))
     return Section("What the selection is made of", (Numbers(head, rows), text), first=True)
 
 
-def _checks(figures: SelectFigures) -> Iterator[str]:
+def _checks(figures: SelectFigures, run: Finished) -> Iterator[str]:
     found, junk = figures.contaminated, figures.junk
-    yield (
-        f"Compared with the held-out images again: {plural(found.pool, 'selected pool image')} and "
-        f"{plural(found.curated, 'selected curated image')} resemble one."
-    )
+    if run.parts.num_images(["heldout"]):
+        heldout = Usable.of(run, "heldout")
+        compared = "" if heldout is None else f"{heldout.used} could be compared. "
+        yield (
+            f"{compared}By the pairs of copies that were found, "
+            f"{plural(found.pool, 'selected pool image')} and {plural(found.curated, 'selected curated image')} "
+            "resemble a held-out image."
+        )
     if junk is not None:
         yield (
             f"{plural(junk.screened, 'image')} screened out as junk before balancing, {count(junk.selected)} of them "

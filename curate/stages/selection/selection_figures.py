@@ -58,7 +58,7 @@ class SelectFigures(Figures):
     shares: dict[str, RouteShare]
     """By share: retrieval, balance, curated or kept."""
     contaminated: ContaminationCount
-    """What resembles a held-out image, compared again on the result itself."""
+    """What resembles a held-out image, by the stored pairs and counted on the result itself."""
     junk: JunkCount | None = None
     """Null where the recipe screens nothing."""
 

@@ -39,6 +39,8 @@ from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, s
 
 logger = logging.getLogger(__name__)
 
+CARD = "shards/README.md"
+"""The dataset card, which names the digest of the rows."""
 BATCH_BYTES = 32 << 20
 """Bytes of encoded images that a task holds before it writes them."""
 REUSED_FROM = 0.9
@@ -224,6 +226,10 @@ class WriteShards(Shuffle):
         return pa.RecordBatch.from_arrays([*kept, *own], schema=self.output_schema())
 
     # -- telling about it ------------------------------------------------------------------------------------
+
+    def before_making(self, table: Table) -> None:
+        """Without its card: while shards are replaced, none may vouch for the rows of before."""
+        table.store.remove(CARD)
 
     def summarize(self, table: Table, **inputs: Any) -> ShardFigures:
         removal = removal_figures(self._removal(), lambda: _parts_of(inputs))

@@ -1,6 +1,7 @@
 """The luma descriptor, against an independent implementation."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image, ImageEnhance
 from scipy.ndimage import correlate
@@ -43,3 +44,12 @@ def test_it_needs_no_weights() -> None:
     assert info.weights_present
     assert info.weights_hash == ""
     assert info.dim == SIDE * SIDE
+
+
+@pytest.mark.parametrize("shade", [0, 1, 77, 128, 200, 255])
+def test_a_picture_of_one_color_has_no_descriptor_and_a_faint_one_does(shade: int) -> None:
+    plain = torch.full((1, 3, 48, 48), shade / 255) * torch.tensor([1.0, 0.5, 0.25])[None, :, None, None]
+    assert (LumaDescriptor(24)(plain) == 0).all()
+    faint = plain.clone()
+    faint[:, :, 20:28] += 1 / 255
+    assert LumaDescriptor(24)(torch.cat([plain, faint]))[1].abs().max() > 0.05

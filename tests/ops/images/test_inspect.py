@@ -164,3 +164,31 @@ def test_threads_agree_with_one():
     for a, b in zip(one, many, strict=True):
         assert (a.luma_std, a.smoothness) == (b.luma_std, b.smoothness)
         np.testing.assert_array_equal(pixels(a.picture), pixels(b.picture))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("RGB", (1, 1)),
+        Image.new("L", (2, 3000), 7),
+        Image.new("RGB", (3000, 2), "teal"),
+        gradient((28, 28)),
+        Image.effect_noise((128, 128), 90),
+        Image.fromarray((np.indices((64, 64))[0] % 2 * 255).astype(np.uint8)).resize((64, 20)),
+    ],
+)
+def test_for_safety_alone_every_picture_is_accepted_whatever_its_size_shape_and_content(image):
+    data = encode(image, "PNG")
+    assert inspect_image(data, LIMITS).reject is not None
+    found = inspect_image(data, LIMITS.for_safety_alone(), min_side=256)
+    assert found.reject is None
+    assert found.picture.size == image.size
+    assert np.isfinite([found.luma_std, found.smoothness]).all()
+
+
+def test_what_is_unsafe_or_no_picture_is_refused_for_safety_alone():
+    limits = ImageLimits(max_pixels=1000, max_bytes=5000).for_safety_alone()
+    assert inspect_image(encode(gradient((40, 30)), "PNG"), limits).reject == "too_large"
+    assert inspect_image(photo_bytes(), limits).reject == "too_large"
+    assert inspect_image(b"<html>", limits).reject == "not_an_image"
+    assert inspect_image(encode(gradient((20, 20)), "PNG")[:60], limits).reject == "truncated"

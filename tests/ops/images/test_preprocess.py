@@ -37,3 +37,19 @@ def test_reduced_picture_looks_like_the_full_one():
     full = preprocess(inspect_image(data, LIMITS).picture, how)
     reduced = preprocess(inspect_image(data, LIMITS, min_side=decode_side([how])).picture, how)
     assert np.abs(full.astype(int) - reduced).mean() < 3
+
+
+@pytest.mark.parametrize("size", [(2, 90_000), (90_000, 2), (1, 1), (33, 1)])
+def test_strips_and_points_are_cropped_to_the_middle_before_they_are_enlarged(size):
+    """Of 2 x 90,000 pixels, a short side of 256 would make 11,520,000 pixels of the long one: 9 GB."""
+    image = Image.new("RGB", size, (10, 20, 30))
+    middle = (slice(size[1] // 2 - 4, size[1] // 2 + 4), slice(size[0] // 2 - 4, size[0] // 2 + 4))
+    marked = np.array(image)
+    if max(size) > 8:
+        marked[middle] = (200, 100, 50)
+    for resize, short in (("short_edge_crop", 256), ("square", 224)):
+        how = Preprocess(224, resize, short, "bicubic", (0.5,) * 3, (0.5,) * 3)
+        found = preprocess(Image.fromarray(marked), how)
+        assert found.shape == (3, 224, 224)
+        if max(size) > 40 and resize != "square":
+            np.testing.assert_array_equal(found[:, 112, 112], (200, 100, 50))

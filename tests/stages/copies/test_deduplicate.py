@@ -137,8 +137,8 @@ def test_every_image_that_left_is_counted_with_its_evidence(run: Finished) -> No
         ("copy of a curated image, by embedding", 1),
         ("copy of a pool image, by embedding", 1),
     }
-    assert (clean.name, clean.pool) == ("clean of held-out images", 7)
-    assert clean.drops == (("in a group that touches a benchmark", 2),)
+    assert (clean.name, clean.pool) == ("compared with held-out images", 7)
+    assert clean.drops == (("in a group that touches a held-out image", 2),)
     assert stage.headline(table, run) == "7 kept"
     assert list(stage.checks(table, run)) == ["copies", "benchmarks"]
 

@@ -12,6 +12,7 @@ from PIL import Image
 from curate.errors import ConfigError, SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.inspect import ImageLimits
+from curate.ops.vectors import VectorSpec, unpack
 from curate.sources.config import Source, Sources
 from curate.stages.images import pictures as under_test
 from curate.stages.images.catalog import Catalog
@@ -118,6 +119,37 @@ def test_vectors_do_not_depend_on_rejects_of_other_chunks_or_on_decoding_order(
         together[name].append(rows)
     assert pa.Table.from_batches(together["x"]).equals(found)
     assert pa.Table.from_batches(together["images"]).equals(images)
+
+
+@pytest.mark.parametrize("role", ["pool", "curated", "heldout"])
+def test_limits_beyond_safety_are_those_of_the_pool(tmp_path: Path, role: str) -> None:
+    odd = {"dot": (1, 1), "line": (2, 3000), "digit": (28, 28), "plain": (64, 64)}
+    for folder in {"pool", role}:
+        (tmp_path / folder).mkdir()
+        for number, (name, size) in enumerate(odd.items()):
+            Image.new("RGB", size, (40 * number, 90, 200)).save(tmp_path / folder / f"{name}.png")
+        (tmp_path / folder / "page.png").write_bytes(b"<html>")
+    sources = Sources.model_validate({folder: str(tmp_path / folder) for folder in ("pool", role)})
+    *_, (_, catalog) = Catalog(sources=sources).scan(None)
+    models = {name: Embed(model=name, precision="fp32", device="cpu") for name in ("lite0-copy", "lite0", "luma24")}
+    found: dict[str, pa.Table] = {}
+    for name, rows in read_pictures({"images": Inspect(), **models}, 0, catalog=catalog):
+        found[name] = pa.Table.from_batches([rows])
+    rejects = dict(
+        zip([Path(key).stem for key in catalog["key"].to_pylist()], found["images"]["reject"].to_pylist(), strict=True)
+    )
+    assert rejects.pop("page") == "not_an_image"
+    if role == "pool":
+        assert rejects == {"dot": "too_small", "line": "extreme_aspect", "digit": "too_small", "plain": "uniform"}
+        return
+    assert set(rejects.values()) == {None}
+    assert found["images"]["pdq"].null_count == 1
+    for name in models:
+        vectors, rows = unpack(found[name]["vector"], VectorSpec.of(found[name].schema))
+        assert len(rows) == 4
+        assert np.isfinite(vectors).all()
+        length = 0 if name == "luma24" else 1  # in pictures of one color there is nothing to lay over another
+        np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), length, atol=1e-2)
 
 
 class MeanColor(PictureStage):
