@@ -159,6 +159,10 @@ class Stage(Settings):
         """What the stage has looked for in the images that passed it."""
         yield from ()
 
+    def why_open(self, table: Table, part: int, rows: Sequence[int]) -> list[str]:
+        """Why each of these open rows of a part could not be had, in words that are the same for the same kind."""
+        return ["could not be had by a later pass"] * len(rows)
+
     def headline(self, table: Table, run: "Finished") -> str | None:
         """How many images are left, in words such as `120 selected`; None: the stage does not say."""
         return None

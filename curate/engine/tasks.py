@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -16,6 +16,14 @@ from curate.engine.table import Table
 from curate.engine.threads import set_threads
 
 PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
+
+
+class Surroundings(Protocol):
+    """Settings of a run that are no part of any table, such as how long to wait for a server; pickled with tasks."""
+
+    def used(self) -> AbstractContextManager[None]:
+        """What is done within goes by these settings."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Task:
     """Round of an IteratedFold; phase run: its last one."""
     anew: bool = False
     """Make all rows of a part, also where only some are open."""
+    within: Surroundings | None = None
+    """What the worker does it within."""
 
     @property
     def label(self) -> str:
@@ -68,7 +78,8 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     """
     set_threads(threads)
     try:
-        return _perform(Store(root), task, time.perf_counter())
+        with task.within.used() if task.within else nullcontext():
+            return _perform(Store(root), task, time.perf_counter())
     except Exception as error:
         error.add_note(f"while making {task}")
         raise

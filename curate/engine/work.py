@@ -29,7 +29,7 @@ from curate.engine.shuffle import with_bucket
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
-from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Task, inputs_of
+from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
 from curate.errors import TableError
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ class Step:
     inputs: dict[str, tuple[str, ...] | None]
     schemas: dict[str, pa.Schema]
     input_schemas: dict[str, Any]
+    within: Surroundings | None = None
+    """What its tasks are done within."""
 
 
 class Work:
@@ -152,7 +154,8 @@ class Work:
         parts = sorted(set().union(*map(set, todo.values())))
         schemas = {n: s.output_schema(**known_inputs(s, self.step.input_schemas)) for n, s in stages.items()}
         plain = Task("run", 0, stages, schemas, {}, self.step.inputs)
-        plain = replace(plain, resources=lead.resources(), anew=any(map(self.flags.may_rebuild, stages)))
+        anew = any(map(self.flags.may_rebuild, stages))
+        plain = replace(plain, resources=lead.resources(), anew=anew, within=self.step.within)
         schemas_in = known_inputs(lead, self.step.input_schemas)
         if parts and isinstance(lead, Shuffle):
             pieces = with_bucket(lead.piece_schema(**schemas_in))
