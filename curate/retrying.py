@@ -18,6 +18,7 @@ a million images all waits.
 import errno
 import http
 import logging
+import os
 import random
 import re
 import socket
@@ -91,11 +92,15 @@ def find_cause(error: BaseException, *, remote: bool = False) -> Cause | None:
             errors that are no OSError may pass too (libraries of object stores have their own).
     """
     chain = list(_chain(error))
+    if any(type(link).__module__ == "aiohttp.http_exceptions" for link in chain):
+        return Cause(False, "connection broken off")  # its parser's words for half an answer: `code` 400
     for link in chain:
         status, code = _status(link), _code(link)
         if status is not None or code in _PASSING_CODES:
             return _of_answer(link, status, code, _retry_after(chain))
     names = {base.__name__ for link in chain for base in type(link).__mro__}
+    if "TooManyRedirects" in names:
+        return Cause(True, "too many redirects")
     if any(isinstance(link, socket.gaierror) for link in chain):
         return Cause(False, "name not resolved")
     if any(isinstance(link, TimeoutError) for link in chain) or names & _TIMED_OUT:
@@ -196,6 +201,8 @@ def _numbers(kind: type[Exception]) -> frozenset[int]:
 
 def _of_plain(error: BaseException, remote: bool) -> Cause | None:
     """Of an error that hides nothing."""
+    if type(error).__module__ == "tarfile":
+        return None  # what was read is no archive
     if isinstance(error, ValueError) and remote:
         return Cause(True, "not a URL that can be asked for")
     if isinstance(error, PermissionError) and remote:
@@ -209,8 +216,9 @@ def _of_plain(error: BaseException, remote: bool) -> Cause | None:
 
 
 def _text(error: BaseException) -> str:
-    """An error without its words: those of a library may hold addresses, times and names of hosts."""
-    return error.strerror if isinstance(error, OSError) and error.strerror and error.errno else type(error).__name__
+    """An error without its own words: those of a library may hold addresses, times and names of hosts."""
+    number = _number(error)
+    return os.strerror(number) if number is not None and number in errno.errorcode else type(error).__name__
 
 
 def is_permanent(error: Exception, *, remote: bool = False) -> bool:

@@ -307,17 +307,35 @@ def _list_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
         return {}
     if info.get("type") == "file":
         return {path: info}
-    own_way = type(fs).find is not AbstractFileSystem.find and getattr(type(fs), "_find", None) is not _WALKING
-    return dict(fs.find(path, detail=True, **({} if own_way else {"on_error": _raise_passing})))
+    own_way = type(fs).find is not AbstractFileSystem.find or getattr(type(fs), "_find", None) not in (None, _WALKING)
+    return dict(fs.find(path, detail=True)) if own_way else _walk_remote(fs, path)
 
 
 _WALKING = AsyncFileSystem._find
-"""fsspec's walk through folders, which leaves out those that cannot be listed, whatever the reason."""
 
 
-def _raise_passing(error: Exception) -> None:
-    if not is_permanent(error, remote=True):
-        raise error
+def _walk_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
+    """What `find` gives, where that is fsspec's own walk: it leaves out folders that cannot be listed, whatever the
+    reason. Here one that is busy is an error, and one that is gone is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    folders, seen = [path], {path.rstrip("/")}
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = retry(lambda: fs.ls(folder, detail=True), where=folder, remote=True, patience=network().patience)  # noqa: B023
+        except FileNotFoundError as error:
+            if folder == path:
+                raise
+            log.warning("%s: gone while its folder was listed (%s)", folder, describe_error(error))
+            continue
+        for entry in entries:
+            name = entry["name"].rstrip("/")
+            if entry.get("type") != "directory":
+                found[entry["name"]] = entry
+            elif name not in seen:
+                seen.add(name)
+                folders.append(name)
+    return found
 
 
 def _remote_uri(fs: Any, name: str) -> str:
