@@ -1,6 +1,7 @@
 """A web server and an object store that fail as planned: busy, gone, refusing, breaking off, hanging, redirecting."""
 
 import asyncio
+import io
 import re
 import threading
 from collections import Counter
@@ -11,7 +12,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import fsspec
+import numpy as np
 from fsspec.asyn import AsyncFileSystem
+from PIL import Image, ImageDraw
 
 STORE = "faulty"
 """Protocol of the object store."""
@@ -174,3 +177,20 @@ def register_store() -> type[FaultyStore]:
     for known in (FaultyStore.objects, FaultyStore.faults, FaultyStore.requests):
         known.clear()  # type: ignore[attr-defined]
     return FaultyStore
+
+
+def draw_picture(rng: np.random.Generator, *, width: int = 160, height: int = 120) -> bytes:
+    """A JPEG of shapes on a gradient; pictures that follow each other are not alike."""
+    low, high = rng.uniform(0, 255, (2, 3))
+    ramp = np.linspace(0, 1, width if rng.random() < 0.5 else height)
+    slope = ramp[None, :, None] if len(ramp) == width else ramp[:, None, None]
+    ground = np.broadcast_to(low + (high - low) * slope, (height, width, 3))
+    picture = Image.fromarray(np.clip(ground + rng.normal(0, 4, ground.shape), 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(14):
+        x, y, w, h = rng.uniform(-20, width), rng.uniform(-20, height), *rng.uniform(8, 70, 2)
+        shape = pen.ellipse if rng.random() < 0.5 else pen.rectangle
+        shape((x, y, x + w, y + h), fill=tuple(int(value) for value in rng.integers(0, 256, 3)))
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    return file.getvalue()

@@ -5,10 +5,8 @@ the first run. Every kind of error that fsspec and S3 hide is among them. The se
 ends with is compared with a run at which nothing failed, table by table, by the digests of their rows.
 """
 
-import io
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +14,8 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image
 
-from benchmarks.faulty import STORE, FaultyServer, FaultyStore, register_store
+from benchmarks.faulty import STORE, FaultyServer, FaultyStore, draw_picture, register_store
 from benchmarks.figures import Figure, show
 from curate.cli.arguments import Json
 from curate.engine.freshness import Flags
@@ -55,7 +52,7 @@ class Pool:
         pool, rng = cls(), np.random.default_rng(seed)
         failing = np.flatnonzero(rng.permutation(num_images) < round(share * num_images))
         kinds = dict(zip(failing.tolist(), range(len(failing)), strict=True))
-        for number, data in enumerate(_pictures(num_images, rng)):
+        for number, data in enumerate(draw_picture(rng) for _ in range(num_images)):
             turn = kinds.get(number)
             pool._place(number, data, on_web=number % 2 == 0, turn=turn)
         return pool
@@ -74,14 +71,6 @@ class Pool:
         else:
             self.web[f"/{name}"] = data
             self.web_faults |= {f"/{name}": planned} if fault else {}
-
-
-def _pictures(num_images: int, rng: np.random.Generator) -> Iterator[bytes]:
-    for _ in range(num_images):
-        coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-        file = io.BytesIO()
-        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(file, "JPEG")
-        yield file.getvalue()
 
 
 def bench_unavailable(

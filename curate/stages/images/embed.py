@@ -114,10 +114,10 @@ class Embed(PictureStage):
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         lost = EmbedFigures.of(table).lost
         if lost:
+            what = "image of the first pass is" if lost == 1 else "images of the first pass are"
             yield (
-                f"{table.name}: {lost:,} images are gone or changed since they were inspected, so they have no vector "
-                "here; the log names them. Bring them back and make the table again with "
-                f"--rebuild {table.name}"
+                f"{table.name}: {lost:,} {what} gone or changed since, without a vector here; the log names each. Bring "
+                f"them back and run with --rebuild {table.name}"
             )
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
