@@ -4,13 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from curate.config import Settings, absolute_path
+from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError
 from curate.sources.formats import BUILTIN, DETECTED, find_format
+from curate.sources.network import Network
 from curate.tables import ROLES
 
 
@@ -60,6 +61,13 @@ class Sources(Settings):
 
     heldout: tuple[Source, ...] = ()
     """Images of benchmarks: copies of them are kept out of the selection."""
+
+    network: Annotated[Network, Execution()] = Network()
+    """How long to wait for web servers and object stores, and how often to try again."""
+
+    max_unavailable: Annotated[float, Field(ge=0, le=1), Execution()] = 0.01
+    """Share of the listed images, 0..1, above which a run ends with exit status 3 because a server or disk kept them
+    away. They are no rejects: the same command reads exactly these again."""
 
     @model_validator(mode="before")
     @classmethod
