@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.freshness import resolved_stage, why_outdated
+from curate.engine.freshness import as_list, resolved_stage, why_outdated
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.show import FlowStep
 from curate.engine.stage import Scan, Stage
@@ -225,11 +225,14 @@ def find_finished(
     """
     found: dict[str, FinishedTable] = {}
     outdated: dict[str, str] = {}
+    declared = {name for step in steps for name in step.stages}
     for step in steps:
         tables = {name: Table(store, name, store.table(name).manifest()) for name in step.stages}
         known = {name: one.table for name, one in found.items()}
         inputs = {key: open_input(store, step, key, known) for key in step.inputs}
-        outdated |= why_outdated(step.stages, tables, inputs, pins=pins, current=found.keys())
+        read = {table.name for value in inputs.values() for table in as_list(value) if table.is_complete()}
+        current = found.keys() | (read - declared)  # what no step makes was there before, and has no other setting
+        outdated |= why_outdated(step.stages, tables, inputs, pins=pins, current=current)
         for name, stage in step.stages.items():
             manifest = tables[name].manifest()
             if name not in outdated and manifest is not None and manifest.complete:
