@@ -192,7 +192,7 @@ def _is_made_of(tables: Mapping[str, Table], stages: Mapping[str, Stage], inputs
     num_parts = len(parts) if regroups else lead.num_parts(**{key: inputs.get(key) for key in lead.inputs})
     pins = {one: tables[one].complete_manifest().pins for one in stages}
     wanted = part_fingerprints(stages, inputs, num_parts, pins=pins)[name]
-    return len(parts) == num_parts and all(p.fingerprint == one for p, one in zip(parts, wanted, strict=True))
+    return len(parts) == num_parts and all(p.fulfills(one) for p, one in zip(parts, wanted, strict=True))
 
 
 def _fits_vectors(table: Table, inputs: list[Table]) -> bool:
