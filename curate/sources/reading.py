@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from curate.sources.config import Source
+from curate.sources.folder import read_folder_file
 from curate.sources.formats import DETECTED, SourceFormat, find_format
+from curate.sources.path_columns import add_columns_of, add_path_columns
 from curate.sources.read import Read
 
 MAX_IMAGE_BYTES = 256 << 20
@@ -23,7 +25,8 @@ def read_part(rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTE
         ConfigError: the format of a plug-in cannot be used.
         SourceError: an archive is damaged or changed since it was listed, or reading kept failing.
     """
-    return _format_of(rows, source).read(rows, source, max_bytes=max_bytes, extra=True)
+    reads = _format_of(rows, source).read(rows, source, max_bytes=max_bytes, extra=True)
+    return add_path_columns(reads, rows, source)
 
 
 def read_bytes(rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[Read]:
@@ -31,8 +34,18 @@ def read_bytes(rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYT
     return _format_of(rows, source).read(rows, source, max_bytes=max_bytes, extra=False)
 
 
+def read_loose(uri: str, key: str, source: Source, *, max_bytes: int, extra: bool) -> Read:
+    """One image of a source of loose files, as `read_part` reads it; may be called from several threads at once.
+
+    Args:
+        extra: whether its own columns are wanted.
+    """
+    read = read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
+    return add_columns_of(read, key, archive=None, source=source) if extra else read
+
+
 def is_loose(rows: pa.Table, source: Source) -> bool:
-    """Whether the images are files of their own, which threads may read in any order by `read_folder_file`."""
+    """Whether the images are files of their own, which threads may read in any order by `read_loose`."""
     return _format_of(rows, source).loose
 
 

@@ -1,6 +1,7 @@
 """WriteShards: the only copy of bytes: shuffled Parquet shards with the original images and their provenance."""
 
 import hashlib
+import itertools
 import json
 import logging
 import re
@@ -22,8 +23,12 @@ from curate.engine.show import FlowStep
 from curate.engine.stage import Batches, Input, Shuffle, each
 from curate.engine.table import Table
 from curate.errors import ConfigError, SourceError
+from curate.ops.images.readers import ForReaders, make_readable
+from curate.sources.class_names import Names
 from curate.sources.reading import read_bytes
-from curate.stages.images.catalog import source_of
+from curate.stages.images.catalog import classes_of, source_of
+from curate.stages.selection.class_columns import ClassColumns, class_numbers
+from curate.stages.selection.reader_figures import ReaderFigures, read_warnings
 from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
 
 logger = logging.getLogger(__name__)
@@ -50,6 +55,8 @@ class ShardFigures(Figures):
     """Entries of the removal list."""
     unknown_entries: tuple[str, ...] = ()
     """Those of them that no image of the catalog matches, in alphabetical order."""
+    readers: ReaderFigures = ReaderFigures()
+    """Pictures that readers of the shards cannot decode."""
 
 
 class WriteShards(Shuffle):
@@ -61,6 +68,7 @@ class WriteShards(Shuffle):
         "images": each(IMAGES),
     }
 
+    version: ClassVar[int] = 2
     explained_as: ClassVar[str] = "shards"
 
     num_shards: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -69,6 +77,12 @@ class WriteShards(Shuffle):
     """Bytes of encoded images in a shard, about."""
     columns: dict[str, ColumnKind] | Literal["auto"] = "auto"
     """The sources' own columns and their types; auto: all that the selected images carry."""
+    classes: dict[str, Names] | Literal["auto"] = "auto"
+    """Names of the classes of own columns, in the order of their numbers; such a column holds numbers. Auto: columns
+    whose names all sources declare alike, as Hugging Face's `ClassLabel`; the classes of others stay text."""
+    repair_metadata: bool = False
+    """Whether to mend the EXIF block of pictures that `datasets` fails to decode (JPEG, PNG, WebP), pixels untouched.
+    False, and where it cannot be done: the column `reader_warning` names them."""
     removal_list: Annotated[str | None, Execution()] = None
     """Text file of images to leave out (takedown): a sha256 in hex or a key a line; `#` starts a comment line. The
     file is known by its content, so it may move. Null: no image is left out."""
@@ -76,7 +90,9 @@ class WriteShards(Shuffle):
     """Seed of the shuffle; null: the seed of the run."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        return shards_schema({} if isinstance(self.columns, str) else _types(self.columns))
+        if isinstance(self.columns, str):
+            return shards_schema({})
+        return shards_schema(_types(self.columns), {} if isinstance(self.classes, str) else self.classes)
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return pa.schema([SORT_KEY, *(f for f in SHARD_COLUMNS), EXTRA])
@@ -100,13 +116,15 @@ class WriteShards(Shuffle):
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         num_images, num_bytes = 0, 0
         kinds: dict[str, set[str]] = {}
+        classes = ClassColumns()
         for part in inputs["selection"].parts():
             rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
             images = inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
             num_images, num_bytes = num_images + len(rows), num_bytes + int(images["num_bytes"].to_numpy().sum())
-            for text in images["extra"].drop_null().to_pylist():
-                for name, value in json.loads(text).items():
-                    kinds.setdefault(name, set()).add(_kind(value))
+            extra = [json.loads(text) for text in images["extra"].drop_null().to_pylist()]
+            for name, value in itertools.chain.from_iterable(row.items() for row in extra):
+                kinds.setdefault(name, set()).add(_kind(value))
+            classes.add(classes_of(inputs["catalog"].read(part.number, ["image_id"])), extra)
         if num_images == 0:
             raise ConfigError(
                 f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
@@ -120,7 +138,20 @@ class WriteShards(Shuffle):
             raise self.field_error("num_shards", text)
         if self.columns == "auto":
             update["columns"] = {_free_name(name): _common(kinds[name]) for name in sorted(kinds)}
+        if self.classes == "auto":
+            known = {_free_name(name): names for name, names in classes.columns().items()}
+            update["classes"] = {name: names for name, names in known.items() if self._may_be_number(name)}
+        if self.columns == "auto":
+            update["columns"] |= dict.fromkeys(update.get("classes", self.classes), "int64")
+        for name in map(_free_name, classes.mixed()):
+            if self.columns != "auto" and self._may_be_number(name):
+                raise self.field_error(
+                    "columns", f": {name}: the sources number its classes differently; make it string"
+                )
         return self.model_copy(update=update)
+
+    def _may_be_number(self, name: str) -> bool:
+        return self.columns == "auto" or self.columns.get(name) == "int64"
 
     def num_parts(self, **inputs: Any) -> int:
         assert isinstance(self.num_shards, int)
@@ -147,8 +178,9 @@ class WriteShards(Shuffle):
                 )
             if removed & {image["sha256"].hex(), place["key"]}:
                 continue
+            fit = make_readable(read.data, repair=self.repair_metadata)
             bucket = int(key * self.num_shards)
-            held.setdefault(bucket, []).append(_piece(key, chosen, place, image, read.data))
+            held.setdefault(bucket, []).append(_piece(key, chosen, place, image, fit))
             num_bytes += len(read.data)
             if num_bytes >= BATCH_BYTES:
                 yield from self._drain(held)
@@ -163,15 +195,23 @@ class WriteShards(Shuffle):
     def run(self, part: int, *, pieces: pa.Table) -> Batches:
         assert not isinstance(self.columns, str)
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
-        schema = shards_schema(_types(self.columns))
         step = max(1, int(len(order) * BATCH_BYTES / max(1, pieces.nbytes)))
         for start in range(0, len(order), step):
             rows = pieces.take(order[start : start + step])
             extra = [json.loads(text) if text else {} for text in rows["extra"].to_pylist()]
             named = [{_free_name(name): value for name, value in values.items()} for values in extra]
-            own = [_column(named, name, self.columns[name]) for name in sorted(self.columns)]
+            own = [self._own_column(named, name) for name in sorted(self.columns)]
             kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
-            yield pa.RecordBatch.from_arrays([*kept, *own], schema=schema)
+            yield pa.RecordBatch.from_arrays([*kept, *own], schema=self.output_schema())
+
+    def _own_column(self, rows: list[dict[str, Any]], name: str) -> pa.Array:
+        assert not isinstance(self.columns, str)
+        if isinstance(self.classes, str) or name not in self.classes:
+            return _column(rows, name, self.columns[name])
+        try:
+            return class_numbers(rows, name, self.classes[name])
+        except ValueError as error:
+            raise self.field_error("classes", f": {error}; give all of them, or leave it at auto") from error
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -183,8 +223,9 @@ class WriteShards(Shuffle):
             removed=inputs["selection"].num_rows() - table.num_rows(),
             num_entries=len(wanted),
             unknown_entries=tuple(sorted(wanted - _known(wanted, inputs["catalog"], inputs["images"]))),
+            readers=ReaderFigures.count(table),
         )
-        for text in _unknown_entries(figures):
+        for text in (*_unknown_entries(figures), *read_warnings(figures.readers)):
             logger.warning("%s: %s", table.name, text)
         return figures
 
@@ -215,7 +256,9 @@ class WriteShards(Shuffle):
         return f"{count(table.num_rows())} in the shards"
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
-        yield from (f"{table.name}: {text}" for text in _unknown_entries(ShardFigures.of(table)))
+        figures = ShardFigures.of(table)
+        told = (*_unknown_entries(figures), *read_warnings(figures.readers))
+        yield from (f"{table.name}: {text}" for text in told)
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         for part in table.parts():
@@ -246,12 +289,13 @@ def _unknown_entries(figures: ShardFigures) -> Iterator[str]:
 
 
 def _piece(
-    key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], data: bytes
+    key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], fit: ForReaders
 ) -> dict[str, Any]:
     copied = {name: image[name] for name in ("width", "height", "extra")}
     copied |= {name: place[name] for name in ("key", "source", "role")}
     copied |= {name: chosen[name] for name in ("image_id", "clusters", "origins", "repeats")}
-    picture = {"bytes": data, "path": place["key"]}
+    copied |= {"reader_warning": fit.warning, "repaired": fit.repaired}
+    picture = {"bytes": fit.data, "path": place["key"]}
     return {"sort_key": key, "image": picture, "sha256": image["sha256"].hex(), **copied}
 
 

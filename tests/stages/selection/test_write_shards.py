@@ -21,10 +21,11 @@ from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import SOURCE
 from curate.stages.selection import write_shards
 from curate.stages.selection.write_shards import ShardFigures, WriteShards
-from curate.tables import CATALOG, IMAGES, SELECTION
+from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS
 from tests.stages.planted import PlantedCatalog, given_table, opened
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+TOLD = pa.schema([SHARD_COLUMNS.field(name) for name in ("image_id", "reader_warning", "repaired")])
 IDS = {name: (number // 2) << 32 | number % 2 for number, name in enumerate(NAMES)}
 
 
@@ -68,7 +69,7 @@ def summed_up(root: Path, tables: dict[str, Table], removed: str, *, num_rows: i
     """A stage with this removal list, and the figures of shards of so many rows, published."""
     (root / "remove.txt").write_text(removed)
     stage, rows = WriteShards(removal_list=str(root / "remove.txt")), [{"image_id": row} for row in range(num_rows)]
-    shards = given_table(root / "run", "shards", pa.schema([pa.field("image_id", pa.int64())]), [rows])
+    shards = given_table(root / "run", "shards", TOLD, [rows])
     figures = stage.summarize(shards, **tables)
     given_table(root / "run", "shards", shards.schema(), [rows], figures=figures)
     return stage, figures
