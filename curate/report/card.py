@@ -43,7 +43,15 @@ SELECT source, count(*) FROM 'path/to/shards/data/*.parquet' GROUP BY source;
 
 FILTERING = """\
 ```python
+from datasets import Image
+
 rows = rows.filter(lambda warning: warning is None, input_columns="reader_warning")
+
+# with streaming=True, which decodes before it filters:
+image = Image()
+for row in rows.cast_column("image", Image(decode=False)):
+    if row["reader_warning"] is None:
+        picture = image.decode_example(row["image"])
 ```
 """
 SHOWN_CLASSES = 10
