@@ -31,9 +31,10 @@ def declared_classes(schema: pa.Schema) -> Declared:
     return {name: found[name] for name in schema.names if name in found} if isinstance(found, dict) else {}
 
 
-def column_classes(declared: Declared) -> dict[str, Names]:
+def column_classes(schema: pa.Schema) -> dict[str, Names]:
     """Those of the columns that hold one class a row."""
-    return {name: names for name, names in declared.items() if isinstance(names, tuple)}
+    declared = declared_classes(schema)
+    return {name: names for name, names in declared.items() if not pa.types.is_nested(schema.field(name).type)}
 
 
 def name_classes(values: Mapping[str, Any] | None, declared: Declared) -> dict[str, Any] | None:

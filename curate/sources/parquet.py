@@ -64,7 +64,7 @@ class ParquetFormat:
 def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
     with _open_parquet(file.uri) as table:
         column = find_image_column(table.schema_arrow, source.image_column, where=file.uri)
-        classes = column_classes(declared_classes(table.schema_arrow))
+        classes = column_classes(table.schema_arrow)
         for row, name in enumerate(_row_names(table, column, file.uri)):
             yield Found(
                 uri=file.uri,

@@ -53,7 +53,7 @@ def add_columns_of(read: Read, key: str, *, archive: str | None, source: Source)
 
 def comes_from_path(name: str, uri: str, source: Source) -> bool:
     """Whether a column may stand in the path of a file, so that the file itself need not have it."""
-    return (source.labels == "folder" and name == LABEL) or name in hive_columns(f"{uri}/")
+    return (source.labels == "folder" and name == LABEL) or name in hive_columns(uri.removeprefix(source.path))
 
 
 def hive_columns(key: str) -> dict[str, str | int | None]:
