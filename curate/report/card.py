@@ -181,9 +181,9 @@ def _decoding(shards: Table) -> Iterator[str]:
         )
     if found.repaired:
         yield (
-            f"## Repaired metadata\n\nReaders would fail on the metadata of {plural(found.repaired, 'picture')}, which "
-            "were repaired; the pixels are untouched. The column `repaired` names these rows. Their `sha256` is that "
-            "of the source's bytes, not of those here."
+            f"## Repaired metadata\n\nThe metadata of {plural(found.repaired, 'picture')} were repaired, since readers "
+            "would fail on them; the pixels are untouched. The column `repaired` names these rows. Their `sha256` is "
+            "that of the source's bytes, not of those here."
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.errors import SourceError
 from curate.sources.config import Source
@@ -30,7 +31,7 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://[^/]*/?")
 
 def add_path_columns(reads: Iterable[Read], rows: pa.Table, source: Source) -> Iterator[Read]:
     """What was read of the images of some rows of the catalog, with the columns of their paths."""
-    archived = pa.compute.or_(rows["offset"].is_valid(), rows["row"].is_valid()).to_pylist()
+    archived = pc.or_(rows["offset"].is_valid(), rows["row"].is_valid()).to_pylist()
     places = zip(rows["key"].to_pylist(), rows["uri"].to_pylist(), archived, strict=True)
     for (key, uri, inside), read in zip(places, reads, strict=True):
         yield add_columns_of(read, key, archive=uri if inside else None, source=source)

@@ -38,6 +38,7 @@ MEMORY_PER_ROW = 1e3
 class Catalog(Scan):
     """Lists the sources in a fixed order and cuts each into parts; a later scan appends what is new."""
 
+    version: ClassVar[int] = 2
     explained_as: ClassVar[str] = "listed"
 
     sources: Sources

@@ -23,11 +23,11 @@ from curate.engine.show import FlowStep
 from curate.engine.stage import Batches, Input, Shuffle, each
 from curate.engine.table import Table
 from curate.errors import ConfigError, SourceError
-from curate.ops.images.readers import ForReaders, make_readable
 from curate.sources.class_names import Names
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import classes_of, source_of
 from curate.stages.selection.class_columns import ClassColumns, class_numbers
+from curate.stages.selection.readable import make_rows_readable
 from curate.stages.selection.reader_figures import ReaderFigures, read_warnings
 from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
 
@@ -178,9 +178,8 @@ class WriteShards(Shuffle):
                 )
             if removed & {image["sha256"].hex(), place["key"]}:
                 continue
-            fit = make_readable(read.data, repair=self.repair_metadata)
             bucket = int(key * self.num_shards)
-            held.setdefault(bucket, []).append(_piece(key, chosen, place, image, fit))
+            held.setdefault(bucket, []).append(_piece(key, chosen, place, image, read.data))
             num_bytes += len(read.data)
             if num_bytes >= BATCH_BYTES:
                 yield from self._drain(held)
@@ -197,7 +196,7 @@ class WriteShards(Shuffle):
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
         step = max(1, int(len(order) * BATCH_BYTES / max(1, pieces.nbytes)))
         for start in range(0, len(order), step):
-            rows = pieces.take(order[start : start + step])
+            rows = make_rows_readable(pieces.take(order[start : start + step]), repair=self.repair_metadata)
             extra = [json.loads(text) if text else {} for text in rows["extra"].to_pylist()]
             named = [{_free_name(name): value for name, value in values.items()} for values in extra]
             own = [self._own_column(named, name) for name in sorted(self.columns)]
@@ -289,13 +288,12 @@ def _unknown_entries(figures: ShardFigures) -> Iterator[str]:
 
 
 def _piece(
-    key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], fit: ForReaders
+    key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], data: bytes
 ) -> dict[str, Any]:
     copied = {name: image[name] for name in ("width", "height", "extra")}
     copied |= {name: place[name] for name in ("key", "source", "role")}
     copied |= {name: chosen[name] for name in ("image_id", "clusters", "origins", "repeats")}
-    copied |= {"reader_warning": fit.warning, "repaired": fit.repaired}
-    picture = {"bytes": fit.data, "path": place["key"]}
+    picture = {"bytes": data, "path": place["key"]}
     return {"sort_key": key, "image": picture, "sha256": image["sha256"].hex(), **copied}
 
 
