@@ -45,5 +45,5 @@ def read_warnings(figures: ReaderFigures) -> Iterator[str]:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in figures.warnings.items())
         yield (
             f"reader_warning: `datasets` cannot decode {plural(number, 'picture')}: {kinds}; leave them out by that "
-            "column before decoding, or set repair_metadata=true and run again with --rebuild shards/data"
+            "column before decoding, or set write.repair_metadata=true and run again with --rebuild shards/data"
         )

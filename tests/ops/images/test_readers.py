@@ -174,6 +174,17 @@ def test_orientation_that_goes_with_the_block_is_kept() -> None:
     assert b"II*\0" not in check_repair(FAULTS["JPEG, garbage"]).data
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_flag_of_a_webp_says_whether_it_has_an_exif_block() -> None:
+    garbage = check_repair(FAULTS["WebP, garbage"]).data
+    files = (data for data in mutants(1000) if data[:4] == b"RIFF")
+    turned = check_repair(next(data for data in files if (reader_warning(data) or "").startswith("orientation"))).data
+    for data, has_block in ((FAULTS["WebP, garbage"], True), (garbage, False), (turned, True)):
+        assert data[12:16] == b"VP8X"
+        assert bool(data[20] & 0x08) == (b"EXIF" in data) == has_block
+        assert int.from_bytes(data[4:8], "little") == len(data) - 8
+
+
 def test_pictures_of_more_pixels_than_pillow_opens_are_told_whatever_this_process_allows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

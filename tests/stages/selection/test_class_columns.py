@@ -18,6 +18,8 @@ from curate.engine.stage import Batches, Input, Map, each
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.errors import ConfigError
+from curate.feed.shards import read_index
+from curate.ops.images.decode import decode_rgb
 from curate.ops.images.inspect import ImageLimits
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog, classes_of
@@ -167,6 +169,14 @@ def test_columns_that_hold_no_class_in_any_image_are_classes_still() -> None:
     assert (found.columns(), found.mixed()) == ({}, ["label"])
 
 
+def test_files_of_a_part_that_disagree_refuse_even_a_column_without_values() -> None:
+    found = ClassColumns()
+    found.add({"label": None}, [{"label": None}])
+    assert found.columns() == {}
+    found.add({"label": ("a",)}, [{"label": "a"}])
+    assert (found.columns(), found.mixed()) == ({}, ["label"])
+
+
 def test_names_of_columns_that_no_image_has_do_not_count() -> None:
     found = ClassColumns()
     found.add({"label": ("a", "b")}, [{"label": "b"}])
@@ -209,6 +219,10 @@ def test_accepted_pictures_that_readers_cannot_decode_are_named_and_their_repair
     assert (figures.warnings, figures.repaired) == ({"EXIF: SyntaxError": 3}, 0)
     (told,) = read_warnings(figures)
     assert told.startswith("reader_warning: `datasets` cannot decode 3 pictures: EXIF: SyntaxError (3); leave them out")
+
+    index = read_index(f"{tmp_path}/run/shards/data")
+    trained = [data for group in index.groups for data in index.read_images(group, range(group.num_rows))]
+    assert len([decode_rgb(data) for data in trained if data is not None]) == 6  # the trainer reads them all
 
     mended = written(tmp_path / "mended", sources, repair_metadata=True)
     found = {row["key"]: row for row in loaded(tmp_path / "mended", tmp_path / "cache2")}
