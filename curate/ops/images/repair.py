@@ -56,7 +56,7 @@ def _with_orientation(data: bytes, orientation: int | None) -> bytes | None:
             return _mend_png(data, block)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _mend_webp(data, block)
-    except struct.error:  # a length that leads past the end
+    except (struct.error, IndexError):  # a length that leads past the end
         pass
     return None
 
@@ -113,7 +113,7 @@ def _mend_webp(data: bytes, block: bytes) -> bytes:
         kind, length = struct.unpack_from("<4sI", data, at)
         chunk = data[at : at + 8 + length + length % 2]
         if kind == b"VP8X":
-            flags = chunk[8] | WEBP_HAS_EXIF if block else chunk[8] & ~WEBP_HAS_EXIF
+            flags = chunk[8] if block else chunk[8] & ~WEBP_HAS_EXIF  # without it, no reader looked at the block
             chunk = chunk[:8] + bytes([flags]) + chunk[9:]
         if kind != b"EXIF":
             kept.append(chunk)
