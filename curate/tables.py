@@ -6,6 +6,7 @@ one row per catalog row, in the same parts and the same order, so joining them i
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,17 +213,34 @@ HF_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string
 
 SHARD_COLUMNS = pa.schema(
     [
-        pa.field("image", HF_IMAGE, nullable=False, metadata={"doc": "original bytes and their key"}),
+        pa.field(
+            "image",
+            HF_IMAGE,
+            nullable=False,
+            metadata={"doc": "original bytes, unless `repaired`, and their key"},
+        ),
         IMAGE_ID,
         column("key", pa.string(), "name within the source: relative path, of an archive's member ARCHIVE/NAME"),
         column("source", pa.string(), "name of the source"),
         column("role", pa.string(), "pool or curated"),
         column("width", pa.int32(), "pixels, after EXIF rotation"),
         column("height", pa.int32(), "pixels, after EXIF rotation"),
-        column("sha256", pa.string(), "of the bytes, hex"),
+        column("sha256", pa.string(), "of the bytes as the source holds them, hex; where `repaired`, not those here"),
         column("clusters", pa.list_(pa.int32()), "cluster path, root first"),
         column("origins", pa.list_(ORIGIN), "every route that chose the image"),
         column("repeats", pa.int32(), "times the trainer shows it in an epoch, >= 1"),
+        column(
+            "reader_warning",
+            pa.string(),
+            "why `datasets` and plain Pillow fail to decode the picture; null: they do not",
+            nullable=True,
+        ),
+        column(
+            "repaired",
+            pa.string(),
+            "what readers would fail on without the repair of its metadata; null: bytes as in the source",
+            nullable=True,
+        ),
     ]
 )
 """The shards' own columns; the sources' columns (caption, ...) follow them, in alphabetical order."""
@@ -336,15 +354,22 @@ def vector_metadata(dim: int, dtype: str, *, model: str, weights: str) -> dict[b
     return dict(zip(VECTOR_META, (dtype.encode(), str(dim).encode(), model.encode(), weights.encode()), strict=True))
 
 
-def shards_schema(extra: dict[str, pa.DataType]) -> pa.Schema:
-    """Schema of the shards; the `huggingface` metadata makes `datasets` decode `image` as a picture."""
+def shards_schema(extra: dict[str, pa.DataType], classes: Mapping[str, Sequence[str]] | None = None) -> pa.Schema:
+    """Schema of the shards; the `huggingface` metadata makes `datasets` decode `image` as a picture.
+
+    Args:
+        extra: types of the sources' own columns.
+        classes: by own column of type int64, the names of its classes in the order of their numbers.
+    """
     own = [f.with_nullable(True) for f in SHARD_COLUMNS]  # `datasets` matches nullable fields only
     fields = own + [pa.field(name, dtype) for name, dtype in sorted(extra.items())]
-    features: dict[str, Any] = {"info": {"features": {f.name: _hf_feature(f) for f in fields}}}
+    features: dict[str, Any] = {"info": {"features": {f.name: _hf_feature(f, classes or {}) for f in fields}}}
     return pa.schema(fields, metadata={b"huggingface": json.dumps(features).encode()})
 
 
-def _hf_feature(field: pa.Field) -> Any:
+def _hf_feature(field: pa.Field, classes: Mapping[str, Sequence[str]]) -> Any:
+    if field.name in classes:
+        return {"names": list(classes[field.name]), "_type": "ClassLabel"}
     return {"_type": "Image"} if field.name == "image" else _hf_type(field.type)
 
 

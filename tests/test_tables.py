@@ -48,3 +48,14 @@ def test_features_are_stored_as_the_columns_are(name: str) -> None:
 def bare(dtype: pa.DataType) -> str:
     """A type without what `datasets` does not carry: the names of elements, and that nulls are forbidden."""
     return str(dtype).replace("item: ", "element: ").replace(" not null", "")
+
+
+@pytest.mark.parametrize("names", [["cat"], ["cat", "größe", 'a "b"']])
+def test_classes_are_features_with_their_names(names: list[str]) -> None:
+    schema = shards_schema({"label": pa.int64(), "number": pa.int64()}, {"label": names})
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["label"] == {"names": names, "_type": "ClassLabel"}  # the form of datasets 2.20 too
+    read = datasets.Features.from_dict(features)
+    assert read["label"].names == names
+    assert read["number"] == datasets.Value("int64")
+    assert schema.field("label").type == pa.int64()

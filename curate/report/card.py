@@ -1,6 +1,6 @@
 """The dataset card: `shards/README.md`, which makes the folder a dataset that Hugging Face's tools load."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import yaml
@@ -40,6 +40,22 @@ SELECT source, count(*) FROM 'path/to/shards/data/*.parquet' GROUP BY source;
 ```
 """
 
+FILTERING = """\
+```python
+from datasets import Image
+
+rows = rows.filter(lambda warning: warning is None, input_columns="reader_warning")
+
+# with streaming=True, which decodes before it filters:
+image = Image()
+for row in rows.cast_column("image", Image(decode=False)):
+    if row["reader_warning"] is None:
+        picture = image.decode_example(row["image"])
+```
+"""
+SHOWN_CLASSES = 10
+"""Names of classes that the table of columns tells at most."""
+
 TAKEDOWN = """\
 Each row names its source, its key in that source, the SHA-256 of its original bytes and every route that chose it
 (`origins`). To take an image down, put its SHA-256, its key, its URI or `SOURCE/KEY` on a line of a text file, set
@@ -76,6 +92,7 @@ def render_card(run: Finished) -> str:
         f"# {_safe(run.name)}",
         _summary(run, shards),
         "## Load it\n\n" + LOADING,
+        *_decoding(shards),
         "## Columns\n\n" + _columns(stage),
         "## How it was made\n\n" + "\n".join(_how(run)),
         "## What was not checked\n\n" + _not_checked(run),
@@ -148,9 +165,36 @@ def _columns(stage: WriteShards) -> str:
         dtype = "image" if field.name == "image" else str(field.type)
         lines.append(f"| `{field.name}` | {_short_type(dtype)} | {_safe(field.metadata[b'doc'].decode())} |")
     own = {} if isinstance(stage.columns, str) else stage.columns
+    classes = {} if isinstance(stage.classes, str) else stage.classes
     for name, kind in sorted(own.items()):
-        lines.append(f"| `{_safe(name)}` | {_safe(kind)} | of the sources, as they give it; null where they do not |")
+        dtype = "class" if name in classes else kind
+        told = _class_names(classes[name]) if name in classes else "as they give it"
+        lines.append(f"| `{_safe(name)}` | {_safe(dtype)} | of the sources, {told}; null where they do not say |")
     return "\n".join(lines)
+
+
+def _class_names(names: Sequence[str]) -> str:
+    """What the numbers of a column of classes mean; long lists are in the shards' features alone."""
+    shown = ", ".join(f"{number} {_safe(name)}" for number, name in enumerate(names[:SHOWN_CLASSES]))
+    return f"{plural(len(names), 'class', 'classes')}: {shown}{', ...' if len(names) > SHOWN_CLASSES else ''}"
+
+
+def _decoding(shards: Table) -> Iterator[str]:
+    """What whoever decodes the pictures must know, if there is anything."""
+    found = ShardFigures.of(shards).readers
+    number = sum(found.warnings.values())
+    if number:
+        kinds = ", ".join(f"{_safe(kind)} ({count})" for kind, count in found.warnings.items())
+        yield (
+            f"## Pictures that do not decode\n\n`datasets` and plain Pillow fail on {plural(number, 'picture')}, whose "
+            f"pixels are sound: {kinds}. A loop over the rows stops there. Leave them out first:\n\n{FILTERING}"
+        )
+    if found.repaired:
+        yield (
+            f"## Repaired metadata\n\nThe metadata of {plural(found.repaired, 'picture')} were repaired, since readers "
+            "would fail on them; the pixels are untouched. The column `repaired` names these rows. Their `sha256` is "
+            "that of the source's bytes, not of those here."
+        )
 
 
 def _short_type(dtype: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +34,10 @@ class Source(Settings):
 
     columns: tuple[str, ...] | None = None
     """The source's own columns to carry to the shards; default: all that are not binary."""
+
+    labels: Literal["folder"] | None = None
+    """`folder`: the folder directly above each image becomes the column `label`, as in an ImageFolder; null for images
+    at the top of the source or of their archive. It replaces a label that the image has. Default: no such column."""
 
     @field_validator("path")
     @classmethod

@@ -1,6 +1,6 @@
 """What listing yields, and how it is cut into parts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 
@@ -21,6 +21,9 @@ class Found(NamedTuple):
     """Modification time of the file, ns since the epoch."""
     container: int | None = None
     """Running number of the archive, which one part should hold whole; None: a file of its own."""
+    classes: Mapping[str, tuple[str, ...]] | None = None
+    """Names of the classes, by own column, that its file declares in the order of their numbers; None: none. Reading
+    then yields names."""
 
 
 def cut_parts(found: Iterable[Found], *, rows_per_part: int = 65_536) -> Iterator[list[Found]]:

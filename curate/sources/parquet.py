@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 
 from curate.errors import SourceDamaged, SourceError
 from curate.retrying import Tries, describe_error, is_damage, retry
+from curate.sources.class_names import column_classes, declared_classes, name_classes
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
 from curate.sources.network import network
+from curate.sources.path_columns import comes_from_path
 from curate.sources.read import Read, by_file, too_large, unreadable
 from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
@@ -59,6 +61,7 @@ class ParquetFormat:
 def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
     with _open_parquet(file.uri) as table:
         column = find_image_column(table.schema_arrow, source.image_column, where=file.uri)
+        classes = column_classes(table.schema_arrow)
         for row, name in enumerate(_row_names(table, column, file.uri)):
             yield Found(
                 uri=file.uri,
@@ -66,6 +69,7 @@ def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
                 row=row,
                 modified=file.modified,
                 container=number,
+                classes=classes,
             )
 
 
@@ -173,18 +177,20 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
             )
         image = find_image_column(table.schema_arrow, source.image_column, where=uri)
         carried = _carried(table.schema_arrow, image, source, uri) if extra else []
+        classes = declared_classes(table.schema_arrow)
         for batch, index in _wanted_rows(table, rows, [image, *carried], uri):
-            yield _read_row(batch, index, image, carried, max_bytes)
+            read = _read_row(batch, index, image, carried, max_bytes)
+            yield read._replace(extra=name_classes(read.extra, classes))
 
 
 def _carried(schema: pa.Schema, image: str, source: Source, uri: str) -> list[str]:
     own = [f.name for f in schema if f.name != image and not _only_bytes(f.type)]
     if source.columns is None:
         return own
-    unknown = [name for name in source.columns if name not in own]
+    unknown = [name for name in source.columns if name not in own and not comes_from_path(name, uri, source)]
     if unknown:
         raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_or_none(own)}")
-    return list(source.columns)
+    return [name for name in source.columns if name in own]
 
 
 def _only_bytes(dtype: pa.DataType) -> bool:

@@ -6,7 +6,9 @@ import pyarrow as pa
 
 from curate.errors import SourceDamaged, SourceLost, SourceUnavailable
 from curate.sources.config import Source
+from curate.sources.folder import read_folder_file
 from curate.sources.formats import DETECTED, SourceFormat, find_format
+from curate.sources.path_columns import add_columns_of, add_path_columns
 from curate.sources.read import Read, unavailable, unreadable
 
 MAX_IMAGE_BYTES = 256 << 20
@@ -29,7 +31,8 @@ def read_part(
         ConfigError: the format of a plug-in cannot be used.
         SourceError: an archive is damaged or changed since it was listed.
     """
-    return _read(rows, source, max_bytes=max_bytes, extra=True, damaged=damaged)
+    reads = _read(rows, source, max_bytes=max_bytes, extra=True, damaged=damaged)
+    return add_path_columns(reads, rows, source)
 
 
 def read_bytes(rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[Read]:
@@ -60,8 +63,18 @@ def _read(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool, damage
             yield lost
 
 
+def read_loose(uri: str, key: str, source: Source, *, max_bytes: int, extra: bool) -> Read:
+    """One image of a source of loose files, as `read_part` reads it; may be called from several threads at once.
+
+    Args:
+        extra: whether its own columns are wanted.
+    """
+    read = read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
+    return add_columns_of(read, key, archive=None, source=source) if extra else read
+
+
 def is_loose(rows: pa.Table, source: Source) -> bool:
-    """Whether the images are files of their own, which threads may read in any order by `read_folder_file`."""
+    """Whether the images are files of their own, which threads may read in any order by `read_loose`."""
     return _format_of(rows, source).loose
 
 

@@ -18,7 +18,8 @@ from curate.report.sections import warnings
 from curate.stages.copies.exact import FindExact
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.inspect import InspectFigures, LostImages
-from curate.stages.selection.write_shards import ShardFigures
+from curate.stages.selection.reader_figures import ReaderFigures
+from curate.stages.selection.write_shards import ShardFigures, WriteShards
 from curate.tables import CURATED, HELDOUT, ROLES, SHARD_COLUMNS
 from tests.report.workdir import Workdir
 
@@ -88,6 +89,28 @@ def test_names_from_outside_cannot_break_the_card(workdir: Workdir) -> None:
     for line in body.splitlines():
         if line.startswith("| `"):
             assert line.replace("\\|", "").count("|") == 4
+
+
+def test_pictures_that_readers_cannot_decode_and_repaired_ones_are_told_if_there_are_any(workdir: Workdir) -> None:
+    assert "do not decode" not in card(workdir)[1]
+    assert "Repaired" not in card(workdir)[1]
+    figures = ShardFigures.of(workdir.store.table("shards/data"))
+    readers = ReaderFigures(warnings={"EXIF: SyntaxError": 2, "orientation: <b>": 1}, repaired=1)
+    workdir.tell("shards/data", figures.model_copy(update={"readers": readers}))
+    _, body = card(workdir)
+    assert "fail on 3 pictures, whose pixels are sound: EXIF: SyntaxError (2), orientation: &lt;b&gt; (1)." in body
+    assert 'rows.filter(lambda warning: warning is None, input_columns="reader_warning")' in body
+    assert "The metadata of 1 picture were repaired, since readers would fail on them" in body
+
+
+def test_classes_are_named_by_their_numbers(workdir: Workdir) -> None:
+    names = ("a|b", *(f"class {number}" for number in range(1, 12)))
+    stage = WriteShards(columns={"label": "int64", "x": "int64"}, classes={"label": names})
+    workdir.stages["shards/data"] = stage
+    _, body = card(workdir)
+    assert "| `label` | class | of the sources, 12 classes: 0 a\\|b, 1 class 1, 2 class 2, " in body
+    assert "9 class 9, ...; null where they do not say |" in body
+    assert "| `x` | int64 | of the sources, as they give it; null where they do not say |" in body
 
 
 def test_a_run_without_heldout_images_says_that_it_did_not_look_for_them(workdir: Workdir) -> None:

@@ -248,14 +248,14 @@ class Workdir:
         listed = self.store.table("catalog").read_all().select(CATALOG.names).to_pylist()
         places = {row["image_id"]: row for row in listed}
         own = {"caption": pa.string(), "license|<b>": pa.string()}
+        schema = shards_schema(own)
         found = []
         for chosen in self.store.table("selection").read_all().to_pylist():
             place = places[chosen["image_id"]]
             read = read_folder_file(place["uri"], max_bytes=1 << 30)
             picture = {"bytes": read.data, "path": place["key"]}
             facts = {"width": 96, "height": 72, "sha256": "00", "image": picture}
-            found.append({**place, **chosen, **facts, **dict.fromkeys(own), **(read.extra or {})})
-        schema = shards_schema(own)
+            found.append({**dict.fromkeys(schema.names), **place, **chosen, **facts, **(read.extra or {})})
         shard = pa.Table.from_pylist([{n: row[n] for n in schema.names} for row in reversed(found)], schema=schema)
         stage = WriteShards(columns=dict.fromkeys(own, "string"))
         removal = RemovalFigures(entries={HOSTILE: EntryFigures()}, num_entries=1, none=1)

@@ -1,5 +1,6 @@
 """Catalog: where every image of every source lies. No image byte is copied, ids never move."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from curate.engine.show import FlowStep
 from curate.engine.stage import Scan
 from curate.engine.table import Table
 from curate.errors import SourceError, TableError
+from curate.sources.class_names import Names, common_classes
 from curate.sources.config import Source, Sources
 from curate.sources.found import Found, cut_parts
 from curate.sources.listing import list_source
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SOURCE = b"curate.source"
 """Key of a part's metadata under which the config of its source travels."""
+CLASSES = b"curate.classes"
+"""Key of a part's metadata under which the names of classes travel that the files of its images declare."""
 ROW_BYTES = 120
 """Bytes of a row of `catalog`."""
 MEMORY_PER_ROW = 1e3
@@ -34,6 +38,7 @@ MEMORY_PER_ROW = 1e3
 class Catalog(Scan):
     """Lists the sources in a fixed order and cuts each into parts; a later scan appends what is new."""
 
+    version: ClassVar[int] = 2
     explained_as: ClassVar[str] = "listed"
 
     sources: Sources
@@ -106,6 +111,12 @@ def source_of(rows: pa.Table) -> Source:
     return Source.model_validate_json(text)
 
 
+def classes_of(rows: pa.Table) -> dict[str, Names | None]:
+    """Names of the classes of a part of the catalog, by own column; None: its files declare different ones."""
+    declared = json.loads((rows.schema.metadata or {}).get(CLASSES, b"{}"))
+    return {column: None if names is None else tuple(names) for column, names in declared.items()}
+
+
 def read_picture(rows: pa.Table) -> Image.Image:
     """The picture of an image, from its row of the catalog.
 
@@ -131,7 +142,8 @@ def _rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
         pa.array([role] * len(found)),
         *(pa.array([getattr(f, name) for f in found], CATALOG.field(name).type) for name in CATALOG.names[3:]),
     ]
-    schema = CATALOG.with_metadata({SOURCE: source.model_dump_json().encode()})
+    classes = json.dumps(common_classes(item.classes for item in found), sort_keys=True).encode()
+    schema = CATALOG.with_metadata({SOURCE: source.model_dump_json().encode(), CLASSES: classes})
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from curate.engine.image_ids import part_of, row_of
 from curate.engine.table import Table
 from curate.errors import SourceError, TableError
 from curate.sources.config import Source
-from curate.sources.read import Read, by_file, unreadable
+from curate.sources.read import UNAVAILABLE, Read, by_file, unreadable
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import source_of
 
@@ -55,9 +56,23 @@ def _each(rows: pa.Table, source: Source, longest: int) -> Iterator[Read]:
         yield from itertools.repeat(unreadable(str(error)), len(rows) - done)
 
 
-def fetch(rows: pa.Table, catalog: Table) -> dict[int, bytes]:
-    """The bytes of images of a shard from their sources, by image id; those that cannot be had are left out."""
-    found: dict[int, bytes] = {}
+class Fetched(NamedTuple):
+    """What was read of the images of a shard one by one."""
+
+    data: dict[int, bytes]
+    """Image id to bytes; images that cannot be had are left out."""
+    away: frozenset[int]
+    """Those of them that an error kept away which may pass."""
+
+
+def fetch(rows: pa.Table, catalog: Table) -> Fetched:
+    """The bytes of images of a shard from their sources.
+
+    Args:
+        rows: columns image_id, sha256 and num_bytes.
+    """
+    data: dict[int, bytes] = {}
+    away: set[int] = set()
     wanted = {
         one["image_id"]: (bytes.fromhex(one["sha256"]), one["num_bytes"])
         for one in rows.select(["image_id", "sha256", "num_bytes"]).to_pylist()
@@ -67,8 +82,12 @@ def fetch(rows: pa.Table, catalog: Table) -> dict[int, bytes]:
         mine = ids[part_of(ids) == part]
         facts = [wanted[image_id] for image_id in mine.tolist()]
         reads = read_unchanged(catalog.read(part).take(row_of(mine)), *zip(*facts, strict=True))
-        found |= {i: read.data for i, read in zip(mine.tolist(), reads, strict=True) if read.data is not None}
-    return found
+        for image_id, read in zip(mine.tolist(), reads, strict=True):
+            if read.data is not None:
+                data[image_id] = read.data
+            elif read.reject == UNAVAILABLE:
+                away.add(image_id)
+    return Fetched(data, frozenset(away))
 
 
 class EarlierShard:
@@ -79,13 +98,17 @@ class EarlierShard:
         self._place: dict[int, tuple[int, str]] = {}
         """Image id to its row and SHA-256."""
         self._starts = np.zeros(1, np.int64)
+        self.repaired: dict[int, str] = {}
+        """What was repaired of an image: its bytes are not those of its SHA-256."""
         try:
-            rows = before.read(part, ["image_id", "sha256"])
+            rows = before.read(part, ["image_id", "sha256", "repaired"])
             with before.open(part) as file:
                 groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         except (TableError, KeyError):  # none, or damaged
             return
         self._starts = np.cumsum([0, *groups])
+        told = zip(rows["image_id"].to_pylist(), rows["repaired"].to_pylist(), strict=True)
+        self.repaired = {image_id: text for image_id, text in told if text is not None}
         ids, digests = rows["image_id"].to_pylist(), rows["sha256"].to_pylist()
         self._place = {image_id: (row, digest) for row, (image_id, digest) in enumerate(zip(ids, digests, strict=True))}
 
@@ -107,6 +130,6 @@ class EarlierShard:
             for row in mine.tolist():
                 data = pictures[row - int(self._starts[group])].as_py()["bytes"]
                 image_id = at[row]
-                if hashlib.sha256(data).hexdigest() == self._place[image_id][1]:
+                if image_id in self.repaired or hashlib.sha256(data).hexdigest() == self._place[image_id][1]:
                     found[image_id] = data
         return found

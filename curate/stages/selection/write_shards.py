@@ -26,13 +26,19 @@ from curate.engine.figures import Figures
 from curate.engine.finished import MAX_NAMED, Finished, ImagePlace
 from curate.engine.image_ids import Parts, ids_of_part, row_of
 from curate.engine.numbers import count, plural
+from curate.engine.part_writer import mark_open
 from curate.engine.show import FlowStep, Numbers, Section, Text
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.errors import ConfigError, TableError, TooManyRejects
+from curate.sources.class_names import Names
 from curate.sources.read import Read
 from curate.stages.copies.contamination import ImageSet
-from curate.stages.selection.own_columns import ColumnKind, ColumnKinds, arrow_types, named_rows, own_column
+from curate.stages.images.catalog import classes_of
+from curate.stages.selection.class_columns import ClassColumns, class_numbers
+from curate.stages.selection.own_columns import ColumnKind, ColumnKinds, arrow_types, named_rows, own_column, own_name
+from curate.stages.selection.readable import make_rows_readable
+from curate.stages.selection.reader_figures import ReaderFigures, read_warnings
 from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures, shown
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
 from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
@@ -61,10 +67,14 @@ class ShardFigures(Figures):
     """Selected images that the removal list kept out."""
     lost: int = 0
     """Selected images that are not in the shards, since their files are gone or have changed."""
-    lost_keys: tuple[str, ...] = ()
-    """The first of them."""
+    away: int = 0
+    """Selected images that an error kept away which may pass: the next run reads them again."""
+    missing_keys: tuple[str, ...] = ()
+    """The first of both."""
     removal: RemovalFigures = RemovalFigures()
     """What the removal list named."""
+    readers: ReaderFigures = ReaderFigures()
+    """Pictures that readers of the shards cannot decode."""
 
 
 class WriteShards(Shuffle):
@@ -85,6 +95,12 @@ class WriteShards(Shuffle):
     """Bytes of encoded images in a shard, about."""
     columns: dict[str, ColumnKind] | Literal["auto"] = "auto"
     """The sources' own columns and their types; auto: all that the selected images carry."""
+    classes: dict[str, Names] | Literal["auto"] = "auto"
+    """Names of the classes of own columns, in the order of their numbers; such a column holds numbers. Auto: columns
+    whose names all sources declare alike, as Hugging Face's `ClassLabel`; the classes of others stay text."""
+    repair_metadata: bool = False
+    """Whether to mend the EXIF block of pictures that `datasets` fails to decode (JPEG, PNG, WebP), pixels untouched.
+    False, and where it cannot be done: the column `reader_warning` names them."""
     removal_list: Annotated[str | None, Execution()] = None
     """Text file of images to leave out (takedown), one a line: a sha256 in hex, a key, a uri, or SOURCE/KEY; `#` starts
     a comment line. The file is known by its content, so it may move. Null: no image is left out."""
@@ -98,7 +114,9 @@ class WriteShards(Shuffle):
     """Whether most images lie in the shards of an earlier run, so that `scatter` reads no source."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        return shards_schema({} if isinstance(self.columns, str) else arrow_types(self.columns))
+        if isinstance(self.columns, str):
+            return shards_schema({})
+        return shards_schema(arrow_types(self.columns), {} if isinstance(self.classes, str) else self.classes)
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return pa.schema([SORT_KEY, NUM_BYTES, *(f for f in SHARD_COLUMNS), EXTRA])
@@ -117,12 +135,15 @@ class WriteShards(Shuffle):
         return RemovalList.read(path)
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        num_images, num_bytes, kinds = 0, 0, ColumnKinds()
+        num_images, num_bytes, kinds, classes = 0, 0, ColumnKinds(), ClassColumns()
         for part in inputs["selection"].parts():
             rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
             images = inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
             num_images, num_bytes = num_images + len(rows), num_bytes + int(images["num_bytes"].to_numpy().sum())
-            kinds.add(named_rows(images["extra"].drop_null().to_pylist()))
+            extra = named_rows(images["extra"].drop_null().to_pylist())
+            kinds.add(extra)
+            declared = classes_of(inputs["catalog"].read(part.number, ["image_id"]))
+            classes.add({own_name(name): names for name, names in declared.items()}, extra)
         if num_images == 0:
             raise ConfigError(
                 f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
@@ -136,7 +157,19 @@ class WriteShards(Shuffle):
             raise self.field_error("num_shards", text)
         if self.columns == "auto":
             update["columns"] = kinds.columns()
+        if self.classes == "auto":
+            found = classes.columns().items()
+            update["classes"] = {name: names for name, names in found if self._may_be_number(name)}
+        if self.columns == "auto":
+            update["columns"] |= dict.fromkeys(update.get("classes", self.classes), "int64")
+        for name in classes.mixed():
+            if self.columns != "auto" and self._may_be_number(name):
+                text = f": {name}: the sources number its classes differently; make it string"
+                raise self.field_error("columns", text)
         return self.model_copy(update=update)
+
+    def _may_be_number(self, name: str) -> bool:
+        return self.columns == "auto" or self.columns.get(name) == "int64"
 
     def num_parts(self, **inputs: Any) -> int:
         assert isinstance(self.num_shards, int)
@@ -146,7 +179,7 @@ class WriteShards(Shuffle):
 
     def look_back(self, before: Table, **inputs: Any) -> Self:
         found = before.manifest()
-        ours = {"num_shards": self.num_shards, "seed": self.seed}
+        ours = {name: getattr(self, name) for name in ("num_shards", "seed", "repair_metadata")}
         if found is None or ours != {name: found.resolved.get(name) for name in ours}:
             return self
         there, chosen, known = ImageSet(Parts.of(inputs["catalog"])), 0, 0
@@ -203,7 +236,9 @@ class WriteShards(Shuffle):
         step = np.cumsum(pieces["num_bytes"].to_numpy()[order]) // BATCH_BYTES
         bounds = np.flatnonzero(np.diff(step, prepend=-1, append=-1))
         for start, stop in itertools.pairwise(bounds.tolist()):
-            yield self._batch(pieces.take(order[start:stop]), earlier, fetched)
+            yield self._batch(pieces.take(order[start:stop]), earlier, fetched.data)
+        if fetched.away:
+            yield mark_open(pa.RecordBatch.from_pylist([], schema=self.output_schema()), len(fetched.away))
 
     def _to_fetch(self, rows: pa.Table, earlier: "EarlierShard") -> pa.Array:
         """Rows whose bytes neither came along nor lie in the earlier shard."""
@@ -213,17 +248,31 @@ class WriteShards(Shuffle):
     def _batch(self, rows: pa.Table, earlier: "EarlierShard", fetched: dict[int, bytes]) -> pa.RecordBatch:
         assert not isinstance(self.columns, str)
         ids, pictures = rows["image_id"].to_pylist(), rows["image"].to_pylist()
-        lacking = [image_id for image_id, p in zip(ids, pictures, strict=True) if p["bytes"] is None]
-        found = fetched | earlier.read([image_id for image_id in lacking if image_id not in fetched])
+        absent = [image_id for image_id, p in zip(ids, pictures, strict=True) if p["bytes"] is None]
+        lacking = set(absent) - fetched.keys()
+        found = fetched | earlier.read(sorted(lacking))
         for image_id, picture in zip(ids, pictures, strict=True):
             picture["bytes"] = found.get(image_id) if picture["bytes"] is None else picture["bytes"]
         there = pa.array([picture["bytes"] is not None for picture in pictures])
         rows = rows.set_column(rows.schema.get_field_index("image"), "image", [pa.array(pictures, HF_IMAGE)])
         rows = rows.filter(there)
+        told = [earlier.repaired.get(i) if i in lacking else None for i in rows["image_id"].to_pylist()]
+        place = rows.schema.get_field_index("repaired")
+        rows = rows.set_column(place, rows.schema.field(place), [pa.array(told, pa.string())])
+        rows = make_rows_readable(rows, repair=self.repair_metadata)
         named = named_rows(rows["extra"].to_pylist())
-        own = [own_column(named, name, self.columns[name]) for name in sorted(self.columns)]
+        own = [self._own_column(named, name) for name in sorted(self.columns)]
         kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
         return pa.RecordBatch.from_arrays([*kept, *own], schema=self.output_schema())
+
+    def _own_column(self, rows: list[dict[str, Any]], name: str) -> pa.Array:
+        assert not isinstance(self.columns, str)
+        if isinstance(self.classes, str) or name not in self.classes:
+            return own_column(rows, name, self.columns[name])
+        try:
+            return class_numbers(rows, name, self.classes[name])
+        except ValueError as error:
+            raise self.field_error("classes", f": {error}; give all of them, or leave it at auto") from error
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -236,25 +285,29 @@ class WriteShards(Shuffle):
         for text in itertools.islice(removal.hits(), NUM_LOGGED):
             logger.info("%s: removal_list: %s", table.name, text)
         chosen = inputs["selection"].num_rows()
-        lost = chosen - removal.removed - table.num_rows()
+        away = sum(part.open for part in table.parts())
+        missing = chosen - removal.removed - table.num_rows()
+        lost = missing - away
         figures = ShardFigures(
             num_bytes=sum(int(table.store.fs.size(table.part_path(part.number))) for part in table.parts()),
             removed=removal.removed,
             lost=lost,
-            lost_keys=tuple(itertools.islice(self._lost_keys(table, inputs), MAX_NAMED)) if lost else (),
+            away=away,
+            missing_keys=tuple(itertools.islice(self._missing_keys(table, inputs), MAX_NAMED)) if missing else (),
             removal=removal,
+            readers=ReaderFigures.count(table),
         )
         for text in _warnings(figures):
             logger.warning("%s: %s", table.name, text)
         if lost > self.max_lost_fraction * chosen:
             raise TooManyRejects(
                 f"{table.name}: {plural(lost, 'selected image')} of {count(chosen)} could not be read any more, more "
-                f"than max_lost_fraction={self.max_lost_fraction} allows: {', '.join(figures.lost_keys)}; restore the "
-                f"files and run again with --rebuild {table.name}, or with write.max_lost_fraction=1 to go without them"
+                f"than max_lost_fraction={self.max_lost_fraction} allows: {', '.join(figures.missing_keys)}; restore "
+                f"the files and run again with --rebuild {table.name}, or go without them: write.max_lost_fraction=1"
             )
         return figures
 
-    def _lost_keys(self, table: Table, inputs: Mapping[str, Any]) -> Iterator[str]:
+    def _missing_keys(self, table: Table, inputs: Mapping[str, Any]) -> Iterator[str]:
         """Keys of the selected images that are neither in the shards nor on the removal list."""
         there = ImageSet(Parts.of(inputs["catalog"]))
         for rows in table.scan(["image_id"]):
@@ -283,8 +336,12 @@ class WriteShards(Shuffle):
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         """Which roles a removal list hit is not recorded, so that what it leaves counts both."""
         figures, shards = ShardFigures.of(table), plural(len(table.parts()), "shard")
-        if before is None or figures.removed or figures.lost:
-            drops = (("on the removal list", figures.removed), ("gone or changed since", figures.lost))
+        if before is None or figures.removed or figures.lost or figures.away:
+            drops = (
+                ("on the removal list", figures.removed),
+                ("gone or changed since", figures.lost),
+                ("unavailable", figures.away),
+            )
             named = tuple((reason, number) for reason, number in drops if number)
             yield FlowStep("in the shards", table.num_rows(), None, named, f"{shards}, curated included")
         else:
@@ -314,19 +371,23 @@ class WriteShards(Shuffle):
                 yield f"{table.file_name(part.number)}, row {row}"
                 return
         chosen = any(run.rows_of(image, selection) for selection in run.inputs_of(table, "selection"))
-        removed = "left out by the removal list, or since its file was gone or had changed"
-        if not ShardFigures.of(table).lost:
-            removed = "left out by the removal list"
-        yield removed if chosen else "not in the shards"
+        figures = ShardFigures.of(table)
+        reasons = ["it is on the removal list"] if figures.removed else []
+        reasons += ["its file could not be had, or had changed"] if figures.lost or figures.away else []
+        yield f"left out: {' or '.join(reasons)}" if chosen else "not in the shards"
 
 
 def _warnings(figures: ShardFigures) -> Iterator[str]:
     yield from figures.removal.warnings()
-    if figures.lost:
-        more = ", ..." if figures.lost > len(figures.lost_keys) else ""
+    yield from read_warnings(figures.readers)
+    missing = figures.lost + figures.away
+    if missing:
+        why = [f"{count(figures.lost)} gone or changed since"] if figures.lost else []
+        why += [f"{count(figures.away)} kept away by errors that may pass"] if figures.away else []
+        more = ", ..." if missing > len(figures.missing_keys) else ""
         yield (
-            f"{plural(figures.lost, 'selected image')} not in the shards, since the files are gone or have changed: "
-            f"{', '.join(figures.lost_keys)}{more}"
+            f"{plural(missing, 'selected image')} not in the shards ({', '.join(why)}): "
+            f"{', '.join(figures.missing_keys)}{more}"
         )
 
 

@@ -23,7 +23,7 @@ from curate.engine.table import Table
 from curate.engine.tasks import Done, Task
 from curate.errors import ConfigError, TooManyRejects
 from curate.sources.config import Source
-from curate.sources.read import Read
+from curate.sources.read import Read, unavailable
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import SOURCE
 from curate.stages.selection import shard_bytes, write_shards
@@ -33,6 +33,7 @@ from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS
 from tests.stages.planted import PlantedCatalog, given_table, opened
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+TOLD = pa.schema([SHARD_COLUMNS.field(name) for name in ("image_id", "reader_warning", "repaired")])
 IDS = {name: (number // 2) << 32 | number % 2 for number, name in enumerate(NAMES)}
 
 
@@ -78,7 +79,7 @@ def summed_up(root: Path, tables: dict[str, Table], removed: str, *, num_rows: i
     """A stage with this removal list, and the figures of shards of so many rows, published."""
     (root / "remove.txt").write_text(removed)
     stage, rows = WriteShards(removal_list=str(root / "remove.txt")), [{"image_id": row} for row in range(num_rows)]
-    shards = given_table(root / "run", "shards", pa.schema([pa.field("image_id", pa.int64())]), [rows])
+    shards = given_table(root / "run", "shards", TOLD, [rows])
     figures = stage.summarize(shards, **tables)
     given_table(root / "run", "shards", shards.schema(), [rows], figures=figures)
     return stage, figures
@@ -123,7 +124,7 @@ def test_an_image_is_told_its_row_or_why_it_has_none(tmp_path: Path) -> None:
     table = store.table("shards/data")
     run = opened(tmp_path / "run", {"catalog": PlantedCatalog(), "shards/data": WriteShards()})
     told = {name: list(WriteShards().explain(run.place(IDS[name]), table, run)) for name in NAMES}
-    assert told["b.jpg"] == ["left out by the removal list"]
+    assert told["b.jpg"] == ["left out: it is on the removal list"]
     assert told["d.jpg"] == ["not in the shards"]
     for name in ("a.jpg", "c.jpg"):
         (place,) = told[name]
@@ -244,8 +245,8 @@ def test_lost_files_are_told_and_stop_only_where_they_are_many(
         shards(tmp_path, rebuild=True)
     table = shards(tmp_path, rebuild=True, max_lost_fraction=0.5)
     figures = ShardFigures.of(table)
-    assert (keys(table), figures.lost, figures.lost_keys) == ({"b.jpg", "c.jpg"}, 1, ("a.jpg",))
-    assert "1 selected image not in the shards, since the files are gone or have changed: a.jpg" in caplog.text
+    assert (keys(table), figures.lost, figures.missing_keys) == ({"b.jpg", "c.jpg"}, 1, ("a.jpg",))
+    assert "1 selected image not in the shards (1 gone or changed since): a.jpg" in caplog.text
 
 
 def test_killed_between_two_shards_of_a_takedown_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
@@ -276,3 +277,31 @@ def test_columns_of_three_rounds_stand_side_by_side() -> None:
         assert len(set(names)) == len(names)
     assert {"width", "source_width", "source_source_width", "caption", "source_x"} <= set(names)
     assert {"source", "source_source", "source_source_source"} <= set(names)
+
+
+def test_what_errors_keep_away_that_may_pass_is_read_again_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selected(tmp_path)
+    asked: list[str] = []
+
+    def busy(rows: pa.Table, *args: Any, **more: Any) -> Iterator[Read]:
+        for key, read in zip(rows["key"].to_pylist(), read_bytes(rows, *args, **more), strict=True):
+            asked.append(key)
+            yield unavailable("HTTP 503") if key == "a.jpg" else read
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shard_bytes, "read_bytes", busy)
+        table = shards(tmp_path)
+        figures = ShardFigures.of(table)
+        assert (keys(table), figures.away, figures.lost) == ({"b.jpg", "c.jpg"}, 1, 0)
+        assert sum(part.open for part in table.parts()) == 1
+        asked.clear()
+        patched.setattr(write_shards, "REUSED_FROM", 0.6)
+        before = contents(shards(tmp_path))
+        assert asked == ["a.jpg"]  # the other pictures are taken from the shard, and other shards are left alone
+        assert contents(shards(tmp_path)) == before
+    table = shards(tmp_path)
+    assert keys(table) == {"a.jpg", "b.jpg", "c.jpg"}
+    assert sum(part.open for part in table.parts()) == 0
+    assert contents(table) == shards_elsewhere(tmp_path, removing(tmp_path))
