@@ -1,4 +1,4 @@
-"""Read shards with the `datasets` and DuckDB of the Python that runs this file; it needs these two and Pillow alone.
+"""Read shards with the `datasets` and DuckDB of the Python that runs this file, which needs Arrow and Pillow besides.
 
     PYTHON tests/readers/read.py CACHE FOLDER [FOLDER ...]
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import datasets
 import duckdb
+import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 
@@ -55,10 +56,14 @@ def spelled(value: Any) -> str:
 
 def read(folder: Path, cache: Path) -> dict[str, Any]:
     """Features and rows by key; raises where two ways to read them differ."""
+    footer = pq.read_schema(min((folder / "data").glob("*.parquet"))).metadata[b"huggingface"]
+    declared = datasets.Features.from_dict(json.loads(footer)["info"]["features"])
     stored = by_duckdb(folder)
     wanted = [comparable(row) for row in stored]
     for streaming in (False, True):
         features, rows = by_datasets(folder, cache, streaming=streaming)
+        if features != declared:
+            raise ValueError(f"{folder}: features {features}, the footer declares {declared} (streaming={streaming})")
         found = [comparable(row) for row in rows]
         if len(found) != len(wanted):
             raise ValueError(f"{folder}: {len(found)} rows, DuckDB reads {len(wanted)} (streaming={streaming})")
