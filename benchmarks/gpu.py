@@ -12,6 +12,7 @@ faults. What would begin after the time that a part may take is left out, and th
 """
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -162,6 +163,20 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+@contextmanager
+def libraries_print_to_stderr() -> Iterator[None]:
+    """Keep standard output for the findings: gloo, below torch, prints its connections there, past `sys.stdout`."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
 def command(
     part: Annotated[str, typer.Option(help="faiss: searches, k-means, the join; torch: network, trainer")],
     seconds: Annotated[float, typer.Option(help="time after which no further measurement begins")] = SECONDS,
@@ -171,7 +186,8 @@ def command(
     if part not in PARTS:
         raise ConfigError(f"--part {part}: needed is one of {', '.join(PARTS)}")
     findings = Findings(resolve_device("auto"), part, seconds)
-    import_module(PARTS[part]).examine(findings)
+    with libraries_print_to_stderr():
+        import_module(PARTS[part]).examine(findings)
     typer.echo(findings.as_json() if json_ else findings.as_text())
     for fault in findings.faults:
         typer.echo(f"fault: {fault}", err=True)
