@@ -116,8 +116,8 @@ class Embed(PictureStage):
         if lost:
             what = "image of the first pass is" if lost == 1 else "images of the first pass are"
             yield (
-                f"{table.name}: {lost:,} {what} gone or changed since, without a vector here; the log names each. Bring "
-                f"them back and run with --rebuild {table.name}"
+                f"{table.name}: {lost:,} {what} gone or changed since, without a vector here; the log names each. "
+                f"Bring them back and run with --rebuild {table.name}"
             )
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
