@@ -52,7 +52,7 @@ def _read(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool, damage
         except SourceUnavailable as error:
             lost = unavailable(error.why)
         except SourceLost as error:
-            lost = unreadable(error.why)
+            lost = unreadable(f"{uris[done].rsplit('/', 1)[-1]}: {error.why}")
         except SourceDamaged as error:
             if not damaged:
                 raise

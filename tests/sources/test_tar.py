@@ -186,7 +186,7 @@ def test_archive_that_changed_since_listing_is_an_error(tmp_path: Path) -> None:
         list(read_bytes(table, source(path)))
     path.unlink()
     assert [(r.reject, r.error) for r in read_bytes(table, source(path))] == [
-        ("unreadable", "No such file or directory")
+        ("unreadable", "a.tar: No such file or directory")
     ] * 2
 
 
