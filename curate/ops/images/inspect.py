@@ -12,9 +12,9 @@ from curate.config import Settings
 from curate.ops.images.decode import (
     PIL_PIXELS,
     RejectedImage,
+    SignificantBits,
     check_pixels,
     decode_upright,
-    image_format,
     open_image,
 )
 
@@ -61,7 +61,13 @@ class Inspected:
     """RGB, upright, on white where the original is transparent; None when rejected."""
 
 
-def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = None) -> Inspected:
+def inspect_image(
+    data: bytes,
+    limits: ImageLimits,
+    *,
+    min_side: int | None = None,
+    significant_bits: SignificantBits = "auto",
+) -> Inspected:
     """Decode an image once, measure it, and judge it. Bad data give a reject, never an exception; safe in threads.
 
     Args:
@@ -70,6 +76,7 @@ def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = No
         min_side: pixels of the short side that the consumers of the picture need, see `decode_upright`. Facts of
             the header are those of the full size; `luma_std` and `smoothness` are measured on the picture, so they
             shift a little with this argument.
+        significant_bits: bits that the samples of 16-bit pictures use, see `decode_upright`.
 
     Raises:
         MemoryError: the machine has no memory for the picture, which says nothing about the picture.
@@ -78,9 +85,9 @@ def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = No
     try:
         _check_bytes(data, limits)
         opened = open_image(data)
-        facts.update(format=image_format(opened), width=opened.width, height=opened.height)
+        facts.update(format=opened.format, width=opened.width, height=opened.height)
         check_pixels(opened, limits.max_pixels)
-        picture, upright = decode_upright(opened, data, min_side)
+        picture, upright = decode_upright(opened, min_side, significant_bits=significant_bits)
         facts.update(width=upright[0], height=upright[1])
         _check_shape(upright, limits)
         luma = picture.convert("L")

@@ -33,6 +33,7 @@ MEANING = {
     "unreadable": "could not be had from its source",
     "empty": "no bytes",
     "not_an_image": "no known image format",
+    "unsupported": "a known format, or a kind of one, that is not read",
     "too_large": "more pixels or bytes than allowed",
     "truncated": "the data end early",
     "corrupt": "the data do not decode",
