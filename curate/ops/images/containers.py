@@ -33,6 +33,8 @@ class Essence(NamedTuple):
     """Width and height, where they must be known before the decoder opens the image."""
     mask: tuple[int, int, bytes] | None = None
     """(width, height, 1 bit a pixel, rows of whole 32 bits from the bottom): where an icon shows nothing."""
+    inverted: bool = False
+    """Whether the samples as the decoder has them are light where the picture is dark."""
     refused: str | None = None
     """The kind of picture that this is, where it is one that is not read."""
 
@@ -304,6 +306,9 @@ _SHORT, _LONG = 3, 4
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each type."""
 _ORIENTATION, _SUB_DIRECTORIES, _MAX_SAMPLE, _S_MAX_SAMPLE, _DNG_VERSION = 274, 330, 281, 341, 50706
+_DEPTH, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 258, 259, 262, 273, 277, 278, 279, 284
+_Entry = tuple[int, int, int, bytes]
+"""Tag, type, count, and the value or its offset as it stands."""
 _DECISIVE = {
     *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 318, 319, 320, 322, 323, 324, 325),
     *(332, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
@@ -329,12 +334,12 @@ class _Tiff:
         self.offset_at, self.offset_code = (8, "Q") if self.big else (4, "I")
         self._count_code, self._entry_code, self._entry_bytes = ("Q", "HHQ8s", 20) if self.big else ("H", "HHI4s", 12)
 
-    def first_directory(self) -> list[tuple[int, int, int, bytes]]:
-        """(tag, type, count, value or offset as it stands) of the first page."""
+    def first_directory(self) -> list[_Entry]:
+        """The entries of the first page."""
         (offset,) = struct.unpack_from(self.order + self.offset_code, self.data, self.offset_at)
         return self.directory(offset)
 
-    def directory(self, offset: int) -> list[tuple[int, int, int, bytes]]:
+    def directory(self, offset: int) -> list[_Entry]:
         """The entries of the directory at an offset."""
         (count,) = struct.unpack_from(self.order + self._count_code, self.data, offset)
         start = offset + struct.calcsize(self.order + self._count_code)
@@ -343,7 +348,7 @@ class _Tiff:
         code = self.order + self._entry_code
         return [struct.unpack_from(code, self.data, start + n * self._entry_bytes) for n in range(count)]
 
-    def numbers(self, entry: tuple[int, int, int, bytes]) -> tuple[int, ...]:
+    def numbers(self, entry: _Entry) -> tuple[int, ...]:
         """The whole numbers of an entry, at most 4096; empty: it holds others, or lies past the end."""
         _, kind, count, value = entry
         code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(kind)
@@ -356,7 +361,15 @@ class _Tiff:
             return ()
         return struct.unpack_from(f"{self.order}{count}{code}", value)
 
-    def with_directory(self, entries: list[tuple[int, int, int, bytes]]) -> bytes:
+    def short(self, tag: int, value: int) -> _Entry:
+        """The entry of one number of 16 bits."""
+        return tag, _SHORT, 1, struct.pack(self.order + "H", value).ljust(struct.calcsize(self.offset_code), b"\0")
+
+    def long(self, tag: int, value: int) -> _Entry:
+        """The entry of one number of 32 bits."""
+        return tag, _LONG, 1, struct.pack(self.order + "I", value).ljust(struct.calcsize(self.offset_code), b"\0")
+
+    def with_directory(self, entries: list[_Entry]) -> bytes:
         """The file with a first page of these entries, and no other page."""
         at = len(self.data) + len(self.data) % 2
         head = self.data[: self.offset_at] + struct.pack(self.order + self.offset_code, at)
@@ -378,10 +391,44 @@ def _tiff(data: bytes) -> Essence:
     turned = tiff.numbers(tags[_ORIENTATION]) if _ORIENTATION in tags else ()
     if not (len(turned) == 1 and 1 <= turned[0] <= 8):
         kept = [entry for entry in kept if entry[0] != _ORIENTATION]
-    return Essence(tiff.with_directory(kept), "TIFF", bits=_tiff_bits(tiff, tags), refused=refused)
+    depth = tiff.numbers(tags[_DEPTH])[:1] if _DEPTH in tags else (1,)
+    # Pillow ignores that zero is white where samples are wider than 8 bits.
+    inverted = depth > (8,) and _PHOTOMETRIC in tags and tiff.numbers(tags[_PHOTOMETRIC]) == (0,)
+    if inverted:
+        kept = [tiff.short(_PHOTOMETRIC, 1) if entry[0] == _PHOTOMETRIC else entry for entry in kept]
+    if depth > (8,) and _PLANAR in tags and tiff.numbers(tags[_PLANAR]) == (2,):
+        tiff, kept = _woven(tiff, kept)
+    bits = _tiff_bits(tiff, tags)
+    return Essence(tiff.with_directory(kept), "TIFF", bits=bits, inverted=inverted, refused=refused)
 
 
-def _tiff_bits(tiff: _Tiff, tags: dict[int, tuple[int, int, int, bytes]]) -> int | None:
+def _woven(tiff: _Tiff, entries: list[_Entry]) -> tuple[_Tiff, list[_Entry]]:
+    """A picture whose samples lie apart and are not compressed as one with samples side by side.
+
+    Pillow takes such planes for 8 bits a sample. Compressed ones it leaves to libtiff, which reads them rightly.
+    """
+    tags = {entry[0]: tiff.numbers(entry) for entry in entries}
+    depth, samples = tags[_DEPTH][0], tags[_SAMPLES][0]
+    if tags.get(_COMPRESSION, (1,)) != (1,) or _STRIPS not in tags or depth % 8:
+        return tiff, entries
+    strips = [tiff.data[at : at + n] for at, n in zip(tags[_STRIPS], tags[_STRIP_BYTES], strict=True)]
+    plane_bytes, sample_bytes = tags[256][0] * tags[257][0] * (depth // 8), depth // 8
+    stored = b"".join(strips)
+    if len(stored) != samples * plane_bytes:
+        raise ValueError("planes of another size than the picture")
+    woven = bytearray(len(stored))
+    for number in range(samples):
+        plane = stored[number * plane_bytes : (number + 1) * plane_bytes]
+        for byte in range(sample_bytes):
+            woven[number * sample_bytes + byte :: samples * sample_bytes] = plane[byte::sample_bytes]
+    at = len(tiff.data) + len(tiff.data) % 2
+    made = _Tiff(tiff.data + bytes(at - len(tiff.data)) + woven)
+    changed = {_PLANAR: made.short(_PLANAR, 1), _STRIPS: made.long(_STRIPS, at)}
+    changed |= {_STRIP_BYTES: made.long(_STRIP_BYTES, len(woven)), _ROWS: made.long(_ROWS, tags[257][0])}
+    return made, [entry for entry in entries if entry[0] not in changed] + list(changed.values())
+
+
+def _tiff_bits(tiff: _Tiff, tags: dict[int, _Entry]) -> int | None:
     """Bits of a sample that are used: 12 where samples are packed so, else by the largest value that they may have."""
     depth = tiff.numbers(tags[258])[:1] if 258 in tags else ()
     if depth == (12,):
@@ -394,7 +441,7 @@ def _tiff_bits(tiff: _Tiff, tags: dict[int, tuple[int, int, int, bytes]]) -> int
     return None
 
 
-def _raw_kind(tiff: _Tiff, tags: dict[int, tuple[int, int, int, bytes]]) -> str | None:
+def _raw_kind(tiff: _Tiff, tags: dict[int, _Entry]) -> str | None:
     """What kind of raw picture a file is; its first page is then a thumbnail, or no picture to look at."""
     if _DNG_VERSION in tags:
         return "raw picture of a camera (DNG)"

@@ -124,7 +124,14 @@ def open_image(data: bytes) -> Opened:
 
 
 def _open(essence: Essence) -> Image.Image:
-    return Image.open(io.BytesIO(essence.data), formats=(essence.form,))
+    image = Image.open(io.BytesIO(essence.data), formats=(essence.form,))
+    if essence.form == "TIFF":  # libtiff gives samples in the machine's order, which Pillow forgets for these
+        for file_order, own_order in (("F;32BF", "F;32NF"), ("I;16BS", "I;16NS"), ("I;32BS", "I;32NS")):
+            image.tile = [
+                _with_rawmode(tile, own_order) if tile[0] == "libtiff" and tile[3][0] == file_order else tile
+                for tile in image.tile
+            ]
+    return image
 
 
 def check_pixels(image: Opened, max_pixels: int) -> None:
@@ -213,6 +220,8 @@ def _to_rgb(image: Image.Image, opened: Opened, rawmode: str, significant_bits: 
         image = Image.fromarray(_to_bytes(np.asarray(image).astype(np.float64)))
     if image.has_transparency_data:
         image = _on_white(image, opened)
+    if opened.essence.inverted:
+        image = ImageChops.invert(image.convert("L"))
     mask = opened.essence.mask
     if mask is not None:
         image = _masked(image.convert("RGB"), mask)
@@ -270,7 +279,9 @@ def _from_sixteen_bits(
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         samples = np.asarray(image)[:, :, None]
-    elif (declared or 16) < 16 or (transparent is not None and "16" in rawmode):
+    elif ";16" in rawmode and (
+        (declared or 16) < 16 or transparent is not None or rawmode.startswith(("RGBA;", "LA;"))
+    ):
         found = _samples(image, opened, rawmode)
         if found is None:
             return None

@@ -107,7 +107,7 @@ _MAGIC = (
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
-_PPM = re.compile(rb"P[1-6f]\s")
+_PPM = re.compile(rb"P[1-6f]\s+(?:#|\d|$)")
 _SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!--|<!DOCTYPE\s+svg|<(?:\w+:)?svg)", re.IGNORECASE)
 
 
