@@ -1,4 +1,4 @@
-"""Byte writers of image files, plain and with faults in what decides no pixel; nothing here asks the decoders under test.
+"""Byte writers of image files, plain and with faults in what decides no pixel; they ask no decoder under test.
 
 Samples are (H, W, C) arrays of unsigned numbers; C is 1 (gray or index), 2 (gray, alpha), 3 (RGB) or 4 (RGBA, CMYK).
 """

@@ -1,4 +1,4 @@
-"""Every format of pictures at every depth, whole and with faults beside the pixels: verdicts, and pixels beside OpenCV's.
+"""Every format of pictures at every depth, whole and with faults beside the pixels: verdicts, and pixels as OpenCV has.
 
 The files are made by the byte writers of `encoders` or, where a format needs an encoder, by Pillow and its plug-ins.
 What a file must look like follows from the samples that were written. OpenCV reads the same file, where it knows the
@@ -20,8 +20,9 @@ from benchmarks import encoders as enc
 from benchmarks.figures import Figure, show
 from curate.cli.arguments import Json
 from curate.errors import ConfigError
-from curate.ops.images.decode import PIL_PIXELS, SignificantBits
+from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.decoders import has_decoder
+from curate.ops.images.depth import SignificantBits
 from curate.ops.images.inspect import ImageLimits, inspect_image
 
 SIZE = (61, 47)
@@ -32,7 +33,6 @@ ANY_PICTURE = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smooth
 def exif(orientation: int) -> bytes:
     """An EXIF block that tells an orientation."""
     return struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 274, 3, 1, orientation, 0, 0)
-
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,7 @@ def _tiff_kinds(order: str, deflate: bool) -> Iterator[Case]:
         yield Case("TIFF", f"RGB{depth} planar", file, shown(stored, full), near=near, opencv=False)
         stored = samples(4, depth)
         yield Case("TIFF", f"RGBA{depth}", made(stored, depth, 2, extra=2), shown(stored, full), opencv=False)
-        yield Case(
-            "TIFF", f"RGBX{depth}", made(stored, depth, 2, extra=0), shown(stored[:, :, :3], full), opencv=False
-        )
+        yield Case("TIFF", f"RGBX{depth}", made(stored, depth, 2, extra=0), shown(stored[:, :, :3], full), opencv=False)
         inks = stored / full
         wanted = np.rint(255 * (1 - inks[:, :, :3]) * (1 - inks[:, :, 3:])).astype(np.uint8)
         yield Case("TIFF", f"CMYK{depth}", made(stored, depth, 5), wanted, near=2, opencv=False)
@@ -234,8 +232,10 @@ def wide_cases() -> Iterator[Case]:
                 kind = f"{'gray' if channels == 1 else 'RGB'}16 of {bits} {how}".strip()
                 yield Case(form, f"{kind} unsaid", file, dark, opencv=False)
                 yield Case(form, f"{kind} set", file, wanted, bits=bits, opencv=False)
-                yield Case(form, f"{kind} set too low", file, dark, bits=bits - 1, opencv=False) if bits > 8 else Case(
-                    form, f"{kind} set to 16", file, dark, bits=16, opencv=False
+                yield (
+                    Case(form, f"{kind} set too low", file, dark, bits=bits - 1, opencv=False)
+                    if bits > 8
+                    else Case(form, f"{kind} set to 16", file, dark, bits=16, opencv=False)
                 )
             said = enc.png(stored, 16, before=[enc.chunk(b"sBIT", bytes([bits] * channels))])
             yield Case("PNG", f"{channels}x16 sBIT {bits}, not shifted", said, wanted, opencv=False)
@@ -278,8 +278,12 @@ def simple_cases() -> Iterator[Case]:
         full = (1 << bits) - 1
         near = 0 if bits == 8 else 1
         known = bits in (8, 16)
-        yield Case("PPM", f"PGM{bits}", enc.ppm(samples(1, bits), full), shown(samples(1, bits), full), near=near, opencv=known)
-        yield Case("PPM", f"PPM{bits}", enc.ppm(samples(3, bits), full), shown(samples(3, bits), full), near=near, opencv=known)
+        yield Case(
+            "PPM", f"PGM{bits}", enc.ppm(samples(1, bits), full), shown(samples(1, bits), full), near=near, opencv=known
+        )
+        yield Case(
+            "PPM", f"PPM{bits}", enc.ppm(samples(3, bits), full), shown(samples(3, bits), full), near=near, opencv=known
+        )
     yield Case("QOI", "RGB", enc.qoi(rgb), shown(rgb, 255), near=0)
     yield Case("QOI", "RGBA", enc.qoi(rgba), shown(rgba, 255))
     yield Case("SGI", "gray8", enc.sgi(gray), shown(gray, 255), near=0)
@@ -319,16 +323,20 @@ def encoded_cases() -> Iterator[Case]:
             file = saved(source, "JPEG", quality=97, subsampling=0, progressive=progressive)
             yield Case("JPEG", f"{name}{' progressive' * progressive}", file, seen, near=8)
     yield Case("JPEG", "CMYK", saved(picture.convert("CMYK"), "JPEG", quality=97), wanted, near=12, opencv=False)
-    yield Case("JPEG", "MPO", saved(picture, "MPO", save_all=True, append_images=[picture], quality=97), wanted, near=12)
+    yield Case(
+        "JPEG", "MPO", saved(picture, "MPO", save_all=True, append_images=[picture], quality=97), wanted, near=12
+    )
     yield Case("WEBP", "RGB", saved(picture, "WEBP", lossless=True), wanted, near=0)
     yield Case("WEBP", "RGBA", saved(layered, "WEBP", lossless=True, exact=True), shown(rgba, 255))
     yield Case("GIF", "gray", saved(flat, "GIF"), wanted_gray, near=0)
     wide = samples(1, 16).astype(np.uint16)[:, :, 0]
     for bare in (False, True):
-        how = {"irreversible": False, "no_jp2": bare}
+        how: dict[str, object] = {"irreversible": False, "no_jp2": bare}
         kind = " codestream" * bare
         yield Case("JPEG2000", f"RGB{kind}", saved(picture, "JPEG2000", **how), wanted, near=0)
-        yield Case("JPEG2000", f"gray16{kind}", saved(Image.fromarray(wide), "JPEG2000", **how), shown(wide[:, :, None], 65535))
+        yield Case(
+            "JPEG2000", f"gray16{kind}", saved(Image.fromarray(wide), "JPEG2000", **how), shown(wide[:, :, None], 65535)
+        )
         yield Case("JPEG2000", f"RGBA{kind}", saved(layered, "JPEG2000", **how), shown(rgba, 255), opencv=False)
     if has_decoder("AVIF"):
         yield Case("AVIF", "RGB", saved(picture, "AVIF", quality=100, subsampling="4:4:4"), wanted, near=6)
@@ -448,15 +456,17 @@ def other_faults(case: Case) -> Iterator[Case]:
         at = data.index(b"jp2c") - 4
         for kind in (b"xml ", b"uuid", b"jp2i", b"res "):
             box = struct.pack(">I4s", 8 + len(_GARBAGE), kind) + _GARBAGE
-            yield replace(case, fault=f"with a {kind.decode().strip()} box of garbage", data=data[:at] + box + data[at:])
+            yield replace(
+                case, fault=f"with a {kind.decode().strip()} box of garbage", data=data[:at] + box + data[at:]
+            )
     if case.form in ("AVIF", "HEIF", "JXL") and case.kind == "RGB":
         rgb = Image.fromarray(samples(3, 8).astype(np.uint8))
-        how: dict[str, object] = {
+        options: dict[str, dict[str, object]] = {
             "AVIF": {"quality": 100, "subsampling": "4:4:4"},
             "HEIF": {"quality": -1, "matrix_coefficients": 0, "chroma": 444},
             "JXL": {"lossless": True, "use_container": True},
-        }[case.form]
-        marked = saved(rgb, case.form, exif=b"Exif\0\0" + exif(1), **how)  # type: ignore[arg-type]
+        }
+        marked = saved(rgb, case.form, exif=b"Exif\0\0" + exif(1), **options[case.form])
         yield replace(case, fault="with EXIF of garbage", data=marked.replace(b"II*\0\x08", b"XX\0\0\xff"))
 
 
@@ -503,7 +513,9 @@ def refused_cases() -> Iterator[Case]:
     inside = struct.pack("<H", 1) + struct.pack("<HHIHH", 262, 3, 1, 32803, 0) + bytes(4)
     at = len(thumbnail) + len(thumbnail) % 2
     file = enc.tiff(stored, 8, photometric=2, tags=[(330, 4, 1, struct.pack("<I", 100_000))])
-    yield Case("TIFF", "raw: thumbnail before a filter array", file.ljust(100_000, b"\0") + inside, reject="unsupported")
+    yield Case(
+        "TIFF", "raw: thumbnail before a filter array", file.ljust(100_000, b"\0") + inside, reject="unsupported"
+    )
     assert at < 100_000
     five = np.concatenate([stored, stored[:, :, :2]], axis=2)
     yield Case("TIFF", "5 samples", enc.tiff(five, 16, photometric=1), reject="unsupported")
@@ -512,7 +524,9 @@ def refused_cases() -> Iterator[Case]:
     known = struct.pack("<HHIHH", 259, 3, 1, 1, 0)
     unknown = file.replace(known, struct.pack("<HHIHH", 259, 3, 1, 34712, 0))
     yield Case("TIFF", "unknown compression", unknown, reject="unsupported")
-    yield Case("BMP", "JPEG inside", enc.bmp(stored, 24).replace(b"\x18\0\0\0\0\0", b"\x18\0\4\0\0\0", 1), reject="unsupported")
+    yield Case(
+        "BMP", "JPEG inside", enc.bmp(stored, 24).replace(b"\x18\0\0\0\0\0", b"\x18\0\4\0\0\0", 1), reject="unsupported"
+    )
     jpeg = saved(Image.fromarray(stored.astype(np.uint8)), "JPEG")
     at = jpeg.index(b"\xff\xc0")
     yield Case("JPEG", "lossless", jpeg[:at] + b"\xff\xc3" + jpeg[at + 2 :], reject="unsupported")

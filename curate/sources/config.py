@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.config import Settings, absolute_path
 from curate.errors import ConfigError
+from curate.ops.images.depth import SignificantBits
 from curate.sources.formats import BUILTIN, DETECTED, find_format
 from curate.tables import ROLES
 
@@ -33,6 +34,12 @@ class Source(Settings):
 
     columns: tuple[str, ...] | None = None
     """The source's own columns to carry to the shards; default: all that are not binary."""
+
+    significant_bits: SignificantBits = "auto"
+    """Bits that the 16-bit samples of PNG and TIFF files use, 8..16: with 12, samples of 0..4095 span black to white. A
+    picture with a larger sample has 16 bits whatever is set. `auto`: what a file declares (sBIT, MaxSampleValue), else
+    16; how dark a picture is says nothing, and a pool is read once, so it is not asked either: the report tells when
+    pictures use few of their bits. A training on the shards takes `feed.significant_bits`."""
 
     @field_validator("path")
     @classmethod

@@ -10,13 +10,14 @@ import posixpath
 import shlex
 
 from curate.ops.images import formats
-from curate.ops.images.formats import HEAD_BYTES as HEAD_BYTES
-from curate.ops.images.formats import begins_as_image as begins_as_image
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
+
+HEAD_BYTES = formats.HEAD_BYTES
+begins_as_image = formats.begins_as_image
 
 IMAGE = formats.SUFFIXES
 """Suffixes that announce an image; they decide what `format: auto` takes a folder for."""

@@ -306,11 +306,44 @@ _SHORT, _LONG = 3, 4
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each type."""
 _ORIENTATION, _SUB_DIRECTORIES, _MAX_SAMPLE, _S_MAX_SAMPLE, _DNG_VERSION = 274, 330, 281, 341, 50706
-_DEPTH, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 258, 259, 262, 273, 277, 278, 279, 284
+_DEPTH, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = (
+    258,
+    259,
+    262,
+    273,
+    277,
+    278,
+    279,
+    284,
+)
 _Entry = tuple[int, int, int, bytes]
 """Tag, type, count, and the value or its offset as it stands."""
 _DECISIVE = {
-    *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 318, 319, 320, 322, 323, 324, 325),
+    *(
+        254,
+        256,
+        257,
+        258,
+        259,
+        262,
+        266,
+        273,
+        274,
+        277,
+        278,
+        279,
+        284,
+        292,
+        293,
+        317,
+        318,
+        319,
+        320,
+        322,
+        323,
+        324,
+        325,
+    ),
     *(332, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
 """Tags that decide about pixels: layout, compression, colors."""
@@ -377,7 +410,13 @@ class _Tiff:
         table = struct.pack(self.order + self._count_code, len(entries))
         table += b"".join(struct.pack(code, *entry) for entry in sorted(entries))
         return b"".join(
-            [head, self.data[len(head) :], b"\0" * (at - len(self.data)), table, bytes(struct.calcsize(self.offset_code))]
+            [
+                head,
+                self.data[len(head) :],
+                b"\0" * (at - len(self.data)),
+                table,
+                bytes(struct.calcsize(self.offset_code)),
+            ]
         )
 
 

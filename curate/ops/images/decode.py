@@ -10,21 +10,19 @@ import io
 import re
 import struct
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from curate.errors import pip_install
 from curate.ops.images import containers, formats
 from curate.ops.images.containers import Essence
 from curate.ops.images.decoders import has_decoder
+from curate.ops.images.depth import SignificantBits
 
 PIL_PIXELS = 178_956_970
 """Most pixels that Pillow opens, twice its own MAX_IMAGE_PIXELS; a higher limit of ours would have no effect."""
-
-SignificantBits = Literal["auto"] | int
-"""Bits that the samples of 16-bit pictures use, 8..16; `auto`: what the file declares, else 16."""
 
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,7 +56,7 @@ class Opened:
     """Pixels, as the picture is stored."""
     height: int
     essence: Essence
-    image: Image.Image | None
+    image: ImageFile.ImageFile | None
     """None: the decoder opens and decodes in one, once the size is known to be allowed."""
 
 
@@ -102,14 +100,14 @@ def open_image(data: bytes) -> Opened:
     if known is None:
         raise RejectedImage("not_an_image", f"starts with {data[:16]!r}, as no known image format does")
     if known not in formats.READ:
-        raise RejectedImage("unsupported", f"{known}: not read; convert it to one of {', '.join(formats.READ)}")
+        raise RejectedImage("unsupported", f"{known}: not read; convert it to JPEG or PNG")
     if not has_decoder(known):
         extra = formats.READ[known].extra
         how = f"bring its decoder with: {pip_install(extra)}" if extra else "this Pillow was built without its decoder"
         raise RejectedImage("unsupported", f"{known}: {how}")
     essence = containers.essence(known, data)
     if essence.refused is not None:
-        raise RejectedImage("unsupported", f"{essence.refused}: not read; convert it to another kind")
+        raise RejectedImage("unsupported", f"{essence.refused}: not read; convert it to JPEG or PNG")
     try:
         if essence.size is not None:
             return Opened(data, known, *essence.size, essence, None)
@@ -123,15 +121,28 @@ def open_image(data: bytes) -> Opened:
     return Opened(data, known, image.width, image.height, essence, image)
 
 
-def _open(essence: Essence) -> Image.Image:
+_OWN_ORDER = {"F;32BF": "F;32NF", "I;16BS": "I;16NS", "I;32BS": "I;32NS", "RGBX;16N": "RGBX;16L"}
+"""What libtiff gives where Pillow says the file's order of bytes, or names one that its older versions do not know."""
+
+
+def _open(essence: Essence) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(essence.data), formats=(essence.form,))
-    if essence.form == "TIFF":  # libtiff gives samples in the machine's order, which Pillow forgets for these
-        for file_order, own_order in (("F;32BF", "F;32NF"), ("I;16BS", "I;16NS"), ("I;32BS", "I;32NS")):
-            image.tile = [
-                _with_rawmode(tile, own_order) if tile[0] == "libtiff" and tile[3][0] == file_order else tile
-                for tile in image.tile
-            ]
+    assert isinstance(image, ImageFile.ImageFile)
+    if essence.form == "TIFF":
+        image.tile = [_with_rawmode(t, _OWN_ORDER.get(_args(t)[0], "")) if t[0] == "libtiff" else t for t in image.tile]
     return image
+
+
+def _args(tile: Any) -> tuple[Any, ...]:
+    """What the decoder of a tile is told; first, in most formats, how pixels are stored."""
+    return tile.args if isinstance(tile.args, tuple) else (tile.args,)
+
+
+def _with_rawmode(tile: Any, rawmode: str) -> Any:
+    """The tile with pixels stored in another way; as it is where `rawmode` is empty."""
+    if not rawmode:
+        return tile
+    return tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
 
 
 def check_pixels(image: Opened, max_pixels: int) -> None:
@@ -238,7 +249,9 @@ def _on_white(image: Image.Image, opened: Opened) -> Image.Image:
     """
     layered = image.convert("RGBA")
     padded = opened.format in ("BMP", "ICO", "TGA")
-    if padded and (layered.getextrema()[3] == (0, 0) or (opened.format == "TGA" and not opened.data[17] & 15)):
+    if padded and (
+        layered.getchannel("A").getextrema() == (0, 0) or (opened.format == "TGA" and not opened.data[17] & 15)
+    ):
         return layered.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, layered).convert("RGB")
@@ -264,11 +277,10 @@ Machines that this runs on have their own order N as L: little-endian.
 """
 
 
-def _rawmode(image: Image.Image) -> str:
+def _rawmode(image: ImageFile.ImageFile) -> str:
     """How the pixels are stored, by Pillow's name, such as `RGB;16B`; empty: unknown."""
-    tiles = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in image.tile if tile[3]} - {None}
-    found = tiles.pop() if len(tiles) == 1 else ""
-    return found if isinstance(found, str) else ""
+    found = {next(iter(_args(tile))) for tile in image.tile if tile.args}
+    return str(found.pop()) if len(found) == 1 else ""
 
 
 def _from_sixteen_bits(
@@ -315,6 +327,29 @@ def _used_bits(samples: np.ndarray, opened: Opened, declared: int | None) -> int
     return declared
 
 
+def sixteen_bits_used(data: bytes) -> int | None:
+    """Bits that the largest 16-bit sample of a PNG or TIFF needs; None: its samples are others.
+
+    Raises:
+        RejectedImage: the image does not decode.
+    """
+    opened = open_image(data)
+    if opened.format not in ("PNG", "TIFF") or opened.image is None:
+        return None
+    rawmode = _rawmode(opened.image)
+    if not opened.image.mode.startswith("I;16") and ";16" not in rawmode:
+        return None
+    try:
+        opened.image.load()
+        wide = opened.image.mode.startswith("I;16")
+        samples = np.asarray(opened.image) if wide else _samples(opened.image, opened, rawmode)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of hostile data raise nearly anything
+        raise _reject(data, opened.format, error) from error
+    return None if samples is None else int(samples.max(initial=0)).bit_length()
+
+
 def _samples(image: Image.Image, opened: Opened, rawmode: str) -> np.ndarray | None:
     """(H, W, C) uint16 of a picture whose high bytes are decoded; None: its samples are stored in another way."""
     kind, _, order = rawmode.partition(";16")
@@ -328,11 +363,6 @@ def _samples(image: Image.Image, opened: Opened, rawmode: str) -> np.ndarray | N
         pairs = np.asarray(again).astype(np.uint16)
         return pairs[:, :, 0::2] << 8 | pairs[:, :, 1::2]
     return np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
-
-
-def _with_rawmode(tile: Any, rawmode: str) -> Any:
-    args = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
-    return tile._replace(args=args)
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
@@ -351,7 +381,7 @@ def _reject(data: bytes, form: str, error: Exception) -> RejectedImage:
     truncated where the container says that its data go on, or where the decoder ran out of them; else corrupt."""
     kind = _kind_not_read(data, form, error)
     if kind is not None:
-        return RejectedImage("unsupported", f"{kind}: not read; convert it to another kind")
+        return RejectedImage("unsupported", f"{kind}: not read; convert it to JPEG or PNG")
     text = str(error).lower()
     ran_out = "truncat" in text or isinstance(error, EOFError) or "requires a buffer" in text
     reason = "truncated" if ran_out or _ends_early(data, form) else "corrupt"

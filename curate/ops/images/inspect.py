@@ -12,11 +12,15 @@ from curate.config import Settings
 from curate.ops.images.decode import (
     PIL_PIXELS,
     RejectedImage,
-    SignificantBits,
     check_pixels,
     decode_upright,
     open_image,
+    sixteen_bits_used,
 )
+from curate.ops.images.depth import SignificantBits
+
+FEW_BITS = "its 16-bit samples use few of their bits"
+"""What the detail of a reject says where a source's `significant_bits` would scale the picture."""
 
 SAMPLED_LINES = 64
 """Rows and columns, evenly spread, on which the correlation of neighboring pixels is measured."""
@@ -93,7 +97,10 @@ def inspect_image(
         luma = picture.convert("L")
         luma_std, smoothness = _deviation(luma.histogram()), _smoothness(np.asarray(luma))
         facts.update(luma_std=luma_std, smoothness=smoothness)
-        _check_content(picture, luma_std, smoothness, limits)
+        try:
+            _check_content(picture, luma_std, smoothness, limits)
+        except RejectedImage as rejected:
+            raise _explained(rejected, data) from None
     except RejectedImage as rejected:
         return Inspected(**facts, reject=rejected.reason, detail=rejected.detail)  # type: ignore[arg-type]
     return Inspected(**facts, picture=picture)  # type: ignore[arg-type]
@@ -135,6 +142,14 @@ def _check_content(picture: Image.Image, luma_std: float, smoothness: float, lim
                 "noise",
                 f"neighbouring pixels correlate by {smoothness:.2f}, at least {limits.min_smoothness:g} is needed",
             )
+
+
+def _explained(rejected: RejectedImage, data: bytes) -> RejectedImage:
+    """The verdict `uniform` with its likely cause: 16-bit samples that use few of their bits."""
+    used = sixteen_bits_used(data) if rejected.reason == "uniform" else None
+    if used is None or not 8 < used <= 12:
+        return rejected
+    return RejectedImage(rejected.reason, f"{rejected.detail}; {FEW_BITS} ({used} bits): see significant_bits")
 
 
 def _deviation(bins: list[int]) -> float:

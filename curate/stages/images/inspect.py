@@ -22,6 +22,8 @@ from curate.errors import TooManyRejects
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import Read
+from curate.stages.images.advice import advise
+from curate.stages.images.few_bits import warn_of_few_bits
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import CATALOG, CURATED, IMAGES, POOL, REJECT_REASONS, ROLES
 
@@ -60,6 +62,7 @@ class InspectFigures(Figures):
 class Inspect(PictureStage):
     """Reads and decodes each image: SHA-256, size, format, PDQ hash, quality figures, and why it is rejected."""
 
+    version: ClassVar[int] = 2
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
     explained_as: ClassVar[str] = "inspected"
 
@@ -87,14 +90,25 @@ class Inspect(PictureStage):
             counts = pc.value_counts(table.read(part.number, ["reject"])["reject"].drop_null())
             reasons[ROLES[parts.role[part.number]]].update({c["values"]: c["counts"] for c in counts.to_pylist()})
         total, rows = sum(reasons.values(), Counter[str]()), table.num_rows()
-        if total.total() > self.max_reject_fraction * rows:
+        pool = [part.number for part in table.parts() if parts.role[part.number] == POOL]
+        none_left = sum(reasons[ROLES[POOL]].values()) == parts.num_images([ROLES[POOL]]) > 0
+        if none_left or total.total() > self.max_reject_fraction * rows:
+            allowed = "so none of the pool is left" if none_left else f"more than {self._fraction()} allows"
+            go_on = "" if none_left else f", or run again with {self.field_error('max_reject_fraction', '=1')}"
             raise TooManyRejects(
                 f"{table.name}: {total.total()} of {rows} images were rejected ({dict(total.most_common())}), "
-                f"more than max_reject_fraction={self.max_reject_fraction} allows; look at the columns reject and "
-                f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
+                f"{allowed}; "
+                f"{'; '.join(advise(table, pool, self.limits))}; look at the columns reject and detail of "
+                f"{table.store.root}/{table.name}{go_on}"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
         return InspectFigures(accepted=rows - total.total(), rejected=counted)
+
+    def _fraction(self) -> str:
+        return str(self.field_error("max_reject_fraction", f"={self.max_reject_fraction}"))
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        yield from warn_of_few_bits(table, run)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)

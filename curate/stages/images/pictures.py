@@ -30,6 +30,7 @@ from curate.engine.image_ids import row_of
 from curate.engine.stage import Input, SharedMap, each
 from curate.errors import SourceError
 from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.depth import SignificantBits
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file
@@ -140,8 +141,9 @@ def read_pictures(
     if images is not None:
         wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
     rows = np.flatnonzero(wanted)
-    how = _Reading.of(stages, None if images is None else images.take(rows))
-    decoded = how.decode_all(catalog.take(rows), source_of(catalog))
+    source = source_of(catalog)
+    how = _Reading.of(stages, None if images is None else images.take(rows), source)
+    decoded = how.decode_all(catalog.take(rows), source)
     with progress.track(f"{' + '.join(stages)} part {part}", len(rows), unit="images") as advance:
         for start in range(0, len(catalog), CHUNK_ROWS):
             ids = catalog["image_id"].slice(start, CHUNK_ROWS).combine_chunks()
@@ -181,11 +183,13 @@ class _Reading:
     limits: ImageLimits
     side: int
     """Pixels of the short side that decoding keeps at least."""
+    bits: SignificantBits
+    """Of the source, see `Source.significant_bits`."""
     known: tuple[bytes | None, ...] | None
     """SHA-256 of each image as an earlier pass found it; None: this is the first pass."""
 
     @classmethod
-    def of(cls, stages: Mapping[str, PictureStage], images: pa.Table | None) -> "_Reading":
+    def of(cls, stages: Mapping[str, PictureStage], images: pa.Table | None, source: Source) -> "_Reading":
         """For a first pass, or for the images that an earlier one accepted.
 
         Raises:
@@ -208,7 +212,7 @@ class _Reading:
             largest = max(images["num_bytes"].to_pylist(), default=1)
             limits = TRUSTING.model_copy(update={"max_bytes": largest})
         known = None if images is None else tuple(images["sha256"].to_pylist())
-        return cls(tuple(stages.values()), limits, side, known)
+        return cls(tuple(stages.values()), limits, side, source.significant_bits, known)
 
     def decode_all(self, rows: pa.Table, source: Source) -> Iterator[list[Any]]:
         """What each stage prepared of each image, in order; a few images are decoded before they are asked for."""
@@ -248,7 +252,7 @@ class _Reading:
         """What every stage prepares of one image; `sha256` is what an earlier pass found, if there was one."""
         inspected = None
         if read.data is not None:
-            inspected = inspect_image(read.data, self.limits, min_side=self.side)
+            inspected = inspect_image(read.data, self.limits, min_side=self.side, significant_bits=self.bits)
         if sha256 is not None:
             _check_unchanged(read, inspected, sha256, uri)
         seen = Seen(read, inspected)
