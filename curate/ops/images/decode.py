@@ -215,6 +215,8 @@ def _orientation(image: Image.Image, essence: Essence) -> int:
     """The orientation that is still to be undone, 1..8; a broken note leaves the picture as it lies."""
     if essence.notes is not None:
         return containers.orientation_in(essence.notes)
+    if essence.form == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # its codestream tells, and is obeyed; a JPEG in its disguise comes as it was
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # a picture with a damaged side note is still a picture
