@@ -19,12 +19,12 @@ from curate.ops.images.decode import RejectedImage, sixteen_bits_used
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import source_of
 
-NUM_LOOKED_AT = 24
-"""Pictures that are decoded again."""
+NUM_LOOKED_AT = 32
+"""Pictures that are read again."""
 DARK = 8.0
 """Largest deviation of luma, 0..128, of a picture whose 16-bit samples use 12 bits."""
 LEAST_SHARE = 0.05
-"""Share of dark pictures among PNG and TIFF files from which on they are looked at."""
+"""Share of dark pictures among PNG and TIFF files from which on some of all these files are looked at."""
 
 
 def warn_of_few_bits(table: Table, run: Finished) -> Iterator[str]:
@@ -32,17 +32,18 @@ def warn_of_few_bits(table: Table, run: Finished) -> Iterator[str]:
     rows = run.sample(table, ["image_id", "format", "luma_std", "reject"], role="pool").rows
     rows = rows.filter(pc.is_in(rows["format"], pa.array(["PNG", "TIFF"])))
     judged = pc.or_(rows["reject"].is_null(), pc.equal(rows["reject"], "uniform").fill_null(False))
-    dark = rows.filter(pc.and_(judged, pc.less_equal(rows["luma_std"], DARK).fill_null(False)))
-    if run.catalog is None or len(dark) <= LEAST_SHARE * len(rows):
+    rows = rows.filter(judged)
+    num_dark = pc.sum(pc.less_equal(rows["luma_std"], DARK)).as_py() or 0
+    if run.catalog is None or num_dark <= LEAST_SHARE * len(rows):
         return
-    chosen = pick(np.arange(len(dark)), NUM_LOOKED_AT, run.rng("few bits"))
-    used = list(_bits_used(run.catalog, dark.take(chosen)["image_id"].to_numpy()))
+    chosen = pick(np.arange(len(rows)), NUM_LOOKED_AT, run.rng("few bits"))
+    used = list(_bits_used(run.catalog, rows.take(chosen)["image_id"].to_numpy()))
     few = [bits for bits in used if 8 < bits <= 12]
     if 2 * len(few) <= len(used):
         return
     bits = 10 if max(few) <= 10 else 12
     yield (
-        f"{table.name}: the samples of {len(few)} of {len(used)} dark 16-bit pictures stay below {1 << bits}; "
+        f"{table.name}: the samples of {len(few)} of {len(used)} 16-bit pictures looked at stay below {1 << bits}; "
         f"where the camera gives {bits} bits, set significant_bits of their source, as in "
         f"sources.pool={{path: DIR, significant_bits: {bits}}}: they are read as nearly black now"
     )
