@@ -11,8 +11,10 @@ decoder judges it.
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 MAX_NOTE_BYTES = 1 << 20
 """Bytes of a note (EXIF, XMP) that are looked at for the orientation."""
@@ -33,6 +35,8 @@ class Essence(NamedTuple):
     """Width and height, where they must be known before the decoder opens the image."""
     mask: tuple[int, int, bytes] | None = None
     """(width, height, 1 bit a pixel, rows of whole 32 bits from the bottom): where an icon shows nothing."""
+    planes: tuple[bytes, ...] = ()
+    """Gray pictures of 16 bits a sample, one for each sample, where the decoder would misread them as one picture."""
     inverted: bool = False
     """Whether the samples as the decoder has them are light where the picture is dark."""
     refused: str | None = None
@@ -46,7 +50,12 @@ def essence(form: str, data: bytes) -> Essence:
         return Essence(data, form)
     try:
         return walk(data)
-    except (struct.error, IndexError, ValueError):  # a field is cut: the decoder says what is wrong
+    except (
+        struct.error,
+        LookupError,
+        ArithmeticError,
+        ValueError,
+    ):  # a field is cut or missing: the decoder says what is wrong
         return Essence(data, form)
 
 
@@ -306,16 +315,9 @@ _SHORT, _LONG = 3, 4
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each type."""
 _ORIENTATION, _SUB_DIRECTORIES, _MAX_SAMPLE, _S_MAX_SAMPLE, _DNG_VERSION = 274, 330, 281, 341, 50706
-_DEPTH, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = (
-    258,
-    259,
-    262,
-    273,
-    277,
-    278,
-    279,
-    284,
-)
+_DEPTH, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 259, 262, 277, 284, 338, 339
+_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
+_MOST_NUMBERS = 1 << 20
 _Entry = tuple[int, int, int, bytes]
 """Tag, type, count, and the value or its offset as it stands."""
 _DECISIVE = {
@@ -382,10 +384,10 @@ class _Tiff:
         return [struct.unpack_from(code, self.data, start + n * self._entry_bytes) for n in range(count)]
 
     def numbers(self, entry: _Entry) -> tuple[int, ...]:
-        """The whole numbers of an entry, at most 4096; empty: it holds others, or lies past the end."""
+        """The whole numbers of an entry; empty: it holds others, far too many, or they lie past the end."""
         _, kind, count, value = entry
         code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(kind)
-        if code is None or not 0 < count <= 4096:
+        if code is None or not 0 < count <= _MOST_NUMBERS:
             return ()
         if count * _SIZES[kind] > len(value):
             (offset,) = struct.unpack(self.order + self.offset_code, value)
@@ -394,30 +396,48 @@ class _Tiff:
             return ()
         return struct.unpack_from(f"{self.order}{count}{code}", value)
 
-    def short(self, tag: int, value: int) -> _Entry:
-        """The entry of one number of 16 bits."""
-        return tag, _SHORT, 1, struct.pack(self.order + "H", value).ljust(struct.calcsize(self.offset_code), b"\0")
+    def entry(self, tag: int, numbers: tuple[int, ...]) -> "_Numbers":
+        """An entry of whole numbers of 32 bits, or of 16 where a reader asks for these."""
+        return tag, numbers
 
-    def long(self, tag: int, value: int) -> _Entry:
-        """The entry of one number of 32 bits."""
-        return tag, _LONG, 1, struct.pack(self.order + "I", value).ljust(struct.calcsize(self.offset_code), b"\0")
+    def with_directory(self, entries: "Sequence[_Entry | _Numbers]") -> bytes:
+        """The file as a classic TIFF with a first page of these entries, and no other page.
 
-    def with_directory(self, entries: list[_Entry]) -> bytes:
-        """The file with a first page of these entries, and no other page."""
+        Pillow does not read files above 4 GB laid out big-endian (BigTIFF); images are far shorter, so classic offsets
+        do for all.
+        """
         at = len(self.data) + len(self.data) % 2
-        head = self.data[: self.offset_at] + struct.pack(self.order + self.offset_code, at)
-        code = self.order + self._entry_code
-        table = struct.pack(self.order + self._count_code, len(entries))
-        table += b"".join(struct.pack(code, *entry) for entry in sorted(entries))
-        return b"".join(
-            [
-                head,
-                self.data[len(head) :],
-                b"\0" * (at - len(self.data)),
-                table,
-                bytes(struct.calcsize(self.offset_code)),
-            ]
-        )
+        head = self.data[:2] + struct.pack(self.order + "HI", 42, at)
+        packed = [self._packed(entry) for entry in sorted(entries, key=lambda entry: entry[0])]
+        free = at + 2 + 12 * len(packed) + 4
+        table, behind = struct.pack(self.order + "H", len(packed)), b""
+        for tag, kind, count, value in packed:
+            if len(value) > 4:
+                stored = struct.pack(self.order + "I", free + len(behind))
+                behind += value + bytes(len(value) % 2)
+            else:
+                stored = value.ljust(4, b"\0")
+            table += struct.pack(self.order + "HHI", tag, kind, count) + stored
+        return b"".join([head, self.data[8:], bytes(at - len(self.data)), table, bytes(4), behind])
+
+    def _packed(self, entry: "_Entry | _Numbers") -> _Entry:
+        """Tag, type, count, and all bytes of the value."""
+        if len(entry) == 4:
+            tag, kind, count, value = entry
+            length = count * _SIZES[kind]
+            if length > len(value):
+                (offset,) = struct.unpack(self.order + self.offset_code, value)
+                value = self.data[offset : offset + length]
+            if kind not in (13, 16, 18):
+                return tag, kind, count, value[:length]
+            entry = tag, self.numbers(entry)
+        tag, numbers = entry
+        code, kind = ("H", _SHORT) if max(numbers, default=0) < 1 << 16 else ("I", _LONG)
+        return tag, kind, len(numbers), struct.pack(f"{self.order}{len(numbers)}{code}", *numbers)
+
+
+_Numbers = tuple[int, tuple[int, ...]]
+"""Tag and whole numbers."""
 
 
 def _tiff(data: bytes) -> Essence:
@@ -434,37 +454,60 @@ def _tiff(data: bytes) -> Essence:
     # Pillow ignores that zero is white where samples are wider than 8 bits.
     inverted = depth > (8,) and _PHOTOMETRIC in tags and tiff.numbers(tags[_PHOTOMETRIC]) == (0,)
     if inverted:
-        kept = [tiff.short(_PHOTOMETRIC, 1) if entry[0] == _PHOTOMETRIC else entry for entry in kept]
-    if depth > (8,) and _PLANAR in tags and tiff.numbers(tags[_PLANAR]) == (2,):
-        tiff, kept = _woven(tiff, kept)
-    bits = _tiff_bits(tiff, tags)
-    return Essence(tiff.with_directory(kept), "TIFF", bits=bits, inverted=inverted, refused=refused)
+        kept = [
+            (_PHOTOMETRIC, _SHORT, 1, struct.pack(tiff.order + "H", 1).ljust(8, b"\0"))
+            if entry[0] == _PHOTOMETRIC
+            else entry
+            for entry in kept
+        ]
+    planes: tuple[bytes, ...] = ()
+    if depth == (16,) and _PLANAR in tags and tiff.numbers(tags[_PLANAR]) == (2,):
+        planes, refused = _planes(tiff, kept), refused or _premultiplied(tiff, tags)
+    return Essence(
+        tiff.with_directory(kept),
+        "TIFF",
+        bits=_tiff_bits(tiff, tags),
+        inverted=inverted,
+        planes=planes,
+        refused=refused,
+    )
 
 
-def _woven(tiff: _Tiff, entries: list[_Entry]) -> tuple[_Tiff, list[_Entry]]:
-    """A picture whose samples lie apart and are not compressed as one with samples side by side.
+def _premultiplied(tiff: _Tiff, tags: dict[int, _Entry]) -> str | None:
+    extra = tiff.numbers(tags[_EXTRA]) if _EXTRA in tags else ()
+    return "TIFF of 16-bit samples that lie apart, with premultiplied alpha" if 1 in extra else None
 
-    Pillow takes such planes for 8 bits a sample. Compressed ones it leaves to libtiff, which reads them rightly.
+
+def _planes(tiff: _Tiff, entries: list[_Entry]) -> tuple[bytes, ...]:
+    """The samples of a picture that lie apart, each plane as a gray picture of its own.
+
+    Pillow takes such planes for 8 bits a sample where they are not compressed, and keeps the high bytes where they are.
     """
     tags = {entry[0]: tiff.numbers(entry) for entry in entries}
-    depth, samples = tags[_DEPTH][0], tags[_SAMPLES][0]
-    if tags.get(_COMPRESSION, (1,)) != (1,) or _STRIPS not in tags or depth % 8:
-        return tiff, entries
-    strips = [tiff.data[at : at + n] for at, n in zip(tags[_STRIPS], tags[_STRIP_BYTES], strict=True)]
-    plane_bytes, sample_bytes = tags[256][0] * tags[257][0] * (depth // 8), depth // 8
-    stored = b"".join(strips)
-    if len(stored) != samples * plane_bytes:
-        raise ValueError("planes of another size than the picture")
-    woven = bytearray(len(stored))
-    for number in range(samples):
-        plane = stored[number * plane_bytes : (number + 1) * plane_bytes]
-        for byte in range(sample_bytes):
-            woven[number * sample_bytes + byte :: samples * sample_bytes] = plane[byte::sample_bytes]
-    at = len(tiff.data) + len(tiff.data) % 2
-    made = _Tiff(tiff.data + bytes(at - len(tiff.data)) + woven)
-    changed = {_PLANAR: made.short(_PLANAR, 1), _STRIPS: made.long(_STRIPS, at)}
-    changed |= {_STRIP_BYTES: made.long(_STRIP_BYTES, len(woven)), _ROWS: made.long(_ROWS, tags[257][0])}
-    return made, [entry for entry in entries if entry[0] not in changed] + list(changed.values())
+    starts, lengths = (_STRIPS, _STRIP_BYTES) if _STRIPS in tags else (_TILES, _TILE_BYTES)
+    num_planes = tags[_SAMPLES][0]
+    num_blocks = len(tags[starts]) // num_planes
+    blocks = [tiff.data[at : at + n] for at, n in zip(tags[starts], tags[lengths], strict=True)]
+    if tags.get(_EXTRA, ())[-1:] == (0,):  # the last sample means nothing
+        num_planes -= 1
+    found = []
+    for number in range(num_planes):
+        mine = blocks[number * num_blocks : (number + 1) * num_blocks]
+        places = np.cumsum([16, *(len(block) + len(block) % 2 for block in mine[:-1])]).tolist()
+        body = b"".join(block + bytes(len(block) % 2) for block in mine)
+        plane = _Tiff(tiff.data[:2] + (b"*\0" if tiff.order == "<" else b"\0*") + bytes(12) + body)
+        changed: list[_Numbers] = [
+            (_PHOTOMETRIC, (1,)),
+            (_SAMPLES, (1,)),
+            (_DEPTH, (16,)),
+            (_PLANAR, (1,)),
+            (_FORMAT, (1,)),
+        ]
+        changed += [(starts, tuple(places)), (lengths, tuple(len(block) for block in mine))]
+        left_out = {_EXTRA, *(tag for tag, _ in changed)}
+        others = [plane.entry(tag, numbers) for tag, numbers in tags.items() if tag not in left_out and numbers]
+        found.append(plane.with_directory([*others, *(plane.entry(tag, numbers) for tag, numbers in changed)]))
+    return tuple(found)
 
 
 def _tiff_bits(tiff: _Tiff, tags: dict[int, _Entry]) -> int | None:

@@ -10,6 +10,7 @@ import io
 import re
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -185,11 +186,16 @@ def decode_upright(
         if min_side is not None and opened.format == "JPEG":
             _draft(image, min_side)
         rawmode = _rawmode(image)
-        image.load()
-        orientation = _orientation(image, opened.essence)
-        if image.format in ("TIFF", "JXL"):  # the decoder turns these itself, while it loads
-            size = image.size
-        picture = _to_rgb(image, opened, rawmode, significant_bits)
+        wide = _SixteenBits(image, opened, rawmode)
+        if opened.essence.planes:
+            shown, orientation, size = wide.narrow(significant_bits), 1, wide.samples.shape[1::-1]
+        else:
+            image.load()
+            orientation = _orientation(image, opened.essence)
+            if image.format in ("TIFF", "JXL"):  # the decoder turns these itself, while it loads
+                size = image.size
+            shown = wide.narrow(significant_bits) if wide.matter(significant_bits) else image
+        picture = _to_rgb(shown, opened)
     except RejectedImage:
         raise
     except MemoryError:
@@ -224,12 +230,9 @@ def _orientation(image: Image.Image, essence: Essence) -> int:
     return value if isinstance(value, int) and value in TRANSPOSE else 1
 
 
-def _to_rgb(image: Image.Image, opened: Opened, rawmode: str, significant_bits: SignificantBits) -> Image.Image:
-    """8-bit RGB of any mode; transparent pixels become white, as on a page."""
-    narrow = _from_sixteen_bits(image, opened, rawmode, significant_bits)
-    if narrow is not None:
-        image = narrow
-    elif image.mode in ("I", "F"):
+def _to_rgb(image: Image.Image, opened: Opened) -> Image.Image:
+    """8-bit RGB of any mode but those of 16 bits; transparent pixels become white, as on a page."""
+    if image.mode in ("I", "F"):
         image = Image.fromarray(_to_bytes(np.asarray(image).astype(np.float64)))
     if image.has_transparency_data:
         image = _on_white(image, opened)
@@ -285,48 +288,79 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
     return str(found.pop()) if len(found) == 1 else ""
 
 
-def _from_sixteen_bits(
-    image: Image.Image, opened: Opened, rawmode: str, significant_bits: SignificantBits
-) -> Image.Image | None:
-    """The 8-bit picture of one with 16-bit samples; None: as Pillow has it is right, or its samples are others."""
-    declared = opened.essence.bits if significant_bits == "auto" else significant_bits
-    transparent = image.info.get("transparency")
-    if image.mode.startswith("I;16"):
-        samples = np.asarray(image)[:, :, None]
-    elif ";16" in rawmode and (
-        (declared or 16) < 16 or transparent is not None or rawmode.startswith(("RGBA;", "LA;"))
-    ):
-        found = _samples(image, opened, rawmode)
-        if found is None:
-            return None
-        samples = found
-    else:
-        return None
-    full = (1 << _used_bits(samples, opened, declared)) - 1
-    narrow = ((samples.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
-    if transparent is not None and samples.shape[2] in (1, 3):
-        hidden = (samples == np.asarray(transparent)).all(axis=2, keepdims=True)
-        colors = narrow if samples.shape[2] == 3 else narrow.repeat(3, axis=2)
-        return Image.fromarray(np.where(hidden, 255, colors).astype(np.uint8))
-    if samples.shape[2] == 1:
-        return Image.fromarray(narrow[:, :, 0])
-    made = Image.fromarray(narrow, image.mode if samples.shape[2] != 2 else "LA")
-    return made
+@dataclass(frozen=True)
+class _SixteenBits:
+    """The 16-bit samples of a picture, if it has such."""
 
+    image: ImageFile.ImageFile
+    """Opened, and loaded before `samples` are asked for unless its planes lie apart."""
+    opened: Opened
+    rawmode: str
 
-def _used_bits(samples: np.ndarray, opened: Opened, declared: int | None) -> int:
-    """Bits of the samples to scale by: those declared or set, unless a sample needs more.
+    @property
+    def _kind(self) -> str:
+        """What Pillow decodes to 8 bits a sample, of which `samples` has all 16: RGB, RGBX, RGBA, CMYK, LA; else ""."""
+        kind, _, order = self.rawmode.partition(";16")
+        return kind if order in _OTHER_ORDER and kind in ("RGB", "RGBX", "RGBA", "CMYK", "LA") else ""
 
-    A PNG that declares 12 bits (sBIT) should have scaled them to 16 already, by shifting: its dark pictures then hold
-    multiples of 16, or 1 above, and stay as they are.
-    """
-    largest = int(samples.max(initial=0))
-    if declared is None or largest >= 1 << declared:
-        return 16
-    scaled = opened.format == "PNG" and declared == opened.essence.bits
-    if scaled and not (samples % (1 << 16 - declared) > 1).any():
-        return 16
-    return declared
+    def exist(self) -> bool:
+        """Whether there are any."""
+        return bool(self.opened.essence.planes or self.image.mode.startswith("I;16") or self._kind)
+
+    def matter(self, significant_bits: SignificantBits) -> bool:
+        """Whether the picture that Pillow has of them is not right to 1 of 255."""
+        if not self._kind:
+            return self.exist()
+        fewer = (self._declared(significant_bits) or 16) < 16
+        return fewer or "transparency" in self.image.info or self._kind in ("RGBA", "LA")
+
+    @cached_property
+    def samples(self) -> np.ndarray:
+        """(H, W, C) uint16."""
+        if self.opened.essence.planes:
+            planes = [Image.open(io.BytesIO(plane), formats=("TIFF",)) for plane in self.opened.essence.planes]
+            return np.stack([np.asarray(plane).astype(np.uint16) for plane in planes], axis=2)
+        if not self._kind:
+            return np.asarray(self.image).astype(np.uint16)[:, :, None]
+        again = _open(self.opened.essence)
+        order = self.rawmode.partition(";16")[2]
+        other = "RGBA" if self._kind == "LA" else f"{self._kind};16{_OTHER_ORDER[order]}"
+        again.tile = [_with_rawmode(tile, other) for tile in again.tile]
+        again.load()
+        if self._kind == "LA":  # as RGBA: the four bytes of gray and alpha as they stand
+            pairs = np.asarray(again).astype(np.uint16)
+            return pairs[:, :, 0::2] << 8 | pairs[:, :, 1::2]
+        return np.asarray(self.image).astype(np.uint16) << 8 | np.asarray(again)
+
+    def narrow(self, significant_bits: SignificantBits) -> Image.Image:
+        """The picture of 8 bits a sample; a color that is declared transparent is white."""
+        samples = self.samples
+        channels = samples.shape[2]
+        full = (1 << self._used_bits(self._declared(significant_bits))) - 1
+        narrow = ((samples.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
+        transparent = self.image.info.get("transparency")
+        if transparent is not None and channels in (1, 3):
+            hidden = (samples == np.asarray(transparent)).all(axis=2, keepdims=True)
+            narrow = np.where(hidden, 255, narrow).astype(np.uint8)
+        if channels == 1:
+            return Image.fromarray(narrow[:, :, 0])
+        return Image.fromarray(narrow, "LA" if channels == 2 else self.image.mode)
+
+    def _declared(self, significant_bits: SignificantBits) -> int | None:
+        return self.opened.essence.bits if significant_bits == "auto" else significant_bits
+
+    def _used_bits(self, declared: int | None) -> int:
+        """Bits to scale by: those declared or set, unless a sample needs more.
+
+        A PNG that declares 12 bits (sBIT) should have scaled them to 16 already, by shifting: its dark pictures then
+        hold multiples of 16, or 1 above, and stay as they are.
+        """
+        if declared is None or int(self.samples.max(initial=0)) >= 1 << declared:
+            return 16
+        scaled = self.opened.format == "PNG" and declared == self.opened.essence.bits
+        if scaled and not (self.samples % (1 << 16 - declared) > 1).any():
+            return 16
+        return declared
 
 
 def sixteen_bits_used(data: bytes) -> int | None:
@@ -338,33 +372,17 @@ def sixteen_bits_used(data: bytes) -> int | None:
     opened = open_image(data)
     if opened.format not in ("PNG", "TIFF") or opened.image is None:
         return None
-    rawmode = _rawmode(opened.image)
-    if not opened.image.mode.startswith("I;16") and ";16" not in rawmode:
+    wide = _SixteenBits(opened.image, opened, _rawmode(opened.image))
+    if not wide.exist():
         return None
     try:
-        opened.image.load()
-        wide = opened.image.mode.startswith("I;16")
-        samples = np.asarray(opened.image) if wide else _samples(opened.image, opened, rawmode)
+        if not opened.essence.planes:
+            opened.image.load()
+        return int(wide.samples.max(initial=0)).bit_length()
     except MemoryError:
         raise
     except Exception as error:  # decoders of hostile data raise nearly anything
         raise _reject(data, opened.format, error) from error
-    return None if samples is None else int(samples.max(initial=0)).bit_length()
-
-
-def _samples(image: Image.Image, opened: Opened, rawmode: str) -> np.ndarray | None:
-    """(H, W, C) uint16 of a picture whose high bytes are decoded; None: its samples are stored in another way."""
-    kind, _, order = rawmode.partition(";16")
-    if kind not in ("RGB", "RGBX", "RGBA", "CMYK", "LA") or order not in _OTHER_ORDER:
-        return None
-    again = _open(opened.essence)
-    other = "RGBA" if kind == "LA" else f"{kind};16{_OTHER_ORDER[order]}"
-    again.tile = [_with_rawmode(tile, other) for tile in again.tile]
-    again.load()
-    if kind == "LA":  # as RGBA: the four bytes of gray and alpha as they stand
-        pairs = np.asarray(again).astype(np.uint16)
-        return pairs[:, :, 0::2] << 8 | pairs[:, :, 1::2]
-    return np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
