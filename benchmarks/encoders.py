@@ -43,28 +43,39 @@ def png(
     palette: np.ndarray | None = None,
     before: Iterable[bytes] = (),
     after: Iterable[bytes] = (),
+    interlaced: bool = False,
 ) -> bytes:
     """A PNG; its rows are unfiltered and filtered by Sub and Up in turn.
 
     Args:
+        interlaced: by Adam7.
         palette: (N, 3) uint8; samples are then indices.
         before: chunks between header (and palette) and pixels.
         after: chunks behind the pixels.
     """
     height, width, channels = samples.shape
     color = 3 if palette is not None else PNG_COLOR[channels]
-    rows, step = packed(samples, depth), max(1, depth * channels // 8)
-    filtered, above = [], bytes(len(rows[0]))
-    for number, row in enumerate(rows):
-        base = (bytes(len(row)), bytes(step) + row[:-step], above)[number % 3]
-        delta = (np.frombuffer(row, np.uint8) - np.frombuffer(base[: len(row)], np.uint8)).tobytes()
-        filtered.append(bytes([number % 3]) + delta)
-        above = row
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    step = max(1, depth * channels // 8)
+    passes = [samples[y::down, x::across] for x, y, across, down in ADAM7] if interlaced else [samples]
+    filtered = [_filtered(packed(one, depth), step) for one in passes if one.size]
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
     table = [] if palette is None else [chunk(b"PLTE", palette.astype(np.uint8).tobytes())]
     pixels = chunk(b"IDAT", zlib.compress(b"".join(filtered), 1))
     parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *table, *before, pixels, *after, chunk(b"IEND", b"")]
     return b"".join(parts)
+
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row of each pass, and the steps between its columns and rows."""
+
+
+def _filtered(rows: list[bytes], step: int) -> bytes:
+    filtered, above = b"", bytes(len(rows[0]))
+    for number, row in enumerate(rows):
+        base = (bytes(len(row)), bytes(step) + row[:-step], above)[number % 3]
+        delta = (np.frombuffer(row, np.uint8) - np.frombuffer(base[: len(row)], np.uint8)).tobytes()
+        filtered, above = filtered + bytes([number % 3]) + delta, row
+    return filtered
 
 
 Tag = tuple[int, int, int, bytes]
@@ -80,11 +91,12 @@ def tiff(
     sample_format: int = 1,
     planar: bool = False,
     deflate: bool = False,
+    big: bool = False,
     palette: np.ndarray | None = None,
     extra: int | None = None,
     tags: Sequence[Tag] = (),
 ) -> bytes:
-    """A TIFF of one strip (planar: one for each sample).
+    """A TIFF of one strip (planar: one for each sample), as BigTIFF where `big`.
 
     Args:
         depth: bits of a sample; 32 with `sample_format` 3 is float32.
@@ -104,9 +116,9 @@ def tiff(
         else:
             strip = b"".join(packed(plane, depth))
         strips.append(zlib.compress(strip, 1) if deflate else strip)
-    body, starts = b"", []
+    body, starts, begin = b"", [], 16 if big else 8
     for strip in strips:
-        starts.append(8 + len(body))
+        starts.append(begin + len(body))
         body += strip + bytes(len(strip) % 2)
     entries: list[Tag] = [
         _shorts(order, 256, [width]),
@@ -125,8 +137,9 @@ def tiff(
         entries.append(_shorts(order, 320, palette.T.ravel().tolist()))
     if extra is not None:
         entries.append(_shorts(order, 338, [extra]))
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(body))
-    return head + body + _directory(order, [*entries, *tags], 8 + len(body))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
+    head += struct.pack(order + ("HHQ" if big else "I"), *([8, 0] if big else []), begin + len(body))
+    return head + body + _directory(order, [*entries, *tags], begin + len(body), big=big)
 
 
 def _shorts(order: str, tag: int, values: Sequence[int]) -> Tag:
@@ -137,16 +150,17 @@ def _longs(order: str, tag: int, values: Sequence[int]) -> Tag:
     return tag, 4, len(values), struct.pack(f"{order}{len(values)}I", *values)
 
 
-def _directory(order: str, entries: Sequence[Tag], at: int) -> bytes:
+def _directory(order: str, entries: Sequence[Tag], at: int, *, big: bool) -> bytes:
+    number, pointer, room = ("Q", "Q", 8) if big else ("H", "I", 4)
     table, behind = b"", b""
-    free = at + 2 + 12 * len(entries) + 4
+    free = at + struct.calcsize(order + number) + (4 + 2 * room) * len(entries) + room
     for tag, kind, count, value in sorted(entries):
-        if len(value) > 4:
-            stored, behind = struct.pack(order + "I", free + len(behind)), behind + value + bytes(len(value) % 2)
+        if len(value) > room:
+            stored, behind = struct.pack(order + pointer, free + len(behind)), behind + value + bytes(len(value) % 2)
         else:
-            stored = value.ljust(4, b"\0")
-        table += struct.pack(order + "HHI", tag, kind, count) + stored
-    return struct.pack(order + "H", len(entries)) + table + bytes(4) + behind
+            stored = value.ljust(room, b"\0")
+        table += struct.pack(order + "HH" + pointer, tag, kind, count) + stored
+    return struct.pack(order + number, len(entries)) + table + bytes(room) + behind
 
 
 def bmp(samples: np.ndarray, bits: int, *, palette: np.ndarray | None = None, fields: bool = False) -> bytes:

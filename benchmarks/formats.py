@@ -161,6 +161,8 @@ def png_cases() -> Iterator[Case]:
         kind = f"{names[channels]}{depth}"
         near = 0 if depth < 16 and channels in (1, 3) else 1
         yield Case("PNG", kind, enc.png(stored, depth), wanted, near=near, opencv=channels != 2)
+        file = enc.png(stored, depth, interlaced=True)
+        yield Case("PNG", f"{kind} interlaced", file, wanted, near=near, opencv=channels != 2)
         if channels in (1, 3):
             clear = stored[3, 5]
             note = enc.chunk(b"tRNS", clear.astype(">u2").tobytes())
@@ -226,6 +228,14 @@ def wide_cases() -> Iterator[Case]:
                 "PNG": enc.png(stored, 16),
                 "TIFF <": enc.tiff(stored, 16, photometric=1 if channels == 1 else 2),
                 "TIFF >z": enc.tiff(stored, 16, photometric=1 if channels == 1 else 2, order=">", deflate=True),
+                "PNG interlaced": enc.png(stored, 16, interlaced=True),
+            }
+            if channels == 3:
+                files["TIFF planar"] = enc.tiff(stored, 16, photometric=2, planar=True)
+                files["TIFF planar z"] = enc.tiff(stored, 16, photometric=2, planar=True, deflate=True)
+            files |= {
+                f"TIFF big {order}": enc.tiff(stored, 16, photometric=1 if channels == 1 else 2, order=order, big=True)
+                for order in "<>"
             }
             for name, file in files.items():
                 form, _, how = name.partition(" ")
@@ -551,7 +561,7 @@ def cases() -> Iterator[Case]:
     for make in WHOLE:
         for case in make():
             yield case
-            if case.form == "PNG" and make is png_cases and "tRNS" not in case.kind:
+            if case.form == "PNG" and make is png_cases and "tRNS" not in case.kind and "interlaced" not in case.kind:
                 yield from png_faults(case)
             elif case.form == "JPEG" and case.reject is None:
                 yield from jpeg_faults(case)
