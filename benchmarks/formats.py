@@ -68,6 +68,11 @@ class Outcome:
     compared: bool
     """Whether OpenCV read the file too."""
 
+    @property
+    def group(self) -> str:
+        """Under what it is counted: the format, or that it is not read."""
+        return self.case.form if self.case.reject is None else "not read"
+
 
 def check(case: Case) -> Outcome:
     """Inspect a file as a run does, and compare verdict and pixels."""
@@ -573,8 +578,9 @@ def cases() -> Iterator[Case]:
 def bench_formats() -> tuple[list[Figure], list[str]]:
     """The matrix in figures, and what was wrong."""
     outcomes = [check(case) for case in cases()]
-    total, right = Counter(o.case.form for o in outcomes), Counter(o.case.form for o in outcomes if not o.found)
-    second = Counter(o.case.form for o in outcomes if o.compared)
+    total = Counter(o.group for o in outcomes)
+    right = Counter(o.group for o in outcomes if not o.found)
+    second = Counter(o.group for o in outcomes if o.compared)
     figures = [
         Figure(form, right[form], "right", "files", total[form], note=f"{second[form]} compared with OpenCV")
         for form in total

@@ -12,12 +12,15 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
-
-import numpy as np
 
 MAX_NOTE_BYTES = 1 << 20
 """Bytes of a note (EXIF, XMP) that are looked at for the orientation."""
+
+
+DAMAGE = (struct.error, LookupError, ArithmeticError, ValueError)
+"""What reading the fields of a damaged container raises."""
 
 
 class Essence(NamedTuple):
@@ -74,7 +77,7 @@ def _orientation_of_exif(note: bytes) -> int | None:
         tags = {tag: (kind, value) for tag, kind, _, value in _Tiff(note).first_directory()}
         kind, value = tags[_ORIENTATION]
         number = struct.unpack_from(_Tiff(note).order + ("H" if kind == _SHORT else "I"), value)[0]
-    except (struct.error, KeyError, ValueError):
+    except DAMAGE:
         return None
     return number if 1 <= number <= 8 else None
 
@@ -493,7 +496,7 @@ def _planes(tiff: _Tiff, entries: list[_Entry]) -> tuple[bytes, ...]:
     found = []
     for number in range(num_planes):
         mine = blocks[number * num_blocks : (number + 1) * num_blocks]
-        places = np.cumsum([16, *(len(block) + len(block) % 2 for block in mine[:-1])]).tolist()
+        places = accumulate((len(block) + len(block) % 2 for block in mine[:-1]), initial=16)
         body = b"".join(block + bytes(len(block) % 2) for block in mine)
         plane = _Tiff(tiff.data[:2] + (b"*\0" if tiff.order == "<" else b"\0*") + bytes(12) + body)
         changed: list[_Numbers] = [
@@ -534,7 +537,7 @@ def _raw_kind(tiff: _Tiff, tags: dict[int, _Entry]) -> str | None:
     for offset in inside[:16]:
         try:
             pages.append({entry[0]: entry for entry in tiff.directory(offset)})
-        except (struct.error, ValueError):
+        except DAMAGE:
             continue
     photometric = {number for page in pages if 262 in page for number in tiff.numbers(page[262])}
     if photometric & _RAW_PHOTOMETRIC.keys():
@@ -547,7 +550,7 @@ def describe_tiff(data: bytes) -> str | None:
     try:
         tiff = _Tiff(data)
         tags = {entry[0]: tiff.numbers(entry) for entry in tiff.first_directory()}
-    except (struct.error, ValueError):
+    except DAMAGE:
         return None
     starts, lengths = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
     if not (tags.get(256) and tags.get(257) and starts and len(starts) == len(lengths)):
@@ -566,9 +569,12 @@ def describe_tiff(data: bytes) -> str | None:
 
 def is_unknown_compression(data: bytes) -> bool:
     """Whether a TIFF is compressed by a method that Pillow does not know."""
-    tiff = _Tiff(data)
-    tags = {entry[0]: tiff.numbers(entry) for entry in tiff.first_directory()}
-    return (tags.get(259) or (1,))[0] not in _TIFF_COMPRESSIONS
+    try:
+        tiff = _Tiff(data)
+        tags = {entry[0]: tiff.numbers(entry) for entry in tiff.first_directory()}
+    except DAMAGE:
+        return False
+    return (tags.get(_COMPRESSION) or (1,))[0] not in _TIFF_COMPRESSIONS
 
 
 # -- icons, JPEG XL -----------------------------------------------------------------------------------------------
