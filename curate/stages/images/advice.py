@@ -39,7 +39,8 @@ def advise(table: Table, parts: list[int], limits: ImageLimits) -> Iterator[str]
     counts = Counter(rejects["reject"].to_pylist())
     for reason, number in counts.most_common():
         if number >= LEAST_SHARE * len(rejects):
-            yield f"{reason}: {_advice(reason, rejects.filter(pc.equal(rejects['reject'], reason)), limits)}"
+            advice = _advice(reason, rejects.filter(pc.equal(rejects["reject"], reason)), limits)
+            yield f"{reason}: {advice}{f', with --rebuild {table.name}' if advice.endswith(' pass') else ''}"
 
 
 def _rejects(table: Table, parts: list[int]) -> pa.Table:
