@@ -546,6 +546,7 @@ def refused_cases() -> Iterator[Case]:
     at = jpeg.index(b"\xff\xc0")
     yield Case("JPEG", "lossless", jpeg[:at] + b"\xff\xc3" + jpeg[at + 2 :], reject="unsupported")
     yield Case("JPEG", "12 bits", jpeg[: at + 4] + b"\x0c" + jpeg[at + 5 :], reject="unsupported")
+    yield Case("DIB", "", enc.bmp(stored, 24)[14:], reject="unsupported")
     for text in (b"<html>gone</html>", b"P3 is a model", b"BMW makes cars", b"\0" * 400, _GARBAGE, b"\x50\x4b\3\4zip"):
         yield Case("text or data", repr(text[:8]), text, reject="not_an_image")
 

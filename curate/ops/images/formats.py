@@ -107,6 +107,7 @@ _MAGIC = (
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
+_DIB_DEPTHS = {bytes([depth, 0]) for depth in (1, 4, 8, 16, 24, 32)}
 _PPM = re.compile(rb"P[1-6f]\s+(?:#|\d|$)")
 _SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!--|<!DOCTYPE\s+svg|<(?:\w+:)?svg)", re.IGNORECASE)
 
@@ -168,6 +169,8 @@ def _by_structure(data: bytes) -> str | None:
         return "PCX" if len(data) > 66 or len(data) == HEAD_BYTES else None
     if data[40:44] == b" EMF" and data[:4] == b"\1\0\0\0":
         return "EMF"
+    if data[:4] == b"(\0\0\0" and data[12:14] == b"\1\0" and data[14:16] in _DIB_DEPTHS:
+        return "DIB, a bitmap without its file header"
     if data[128:132] == b"DICM":
         return "DICOM"
     if _SVG.match(data) and re.search(rb"<(?:\w+:)?svg[\s>]", data[:4096], re.IGNORECASE):
