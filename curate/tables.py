@@ -21,6 +21,7 @@ REJECT_REASONS = (
     "unreadable",  # listed, but it cannot be had: vanished, no permission, a null in Parquet
     "empty",  # the file holds no bytes
     "not_an_image",  # no known image format: HTML, text, an unknown container
+    "unsupported",  # a known format, or a kind of one, that is not read
     "too_large",  # more pixels or bytes than allowed (decompression bomb)
     "truncated",  # an image format whose data end early
     "corrupt",  # an image format whose data do not decode

@@ -20,6 +20,18 @@ def pretrain(p: Pipeline, cfg: PretrainConfig) -> None:
     shards = curate_pool(p, cfg)
     if shards is None:
         raise cfg.field_error("write", "=null: the training reads the shards; leave it out")
+    _check_bits(cfg)
     log = p.add("pretrain", cfg.pretrain, shards=shards)
     if cfg.evaluate is not None:
         p.add("internal/evaluation", cfg.evaluate, pretrain=log)
+
+
+def _check_bits(cfg: PretrainConfig) -> None:
+    """Raise ConfigError where the training would scale 16-bit pictures in another way than their sources do."""
+    feed = cfg.pretrain.train.feed
+    wanted = {source.significant_bits for source in (*cfg.sources.pool, *cfg.sources.curated)} - {"auto"}
+    if wanted and feed.significant_bits not in wanted:
+        text = (
+            f"={feed.significant_bits}: the sources have {', '.join(map(str, sorted(wanted, key=str)))}; set it so too"
+        )
+        raise feed.field_error("significant_bits", text)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from curate.config import parse
 from curate.engine.pipeline import Pipeline
-from curate.ops.images.decode import FORMATS
+from curate.ops.images.formats import READ
 from curate.recipe import RecipeConfig
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.exact import FindExact
@@ -26,6 +26,8 @@ from curate.stages.images.inspect import Inspect
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
+FORMATS = [form for form in READ if form not in ("HEIF", "JXL", "QOI")]
+"""Formats that Pillow alone writes, in every version that counts."""
 CUTS, FLIPS = 8, 8
 """Places at which the picture of a format is cut, and bytes of it that are changed."""
 SUFFIX = {"JPEG": "jpg", "TIFF": "tif"}

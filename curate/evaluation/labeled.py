@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.errors import ConfigError, SourceError
+from curate.ops.images import formats
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.samples.bundled import PHOTOS
 from curate.samples.mnist import load_mnist5k
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+PICTURE_SUFFIXES = formats.SUFFIXES
 """Suffixes of the files in a folder that count as pictures."""
 
 Decode = Callable[[], Image.Image]

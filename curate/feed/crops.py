@@ -18,6 +18,7 @@ from torch import Tensor
 from curate.feed.colors import gaussian_blur, jitter_colors, luma
 from curate.feed.settings import CropSettings, Range
 from curate.ops.images.decode import decode_rgb
+from curate.ops.images.depth import SignificantBits
 
 NUM_GLOBAL_CROPS = 2
 """Global crops of an image."""
@@ -45,9 +46,11 @@ class Crops(NamedTuple):
         return [self.global_crops, self.local_crops] if len(self.local_crops) else [self.global_crops]
 
 
-def decode_tensor(encoded: bytes, *, min_side: int | None = None) -> Tensor:
+def decode_tensor(encoded: bytes, *, min_side: int | None = None, significant_bits: SignificantBits = "auto") -> Tensor:
     """(3, H, W) uint8 RGB of an encoded image, as `decode_rgb` gives it and with its errors."""
-    return torch.from_numpy(np.array(decode_rgb(encoded, min_side=min_side))).permute(2, 0, 1)
+    return torch.from_numpy(
+        np.array(decode_rgb(encoded, min_side=min_side, significant_bits=significant_bits))
+    ).permute(2, 0, 1)
 
 
 def needed_side(settings: CropSettings) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from curate.config import Execution, Settings
+from curate.ops.images.depth import SignificantBits
 
 Range = tuple[float, float]
 ClusterPath = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d+(/\d+)*$")]  # YAML reads 3 as a number
@@ -76,6 +77,9 @@ class FeedSettings(Settings):
     are read at a time, so a source that is rare in every row group costs many reads."""
     homogeneous_sources: tuple[str, ...] = ()
     """Sources of such batches, drawn in proportion to their samples; empty: all sources."""
+    significant_bits: SignificantBits = "auto"
+    """Bits that the 16-bit samples of PNG and TIFF images use, 8..16: as `significant_bits` of the source that they
+    were curated from, since shards hold the files as they are."""
     on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"
     """What a damaged shard or image does: error ends the training; skip leaves the shard out or replaces the image, and
     counts it in the log."""

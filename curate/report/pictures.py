@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from curate.engine.finished import Finished
 from curate.engine.image_ids import part_of, row_of
 from curate.errors import CurateError
 from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.ops.images.depth import SignificantBits
 from curate.report.markup import Content, Markup, el
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file
@@ -125,7 +127,7 @@ def _thumbnails(rows: pa.Table, budget: int) -> Iterator[tuple[bytes | None, str
     if budget <= 0:
         yield from [(None, LEFT_OUT)] * len(rows)
         return
-    yield from _of_each(rows, _thumbnail)
+    yield from _of_each(rows, partial(_thumbnail, bits=source_of(rows).significant_bits))
 
 
 def _of_each(rows: pa.Table, make: Callable[[Read], T]) -> Iterator[T]:
@@ -156,8 +158,8 @@ def _read_archives(rows: pa.Table, source: Source) -> Iterator[Read]:
         yield from [Read(error=str(error))] * (len(rows) - done)
 
 
-def _thumbnail(read: Read) -> tuple[bytes | None, str]:
-    picture, why = _decoded(read, HEIGHT)
+def _thumbnail(read: Read, bits: SignificantBits) -> tuple[bytes | None, str]:
+    picture, why = _decoded(read, HEIGHT, bits)
     if picture is None:
         return None, why
     picture = _bounded(picture)
@@ -172,12 +174,12 @@ def encode(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _decoded(read: Read, min_side: int) -> tuple[Image.Image | None, str]:
+def _decoded(read: Read, min_side: int, bits: SignificantBits) -> tuple[Image.Image | None, str]:
     """(picture, "") or (None, why)."""
     if read.data is None:
         return None, read.error or "cannot be read"
     try:
-        return decode_rgb(read.data, min_side=min_side, max_pixels=MAX_PIXELS), ""
+        return decode_rgb(read.data, min_side=min_side, max_pixels=MAX_PIXELS, significant_bits=bits), ""
     except RejectedImage as rejected:
         return None, f"{rejected.reason}: {rejected}"
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError
+from curate.ops.images.depth import SignificantBits
 from curate.sources.formats import BUILTIN, DETECTED, find_format
 from curate.sources.network import Network
 from curate.tables import ROLES
@@ -38,6 +39,12 @@ class Source(Settings):
     labels: Literal["folder"] | None = None
     """`folder`: the folder directly above each image becomes the column `label`, as in an ImageFolder; null for images
     at the top of the source or of their archive. It replaces a label that the image has. Default: no such column."""
+
+    significant_bits: SignificantBits = "auto"
+    """Bits that the 16-bit samples of PNG and TIFF files use, 8..16: with 12, samples of 0..4095 span black to white. A
+    picture with a larger sample has 16 bits whatever is set. `auto`: what a file declares (sBIT, MaxSampleValue), else
+    16; how dark a picture is says nothing, and a pool is read once, so it is not asked either: the report tells when
+    pictures use few of their bits. A training on the shards takes `feed.significant_bits`."""
 
     @field_validator("path")
     @classmethod

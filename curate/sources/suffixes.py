@@ -9,17 +9,17 @@ a local disk, in a tar). So a picture with a wrong, unknown or no suffix is foun
 import posixpath
 import shlex
 
+from curate.ops.images import formats
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-IMAGE = _words(
-    """
-    .jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k
-    .jpx .avif .heic .heif .ico .tga .pcx .sgi .qoi
-    """
-)
+HEAD_BYTES = formats.HEAD_BYTES
+begins_as_image = formats.begins_as_image
+
+IMAGE = formats.SUFFIXES
 """Suffixes that announce an image; they decide what `format: auto` takes a folder for."""
 
 SIDECAR = frozenset({".json", ".txt", ".cls"})
@@ -81,23 +81,6 @@ def is_hidden(name: str) -> bool:
 def may_be_image(name: str) -> bool:
     """Whether a file of that name is taken for an image as long as its content does not say otherwise."""
     return not is_hidden(name) and suffix_of(name) not in OTHER | SIDECAR | TAR | PARQUET
-
-
-HEAD_BYTES = 16
-"""Bytes that `begins_as_image` looks at."""
-
-_FTYP_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"})
-
-
-def begins_as_image(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a JPEG, PNG, GIF, WebP, TIFF, BMP, JPEG 2000, AVIF or HEIC."""
-    if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")):
-        return True
-    if head.startswith(b"\0\0\0\x0cjP  "):
-        return True
-    if head[:2] == b"BM":
-        return head[6:10] == b"\0\0\0\0"  # two letters are not enough: the reserved fields are zero
-    return (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or (head[4:8] == b"ftyp" and head[8:12] in _FTYP_BRANDS)
 
 
 def why_not_image(name: str) -> str:

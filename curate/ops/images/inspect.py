@@ -16,9 +16,13 @@ from curate.ops.images.decode import (
     RejectedImage,
     check_pixels,
     decode_upright,
-    image_format,
     open_image,
+    sixteen_bits_used,
 )
+from curate.ops.images.depth import SignificantBits
+
+FEW_BITS = "its 16-bit samples use few of their bits"
+"""What the detail of a reject says where a source's `significant_bits` would scale the picture."""
 
 SAMPLED_LINES = 64
 """Rows and columns, evenly spread, on which the correlation of neighboring pixels is measured."""
@@ -68,7 +72,13 @@ class Inspected:
     """RGB, upright, on white where the original is transparent; None when rejected."""
 
 
-def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = None) -> Inspected:
+def inspect_image(
+    data: bytes,
+    limits: ImageLimits,
+    *,
+    min_side: int | None = None,
+    significant_bits: SignificantBits = "auto",
+) -> Inspected:
     """Decode an image once, measure it, and judge it. Bad data give a reject, never an exception; safe in threads.
 
     Args:
@@ -77,6 +87,7 @@ def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = No
         min_side: pixels of the short side that the consumers of the picture need, see `decode_upright`. Facts of
             the header are those of the full size; `luma_std` and `smoothness` are measured on the picture, so they
             shift a little with this argument.
+        significant_bits: bits that the samples of 16-bit pictures use, see `decode_upright`.
 
     Raises:
         MemoryError: the machine has no memory for the picture, which says nothing about the picture.
@@ -85,15 +96,18 @@ def inspect_image(data: bytes, limits: ImageLimits, *, min_side: int | None = No
     try:
         _check_bytes(data, limits)
         opened = open_image(data)
-        facts.update(format=image_format(opened), width=opened.width, height=opened.height)
+        facts.update(format=opened.format, width=opened.width, height=opened.height)
         check_pixels(opened, limits.max_pixels)
-        picture, upright = decode_upright(opened, data, min_side)
+        picture, upright = decode_upright(opened, min_side, significant_bits=significant_bits)
         facts.update(width=upright[0], height=upright[1])
         _check_shape(upright, limits)
         luma = picture.convert("L")
         luma_std, smoothness = _deviation(luma.histogram()), _smoothness(np.asarray(luma))
         facts.update(luma_std=luma_std, smoothness=smoothness)
-        _check_content(picture, luma_std, smoothness, limits)
+        try:
+            _check_content(picture, luma_std, smoothness, limits)
+        except RejectedImage as rejected:
+            raise _explained(rejected, data) from None
     except RejectedImage as rejected:
         return Inspected(**facts, reject=rejected.reason, detail=rejected.detail)  # type: ignore[arg-type]
     return Inspected(**facts, picture=picture)  # type: ignore[arg-type]
@@ -135,6 +149,14 @@ def _check_content(picture: Image.Image, luma_std: float, smoothness: float, lim
                 "noise",
                 f"neighbouring pixels correlate by {smoothness:.2f}, at least {limits.min_smoothness:g} is needed",
             )
+
+
+def _explained(rejected: RejectedImage, data: bytes) -> RejectedImage:
+    """The verdict `uniform` with its likely cause: 16-bit samples that use few of their bits."""
+    used = sixteen_bits_used(data) if rejected.reason == "uniform" else None
+    if used is None or not 8 < used <= 12:
+        return rejected
+    return RejectedImage(rejected.reason, f"{rejected.detail}; {FEW_BITS} ({used} bits): see significant_bits")
 
 
 def _deviation(bins: list[int]) -> float:

@@ -99,9 +99,12 @@ class PlantCopies(Fold):
 
     def _pictures(self, rows: pa.Table) -> "Iterator[_PlantedPicture]":
         """Originals, each before its copies; images that are too small for an edit are left out."""
-        reads = read_bytes(rows, source_of(rows))
+        source = source_of(rows)
+        reads, bits = read_bytes(rows, source), source.significant_bits
         for image_id, read in zip(rows["image_id"].to_pylist(), reads, strict=True):
-            picture = None if read.data is None else inspect_image(read.data, LIMITS, min_side=SIDE).picture
+            if read.data is None:
+                continue
+            picture = inspect_image(read.data, LIMITS, min_side=SIDE, significant_bits=bits).picture
             if picture is None:
                 continue
             yield _PlantedPicture(image_id, 0, "", picture)

@@ -126,11 +126,12 @@ def read_picture(rows: pa.Table) -> Image.Image:
     from curate.ops.images.decode import RejectedImage, decode_rgb
     from curate.sources.reading import read_bytes
 
-    uri, (read,) = rows["uri"][0].as_py(), read_bytes(rows, source_of(rows))
+    source = source_of(rows)
+    uri, (read,) = rows["uri"][0].as_py(), read_bytes(rows, source)
     if read.data is None:
         raise SourceError(f"{uri}: {read.error}")
     try:
-        return decode_rgb(read.data)
+        return decode_rgb(read.data, significant_bits=source.significant_bits)
     except RejectedImage as error:
         raise SourceError(f"{uri}: {error.reason}: {error}") from error
 

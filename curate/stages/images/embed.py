@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,8 @@ class EmbedFigures(Figures):
 
 class Embed(PictureStage):
     """Embeds accepted images; with `duplicates`, only the pool images that were kept and the curated ones."""
+
+    version: ClassVar[int] = 2
 
     model: str
     """Id of a backbone, see `curate models`."""

@@ -22,6 +22,8 @@ from curate.errors import TooManyRejects, TooManyUnavailable
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import UNAVAILABLE, Read
+from curate.stages.images.advice import advise
+from curate.stages.images.few_bits import warn_of_few_bits
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import CATALOG, CURATED, HELDOUT, IMAGES, POOL, REJECT_REASONS, ROLES
 
@@ -36,6 +38,7 @@ MEANING = {
     "unreadable": "could not be had from its source",
     "empty": "no bytes",
     "not_an_image": "no known image format",
+    "unsupported": "a known format, or a kind of one, that is not read",
     "too_large": "more pixels or bytes than allowed",
     "truncated": "the data end early",
     "corrupt": "the data do not decode",
@@ -110,16 +113,25 @@ class Inspect(PictureStage):
                 f"{table.name}: none of {rows} images could be had ({_example(table)}); check the connection, then "
                 "run the same command again: it reads them again"
             )
-        if total.total() > self.max_reject_fraction * rows:
+        pool = [part.number for part in table.parts() if parts.role[part.number] == POOL]
+        listed = parts.num_images([ROLES[POOL]]) - unavailable.get(ROLES[POOL], 0)
+        none_left = sum(reasons[ROLES[POOL]].values()) == listed > 0
+        if none_left or total.total() > self.max_reject_fraction * rows:
+            allowed = "so none of the pool is left" if none_left else f"more than {self._fraction()} allows"
+            go_on = "" if none_left else f", or run again with {self.field_error('max_reject_fraction', '=1')}"
             raise TooManyRejects(
                 f"{table.name}: {total.total()} of {rows} images were rejected ({dict(total.most_common())}), "
-                f"more than max_reject_fraction={self.max_reject_fraction} allows; look at the columns reject and "
-                f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
+                f"{allowed}; "
+                f"{'; '.join(advise(table, pool, self.limits))}; look at the columns reject and detail of "
+                f"{table.store.root}/{table.name}{go_on}"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
         accepted = rows - total.total() - sum(unavailable.values())
         lost = _lost(table, parts)
         return InspectFigures(accepted=accepted, rejected=counted, unavailable=unavailable, lost=lost)
+
+    def _fraction(self) -> str:
+        return str(self.field_error("max_reject_fraction", f"={self.max_reject_fraction}"))
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
@@ -164,6 +176,7 @@ class Inspect(PictureStage):
             )
         if curated is not None and curated.lost:
             yield f"{curated.used} could be used; the others are not in the result ({curated.why}). {mend}."
+        yield from warn_of_few_bits(table, run)
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures = InspectFigures.of(table)

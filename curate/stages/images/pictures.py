@@ -39,6 +39,7 @@ from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
 from curate.errors import SourceError
 from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.depth import SignificantBits
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.sources.config import Source
 from curate.sources.read import UNAVAILABLE, Read
@@ -197,8 +198,9 @@ def read_pictures(
         wanted &= np.isin(np.arange(len(catalog)), list(before.open_rows))
     rows = np.flatnonzero(wanted)
     role = catalog["role"][0].as_py() if len(catalog) else "pool"
-    how = _Reading.of(stages, None if images is None else images.take(rows), role=role)
-    decoded = how.decode_all(catalog.take(rows), source_of(catalog))
+    source = source_of(catalog)
+    how = _Reading.of(stages, None if images is None else images.take(rows), source, role=role)
+    decoded = how.decode_all(catalog.take(rows), source)
     with progress.track(f"{' + '.join(stages)} part {part}", len(rows), unit="images") as advance:
         for start in range(0, len(catalog), CHUNK_ROWS):
             ids = catalog["image_id"].slice(start, CHUNK_ROWS).combine_chunks()
@@ -253,11 +255,15 @@ class _Reading:
     limits: ImageLimits
     side: int
     """Pixels of the short side that decoding keeps at least."""
+    bits: SignificantBits
+    """Of the source, see `Source.significant_bits`."""
     known: tuple[bytes | None, ...] | None
     """SHA-256 of each image as an earlier pass found it; None: this is the first pass."""
 
     @classmethod
-    def of(cls, stages: Mapping[str, PictureStage], images: pa.Table | None, *, role: str) -> "_Reading":
+    def of(
+        cls, stages: Mapping[str, PictureStage], images: pa.Table | None, source: Source, *, role: str
+    ) -> "_Reading":
         """For a first pass over images of a role, or for those of them that an earlier one accepted.
 
         Raises:
@@ -282,7 +288,7 @@ class _Reading:
             largest = max(images["num_bytes"].to_pylist(), default=1)
             limits = TRUSTING.model_copy(update={"max_bytes": largest})
         known = None if images is None else tuple(images["sha256"].to_pylist())
-        return cls(tuple(stages.values()), limits, side, known)
+        return cls(tuple(stages.values()), limits, side, source.significant_bits, known)
 
     def decode_all(self, rows: pa.Table, source: Source) -> Iterator[_Prepared]:
         """What each stage prepared of each image, in order; a few images are decoded before they are asked for."""
@@ -323,7 +329,7 @@ class _Reading:
         is_open = read.reject == UNAVAILABLE
         inspected = None
         if read.data is not None:
-            inspected = inspect_image(read.data, self.limits, min_side=self.side)
+            inspected = inspect_image(read.data, self.limits, min_side=self.side, significant_bits=self.bits)
         if sha256 is not None and not _is_unchanged(read, inspected, sha256, uri):
             return _Prepared([None] * len(self.stages), is_open)
         seen = Seen(read, inspected)

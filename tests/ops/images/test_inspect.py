@@ -44,8 +44,12 @@ def test_luma_statistics_equal_numpy():
     [
         (b"", "empty", "0 bytes"),
         (b"<html><body>404</body></html>", "not_an_image", "starts with b'<html>"),
-        (b"BMW makes cars, and this is a text.", "not_an_image", "none of JPEG, PNG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_an_image", "starts with"),
+        (b"BMW makes cars, and this is a text.", "not_an_image", "as no known image format does"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "unsupported",
+            "PostScript: not read; convert",
+        ),
         (b"\xff\xd8\xff\xe0" + b"\0" * 40, "corrupt", "JPEG of 44 bytes"),
         (b"\x89PNG\r\n\x1a\n" + b"junk" * 10, "truncated", "PNG of 48 bytes"),
     ],
