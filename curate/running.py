@@ -14,6 +14,7 @@ from curate.engine.store import Store
 from curate.engine.table import MANIFEST
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
+from curate.surroundings import surrounded
 
 REPORT_MADE_OF = "report/made_of.json"
 
@@ -41,7 +42,7 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
         pipeline.check(flags)
         workdir.record(store, config.recipe, config, pipeline.names)
         store.remove_leftovers()
-        with start_executor(config.executor) as executor:
+        with start_executor(config.executor) as executor, surrounded(settings=config.sources.execution()):
             changed = pipeline.run(executor, flags)
         _report(store, pipeline)
     return Outcome(config, changed, store.join("report/index.html"), time.monotonic() - start)

@@ -14,6 +14,7 @@ from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, S
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.threads import set_threads
+from curate.surroundings import current_settings, surrounded
 
 PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
 
@@ -33,6 +34,8 @@ class Task:
     resources: dict[str, float] = field(default_factory=dict)
     number: int = 0
     """Round of an IteratedFold; phase run: its last one."""
+    settings: dict[str, Any] = field(default_factory=current_settings)
+    """What the run says to whoever works for it, see `curate.surroundings`."""
 
     @property
     def label(self) -> str:
@@ -66,7 +69,9 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     """
     set_threads(threads)
     try:
-        return _perform(Store(root), task, time.perf_counter())
+        store = Store(root)
+        with surrounded(workdir=store, settings=task.settings):
+            return _perform(store, task, time.perf_counter())
     except Exception as error:
         error.add_note(f"while making {task}")
         raise

@@ -4,13 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from curate.config import Settings, absolute_path
+from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError
 from curate.sources.formats import BUILTIN, DETECTED, find_format
+from curate.sources.web import CONNECTIONS, CONNECTIONS_PER_HOST, DISALLOWED
 from curate.tables import ROLES
 
 
@@ -21,15 +22,25 @@ class Source(Settings):
     """Name of the source in tables and reports; unique among all sources."""
 
     path: str = Field(min_length=1)
-    """Folder, tar, Parquet file, folder or glob of those, or a `.txt` with one path or URL a line; local or
-    an fsspec URL. A relative path is taken from the current directory."""
+    """Folder, tar, Parquet file, table of URLs (Parquet, CSV, TSV, JSONL), folder or glob of those, or a `.txt` with
+    one path or URL a line; local or an fsspec URL. A relative path is taken from the current directory."""
 
     format: str = "auto"
-    """What the path holds: `folder`, `tar`, `parquet`, `list` (a text file that names images or archives), or a format
-    of one's own as `./FILE.py:NAME` or `MODULE:NAME`; `auto` goes by suffixes and refuses a mixture."""
+    """What the path holds: `folder`, `tar`, `parquet`, `urls` (tables of URLs), `list` (a text file that names images
+    or archives), or a format of one's own as `./FILE.py:NAME` or `MODULE:NAME`; `auto` goes by suffixes and, for
+    Parquet, by columns, and refuses a mixture."""
 
     image_column: str | None = None
     """Parquet column of the images; default: `image`, else the only binary one."""
+
+    url_column: str | None = None
+    """Column of a table that holds the URLs; default: `url`, else `URL`."""
+
+    user_agent_token: str | None = Field(default=None, pattern=r"^[ !#-'*-\[\]-~]{1,200}$")
+    """Name, page or mail address that web servers are told beside the software's own name, for URLs of tables."""
+
+    disallowed_header_directives: tuple[str, ...] = DISALLOWED
+    """Directives of the header `X-Robots-Tag` by which a web server keeps out a picture of a table; empty: none."""
 
     columns: tuple[str, ...] | None = None
     """The source's own columns to carry to the shards; default: all that are not binary."""
@@ -61,6 +72,12 @@ class Sources(Settings):
     heldout: tuple[Source, ...] = ()
     """Images of benchmarks: copies of them are kept out of the selection."""
 
+    connections: Annotated[int, Field(ge=1, le=1024), Execution()] = CONNECTIONS
+    """Connections of each worker process to the web, for URLs of tables."""
+
+    connections_per_host: Annotated[int, Field(ge=1, le=1024), Execution()] = CONNECTIONS_PER_HOST
+    """Of these, to one host; k workers open k times as many."""
+
     @model_validator(mode="before")
     @classmethod
     def _spread(cls, values: Any) -> Any:
@@ -88,6 +105,10 @@ class Sources(Settings):
     def by_role(self) -> list[tuple[str, Source]]:
         """(role, source) of all sources: pool, curated, heldout, each in the order given."""
         return [(role, source) for role in ROLES for source in getattr(self, role)]
+
+    def execution(self) -> dict[str, Any]:
+        """What changes no table, by name: settings that a run sends along with its tasks."""
+        return {"connections": self.connections, "connections_per_host": self.connections_per_host}
 
 
 def _check_format(source: Source) -> None:

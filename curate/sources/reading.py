@@ -7,6 +7,7 @@ import pyarrow as pa
 from curate.sources.config import Source
 from curate.sources.formats import DETECTED, SourceFormat, find_format
 from curate.sources.read import Read
+from curate.sources.urls import is_row_of_urls
 
 MAX_IMAGE_BYTES = 256 << 20
 """Bytes of one encoded image above which it is not read."""
@@ -41,5 +42,6 @@ def _format_of(rows: pa.Table, source: Source) -> SourceFormat:
     if source.format not in DETECTED:
         return find_format(source.format)
     if rows["row"].null_count < len(rows):
-        return find_format("parquet")
+        of_urls = is_row_of_urls(rows["uri"][0].as_py(), rows["row"][0].as_py())
+        return find_format("urls" if of_urls else "parquet")
     return find_format("tar" if rows["offset"].null_count < len(rows) else "folder")

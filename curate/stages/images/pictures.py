@@ -34,7 +34,7 @@ from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file
 from curate.sources.read import Read
-from curate.sources.reading import is_loose, read_part
+from curate.sources.reading import is_loose, read_bytes, read_part
 from curate.stages.images.catalog import source_of
 from curate.tables import CATALOG, DUPLICATES, IMAGES
 
@@ -237,7 +237,8 @@ class _Reading:
             for uri, sha256 in zip(uris, known, strict=True):
                 yield partial(self._read_and_decode, read_file, sha256, uri)
         else:  # an archive is streamed in order by this thread, decoded by the others
-            reads = read_part(rows, source, max_bytes=self.limits.max_bytes)
+            read_all = read_part if self.known is None else read_bytes  # own columns are those of the first pass
+            reads = read_all(rows, source, max_bytes=self.limits.max_bytes)
             for read, sha256, uri in zip(reads, known, uris, strict=True):
                 yield partial(self._decode, read, sha256, uri)
 
