@@ -196,6 +196,8 @@ class _Host:
     """Before this time it is asked nothing: it said so."""
     unreached: int = 0
     """Attempts in a row that did not reach it."""
+    why: str = ""
+    """What the last one met."""
 
 
 class _Passing(NamedTuple):
@@ -312,7 +314,7 @@ class _Client:
         """Whether a job starts; if not, it waits where it will be found again, or is done."""
         host = self._hosts.setdefault(job.host, _Host())
         if host.unreached >= HOPELESS:
-            self._finish(job, _unavailable("its host cannot be reached"))
+            self._finish(job, _unavailable(host.why))
         elif host.held_until > now:
             heapq.heappush(self._later, (host.held_until, job))
         elif host.active >= self._manner.connections_per_host:
@@ -328,8 +330,10 @@ class _Client:
         del self._running[job]
         name, host = job.host, self._hosts[job.host]
         host.active -= 1
-        reached = not isinstance(outcome, _Passing) or outcome.reached
-        host.unreached = 0 if reached else host.unreached + 1
+        if isinstance(outcome, _Passing) and not outcome.reached:
+            host.unreached, host.why = host.unreached + 1, outcome.why
+        else:
+            host.unreached = 0
         for _ in range(len(host.parked) if host.unreached >= HOPELESS else min(1, len(host.parked))):
             heapq.heappush(self._ready, heapq.heappop(host.parked))
             self._work_there.notify()
