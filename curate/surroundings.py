@@ -49,7 +49,7 @@ _current: list[Surroundings] = [Surroundings()]
 
 def surroundings() -> Surroundings:
     """Those of this process now."""
-    return _current[-1]
+    return _current[0]
 
 
 def current_settings() -> dict[str, Any]:
@@ -61,10 +61,9 @@ def current_settings() -> dict[str, Any]:
 def surrounded(*, workdir: Workdir | None = None, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Within the block, this workdir and these settings beside those that were there; None: as they were."""
     before = surroundings()
-    _current.append(
-        replace(before, workdir=workdir or before.workdir, settings={**before.settings, **(settings or {})})
-    )
+    merged = {**before.settings, **(settings or {})}
+    _current[0] = replace(before, workdir=workdir or before.workdir, settings=merged)
     try:
         yield
     finally:
-        _current.pop()
+        _current[0] = before

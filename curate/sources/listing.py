@@ -103,10 +103,11 @@ def _refuse_mixture(files: Iterable[File], kind: str, source: Source) -> Iterato
         found = _kind_of(file)
         if found and found != kind and not (found == "parquet" and kind == "urls"):
             raise SourceError(
-                f"source {source.name}: {file.uri}: a {_WORDS[found]} among {_WORDS[kind]}s; say which to read: "
+                f"source {source.name}: {file.uri}: {_ONE[found]} among {_SEVERAL[kind]}; say which to read: "
                 f"[{{name: {source.name}, path: {source.path}, format: {kind}}}] (the others are then left out)"
             )
         yield file
 
 
-_WORDS = {"folder": "image file", "tar": "tar archive", "parquet": "Parquet file", "urls": "table of URL"}
+_ONE = {"folder": "an image file", "tar": "a tar archive", "parquet": "a Parquet file"}
+_SEVERAL = {"folder": "image files", "tar": "tar archives", "parquet": "Parquet files", "urls": "tables of URLs"}

@@ -91,6 +91,7 @@ class _Again(NamedTuple):
     fetch: Fetch
     max_bytes: int
     policy: bytes
+    keep: bool
 
 
 class _Damaged(Exception):
@@ -98,7 +99,7 @@ class _Damaged(Exception):
 
 
 def read_objects(
-    wanted: Sequence[Wanted], source: str, fetch: Fetch, *, max_bytes: int, policy: object = None
+    wanted: Sequence[Wanted], source: str, fetch: Fetch, *, max_bytes: int, policy: object = None, keep: bool = True
 ) -> Generator[Read]:
     """The images in their order: from the cache of the workdir, or fetched and then kept there.
 
@@ -110,13 +111,14 @@ def read_objects(
         fetch: asks for URLs, in order, while it is asked for the pictures.
         max_bytes: a longer image is not passed on.
         policy: JSON-ready; the cache answers only what was fetched under an equal one.
+        keep: whether what is fetched goes to the cache.
     """
     workdir = surroundings().workdir
     if workdir is None:
         with contextlib.closing(fetch(one.url for one in wanted)) as fetched:
             yield from fetched
         return
-    again = _Again(fetch, max_bytes, json.dumps(policy, sort_keys=True).encode())
+    again = _Again(fetch, max_bytes, json.dumps(policy, sort_keys=True).encode(), keep)
     groups = itertools.groupby(wanted, lambda one: (one.image_id >> ROW_BITS, _row(one) // CHUNK_ROWS))
     chunks = (
         _look_at(workdir, _path(source, part, number), list(group), max_bytes, again.policy)
@@ -208,7 +210,7 @@ def _read_chunk(workdir: Workdir, chunk: _Chunk, fetched: Iterator[Read], again:
     held: list[Read] = []
     with contextlib.ExitStack() as stack:
         writer = None
-        if chunk.missing():
+        if again.keep and chunk.missing():
             writer = _Writer(stack.enter_context(workdir.publish(chunk.path)), again.policy)
             stack.callback(writer.abandon)
         old = _old_rows(workdir, chunk, {_row(one) for one in chunk.wanted} if writer is None else None)

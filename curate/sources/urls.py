@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -69,9 +69,10 @@ class UrlFormat:
         places = rows.select(["image_id", "uri", "key", "offset", "row"]).to_pylist()
         wanted = [Wanted(p["image_id"], decode_uri(p["uri"]).decode()) for p in places if not _is_refused(p)]
         policy = {"disallowed": sorted(source.disallowed_header_directives), "token": source.user_agent_token}
-        fetch = partial(fetch_all, max_bytes=max_bytes, manner=manner_of(source))
+        offline = bool(surroundings().settings.get("offline"))
+        fetch = _fetch_nothing if offline else partial(fetch_all, max_bytes=max_bytes, manner=manner_of(source))
         described = _describe(places, source) if extra else itertools.repeat(_Described())
-        pictures = read_objects(wanted, source.name, fetch, max_bytes=max_bytes, policy=policy)
+        pictures = read_objects(wanted, source.name, fetch, max_bytes=max_bytes, policy=policy, keep=not offline)
         with contextlib.closing(pictures):
             for place, own in zip(places, described, strict=extra):
                 read = unreadable(own.refused) if _is_refused(place) else next(pictures)
@@ -102,6 +103,11 @@ def manner_of(source: Source) -> Manner:
     settings = surroundings().settings
     known = {name: settings[name] for name in ("connections", "connections_per_host") if name in settings}
     return Manner(user_agent_token=source.user_agent_token, disallowed=source.disallowed_header_directives, **known)
+
+
+def _fetch_nothing(urls: Iterable[str]) -> Generator[Read]:
+    for _ in urls:
+        yield Read(error="not in the object cache, and no server is asked for this", reject="unavailable")
 
 
 # -- finding ---------------------------------------------------------------------------------------------------------
