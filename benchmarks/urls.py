@@ -160,5 +160,5 @@ def command(
     width: Annotated[int, typer.Option(help="connections to the server, and threads of the peer")] = 64,
     json_: Json = False,
 ) -> None:
-    """Tables of URLs: pictures a second from a slow local server, requests a picture and memory, beside a thread pool."""
+    """Tables of URLs: pictures a second from a slow local server, requests and memory, beside a thread pool."""
     show(bench_urls(num_images, kilobytes=kilobytes, milliseconds=milliseconds, width=width), json_)

@@ -14,11 +14,16 @@ def status(workdir: Workdir) -> None:
     """Tables of a run: parts done, rows in and out, seconds, rows/s."""
     from curate.engine.store import Store
     from curate.report.status import status as read_status
+    from curate.sources.objects import OBJECTS, cached_bytes
     from curate.workdir import open_record
 
     store = Store(workdir)
     rows = read_status(store, list(open_record(store).tables))
     show_table(("stage", "parts", "rows in", "rows out", "seconds", "rows/s"), (row.cells() for row in rows))
+    kept = cached_bytes(store) if store.is_local else 0
+    if kept:
+        place = store.join(OBJECTS)
+        say(f"{place}: {kept / 1e6:,.1f} MB fetched from the web, which may be deleted once the shards are written")
 
 
 def report(workdir: Workdir) -> None:

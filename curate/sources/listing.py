@@ -1,6 +1,7 @@
 """Listing a source: what kind it is, and its images in a fixed order."""
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +14,7 @@ from curate.sources.found import Found
 from curate.sources.parquet import ParquetFormat
 from curate.sources.suffixes import IMAGE, PARQUET, TAR, may_be_image, suffix_of, unpack_command
 from curate.sources.tar import TarFormat, compressed_archive
-from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column
+from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packed_table
 
 PEEK = 10_000
 """Files without a telling suffix after which a source is taken for a folder of images."""
@@ -78,23 +79,26 @@ def _kind_of(file: File) -> str | None:
 def _recognize(files: Iterator[File], source: Source) -> tuple[str, Iterator[File]]:
     """The kind of a source by its first telling file; and all its files, those looked at included.
 
-    A CSV or JSONL tells only where no image, tar or Parquet file does: beside images it describes them.
+    A table of URLs tells only where no image or archive of images does: beside images it describes them.
     """
     seen: list[File] = []
+    of_urls = False  # whether the Parquet files are tables of URLs, by the first of them
     for file in itertools.islice(files, PEEK):
         seen.append(file)
         kind = _kind_of(file)
-        if kind == "parquet" and has_url_column(file.uri, source):
-            kind = "urls"
-        if kind:
+        of_urls = of_urls or (kind == "parquet" and has_url_column(file.uri, source))
+        if kind and not (kind == "parquet" and of_urls):
             return kind, itertools.chain(seen, files)
-    if any(suffix_of(file.uri) in TEXT_TABLES for file in seen) and not any(map(looks_like_image, seen)):
+    has_tables = of_urls or any(suffix_of(file.uri) in TEXT_TABLES for file in seen)
+    if has_tables and not any(map(looks_like_image, seen)):
         return "urls", itertools.chain(seen, files)
     only_archives = seen and not any(may_be_image(file.uri) for file in seen)
     if only_archives:
         for file in seen:
             if unpack_command(file.uri):
                 raise compressed_archive(file.uri)
+            if is_packed_table(file.uri):
+                raise SourceError(f"{file.uri}: a packed table; unpack it: gunzip -k {shlex.quote(file.uri)}")
     return "folder", itertools.chain(seen, files)
 
 

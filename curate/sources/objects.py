@@ -134,6 +134,11 @@ def _path(source: str, part: int, chunk: int) -> str:
     return f"{OBJECTS}/{source}/part-{part:05d}/chunk-{chunk:06d}.parquet"
 
 
+def cached_bytes(workdir: Workdir) -> int:
+    """Bytes of the cache of a workdir."""
+    return sum(info["size"] for info in workdir.fs.find(workdir.join(OBJECTS), detail=True).values())
+
+
 def remove_objects(workdir: Workdir, sha256s: Collection[bytes]) -> int:
     """Take the images of these hashes out of the cache of a workdir; returns how many there were.
 

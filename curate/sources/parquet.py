@@ -128,7 +128,8 @@ def find_image_column(schema: pa.Schema, wanted: str | None, *, where: str) -> s
             f"{where}: {_or_none(candidates)} could all hold the images; say which: image_column: {candidates[0]}"
         )
     raise SourceError(
-        f"{where}: no column of bytes or of struct<bytes, path>, so no images; columns: {_or_none(schema.names)}"
+        f"{where}: no column of bytes or of struct<bytes, path>, so no images; columns: {_or_none(schema.names)}; if "
+        "one of them holds URLs of images, say which: url_column: NAME"
     )
 
 

@@ -11,6 +11,7 @@ read with one's own keys.
 import contextlib
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -38,6 +39,8 @@ URL_COLUMNS = ("url", "URL")
 """Names that a column of URLs has by default: img2dataset's, and LAION's."""
 REFUSED = "#"
 """How the `uri` of a row begins whose URL is not asked for: as no path and no URL does."""
+_SECRET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*@")
+"""A URL with a user name or password."""
 BAD_RECORD = "table row that cannot be read"
 
 
@@ -84,6 +87,11 @@ def is_table(uri: str) -> bool:
     return suffix_of(uri) in PARQUET | TEXT_TABLES
 
 
+def is_packed_table(uri: str) -> bool:
+    """Whether a file is a table that must be unpacked first: none of its rows could be read alone."""
+    return uri.lower().endswith(".gz") and suffix_of(uri[:-3]) in TEXT_TABLES
+
+
 def is_row_of_urls(uri: str, row: int | None) -> bool:
     """Whether a row of the catalog was found in a table of URLs, rather than in a file of images.
 
@@ -122,7 +130,7 @@ def _find_rows(file: File, number: int, source: Source, skipped: Counter[str]) -
     column = _url_column(file.uri, source)
     for row, offset, text in _urls(file.uri, column, skipped):
         url = "" if text is None else text.strip()
-        may_be = is_web_url(url) and suffix_of(url) not in PARQUET
+        may_be = is_web_url(url) and suffix_of(url) not in PARQUET and not _SECRET.match(url)
         yield Found(
             uri=encode_uri(url.encode()) if may_be else f"{REFUSED}{row} of {file.uri}",
             key=f"{file.key}#{row}",
@@ -264,9 +272,18 @@ def _describe_row(
             "anew with --rebuild all"
         )
     own = {name: value for name, value in values.items() if source.columns is None or name in source.columns}
-    columns = choose_columns({k: v for k, v in own.items() if _is_writable(k) and _is_writable(v)}, columns=None)
-    refused = f"{shorten(url)!r} is no http(s) URL" if url else "the row has no URL"
-    return _Described(columns, refused.encode(errors="replace").decode())
+    left_out = {name for name, value in own.items() if isinstance(value, str) and _SECRET.match(value.strip())}
+    left_out |= {name for name, value in own.items() if not (_is_writable(name) and _is_writable(value))}
+    columns = choose_columns({k: v for k, v in own.items() if k not in left_out}, columns=None)
+    return _Described(columns, _why_refused(url))
+
+
+def _why_refused(url: str) -> str:
+    if not url:
+        return "the row has no URL"
+    if _SECRET.match(url):
+        return "a URL with a user name or password, which would end up in tables"
+    return f"{shorten(url)!r} is no http(s) URL of a picture".encode(errors="replace").decode()
 
 
 def _is_writable(value: Any) -> bool:

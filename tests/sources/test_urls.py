@@ -101,12 +101,31 @@ def test_rows_that_may_not_be_asked_for_are_rejected_one_by_one(tmp_path: Path, 
     reads = list(read_part(listed, made))
     assert [read.reject for read in reads] == ["unreadable"] * 6 + [None]
     assert reads[0].error == "the row has no URL"
-    assert reads[1].error == "'file:///etc/passwd' is no http(s) URL"
+    assert reads[1].error == "'file:///etc/passwd' is no http(s) URL of a picture"
     assert reads[6].data == b"picture 1"
     assert served.requests == {"/1.jpg": 1}
     for number in range(6):  # alone, the rows of a part tell what they are
         (read,) = read_bytes(listed.slice(number, 1), made)
         assert (read.data, read.reject) == (None, "unreadable")
+
+
+def test_url_with_a_password_is_not_asked_for_and_enters_no_table(tmp_path: Path) -> None:
+    secret = "http://me:secret@h/a.jpg"
+    made = source(write_table(tmp_path / "t.csv", [{"url": secret, "mirror": secret, "caption": "c"}]))
+    listed = catalog(list_source(made))
+    (read,) = read_part(listed, made)
+    assert read == Read(
+        error="a URL with a user name or password, which would end up in tables",
+        reject="unreadable",
+        extra={"caption": "c"},
+    )
+    assert "secret" not in str(listed.to_pylist())
+
+
+def test_packed_table_is_refused_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.jsonl.gz": b"\x1f\x8b"})
+    with pytest.raises(SourceError, match=r"a\.jsonl\.gz: a packed table; unpack it: gunzip -k /"):
+        keys(tmp_path)
 
 
 def test_values_and_records_that_cannot_be_read_cost_themselves(tmp_path: Path, served: Served) -> None:
@@ -177,11 +196,17 @@ def test_what_a_source_holds_is_detected(tmp_path: Path) -> None:
     write_files(tables, {"LICENSE": b"none", "README.md": b"none"})
     assert keys(tables) == [f"t.{kind}#0" for kind in sorted(KINDS)]
     assert keys(tables / "*.csv") == ["t.csv#0"]
+    many = tmp_path / "many"
+    write_table(many / "a.parquet", [row])
+    for number in range(10):
+        write_files(many, {f"b/{number}": jpeg})
+    with pytest.raises(SourceError, match=r"a\.parquet: a Parquet file among image files"):
+        keys(many)  # nameless images decide
     (tmp_path / "list.txt").write_text("tables/t.tsv\ntables/t.parquet\n")
     assert keys(tmp_path / "list.txt") == ["tables/t.tsv#0", "tables/t.parquet#0"]
     write_files(tables, {"z.jpg": jpeg})
-    with pytest.raises(SourceError, match=r"z\.jpg: an image file among tables of URLs"):
-        keys(tables / "*")
+    with pytest.raises(SourceError, match=r"t\.parquet: a Parquet file among image files"):
+        keys(tables)
     assert keys(tables, format="urls") == [f"t.{kind}#0" for kind in sorted(KINDS)]
 
 

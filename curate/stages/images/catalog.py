@@ -91,7 +91,7 @@ class Catalog(Scan):
         listed = image.row
         yield f"{image.role} source {listed['source']}: {listed['key']}"
         where: str = listed["uri"]
-        if listed["offset"] is not None:
+        if listed["offset"] is not None and listed["row"] is None:
             where += f", at byte {listed['offset']:,}"
         if listed["row"] is not None:
             where += f", row {listed['row']:,}"
