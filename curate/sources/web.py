@@ -6,36 +6,32 @@ host has a connection free; a job that has to wait (for its host, or before anot
 early is held until its turn, and a limit on the bytes held makes the connections wait: all but the oldest, since what
 everyone waits for must never wait itself.
 
-The client is Python's own `http.client`, which is always there. Its time-out bounds one `recv`, so that a server that
-sends a byte now and then could hold a thread for ever; so each socket is wrapped in one that knows when its picture
-must be there. Nothing that a server says is trusted: lengths, redirects and headers are bounded, and its Content-Type
-is ignored, since the content decides what a picture is.
+Nothing that a server says is trusted: lengths, redirects, headers and times are bounded, and its Content-Type is
+ignored, since the content decides what a picture is. What may pass is tried again after a while, and a server that asks
+for a pause gets it; a host that cannot be reached many times in a row is left alone until the next run.
 """
 
-import base64
 import contextlib
 import heapq
 import http.client
-import io
 import itertools
 import random
 import re
-import socket
 import ssl
 import threading
 import time
-import urllib.request
 import zlib
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from curate import __version__
-from curate.retrying import ATTEMPTS, FIRST_WAIT, describe_error
+from curate.retrying import ATTEMPTS, FIRST_WAIT
+from curate.sources.connections import BLOCK_BYTES, BROKEN_OFF, Connections, NotReached, Wire, place_of, words_of
 from curate.sources.read import Read, too_large, unreadable
 
 SOFTWARE = "curate-vision"
@@ -46,20 +42,11 @@ CONNECTIONS = 64
 """Open connections of a process in all."""
 CONNECTIONS_PER_HOST = 4
 """Of these, to one host."""
-CONNECT_SECONDS = 10.0
-"""Time for a connection to be made."""
-STALL_SECONDS = 30.0
-"""Time without a byte after which an answer is given up."""
-WHOLE_SECONDS = 300.0
-"""Time for a whole picture, all attempts and redirects together, waits between them left out."""
 MAX_REDIRECTS = 10
-MAX_HOLD_SECONDS = 120.0
-"""A server that asks for a longer pause is not waited for."""
 AHEAD = 2048
 """Pictures that are asked for before the first of them is taken."""
 BYTES_AHEAD = 256 << 20
 """Bytes held for pictures that are not taken yet; one picture more may be on its way."""
-BLOCK_BYTES = 64 << 10
 HOPELESS = 16
 """Failed attempts in a row to reach a host after which its other pictures are left for another run."""
 
@@ -68,8 +55,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Directives that have a colon of their own, so that what stands before it names no program."""
 _WEB_URL = re.compile(r"https?://[^\s/?#]+([/?#][^\x00-\x1f\x7f]*)?", re.IGNORECASE)
-_PATH_SAFE = "/%:@!$&'()*+,;=~-._"
-_QUERY_SAFE = _PATH_SAFE + "?[]|"
 SHOWN_CHARACTERS = 80
 
 
@@ -83,9 +68,18 @@ class Manner:
     """Name, page or mail address of whoever asks, told to servers."""
     disallowed: tuple[str, ...] = DISALLOWED
     """Directives of `X-Robots-Tag` that keep a picture out."""
-    connect_seconds: float = CONNECT_SECONDS
-    stall_seconds: float = STALL_SECONDS
-    whole_seconds: float = WHOLE_SECONDS
+    connect: float = 10.0
+    """Seconds until a connection must stand."""
+    stall: float = 30.0
+    """Seconds without a byte after which an answer is given up."""
+    picture: float = 300.0
+    """Seconds for one picture, all attempts and redirects together, waits between them left out."""
+    attempts: int = ATTEMPTS
+    """How often a URL is tried; what runs out of time is tried twice at most."""
+    first_wait: float = FIRST_WAIT
+    """Seconds that the wait before the second attempt lasts at most; doubled before each further one."""
+    longest_wait: float = 60.0
+    """Seconds of a wait at most; a server that asks for more is given up at once."""
 
     def user_agent(self) -> str:
         """What servers are told: the software, its version, and the token."""
@@ -120,14 +114,6 @@ def is_web_url(text: str) -> bool:
         return bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
-
-
-def permitted_addresses(found: list[Any]) -> list[Any]:
-    """Of what `getaddrinfo` found for a host, the addresses that may be connected to: all of them.
-
-    The one place through which every connection goes; whoever fetches for strangers refuses private addresses here.
-    """
-    return found
 
 
 def fetch_all(urls: Iterable[str], *, max_bytes: int, manner: Manner) -> Generator[Read]:
@@ -207,8 +193,8 @@ class _Passing(NamedTuple):
     wait: float | None = None
     """Seconds that the server asks for."""
     reached: bool = True
-    again: bool = True
-    """Whether another attempt may help within this run."""
+    attempts: int = 100
+    """After so many of these, another one would not help within this run."""
 
 
 class _Moved(NamedTuple):
@@ -227,14 +213,16 @@ class _Client:
         self._work_there, self._done, self._room = (threading.Condition(self._lock) for _ in range(3))
         self._ready: list[_Job] = []
         self._later: list[tuple[float, _Job]] = []
-        self._running: dict[_Job, _Wire | None] = {}
+        self._running: dict[_Job, Wire | None] = {}
         self._hosts: dict[str, _Host] = {}
         self._held = 0
         self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closing = False
-        self._connections = _Connections(manner)
+        self._connections = Connections(
+            manner.connections, per_host=manner.connections_per_host, connect=manner.connect, stall=manner.stall
+        )
 
     # -- for the thread that takes the pictures --------------------------------------------------------------
 
@@ -284,7 +272,7 @@ class _Client:
             start = time.monotonic()
             outcome: Read | _Moved | _Passing | BaseException
             try:
-                outcome = self._attempt(job, start + self._manner.whole_seconds - job.spent)
+                outcome = self._attempt(job, start + self._manner.picture - job.spent)
             except BaseException as error:  # the thread that waits for the picture raises it
                 outcome = error
             with self._lock:
@@ -353,12 +341,14 @@ class _Client:
 
     def _try_again(self, job: _Job, host: _Host, failed: _Passing) -> None:
         job.failures += 1
-        wait = FIRST_WAIT * 2 ** (job.failures - 1) * random.uniform(0.5, 1.0)
+        manner = self._manner
+        bound = min(manner.longest_wait, manner.first_wait * 2 ** (job.failures - 1))
+        wait = (failed.wait or 0.0) + random.uniform(0, bound)
         if failed.wait is not None:
-            wait = max(wait, failed.wait)
-            host.held_until = max(host.held_until, time.monotonic() + min(failed.wait, MAX_HOLD_SECONDS))
-        over = job.spent >= self._manner.whole_seconds or wait > MAX_HOLD_SECONDS
-        if over or not failed.again or job.failures >= ATTEMPTS:
+            host.held_until = max(host.held_until, time.monotonic() + min(failed.wait, manner.longest_wait))
+        allowed = min(failed.attempts, manner.attempts)
+        over = job.spent >= manner.picture or (failed.wait or 0.0) > manner.longest_wait
+        if over or job.failures >= allowed:
             self._finish(job, _unavailable(failed.why))
         else:
             heapq.heappush(self._later, (time.monotonic() + wait, job))
@@ -378,20 +368,22 @@ class _Client:
             parts = urlsplit(job.url)
             return self._ask(job, parts, deadline)
         except ssl.SSLCertVerificationError as error:
-            return _Passing(f"its certificate does not verify ({error.verify_message})", again=False)
-        except _NotReached as error:
+            return _Passing(f"its certificate does not verify ({error.verify_message})", attempts=1)
+        except NotReached as error:
             return _Passing(str(error), reached=False)
         except TimeoutError:
-            return _Passing("timed out")
+            return _Passing("timed out", attempts=2)
+        except (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionError):
+            return _Passing(BROKEN_OFF)
         except http.client.HTTPException as error:
-            return _Passing(f"a broken answer ({type(error).__name__})")
+            return _Passing(f"an answer that is no HTTP ({type(error).__name__})")
         except OSError as error:
-            return _Passing(_words_of(error))
+            return _Passing(words_of(error))
         except (UnicodeError, ValueError) as error:
             return unreadable(f"no valid URL ({type(error).__name__})")
 
     def _ask(self, job: _Job, parts: SplitResult, deadline: float) -> Read | _Moved | _Passing:
-        place = _place_of(parts)
+        place = place_of(parts)
         connection = self._connections.take(place)
         while True:
             fresh = connection is None
@@ -421,9 +413,9 @@ class _Client:
         self, job: _Job, connection: http.client.HTTPConnection, parts: SplitResult, deadline: float
     ) -> http.client.HTTPResponse:
         if connection.sock is None:
-            _connect(connection, self._manner)
+            self._connections.connect(connection)
         wire = connection.sock
-        assert isinstance(wire, _Wire)
+        assert isinstance(wire, Wire)
         wire.deadline = deadline
         with self._lock:
             self._running[job] = wire
@@ -476,10 +468,10 @@ class _Client:
                 self._held -= job.received
                 job.received = 0
         if expected:
-            return _Passing(f"broke off: {expected} bytes are missing")
+            return _Passing(BROKEN_OFF)
         return Read(b"".join(blocks))
 
-    def _hold(self, job: _Job, num_bytes: int, wire: "_Wire | None") -> None:
+    def _hold(self, job: _Job, num_bytes: int, wire: "Wire | None") -> None:
         """Count bytes as held, and wait while there are too many; the oldest job on its way never waits."""
         with self._lock:
             job.received += num_bytes
@@ -494,13 +486,6 @@ class _Client:
                 wire.deadline += waited
 
 
-def _words_of(error: OSError) -> str:
-    """An error of the network, in the same words at each time."""
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "TLS").replace("_", " ").lower()
-    return describe_error(error) if error.strerror else type(error).__name__
-
-
 def _unavailable(why: str) -> Read:
     """An image that a passing error kept away: no verdict, the next run asks again."""
     return Read(error=why, reject="unavailable")
@@ -511,16 +496,6 @@ def _host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def _place_of(parts: SplitResult) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL.
-
-    Raises:
-        ValueError: the host cannot be written as a name of the Internet.
-    """
-    host = (parts.hostname or "").encode("idna").decode() if not (parts.hostname or "").isascii() else parts.hostname
-    return parts.scheme.lower(), host or "", parts.port or (443 if parts.scheme.lower() == "https" else 80)
 
 
 def _moved(job: _Job, location: str) -> Read | _Moved:
@@ -571,189 +546,3 @@ def _drain(answer: http.client.HTTPResponse) -> None:
 def _at_its_end(answer: http.client.HTTPResponse) -> bool:
     """Whether all of an answer was read and the server keeps the connection."""
     return answer.isclosed() and not answer.will_close
-
-
-# -- connections -------------------------------------------------------------------------------------------------------
-
-
-class _NotReached(Exception):
-    """No connection to a host could be made."""
-
-
-class _Wire:
-    """A socket whose reads end when the picture must be there, however slowly bytes drip in."""
-
-    def __init__(self, sock: socket.socket, stall_seconds: float) -> None:
-        self._sock, self._stall = sock, stall_seconds
-        self.deadline = float("inf")
-
-    def set_time(self) -> None:
-        """Allow the next operation what is left.
-
-        Raises:
-            TimeoutError: nothing is.
-        """
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(min(self._stall, left))
-
-    def sendall(self, data: bytes) -> None:
-        self.set_time()
-        self._sock.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """The stream that `http.client` reads; it keeps the socket open until it is closed itself."""
-        return io.BufferedReader(_Timed(self, self._sock.makefile("rb", buffering=0)), BLOCK_BYTES)
-
-    def close(self) -> None:
-        self._sock.close()
-
-    def break_off(self) -> None:
-        """End a read that another thread waits in."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Timed(io.RawIOBase):
-    """The raw stream of a `_Wire`."""
-
-    def __init__(self, wire: _Wire, raw: io.RawIOBase) -> None:
-        self._wire, self._raw = wire, raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._wire.set_time()
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Connections:
-    """The connections of a process, in use or kept open by servers: together never more than the manner allows."""
-
-    def __init__(self, manner: Manner) -> None:
-        self._manner = manner
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[http.client.HTTPConnection, tuple[str, str, int]] = OrderedDict()
-        """The one that has rested longest first."""
-        self._in_use = 0
-        self._closed = False
-        self._proxies = urllib.request.getproxies()
-        self._tls: ssl.SSLContext | None = None
-
-    def take(self, place: tuple[str, str, int]) -> http.client.HTTPConnection | None:
-        """A kept connection to a place; None: there is none."""
-        with self._lock:
-            found = next((kept for kept, where in reversed(self._kept.items()) if where == place), None)
-            if found is not None:
-                del self._kept[found]
-                self._in_use += 1
-            return found
-
-    def keep(self, place: tuple[str, str, int], connection: http.client.HTTPConnection) -> None:
-        """Keep a connection for the next picture of its place."""
-        with self._lock:
-            self._in_use -= 1
-            if self._closed:
-                connection.close()
-            else:
-                self._kept[connection] = place
-
-    def close_one(self, place: tuple[str, str, int], connection: http.client.HTTPConnection) -> None:
-        """Close a connection that was in use."""
-        connection.close()
-        with self._lock:
-            self._in_use -= 1
-
-    def close(self) -> None:
-        """Close the kept ones, and each that is in use when it is given back."""
-        with self._lock:
-            self._closed = True
-            while self._kept:
-                self._kept.popitem()[0].close()
-
-    def open(self, place: tuple[str, str, int]) -> http.client.HTTPConnection:
-        """A new one, not connected yet; kept ones make room for it, those to another port of its host first."""
-        scheme, host, port = place
-        with self._lock:
-            self._in_use += 1
-            for kept in [kept for kept, where in self._kept.items() if where[1] == host]:
-                del self._kept[kept]
-                kept.close()
-            while self._kept and len(self._kept) + self._in_use > self._manner.connections:
-                self._kept.popitem(last=False)[0].close()
-            if scheme == "https" and self._tls is None:
-                self._tls = ssl.create_default_context()
-        proxy = None if urllib.request.proxy_bypass(host) else self._proxies.get(scheme)
-        via = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy}") if proxy else None
-        first = (via.hostname or "", via.port or 80) if via else (host, port)
-        made: http.client.HTTPConnection
-        if scheme == "https":
-            made = http.client.HTTPSConnection(*first, timeout=self._manner.connect_seconds, context=self._tls)
-            if via:
-                made.set_tunnel(host, port, headers=_proxy_headers(via))
-        else:
-            made = http.client.HTTPConnection(*first, timeout=self._manner.connect_seconds)
-        made._create_connection = _create_connection  # type: ignore[attr-defined]
-        return made
-
-    def target(self, parts: SplitResult) -> str:
-        """What a request asks for, in ASCII: the path and query, or through a proxy of http the whole URL."""
-        path = quote(parts.path, safe=_PATH_SAFE) or "/"
-        path += f"?{quote(parts.query, safe=_QUERY_SAFE)}" if parts.query else ""
-        scheme, host, port = _place_of(parts)
-        if scheme == "http" and self._proxies.get("http") and not urllib.request.proxy_bypass(host):
-            return f"http://{host}:{port}{path}"
-        return path
-
-
-def _proxy_headers(via: SplitResult) -> dict[str, str]:
-    if via.username is None:
-        return {}
-    login = f"{unquote(via.username)}:{unquote(via.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
-
-
-def _connect(connection: http.client.HTTPConnection, manner: Manner) -> None:
-    """Connect, and bound every later read.
-
-    Raises:
-        _NotReached: no connection could be made.
-        SSLCertVerificationError: the server is not who it says it is.
-    """
-    try:
-        connection.connect()
-    except ssl.SSLCertVerificationError:
-        raise
-    except socket.gaierror as error:
-        raise _NotReached("the name of its host is not known") from error
-    except TimeoutError as error:
-        raise _NotReached(f"no connection within {manner.connect_seconds:g} s") from error
-    except OSError as error:
-        raise _NotReached(f"no connection ({_words_of(error)})") from error
-    assert connection.sock is not None
-    connection.sock = _Wire(connection.sock, manner.stall_seconds)
-
-
-def _create_connection(address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:
-    """Connect to the first address of a host that answers, within one time-out for all of them."""
-    deadline = time.monotonic() + timeout
-    failed: OSError = OSError("the host has no permitted address")
-    for family, kind, protocol, _, where in permitted_addresses(socket.getaddrinfo(*address, type=socket.SOCK_STREAM)):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError from failed
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(left)
-            sock.connect(where)
-            return sock
-        except OSError as error:
-            sock.close()
-            failed = error
-    raise failed

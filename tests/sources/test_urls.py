@@ -54,7 +54,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(web.random, "uniform", lambda low, high: 0.01)  # waits before further attempts
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
