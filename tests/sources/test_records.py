@@ -6,6 +6,8 @@ from typing import Any
 
 import fsspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from curate.errors import SourceError
 from curate.sources import records
@@ -91,3 +93,25 @@ def test_records_of_object_stores_are_read_from_the_middle() -> None:
         assert list(read_records("memory://records/a.csv", row=700, offset=found[700].offset)) == found[700:]
     finally:
         fs.rm("/records", recursive=True)
+
+
+PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [b'"', b"\n", b"\r", b"\r\n", b",", b"\t", b"{", b"}", b'{"url": "u"}\n', b"url", b"\0", b"\xff", b":"]
+        ),
+        st.binary(max_size=6),
+    ),
+    max_size=40,
+).map(b"".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=PIECES, suffix=st.sampled_from([".csv", ".tsv", ".jsonl"]))
+def test_any_bytes_are_records_that_can_be_found_again(tmp_path: Path, body: bytes, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}", b"url,caption\n" + body)
+    found = list(read_records(str(path)))
+    assert [record.row for record in found] == list(range(len(found)))
+    assert [record.offset for record in found] == sorted({record.offset for record in found})
+    for record in found[:3]:
+        assert list(read_records(str(path), row=record.row, offset=record.offset)) == found[record.row :]
