@@ -11,7 +11,6 @@ task at a time.
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
 from typing import IO, Any, Protocol
 
 
@@ -34,36 +33,26 @@ class Workdir(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What the code of a process may ask for."""
-
-    workdir: Workdir | None = None
-    """None: nothing can be kept."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """By name; whoever reads one has a default for it."""
+_workdir: list[Workdir | None] = [None]
+_settings: list[Mapping[str, Any]] = [{}]
 
 
-_current: list[Surroundings] = [Surroundings()]
-
-
-def surroundings() -> Surroundings:
-    """Those of this process now."""
-    return _current[0]
+def current_workdir() -> Workdir | None:
+    """The workdir that this process works for; None: nothing can be kept."""
+    return _workdir[0]
 
 
 def current_settings() -> dict[str, Any]:
-    """A copy of the settings, to be sent to another process."""
-    return dict(surroundings().settings)
+    """The settings by name, as they can be sent to another process; whoever reads one has a default for it."""
+    return dict(_settings[0])
 
 
 @contextmanager
 def surrounded(*, workdir: Workdir | None = None, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Within the block, this workdir and these settings beside those that were there; None: as they were."""
-    before = surroundings()
-    merged = {**before.settings, **(settings or {})}
-    _current[0] = replace(before, workdir=workdir or before.workdir, settings=merged)
+    before = _workdir[0], _settings[0]
+    _workdir[0], _settings[0] = workdir or before[0], {**before[1], **(settings or {})}
     try:
         yield
     finally:
-        _current[0] = before
+        _workdir[0], _settings[0] = before

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.sources.read import Read, too_large
-from curate.surroundings import Workdir, surroundings
+from curate.surroundings import Workdir, current_workdir
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def read_objects(
         policy: JSON-ready; the cache answers only what was fetched under an equal one.
         keep: whether what is fetched goes to the cache.
     """
-    workdir = surroundings().workdir
+    workdir = current_workdir()
     if workdir is None:
         with contextlib.closing(fetch(one.url for one in wanted)) as fetched:
             yield from fetched

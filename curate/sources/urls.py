@@ -31,7 +31,7 @@ from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import decode_uri, encode_uri
 from curate.sources.web import Manner, fetch_all, is_web_url, shorten
-from curate.surroundings import surroundings
+from curate.surroundings import current_settings
 
 TEXT_TABLES = frozenset(DELIMITERS) | JSON_LINES
 """Suffixes of tables that are text."""
@@ -72,7 +72,7 @@ class UrlFormat:
         places = rows.select(["image_id", "uri", "key", "offset", "row"]).to_pylist()
         wanted = [Wanted(p["image_id"], decode_uri(p["uri"]).decode()) for p in places if not _is_refused(p)]
         policy = {"disallowed": sorted(source.disallowed_header_directives), "token": source.user_agent_token}
-        offline = bool(surroundings().settings.get("offline"))
+        offline = bool(current_settings().get("offline"))
         fetch = _fetch_nothing if offline else partial(fetch_all, max_bytes=max_bytes, manner=manner_of(source))
         described = _describe(places, source) if extra else itertools.repeat(_Described())
         pictures = read_objects(wanted, source.name, fetch, max_bytes=max_bytes, policy=policy, keep=not offline)
@@ -108,7 +108,7 @@ def has_url_column(uri: str, source: Source) -> bool:
 
 def manner_of(source: Source) -> Manner:
     """How the servers of a source are asked: what changes results from its config, the rest from the run's settings."""
-    settings = surroundings().settings
+    settings = current_settings()
     known = {name: settings[name] for name in ("connections", "connections_per_host") if name in settings}
     return Manner(user_agent_token=source.user_agent_token, disallowed=source.disallowed_header_directives, **known)
 

@@ -27,7 +27,7 @@ from curate.sources.config import Source, Sources
 from curate.sources.listing import list_source
 from curate.sources.read import Read
 from curate.sources.reading import is_loose, read_bytes, read_part
-from curate.surroundings import surrounded, surroundings
+from curate.surroundings import current_settings, surrounded
 from tests.sources.helpers import catalog, keys, source, write_files
 from tests.sources.serving import Answer, Served, serving
 
@@ -251,7 +251,7 @@ def test_settings_of_a_run_reach_its_tasks_and_no_fingerprint() -> None:
     assert identity(few) == identity(Sources.model_validate({"pool": "/a"}))
     with surrounded(settings=few.execution()):
         task = pickle.loads(pickle.dumps(Task("run", 0, {}, {}, {}, {})))  # noqa: S301
-    assert surroundings().settings == {}
+    assert current_settings() == {}
     with surrounded(settings=task.settings):
         from curate.sources.urls import manner_of
 
