@@ -214,6 +214,13 @@ def _describe(places: Sequence[dict[str, Any]], source: Source) -> Iterator[_Des
     Raises:
         SourceError: a table is gone, or is not the one that was listed.
     """
+    try:
+        yield from _describe_tables(places, source)
+    except SourceError as error:  # of no subclass: what is wrong with a table is wrong with no one picture
+        raise SourceError(str(error)) from error
+
+
+def _describe_tables(places: Sequence[dict[str, Any]], source: Source) -> Iterator[_Described]:
     for key, group in itertools.groupby(places, lambda place: place["key"].rpartition("#")[0]):
         if key not in _tables_of(source):
             _tables_of.cache_clear()  # a table may have come since
