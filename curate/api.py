@@ -42,6 +42,8 @@ class Summary:
     """Images in the sources of the pool."""
     rejected: dict[str, int]
     """By reason, the most frequent first: images that could not be used."""
+    unavailable: int
+    """Images that a busy server or a broken connection kept away; the next run reads them again."""
     duplicates: int
     """Images kept out as copies of another image."""
     contaminated: int
@@ -105,6 +107,7 @@ class Run:
         return Summary(
             listed=run.parts.num_images(["pool"]),
             rejected=dict((inspected.rejected_of("pool") if inspected else Counter[str]()).most_common()),
+            unavailable=inspected.unavailable.get("pool", 0) if inspected else 0,
             duplicates=deduplicated.duplicate if deduplicated else 0,
             contaminated=deduplicated.benchmark if deduplicated else 0,
             selected=selected[1].num_rows() if selected else None,
@@ -137,7 +140,9 @@ def run(
         changes: keys of the config, such as `workdir="runs/mine", sources={"pool": "photos"}, seed=1`.
 
     Raises:
-        CurateError: something that the caller can act on; the message says what.
+        TooManyUnavailable: all tables and the report are made and can be opened (`open_run`), but more images than
+            `sources.max_unavailable` could not be had; the same call reads exactly these again.
+        CurateError: something else that the caller can act on; the message says what.
     """
     values, where = _given(config)
     parsed = check_config(merge(values, changes), where=where)

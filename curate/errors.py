@@ -13,6 +13,30 @@ class SourceError(CurateError):
     """A source of images is missing, empty, unreadable or unsafe."""
 
 
+class SourceUnavailable(SourceError):
+    """A source could not be read at every attempt, by an error that may pass."""
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
+
+
+class SourceLost(SourceError):
+    """A file that was listed is gone, or may not be read."""
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
+
+
+class SourceDamaged(SourceError):
+    """An archive does not hold what was listed: it is damaged, or changed since."""
+
+
+class TooManyUnavailable(CurateError):
+    """More images could not be had this time than `sources.max_unavailable` allows; every table is there."""
+
+
 class WorkdirError(CurateError):
     """The workdir belongs to another run, is in use, or cannot be written."""
 

@@ -1,20 +1,24 @@
 """From a checked config to finished tables, a report and a dataset card."""
 
+import logging
 import time
 from dataclasses import dataclass
 
 from curate import workdir
 from curate.config import digest
-from curate.engine.executors import start_executor
+from curate.engine.executors import Executor, start_executor
 from curate.engine.freshness import Flags
+from curate.engine.open_rows import OpenRows, find_open
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import StepPlan, plan_run
 from curate.engine.stage import Scan
 from curate.engine.store import Store
 from curate.engine.table import MANIFEST
+from curate.errors import CurateError, TooManyUnavailable
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
-from curate.surroundings import surrounded
+
+logger = logging.getLogger(__name__)
 
 REPORT_MADE_OF = "report/made_of.json"
 
@@ -29,23 +33,55 @@ class Outcome:
     report: str
     """Path of the report."""
     seconds: float
+    unavailable: OpenRows
+    """Images that an error which may pass kept away: the next run reads exactly these again."""
 
 
 def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
-    """Make every table of the config's recipe, then the report and the dataset card."""
+    """Make every table of the config's recipe, then the report and the dataset card.
+
+    Raises:
+        TooManyUnavailable: everything is made, but without more images than `sources.max_unavailable` allows.
+    """
     start = time.monotonic()
     store = Store(config.workdir)
     pipeline = declare(config, store)
     workdir.claim(store, config.recipe)  # before anything is written there
-    with store.lock():
+    with store.lock(), config.sources.network.used():
         workdir.claim(store, config.recipe)
         pipeline.check(flags)
         workdir.record(store, config.recipe, config, pipeline.names)
         store.remove_leftovers()
-        with start_executor(config.executor) as executor, surrounded(settings=config.sources.execution()):
-            changed = pipeline.run(executor, flags)
+        with start_executor(config.executor) as executor:
+            changed = _run(pipeline, executor, flags)
         _report(store, pipeline)
-    return Outcome(config, changed, store.join("report/index.html"), time.monotonic() - start)
+    report, unavailable = store.join("report/index.html"), find_open(pipeline)
+    _judge(unavailable, config, report)
+    return Outcome(config, changed, report, time.monotonic() - start, unavailable)
+
+
+def _run(pipeline: Pipeline, executor: Executor, flags: Flags) -> list[str]:
+    """Make the tables; an error says also what is open, which may be its reason."""
+    try:
+        return pipeline.run(executor, flags)
+    except CurateError as error:
+        found = find_open(pipeline)
+        if found.images:
+            error.add_note(f"{found.describe()}; the same command reads exactly these again")
+        raise
+
+
+def _judge(found: OpenRows, config: RecipeConfig, report: str) -> None:
+    """Warn of images that could not be had; raise where they are too many."""
+    if not found.images:
+        return
+    again = "The same command reads exactly these again"
+    if found.images > config.sources.max_unavailable * found.listed:
+        raise TooManyUnavailable(
+            f"{found.describe()}, more than sources.max_unavailable={config.sources.max_unavailable:g} allows. Every "
+            f"table and the report {report} are there, without these images. {again}"
+        )
+    logger.warning("%s. %s", found.describe(), again)
 
 
 def _report(store: Store, pipeline: Pipeline) -> None:
@@ -79,12 +115,13 @@ def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
     if listed.is_complete():
         num_images = listed.num_rows()
     else:
-        num_images = sum(1 for source in config.sources.pool for _ in list_source(source))
+        with config.sources.network.used():
+            num_images = sum(1 for source in config.sources.pool for _ in list_source(source))
     return plan_run(pipeline, flags, num_images=num_images)
 
 
 def declare(config: RecipeConfig, store: Store) -> Pipeline:
     """The pipeline that the config's recipe declares."""
-    pipeline = Pipeline(store, seed=config.seed)
+    pipeline = Pipeline(store, seed=config.seed, within=config.sources.network)
     find_recipe(config.recipe).declare(pipeline, config)
     return pipeline

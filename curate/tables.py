@@ -16,6 +16,7 @@ POOL, CURATED, HELDOUT = range(len(ROLES))
 """Numbers of the roles: their places in `ROLES`."""
 
 REJECT_REASONS = (
+    "unavailable",  # a busy server, a broken connection: no verdict, the next run reads it again
     "unreadable",  # listed, but it cannot be had: vanished, no permission, a null in Parquet
     "empty",  # the file holds no bytes
     "not_an_image",  # no known image format: HTML, text, an unknown container

@@ -6,10 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from curate.errors import CurateError, TrainingInterrupted
+from curate.errors import CurateError, TooManyUnavailable, TrainingInterrupted
 
 SIGTERM_EXIT = 128 + 15
 """Exit status of a training that SIGTERM stopped: a scheduler must not take it for one that is done."""
+
+UNAVAILABLE_EXIT = 3
+"""Exit status of a run that made everything, but without more images than allowed: run the same command again."""
 
 NOISY = ("distributed", "PIL", "fsspec", "asyncio", "faiss", "timm", "onnxscript", "onnx_ir")
 """Libraries of which only warnings are logged."""
@@ -31,6 +34,8 @@ def explained_errors() -> Iterator[None]:
         yield
     except CurateError as error:
         _print(f"{type(error).__name__}: {error}", error)
+        if isinstance(error, TooManyUnavailable):
+            sys.exit(UNAVAILABLE_EXIT)
         sys.exit(SIGTERM_EXIT if isinstance(error, TrainingInterrupted) else 1)
     except OSError as error:  # a disk, a path or a network: the system's own words name it
         _print(str(error), error)

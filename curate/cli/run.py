@@ -23,7 +23,11 @@ def run(
     refit: Annotated[bool, typer.Option("--refit", help="fit centroids again")] = False,
     rescan: Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")] = False,
 ) -> None:
-    """Run a recipe: make every table that is missing, then the report."""
+    """Run a recipe: make every table that is missing, then the report.
+
+    Exit status: 0 all is made; 1 an error stopped the run; 2 a wrong command line; 3 all is made, but more images than
+    sources.max_unavailable could not be had (a busy server, a broken connection): the same command reads these again.
+    """
     from curate.engine.freshness import Flags
     from curate.recipe import load_config
     from curate.running import plan_config as make_plan

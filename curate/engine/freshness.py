@@ -10,6 +10,9 @@ of two configurations stand side by side is worth nothing, and replacing what a 
 Fitted tables (centroids, thresholds) would make every added image refit everything behind them. They are pinned: a part
 carries the digest of its own rows as fingerprint, so that what depends on it depends on its content, not on its origin.
 
+A part some of whose rows could not be had carries the digest of the wanted fingerprint and of its content; see
+`part_writer.py`.
+
 In a pass of several stages over one reading, a table's fingerprint holds the stages before it: the facts of an image
 decide whether it is embedded.
 """

@@ -1,15 +1,29 @@
-"""Writing one part of a table: row groups of bounded size, rows hashed on the way."""
+"""Writing one part of a table: row groups of bounded size, rows hashed on the way.
+
+A part may be committed with **open** rows: rows whose data could not be had this time, such as an image whose server
+was busy. Such a part is whole and is read like any other, but the next run makes it again. So its fingerprint is not
+the one that is wanted of it: it is the digest of that one and of its content. What depends on the part then follows
+when its content changed, and not before; and once everything came, fingerprint and bytes are those of a run that
+never failed.
+"""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.config import digest
+
 FINGERPRINT = b"curate.fingerprint"
 CONTENT = b"curate.content"
+OPEN = b"curate.open"
+"""Key of a part's footer: how many rows are open. In the metadata of a batch: the same of the batch."""
+OPEN_ROWS = b"curate.open_rows"
+"""Key of a part's footer: numbers of the open rows, as a JSON list."""
 ROW_GROUP_ROWS = 16_384
 ROW_GROUP_BYTES = 64 << 20
 
@@ -24,6 +38,30 @@ class Part:
     content: str
     num_bytes: int = field(default=0, compare=False)
     """Of the file, as the manifest knows it; 0: not known."""
+    open: int = 0
+    """Rows whose data could not be had this time: the next run makes the part again."""
+
+    def fulfills(self, wanted: str) -> bool:
+        """Whether the part is the wanted one, or all of it that could be had."""
+        return self.fingerprint == (open_fingerprint(wanted, self.content) if self.open else wanted)
+
+
+def open_fingerprint(wanted: str, content: str) -> str:
+    """The fingerprint of a part with open rows."""
+    return digest([wanted, content])
+
+
+def mark_open(batch: pa.RecordBatch, num: int, *, rows: Sequence[int] = ()) -> pa.RecordBatch:
+    """A batch of a stage's output that says how many of its rows are open.
+
+    Args:
+        num: rows whose data could not be had this time; 0 gives the batch as it is.
+        rows: which rows of the batch these are, ascending; empty where they are not in the batch at all.
+    """
+    if not num:
+        return batch
+    marks = {OPEN: str(num).encode(), OPEN_ROWS: json.dumps(list(rows)).encode()}
+    return batch.replace_schema_metadata({**(batch.schema.metadata or {}), **marks})
 
 
 class PartWriter:
@@ -41,11 +79,19 @@ class PartWriter:
         )
         self._hash = hashlib.sha256(schema.serialize().to_pybytes())
         self._rows = 0
+        self._open = 0
+        self._open_rows: list[int] = []
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._pending_bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
+        marks = batch.schema.metadata or {}
+        if OPEN in marks:
+            before = self._rows + self._pending_rows
+            self._open += int(marks[OPEN])
+            self._open_rows += [before + row for row in json.loads(marks[OPEN_ROWS])]
+            batch = batch.replace_schema_metadata(self.schema.metadata)
         if batch.num_rows == 0:
             return
         batch = batch.cast(self.schema) if batch.schema != self.schema else batch
@@ -68,9 +114,14 @@ class PartWriter:
         self._flush()
         content = self._hash.hexdigest()[:32]
         fingerprint = self.fingerprint or content
-        self._writer.add_key_value_metadata({FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content})
+        marks = {}
+        if self._open:
+            fingerprint = open_fingerprint(self.fingerprint, content) if self.fingerprint else content
+            marks = {OPEN.decode(): str(self._open), OPEN_ROWS.decode(): json.dumps(self._open_rows)}
+        found = {FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content}
+        self._writer.add_key_value_metadata(found | marks)
         self._writer.close()
-        self._done = Part(self.part, self._rows, fingerprint, content)
+        self._done = Part(self.part, self._rows, fingerprint, content, open=self._open)
 
     def abandon(self) -> None:
         """Close the half-written file, which is then thrown away."""

@@ -14,7 +14,7 @@ from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, as_list, why_stale
 from curate.engine.stage import Input, SharedMap, Stage
 from curate.engine.store import Store
-from curate.engine.tasks import inputs_of
+from curate.engine.tasks import Surroundings, inputs_of
 from curate.engine.work import Step, Work, known_inputs
 from curate.errors import ConfigError, StaleTable, TableError
 
@@ -33,18 +33,22 @@ Refs = Ref | Sequence[Ref] | None
 class Pipeline:
     """Declares steps, then makes their tables in order."""
 
-    def __init__(self, store: Store, *, seed: int, with_schemas: bool = True) -> None:
+    def __init__(
+        self, store: Store, *, seed: int, with_schemas: bool = True, within: Surroundings | None = None
+    ) -> None:
         """A pipeline without steps.
 
         Args:
             seed: for stages whose own `seed` is not given.
             with_schemas: False to look at what a recipe declares without asking for schemas, which may need weights;
                 such a pipeline cannot run.
+            within: what its tasks are done within, on whatever worker; the caller enters it in this process.
         """
         self.store = store
         self.seed = seed
         self.steps: list[Step] = []
         self._with_schemas = with_schemas
+        self._within = within
         self._refs: dict[str, Ref] = {}
 
     # -- declaring -------------------------------------------------------------------------------------------
@@ -81,7 +85,7 @@ class Pipeline:
             _check_inputs(" + ".join(seeded), inputs_of(seeded), inputs)
             schemas = {name: stage.output_schema(**known_inputs(stage, schemas_in)) for name, stage in seeded.items()}
         names = {name: _names(ref) for name, ref in inputs.items()}
-        self.steps.append(Step(seeded, names, schemas, schemas_in))
+        self.steps.append(Step(seeded, names, schemas, schemas_in, self._within))
         refs = [Ref(name, schema) for name, schema in schemas.items()]
         self._refs.update({ref.name: ref for ref in refs})
         return refs

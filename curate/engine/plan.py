@@ -26,7 +26,9 @@ class StepPlan:
     todo: int | None = None
     """Parts to make."""
     note: str = ""
-    """Why it is stale."""
+    """Why it is stale, or what is open."""
+    open: int = 0
+    """Rows that could not be had in an earlier run."""
     auto: dict[str, Any] = field(default_factory=dict)
     """Fields given as auto, and what they become."""
     at_most: bool = False
@@ -94,6 +96,9 @@ def _plan_parts(plan: StepPlan, found: Manifest | None, work: Work) -> StepPlan:
         plan.state = "kept"
     elif found is not None:
         plan.state = "update" if found.complete else "resume"
+        plan.open = sum(part.get("open", 0) for part in found.parts)
+        if plan.open:
+            plan.note = f"{plan.open:,} rows are open: they are read again"
     return plan
 
 

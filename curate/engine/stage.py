@@ -11,12 +11,19 @@ files or executors:
 IteratedFold is a Fold of several rounds (Lloyd), each given the state of the round before. Scan is the root of a
 pipeline: it lists what lies outside the workdir.
 
+A row whose data could not be had by an error that may pass (a busy server) is **open**. The stage says so of the
+batch that holds it: `yield mark_open(batch, num, rows=...)`, from `curate.engine.part_writer`; this works wherever rows
+of the output are yielded: `Map.run`, `SharedMap.run_together`, `Shuffle.run`, `Fold.run`. `rows` are the places in the
+batch; a stage that leaves such rows out (shards hold no image without bytes) gives their number alone, if need be with
+an empty batch. The run goes on and tells how many are open; the next run makes those parts again. A pass gets its own
+rows back and makes the open ones alone (`SharedMap.run_open`).
+
 Beside making rows, a stage tells what it costs (`cost`), what the report shows of its table (`show`, `flow`, `facts`,
 `warn`, `checks`) and what it did to one image (`explain`). Report, plan, card and `curate explain` ask the stages of
 the recipe, in order, and know none of them by name.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -152,6 +159,10 @@ class Stage(Settings):
         """What the stage has looked for in the images that passed it."""
         yield from ()
 
+    def why_open(self, table: Table, part: int, rows: Sequence[int]) -> list[str]:
+        """Why each of these open rows of a part could not be had, in words that are the same for the same kind."""
+        return ["could not be had by a later pass"] * len(rows)
+
     def headline(self, table: Table, run: "Finished") -> str | None:
         """How many images are left, in words such as `120 selected`; None: the stage does not say."""
         return None
@@ -175,6 +186,24 @@ class SharedMap(Map):
     def run_together(cls, stages: Mapping[str, Self], part: int, **tables: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
         """Yield (table name, rows) for stages of this kind, in order of rows for each table."""
         raise NotImplementedError
+
+    @classmethod
+    def run_open(
+        cls,
+        stages: Mapping[str, Self],
+        part: int,
+        *,
+        before: Mapping[str, pa.Table],
+        open_rows: Sequence[int],
+        **tables: Any,
+    ) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """As `run_together`, where an earlier run could not have the data of some rows; by default all is made again.
+
+        Args:
+            before: the part of each table as that run made it.
+            open_rows: rows that are open in all of them, ascending; the others may be taken from `before`.
+        """
+        yield from cls.run_together(stages, part, **tables)
 
     def run(self, part: int, **tables: Any) -> Batches:
         """The rows of one part, where the stage has the reading for itself."""

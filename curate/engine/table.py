@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.engine.part_writer import CONTENT, FINGERPRINT, Part, PartWriter
+from curate.engine.part_writer import CONTENT, FINGERPRINT, OPEN, OPEN_ROWS, Part, PartWriter
 from curate.engine.store import Store
 from curate.errors import TableError
 
@@ -44,7 +44,7 @@ class Manifest:
     """Parts the table will have; None: only its end tells."""
     complete: bool = False
     parts: list[dict[str, Any]] = field(default_factory=list)
-    """Of a complete table, in order: number, rows, fingerprint, content."""
+    """Of a complete table, in order: number, rows, fingerprint, content, open rows."""
     rows: int = 0
     seconds: float = 0.0
     """Summed over tasks, of all runs that contributed."""
@@ -125,15 +125,33 @@ class Table:
         Raises:
             TableError: the file is there but is not readable Parquet.
         """
+        meta = self._metadata(part)
+        if meta is None:
+            return None
+        keys = meta.metadata or {}
+        found = {
+            name: keys.get(key, b"").decode() for name, key in (("fingerprint", FINGERPRINT), ("content", CONTENT))
+        }
+        return Part(part, meta.num_rows, **found, open=int(keys.get(OPEN, b"0")))
+
+    def open_rows(self, part: int) -> list[int]:
+        """Rows of a part whose data could not be had when it was made, ascending; see `part_writer`."""
+        meta = self._metadata(part)
+        rows: list[int] = json.loads((meta.metadata or {}).get(OPEN_ROWS, b"[]")) if meta is not None else []
+        return rows
+
+    def num_open(self) -> int:
+        """Rows of a complete table whose data could not be had: the next run tries them again."""
+        return sum(part.open for part in self.parts())
+
+    def _metadata(self, part: int) -> pq.FileMetaData | None:
         try:
             with self.store.fs.open(self.part_path(part), "rb") as file:
-                meta = pq.read_metadata(file)
+                return pq.read_metadata(file)
         except FileNotFoundError:
             return None
         except pa.ArrowInvalid as error:
             raise TableError(f"{self.part_path(part)}: damaged ({error}); remove this file and run again") from error
-        keys = meta.metadata or {}
-        return Part(part, meta.num_rows, keys.get(FINGERPRINT, b"").decode(), keys.get(CONTENT, b"").decode())
 
     def footers(self, parts: Iterable[int]) -> dict[int, Part]:
         """The footers of those parts that are there, read side by side: on an object store each takes a while."""

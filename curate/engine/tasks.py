@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -14,9 +14,17 @@ from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, S
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.threads import set_threads
-from curate.surroundings import current_settings, surrounded
+from curate.surroundings import surrounded
 
 PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
+
+
+class Surroundings(Protocol):
+    """Settings of a run that are no part of any table, such as how long to wait for a server; pickled with tasks."""
+
+    def used(self) -> AbstractContextManager[None]:
+        """What is done within goes by these settings."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,10 @@ class Task:
     resources: dict[str, float] = field(default_factory=dict)
     number: int = 0
     """Round of an IteratedFold; phase run: its last one."""
-    settings: dict[str, Any] = field(default_factory=current_settings)
-    """What the run says to whoever works for it, see `curate.surroundings`."""
+    anew: bool = False
+    """Make all rows of a part, also where only some are open."""
+    within: Surroundings | None = None
+    """What the worker does it within."""
 
     @property
     def label(self) -> str:
@@ -70,7 +80,7 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     set_threads(threads)
     try:
         store = Store(root)
-        with surrounded(workdir=store, settings=task.settings):
+        with surrounded(workdir=store), task.within.used() if task.within else nullcontext():
             return _perform(store, task, time.perf_counter())
     except Exception as error:
         error.add_note(f"while making {task}")
@@ -141,11 +151,34 @@ def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
         for name, fingerprint in task.fingerprints.items():
             table = store.table(name)
             writers[name] = stack.enter_context(table.begin(task.part, task.schemas[name], fingerprint=fingerprint))
-        for name, batch in lead.run_together(task.stages, task.part, **_read(store, task)):  # type: ignore[arg-type]
+        for name, batch in _rows_together(lead, store, task):
             if name in writers:
                 writers[name].write(batch)
     seconds = time.perf_counter() - start
     return [Done(name, "run", writer.done(), seconds) for name, writer in writers.items()]
+
+
+def _rows_together(lead: SharedMap, store: Store, task: Task) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The rows of a pass: all of them, or where only some are open, those beside what is there."""
+    tables = {name: store.table(name) for name in task.stages}
+    inputs, rows = _read(store, task), _open_rows(tables, task)
+    if rows is None:
+        return lead.run_together(task.stages, task.part, **inputs)  # type: ignore[arg-type]
+    before = {name: table.read(task.part) for name, table in tables.items()}
+    return lead.run_open(task.stages, task.part, before=before, open_rows=rows, **inputs)  # type: ignore[arg-type]
+
+
+def _open_rows(tables: Mapping[str, Table], task: Task) -> list[int] | None:
+    """Rows that are open in every table of a pass; None: some table is not there, or is made of something else."""
+    if task.anew:
+        return None
+    found: set[tuple[int, ...]] = set()
+    for name, table in tables.items():
+        footer, wanted = table.footer(task.part), task.fingerprints.get(name)
+        if footer is None or wanted is None or not footer.open or not footer.fulfills(wanted):
+            return None
+        found.add(tuple(table.open_rows(task.part)))
+    return list(found.pop()) if len(found) == 1 else None
 
 
 def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ intermediate parts of a Shuffle (`_pieces`) and of a Fold (`_partials`, `_state`
 parts, with fingerprints of their own, so that a phase that was finished is not done again. `auto` values are resolved
 when a table is begun and kept with it: what was decided on a machine with a GPU does not change when the rest is made
 without. Parts of a finished table are trusted by the manifest and their size alone; only without one are footers
-read.
+read. A part with open rows (see `part_writer.py`) carries another fingerprint than the wanted one, so each run makes it
+again, and a pass then reads the open rows alone.
 """
 
 import logging
@@ -28,7 +29,7 @@ from curate.engine.shuffle import with_bucket
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
-from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Task, inputs_of
+from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
 from curate.errors import TableError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class Step:
     inputs: dict[str, tuple[str, ...] | None]
     schemas: dict[str, pa.Schema]
     input_schemas: dict[str, Any]
+    within: Surroundings | None = None
+    """What its tasks are done within."""
 
 
 class Work:
@@ -151,7 +154,8 @@ class Work:
         parts = sorted(set().union(*map(set, todo.values())))
         schemas = {n: s.output_schema(**known_inputs(s, self.step.input_schemas)) for n, s in stages.items()}
         plain = Task("run", 0, stages, schemas, {}, self.step.inputs)
-        plain = replace(plain, resources=lead.resources())
+        anew = any(map(self.flags.may_rebuild, stages))
+        plain = replace(plain, resources=lead.resources(), anew=anew, within=self.step.within)
         schemas_in = known_inputs(lead, self.step.input_schemas)
         if parts and isinstance(lead, Shuffle):
             pieces = with_bucket(lead.piece_schema(**schemas_in))
@@ -244,7 +248,7 @@ class Work:
         table.drop_parts(table.committed().keys() - set(range(num_parts)))
         sizes = table.committed()
         parts = [replace(part, num_bytes=sizes[part.number]) for part in _committed(table, num_parts)]
-        if wanted is not None and [part.fingerprint for part in parts] != wanted:
+        if wanted is not None and not all(part.fulfills(w) for part, w in zip(parts, wanted, strict=True)):
             raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
         opened, log = table.manifest(), table.task_log()
         assert opened is not None

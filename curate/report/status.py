@@ -1,6 +1,6 @@
 """Where a workdir stands: the tables of its recipe in the order they are made. Reads manifests alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curate.engine.numbers import count
 from curate.engine.store import Store
@@ -24,6 +24,8 @@ class TableStatus:
     """Summed over tasks."""
     phase: str = ""
     """What a table in the making is busy with: scatter, partial, combine or run."""
+    num_open: int = 0
+    """Rows that an error which may pass kept away: the next run reads them again."""
 
     @property
     def rows_per_second(self) -> float | None:
@@ -31,12 +33,18 @@ class TableStatus:
         rows = self.rows_out if self.rows_in is None and self.complete else self.rows_in
         return rows / self.seconds if rows and self.seconds >= 0.01 else None
 
+    @property
+    def _name(self) -> str:
+        if not self.complete:
+            return f"{self.table} ({self.phase or 'begun'})"
+        return f"{self.table} ({count(self.num_open)} open)" if self.num_open else self.table
+
     def cells(self) -> tuple[str, str, str, str, str, str]:
         """Table, parts, rows in, rows out, seconds and rows/s as text; a table in the making is marked."""
         total = "?" if self.parts_total is None else str(self.parts_total)
         speed = self.rows_per_second
         return (
-            self.table if self.complete else f"{self.table} ({self.phase or 'begun'})",
+            self._name,
             f"{self.parts_done}/{total}",
             "" if self.rows_in is None else count(self.rows_in),
             count(self.rows_out),
@@ -54,7 +62,8 @@ def status(store: Store, names: list[str]) -> list[TableStatus]:
 def _status(store: Store, name: str, manifest: Manifest) -> TableStatus:
     if manifest.complete:
         parts = len(manifest.parts)
-        return TableStatus(name, manifest.stage, True, parts, parts, manifest.rows_in, manifest.rows, manifest.seconds)
+        seen = TableStatus(name, manifest.stage, True, parts, parts, manifest.rows_in, manifest.rows, manifest.seconds)
+        return replace(seen, num_open=sum(part.get("open", 0) for part in manifest.parts))
     table = store.table(name)
     log = table.task_log()
     rows = {entry["part"]: entry["rows"] for entry in log if entry["phase"] == "run"}

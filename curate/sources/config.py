@@ -11,7 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError
 from curate.sources.formats import BUILTIN, DETECTED, find_format
-from curate.sources.web import CONNECTIONS, CONNECTIONS_PER_HOST, DISALLOWED
+from curate.sources.network import Network
+from curate.sources.web import DISALLOWED
 from curate.tables import ROLES
 
 
@@ -72,11 +73,12 @@ class Sources(Settings):
     heldout: tuple[Source, ...] = ()
     """Images of benchmarks: copies of them are kept out of the selection."""
 
-    connections: Annotated[int, Field(ge=1, le=1024), Execution()] = CONNECTIONS
-    """Connections of each worker process to the web, for URLs of tables."""
+    network: Annotated[Network, Execution()] = Network()
+    """How long to wait for web servers and object stores, and how often to try again."""
 
-    connections_per_host: Annotated[int, Field(ge=1, le=1024), Execution()] = CONNECTIONS_PER_HOST
-    """Of these, to one host; k workers open k times as many."""
+    max_unavailable: Annotated[float, Field(ge=0, le=1), Execution()] = 0.01
+    """Share of the listed images, 0..1, above which a run ends with exit status 3 because a server or disk kept them
+    away. They are no rejects: the same command reads exactly these again."""
 
     @model_validator(mode="before")
     @classmethod
@@ -105,10 +107,6 @@ class Sources(Settings):
     def by_role(self) -> list[tuple[str, Source]]:
         """(role, source) of all sources: pool, curated, heldout, each in the order given."""
         return [(role, source) for role in ROLES for source in getattr(self, role)]
-
-    def execution(self) -> dict[str, Any]:
-        """What changes no table, by name: settings that a run sends along with its tasks."""
-        return {"connections": self.connections, "connections_per_host": self.connections_per_host}
 
 
 def _check_format(source: Source) -> None:

@@ -17,10 +17,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
 
-from curate.errors import SourceError
-from curate.retrying import describe_error, is_permanent, retry
+from curate.errors import SourceError, SourceLost
+from curate.retrying import describe_error, find_cause, is_permanent, retry
+from curate.sources.network import network, open_filesystem
 from curate.sources.suffixes import is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote
 
@@ -84,23 +86,34 @@ def open_file(uri: str) -> Any:
     """Open a file for reading bytes at any offset.
 
     Raises:
-        SourceError: it cannot be opened, or is no regular file.
+        SourceLost: it is gone, or may not be opened.
+        SourceUnavailable: it cannot be opened now.
+        SourceError: it is no regular file.
     """
     remote = is_remote(uri)
     try:
-        return retry(lambda: open_remote(uri) if remote else _open_local(uri), where=uri, remote=remote)
+        return retry(
+            lambda: open_remote(uri) if remote else _open_local(uri),
+            where=uri,
+            remote=remote,
+            patience=network().patience,
+        )
+    except SourceError:
+        raise
     except Exception as error:
-        if not is_permanent(error):
+        cause = find_cause(error, remote=remote)
+        if cause is None or not cause.permanent:
             raise
-        raise SourceError(
-            f"{uri}: cannot be opened ({describe_error(error)}); bring the file back or make it readable, or leave it "
-            "out of the source"
+        raise SourceLost(
+            f"{uri}: cannot be opened ({cause.text}); bring the file back or make it readable, or leave it out of the "
+            "source",
+            cause.text,
         ) from error
 
 
 def open_remote(uri: str) -> Any:
     """Open a file of an object store or web server; errors come as its library raises them."""
-    fs, path = _filesystem(decode_uri(uri).decode())
+    fs, path = open_filesystem(decode_uri(uri).decode())
     return fs.open(path, "rb")
 
 
@@ -260,20 +273,10 @@ def _listed_lines(path: str) -> Iterator[bytes]:
                 yield line.rstrip(b"\r\n")
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
-    if "::" in url:
-        raise SourceError(f"{url}: chained URLs are not supported; give the last one, without `...::`")
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise SourceError(f"{url}: {describe_error(error)}; install the fsspec package of that protocol") from error
-    return fs, path
-
-
 def _find_remote(url: str) -> Iterator[File]:
-    fs, path = _filesystem(url)
     try:
-        found = retry(lambda: _list_remote(fs, path), where=url, remote=True)
+        fs, path = open_filesystem(url)
+        found = retry(lambda: _list_remote(fs, path), where=url, remote=True, patience=network().patience)
     except SourceError:
         raise
     except Exception as error:  # libraries of object stores raise their own kinds
@@ -298,9 +301,41 @@ def _list_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
         return {name: info for name, info in matches.items() if info.get("type") != "directory"}
     try:
         info = fs.info(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if not is_permanent(error, remote=True):  # fsspec's words for a server that is busy or away
+            raise
         return {}
-    return {path: info} if info.get("type") == "file" else dict(fs.find(path, detail=True))
+    if info.get("type") == "file":
+        return {path: info}
+    own_way = type(fs).find is not AbstractFileSystem.find or getattr(type(fs), "_find", None) not in (None, _WALKING)
+    return dict(fs.find(path, detail=True)) if own_way else _walk_remote(fs, path)
+
+
+_WALKING = AsyncFileSystem._find
+
+
+def _walk_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
+    """What `find` gives, where that is fsspec's own walk: it leaves out folders that cannot be listed, whatever the
+    reason. Here one that is busy is an error, and one that is gone is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    folders, seen = [path], {path.rstrip("/")}
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = retry(lambda: fs.ls(folder, detail=True), where=folder, remote=True, patience=network().patience)  # noqa: B023
+        except FileNotFoundError as error:
+            if folder == path:
+                raise
+            log.warning("%s: gone while its folder was listed (%s)", folder, describe_error(error))
+            continue
+        for entry in entries:
+            name = entry["name"].rstrip("/")
+            if entry.get("type") != "directory":
+                found[entry["name"]] = entry
+            elif name not in seen:
+                seen.add(name)
+                folders.append(name)
+    return found
 
 
 def _remote_uri(fs: Any, name: str) -> str:

@@ -5,17 +5,19 @@
 
 import os
 import stat
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-from curate.errors import SourceError
-from curate.retrying import describe_error, is_permanent, retry
+from curate.errors import SourceError, SourceUnavailable
+from curate.retrying import find_cause, retry
 from curate.sources.config import Source
-from curate.sources.files import File, find_files, open_remote
+from curate.sources.files import File, find_files
 from curate.sources.found import Found
-from curate.sources.read import Read, too_large, unreadable
+from curate.sources.network import network, read_remote
+from curate.sources.read import Read, too_large, unavailable, unreadable
 from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
 from curate.sources.suffixes import (
     HEAD_BYTES,
@@ -80,25 +82,31 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
         extra: whether to look for sidecars at all.
 
     Returns:
-        Bytes, or why there are none: the file is gone, not permitted, a folder, a pipe, or too large.
+        Bytes, or why there are none: the file is gone, not permitted, a folder, a pipe, or too large; or reading
+        failed again and again by an error that may pass, and it is `unavailable`.
 
     Raises:
-        SourceError: reading failed again and again by an error that might pass.
+        SourceError: no package knows the protocol of a URL.
     """
+    remote, limits = is_remote(uri), network()
+    end = time.monotonic() + limits.picture
     try:
-        data = retry(lambda: _read_or_refuse(uri, max_bytes), where=uri, remote=is_remote(uri))
+        data = retry(lambda: _read_or_refuse(uri, max_bytes, end), where=uri, remote=remote, patience=limits.patience)
+    except SourceUnavailable as error:
+        return unavailable(error.why)
     except SourceError:
         raise
     except Exception as error:
-        if not is_permanent(error):
+        cause = find_cause(error, remote=remote)
+        if cause is None or not cause.permanent:
             raise
-        return unreadable(describe_error(error))
+        return unreadable(cause.text)
     if isinstance(data, Read):
         return data
     return Read(data, extra=_read_sidecars(uri, columns) if extra and not is_remote(uri) else None)
 
 
-def _read_or_refuse(uri: str, max_bytes: int) -> bytes | Read:
+def _read_or_refuse(uri: str, max_bytes: int, end: float) -> bytes | Read:
     if not is_remote(uri):
         found = os.stat(decode_uri(uri))
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
@@ -108,8 +116,7 @@ def _read_or_refuse(uri: str, max_bytes: int) -> bytes | Read:
         with open(decode_uri(uri), "rb") as file:
             data: bytes = file.read()
             return data
-    with open_remote(uri) as file:
-        data = file.read(max_bytes + 1)
+    data = read_remote(decode_uri(uri).decode(), max_bytes, seconds=max(0.001, end - time.monotonic()))
     return data if len(data) <= max_bytes else too_large(None, max_bytes)
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import SourceError
-from curate.retrying import ATTEMPTS, FIRST_WAIT, describe_error, gave_up, is_damage, retry
+from curate.errors import SourceDamaged, SourceError
+from curate.retrying import Tries, describe_error, is_damage, retry
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
+from curate.sources.network import network
 from curate.sources.read import Read, by_file, too_large, unreadable
 from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
@@ -26,8 +25,6 @@ BATCH_ROWS = 64
 
 BUFFER_BYTES = 1 << 20
 """Bytes read at once from each column."""
-
-log = logging.getLogger(__name__)
 
 
 class ParquetFormat:
@@ -85,7 +82,7 @@ def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[str | N
 @contextlib.contextmanager
 def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     with open_file(uri) as file:
-        yield retry(lambda: _parquet_file(file, uri), where=uri, remote=is_remote(uri))
+        yield retry(lambda: _parquet_file(file, uri), where=uri, remote=is_remote(uri), patience=network().patience)
 
 
 def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
@@ -98,8 +95,8 @@ def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
         raise
 
 
-def _damaged_parquet(uri: str, error: Exception) -> SourceError:
-    return SourceError(
+def _damaged_parquet(uri: str, error: Exception) -> SourceDamaged:
+    return SourceDamaged(
         f"{uri}: cannot be read as Parquet ({describe_error(error)}); fetch or write the file again, or leave it out "
         "of the source"
     )
@@ -171,7 +168,7 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
         raise ValueError(f"{uri}: rows must ascend, they are read in the order of the file")
     with _open_parquet(uri) as table:
         if rows and rows[-1] >= table.metadata.num_rows:
-            raise SourceError(
+            raise SourceDamaged(
                 f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
                 "was listed; restore it, or start anew with --rebuild all"
             )
@@ -218,22 +215,21 @@ def _batches(table: pq.ParquetFile, group: int, columns: list[str], *, rows: int
 
 
 def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> Iterator[pa.RecordBatch]:
-    done, failures = 0, 0
+    done, tries = 0, Tries(uri, remote=is_remote(uri), patience=network().patience)
     while True:
         try:
             for number, batch in enumerate(open_batches()):
                 if number == done:
                     yield batch
-                    done, failures = done + 1, 0
+                    done += 1
+                    tries.succeeded()
             return
-        except (pa.ArrowException, OSError) as error:
-            if is_damage(error):
+        except SourceError:
+            raise
+        except Exception as error:
+            if isinstance(error, pa.ArrowException | OSError) and is_damage(error):
                 raise _damaged_parquet(uri, error) from error
-            failures += 1
-            if failures == ATTEMPTS:
-                raise gave_up(uri, error) from error
-            log.warning("%s: %s; attempt %d of %d", uri, describe_error(error), failures, ATTEMPTS)
-            time.sleep(FIRST_WAIT * 2 ** (failures - 1))
+            tries.failed(error)
 
 
 def _read_row(batch: pa.RecordBatch, index: int, image: str, carried: list[str], max_bytes: int) -> Read:

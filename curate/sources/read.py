@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+UNAVAILABLE = "unavailable"
+"""Reason of an image that could not be had this time."""
+
 
 class Read(NamedTuple):
     """An image as its source holds it."""
@@ -15,7 +18,7 @@ class Read(NamedTuple):
     error: str | None = None
     """What was found and what is needed."""
     reject: str | None = None
-    """The reason to record: too_large or unreadable."""
+    """The reason to record: too_large, unreadable, or unavailable, which is no verdict: the next run reads it again."""
     extra: dict[str, Any] | None = None
     """The source's own columns, JSON-ready; None: none."""
 
@@ -29,6 +32,15 @@ def too_large(num_bytes: int | None, max_bytes: int) -> Read:
 def unreadable(why: str) -> Read:
     """An image that is listed but cannot be read."""
     return Read(error=why, reject="unreadable")
+
+
+def unavailable(why: str) -> Read:
+    """An image that an error that may pass kept away at every attempt.
+
+    Args:
+        why: the same words whenever and wherever it happens, since tables hold them.
+    """
+    return Read(error=why, reject=UNAVAILABLE)
 
 
 def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:

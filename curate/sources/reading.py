@@ -4,32 +4,63 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from curate.errors import SourceDamaged, SourceLost, SourceUnavailable
 from curate.sources.config import Source
 from curate.sources.formats import DETECTED, SourceFormat, find_format
-from curate.sources.read import Read
+from curate.sources.read import Read, unavailable, unreadable
 from curate.sources.urls import is_row_of_urls
 
 MAX_IMAGE_BYTES = 256 << 20
 """Bytes of one encoded image above which it is not read."""
 
 
-def read_part(rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[Read]:
+def read_part(
+    rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES, damaged: bool = False
+) -> Iterator[Read]:
     """Each image of `rows` and its source's own columns, in order; each archive is opened once and streamed.
+
+    An archive that is gone makes its images `unreadable`, one that an error kept away which may pass `unavailable`.
 
     Args:
         rows: CATALOG rows of one source, or a subset of them, in the catalog's order.
         max_bytes: longer images are not read, but yield an error.
+        damaged: also an archive that is damaged or changed costs its own images alone.
 
     Raises:
         ConfigError: the format of a plug-in cannot be used.
-        SourceError: an archive is damaged or changed since it was listed, or reading kept failing.
+        SourceError: an archive is damaged or changed since it was listed.
     """
-    return _format_of(rows, source).read(rows, source, max_bytes=max_bytes, extra=True)
+    return _read(rows, source, max_bytes=max_bytes, extra=True, damaged=damaged)
 
 
-def read_bytes(rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[Read]:
+def read_bytes(
+    rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES, damaged: bool = False
+) -> Iterator[Read]:
     """As `read_part`, without the own columns: a tar is read at the offsets alone."""
-    return _format_of(rows, source).read(rows, source, max_bytes=max_bytes, extra=False)
+    return _read(rows, source, max_bytes=max_bytes, extra=False, damaged=damaged)
+
+
+def _read(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool, damaged: bool = False) -> Iterator[Read]:
+    """Reads of all rows; an archive that fails in the middle, or is gone, costs the rest of its own images alone."""
+    found, uris, done = _format_of(rows, source), rows["uri"].to_pylist(), 0
+    while done < len(rows):
+        try:
+            for read in found.read(rows.slice(done), source, max_bytes=max_bytes, extra=extra):
+                done += 1
+                yield read
+            return
+        except SourceUnavailable as error:
+            lost = unavailable(error.why)
+        except SourceLost as error:
+            lost = unreadable(error.why)
+        except SourceDamaged as error:
+            if not damaged:
+                raise
+            lost = unreadable(str(error))
+        uri = uris[done]
+        while done < len(rows) and uris[done] == uri:
+            done += 1
+            yield lost
 
 
 def is_loose(rows: pa.Table, source: Source) -> bool:

@@ -17,11 +17,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.errors import SourceError
+from curate.errors import SourceDamaged, SourceError
 from curate.retrying import retry
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
+from curate.sources.network import network
 from curate.sources.read import Read, by_file, too_large
 from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
 from curate.sources.suffixes import (
@@ -180,8 +181,8 @@ def _check_end(archive: Any, offset: int, uri: str) -> None:
         log.warning("%s: %d bytes behind the end mark at offset %d are not read", uri, left, offset)
 
 
-def _damaged_archive(uri: str, offset: int, what: str) -> SourceError:
-    return SourceError(
+def _damaged_archive(uri: str, offset: int, what: str) -> SourceDamaged:
+    return SourceDamaged(
         f"{uri}: damaged or truncated at offset {offset} ({what}); fetch or write the archive again, or leave it "
         "out of the source"
     )
@@ -224,7 +225,7 @@ def read_described_members(
                     yield read._replace(extra=merge_sidecars(extra, columns=columns, where=f"{uri}: {member.name}"))
             if not left:
                 return
-    raise SourceError(
+    raise SourceDamaged(
         f"{uri}: no image at offset {left[-1][0]} any more, so the archive changed since it was listed; "
         "restore it, or start anew with --rebuild all"
     )
@@ -252,7 +253,12 @@ def _read_member_sidecars(
 def _read_at(archive: Any, uri: str, offset: int, length: int, max_bytes: int) -> Read:
     if length > max_bytes:
         return too_large(length, max_bytes)
-    data = retry(lambda: _seek_and_read(archive, offset, length), where=uri, remote=is_remote(uri))
+    data = retry(
+        lambda: _seek_and_read(archive, offset, length),
+        where=uri,
+        remote=is_remote(uri),
+        patience=network().patience,
+    )
     if len(data) < length:
         raise _damaged_archive(uri, offset, f"{len(data)} of {length} bytes")
     return Read(data)

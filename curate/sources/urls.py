@@ -23,6 +23,7 @@ from curate.errors import SourceError
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, find_listed
 from curate.sources.found import Found
+from curate.sources.network import network
 from curate.sources.objects import Wanted, read_objects
 from curate.sources.parquet import column_types, holds_images, read_cells, read_texts
 from curate.sources.read import Read, unreadable
@@ -108,9 +109,8 @@ def has_url_column(uri: str, source: Source) -> bool:
 
 def manner_of(source: Source) -> Manner:
     """How the servers of a source are asked: what changes results from its config, the rest from the run's settings."""
-    settings = current_settings()
-    known = {name: settings[name] for name in ("connections", "connections_per_host") if name in settings}
-    return Manner(user_agent_token=source.user_agent_token, disallowed=source.disallowed_header_directives, **known)
+    of_run = network().model_dump()  # its fields have the names of those of `Manner`
+    return Manner(user_agent_token=source.user_agent_token, disallowed=source.disallowed_header_directives, **of_run)
 
 
 def _fetch_nothing(urls: Iterable[str]) -> Generator[Read]:

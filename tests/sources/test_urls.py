@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import os
-import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -17,8 +16,7 @@ import pytest
 from curate.config import identity
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
-from curate.engine.tasks import Task
-from curate.errors import SourceError
+from curate.errors import SourceError, TooManyUnavailable
 from curate.recipe import load_config
 from curate.running import run_config
 from curate.samples.bundled import PHOTOS
@@ -27,7 +25,8 @@ from curate.sources.config import Source, Sources
 from curate.sources.listing import list_source
 from curate.sources.read import Read
 from curate.sources.reading import is_loose, read_bytes, read_part
-from curate.surroundings import current_settings, surrounded
+from curate.sources.urls import manner_of
+from curate.surroundings import surrounded
 from tests.sources.helpers import catalog, keys, source, write_files
 from tests.sources.serving import Answer, Served, serving
 
@@ -246,18 +245,13 @@ def test_table_that_changed_is_an_error_and_one_that_is_gone_is_not_needed_twice
             list(read_part(listed, folder))
 
 
-def test_settings_of_a_run_reach_its_tasks_and_no_fingerprint() -> None:
-    few = Sources.model_validate({"pool": "/a", "connections": 3, "connections_per_host": 1})
+def test_settings_of_a_run_are_those_of_its_network() -> None:
+    few = Sources.model_validate({"pool": "/a", "network": {"connections": 3, "connections_per_host": 1}})
     assert identity(few) == identity(Sources.model_validate({"pool": "/a"}))
-    with surrounded(settings=few.execution()):
-        task = pickle.loads(pickle.dumps(Task("run", 0, {}, {}, {}, {})))  # noqa: S301
-    assert current_settings() == {}
-    with surrounded(settings=task.settings):
-        from curate.sources.urls import manner_of
-
+    with few.network.used():
         manner = manner_of(source("/a", user_agent_token="me"))
     assert (manner.connections, manner.connections_per_host, manner.user_agent_token) == (3, 1, "me")
-    assert manner_of(source("/a")).connections == web.CONNECTIONS
+    assert manner_of(source("/a")) == web.Manner()
 
 
 @pytest.mark.parametrize("token", ["two\nlines", 'quo"te', "(a)", "é", ""])
@@ -322,12 +316,13 @@ def test_run_asks_for_each_picture_once_and_again_for_none(tmp_path: Path, photo
         run(tmp_path, "one", flags=Flags(rebuild=frozenset({"images", "shards/data"})))
         assert server.requests.total() == len(names) + 1
 
+        one_each = "sources.network.connections_per_host=1"
         before = digests(store)
-        again = run(tmp_path, "two", "sources.connections_per_host=1")
+        again = run(tmp_path, "two", one_each)
         assert digests(again) == before
         assert server.requests.total() == 2 * (len(names) + 1)
         again.remove("internal/objects")
-        run(tmp_path, "two", "sources.connections_per_host=1", flags=Flags(rebuild=frozenset({"shards/data"})))
+        run(tmp_path, "two", one_each, flags=Flags(rebuild=frozenset({"shards/data"})))
         assert digests(again) == before
         assert server.requests.total() == 2 * (len(names) + 1) + len(shards) + sum(
             row["url"].endswith("/moved.jpg") for row in shards
@@ -336,13 +331,18 @@ def test_run_asks_for_each_picture_once_and_again_for_none(tmp_path: Path, photo
         changed = next(row["url"].removeprefix(server.url) for row in shards if "moved" not in row["url"])
         server.answers[changed] = Answer(b"another picture")
         with pytest.raises(SourceError, match=r"changed since it was inspected \(another sha256\)"):
-            run(tmp_path, "two", "sources.connections_per_host=1", flags=Flags(rebuild=frozenset({"shards/data"})))
+            run(
+                tmp_path,
+                "two",
+                one_each,
+                flags=Flags(rebuild=frozenset({"shards/data"})),
+            )
 
 
 def digests(store: Store) -> dict[str, list[str]]:
     names = ["catalog", "images", "duplicates", "embeddings/curation", "selection", "shards/data"]
     tables = {name: store.table(name) for name in names if store.table(name).is_complete()}
-    assert len(tables) >= 5
+    assert len(tables) >= 4
     return {name: [part.content for part in table.parts()] for name, table in tables.items()}
 
 
@@ -352,6 +352,7 @@ from curate.engine.store import Store
 from curate.sources import objects
 from curate.sources.listing import list_source
 from curate.sources.reading import read_part
+from curate.sources.urls import manner_of
 from curate.surroundings import surrounded
 from tests.sources.helpers import catalog, source
 objects.CHUNK_ROWS = 8
@@ -378,6 +379,24 @@ def test_killed_reading_goes_on_with_what_it_had_fetched(tmp_path: Path, monkeyp
         assert [read.data for read in reads] == list(pictures.values())
         assert [server.requests[name] for name in list(pictures)[:16]] == [1] * 16
         assert max(server.requests.values()) <= 2
+
+
+def test_next_run_asks_exactly_for_what_may_have_passed(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    answers: dict[str, Any] = dict(photos)
+    busy = list(photos)[3:20:8]
+    for name in busy:
+        answers[name] = Answer(status=503)
+    with serving(answers) as server:
+        write_table(tmp_path / "tables/a.csv", [{"url": server.url + name} for name in photos])
+        with pytest.raises(TooManyUnavailable, match=r"3 of 22 images .* 3 x HTTP 503 Service Unavailable"):
+            run(tmp_path, "run", recipe="dedup")
+        assert {server.requests[name] for name in busy} == {4}
+        server.answers |= {name: Answer(photos[name]) for name in busy}
+        server.requests.clear()
+        store = run(tmp_path, "run", recipe="dedup")
+        assert server.requests == dict.fromkeys(busy, 1)
+        assert store.table("images").read_all()["reject"].null_count == 22
+        assert digests(run(tmp_path, "other", recipe="dedup")) == digests(store)
 
 
 def test_same_url_in_two_tables_is_known_to_a_later_scan(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from curate.models.backbones.load import describe
 from curate.models.device import PrecisionChoice
 from curate.ops.images.preprocess import decode_side, preprocess
 from curate.ops.vectors import pack
-from curate.stages.images.pictures import PictureStage, Seen
+from curate.stages.images.pictures import PictureStage, Seen, count_wanted
 from curate.tables import embeddings_schema
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class EmbedFigures(Figures):
     """Vectors in all."""
     embedded_by_part: tuple[int, ...]
     """Vectors of each part."""
+    lost: int = 0
+    """Images of a later pass that are gone or changed since the first one; they have no vector."""
 
     @classmethod
     def count(cls, table: Table) -> "EmbedFigures":
@@ -103,7 +105,20 @@ class Embed(PictureStage):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def summarize(self, table: Table, **inputs: Any) -> EmbedFigures:
-        return EmbedFigures.count(table)
+        figures = EmbedFigures.count(table)
+        if inputs.get("images") is None:
+            return figures
+        wanted = count_wanted(inputs["catalog"], inputs["images"], inputs.get("duplicates"))
+        return figures.model_copy(update={"lost": wanted - figures.embedded - table.num_open()})
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        lost = EmbedFigures.of(table).lost
+        if lost:
+            what = "image of the first pass is" if lost == 1 else "images of the first pass are"
+            yield (
+                f"{table.name}: {lost:,} {what} gone or changed since, without a vector here; the log names each. Bring "
+                f"them back and run with --rebuild {table.name}"
+            )
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
         """Images that were embedded: a later pass opens no others."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,10 +18,10 @@ from curate.engine.image_ids import Parts
 from curate.engine.show import Beside, Blocks, Examples, FlowStep, Heading, Picture, Section, Text
 from curate.engine.stage import Input, each
 from curate.engine.table import Table
-from curate.errors import TooManyRejects
+from curate.errors import TooManyRejects, TooManyUnavailable
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
-from curate.sources.read import Read
+from curate.sources.read import UNAVAILABLE, Read
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import CATALOG, CURATED, IMAGES, POOL, REJECT_REASONS, ROLES
 
@@ -30,6 +30,7 @@ FACT_BYTES = 180
 NUM_SHOWN = 10
 """Rejected images that the report shows of each reason."""
 MEANING = {
+    "unavailable": "kept away by an error that may pass: no verdict, the next run reads them again",
     "unreadable": "could not be had from its source",
     "empty": "no bytes",
     "not_an_image": "no known image format",
@@ -50,6 +51,8 @@ class InspectFigures(Figures):
     """Images that were not rejected."""
     rejected: dict[str, dict[str, int]]
     """By role, then by reason: images, the most frequent reason first."""
+    unavailable: dict[str, int] = Field(default_factory=dict)
+    """By role: images that an error which may pass kept away; neither accepted nor rejected."""
 
     def rejected_of(self, role: str) -> Counter[str]:
         """Reason to images of a role."""
@@ -85,7 +88,13 @@ class Inspect(PictureStage):
         for part in table.parts():
             counts = pc.value_counts(table.read(part.number, ["reject"])["reject"].drop_null())
             reasons[ROLES[parts.role[part.number]]].update({c["values"]: c["counts"] for c in counts.to_pylist()})
+        unavailable = {role: count for role, found in reasons.items() if (count := found.pop(UNAVAILABLE, 0))}
         total, rows = sum(reasons.values(), Counter[str]()), table.num_rows()
+        if rows and sum(unavailable.values()) == rows:
+            raise TooManyUnavailable(
+                f"{table.name}: none of {rows} images could be had ({_example(table)}); check the connection, then "
+                "run the same command again: it reads them again"
+            )
         if total.total() > self.max_reject_fraction * rows:
             raise TooManyRejects(
                 f"{table.name}: {total.total()} of {rows} images were rejected ({dict(total.most_common())}), "
@@ -93,7 +102,8 @@ class Inspect(PictureStage):
                 f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
-        return InspectFigures(accepted=rows - total.total(), rejected=counted)
+        accepted = rows - total.total() - sum(unavailable.values())
+        return InspectFigures(accepted=accepted, rejected=counted, unavailable=unavailable)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
@@ -102,15 +112,21 @@ class Inspect(PictureStage):
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = InspectFigures.of(table)
         pool, curated = figures.rejected_of("pool"), figures.rejected_of("curated")
-        left = run.parts.num_images([ROLES[POOL]]) - pool["unreadable"]
+        away = figures.unavailable.get(ROLES[POOL], 0)
+        left = run.parts.num_images([ROLES[POOL]]) - pool["unreadable"] - away
         listed = run.parts.num_images([ROLES[CURATED]]) or None
-        yield FlowStep("read", left, listed, (("unreadable", pool["unreadable"]),))
+        lost = (("unreadable", pool["unreadable"]), *([("unavailable", away)] if away else []))
+        yield FlowStep("read", left, listed and listed - figures.unavailable.get(ROLES[CURATED], 0), lost)
         reasons = tuple((reason, number) for reason, number in pool.most_common() if reason != "unreadable")
         accepted = left - sum(number for _, number in reasons)
-        yield FlowStep("accepted", accepted, listed and listed - curated.total(), reasons)
+        away = figures.unavailable.get(ROLES[CURATED], 0)
+        yield FlowStep("accepted", accepted, listed and listed - curated.total() - away, reasons)
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
-        total: Counter[str] = sum(map(Counter, InspectFigures.of(table).rejected.values()), Counter[str]())
+        figures = InspectFigures.of(table)
+        total: Counter[str] = sum(map(Counter, figures.rejected.values()), Counter[str]())
+        total[UNAVAILABLE] = sum(figures.unavailable.values())
+        total = +total
         if not total:
             return
         rows = run.sample(table, ["image_id", "reject", "detail"]).rows
@@ -125,9 +141,24 @@ class Inspect(PictureStage):
             reasons.append((title, Text(MEANING[reason]), Examples(tuple(shown))))
         yield Section("Dropped", (Beside(tuple(reasons)),))
 
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        away = sum(InspectFigures.of(table).unavailable.values())
+        if away:
+            yield (
+                f"{away:,} of {table.num_rows():,} images could not be had: a server or disk kept them away. They are "
+                "no part of this result; the same command reads exactly these again"
+            )
+
+    def why_open(self, table: Table, part: int, rows: Sequence[int]) -> list[str]:
+        details: list[str] = table.read(part, ["detail"])["detail"].take(list(rows)).to_pylist()
+        return details
+
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         found = table.read(image.part).slice(image.place, 1).to_pylist()[0]
-        yield "accepted" if found["reject"] is None else f"rejected: {found['reject']}: {found['detail']}"
+        if found["reject"] == UNAVAILABLE:
+            yield f"not had yet: {found['detail']}; the next run reads it again"
+        else:
+            yield "accepted" if found["reject"] is None else f"rejected: {found['reject']}: {found['detail']}"
         size = f"{found['width']} x {found['height']}" if found["width"] is not None else "size unknown"
         length = f"{found['num_bytes']:,} bytes" if found["num_bytes"] is not None else "no bytes"
         yield f"{found['format'] or 'format unknown'}, {size}, {length}"
@@ -135,6 +166,12 @@ class Inspect(PictureStage):
             yield f"sha256 {found['sha256'].hex()}"
         if found["extra"] is not None:
             yield f"own columns {found['extra']}"
+
+
+def _example(table: Table) -> str:
+    """Why the first image of a table could not be had."""
+    first = table.read(table.parts()[0].number, ["detail"])["detail"]
+    return str(first[0].as_py()) if len(first) else "no reason"
 
 
 def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None) -> dict[str, Any]:

@@ -9,14 +9,19 @@ order of rows, and runs a network whenever a batch is full, while the threads de
 number of threads, since batches are formed in the order of rows.
 
 A first pass has an `Inspect`, which sets limits and decoding size: facts and hashes must not depend on which networks
-share the pass. A later pass reads the verdicts of the first and opens only images that are wanted; an image that
-changed in between is an error.
+share the pass. A later pass reads the verdicts of the first and opens only images that are wanted.
+
+An image that an error kept away which may pass is open in every table of the pass; the next run reads such images alone
+and takes all other rows as they are. An image that is gone by the time of a later pass, or changed, costs itself alone:
+it stays accepted, and has no row of its own in that table.
 """
 
 import itertools
+import logging
 import queue
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -27,19 +32,27 @@ import pyarrow.compute as pc
 
 from curate import progress
 from curate.engine.image_ids import row_of
+from curate.engine.part_writer import mark_open
 from curate.engine.stage import Input, SharedMap, each
+from curate.engine.table import Table
 from curate.errors import SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.sources.config import Source
 from curate.sources.folder import read_folder_file
-from curate.sources.read import Read
+from curate.sources.read import UNAVAILABLE, Read
 from curate.sources.reading import is_loose, read_bytes, read_part
+from curate.sources.uri import is_remote
 from curate.stages.images.catalog import source_of
 from curate.tables import CATALOG, DUPLICATES, IMAGES
 
+logger = logging.getLogger(__name__)
+
 CHUNK_ROWS = 1024
 """Images whose rows are written together; the last batch of a chunk may be smaller than the others."""
+REMOTE_THREADS = 16
+"""Threads that read and decode files of web servers and object stores, which wait most of the time: a server that
+hangs stops one of them."""
 BATCHES_AHEAD = 4
 """Batches of images that are read or decoded before a network asks for them."""
 TRUSTING = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smoothness=-1, max_pixels=PIL_PIXELS)
@@ -106,9 +119,22 @@ class PictureStage(SharedMap):
         """The rows of all stages of a pass over one part of the catalog.
 
         Raises:
-            SourceError: an image changed or vanished since an earlier pass accepted it.
+            SourceError: an archive is damaged, or an image that an earlier pass accepted does not decode any more.
         """
         yield from read_pictures(stages, part, **tables)
+
+    @classmethod
+    def run_open(
+        cls,
+        stages: Mapping[str, Self],
+        part: int,
+        *,
+        before: Mapping[str, pa.Table],
+        open_rows: Sequence[int],
+        **tables: Any,
+    ) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """The rows of an earlier run, but for the open ones: these images alone are read."""
+        yield from read_pictures(stages, part, before=_Before(before, frozenset(open_rows)), **tables)
 
 
 class _Rows:
@@ -127,6 +153,32 @@ class _Rows:
         return pa.RecordBatch.from_arrays([self._ids, *columns], schema=self._schema)
 
 
+def count_wanted(catalog: Table, images: Table, duplicates: Table | None) -> int:
+    """Images that a later pass opens."""
+    total = 0
+    for part in (part.number for part in catalog.parts()):
+        kept = None if duplicates is None else duplicates.read(part, ["image_id", "verdict"])
+        wanted = accepted_mask(images.read(part, ["reject"])) & _kept_mask(catalog.read(part, ["role"]), kept)
+        total += int(wanted.sum())
+    return total
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What an earlier run made of a part, some rows of which are open."""
+
+    tables: Mapping[str, pa.Table]
+    open_rows: frozenset[int]
+
+    def completed(self, name: str, start: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of a chunk as they were, but for the open ones: those are taken from `batch`."""
+        known = self.tables[name].slice(start, len(batch)).replace_schema_metadata(batch.schema.metadata)
+        place = [len(batch) + row if start + row in self.open_rows else row for row in range(len(batch))]
+        rows = pa.concat_tables([known.cast(batch.schema), pa.Table.from_batches([batch])]).take(place)
+        (whole,) = rows.combine_chunks().to_batches()
+        return whole
+
+
 def read_pictures(
     stages: Mapping[str, PictureStage],
     part: int,
@@ -134,11 +186,14 @@ def read_pictures(
     catalog: pa.Table,
     images: pa.Table | None = None,
     duplicates: pa.Table | None = None,
+    before: _Before | None = None,
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield (table, rows) of the stages of a pass; see the head of this file."""
     wanted = np.ones(len(catalog), bool)
     if images is not None:
         wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
+    if before is not None:
+        wanted &= np.isin(np.arange(len(catalog)), list(before.open_rows))
     rows = np.flatnonzero(wanted)
     how = _Reading.of(stages, None if images is None else images.take(rows))
     decoded = how.decode_all(catalog.take(rows), source_of(catalog))
@@ -147,12 +202,18 @@ def read_pictures(
             ids = catalog["image_id"].slice(start, CHUNK_ROWS).combine_chunks()
             collectors = {name: stage.collect(ids) for name, stage in stages.items()}
             here = np.flatnonzero(wanted[start : start + CHUNK_ROWS]).tolist()
+            missing: list[int] = []
             for row, prepared in zip(here, itertools.islice(decoded, len(here)), strict=True):
-                for collector, kept in zip(collectors.values(), prepared, strict=True):
+                if prepared.is_open:
+                    missing.append(row)
+                for collector, kept in zip(collectors.values(), prepared.kept, strict=True):
                     if kept is not None:
                         collector.add(row, kept)
                 advance(1)
-            yield from ((name, collector.batch()) for name, collector in collectors.items())
+            for name, collector in collectors.items():
+                batch = collector.batch()
+                batch = batch if before is None else before.completed(name, start, batch)
+                yield name, mark_open(batch, len(missing), rows=missing)
 
 
 def accepted_mask(images: pa.Table) -> np.ndarray:
@@ -171,6 +232,15 @@ def _kept_mask(catalog: pa.Table, duplicates: pa.Table | None) -> np.ndarray:
         kept = duplicates.filter(pc.equal(duplicates["verdict"], "kept"))["image_id"].to_numpy()
         mask[row_of(kept)] = True
     return mask
+
+
+class _Prepared(NamedTuple):
+    """What the stages of a pass keep of one image."""
+
+    kept: list[Any]
+    """In the order of the stages; None: nothing."""
+    is_open: bool = False
+    """Whether it could not be had this time."""
 
 
 @dataclass(frozen=True)
@@ -210,24 +280,26 @@ class _Reading:
         known = None if images is None else tuple(images["sha256"].to_pylist())
         return cls(tuple(stages.values()), limits, side, known)
 
-    def decode_all(self, rows: pa.Table, source: Source) -> Iterator[list[Any]]:
+    def decode_all(self, rows: pa.Table, source: Source) -> Iterator[_Prepared]:
         """What each stage prepared of each image, in order; a few images are decoded before they are asked for."""
         ahead = BATCHES_AHEAD * max(stage.images_ahead() for stage in self.stages)
         jobs = self._jobs(rows, source)
-        pending: queue.SimpleQueue[Future[list[Any]]] = queue.SimpleQueue()
-        with ThreadPoolExecutor(pa.cpu_count(), "decode") as pool:
+        waits = len(rows) > 0 and is_loose(rows, source) and is_remote(rows["uri"][0].as_py())
+        threads = max(pa.cpu_count(), REMOTE_THREADS) if waits else pa.cpu_count()
+        pending: queue.SimpleQueue[Future[_Prepared]] = queue.SimpleQueue()
+        with ThreadPoolExecutor(threads, "decode") as pool:
             try:
                 for job in itertools.islice(jobs, ahead):
-                    pending.put(pool.submit(job))
+                    pending.put(pool.submit(copy_context().run, job))  # with the settings of the network
                 while not pending.empty():
                     done = pending.get().result()
                     for job in itertools.islice(jobs, 1):
-                        pending.put(pool.submit(job))
+                        pending.put(pool.submit(copy_context().run, job))
                     yield done
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _jobs(self, rows: pa.Table, source: Source) -> Iterator[Callable[[], list[Any]]]:
+    def _jobs(self, rows: pa.Table, source: Source) -> Iterator[Callable[[], _Prepared]]:
         uris = rows["uri"].to_pylist()
         known = self.known or itertools.repeat(None, len(uris))
         if is_loose(rows, source):
@@ -238,34 +310,40 @@ class _Reading:
                 yield partial(self._read_and_decode, read_file, sha256, uri)
         else:  # an archive is streamed in order by this thread, decoded by the others
             read_all = read_part if self.known is None else read_bytes  # own columns are those of the first pass
-            reads = read_all(rows, source, max_bytes=self.limits.max_bytes)
+            reads = read_all(rows, source, max_bytes=self.limits.max_bytes, damaged=self.known is not None)
             for read, sha256, uri in zip(reads, known, uris, strict=True):
                 yield partial(self._decode, read, sha256, uri)
 
-    def _read_and_decode(self, read: Callable[[str], Read], sha256: bytes | None, uri: str) -> list[Any]:
+    def _read_and_decode(self, read: Callable[[str], Read], sha256: bytes | None, uri: str) -> _Prepared:
         return self._decode(read(uri), sha256, uri)
 
-    def _decode(self, read: Read, sha256: bytes | None, uri: str) -> list[Any]:
+    def _decode(self, read: Read, sha256: bytes | None, uri: str) -> _Prepared:
         """What every stage prepares of one image; `sha256` is what an earlier pass found, if there was one."""
+        is_open = read.reject == UNAVAILABLE
         inspected = None
         if read.data is not None:
             inspected = inspect_image(read.data, self.limits, min_side=self.side)
-        if sha256 is not None:
-            _check_unchanged(read, inspected, sha256, uri)
+        if sha256 is not None and not _is_unchanged(read, inspected, sha256, uri):
+            return _Prepared([None] * len(self.stages), is_open)
         seen = Seen(read, inspected)
-        return [stage.prepare(seen) for stage in self.stages]
+        return _Prepared([stage.prepare(seen) for stage in self.stages], is_open)
 
 
-def _check_unchanged(read: Read, inspected: Inspected | None, sha256: bytes, uri: str) -> None:
-    """Raise SourceError where an image is not the one that an earlier pass accepted."""
+def _is_unchanged(read: Read, inspected: Inspected | None, sha256: bytes, uri: str) -> bool:
+    """Whether an image is the one that an earlier pass accepted.
+
+    Raises:
+        SourceError: it is, but does not decode any more.
+    """
     if inspected is None:
-        raise SourceError(f"{uri}: could be read in the first pass, but not now: {read.error}; restore it")
+        logger.warning("%s: could be read in the first pass, but not now: %s", uri, read.error)
+        return False
     if inspected.sha256 != sha256:
-        raise SourceError(
-            f"{uri}: changed since it was inspected (other sha256); restore it, or start anew with --rebuild all"
-        )
+        logger.warning("%s: changed since it was inspected (other sha256); it is left out", uri)
+        return False
     if inspected.picture is None:
         raise SourceError(
             f"{uri}: was accepted when it was inspected, but is {inspected.reject} now ({inspected.detail}); go "
             "back to the Pillow of that run, or start anew with --rebuild all"
         )
+    return True

@@ -1,6 +1,7 @@
 """Passes over the images: what a later pass trusts, how a model is fed, and what an own stage gets."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curate.engine.part_writer import Part
+from curate.engine.store import Store
+from curate.engine.tasks import Task, perform
 from curate.errors import ConfigError, SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.inspect import ImageLimits
 from curate.sources.config import Source, Sources
+from curate.sources.read import Read, unavailable
 from curate.stages.images import pictures as under_test
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
@@ -160,3 +165,95 @@ def embed_at(side: int) -> Embed:
             return side
 
     return Large(model="lite0-copy", precision="fp32", device="cpu")
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of files that cannot be had; what was asked for is in `asked`."""
+    names: set[str] = set()
+    read = under_test.read_folder_file
+
+    def reading(uri: str, **options: Any) -> Read:
+        asked.append(Path(uri).name)
+        return unavailable("HTTP 503 Service Unavailable") if Path(uri).name in names else read(uri, **options)
+
+    asked.clear()
+    monkeypatch.setattr(under_test, "read_folder_file", reading)
+    return names
+
+
+asked: list[str] = []
+
+
+def run_pass(
+    store: Store, catalog: pa.Table, stages: dict[str, PictureStage], **inputs: pa.Table
+) -> dict[str, list[int]]:
+    """Make part 0 of the tables of a pass as a task does; the open rows of each."""
+    store.table("catalog").commit(0, catalog.schema, catalog.to_batches())
+    for name, rows in inputs.items():
+        store.table(name).commit(0, rows.schema, rows.to_batches())
+    schemas = {name: stage.output_schema() for name, stage in stages.items()}
+    given = {key: (key,) if key in ("catalog", *inputs) else None for key in PictureStage.inputs}
+    task = Task("run", 0, dict(stages), schemas, {name: f"wanted {name}" for name in stages}, given)
+    perform(store.root, task, 1)
+    return {name: store.table(name).open_rows(0) for name in stages}
+
+
+def digests(store: Store, names: Iterable[str]) -> list[Part | None]:
+    return [store.table(name).footer(0) for name in names]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_open_images_alone_are_read_again_and_the_part_ends_as_if_nothing_had_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: set[str], dtype: Any
+) -> None:
+    write_photos(tmp_path / "pool", 22)
+    (tmp_path / "pool" / "003.jpg").write_bytes(b"<html>")
+    (tmp_path / "pool" / "005.json").write_text('{"caption": "five"}')
+    monkeypatch.setattr(under_test, "CHUNK_ROWS", 8)
+    catalog, stages = listed(tmp_path / "pool"), {"images": Inspect(), "x": EMBED.model_copy(update={"dtype": dtype})}
+    run_pass(Store(tmp_path / "never"), catalog, stages)
+    store = Store(tmp_path / "run")
+    away |= {"001.jpg", "005.jpg", "008.jpg", "021.jpg"}
+    assert run_pass(store, catalog, stages) == {"images": [1, 5, 8, 21], "x": [1, 5, 8, 21]}
+    rows = store.table("images").read(0)
+    assert rows["reject"].to_pylist().count("unavailable") == 4
+    assert rows["detail"][1].as_py() == "HTTP 503 Service Unavailable"
+    assert store.table("x").read(0)["vector"].is_null().to_pylist() == [row in (1, 3, 5, 8, 21) for row in range(22)]
+    for left in ({"005.jpg", "021.jpg"}, set[str]()):
+        before = {f"{row:03d}.jpg" for row in store.table("images").open_rows(0)}
+        away.clear()
+        away |= left
+        asked.clear()
+        run_pass(store, catalog, stages)
+        assert set(asked) == before
+        assert len(asked) == len(before)
+    assert digests(store, stages) == digests(Store(tmp_path / "never"), stages)
+
+
+def test_later_pass_leaves_images_open_that_cannot_be_had_now(tmp_path: Path, away: set[str]) -> None:
+    write_photos(tmp_path / "pool", 6)
+    catalog, store = listed(tmp_path / "pool"), Store(tmp_path / "run")
+    images = inspected(catalog, Inspect())
+    away.add("002.jpg")
+    assert run_pass(store, catalog, {"x": EMBED}, images=images) == {"x": [2]}
+    assert store.table("x").read(0)["vector"].is_null().to_pylist() == [row == 2 for row in range(6)]
+    away.clear()
+    asked.clear()
+    assert run_pass(store, catalog, {"x": EMBED}, images=images) == {"x": []}
+    assert asked == ["002.jpg"]
+    assert store.table("x").read(0)["vector"].null_count == 0
+
+
+def test_image_that_is_gone_or_changed_by_a_later_pass_costs_itself_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_photos(tmp_path / "pool", 5)
+    catalog, store = listed(tmp_path / "pool"), Store(tmp_path / "run")
+    images = inspected(catalog, Inspect())
+    (tmp_path / "pool" / "001.jpg").unlink()
+    (tmp_path / "pool" / "003.jpg").write_bytes((tmp_path / "pool" / "002.jpg").read_bytes())
+    assert run_pass(store, catalog, {"x": EMBED}, images=images) == {"x": []}
+    assert store.table("x").read(0)["vector"].is_null().to_pylist() == [False, True, False, True, False]
+    assert "001.jpg: could be read in the first pass, but not now: No such file or directory" in caplog.text
+    assert "003.jpg: changed since it was inspected" in caplog.text
