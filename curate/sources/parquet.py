@@ -1,5 +1,6 @@
 """Images in Parquet files: a Hugging Face `image` struct<bytes, path>, or a plain column of bytes."""
 
+import collections
 import contextlib
 import itertools
 from collections import Counter
@@ -280,8 +281,16 @@ def read_cells(uri: str, columns: Sequence[str], rows: Sequence[int]) -> Iterato
                 f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
                 "was listed; restore it, or start anew with --rebuild all"
             )
-        for batch, index in _wanted_rows(table, rows, list(columns), uri):
-            yield {name: _cell(_column(batch, name)[index]) for name in columns}
+        left, first = collections.deque(rows), 0
+        for group in range(table.num_row_groups):
+            after = first + table.metadata.row_group(group).num_rows
+            if left and left[0] < after:
+                for batch in _batches(table, group, list(columns), rows=BATCH_ROWS, uri=uri):
+                    while left and left[0] < first + len(batch):
+                        index = left.popleft() - first
+                        yield {name: _cell(_column(batch, name)[index]) for name in columns}
+                    first += len(batch)
+            first = after
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
