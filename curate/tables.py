@@ -48,10 +48,15 @@ CATALOG = pa.schema(
         IMAGE_ID,
         column("source", pa.string(), "name of the source, as in the config"),
         column("role", pa.string(), "pool, curated or heldout; one part holds one source"),
-        column("uri", pa.string(), "file that holds the image: readable, undecodable bytes escaped as \\xNN"),
-        column("offset", pa.int64(), "bytes from the start of a tar archive; null: not in a tar", nullable=True),
+        column("uri", pa.string(), "file of the image, or its URL: readable, undecodable bytes escaped as \\xNN"),
+        column(
+            "offset",
+            pa.int64(),
+            "bytes from the start of a tar, CSV, TSV or JSONL; null: none of these",
+            nullable=True,
+        ),
         column("length", pa.int64(), "bytes of the encoded image; null where only reading tells", nullable=True),
-        column("row", pa.int64(), "row in a Parquet file, from 0; null: not in Parquet", nullable=True),
+        column("row", pa.int64(), "row in a Parquet file or a table of URLs, from 0; null: in neither", nullable=True),
         column("key", pa.string(), "name within the source: relative path, of an archive's member ARCHIVE/NAME"),
         column("modified", pa.int64(), "modification time, ns since the epoch; null: unknown", nullable=True),
     ]

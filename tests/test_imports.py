@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "progress"}
+BASE = {"errors", "config", "progress", "surroundings"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
     "config": {"errors"},
     "progress": set(),
+    "surroundings": set(),
     "retrying": {"errors"},
     "locking": {"errors"},
     "registry": {"errors"},

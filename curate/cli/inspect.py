@@ -17,6 +17,7 @@ def status(workdir: Workdir) -> None:
     from curate.report.sections import warnings
     from curate.report.status import status as read_status
     from curate.running import report_is_behind
+    from curate.sources.objects import OBJECTS, cached_bytes
     from curate.workdir import find_tables, open_record
 
     store = Store(workdir)
@@ -27,6 +28,10 @@ def status(workdir: Workdir) -> None:
         found, unknown = None, str(error)
     rows = read_status(store, names, outdated=found.outdated if found else None)
     show_table(("stage", "parts", "rows in", "rows out", "seconds", "rows/s"), (row.cells() for row in rows))
+    kept = cached_bytes(store) if store.is_local else 0
+    if kept:
+        place = store.join(OBJECTS)
+        say(f"{place}: {kept / 1e6:,.1f} MB fetched from the web, which may be deleted once the shards are written")
     if found is None:
         say(f"whether these tables are those of the current settings is not known: {unknown}")
         return

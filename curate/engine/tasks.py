@@ -14,6 +14,7 @@ from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, S
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.threads import set_threads
+from curate.surroundings import surrounded
 
 PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
 
@@ -78,8 +79,9 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     """
     set_threads(threads)
     try:
-        with task.within.used() if task.within else nullcontext():
-            return _perform(Store(root), task, time.perf_counter())
+        store = Store(root)
+        with surrounded(workdir=store), task.within.used() if task.within else nullcontext():
+            return _perform(store, task, time.perf_counter())
     except Exception as error:
         error.add_note(f"while making {task}")
         raise

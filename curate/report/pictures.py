@@ -23,6 +23,7 @@ from curate.sources.folder import read_folder_file
 from curate.sources.read import Read
 from curate.sources.reading import is_loose, read_bytes
 from curate.stages.images.catalog import source_of
+from curate.surroundings import surrounded
 
 HEIGHT = 128
 """Pixels of a thumbnail at most."""
@@ -69,7 +70,9 @@ class Pictures:
     def _load_part(self, part: int, ids: np.ndarray) -> None:
         rows = self._rows(part, ids)
         names = rows.select(["source", "role", "key"]).to_pylist()
-        for image_id, name, (data, why) in zip(ids.tolist(), names, _thumbnails(rows, self.left), strict=True):
+        with surrounded(workdir=self.run.store, settings={"offline": True}):  # a page sends no requests
+            thumbnails = list(_thumbnails(rows, self.left))
+        for image_id, name, (data, why) in zip(ids.tolist(), names, thumbnails, strict=True):
             fits = data is None or len(data) <= self.left
             shown = Shown(**name, data=data if fits else None, missing=why if fits else LEFT_OUT)
             self.left -= len(shown.data or b"")

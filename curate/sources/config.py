@@ -13,6 +13,7 @@ from curate.errors import ConfigError
 from curate.ops.images.depth import SignificantBits
 from curate.sources.formats import BUILTIN, DETECTED, find_format
 from curate.sources.network import Network
+from curate.sources.web import DISALLOWED
 from curate.tables import ROLES
 
 
@@ -23,15 +24,25 @@ class Source(Settings):
     """Name of the source in tables and reports; unique among all sources."""
 
     path: str = Field(min_length=1)
-    """Folder, tar, Parquet file, folder or glob of those, or a `.txt` with one path or URL a line; local or
-    an fsspec URL. A relative path is taken from the current directory."""
+    """Folder, tar, Parquet file, table of URLs (Parquet, CSV, TSV, JSONL), folder or glob of those, or a `.txt` with
+    one path or URL a line; local or an fsspec URL. A relative path is taken from the current directory."""
 
     format: str = "auto"
-    """What the path holds: `folder`, `tar`, `parquet`, `list` (a text file that names images or archives), or a format
-    of one's own as `./FILE.py:NAME` or `MODULE:NAME`; `auto` goes by suffixes and refuses a mixture."""
+    """What the path holds: `folder`, `tar`, `parquet`, `urls` (tables of URLs), `list` (a text file that names images
+    or archives), or a format of one's own as `./FILE.py:NAME` or `MODULE:NAME`; `auto` goes by suffixes and, for
+    Parquet, by columns, and refuses a mixture."""
 
     image_column: str | None = None
     """Parquet column of the images; default: `image`, else the only binary one."""
+
+    url_column: str | None = None
+    """Column of a table that holds the URLs; default: `url`, else `URL`."""
+
+    user_agent_token: str | None = Field(default=None, pattern=r"^[ !#-'*-\[\]-~]{1,200}$")
+    """Name, page or mail address that web servers are told beside the software's own name, for URLs of tables."""
+
+    disallowed_header_directives: tuple[str, ...] = DISALLOWED
+    """Directives of the header `X-Robots-Tag` by which a web server keeps out a picture of a table; empty: none."""
 
     columns: tuple[str, ...] | None = None
     """The source's own columns to carry to the shards; default: all that are not binary."""

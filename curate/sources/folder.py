@@ -19,7 +19,16 @@ from curate.sources.found import Found
 from curate.sources.network import network, read_remote
 from curate.sources.read import Read, too_large, unavailable, unreadable
 from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
-from curate.sources.suffixes import HEAD_BYTES, SIDECAR, begins_as_image, is_hidden, may_be_image, why_not_image
+from curate.sources.suffixes import (
+    HEAD_BYTES,
+    IMAGE,
+    SIDECAR,
+    begins_as_image,
+    is_hidden,
+    may_be_image,
+    suffix_of,
+    why_not_image,
+)
 from curate.sources.uri import decode_uri, is_remote
 
 
@@ -44,6 +53,13 @@ class FolderFormat:
         """One file after the other; to overlap them, call `read_folder_file` from threads."""
         for uri in rows["uri"].to_pylist():
             yield read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
+
+
+def looks_like_image(file: File) -> bool:
+    """Whether a file is an image by its suffix or, for a local one, by its first bytes."""
+    if is_remote(file.uri):
+        return may_be_image(file.uri)
+    return suffix_of(file.uri) in IMAGE or _is_misnamed_file(file)
 
 
 def _is_misnamed_file(file: File) -> bool:

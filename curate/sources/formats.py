@@ -37,6 +37,7 @@ BUILTIN = {
     "folder": "curate.sources.folder:FolderFormat",
     "tar": "curate.sources.tar:TarFormat",
     "parquet": "curate.sources.parquet:ParquetFormat",
+    "urls": "curate.sources.urls:UrlFormat",
 }
 
 DETECTED = ("auto", "list")
@@ -57,8 +58,8 @@ class SourceFormat(Protocol):
     def find(self, source: "Source", *, skipped: Counter[str]) -> "Iterator[Found]":
         """The images of the source, in the same order each time, without reading them.
 
-        Images of a source differ in (uri, offset, row): a later scan knows by these which ones are new. Images of one
-        `container` stay in one part where they fit.
+        Images of a source differ in (uri, offset, row), or where they have a row, in these and the key: a later scan
+        knows by them which ones are new. Images of one `container` stay in one part where they fit.
 
         Args:
             skipped: counts what was left out, by reason.

@@ -1,26 +1,29 @@
 """Listing a source: what kind it is, and its images in a fixed order."""
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from curate.errors import SourceError
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, find_listed
-from curate.sources.folder import FolderFormat
+from curate.sources.folder import FolderFormat, looks_like_image
 from curate.sources.formats import DETECTED, find_format
 from curate.sources.found import Found
 from curate.sources.parquet import ParquetFormat
 from curate.sources.suffixes import IMAGE, PARQUET, TAR, may_be_image, suffix_of, unpack_command
 from curate.sources.tar import TarFormat, compressed_archive
+from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packed_table
 
 PEEK = 10_000
 """Files without a telling suffix after which a source is taken for a folder of images."""
 
-_FORMATS: dict[str, FolderFormat | TarFormat | ParquetFormat] = {
+_FORMATS: dict[str, FolderFormat | TarFormat | ParquetFormat | UrlFormat] = {
     "folder": FolderFormat(),
     "tar": TarFormat(),
     "parquet": ParquetFormat(),
+    "urls": UrlFormat(),
 }
 
 
@@ -43,7 +46,8 @@ def list_source(source: Source, *, skipped: Counter[str] | None = None) -> Itera
     if first is None:
         raise SourceError(
             f"source {source.name}: {source.path}: no image was found (format {source.format}); left out: "
-            f"{_left_out(counts)}; give a folder of images, tars, Parquet files, or a .txt that lists them"
+            f"{_left_out(counts)}; give a folder of images, tars, Parquet files, tables of URLs, or a .txt that lists "
+            "them"
         )
     yield first
     yield from found
@@ -58,7 +62,7 @@ def _find(source: Source, skipped: Counter[str]) -> Iterator[Found]:
         return find_format(source.format).find(source, skipped=skipped)
     is_list = source.format == "list" or suffix_of(source.path) == ".txt"
     files = (find_listed if is_list else find_files)(source.path, skipped=skipped)
-    kind, files = _recognize(files)
+    kind, files = _recognize(files, source)
     return _FORMATS[kind].find_among(_refuse_mixture(files, kind, source), source, skipped=skipped)
 
 
@@ -72,31 +76,42 @@ def _kind_of(file: File) -> str | None:
     return "folder" if suffix in IMAGE else None
 
 
-def _recognize(files: Iterator[File]) -> tuple[str, Iterator[File]]:
-    """The kind of a source by its first telling file; and all its files, those looked at included."""
+def _recognize(files: Iterator[File], source: Source) -> tuple[str, Iterator[File]]:
+    """The kind of a source by its first telling file; and all its files, those looked at included.
+
+    A table of URLs tells only where no image or archive of images does: beside images it describes them.
+    """
     seen: list[File] = []
+    of_urls = False  # whether the Parquet files are tables of URLs, by the first of them
     for file in itertools.islice(files, PEEK):
         seen.append(file)
         kind = _kind_of(file)
-        if kind:
+        of_urls = of_urls or (kind == "parquet" and has_url_column(file.uri, source))
+        if kind and not (kind == "parquet" and of_urls):
             return kind, itertools.chain(seen, files)
+    has_tables = of_urls or any(suffix_of(file.uri) in TEXT_TABLES for file in seen)
+    if has_tables and not any(map(looks_like_image, seen)):
+        return "urls", itertools.chain(seen, files)
     only_archives = seen and not any(may_be_image(file.uri) for file in seen)
     if only_archives:
         for file in seen:
             if unpack_command(file.uri):
                 raise compressed_archive(file.uri)
+            if is_packed_table(file.uri):
+                raise SourceError(f"{file.uri}: a packed table; unpack it: gunzip -k {shlex.quote(file.uri)}")
     return "folder", itertools.chain(seen, files)
 
 
 def _refuse_mixture(files: Iterable[File], kind: str, source: Source) -> Iterator[File]:
     for file in files:
         found = _kind_of(file)
-        if found and found != kind:
+        if found and found != kind and not (found == "parquet" and kind == "urls"):
             raise SourceError(
-                f"source {source.name}: {file.uri}: a {_WORDS[found]} among {_WORDS[kind]}s; say which to read: "
+                f"source {source.name}: {file.uri}: {_ONE[found]} among {_SEVERAL[kind]}; say which to read: "
                 f"[{{name: {source.name}, path: {source.path}, format: {kind}}}] (the others are then left out)"
             )
         yield file
 
 
-_WORDS = {"folder": "image file", "tar": "tar archive", "parquet": "Parquet file"}
+_ONE = {"folder": "an image file", "tar": "a tar archive", "parquet": "a Parquet file"}
+_SEVERAL = {"folder": "image files", "tar": "tar archives", "parquet": "Parquet files", "urls": "tables of URLs"}

@@ -32,6 +32,10 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class Network(Settings):
     """How files of web servers and object stores are read; changes no result."""
 
+    connections: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Connections of each worker process to web servers, for URLs of tables."""
+    connections_per_host: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Of these, to one host; k workers open k times as many."""
     connect: Seconds = 10.0
     """Seconds until a connection must stand (HTTP and S3)."""
     stall: Seconds = 30.0

@@ -1,9 +1,10 @@
 """Images in Parquet files: a Hugging Face `image` struct<bytes, path>, or a plain column of bytes."""
 
+import collections
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -129,7 +130,8 @@ def find_image_column(schema: pa.Schema, wanted: str | None, *, where: str) -> s
             f"{where}: {_or_none(candidates)} could all hold the images; say which: image_column: {candidates[0]}"
         )
     raise SourceError(
-        f"{where}: no column of bytes or of struct<bytes, path>, so no images; columns: {_or_none(schema.names)}"
+        f"{where}: no column of bytes or of struct<bytes, path>, so no images; columns: {_or_none(schema.names)}; if "
+        "one of them holds URLs of images, say which: url_column: NAME"
     )
 
 
@@ -249,3 +251,61 @@ def _read_row(batch: pa.RecordBatch, index: int, image: str, carried: list[str],
     else:
         read = Read(data)
     return read._replace(extra=choose_columns(values, columns=None))
+
+
+def column_types(uri: str) -> dict[str, pa.DataType]:
+    """The columns of a file, each with its type.
+
+    Raises:
+        SourceError: the file is damaged.
+    """
+    with _open_parquet(uri) as table:
+        return {field.name: field.type for field in table.schema_arrow}
+
+
+def holds_images(types: Mapping[str, pa.DataType]) -> bool:
+    """Whether some column could hold the bytes of images."""
+    return any(_holds_bytes(dtype) for dtype in types.values())
+
+
+def read_texts(uri: str, column: str) -> Iterator[str | None]:
+    """One column of text, row by row; what is null or no UTF-8 is None."""
+    with _open_parquet(uri) as table:
+        for group in range(table.num_row_groups):
+            for batch in _batches(table, group, [column], rows=4096, uri=uri):
+                try:
+                    yield from _column(batch, column).to_pylist()
+                except ValueError:
+                    yield from map(_cell, _column(batch, column))
+
+
+def read_cells(uri: str, columns: Sequence[str], rows: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Some columns of the given rows, which ascend; a value that Python cannot hold is None."""
+    with _open_parquet(uri) as table:
+        if rows and rows[-1] >= table.metadata.num_rows:
+            raise SourceError(
+                f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
+                "was listed; restore it, or start anew with --rebuild all"
+            )
+        left, first = collections.deque(rows), 0
+        for group in range(table.num_row_groups):
+            after = first + table.metadata.row_group(group).num_rows
+            if left and left[0] < after:
+                for batch in _batches(table, group, list(columns), rows=BATCH_ROWS, uri=uri):
+                    while left and left[0] < first + len(batch):
+                        index = left.popleft() - first
+                        yield {name: _cell(_column(batch, name)[index]) for name in columns}
+                    first += len(batch)
+            first = after
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """The first column of a name: a file may have several."""
+    return batch.column(batch.schema.get_all_field_indices(name)[0])
+
+
+def _cell(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return None

@@ -10,6 +10,7 @@ from curate.sources.folder import read_folder_file
 from curate.sources.formats import DETECTED, SourceFormat, find_format
 from curate.sources.path_columns import add_columns_of, add_path_columns
 from curate.sources.read import Read, unavailable, unreadable
+from curate.sources.urls import is_row_of_urls
 
 MAX_IMAGE_BYTES = 256 << 20
 """Bytes of one encoded image above which it is not read."""
@@ -35,9 +36,11 @@ def read_part(
     return add_path_columns(reads, rows, source)
 
 
-def read_bytes(rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[Read]:
+def read_bytes(
+    rows: pa.Table, source: Source, *, max_bytes: int = MAX_IMAGE_BYTES, damaged: bool = False
+) -> Iterator[Read]:
     """As `read_part`, without the own columns: a tar is read at the offsets alone."""
-    return _read(rows, source, max_bytes=max_bytes, extra=False)
+    return _read(rows, source, max_bytes=max_bytes, extra=False, damaged=damaged)
 
 
 def _read(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool, damaged: bool = False) -> Iterator[Read]:
@@ -83,5 +86,6 @@ def _format_of(rows: pa.Table, source: Source) -> SourceFormat:
     if source.format not in DETECTED:
         return find_format(source.format)
     if rows["row"].null_count < len(rows):
-        return find_format("parquet")
+        of_urls = is_row_of_urls(rows["uri"][0].as_py(), rows["row"][0].as_py())
+        return find_format("urls" if of_urls else "parquet")
     return find_format("tar" if rows["offset"].null_count < len(rows) else "folder")

@@ -9,12 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from curate.cli import COMMANDS, app
+from curate.cli.inspect import status
 from curate.cli.program import SIGTERM_EXIT, explained_errors
 from curate.engine.freshness import Flags
+from curate.engine.store import Store
 from curate.errors import ConfigError, TrainingInterrupted
 from curate.recipe import load_config
 from curate.running import run_config
 from curate.samples.pool import make_pool
+from curate.workdir import record
 
 HEAVY = ("torch", "timm", "open_clip", "dask", "transformers", "faiss", "scipy")
 
@@ -95,3 +98,15 @@ def test_samples_check_prints_text_or_json(workdir: Path, samples: Path) -> None
     found = json.loads(CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False).stdout)
     assert f"accepted pool images {found['accepted']}" in text
     assert found["unmatched"] == 0
+
+
+def test_status_tells_what_is_kept_from_the_web(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(Store(tmp_path), "dedup", load_config("dedup", ["sources=/a", f"workdir={tmp_path}"]), [])
+    status(str(tmp_path))
+    assert "fetched from the web" not in capsys.readouterr().out
+    chunk = tmp_path / "internal/objects/pool/part-00000/chunk-000000.parquet"
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(b"x" * 2_500_000)
+    status(str(tmp_path))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "internal/objects: 2.5 MB fetched from the web, which may be deleted" in told

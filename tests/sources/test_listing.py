@@ -151,8 +151,8 @@ def test_missing_path_empty_folder_and_no_images_are_errors(tmp_path: Path) -> N
         keys(tmp_path / "nowhere")
     with pytest.raises(SourceError, match=r"no image was found .*nothing was there; give a folder"):
         keys(tmp_path)
-    write_files(tmp_path, ["a.csv", "b.csv", "c.txt"])
-    with pytest.raises(SourceError, match=r"left out: 2 x other file \(\.csv\), 1 x other file \(\.txt\)"):
+    write_files(tmp_path, ["a.md", "b.md", "c.txt"])
+    with pytest.raises(SourceError, match=r"left out: 2 x other file \(\.md\), 1 x other file \(\.txt\)"):
         keys(tmp_path)
 
 

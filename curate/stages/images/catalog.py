@@ -96,7 +96,7 @@ class Catalog(Scan):
         listed = image.row
         yield f"{image.role} source {listed['source']}: {listed['key']}"
         where: str = listed["uri"]
-        if listed["offset"] is not None:
+        if listed["offset"] is not None and listed["row"] is None:
             where += f", at byte {listed['offset']:,}"
         if listed["row"] is not None:
             where += f", row {listed['row']:,}"
@@ -151,13 +151,13 @@ def _rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
 def _new(found: Iterable[Found], known: Table, source: Source) -> Iterator[Found]:
     """What the catalog does not list yet; reports what changed or vanished since."""
     listed = {}
-    for rows in known.scan(["source", "uri", "offset", "row", "length", "modified"]):
+    for rows in known.scan(["source", "uri", "key", "offset", "row", "length", "modified"]):
         if rows["source"][0].as_py() == source.name:
             for r in rows.to_pylist():
-                listed[r["uri"], r["offset"], r["row"]] = (r["length"], r["modified"])
+                listed[_place(r["uri"], r["key"], r["offset"], r["row"])] = (r["length"], r["modified"])
     changed = 0
     for item in found:
-        before = listed.pop((item.uri, item.offset, item.row), None)
+        before = listed.pop(_place(item.uri, item.key, item.offset, item.row), None)
         if before is None:
             yield item
         elif before != (item.length, item.modified):
@@ -170,3 +170,8 @@ def _new(found: Iterable[Found], known: Table, source: Source) -> Iterator[Found
             changed,
             len(listed),
         )
+
+
+def _place(uri: str, key: str, offset: int | None, row: int | None) -> tuple[object, ...]:
+    """What an image of a source is known by: two tables may hold the same URL in the same row."""
+    return (uri, offset, row) if row is None else (uri, offset, row, key)

@@ -43,7 +43,7 @@ from curate.ops.images.depth import SignificantBits
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.sources.config import Source
 from curate.sources.read import UNAVAILABLE, Read
-from curate.sources.reading import is_loose, read_loose, read_part
+from curate.sources.reading import is_loose, read_bytes, read_loose, read_part
 from curate.sources.uri import is_remote
 from curate.stages.images.catalog import source_of
 from curate.tables import CATALOG, DUPLICATES, IMAGES
@@ -317,7 +317,8 @@ class _Reading:
             for uri, key, sha256 in zip(uris, rows["key"].to_pylist(), known, strict=True):
                 yield partial(self._read_and_decode, partial(read_file, uri, key), sha256, uri)
         else:  # an archive is streamed in order by this thread, decoded by the others
-            reads = read_part(rows, source, max_bytes=self.limits.max_bytes, damaged=self.known is not None)
+            read_all = read_part if self.known is None else read_bytes  # own columns are those of the first pass
+            reads = read_all(rows, source, max_bytes=self.limits.max_bytes, damaged=self.known is not None)
             for read, sha256, uri in zip(reads, known, uris, strict=True):
                 yield partial(self._decode, read, sha256, uri)
 

@@ -1,0 +1,302 @@
+"""Tables of URLs: Parquet, CSV, TSV and JSONL files with a column of URLs, each the address of one picture.
+
+A row of the catalog names the picture's URL as its `uri`, and the row of the table as its `key`, `TABLE#row`: so a
+takedown can name what a site names, and the table is found again for the other columns. Rows without a URL that may be
+asked for stand there as well, as `#row of TABLE`, and are rejected when they are read: a bad row costs itself.
+
+Only http and https are asked. A table comes from strangers: `file:` would publish one's own files, and `s3://` would be
+read with one's own keys.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from curate.errors import SourceError
+from curate.sources.config import Source
+from curate.sources.files import File, find_files, find_listed
+from curate.sources.found import Found
+from curate.sources.network import network
+from curate.sources.objects import Wanted, read_objects
+from curate.sources.parquet import column_types, holds_images, read_cells, read_texts
+from curate.sources.read import Read, unreadable
+from curate.sources.records import DELIMITERS, JSON_LINES, column_names, read_records
+from curate.sources.sidecars import choose_columns
+from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
+from curate.sources.uri import decode_uri, encode_uri
+from curate.sources.web import Manner, fetch_all, is_web_url, shorten
+from curate.surroundings import current_settings
+
+TEXT_TABLES = frozenset(DELIMITERS) | JSON_LINES
+"""Suffixes of tables that are text."""
+URL_COLUMNS = ("url", "URL")
+"""Names that a column of URLs has by default: img2dataset's, and LAION's."""
+REFUSED = "#"
+"""How the `uri` of a row begins whose URL is not asked for: as no path and no URL does."""
+_SECRET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*@")
+"""A URL with a user name or password."""
+BAD_RECORD = "table row that cannot be read"
+
+
+class UrlFormat:
+    """`format: urls`: the pictures at the URLs of tables, in the order of their rows."""
+
+    loose = False
+
+    def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The rows of all tables, in the order of their paths; nothing is fetched.
+
+        Raises:
+            SourceError: a table is damaged, or has no column of URLs.
+        """
+        return self.find_among(_find_tables(source, skipped), source, skipped=skipped)
+
+    def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The rows of the tables among `files`, in their order; errors as of `find`."""
+        number = 0
+        for file in files:
+            if is_table(file.uri):
+                yield from _find_rows(file, number, source, skipped)
+                number += 1
+            else:
+                skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no table"] += 1
+
+    def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
+        """The pictures from the object cache or the web, many on their way at once; the columns from the tables."""
+        places = rows.select(["image_id", "uri", "key", "offset", "row"]).to_pylist()
+        wanted = [Wanted(p["image_id"], decode_uri(p["uri"]).decode()) for p in places if not _is_refused(p)]
+        policy = {"disallowed": sorted(source.disallowed_header_directives), "token": source.user_agent_token}
+        offline = bool(current_settings().get("offline"))
+        fetch = _fetch_nothing if offline else partial(fetch_all, max_bytes=max_bytes, manner=manner_of(source))
+        described = _describe(places, source) if extra else itertools.repeat(_Described())
+        pictures = read_objects(wanted, source.name, fetch, max_bytes=max_bytes, policy=policy, keep=not offline)
+        with contextlib.closing(pictures):
+            for place, own in zip(places, described, strict=extra):
+                read = unreadable(own.refused) if _is_refused(place) else next(pictures)
+                yield read._replace(extra=own.columns)
+
+
+def is_table(uri: str) -> bool:
+    """Whether a file may be a table, by its suffix."""
+    return suffix_of(uri) in PARQUET | TEXT_TABLES
+
+
+def is_packed_table(uri: str) -> bool:
+    """Whether a file is a table that must be unpacked first: none of its rows could be read alone."""
+    return uri.lower().endswith(".gz") and suffix_of(uri[:-3]) in TEXT_TABLES
+
+
+def is_row_of_urls(uri: str, row: int | None) -> bool:
+    """Whether a row of the catalog was found in a table of URLs, rather than in a file of images.
+
+    A Parquet file of images on the web has a URL as well, but one that ends in `.parquet`, which no picture may have.
+    """
+    return row is not None and (uri.startswith(REFUSED) or (is_web_url(uri) and suffix_of(uri) not in PARQUET))
+
+
+def has_url_column(uri: str, source: Source) -> bool:
+    """Whether a Parquet file has no column of images, but one of URLs."""
+    types = column_types(uri)
+    return not holds_images(types) and _choose(types, source) is not None
+
+
+def manner_of(source: Source) -> Manner:
+    """How the servers of a source are asked: what changes results from its config, the rest from the run's settings."""
+    of_run = network().model_dump()  # its fields have the names of those of `Manner`
+    return Manner(user_agent_token=source.user_agent_token, disallowed=source.disallowed_header_directives, **of_run)
+
+
+def _fetch_nothing(urls: Iterable[str]) -> Generator[Read]:
+    for _ in urls:
+        yield Read(error="not in the object cache, and no server is asked for this", reject="unavailable")
+
+
+# -- finding ---------------------------------------------------------------------------------------------------------
+
+
+def _find_tables(source: Source, skipped: Counter[str]) -> Iterator[File]:
+    is_list = source.format == "list" or suffix_of(source.path) == ".txt"
+    return (find_listed if is_list else find_files)(source.path, skipped=skipped)
+
+
+def _find_rows(file: File, number: int, source: Source, skipped: Counter[str]) -> Iterator[Found]:
+    column = _url_column(file.uri, source)
+    for row, offset, text in _urls(file.uri, column, skipped):
+        url = "" if text is None else text.strip()
+        may_be = is_web_url(url) and suffix_of(url) not in PARQUET and not _SECRET.match(url)
+        yield Found(
+            uri=encode_uri(url.encode()) if may_be else f"{REFUSED}{row} of {file.uri}",
+            key=f"{file.key}#{row}",
+            offset=offset,
+            row=row,
+            modified=file.modified,
+            container=number,
+        )
+
+
+def _urls(uri: str, column: str | None, skipped: Counter[str]) -> Iterator[tuple[int, int | None, str | None]]:
+    """(row, byte, URL) of a table; in JSONL, a record may have its column of URLs under any of the default names."""
+    if suffix_of(uri) in PARQUET:
+        assert column is not None
+        yield from ((row, None, text) for row, text in enumerate(read_texts(uri, column)))
+        return
+    for record in read_records(uri):
+        if record.values is None:
+            skipped[BAD_RECORD] += 1
+        else:
+            yield record.row, record.offset, _url_of(record.values, column)
+
+
+def _url_of(values: dict[str, Any], column: str | None) -> str | None:
+    names = URL_COLUMNS if column is None else (column,)
+    found = next((values[name] for name in names if values.get(name) is not None), None)
+    return found if isinstance(found, str) else None
+
+
+def _url_column(uri: str, source: Source) -> str | None:
+    """The column of URLs of a table; None: the records of a JSONL name their columns themselves.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if suffix_of(uri) in JSON_LINES:
+        return source.url_column
+    names = column_types(uri) if suffix_of(uri) in PARQUET else column_names(uri) or []
+    found = _choose(names, source)
+    if found is None:
+        wanted = source.url_column or " or ".join(URL_COLUMNS)
+        raise SourceError(
+            f"{uri}: no column {wanted} of URLs; columns: {shorten(', '.join(names)) or 'none'}; say which one: "
+            "url_column: NAME (the first line of a CSV or TSV must name the columns)"
+        )
+    return found
+
+
+def _choose(names: Any, source: Source) -> str | None:
+    """The column of URLs among the names, or names with types, of a table."""
+    wanted = URL_COLUMNS if source.url_column is None else (source.url_column,)
+    usable = [n for n in wanted if n in names and (not isinstance(names, dict) or _is_text(names[n]))]
+    return usable[0] if usable else None
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    if pa.types.is_dictionary(dtype):
+        return _is_text(dtype.value_type)
+    return pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+class _Described(NamedTuple):
+    """What a table says of a row."""
+
+    columns: dict[str, Any] | None = None
+    refused: str = "the row has no http(s) URL"
+    """Why nothing is asked for, where that is so."""
+
+
+def _is_refused(place: dict[str, Any]) -> bool:
+    refused: bool = place["uri"].startswith(REFUSED)
+    return refused
+
+
+def _describe(places: Sequence[dict[str, Any]], source: Source) -> Iterator[_Described]:
+    """What their tables say of some rows of the catalog, in order.
+
+    Raises:
+        SourceError: a table is gone, or is not the one that was listed.
+    """
+    try:
+        yield from _describe_tables(places, source)
+    except SourceError as error:  # of no subclass: what is wrong with a table is wrong with no one picture
+        raise SourceError(str(error)) from error
+
+
+def _describe_tables(places: Sequence[dict[str, Any]], source: Source) -> Iterator[_Described]:
+    for key, group in itertools.groupby(places, lambda place: place["key"].rpartition("#")[0]):
+        if key not in _tables_of(source):
+            _tables_of.cache_clear()  # a table may have come since
+        tables = _tables_of(source)
+        if key not in tables:
+            raise SourceError(
+                f"source {source.name}: {source.path}: no table {key} any more, so its captions cannot be read; "
+                "restore it, or start anew with --rebuild all"
+            )
+        rows = list(group)
+        uri, column = tables[key], _url_column(tables[key], source)
+        for place, values in zip(rows, _values_of(uri, rows, column, source), strict=True):
+            yield _describe_row(uri, place, values, column, source)
+
+
+@lru_cache(maxsize=16)
+def _tables_of(source: Source) -> dict[str, str]:
+    """Key to uri of the tables of a source."""
+    return {file.key: file.uri for file in _find_tables(source, Counter()) if is_table(file.uri)}
+
+
+def _values_of(
+    uri: str, rows: Sequence[dict[str, Any]], column: str | None, source: Source
+) -> Iterator[dict[str, Any] | None]:
+    """The wanted rows of a table by column; None: it cannot be read any more."""
+    if suffix_of(uri) in PARQUET:
+        types = column_types(uri)
+        own = [name for name, dtype in types.items() if not pa.types.is_binary(dtype)]
+        assert column is not None
+        columns = list(dict.fromkeys([*_carried(own, source, uri), column]))
+        yield from read_cells(uri, columns, [place["row"] for place in rows])
+        return
+    if suffix_of(uri) in DELIMITERS:
+        _carried(column_names(uri) or [], source, uri)
+    records = read_records(uri, row=rows[0]["row"], offset=rows[0]["offset"])
+    for place in rows:
+        found = next((record for record in records if record.row >= place["row"]), None)
+        yield found.values if found is not None and found.offset == place["offset"] else None
+
+
+def _carried(names: Sequence[str], source: Source, uri: str) -> Sequence[str]:
+    unknown = [name for name in source.columns or () if name not in names]
+    if unknown:
+        raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {', '.join(names) or 'none'}")
+    return names if source.columns is None else source.columns
+
+
+def _describe_row(
+    uri: str, place: dict[str, Any], values: dict[str, Any] | None, column: str | None, source: Source
+) -> _Described:
+    text = None if values is None else _url_of(values, column)
+    url = "" if text is None else text.strip()
+    if values is None or (not _is_refused(place) and encode_uri(url.encode(errors="replace")) != place["uri"]):
+        raise SourceError(
+            f"{uri}: row {place['row']} is not the one that was listed, so the table changed; restore it, or start "
+            "anew with --rebuild all"
+        )
+    own = {name: value for name, value in values.items() if source.columns is None or name in source.columns}
+    left_out = {name for name, value in own.items() if isinstance(value, str) and _SECRET.match(value.strip())}
+    left_out |= {name for name, value in own.items() if not (_is_writable(name) and _is_writable(value))}
+    columns = choose_columns({k: v for k, v in own.items() if k not in left_out}, columns=None)
+    return _Described(columns, _why_refused(url))
+
+
+def _why_refused(url: str) -> str:
+    if not url:
+        return "the row has no URL"
+    if _SECRET.match(url):
+        return "a URL with a user name or password, which would end up in tables"
+    return f"{shorten(url)!r} is no http(s) URL of a picture".encode(errors="replace").decode()
+
+
+def _is_writable(value: Any) -> bool:
+    """Whether a value can be written as JSON in UTF-8; one that cannot is left out."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
