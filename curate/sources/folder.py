@@ -6,18 +6,24 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import SourceError
 from curate.retrying import describe_error, is_permanent, retry
+from curate.sources.beside import Surroundings
 from curate.sources.config import Source
+from curate.sources.descriptions import Descriptions
 from curate.sources.files import File, find_files, open_remote
 from curate.sources.found import Found
+from curate.sources.kinds import DESCRIBING, Kinds
+from curate.sources.left_out import leave_out
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
-from curate.sources.suffixes import HEAD_BYTES, SIDECAR, begins_as_image, is_hidden, may_be_image, why_not_image
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns
+from curate.sources.suffixes import HEAD_BYTES, begins_as_image
 from curate.sources.uri import decode_uri, is_remote
 
 
@@ -28,25 +34,44 @@ class FolderFormat:
 
     def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """The images in the order of their paths."""
-        return self.find_among(find_files(source.path, skipped=skipped), source, skipped=skipped)
+        around = Surroundings(source, skipped)
+        files = find_files(source.path, skipped=skipped, around=around)
+        yield from self.find_among(files, source, skipped=skipped)
+        around.finish()
 
     def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
-        """The images among `files`, in their order."""
+        """The images among `files`, in their order, and what describes them where their folder was listed."""
+        kinds = Kinds(source)
         for file in files:
-            if may_be_image(file.uri) or _is_misnamed_file(file):
-                yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
-            else:
-                skipped[why_not_image(file.uri)] += 1
+            if kinds.is_image(file.uri) or (kinds.may_be_misnamed(file.uri) and _is_misnamed_file(file)):
+                beside = None if file.around is None else file.around.of_image(file.name)
+                yield Found(
+                    uri=file.uri, key=file.key, length=file.length, modified=file.modified, sidecars=beside
+                )
+            elif file.around is None or not file.around.describes(file.name):
+                leave_out(skipped, _why_left_out(file, kinds), file.key)
+            elif (file.length or 0) > MAX_SIDECAR_BYTES and kinds.split(file.uri):
+                leave_out(skipped, TOO_LONG, file.key)
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
-        """One file after the other; to overlap them, call `read_folder_file` from threads."""
-        for uri in rows["uri"].to_pylist():
-            yield read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
+        """One file after the other; to overlap them, call what `loose_reads` gives from threads."""
+        for read in loose_reads(rows, source, max_bytes=max_bytes, extra=extra):
+            yield read()
+
+
+TOO_LONG = f"description longer than {MAX_SIDECAR_BYTES >> 20} MiB"
+
+
+def _why_left_out(file: File, kinds: Kinds) -> str:
+    named = kinds.split(file.uri)
+    if file.around is not None and named is not None and named.kind in DESCRIBING:
+        return f"description without an image (.{named.suffix})"
+    return kinds.why_not(file.uri)
 
 
 def _is_misnamed_file(file: File) -> bool:
     """Whether a file is a picture in spite of its suffix; remote files are not opened to find out."""
-    if is_remote(file.uri) or is_hidden(file.uri) or not file.length:
+    if is_remote(file.uri) or not file.length:
         return False
     try:
         with open(decode_uri(file.uri), "rb") as opened:
@@ -55,13 +80,20 @@ def _is_misnamed_file(file: File) -> bool:
         return False
 
 
-def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra: bool = True) -> Read:
-    """Read one image file and, for local files, its sidecars. May be called from several threads at once.
+def loose_reads(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Callable[[], Read]]:
+    """For each row of the catalog what reads its image and, with `extra`, its own columns; for threads to call."""
+    descriptions = Descriptions(rows, source) if extra else None
+    for row, uri in enumerate(rows["uri"].to_pylist()):
+        describe = None if descriptions is None else partial(descriptions.of_file, row, uri)
+        yield partial(read_folder_file, uri, max_bytes=max_bytes, describe=describe)
+
+
+def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], dict[str, Any] | None] | None = None) -> Read:
+    """Read one image file. May be called from several threads at once.
 
     Args:
         max_bytes: a longer file is not read.
-        columns: own columns to carry; None: all.
-        extra: whether to look for sidecars at all.
+        describe: gives the image's own columns; None: they are not wanted.
 
     Returns:
         Bytes, or why there are none: the file is gone, not permitted, a folder, a pipe, or too large.
@@ -79,7 +111,7 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
         return unreadable(describe_error(error))
     if isinstance(data, Read):
         return data
-    return Read(data, extra=_read_sidecars(uri, columns) if extra and not is_remote(uri) else None)
+    return Read(data, extra=None if describe is None else describe())
 
 
 def _read_or_refuse(uri: str, max_bytes: int) -> bytes | Read:
@@ -95,27 +127,3 @@ def _read_or_refuse(uri: str, max_bytes: int) -> bytes | Read:
     with open_remote(uri) as file:
         data = file.read(max_bytes + 1)
     return data if len(data) <= max_bytes else too_large(None, max_bytes)
-
-
-def _read_sidecars(uri: str, columns: Columns) -> dict[str, object] | None:
-    stem = os.path.splitext(decode_uri(uri))[0]
-    found = {
-        suffix: data for suffix in sorted(SIDECAR) if (data := _read_small(stem + suffix.encode(), uri)) is not None
-    }
-    return merge_sidecars(found, columns=columns, where=uri)
-
-
-def _read_small(path: bytes, where: str) -> bytes | None:
-    """A sidecar's bytes; None: there is none, or it is far too long to describe one image."""
-    try:
-        return retry(lambda: _read_regular(path), where=where)
-    except OSError:  # not there, or not permitted: the image goes without
-        return None
-
-
-def _read_regular(path: bytes) -> bytes | None:
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
-        return None
-    with open(path, "rb") as file:
-        return file.read()

@@ -169,15 +169,19 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
     if any(b <= a for a, b in itertools.pairwise(rows)):
         raise ValueError(f"{uri}: rows must ascend, they are read in the order of the file")
     with _open_parquet(uri) as table:
-        if rows and rows[-1] >= table.metadata.num_rows:
-            raise SourceError(
-                f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
-                "was listed; restore it, or start anew with --rebuild all"
-            )
+        _check_rows(table, rows, uri)
         image = find_image_column(table.schema_arrow, source.image_column, where=uri)
         carried = _carried(table.schema_arrow, image, source, uri) if extra else []
         for batch, index in _wanted_rows(table, rows, [image, *carried], uri):
             yield _read_row(batch, index, image, carried, max_bytes)
+
+
+def _check_rows(table: pq.ParquetFile, rows: Sequence[int], uri: str) -> None:
+    if rows and rows[-1] >= table.metadata.num_rows:
+        raise SourceError(
+            f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
+            "was listed; restore it, or start anew with --rebuild all"
+        )
 
 
 def _carried(schema: pa.Schema, image: str, source: Source, uri: str) -> list[str]:
@@ -247,3 +251,46 @@ def _read_row(batch: pa.RecordBatch, index: int, image: str, carried: list[str],
     else:
         read = Read(data)
     return read._replace(extra=choose_columns(values, columns=None))
+
+
+def has_images(uri: str) -> bool:
+    """Whether a Parquet file has a column that could hold images; else it can only describe some.
+
+    Raises:
+        SourceError: it cannot be opened, or is damaged.
+    """
+    with _open_parquet(uri) as table:
+        return any(_holds_bytes(field.type) for field in table.schema_arrow)
+
+
+def read_texts(uri: str, column: str) -> Iterator[str | None] | None:
+    """The values of a column of text, from the first row on; None: there is no such column.
+
+    Raises:
+        SourceError: the file cannot be opened, or is damaged.
+    """
+    with _open_parquet(uri) as table:
+        schema = table.schema_arrow
+        if schema.names.count(column) != 1 or not _is_text(schema.field(column).type):
+            return None
+    return _texts(uri, column)
+
+
+def _texts(uri: str, column: str) -> Iterator[str | None]:
+    with _open_parquet(uri) as table:
+        for group in range(table.num_row_groups):
+            for batch in _batches(table, group, [column], rows=4096, uri=uri):
+                yield from batch.column(0).to_pylist()
+
+
+def read_values(uri: str, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The given rows, ascending, without columns of bytes.
+
+    Raises:
+        SourceError: the file cannot be opened, is damaged, or is not the one that was listed.
+    """
+    with _open_parquet(uri) as table:
+        names = [f.name for f in table.schema_arrow if not _only_bytes(f.type)]
+        _check_rows(table, rows, uri)
+        for batch, index in _wanted_rows(table, rows, names, uri):
+            yield {name: batch.column(name)[index].as_py() for name in names}

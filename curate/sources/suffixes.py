@@ -39,6 +39,7 @@ OTHER = _words(
 """Suffixes that clearly say that a file is no image, so that it is skipped and counted."""
 
 TAR = frozenset({".tar"})
+TFRECORD = frozenset({".tfrecord", ".tfrecords"})
 PARQUET = frozenset({".parquet", ".pq"})
 
 _UNPACK = {

@@ -32,9 +32,9 @@ from curate.errors import SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.sources.config import Source
-from curate.sources.folder import read_folder_file
+from curate.sources.folder import loose_reads
 from curate.sources.read import Read
-from curate.sources.reading import is_loose, read_part
+from curate.sources.reading import is_loose, read_bytes, read_part
 from curate.stages.images.catalog import source_of
 from curate.tables import CATALOG, DUPLICATES, IMAGES
 
@@ -231,18 +231,16 @@ class _Reading:
         uris = rows["uri"].to_pylist()
         known = self.known or itertools.repeat(None, len(uris))
         if is_loose(rows, source):
-            read_file = partial(
-                read_folder_file, max_bytes=self.limits.max_bytes, columns=source.columns, extra=self.known is None
-            )
-            for uri, sha256 in zip(uris, known, strict=True):
+            files = loose_reads(rows, source, max_bytes=self.limits.max_bytes, extra=self.known is None)
+            for read_file, sha256, uri in zip(files, known, uris, strict=True):
                 yield partial(self._read_and_decode, read_file, sha256, uri)
         else:  # an archive is streamed in order by this thread, decoded by the others
-            reads = read_part(rows, source, max_bytes=self.limits.max_bytes)
+            reads = (read_part if self.known is None else read_bytes)(rows, source, max_bytes=self.limits.max_bytes)
             for read, sha256, uri in zip(reads, known, uris, strict=True):
                 yield partial(self._decode, read, sha256, uri)
 
-    def _read_and_decode(self, read: Callable[[str], Read], sha256: bytes | None, uri: str) -> list[Any]:
-        return self._decode(read(uri), sha256, uri)
+    def _read_and_decode(self, read: Callable[[], Read], sha256: bytes | None, uri: str) -> list[Any]:
+        return self._decode(read(), sha256, uri)
 
     def _decode(self, read: Read, sha256: bytes | None, uri: str) -> list[Any]:
         """What every stage prepares of one image; `sha256` is what an earlier pass found, if there was one."""
