@@ -16,14 +16,13 @@ from curate.sources.description_tables import FILE_NAME, KEY, METADATA, RowIndex
 from curate.sources.files import File, file_exists
 from curate.sources.found import Sidecar
 from curate.sources.kinds import Kinds
-from curate.sources.left_out import leave_out
+from curate.sources.left_out import NO_ROW, UNMATCHED_ROW, UNREADABLE_TABLE, leave_out
 from curate.sources.suffixes import PARQUET, TFRECORD, suffix_of
 from curate.sources.uri import decode_uri, encode_uri
 
 if TYPE_CHECKING:
     from curate.sources.config import Source
 
-UNREADABLE_TABLE = "table of descriptions that cannot be read"
 
 
 class ShardTable:
@@ -124,7 +123,7 @@ class Surroundings:
         for key, index in self._tables:
             number, first = index.unused()
             if number:
-                leave_out(self.skipped, "row of a table of descriptions without an image", f"{key} row {first}", number)
+                leave_out(self.skipped, UNMATCHED_ROW, f"{key} row {first}", number)
 
 
 class Around:
@@ -149,10 +148,15 @@ class Around:
 
     def find_described(self, names: Iterable[bytes]) -> None:
         """Note which descriptions have an image."""
+        kinds = self._all.kinds
         for name in names:
+            if kinds.may_describe(name):
+                continue
             stem = os.path.splitext(name)[0]  # noqa: PTH122  # a name need not be text
-            if (stem in self._beside or name in self._beside) and self._all.kinds.is_image(os.fsdecode(name)):
-                self._described.update((stem, name))
+            if stem in self._beside or name in self._beside:
+                text = os.fsdecode(name)
+                if kinds.is_image(text, kinds.split(text)):
+                    self._described.update((stem, name))
 
     def inherit(self, above: "Around | None") -> None:
         """Take over the metadata table of the folder around this one."""
@@ -179,6 +183,8 @@ class Around:
 
     def of_image(self, name: bytes) -> tuple[Sidecar, ...]:
         """What describes the image of that name: rows of tables, then files of its stem, then those of its full name."""
+        if self._describes_nothing:
+            return ()
         stem, own = os.path.splitext(name)  # noqa: PTH122
         files = [Sidecar(kind, encode_uri(rest)) for kind, rest in self._beside.get(stem, ())]
         if own:
@@ -198,12 +204,14 @@ class Around:
             table, prefix, index = self._metadata
             row = index.find(decode_uri(prefix) + name)
             if row is None:
-                leave_out(
-                    self._all.skipped, "image without a row in its table of descriptions", self._key + encode_uri(name)
-                )
+                leave_out(self._all.skipped, NO_ROW, self._key + encode_uri(name))
             else:
                 found.append(Sidecar("table", table, row))
         return found
+
+    @property
+    def _describes_nothing(self) -> bool:
+        return not self._beside and self._metadata is None and self.shard_uri is None
 
     def has(self, name: str) -> bool:
         """Whether the folder holds a file of that encoded name."""
@@ -213,12 +221,11 @@ class Around:
         """Whether a file of the folder describes images of the source, and is none itself."""
         if name == self._own_table:
             return True
-        text = os.fsdecode(name)
-        if suffix_of(text) in PARQUET:
-            stem = name[: name.rfind(b".")]
-            mates = (stem + b"/", stem + b".tar", *(stem + suffix.encode() for suffix in TFRECORD))
-            return any(map(self._has, mates)) and describes(
-                posixpath.join(self._folder, encode_uri(name))
-            )
-        named = self._all.kinds.split(text) if self._described else None
-        return named is not None and os.fsencode(named.base) in self._described
+        if self._all.kinds.may_describe(name):
+            named = self._all.kinds.split(os.fsdecode(name)) if self._described else None
+            return named is not None and os.fsencode(named.base) in self._described
+        if suffix_of(os.fsdecode(name)) not in PARQUET:
+            return False
+        stem = name[: name.rfind(b".")]
+        mates = (stem + b"/", stem + b".tar", *(stem + suffix.encode() for suffix in TFRECORD))
+        return any(map(self._has, mates)) and describes(posixpath.join(self._folder, encode_uri(name)))

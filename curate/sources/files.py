@@ -26,7 +26,7 @@ import fsspec
 from curate.errors import SourceError
 from curate.retrying import describe_error, is_permanent, retry
 from curate.sources.braces import expand_braces, has_braces
-from curate.sources.left_out import leave_out
+from curate.sources.left_out import LINK_OUT, leave_out
 from curate.sources.suffixes import PARQUET, is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote, local_path
 
@@ -300,8 +300,6 @@ def _enter(path: bytes, prefix: bytes, above: _Open | None, listing: _Listing) -
 RUN = b"run.json"
 """File that marks a workdir of curate."""
 MAX_RUN_BYTES = 16 << 20
-LINK_OUT = "description that is a link out of the source"
-"""Why a description is not to be read: whoever fills a source must not publish files of the machine by links."""
 
 
 def _holds_run(folder: bytes) -> bool:
@@ -330,6 +328,7 @@ def _has(names: Sequence[bytes], name: bytes) -> bool:
 
 
 def _why_refused(folder: bytes, linked: set[bytes], root: bytes | None, name: bytes) -> str | None:
+    # Whoever fills a source must not publish files of the machine by links.
     if name not in linked or leads_inside(os.path.join(folder, name), root):
         return None
     return LINK_OUT

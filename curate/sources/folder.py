@@ -20,7 +20,7 @@ from curate.sources.descriptions import Descriptions
 from curate.sources.files import File, find_files, open_remote
 from curate.sources.found import Found
 from curate.sources.kinds import DESCRIBING, Kinds
-from curate.sources.left_out import leave_out
+from curate.sources.left_out import TOO_LONG, UNMATCHED, leave_out
 from curate.sources.read import Read, too_large, unreadable
 from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns
 from curate.sources.suffixes import HEAD_BYTES, begins_as_image
@@ -43,30 +43,22 @@ class FolderFormat:
         """The images among `files`, in their order, and what describes them where their folder was listed."""
         kinds = Kinds(source)
         for file in files:
-            if kinds.is_image(file.uri) or (kinds.may_be_misnamed(file.uri) and _is_misnamed_file(file)):
+            named = kinds.split(file.uri)
+            if kinds.is_image(file.uri, named) or (kinds.may_be_misnamed(file.uri, named) and _is_misnamed_file(file)):
                 beside = None if file.around is None else file.around.of_image(file.name)
                 yield Found(
                     uri=file.uri, key=file.key, length=file.length, modified=file.modified, sidecars=beside
                 )
             elif file.around is None or not file.around.describes(file.name):
-                leave_out(skipped, _why_left_out(file, kinds), file.key)
-            elif (file.length or 0) > MAX_SIDECAR_BYTES and kinds.split(file.uri):
+                unmatched = file.around is not None and named is not None and named.kind in DESCRIBING
+                leave_out(skipped, UNMATCHED if unmatched else kinds.why_not(file.uri, named), file.key)
+            elif named is not None and (file.length or 0) > MAX_SIDECAR_BYTES:
                 leave_out(skipped, TOO_LONG, file.key)
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
         """One file after the other; to overlap them, call what `loose_reads` gives from threads."""
         for read in loose_reads(rows, source, max_bytes=max_bytes, extra=extra):
             yield read()
-
-
-TOO_LONG = f"description longer than {MAX_SIDECAR_BYTES >> 20} MiB"
-
-
-def _why_left_out(file: File, kinds: Kinds) -> str:
-    named = kinds.split(file.uri)
-    if file.around is not None and named is not None and named.kind in DESCRIBING:
-        return f"description without an image (.{named.suffix})"
-    return kinds.why_not(file.uri)
 
 
 def _is_misnamed_file(file: File) -> bool:

@@ -40,46 +40,47 @@ class Kinds:
         for kind, setting in SETTINGS.items():
             self._kinds |= dict.fromkeys(getattr(source, setting) or (), kind)
         self._only_listed = source.image_suffixes is not None
-        self._steps = max((suffix.count(".") + 1 for suffix in self._kinds), default=1)
-        self._last = frozenset(suffix.rpartition(".")[2] for suffix in self._kinds)
-        self._describing = frozenset(s.rpartition(".")[2] for s, kind in self._kinds.items() if kind in DESCRIBING)
+        longest_first = sorted(self._kinds, key=lambda suffix: -suffix.count("."))
+        self._ends: dict[str, list[tuple[str, str, Kind]]] = {}  # by the last step: quick, since all names are asked
+        for suffix in longest_first:
+            self._ends.setdefault(suffix.rpartition(".")[2], []).append((f".{suffix}", suffix, self._kinds[suffix]))
+        self._describing = frozenset(
+            suffix.rpartition(".")[2].encode() for suffix, kind in self._kinds.items() if kind in DESCRIBING
+        )
 
     def split(self, name: str) -> Named | None:
-        """The name taken apart; None: it ends with no suffix that is listed."""
+        """The name taken apart, with its folder or without; None: it ends with no suffix that is listed."""
         if name.startswith(("http://", "https://")):
             name = name.split("?", 1)[0].split("#", 1)[0]
-        if name[name.rfind(".") + 1 :].lower() not in self._last:
-            return None
-        steps = name[name.rfind("/") + 1 :].lower().split(".")
-        for count in range(min(self._steps, len(steps) - 1), 0, -1):
-            suffix = ".".join(steps[-count:])
-            if suffix in self._kinds:
-                return Named(name[: -len(suffix) - 1], suffix, self._kinds[suffix])
+        for end, suffix, kind in self._ends.get(name[name.rfind(".") + 1 :].lower(), ()):
+            if name.endswith(end) or name.lower().endswith(end):
+                return Named(name[: -len(end)], suffix, kind)
         return None
 
     def may_describe(self, name: bytes) -> bool:
         """Whether `split` may find a caption, label or JSON; quick, since most names of a folder are none."""
-        return name[name.rfind(b".") + 1 :].lower().decode("utf-8", "replace") in self._describing
+        return name[name.rfind(b".") + 1 :].lower() in self._describing
 
     def describing(self) -> tuple[str, ...]:
         """The suffixes of captions, labels and JSON, as listed."""
         return tuple(suffix for suffix, kind in self._kinds.items() if kind in DESCRIBING)
 
-    def is_image(self, name: str) -> bool:
-        """Whether a file of that name is taken for a picture of the source as long as its content does not say no."""
-        named = self.split(name)
+    def is_image(self, name: str, named: Named | None) -> bool:
+        """Whether a file is taken for a picture of the source as long as its content does not say no.
+
+        Args:
+            named: the name as `split` took it apart.
+        """
         if named is not None or self._only_listed:
             return named is not None and named.kind == "image" and not is_hidden(name)
         return may_be_image(name)
 
-    def may_be_misnamed(self, name: str) -> bool:
+    def may_be_misnamed(self, name: str, named: Named | None) -> bool:
         """Whether a file that is no image by name may turn out to be one by content."""
-        named = self.split(name)
-        return not self._only_listed and not is_hidden(name) and (named is None or named.kind != "mask")
+        return not self._only_listed and (named is None or named.kind != "mask") and not is_hidden(name)
 
-    def why_not(self, name: str) -> str:
+    def why_not(self, name: str, named: Named | None) -> str:
         """The reason under which a file that is no image is counted."""
-        named = self.split(name)
         if named is not None and named.kind == "mask":
             return f"mask (.{named.suffix})"
         if self._only_listed and (named is None or named.kind == "image"):

@@ -28,8 +28,18 @@ from curate.sources.description_tables import digest_name
 from curate.sources.descriptions import Descriptions
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found, Sidecar
-from curate.sources.kinds import DESCRIBING, Kinds, webdataset_key
-from curate.sources.left_out import LeftOut, leave_out
+from curate.sources.kinds import DESCRIBING, Kinds, Named, webdataset_key
+from curate.sources.left_out import (
+    DEVICE,
+    LINK,
+    REFUSED_MEMBERS,
+    SPARSE,
+    TOO_LONG,
+    UNMATCHED,
+    UNSAFE,
+    LeftOut,
+    leave_out,
+)
 from curate.sources.read import Read, by_file, too_large
 from curate.sources.sidecars import MAX_SIDECAR_BYTES
 from curate.sources.suffixes import (
@@ -139,22 +149,22 @@ class _Archive:
             if reason is None and member.isdir():
                 continue
             if reason is None:
-                if self._is_image(archive, member):
+                named = self._kinds.split(member.name)
+                if self._is_image(archive, member, named):
                     yield _Member(member.name, ordinal, self._found(member))
                     continue
-                named = self._kinds.split(member.name)
                 if named is None or named.kind not in DESCRIBING:
-                    reason = self._kinds.why_not(member.name)
+                    reason = self._kinds.why_not(member.name, named)
                 elif member.size > MAX_SIDECAR_BYTES:
-                    reason = f"description longer than {MAX_SIDECAR_BYTES >> 20} MiB"
+                    reason = TOO_LONG
                 elif index is not None:
                     index.add(named.base, named.kind, named.suffix, ordinal, member)
             if reason is not None:
                 leave_out(refused, reason, self._example(member.name))
 
-    def _is_image(self, archive: Any, member: tarfile.TarInfo) -> bool:
-        return self._kinds.is_image(member.name) or (
-            self._kinds.may_be_misnamed(member.name) and _is_misnamed_member(archive, member)
+    def _is_image(self, archive: Any, member: tarfile.TarInfo, named: Named | None) -> bool:
+        return self._kinds.is_image(member.name, named) or (
+            self._kinds.may_be_misnamed(member.name, named) and _is_misnamed_member(archive, member)
         )
 
     def _found(self, member: tarfile.TarInfo) -> Found:
@@ -179,14 +189,14 @@ class _Archive:
 
     def _tell(self, archive: Any, refused: LeftOut) -> None:
         for reason, number in refused.items():
-            if reason in REFUSALS:
+            if reason in REFUSED_MEMBERS:
                 log.warning("%s: %d members refused: %s", self._file.uri, number, reason)
             leave_out(self._skipped, reason, refused.example[reason], number)
         number, offset = self._index.unused()
         if number:
             header = _seek_and_read(archive, offset - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
             name = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
-            leave_out(self._skipped, "description without an image", self._example(name), number)
+            leave_out(self._skipped, UNMATCHED, self._example(name), number)
 
     def _example(self, name: str) -> str:
         return f"{self._file.key}/{encode_uri(name.encode('utf-8', 'surrogateescape'))}"
@@ -261,19 +271,14 @@ def _key(member: tarfile.TarInfo) -> str:
     return encode_uri(member.name.encode("utf-8", "surrogateescape")).removeprefix("./")
 
 
-REFUSALS = ("tar member with an unsafe name", "tar member that is a link", "sparse tar member")
-REFUSALS += ("tar member that is a device or pipe",)
-
-
 def _why_refused(member: tarfile.TarInfo) -> str | None:
-    unsafe, link, sparse, device = REFUSALS
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        return unsafe
+        return UNSAFE
     if member.islnk() or member.issym():
-        return link
+        return LINK
     if member.issparse():
-        return sparse
-    return None if member.isfile() or member.isdir() else device
+        return SPARSE
+    return None if member.isfile() or member.isdir() else DEVICE
 
 
 def _members(archive: Any, uri: str) -> Iterator[tarfile.TarInfo]:
