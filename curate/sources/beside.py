@@ -20,6 +20,9 @@ from curate.sources.left_out import NO_ROW, UNMATCHED_ROW, UNREADABLE_TABLE, lea
 from curate.sources.suffixes import PARQUET, TFRECORD, suffix_of
 from curate.sources.uri import decode_uri, encode_uri
 
+STATS = b"_stats.json"
+"""End of the name of what img2dataset tells of a shard, beside the shard's Parquet file."""
+
 if TYPE_CHECKING:
     from curate.sources.config import Source
 
@@ -219,7 +222,7 @@ class Around:
 
     def describes(self, name: bytes) -> bool:
         """Whether a file of the folder describes images of the source, and is none itself."""
-        if name == self._own_table:
+        if name == self._own_table or (name.endswith(STATS) and self._has(name.removesuffix(STATS) + b".parquet")):
             return True
         if self._all.kinds.may_describe(name):
             named = self._all.kinds.split(os.fsdecode(name)) if self._described else None

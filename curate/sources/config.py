@@ -45,7 +45,7 @@ class Source(Settings):
     mask_suffixes: tuple[str, ...] = ("seg.png", "seg.webp", "mask.png", "mask.jpg", "mask.webp")
     """Suffixes of masks, which are no pictures of the source."""
 
-    caption_suffixes: tuple[str, ...] = ("txt", "text", "caption")
+    caption_suffixes: tuple[str, ...] = ("caption", "txt", "text")
     """Suffixes of captions. The first one that is there is the column `caption`; others are columns of their name."""
 
     label_suffixes: tuple[str, ...] = ("cls", "cls2")

@@ -86,7 +86,10 @@ class Descriptions:
                 first[parsed_as] = texts[kind, there[0]]
             for suffix in there[1:]:
                 own = merge_sidecars({parsed_as: texts[kind, suffix]}, columns=None, where=where) or {}
-                others |= own if column is None else {suffix: own[column]} if column in own else {}
+                if column is None:
+                    others = own | others
+                elif column in own:
+                    others[suffix if suffix != column else f"{column}_2"] = own[column]
         chosen = choose_columns(others, columns=self._source.columns) or {}
         return chosen | (merge_sidecars(first, columns=self._source.columns, where=where) or {})
 

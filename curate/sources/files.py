@@ -500,8 +500,11 @@ class _RemoteFolders:
         return path in self._found or (not self._whole and name in self._names.get(folder, ()))
 
     def _shard_table(self, folder: str) -> str | None:
-        found = (folder + suffix for suffix in sorted(PARQUET) if folder + suffix in self._found)
-        return next((_remote_uri(self._fs, table) for table in found), None)
+        for suffix in sorted(PARQUET):
+            table = _remote_uri(self._fs, folder + suffix)
+            if folder + suffix in self._found or (folder == self._root and _is_there(table)):
+                return table
+        return None
 
     def _why_refused(self, folder: str, name: bytes) -> str | None:
         info = self._found.get(f"{folder}/{name.decode()}", {})

@@ -16,6 +16,7 @@ from curate.retrying import ATTEMPTS, FIRST_WAIT, describe_error, gave_up, is_da
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
+from curate.sources.left_out import leave_out
 from curate.sources.read import Read, by_file, too_large, unreadable
 from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
@@ -51,7 +52,8 @@ class ParquetFormat:
                 yield from _find_rows(file, number, source)
                 number += 1
             else:
-                skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no Parquet"] += 1
+                reason = why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no Parquet"
+                leave_out(skipped, reason, file.key)
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
         """Each file is opened once, and read in order; row groups without a wanted row are left out."""
