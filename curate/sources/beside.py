@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from curate.sources.config import Source
 
 
-
 class ShardTable:
     """The Parquet file that img2dataset writes beside a tar or folder, of its name: a row for each `key`."""
 
@@ -111,8 +110,8 @@ class Surroundings:
         if beside:
             around.find_described(names)
         around.inherit(above)
-        for name in METADATA:
-            if has(name.encode()) and around.take_metadata(name, refused):
+        for table in METADATA:
+            if has(table.encode()) and around.take_metadata(table, refused):
                 break
         around.shard_uri = shard_table if shard_table is not None and describes(shard_table) else None
         return around
@@ -185,7 +184,7 @@ class Around:
         return True
 
     def of_image(self, name: bytes) -> tuple[Sidecar, ...]:
-        """What describes the image of that name: rows of tables, then files of its stem, then those of its full name."""
+        """What describes the image of that name: rows of tables, files of its stem, then those of its full name."""
         if self._describes_nothing:
             return ()
         stem, own = os.path.splitext(name)  # noqa: PTH122

@@ -1,4 +1,4 @@
-"""Braces in paths, as bash expands them: `{00000..00012}`, `{a..e}`, `{0..10..2}`, `{train,val}`; several and nested."""
+"""Braces in paths, as bash expands them: `{00000..00012}`, `{a..e}`, `{0..10..2}`, `{train,val}`, also nested."""
 
 import re
 from collections.abc import Iterator

@@ -164,17 +164,21 @@ def _csv_rows(lines: Iterator[str]) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error:  # a field of 128 KiB, say
-            cells = None
+            if header is not None:
+                yield None
+                continue
+            return
         if header is None:
-            header = cells or []
+            header = cells
             yield dict.fromkeys(header)
-        elif cells != []:
-            yield dict(zip(header, cells, strict=False)) if cells is not None else None
+        elif cells:
+            yield dict(zip(header, cells, strict=False))
 
 
 def _read_csv(uri: str, wanted: frozenset[int]) -> dict[int, dict[str, Any]]:
     rows = _text_rows(uri)
-    integers = dict.fromkeys(next(rows, None) or {}, True)
+    header: Row = next(rows, None)
+    integers = dict.fromkeys(header or {}, True)
     numbers = dict(integers)
     found: dict[int, dict[str, Any]] = {}
     for number, row in enumerate(rows):

@@ -1,6 +1,6 @@
 """The own columns of images, from the files, members and tables beside them that the catalog names."""
 
-# ruff: noqa: PTH116, PTH118, PTH120, PTH122, PTH123
+# ruff: noqa: PTH116, PTH122, PTH123
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
@@ -45,7 +45,7 @@ class Descriptions:
         stem = os.path.splitext(decode_uri(uri))[0]
         sidecars = self._sidecars[row]
         if sidecars is None:
-            sidecars = () if is_remote(uri) else self._look(decode_uri(uri), stem)
+            sidecars = [] if is_remote(uri) else self._look(decode_uri(uri), stem)
         return self._merge(uri, sidecars, lambda sidecar: self._read_file(stem + decode_uri(sidecar.name), uri))
 
     def of_member(self, row: int, uri: str, name: str, read: Callable[[int, int], bytes]) -> Columns:

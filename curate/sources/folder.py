@@ -1,6 +1,6 @@
 """Loose image files: one file, one image; its sidecars (`img.json`, `img.txt`, `img.cls`) are its columns."""
 
-# ruff: noqa: PTH116, PTH122, PTH123
+# ruff: noqa: PTH116, PTH123
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
@@ -22,7 +22,7 @@ from curate.sources.found import Found
 from curate.sources.kinds import DESCRIBING, Kinds
 from curate.sources.left_out import TOO_LONG, UNMATCHED, leave_out
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns
+from curate.sources.sidecars import MAX_SIDECAR_BYTES
 from curate.sources.suffixes import HEAD_BYTES, begins_as_image
 from curate.sources.uri import decode_uri, is_remote
 
@@ -46,9 +46,7 @@ class FolderFormat:
             named = kinds.split(file.uri)
             if kinds.is_image(file.uri, named) or (kinds.may_be_misnamed(file.uri, named) and _is_misnamed_file(file)):
                 beside = None if file.around is None else file.around.of_image(file.name)
-                yield Found(
-                    uri=file.uri, key=file.key, length=file.length, modified=file.modified, sidecars=beside
-                )
+                yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified, sidecars=beside)
             elif file.around is None or not file.around.describes(file.name):
                 unmatched = file.around is not None and named is not None and named.kind in DESCRIBING
                 leave_out(skipped, UNMATCHED if unmatched else kinds.why_not(file.uri, named), file.key)

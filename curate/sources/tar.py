@@ -1,9 +1,9 @@
 """Images in uncompressed tar archives, WebDataset's among them: read where they lie, never unpacked.
 
 Finding walks the headers and keeps for each image where its bytes begin, and those of the members that describe it.
-These may lie anywhere in the archive, so images are told when all headers are seen. An archive of a crawl holds millions
-of members, so no list of them is ever made: of members that describe something 24 bytes are kept, and of images so many
-as are held at once; where there are more, the headers are walked a second time. Reading seeks to the offsets.
+These may lie anywhere in the archive, so images are told when all headers are seen. An archive of a crawl holds
+millions of members, so no list of them is ever made: of members that describe something 24 bytes are kept, and images
+up to `IMAGES_HELD`; where there are more, the headers are walked a second time. Reading seeks to the offsets.
 """
 
 import logging

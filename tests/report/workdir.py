@@ -151,7 +151,9 @@ class Workdir:
         parts = []
         for listed in self.store.table("catalog").scan():
             found = []
-            for image_id, read in zip(listed["image_id"].to_pylist(), read_part(listed, source_of(listed)), strict=True):
+            for image_id, read in zip(
+                listed["image_id"].to_pylist(), read_part(listed, source_of(listed)), strict=True
+            ):
                 assert read.data is not None
                 seen = inspect_image(read.data, ImageLimits())
                 found.append(image_row(read, seen, None) | {"image_id": image_id})

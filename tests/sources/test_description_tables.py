@@ -20,7 +20,7 @@ from tests.sources.helpers import catalog, source, write_files, write_tar
 from tests.sources.test_sidecars_beside import extras
 
 ROWS = [
-    {"file_name": "a.jpg", "text": "größe, \"quoted\"", "number": 1, "share": 0.5, "code": "007"},
+    {"file_name": "a.jpg", "text": 'größe, "quoted"', "number": 1, "share": 0.5, "code": "007"},
     {"file_name": "sub/b.jpg", "text": "two\nlines", "number": -2, "share": 2.0, "code": "12"},
     {"file_name": "./sub/c.jpg", "text": None, "number": 3, "share": 1e-3, "code": "3x"},
     {"file_name": "gone.jpg", "text": "no image", "number": 4, "share": 4.25, "code": "1"},
@@ -36,7 +36,9 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
-        quoted = [{k: "" if v is None else '"' + str(v).replace('"', '""') + '"' for k, v in row.items()} for row in rows]
+        quoted = [
+            {k: "" if v is None else '"' + str(v).replace('"', '""') + '"' for k, v in row.items()} for row in rows
+        ]
         lines = [",".join(rows[0]), *(",".join(row.values()) for row in quoted)]
         path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
 
@@ -95,10 +97,15 @@ def test_rows_that_cannot_be_read_cost_themselves_alone(tmp_path: Path, monkeypa
     good = b'{"file_name": "%s.jpg", "x": 1}\n'
     deep = b"[" * 1500 + b"\n"
     write_files(tmp_path / "j", {"a.jpg": b"1", "b.jpg": b"2"})
-    write_files(tmp_path / "j", {"metadata.jsonl": good % b"a" + b"\xff{]\n\n" + deep + b'"x"\n' + b"9" * 5000 + b"\n" + good % b"b"})
+    write_files(
+        tmp_path / "j",
+        {"metadata.jsonl": good % b"a" + b"\xff{]\n\n" + deep + b'"x"\n' + b"9" * 5000 + b"\n" + good % b"b"},
+    )
     assert list(extras(tmp_path / "j").values()) == [{"x": 1}, {"x": 1}]
     long = b'a.jpg,"' + b"x" * 200_000 + b'"\n'
-    write_files(tmp_path / "c", {"a.jpg": b"1", "b.jpg": b"2", "metadata.csv": b"file_name,x\n" + long + b"b.jpg,2,3,4\n"})
+    write_files(
+        tmp_path / "c", {"a.jpg": b"1", "b.jpg": b"2", "metadata.csv": b"file_name,x\n" + long + b"b.jpg,2,3,4\n"}
+    )
     assert extras(tmp_path / "c")["b.jpg"] == {"x": 2}
     broken = write_files(tmp_path / "p", {"a.jpg": b"1", "metadata.parquet": b"PAR1 no"})
     skipped = LeftOut()
@@ -138,7 +145,9 @@ def shard(folder: Path, number: int, kind: str, *, with_json: bool = True) -> li
         rows.append(row)
         files |= {f"{key}.jpg": key.encode(), f"{key}.txt": row["caption"].encode()}
         files |= {f"{key}.json": json.dumps(row).encode()} if with_json else {}
-    rows.append({"key": f"{number:05}0003", "caption": "lost", "url": "u", "status": "failed_to_download", "exif": None})
+    rows.append(
+        {"key": f"{number:05}0003", "caption": "lost", "url": "u", "status": "failed_to_download", "exif": None}
+    )
     folder.mkdir(exist_ok=True)
     if kind == "webdataset":
         write_tar(folder / f"{number:05}.tar", files)

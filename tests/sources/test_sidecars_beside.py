@@ -2,24 +2,17 @@
 
 import functools
 import http.server
-import io
-import json
 import os
 import random
-import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import SourceError
 from curate.sources import tar
-from curate.sources.folder import read_folder_file
 from curate.sources.left_out import LeftOut
 from curate.sources.listing import list_source
 from curate.sources.reading import read_part
@@ -146,7 +139,9 @@ def test_sidecars_of_a_list_and_of_a_glob_are_looked_for(tmp_path: Path) -> None
 
 
 def test_archives_one_behind_the_other_keep_their_own_captions(tmp_path: Path) -> None:
-    members = [(f"{i}.{end}", f"{end} {i} of {part}".encode()) for part in "xy" for i in range(3) for end in ("jpg", "txt")]
+    members = [
+        (f"{i}.{end}", f"{end} {i} of {part}".encode()) for part in "xy" for i in range(3) for end in ("jpg", "txt")
+    ]
     path = write_tar(tmp_path / "a.tar", members)
     found = list(list_source(source(path)))
     captions = [read.extra for read in read_part(catalog(found), source(path))]
@@ -212,7 +207,10 @@ def test_further_captions_and_labels_are_columns_of_their_name(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mask_suffixes": ["jpg"], "image_suffixes": ["jpg"]}, "'jpg' is listed by image_suffixes and by mask_suffixes"),
+        (
+            {"mask_suffixes": ["jpg"], "image_suffixes": ["jpg"]},
+            "'jpg' is listed by image_suffixes and by mask_suffixes",
+        ),
         ({"caption_suffixes": ["a/b"]}, "'a/b' is no suffix; write for example jpg or seg.png"),
         ({"label_suffixes": [""]}, "'' is no suffix"),
     ],

@@ -33,7 +33,9 @@ def test_workdirs_inside_a_source_are_left_out_and_told(tmp_path: Path) -> None:
             assert [f.key for f in list_source(source(place), skipped=skipped)] == ["a.jpg", "b/b.jpg", "runs/x.jpg"]
             assert skipped["workdir of curate"] == 1
             assert skipped.example["workdir of curate"].rstrip("/") == "runs/mine"
-            with pytest.raises(SourceError, match=r"runs/mine: is a workdir of curate; give its pictures, as .*/shards"):
+            with pytest.raises(
+                SourceError, match=r"runs/mine: is a workdir of curate; give its pictures, as .*/shards"
+            ):
                 keys(f"{place}/runs/mine")
     finally:
         fs.rm("/workdirs", recursive=True)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = b"curate.source"
 """Key of a part's metadata under which the config of its source travels."""
-ROW_BYTES = 130
+ROW_BYTES = 120
 """Bytes of a row of `catalog`."""
 MEMORY_PER_ROW = 1e3
 """Bytes that a listed image takes until its part is written."""
