@@ -1,6 +1,6 @@
 """The own columns of images, from the files, members and tables beside them that the catalog names."""
 
-# ruff: noqa: PTH116, PTH122, PTH123
+# ruff: noqa: PTH110, PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
@@ -113,7 +113,7 @@ class Descriptions:
             return None
 
     def _read_regular(self, path: bytes) -> bytes | None:
-        if os.path.islink(path):  # noqa: PTH114
+        if os.path.islink(path):
             if not leads_inside(path, self._root):
                 return None
             path = os.path.realpath(path)

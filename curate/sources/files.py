@@ -6,7 +6,7 @@ folders of millions of files and trees deeper than Python's stack, so the walk h
 is inside of, and does not recurse.
 """
 
-# ruff: noqa: PTH112, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
+# ruff: noqa: PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import glob
@@ -106,8 +106,8 @@ def find_listed(path: str, *, skipped: Counter[str], around: "Surroundings | Non
     """
     parent = os.fsencode(path.rsplit("/", 1)[0])
     listing = _Listing(skipped, around, root=None)
-    for line in _listed_lines(path):
-        line = os.fsencode(local_path(os.fsdecode(line)))
+    for listed in _listed_lines(path):
+        line = os.fsencode(local_path(os.fsdecode(listed)))
         entry = line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
         if is_remote(entry.decode(errors="replace")):
             yield File(encode_uri(entry), encode_uri(line), None, None)
@@ -459,10 +459,11 @@ class _RemoteFolders:
             self._names.setdefault(folder, []).append(last.encode())
         if not self._whole:
             self._names = {folder: self._list(folder) for folder in self._names}
-        for folder in list(self._names):  # those that hold folders alone hand down the tables around them
-            while folder.startswith(f"{self._root}/") and folder not in self._names:
-                self._names[folder] = []
-                folder = folder.rpartition("/")[0]
+        for folder in list(self._names):
+            above = folder.rpartition("/")[0]
+            while above not in self._names and f"{above}/".startswith(f"{self._root}/"):
+                self._names[above] = []  # a folder of folders alone hands down the tables around it
+                above = above.rpartition("/")[0]
         views: dict[str, Around] = {}
         for folder in sorted(self._names):  # a folder comes before those in it
             key = self._key(folder)

@@ -74,15 +74,16 @@ def test_the_nearest_table_above_an_image_describes_it(tmp_path: Path) -> None:
     write_files(tmp_path, ["a.jpg", "x/b.jpg", "x/y/z/c.jpg", "v/d.jpg"])
     write_table(tmp_path / "metadata.csv", [{"file_name": n, "of": "top"} for n in ("a.jpg", "x/b.jpg", "v/d.jpg")])
     write_table(tmp_path / "x/metadata.jsonl", [{"file_name": n, "of": "x"} for n in ("b.jpg", "y/z/c.jpg")])
-    skipped = LeftOut()
-    found = extras(tmp_path, skipped=skipped)
-    assert {key: extra["of"] for key, extra in found.items()} == {
-        "a.jpg": "top",
-        "x/b.jpg": "x",
-        "x/y/z/c.jpg": "x",
-        "v/d.jpg": "top",
-    }
-    assert skipped == {UNMATCHED_ROW: 1}
+    fs = fsspec.filesystem("memory")
+    fs.put(str(tmp_path) + "/", "/nearest/", recursive=True)
+    try:
+        for place in (tmp_path, "memory://nearest"):
+            skipped = LeftOut()
+            of = {key: extra["of"] for key, extra in extras(place, skipped=skipped).items()}
+            assert of == {"a.jpg": "top", "x/b.jpg": "x", "x/y/z/c.jpg": "x", "v/d.jpg": "top"}
+            assert skipped == {UNMATCHED_ROW: 1}
+    finally:
+        fs.rm("/nearest", recursive=True)
 
 
 def test_a_table_that_names_no_images_is_another_file(tmp_path: Path) -> None:
