@@ -147,6 +147,7 @@ class Around:
         self.shard_uri: str | None = None
         """The Parquet file beside this folder that describes it."""
         self._shard: ShardTable | None = None
+        self._parquets: dict[bytes, bool] = {}  # whether they describe a shard: told by their footers, so asked once
 
     def find_described(self, names: Iterable[bytes]) -> None:
         """Note which descriptions have an image."""
@@ -228,6 +229,11 @@ class Around:
             return named is not None and os.fsencode(named.base) in self._described
         if suffix_of(os.fsdecode(name)) not in PARQUET:
             return False
+        if name not in self._parquets:
+            self._parquets[name] = self._describes_shard(name)
+        return self._parquets[name]
+
+    def _describes_shard(self, name: bytes) -> bool:
         stem = name[: name.rfind(b".")]
         mates = (stem + b"/", stem + b".tar", *(stem + suffix.encode() for suffix in TFRECORD))
         return any(map(self._has, mates)) and describes(posixpath.join(self._folder, encode_uri(name)))

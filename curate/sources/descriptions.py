@@ -1,6 +1,6 @@
 """The own columns of images, from the files, members and tables beside them that the catalog names."""
 
-# ruff: noqa: PTH110, PTH114, PTH116, PTH118, PTH120, PTH122, PTH123
+# ruff: noqa: PTH110, PTH114, PTH116, PTH122, PTH123
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
