@@ -523,12 +523,34 @@ def _list_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
         matches: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
         return {name: info for name, info in matches.items() if info.get("type") != "directory"}
     if path.startswith(("http://", "https://")) and path.endswith("/"):  # a page of links, which `info` calls a file
-        return dict(fs.find(path, detail=True))
+        return _find_on_web(fs, path)
     try:
         info = fs.info(path)
     except FileNotFoundError:
         return {}
     return {path: info} if info.get("type") == "file" else dict(fs.find(path, detail=True))
+
+
+def _find_on_web(fs: Any, url: str) -> dict[str, dict[str, Any]]:
+    """The files that the pages of a web server's folders link to.
+
+    Such pages also link to the folder above them and to themselves in another order (`?C=M;O=A`), so that whoever
+    follows all links ends up listing the whole server: only what lies below a page is followed.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    folders, known = [url], {url}
+    while folders:
+        folder = folders.pop()
+        for entry in fs.ls(folder, detail=True):
+            name: str = entry["name"]
+            if not name.startswith(folder) or name == folder or "?" in name or "#" in name or "/../" in name:
+                continue
+            if not name.endswith("/"):
+                found[name] = entry
+            elif name not in known:
+                known.add(name)
+                folders.append(name)
+    return found
 
 
 def _remote_uri(fs: Any, name: str) -> str:

@@ -4,6 +4,7 @@ import functools
 import http.server
 import os
 import random
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from curate.sources import tar
+from curate.sources import files, tar
 from curate.sources.left_out import LeftOut
 from curate.sources.listing import list_source
 from curate.sources.reading import read_part
@@ -89,6 +90,28 @@ def test_sidecars_of_a_web_folder_are_read(tmp_path: Path, server: str) -> None:
     write_tar(tmp_path / "d.tar", {"1.jpg": b"1", "1.txt": b"one"})
     assert extras(f"{server}/d/") == EXPECTED
     assert extras(f"{server}/{{d,d}}.tar") == {"1.jpg": {"caption": "one"}}
+
+
+def test_pages_of_a_web_folder_lead_nowhere_but_below_it() -> None:
+    root = "http://host/data/"
+    pages = {
+        root: [
+            "a.jpg",
+            "s/",
+            "?C=N;O=D",
+            "http://host/data/",
+            "http://host/",
+            "http://other/x.jpg",
+            "http://host/database/y.jpg",
+        ],
+        f"{root}s/": ["b.jpg", "http://host/data/", "http://host/data/s/"],
+    }
+
+    class Pages:
+        def ls(self, url: str, *, detail: bool) -> list[dict[str, str]]:
+            return [{"name": name if "://" in name else url + name} for name in pages.pop(url)]
+
+    assert sorted(files._find_on_web(Pages(), root)) == [f"{root}a.jpg", f"{root}s/b.jpg"]
 
 
 @pytest.mark.parametrize("held", [65_536, 2])
@@ -267,3 +290,17 @@ def test_descriptions_that_are_too_long_are_left_out_and_counted(tmp_path: Path)
         skipped = LeftOut()
         assert [extra is None for extra in extras(place, skipped=skipped).values()] == [False, True]
         assert skipped == {"description longer than 1 MiB": 1}
+
+
+def test_a_large_archive_costs_24_bytes_a_description() -> None:
+    index = tar._MemberIndex()
+    member = tarfile.TarInfo("x.txt")
+    for number in range(1000):
+        member.offset_data = 512 * number
+        index.add(f"{number % 700}", "caption", "txt", number, member)
+    index.sort()
+    arrays = (index._hashes, index._ordinals, index._offsets, index._lengths)
+    assert sum(values.itemsize * len(values) for values in arrays) == 24 * 1000
+    assert [s.offset for s in index.find("650", 650)] == [512 * 650]
+    assert [s.offset for s in index.find("5", 700)] == [512 * 705]  # nearer than 5
+    assert index.unused() == (998, 0)
