@@ -59,6 +59,22 @@ CATALOG = pa.schema(
         column("row", pa.int64(), "row in a Parquet file or a table of URLs, from 0; null: in neither", nullable=True),
         column("key", pa.string(), "name within the source: relative path, of an archive's member ARCHIVE/NAME"),
         column("modified", pa.int64(), "modification time, ns since the epoch; null: unknown", nullable=True),
+        column(
+            "sidecars",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("kind", pa.string()),
+                        pa.field("name", pa.string()),
+                        pa.field("offset", pa.int64()),
+                        pa.field("length", pa.int64()),
+                    ]
+                )
+            ),
+            "what lies beside the image and describes it: json, caption or label with its suffix (in a tar its bytes), "
+            "or a row (offset) of a table; empty: nothing does; null: not known from listing",
+            nullable=True,
+        ),
     ]
 )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from curate.config import Settings
 from curate.engine.figures import Figures
 from curate.engine.table import Table
 from curate.tables import ROLES
@@ -45,6 +46,17 @@ def id_bounds(part: int) -> tuple[int, int]:
     return part << ROW_BITS, (part + 1) << ROW_BITS
 
 
+class LeftOutFigures(Settings):
+    """What a source holds and the catalog does not list, for one reason."""
+
+    source: str
+    reason: str
+    count: int
+    """Files, members of archives or rows of tables."""
+    example: str
+    """The first of them, by its place in the source; "": not told."""
+
+
 class CatalogFigures(Figures):
     """What the catalog tells of its parts; every part holds images of one source."""
 
@@ -56,9 +68,17 @@ class CatalogFigures(Figures):
     """Of each part: the number of its role."""
     part_rows: tuple[int, ...]
     """Of each part: its images."""
+    left_out: tuple[LeftOutFigures, ...] = ()
+    """What the sources held besides, when they were listed last."""
 
     @classmethod
-    def of_parts(cls, parts: Iterable[tuple[str, str, int]], *, sources: Iterable[str] = ()) -> "CatalogFigures":
+    def of_parts(
+        cls,
+        parts: Iterable[tuple[str, str, int]],
+        *,
+        sources: Iterable[str] = (),
+        left_out: Iterable[LeftOutFigures] = (),
+    ) -> "CatalogFigures":
         """From the (source, role, rows) of each part; `sources` are named even where they have no part."""
         listed = list(parts)
         names = tuple(dict.fromkeys([*sources, *(source for source, _, _ in listed)]))
@@ -67,6 +87,7 @@ class CatalogFigures(Figures):
             part_source=tuple(names.index(source) for source, _, _ in listed),
             part_role=tuple(ROLES.index(role) for _, role, _ in listed),
             part_rows=tuple(rows for _, _, rows in listed),
+            left_out=tuple(left_out),
         )
 
 

@@ -73,7 +73,7 @@ class PartWriter:
             file,
             schema,
             compression=_codecs(schema),
-            use_dictionary=[f.name for f in schema if pa.types.is_string(f.type)],
+            use_dictionary=[path for f in schema for path in _text_columns(f)],
             write_statistics=[f.name for f in schema if pa.types.is_integer(f.type)],
             store_schema=True,
         )
@@ -130,6 +130,15 @@ class PartWriter:
     def done(self) -> Part:
         """What was committed; only after the writer is closed."""
         return self._done
+
+
+def _text_columns(column: pa.Field) -> Iterator[str]:
+    """Paths of the text in a column: its own, or that of the elements of a list, which repeat from row to row."""
+    inner = column.type.value_type if pa.types.is_list(column.type) else column.type
+    if inner is column.type or not pa.types.is_struct(inner):
+        yield from [column.name] if pa.types.is_string(column.type) else []
+    else:
+        yield from (f"{column.name}.list.element.{part.name}" for part in inner if pa.types.is_string(part.type))
 
 
 def _codecs(schema: pa.Schema) -> dict[str, str]:

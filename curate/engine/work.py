@@ -127,10 +127,8 @@ class Work:
                 table.log_task(_log_entry(Done(name, "run", done, time.perf_counter() - start)))
                 num_new, start = num_new + 1, time.perf_counter()
                 advance(1, note=f"{done.rows} images")
-        if complete and num_new == 0:
-            return []
-        self._finish(name, stage, None, len(known) + num_new)
-        return [name]
+        self._finish(name, stage, None, len(known) + num_new)  # also where nothing is new: figures may be
+        return [name] if num_new or not complete else []
 
     def _pinned_holds(self) -> bool:
         """Whether a table that is known by its content is there and may stay."""

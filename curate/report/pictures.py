@@ -145,7 +145,7 @@ def _of_each(rows: pa.Table, make: Callable[[Read], T]) -> Iterator[T]:
 
 def _read_file(uri: str) -> Read:
     try:
-        return read_folder_file(uri, max_bytes=MAX_BYTES, extra=False)
+        return read_folder_file(uri, max_bytes=MAX_BYTES)
     except CurateError as error:
         return Read(error=str(error))
 

@@ -12,7 +12,9 @@ from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError
 from curate.ops.images.depth import SignificantBits
 from curate.sources.formats import BUILTIN, DETECTED, find_format
+from curate.sources.kinds import SETTINGS
 from curate.sources.network import Network
+from curate.sources.uri import local_path
 from curate.sources.web import DISALLOWED
 from curate.tables import ROLES
 
@@ -25,12 +27,14 @@ class Source(Settings):
 
     path: str = Field(min_length=1)
     """Folder, tar, Parquet file, table of URLs (Parquet, CSV, TSV, JSONL), folder or glob of those, or a `.txt` with
-    one path or URL a line; local or an fsspec URL. A relative path is taken from the current directory."""
+    one path or URL a line; local or an fsspec URL. Braces stand for several paths as in bash: `{00000..00012}.tar`,
+    `{train,val}`. A relative path is taken from the current directory."""
 
     format: str = "auto"
     """What the path holds: `folder`, `tar`, `parquet`, `urls` (tables of URLs), `list` (a text file that names images
     or archives), or a format of one's own as `./FILE.py:NAME` or `MODULE:NAME`; `auto` goes by suffixes and, for
-    Parquet, by columns, and refuses a mixture."""
+    Parquet, by columns, and refuses a mixture, but takes what img2dataset writes: Parquet files without images describe
+    the tars or folders of their names."""
 
     image_column: str | None = None
     """Parquet column of the images; default: `image`, else the only binary one."""
@@ -57,10 +61,45 @@ class Source(Settings):
     16; how dark a picture is says nothing, and a pool is read once, so it is not asked either: the report tells when
     pictures use few of their bits. A training on the shards takes `feed.significant_bits`."""
 
+    image_suffixes: tuple[str, ...] | None = None
+    """Suffixes of the files or tar members that are pictures, as `[jpg, left.png]`; default: all whose suffix does not
+    say something else. A name is what the longest of all listed suffixes that it ends with says."""
+
+    mask_suffixes: tuple[str, ...] = ("seg.png", "seg.webp", "mask.png", "mask.jpg", "mask.webp")
+    """Suffixes of masks, which are no pictures of the source."""
+
+    caption_suffixes: tuple[str, ...] = ("caption", "txt", "text")
+    """Suffixes of captions. The first one that is there is the column `caption`; others are columns of their name."""
+
+    label_suffixes: tuple[str, ...] = ("cls", "cls2")
+    """Suffixes of labels. The first one that is there is the column `label`; others are columns of their name."""
+
+    json_suffixes: tuple[str, ...] = ("json",)
+    """Suffixes of JSON files, whose keys are columns; they win over captions and labels, the first over the others."""
+
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: str) -> str:
-        return absolute_path(path)
+        return absolute_path(local_path(path))
+
+    @field_validator(*SETTINGS.values())
+    @classmethod
+    def _bare(cls, suffixes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        bare = None if suffixes is None else tuple(suffix.lower().removeprefix(".") for suffix in suffixes)
+        for suffix in bare or ():
+            if not suffix or "/" in suffix or "" in suffix.split("."):
+                raise ValueError(f"{suffix!r} is no suffix; write for example jpg or seg.png")
+        return bare
+
+    @model_validator(mode="after")
+    def _one_kind_each(self) -> "Source":
+        seen: dict[str, str] = {}
+        for setting in SETTINGS.values():
+            for suffix in getattr(self, setting) or ():
+                other = seen.setdefault(suffix, setting)
+                if other != setting:
+                    raise ValueError(f"{suffix!r} is listed by {other} and by {setting}; leave it in one of them")
+        return self
 
     @field_validator("format")
     @classmethod
@@ -156,5 +195,5 @@ def _default_name(role: str, entry: Any, num_entries: int) -> str:
 def _plain_words(steps: Iterable[str]) -> Iterator[str]:
     for step in steps:
         word = re.sub(r"[^\w.-]+", "-", step).strip(".-")
-        if word and not set(step) & set("*?["):
+        if word and not set(step) & set("*?[{"):
             yield word

@@ -6,25 +6,34 @@ folders of millions of files and trees deeper than Python's stack, so the walk h
 is inside of, and does not recurse.
 """
 
-# ruff: noqa: PTH112, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
+# ruff: noqa: PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import glob
+import json
 import logging
 import os
+import posixpath
 import stat
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from curate.errors import SourceError, SourceLost
 from curate.retrying import describe_error, find_cause, is_permanent, retry
+from curate.sources.braces import expand_braces, has_braces
+from curate.sources.left_out import LINK_OUT, leave_out
 from curate.sources.network import network, open_filesystem
-from curate.sources.suffixes import is_hidden
-from curate.sources.uri import decode_uri, encode_uri, is_remote
+from curate.sources.suffixes import PARQUET, is_hidden
+from curate.sources.uri import decode_uri, encode_uri, is_remote, local_path
+
+if TYPE_CHECKING:
+    from curate.sources.beside import Around, Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -40,29 +49,55 @@ class File(NamedTuple):
     """Bytes; None: unknown, or the file cannot be looked at."""
     modified: int | None
     """Modification time, ns since the epoch; None: unknown."""
+    around: "Around | None" = None
+    """What lies in its folder; None: the folder was not listed, or nobody asked."""
+
+    @property
+    def name(self) -> bytes:
+        """The last step of its path."""
+        last = self.key[self.key.rfind("/") + 1 :]
+        return decode_uri(last) if "\\" in last else last.encode()
 
 
-def find_files(path: str, *, skipped: Counter[str]) -> Iterator[File]:
+def find_files(path: str, *, skipped: Counter[str], around: "Surroundings | None" = None) -> Iterator[File]:
     """Every file under a folder or URL, the file itself, or the matches of a glob, in bytewise order of keys.
 
-    Hidden files and folders, sockets, pipes and devices are left out, and counted in `skipped`. Links to
-    files are followed; a link to a folder is followed unless that folder contains it or was reached by
-    another link already.
+    Braces stand for several paths, which are taken in bash's order, unless a file of that very name is there. Hidden
+    files and folders, sockets, pipes, devices and workdirs of curate are left out, and counted in `skipped`. Links to
+    files are followed; a link to a folder is followed unless that folder contains it or was reached by another link
+    already.
+
+    Args:
+        around: gathers what describes the images of each folder; None: nobody asks.
 
     Raises:
         SourceError: nothing is there, or a folder cannot be listed.
     """
-    if is_remote(path):
-        yield from _find_remote(path)
+    remote = is_remote(path)
+    if has_braces(path) and not (_is_there(path) if remote else os.path.lexists(os.fsencode(path))):
+        fixed = os.path.dirname(path[: path.index("{")])
+        for expanded in expand_braces(path):
+            for file in find_files(expanded, skipped=skipped, around=around):
+                yield file._replace(key=_key_below(fixed, expanded, file))
+        return
+    if remote:
+        yield from _find_remote(path, skipped, around)
         return
     root = os.fsencode(path)
     if _is_glob(path) and not os.path.lexists(root):
-        yield from _find_glob(root, skipped)
+        yield from _find_glob(root, _Listing(skipped, around, root=None))
         return
-    yield from _find_local(root, os.path.basename(root), skipped)
+    yield from _find_local(root, os.path.basename(root), _Listing(skipped, around, root=os.path.realpath(root)))
 
 
-def find_listed(path: str, *, skipped: Counter[str]) -> Iterator[File]:
+def _key_below(fixed: str, expanded: str, file: File) -> str:
+    """The key of a file that braces led to: its path from the folder above the first of them."""
+    below = (_fixed_part(expanded) if _is_glob(expanded) else expanded.rstrip("/"))[len(fixed) :].lstrip("/")
+    whole = posixpath.join(encode_uri(os.fsencode(below)), file.key)
+    return whole if file.uri.endswith(f"/{whole}") else encode_uri(os.fsencode(below))  # else the path is the file
+
+
+def find_listed(path: str, *, skipped: Counter[str], around: "Surroundings | None" = None) -> Iterator[File]:
     """The files that a text file names, one path or URL a line, in the order of the lines.
 
     Relative paths are taken from the folder of the list. A folder stands for its files. Local files that are
@@ -72,14 +107,16 @@ def find_listed(path: str, *, skipped: Counter[str]) -> Iterator[File]:
         SourceError: the list cannot be read.
     """
     parent = os.fsencode(path.rsplit("/", 1)[0])
-    for line in _listed_lines(path):
+    listing = _Listing(skipped, around, root=None)
+    for listed in _listed_lines(path):
+        line = os.fsencode(local_path(os.fsdecode(listed)))
         entry = line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
         if is_remote(entry.decode(errors="replace")):
             yield File(encode_uri(entry), encode_uri(line), None, None)
         elif os.path.isdir(entry):
-            yield from _walk(os.path.normpath(entry), line.rstrip(b"/") + b"/", skipped)
+            yield from _walk(os.path.normpath(entry), line.rstrip(b"/") + b"/", listing)
         else:
-            yield from _one_file(os.path.normpath(entry), line, skipped)
+            yield from _one_file(os.path.normpath(entry), line, listing)
 
 
 def open_file(uri: str) -> Any:
@@ -117,6 +154,13 @@ def open_remote(uri: str) -> Any:
     return fs.open(path, "rb")
 
 
+def file_exists(uri: str) -> bool:
+    """Whether a file is there; False also where that cannot be found out."""
+    if not is_remote(uri):
+        return os.path.isfile(decode_uri(uri))
+    return _is_there(decode_uri(uri).decode())
+
+
 def _open_local(uri: str) -> Any:
     path = decode_uri(uri)
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
@@ -124,7 +168,16 @@ def _open_local(uri: str) -> Any:
     return open(path, "rb")
 
 
-def _find_local(root: bytes, name: bytes, skipped: Counter[str]) -> Iterator[File]:
+class _Listing(NamedTuple):
+    """What one listing of local files carries along."""
+
+    skipped: Counter[str]
+    around: "Surroundings | None"
+    root: bytes | None
+    """The source's folder, without links; None: each folder that was named or matched is its own."""
+
+
+def _find_local(root: bytes, name: bytes, listing: _Listing) -> Iterator[File]:
     try:
         found = os.stat(root)
     except OSError as error:
@@ -133,7 +186,11 @@ def _find_local(root: bytes, name: bytes, skipped: Counter[str]) -> Iterator[Fil
             "of them, or a .txt list"
         ) from error
     if stat.S_ISDIR(found.st_mode):
-        yield from _walk(root, b"", skipped)
+        if _holds_run(root):
+            raise SourceError(
+                f"{encode_uri(root)}: is a workdir of curate; give its pictures, as {encode_uri(root)}/shards/data"
+            )
+        yield from _walk(root, b"", listing)
     elif stat.S_ISREG(found.st_mode):
         yield File(encode_uri(root), encode_uri(name), found.st_size, found.st_mtime_ns)
     else:
@@ -147,7 +204,7 @@ def _is_glob(path: str) -> bool:
     return glob.has_magic(path)
 
 
-def _find_glob(pattern: bytes, skipped: Counter[str]) -> Iterator[File]:
+def _find_glob(pattern: bytes, listing: _Listing) -> Iterator[File]:
     if b"**" in pattern.split(b"/"):
         raise SourceError(
             f"{encode_uri(pattern)}: ** is not supported; give the folder, it is read with all its subfolders"
@@ -159,9 +216,9 @@ def _find_glob(pattern: bytes, skipped: Counter[str]) -> Iterator[File]:
     for match in matches:
         name = os.path.relpath(match, fixed)
         if os.path.isdir(match):
-            yield from _walk(match, name + b"/", skipped)
+            yield from _walk(match, name + b"/", listing)
         else:
-            yield from _one_file(match, name, skipped)
+            yield from _one_file(match, name, listing)
 
 
 class _Links:
@@ -184,7 +241,7 @@ class _Links:
         else:
             self.followed.add(here)
             return True
-        self.skipped[reason] += 1
+        leave_out(self.skipped, reason, encode_uri(path))
         log.warning("%s: %s, not followed", encode_uri(path), reason)
         return False
 
@@ -197,12 +254,17 @@ class _Open(NamedTuple):
     entries: Iterator[tuple[bytes, bool]]
     inside: frozenset[tuple[int, int]]
     """(device, inode) of the folder and of those around it."""
+    around: "Around | None"
+    """What describes the images of the folder."""
+    names: Sequence[bytes]
+    """All entries, sorted; folders with a slash at the end."""
 
 
-def _walk(root: bytes, prefix: bytes, skipped: Counter[str]) -> Iterator[File]:
+def _walk(root: bytes, prefix: bytes, listing: _Listing) -> Iterator[File]:
     """Files under a folder, in bytewise order of their relative paths; however deep, without recursion."""
+    skipped = listing.skipped
     links = _Links(skipped)
-    stack = [_enter(root, prefix, frozenset())]
+    stack = _enter(root, prefix, None, listing)
     while stack:
         folder = stack[-1]
         entry = next(folder.entries, None)
@@ -212,14 +274,15 @@ def _walk(root: bytes, prefix: bytes, skipped: Counter[str]) -> Iterator[File]:
         name, linked = entry[0].rstrip(b"/"), entry[1]
         path, is_folder = os.path.join(folder.path, name), entry[0].endswith(b"/")
         if is_hidden(os.fsdecode(name)):
-            skipped["hidden folder" if is_folder else "hidden file"] += 1
+            leave_out(skipped, "hidden folder" if is_folder else "hidden file", encode_uri(folder.prefix + name))
         elif not is_folder:
-            yield from _one_file(path, folder.prefix + name, skipped)
+            yield from _one_file(path, folder.prefix + name, listing, folder.around)
         elif not linked or links.may_follow(path, folder.inside, _identity(path)):
-            stack.append(_enter(path, folder.prefix + name + b"/", folder.inside))
+            stack += _enter(path, folder.prefix + name + b"/", folder, listing)
 
 
-def _enter(path: bytes, prefix: bytes, above: frozenset[tuple[int, int]]) -> _Open:
+def _enter(path: bytes, prefix: bytes, above: _Open | None, listing: _Listing) -> list[_Open]:
+    """The folder to go through; none where it holds what a run of curate made."""
     try:
         entries, here = retry(lambda: _scan(path), where=encode_uri(path))
     except OSError as error:
@@ -227,7 +290,76 @@ def _enter(path: bytes, prefix: bytes, above: frozenset[tuple[int, int]]) -> _Op
             f"{encode_uri(path)}: the folder cannot be listed ({describe_error(error)}); make it readable, or move it "
             "out of the source"
         ) from error
-    return _Open(path, prefix, iter(entries), above | {here})
+    names = [name for name, _ in entries]
+    if _has(names, RUN) and _holds_run(path):
+        leave_out(listing.skipped, "workdir of curate", encode_uri(prefix or path))
+        return []
+    inside = frozenset() if above is None else above.inside
+    around = None
+    if listing.around is not None:
+        linked = {name for name, is_link in entries if is_link}
+        around = listing.around.enter(
+            encode_uri(path),
+            encode_uri(prefix),
+            names,
+            has=partial(_has, names),
+            refused=partial(_why_refused, path, linked, listing.root),
+            above=None if above is None else above.around,
+            shard_table=_shard_table(path, None if above is None else above.names),
+        )
+    return [_Open(path, prefix, iter(entries), inside | {here}, around, names)]
+
+
+RUN = b"run.json"
+"""File that marks a workdir of curate."""
+MAX_RUN_BYTES = 16 << 20
+
+
+def _holds_run(folder: bytes) -> bool:
+    """Whether a folder is a workdir: it then holds tables, pictures of reports and shards, which are no source."""
+    mark = os.path.join(folder, RUN)
+    try:
+        if not os.path.isfile(mark):
+            return False
+        with open(mark, "rb") as file:
+            return _is_run(file.read(MAX_RUN_BYTES))
+    except OSError:
+        return False
+
+
+def _is_run(data: bytes) -> bool:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"layout", "recipe", "config", "tables"} <= found.keys()
+
+
+def _has(names: Sequence[bytes], name: bytes) -> bool:
+    place = bisect_left(names, name)
+    return place < len(names) and names[place] == name
+
+
+def _why_refused(folder: bytes, linked: set[bytes], root: bytes | None, name: bytes) -> str | None:
+    # Whoever fills a source must not publish files of the machine by links.
+    if name not in linked or leads_inside(os.path.join(folder, name), root):
+        return None
+    return LINK_OUT
+
+
+def leads_inside(path: bytes, root: bytes | None) -> bool:
+    """Whether the file that a link leads to lies in its own folder or in `root`, which has no links, or below them."""
+    target, folder = os.path.realpath(path), os.path.realpath(os.path.dirname(path))
+    return any(target.startswith(place.rstrip(b"/") + b"/") for place in (folder, root) if place is not None)
+
+
+def _shard_table(folder: bytes, beside: Sequence[bytes] | None) -> str | None:
+    """The Parquet file beside a folder that has the folder's name."""
+    for suffix in sorted(PARQUET):
+        path = folder.rstrip(b"/") + suffix.encode()
+        if os.path.isfile(path) if beside is None else _has(beside, os.path.basename(path)):
+            return encode_uri(path)
+    return None
 
 
 def _scan(folder: bytes) -> tuple[list[tuple[bytes, bool]], tuple[int, int]]:
@@ -254,16 +386,16 @@ def _identity(path: bytes) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _one_file(path: bytes, key: bytes, skipped: Counter[str]) -> Iterator[File]:
+def _one_file(path: bytes, key: bytes, listing: _Listing, around: "Around | None" = None) -> Iterator[File]:
     try:
         found = os.stat(path)
     except OSError:  # a dangling link, a file one may not look at: reading says what is wrong
-        yield File(encode_uri(path), encode_uri(key), None, None)
+        yield File(encode_uri(path), encode_uri(key), None, None, around)
         return
     if stat.S_ISREG(found.st_mode):
-        yield File(encode_uri(path), encode_uri(key), found.st_size, found.st_mtime_ns)
+        yield File(encode_uri(path), encode_uri(key), found.st_size, found.st_mtime_ns, around)
     else:
-        skipped["pipe, socket or device"] += 1
+        leave_out(listing.skipped, "pipe, socket or device", encode_uri(key))
 
 
 def _listed_lines(path: str) -> Iterator[bytes]:
@@ -273,7 +405,15 @@ def _listed_lines(path: str) -> Iterator[bytes]:
                 yield line.rstrip(b"\r\n")
 
 
-def _find_remote(url: str) -> Iterator[File]:
+def _is_there(url: str) -> bool:
+    fs, path = open_filesystem(url)
+    try:
+        return bool(retry(lambda: fs.exists(path), where=url, remote=True, patience=network().patience))
+    except Exception:  # then listing says what is wrong
+        return False
+
+
+def _find_remote(url: str, skipped: Counter[str], around: "Surroundings | None") -> Iterator[File]:
     try:
         fs, path = open_filesystem(url)
         found = retry(lambda: _list_remote(fs, path), where=url, remote=True, patience=network().patience)
@@ -284,10 +424,96 @@ def _find_remote(url: str) -> Iterator[File]:
     if not found:
         raise SourceError(f"{url}: nothing is there; check the URL")
     root = _fixed_part(path) if _is_glob(path) else path.rstrip("/")
+    folders = _RemoteFolders(fs, root, found, whole=not _is_glob(path))
+    for folder in folders.find_runs(skipped):
+        found = {name: info for name, info in found.items() if not name.startswith(f"{folder}/")}
+    views = {} if around is None or path in found else folders.look_around(around)
     for name in sorted(found, key=str.encode):
         key = name.removeprefix(root).lstrip("/") or name.rsplit("/", 1)[-1]
-        if not any(is_hidden(step) for step in key.split("/")):
-            yield File(_remote_uri(fs, name), encode_uri(key.encode()), *_remote_facts(found[name]))
+        if any(is_hidden(step) for step in key.split("/")):
+            leave_out(skipped, "hidden file", encode_uri(key.encode()))
+        else:
+            view = views.get(name.rpartition("/")[0])
+            yield File(_remote_uri(fs, name), encode_uri(key.encode()), *_remote_facts(found[name]), view)
+
+
+class _RemoteFolders:
+    """The folders of a remote source; all names are known at once, and were asked for in one listing."""
+
+    def __init__(self, fs: Any, root: str, found: dict[str, dict[str, Any]], *, whole: bool) -> None:
+        self._fs, self._root, self._found, self._whole = fs, root, found, whole
+        self._names: dict[str, list[bytes]] = {}
+
+    def find_runs(self, skipped: Counter[str]) -> list[str]:
+        """Folders that are workdirs of curate."""
+        mark = f"/{RUN.decode()}"
+        runs = [name.removesuffix(mark) for name in self._found if name.endswith(mark) and self._marks_run(name)]
+        if self._whole and self._root in runs:
+            url = _remote_uri(self._fs, self._root)
+            raise SourceError(f"{url}: is a workdir of curate; give its pictures, as {url}/shards/data")
+        for folder in sorted(runs):
+            leave_out(skipped, "workdir of curate", self._key(folder))
+        return runs
+
+    def look_around(self, around: "Surroundings") -> dict[str, "Around"]:
+        """What lies around the images of each folder; of what a glob matches, the folders are listed."""
+        for name in self._found:
+            folder, _, last = name.rpartition("/")
+            self._names.setdefault(folder, []).append(last.encode())
+        if not self._whole:
+            self._names = {folder: self._list(folder) for folder in self._names}
+        for folder in list(self._names):
+            above = folder.rpartition("/")[0]
+            while above not in self._names and f"{above}/".startswith(f"{self._root}/"):
+                self._names[above] = []  # a folder of folders alone hands down the tables around it
+                above = above.rpartition("/")[0]
+        views: dict[str, Around] = {}
+        for folder in sorted(self._names):  # a folder comes before those in it
+            key = self._key(folder)
+            views[folder] = around.enter(
+                _remote_uri(self._fs, folder),
+                f"{key}/" if key else "",
+                self._names[folder],
+                has=partial(self._has, folder),
+                refused=partial(self._why_refused, folder),
+                above=views.get(folder.rpartition("/")[0]),
+                shard_table=self._shard_table(folder),
+            )
+        return views
+
+    def _key(self, folder: str) -> str:
+        return encode_uri(folder.removeprefix(self._root).lstrip("/").encode())
+
+    def _marks_run(self, name: str) -> bool:
+        with retry(lambda: self._fs.open(name, "rb"), where=name, remote=True) as file:
+            return _is_run(file.read(MAX_RUN_BYTES))
+
+    def _list(self, folder: str) -> list[bytes]:
+        try:
+            entries = retry(lambda: self._fs.ls(folder, detail=False), where=folder, remote=True)
+        except SourceError:
+            raise
+        except Exception:  # a store that gives files and no listings
+            return []
+        return [entry.rstrip("/").rpartition("/")[2].encode() for entry in entries]
+
+    def _has(self, folder: str, name: bytes) -> bool:
+        path = f"{folder}/{name.decode(errors='replace')}"
+        if path.endswith("/"):
+            return path[:-1] in self._names
+        return path in self._found or (not self._whole and name in self._names.get(folder, ()))
+
+    def _shard_table(self, folder: str) -> str | None:
+        for suffix in sorted(PARQUET):
+            table = _remote_uri(self._fs, folder + suffix)
+            if folder + suffix in self._found or (folder == self._root and _is_there(table)):
+                return table
+        return None
+
+    def _why_refused(self, folder: str, name: bytes) -> str | None:
+        info = self._found.get(f"{folder}/{name.decode()}", {})
+        linked = info.get("islink") or info.get("type") == "link"
+        return LINK_OUT if linked else None
 
 
 def _fixed_part(pattern: str) -> str:
@@ -299,6 +525,8 @@ def _list_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
     if _is_glob(path):
         matches: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
         return {name: info for name, info in matches.items() if info.get("type") != "directory"}
+    if path.startswith(("http://", "https://")) and path.endswith("/"):  # a page of links, which `info` calls a file
+        return _find_on_web(fs, path)
     try:
         info = fs.info(path)
     except FileNotFoundError as error:
@@ -334,6 +562,28 @@ def _walk_remote(fs: Any, path: str) -> dict[str, dict[str, Any]]:
                 found[entry["name"]] = entry
             elif name not in seen:
                 seen.add(name)
+                folders.append(name)
+    return found
+
+
+def _find_on_web(fs: Any, url: str) -> dict[str, dict[str, Any]]:
+    """The files that the pages of a web server's folders link to.
+
+    Such pages also link to the folder above them and to themselves in another order (`?C=M;O=A`), so that whoever
+    follows all links ends up listing the whole server: only what lies below a page is followed.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    folders, known = [url], {url}
+    while folders:
+        folder = folders.pop()
+        for entry in fs.ls(folder, detail=True):
+            name: str = entry["name"]
+            if not name.startswith(folder) or name == folder or "?" in name or "#" in name or "/../" in name:
+                continue
+            if not name.endswith("/"):
+                found[name] = entry
+            elif name not in known:
+                known.add(name)
                 folders.append(name)
     return found
 

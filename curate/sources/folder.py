@@ -1,34 +1,31 @@
 """Loose image files: one file, one image; its sidecars (`img.json`, `img.txt`, `img.cls`) are its columns."""
 
-# ruff: noqa: PTH116, PTH122, PTH123
+# ruff: noqa: PTH116, PTH123
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import SourceError, SourceUnavailable
 from curate.retrying import find_cause, retry
+from curate.sources.beside import Surroundings
 from curate.sources.config import Source
+from curate.sources.descriptions import Descriptions
 from curate.sources.files import File, find_files
 from curate.sources.found import Found
+from curate.sources.kinds import DESCRIBING, Kinds
+from curate.sources.left_out import TOO_LONG, UNMATCHED, leave_out
 from curate.sources.network import network, read_remote
 from curate.sources.read import Read, too_large, unavailable, unreadable
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
-from curate.sources.suffixes import (
-    HEAD_BYTES,
-    IMAGE,
-    SIDECAR,
-    begins_as_image,
-    is_hidden,
-    may_be_image,
-    suffix_of,
-    why_not_image,
-)
+from curate.sources.sidecars import MAX_SIDECAR_BYTES
+from curate.sources.suffixes import HEAD_BYTES, IMAGE, begins_as_image, may_be_image, suffix_of
 from curate.sources.uri import decode_uri, is_remote
 
 
@@ -39,20 +36,29 @@ class FolderFormat:
 
     def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """The images in the order of their paths."""
-        return self.find_among(find_files(source.path, skipped=skipped), source, skipped=skipped)
+        around = Surroundings(source, skipped)
+        files = find_files(source.path, skipped=skipped, around=around)
+        yield from self.find_among(files, source, skipped=skipped)
+        around.finish()
 
     def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
-        """The images among `files`, in their order."""
+        """The images among `files`, in their order, and what describes them where their folder was listed."""
+        kinds = Kinds(source)
         for file in files:
-            if may_be_image(file.uri) or _is_misnamed_file(file):
-                yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified)
-            else:
-                skipped[why_not_image(file.uri)] += 1
+            named = kinds.split(file.uri)
+            if kinds.is_image(file.uri, named) or (kinds.may_be_misnamed(file.uri, named) and _is_misnamed_file(file)):
+                beside = None if file.around is None else file.around.of_image(file.name)
+                yield Found(uri=file.uri, key=file.key, length=file.length, modified=file.modified, sidecars=beside)
+            elif file.around is None or not file.around.describes(file.name):
+                unmatched = file.around is not None and named is not None and named.kind in DESCRIBING
+                leave_out(skipped, UNMATCHED if unmatched else kinds.why_not(file.uri, named), file.key)
+            elif named is not None and (file.length or 0) > MAX_SIDECAR_BYTES:
+                leave_out(skipped, TOO_LONG, file.key)
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
-        """One file after the other; to overlap them, call `read_folder_file` from threads."""
-        for uri in rows["uri"].to_pylist():
-            yield read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
+        """One file after the other; to overlap them, call what `loose_reads` gives from threads."""
+        for read in loose_reads(rows, source, max_bytes=max_bytes, extra=extra):
+            yield read()
 
 
 def looks_like_image(file: File) -> bool:
@@ -64,7 +70,7 @@ def looks_like_image(file: File) -> bool:
 
 def _is_misnamed_file(file: File) -> bool:
     """Whether a file is a picture in spite of its suffix; remote files are not opened to find out."""
-    if is_remote(file.uri) or is_hidden(file.uri) or not file.length:
+    if is_remote(file.uri) or not file.length:
         return False
     try:
         with open(decode_uri(file.uri), "rb") as opened:
@@ -73,13 +79,20 @@ def _is_misnamed_file(file: File) -> bool:
         return False
 
 
-def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra: bool = True) -> Read:
-    """Read one image file and, for local files, its sidecars. May be called from several threads at once.
+def loose_reads(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Callable[[], Read]]:
+    """For each row of the catalog what reads its image and, with `extra`, its own columns; for threads to call."""
+    descriptions = Descriptions(rows, source) if extra else None
+    for row, uri in enumerate(rows["uri"].to_pylist()):
+        describe = None if descriptions is None else partial(descriptions.of_file, row, uri)
+        yield partial(read_folder_file, uri, max_bytes=max_bytes, describe=describe)
+
+
+def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], dict[str, Any] | None] | None = None) -> Read:
+    """Read one image file. May be called from several threads at once.
 
     Args:
         max_bytes: a longer file is not read.
-        columns: own columns to carry; None: all.
-        extra: whether to look for sidecars at all.
+        describe: gives the image's own columns; None: they are not wanted.
 
     Returns:
         Bytes, or why there are none: the file is gone, not permitted, a folder, a pipe, or too large; or reading
@@ -92,6 +105,9 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
     end = time.monotonic() + limits.picture
     try:
         data = retry(lambda: _read_or_refuse(uri, max_bytes, end), where=uri, remote=remote, patience=limits.patience)
+        if isinstance(data, Read):
+            return data
+        return Read(data, extra=None if describe is None else describe())
     except SourceUnavailable as error:
         return unavailable(error.why)
     except SourceError:
@@ -101,9 +117,6 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
         if cause is None or not cause.permanent:
             raise
         return unreadable(cause.text)
-    if isinstance(data, Read):
-        return data
-    return Read(data, extra=_read_sidecars(uri, columns) if extra and not is_remote(uri) else None)
 
 
 def _read_or_refuse(uri: str, max_bytes: int, end: float) -> bytes | Read:
@@ -118,27 +131,3 @@ def _read_or_refuse(uri: str, max_bytes: int, end: float) -> bytes | Read:
             return data
     data = read_remote(decode_uri(uri).decode(), max_bytes, seconds=max(0.001, end - time.monotonic()))
     return data if len(data) <= max_bytes else too_large(None, max_bytes)
-
-
-def _read_sidecars(uri: str, columns: Columns) -> dict[str, object] | None:
-    stem = os.path.splitext(decode_uri(uri))[0]
-    found = {
-        suffix: data for suffix in sorted(SIDECAR) if (data := _read_small(stem + suffix.encode(), uri)) is not None
-    }
-    return merge_sidecars(found, columns=columns, where=uri)
-
-
-def _read_small(path: bytes, where: str) -> bytes | None:
-    """A sidecar's bytes; None: there is none, or it is far too long to describe one image."""
-    try:
-        return retry(lambda: _read_regular(path), where=where)
-    except OSError:  # not there, or not permitted: the image goes without
-        return None
-
-
-def _read_regular(path: bytes) -> bytes | None:
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
-        return None
-    with open(path, "rb") as file:
-        return file.read()

@@ -52,8 +52,9 @@ class SourceFormat(Protocol):
 
     loose: bool
     """Whether each image is a file of its own at its `uri`. A pass then reads such files in several threads by
-    `curate.sources.folder.read_folder_file`; other images it takes from `read`, one after the other. A format of
-    one's own that finds loose files derives from `FolderFormat` and brings its own `find` alone."""
+    `curate.sources.folder.loose_reads`; other images it takes from `read`, one after the other. A format of one's own
+    that finds loose files derives from `FolderFormat` and brings its own `find` alone; captions and the like beside
+    local files are found when they are read, unless `find` tells of them (`Found.sidecars`)."""
 
     def find(self, source: "Source", *, skipped: Counter[str]) -> "Iterator[Found]":
         """The images of the source, in the same order each time, without reading them.
@@ -62,7 +63,7 @@ class SourceFormat(Protocol):
         knows by them which ones are new. Images of one `container` stay in one part where they fit.
 
         Args:
-            skipped: counts what was left out, by reason.
+            skipped: counts what was left out, by reason; `curate.sources.left_out.leave_out` also keeps an example.
 
         Raises:
             SourceError: the source is not there or is damaged.

@@ -4,6 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 
+class Sidecar(NamedTuple):
+    """What lies beside an image and describes it."""
+
+    kind: str
+    """json, caption or label; table: a row of a table that describes many images."""
+    name: str
+    """A file: what its name has instead of the image's suffix (`.txt`, `.jpg.json`), bytes encoded as in `uri`. A
+    member: its suffix. A table: its path from the folder of `uri`."""
+    offset: int | None = None
+    """Bytes from the start of a tar archive, or the row of a table, from 0; None: a file of its own."""
+    length: int | None = None
+    """Bytes of a member; None: a file or a row."""
+
+
 class Found(NamedTuple):
     """One image of a source: a row of the catalog but for its id, source and role."""
 
@@ -24,6 +38,8 @@ class Found(NamedTuple):
     classes: Mapping[str, tuple[str, ...]] | None = None
     """Names of the classes, by own column, that its file declares in the order of their numbers; None: none. Reading
     then yields names."""
+    sidecars: tuple[Sidecar, ...] | None = None
+    """What describes the image, the more telling behind; None: not known from listing, so reading looks for it."""
 
 
 def cut_parts(found: Iterable[Found], *, rows_per_part: int = 65_536) -> Iterator[list[Found]]:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from curate.errors import SourceError
+from curate.sources.beside import Surroundings
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, find_listed
 from curate.sources.folder import FolderFormat, looks_like_image
 from curate.sources.formats import DETECTED, find_format
 from curate.sources.found import Found
 from curate.sources.parquet import ParquetFormat
-from curate.sources.suffixes import IMAGE, PARQUET, TAR, may_be_image, suffix_of, unpack_command
+from curate.sources.suffixes import IMAGE, PARQUET, TAR, TFRECORD, may_be_image, suffix_of, unpack_command
 from curate.sources.tar import TarFormat, compressed_archive
 from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packed_table
 
@@ -59,11 +60,14 @@ def _left_out(counts: Counter[str]) -> str:
 
 def _find(source: Source, skipped: Counter[str]) -> Iterator[Found]:
     if source.format not in DETECTED:
-        return find_format(source.format).find(source, skipped=skipped)
+        yield from find_format(source.format).find(source, skipped=skipped)
+        return
     is_list = source.format == "list" or suffix_of(source.path) == ".txt"
-    files = (find_listed if is_list else find_files)(source.path, skipped=skipped)
+    around = Surroundings(source, skipped)
+    files = (find_listed if is_list else find_files)(source.path, skipped=skipped, around=around)
     kind, files = _recognize(files, source)
-    return _FORMATS[kind].find_among(_refuse_mixture(files, kind, source), source, skipped=skipped)
+    yield from _FORMATS[kind].find_among(_refuse_mixture(files, kind, source), source, skipped=skipped)
+    around.finish()
 
 
 def _kind_of(file: File) -> str | None:
@@ -72,8 +76,13 @@ def _kind_of(file: File) -> str | None:
     if suffix in TAR:
         return "tar"
     if suffix in PARQUET:
-        return "parquet"
+        return None if _describes(file) else "parquet"
     return "folder" if suffix in IMAGE else None
+
+
+def _describes(file: File) -> bool:
+    """Whether a Parquet file describes the tar or folder of its name, or the images of its folder."""
+    return file.around is not None and file.around.describes(file.name)
 
 
 def _recognize(files: Iterator[File], source: Source) -> tuple[str, Iterator[File]]:
@@ -95,6 +104,11 @@ def _recognize(files: Iterator[File], source: Source) -> tuple[str, Iterator[Fil
     only_archives = seen and not any(may_be_image(file.uri) for file in seen)
     if only_archives:
         for file in seen:
+            if suffix_of(file.uri) in TFRECORD:
+                raise SourceError(
+                    f"{file.uri}: TFRecord files cannot be read in place; write the images as tars, Parquet or files "
+                    "(img2dataset: --output_format webdataset)"
+                )
             if unpack_command(file.uri):
                 raise compressed_archive(file.uri)
             if is_packed_table(file.uri):

@@ -16,6 +16,7 @@ from curate.sources.class_names import column_classes, declared_classes, name_cl
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
+from curate.sources.left_out import leave_out
 from curate.sources.network import network
 from curate.sources.path_columns import comes_from_path
 from curate.sources.read import Read, by_file, too_large, unreadable
@@ -51,7 +52,8 @@ class ParquetFormat:
                 yield from _find_rows(file, number, source)
                 number += 1
             else:
-                skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no Parquet"] += 1
+                reason = why_not_image(file.uri) if not may_be_image(file.uri) else "file that is no Parquet"
+                leave_out(skipped, reason, file.key)
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
         """Each file is opened once, and read in order; row groups without a wanted row are left out."""
@@ -150,10 +152,11 @@ def _has_path(dtype: pa.DataType) -> bool:
     if not pa.types.is_struct(dtype):
         return False
     index = dtype.get_field_index("path")
-    return index >= 0 and _is_text(dtype.field(index).type)
+    return index >= 0 and is_text(dtype.field(index).type)
 
 
-def _is_text(dtype: pa.DataType) -> bool:
+def is_text(dtype: pa.DataType) -> bool:
+    """Whether a column of that type holds text."""
     return pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
 
 
@@ -172,17 +175,21 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
     if any(b <= a for a, b in itertools.pairwise(rows)):
         raise ValueError(f"{uri}: rows must ascend, they are read in the order of the file")
     with _open_parquet(uri) as table:
-        if rows and rows[-1] >= table.metadata.num_rows:
-            raise SourceDamaged(
-                f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
-                "was listed; restore it, or start anew with --rebuild all"
-            )
+        _check_rows(table, rows, uri)
         image = find_image_column(table.schema_arrow, source.image_column, where=uri)
         carried = _carried(table.schema_arrow, image, source, uri) if extra else []
         classes = declared_classes(table.schema_arrow)
         for batch, index in _wanted_rows(table, rows, [image, *carried], uri):
             read = _read_row(batch, index, image, carried, max_bytes)
             yield read._replace(extra=name_classes(read.extra, classes))
+
+
+def _check_rows(table: pq.ParquetFile, rows: Sequence[int], uri: str) -> None:
+    if rows and rows[-1] >= table.metadata.num_rows:
+        raise SourceDamaged(
+            f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
+            "was listed; restore it, or start anew with --rebuild all"
+        )
 
 
 def _carried(schema: pa.Schema, image: str, source: Source, uri: str) -> list[str]:
@@ -268,6 +275,11 @@ def holds_images(types: Mapping[str, pa.DataType]) -> bool:
     return any(_holds_bytes(dtype) for dtype in types.values())
 
 
+def describing_columns(types: Mapping[str, pa.DataType]) -> list[str]:
+    """The columns that say something about a row, all but those of bytes."""
+    return [name for name, dtype in types.items() if not _only_bytes(dtype)]
+
+
 def read_texts(uri: str, column: str) -> Iterator[str | None]:
     """One column of text, row by row; what is null or no UTF-8 is None."""
     with _open_parquet(uri) as table:
@@ -282,11 +294,7 @@ def read_texts(uri: str, column: str) -> Iterator[str | None]:
 def read_cells(uri: str, columns: Sequence[str], rows: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Some columns of the given rows, which ascend; a value that Python cannot hold is None."""
     with _open_parquet(uri) as table:
-        if rows and rows[-1] >= table.metadata.num_rows:
-            raise SourceError(
-                f"{uri}: row {rows[-1]} is wanted, the file has {table.metadata.num_rows}, so it changed since it "
-                "was listed; restore it, or start anew with --rebuild all"
-            )
+        _check_rows(table, rows, uri)
         left, first = collections.deque(rows), 0
         for group in range(table.num_row_groups):
             after = first + table.metadata.row_group(group).num_rows

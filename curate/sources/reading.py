@@ -1,12 +1,13 @@
 """Reading the images of a part in the order of the catalog, by the format of their source."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pyarrow as pa
 
 from curate.errors import SourceDamaged, SourceLost, SourceUnavailable
 from curate.sources.config import Source
-from curate.sources.folder import read_folder_file
+from curate.sources.folder import loose_reads
 from curate.sources.formats import DETECTED, SourceFormat, find_format
 from curate.sources.path_columns import add_columns_of, add_path_columns
 from curate.sources.read import Read, unavailable, unreadable
@@ -66,18 +67,26 @@ def _read(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool, damage
             yield lost
 
 
-def read_loose(uri: str, key: str, source: Source, *, max_bytes: int, extra: bool) -> Read:
-    """One image of a source of loose files, as `read_part` reads it; may be called from several threads at once.
+def read_loose(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Callable[[], Read]]:
+    """For each image of a source of loose files what reads it, as `read_part` does; for several threads to call.
 
     Args:
-        extra: whether its own columns are wanted.
+        extra: whether own columns are wanted.
     """
-    read = read_folder_file(uri, max_bytes=max_bytes, columns=source.columns, extra=extra)
-    return add_columns_of(read, key, archive=None, source=source) if extra else read
+    reads = loose_reads(rows, source, max_bytes=max_bytes, extra=extra)
+    if not extra:
+        yield from reads
+        return
+    for read, key in zip(reads, rows["key"].to_pylist(), strict=True):
+        yield partial(_with_path_columns, read, key, source)
+
+
+def _with_path_columns(read: Callable[[], Read], key: str, source: Source) -> Read:
+    return add_columns_of(read(), key, archive=None, source=source)
 
 
 def is_loose(rows: pa.Table, source: Source) -> bool:
-    """Whether the images are files of their own, which threads may read in any order by `read_loose`."""
+    """Whether the images are files of their own, which threads may read in any order, see `read_loose`."""
     return _format_of(rows, source).loose
 
 

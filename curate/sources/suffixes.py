@@ -39,6 +39,7 @@ OTHER = _words(
 """Suffixes that clearly say that a file is no image, so that it is skipped and counted."""
 
 TAR = frozenset({".tar"})
+TFRECORD = frozenset({".tfrecord", ".tfrecords"})
 PARQUET = frozenset({".parquet", ".pq"})
 
 _UNPACK = {
@@ -78,9 +79,12 @@ def is_hidden(name: str) -> bool:
     return posixpath.basename(name).startswith(".")
 
 
+_NO_IMAGE = OTHER | SIDECAR | TAR | PARQUET
+
+
 def may_be_image(name: str) -> bool:
     """Whether a file of that name is taken for an image as long as its content does not say otherwise."""
-    return not is_hidden(name) and suffix_of(name) not in OTHER | SIDECAR | TAR | PARQUET
+    return suffix_of(name) not in _NO_IMAGE and not is_hidden(name)
 
 
 def why_not_image(name: str) -> str:

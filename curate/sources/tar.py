@@ -1,37 +1,53 @@
 """Images in uncompressed tar archives, WebDataset's among them: read where they lie, never unpacked.
 
-Finding walks the headers once and keeps for each image where its bytes begin. Reading then seeks to these offsets and
-looks at no header, unless the sidecars of an image are wanted, which lie beside it as members of their own. An archive
-of a crawl holds millions of members, so no list of them is ever made.
+Finding walks the headers and keeps for each image where its bytes begin, and those of the members that describe it.
+These may lie anywhere in the archive, so images are told when all headers are seen. An archive of a crawl holds
+millions of members, so no list of them is ever made: of members that describe something 24 bytes are kept, and images
+up to `IMAGES_HELD`; where there are more, the headers are walked a second time. Reading seeks to the offsets.
 """
 
-import itertools
 import logging
 import os
 import posixpath
 import shlex
 import tarfile
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from curate.errors import SourceDamaged, SourceError
 from curate.retrying import retry
+from curate.sources.beside import ShardTable, Surroundings
 from curate.sources.config import Source
+from curate.sources.description_tables import digest_name
+from curate.sources.descriptions import Descriptions
 from curate.sources.files import File, find_files, open_file
-from curate.sources.found import Found
+from curate.sources.found import Found, Sidecar
+from curate.sources.kinds import DESCRIBING, Kinds, Named, webdataset_key
+from curate.sources.left_out import (
+    DEVICE,
+    LINK,
+    REFUSED_MEMBERS,
+    SPARSE,
+    TOO_LONG,
+    UNMATCHED,
+    UNSAFE,
+    LeftOut,
+    leave_out,
+)
 from curate.sources.network import network
 from curate.sources.read import Read, by_file, too_large
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
+from curate.sources.sidecars import MAX_SIDECAR_BYTES
 from curate.sources.suffixes import (
     HEAD_BYTES,
     MAGIC,
-    SIDECAR,
     TAR,
     begins_as_image,
-    is_hidden,
     may_be_image,
     suffix_of,
     unpack_command,
@@ -56,26 +72,31 @@ class TarFormat:
         Raises:
             SourceError: an archive is compressed, damaged or truncated.
         """
-        return self.find_among(find_files(source.path, skipped=skipped), source, skipped=skipped)
+        around = Surroundings(source, skipped)
+        files = find_files(source.path, skipped=skipped, around=around)
+        yield from self.find_among(files, source, skipped=skipped)
+        around.finish()
 
     def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """The images of the archives among `files`, in their order; errors as of `find`."""
-        number = 0
+        number, kinds = 0, Kinds(source)
         for file in files:
             if suffix_of(file.uri) in TAR:
-                yield from _list_archive(file, number, skipped)
+                yield from _Archive(file, number, kinds, skipped).images()
                 number += 1
             elif unpack_command(file.uri):
                 raise compressed_archive(file.uri)
-            else:
-                skipped[why_not_image(file.uri) if not may_be_image(file.uri) else "file outside archives"] += 1
+            elif file.around is None or not file.around.describes(file.name):
+                reason = why_not_image(file.uri) if not may_be_image(file.uri) else "file outside archives"
+                leave_out(skipped, reason, file.key)
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
-        """Each archive is opened once, and streamed; without own columns it is read at the offsets alone."""
+        """Each archive is opened once and read at the offsets alone, those of the sidecars included."""
         for uri, group in by_file(rows):
             spans = list(zip(group["offset"].to_pylist(), group["length"].to_pylist(), strict=True))
             if extra:
-                yield from read_described_members(uri, spans, max_bytes=max_bytes, columns=source.columns)
+                keys = group["key"].to_pylist()
+                yield from read_described_members(uri, spans, Descriptions(group, source), keys, max_bytes=max_bytes)
             else:
                 yield from read_members(uri, spans, max_bytes=max_bytes)
 
@@ -87,35 +108,163 @@ def compressed_archive(uri: str) -> SourceError:
     )
 
 
-def _list_archive(file: File, number: int, skipped: Counter[str]) -> Iterator[Found]:
-    refused: Counter[str] = Counter()
-    with open_file(file.uri) as archive:
-        for member in _members(archive, file.uri):
+IMAGES_HELD = 65_536
+"""Images of an archive that are held until all of its headers are seen; of larger ones the headers are walked twice."""
+
+
+class _Member(NamedTuple):
+    """A member that is an image."""
+
+    name: str
+    ordinal: int
+    """Place among all members of the archive."""
+    found: Found
+
+
+class _Archive:
+    """The images of one archive, and what in it describes them."""
+
+    def __init__(self, file: File, number: int, kinds: Kinds, skipped: Counter[str]) -> None:
+        self._file, self._number, self._kinds, self._skipped = file, number, kinds, skipped
+        self._index = _MemberIndex()
+        self._table: ShardTable | None = None
+
+    def images(self) -> Iterator[Found]:
+        """In the order of the archive."""
+        with open_file(self._file.uri) as archive:
+            refused, held = LeftOut(), list[_Member]()
+            for member in self._walk(archive, refused, self._index):
+                if len(held) <= IMAGES_HELD:
+                    held.append(member)
+            self._index.sort()
+            if len(held) > IMAGES_HELD:
+                held.clear()
+            for member in held or self._walk(archive, LeftOut(), None):
+                yield member.found._replace(sidecars=self._beside(member))
+            self._tell(archive, refused)
+
+    def _walk(self, archive: Any, refused: LeftOut, index: "_MemberIndex | None") -> Iterator[_Member]:
+        """The images; what describes some goes to `index`, what is neither is counted in `refused`."""
+        for ordinal, member in enumerate(_members(archive, self._file.uri)):
             reason = _why_refused(member)
-            if reason:
-                refused[reason] += 1
-            elif member.isdir():
+            if reason is None and member.isdir():
                 continue
-            elif may_be_image(member.name) or _is_misnamed_member(archive, member):
-                yield Found(
-                    uri=file.uri,
-                    key=f"{file.key}/{_name(member)}",
-                    offset=member.offset_data,
-                    length=member.size,
-                    modified=file.modified,
-                    container=number,
-                )
-            elif suffix_of(member.name) not in SIDECAR:
-                skipped[why_not_image(member.name)] += 1
-    for reason, count in refused.items():
-        log.warning("%s: %d members refused: %s", file.uri, count, reason)
-    skipped.update(refused)
+            if reason is None:
+                named = self._kinds.split(member.name)
+                if self._is_image(archive, member, named):
+                    yield _Member(member.name, ordinal, self._found(member))
+                    continue
+                if named is None or named.kind not in DESCRIBING:
+                    reason = self._kinds.why_not(member.name, named)
+                elif member.size > MAX_SIDECAR_BYTES:
+                    reason = TOO_LONG
+                elif index is not None:
+                    index.add(named.base, named.kind, named.suffix, ordinal, member)
+            if reason is not None:
+                leave_out(refused, reason, self._example(member.name))
+
+    def _is_image(self, archive: Any, member: tarfile.TarInfo, named: Named | None) -> bool:
+        return self._kinds.is_image(member.name, named) or (
+            self._kinds.may_be_misnamed(member.name, named) and _is_misnamed_member(archive, member)
+        )
+
+    def _found(self, member: tarfile.TarInfo) -> Found:
+        return Found(
+            uri=self._file.uri,
+            key=f"{self._file.key}/{_name(member)}",
+            offset=member.offset_data,
+            length=member.size,
+            modified=self._file.modified,
+            container=self._number,
+        )
+
+    def _beside(self, member: _Member) -> tuple[Sidecar, ...]:
+        """What describes an image: a row of the Parquet beside the archive, members of its WebDataset key
+        (`a.seg.png`, `a.json`), of its stem (`a.b.jpg`, `a.b.json`) and of its full name, the more telling behind."""
+        names = dict.fromkeys((webdataset_key(member.name), posixpath.splitext(member.name)[0], member.name))
+        found = [sidecar for name in names for sidecar in self._index.find(name, member.ordinal)]
+        if any(sidecar.kind == "json" for sidecar in found):
+            return tuple(found)
+        self._table = self._table or ShardTable.of_archive(self._file, self._skipped)
+        return (*self._table.find(posixpath.basename(webdataset_key(member.name))), *found)
+
+    def _tell(self, archive: Any, refused: LeftOut) -> None:
+        for reason, number in refused.items():
+            if reason in REFUSED_MEMBERS:
+                log.warning("%s: %d members refused: %s", self._file.uri, number, reason)
+            leave_out(self._skipped, reason, refused.example[reason], number)
+        number, offset = self._index.unused()
+        if number:
+            header = _seek_and_read(archive, offset - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
+            name = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
+            leave_out(self._skipped, UNMATCHED, self._example(name), number)
+
+    def _example(self, name: str) -> str:
+        return f"{self._file.key}/{encode_uri(name.encode('utf-8', 'surrogateescape'))}"
+
+
+class _MemberIndex:
+    """The members of an archive that describe others, by the name of what they describe.
+
+    24 bytes a member, whatever the names are. Of several of one name, as in archives that were put one behind the
+    other, the nearest one describes an image.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[str, int]] = {}  # suffix: its kind, and what sets it apart in the hashes
+        self._hashes, self._ordinals, self._offsets, self._lengths = array("Q"), array("I"), array("Q"), array("I")
+        self._used = bytearray()
+
+    def add(self, base: str, kind: str, suffix: str, ordinal: int, member: tarfile.TarInfo) -> None:
+        salt = self._kinds.setdefault(suffix, (kind, (len(self._kinds) + 1) * _SALT & _MASK))[1]
+        self._hashes.append(_digest(base) ^ salt)
+        self._ordinals.append(ordinal)
+        self._offsets.append(member.offset_data)
+        self._lengths.append(member.size)
+
+    def sort(self) -> None:
+        """To be called when all members are there, before they are looked up."""
+        if not self._hashes:
+            return
+        order = np.lexsort((np.frombuffer(self._ordinals, np.uint32), np.frombuffer(self._hashes, np.uint64)))
+        for name in ("_hashes", "_ordinals", "_offsets", "_lengths"):
+            values = getattr(self, name)
+            dtype = np.uint64 if values.itemsize == 8 else np.uint32
+            setattr(self, name, array(values.typecode, np.frombuffer(values, dtype)[order].tobytes()))
+        self._used = bytearray(len(order))
+
+    def find(self, name: str, ordinal: int) -> Iterator[Sidecar]:
+        """What describes the image of that name at that place, one of each suffix."""
+        if not self._hashes:
+            return
+        digest = _digest(name)
+        for suffix, (kind, salt) in self._kinds.items():
+            low = bisect_left(self._hashes, digest ^ salt)
+            if low < len(self._hashes) and self._hashes[low] == digest ^ salt:
+                place = self._nearest(low, bisect_right(self._hashes, digest ^ salt, low), ordinal)
+                self._used[place] = 1
+                yield Sidecar(kind, f".{suffix}", self._offsets[place], self._lengths[place])
+
+    def _nearest(self, low: int, high: int, ordinal: int) -> int:
+        after = bisect_left(self._ordinals, ordinal, low, high)
+        around = [place for place in (after, after - 1) if low <= place < high]
+        return min(around, key=lambda place: abs(self._ordinals[place] - ordinal))
+
+    def unused(self) -> tuple[int, int]:
+        """(number of members that describe no image, offset of the first of them)."""
+        left = (self._offsets[place] for place, used in enumerate(self._used) if not used)
+        return self._used.count(0), min(left, default=0)
+
+
+_SALT, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+
+def _digest(name: str) -> int:
+    return digest_name(name.removeprefix("./").encode("utf-8", "surrogateescape"))
 
 
 def _is_misnamed_member(archive: Any, member: tarfile.TarInfo) -> bool:
     """Whether a member is a picture in spite of its suffix."""
-    if is_hidden(member.name):
-        return False
     return begins_as_image(_seek_and_read(archive, member.offset_data, min(member.size, HEAD_BYTES)))
 
 
@@ -125,14 +274,12 @@ def _name(member: tarfile.TarInfo) -> str:
 
 def _why_refused(member: tarfile.TarInfo) -> str | None:
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        return "tar member with an unsafe name"
+        return UNSAFE
     if member.islnk() or member.issym():
-        return "tar member that is a link"
+        return LINK
     if member.issparse():
-        return "sparse tar member"
-    if not member.isfile() and not member.isdir():
-        return "tar member that is a device or pipe"
-    return None
+        return SPARSE
+    return None if member.isfile() or member.isdir() else DEVICE
 
 
 def _members(archive: Any, uri: str) -> Iterator[tarfile.TarInfo]:
@@ -199,55 +346,74 @@ def read_members(uri: str, wanted: Sequence[tuple[int, int]], *, max_bytes: int)
             yield _read_at(archive, uri, offset, length, max_bytes)
 
 
-def read_described_members(
-    uri: str, wanted: Sequence[tuple[int, int]], *, max_bytes: int, columns: Columns = None
-) -> Iterator[Read]:
-    """As `read_members`, each with its sidecars: the JSON, caption and label members of the same name.
+NEAR = 4 << 20
+"""Bytes between an image and what describes it above which a second reader goes for the latter: on an object store each
+jump fetches a block anew, so that images in front and captions behind (`tar cf a.tar *.jpg *.txt`) are two streams."""
 
-    A sidecar belongs to the images of its stem (`a.b.jpg`, `a.b.json`) and of its WebDataset key (`a.seg.png`,
-    `a.json`). Only members next to each other belong together, as WebDataset has it.
+
+def read_described_members(
+    uri: str, wanted: Sequence[tuple[int, int]], descriptions: Descriptions, keys: Sequence[str], *, max_bytes: int
+) -> Iterator[Read]:
+    """As `read_members`, each with its own columns.
 
     Args:
-        wanted: (offset, length) of the images in the archive's order.
+        descriptions: of the same images.
+        keys: their names, for messages.
 
     Raises:
         SourceError: the archive is damaged, or is not the one that was listed.
     """
-    left = list(reversed(wanted))
-    with open_file(uri) as archive:
-        readable = (m for m in _members(archive, uri) if m.isfile() and not _why_refused(m))
-        for _, group in itertools.groupby(readable, key=lambda m: _webdataset_key(m.name)):
-            members = list(group)
-            for member in members:
-                if left and (member.offset_data, member.size) == left[-1]:
-                    read = _read_at(archive, uri, *left.pop(), max_bytes)
-                    extra = _read_member_sidecars(archive, uri, member, members)
-                    yield read._replace(extra=merge_sidecars(extra, columns=columns, where=f"{uri}: {member.name}"))
-            if not left:
-                return
-    raise SourceDamaged(
-        f"{uri}: no image at offset {left[-1][0]} any more, so the archive changed since it was listed; "
-        "restore it, or start anew with --rebuild all"
+    with open_file(uri) as archive, _Later(uri) as far:
+        for row, ((offset, length), key) in enumerate(zip(wanted, keys, strict=True)):
+
+            def read_text(at: int, size: int, near: int = offset) -> bytes:
+                return _read_member(archive if abs(at - near) < NEAR else far.open(), uri, at, size, size).data or b""
+
+            read = _read_member(archive, uri, offset, length, max_bytes)
+            yield read._replace(extra=descriptions.of_member(row, uri, key, read_text))
+
+
+class _Later:
+    """A second reader of an archive, opened when it is needed first."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._file = uri, None
+
+    def __enter__(self) -> "_Later":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def open(self) -> Any:
+        if self._file is None:
+            self._file = open_file(self._uri)
+        return self._file
+
+
+def _read_member(archive: Any, uri: str, offset: int, length: int, max_bytes: int) -> Read:
+    """As `_read_at`, of a member whose header must be the one that was listed."""
+    head = retry(
+        lambda: _seek_and_read(archive, offset - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE),
+        where=uri,
+        remote=is_remote(uri),
+        patience=network().patience,
     )
+    if not _is_header(head, length):
+        raise SourceDamaged(
+            f"{uri}: no image at offset {offset} any more, so the archive changed since it was listed; "
+            "restore it, or start anew with --rebuild all"
+        )
+    return _read_at(archive, uri, offset, length, max_bytes)
 
 
-def _webdataset_key(name: str) -> str:
-    folder, base = posixpath.split(name)
-    return posixpath.join(folder, base.split(".", 1)[0])
-
-
-def _read_member_sidecars(
-    archive: Any, uri: str, image: tarfile.TarInfo, members: Sequence[tarfile.TarInfo]
-) -> dict[str, bytes]:
-    stems = (_webdataset_key(image.name), posixpath.splitext(image.name)[0])  # the later wins
-    found: dict[str, bytes] = {}
-    for stem in stems:
-        for member in members:
-            base, suffix = posixpath.splitext(member.name)
-            if base == stem and suffix.lower() in SIDECAR and member.size <= MAX_SIDECAR_BYTES:
-                data = _read_at(archive, uri, member.offset_data, member.size, MAX_SIDECAR_BYTES).data
-                found[suffix.lower()] = data or b""
-    return found
+def _is_header(block: bytes, length: int) -> bool:
+    """Whether a block is the header of a member of so many bytes."""
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size == length
+    except tarfile.TarError:
+        return False
 
 
 def _read_at(archive: Any, uri: str, offset: int, length: int, max_bytes: int) -> Read:

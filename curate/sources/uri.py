@@ -40,3 +40,11 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 def is_remote(uri: str) -> bool:
     """Whether the text is a URL (`s3://...`); local files are absolute paths."""
     return _REMOTE.match(uri) is not None
+
+
+def local_path(path: str) -> str:
+    """The path of a `file://` URL, so that local files are treated alike however they are named; others as they are."""
+    for protocol in ("file://", "local://"):
+        if path.startswith(protocol):
+            return path.removeprefix(protocol)
+    return path

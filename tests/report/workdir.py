@@ -21,12 +21,12 @@ from curate.engine.table import Manifest, Table
 from curate.ops.clusters.balance import level_figures, size_figures
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.sources.config import Sources
-from curate.sources.folder import read_folder_file
+from curate.sources.reading import read_part
 from curate.stages.clusters.assign import Assign, AssignFigures
 from curate.stages.clusters.fit_clusters import FitClusters, TreeFigures
 from curate.stages.clusters.levels import LevelFigures, SizeFigures
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
-from curate.stages.images.catalog import Catalog
+from curate.stages.images.catalog import Catalog, source_of
 from curate.stages.images.inspect import Inspect, InspectFigures, image_row
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.pairs import RecallFigures
@@ -150,13 +150,14 @@ class Workdir:
 
     def images(self) -> "Workdir":
         parts = []
-        for listed in self.store.table("catalog").scan(["image_id", "uri"]):
+        for listed in self.store.table("catalog").scan():
             found = []
-            for row in listed.to_pylist():
-                read = read_folder_file(row["uri"], max_bytes=1 << 30)
+            for image_id, read in zip(
+                listed["image_id"].to_pylist(), read_part(listed, source_of(listed)), strict=True
+            ):
                 assert read.data is not None
                 seen = inspect_image(read.data, ImageLimits())
-                found.append(image_row(read, seen, None) | {"image_id": row["image_id"]})
+                found.append(image_row(read, seen, None) | {"image_id": image_id})
             parts.append(pa.Table.from_pylist(found, schema=IMAGES))
         figures = InspectFigures(accepted=10, rejected={"pool": {"empty": 1, "noise": 1}})
         self.put("images", Inspect(), parts, figures, inputs={"catalog": ["catalog"]})
@@ -250,9 +251,11 @@ class Workdir:
         own = {"caption": pa.string(), "license|<b>": pa.string()}
         schema = shards_schema(own)
         found = []
+        reads = {}
+        for part in self.store.table("catalog").scan():
+            reads |= zip(part["image_id"].to_pylist(), read_part(part, source_of(part)), strict=True)
         for chosen in self.store.table("selection").read_all().to_pylist():
-            place = places[chosen["image_id"]]
-            read = read_folder_file(place["uri"], max_bytes=1 << 30)
+            place, read = places[chosen["image_id"]], reads[chosen["image_id"]]
             picture = {"bytes": read.data, "path": place["key"]}
             facts = {"width": 96, "height": 72, "sha256": "00", "image": picture}
             found.append({**dict.fromkeys(schema.names), **place, **chosen, **facts, **(read.extra or {})})

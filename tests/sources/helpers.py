@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.sources.config import Source
 from curate.sources.found import Found
 from curate.sources.listing import list_source
-from curate.tables import CATALOG
+from curate.stages.images.catalog import catalog_rows
 
 
 def source(path: object, **fields: Any) -> Source:
@@ -21,11 +21,8 @@ def keys(path: object, **fields: Any) -> list[str]:
 
 
 def catalog(found: Iterable[Found]) -> pa.Table:
-    rows = [
-        {"image_id": i, "source": "s", "role": "pool", **{k: v for k, v in f._asdict().items() if k != "container"}}
-        for i, f in enumerate(found)
-    ]
-    return pa.Table.from_pylist(rows, schema=CATALOG)
+    """The rows of the catalog for what was found."""
+    return catalog_rows(0, "pool", Source(name="s", path="."), list(found))
 
 
 def write_tar(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes]], **options: Any) -> Path:

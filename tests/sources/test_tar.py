@@ -48,18 +48,17 @@ def test_sidecars_become_own_columns(tmp_path: Path) -> None:
     )
     table = catalog(list_source(source(path)))
     reads = list(read_part(table, source(path)))
-    assert [r.data for r in reads] == [b"one", b"two", b"three", b"mask", b"four", b"five", b"six"]
+    assert [r.data for r in reads] == [b"one", b"two", b"three", b"four", b"five", b"six"]
     assert [r.extra for r in reads] == [
         {"url": "u", "score": None, "caption": "a cat"},
         None,
-        {"label": 7},
         {"label": 7},
         {"caption": "v1"},
         {"caption": "v2"},
         None,
     ]
     chosen = list(read_part(table, source(path, columns=("url",))))
-    assert [r.extra for r in chosen] == [{"url": "u"}, None, None, None, None, None, None]
+    assert [r.extra for r in chosen] == [{"url": "u"}, None, None, None, None, None]
 
 
 def test_selected_members_are_read_alone(tmp_path: Path) -> None:

@@ -8,18 +8,19 @@ from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished, ImagePlace
-from curate.engine.image_ids import CatalogFigures, ids_of_part
-from curate.engine.show import FlowStep
+from curate.engine.image_ids import CatalogFigures, LeftOutFigures, ids_of_part
+from curate.engine.show import FlowStep, Numbers, Section, Text
 from curate.engine.stage import Scan
 from curate.engine.table import Table
 from curate.errors import SourceError, TableError
 from curate.sources.class_names import Names, common_classes
 from curate.sources.config import Source, Sources
 from curate.sources.found import Found, cut_parts
+from curate.sources.left_out import LeftOut, is_loss
 from curate.sources.listing import list_source
 from curate.tables import CATALOG, ROLES
 
@@ -46,18 +47,20 @@ class Catalog(Scan):
     rows_per_part: Annotated[int, Field(ge=1)] = 65_536
     """Images of a part at most; an archive stays whole where it fits."""
 
+    _left_out: dict[str, LeftOut] = PrivateAttr(default_factory=dict)
+
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return CATALOG
 
     def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
         part = len(known.parts()) if known else 0
         for role, source in self.sources.by_role():
-            skipped: Counter[str] = Counter()
+            skipped = self._left_out[source.name] = LeftOut()
             found: Iterable[Found] = list_source(source, skipped=skipped)
             if known:
                 found = _new(found, known, source)
             for rows in cut_parts(found, rows_per_part=self.rows_per_part):
-                yield part, _rows(part, role, source, rows)
+                yield part, catalog_rows(part, role, source, rows)
                 part += 1
             if skipped:
                 logger.info("%s: left out: %s", source.name, dict(skipped))
@@ -67,7 +70,13 @@ class Catalog(Scan):
         for part in table.parts():
             first = table.read(part.number, ["source", "role"]).slice(0, 1).to_pylist()[0]
             parts.append((first["source"], first["role"], part.rows))
-        return CatalogFigures.of_parts(parts, sources=[source.name for _, source in self.sources.by_role()])
+        left_out = [
+            LeftOutFigures(source=name, reason=reason, count=number, example=skipped.example.get(reason, ""))
+            for name, skipped in self._left_out.items()
+            for reason, number in sorted(skipped.items())
+        ]
+        names = [source.name for _, source in self.sources.by_role()]
+        return CatalogFigures.of_parts(parts, sources=names, left_out=left_out)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -91,6 +100,23 @@ class Catalog(Scan):
             sizes[name, ROLES[role]] += int(rows)
         for (name, role), rows in sizes.items():
             yield "Sources", f"{name}{'' if name == role else f' ({role})'}: {rows:,} image{'' if rows == 1 else 's'}"
+
+    def show(self, table: Table, run: Finished) -> Iterator[Section]:
+        left_out = CatalogFigures.of(table).left_out
+        if left_out:
+            rows = tuple((found.source, found.reason, found.count, found.example) for found in left_out)
+            told = Text("What the sources held besides images when they were listed, and one example of each kind.")
+            yield Section("Not listed", (told, Numbers(("source", "what", "count", "such as"), rows)))
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        figures = CatalogFigures.of(table)
+        sizes = Counter[str]()
+        for source, rows in zip(figures.part_source, figures.part_rows, strict=True):
+            sizes[figures.sources[source]] += rows
+        for found in figures.left_out:
+            if is_loss(found.reason, found.count, num_images=sizes[found.source]):
+                such = f", such as {found.example}" if found.example else ""
+                yield f"source {found.source}: left out: {found.count:,} x {found.reason}{such}"
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         listed = image.row
@@ -136,7 +162,8 @@ def read_picture(rows: pa.Table) -> Image.Image:
         raise SourceError(f"{uri}: {error.reason}: {error}") from error
 
 
-def _rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
+def catalog_rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
+    """The rows of one part of the catalog."""
     columns = [
         pa.array(ids_of_part(part, len(found))),
         pa.array([source.name] * len(found)),
@@ -151,21 +178,23 @@ def _rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
 def _new(found: Iterable[Found], known: Table, source: Source) -> Iterator[Found]:
     """What the catalog does not list yet; reports what changed or vanished since."""
     listed = {}
-    for rows in known.scan(["source", "uri", "key", "offset", "row", "length", "modified"]):
+    for rows in known.scan(["source", "uri", "key", "offset", "row", "length", "modified", "sidecars"]):
         if rows["source"][0].as_py() == source.name:
             for r in rows.to_pylist():
-                listed[_place(r["uri"], r["key"], r["offset"], r["row"])] = (r["length"], r["modified"])
+                beside = None if r["sidecars"] is None else [tuple(s.values()) for s in r["sidecars"]]
+                place = _place(r["uri"], r["key"], r["offset"], r["row"])
+                listed[place] = (r["length"], r["modified"], _digest(beside))
     changed = 0
     for item in found:
         before = listed.pop(_place(item.uri, item.key, item.offset, item.row), None)
         if before is None:
             yield item
-        elif before != (item.length, item.modified):
+        elif before != (item.length, item.modified, _digest(item.sidecars)):
             changed += 1
     if changed or listed:
         logger.warning(
-            "%s: %d images changed and %d vanished since they were listed; their rows stay as they are "
-            "(--rebuild all starts anew)",
+            "%s: %d images or what lies beside them changed and %d images vanished since they were listed; their rows "
+            "stay as they are (--rebuild all starts anew)",
             source.name,
             changed,
             len(listed),
@@ -175,3 +204,8 @@ def _new(found: Iterable[Found], known: Table, source: Source) -> Iterator[Found
 def _place(uri: str, key: str, offset: int | None, row: int | None) -> tuple[object, ...]:
     """What an image of a source is known by: two tables may hold the same URL in the same row."""
     return (uri, offset, row) if row is None else (uri, offset, row, key)
+
+
+def _digest(beside: Iterable[tuple[Any, ...]] | None) -> int | None:
+    """What lies beside an image as one number, since those of all images are held at once."""
+    return None if beside is None else hash(tuple(map(tuple, beside)))

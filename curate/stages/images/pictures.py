@@ -313,9 +313,9 @@ class _Reading:
         uris = rows["uri"].to_pylist()
         known = self.known or itertools.repeat(None, len(uris))
         if is_loose(rows, source):
-            read_file = partial(read_loose, source=source, max_bytes=self.limits.max_bytes, extra=self.known is None)
-            for uri, key, sha256 in zip(uris, rows["key"].to_pylist(), known, strict=True):
-                yield partial(self._read_and_decode, partial(read_file, uri, key), sha256, uri)
+            files = read_loose(rows, source, max_bytes=self.limits.max_bytes, extra=self.known is None)
+            for read_file, sha256, uri in zip(files, known, uris, strict=True):
+                yield partial(self._read_and_decode, read_file, sha256, uri)
         else:  # an archive is streamed in order by this thread, decoded by the others
             read_all = read_part if self.known is None else read_bytes  # own columns are those of the first pass
             reads = read_all(rows, source, max_bytes=self.limits.max_bytes, damaged=self.known is not None)

@@ -1,0 +1,148 @@
+"""The own columns of images, from the files, members and tables beside them that the catalog names."""
+
+# ruff: noqa: PTH110, PTH114, PTH116, PTH122, PTH123
+# Paths are bytes here, which pathlib does not take: a name need not be text.
+
+import os
+import posixpath
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curate.errors import SourceError
+from curate.retrying import find_cause, retry
+from curate.sources.config import Source
+from curate.sources.description_tables import FILE_NAME, read_table_rows
+from curate.sources.files import leads_inside
+from curate.sources.found import Sidecar
+from curate.sources.kinds import Kinds
+from curate.sources.network import network, read_remote
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, choose_columns, merge_sidecars
+from curate.sources.uri import decode_uri, encode_uri, is_remote
+
+Columns = dict[str, Any] | None
+
+
+class Descriptions:
+    """What describes each image of some rows of the catalog; tables are read at once, other files when asked for."""
+
+    def __init__(self, rows: pa.Table, source: Source) -> None:
+        self._source, self._kinds = source, Kinds(source)
+        self._root = None if is_remote(source.path) else os.path.realpath(os.fsencode(source.path))
+        self._sidecars = [_sidecars_of(found) for found in rows["sidecars"].to_pylist()]
+        wanted: defaultdict[str, list[int]] = defaultdict(list)
+        for uri, sidecars in zip(rows["uri"].to_pylist(), self._sidecars, strict=True):
+            for sidecar in sidecars or ():
+                if sidecar.kind == "table":
+                    wanted[_table_uri(uri, sidecar)].append(sidecar.offset or 0)
+        self._tables = {uri: read_table_rows(uri, numbers) for uri, numbers in wanted.items()}
+
+    def of_file(self, row: int, uri: str) -> Columns:
+        """The own columns of an image that is a file; may be called from several threads."""
+        stem = os.path.splitext(decode_uri(uri))[0]
+        sidecars = self._sidecars[row]
+        if sidecars is None:
+            sidecars = [] if is_remote(uri) else self._look(decode_uri(uri), stem)
+        return self._merge(uri, sidecars, lambda sidecar: self._read_file(stem + decode_uri(sidecar.name), uri))
+
+    def of_member(self, row: int, uri: str, name: str, read: Callable[[int, int], bytes]) -> Columns:
+        """The own columns of an image in a tar; `read` gives the bytes at (offset, length)."""
+        return self._merge(
+            uri,
+            self._sidecars[row] or (),
+            lambda sidecar: read(sidecar.offset or 0, sidecar.length or 0),
+            where=f"{uri}: {name}",
+        )
+
+    def _merge(
+        self, uri: str, sidecars: Sequence[Sidecar], read: Callable[[Sidecar], bytes | None], *, where: str = ""
+    ) -> Columns:
+        merged: dict[str, Any] = {}
+        texts: dict[tuple[str, str], bytes] = {}
+        for sidecar in sidecars:
+            if sidecar.kind == "table":
+                found = self._tables[_table_uri(uri, sidecar)].get(sidecar.offset or 0, {})
+                merged |= {name: value for name, value in found.items() if name and name != FILE_NAME}
+            elif (named := self._kinds.split(sidecar.name)) and (data := read(sidecar)) is not None:
+                texts[named.kind, named.suffix] = data  # of equal suffixes the more telling name is behind
+        merged = choose_columns(merged, columns=self._source.columns) or {}
+        merged |= self._parse(texts, where or uri)
+        return merged or None
+
+    def _parse(self, texts: dict[tuple[str, str], bytes], where: str) -> dict[str, Any]:
+        """Columns of files: a kind's first suffix that is there gives its column, the others columns of their name."""
+        first: dict[str, bytes] = {}
+        others: dict[str, Any] = {}
+        for kind, listed, parsed_as, column in (
+            ("json", self._source.json_suffixes, ".json", None),
+            ("caption", self._source.caption_suffixes, ".txt", "caption"),
+            ("label", self._source.label_suffixes, ".cls", "label"),
+        ):
+            there = [suffix for suffix in listed if (kind, suffix) in texts]
+            if there:
+                first[parsed_as] = texts[kind, there[0]]
+            for suffix in there[1:]:
+                own = merge_sidecars({parsed_as: texts[kind, suffix]}, columns=None, where=where) or {}
+                if column is None:
+                    others = own | others
+                elif column in own:
+                    others[suffix if suffix != column else f"{column}_2"] = own[column]
+        chosen = choose_columns(others, columns=self._source.columns) or {}
+        return chosen | (merge_sidecars(first, columns=self._source.columns, where=where) or {})
+
+    def _look(self, image: bytes, stem: bytes) -> list[Sidecar]:
+        """What may lie beside an image whose folder was not listed."""
+        rests = [b"." + suffix.encode() for suffix in self._kinds.describing()]
+        own = image[len(stem) :]
+        rests += [own + rest for rest in rests] if own else []
+        return [Sidecar("file", encode_uri(rest)) for rest in rests if os.path.exists(stem + rest)]
+
+    def _read_file(self, path: bytes, where: str) -> bytes | None:
+        """A sidecar's bytes; None: it is gone, not permitted, a link out, or far too long to describe one image."""
+        remote, limits = is_remote(os.fsdecode(path)), network()
+        try:
+            return retry(
+                lambda: _read_remote(path, limits.picture) if remote else self._read_regular(path),
+                where=where,
+                remote=remote,
+                patience=limits.patience,
+            )
+        except SourceError:
+            raise
+        except Exception as error:
+            cause = find_cause(error, remote=remote)
+            if cause is None or not cause.permanent:
+                raise
+            return None
+
+    def _read_regular(self, path: bytes) -> bytes | None:
+        if os.path.islink(path):
+            if not leads_inside(path, self._root):
+                return None
+            path = os.path.realpath(path)
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
+            return None
+        with open(path, "rb") as file:
+            return file.read(MAX_SIDECAR_BYTES)
+
+
+def _read_remote(path: bytes, seconds: float) -> bytes | None:
+    data = read_remote(path.decode(), MAX_SIDECAR_BYTES, seconds=seconds)
+    return data if len(data) <= MAX_SIDECAR_BYTES else None
+
+
+def _sidecars_of(found: list[dict[str, Any]] | None) -> list[Sidecar] | None:
+    return None if found is None else [Sidecar(**sidecar) for sidecar in found]
+
+
+def _table_uri(uri: str, sidecar: Sidecar) -> str:
+    """Where a table lies: by the steps of the names, since a folder on the way may be a link."""
+    folder = posixpath.dirname(uri)
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", folder)
+    start = scheme.end() if scheme else 0
+    return folder[:start] + posixpath.normpath(posixpath.join(folder[start:], sidecar.name))
