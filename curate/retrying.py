@@ -233,7 +233,7 @@ def is_damage(error: Exception) -> bool:
     Arrow's own errors of reading are plain `OSError` without a number.
     """
     if isinstance(error, OSError):
-        return is_permanent(error) or (type(error) is OSError and error.errno is None)
+        return is_permanent(error) or (type(error) is OSError and error.errno is None and error.__cause__ is None)
     return True
 
 
