@@ -201,8 +201,8 @@ def _numbers(kind: type[Exception]) -> frozenset[int]:
 
 def _of_plain(error: BaseException, remote: bool) -> Cause | None:
     """Of an error that hides nothing."""
-    if type(error).__module__ == "tarfile":
-        return None  # what was read is no archive
+    if type(error).__module__ == "tarfile" or isinstance(error, NotImplementedError | ImportError | MemoryError):
+        return None  # what was read is no archive, or cannot be read here
     if isinstance(error, ValueError) and remote:
         return Cause(True, "not a URL that can be asked for")
     if isinstance(error, PermissionError) and remote:
