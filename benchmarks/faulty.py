@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import fsspec
 import numpy as np
 from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractBufferedFile
 from PIL import Image, ImageDraw
 
 STORE = "faulty"
@@ -159,6 +160,9 @@ class FaultyStore(AsyncFileSystem):  # type: ignore[misc]
         found = [await self._info(f"{path}/{name}") for name in sorted(below)] or [await self._info(path)]
         return found if detail else [one["name"] for one in found]
 
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> "_StoredFile":
+        return _StoredFile(self, path, mode, size=self.info(path)["size"])
+
     async def _fail(self, path: str, *, listed: bool = False) -> None:
         fault = _take(self.faults, path)
         if fault == "hang":
@@ -169,6 +173,14 @@ class FaultyStore(AsyncFileSystem):  # type: ignore[misc]
         if status:
             kinds = {403: PermissionError, 400: PermissionError, 404: FileNotFoundError}
             raise kinds.get(status, OSError)(code) from StoreError(status, code)
+
+
+class _StoredFile(AbstractBufferedFile):  # type: ignore[misc]
+    """An object, read by ranges."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        data: bytes = self.fs.cat_file(self.path, start=start, end=end)
+        return data
 
 
 def register_store() -> type[FaultyStore]:

@@ -37,7 +37,8 @@ class SourceDamaged(SourceError):
 
 
 class TooManyUnavailable(CurateError):
-    """More images could not be had this time than `sources.max_unavailable` allows; every table is there."""
+    """More images could not be had this time than `sources.max_unavailable` allows. Every table is there without them,
+    unless none could be had at all."""
 
 
 class WorkdirError(CurateError):

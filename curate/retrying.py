@@ -201,8 +201,8 @@ def _numbers(kind: type[Exception]) -> frozenset[int]:
 
 def _of_plain(error: BaseException, remote: bool) -> Cause | None:
     """Of an error that hides nothing."""
-    if type(error).__module__ == "tarfile":
-        return None  # what was read is no archive
+    if type(error).__module__ == "tarfile" or isinstance(error, NotImplementedError | ImportError | MemoryError):
+        return None  # what was read is no archive, or cannot be read here
     if isinstance(error, ValueError) and remote:
         return Cause(True, "not a URL that can be asked for")
     if isinstance(error, PermissionError) and remote:
@@ -233,7 +233,7 @@ def is_damage(error: Exception) -> bool:
     Arrow's own errors of reading are plain `OSError` without a number.
     """
     if isinstance(error, OSError):
-        return is_permanent(error) or (type(error) is OSError and error.errno is None)
+        return is_permanent(error) or (type(error) is OSError and error.errno is None and error.__cause__ is None)
     return True
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from curate import retrying
 from curate.errors import SourceUnavailable
-from curate.retrying import Patience, find_cause, is_permanent, parse_retry_after, retry
+from curate.retrying import Patience, find_cause, is_damage, is_permanent, parse_retry_after, retry
 
 
 def of_library(
@@ -225,3 +225,11 @@ def test_server_at_which_many_were_given_up_in_a_row_is_asked_once_until_one_suc
     assert num_calls("http://other/1") == 4
     assert num_calls("http://down/back", times=0) == 1
     assert num_calls("http://down/19") == 4
+
+
+def test_damage_is_told_from_a_refusal_that_a_library_wraps_without_a_number() -> None:
+    assert is_damage(OSError("Couldn't deserialize thrift"))
+    assert not is_damage(wrapped(OSError("Forbidden"), of_library("gcsfs.retry", "HttpError", code=403)))
+    assert not is_damage(wrapped(PermissionError("expired"), s3(400, "ExpiredToken")))
+    assert not is_damage(OSError(errno.EIO, "Input/output error"))
+    assert is_damage(wrapped(FileNotFoundError("key"), s3(404, "NoSuchKey")))
