@@ -18,8 +18,8 @@ from curate.errors import TooManyUnavailable
 from curate.recipe import load_config
 from curate.report.status import status
 from curate.running import Outcome, plan_config, run_config
+from curate.sources import folder
 from curate.sources.read import Read, unavailable, unreadable
-from curate.stages.images import pictures
 from curate.stages.images.embed import EmbedFigures
 from curate.stages.images.inspect import InspectFigures
 
@@ -39,13 +39,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def away(monkeypatch: pytest.MonkeyPatch) -> dict[str, Read]:
     """What reading gives for some files: `001.jpg` in every pass, `later 001.jpg` in a later one."""
     found: dict[str, Read] = {}
-    read: Reading = pictures.read_folder_file
+    read: Reading = folder.read_folder_file
 
-    def reading(uri: str, *, extra: bool = True, **options: Any) -> Read:
+    def reading(uri: str, *, describe: Any = None, **options: Any) -> Read:
         name = Path(uri).name
-        return found.get(name) or (None if extra else found.get(f"later {name}")) or read(uri, extra=extra, **options)
+        later = None if describe else found.get(f"later {name}")
+        return found.get(name) or later or read(uri, describe=describe, **options)
 
-    monkeypatch.setattr(pictures, "read_folder_file", reading)
+    monkeypatch.setattr(folder, "read_folder_file", reading)
     return found
 
 

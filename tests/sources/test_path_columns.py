@@ -131,8 +131,9 @@ def test_loose_files_are_read_alike_by_threads_and_in_order(tmp_path: Path) -> N
     write_files(tmp_path, {"label=cat/1.jpg": b"1", "label=cat/1.txt": b"a cat"})
     (found,) = list_source(source(tmp_path))
     (read,) = read_part(catalog([found]), source(tmp_path))
-    assert read_loose(found.uri, found.key, source(tmp_path), max_bytes=9, extra=True) == read
-    assert read_loose(found.uri, found.key, source(tmp_path), max_bytes=9, extra=False) == read._replace(extra=None)
+    for extra, same in ((True, read), (False, read._replace(extra=None))):
+        (reading,) = read_loose(catalog([found]), source(tmp_path), max_bytes=9, extra=extra)
+        assert reading() == same
 
 
 def test_own_value_stays_where_the_path_says_another(tmp_path: Path) -> None:

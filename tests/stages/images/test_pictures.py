@@ -17,7 +17,7 @@ from curate.errors import ConfigError, SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.inspect import ImageLimits
 from curate.ops.vectors import VectorSpec, unpack
-from curate.sources import reading
+from curate.sources import folder
 from curate.sources.config import Source, Sources
 from curate.sources.read import Read, unavailable
 from curate.stages.images import pictures as under_test
@@ -204,14 +204,14 @@ def embed_at(side: int) -> Embed:
 def away(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Names of files that cannot be had; what was asked for is in `asked`."""
     names: set[str] = set()
-    read = reading.read_folder_file
+    read = folder.read_folder_file
 
     def busy(uri: str, **options: Any) -> Read:
         asked.append(Path(uri).name)
         return unavailable("HTTP 503 Service Unavailable") if Path(uri).name in names else read(uri, **options)
 
     asked.clear()
-    monkeypatch.setattr(reading, "read_folder_file", busy)
+    monkeypatch.setattr(folder, "read_folder_file", busy)
     return names
 
 
