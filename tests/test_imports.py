@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "progress"}
+BASE = {"errors", "config", "progress", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
-    "config": {"errors"},
+    "text": {"errors"},
+    "config": {"errors", "text"},
     "progress": set(),
     "retrying": {"errors"},
     "locking": {"errors"},

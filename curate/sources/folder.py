@@ -7,18 +7,20 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import SourceError
 from curate.retrying import describe_error, is_permanent, retry
 from curate.sources.config import Source
-from curate.sources.files import File, find_files, open_remote
+from curate.sources.files import File, find_files, open_remote, why_no_url
 from curate.sources.found import Found
 from curate.sources.read import Read, too_large, unreadable
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, Columns, merge_sidecars
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, merge_sidecars
 from curate.sources.suffixes import HEAD_BYTES, SIDECAR, begins_as_image, is_hidden, may_be_image, why_not_image
 from curate.sources.uri import decode_uri, is_remote
+from curate.sources.values import Columns
 
 
 class FolderFormat:
@@ -79,7 +81,10 @@ def read_folder_file(uri: str, *, max_bytes: int, columns: Columns = None, extra
         return unreadable(describe_error(error))
     if isinstance(data, Read):
         return data
-    return Read(data, extra=_read_sidecars(uri, columns) if extra and not is_remote(uri) else None)
+    if not extra or is_remote(uri):
+        return Read(data)
+    own, left_out = _read_sidecars(uri, columns)
+    return Read(data, extra=own, left_out=left_out)
 
 
 def _read_or_refuse(uri: str, max_bytes: int) -> bytes | Read:
@@ -92,12 +97,15 @@ def _read_or_refuse(uri: str, max_bytes: int) -> bytes | Read:
         with open(decode_uri(uri), "rb") as file:
             data: bytes = file.read()
             return data
+    why = why_no_url(uri)
+    if why:
+        return unreadable(f"not a URL: {why}")
     with open_remote(uri) as file:
         data = file.read(max_bytes + 1)
     return data if len(data) <= max_bytes else too_large(None, max_bytes)
 
 
-def _read_sidecars(uri: str, columns: Columns) -> dict[str, object] | None:
+def _read_sidecars(uri: str, columns: Columns) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     stem = os.path.splitext(decode_uri(uri))[0]
     found = {
         suffix: data for suffix in sorted(SIDECAR) if (data := _read_small(stem + suffix.encode(), uri)) is not None

@@ -1,5 +1,6 @@
 """Images in Parquet files: a Hugging Face `image` struct<bytes, path>, or a plain column of bytes."""
 
+import bisect
 import contextlib
 import itertools
 import logging
@@ -17,9 +18,9 @@ from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
 from curate.sources.found import Found
 from curate.sources.read import Read, by_file, too_large, unreadable
-from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import encode_uri, is_remote
+from curate.sources.values import column_values, is_usable_name
 
 BATCH_ROWS = 64
 """Rows decoded at once: memory is this many images and a page of the file, whatever a row group holds."""
@@ -65,21 +66,23 @@ def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
         for row, name in enumerate(_row_names(table, column, file.uri)):
             yield Found(
                 uri=file.uri,
-                key=encode_uri(name.encode("utf-8", "surrogatepass")) if name else f"{file.key}#{row}",
+                key=encode_uri(name) if name else f"{file.key}#{row}",
                 row=row,
                 modified=file.modified,
                 container=number,
             )
 
 
-def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[str | None]:
+def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[bytes | None]:
+    """The path of each row as its bytes, which need not be UTF-8 whatever the column claims."""
     if not _has_path(table.schema_arrow.field(column).type):
         yield from (None for _ in range(table.metadata.num_rows))
         return
     for group in range(table.num_row_groups):
         for batch in _batches(table, group, [f"{column}.path"], rows=4096, uri=uri):
-            for value in batch.column(0).to_pylist():
-                yield value["path"] if value else None
+            images = _first_column(batch, column)
+            paths = images.flatten()[images.type.get_field_index("path")]
+            yield from paths.cast(pa.binary()).to_pylist()
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
     try:
         # Without these two the bytes of a whole row group are held at once.
         return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         if is_damage(error):
             raise _damaged_parquet(uri, error) from error
         raise
@@ -139,7 +142,11 @@ def _or_none(names: Sequence[str]) -> str:
 def _holds_bytes(dtype: pa.DataType) -> bool:
     if pa.types.is_struct(dtype):
         index = dtype.get_field_index("bytes")
-        return index >= 0 and _holds_bytes(dtype.field(index).type)
+        return index >= 0 and _is_bytes(dtype.field(index).type)
+    return _is_bytes(dtype)
+
+
+def _is_bytes(dtype: pa.DataType) -> bool:
     return pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype)
 
 
@@ -175,19 +182,24 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
                 "was listed; restore it, or start anew with --rebuild all"
             )
         image = find_image_column(table.schema_arrow, source.image_column, where=uri)
-        carried = _carried(table.schema_arrow, image, source, uri) if extra else []
-        for batch, index in _wanted_rows(table, rows, [image, *carried], uri):
-            yield _read_row(batch, index, image, carried, max_bytes)
+        left_out: set[str] = set()  # of every row
+        carried = _carried(table.schema_arrow, image, source, uri, left_out) if extra else []
+        for batch, wanted in _wanted_rows(table, rows, [image, *carried], uri):
+            yield from _read_batch(batch, wanted, image, carried, max_bytes=max_bytes, left_out=left_out)
 
 
-def _carried(schema: pa.Schema, image: str, source: Source, uri: str) -> list[str]:
+def _carried(schema: pa.Schema, image: str, source: Source, uri: str, left_out: set[str]) -> list[str]:
+    """Names of the columns to carry, each once; `left_out` gains why others are not."""
     own = [f.name for f in schema if f.name != image and not _only_bytes(f.type)]
-    if source.columns is None:
-        return own
-    unknown = [name for name in source.columns if name not in own]
-    if unknown:
-        raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_or_none(own)}")
-    return list(source.columns)
+    if source.columns is not None:
+        unknown = [name for name in source.columns if name not in own]
+        if unknown:
+            raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_or_none(own)}")
+        own = [name for name in own if name in source.columns]
+    names = list(dict.fromkeys(own))
+    if len(names) < len(own):
+        left_out.add("duplicate_name")
+    return [name for name in names if is_usable_name(name, left_out)]
 
 
 def _only_bytes(dtype: pa.DataType) -> bool:
@@ -196,17 +208,18 @@ def _only_bytes(dtype: pa.DataType) -> bool:
 
 def _wanted_rows(
     table: pq.ParquetFile, rows: Sequence[int], columns: list[str], uri: str
-) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """(batch, index in it) of each wanted row."""
+) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
+    """(batch, indices in it of the wanted rows), where there are any."""
     done, first = 0, 0
     for group in range(table.num_row_groups):
         after = first + table.metadata.row_group(group).num_rows
         if done < len(rows) and rows[done] < after:
             start = first
             for batch in _batches(table, group, columns, rows=BATCH_ROWS, uri=uri):
-                while done < len(rows) and rows[done] < start + len(batch):
-                    yield batch, rows[done] - start
-                    done += 1
+                end = bisect.bisect_left(rows, start + len(batch), lo=done)
+                if end > done:
+                    yield batch, [row - start for row in rows[done:end]]
+                done = end
                 start += len(batch)
         first = after
 
@@ -225,7 +238,7 @@ def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> I
                     yield batch
                     done, failures = done + 1, 0
             return
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             if is_damage(error):
                 raise _damaged_parquet(uri, error) from error
             failures += 1
@@ -235,15 +248,44 @@ def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> I
             time.sleep(FIRST_WAIT * 2 ** (failures - 1))
 
 
-def _read_row(batch: pa.RecordBatch, index: int, image: str, carried: list[str], max_bytes: int) -> Read:
-    value: Any = batch.column(image)[index].as_py()
-    values = {name: batch.column(name)[index].as_py() for name in carried}
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if data is None:
-        path = value.get("path") if isinstance(value, dict) else None
-        read = unreadable(f"the row holds only the path {path!r}, no bytes" if path else "the row holds no image")
-    elif len(data) > max_bytes:
-        read = too_large(len(data), max_bytes)
-    else:
-        read = Read(data)
-    return read._replace(extra=choose_columns(values, columns=None))
+def _read_batch(
+    batch: pa.RecordBatch, wanted: list[int], image: str, carried: list[str], *, max_bytes: int, left_out: set[str]
+) -> Iterator[Read]:
+    """The images at the wanted indices of a batch: the other columns are converted together, each image alone."""
+    lost = [set(left_out) for _ in wanted]
+    columns = {name: column_values(_take(_first_column(batch, name), wanted), lost) for name in carried}
+    images = _first_column(batch, image)
+    for place, index in enumerate(wanted):
+        own = {name: values[place] for name, values in columns.items()}
+        read = _read_image(images[index], max_bytes)
+        yield read._replace(extra=own or None, left_out=tuple(sorted(lost[place])))
+
+
+def _first_column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """The column of a name, which may be there twice."""
+    return batch.column(batch.schema.get_all_field_indices(name)[0])
+
+
+def _take(column: pa.Array, wanted: list[int]) -> pa.Array:
+    """The elements at ascending indices."""
+    if len(wanted) == wanted[-1] - wanted[0] + 1:
+        return column.slice(wanted[0], len(wanted))
+    return pa.concat_arrays([column.slice(index, 1) for index in wanted])  # `take` lacks kernels of some types
+
+
+def _read_image(cell: pa.Scalar, max_bytes: int) -> Read:
+    path = ""
+    if isinstance(cell, pa.StructScalar):
+        if not cell.is_valid:
+            return unreadable("the row holds no image")
+        if _has_path(cell.type):
+            path = _path_of(cell[cell.type.get_field_index("path")])
+        cell = cell[cell.type.get_field_index("bytes")]
+    if not cell.is_valid:
+        return unreadable(f"the row holds only the path {path!r}, no bytes" if path else "the row holds no image")
+    data = cell.as_buffer()
+    return Read(data.to_pybytes()) if data.size <= max_bytes else too_large(data.size, max_bytes)
+
+
+def _path_of(cell: pa.Scalar) -> str:
+    return encode_uri(cell.as_buffer().to_pybytes()) if cell.is_valid else ""

@@ -18,6 +18,8 @@ class Read(NamedTuple):
     """The reason to record: too_large or unreadable."""
     extra: dict[str, Any] | None = None
     """The source's own columns, JSON-ready; None: none."""
+    left_out: tuple[str, ...] = ()
+    """Kinds of values that these columns lost, see `curate.sources.values.LEFT_OUT`."""
 
 
 def too_large(num_bytes: int | None, max_bytes: int) -> Read:

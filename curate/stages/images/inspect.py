@@ -1,6 +1,7 @@
 """Inspect: facts and a verdict for every image of the catalog."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.config import Execution
+from curate.config import Execution, Settings
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
@@ -22,6 +23,7 @@ from curate.errors import TooManyRejects
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import Read
+from curate.sources.values import LEFT_OUT
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import CATALOG, CURATED, IMAGES, POOL, REJECT_REASONS, ROLES
 
@@ -43,6 +45,18 @@ MEANING = {
 }
 
 
+logger = logging.getLogger(__name__)
+
+
+class LeftOut(Settings):
+    """Images whose own columns lost values of one kind."""
+
+    images: int
+    """How many."""
+    example: str
+    """Key of the first of them, with its source."""
+
+
 class InspectFigures(Figures):
     """Verdicts, counted."""
 
@@ -50,6 +64,8 @@ class InspectFigures(Figures):
     """Images that were not rejected."""
     rejected: dict[str, dict[str, int]]
     """By role, then by reason: images, the most frequent reason first."""
+    left_out: dict[str, LeftOut] = Field(default_factory=dict)
+    """By kind of value (`curate.sources.values.LEFT_OUT`), the most frequent first."""
 
     def rejected_of(self, role: str) -> Counter[str]:
         """Reason to images of a role."""
@@ -60,6 +76,7 @@ class Inspect(PictureStage):
     """Reads and decodes each image: SHA-256, size, format, PDQ hash, quality figures, and why it is rejected."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+    version: ClassVar[int] = 2
     explained_as: ClassVar[str] = "inspected"
 
     limits: ImageLimits = ImageLimits()
@@ -93,7 +110,10 @@ class Inspect(PictureStage):
                 f"detail of {table.store.root}/{table.name}, or run again with inspect.max_reject_fraction=1"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
-        return InspectFigures(accepted=rows - total.total(), rejected=counted)
+        figures = InspectFigures(accepted=rows - total.total(), rejected=counted, left_out=_left_out(table, inputs))
+        for text in _left_out_sentences(figures):
+            logger.warning("%s: %s", table.name, text)
+        return figures
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
@@ -125,6 +145,9 @@ class Inspect(PictureStage):
             reasons.append((title, Text(MEANING[reason]), Examples(tuple(shown))))
         yield Section("Dropped", (Beside(tuple(reasons)),))
 
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        yield from (f"{table.name}: {text}" for text in _left_out_sentences(InspectFigures.of(table)))
+
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         found = table.read(image.part).slice(image.place, 1).to_pylist()[0]
         yield "accepted" if found["reject"] is None else f"rejected: {found['reject']}: {found['detail']}"
@@ -133,8 +156,31 @@ class Inspect(PictureStage):
         yield f"{found['format'] or 'format unknown'}, {size}, {length}"
         if found["sha256"] is not None:
             yield f"sha256 {found['sha256'].hex()}"
+        if found["left_out"]:
+            yield f"left out of its own columns: {'; '.join(LEFT_OUT.get(kind, kind) for kind in found['left_out'])}"
         if found["extra"] is not None:
             yield f"own columns {found['extra']}"
+
+
+def _left_out(table: Table, inputs: dict[str, Any]) -> dict[str, LeftOut]:
+    """Images and the first example by kind of value, the most frequent kind first."""
+    counts, examples = Counter[str](), dict[str, str]()
+    for part in table.parts():
+        kinds = table.read(part.number, ["left_out"])["left_out"]
+        if kinds.null_count == len(kinds):
+            continue
+        listed = inputs["catalog"].read(part.number, ["source", "key"])
+        for row in np.flatnonzero(kinds.is_valid().to_numpy()).tolist():
+            for kind in kinds[row].as_py():
+                counts[kind] += 1
+                examples.setdefault(kind, f"{listed['source'][row].as_py()}: {listed['key'][row].as_py()}")
+    return {kind: LeftOut(images=number, example=examples[kind]) for kind, number in counts.most_common()}
+
+
+def _left_out_sentences(figures: InspectFigures) -> Iterator[str]:
+    for kind, found in figures.left_out.items():
+        images = f"{found.images:,} image{'' if found.images == 1 else 's'}"
+        yield f"left out of the own columns of {images}: {LEFT_OUT.get(kind, kind)} ({kind}), as of {found.example}"
 
 
 def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None) -> dict[str, Any]:
@@ -145,7 +191,7 @@ def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | No
         hashed: PDQ hash and its quality; None where there is no picture.
     """
     extra = json.dumps(read.extra, ensure_ascii=False, sort_keys=True) if read.extra else None
-    row = dict.fromkeys(IMAGES.names[1:])
+    row = dict.fromkeys(IMAGES.names[1:]) | {"left_out": list(read.left_out) or None}
     if seen is None:
         return row | {"reject": read.reject, "detail": read.error, "extra": extra}
     facts = {name: getattr(seen, name) for name in IMAGES.names if hasattr(seen, name)}

@@ -13,9 +13,10 @@ share the pass. A later pass reads the verdicts of the first and opens only imag
 changed in between is an error.
 """
 
+import contextlib
 import itertools
 import queue
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ import pyarrow.compute as pc
 from curate import progress
 from curate.engine.image_ids import row_of
 from curate.engine.stage import Input, SharedMap, each
-from curate.errors import SourceError
+from curate.errors import CurateError, SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.sources.config import Source
@@ -44,6 +45,10 @@ BATCHES_AHEAD = 4
 """Batches of images that are read or decoded before a network asks for them."""
 TRUSTING = ImageLimits(min_side=1, max_aspect=1e9, min_luma_std=0, min_smoothness=-1, max_pixels=PIL_PIXELS)
 """Limits for images that an earlier pass accepted, whatever its own were; `max_bytes` is then what it found."""
+
+
+_Place = tuple[str, str]
+"""(uri, key) of an image, by which a person finds it."""
 
 
 class Seen(NamedTuple):
@@ -228,31 +233,56 @@ class _Reading:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _jobs(self, rows: pa.Table, source: Source) -> Iterator[Callable[[], list[Any]]]:
-        uris = rows["uri"].to_pylist()
-        known = self.known or itertools.repeat(None, len(uris))
+        places = list(zip(rows["uri"].to_pylist(), rows["key"].to_pylist(), strict=True))
+        known = self.known or itertools.repeat(None, len(places))
         if is_loose(rows, source):
             read_file = partial(
                 read_folder_file, max_bytes=self.limits.max_bytes, columns=source.columns, extra=self.known is None
             )
-            for uri, sha256 in zip(uris, known, strict=True):
-                yield partial(self._read_and_decode, read_file, sha256, uri)
+            for place, sha256 in zip(places, known, strict=True):
+                yield partial(self._read_and_decode, read_file, sha256, place)
         else:  # an archive is streamed in order by this thread, decoded by the others
-            reads = read_part(rows, source, max_bytes=self.limits.max_bytes)
-            for read, sha256, uri in zip(reads, known, uris, strict=True):
-                yield partial(self._decode, read, sha256, uri)
+            reads = _placed_reads(read_part(rows, source, max_bytes=self.limits.max_bytes), places)
+            for read, sha256, place in zip(reads, known, places, strict=True):
+                yield partial(self._decode, read, sha256, place)
 
-    def _read_and_decode(self, read: Callable[[str], Read], sha256: bytes | None, uri: str) -> list[Any]:
-        return self._decode(read(uri), sha256, uri)
+    def _read_and_decode(self, read: Callable[[str], Read], sha256: bytes | None, place: _Place) -> list[Any]:
+        with _told_with(place):
+            found = read(place[0])
+        return self._decode(found, sha256, place)
 
-    def _decode(self, read: Read, sha256: bytes | None, uri: str) -> list[Any]:
+    def _decode(self, read: Read, sha256: bytes | None, place: _Place) -> list[Any]:
         """What every stage prepares of one image; `sha256` is what an earlier pass found, if there was one."""
-        inspected = None
-        if read.data is not None:
-            inspected = inspect_image(read.data, self.limits, min_side=self.side)
-        if sha256 is not None:
-            _check_unchanged(read, inspected, sha256, uri)
-        seen = Seen(read, inspected)
-        return [stage.prepare(seen) for stage in self.stages]
+        with _told_with(place):
+            inspected = None
+            if read.data is not None:
+                inspected = inspect_image(read.data, self.limits, min_side=self.side)
+            if sha256 is not None:
+                _check_unchanged(read, inspected, sha256, place[0])
+            seen = Seen(read, inspected)
+            return [stage.prepare(seen) for stage in self.stages]
+
+
+def _placed_reads(reads: Iterator[Read], places: Sequence[_Place]) -> Iterator[Read]:
+    """What a format yields; its errors tell which image was to come."""
+    for number in itertools.count():
+        with _told_with(places[min(number, len(places) - 1)]):
+            read = next(reads, None)
+        if read is None:
+            return
+        yield read
+
+
+@contextlib.contextmanager
+def _told_with(place: _Place) -> Iterator[None]:
+    """Add to an error the image that it came of, unless it tells; the kind of error stays."""
+    try:
+        yield
+    except Exception as error:
+        uri, key = place
+        if not (isinstance(error, CurateError) and uri in str(error)):
+            error.add_note(f"of the image {key} in {uri}")
+        raise
 
 
 def _check_unchanged(read: Read, inspected: Inspected | None, sha256: bytes, uri: str) -> None:

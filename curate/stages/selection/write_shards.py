@@ -25,6 +25,7 @@ from curate.errors import ConfigError, SourceError
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import source_of
 from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
+from curate.text import read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,10 @@ class WriteShards(Shuffle):
         path = Path(self.removal_list)
         if not path.is_file():
             raise self.field_error("removal_list", f"={path}: no such file; give a text file, or leave it out")
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        try:
+            lines = [line.strip() for line in read_lines(path)]
+        except ValueError as error:
+            raise self.field_error("removal_list", f"={path}: not a list: {error}; save it as text") from error
         return frozenset(
             line.lower() if SHA256_HEX.fullmatch(line) else line for line in lines if line and not line.startswith("#")
         )
@@ -266,13 +270,17 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int64" if -(2**63) <= value < 2**63 else "string"
+        if abs(value) <= 2**53:
+            return "int64"
+        return "wide" if -(2**63) <= value < 2**63 else "string"  # wide: exact as int64, but not as float64
     return "float64" if isinstance(value, float) else "string"
 
 
 def _common(kinds: set[str]) -> ColumnKind:
     """The type that holds all values of a column; string (JSON where needed) if nothing else does."""
     found = kinds - {"none"}
+    if found <= {"int64", "wide"} and found:
+        return "int64"
     if found == {"int64", "float64"}:
         return "float64"
     single = next(iter(found)) if len(found) == 1 else "string"
