@@ -270,7 +270,10 @@ def _take(column: pa.Array, wanted: list[int]) -> pa.Array:
     """The elements at ascending indices."""
     if len(wanted) == wanted[-1] - wanted[0] + 1:
         return column.slice(wanted[0], len(wanted))
-    return pa.concat_arrays([column.slice(index, 1) for index in wanted])  # `take` lacks kernels of some types
+    try:
+        return column.take(pa.array(wanted))
+    except pa.ArrowNotImplementedError:  # of some types there is no such kernel
+        return pa.concat_arrays([column.slice(index, 1) for index in wanted])
 
 
 def _read_image(cell: pa.Scalar, max_bytes: int) -> Read:

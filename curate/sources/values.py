@@ -50,7 +50,7 @@ Columns = tuple[str, ...] | None
 """Names of the columns to carry; None: all."""
 
 _TOO_LONG = 1 << MAX_INTEGER_BITS
-_MAX_DIGITS = len(str(_TOO_LONG))
+_MAX_DIGITS = len(str(-_TOO_LONG))
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
@@ -246,8 +246,18 @@ def column_values(column: pa.Array, left_out: Iterable[set[str]]) -> list[Any]:
         except Exception:  # one of them is bad: which, the loop below tells
             pass
         else:
+            if _is_json_ready(column.type):
+                return values
             return [json_ready(value, kinds) for value, kinds in zip(values, left_out, strict=True)]
     return [_cell(cell, kinds) for cell, kinds in zip(column, left_out, strict=True)]
+
+
+def _is_json_ready(dtype: pa.DataType) -> bool:
+    """Whether all Python values of the type are JSON-ready: text that was decoded strictly, integers of 64 bits."""
+    if pa.types.is_dictionary(dtype):
+        return _is_json_ready(dtype.value_type)
+    is_text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
+    return is_text or pa.types.is_integer(dtype) or pa.types.is_boolean(dtype)
 
 
 def _is_uuid(dtype: pa.DataType) -> bool:

@@ -1,8 +1,10 @@
 """Passes over the images: what a later pass trusts, how a model is fed, and what an own stage gets."""
 
 import hashlib
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from curate.errors import ConfigError, SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.inspect import ImageLimits
 from curate.sources.config import Source, Sources
+from curate.sources.read import Read
 from curate.stages.images import pictures as under_test
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
@@ -160,3 +163,70 @@ def embed_at(side: int) -> Embed:
             return side
 
     return Large(model="lite0-copy", precision="fp32", device="cpu")
+
+
+class Failing(PictureStage):
+    """A stage that fails at one image, as a library may at any."""
+
+    error: ClassVar[BaseException]
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return pa.schema([IMAGE_ID])
+
+    def prepare(self, seen: Seen) -> Any:
+        if seen.inspected is not None and seen.inspected.reject == "empty":
+            raise self.error
+        return {}
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, MemoryError, SourceError])
+@pytest.mark.parametrize("packed", [False, True])
+def test_any_error_at_an_image_tells_which_it_was_and_keeps_its_kind(
+    kind: type[Exception], packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = kind("without a place")
+    monkeypatch.setattr(Failing, "error", error, raising=False)
+    write_photos(tmp_path / "pool", 2)
+    (tmp_path / "pool" / "bad.jpg").touch()
+    where = tmp_path / "pool" / "bad.jpg"
+    if packed:
+        where = tmp_path / "a.tar"
+        with tarfile.open(where, "w") as tar:
+            tar.add(tmp_path / "pool", ".")
+    catalog = listed(where if packed else tmp_path / "pool")
+    with pytest.raises(kind) as caught:
+        list(read_pictures({"failing": Failing(), "images": Inspect()}, 0, catalog=catalog))
+    assert caught.value is error
+    assert caught.value.__notes__ == [f"of the image bad.jpg in {where}"]
+
+
+def test_error_of_reading_tells_the_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "pool", 2)
+    catalog = listed(tmp_path / "pool")
+
+    def read(uri: str, **options: Any) -> Read:
+        raise SourceError(f"{uri}: the disk is gone") if uri.endswith("001.jpg") else KeyError("x")
+
+    monkeypatch.setattr(under_test, "read_folder_file", read)
+    with pytest.raises(KeyError) as caught:
+        inspected(catalog, Inspect())
+    assert caught.value.__notes__ == [f"of the image 000.jpg in {tmp_path}/pool/000.jpg"]
+    with pytest.raises(SourceError, match="the disk is gone") as told:
+        inspected(catalog.slice(1), Inspect())
+    assert not hasattr(told.value, "__notes__")
+
+
+def test_error_of_a_format_tells_the_image_that_was_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "pool", 3)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "pool", ".")
+    catalog = listed(tmp_path / "a.tar")
+
+    def reads(rows: pa.Table, source: Source, **options: Any) -> Iterator[Read]:
+        yield Read(b"")
+        raise KeyError("x")
+
+    monkeypatch.setattr(under_test, "read_part", reads)
+    with pytest.raises(KeyError) as caught:
+        inspected(catalog, Inspect())
+    assert caught.value.__notes__ == [f"of the image {catalog['key'][1]} in {tmp_path}/a.tar"]
