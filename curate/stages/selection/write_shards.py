@@ -173,9 +173,23 @@ class WriteShards(Shuffle):
             rows = pieces.take(order[start : start + step])
             extra = [json.loads(text) if text else {} for text in rows["extra"].to_pylist()]
             named = [{_free_name(name): value for name, value in values.items()} for values in extra]
-            own = [_column(named, name, self.columns[name]) for name in sorted(self.columns)]
+            own = [self._own_column(name, named, rows["key"]) for name in sorted(self.columns)]
             kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
             yield pa.RecordBatch.from_arrays([*kept, *own], schema=schema)
+
+    def _own_column(self, name: str, rows: list[dict[str, Any]], keys: pa.ChunkedArray) -> pa.Array:
+        """A column of the sources, of the type that was found or that the user gave."""
+        assert not isinstance(self.columns, str)
+        kind = self.columns[name]
+        try:
+            return _column(rows, name, kind)
+        except (pa.ArrowException, OverflowError, TypeError):
+            row = next(place for place, row in enumerate(rows) if not _fits(row, name, kind))
+            found = f"{rows[row][name]!r:.80} of the image {keys[row].as_py()}"
+            raise self.field_error(
+                "columns",
+                f": {name} is declared {kind}, which does not hold {found}; set it to string, or columns to auto",
+            ) from None
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -290,6 +304,14 @@ def _common(kinds: set[str]) -> ColumnKind:
 def _types(columns: Mapping[str, ColumnKind]) -> dict[str, pa.DataType]:
     kinds = {"bool": pa.bool_(), "int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
     return {name: kinds[kind] for name, kind in columns.items()}
+
+
+def _fits(row: dict[str, Any], name: str, kind: ColumnKind) -> bool:
+    try:
+        _column([row], name, kind)
+    except (pa.ArrowException, OverflowError, TypeError):
+        return False
+    return True
 
 
 def _column(rows: list[dict[str, Any]], name: str, kind: ColumnKind) -> pa.Array:
