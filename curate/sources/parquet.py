@@ -226,7 +226,12 @@ def _wanted_rows(
 
 def _batches(table: pq.ParquetFile, group: int, columns: list[str], *, rows: int, uri: str) -> Iterator[pa.RecordBatch]:
     """Batches of a row group; after an error that may pass, from the first one not yet yielded."""
-    return _resume(lambda: table.iter_batches(rows, row_groups=[group], columns=columns), uri)
+    missing = table.metadata.row_group(group).num_rows
+    for batch in _resume(lambda: table.iter_batches(rows, row_groups=[group], columns=columns), uri):
+        missing -= len(batch)
+        yield batch
+    if missing:  # Arrow takes the end of a column for the end of the group
+        raise _damaged_parquet(uri, ValueError(f"row group {group} lacks {missing} of its rows"))
 
 
 def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> Iterator[pa.RecordBatch]:

@@ -12,6 +12,7 @@ import pytest
 from curate import retrying
 from curate.errors import SourceError
 from curate.sources import parquet
+from curate.sources.found import Found
 from curate.sources.listing import list_source
 from curate.sources.parquet import find_image_column
 from curate.sources.reading import read_bytes, read_part
@@ -249,3 +250,21 @@ def test_scattered_rows_of_types_without_a_take_kernel_are_read(tmp_path: Path) 
     pq.write_table(pa.table({"image": pa.array([b"x"] * 20), "n": nested}), tmp_path / "a.parquet")
     rows = catalog(list_source(source(tmp_path))).take([0, 3, 4, 19])
     assert [r.extra for r in read_part(rows, source(tmp_path))] == [{"n": {"d": [dates[i]]}} for i in (0, 3, 4, 19)]
+
+
+@pytest.mark.parametrize("dtype", [pa.binary(), HF_IMAGE])
+def test_row_group_with_fewer_rows_than_it_claims_is_an_error(dtype: pa.DataType, tmp_path: Path) -> None:
+    path, images = tmp_path / "a.parquet", [b"x", b"y"]
+    table = pa.table({"image": pa.array(images if dtype == pa.binary() else [{"bytes": b} for b in images], dtype)})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    footer = pq.read_metadata(path)
+    data, claimed = path.read_bytes(), bytes([0x16, 2 * len(images)])  # Thrift: an i64 field, zigzag
+    end = len(data) - 8 - footer.serialized_size
+    assert footer.num_rows == 2
+    assert data[end:].count(claimed) >= 2
+    path.write_bytes(data[:end] + data[end:].replace(claimed, bytes([0x16, 2 * 3])))
+    changed = pq.read_metadata(path)
+    assert (changed.num_rows, changed.row_group(0).num_rows) == (3, 3)
+    rows = catalog([Found(str(path), f"{row}", row=row) for row in range(3)])
+    with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet"):
+        list(read_part(rows, source(path)))
