@@ -25,11 +25,12 @@ from curate.engine.image_ids import Parts
 from curate.engine.store import Store
 from curate.errors import ConfigError, SourceError, StaleTable, TooManyRejects, WorkdirError
 from curate.recipe import load_config
+from curate.report.explain import explain
 from curate.running import Outcome, run_config
 from curate.samples.bundled import PHOTOS
 from curate.samples.pool import make_pool
 from curate.tables import DUPLICATES
-from curate.workdir import open_record
+from curate.workdir import open_record, open_tables
 from tests.killing import Killing
 
 SMALL_TRAINING = [
@@ -317,6 +318,8 @@ def test_hostile_values_beside_pictures_of_a_list_from_windows_stop_nothing_and_
         if told in record.getMessage() and "half an emoji.jpg" in record.getMessage()
     ]
     assert told in (tmp_path / "run/report/index.html").read_text(encoding="utf-8")
+    story = explain(open_tables(Store(tmp_path / "run")), "600 levels.jpg")
+    assert "left out of its own columns: values nested deeper than 100 levels" in story
     rows = {row["key"]: row for row in pq.read_table(tmp_path / "run/shards/data").to_pylist()}
     found = [(rows[f"{name}.jpg"]["caption"], rows[f"{name}.jpg"]["n"]) for name in HOSTILE]
     numbers = ["1", "2.5", "9007199254740993", "18446744073709551615", None, None, "true", "-4"]

@@ -48,6 +48,8 @@ def check_source(path: Path, **fields: Any) -> list[Read] | None:
             raise AssertionError(f"an error without the name of the file: {error}") from error
         return None
     assert len(reads) == len(found)
+    assert len({(item.uri, item.offset, item.row) for item in found}) == len(found)
+    assert all(item.length is None or item.length >= 0 for item in found)
     for read in reads:
         check_read(read)
     return reads

@@ -59,7 +59,7 @@ GOOD = st.recursive(
 """Values that JSON holds."""
 BAD = st.one_of(
     st.sampled_from([float("nan"), float("inf"), 1 << 300, -(1 << 9000), "\ud83d", ["a", "\udfff"], b"x", object()]),
-    st.integers(101, 900).map(lambda depth: json.loads("[" * depth + "]" * depth)),
+    st.sampled_from([101, 600, 900]).map(lambda depth: json.loads("[" * depth + "]" * depth)),
 )
 """Values that it does not."""
 
@@ -128,14 +128,23 @@ ARCHIVES = [archive(kind) for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
 FIELDS = [(0, 100), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155), (483, 12)]
 """(start, length) within a header: name, size, time, type, link, magic, prefix, real size of a sparse file."""
 VALUES = st.one_of(
-    st.sampled_from([b"\xff" * 12, b"\x80" + b"\x7f" * 11, b"\x80" + b"\0" * 10 + b"\x09", b"77777777777\0", b"-1\0"])
+    st.sampled_from(
+        [
+            b"\xff" * 12,
+            b"\xff" * 10 + b"\xfe\0",
+            b"\x80" + b"\x7f" * 11,
+            b"\x80" + b"\0" * 10 + b"\x09",
+            b"77777777777\0",
+            b"-1\0",
+        ]
+    )
     | st.sampled_from([b"../a.jpg\0", b"/etc/passwd\0", b"\xff.jpg\0", b"a.jpg\0", b"\0", b"L", b"K", b"x", b"g", b"S"])
     | st.sampled_from([b"1", b"2", b"3", b"5", b"6", b"7", b"V", b"M", b"30 size=-5000\n", b"22 path=\xff\xff/../a\n"]),
     st.binary(min_size=1, max_size=12),
 )
 
 
-@bounded(600)
+@bounded(1500)
 @given(
     st.sampled_from(ARCHIVES),
     st.lists(st.tuples(st.integers(0, 12), st.sampled_from(FIELDS), VALUES), min_size=1, max_size=4),
@@ -219,15 +228,12 @@ def small_parquet() -> bytes:
 PARQUET = small_parquet()
 
 
-@bounded(400)
-@given(st.lists(st.tuples(st.integers(0, len(PARQUET) - 1), st.integers(0, 255)), min_size=1, max_size=3))
-def test_parquet_with_flipped_bytes_gives_rows_or_is_refused_by_name(
-    folder: Path, changes: list[tuple[int, int]]
-) -> None:
-    data = bytearray(PARQUET)
-    for place, value in changes:
-        data[place] = value
-    check_parquet(folder / "b.parquet", bytes(data))
+@pytest.mark.parametrize("flip", [0x01, 0x02, 0x80, 0xFF])
+def test_parquet_with_any_byte_flipped_gives_rows_or_is_refused_by_name(folder: Path, flip: int) -> None:
+    for place in range(4, len(PARQUET)):
+        data = bytearray(PARQUET)
+        data[place] ^= flip
+        check_parquet(folder / "b.parquet", bytes(data))
 
 
 @bounded(60)
