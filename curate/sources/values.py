@@ -206,22 +206,22 @@ def _cut_deep(text: str, left_out: set[str]) -> str:
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return text
     keep: list[str] = []
-    done, begin, depth, deepest, outer = 0, 0, 0, 0, ""
+    done, begin, depth, deepest = 0, 0, 0, 0
+    base = int(text.lstrip()[:1] == "{")  # the depth at which what may be cut begins and ends
     for token in _TOKEN.finditer(text):
         kind = token.group()[0]
         if kind in "[{":
-            outer = outer or kind
-            if depth == (1 if outer == "{" else 0):
+            if depth == base:
                 begin, deepest = token.start(), 0
             depth += 1
-            deepest = max(deepest, depth)
+            deepest = max(deepest, depth - base)
         elif kind in "]}":
             depth -= 1
-            if depth == (1 if outer == "{" else 0) and deepest > MAX_DEPTH + (outer == "{"):
-                keep += [text[done:begin], "null"]
-                done = token.end()
-                left_out.add("too_deep")
-            if depth == (1 if outer == "{" else 0):
+            if depth == base:
+                if deepest > MAX_DEPTH:
+                    keep += [text[done:begin], "null"]
+                    done = token.end()
+                    left_out.add("too_deep")
                 deepest = 0
     if deepest > MAX_DEPTH:  # never closed: it does not parse, but must not be tried
         keep.append(text[done:begin])
