@@ -225,7 +225,8 @@ def test_paths_of_images_that_are_no_utf8_are_keys_and_keep_their_bytes(tmp_path
     images = pa.StructArray.from_arrays([pa.array([b"0", None, b"2", b"3"]), paths], names=["bytes", "path"])
     pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
     found = list(list_source(source(tmp_path)))
-    assert [f.key for f in found] == [r"\xff.jpg", r"a\\b.jpg", "a.parquet#2", "größe.jpg"]
+    names = [f.key.removeprefix("a.parquet/") for f in found]
+    assert names == [r"\xff.jpg", r"a\\b.jpg", "a.parquet#2", "größe.jpg"]
     reads = list(read_part(catalog(found), source(tmp_path)))
     assert [r.data for r in reads] == [b"0", None, b"2", b"3"]
 

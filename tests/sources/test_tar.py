@@ -230,4 +230,5 @@ def test_extended_headers_take_bounded_memory_and_no_stack(tmp_path: Path) -> No
 
 
 def test_member_whose_name_begins_as_compressed_files_do_is_a_member(tmp_path: Path) -> None:
-    assert keys(write_tar(tmp_path / "a.tar", {"BZhang.jpg": b"x"})) == ["BZhang.jpg"]
+    (key,) = keys(write_tar(tmp_path / "a.tar", {"BZhang.jpg": b"x"}))
+    assert key.removeprefix("a.tar/") == "BZhang.jpg"

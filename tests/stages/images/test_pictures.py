@@ -197,7 +197,8 @@ def test_any_error_at_an_image_tells_which_it_was_and_keeps_its_kind(
     with pytest.raises(kind) as caught:
         list(read_pictures({"failing": Failing(), "images": Inspect()}, 0, catalog=catalog))
     assert caught.value is error
-    assert caught.value.__notes__ == [f"of the image bad.jpg in {where}"]
+    (key,) = (key for key in catalog["key"].to_pylist() if key.endswith("bad.jpg"))
+    assert caught.value.__notes__ == [f"of the image {key} in {where}"]
 
 
 def test_error_of_reading_tells_the_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
