@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from curate.errors import ConfigError
+from curate.text import read_text
 
 
 class Settings(BaseModel):  # noqa: PLW1641  # pydantic hashes the fields of a frozen class
@@ -91,8 +92,8 @@ def read_yaml(name: str | Path) -> dict[str, Any]:
     """
     path = find_config(name)
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        loaded = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that do not exist, lists without end
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if loaded is None:
         return {}
@@ -141,7 +142,7 @@ def apply_overrides(
             raise ConfigError(f"override {override!r}: write it as key=value, for example seed=1")
         try:
             value = yaml.safe_load(text) if text else None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"override {override!r}: not valid YAML; quote it to mean this text: {error}") from error
         if isinstance(value, str) and text[0] not in "'\"|>!&":
             value = text  # a plain text is meant as it stands: in a path, ` #` begins no comment

@@ -98,6 +98,12 @@ IMAGES = pa.schema(
         column("reject", pa.string(), "null when accepted, else one of REJECT_REASONS", nullable=True),
         column("detail", pa.string(), "what was found and what is needed; null when accepted", nullable=True),
         column(
+            "left_out",
+            pa.list_(pa.string()),
+            "kinds of values that the source's own columns lost: not_unicode, invalid_json, ...; null: none",
+            nullable=True,
+        ),
+        column(
             "extra",
             pa.string(),
             "the source's own columns (caption, URL, license, label) as one JSON object; null: none",

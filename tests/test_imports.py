@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "progress", "surroundings"}
+BASE = {"errors", "config", "progress", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
-    "config": {"errors"},
+    "text": {"errors"},
+    "config": {"errors", "text"},
     "progress": set(),
     "surroundings": set(),
     "retrying": {"errors"},

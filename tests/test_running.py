@@ -25,7 +25,9 @@ from curate.engine.image_ids import Parts
 from curate.engine.store import Store
 from curate.errors import ConfigError, SourceError, StaleTable, TooManyRejects, WorkdirError
 from curate.recipe import load_config
+from curate.report.explain import explain
 from curate.running import Outcome, report_is_behind, run_config
+from curate.samples.bundled import PHOTOS
 from curate.samples.pool import make_pool
 from curate.tables import DUPLICATES
 from curate.workdir import open_record, open_tables
@@ -288,6 +290,47 @@ def test_own_columns_travel_to_the_shards(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "run/shards/data").to_pylist()
     told = {row["key"]: (row["caption"], row["score"], row["source_key"]) for row in rows}
     assert told == {f"{n}.jpg": (f"number {n}", n / 2, "x") for n in range(4)}
+
+
+HOSTILE = {
+    "half an emoji": (b'{"caption": "\\ud83d", "n": 1}', "not_unicode"),
+    "600 levels": (b'{"caption": ' + b"[" * 600 + b"]" * 600 + b', "n": 2.5}', "too_deep"),
+    "5000 digits": (b'{"caption": ' + b"1" * 5000 + b', "n": 9007199254740993}', "long_integer"),
+    "no number": (b'{"caption": NaN, "n": 18446744073709551615}', "not_finite"),
+    "latin-1": (b'{"caption": "gr\xf6\xdfe", "n": null}', "not_unicode"),
+    "no JSON": (b"{", "invalid_json"),
+    "names": (b'{"a\\u0000b": 1, "": 2, "n": true}', "unusable_name"),
+    "fine": (b'{"caption": "fine", "n": -4}', None),
+}
+"""JSON beside a picture, and the kind of what is left out of it."""
+
+
+def test_hostile_values_beside_pictures_of_a_list_from_windows_stop_nothing_and_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = sorted(PHOTOS.rglob("*.jpg"))[:: len(HOSTILE)]
+    for photo, (name, (data, _)) in zip(photos, HOSTILE.items(), strict=False):
+        shutil.copy(photo, tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.json").write_bytes(data)
+    (tmp_path / "list.txt").write_bytes("\r\n".join(f"{name}.jpg" for name in HOSTILE).encode("utf-16"))
+    caplog.set_level("WARNING", "curate")
+    run_config(load_config("dedup", [f"sources.pool={tmp_path}/list.txt", f"workdir={tmp_path}/run"]), Flags())
+    images = pq.read_table(tmp_path / "run/images", columns=["reject", "left_out"])
+    assert images["reject"].null_count == len(HOSTILE)
+    assert images["left_out"].to_pylist() == [kind and [kind] for _, kind in HOSTILE.values()]
+    told = "left out of the own columns of 2 images: text that is not Unicode"
+    assert [
+        record
+        for record in caplog.records
+        if told in record.getMessage() and "half an emoji.jpg" in record.getMessage()
+    ]
+    assert told in (tmp_path / "run/report/index.html").read_text(encoding="utf-8")
+    story = explain(open_tables(Store(tmp_path / "run")), "600 levels.jpg")
+    assert "left out of its own columns: values nested deeper than 100 levels" in story
+    rows = {row["key"]: row for row in pq.read_table(tmp_path / "run/shards/data").to_pylist()}
+    found = [(rows[f"{name}.jpg"]["caption"], rows[f"{name}.jpg"]["n"]) for name in HOSTILE]
+    numbers = ["1", "2.5", "9007199254740993", "18446744073709551615", None, None, "true", "-4"]
+    assert found == [("fine" if name == "fine" else None, n) for name, n in zip(HOSTILE, numbers, strict=True)]
 
 
 def test_takedown_drops_images_at_the_shards(finished: Path, samples: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The truth of a generated pool: `truth.csv` says of every file what it shows and which file it was made from."""
 
 import csv
+import io
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from curate.errors import ConfigError
+from curate.text import read_text
 
 NEAR_KINDS = ("near_jpeg", "near_rescale", "near_crop", "near_flip", "near_text", "near_colour")
 """Kinds of files that show the same picture as their original, changed a little."""
@@ -61,11 +63,11 @@ def read_truth(path: Path) -> dict[str, TruthRow]:
     """The rows by file.
 
     Raises:
-        ConfigError: no such file, or columns are missing.
+        ConfigError: no such file, it is no text, or columns are missing.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the truth.csv that the pool generator wrote")
-    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
+    with io.StringIO(read_text(path)) as lines:
         reader = csv.DictReader(lines)
         missing = set(TRUTH_COLUMNS) - set(reader.fieldnames or ())
         if missing:

@@ -5,21 +5,23 @@ through the table once for a part of the catalog and keeps the rows that it want
 since whether a column holds numbers is seen in all of its rows.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
-import json
 import posixpath
 import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from curate.sources.files import open_file
 from curate.sources.suffixes import PARQUET, suffix_of
+from curate.sources.values import parse_json
+from curate.text import encoding_of
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Names of tables that describe the images of their folder and of those below, as Hugging Face's ImageFolder has it."""
@@ -114,7 +116,15 @@ def _text_of(row: Row, column: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def read_table_rows(uri: str, wanted: Iterable[int]) -> dict[int, dict[str, Any]]:
+class TableRow(NamedTuple):
+    """What a row of a table says."""
+
+    values: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+    """Kinds of values that were left out already, see `curate.sources.values`."""
+
+
+def read_table_rows(uri: str, wanted: Iterable[int]) -> dict[int, TableRow]:
     """The wanted rows of a table, by number; rows that cannot be read are left out.
 
     Raises:
@@ -125,35 +135,48 @@ def read_table_rows(uri: str, wanted: Iterable[int]) -> dict[int, dict[str, Any]
         from curate.sources.parquet import column_types, describing_columns, read_cells
 
         columns = describing_columns(column_types(uri))
-        return dict(zip(numbers, read_cells(uri, columns, numbers), strict=True))
-    if suffix_of(uri) == ".csv":
-        return _read_csv(uri, frozenset(numbers))
+        return {n: TableRow(*cells) for n, cells in zip(numbers, read_cells(uri, columns, numbers), strict=True)}
     chosen = frozenset(numbers)
-    return {n: row for n, row in enumerate(_text_rows(uri)) if n in chosen and row is not None}
+    if suffix_of(uri) == ".csv":
+        return {n: TableRow(row) for n, row in _read_csv(uri, chosen).items()}
+    found = ((n, _parse_line(line)) for n, line in enumerate(_json_lines(uri)) if n in chosen)
+    return {n: row for n, row in found if row is not None}
 
 
 def _text_rows(uri: str) -> Iterator[Row]:
     """Rows of a JSONL file, or of a CSV: of the latter first one whose keys are the names of the columns."""
-    with open_file(uri) as file, io.TextIOWrapper(file, _encoding(file), errors="replace", newline="") as text:
-        lines = iter(lambda: text.readline(MAX_LINE), "")
-        if suffix_of(uri) == ".csv":
-            yield from _csv_rows(lines)
-        else:
-            yield from (_parse_line(line) for line in lines if line.strip())
+    if suffix_of(uri) == ".csv":
+        with _open_text(uri) as text:
+            yield from _csv_rows(_lines(text))
+    else:
+        for row in map(_parse_line, _json_lines(uri)):
+            yield None if row is None else row.values
 
 
-def _encoding(file: Any) -> str:
-    head = file.read(2)
-    file.seek(0)
-    return "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+def _json_lines(uri: str) -> Iterator[str]:
+    with _open_text(uri) as text:
+        yield from (line for line in _lines(text) if line.strip())
 
 
-def _parse_line(line: str) -> Row:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+@contextlib.contextmanager
+def _open_text(uri: str) -> Iterator[io.TextIOWrapper]:
+    with open_file(uri) as file:
+        head = file.read(4)
+        file.seek(0)
+        encoding, mark = encoding_of(head)
+        file.seek(mark)
+        with io.TextIOWrapper(file, encoding, errors="replace", newline="") as text:
+            yield text
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    return iter(lambda: text.readline(MAX_LINE), "")
+
+
+def _parse_line(line: str) -> TableRow | None:
+    left_out: set[str] = set()
+    value = parse_json(line.encode("utf-8", "surrogatepass"), left_out)
+    return TableRow(value, tuple(sorted(left_out))) if isinstance(value, dict) else None
 
 
 def _csv_rows(lines: Iterator[str]) -> Iterator[Row]:

@@ -9,7 +9,7 @@ import re
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,10 +21,18 @@ from curate.sources.files import leads_inside
 from curate.sources.found import Sidecar
 from curate.sources.kinds import Kinds
 from curate.sources.network import network, read_remote
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, choose_columns, merge_sidecars
+from curate.sources.sidecars import MAX_SIDECAR_BYTES, merge_sidecars
 from curate.sources.uri import decode_uri, encode_uri, is_remote
+from curate.sources.values import choose_columns
 
-Columns = dict[str, Any] | None
+
+class Described(NamedTuple):
+    """The own columns of an image."""
+
+    columns: dict[str, Any] | None
+    """JSON-ready; None: none."""
+    left_out: tuple[str, ...]
+    """Kinds of values that were left out, see `curate.sources.values`."""
 
 
 class Descriptions:
@@ -41,7 +49,7 @@ class Descriptions:
                     wanted[_table_uri(uri, sidecar)].append(sidecar.offset or 0)
         self._tables = {uri: read_table_rows(uri, numbers) for uri, numbers in wanted.items()}
 
-    def of_file(self, row: int, uri: str) -> Columns:
+    def of_file(self, row: int, uri: str) -> Described:
         """The own columns of an image that is a file; may be called from several threads."""
         stem = os.path.splitext(decode_uri(uri))[0]
         sidecars = self._sidecars[row]
@@ -49,7 +57,7 @@ class Descriptions:
             sidecars = [] if is_remote(uri) else self._look(decode_uri(uri), stem)
         return self._merge(uri, sidecars, lambda sidecar: self._read_file(stem + decode_uri(sidecar.name), uri))
 
-    def of_member(self, row: int, uri: str, name: str, read: Callable[[int, int], bytes]) -> Columns:
+    def of_member(self, row: int, uri: str, name: str, read: Callable[[int, int], bytes]) -> Described:
         """The own columns of an image in a tar; `read` gives the bytes at (offset, length)."""
         return self._merge(
             uri,
@@ -60,20 +68,23 @@ class Descriptions:
 
     def _merge(
         self, uri: str, sidecars: Sequence[Sidecar], read: Callable[[Sidecar], bytes | None], *, where: str = ""
-    ) -> Columns:
+    ) -> Described:
         merged: dict[str, Any] = {}
         texts: dict[tuple[str, str], bytes] = {}
+        left_out: set[str] = set()
         for sidecar in sidecars:
             if sidecar.kind == "table":
-                found = self._tables[_table_uri(uri, sidecar)].get(sidecar.offset or 0, {})
-                merged |= {name: value for name, value in found.items() if name and name != FILE_NAME}
+                found = self._tables[_table_uri(uri, sidecar)].get(sidecar.offset or 0)
+                if found is not None:
+                    merged |= {name: value for name, value in found.values.items() if name != FILE_NAME}
+                    left_out.update(found.left_out)
             elif (named := self._kinds.split(sidecar.name)) and (data := read(sidecar)) is not None:
                 texts[named.kind, named.suffix] = data  # of equal suffixes the more telling name is behind
-        merged = choose_columns(merged, columns=self._source.columns) or {}
-        merged |= self._parse(texts, where or uri)
-        return merged or None
+        chosen = choose_columns(merged, left_out, columns=self._source.columns) or {}
+        chosen |= self._parse(texts, where or uri, left_out)
+        return Described(chosen or None, tuple(sorted(left_out)))
 
-    def _parse(self, texts: dict[tuple[str, str], bytes], where: str) -> dict[str, Any]:
+    def _parse(self, texts: dict[tuple[str, str], bytes], where: str, left_out: set[str]) -> dict[str, Any]:
         """Columns of files: a kind's first suffix that is there gives its column, the others columns of their name."""
         first: dict[str, bytes] = {}
         others: dict[str, Any] = {}
@@ -86,13 +97,20 @@ class Descriptions:
             if there:
                 first[parsed_as] = texts[kind, there[0]]
             for suffix in there[1:]:
-                own = merge_sidecars({parsed_as: texts[kind, suffix]}, columns=None, where=where) or {}
+                own = self._own({parsed_as: texts[kind, suffix]}, None, where, left_out)
                 if column is None:
                     others = own | others
                 elif column in own:
                     others[suffix if suffix != column else f"{column}_2"] = own[column]
-        chosen = choose_columns(others, columns=self._source.columns) or {}
-        return chosen | (merge_sidecars(first, columns=self._source.columns, where=where) or {})
+        chosen = choose_columns(others, left_out, columns=self._source.columns) or {}
+        return chosen | self._own(first, self._source.columns, where, left_out)
+
+    def _own(
+        self, sidecars: dict[str, bytes], columns: tuple[str, ...] | None, where: str, left_out: set[str]
+    ) -> dict[str, Any]:
+        found, kinds = merge_sidecars(sidecars, columns=columns, where=where)
+        left_out.update(kinds)
+        return found or {}
 
     def _look(self, image: bytes, stem: bytes) -> list[Sidecar]:
         """What may lie beside an image whose folder was not listed."""

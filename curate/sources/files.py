@@ -14,28 +14,38 @@ import json
 import logging
 import os
 import posixpath
+import re
 import stat
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
+import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from curate.errors import SourceError, SourceLost
+from curate.errors import SourceError, SourceLost, first_line
 from curate.retrying import describe_error, find_cause, is_permanent, retry
 from curate.sources.braces import expand_braces, has_braces
 from curate.sources.left_out import LINK_OUT, leave_out
 from curate.sources.network import network, open_filesystem
-from curate.sources.suffixes import PARQUET, is_hidden
+from curate.sources.suffixes import PARQUET, begins_as_image, compressed_as, is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote, local_path
+from curate.text import decode_text, iterate_lines
 
 if TYPE_CHECKING:
     from curate.sources.beside import Around, Surroundings
 
 log = logging.getLogger(__name__)
+
+_HEAD_BYTES = 512
+_HEADERS = frozenset({"path", "file", "filename", "file_name", "filepath", "file_path", "uri", "url", "key"}) | {
+    f"image{word}" for word in ("", "_path", "_file", "_name", "_url", "_uri", "_id", "path", "url", "id")
+}
+"""Names of a column that holds paths, in the first line of a table that was given as a list."""
 
 
 class File(NamedTuple):
@@ -101,15 +111,17 @@ def find_listed(path: str, *, skipped: Counter[str], around: "Surroundings | Non
     """The files that a text file names, one path or URL a line, in the order of the lines.
 
     Relative paths are taken from the folder of the list. A folder stands for its files. Local files that are
-    gone, and remote ones unseen, are yielded without a length: reading tells.
+    gone, and remote ones unseen, are yielded without a length: reading tells. A name is the bytes of its line; blanks
+    around it are taken off where nothing has the name with them. UTF-16 and UTF-32 are read where a byte order mark
+    says so.
 
     Raises:
-        SourceError: the list cannot be read.
+        SourceError: the list cannot be read, or is no list.
     """
     parent = os.fsencode(path.rsplit("/", 1)[0])
     listing = _Listing(skipped, around, root=None)
-    for listed in _listed_lines(path):
-        line = os.fsencode(local_path(os.fsdecode(listed)))
+    for written in _listed_lines(path):
+        line = os.fsencode(local_path(os.fsdecode(_without_blanks(written, parent))))
         entry = line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
         if is_remote(entry.decode(errors="replace")):
             yield File(encode_uri(entry), encode_uri(line), None, None)
@@ -146,6 +158,20 @@ def open_file(uri: str) -> Any:
             "source",
             cause.text,
         ) from error
+
+
+def why_no_url(uri: str) -> str | None:
+    """What keeps an encoded URL from being one that could be opened at all; None: nothing."""
+    try:
+        url = decode_uri(uri).decode()
+        protocol = urlsplit(url).scheme
+    except ValueError as error:
+        return first_line(error)
+    if "::" in url:
+        return "chained URLs are not supported"
+    if protocol not in fsspec.available_protocols() and protocol not in fsspec.registry:
+        return f"the protocol {protocol!r} is not known"
+    return "it holds control characters" if re.search(r"[\x00-\x1f\x7f]", url) else None
 
 
 def open_remote(uri: str) -> Any:
@@ -398,11 +424,59 @@ def _one_file(path: bytes, key: bytes, listing: _Listing, around: "Around | None
         leave_out(listing.skipped, "pipe, socket or device", encode_uri(key))
 
 
+def _without_blanks(line: bytes, parent: bytes) -> bytes:
+    """The name that a line means: a file's may end in blanks, but mostly an editor left them there."""
+    bare = line.strip()
+    if bare == line or (not is_remote(bare.decode(errors="replace")) and os.path.lexists(os.path.join(parent, line))):
+        return line
+    return bare
+
+
 def _listed_lines(path: str) -> Iterator[bytes]:
-    with open_file(encode_uri(os.fsencode(path))) as text:
-        for line in text:
-            if line.strip():
-                yield line.rstrip(b"\r\n")
+    where = encode_uri(os.fsencode(path))
+    with open_file(where) as file:
+        what = _why_no_list(file.read(_HEAD_BYTES))
+        if what is not None:
+            raise _no_list(where, what)
+        file.seek(0)
+        lines = (line for line in iterate_lines(file) if line.strip())
+        try:
+            first = next(lines, b"")
+            if _is_header(first) and not os.path.lexists(os.path.join(os.path.dirname(os.fsencode(path)), first)):
+                raise _no_list(where, f"its first line, {encode_uri(first[:80])!r}, is the header of a table")
+            yield from [first] if first else []
+            yield from lines
+        except ValueError as error:
+            raise _no_list(where, str(error)) from error
+
+
+def _no_list(where: str, what: str) -> SourceError:
+    return SourceError(
+        f"{where}: not a list of paths: {what}; a list is a text file with one path or URL a line, and nothing else"
+    )
+
+
+def _why_no_list(head: bytes) -> str | None:
+    """What a file that was given as a list is instead, by its first bytes; None: it may be one."""
+    suffix = compressed_as(head)
+    if suffix:
+        return f"its content is compressed ({suffix[1:]})"
+    if head.startswith(b"PAR1"):
+        return "it is a Parquet file"
+    if head[257:262] == b"ustar":
+        return "it is a tar archive"
+    if begins_as_image(head):
+        return "it is a picture"
+    text = decode_text(head, errors="replace").lstrip().lower()
+    if text.startswith(("<!doctype", "<html", "<?xml", "<head", "<body")):
+        return "it is a page of HTML or XML"
+    return "it is JSON" if text.startswith(('{"', '[{"', '["')) else None
+
+
+def _is_header(line: bytes) -> bool:
+    """Whether a line names the columns of a table (CSV, TSV), and no file."""
+    cells = re.split(r"[,;\t]", line.decode(errors="replace"))
+    return any(cell.strip(" \"'").lower() in _HEADERS for cell in cells)
 
 
 def _is_there(url: str) -> bool:

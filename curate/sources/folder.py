@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,8 +16,8 @@ from curate.errors import SourceError, SourceUnavailable
 from curate.retrying import find_cause, retry
 from curate.sources.beside import Surroundings
 from curate.sources.config import Source
-from curate.sources.descriptions import Descriptions
-from curate.sources.files import File, find_files
+from curate.sources.descriptions import Described, Descriptions
+from curate.sources.files import File, find_files, why_no_url
 from curate.sources.found import Found
 from curate.sources.kinds import DESCRIBING, Kinds
 from curate.sources.left_out import TOO_LONG, UNMATCHED, leave_out
@@ -87,7 +86,7 @@ def loose_reads(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) 
         yield partial(read_folder_file, uri, max_bytes=max_bytes, describe=describe)
 
 
-def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], dict[str, Any] | None] | None = None) -> Read:
+def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], Described] | None = None) -> Read:
     """Read one image file. May be called from several threads at once.
 
     Args:
@@ -107,7 +106,8 @@ def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], dict[st
         data = retry(lambda: _read_or_refuse(uri, max_bytes, end), where=uri, remote=remote, patience=limits.patience)
         if isinstance(data, Read):
             return data
-        return Read(data, extra=None if describe is None else describe())
+        extra, left_out = (None, ()) if describe is None else describe()
+        return Read(data, extra=extra, left_out=left_out)
     except SourceUnavailable as error:
         return unavailable(error.why)
     except SourceError:
@@ -129,5 +129,8 @@ def _read_or_refuse(uri: str, max_bytes: int, end: float) -> bytes | Read:
         with open(decode_uri(uri), "rb") as file:
             data: bytes = file.read()
             return data
+    why = why_no_url(uri)
+    if why:
+        return unreadable(f"not a URL: {why}")
     data = read_remote(decode_uri(uri).decode(), max_bytes, seconds=max(0.001, end - time.monotonic()))
     return data if len(data) <= max_bytes else too_large(None, max_bytes)

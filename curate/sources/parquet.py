@@ -1,11 +1,11 @@
 """Images in Parquet files: a Hugging Face `image` struct<bytes, path>, or a plain column of bytes."""
 
-import collections
+import bisect
 import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +20,9 @@ from curate.sources.left_out import leave_out
 from curate.sources.network import network
 from curate.sources.path_columns import comes_from_path
 from curate.sources.read import Read, by_file, too_large, unreadable
-from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import encode_uri, is_remote
+from curate.sources.values import column_values, is_usable_name
 
 BATCH_ROWS = 64
 """Rows decoded at once: memory is this many images and a page of the file, whatever a row group holds."""
@@ -68,7 +68,7 @@ def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
         for row, name in enumerate(_row_names(table, column, file.uri)):
             yield Found(
                 uri=file.uri,
-                key=f"{file.key}/{encode_uri(name.encode('utf-8', 'surrogatepass'))}" if name else f"{file.key}#{row}",
+                key=f"{file.key}/{encode_uri(name)}" if name else f"{file.key}#{row}",
                 row=row,
                 modified=file.modified,
                 container=number,
@@ -76,14 +76,16 @@ def _find_rows(file: File, number: int, source: Source) -> Iterator[Found]:
             )
 
 
-def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[str | None]:
+def _row_names(table: pq.ParquetFile, column: str, uri: str) -> Iterator[bytes | None]:
+    """The path of each row as its bytes, which need not be UTF-8 whatever the column claims."""
     if not _has_path(table.schema_arrow.field(column).type):
         yield from (None for _ in range(table.metadata.num_rows))
         return
     for group in range(table.num_row_groups):
         for batch in _batches(table, group, [f"{column}.path"], rows=4096, uri=uri):
-            for value in batch.column(0).to_pylist():
-                yield value["path"] if value else None
+            images = _first_column(batch, column)
+            paths = images.flatten()[images.type.get_field_index("path")]
+            yield from paths.cast(pa.binary()).to_pylist()
 
 
 @contextlib.contextmanager
@@ -96,7 +98,7 @@ def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
     try:
         # Without these two the bytes of a whole row group are held at once.
         return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         if is_damage(error):
             raise _damaged_parquet(uri, error) from error
         raise
@@ -144,7 +146,11 @@ def _or_none(names: Sequence[str]) -> str:
 def _holds_bytes(dtype: pa.DataType) -> bool:
     if pa.types.is_struct(dtype):
         index = dtype.get_field_index("bytes")
-        return index >= 0 and _holds_bytes(dtype.field(index).type)
+        return index >= 0 and _is_bytes(dtype.field(index).type)
+    return _is_bytes(dtype)
+
+
+def _is_bytes(dtype: pa.DataType) -> bool:
     return pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype)
 
 
@@ -177,11 +183,12 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
     with _open_parquet(uri) as table:
         _check_rows(table, rows, uri)
         image = find_image_column(table.schema_arrow, source.image_column, where=uri)
-        carried = _carried(table.schema_arrow, image, source, uri) if extra else []
+        left_out: set[str] = set()  # of every row
+        carried = _carried(table.schema_arrow, image, source, uri, left_out) if extra else []
         classes = declared_classes(table.schema_arrow)
-        for batch, index in _wanted_rows(table, rows, [image, *carried], uri):
-            read = _read_row(batch, index, image, carried, max_bytes)
-            yield read._replace(extra=name_classes(read.extra, classes))
+        for batch, wanted in _wanted_rows(table, rows, [image, *carried], uri):
+            for read in _read_batch(batch, wanted, image, carried, max_bytes=max_bytes, left_out=left_out):
+                yield read._replace(extra=name_classes(read.extra, classes))
 
 
 def _check_rows(table: pq.ParquetFile, rows: Sequence[int], uri: str) -> None:
@@ -192,14 +199,18 @@ def _check_rows(table: pq.ParquetFile, rows: Sequence[int], uri: str) -> None:
         )
 
 
-def _carried(schema: pa.Schema, image: str, source: Source, uri: str) -> list[str]:
+def _carried(schema: pa.Schema, image: str, source: Source, uri: str, left_out: set[str]) -> list[str]:
+    """Names of the columns to carry, each once; `left_out` gains why others are not."""
     own = [f.name for f in schema if f.name != image and not _only_bytes(f.type)]
-    if source.columns is None:
-        return own
-    unknown = [name for name in source.columns if name not in own and not comes_from_path(name, uri, source)]
-    if unknown:
-        raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_or_none(own)}")
-    return [name for name in source.columns if name in own]
+    if source.columns is not None:
+        unknown = [name for name in source.columns if name not in own and not comes_from_path(name, uri, source)]
+        if unknown:
+            raise SourceError(f"{uri}: no column {unknown[0]!r} to carry; there are: {_or_none(own)}")
+        own = [name for name in own if name in source.columns]
+    names = list(dict.fromkeys(own))
+    if len(names) < len(own):
+        left_out.add("duplicate_name")
+    return [name for name in names if is_usable_name(name, left_out)]
 
 
 def _only_bytes(dtype: pa.DataType) -> bool:
@@ -208,24 +219,30 @@ def _only_bytes(dtype: pa.DataType) -> bool:
 
 def _wanted_rows(
     table: pq.ParquetFile, rows: Sequence[int], columns: list[str], uri: str
-) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """(batch, index in it) of each wanted row."""
+) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
+    """(batch, indices in it of the wanted rows), where there are any."""
     done, first = 0, 0
     for group in range(table.num_row_groups):
         after = first + table.metadata.row_group(group).num_rows
         if done < len(rows) and rows[done] < after:
             start = first
             for batch in _batches(table, group, columns, rows=BATCH_ROWS, uri=uri):
-                while done < len(rows) and rows[done] < start + len(batch):
-                    yield batch, rows[done] - start
-                    done += 1
+                end = bisect.bisect_left(rows, start + len(batch), lo=done)
+                if end > done:
+                    yield batch, [row - start for row in rows[done:end]]
+                done = end
                 start += len(batch)
         first = after
 
 
 def _batches(table: pq.ParquetFile, group: int, columns: list[str], *, rows: int, uri: str) -> Iterator[pa.RecordBatch]:
     """Batches of a row group; after an error that may pass, from the first one not yet yielded."""
-    return _resume(lambda: table.iter_batches(rows, row_groups=[group], columns=columns), uri)
+    missing = table.metadata.row_group(group).num_rows
+    for batch in _resume(lambda: table.iter_batches(rows, row_groups=[group], columns=columns), uri):
+        missing -= len(batch)
+        yield batch
+    if missing:  # Arrow takes the end of a column for the end of the group
+        raise _damaged_parquet(uri, ValueError(f"row group {group} lacks {missing} of its rows"))
 
 
 def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> Iterator[pa.RecordBatch]:
@@ -241,23 +258,9 @@ def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> I
         except SourceError:
             raise
         except Exception as error:
-            if isinstance(error, pa.ArrowException | OSError) and is_damage(error):
+            if isinstance(error, pa.ArrowException | OSError | UnicodeError) and is_damage(error):
                 raise _damaged_parquet(uri, error) from error
             tries.failed(error)
-
-
-def _read_row(batch: pa.RecordBatch, index: int, image: str, carried: list[str], max_bytes: int) -> Read:
-    value: Any = batch.column(image)[index].as_py()
-    values = {name: batch.column(name)[index].as_py() for name in carried}
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if data is None:
-        path = value.get("path") if isinstance(value, dict) else None
-        read = unreadable(f"the row holds only the path {path!r}, no bytes" if path else "the row holds no image")
-    elif len(data) > max_bytes:
-        read = too_large(len(data), max_bytes)
-    else:
-        read = Read(data)
-    return read._replace(extra=choose_columns(values, columns=None))
 
 
 def column_types(uri: str) -> dict[str, pa.DataType]:
@@ -285,35 +288,75 @@ def read_texts(uri: str, column: str) -> Iterator[str | None]:
     with _open_parquet(uri) as table:
         for group in range(table.num_row_groups):
             for batch in _batches(table, group, [column], rows=4096, uri=uri):
-                try:
-                    yield from _column(batch, column).to_pylist()
-                except ValueError:
-                    yield from map(_cell, _column(batch, column))
+                ignored: list[set[str]] = [set()] * len(batch)
+                yield from column_values(_first_column(batch, column), ignored)
 
 
-def read_cells(uri: str, columns: Sequence[str], rows: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Some columns of the given rows, which ascend; a value that Python cannot hold is None."""
+class Cells(NamedTuple):
+    """Some columns of one row."""
+
+    values: dict[str, Any]
+    """JSON-ready."""
+    left_out: tuple[str, ...]
+    """Kinds of values that were left out, see `curate.sources.values`."""
+
+
+def read_cells(uri: str, columns: Sequence[str], rows: Sequence[int]) -> Iterator[Cells]:
+    """Some columns of the given rows, which ascend.
+
+    Raises:
+        SourceError: the file cannot be opened, is damaged, or is not the one that was listed.
+    """
     with _open_parquet(uri) as table:
         _check_rows(table, rows, uri)
-        left, first = collections.deque(rows), 0
-        for group in range(table.num_row_groups):
-            after = first + table.metadata.row_group(group).num_rows
-            if left and left[0] < after:
-                for batch in _batches(table, group, list(columns), rows=BATCH_ROWS, uri=uri):
-                    while left and left[0] < first + len(batch):
-                        index = left.popleft() - first
-                        yield {name: _cell(_column(batch, name)[index]) for name in columns}
-                    first += len(batch)
-            first = after
+        for batch, wanted in _wanted_rows(table, rows, list(columns), uri):
+            lost: list[set[str]] = [set() for _ in wanted]
+            cells = {name: column_values(_take(_first_column(batch, name), wanted), lost) for name in columns}
+            for place, kinds in enumerate(lost):
+                yield Cells({name: values[place] for name, values in cells.items()}, tuple(sorted(kinds)))
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """The first column of a name: a file may have several."""
+def _read_batch(
+    batch: pa.RecordBatch, wanted: list[int], image: str, carried: list[str], *, max_bytes: int, left_out: set[str]
+) -> Iterator[Read]:
+    """The images at the wanted indices of a batch: the other columns are converted together, each image alone."""
+    lost = [set(left_out) for _ in wanted]
+    columns = {name: column_values(_take(_first_column(batch, name), wanted), lost) for name in carried}
+    images = _first_column(batch, image)
+    for place, index in enumerate(wanted):
+        own = {name: values[place] for name, values in columns.items()}
+        read = _read_image(images[index], max_bytes)
+        yield read._replace(extra=own or None, left_out=tuple(sorted(lost[place])))
+
+
+def _first_column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """The column of a name, which may be there twice."""
     return batch.column(batch.schema.get_all_field_indices(name)[0])
 
 
-def _cell(value: pa.Scalar) -> Any:
+def _take(column: pa.Array, wanted: list[int]) -> pa.Array:
+    """The elements at ascending indices."""
+    if len(wanted) == wanted[-1] - wanted[0] + 1:
+        return column.slice(wanted[0], len(wanted))
     try:
-        return value.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):
-        return None
+        return column.take(pa.array(wanted))
+    except pa.ArrowNotImplementedError:  # of some types there is no such kernel
+        return pa.concat_arrays([column.slice(index, 1) for index in wanted])
+
+
+def _read_image(cell: pa.Scalar, max_bytes: int) -> Read:
+    path = ""
+    if isinstance(cell, pa.StructScalar):
+        if not cell.is_valid:
+            return unreadable("the row holds no image")
+        if _has_path(cell.type):
+            path = _path_of(cell[cell.type.get_field_index("path")])
+        cell = cell[cell.type.get_field_index("bytes")]
+    if not cell.is_valid:
+        return unreadable(f"the row holds only the path {path!r}, no bytes" if path else "the row holds no image")
+    data = cell.as_buffer()
+    return Read(data.to_pybytes()) if data.size <= max_bytes else too_large(data.size, max_bytes)
+
+
+def _path_of(cell: pa.Scalar) -> str:
+    return encode_uri(cell.as_buffer().to_pybytes()) if cell.is_valid else ""

@@ -21,6 +21,8 @@ class Read(NamedTuple):
     """The reason to record: too_large, unreadable, or unavailable, which is no verdict: the next run reads it again."""
     extra: dict[str, Any] | None = None
     """The source's own columns, JSON-ready; None: none."""
+    left_out: tuple[str, ...] = ()
+    """Kinds of values that these columns lost, see `curate.sources.values.LEFT_OUT`."""
 
 
 def too_large(num_bytes: int | None, max_bytes: int) -> Read:

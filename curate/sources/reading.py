@@ -8,10 +8,11 @@ import pyarrow as pa
 from curate.errors import SourceDamaged, SourceLost, SourceUnavailable
 from curate.sources.config import Source
 from curate.sources.folder import loose_reads
-from curate.sources.formats import DETECTED, SourceFormat, find_format
+from curate.sources.formats import BUILTIN, DETECTED, SourceFormat, find_format
 from curate.sources.path_columns import add_columns_of, add_path_columns
 from curate.sources.read import Read, unavailable, unreadable
 from curate.sources.urls import is_row_of_urls
+from curate.sources.values import choose_columns
 
 MAX_IMAGE_BYTES = 256 << 20
 """Bytes of one encoded image above which it is not read."""
@@ -34,6 +35,8 @@ def read_part(
         SourceError: an archive is damaged or changed since it was listed.
     """
     reads = _read(rows, source, max_bytes=max_bytes, extra=True, damaged=damaged)
+    if source.format not in (*BUILTIN, *DETECTED):
+        reads = map(_with_json_columns, reads)
     return add_path_columns(reads, rows, source)
 
 
@@ -88,6 +91,15 @@ def _with_path_columns(read: Callable[[], Read], key: str, source: Source) -> Re
 def is_loose(rows: pa.Table, source: Source) -> bool:
     """Whether the images are files of their own, which threads may read in any order, see `read_loose`."""
     return _format_of(rows, source).loose
+
+
+def _with_json_columns(read: Read) -> Read:
+    """An image of a plug-in, whose columns nothing has looked at."""
+    if not read.extra:
+        return read
+    left_out = set(read.left_out)
+    own = choose_columns(read.extra, left_out)
+    return read._replace(extra=own, left_out=tuple(sorted(left_out)))
 
 
 def _format_of(rows: pa.Table, source: Source) -> SourceFormat:

@@ -1,72 +1,45 @@
-"""The source's own columns: from JSON, caption and label files beside an image, or from Parquet columns."""
+"""The source's own columns: from JSON, caption and label files beside an image."""
 
-import datetime
-import json
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from curate.sources.suffixes import HEAD_BYTES, begins_as_image
+from curate.sources.values import Columns, choose_columns, parse_json, parse_label, parse_text
 
 MAX_SIDECAR_BYTES = 1 << 20
 """A longer sidecar is not one image's description, and is not read."""
 
-Columns = tuple[str, ...] | None
-"""Names of the columns to carry; None: all."""
-
 log = logging.getLogger(__name__)
 
 
-def merge_sidecars(sidecars: Mapping[str, bytes], *, columns: Columns, where: str) -> dict[str, Any] | None:
+def merge_sidecars(
+    sidecars: Mapping[str, bytes], *, columns: Columns, where: str
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """One dict of an image's sidecars, by suffix: `.json` as it is, `.txt` as caption, `.cls` as label.
 
-    A key of the JSON wins over the other files. JSON that cannot be parsed is reported and left out: it says
-    nothing about the image.
+    A key of the JSON wins over the other files.
+
+    Returns:
+        The JSON-ready columns, None where there are none, and the kinds of values that were left out
+        (`curate.sources.values.LEFT_OUT`).
     """
     sidecars = {suffix: data for suffix, data in sidecars.items() if not begins_as_image(data[:HEAD_BYTES])}
+    left_out: set[str] = set()
     merged: dict[str, Any] = {}
     if ".json" in sidecars:
-        merged.update(_parse_json(sidecars[".json"], where))
-    if ".txt" in sidecars:
-        merged.setdefault("caption", sidecars[".txt"].decode("utf-8", errors="replace").strip())
-    if ".cls" in sidecars:
-        merged.setdefault("label", _parse_label(sidecars[".cls"]))
-    return choose_columns(merged, columns=columns)
+        value = parse_json(sidecars[".json"], left_out)
+        if value is not None:
+            merged.update(value if isinstance(value, dict) else {"json": value})
+    if ".txt" in sidecars and _is_wanted("caption", merged, columns):
+        merged["caption"] = parse_text(sidecars[".txt"], left_out)
+    if ".cls" in sidecars and _is_wanted("label", merged, columns):
+        merged["label"] = parse_label(sidecars[".cls"], left_out)
+    chosen = choose_columns(merged, left_out, columns=columns)
+    if left_out:
+        log.debug("%s: left out of what lies beside it: %s", where, ", ".join(sorted(left_out)))
+    return chosen, tuple(sorted(left_out))
 
 
-def choose_columns(values: Mapping[str, Any], *, columns: Columns) -> dict[str, Any] | None:
-    """The wanted columns, JSON-ready; None when none is left."""
-    chosen = {k: json_ready(v) for k, v in values.items() if columns is None or k in columns}
-    return chosen or None
-
-
-def json_ready(value: Any) -> Any:
-    """A value as JSON can hold it: bytes and numbers that are not finite become null, times become ISO text."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(k): json_ready(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_ready(v) for v in value]
-    if isinstance(value, bytes):
-        return None
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return str(value)
-
-
-def _parse_json(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        log.warning("%s: the JSON beside it is left out: %s", where, error)
-        return {}
-    return value if isinstance(value, dict) else {"json": value}
-
-
-def _parse_label(data: bytes) -> int | str:
-    text = data.decode("utf-8", errors="replace").strip()
-    return int(text) if text.isascii() and text.isdigit() else text
+def _is_wanted(name: str, merged: Mapping[str, Any], columns: Columns) -> bool:
+    return name not in merged and (columns is None or name in columns)

@@ -58,13 +58,21 @@ _UNPACK = {
 
 MAGIC = {
     b"\x1f\x8b": ".gz",
-    b"BZh": ".bz2",
+    b"BZh": ".bz2",  # and a digit, and the digits of pi: names may begin so too
     b"\xfd7zXZ\x00": ".xz",
     b"\x28\xb5\x2f\xfd": ".zst",
     b"\x04\x22\x4d\x18": ".lz4",
     b"PK\x03\x04": ".zip",
 }
 """First bytes of compressed files, and the suffix they should have."""
+
+
+def compressed_as(head: bytes) -> str | None:
+    """The suffix of the compression that the first `HEAD_BYTES` of a file tell; None: of none."""
+    for magic, suffix in MAGIC.items():
+        if head.startswith(magic) and (suffix != ".bz2" or head[4:10] in (b"1AY&SY", b"\x17rE8P\x90")):
+            return suffix
+    return None
 
 
 def suffix_of(name: str) -> str:

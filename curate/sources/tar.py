@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.errors import SourceDamaged, SourceError
-from curate.retrying import retry
+from curate.retrying import describe_error, retry
 from curate.sources.beside import ShardTable, Surroundings
 from curate.sources.config import Source
 from curate.sources.description_tables import digest_name
@@ -45,9 +45,9 @@ from curate.sources.read import Read, by_file, too_large
 from curate.sources.sidecars import MAX_SIDECAR_BYTES
 from curate.sources.suffixes import (
     HEAD_BYTES,
-    MAGIC,
     TAR,
     begins_as_image,
+    compressed_as,
     may_be_image,
     suffix_of,
     unpack_command,
@@ -56,6 +56,31 @@ from curate.sources.suffixes import (
 from curate.sources.uri import encode_uri, is_remote
 
 log = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES = 1 << 20
+"""Bytes of one extended header, which is a name and a few numbers; `tarfile` would read whatever its size says."""
+_MAX_OFFSET = 1 << 62
+_DAMAGE = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError, TypeError)
+"""What `tarfile` raises where the fields of headers are garbage."""
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """A header that asks for no more memory than an honest one."""
+
+    _EXTENDED = frozenset(
+        {
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+        }
+    )
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in self._EXTENDED and not 0 <= self.size <= MAX_HEADER_BYTES:
+            raise tarfile.HeaderError(f"an extended header of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
 class TarFormat:
@@ -292,27 +317,28 @@ def _members(archive: Any, uri: str) -> Iterator[tarfile.TarInfo]:
     try:
         tar = retry(lambda: _open_tar(archive, uri), where=uri, remote=remote)
         while (member := retry(tar.next, where=uri, remote=remote)) is not None:
+            if not offset < tar.offset <= _MAX_OFFSET or member.size < 0:  # a negative size would lead in a circle
+                raise tarfile.HeaderError(f"a member of {member.size} bytes")
             offset = tar.offset  # where the next header must begin
             tar.members = []  # type: ignore[attr-defined]  # it would grow by every member
             yield member
-    except tarfile.TarError as error:
-        raise _damaged_archive(uri, offset, str(error)) from error
+    except _DAMAGE as error:
+        raise _damaged_archive(uri, offset, describe_error(error)) from error
     _check_end(archive, tar.offset, uri)
 
 
 def _open_tar(archive: Any, uri: str) -> tarfile.TarFile:
     archive.seek(0)
-    head = archive.read(8)
-    for magic, suffix in MAGIC.items():
-        if head.startswith(magic):
-            name = uri + suffix
-            command = unpack_command(name) or ""
-            raise SourceError(
-                f"{uri}: its content is compressed ({suffix[1:]}); unpack it: mv {shlex.quote(uri)} "
-                f"{shlex.quote(name)} && {command}"
-            )
+    suffix = compressed_as(archive.read(HEAD_BYTES))
+    if suffix:
+        name = uri + suffix
+        command = unpack_command(name) or ""
+        raise SourceError(
+            f"{uri}: its content is compressed ({suffix[1:]}); unpack it: mv {shlex.quote(uri)} "
+            f"{shlex.quote(name)} && {command}"
+        )
     archive.seek(0)
-    return tarfile.open(fileobj=archive, mode="r:", encoding="utf-8", errors="surrogateescape")
+    return tarfile.open(fileobj=archive, mode="r:", encoding="utf-8", errors="surrogateescape", tarinfo=_BoundedHeader)
 
 
 def _check_end(archive: Any, offset: int, uri: str) -> None:
@@ -370,7 +396,8 @@ def read_described_members(
                 return _read_member(archive if abs(at - near) < NEAR else far.open(), uri, at, size, size).data or b""
 
             read = _read_member(archive, uri, offset, length, max_bytes)
-            yield read._replace(extra=descriptions.of_member(row, uri, key, read_text))
+            extra, left_out = descriptions.of_member(row, uri, key, read_text)
+            yield read._replace(extra=extra, left_out=left_out)
 
 
 class _Later:

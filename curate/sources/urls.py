@@ -10,7 +10,6 @@ read with one's own keys.
 
 import contextlib
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -25,12 +24,12 @@ from curate.sources.files import File, find_files, find_listed
 from curate.sources.found import Found
 from curate.sources.network import network
 from curate.sources.objects import Wanted, read_objects
-from curate.sources.parquet import column_types, holds_images, read_cells, read_texts
+from curate.sources.parquet import Cells, column_types, holds_images, read_cells, read_texts
 from curate.sources.read import Read, unreadable
 from curate.sources.records import DELIMITERS, JSON_LINES, column_names, read_records
-from curate.sources.sidecars import choose_columns
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import decode_uri, encode_uri
+from curate.sources.values import choose_columns
 from curate.sources.web import Manner, fetch_all, is_web_url, shorten
 from curate.surroundings import current_settings
 
@@ -80,7 +79,7 @@ class UrlFormat:
         with contextlib.closing(pictures):
             for place, own in zip(places, described, strict=extra):
                 read = unreadable(own.refused) if _is_refused(place) else next(pictures)
-                yield read._replace(extra=own.columns)
+                yield read._replace(extra=own.columns, left_out=own.left_out)
 
 
 def is_table(uri: str) -> bool:
@@ -199,6 +198,8 @@ class _Described(NamedTuple):
     """What a table says of a row."""
 
     columns: dict[str, Any] | None = None
+    left_out: tuple[str, ...] = ()
+    """Kinds of values that were left out, see `curate.sources.values`."""
     refused: str = "the row has no http(s) URL"
     """Why nothing is asked for, where that is so."""
 
@@ -242,10 +243,8 @@ def _tables_of(source: Source) -> dict[str, str]:
     return {file.key: file.uri for file in _find_tables(source, Counter()) if is_table(file.uri)}
 
 
-def _values_of(
-    uri: str, rows: Sequence[dict[str, Any]], column: str | None, source: Source
-) -> Iterator[dict[str, Any] | None]:
-    """The wanted rows of a table by column; None: it cannot be read any more."""
+def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, source: Source) -> Iterator[Cells | None]:
+    """The wanted rows of a table; None: one cannot be read any more."""
     if suffix_of(uri) in PARQUET:
         types = column_types(uri)
         own = [name for name, dtype in types.items() if not pa.types.is_binary(dtype)]
@@ -258,7 +257,8 @@ def _values_of(
     records = read_records(uri, row=rows[0]["row"], offset=rows[0]["offset"])
     for place in rows:
         found = next((record for record in records if record.row >= place["row"]), None)
-        yield found.values if found is not None and found.offset == place["offset"] else None
+        values = found.values if found is not None and found.offset == place["offset"] else None
+        yield None if values is None else Cells(values, ())
 
 
 def _carried(names: Sequence[str], source: Source, uri: str) -> Sequence[str]:
@@ -269,20 +269,20 @@ def _carried(names: Sequence[str], source: Source, uri: str) -> Sequence[str]:
 
 
 def _describe_row(
-    uri: str, place: dict[str, Any], values: dict[str, Any] | None, column: str | None, source: Source
+    uri: str, place: dict[str, Any], cells: Cells | None, column: str | None, source: Source
 ) -> _Described:
-    text = None if values is None else _url_of(values, column)
+    text = None if cells is None else _url_of(cells.values, column)
     url = "" if text is None else text.strip()
-    if values is None or (not _is_refused(place) and encode_uri(url.encode(errors="replace")) != place["uri"]):
+    if cells is None or (not _is_refused(place) and encode_uri(url.encode(errors="replace")) != place["uri"]):
         raise SourceError(
             f"{uri}: row {place['row']} is not the one that was listed, so the table changed; restore it, or start "
             "anew with --rebuild all"
         )
-    own = {name: value for name, value in values.items() if source.columns is None or name in source.columns}
-    left_out = {name for name, value in own.items() if isinstance(value, str) and _SECRET.match(value.strip())}
-    left_out |= {name for name, value in own.items() if not (_is_writable(name) and _is_writable(value))}
-    columns = choose_columns({k: v for k, v in own.items() if k not in left_out}, columns=None)
-    return _Described(columns, _why_refused(url))
+    secrets = [name for name, value in cells.values.items() if isinstance(value, str) and _SECRET.match(value.strip())]
+    left_out = {*cells.left_out, *(["password"] if secrets else [])}
+    told = {name: value for name, value in cells.values.items() if name not in secrets}
+    columns = choose_columns(told, left_out, columns=source.columns)
+    return _Described(columns, tuple(sorted(left_out)), _why_refused(url))
 
 
 def _why_refused(url: str) -> str:
@@ -291,12 +291,3 @@ def _why_refused(url: str) -> str:
     if _SECRET.match(url):
         return "a URL with a user name or password, which would end up in tables"
     return f"{shorten(url)!r} is no http(s) URL of a picture".encode(errors="replace").decode()
-
-
-def _is_writable(value: Any) -> bool:
-    """Whether a value can be written as JSON in UTF-8; one that cannot is left out."""
-    try:
-        json.dumps(value, ensure_ascii=False, default=str).encode()
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -20,6 +20,7 @@ from curate.running import run_config
 from curate.samples.bundled import PHOTOS
 from curate.sources.config import Sources
 from curate.sources.formats import BUILTIN, find_format
+from curate.sources.found import Found
 from curate.sources.listing import list_source
 from curate.sources.reading import is_loose, read_part
 from tests.sources.helpers import catalog, source, write_files, write_tar
@@ -87,6 +88,21 @@ def test_format_of_a_file_is_listed_and_read(zipped: Path) -> None:
     with zipfile.ZipFile("a.zip") as archive:
         wanted = [(archive.read("1.jpg"), {"caption": "number 1"}), (archive.read("same.jpg"), None)]
     assert [(read.data, read.extra) for read in read_part(rows, mine)] == wanted
+
+
+def test_columns_of_a_format_of_ones_own_are_made_ready_for_json(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from curate.sources.read import Read\n\n\n"
+        "class Odd:\n    loose = False\n    find = None\n\n"
+        "    def read(self, rows, source, *, max_bytes, extra):\n"
+        "        yield Read(b'x', extra={'a': '\\ud83d', 'b': 1, 'c': object(), '': 2} if extra else None)\n"
+        "        yield Read(b'y')\n"
+    )
+    mine = pool("a.zip", f"{tmp_path}/odd.py:Odd")
+    rows = catalog([Found("u", "k", row=0), Found("u", "l", row=1)])
+    reads = list(read_part(rows, mine))
+    assert [read.extra for read in reads] == [{"a": None, "b": 1, "c": None}, None]
+    assert [read.left_out for read in reads] == [("not_unicode", "unknown_type", "unusable_name"), ()]
 
 
 def test_dedup_of_a_format_of_ones_own_reads_its_images_and_finds_the_copy(zipped: Path) -> None:

@@ -249,3 +249,73 @@ def test_link_to_itself_is_listed_and_stops_nothing(tmp_path):
     (tmp_path / "self.jpg").symlink_to("self.jpg")
     found = keys(tmp_path)
     assert found == ["a.jpg", "self.jpg"]  # reading then rejects it
+
+
+def encoded(text: str, encoding: str) -> bytes:
+    return (text if encoding == "utf-8" else "\ufeff" + text).encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_list_of_any_system_names_the_same_files(encoding: str, end: str, tmp_path: Path) -> None:
+    names = ["größe.jpg", "b b.jpg", "#c.jpg", '"d".jpg', "e,f.jpg"]
+    write_files(tmp_path, names)
+    text = end.join([*names, "", "  ", ""])
+    (tmp_path / "list.txt").write_bytes(encoded(text.removeprefix("\ufeff"), encoding.replace("-sig", "")))
+    found = list(list_source(source(tmp_path / "list.txt")))
+    assert [f.key for f in found] == names
+    assert all(f.length for f in found), "each is there"
+
+
+def test_name_in_a_list_is_taken_with_its_blanks_where_such_a_file_is(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a.jpg", "b.jpg ", "b.jpg"])
+    (tmp_path / "list.txt").write_text("a.jpg \t\nb.jpg \nb.jpg\n gone.jpg \nhttp://h/c.jpg \n")
+    assert keys(tmp_path / "list.txt") == ["a.jpg", "b.jpg ", "b.jpg", "gone.jpg", "http://h/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"PAR1\x15\x04", "it is a Parquet file"),
+        (b"\x1f\x8b\x08\x00", r"its content is compressed \(gz\)"),
+        (b"BZh91AY&SY", r"its content is compressed \(bz2\)"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "it is a picture"),
+        (b"\r\n<!DOCTYPE html><html>", "it is a page of HTML or XML"),
+        (b'{"url": "http://h/a.jpg"}\n', "it is JSON"),
+        (b"file,label\na.jpg,cat\n", "its first line, 'file,label', is the header of a table"),
+        (b'\xef\xbb\xbf"Image_Path"\tn\na.jpg\t1\n', "is the header of a table"),
+        (b"a.jpg\nb.jpg\0\n", "line 2 holds a NUL byte"),
+        ("a.jpg\n".encode("utf-16-le"), "line 1 holds a NUL byte"),
+        (b"\xff\xfea\0\n", "begins with the mark of utf-16-le, but is none"),
+        (b"x" * 100_000, "line 1 is longer than"),
+    ],
+)
+def test_what_is_no_list_is_refused_by_name(data: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(data)
+    with pytest.raises(SourceError, match=rf"list\.txt: not a list of paths: .*{what}"):
+        keys(tmp_path / "list.txt")
+
+
+def test_names_that_look_like_something_else_are_names(tmp_path: Path) -> None:
+    names = ["BZhang.jpg", "path", "PK.jpg", "key,label.jpg"]
+    write_files(tmp_path, names)
+    (tmp_path / "list.txt").write_text("path\n" + "".join(f"{name}\n" for name in names))
+    assert keys(tmp_path / "list.txt") == ["path", *names]
+    (tmp_path / "other.txt").write_text("BZhang.jpg\nfile\n")
+    assert keys(tmp_path / "other.txt") == ["BZhang.jpg", "file"]
+
+
+def test_line_that_is_no_url_costs_its_image_alone(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a.jpg"])
+    bad = [b"http://[::1", b"javascript://x", b"http://h/\xff.jpg", b"memory::http://h/a.jpg", b"http://h/a\tb.jpg"]
+    (tmp_path / "list.txt").write_bytes(b"\n".join([*bad[:3], b"a.jpg", *bad[3:]]))
+    found = list(list_source(source(tmp_path / "list.txt")))
+    reads = list(read_part(catalog(found), source(tmp_path / "list.txt")))
+    assert [read.reject for read in reads] == ["unreadable"] * 3 + [None] + ["unreadable"] * 2
+    assert [read.error for read in reads if read.error] == [
+        "not a URL: Invalid IPv6 URL",
+        "not a URL: the protocol 'javascript' is not known",
+        "not a URL: 'utf-8' codec can't decode byte 0xff in position 9: invalid start byte",
+        "No such file or directory",
+        "not a URL: it holds control characters",
+    ]

@@ -12,6 +12,7 @@ import pytest
 from curate import retrying
 from curate.errors import SourceError
 from curate.sources import parquet
+from curate.sources.found import Found
 from curate.sources.listing import list_source
 from curate.sources.parquet import find_image_column
 from curate.sources.reading import read_bytes, read_part
@@ -181,3 +182,90 @@ def test_passing_error_goes_on_where_it_stopped_and_a_lasting_one_fails(monkeypa
     failures = [OSError(5, "Input/output error")] * 9
     with pytest.raises(SourceError, match="f: Input/output error, 4 times in a row; check the disk"):
         list(parquet._resume(lambda: batches(0), "f"))
+
+
+def as_text(*cells: bytes) -> pa.Array:
+    """A column of text whatever its bytes are, as a careless writer leaves it."""
+    return pa.Array.from_buffers(pa.string(), len(cells), pa.array(cells, pa.binary()).buffers())
+
+
+def test_bad_cells_are_left_out_and_every_row_comes(tmp_path: Path) -> None:
+    when = pa.array([0, 2**62, 0], pa.int64()).view(pa.timestamp("us"))
+    zone = pa.array([0, 0, 0], pa.int64()).view(pa.timestamp("us", "Mars/Olympus"))
+    columns = {"image": pa.array([b"0", b"1", b"2"]), "t": as_text(b"a", b"b", b"\xff"), "when": when, "zone": zone}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    reads = list(read_part(catalog(list_source(source(tmp_path))), source(tmp_path)))
+    assert [r.data for r in reads] == [b"0", b"1", b"2"]
+    assert [r.extra for r in reads] == [
+        {"t": "a", "when": "1970-01-01T00:00:00", "zone": None},
+        {"t": "b", "when": None, "zone": None},
+        {"t": None, "when": "1970-01-01T00:00:00", "zone": None},
+    ]
+    assert [r.left_out for r in reads] == [
+        ("unknown_time_zone",),
+        ("time_out_of_range", "unknown_time_zone"),
+        ("not_unicode", "unknown_time_zone"),
+    ]
+
+
+def test_of_columns_with_one_name_the_first_is_carried_and_bad_names_are_not(tmp_path: Path) -> None:
+    arrays = [pa.array(["first"]), pa.array([b"x"]), pa.array(["second"]), pa.array([1]), pa.array([2]), pa.array([3])]
+    table = pa.Table.from_arrays(arrays, names=["t", "image", "t", "", "a\0b", "image.path"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = catalog(list_source(source(tmp_path)))
+    (read,) = read_part(rows, source(tmp_path))
+    assert read.extra == {"t": "first", "image.path": 3}
+    assert read.left_out == ("duplicate_name", "unusable_name")
+    (read,) = read_part(rows, source(tmp_path, columns=("image.path",)))
+    assert (read.data, read.extra, read.left_out) == (b"x", {"image.path": 3}, ())
+
+
+def test_paths_of_images_that_are_no_utf8_are_keys_and_keep_their_bytes(tmp_path: Path) -> None:
+    paths = as_text(b"\xff.jpg", b"a\\b.jpg", b"", "größe.jpg".encode())
+    images = pa.StructArray.from_arrays([pa.array([b"0", None, b"2", b"3"]), paths], names=["bytes", "path"])
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
+    found = list(list_source(source(tmp_path)))
+    names = [f.key.removeprefix("a.parquet/") for f in found]
+    assert names == [r"\xff.jpg", r"a\\b.jpg", "a.parquet#2", "größe.jpg"]
+    reads = list(read_part(catalog(found), source(tmp_path)))
+    assert [r.data for r in reads] == [b"0", None, b"2", b"3"]
+
+
+def test_struct_of_structs_holds_no_images(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([{"bytes": {"bytes": b"x"}}])}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet: no column of bytes"):
+        list(list_source(source(tmp_path)))
+
+
+def test_column_name_that_is_no_utf8_is_an_error_of_its_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"x"], "QQQQ": ["a"]}), tmp_path / "a.parquet", store_schema=False)
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data.replace(b"QQQQ", b"\xff\xfeQQ"))
+    with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet"):
+        list(list_source(source(tmp_path)))
+
+
+def test_scattered_rows_of_types_without_a_take_kernel_are_read(tmp_path: Path) -> None:
+    dates = [f"2020-01-{day:02}" for day in range(1, 21)]
+    nested = pa.array([{"d": [date]} for date in dates]).cast(pa.struct([("d", pa.list_(pa.string_view()))]))
+    pq.write_table(pa.table({"image": pa.array([b"x"] * 20), "n": nested}), tmp_path / "a.parquet")
+    rows = catalog(list_source(source(tmp_path))).take([0, 3, 4, 19])
+    assert [r.extra for r in read_part(rows, source(tmp_path))] == [{"n": {"d": [dates[i]]}} for i in (0, 3, 4, 19)]
+
+
+@pytest.mark.parametrize("dtype", [pa.binary(), HF_IMAGE])
+def test_row_group_with_fewer_rows_than_it_claims_is_an_error(dtype: pa.DataType, tmp_path: Path) -> None:
+    path, images = tmp_path / "a.parquet", [b"x", b"y"]
+    table = pa.table({"image": pa.array(images if dtype == pa.binary() else [{"bytes": b} for b in images], dtype)})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    footer = pq.read_metadata(path)
+    data, claimed = path.read_bytes(), bytes([0x16, 2 * len(images)])  # Thrift: an i64 field, zigzag
+    end = len(data) - 8 - footer.serialized_size
+    assert footer.num_rows == 2
+    assert data[end:].count(claimed) >= 2
+    path.write_bytes(data[:end] + data[end:].replace(claimed, bytes([0x16, 2 * 3])))
+    changed = pq.read_metadata(path)
+    assert (changed.num_rows, changed.row_group(0).num_rows) == (3, 3)
+    rows = catalog([Found(str(path), f"{row}", row=row) for row in range(3)])
+    with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet"):
+        list(read_part(rows, source(path)))

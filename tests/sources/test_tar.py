@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from curate.errors import SourceError
+from curate.sources import tar
 from curate.sources.listing import list_source
 from curate.sources.reading import read_bytes, read_part
+from tests.fuzz.properties import with_checksums
 from tests.sources.helpers import catalog, keys, source, write_files, write_tar
 
 LONG = "d" * 90 + "/" + "e" * 90 + "/é" + "n" * 120 + ".jpg"
@@ -196,3 +198,39 @@ def test_too_long_member_is_not_read(tmp_path: Path) -> None:
         first, second = read(table, source(path), max_bytes=10)
         assert (first.data, first.reject, first.error) == (None, "too_large", "11 bytes, at most 10 are read")
         assert second.data == b"2"
+
+
+def header_with(archive: bytes, start: int, field: bytes) -> bytes:
+    """An archive whose first header has other bytes at `start`, and a right checksum."""
+    return with_checksums(archive[:start] + field + archive[start + len(field) :])
+
+
+@pytest.mark.parametrize(
+    ("start", "field"),
+    [
+        (124, b"\xff" * 12),  # size -1: the next header would be this one
+        (124, b"\xff" * 10 + b"\xfe\x00"),  # size -512
+        (124, b"\x80" + b"\x7f" * 11),  # size beyond 64 bits
+    ],
+)
+def test_sizes_of_headers_that_lead_in_a_circle_or_nowhere_are_damage(start: int, field: bytes, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": b"x" * 100, "b.jpg": b"y"}, format=tarfile.GNU_FORMAT)
+    path.write_bytes(header_with(path.read_bytes(), start, field))
+    with pytest.raises(SourceError, match=r"a\.tar: damaged or truncated at offset"):
+        list(list_source(source(path)))
+
+
+def test_extended_headers_take_bounded_memory_and_no_stack(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": b"x" * (tar.MAX_HEADER_BYTES + 1)}, format=tarfile.GNU_FORMAT)
+    path.write_bytes(header_with(path.read_bytes(), 156, b"L"))
+    with pytest.raises(SourceError, match="an extended header of 1048577 bytes"):
+        list(list_source(source(path)))
+    name = header_with(write_tar(path, {"a": b"n" * 512}, format=tarfile.GNU_FORMAT).read_bytes()[:1024], 156, b"L")
+    path.write_bytes(name * 5000)
+    with pytest.raises(SourceError, match=r"a\.tar: damaged or truncated"):
+        list(list_source(source(path)))
+
+
+def test_member_whose_name_begins_as_compressed_files_do_is_a_member(tmp_path: Path) -> None:
+    (key,) = keys(write_tar(tmp_path / "a.tar", {"BZhang.jpg": b"x"}))
+    assert key.removeprefix("a.tar/") == "BZhang.jpg"

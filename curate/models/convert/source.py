@@ -93,7 +93,7 @@ def _heads_in_config(file: Path) -> int | None:
     if not config.is_file():
         return None
     try:
-        return int(json.loads(config.read_text(encoding="utf-8"))["num_attention_heads"])
+        return int(json.loads(config.read_bytes())["num_attention_heads"])
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{config}: tells no num_attention_heads ({error!r}); is it the file's own?") from error
 

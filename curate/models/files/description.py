@@ -72,7 +72,7 @@ def find_description(file: Path) -> dict[str, Any] | None:
             return json.loads(metadata[KEY])
         weights, config = HUGGINGFACE_FILES
         if file.name == weights and file.with_name(config).is_file():
-            return json.loads(file.with_name(config).read_text(encoding="utf-8")).get(KEY)
+            return json.loads(file.with_name(config).read_bytes()).get(KEY)
     except json.JSONDecodeError as error:
         raise WeightsError(f"{file}: metadata {KEY!r} are not JSON ({error}); export it again") from error
     return None

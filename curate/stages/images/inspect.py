@@ -1,6 +1,7 @@
 """Inspect: facts and a verdict for every image of the catalog."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
@@ -22,6 +23,7 @@ from curate.errors import TooManyRejects, TooManyUnavailable
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import UNAVAILABLE, Read
+from curate.sources.values import LEFT_OUT
 from curate.stages.images.advice import advise
 from curate.stages.images.few_bits import warn_of_few_bits
 from curate.stages.images.pictures import PictureStage, Seen
@@ -49,6 +51,9 @@ MEANING = {
 }
 
 
+logger = logging.getLogger(__name__)
+
+
 class LostImages(Settings):
     """Images of a role that could not be used, whatever the reason."""
 
@@ -56,6 +61,15 @@ class LostImages(Settings):
     """Reason to images, the most frequent first."""
     first: tuple[int, ...]
     """Ids of the first of them."""
+
+
+class LeftOut(Settings):
+    """Images whose own columns lost values of one kind."""
+
+    images: int
+    """How many."""
+    example: str
+    """Key of the first of them, with its source."""
 
 
 class InspectFigures(Figures):
@@ -69,6 +83,8 @@ class InspectFigures(Figures):
     """By role, curated and heldout: images that are not there to compare with, or to add."""
     unavailable: dict[str, int] = Field(default_factory=dict)
     """By role: images that an error which may pass kept away; neither accepted nor rejected."""
+    left_out: dict[str, LeftOut] = Field(default_factory=dict)
+    """By kind of value (`curate.sources.values.LEFT_OUT`), the most frequent first."""
 
     def rejected_of(self, role: str) -> Counter[str]:
         """Reason to images of a role."""
@@ -126,9 +142,16 @@ class Inspect(PictureStage):
                 f"{table.store.root}/{table.name}{go_on}"
             )
         counted = {role: dict(found.most_common()) for role, found in reasons.items() if found}
-        accepted = rows - total.total() - sum(unavailable.values())
-        lost = _lost(table, parts)
-        return InspectFigures(accepted=accepted, rejected=counted, unavailable=unavailable, lost=lost)
+        figures = InspectFigures(
+            accepted=rows - total.total() - sum(unavailable.values()),
+            rejected=counted,
+            unavailable=unavailable,
+            lost=_lost(table, parts),
+            left_out=_left_out(table, inputs),
+        )
+        for text in _left_out_sentences(figures):
+            logger.warning("%s: %s", table.name, text)
+        return figures
 
     def _fraction(self) -> str:
         return str(self.field_error("max_reject_fraction", f"={self.max_reject_fraction}"))
@@ -177,6 +200,7 @@ class Inspect(PictureStage):
         if curated is not None and curated.lost:
             yield f"{curated.used} could be used; the others are not in the result ({curated.why}). {mend}."
         yield from warn_of_few_bits(table, run)
+        yield from (f"{table.name}: {text}" for text in _left_out_sentences(InspectFigures.of(table)))
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures = InspectFigures.of(table)
@@ -212,6 +236,8 @@ class Inspect(PictureStage):
         yield f"{found['format'] or 'format unknown'}, {size}, {length}"
         if found["sha256"] is not None:
             yield f"sha256 {found['sha256'].hex()}"
+        if found["left_out"]:
+            yield f"left out of its own columns: {'; '.join(LEFT_OUT.get(kind, kind) for kind in found['left_out'])}"
         if found["extra"] is not None:
             yield f"own columns {found['extra']}"
 
@@ -237,6 +263,27 @@ def _example(table: Table) -> str:
     return str(first[0].as_py()) if len(first) else "no reason"
 
 
+def _left_out(table: Table, inputs: dict[str, Any]) -> dict[str, LeftOut]:
+    """Images and the first example by kind of value, the most frequent kind first."""
+    counts, examples = Counter[str](), dict[str, str]()
+    for part in table.parts():
+        kinds = table.read(part.number, ["left_out"])["left_out"]
+        if kinds.null_count == len(kinds):
+            continue
+        listed = inputs["catalog"].read(part.number, ["source", "key"])
+        for row in np.flatnonzero(kinds.is_valid().to_numpy()).tolist():
+            for kind in kinds[row].as_py():
+                counts[kind] += 1
+                examples.setdefault(kind, f"{listed['source'][row].as_py()}: {listed['key'][row].as_py()}")
+    return {kind: LeftOut(images=number, example=examples[kind]) for kind, number in counts.most_common()}
+
+
+def _left_out_sentences(figures: InspectFigures) -> Iterator[str]:
+    for kind, found in figures.left_out.items():
+        images = f"{found.images:,} image{'' if found.images == 1 else 's'}"
+        yield f"left out of the own columns of {images}: {LEFT_OUT.get(kind, kind)} ({kind}), as of {found.example}"
+
+
 def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None) -> dict[str, Any]:
     """The columns of `tables.IMAGES` but the id.
 
@@ -245,7 +292,7 @@ def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | No
         hashed: PDQ hash and its quality; None where there is no picture.
     """
     extra = json.dumps(read.extra, ensure_ascii=False, sort_keys=True) if read.extra else None
-    row = dict.fromkeys(IMAGES.names[1:])
+    row = dict.fromkeys(IMAGES.names[1:]) | {"left_out": list(read.left_out) or None}
     if seen is None:
         return row | {"reject": read.reject, "detail": read.error, "extra": extra}
     facts = {name: getattr(seen, name) for name in IMAGES.names if hasattr(seen, name)}

@@ -18,6 +18,7 @@ and takes all other rows as they are. An image that is gone by the time of a lat
 it stays accepted, and has no row of its own in that table.
 """
 
+import contextlib
 import itertools
 import logging
 import queue
@@ -37,7 +38,7 @@ from curate.engine.image_ids import row_of
 from curate.engine.part_writer import mark_open
 from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
-from curate.errors import SourceError
+from curate.errors import CurateError, SourceError
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.depth import SignificantBits
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
@@ -59,6 +60,10 @@ BATCHES_AHEAD = 4
 """Batches of images that are read or decoded before a network asks for them."""
 TRUSTING = ImageLimits(max_pixels=PIL_PIXELS).for_safety_alone()
 """Limits for images that an earlier pass accepted, whatever its own were; `max_bytes` is then what it found."""
+
+
+_Place = tuple[str, str]
+"""(uri, key) of an image, by which a person finds it."""
 
 
 class Seen(NamedTuple):
@@ -310,31 +315,56 @@ class _Reading:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _jobs(self, rows: pa.Table, source: Source) -> Iterator[Callable[[], _Prepared]]:
-        uris = rows["uri"].to_pylist()
-        known = self.known or itertools.repeat(None, len(uris))
+        places = list(zip(rows["uri"].to_pylist(), rows["key"].to_pylist(), strict=True))
+        known = self.known or itertools.repeat(None, len(places))
         if is_loose(rows, source):
             files = read_loose(rows, source, max_bytes=self.limits.max_bytes, extra=self.known is None)
-            for read_file, sha256, uri in zip(files, known, uris, strict=True):
-                yield partial(self._read_and_decode, read_file, sha256, uri)
+            for read_file, sha256, place in zip(files, known, places, strict=True):
+                yield partial(self._read_and_decode, read_file, sha256, place)
         else:  # an archive is streamed in order by this thread, decoded by the others
             read_all = read_part if self.known is None else read_bytes  # own columns are those of the first pass
             reads = read_all(rows, source, max_bytes=self.limits.max_bytes, damaged=self.known is not None)
-            for read, sha256, uri in zip(reads, known, uris, strict=True):
-                yield partial(self._decode, read, sha256, uri)
+            for read, sha256, place in zip(_placed_reads(reads, places), known, places, strict=True):
+                yield partial(self._decode, read, sha256, place)
 
-    def _read_and_decode(self, read: Callable[[], Read], sha256: bytes | None, uri: str) -> _Prepared:
-        return self._decode(read(), sha256, uri)
+    def _read_and_decode(self, read: Callable[[], Read], sha256: bytes | None, place: _Place) -> _Prepared:
+        with _told_with(place):
+            found = read()
+        return self._decode(found, sha256, place)
 
-    def _decode(self, read: Read, sha256: bytes | None, uri: str) -> _Prepared:
+    def _decode(self, read: Read, sha256: bytes | None, place: _Place) -> _Prepared:
         """What every stage prepares of one image; `sha256` is what an earlier pass found, if there was one."""
         is_open = read.reject == UNAVAILABLE
-        inspected = None
-        if read.data is not None:
-            inspected = inspect_image(read.data, self.limits, min_side=self.side, significant_bits=self.bits)
-        if sha256 is not None and not _is_unchanged(read, inspected, sha256, uri):
-            return _Prepared([None] * len(self.stages), is_open)
-        seen = Seen(read, inspected)
-        return _Prepared([stage.prepare(seen) for stage in self.stages], is_open)
+        with _told_with(place):
+            inspected = None
+            if read.data is not None:
+                inspected = inspect_image(read.data, self.limits, min_side=self.side, significant_bits=self.bits)
+            if sha256 is not None and not _is_unchanged(read, inspected, sha256, place[0]):
+                return _Prepared([None] * len(self.stages), is_open)
+            seen = Seen(read, inspected)
+            return _Prepared([stage.prepare(seen) for stage in self.stages], is_open)
+
+
+def _placed_reads(reads: Iterator[Read], places: Sequence[_Place]) -> Iterator[Read]:
+    """What a format yields; its errors tell which image was to come."""
+    for number in itertools.count():
+        with _told_with(places[min(number, len(places) - 1)]):
+            read = next(reads, None)
+        if read is None:
+            return
+        yield read
+
+
+@contextlib.contextmanager
+def _told_with(place: _Place) -> Iterator[None]:
+    """Add to an error the image that it came of, unless it tells; the kind of error stays."""
+    try:
+        yield
+    except Exception as error:
+        uri, key = place
+        if not (isinstance(error, CurateError) and uri in str(error)):
+            error.add_note(f"of the image {key} in {uri}")
+        raise
 
 
 def _is_unchanged(read: Read, inspected: Inspected | None, sha256: bytes, uri: str) -> bool:

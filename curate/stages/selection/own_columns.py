@@ -56,13 +56,17 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int64" if -(2**63) <= value < 2**63 else "string"
+        if abs(value) <= 2**53:
+            return "int64"
+        return "wide" if -(2**63) <= value < 2**63 else "string"  # wide: exact as int64, but not as float64
     return "float64" if isinstance(value, float) else "string"
 
 
 def _common(kinds: set[str]) -> ColumnKind:
     """The type that holds all values of a column; string (JSON where needed) if nothing else does."""
     found = kinds - {"none"}
+    if found and found <= {"int64", "wide"}:
+        return "int64"
     if found == {"int64", "float64"}:
         return "float64"
     single = next(iter(found)) if len(found) == 1 else "string"
@@ -80,3 +84,20 @@ def own_column(rows: Sequence[Mapping[str, Any]], name: str, kind: ColumnKind) -
     if kind == "string":
         values = [v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
     return pa.array(values, _TYPES[kind])
+
+
+UNFIT = (pa.ArrowException, OverflowError, TypeError)
+"""What Arrow raises for a value that is not of a type."""
+
+
+def first_unfit(rows: Sequence[Mapping[str, Any]], name: str, kind: ColumnKind) -> int:
+    """The first of the rows, of which one has such a value, whose value is not of the type."""
+    return next(place for place, row in enumerate(rows) if not _fits(row, name, kind))
+
+
+def _fits(row: Mapping[str, Any], name: str, kind: ColumnKind) -> bool:
+    try:
+        own_column([row], name, kind)
+    except UNFIT:
+        return False
+    return True

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from curate.engine.figures import Figures
 from curate.engine.numbers import count, plural
+from curate.text import read_lines
 
 SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 NUM_KEPT = 1000
@@ -106,8 +107,12 @@ class RemovalList:
 
     @classmethod
     def read(cls, path: Path) -> "RemovalList":
-        """The entries of a text file, one a line; blank lines and those that begin with `#` say nothing."""
-        lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+        """The entries of a text file, one a line; blank lines and those that begin with `#` say nothing.
+
+        Raises:
+            ValueError: the file is no text.
+        """
+        lines = (line.strip() for line in read_lines(path))
         return cls(frozenset(_normalize(line) for line in lines if line and not line.startswith("#")))
 
     def __bool__(self) -> bool:

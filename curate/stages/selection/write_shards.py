@@ -36,7 +36,16 @@ from curate.sources.read import Read
 from curate.stages.copies.contamination import ImageSet
 from curate.stages.images.catalog import classes_of
 from curate.stages.selection.class_columns import ClassColumns, class_numbers
-from curate.stages.selection.own_columns import ColumnKind, ColumnKinds, arrow_types, named_rows, own_column, own_name
+from curate.stages.selection.own_columns import (
+    UNFIT,
+    ColumnKind,
+    ColumnKinds,
+    arrow_types,
+    first_unfit,
+    named_rows,
+    own_column,
+    own_name,
+)
 from curate.stages.selection.readable import make_rows_readable
 from curate.stages.selection.reader_figures import ReaderFigures, read_warnings
 from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures, shown
@@ -132,7 +141,10 @@ class WriteShards(Shuffle):
         path = Path(self.removal_list)
         if not path.is_file():
             raise self.field_error("removal_list", f"={path}: no such file; give a text file, or leave it out")
-        return RemovalList.read(path)
+        try:
+            return RemovalList.read(path)
+        except ValueError as error:
+            raise self.field_error("removal_list", f"={path}: not a list: {error}; save it as text") from error
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         num_images, num_bytes, kinds, classes = 0, 0, ColumnKinds(), ClassColumns()
@@ -261,18 +273,30 @@ class WriteShards(Shuffle):
         rows = rows.set_column(place, rows.schema.field(place), [pa.array(told, pa.string())])
         rows = make_rows_readable(rows, repair=self.repair_metadata)
         named = named_rows(rows["extra"].to_pylist())
-        own = [self._own_column(named, name) for name in sorted(self.columns)]
+        own = [self._own_column(named, name, rows["key"]) for name in sorted(self.columns)]
         kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
         return pa.RecordBatch.from_arrays([*kept, *own], schema=self.output_schema())
 
-    def _own_column(self, rows: list[dict[str, Any]], name: str) -> pa.Array:
+    def _own_column(self, rows: list[dict[str, Any]], name: str, keys: pa.ChunkedArray) -> pa.Array:
         assert not isinstance(self.columns, str)
         if isinstance(self.classes, str) or name not in self.classes:
-            return own_column(rows, name, self.columns[name])
+            return self._typed_column(rows, name, self.columns[name], keys)
         try:
             return class_numbers(rows, name, self.classes[name])
         except ValueError as error:
             raise self.field_error("classes", f": {error}; give all of them, or leave it at auto") from error
+
+    def _typed_column(self, rows: list[dict[str, Any]], name: str, kind: ColumnKind, keys: pa.ChunkedArray) -> pa.Array:
+        """A column of the sources, of the type that was found or that the user gave."""
+        try:
+            return own_column(rows, name, kind)
+        except UNFIT:
+            place = first_unfit(rows, name, kind)
+            found = f"{rows[place][name]!r:.80} of the image {keys[place].as_py()}"
+            raise self.field_error(
+                "columns",
+                f": {name} is declared {kind}, which does not hold {found}; set it to string, or columns to auto",
+            ) from None
 
     # -- telling about it ------------------------------------------------------------------------------------
 

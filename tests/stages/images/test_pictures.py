@@ -1,9 +1,10 @@
 """Passes over the images: what a later pass trusts, how a model is fed, and what an own stage gets."""
 
 import hashlib
-from collections.abc import Iterable
+import tarfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -130,12 +131,12 @@ def test_vectors_do_not_depend_on_rejects_of_other_chunks_or_on_decoding_order(
 @pytest.mark.parametrize("role", ["pool", "curated", "heldout"])
 def test_limits_beyond_safety_are_those_of_the_pool(tmp_path: Path, role: str) -> None:
     odd = {"dot": (1, 1), "line": (2, 3000), "digit": (28, 28), "plain": (64, 64)}
-    for folder in {"pool", role}:
-        (tmp_path / folder).mkdir()
+    for part in {"pool", role}:
+        (tmp_path / part).mkdir()
         for number, (name, size) in enumerate(odd.items()):
-            Image.new("RGB", size, (40 * number, 90, 200)).save(tmp_path / folder / f"{name}.png")
-        (tmp_path / folder / "page.png").write_bytes(b"<html>")
-    sources = Sources.model_validate({folder: str(tmp_path / folder) for folder in ("pool", role)})
+            Image.new("RGB", size, (40 * number, 90, 200)).save(tmp_path / part / f"{name}.png")
+        (tmp_path / part / "page.png").write_bytes(b"<html>")
+    sources = Sources.model_validate({name: str(tmp_path / name) for name in ("pool", role)})
     *_, (_, catalog) = Catalog(sources=sources).scan(None)
     models = {name: Embed(model=name, precision="fp32", device="cpu") for name in ("lite0-copy", "lite0", "luma24")}
     found: dict[str, pa.Table] = {}
@@ -290,3 +291,71 @@ def test_image_that_is_gone_or_changed_by_a_later_pass_costs_itself_alone(
     assert store.table("x").read(0)["vector"].is_null().to_pylist() == [False, True, False, True, False]
     assert "001.jpg: could be read in the first pass, but not now: No such file or directory" in caplog.text
     assert "003.jpg: changed since it was inspected" in caplog.text
+
+
+class Failing(PictureStage):
+    """A stage that fails at one image, as a library may at any."""
+
+    error: ClassVar[BaseException]
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return pa.schema([IMAGE_ID])
+
+    def prepare(self, seen: Seen) -> Any:
+        if seen.inspected is not None and seen.inspected.reject == "empty":
+            raise self.error
+        return {}
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, MemoryError, SourceError])
+@pytest.mark.parametrize("packed", [False, True])
+def test_any_error_at_an_image_tells_which_it_was_and_keeps_its_kind(
+    kind: type[Exception], packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = kind("without a place")
+    monkeypatch.setattr(Failing, "error", error, raising=False)
+    write_photos(tmp_path / "pool", 2)
+    (tmp_path / "pool" / "bad.jpg").touch()
+    where = tmp_path / "pool" / "bad.jpg"
+    if packed:
+        where = tmp_path / "a.tar"
+        with tarfile.open(where, "w") as tar:
+            tar.add(tmp_path / "pool", ".")
+    catalog = listed(where if packed else tmp_path / "pool")
+    with pytest.raises(kind) as caught:
+        list(read_pictures({"failing": Failing(), "images": Inspect()}, 0, catalog=catalog))
+    assert caught.value is error
+    (key,) = (key for key in catalog["key"].to_pylist() if key.endswith("bad.jpg"))
+    assert caught.value.__notes__ == [f"of the image {key} in {where}"]
+
+
+def test_error_of_reading_tells_the_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "pool", 2)
+    catalog = listed(tmp_path / "pool")
+
+    def read(uri: str, **options: Any) -> Read:
+        raise SourceError(f"{uri}: the disk is gone") if uri.endswith("001.jpg") else KeyError("x")
+
+    monkeypatch.setattr(folder, "read_folder_file", read)
+    with pytest.raises(KeyError) as caught:
+        inspected(catalog, Inspect())
+    assert caught.value.__notes__ == [f"of the image 000.jpg in {tmp_path}/pool/000.jpg"]
+    with pytest.raises(SourceError, match="the disk is gone") as told:
+        inspected(catalog.slice(1), Inspect())
+    assert not hasattr(told.value, "__notes__")
+
+
+def test_error_of_a_format_tells_the_image_that_was_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "pool", 3)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "pool", ".")
+    catalog = listed(tmp_path / "a.tar")
+
+    def reads(rows: pa.Table, source: Source, **options: Any) -> Iterator[Read]:
+        yield Read(b"")
+        raise KeyError("x")
+
+    monkeypatch.setattr(under_test, "read_part", reads)
+    with pytest.raises(KeyError) as caught:
+        inspected(catalog, Inspect())
+    assert caught.value.__notes__ == [f"of the image {catalog['key'][1]} in {tmp_path}/a.tar"]

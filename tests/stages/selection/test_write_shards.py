@@ -75,6 +75,41 @@ def test_removal_list_takes_hashes_in_any_case_keys_blank_lines_and_comments(tmp
     assert written(stage, tables) == ["b.jpg"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_removal_list_is_read_as_other_systems_write_it(encoding: str, end: str, tmp_path: Path) -> None:
+    tables = selected(tmp_path)
+    (tmp_path / "remove.txt").write_bytes(end.join(["c.jpg", "# größe", "a.jpg"]).encode(encoding))
+    stage = WriteShards(num_shards=1, columns={}, removal_list=str(tmp_path / "remove.txt"))
+    assert written(stage, tables) == ["b.jpg"]
+    plain = tmp_path / "plain.txt"
+    plain.write_text("a.jpg\nc.jpg\n")
+    assert stage.pins() == stage.model_copy(update={"removal_list": str(plain)}).pins()
+
+
+def test_removal_list_names_files_that_are_no_text_as_tables_do_and_refuses_what_is_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "remove.txt"
+    path.write_bytes(b"\xff.jpg\na\xe2\x80\xa8b.jpg\n")  # a line separator of Unicode ends no line
+    stage = WriteShards(removal_list=str(path))
+    assert stage._removed() == {"\\xff.jpg", "a\u2028b.jpg"}
+    path.write_bytes(b"PAR1\0\0")
+    with pytest.raises(ConfigError, match=r"removal_list=.*remove\.txt: not a list: line 1 holds a NUL byte"):
+        stage._removed()
+
+
+def test_value_that_a_declared_type_does_not_hold_is_told_with_its_image(tmp_path: Path) -> None:
+    rows = [{"n": 1}, {"n": None}, {}, {"n": 2**60}, {"n": "x"}]
+    keys = pa.chunked_array([["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]])
+    for kind, key in (("int64", "e.jpg"), ("float64", "d.jpg"), ("bool", "a.jpg")):
+        stage = WriteShards(num_shards=1, columns={"n": kind})
+        with pytest.raises(
+            ConfigError, match=rf"columns: n is declared {kind}, .* of the image {key}; set it to string"
+        ):
+            stage._own_column("n", rows, keys)
+    column = WriteShards(num_shards=1, columns={"n": "string"})._own_column("n", rows, keys)
+    assert column.to_pylist() == ["1", None, None, str(2**60), "x"]
+
+
 def summed_up(root: Path, tables: dict[str, Table], removed: str, *, num_rows: int) -> tuple[WriteShards, ShardFigures]:
     """A stage with this removal list, and the figures of shards of so many rows, published."""
     (root / "remove.txt").write_text(removed)
