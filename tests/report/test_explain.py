@@ -8,6 +8,7 @@ from curate.errors import CurateError
 from curate.report.explain import explain
 from curate.stages.clusters.screen import Screen, ScreenFigures
 from curate.stages.copies.drop_similar import DropSimilar, DropSimilarFigures
+from curate.stages.selection.write_shards import ShardFigures
 from curate.tables import DUPLICATES, SCREENED
 from tests.report.workdir import HOSTILE, Workdir, rows
 
@@ -76,7 +77,8 @@ def test_a_removed_image_is_told_so(workdir: Workdir) -> None:
     table = workdir.store.table("shards/data")
     rows = table.read(0)
     table.commit(0, rows.schema, rows.slice(0, 0).to_batches())
-    assert "left out by the removal list" in explain(workdir.run, "b.jpg")
+    workdir.tell("shards/data", ShardFigures(num_bytes=1, removed=1))
+    assert "left out: it is on the removal list" in explain(workdir.run, "b.jpg")
 
 
 def test_several_matches_are_listed(workdir: Workdir) -> None:

@@ -34,7 +34,7 @@ def test_braces_that_stand_for_too_many_paths_are_an_error(monkeypatch: pytest.M
 def test_braces_lead_to_tars_and_folders_and_keys_stay_apart(tmp_path: Path) -> None:
     for number in range(3):
         write_tar(tmp_path / f"{number:02}.tar", {f"{number}.jpg": b"1"})
-    assert keys(tmp_path / "{02..01}.tar") == ["2.jpg", "1.jpg"]
+    assert keys(tmp_path / "{02..01}.tar") == ["02.tar/2.jpg", "01.tar/1.jpg"]
     with pytest.raises(SourceError, match=r"03\.tar: No such file or directory"):
         keys(tmp_path / "{00..03}.tar")
     write_files(tmp_path, ["a/x.jpg", "b/x.jpg", "b/s/y.jpg"])
@@ -45,4 +45,4 @@ def test_braces_lead_to_tars_and_folders_and_keys_stay_apart(tmp_path: Path) -> 
 
 def test_a_file_of_that_very_name_wins(tmp_path: Path) -> None:
     write_tar(tmp_path / "{0..1}.tar", {"literal.jpg": b"1"})
-    assert keys(tmp_path / "{0..1}.tar") == ["literal.jpg"]
+    assert keys(tmp_path / "{0..1}.tar") == ["{0..1}.tar/literal.jpg"]

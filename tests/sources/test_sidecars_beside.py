@@ -89,7 +89,7 @@ def test_sidecars_of_a_web_folder_are_read(tmp_path: Path, server: str) -> None:
     write_files(tmp_path / "d", DESCRIBED)
     write_tar(tmp_path / "d.tar", {"1.jpg": b"1", "1.txt": b"one"})
     assert extras(f"{server}/d/") == EXPECTED
-    assert extras(f"{server}/{{d,d}}.tar") == {"1.jpg": {"caption": "one"}}
+    assert extras(f"{server}/{{d,d}}.tar") == {"d.tar/1.jpg": {"caption": "one"}}
 
 
 def test_pages_of_a_web_folder_lead_nowhere_but_below_it() -> None:
@@ -127,7 +127,7 @@ def test_sidecars_of_a_tar_do_not_depend_on_the_order(
         order = rng.sample(sorted(members), len(members))
         path = write_tar(tmp_path / "a.tar", [(name, members[name]) for name in order])
         skipped = LeftOut()
-        assert extras(path, skipped=skipped) == EXPECTED
+        assert extras(path, skipped=skipped) == {f"a.tar/{name}": own for name, own in EXPECTED.items()}
         assert skipped == {"description without an image": 1}
         assert skipped.example == {"description without an image": "a.tar/left.over.txt"}
 
@@ -208,10 +208,12 @@ def test_masks_are_no_pictures_and_what_counts_is_a_setting(tmp_path: Path) -> N
     for place in (write_tar(tmp_path / "a.tar", members), write_files(tmp_path / "d", members)):
         skipped = LeftOut()
         listed = {found.key for found in list_source(source(place, caption_suffixes=["cap", "txt"]), skipped=skipped)}
-        assert listed == {"1.jpg", "1.left.jpg", "1.right.jpg", "1.depth.png"}
+        before = "a.tar/" if place.suffix else ""
+        assert listed == {f"{before}1.{rest}" for rest in ("jpg", "left.jpg", "right.jpg", "depth.png")}
         assert skipped["mask (.seg.png)"] == 1
-        assert set(keys(place, mask_suffixes=["depth.png"])) >= {"1.seg.png", "1.left.jpg"}
-        assert set(keys(place, image_suffixes=["left.jpg", "seg.png"], mask_suffixes=[])) == {"1.left.jpg", "1.seg.png"}
+        assert set(keys(place, mask_suffixes=["depth.png"])) >= {f"{before}1.seg.png", f"{before}1.left.jpg"}
+        told = set(keys(place, image_suffixes=["left.jpg", "seg.png"], mask_suffixes=[]))
+        assert told == {f"{before}1.left.jpg", f"{before}1.seg.png"}
     write_files(tmp_path / "e", {"holiday.v2.jpg": b"1", "mask.png": b"2"})
     assert keys(tmp_path / "e") == ["holiday.v2.jpg", "mask.png"]
 

@@ -398,7 +398,8 @@ class WriteShards(Shuffle):
         figures = ShardFigures.of(table)
         reasons = ["it is on the removal list"] if figures.removed else []
         reasons += ["its file could not be had, or had changed"] if figures.lost or figures.away else []
-        yield f"left out: {' or '.join(reasons)}" if chosen else "not in the shards"
+        left_out = f"left out: {' or '.join(reasons)}" if reasons else "left out"
+        yield left_out if chosen else "not in the shards"
 
 
 def _warnings(figures: ShardFigures) -> Iterator[str]:
