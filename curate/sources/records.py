@@ -7,7 +7,6 @@ The byte at which each record begins lets a later task start in the middle of a 
 
 import csv
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from curate.retrying import retry
 from curate.sources.files import open_file
 from curate.sources.suffixes import suffix_of
 from curate.sources.uri import is_remote
+from curate.sources.values import parse_json
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
@@ -37,6 +37,8 @@ class Record(NamedTuple):
     """Byte at which it begins."""
     values: dict[str, Any] | None
     """By column; an empty field of a CSV is None. None: the record cannot be read."""
+    left_out: tuple[str, ...] = ()
+    """Kinds of values that were left out already, see `curate.sources.values`."""
 
 
 def column_names(uri: str) -> list[str] | None:
@@ -64,8 +66,8 @@ def read_records(uri: str, *, row: int = 0, offset: int = 0) -> Iterator[Record]
         else:
             names = _header(lines, uri)
             found = _csv_records(lines.moved_to(offset), names, DELIMITERS[suffix_of(uri)])
-        for number, (place, values) in enumerate(found, row):
-            yield Record(number, place, values)
+        for number, record in enumerate(found, row):
+            yield record._replace(row=number)
 
 
 class _Lines:
@@ -140,7 +142,8 @@ def _header(lines: _Lines, uri: str) -> list[str]:
     return [name.encode("utf-8", "replace").decode().strip() for name in names]
 
 
-def _csv_records(lines: _Lines, names: list[str], delimiter: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def _csv_records(lines: _Lines, names: list[str], delimiter: str) -> Iterator[Record]:
+    """Records whose numbers are still to be set."""
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
         start = lines.begin()
@@ -156,9 +159,9 @@ def _csv_records(lines: _Lines, names: list[str], delimiter: str) -> Iterator[tu
         if fields is None or lines.ended:  # too long, or a quotation mark that is open at the end of the file
             lines.go_back()
             reader = csv.reader(lines, delimiter=delimiter)
-            yield start, None
+            yield Record(0, start, None)
         else:
-            yield start, _named(names, fields)
+            yield Record(0, start, _named(names, fields))
 
 
 def _named(names: list[str], fields: list[str]) -> dict[str, Any]:
@@ -170,7 +173,8 @@ def _named(names: list[str], fields: list[str]) -> dict[str, Any]:
     return values
 
 
-def _json_records(lines: _Lines) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def _json_records(lines: _Lines) -> Iterator[Record]:
+    """Records whose numbers are still to be set."""
     while True:
         start = lines.begin()
         try:
@@ -178,15 +182,9 @@ def _json_records(lines: _Lines) -> Iterator[tuple[int, dict[str, Any] | None]]:
         except StopIteration:
             return
         except csv.Error:  # too long
-            yield start, None
+            yield Record(0, start, None)
             continue
         if line.strip():
-            yield start, _parse(line)
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+            left_out: set[str] = set()
+            value = parse_json(line.encode("utf-8", "surrogateescape"), left_out)
+            yield Record(0, start, value if isinstance(value, dict) else None, tuple(sorted(left_out)))

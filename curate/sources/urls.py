@@ -257,8 +257,10 @@ def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, sou
     records = read_records(uri, row=rows[0]["row"], offset=rows[0]["offset"])
     for place in rows:
         found = next((record for record in records if record.row >= place["row"]), None)
-        values = found.values if found is not None and found.offset == place["offset"] else None
-        yield None if values is None else Cells(values, ())
+        if found is None or found.offset != place["offset"] or found.values is None:
+            yield None
+        else:
+            yield Cells(found.values, found.left_out)
 
 
 def _carried(names: Sequence[str], source: Source, uri: str) -> Sequence[str]:

@@ -117,6 +117,7 @@ def test_url_with_a_password_is_not_asked_for_and_enters_no_table(tmp_path: Path
         error="a URL with a user name or password, which would end up in tables",
         reject="unreadable",
         extra={"caption": "c"},
+        left_out=("password",),
     )
     assert "secret" not in str(listed.to_pylist())
 
@@ -132,15 +133,17 @@ def test_values_and_records_that_cannot_be_read_cost_themselves(tmp_path: Path, 
     (tmp_path / "a.csv").write_bytes(
         b"url,caption\n" + url + b"/1.jpg,caf\xe9\n\xff\xfe,c\n" + url + b'/2.jpg,"open\n' + url + b"/3.jpg,c\n"
     )
-    half = '{"url": "U/4.jpg", "half": "\\ud83d", "deep": {"x": NaN}}\n{"url": 7}\nnothing\n'.replace("U", served.url)
+    half = '{"url": "U/4.jpg", "half": "\\ud83d", "deep": {"x": NaN}, "long": 1L}\n{"url": 7}\nnothing\n'
+    half = half.replace("U", served.url).replace("L", "0" * 5000)
     (tmp_path / "b.jsonl").write_text(half)
     skipped: Counter[str] = Counter()
     made = source(tmp_path)
     listed = catalog(list_source(made, skipped=skipped))
     reads = list(read_part(listed, made))
     assert [read.data for read in reads] == [b"picture 1", None, b"picture 3", b"picture 4", None]
-    assert reads[0].extra == {"url": f"{served.url}/1.jpg"}
-    assert reads[3].extra == {"url": f"{served.url}/4.jpg", "deep": {"x": None}}
+    assert (reads[0].extra, reads[0].left_out) == ({"url": f"{served.url}/1.jpg", "caption": None}, ("not_unicode",))
+    kept = {"url": f"{served.url}/4.jpg", "half": None, "deep": {"x": None}, "long": None}
+    assert (reads[3].extra, reads[3].left_out) == (kept, ("long_integer", "not_finite", "not_unicode"))
     assert skipped == {"table row that cannot be read": 2}
 
 
