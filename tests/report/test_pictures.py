@@ -59,7 +59,7 @@ def test_a_tar_that_is_gone_leaves_placeholders_that_say_so(tmp_path: Path) -> N
     pictures.load(range(3))
     assert [pictures.is_shown(i) for i in range(3)] == [False] * 3
     assert 'class="none"' in pictures.figure(1)
-    assert (pictures[1].key, pictures[1].missing) == ("pool.tar/1.jpg", "No such file or directory")
+    assert pictures[1].missing == "pool.tar: No such file or directory"
 
 
 def test_a_vanished_file_becomes_a_placeholder_and_its_neighbors_stay(workdir: Workdir) -> None:

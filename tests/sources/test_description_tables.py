@@ -12,7 +12,7 @@ import pytest
 
 from curate.errors import SourceError
 from curate.sources import description_tables
-from curate.sources.description_tables import RowIndex, index_rows, read_table_rows
+from curate.sources.description_tables import RowIndex, TableRow, index_rows, read_table_rows
 from curate.sources.left_out import LeftOut
 from curate.sources.listing import list_source
 from curate.sources.reading import read_part
@@ -131,7 +131,7 @@ def test_utf16_tables_are_read(tmp_path: Path) -> None:
     index = index_rows(str(path), "file_name")
     assert index is not None
     assert index.find(b"a.jpg") == 0
-    assert read_table_rows(str(path), [0]) == {0: {"file_name": "a.jpg", "x": "ü"}}
+    assert read_table_rows(str(path), [0]) == {0: TableRow({"file_name": "a.jpg", "x": "ü"})}
 
 
 # -- img2dataset
