@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import datasets
 import duckdb
 import numpy as np
 import pyarrow.parquet as pq
@@ -220,34 +219,3 @@ def test_a_run_that_ends_with_verdicts_selects_nothing_and_has_no_shards(tmp_pat
     with pytest.raises(TableError, match="makes no shards"):
         run.shards  # noqa: B018
     assert not Path(run.workdir, "shards").exists()
-
-
-def test_one_cache_of_datasets_serves_every_run_and_what_was_taken_down(tmp_path: Path) -> None:
-    def write(name: str, numbers: range) -> curate.Run:
-        (tmp_path / name).mkdir()
-        for number in numbers:
-            photo(number).save(tmp_path / name / f"{number:02d}.jpg", quality=95)
-        return run(name)
-
-    def run(name: str, **more: Any) -> curate.Run:
-        sources = {"pool": str(tmp_path / name)}
-        return curate.run("dedup", workdir=str(tmp_path / f"run_{name}"), sources=sources, **more)
-
-    def keys(run: curate.Run, *, streaming: bool = False) -> list[str]:
-        folder = str(Path(run.workdir) / "shards")
-        rows = datasets.load_dataset(folder, split="train", cache_dir=str(tmp_path / "cache"), streaming=streaming)
-        return sorted(row["key"] for row in rows.select_columns("key"))
-
-    def written(run: curate.Run) -> list[str]:
-        return sorted(pq.read_table(run.shards, columns=["key"])["key"].to_pylist())
-
-    one, other = write("a", range(6)), write("b", range(6, 12))  # as many rows each, of one recipe
-    for made in (one, other, one):
-        assert keys(made) == keys(made, streaming=True) == written(made)
-    assert written(one) != written(other)
-    (tmp_path / "removed.txt").write_text("00.jpg\n")
-    less = run("a", write={"removal_list": str(tmp_path / "removed.txt")}, rebuild=["shards/data"])
-    assert keys(less) == keys(less, streaming=True) == written(less) == keys(one)
-    assert "00.jpg" not in keys(less)
-    assert len(keys(less)) == 5
-    assert keys(other) == written(other)

@@ -104,6 +104,7 @@ def test_every_column_of_a_source_reaches_every_reader(python: str, whole: curat
     assert found["rows"] == written(whole)
     assert len(found["rows"]) == 6
     assert {"origins", "repeats", "image", *OWN} <= set(found["features"])
+    assert "ClassLabel(names=['cat', 'dog', 'fox']" in found["features"]["label"]
     by_picture = {row["image"]: row for row in found["rows"].values()}
     for number in range(6):
         row = by_picture[hashlib.sha256(PHOTOS[number].read_bytes()).hexdigest()]
@@ -123,7 +124,8 @@ def test_one_cache_of_each_reader_serves_every_run_and_what_was_taken_down(
             assert [found["rows"] for found in reader.read(*runs)] == [written(run) for run in runs]
 
     one, other = (curated(tmp_path / name, pools[name]) for name in ("one", "other"))
-    agree(one, other, one)
+    third = curated(tmp_path / "third", pools["other"], seed=7)  # the same pictures in another order
+    agree(one, other, third, one)
     before = written(one)
     assert set(before) != set(written(other))
     removed = min(before)
