@@ -102,14 +102,13 @@ class EarlierShard:
         """What was repaired of an image: its bytes are not those of its SHA-256."""
         try:
             rows = before.read(part, ["image_id", "sha256", "repaired"])
+            ids, digests, told = (rows[name].to_pylist() for name in ("image_id", "sha256", "repaired"))
             with before.open(part) as file:
                 groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        except (TableError, KeyError):  # none, or damaged
+        except (TableError, KeyError):  # none, damaged, or written by an earlier version
             return
         self._starts = np.cumsum([0, *groups])
-        told = zip(rows["image_id"].to_pylist(), rows["repaired"].to_pylist(), strict=True)
-        self.repaired = {image_id: text for image_id, text in told if text is not None}
-        ids, digests = rows["image_id"].to_pylist(), rows["sha256"].to_pylist()
+        self.repaired = {image_id: text for image_id, text in zip(ids, told, strict=True) if text is not None}
         self._place = {image_id: (row, digest) for row, (image_id, digest) in enumerate(zip(ids, digests, strict=True))}
 
     def has(self, rows: pa.Table) -> np.ndarray:

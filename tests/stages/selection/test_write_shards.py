@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.config import identity
@@ -265,7 +266,7 @@ def test_most_images_are_taken_from_earlier_shards_and_only_the_others_read(
     assert (keys(table), asked) == ({"a.jpg", "b.jpg", "c.jpg"}, ["c.jpg"])
 
 
-@pytest.mark.parametrize("how", ["gone", "changed", "damaged shard"])
+@pytest.mark.parametrize("how", ["gone", "changed", "damaged shard", "foreign shard"])
 def test_lost_files_are_told_and_stop_only_where_they_are_many(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -273,6 +274,10 @@ def test_lost_files_are_told_and_stop_only_where_they_are_many(
     if how == "damaged shard":  # what is there is of no use, so that everything is read from the sources
         for number in shards(tmp_path).committed():
             Path(Store(tmp_path / "run").join("shards", "data", f"part-{number:05d}.parquet")).write_bytes(b"PAR1")
+    if how == "foreign shard":
+        for number in shards(tmp_path).committed():
+            path = Path(Store(tmp_path / "run").join("shards", "data", f"part-{number:05d}.parquet"))
+            pq.write_table(pq.read_table(path).drop_columns(["repaired"]), path)
     (tmp_path / "a.jpg").unlink()
     if how == "changed":
         (tmp_path / "a.jpg").write_bytes(b"a.jpg" * 11)
