@@ -53,12 +53,7 @@ def essence(form: str, data: bytes) -> Essence:
         return Essence(data, form)
     try:
         return walk(data)
-    except (
-        struct.error,
-        LookupError,
-        ArithmeticError,
-        ValueError,
-    ):  # a field is cut or missing: the decoder says what is wrong
+    except DAMAGE:  # a field is cut or missing: the decoder says what is wrong
         return Essence(data, form)
 
 
