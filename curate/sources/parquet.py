@@ -97,11 +97,16 @@ def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
 def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
     try:
         # Without these two the bytes of a whole row group are held at once.
-        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         if is_damage(error):
             raise _damaged_parquet(uri, error) from error
         raise
+    in_groups = sum(table.metadata.row_group(group).num_rows for group in range(table.num_row_groups))
+    if in_groups != table.metadata.num_rows:
+        what = f"its footer tells of {table.metadata.num_rows} rows, its row groups of {in_groups}"
+        raise _damaged_parquet(uri, ValueError(what))
+    return table
 
 
 def _damaged_parquet(uri: str, error: Exception) -> SourceDamaged:

@@ -269,3 +269,19 @@ def test_row_group_with_fewer_rows_than_it_claims_is_an_error(dtype: pa.DataType
     rows = catalog([Found(str(path), f"{row}", row=row) for row in range(3)])
     with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet"):
         list(read_part(rows, source(path)))
+
+
+def test_footer_that_tells_of_other_rows_than_its_row_groups_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"x"] * 41}), path, compression="none", use_dictionary=False)
+    data, rows = path.read_bytes(), bytes([0x16, 2 * 41])  # Thrift: an i64 field, zigzag
+    start = len(data) - 8 - pq.read_metadata(path).serialized_size
+    places = [place for place in range(start, len(data)) if data.startswith(rows, place)]
+    for place in places:
+        path.write_bytes(data[: place + 1] + bytes([2 * 42]) + data[place + 2 :])
+        if pq.read_metadata(path).num_rows == 42:
+            break
+    else:
+        raise AssertionError("the number of rows was not found in the footer")
+    with pytest.raises(SourceError, match=r"a\.parquet: .*its footer tells of 42 rows, its row groups of 41"):
+        list(list_source(source(path)))
