@@ -17,6 +17,11 @@ from tests.sources.helpers import catalog, source
 ANIMALS, COLORS = ("cat", "dog", "größe"), ("red", "green")
 
 
+def list_of(feature: Any) -> Any:
+    """A list of a feature as this version of `datasets` writes it."""
+    return datasets.List(feature) if hasattr(datasets, "List") else [feature]
+
+
 def write(path: Path, columns: dict[str, list[Any]], features: dict[str, Any]) -> Path:
     """A Parquet file as `datasets` writes it, with an image a row."""
     rows = len(next(iter(columns.values())))
@@ -46,10 +51,10 @@ def test_numbers_are_read_as_the_names_that_their_file_declares(tmp_path: Path) 
 def test_classes_inside_lists_and_structs_are_named_too(tmp_path: Path) -> None:
     label = datasets.ClassLabel(names=list(ANIMALS))
     features = {
-        "tags": datasets.List(label),
-        "grid": datasets.List(datasets.List(label)),
+        "tags": list_of(label),
+        "grid": list_of(list_of(label)),
         "main": {"class": label, "score": datasets.Value("float64")},
-        "objects": datasets.List({"class": label, "box": datasets.List(datasets.Value("int64"))}),
+        "objects": list_of({"class": label, "box": list_of(datasets.Value("int64"))}),
         "columns": datasets.Sequence({"class": label, "area": datasets.Value("int64")}),
     }
     row = {

@@ -155,6 +155,8 @@ def test_cmyk_jpeg_without_adobes_mark_is_not_inverted():
 @pytest.mark.parametrize("mode", ["L", "1", "P", "YCbCr"])
 def test_other_modes_become_rgb(mode):
     source = gradient().convert(mode)  # "1" is dithered: rough close up, yet no noise
-    found = inspect_image(encode(source, "TIFF"), LIMITS)
+    # Before version 13 Pillow cannot read the YCbCr without compression that it writes; others write it as JPEG anyway.
+    options = {"compression": "jpeg"} if mode == "YCbCr" else {}
+    found = inspect_image(encode(source, "TIFF", **options), LIMITS)
     assert found.reject is None
     assert np.abs(pixels(found.picture) - pixels(source.convert("RGB"))).mean() < 2

@@ -34,6 +34,11 @@ from tests.ops.images.test_readers import FAULTS
 ANIMALS, COLORS = ["cat", "dog", "emu"], ["red", "dog"]
 
 
+def list_of(feature: Any) -> Any:
+    """A list of a feature as this version of `datasets` writes it."""
+    return datasets.List(feature) if hasattr(datasets, "List") else [feature]
+
+
 class SelectAccepted(Map):
     """All that Inspect accepted."""
 
@@ -154,7 +159,7 @@ def test_given_names_must_hold_all_values(tmp_path: Path) -> None:
 
 
 def test_nested_classes_stay_text_with_their_names(tmp_path: Path) -> None:
-    write(tmp_path / "a.parquet", [[0, 2], []], datasets.List(datasets.ClassLabel(names=ANIMALS)))
+    write(tmp_path / "a.parquet", [[0, 2], []], list_of(datasets.ClassLabel(names=ANIMALS)))
     written(tmp_path / "run", [one("a", tmp_path / "a.parquet")])
     assert [json.loads(label) for _, label in by_source(tmp_path / "run")] == [["cat", "emu"], []]
 
