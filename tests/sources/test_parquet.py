@@ -248,7 +248,10 @@ def test_column_name_that_is_no_utf8_is_an_error_of_its_file(tmp_path: Path) -> 
 def test_scattered_rows_of_types_without_a_take_kernel_are_read(tmp_path: Path) -> None:
     dates = [f"2020-01-{day:02}" for day in range(1, 21)]
     nested = pa.array([{"d": [date]} for date in dates], pa.struct([("d", pa.list_(pa.string_view()))]))
-    pq.write_table(pa.table({"image": pa.array([b"x"] * 20), "n": nested}), tmp_path / "a.parquet")
+    try:
+        pq.write_table(pa.table({"image": pa.array([b"x"] * 20), "n": nested}), tmp_path / "a.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this version of Arrow writes no views, so it reads none")
     rows = catalog(list_source(source(tmp_path))).take([0, 3, 4, 19])
     assert [r.extra for r in read_part(rows, source(tmp_path))] == [{"n": {"d": [dates[i]]}} for i in (0, 3, 4, 19)]
 
