@@ -64,6 +64,15 @@ class Surroundings(NamedTuple):
     """(M,) float32, their standard deviation, from the upper quartile"""
 
 
+class Usual(NamedTuple):
+    """What is usual in all crowds of a run."""
+
+    middle: float
+    """Median of the middles; +inf: unknown, and nothing stands out."""
+    spread: float
+    """Median of the spreads."""
+
+
 def fisher(correlation: np.ndarray) -> np.ndarray:
     """(N,) float32: Fisher's transform of correlations."""
     found: np.ndarray = np.arctanh(np.clip(correlation, -NEAR_ONE, NEAR_ONE)).astype(np.float32)
@@ -88,6 +97,14 @@ def surroundings(image_ids: np.ndarray, correlation: np.ndarray, *, min_pairs: i
     return Surroundings(ids, np.where(enough, middle, np.float32(np.inf)), np.where(enough, spread, np.float32(0)))
 
 
+def usual(known: Surroundings) -> Usual:
+    """The medians over the images with enough pairs."""
+    enough = np.isfinite(known.middle)
+    if not enough.any():
+        return Usual(float("inf"), 0.0)
+    return Usual(float(np.median(known.middle[enough])), float(np.median(known.spread[enough])))
+
+
 def _at_share(z: np.ndarray, first: np.ndarray, number: np.ndarray, share: float) -> np.ndarray:
     """(M,) float32: of each run of ascending values the quantile, between two values by their distance."""
     place = (number - 1) * share
@@ -99,23 +116,25 @@ def _at_share(z: np.ndarray, first: np.ndarray, number: np.ndarray, share: float
 
 
 def standing_out(
-    known: Surroundings, query_ids: np.ndarray, image_ids: np.ndarray, correlation: np.ndarray, *, usual_spread: float
+    known: Surroundings, query_ids: np.ndarray, image_ids: np.ndarray, correlation: np.ndarray, *, usual: Usual
 ) -> np.ndarray:
     """(E,) float32: standard deviations by which each pair stands out of the surroundings of both of its images.
 
     Args:
         known: of the images in crowds; an image without an entry asks for nothing.
-        usual_spread: least spread that is taken: that of a few pairs may be small by chance.
+        usual: taken for images with too few pairs; its spread is the least, as that of a few pairs may be small by
+            chance.
 
     Returns:
-        The lesser of both; +inf where neither image is in a crowd, -inf where one has too few pairs to tell.
+        The lesser of both; +inf where neither image is in a crowd.
     """
-    z, least = fisher(correlation), max(usual_spread, LEAST_SPREAD)
+    z, least = fisher(correlation), max(usual.spread, LEAST_SPREAD)
+    middle = np.where(np.isfinite(known.middle), known.middle, np.float32(usual.middle))
     found = np.full(len(z), np.inf, np.float32)
     if len(known.image_ids) == 0:
         return found
     for ids in (query_ids, image_ids):
         at = np.minimum(np.searchsorted(known.image_ids, ids), len(known.image_ids) - 1)
-        height = (z - known.middle[at]) / np.maximum(known.spread[at], np.float32(least))
+        height = (z - middle[at]) / np.maximum(known.spread[at], np.float32(least))
         found = np.where(known.image_ids[at] == ids, np.minimum(found, height), found)
     return found

@@ -64,6 +64,10 @@ class FindCrowds(Fold):
     """Groups beside its own that an image in a crowd resembles at least, 2..60. Heavily edited copies of one picture
     are hardly ever so many without a hash that ties two of them."""
 
+    alike_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the catalog in crowds from which on the catalog as a whole looks alike, 0..1: then one such group is
+    enough, since a small pool shows of most crowds a part."""
+
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return CROWDS
 
@@ -80,7 +84,10 @@ class FindCrowds(Fold):
             mark_groups(seen, a, group[b])
             mark_groups(seen, b, group[a])
         groups = count_groups(seen, group)
-        nodes = np.flatnonzero(groups >= self.min_groups)
+        crowded = groups >= self.min_groups
+        if crowded.sum() >= self.alike_share * graph.size:
+            crowded = groups >= 1
+        nodes = np.flatnonzero(crowded)
         columns = [pa.array(graph.image_ids(nodes)), pa.array(groups[nodes].astype(np.int16))]
         yield pa.RecordBatch.from_arrays(columns, schema=CROWDS)
 
@@ -99,7 +106,7 @@ class FindCrowds(Fold):
         share = found.crowded / max(1, found.images)
         return (
             f"pictures look alike: {count(found.crowded)} of {plural(found.images, 'image')} ({share:.0%}) resemble "
-            f"{self.min_groups} or more others that no hash ties together, by {count(found.pairs)} pairs. Such a pair "
+            f"many others that no hash ties together, by {count(found.pairs)} pairs. Such a pair "
             "counts only if it stands out of what both images resemble, or by a near hash; edited copies among these "
             "images may stay. If they are copies of one picture, set copies.crowds=trust"
         )

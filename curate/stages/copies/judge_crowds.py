@@ -17,9 +17,9 @@ from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
 from curate.models.thresholds import verification
 from curate.ops.copies.alignment import alignment_score
-from curate.ops.copies.crowds import Surroundings, standing_out
+from curate.ops.copies.crowds import standing_out
 from curate.stages.copies.find_crowds import TITLE
-from curate.stages.copies.measure_crowds import SurroundingsFigures
+from curate.stages.copies.measure_crowds import read_surroundings, usual_surroundings
 from curate.stages.copies.verified_pairs import least_similarity
 from curate.stages.copies.verify_copies import VerifyCopies
 from curate.tables import CATALOG, CROWD_PAIRS, HELDOUT, NEIGHBORS, SURROUNDINGS
@@ -85,9 +85,8 @@ class JudgeCrowds(Map):
         query, image = aligned["query_id"].to_numpy(), aligned["image_id"].to_numpy()
         correlation = aligned["correlation"].to_numpy()
         score = alignment_score(aligned["similarity"].to_numpy(), correlation, weight=self.weight)
-        known = Surroundings(*(surroundings.read_all()[name].to_numpy() for name in SURROUNDINGS.names))
-        usual = SurroundingsFigures.of(surroundings).usual_spread
-        height = standing_out(known, query, image, correlation, usual_spread=usual)
+        known, usual = read_surroundings(surroundings), usual_surroundings(surroundings)
+        height = standing_out(known, query, image, correlation, usual=usual)
         least = np.where(parts.role_of(query) == HELDOUT, self.heldout_spreads, self.spreads)
         return score, score >= least_similarity(self, aligned, parts), height >= least
 

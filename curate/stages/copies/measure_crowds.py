@@ -13,7 +13,7 @@ from curate.engine.image_ids import part_of
 from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
-from curate.ops.copies.crowds import surroundings
+from curate.ops.copies.crowds import Surroundings, Usual, surroundings, usual
 from curate.stages.copies.crowd_members import CrowdMembers
 from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.tables import CATALOG, CROWD_PAIRS, CROWDS, SURROUNDINGS
@@ -24,8 +24,10 @@ PIECE = CROWD_PAIRS.remove(CROWD_PAIRS.get_field_index("query_id")).remove(1)
 class SurroundingsFigures(Figures):
     """What is usual in the crowds of this run."""
 
-    usual_spread: float
-    """Median over the images of the standard deviation of their transformed correlations."""
+    middle: float | None
+    """Median over the images of their median; null: none has enough pairs."""
+    spread: float
+    """The same of their standard deviations."""
 
 
 class MeasureCrowds(Shuffle):
@@ -39,7 +41,7 @@ class MeasureCrowds(Shuffle):
     parts_like: ClassVar[str | None] = "catalog"
 
     min_pairs: Annotated[int, Field(ge=2)] = 3
-    """Pairs of an image from which on its surroundings are known, >= 2; with fewer none of them can stand out."""
+    """Pairs of an image from which on its surroundings are known, >= 2; with fewer, the usual of crowds is taken."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return SURROUNDINGS
@@ -64,9 +66,8 @@ class MeasureCrowds(Shuffle):
             yield pa.RecordBatch.from_arrays([*map(pa.array, found)], schema=SURROUNDINGS)
 
     def summarize(self, table: Table, **inputs: Any) -> SurroundingsFigures:
-        rows = table.read_all(["middle", "spread"])
-        spread = rows["spread"].to_numpy()[np.isfinite(rows["middle"].to_numpy())]
-        return SurroundingsFigures(usual_spread=float(np.median(spread)) if len(spread) else 0.0)
+        found = usual(read_surroundings(table))
+        return SurroundingsFigures(middle=found.middle if np.isfinite(found.middle) else None, spread=found.spread)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -75,3 +76,15 @@ class MeasureCrowds(Shuffle):
         made = Shape(pool=given.images * CROWD_SHARE, row_bytes=16)
         scratch = 2 * pairs.rows * EDGE_BYTES / 2
         return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=scratch), made
+
+
+def read_surroundings(table: Table) -> Surroundings:
+    """The rows of the table of `MeasureCrowds`."""
+    rows = table.read_all()
+    return Surroundings(*(rows[name].to_numpy() for name in SURROUNDINGS.names))
+
+
+def usual_surroundings(table: Table) -> Usual:
+    """What is usual in all crowds, as the table's figures tell."""
+    found = SurroundingsFigures.of(table)
+    return Usual(float("inf") if found.middle is None else found.middle, found.spread)
