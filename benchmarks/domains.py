@@ -90,7 +90,8 @@ def _icon(rng: np.random.Generator, layout: np.random.Generator, number: int) ->
         elif kind == 2:
             pen.regular_polygon((x + width / 2, y + height / 2, width / 2), int(rng.integers(3, 7)), fill=fill)
         else:
-            pen.arc(box, *sorted(rng.integers(0, 360, 2).tolist()), fill=fill, width=8)
+            start, end = sorted(rng.integers(0, 360, 2).tolist())
+            pen.arc(box, start, end, fill=fill, width=8)
     return icon
 
 
@@ -191,13 +192,13 @@ def _frame(rng: np.random.Generator, layout: np.random.Generator, number: int) -
             pen.rectangle((x + 6 + 14 * window, top + 8, x + 13 + 14 * window, top + 20), fill=(60, 70, 90))
     for _ in range(int(rng.integers(2, 6))):
         depth = rng.uniform(0.15, 1)
-        y, wide = 112 + 110 * depth, 14 + 60 * depth
-        x = 190 + rng.uniform(-1, 1) * (55 + 110 * depth)
-        pen.rectangle((x - wide / 2, y - wide / 3, x + wide / 2, y + wide / 6), fill=_color(rng))
+        bottom, wide = 112 + 110 * depth, 14 + 60 * depth
+        left = 190 + rng.uniform(-1, 1) * (55 + 110 * depth) - wide / 2
+        pen.rectangle((left, bottom - wide / 3, left + wide, bottom + wide / 6), fill=_color(rng))
     for _ in range(int(rng.integers(1, 5))):
-        x, y = rng.uniform(5, 375), rng.uniform(125, 215)
-        pen.ellipse((x - 4, y - 22, x + 4, y - 14), fill=(200, 160, 140))
-        pen.rectangle((x - 5, y - 14, x + 5, y + 10), fill=_color(rng))
+        at, feet = rng.uniform(5, 375), rng.uniform(125, 215)
+        pen.ellipse((at - 4, feet - 22, at + 4, feet - 14), fill=(200, 160, 140))
+        pen.rectangle((at - 5, feet - 14, at + 5, feet + 10), fill=_color(rng))
     light = rng.uniform(0.8, 1.15)
     frame = Image.fromarray(np.clip(np.asarray(frame) * light, 0, 255).astype(np.uint8))
     clock = "{:02}:{:02}:{:02}".format(*rng.integers(0, [24, 60, 60]).tolist())

@@ -129,6 +129,7 @@ CROWDS = pa.schema(
     [
         IMAGE_ID,
         column("groups", pa.int16(), "groups of images that it resembles, 63 at most; no hash ties one to another"),
+        column("hash_groups", pa.int16(), "the same by perceptual hashes alone"),
     ]
 )
 

@@ -141,13 +141,11 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         stages["internal/embeddings/luma"] = Embed(model="luma24", device=copies.embed.device)
     images, vectors, *pictures = p.add_pass(stages, catalog=catalog)
 
-    exact = p.add("internal/exact", FindExact(), images=images, catalog=catalog)
-    hashes = []
+    near, hashes = _near(p, copies, vectors, catalog=catalog, images=images, pictures=pictures), []
     if copies.hashes:
         hashes.append(_search(p, copies, "pdq", copies.hash_neighbors, catalog=catalog, hashes=images))
-    near = _near(p, copies, vectors, catalog=catalog, images=images, pictures=pictures)
-    pairs = [near]
-    crowds = None
+    exact = p.add("internal/exact", FindExact(), images=images, catalog=catalog)
+    pairs, crowds = [near], None
     if copies.crowds == "judge":
         crowds = p.add("internal/crowds", copies.find_crowds, catalog=catalog, near=[near], strong=[*hashes, exact])
     if copies.verifies:

@@ -18,15 +18,22 @@ from curate.engine.table import Table
 class CrowdMembers:
     """The images in crowds, to be looked up by id."""
 
-    def __init__(self, image_ids: np.ndarray) -> None:
+    def __init__(self, image_ids: np.ndarray, hash_groups: np.ndarray) -> None:
         self._ids = image_ids
+        self._hash_groups = hash_groups
 
     @classmethod
     def of(cls, crowds: Table | None) -> Self:
         """From the table of `FindCrowds`; None: crowds are not looked for, and nobody stands in one."""
         if crowds is None:
-            return cls(np.empty(0, np.int64))
-        return cls(crowds.read_all(["image_id"])["image_id"].to_numpy())
+            return cls(np.empty(0, np.int64), np.empty(0, np.int16))
+        rows = crowds.read_all(["image_id", "hash_groups"])
+        return cls(rows["image_id"].to_numpy(), rows["hash_groups"].to_numpy())
+
+    def where(self, hash_groups: int) -> Self:
+        """Those of them whose hash is near to those of so many other groups, or more."""
+        many = self._hash_groups >= hash_groups
+        return type(self)(self._ids[many], self._hash_groups[many])
 
     def have(self, image_ids: np.ndarray) -> np.ndarray:
         """(N,) bool: whether each image stands in a crowd."""

@@ -14,10 +14,14 @@ from curate.engine.numbers import plural
 from curate.engine.show import Section, Text
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
-from curate.models.thresholds import STRONG_HASH
+from curate.models.thresholds import NEAREST_HASH, STRONG_HASH
 from curate.stages.copies.crowd_members import CrowdMembers
 from curate.stages.copies.find_crowds import TITLE
 from curate.tables import CROWDS, NEIGHBORS
+
+
+HASH_CROWD = 2
+"""Groups of other images with near hashes from which on hashes must be nearer to count."""
 
 
 class DoubtFigures(Figures):
@@ -28,7 +32,7 @@ class DoubtFigures(Figures):
 
 
 class DoubtCrowds(Map):
-    """Leaves out the pairs of images in crowds, but for hashes at most 31 bits apart."""
+    """Leaves out the pairs of images in crowds, but for hashes at most 31 bits apart; 16 where those of others are near."""
 
     inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "crowds": whole(CROWDS)}
 
@@ -36,9 +40,11 @@ class DoubtCrowds(Map):
         return NEIGHBORS
 
     def run(self, part: int, *, neighbors: pa.Table, crowds: Table) -> Batches:
-        near = neighbors["similarity"].to_numpy() >= np.float32(STRONG_HASH)
-        strong = near & pc.equal(neighbors["kind"], "hash").to_numpy(zero_copy_only=False)
-        yield from neighbors.filter(pa.array(strong | ~CrowdMembers.of(crowds).touch(neighbors))).to_batches()
+        members = CrowdMembers.of(crowds)
+        least = np.where(members.where(HASH_CROWD).touch(neighbors), NEAREST_HASH, STRONG_HASH).astype(np.float32)
+        hashed = pc.equal(neighbors["kind"], "hash").to_numpy(zero_copy_only=False)
+        strong = hashed & (neighbors["similarity"].to_numpy() >= least)
+        yield from neighbors.filter(pa.array(strong | ~members.touch(neighbors))).to_batches()
 
     def summarize(self, table: Table, **inputs: Any) -> DoubtFigures:
         return DoubtFigures(doubted=inputs["neighbors"].num_rows() - table.num_rows())

@@ -25,7 +25,7 @@ from curate.tables import CATALOG, CROWDS, NEIGHBORS
 
 logger = logging.getLogger(__name__)
 
-NODE_BYTES = 12
+NODE_BYTES = 28
 """Bytes of memory that an image of the catalog takes."""
 CROWD_SHARE = 0.05
 """Share of the images in crowds, as the cost law assumes."""
@@ -49,7 +49,7 @@ class CrowdFigures(Figures):
 class FindCrowds(Fold):
     """Counts, of every image, the groups of images that it resembles: images of a group are tied by strong evidence.
 
-    Strong are equal bytes, and PDQ hashes at most 31 bits apart. One process: 12 bytes an image of the catalog, and one
+    Strong are equal bytes, and PDQ hashes at most 31 bits apart. One process: 28 bytes an image of the catalog, and one
     batch of pairs.
     """
 
@@ -78,17 +78,15 @@ class FindCrowds(Fold):
         for rows in _scan(tables["strong"]):
             sure = rows["similarity"].to_numpy() >= np.float32(STRONG_HASH)  # equal bytes have 1
             forest.union(*(graph.nodes(rows[name].to_numpy()[sure]) for name in ("query_id", "image_id")))
-        group, seen = forest.roots(), np.zeros(graph.size, np.uint64)
-        for rows in _scan(tables["near"]):
-            a, b = (graph.nodes(rows[name].to_numpy()) for name in ("query_id", "image_id"))
-            mark_groups(seen, a, group[b])
-            mark_groups(seen, b, group[a])
-        groups = count_groups(seen, group)
+        groups, by_hash = (_num_groups(graph, forest.roots(), tables[name]) for name in ("near", "strong"))
         crowded = groups >= self.min_groups
         if crowded.sum() >= self.alike_share * graph.size:
             crowded = groups >= 1
         nodes = np.flatnonzero(crowded)
-        columns = [pa.array(graph.image_ids(nodes)), pa.array(groups[nodes].astype(np.int16))]
+        columns = [
+            pa.array(graph.image_ids(nodes)),
+            *(pa.array(number[nodes].astype(np.int16)) for number in (groups, by_hash)),
+        ]
         yield pa.RecordBatch.from_arrays(columns, schema=CROWDS)
 
     def state_images(self, part: int) -> tuple[int, int]:
@@ -115,7 +113,7 @@ class FindCrowds(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs = sum(table.rows for name in ("near", "strong") for table in inputs[name])
-        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=10)
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=12)
         demand = Demand(
             serial_rows=given.images + pairs,
             read=pairs * EDGE_BYTES,
@@ -151,6 +149,16 @@ class FindCrowds(Fold):
         )
         blocks: list[Block] = [Text(f"{self._warning(found)}."), Gallery(pictures, more=found.crowded - len(pictures))]
         yield Section(TITLE, tuple(blocks))
+
+
+def _num_groups(graph: CopyGraph, group: np.ndarray, pairs: Sequence[Table]) -> np.ndarray:
+    """(N,) int64: of each node the groups beside its own that pairs lead to."""
+    seen = np.zeros(graph.size, np.uint64)
+    for rows in _scan(pairs):
+        a, b = (graph.nodes(rows[name].to_numpy()) for name in ("query_id", "image_id"))
+        mark_groups(seen, a, group[b])
+        mark_groups(seen, b, group[a])
+    return count_groups(seen, group)
 
 
 def _scan(tables: Sequence[Table]) -> Iterator[pa.Table]:

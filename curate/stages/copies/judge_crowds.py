@@ -48,9 +48,9 @@ class JudgeCrowds(Map):
         "catalog": whole(CATALOG),
     }
 
-    spreads: Annotated[float, Field(gt=0)] = 6.0
+    spreads: Annotated[float, Field(gt=0)] = 7.0
     """Standard deviations by which a pair of pool and curated images must stand out, > 0."""
-    heldout_spreads: Annotated[float, Field(gt=0)] = 4.0
+    heldout_spreads: Annotated[float, Field(gt=0)] = 5.0
     """The same for a pair with a held-out image, > 0: less, since a miss costs more than an image."""
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Least score of a pair of pool and curated images, -1..1; null: the value known for the model."""
