@@ -19,7 +19,6 @@ from curate.stages.copies.crowd_members import CrowdMembers
 from curate.stages.copies.find_crowds import TITLE
 from curate.tables import CROWDS, NEIGHBORS
 
-
 HASH_CROWD = 2
 """Groups of other images with near hashes from which on hashes must be nearer to count."""
 
@@ -32,7 +31,7 @@ class DoubtFigures(Figures):
 
 
 class DoubtCrowds(Map):
-    """Leaves out the pairs of images in crowds, but for hashes at most 31 bits apart; 16 where those of others are near."""
+    """Leaves out the pairs of images in crowds, but for hashes at most 31 bits apart; 16 where others are near."""
 
     inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "crowds": whole(CROWDS)}
 
