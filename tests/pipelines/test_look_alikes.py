@@ -1,12 +1,14 @@
 """Letters of one head are not copies of each other: by default they stay, and the run says so."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
 
 import curate
 from benchmarks.domains import draw_domain
+from curate.stages.copies.deduplicate import Deduplicate
 
 NUM = 14
 
@@ -69,3 +71,7 @@ def test_it_is_told_before_the_verdicts_and_in_report_and_card(
 def test_without_verification_only_hashes_join_letters(sources: dict[str, str], tmp_path: Path) -> None:
     run = curate.run("dedup", sources=sources, workdir=str(tmp_path / "run"), copies={"verify": False}, write=None)
     assert (run.summary.duplicates, run.summary.contaminated) == (1, 1)
+    stage, table = run.finished.only(Deduplicate)
+    (gone,) = [row for row in table.read_all().to_pylist() if row["verdict"] == "duplicate"]
+    lines = stage.explain(run.finished.place(gone["image_id"]), table, run.finished)
+    assert any(re.search(r"by hash, the threshold is 0\.68", line) for line in lines)
