@@ -1,6 +1,7 @@
 """FindCrowds: images that resemble many pictures which no strong evidence ties together; see `crowd_members.py`."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -60,9 +61,13 @@ class FindCrowds(Fold):
     }
     parts_like: ClassVar[str | None] = "catalog"
 
+    pool_share: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Share of the catalog's images that the groups which an image in a crowd resembles are as many as, 0..1: a few
+    crops of one picture are many in a small pool alone."""
     min_groups: Annotated[int, Field(ge=2, le=60)] = 4
-    """Groups beside its own that an image in a crowd resembles at least, 2..60. Heavily edited copies of one picture
-    are hardly ever so many without a hash that ties two of them."""
+    """So many groups beside its own are needed in any pool, 2..60."""
+    enough_groups: Annotated[int, Field(ge=2, le=60)] = 24
+    """So many are enough in any pool, 2..60: copies of one picture without near hashes are hardly ever so many."""
 
     alike_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Share of the catalog in crowds from which on the catalog as a whole looks alike, 0..1: then one such group is
@@ -79,7 +84,7 @@ class FindCrowds(Fold):
             sure = rows["similarity"].to_numpy() >= np.float32(STRONG_HASH)  # equal bytes have 1
             forest.union(*(graph.nodes(rows[name].to_numpy()[sure]) for name in ("query_id", "image_id")))
         groups, by_hash = (_num_groups(graph, forest.roots(), tables[name]) for name in ("near", "strong"))
-        crowded = groups >= self.min_groups
+        crowded = groups >= min(max(self.min_groups, math.ceil(self.pool_share * graph.size)), self.enough_groups)
         if crowded.sum() >= self.alike_share * graph.size:
             crowded = groups >= 1
         nodes = np.flatnonzero(crowded)

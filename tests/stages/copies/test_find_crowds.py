@@ -182,6 +182,18 @@ def test_a_catalog_that_looks_alike_as_a_whole_doubts_every_pair(tmp_path: Path)
     assert rows_of(p, "trusted") == []
 
 
+def test_a_few_untied_copies_are_no_crowd_in_a_large_catalog(tmp_path: Path) -> None:
+    p = Pipeline(Store(tmp_path), seed=0)
+    catalog = p.add("catalog", PlantedCatalog(roles=("pool", "pool", "heldout"), rows=600))
+    found = p.add("near", GivenEdges(edges=tuple(near())), catalog=catalog)
+    p.add("crowds", FindCrowds(), catalog=catalog, near=[found], strong=[])
+    p.add("asked", FindCrowds(enough_groups=12), catalog=catalog, near=[found], strong=[])
+    make(p)
+    assert rows_of(p, "crowds") == []  # 24 alike, so 23 others each, fewer than 24
+    assert {row["image_id"] for row in rows_of(p, "asked")} <= {*ALIKE, image(2, 0)}
+    assert len(rows_of(p, "asked")) > 20
+
+
 def test_crowds_are_told_with_numbers_and_pictures(made: Pipeline) -> None:
     run = opened(made)
     stage, table = run.only(FindCrowds)
