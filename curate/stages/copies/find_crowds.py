@@ -102,7 +102,7 @@ class FindCrowds(Fold):
         pairs = sum(int(members.touch(rows).sum()) for rows in _scan(inputs["near"]))
         found = CrowdFigures(images=inputs["catalog"].num_rows(), crowded=table.num_rows(), pairs=pairs)
         if found.crowded:
-            logger.warning("%s", self._warning(found))
+            logger.warning("warning: %s", self._warning(found))
         return found
 
     def _warning(self, found: CrowdFigures) -> str:
