@@ -372,11 +372,19 @@ def format_copies(scores: list[CopyScore]) -> str:
 
 def command(
     folder: Annotated[Path | None, typer.Option(help="pictures to plant copies of; none: the bundled ones")] = None,
-    num_pictures: Annotated[int, typer.Option("-n", help="pictures at most")] = 338,
+    num_pictures: Annotated[int | None, typer.Option("-n", help="pictures at most; none: 338, of a domain 40")] = None,
     seed: Annotated[int, typer.Option(help="seed of the edits")] = 0,
     swap: Annotated[bool, typer.Option("--swap", help="judge on the first half of the pictures")] = False,
+    domains: Annotated[bool, typer.Option("--domains", help="whole runs on drawn pictures that look alike")] = False,
+    domain: Annotated[list[str] | None, typer.Option(help="of these domains only; may be given again")] = None,
     json_: Json = False,
 ) -> None:
     """Precision and recall of copy-detection methods on planted chains of web edits."""
-    scores = measure_copies(folder or PHOTOS, num_pictures=num_pictures, seed=seed, swap=swap)
+    if domains or domain:
+        from benchmarks.look_alikes import domains_as_json, format_domains, measure_domains  # it reads this file
+
+        found = measure_domains(domain or (), num_pictures=num_pictures or 40, seed=seed)
+        typer.echo(domains_as_json(found) if json_ else format_domains(found))
+        return
+    scores = measure_copies(folder or PHOTOS, num_pictures=num_pictures or 338, seed=seed, swap=swap)
     typer.echo(as_json(scores) if json_ else format_copies(scores))

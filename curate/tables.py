@@ -125,6 +125,31 @@ NEIGHBORS = pa.schema(
     ]
 )
 
+CROWDS = pa.schema(
+    [
+        IMAGE_ID,
+        column("groups", pa.int16(), "groups of images that it resembles, 63 at most; no hash ties one to another"),
+        column("hash_groups", pa.int16(), "the same by perceptual hashes alone"),
+    ]
+)
+
+CROWD_PAIRS = pa.schema(
+    [
+        column("query_id", pa.int64(), "one image of the pair: held-out, or the smaller id of its role"),
+        IMAGE_ID,
+        column("similarity", pa.float32(), "cosine of their copy embeddings"),
+        column("correlation", pa.float32(), "of their small pictures, the one laid over the other"),
+    ]
+)
+
+SURROUNDINGS = pa.schema(
+    [
+        IMAGE_ID,
+        column("middle", pa.float32(), "median of the correlations with what it resembles, by Fisher's transform"),
+        column("spread", pa.float32(), "their standard deviation"),
+    ]
+)
+
 VERDICTS = ("kept", "duplicate", "benchmark")
 
 DUPLICATES = pa.schema(

@@ -9,12 +9,18 @@ from curate.engine.pipeline import Pipeline, Ref
 from curate.models.thresholds import VERIFICATION, copy_thresholds, verification
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
+from curate.stages.copies.align_crowds import AlignCrowds
 from curate.stages.copies.calibrate import CalibrateCopies
 from curate.stages.copies.deduplicate import Deduplicate
+from curate.stages.copies.doubt_crowds import DoubtCrowds
 from curate.stages.copies.exact import FindExact
 from curate.stages.copies.find_candidates import FindCandidates
+from curate.stages.copies.find_crowd_pairs import FindCrowdPairs
+from curate.stages.copies.find_crowds import FindCrowds
 from curate.stages.copies.fit_copy_space import FitCopySpace
+from curate.stages.copies.judge_crowds import JudgeCrowds
 from curate.stages.copies.keep_near import KeepNear
+from curate.stages.copies.measure_crowds import MeasureCrowds
 from curate.stages.copies.plant import PlantCopies
 from curate.stages.copies.project_copies import ProjectCopies
 from curate.stages.copies.verify_copies import VerifyCopies
@@ -73,6 +79,15 @@ class Copies(Settings):
     hash_neighbors: FindNeighbors = FindNeighbors()
     """The search by the hashes, whose similarity is 1 - 2 * Hamming / 256."""
 
+    crowds: Literal["judge", "trust"] = "judge"
+    """How pairs count among pictures that look alike (pages, forms, frames of one camera). judge: a pair by embedding
+    must stand out of what both images resemble, and hashes differ in at most 31 bits; trust: as anywhere else."""
+    find_crowds: FindCrowds = FindCrowds()
+    """Which images look alike."""
+    crowd_pairs: FindCrowdPairs = FindCrowdPairs()
+    """How many pairs of such an image are aligned at most."""
+    judge_crowds: JudgeCrowds = JudgeCrowds()
+    """How far a pair must stand out; the least scores are those of `verification`."""
     deduplicate: Deduplicate = Deduplicate()
     """What follows from the pairs, and a guard against chains of pairs."""
 
@@ -126,25 +141,34 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         stages["internal/embeddings/luma"] = Embed(model="luma24", device=copies.embed.device)
     images, vectors, *pictures = p.add_pass(stages, catalog=catalog)
 
-    pairs = _pairs_by_embedding(p, copies, vectors, catalog=catalog, images=images, pictures=pictures)
+    near, hashes = _near(p, copies, vectors, catalog=catalog, images=images, pictures=pictures), []
     if copies.hashes:
-        pairs.append(_search(p, copies, "pdq", copies.hash_neighbors, catalog=catalog, hashes=images))
-    pairs.append(p.add("internal/exact", FindExact(), images=images, catalog=catalog))
+        hashes.append(_search(p, copies, "pdq", copies.hash_neighbors, catalog=catalog, hashes=images))
+    exact = p.add("internal/exact", FindExact(), images=images, catalog=catalog)
+    pairs, crowds = [near], None
+    if copies.crowds == "judge":
+        crowds = p.add("internal/crowds", copies.find_crowds, catalog=catalog, near=[near], strong=[*hashes, exact])
+    if copies.verifies:
+        pairs = _verified(p, copies, near, crowds, catalog=catalog, pictures=pictures[0])
+    elif crowds is not None:
+        pairs = [p.add("internal/trusted/copy", DoubtCrowds(), neighbors=near, crowds=crowds)]
+    if crowds is not None:
+        hashes = [p.add("internal/trusted/pdq", DoubtCrowds(), neighbors=found, crowds=crowds) for found in hashes]
+    pairs += [*hashes, exact]
     duplicates = p.add("duplicates", copies.deduplicate, catalog=catalog, images=images, neighbors=pairs)
     return Deduplicated(catalog, images, pairs, duplicates)
 
 
-def _pairs_by_embedding(
-    p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: list[Ref]
-) -> list[Ref]:
-    """Pairs of copies: verified, or by thresholds that are measured or known."""
+def _near(p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: list[Ref]) -> Ref:
+    """Pairs by embedding: of a loose cosine where they are to be verified, else by thresholds, measured or known."""
     if copies.verifies:
-        return _verified(p, copies, vectors, catalog=catalog, pictures=pictures[0])
+        floor = verification(copies.embed.model).floor
+        loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
+        return _search(p, copies, "copy", loose, catalog=catalog, into="internal/candidates/near", embeddings=vectors)
     thresholds = None
     if copies.threshold == "auto":
         vectors, thresholds = _calibrated(p, copies, vectors, catalog=catalog, images=images, pictures=pictures[0])
-    found = copies.neighbors
-    return [_search(p, copies, "copy", found, thresholds=thresholds, catalog=catalog, embeddings=vectors)]
+    return _search(p, copies, "copy", copies.neighbors, thresholds=thresholds, catalog=catalog, embeddings=vectors)
 
 
 def _search(
@@ -173,19 +197,31 @@ def _search(
     )
 
 
-def _verified(p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, pictures: Ref) -> list[Ref]:
-    """Pairs of a strict cosine, and those of a loose one that can be laid over each other."""
+def _verified(p: Pipeline, copies: Copies, near: Ref, crowds: Ref | None, *, catalog: Ref, pictures: Ref) -> list[Ref]:
+    """Pairs of a strict cosine, those that can be laid over each other, and in crowds those that stand out."""
     model = copies.embed.model
-    floor, limits = verification(model).floor, copy_thresholds(model)
+    limits = copy_thresholds(model)
     strict = {"threshold": limits.threshold, "heldout_threshold": limits.heldout_threshold}
-    loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
-    near = _search(p, copies, "copy", loose, catalog=catalog, into="internal/candidates/near", embeddings=vectors)
-    sure = p.add("internal/neighbors/copy", KeepNear(**strict), neighbors=near, catalog=catalog)
-    candidates = FindCandidates(**strict)
-    doubtful = p.add("internal/candidates/pairs", candidates, neighbors=near, pictures=pictures, catalog=catalog)
+    given = {"neighbors": near, "crowds": crowds, "catalog": catalog}
+    sure = p.add("internal/neighbors/copy", KeepNear(**strict), **given)
+    doubtful = p.add("internal/candidates/pairs", FindCandidates(**strict), pictures=pictures, **given)
     verify = copies.verification.model_copy(update={"model": model})
     aligned = p.add("internal/neighbors/aligned", verify, candidates=doubtful, pictures=pictures, catalog=catalog)
-    return [sure, aligned]
+    if crowds is None:
+        return [sure, aligned]
+    return [sure, aligned, _standing_out(p, copies, near, crowds, catalog=catalog, pictures=pictures)]
+
+
+def _standing_out(p: Pipeline, copies: Copies, near: Ref, crowds: Ref, *, catalog: Ref, pictures: Ref) -> Ref:
+    """Pairs of images in crowds that stand out."""
+    given = {"neighbors": near, "crowds": crowds, "pictures": pictures, "catalog": catalog}
+    offered = p.add("internal/candidates/crowds", copies.crowd_pairs, **given)
+    align = AlignCrowds(device=copies.verification.device)
+    aligned = p.add("internal/aligned/crowds", align, candidates=offered, pictures=pictures, catalog=catalog)
+    around = p.add("internal/surroundings", MeasureCrowds(), aligned=aligned, crowds=crowds, catalog=catalog)
+    known = {name: getattr(copies.verification, name) for name in ("threshold", "heldout_threshold", "weight")}
+    judge = copies.judge_crowds.model_copy(update={**known, "model": copies.embed.model})
+    return p.add("internal/neighbors/crowds", judge, aligned=aligned, surroundings=around, catalog=catalog)
 
 
 def _calibrated(

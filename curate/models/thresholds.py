@@ -18,6 +18,10 @@ class Thresholds:
 
 HASH_THRESHOLD = bits_to_cosine(MATCH_BITS)
 """Cosine of two PDQ hashes, as vectors of +-1, that differ in as many bits as copies may."""
+STRONG_HASH = bits_to_cosine(31)
+"""The same at the distance that PDQ's authors publish: pictures of one layout, too, are hardly ever so near."""
+NEAREST_HASH = bits_to_cosine(16)
+"""The same where hashes of several different pictures are near, as those of frames of one camera may be."""
 
 COPY_THRESHOLDS = {
     "sscd": Thresholds(threshold=0.6, heldout_threshold=0.45),  # DINOv2, arXiv:2304.07193, appendix A

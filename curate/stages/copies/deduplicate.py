@@ -27,6 +27,7 @@ from curate.stages.copies.copy_groups import (
     curated_gallery,
     heldout_galleries,
 )
+from curate.stages.copies.doubt_crowds import DoubtCrowds
 from curate.stages.copies.exact import FindExact
 from curate.stages.images.pictures import accepted_mask
 from curate.stages.images.usable import Usable, is_rejected
@@ -369,6 +370,9 @@ def _threshold(kind: str, table: Table, run: Finished, *, heldout: bool) -> floa
     """Least similarity of a pair of this kind, by the stage that found such pairs; None: that stage is not known."""
     for pairs in run.inputs_of(table, "neighbors"):
         if run.sample(pairs, ["kind"], max_rows=1).rows["kind"].to_pylist()[:1] == [kind]:
-            found: float | None = getattr(run.stage_of(pairs), "heldout_threshold" if heldout else "threshold", None)
+            stage = run.stage_of(pairs)
+            if isinstance(stage, DoubtCrowds):  # it passes on what a search found
+                stage = next((run.stage_of(given) for given in run.inputs_of(pairs, "neighbors")), None)
+            found: float | None = getattr(stage, "heldout_threshold" if heldout else "threshold", None)
             return found
     return None

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -12,9 +11,16 @@ from curate.engine.image_ids import Parts, part_of
 from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
-from curate.ops.vectors import VectorSpec, pack
-from curate.stages.copies.verified_pairs import ROWS_AT_ONCE, SmallPictures, least_similarity
-from curate.tables import CATALOG, HELDOUT, NEIGHBORS, VECTORS, candidates_schema
+from curate.ops.vectors import VectorSpec
+from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.verified_pairs import (
+    SmallPictures,
+    distinct_pairs,
+    least_similarity,
+    oriented,
+    with_pictures,
+)
+from curate.tables import CATALOG, CROWDS, NEIGHBORS, VECTORS, candidates_schema
 
 
 class FindCandidates(Shuffle):
@@ -22,9 +28,11 @@ class FindCandidates(Shuffle):
 
     inputs: ClassVar[dict[str, Input]] = {
         "neighbors": each(NEIGHBORS),
+        "crowds": whole(CROWDS, optional=True),
         "pictures": whole(VECTORS),
         "catalog": whole(CATALOG),
     }
+    version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
 
     threshold: Annotated[float, Field(ge=-1, le=1)]
@@ -40,22 +48,18 @@ class FindCandidates(Shuffle):
         return NEIGHBORS
 
     def scatter(
-        self, part: int, *, neighbors: pa.Table, pictures: Table, catalog: Table
+        self, part: int, *, neighbors: pa.Table, crowds: Table | None, pictures: Table, catalog: Table
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Each doubtful pair to the part of its query."""
         parts = Parts.of(catalog)
         doubtful = neighbors["similarity"].to_numpy() < least_similarity(self, neighbors, parts)
-        pairs = _oriented(neighbors.filter(pa.array(doubtful)), parts)
+        doubtful &= ~CrowdMembers.of(crowds).touch(neighbors)  # those have a judge of their own
+        pairs = oriented(neighbors.filter(pa.array(doubtful)), parts)
         yield from partition(pairs, part_of(pairs["query_id"].to_numpy()))
 
-    def run(self, part: int, *, pieces: pa.Table, pictures: Table, catalog: Table) -> Batches:
+    def run(self, part: int, *, pieces: pa.Table, crowds: Table | None, pictures: Table, catalog: Table) -> Batches:
         schema = self.output_schema(pictures=pictures.schema())
-        pairs, lookup = _distinct(pieces), SmallPictures(pictures, part)
-        for start in range(0, len(pairs), ROWS_AT_ONCE):
-            rows = pairs.slice(start, ROWS_AT_ONCE)
-            columns = [rows[name].combine_chunks() for name in ("query_id", "image_id", "similarity")]
-            vectors = pack(lookup.of(rows["query_id"].to_numpy()))
-            yield pa.RecordBatch.from_arrays([*columns, vectors], schema=schema)
+        yield from with_pictures(distinct_pairs(pieces), SmallPictures(pictures, part), schema)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -65,24 +69,3 @@ class FindCandidates(Shuffle):
         made = Shape(pool=found.rows / 2, row_bytes=EDGE_BYTES + pictures.row_bytes)
         read = 2 * found.num_bytes + pictures.num_bytes
         return Demand(rows=2 * found.rows, read=read, written=made.num_bytes, scratch=found.num_bytes), made
-
-
-def _oriented(pairs: pa.Table, parts: Parts) -> pa.Table:
-    """Pairs whose query has the smaller id; held-out images, which are only queries, stay in their place.
-
-    Either direction of a pair may be missing, where one of its images has nearer neighbors than it may list.
-    """
-    query, image = pairs["query_id"].to_numpy(), pairs["image_id"].to_numpy()
-    swap = (parts.role_of(query) != HELDOUT) & (query > image)
-    first, second = np.where(swap, image, query), np.where(swap, query, image)
-    columns = [pa.array(first), pa.array(second), pairs["similarity"], pairs["kind"]]
-    return pa.Table.from_arrays(columns, schema=NEIGHBORS)
-
-
-def _distinct(pairs: pa.Table) -> pa.Table:
-    """Pairs in order of (query, image), each once though both directions and several lists found it."""
-    ordered = pairs.sort_by([("query_id", "ascending"), ("image_id", "ascending"), ("similarity", "descending")])
-    query, image = ordered["query_id"].to_numpy(), ordered["image_id"].to_numpy()
-    first = np.ones(len(ordered), bool)
-    first[1:] = (np.diff(query) != 0) | (np.diff(image) != 0)
-    return ordered.filter(pa.array(first))

@@ -12,15 +12,21 @@ from curate.engine.image_ids import Parts
 from curate.engine.show import Section
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
+from curate.stages.copies.crowd_members import CrowdMembers
 from curate.stages.copies.verified_pairs import least_similarity
 from curate.stages.search.neighbors import similarity_section, threshold_fact
-from curate.tables import CATALOG, NEIGHBORS
+from curate.tables import CATALOG, CROWDS, NEIGHBORS
 
 
 class KeepNear(Map):
-    """Keeps the pairs whose cosine decides alone, of those that a looser search found."""
+    """Keeps the pairs whose cosine decides alone, of those that a looser search found; in crowds none does."""
 
-    inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "catalog": whole(CATALOG)}
+    inputs: ClassVar[dict[str, Input]] = {
+        "neighbors": each(NEIGHBORS),
+        "crowds": whole(CROWDS, optional=True),
+        "catalog": whole(CATALOG),
+    }
+    version: ClassVar[int] = 2
 
     threshold: Annotated[float, Field(ge=-1, le=1)]
     """Least cosine of a pair of pool and curated images, -1..1."""
@@ -30,9 +36,10 @@ class KeepNear(Map):
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return NEIGHBORS
 
-    def run(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Batches:
+    def run(self, part: int, *, neighbors: pa.Table, crowds: Table | None, catalog: Table) -> Batches:
         least = least_similarity(self, neighbors, Parts.of(catalog))
-        yield from neighbors.filter(pa.array(neighbors["similarity"].to_numpy() >= least)).to_batches()
+        near = (neighbors["similarity"].to_numpy() >= least) & ~CrowdMembers.of(crowds).touch(neighbors)
+        yield from neighbors.filter(pa.array(near)).to_batches()
 
     # -- telling about it ------------------------------------------------------------------------------------
 

@@ -10,14 +10,16 @@ shuffles do it: `FindCandidates` sends each pair to the part of its query and ad
 pair and picture to the part of the other image. So a task holds the small pictures of one part of the catalog alone.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 
 from curate.engine.image_ids import Parts
 from curate.engine.table import Table
-from curate.ops.vectors import VectorSpec, unpack
+from curate.ops.vectors import VectorSpec, pack, unpack
 from curate.stages.search.neighbors import Thresholded
-from curate.tables import HELDOUT
+from curate.tables import HELDOUT, NEIGHBORS
 
 ROWS_AT_ONCE = 16_384
 """Pairs whose small pictures are unpacked together."""
@@ -45,3 +47,33 @@ class SmallPictures:
         rows = np.searchsorted(self._ids, image_ids)
         vectors: np.ndarray = self._vectors[rows]
         return vectors
+
+
+def oriented(pairs: pa.Table, parts: Parts) -> pa.Table:
+    """Pairs whose query has the smaller id; held-out images, which are only queries, stay in their place.
+
+    Either direction of a pair may be missing, where one of its images has nearer neighbors than it may list.
+    """
+    query, image = pairs["query_id"].to_numpy(), pairs["image_id"].to_numpy()
+    swap = (parts.role_of(query) != HELDOUT) & (query > image)
+    first, second = np.where(swap, image, query), np.where(swap, query, image)
+    columns = [pa.array(first), pa.array(second), pairs["similarity"], pairs["kind"]]
+    return pa.Table.from_arrays(columns, schema=NEIGHBORS)
+
+
+def distinct_pairs(pairs: pa.Table) -> pa.Table:
+    """Pairs in order of (query, image), each once though both directions and several lists found it."""
+    ordered = pairs.sort_by([("query_id", "ascending"), ("image_id", "ascending"), ("similarity", "descending")])
+    query, image = ordered["query_id"].to_numpy(), ordered["image_id"].to_numpy()
+    first = np.ones(len(ordered), bool)
+    first[1:] = (np.diff(query) != 0) | (np.diff(image) != 0)
+    return ordered.filter(pa.array(first))
+
+
+def with_pictures(pairs: pa.Table, lookup: SmallPictures, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Pairs in the schema of candidates: each with the small picture of its query."""
+    for start in range(0, len(pairs), ROWS_AT_ONCE):
+        rows = pairs.slice(start, ROWS_AT_ONCE)
+        columns = [rows[name].combine_chunks() for name in ("query_id", "image_id", "similarity")]
+        vectors = pack(lookup.of(rows["query_id"].to_numpy()))
+        yield pa.RecordBatch.from_arrays([*columns, vectors], schema=schema)

@@ -1,0 +1,49 @@
+"""Which images stand in a crowd, and how pairs among look-alikes are judged in six small stages.
+
+`FindCrowds` says which images resemble many that no hash ties together (`ops/copies/crowds.py`). Their pairs are left
+out of what counts by similarity alone: by `KeepNear` and `FindCandidates` where pairs are verified, by `DoubtCrowds`
+else, and of the hashes' pairs the distant ones. `FindCrowdPairs` takes a bounded number of them instead, `AlignCrowds`
+lays the pictures of each over one another, `MeasureCrowds` sums up what an image's pairs reach, and `JudgeCrowds` keeps
+those that stand out.
+"""
+
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from curate.engine.table import Table
+
+
+class CrowdMembers:
+    """The images in crowds, to be looked up by id."""
+
+    def __init__(self, image_ids: np.ndarray, hash_groups: np.ndarray) -> None:
+        self._ids = image_ids
+        self._hash_groups = hash_groups
+
+    @classmethod
+    def of(cls, crowds: Table | None) -> Self:
+        """From the table of `FindCrowds`; None: crowds are not looked for, and nobody stands in one."""
+        if crowds is None:
+            return cls(np.empty(0, np.int64), np.empty(0, np.int16))
+        rows = crowds.read_all(["image_id", "hash_groups"])
+        return cls(rows["image_id"].to_numpy(), rows["hash_groups"].to_numpy())
+
+    def where(self, hash_groups: int) -> Self:
+        """Those of them whose hash is near to those of so many other groups, or more."""
+        many = self._hash_groups >= hash_groups
+        return type(self)(self._ids[many], self._hash_groups[many])
+
+    def have(self, image_ids: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether each image stands in a crowd."""
+        if len(self._ids) == 0:
+            return np.zeros(len(image_ids), bool)
+        at = np.minimum(np.searchsorted(self._ids, image_ids), len(self._ids) - 1)
+        found: np.ndarray = self._ids[at] == image_ids
+        return found
+
+    def touch(self, pairs: pa.Table) -> np.ndarray:
+        """(E,) bool: whether an image of each pair stands in a crowd."""
+        found: np.ndarray = self.have(pairs["query_id"].to_numpy()) | self.have(pairs["image_id"].to_numpy())
+        return found

@@ -1,0 +1,90 @@
+"""MeasureCrowds: what correlations each image in a crowd has with those that it resembles; see `crowd_members.py`."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.image_ids import part_of
+from curate.engine.shuffle import partition
+from curate.engine.stage import Batches, Input, Shuffle, each, whole
+from curate.engine.table import Table
+from curate.ops.copies.crowds import Surroundings, Usual, surroundings, usual
+from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.find_crowds import CROWD_SHARE
+from curate.tables import CATALOG, CROWD_PAIRS, CROWDS, SURROUNDINGS
+
+PIECE = CROWD_PAIRS.remove(CROWD_PAIRS.get_field_index("query_id")).remove(1)
+
+
+class SurroundingsFigures(Figures):
+    """What is usual in the crowds of this run."""
+
+    middle: float | None
+    """Median over the images of their median; null: none has enough pairs."""
+    spread: float
+    """The same of their standard deviations."""
+
+
+class MeasureCrowds(Shuffle):
+    """Median and spread of the correlations of each image, by Fisher's transform."""
+
+    inputs: ClassVar[dict[str, Input]] = {
+        "aligned": each(CROWD_PAIRS),
+        "crowds": whole(CROWDS),
+        "catalog": whole(CATALOG),
+    }
+    parts_like: ClassVar[str | None] = "catalog"
+
+    min_pairs: Annotated[int, Field(ge=2)] = 3
+    """Pairs of an image from which on its surroundings are known, >= 2; with fewer, the usual of crowds is taken."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return SURROUNDINGS
+
+    def piece_schema(self, **inputs: Any) -> pa.Schema:
+        return PIECE
+
+    def scatter(
+        self, part: int, *, aligned: pa.Table, crowds: Table, catalog: Table
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The correlation of each pair to the parts of both of its images."""
+        members = CrowdMembers.of(crowds)
+        for name in ("query_id", "image_id"):
+            rows = pa.table([aligned[name].cast(pa.int64()), aligned["correlation"]], schema=PIECE)
+            rows = rows.filter(pa.array(members.have(rows["image_id"].to_numpy())))
+            yield from partition(rows, part_of(rows["image_id"].to_numpy()))
+
+    def run(self, part: int, *, pieces: pa.Table, crowds: Table, catalog: Table) -> Batches:
+        if len(pieces):
+            ids, correlation = pieces["image_id"].to_numpy(), pieces["correlation"].to_numpy()
+            found = surroundings(ids, correlation, min_pairs=self.min_pairs)
+            yield pa.RecordBatch.from_arrays([*map(pa.array, found)], schema=SURROUNDINGS)
+
+    def summarize(self, table: Table, **inputs: Any) -> SurroundingsFigures:
+        found = usual(read_surroundings(table))
+        return SurroundingsFigures(middle=found.middle if np.isfinite(found.middle) else None, spread=found.spread)
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        pairs: Shape = inputs["aligned"]
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=16)
+        scratch = 2 * pairs.rows * EDGE_BYTES / 2
+        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=scratch), made
+
+
+def read_surroundings(table: Table) -> Surroundings:
+    """The rows of the table of `MeasureCrowds`."""
+    rows = table.read_all()
+    return Surroundings(*(rows[name].to_numpy() for name in SURROUNDINGS.names))
+
+
+def usual_surroundings(table: Table) -> Usual:
+    """What is usual in all crowds, as the table's figures tell."""
+    found = SurroundingsFigures.of(table)
+    return Usual(float("inf") if found.middle is None else found.middle, found.spread)
