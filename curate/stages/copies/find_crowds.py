@@ -13,7 +13,7 @@ from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, pick
 from curate.engine.image_ids import Parts, id_bounds
-from curate.engine.numbers import count, plural
+from curate.engine.numbers import count, plural, share
 from curate.engine.show import Block, Gallery, Picture, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
@@ -106,12 +106,12 @@ class FindCrowds(Fold):
         return found
 
     def _warning(self, found: CrowdFigures) -> str:
-        share = found.crowded / max(1, found.images)
+        part = share(found.crowded, found.images)
         return (
-            f"pictures look alike: {count(found.crowded)} of {plural(found.images, 'image')} ({share:.0%}) resemble "
-            f"many others that no hash ties together, by {count(found.pairs)} pairs. Such a pair "
-            "counts only if it stands out of what both images resemble, or by a near hash; edited copies among these "
-            "images may stay. If they are copies of one picture, set copies.crowds=trust"
+            f"pictures look alike: {count(found.crowded)} of {plural(found.images, 'image')} ({part}) resemble many "
+            f"others that no hash ties together, by {count(found.pairs)} pairs. Such a pair counts only if it stands out "
+            "of what both images resemble, or by a near hash; edited copies among these images may stay. If they are "
+            "copies of one picture, set copies.crowds=trust"
         )
 
     # -- telling about it ------------------------------------------------------------------------------------
@@ -150,9 +150,13 @@ class FindCrowds(Fold):
         rows = run.sample(table, ["image_id", "groups"]).rows
         chosen = pick(np.arange(len(rows)), NUM_SHOWN, run.rng("crowds"))
         pictures = tuple(
-            Picture(row["image_id"], (f"resembles {row['groups']} groups",)) for row in rows.take(chosen).to_pylist()
+            Picture(row["image_id"], (f"like {row['groups']} groups",)) for row in rows.take(chosen).to_pylist()
         )
-        blocks: list[Block] = [Text(f"{self._warning(found)}."), Gallery(pictures, more=found.crowded - len(pictures))]
+        told = self._warning(found)
+        blocks: list[Block] = [
+            Text(f"{told[0].upper()}{told[1:]}."),
+            Gallery(pictures, more=found.crowded - len(pictures)),
+        ]
         yield Section(TITLE, tuple(blocks))
 
 

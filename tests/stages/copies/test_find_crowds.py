@@ -198,7 +198,7 @@ def test_crowds_are_told_with_numbers_and_pictures(made: Pipeline) -> None:
     run = opened(made)
     stage, table = run.only(FindCrowds)
     (warning,) = stage.warn(table, run)
-    assert "25 of 60 images (42%)" in warning
+    assert "25 of 60 images (41.7 %)" in warning
     assert "copies.crowds=trust" in warning
     (section,) = stage.show(table, run)
     assert section.title == "Pictures that look alike"
