@@ -110,8 +110,8 @@ class FindCrowds(Fold):
         return (
             f"pictures look alike: {count(found.crowded)} of {plural(found.images, 'image')} ({part}) resemble many "
             f"others that no hash ties together, by {count(found.pairs)} pairs. Such a pair counts only if it stands "
-            "out of what both images resemble, or by a near hash; edited copies among these images may stay. If they are "
-            "copies of one picture, set copies.crowds=trust"
+            "out of what both images resemble, or by a near hash; edited copies among these images may stay. If they "
+            "are copies of one picture, set copies.crowds=trust"
         )
 
     # -- telling about it ------------------------------------------------------------------------------------
