@@ -490,65 +490,66 @@ def other_faults(case: Case) -> Iterator[Case]:
 
 def refused_cases() -> Iterator[Case]:
     """Known formats and kinds that are not read, and files that are no pictures."""
-    body = bytes(200)
-    heads = {
-        "PSD": b"8BPS\0\1",
-        "PDF": b"%PDF-1.7\n",
-        "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n",
-        "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>',
-        "WMF": b"\xd7\xcd\xc6\x9a\0\0",
-        "EMF": b"\1\0\0\0" + bytes(36) + b" EMF",
-        "DDS": b"DDS \x7c\0\0\0",
-        "FITS": b"SIMPLE  =                    T",
-        "DICOM": bytes(128) + b"DICM",
-        "OpenEXR": b"v/1\x01\2\0\0\0",
-        "Radiance": b"#?RADIANCE\n",
-        "FLIF": b"FLIF",
-        "BPG": b"BPG\xfb",
-        "MP4": b"\0\0\0\x18ftypisom\0\0\2\0isomiso2",
-        "QuickTime": b"\0\0\0\x14ftypqt  \0\0\2\0qt  ",
-        "WebM": b"\x1aE\xdf\xa3\x01\0\0\0",
-        "AVI": b"RIFF\xff\0\0\0AVI LIST",
-        "CR3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
-        "ORF": b"IIRO\x08\0\0\0",
-        "RW2": b"IIU\0\x18\0\0\0",
-        "RAF": b"FUJIFILMCCD-RAW 0201",
-        "JPEG XR": b"II\xbc\x01\x08\0\0\0",
-        "color PFM": b"PF\n8 8\n-1.0\n",
-    }
-    for name, head in heads.items():
-        yield Case(name, "", head + body, reject="unsupported")
+    for name, head in REFUSED_HEADS.items():
+        yield Case(name, "", head + bytes(200), reject="unsupported")
     stored = samples(3, 8)
-    for name, tag in (("DNG", (50706, 1, 4, b"\1\4\0\0")), ("filter array", (262, 3, 1, struct.pack("<H", 32803)))):
-        file = enc.tiff(stored[:, :, :1], 16, photometric=1, tags=[tag] if name == "DNG" else [])
-        if name != "DNG":
-            file = enc.tiff(stored[:, :, :1], 16, photometric=32803)
-        yield Case("TIFF", f"raw: {name}", file, reject="unsupported")
-    thumbnail = enc.tiff(stored, 8, photometric=2)
-    inside = struct.pack("<H", 1) + struct.pack("<HHIHH", 262, 3, 1, 32803, 0) + bytes(4)
-    at = len(thumbnail) + len(thumbnail) % 2
-    file = enc.tiff(stored, 8, photometric=2, tags=[(330, 4, 1, struct.pack("<I", 100_000))])
-    yield Case(
-        "TIFF", "raw: thumbnail before a filter array", file.ljust(100_000, b"\0") + inside, reject="unsupported"
-    )
-    assert at < 100_000
-    five = np.concatenate([stored, stored[:, :, :2]], axis=2)
-    yield Case("TIFF", "5 samples", enc.tiff(five, 16, photometric=1), reject="unsupported")
-    yield Case("TIFF", "RGB32F", enc.tiff(stored / 255, 32, photometric=2, sample_format=3), reject="unsupported")
-    file = enc.tiff(stored, 8, photometric=2)
-    known = struct.pack("<HHIHH", 259, 3, 1, 1, 0)
-    unknown = file.replace(known, struct.pack("<HHIHH", 259, 3, 1, 34712, 0))
-    yield Case("TIFF", "unknown compression", unknown, reject="unsupported")
-    yield Case(
-        "BMP", "JPEG inside", enc.bmp(stored, 24).replace(b"\x18\0\0\0\0\0", b"\x18\0\4\0\0\0", 1), reject="unsupported"
-    )
+    yield from _refused_tiffs(stored)
+    inside = enc.bmp(stored, 24).replace(b"\x18\0\0\0\0\0", b"\x18\0\4\0\0\0", 1)
+    yield Case("BMP", "JPEG inside", inside, reject="unsupported")
+    yield Case("DIB", "", enc.bmp(stored, 24)[14:], reject="unsupported")
     jpeg = saved(Image.fromarray(stored.astype(np.uint8)), "JPEG")
     at = jpeg.index(b"\xff\xc0")
     yield Case("JPEG", "lossless", jpeg[:at] + b"\xff\xc3" + jpeg[at + 2 :], reject="unsupported")
     yield Case("JPEG", "12 bits", jpeg[: at + 4] + b"\x0c" + jpeg[at + 5 :], reject="unsupported")
-    yield Case("DIB", "", enc.bmp(stored, 24)[14:], reject="unsupported")
     for text in (b"<html>gone</html>", b"P3 is a model", b"BMW makes cars", b"\0" * 400, _GARBAGE, b"\x50\x4b\3\4zip"):
         yield Case("text or data", repr(text[:8]), text, reject="not_an_image")
+
+
+REFUSED_HEADS = {
+    "PSD": b"8BPS\0\1",
+    "PDF": b"%PDF-1.7\n",
+    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>',
+    "WMF": b"\xd7\xcd\xc6\x9a\0\0",
+    "EMF": b"\1\0\0\0" + bytes(36) + b" EMF",
+    "DDS": b"DDS \x7c\0\0\0",
+    "FITS": b"SIMPLE  =                    T",
+    "DICOM": bytes(128) + b"DICM",
+    "OpenEXR": b"v/1\x01\2\0\0\0",
+    "Radiance": b"#?RADIANCE\n",
+    "FLIF": b"FLIF",
+    "BPG": b"BPG\xfb",
+    "MP4": b"\0\0\0\x18ftypisom\0\0\2\0isomiso2",
+    "QuickTime": b"\0\0\0\x14ftypqt  \0\0\2\0qt  ",
+    "WebM": b"\x1aE\xdf\xa3\x01\0\0\0",
+    "AVI": b"RIFF\xff\0\0\0AVI LIST",
+    "CR3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
+    "ORF": b"IIRO\x08\0\0\0",
+    "RW2": b"IIU\0\x18\0\0\0",
+    "RAF": b"FUJIFILMCCD-RAW 0201",
+    "JPEG XR": b"II\xbc\x01\x08\0\0\0",
+    "color PFM": b"PF\n8 8\n-1.0\n",
+}
+"""First bytes of formats that are known by name only."""
+
+
+def _refused_tiffs(stored: np.ndarray) -> Iterator[Case]:
+    """Camera raw, and kinds of TIFF that no decoder here reads."""
+    gray = stored[:, :, :1]
+    far = 100_000
+    mosaic = struct.pack("<H", 1) + struct.pack("<HHIHH", 262, 3, 1, 32803, 0) + bytes(4)
+    preview = enc.tiff(stored, 8, photometric=2, tags=[(330, 4, 1, struct.pack("<I", far))])
+    plain = enc.tiff(stored, 8, photometric=2)
+    known, unknown = (struct.pack("<HHIHH", 259, 3, 1, number, 0) for number in (1, 34712))
+    for fault, file in (
+        ("raw: DNG", enc.tiff(gray, 16, photometric=1, tags=[(50706, 1, 4, b"\1\4\0\0")])),
+        ("raw: filter array", enc.tiff(gray, 16, photometric=32803)),
+        ("raw: thumbnail before a filter array", preview.ljust(far, b"\0") + mosaic),
+        ("5 samples", enc.tiff(np.concatenate([stored, stored[:, :, :2]], axis=2), 16, photometric=1)),
+        ("RGB32F", enc.tiff(stored / 255, 32, photometric=2, sample_format=3)),
+        ("unknown compression", plain.replace(known, unknown)),
+    ):
+        yield Case("TIFF", fault, file, reject="unsupported")
 
 
 WHOLE: tuple[Callable[[], Iterator[Case]], ...] = (
