@@ -22,28 +22,22 @@ from curate.cli.arguments import Json
 from curate.errors import ConfigError, SourceError
 from curate.models.backbones.load import load_backbone
 from curate.models.device import PrecisionChoice
-from curate.models.thresholds import COPY_THRESHOLDS, VERIFICATION
-from curate.ops.copies.alignment import align, alignment_score
+from curate.models.thresholds import COPY_THRESHOLDS, REGISTRATION, VERIFICATION
 from curate.ops.copies.components import DisjointSet
-from curate.ops.copies.copyspace import fit_copy_space
-from curate.ops.copies.precision import lowest_threshold, precision_curve
+from curate.ops.copies.features import extract_features
+from curate.ops.copies.registration import register, registration_score
 from curate.ops.images.edits import MIN_SIDE, plant
 from curate.ops.images.hashes import MATCH_BITS, bits_to_cosine, dihedral, pdq
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import VectorSpec, to_float32
 from curate.samples.bundled import PHOTOS
-from curate.stages.copies.calibrate import may_be_copies, searched_from
-from curate.stages.copies.fit_copy_space import FitCopySpace
-from curate.stages.copies.verify_copies import VerifyCopies
 
 PDQ = "pdq"
 PDQ_SPEC = VectorSpec("bits", 256, "pdq", "")
 MODELS = ("lite0", "lite0-copy")
 WANTED_PRECISION = 0.99
 BATCH = 32
-SPACE_DIM = FitCopySpace().dim
-AUTO_COPIES, AUTO_EDITS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -91,10 +85,7 @@ def measure_copies(
     device: str = "auto",
     precision: PrecisionChoice = "auto",
 ) -> list[CopyScore]:
-    """Score PDQ, each model, their unions, and both ways of `configs/dedup.yaml` on planted copies.
-
-    `auto` is `copies.threshold: auto` with the test half as the pool: further copies are planted on half of its images,
-    fit a space and choose the threshold; which images of the pool are copies of each other is not known to it.
+    """Score PDQ, each model, their unions, and the rule of `configs/dedup.yaml` on planted copies.
 
     Args:
         folder: pictures, in any depth; the bundled photographs by default.
@@ -123,11 +114,9 @@ def measure_copies(
         scores += _score_method(model, similarity, None, planted, test, rate=rate, default=default)
         both = 1 / (1 / rate + 1 / pdq_rate)
         scores += _score_method(f"{model} + pdq", similarity, joined, planted, test, rate=both, default=default)
-        own, threshold = auto_similarity(unit, planted, test, model, seed=seed, device=device, precision=precision)
-        scores += _score_method(f"{model} auto + pdq", own, joined, planted, test, rate=both, auto=threshold)
         if model in VERIFICATION:
             verified, rate = verified_similarity(model, similarity, joined, planted.pictures)
-            name, limit = f"{model} verified + pdq", VERIFICATION[model].threshold
+            name, limit = f"{model} verified + pdq", REGISTRATION.threshold
             scores += _score_method(name, verified, None, planted, test, rate=1 / (1 / both + 1 / rate), default=limit)
     return scores
 
@@ -190,43 +179,6 @@ def model_vectors(
     return np.concatenate(vectors), rate
 
 
-def auto_similarity(
-    unit: np.ndarray,
-    planted: EditedPictures,
-    test: np.ndarray,
-    model: str,
-    *,
-    seed: int,
-    device: str,
-    precision: PrecisionChoice,
-) -> tuple[np.ndarray, float]:
-    """(N, N) float32 cosines in the space that `threshold: auto` fits, and the threshold that it measures.
-
-    Args:
-        unit: (N, D) float32, vectors of all images.
-    """
-    pool, rng = np.flatnonzero(test), np.random.default_rng([seed, 1])
-    asked = np.sort(rng.choice(pool, len(pool) // 2, replace=False))
-    more = plant_copies([planted.pictures[i] for i in asked], AUTO_COPIES, max_edits=AUTO_EDITS, seed=seed + 1)
-    copies = more.pictures[len(asked) :]
-    made, shows = model_vectors(model, copies, device=device, precision=precision)[0], more.source[len(asked) :]
-    fitting = shows % 2 == 0
-    groups = np.concatenate([np.arange(0, len(asked), 2), shows[fitting]])
-    space = fit_copy_space(np.concatenate([unit[asked[::2]], made[fitting]]), groups, unit[pool], dim=SPACE_DIM)
-    within, asking, own = space.project(unit), space.project(made[~fitting]), asked[shows[~fitting]]
-    cosine, likeness = asking @ within[pool].T, np.einsum("nd,nd->n", asking, within[own])
-    row, col = np.nonzero(cosine >= searched_from(likeness))
-    order = np.argsort(col, kind="stable")  # equal images one after the other share the work of alignment
-    row, col = row[order], col[order]
-    small, _ = model_vectors("luma24", [planted.pictures[i] for i in pool], device="cpu", precision="fp32")
-    correlation = align(small[np.searchsorted(pool, own[row])], small[col])
-    alike = np.einsum("nd,nd->n", within[own[row]], within[pool[col]])
-    original = pool[col] == own[row]
-    unclear = ~original & may_be_copies(correlation, alike, likeness)
-    curve = precision_curve(cosine[row, col], original, unclear)
-    return within @ within.T, float(curve.threshold[lowest_threshold(curve, WANTED_PRECISION)])
-
-
 def verified_similarity(
     model: str, cosine: np.ndarray, joined: np.ndarray, pictures: list[Image.Image]
 ) -> tuple[np.ndarray, float]:
@@ -236,12 +188,13 @@ def verified_similarity(
     alignment; the others, which are not tried, -1.
     """
     start, known = time.perf_counter(), VERIFICATION[model]
-    small, _ = model_vectors("luma24", pictures, device="cpu", precision="fp32")
-    sure = joined | (cosine >= COPY_THRESHOLDS[model].threshold)
-    rows, cols = np.nonzero(np.triu(~sure & (cosine >= known.floor), 1).T)  # of equal rows, one after the other
-    correlation = align(small[cols], small[rows])
+    features = [extract_features(picture) for picture in pictures]
+    sure = joined | (cosine >= known.sure)
+    rows, cols = np.nonzero(np.triu(~sure & (cosine >= known.floor), 1))
+    found = [register(features[a], features[b]) for a, b in zip(rows, cols, strict=True)]
+    agreement, points = (np.array(values) for values in zip(*found, strict=True))
     evidence = np.where(sure, np.float32(2), np.float32(-1))
-    evidence[rows, cols] = alignment_score(cosine[rows, cols], correlation, weight=VerifyCopies().weight)
+    evidence[rows, cols] = registration_score(agreement, points)
     return np.maximum(evidence, evidence.T), len(pictures) / (time.perf_counter() - start)
 
 
@@ -254,17 +207,14 @@ def _score_method(
     *,
     rate: float,
     default: float | None = None,
-    auto: float | None = None,
 ) -> list[CopyScore]:
-    """The scores at the default threshold and at those that the calibration half chooses, or at a measured one."""
+    """The scores at the default threshold and at those that the calibration half chooses."""
     evidence = similarity if joined is None else np.where(joined, np.float32(2), similarity)  # 2: above any cosine
     fit = np.flatnonzero(~test)
     best, precise = choose_thresholds(evidence[np.ix_(fit, fit)], planted.source[fit], precision=WANTED_PRECISION)
     choices = [("best F1", best), (f"precision {WANTED_PRECISION:.0%}", precise)]
     if default is not None:
         choices.insert(0, ("default", default))
-    if auto is not None:  # of this pool, where the others have none to tell
-        choices = [("auto", auto)]
     return [
         score_edges(
             evidence >= threshold,

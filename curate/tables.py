@@ -39,8 +39,6 @@ def column(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -
 
 
 IMAGE_ID = column("image_id", pa.int64(), "(part << 32) | row: locates the image in the catalog")
-PICTURE_DIM = 576
-"""Values of the small pictures of `luma24`."""
 VECTOR_META = (b"curate.dtype", b"curate.dim", b"curate.model", b"curate.weights")
 
 CATALOG = pa.schema(
@@ -87,6 +85,12 @@ IMAGES = pa.schema(
         column("height", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
         column("format", pa.string(), "by content: JPEG, PNG, WEBP, ...; null: unknown", nullable=True),
         column("pdq", pa.binary(32), "256-bit PDQ hash; null when rejected", nullable=True),
+        column(
+            "pdq_within_border",
+            pa.binary(32),
+            "the same of what a border of one color surrounds; null where there is none",
+            nullable=True,
+        ),
         column("pdq_quality", pa.int16(), "PDQ's own gradient measure, 0..100; null when rejected", nullable=True),
         column("luma_std", pa.float32(), "standard deviation of luma, 0..128; null: not decoded", nullable=True),
         column(
@@ -119,11 +123,14 @@ NEIGHBORS = pa.schema(
         column(
             "similarity",
             pa.float32(),
-            "cosine; for hashes 1 - 2 * Hamming / 256; aligned: mean of cosine and correlation of aligned pictures",
+            "cosine; for hashes 1 - 2 * Hamming / 256; aligned: score of one picture laid over the other",
         ),
         column("kind", pa.string(), "embedding, hash, aligned or sha256"),
     ]
 )
+
+CHOSEN = pa.schema([IMAGE_ID])
+"""Images that a later pass opens, ascending."""
 
 CROWDS = pa.schema(
     [
@@ -133,19 +140,42 @@ CROWDS = pa.schema(
     ]
 )
 
-CROWD_PAIRS = pa.schema(
+PAIRS = pa.schema(
     [
         column("query_id", pa.int64(), "one image of the pair: held-out, or the smaller id of its role"),
         IMAGE_ID,
         column("similarity", pa.float32(), "cosine of their copy embeddings"),
-        column("correlation", pa.float32(), "of their small pictures, the one laid over the other"),
+    ]
+)
+
+REGISTERED = pa.schema(
+    [
+        *PAIRS,
+        column(
+            "agreement",
+            pa.float32(),
+            "correlation of details that 4 of 5 tiles reach, one picture laid over the other; -1: it cannot be",
+        ),
+        column("least_agreement", pa.float32(), "the same that 9 of 10 tiles reach"),
+        column("num_points", pa.int32(), "points of both pictures that agree on how to lay one over the other"),
+    ]
+)
+
+FEATURES = pa.schema(
+    [
+        IMAGE_ID,
+        column(
+            "points", pa.binary(), "x, y of each point as uint16 in 64ths of a pixel; null: not opened", nullable=True
+        ),
+        column("descriptors", pa.binary(), "128 uint8 of each point", nullable=True),
+        column("picture", pa.binary(), "luma at 320 pixels, a JPEG", nullable=True),
     ]
 )
 
 SURROUNDINGS = pa.schema(
     [
         IMAGE_ID,
-        column("middle", pa.float32(), "median of the correlations with what it resembles, by Fisher's transform"),
+        column("middle", pa.float32(), "median of the agreements with what it resembles, by Fisher's transform"),
         column("spread", pa.float32(), "their standard deviation"),
     ]
 )
@@ -323,19 +353,6 @@ def lists_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema
     )
 
 
-def candidates_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
-    """Schema of FindCandidates: pairs that may be copies, with the query's small picture."""
-    return pa.schema(
-        [
-            column("query_id", pa.int64(), "one image of the pair: held-out, or the smaller id of its role"),
-            IMAGE_ID,
-            column("similarity", pa.float32(), "cosine of their copy embeddings"),
-            column("vector", vector_type(dim, dtype), "small picture of the query"),
-        ],
-        metadata=vector_metadata(dim, dtype, model=model, weights=weights),
-    )
-
-
 def truth_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
     """Schema of FindTruth: the neighbors of sampled queries, by brute force."""
     return pa.schema(
@@ -357,7 +374,8 @@ def planted_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
             column("copy", pa.int16(), "0: the image itself; 1...: copies of it"),
             column("edits", pa.string(), "what was done to it, in order"),
             column("vector", vector_type(dim, "float32"), "copy embedding, unit L2"),
-            column("picture", vector_type(PICTURE_DIM, "float32"), "small picture: 24 x 24 luma, high-passed"),
+            column("within", vector_type(dim, "float32"), "the same of what a border surrounds", nullable=True),
+            *list(FEATURES)[1:],
         ],
         metadata=vector_metadata(dim, "float32", model=model, weights=weights),
     )
@@ -444,9 +462,6 @@ VECTORS = pa.schema([IMAGE_ID, pa.field("vector", pa.null())])
 TRUTH = pa.schema([*NEIGHBORS.remove(3), pa.field("vector", pa.null())])
 """What every table of truth has."""
 
-CANDIDATES = pa.schema([*NEIGHBORS.remove(3), pa.field("vector", pa.null())])
-"""What every table of candidates has."""
-
 CENTROIDS = pa.schema([pa.field("level", pa.int16()), pa.field("centroid", pa.null())])
 """What every table of centroids has."""
 
@@ -454,7 +469,13 @@ LISTS = pa.schema([pa.field("list_id", pa.int32()), pa.field("home", pa.bool_())
 """What every table of lists has."""
 
 PLANTED = pa.schema(
-    [IMAGE_ID, pa.field("copy", pa.int16()), pa.field("vector", pa.null()), pa.field("picture", pa.null())]
+    [
+        IMAGE_ID,
+        pa.field("copy", pa.int16()),
+        pa.field("vector", pa.null()),
+        pa.field("within", pa.null()),
+        *list(FEATURES)[1:],
+    ]
 )
 """What every table of planted copies has."""
 
@@ -464,11 +485,14 @@ SPACE = pa.schema([pa.field("axis", pa.int32()), pa.field("vector", pa.null())])
 THRESHOLDS = pa.schema(
     [
         column(
-            "use", pa.string(), "pool, heldout: the chosen threshold of these pairs; null: of the curve", nullable=True
+            "use",
+            pa.string(),
+            "pool, heldout: the chosen score of these pairs; floor, alike, sure: cosines; null: of the curve",
+            nullable=True,
         ),
-        column("threshold", pa.float32(), "similarity from which on a pair counts"),
+        column("threshold", pa.float32(), "score or cosine from which on a pair counts"),
         column("precision", pa.float32(), "share of the found pairs that are right, of those that are clear"),
-        column("precision_low", pa.float32(), "the same with all unclear pairs as wrong"),
+        column("precision_low", pa.float32(), "its lower confidence bound, 95 %"),
         column("recall", pa.float32(), "share of the planted copies that find their original"),
     ]
 )

@@ -6,24 +6,25 @@ from pydantic import Field, model_validator
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.models.thresholds import VERIFICATION, copy_thresholds, verification
+from curate.models.thresholds import STRONG_HASH, VERIFICATION, verification
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
-from curate.stages.copies.align_crowds import AlignCrowds
 from curate.stages.copies.calibrate import CalibrateCopies
+from curate.stages.copies.choose_images import ChooseImages
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.doubt_crowds import DoubtCrowds
 from curate.stages.copies.exact import FindExact
+from curate.stages.copies.extract_features import ExtractFeatures
 from curate.stages.copies.find_candidates import FindCandidates
-from curate.stages.copies.find_crowd_pairs import FindCrowdPairs
 from curate.stages.copies.find_crowds import FindCrowds
 from curate.stages.copies.fit_copy_space import FitCopySpace
-from curate.stages.copies.judge_crowds import JudgeCrowds
+from curate.stages.copies.judge_pairs import JudgePairs
 from curate.stages.copies.keep_near import KeepNear
 from curate.stages.copies.measure_crowds import MeasureCrowds
 from curate.stages.copies.plant import PlantCopies
 from curate.stages.copies.project_copies import ProjectCopies
-from curate.stages.copies.verify_copies import VerifyCopies
+from curate.stages.copies.register_pairs import RegisterPairs
+from curate.stages.copies.search_planted import SearchPlanted
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
@@ -70,10 +71,18 @@ class Copies(Settings):
     neighbors: FindNeighbors = FindNeighbors()
     """The search by the embedding; its thresholds are by default those known for the model."""
     verify: bool | Literal["auto"] = "auto"
-    """Whether pairs of doubtful cosine are aligned, one picture laid over the other, before they count; auto: where
-    the values for the model are known and `neighbors` gives no threshold of its own."""
-    verification: VerifyCopies = VerifyCopies()
-    """Which pairs of doubtful cosine count; by default as known for the model."""
+    """Whether pairs of doubtful cosine count only where one picture can be laid over the other; auto: where it is
+    known, or measured, which pairs of the model are doubtful, and `neighbors` gives no threshold of its own."""
+    candidates: FindCandidates = FindCandidates()
+    """How many pairs of an image are laid over each other at most."""
+    features: ExtractFeatures = ExtractFeatures()
+    """How the points are found by which one picture is laid over another."""
+    registration: RegisterPairs = RegisterPairs()
+    """How pairs are laid over each other."""
+    judge: JudgePairs = JudgePairs()
+    """How well two pictures must agree, and in crowds stand out."""
+    borders: bool = True
+    """Whether a picture within a border of one color is looked up without it too."""
     hashes: bool = True
     """Whether to join by PDQ hashes too: of the image and of its mirrored and turned copies."""
     hash_neighbors: FindNeighbors = FindNeighbors()
@@ -84,17 +93,15 @@ class Copies(Settings):
     must stand out of what both images resemble, and hashes differ in at most 31 bits; trust: as anywhere else."""
     find_crowds: FindCrowds = FindCrowds()
     """Which images look alike."""
-    crowd_pairs: FindCrowdPairs = FindCrowdPairs()
-    """How many pairs of such an image are aligned at most."""
-    judge_crowds: JudgeCrowds = JudgeCrowds()
-    """How far a pair must stand out; the least scores are those of `verification`."""
     deduplicate: Deduplicate = Deduplicate()
     """What follows from the pairs, and a guard against chains of pairs."""
 
     @model_validator(mode="after")
     def _one_way_to_judge(self) -> Self:
-        if self.threshold == "auto" and self.verify is True:
-            raise ValueError("threshold=auto measures thresholds of the embedding alone; set verify=auto or false")
+        if self.threshold == "auto" and self.verify is False:
+            raise ValueError("threshold=auto measures how pairs are verified; set verify=auto, or threshold=known")
+        if self.threshold == "auto" and (self.neighbors.threshold, self.neighbors.heldout_threshold) != (None, None):
+            raise ValueError("threshold=auto measures the thresholds; give none in neighbors, or set threshold=known")
         return self
 
     @property
@@ -102,10 +109,8 @@ class Copies(Settings):
         """Whether doubtful pairs are verified."""
         if self.verify != "auto":
             return self.verify
-        if self.threshold == "auto":
-            return False
         given = (self.neighbors.threshold, self.neighbors.heldout_threshold)
-        return self.embed.model in VERIFICATION and given == (None, None)
+        return (self.threshold == "auto" or self.embed.model in VERIFICATION) and given == (None, None)
 
 
 class CurationConfig(RecipeConfig):
@@ -137,38 +142,51 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     copies = cfg.copies
     catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=cfg.rows_per_part))
     stages: dict[str, PictureStage] = {"images": cfg.inspect, "embeddings/copy": copies.embed}
-    if copies.verifies or copies.threshold == "auto":
-        stages["internal/embeddings/luma"] = Embed(model="luma24", device=copies.embed.device)
-    images, vectors, *pictures = p.add_pass(stages, catalog=catalog)
+    if copies.borders:
+        within_border = copies.embed.model_copy(update={"view": "within_border"})
+        stages["internal/embeddings/within_border"] = within_border
+    images, *vectors = p.add_pass(stages, catalog=catalog)
+    views = dict(zip(("embeddings", "within"), vectors, strict=False))
+    thresholds = None
+    if copies.threshold == "auto":
+        views, thresholds = _calibrated(p, copies, views, catalog=catalog, images=images)
 
-    near, hashes = _near(p, copies, vectors, catalog=catalog, images=images, pictures=pictures), []
+    find = copies.neighbors
+    if copies.verifies and thresholds is None:
+        floor = verification(copies.embed.model).floor
+        find = find.model_copy(update={"threshold": floor, "heldout_threshold": floor})
+    into = "internal/candidates/near" if copies.verifies else None
+    near = _search(p, copies, "copy", find, catalog=catalog, into=into, thresholds=thresholds, **views)
+    hashes = []
     if copies.hashes:
         hashes.append(_search(p, copies, "pdq", copies.hash_neighbors, catalog=catalog, hashes=images))
     exact = p.add("internal/exact", FindExact(), images=images, catalog=catalog)
-    pairs, crowds = [near], None
+    crowds = None
     if copies.crowds == "judge":
-        crowds = p.add("internal/crowds", copies.find_crowds, catalog=catalog, near=[near], strong=[*hashes, exact])
+        find_crowds = copies.find_crowds
+        if copies.verifies and thresholds is None and find_crowds.alike is None:
+            find_crowds = find_crowds.model_copy(update={"alike": verification(copies.embed.model).alike})
+        evidence = {"near": [near], "strong": [*hashes, exact], "thresholds": thresholds}
+        crowds = p.add("internal/crowds", find_crowds, catalog=catalog, **evidence)
+    pairs = [near]
     if copies.verifies:
-        pairs = _verified(p, copies, near, crowds, catalog=catalog, pictures=pictures[0])
+        pairs = _verified(p, copies, near, crowds, thresholds=thresholds, catalog=catalog, images=images)
     elif crowds is not None:
-        pairs = [p.add("internal/trusted/copy", DoubtCrowds(), neighbors=near, crowds=crowds)]
-    if crowds is not None:
-        hashes = [p.add("internal/trusted/pdq", DoubtCrowds(), neighbors=found, crowds=crowds) for found in hashes]
-    pairs += [*hashes, exact]
+        pairs = [p.add("internal/trusted/copy", DoubtCrowds(), neighbors=near, crowds=crowds, catalog=catalog)]
+    pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
+    pairs.append(exact)
     duplicates = p.add("duplicates", copies.deduplicate, catalog=catalog, images=images, neighbors=pairs)
     return Deduplicated(catalog, images, pairs, duplicates)
 
 
-def _near(p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: list[Ref]) -> Ref:
-    """Pairs by embedding: of a loose cosine where they are to be verified, else by thresholds, measured or known."""
-    if copies.verifies:
-        floor = verification(copies.embed.model).floor
-        loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
-        return _search(p, copies, "copy", loose, catalog=catalog, into="internal/candidates/near", embeddings=vectors)
-    thresholds = None
-    if copies.threshold == "auto":
-        vectors, thresholds = _calibrated(p, copies, vectors, catalog=catalog, images=images, pictures=pictures[0])
-    return _search(p, copies, "copy", copies.neighbors, thresholds=thresholds, catalog=catalog, embeddings=vectors)
+def _trusted_hashes(p: Pipeline, copies: Copies, found: Ref, crowds: Ref | None, *, catalog: Ref) -> Ref:
+    """The pairs by hash that count: where others are verified, only near ones need no verification."""
+    if crowds is None and not copies.verifies:
+        return found
+    doubt = DoubtCrowds()
+    if copies.verifies and copies.hash_neighbors.threshold is None:
+        doubt = DoubtCrowds(threshold=STRONG_HASH)
+    return p.add("internal/trusted/pdq", doubt, neighbors=found, crowds=crowds, catalog=catalog)
 
 
 def _search(
@@ -197,45 +215,70 @@ def _search(
     )
 
 
-def _verified(p: Pipeline, copies: Copies, near: Ref, crowds: Ref | None, *, catalog: Ref, pictures: Ref) -> list[Ref]:
-    """Pairs of a strict cosine, those that can be laid over each other, and in crowds those that stand out."""
-    model = copies.embed.model
-    limits = copy_thresholds(model)
-    strict = {"threshold": limits.threshold, "heldout_threshold": limits.heldout_threshold}
-    given = {"neighbors": near, "crowds": crowds, "catalog": catalog}
-    sure = p.add("internal/neighbors/copy", KeepNear(**strict), **given)
-    doubtful = p.add("internal/candidates/pairs", FindCandidates(**strict), pictures=pictures, **given)
-    verify = copies.verification.model_copy(update={"model": model})
-    aligned = p.add("internal/neighbors/aligned", verify, candidates=doubtful, pictures=pictures, catalog=catalog)
-    if crowds is None:
-        return [sure, aligned]
-    return [sure, aligned, _standing_out(p, copies, near, crowds, catalog=catalog, pictures=pictures)]
+def _verified(
+    p: Pipeline,
+    copies: Copies,
+    near: Ref,
+    crowds: Ref | None,
+    *,
+    thresholds: Ref | None,
+    catalog: Ref,
+    images: Ref,
+) -> list[Ref]:
+    """Pairs of a strict cosine, and those that agree when one picture is laid over the other."""
+    strict = {}
+    if thresholds is None:
+        sure = verification(copies.embed.model).sure
+        strict = {"threshold": sure, "heldout_threshold": sure}
+    given = {"neighbors": near, "crowds": crowds, "thresholds": thresholds, "catalog": catalog}
+    certain = p.add("internal/neighbors/copy", KeepNear(**strict), **given)
+    doubtful = p.add("internal/candidates/pairs", copies.candidates.model_copy(update=strict), **given)
+    registered = _registered(p, copies, "copy", doubtful, catalog=catalog, images=images)
+    around = None
+    if crowds is not None:
+        around = p.add("internal/surroundings", MeasureCrowds(), registered=registered, crowds=crowds, catalog=catalog)
+    judged = p.add(
+        "internal/neighbors/aligned",
+        copies.judge,
+        registered=registered,
+        crowds=crowds,
+        surroundings=around,
+        thresholds=thresholds,
+        catalog=catalog,
+    )
+    return [certain, judged]
 
 
-def _standing_out(p: Pipeline, copies: Copies, near: Ref, crowds: Ref, *, catalog: Ref, pictures: Ref) -> Ref:
-    """Pairs of images in crowds that stand out."""
-    given = {"neighbors": near, "crowds": crowds, "pictures": pictures, "catalog": catalog}
-    offered = p.add("internal/candidates/crowds", copies.crowd_pairs, **given)
-    align = AlignCrowds(device=copies.verification.device)
-    aligned = p.add("internal/aligned/crowds", align, candidates=offered, pictures=pictures, catalog=catalog)
-    around = p.add("internal/surroundings", MeasureCrowds(), aligned=aligned, crowds=crowds, catalog=catalog)
-    known = {name: getattr(copies.verification, name) for name in ("threshold", "heldout_threshold", "weight")}
-    judge = copies.judge_crowds.model_copy(update={**known, "model": copies.embed.model})
-    return p.add("internal/neighbors/crowds", judge, aligned=aligned, surroundings=around, catalog=catalog)
+def _registered(p: Pipeline, copies: Copies, name: str, pairs: Ref, *, catalog: Ref, images: Ref) -> Ref:
+    """Candidates, one picture laid over the other."""
+    chosen = p.add(f"internal/chosen/{name}", ChooseImages(), candidates=pairs, catalog=catalog)
+    opened = {"catalog": catalog, "images": images, "chosen": chosen}
+    (features,) = p.add_pass({f"internal/features/{name}": copies.features}, **opened)
+    given = {"candidates": pairs, "features": features, "catalog": catalog}
+    return p.add(f"internal/registered/{name}", copies.registration, **given)
 
 
 def _calibrated(
-    p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: Ref
-) -> tuple[Ref, Ref]:
-    """The vectors to search, and the thresholds that planted copies measure in them."""
+    p: Pipeline, copies: Copies, views: dict[str, Ref], *, catalog: Ref, images: Ref
+) -> tuple[dict[str, Ref], Ref]:
+    """The vectors to search, and the rule that planted copies measure in them."""
     how = copies.calibration
-    plant = how.plant.model_copy(update={"embed": copies.embed})
-    planted = p.add("internal/planted/copy", plant, catalog=catalog, images=images)
+    planted = p.add(
+        "internal/planted/copy", how.plant.model_copy(update={"embed": copies.embed}), catalog=catalog, images=images
+    )
     space = None
     if how.fit_space:
-        space = p.add("internal/space/copy", how.space, embeddings=vectors, planted=planted, catalog=catalog)
+        given = {"embeddings": views["embeddings"], "planted": planted, "catalog": catalog}
+        space = p.add("internal/space/copy", how.space, **given)
         project = ProjectCopies(dim=how.space.dim)
-        vectors = p.add("internal/embeddings/space", project, embeddings=vectors, space=space)
-    judge = how.thresholds.model_copy(update={"device": copies.neighbors.device})
-    given = {"embeddings": vectors, "pictures": pictures, "planted": planted, "space": space, "catalog": catalog}
-    return vectors, p.add("internal/thresholds/copy", judge, **given)
+        views = {
+            name: p.add(f"internal/space/{name}", project, embeddings=vectors, space=space)
+            for name, vectors in views.items()
+        }
+    asking = {"planted": planted, "space": space}
+    search = SearchPlanted(device=copies.neighbors.device)
+    found = p.add("internal/planted/found", search, catalog=catalog, **asking, **views)
+    chosen = p.add("internal/chosen/planted", ChooseImages(), candidates=found, catalog=catalog)
+    opened = {"catalog": catalog, "images": images, "chosen": chosen}
+    (features,) = p.add_pass({"internal/features/planted": copies.features}, **opened)
+    return views, p.add("internal/thresholds/copy", how.thresholds, features=features, found=found, **asking)

@@ -36,6 +36,7 @@ def find_pairs(
     measured_by: GroundTruth | None = None,
     thresholds: Ref | None = None,
     into: str | None = None,
+    within: Ref | None = None,
     **vectors: Ref,
 ) -> Ref:
     """Declare a search.
@@ -45,6 +46,7 @@ def find_pairs(
         measured_by: None: the number of probes is a default, and no recall is measured.
         thresholds: measured thresholds, for stages that give none.
         into: name of the table of pairs; None: `internal/neighbors/NAME`.
+        within: embeddings of what borders surround, which are found and search beside those of the whole pictures.
         vectors: `embeddings` or `hashes`: what is searched.
 
     Returns:
@@ -57,7 +59,7 @@ def find_pairs(
         queries = p.add(f"internal/queries/{name}", measured_by.sample, **given)
         truth = p.add(f"internal/truth/{name}", measured_by.find, queries=queries, thresholds=thresholds, **given)
         known = {"queries": queries, "truth": truth}
-    lists = p.add(f"internal/lists/{name}", build, centroids=coarse, **known, **given)
+    lists = p.add(f"internal/lists/{name}", build, centroids=coarse, within=within, **known, **given)
     return p.add(
         into or f"internal/neighbors/{name}", find, lists=lists, thresholds=thresholds, catalog=catalog, **known
     )

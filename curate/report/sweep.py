@@ -18,7 +18,7 @@ from curate.report.page import SWEEP_FILE, document
 from curate.report.pictures import Pictures
 from curate.report.render import render_blocks
 from curate.report.sections import outdated
-from curate.stages.copies.verify_copies import VerifyCopies
+from curate.stages.copies.judge_pairs import JudgePairs
 from curate.stages.search.neighbors import FindNeighbors, bin_edges
 
 NUM_SHOWN, NUM_PAIRS = 6, 4
@@ -55,9 +55,9 @@ class _Pairs:
     """(T,) ascending"""
 
 
-def searches(run: Finished) -> list[tuple[FindNeighbors | VerifyCopies, Table]]:
+def searches(run: Finished) -> list[tuple[FindNeighbors | JudgePairs, Table]]:
     """Searches for copies with the pairs they stored; those for nearest neighbors have no threshold to choose."""
-    found: list[tuple[FindNeighbors | VerifyCopies, Table]] = [*run.made_by(FindNeighbors), *run.made_by(VerifyCopies)]
+    found: list[tuple[FindNeighbors | JudgePairs, Table]] = [*run.made_by(FindNeighbors), *run.made_by(JudgePairs)]
     return [(stage, table) for stage, table in found if stage.threshold is not None and stage.threshold > -1]
 
 
@@ -95,7 +95,7 @@ def as_rows(found: list[Swept]) -> list[dict[str, object]]:
     return [asdict(row) for row in found]
 
 
-def _read(run: Finished, stage: FindNeighbors | VerifyCopies, table: Table) -> _Pairs:
+def _read(run: Finished, stage: FindNeighbors | JudgePairs, table: Table) -> _Pairs:
     sample = run.sample(table, ["query_id", "image_id", "similarity", "kind"], max_rows=1 << 27)
     query, image = (sample.rows[name].to_numpy() for name in ("query_id", "image_id"))
     similarity = sample.rows["similarity"].to_numpy()
@@ -133,7 +133,7 @@ def _sweep(search: str, pairs: _Pairs) -> list[Swept]:
     return found[::-1]
 
 
-def _section(run: Finished, stage: FindNeighbors | VerifyCopies, found: list[Swept], pairs: _Pairs) -> list[Block]:
+def _section(run: Finished, stage: FindNeighbors | JudgePairs, found: list[Swept], pairs: _Pairs) -> list[Block]:
     blocks: list[Block] = [Text(f"Searched from {stage.threshold:.4g} on.")]
     at = np.array([row.threshold for row in found])
     if len(found) > 1:

@@ -104,7 +104,7 @@ def _estimate(stages: dict[str, Stage], demands: list[Demand], rows: float, used
     """Of one step; the stages of a pass work side by side."""
     hw, cores, number, demand = used.hardware, used.cores, used.number, Demand.sum(demands)
     gpu = hw.gpu if used.gpus and any(getattr(s, "device", "cpu") != "cpu" for s in stages.values()) else None
-    on_cpu = demand.megapixels / hw.decode + demand.pairs / hw.align + demand.rows / hw.rows
+    on_cpu = demand.megapixels / hw.decode + demand.pairs / hw.registration + demand.rows / hw.rows
     if gpu is None:
         on_cpu += demand.forward / hw.core.forward + demand.products / hw.core.products
     side_by_side = {

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from pydantic import Field
 
 from curate.config import Settings, parse, read_yaml
@@ -17,8 +17,9 @@ from curate.models.device import autocast, resolve_device, resolve_precision
 from curate.models.flops import vit_flops
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
-from curate.ops.copies.alignment import align
 from curate.ops.copies.components import DisjointSet
+from curate.ops.copies.features import extract_features
+from curate.ops.copies.registration import register
 from curate.samples.bundled import PHOTOS
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog
@@ -56,8 +57,8 @@ class Hardware(Settings):
     """One GPU; None: the machine has none."""
     decode: Rate
     """Megapixels a second that one core reads, hashes, decodes and resizes of JPEG files."""
-    align: Rate
-    """Pairs of small pictures a second that one core lays over each other."""
+    registration: Rate
+    """Pairs of pictures a second that one core lays over each other."""
     rows: Rate
     """Rows a second that one core sorts, joins or draws."""
     read: Rate
@@ -91,7 +92,7 @@ def measure_hardware() -> Hardware:
         core=_processor(torch.device("cpu"), share=threads),
         gpu=_processor(device, share=1) if gpus else None,
         decode=_decode_rate() / threads,
-        align=_align_rate() / threads,
+        registration=_registration_rate(),
         rows=_row_rate(),
         read=read,
         write=write,
@@ -152,9 +153,11 @@ def _decode_rate(*, num_images: int = 48, side: int = 512) -> float:
         return pixels / 1e6 / _best(read)
 
 
-def _align_rate(*, num_pairs: int = 128) -> float:
-    pictures = np.random.default_rng(0).standard_normal((num_pairs, 576)).astype(np.float32)
-    return num_pairs / _best(lambda: align(pictures, pictures[::-1].copy()))
+def _registration_rate(*, num_pairs: int = 32) -> float:
+    """Of noise: points are many and none agree, as in most pairs that are tried."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 240, 320, 3), dtype=np.uint8)
+    a, b = (extract_features(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(2))) for picture in noise)
+    return num_pairs / _best(lambda: [register(a, b) for _ in range(num_pairs)])
 
 
 def _row_rate(*, num_rows: int = 1 << 20) -> float:

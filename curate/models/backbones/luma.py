@@ -1,4 +1,4 @@
-"""`luma24`: a fixed descriptor of where things are in a picture, for laying one picture over another."""
+"""`luma24`: a fixed descriptor of where things are in a picture; it needs no weights, so dry runs take it."""
 
 from typing import TYPE_CHECKING
 

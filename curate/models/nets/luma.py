@@ -1,8 +1,6 @@
 """A parameter-free descriptor of where things are: a small luma picture, high-passed and of even contrast.
 
-Networks say what a picture shows; two photographs of one castle show the same. Whether one picture is a copy of the
-other is decided by laying one over the other (`ops/copies/alignment.py`), for which 24 x 24 values are enough. Color,
-exposure and slow shading are taken out, so that recolored copies keep their descriptor.
+24 x 24 values. Color, exposure and slow shading are taken out, so that recolored copies keep their descriptor.
 """
 
 import torch

@@ -6,11 +6,10 @@ and in a pool of look-alikes it joins everything. But such a pool shows itself. 
 evidence: of any few of them some have the same bytes or perceptual hashes a few bits apart, which pictures that differ
 have not. Where an image resembles many images that no strong evidence ties together, it stands in a crowd.
 
-In a crowd a pair must stand out: the correlation of the two small pictures, laid over each other, must be far above
-the correlations that both images have with the others that they resemble. How far is counted in robust standard
-deviations of Fisher's transform of the correlation, in which the spread does not depend on the height. Where all of a
-crowd lie over each other well (pages of text, whose lines all fall on the same places) nothing can stand out, and the
-strong evidence alone is left.
+In a crowd a pair must stand out: the two pictures, laid over each other (`registration.py`), must agree far better than
+both do with the others that they resemble. How far is counted in robust standard deviations of Fisher's transform of
+the agreement, a correlation, in which the spread does not depend on the height. Where all of a crowd agree (forms of
+which little is filled in) nothing can stand out, and the strong evidence alone is left.
 
 Source: a threshold against what chance gives in this very place is the a-contrario method, Desolneux, Moisan and Morel
 2000 (International Journal of Computer Vision 40:1).
@@ -25,9 +24,9 @@ GROUP_BITS = 64
 QUARTILE = 0.6745
 """Standard deviations from the median of a normal distribution to its upper quartile."""
 NEAR_ONE = 0.999
-"""Correlations above this are taken as this: Fisher's transform of 1 is infinite."""
-LEAST_SPREAD = 0.02
-"""Least standard deviation of transformed correlations."""
+"""Agreements above this are taken as this: Fisher's transform of 1 is infinite."""
+LEAST_SPREAD = 0.1
+"""Least standard deviation of transformed agreements."""
 
 
 def mark_groups(seen: np.ndarray, nodes: np.ndarray, groups: np.ndarray) -> None:
@@ -54,12 +53,12 @@ def group_bit(groups: np.ndarray) -> np.ndarray:
 
 
 class Surroundings(NamedTuple):
-    """What correlations images have with those that they resemble."""
+    """How well images agree with those that they resemble."""
 
     image_ids: np.ndarray
     """(M,) int64, ascending"""
     middle: np.ndarray
-    """(M,) float32, median of the transformed correlations"""
+    """(M,) float32, median of the transformed agreements"""
     spread: np.ndarray
     """(M,) float32, their standard deviation, from the upper quartile"""
 
@@ -73,23 +72,23 @@ class Usual(NamedTuple):
     """Median of the spreads."""
 
 
-def fisher(correlation: np.ndarray) -> np.ndarray:
-    """(N,) float32: Fisher's transform of correlations."""
-    found: np.ndarray = np.arctanh(np.clip(correlation, -NEAR_ONE, NEAR_ONE)).astype(np.float32)
+def fisher(agreement: np.ndarray) -> np.ndarray:
+    """(N,) float32: Fisher's transform of agreements, of which those below 0 say no more than 0."""
+    found: np.ndarray = np.arctanh(np.clip(agreement, 0, NEAR_ONE)).astype(np.float32)
     return found
 
 
-def surroundings(image_ids: np.ndarray, correlation: np.ndarray, *, min_pairs: int) -> Surroundings:
-    """Middle and spread of the correlations of each image; +inf and 0 where they are fewer than `min_pairs`.
+def surroundings(image_ids: np.ndarray, agreement: np.ndarray, *, min_pairs: int) -> Surroundings:
+    """Middle and spread of the agreements of each image; +inf and 0 where they are fewer than `min_pairs`.
 
     Copies are among them and are not known; a median and a quartile bear that up to a quarter of the pairs.
 
     Args:
         image_ids: (E,) int64, one image of each pair.
-        correlation: (E,) float32.
+        agreement: (E,) float32.
     """
-    order = np.lexsort((correlation, image_ids))
-    z = fisher(correlation[order])
+    order = np.lexsort((agreement, image_ids))
+    z = fisher(agreement[order])
     ids, first, number = np.unique(image_ids[order], return_index=True, return_counts=True)
     middle = _at_share(z, first, number, 0.5)
     spread = (_at_share(z, first, number, 0.75) - middle) / np.float32(QUARTILE)
@@ -116,7 +115,7 @@ def _at_share(z: np.ndarray, first: np.ndarray, number: np.ndarray, share: float
 
 
 def standing_out(
-    known: Surroundings, query_ids: np.ndarray, image_ids: np.ndarray, correlation: np.ndarray, *, usual: Usual
+    known: Surroundings, query_ids: np.ndarray, image_ids: np.ndarray, agreement: np.ndarray, *, usual: Usual
 ) -> np.ndarray:
     """(E,) float32: standard deviations by which each pair stands out of the surroundings of both of its images.
 
@@ -128,7 +127,7 @@ def standing_out(
     Returns:
         The lesser of both; +inf where neither image is in a crowd.
     """
-    z, least = fisher(correlation), max(usual.spread, LEAST_SPREAD)
+    z, least = fisher(agreement), max(usual.spread, LEAST_SPREAD)
     middle = np.where(np.isfinite(known.middle), known.middle, np.float32(usual.middle))
     found = np.full(len(z), np.inf, np.float32)
     if len(known.image_ids) == 0:

@@ -1,12 +1,19 @@
 """Precision and recall of every threshold, where of some pairs nobody knows whether they are right.
 
-Pairs are right (a copy and its original), wrong, or unclear. An unclear pair counts as neither in the precision, and
-as wrong in a second precision, which bounds the true one from below.
+Pairs are right (a copy and its original), wrong, or unclear; an unclear pair counts as neither. A precision that was
+seen on a few hundred pairs is a guess, so its lower confidence bound is told with it, and thresholds are chosen by that
+bound.
+
+Source: Clopper and Pearson 1934 (Biometrika 26:4), for pairs as if they were independent.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import beta
+
+CONFIDENCE = 0.95
+"""Confidence of the lower bound, which is one-sided."""
 
 
 class PrecisionCurve(NamedTuple):
@@ -17,7 +24,7 @@ class PrecisionCurve(NamedTuple):
     precision: np.ndarray
     """(T,) share of the right pairs among those that are clear"""
     precision_low: np.ndarray
-    """(T,) the same with all unclear pairs as wrong"""
+    """(T,) its lower confidence bound"""
     recall: np.ndarray
     """(T,) share of all right pairs"""
 
@@ -44,18 +51,26 @@ def precision_curve(
     taken = np.arange(1, len(order) + 1)[ends]
     hits, doubts = hits[ends], doubts[ends]
     clear = taken - doubts
+    low = beta.ppf(1 - CONFIDENCE, np.maximum(hits, 1), clear - hits + 1)
     precision = np.where(clear > 0, hits / np.maximum(1, clear), 1.0)  # of nothing, nothing is wrong
-    return PrecisionCurve(value[ends], precision, hits / taken, hits / right.sum())
+    return PrecisionCurve(value[ends], precision, np.where(hits > 0, low, 0.0), hits / right.sum())
 
 
 def lowest_threshold(curve: PrecisionCurve, precision: float) -> int:
-    """Row of the lowest threshold that keeps a precision.
+    """Row of the lowest threshold that keeps a precision, as sure as can be.
+
+    That is the lowest one whose lower confidence bound is at least the precision. Where too few pairs are known for
+    that, it is the one of the highest bound, the lower of two.
 
     Raises:
-        ValueError: none does; the message names the best.
+        ValueError: not even the precision that was seen is so high anywhere; the message names the best.
     """
+    sure = np.flatnonzero(curve.precision_low >= precision)
+    if len(sure):
+        return int(sure[-1])
     good = np.flatnonzero((curve.precision >= precision) & (curve.recall > 0))
     if len(good) == 0:
         best = curve.precision[curve.recall > 0].max()
         raise ValueError(f"no threshold reaches a precision of {precision:g}, the best is {best:.3f}")
-    return int(good[-1])
+    bound = curve.precision_low[good]
+    return int(good[np.flatnonzero(bound >= bound.max())[-1]])

@@ -1,57 +1,63 @@
-"""CalibrateCopies: the thresholds from which on two images are copies, measured with copies planted in the pool.
+"""CalibrateCopies: the rule by which two images are copies, measured with copies planted in the pool.
 
-Half of the planted images judge (the other half fitted the copy space). Each of their copies searches the whole pool.
-What it finds above a threshold is right if it is its original, and wrong if it is another picture. The difficulty is
-that the pool holds copies already, of which nobody knows: they are found as well, and are no mistakes. Images that can
-be laid over the original (`ops/copies/alignment.py`), or are as like it as half of its copies are, are therefore left
-out of the count, and counted as wrong in a second curve, which bounds the precision from below. In pools full of
-copies the threshold errs on the strict side.
+The rule is the default's (`verified_pairs.py`): a search finds pairs of a loose cosine, those of a strict one count,
+and the others count if one picture can be laid over the other. What belongs to a model or a pool is measured: from
+which cosine on copies are found, from which on images look alike, from which on nothing must be verified, and how well
+two pictures must agree.
+
+Half of the planted images judge (the other half fitted the copy space). Each of their copies searches the whole pool
+(`SearchPlanted`) and is laid over what it finds. Its original is right, another picture is wrong. The difficulty is
+that the pool holds copies already, of which nobody knows: they are found as well, and are no mistakes. Images that lie
+over the original itself beyond doubt are therefore left out of the count. In pools full of copies the rule errs on the
+strict side.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.config import Execution, Settings
+from curate.config import Settings
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
-from curate.engine.image_ids import Parts
 from curate.engine.numbers import count
 from curate.engine.show import Cell, Curves, Line, Numbers, Section, Text
 from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
 from curate.engine.table import Table
-from curate.errors import TableError
-from curate.ops.copies.alignment import align
+from curate.ops.copies.features import LocalFeatures
 from curate.ops.copies.precision import PrecisionCurve, lowest_threshold, precision_curve
-from curate.ops.search.knn import find_neighbors
-from curate.ops.vectors import VectorSpec, normalize, to_float32, unpack
+from curate.ops.copies.registration import register, registration_score
 from curate.stages.copies.copy_space import read_space
+from curate.stages.copies.extract_features import read_features
 from curate.stages.copies.plant import PlantFigures
 from curate.stages.copies.planted import PlantedCopies, read_planted
-from curate.tables import CATALOG, PLANTED, POOL, SPACE, THRESHOLDS, VECTORS
+from curate.stages.copies.search_planted import PER_COPY, is_original, searched_from
+from curate.tables import FEATURES, PAIRS, PLANTED, SPACE, THRESHOLDS
 
-ALIGNED = 0.5
-"""Correlation in the best alignment from which on two images may be copies, whatever the embedding says."""
-ALIKE = 0.5
-"""Share of the planted copies that are less like their original than an image that may be one."""
-PER_COPY = 8
-"""Other images that a copy finds in a part at most."""
-GIVEN_UP = 0.05
-"""Share of the planted copies that are given up: below their similarity to the original nothing is searched."""
+LEAST_SCORE = 0.3
+"""Score of two pictures laid over each other below which no rule counts them."""
+DOUBTLESS = 0.6
+"""Score from which on an image is a copy of the original that the pool holds already."""
+ALIKE = 0.25
+"""Share of the planted copies that are less like their original than images that look alike."""
+SURE = 0.998
+"""Lower confidence bound of the precision from which on a cosine decides alone."""
+NEVER = 1.0
+"""Cosine from which on nothing must be verified, where no other is sure enough."""
+COSINES = ("floor", "alike", "sure")
+"""Uses of the cosines that are measured."""
 CURVE_POINTS = 200
 """Points of the curve that are stored."""
-PART_ROWS = 65_536
-"""Images of a part, as the cost law assumes."""
-PAIR_BYTES = 6
+PAIR_BYTES = 10
 """Bytes of a found pair."""
 FOUND = pa.schema(
     [
         pa.field("original", pa.bool_(), nullable=False),
         pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
         pa.field("unclear", pa.bool_(), nullable=False),
     ]
 )
@@ -62,11 +68,11 @@ class MeasuredThreshold(Settings):
     """A chosen threshold, and what it gives on planted copies."""
 
     threshold: float
-    """Similarity from which on a pair counts."""
+    """Score from which on a pair counts."""
     precision: float
     """Share of the found pairs that are right, of those that are clear."""
     precision_low: float
-    """The same with all unclear pairs as wrong."""
+    """Its lower confidence bound."""
     recall: float
     """Share of the planted copies that find their original."""
 
@@ -78,26 +84,31 @@ class CalibrationFigures(Figures):
     """For pairs of pool and curated images."""
     heldout: MeasuredThreshold
     """For pairs with a held-out image."""
+    floor: float
+    """Cosine from which on pairs are found."""
+    alike: float
+    """Cosine from which on images look alike."""
+    sure: float
+    """Cosine from which on pairs count unverified; 1: none does."""
 
 
 class CalibrateCopies(Fold):
-    """Measures thresholds at a stated precision, and the curves that they come from."""
+    """Measures the rule at a stated precision, and the curve that it comes from."""
 
     inputs: ClassVar[dict[str, Input]] = {
-        "embeddings": each(VECTORS),
-        "pictures": each(VECTORS),
+        "features": each(FEATURES),
+        "found": whole(PAIRS),
         "planted": whole(PLANTED),
         "space": whole(SPACE, optional=True),
-        "catalog": whole(CATALOG),
     }
+    version: ClassVar[int] = 2
     pinned: ClassVar[bool] = True
 
     precision: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
-    """Precision of the pairs that planted copies find within the pool, 0.5..1."""
+    """Precision of the pairs that planted copies find within the pool, 0.5..1: its lower confidence bound, where enough
+    copies are planted."""
     heldout_precision: Annotated[float, Field(gt=0.5, lt=1)] = 0.98
     """The same for pairs with held-out images, 0.5..1: less, since a miss costs more than an image."""
-    device: Annotated[str, Execution()] = "auto"
-    """auto, cpu, cuda or cuda:N."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return THRESHOLDS
@@ -105,45 +116,49 @@ class CalibrateCopies(Fold):
     def partial_schema(self, **inputs: Any) -> pa.Schema:
         return FOUND
 
-    def partial(
-        self,
-        part: int,
-        *,
-        embeddings: pa.Table,
-        pictures: pa.Table,
-        planted: Table,
-        space: Table | None,
-        catalog: Table,
-    ) -> Batches:
-        """What the judging copies find in one part of the pool."""
-        if Parts.of(catalog).role[part] != POOL:
-            return
-        from curate.models.device import resolve_device
-
-        asking, pool = _asking(planted, space), _PoolPart.of(embeddings, pictures)
-        yield _find_others(asking, pool, device=str(resolve_device(self.device)))
-        yield _find_originals(asking, pool)
+    def partial(self, part: int, *, features: pa.Table, found: Table, planted: Table, space: Table | None) -> Batches:
+        """What the judging copies find in one part of the pool, laid over it."""
+        images = {row["image_id"]: read_features(row) for row in features.to_pylist() if row["points"] is not None}
+        pairs, asking = found.read_all(), read_planted(planted, half=1)
+        pairs = pairs.filter(pa.array(np.isin(pairs["image_id"].to_numpy(), list(images))))
+        own = is_original(asking, pairs["query_id"].to_numpy(), pairs["image_id"].to_numpy())
+        judge = _Registered(asking, images)
+        rows = list(zip(pairs["query_id"].to_pylist(), pairs["image_id"].to_pylist(), own.tolist(), strict=True))
+        scores = np.array([judge.score(-1 - query, image) for query, image, _ in rows], np.float32)
+        unclear = [
+            not original and score >= LEAST_SCORE and judge.score(judge.original(-1 - query), image) >= DOUBTLESS
+            for (query, image, original), score in zip(rows, scores, strict=True)
+        ]
+        columns = [own, pairs["similarity"].to_numpy(), scores, np.array(unclear, bool)]
+        yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FOUND)
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
-        """The chosen thresholds, then points of the curve.
+        """The chosen values, then points of the curve.
 
         Raises:
-            ConfigError: no threshold reaches the precision.
-            TableError: no planted copy has its original among the embeddings.
+            ConfigError: no score reaches the precision.
         """
         assert partials is not None
-        rows = read_partials(partials)
-        original, similarity, unclear = (rows[name].to_numpy() for name in FOUND.names)
-        if not original.any():
-            raise TableError("no planted copy has its original in the pool; was the pool embedded?")
-        floor = searched_from(likeness_of_copies(_asking(tables["planted"], tables["space"])))
-        curve = precision_curve(similarity, original, unclear, floor=floor)
+        original, similarity, score, unclear = (read_partials(partials)[name].to_numpy() for name in FOUND.names)
+        asking = read_planted(tables["planted"], half=1)
+        likeness = asking.likeness(asking.views(None if tables["space"] is None else read_space(tables["space"])))
+        floor = searched_from(likeness)
+        offered = similarity >= floor
+        curve = precision_curve(np.where(offered, score, -1), original, unclear, floor=LEAST_SCORE)
         chosen = {"pool": self._choose(curve, "precision"), "heldout": self._choose(curve, "heldout_precision")}
+        cosines = {
+            "floor": floor,
+            "alike": float(np.quantile(likeness, ALIKE)),
+            "sure": _sure(similarity, original, unclear),
+        }
         shown = np.unique(np.linspace(0, len(curve.threshold) - 1, CURVE_POINTS).astype(int))
         uses = pa.array([*chosen, *[None] * len(shown)], pa.string())
         at = np.array([*chosen.values(), *shown])
         values = (pa.array(column[at].astype(np.float32)) for column in curve)
         yield pa.RecordBatch.from_arrays([uses, *values], schema=THRESHOLDS)
+        nothing = pa.array([np.nan] * len(cosines), pa.float32())
+        known = [pa.array(list(cosines)), pa.array(list(cosines.values()), pa.float32())]
+        yield pa.RecordBatch.from_arrays([*known, nothing, nothing, nothing], schema=THRESHOLDS)
 
     def _choose(self, curve: PrecisionCurve, field: str) -> int:
         wanted: float = getattr(self, field)
@@ -154,34 +169,35 @@ class CalibrateCopies(Fold):
             raise self.field_error(field, text) from error
 
     def summarize(self, table: Table, **inputs: Any) -> CalibrationFigures:
-        rows = table.read_all().to_pylist()
+        rows = {row["use"]: row for row in table.read_all().to_pylist() if row["use"] is not None}
         names = MeasuredThreshold.model_fields
         chosen = {
-            row["use"]: MeasuredThreshold(**{name: round(row[name], 5) for name in names})
-            for row in rows
-            if row["use"] is not None
+            use: MeasuredThreshold(**{name: round(rows[use][name], 5) for name in names}) for use in ("pool", "heldout")
         }
-        return CalibrationFigures(**chosen)
+        return CalibrationFigures(**chosen, **{use: round(rows[use]["threshold"], 5) for use in COSINES})
 
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        vectors, asking = inputs["embeddings"], inputs["planted"].rows / 2
-        found = asking * min(PER_COPY * vectors.rows / PART_ROWS, vectors.rows)
-        products = 2 * asking * vectors.rows * vectors.dim
-        demand = Demand(products=products, pairs=found, read=vectors.num_bytes, scratch=found * PAIR_BYTES)
+        pairs, features = inputs["found"], inputs["features"]
+        demand = Demand(pairs=2 * pairs.rows, read=features.num_bytes, scratch=pairs.rows * PAIR_BYTES)
         return demand, Shape(pool=CURVE_POINTS)
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         planted = [PlantFigures.of(copies) for copies in run.inputs_of(table, "planted")]
         copies = "".join(f"{count(made.copies)} copies of {count(made.images)}" for made in planted) or "copies of"
+        found = CalibrationFigures.of(table)
+        sure = (
+            "no pair counts unverified" if found.sure >= NEVER else f"from {found.sure:.3f} on pairs count unverified"
+        )
         text = (
             f"Measured with {copies} images of this pool: chains of web edits, half of which judge. A copy searches "
-            "the pool; its original is right, another picture is wrong. Images that can be laid over the original may "
-            "be copies that the pool already holds: they are left out of the precision, and wrong in the column after "
-            "it."
+            f"the pool from a cosine of {found.floor:.3f} on, and is laid over the {PER_COPY} nearest images that it "
+            f"finds; {sure}. Its original is right, another picture is wrong; images that lie over the original itself "
+            "may be copies that the pool already holds, and are left out. At least: the lower confidence bound of the "
+            "precision, 95 %, as if pairs were independent."
         )
-        yield Section("Thresholds, measured", (_chart(table), _chosen(CalibrationFigures.of(table)), Text(text)))
+        yield Section("Thresholds, measured", (_chart(table), _chosen(found), Text(text)))
 
 
 def _chart(table: Table) -> Curves:
@@ -190,7 +206,7 @@ def _chart(table: Table) -> Curves:
         np.array([point[name] for point in points]) for name in ("threshold", "precision", "recall")
     )
     lines = [Line("precision", 100 * precision, "a", at), Line("recall", 100 * recall, "b", at)]
-    return Curves(lines, x_label="similarity", y_label="%")
+    return Curves(lines, x_label="score of one picture laid over the other", y_label="%")
 
 
 def _chosen(figures: CalibrationFigures) -> Numbers:
@@ -203,99 +219,33 @@ def _chosen(figures: CalibrationFigures) -> Numbers:
     return Numbers(("pairs", "threshold", "precision", "at least", "recall"), tuple(rows))
 
 
-# -- what planted copies find --------------------------------------------------------------------------------
+class _Registered:
+    """Scores of pictures laid over each other, each once."""
+
+    def __init__(self, asking: PlantedCopies, images: dict[int, LocalFeatures | None]) -> None:
+        self._asking, self._images = asking, images
+        self._planted: dict[int, LocalFeatures] = {}
+        self._scores: dict[tuple[int, int], float] = {}
+
+    def original(self, row: int) -> int:
+        """The row of the image that a planted copy shows."""
+        return int(self._asking.originals_of(self._asking.image_ids[row : row + 1])[0])
+
+    def score(self, row: int, image: int) -> float:
+        """Score of the picture of a planted row and an image of the pool."""
+        if (row, image) not in self._scores:
+            if row not in self._planted:
+                self._planted[row] = self._asking.features(row)
+            of_image = self._images[image]
+            assert of_image is not None
+            found = register(self._planted[row], of_image)
+            score = registration_score(np.array([found.agreement], np.float32), np.array([found.num_points]))
+            self._scores[row, image] = float(score[0])
+        return self._scores[row, image]
 
 
-class _PoolPart(NamedTuple):
-    """The embedded images of one part of the pool."""
-
-    image_ids: np.ndarray
-    """(N,) int64, ascending"""
-    vectors: np.ndarray
-    """(N, D) float32, unit L2"""
-    picture_ids: np.ndarray
-    """(M,) int64, ascending: images that have a small picture"""
-    pictures: np.ndarray
-    """(M, S*S) as stored"""
-    small: VectorSpec
-    """How the small pictures are stored."""
-
-    @classmethod
-    def of(cls, embeddings: pa.Table, pictures: pa.Table) -> "_PoolPart":
-        spec, small = VectorSpec.of(embeddings.schema), VectorSpec.of(pictures.schema)
-        vectors, rows = unpack(embeddings["vector"], spec)
-        stored, picture_rows = unpack(pictures["vector"], small)
-        ids, picture_ids = embeddings["image_id"].to_numpy()[rows], pictures["image_id"].to_numpy()[picture_rows]
-        return cls(ids, normalize(to_float32(vectors, spec)), picture_ids, stored, small)
-
-    def vectors_of(self, image_ids: np.ndarray) -> np.ndarray:
-        """(K, D) vectors of images that have one."""
-        found: np.ndarray = self.vectors[np.searchsorted(self.image_ids, image_ids)]
-        return found
-
-    def pictures_of(self, image_ids: np.ndarray) -> np.ndarray:
-        """(K, S*S) float32, small pictures of images that have one."""
-        return to_float32(self.pictures[np.searchsorted(self.picture_ids, image_ids)], self.small)
-
-
-def _find_others(asking: PlantedCopies, pool: _PoolPart, *, device: str) -> pa.RecordBatch:
-    """What copies find beside their original."""
-    copies, likeness = asking.copies(), likeness_of_copies(asking)
-    edges = find_neighbors(
-        asking.vectors[copies],
-        pool.vectors,
-        query_ids=-1 - np.arange(len(copies)),  # names of their own: a copy is no image of the catalog
-        base_ids=pool.image_ids,
-        threshold=searched_from(likeness),
-        max_neighbors=PER_COPY,
-        device=device,
-    )
-    shows = asking.image_ids[copies[-1 - edges.query_ids]]
-    other = edges.image_ids != shows
-    found, own = edges.image_ids[other], asking.originals_of(shows[other])
-    correlation = align(asking.pictures[own], pool.pictures_of(found), device=device)
-    alike = np.einsum("nd,nd->n", asking.vectors[own], pool.vectors_of(found))
-    return _found(edges.similarity[other], may_be_copies(correlation, alike, likeness), original=False)
-
-
-def _find_originals(asking: PlantedCopies, pool: _PoolPart) -> pa.RecordBatch:
-    """How similar each copy is to its original, where that lies in this part."""
-    copies = asking.copies()
-    here = copies[np.isin(asking.image_ids[copies], pool.image_ids)]
-    similarity = np.einsum("nd,nd->n", asking.vectors[here], pool.vectors_of(asking.image_ids[here]))
-    return _found(similarity, np.zeros(len(here), bool), original=True)
-
-
-def _found(similarity: np.ndarray, unclear: np.ndarray, *, original: bool) -> pa.RecordBatch:
-    columns = [np.full(len(similarity), original), similarity.astype(np.float32), unclear]
-    return pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FOUND)
-
-
-def likeness_of_copies(asking: PlantedCopies) -> np.ndarray:
-    """(C,) float32: cosine of each copy to its original."""
-    copies = asking.copies()
-    own = asking.originals_of(asking.image_ids[copies])
-    cosine: np.ndarray = np.einsum("nd,nd->n", asking.vectors[copies], asking.vectors[own])
-    return cosine
-
-
-def searched_from(likeness: np.ndarray) -> float:
-    """Similarity that nearly all copies have to their original."""
-    return float(np.quantile(likeness, GIVEN_UP))
-
-
-def may_be_copies(correlation: np.ndarray, alike: np.ndarray, likeness: np.ndarray) -> np.ndarray:
-    """(N,) bool: other images that no one could count as mistakes.
-
-    Args:
-        correlation: (N,) with the original, in the best alignment.
-        alike: (N,) cosine to the original.
-        likeness: (C,) cosine of planted copies to theirs.
-    """
-    return (correlation >= ALIGNED) | (alike >= np.quantile(likeness, ALIKE))
-
-
-def _asking(planted: Table, space: Table | None) -> PlantedCopies:
-    """The half that judges, in the space that is searched."""
-    found = read_planted(planted, half=1)
-    return found if space is None else found._replace(vectors=read_space(space).project(found.vectors))
+def _sure(similarity: np.ndarray, original: np.ndarray, unclear: np.ndarray) -> float:
+    """The lowest cosine from which on no pair must be verified."""
+    curve = precision_curve(similarity, original, unclear)
+    good = np.flatnonzero(curve.precision_low >= SURE)
+    return float(curve.threshold[good[-1]]) if len(good) else NEVER

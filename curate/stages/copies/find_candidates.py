@@ -1,8 +1,9 @@
-"""FindCandidates: the pairs that are to be verified, with the small picture of one image; see `verified_pairs.py`."""
+"""FindCandidates: the pairs that are to be verified; see `verified_pairs.py`."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -11,61 +12,76 @@ from curate.engine.image_ids import Parts, part_of
 from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
-from curate.ops.vectors import VectorSpec
+from curate.ops.edges import rank_in_group
 from curate.stages.copies.crowd_members import CrowdMembers
-from curate.stages.copies.verified_pairs import (
-    SmallPictures,
-    distinct_pairs,
-    least_similarity,
-    oriented,
-    with_pictures,
-)
-from curate.tables import CATALOG, CROWDS, NEIGHBORS, VECTORS, candidates_schema
+from curate.stages.copies.find_crowds import CROWD_SHARE
+from curate.stages.copies.verified_pairs import distinct_pairs, least_similarity, oriented
+from curate.stages.search.find_truth import measured
+from curate.tables import CATALOG, CROWDS, NEIGHBORS, PAIRS, THRESHOLDS
 
 
 class FindCandidates(Shuffle):
-    """Takes the pairs whose cosine does not decide, each once, with the small picture of its query."""
+    """Takes the pairs whose cosine does not decide, each once, and of an image the most similar ones alone.
+
+    An image offers pairs with larger ids, so that the pairs together are at most as many as the images times the bound.
+    """
 
     inputs: ClassVar[dict[str, Input]] = {
         "neighbors": each(NEIGHBORS),
         "crowds": whole(CROWDS, optional=True),
-        "pictures": whole(VECTORS),
+        "thresholds": whole(THRESHOLDS, optional=True),
         "catalog": whole(CATALOG),
     }
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     parts_like: ClassVar[str | None] = "catalog"
 
-    threshold: Annotated[float, Field(ge=-1, le=1)]
-    """Cosine of a pair of pool and curated images from which on there is nothing to verify, -1..1."""
-    heldout_threshold: Annotated[float, Field(ge=-1, le=1)]
-    """The same cosine for a pair with a held-out image, -1..1."""
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 1.0
+    """Cosine of a pair of pool and curated images from which on there is nothing to verify, -1..1; recipes set it."""
+    heldout_threshold: Annotated[float, Field(ge=-1, le=1)] = 1.0
+    """The same cosine for a pair with a held-out image, -1..1; recipes set it."""
+    max_pairs: Annotated[int, Field(ge=1)] = 8
+    """Pairs that an image offers at most, >= 1: copies are among its nearest images. On the bundled photographs 8
+    offer 98 % of the copies that 64 do."""
+    crowd_pairs: Annotated[int, Field(ge=1)] = 64
+    """The same for an image in a crowd, >= 1. With as many look-alikes nearer than a copy, the copy is left to the
+    hashes."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        spec = VectorSpec.of(inputs["pictures"])
-        return candidates_schema(spec.dim, dtype=spec.dtype, model=spec.model, weights=spec.weights)
+        return PAIRS
+
+    def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        return self.model_copy(update=measured(inputs.get("thresholds"), threshold="sure", heldout_threshold="sure"))
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
-        return NEIGHBORS
+        return PAIRS
 
     def scatter(
-        self, part: int, *, neighbors: pa.Table, crowds: Table | None, pictures: Table, catalog: Table
+        self, part: int, *, neighbors: pa.Table, crowds: Table | None, catalog: Table, thresholds: Table | None
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Each doubtful pair to the part of its query."""
         parts = Parts.of(catalog)
         doubtful = neighbors["similarity"].to_numpy() < least_similarity(self, neighbors, parts)
-        doubtful &= ~CrowdMembers.of(crowds).touch(neighbors)  # those have a judge of their own
+        doubtful |= CrowdMembers.of(crowds).touch(neighbors)  # there no cosine decides
         pairs = oriented(neighbors.filter(pa.array(doubtful)), parts)
         yield from partition(pairs, part_of(pairs["query_id"].to_numpy()))
 
-    def run(self, part: int, *, pieces: pa.Table, crowds: Table | None, pictures: Table, catalog: Table) -> Batches:
-        schema = self.output_schema(pictures=pictures.schema())
-        yield from with_pictures(distinct_pairs(pieces), SmallPictures(pictures, part), schema)
+    def run(
+        self, part: int, *, pieces: pa.Table, crowds: Table | None, catalog: Table, thresholds: Table | None
+    ) -> Batches:
+        pairs = distinct_pairs(pieces)
+        query, similarity = pairs["query_id"].to_numpy(), pairs["similarity"].to_numpy()
+        crowded = CrowdMembers.of(crowds).touch(pairs)
+        order = np.lexsort((pairs["image_id"].to_numpy(), -similarity, crowded, query))
+        # Pairs within crowds have a bound of their own, so that look-alikes do not crowd out the others.
+        rank = rank_in_group(2 * np.unique(query[order], return_inverse=True)[1] + crowded[order])
+        offered = np.sort(order[rank < np.where(crowded[order], self.crowd_pairs, self.max_pairs)])
+        yield from pairs.take(offered).to_batches()
 
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Half of the pairs of a loose search are doubtful."""
-        found, pictures = inputs["neighbors"], inputs["pictures"]
-        made = Shape(pool=found.rows / 2, row_bytes=EDGE_BYTES + pictures.row_bytes)
-        read = 2 * found.num_bytes + pictures.num_bytes
-        return Demand(rows=2 * found.rows, read=read, written=made.num_bytes, scratch=found.num_bytes), made
+        found: Shape = inputs["neighbors"]
+        most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
+        made = Shape(pool=min(found.rows / 2, most), row_bytes=EDGE_BYTES)
+        return Demand(rows=2 * found.rows, read=found.num_bytes, written=made.num_bytes, scratch=found.num_bytes), made

@@ -2,11 +2,12 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
@@ -22,7 +23,8 @@ from curate.ops.copies.components import DisjointSet
 from curate.ops.copies.crowds import count_groups, mark_groups
 from curate.ops.copies.graph import CatalogParts, CopyGraph
 from curate.stages.copies.crowd_members import CrowdMembers
-from curate.tables import CATALOG, CROWDS, NEIGHBORS
+from curate.stages.search.find_truth import measured
+from curate.tables import CATALOG, CROWDS, NEIGHBORS, THRESHOLDS
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,14 @@ class FindCrowds(Fold):
         "catalog": whole(CATALOG),
         "near": whole(NEIGHBORS, many=True),
         "strong": whole(NEIGHBORS, many=True),
+        "thresholds": whole(THRESHOLDS, optional=True),
     }
+    version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
+
+    alike: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Cosine from which on two images look alike, -1..1; null: as measured or known for the model, else any of the
+    pairs that the search found."""
 
     pool_share: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Share of the catalog's images that the groups which an image in a crowd resembles are as many as, 0..1: a few
@@ -76,6 +84,9 @@ class FindCrowds(Fold):
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return CROWDS
 
+    def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        return self.model_copy(update=measured(inputs.get("thresholds"), alike="alike"))
+
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         parts = Parts.of(tables["catalog"])
         graph = CopyGraph(CatalogParts(parts.role, parts.rank, parts.rows), ())
@@ -83,7 +94,8 @@ class FindCrowds(Fold):
         for rows in _scan(tables["strong"]):
             sure = rows["similarity"].to_numpy() >= np.float32(STRONG_HASH)  # equal bytes have 1
             forest.union(*(graph.nodes(rows[name].to_numpy()[sure]) for name in ("query_id", "image_id")))
-        groups, by_hash = (_num_groups(graph, forest.roots(), tables[name]) for name in ("near", "strong"))
+        near, strong = (self._alike(tables["near"]), _scan(tables["strong"]))
+        groups, by_hash = (_num_groups(graph, forest.roots(), pairs) for pairs in (near, strong))
         crowded = groups >= min(max(self.min_groups, math.ceil(self.pool_share * graph.size)), self.enough_groups)
         if crowded.sum() >= self.alike_share * graph.size:
             crowded = groups >= 1
@@ -94,12 +106,17 @@ class FindCrowds(Fold):
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=CROWDS)
 
+    def _alike(self, near: Sequence[Table]) -> Iterator[pa.Table]:
+        """The pairs of images that look alike."""
+        for rows in _scan(near):
+            yield rows if self.alike is None else rows.filter(pc.greater_equal(rows["similarity"], self.alike))
+
     def state_images(self, part: int) -> tuple[int, int]:
         return id_bounds(part)
 
     def summarize(self, table: Table, **inputs: Any) -> CrowdFigures:
         members = CrowdMembers.of(table)
-        pairs = sum(int(members.touch(rows).sum()) for rows in _scan(inputs["near"]))
+        pairs = sum(int(members.touch(rows).sum()) for rows in self._alike(inputs["near"]))
         found = CrowdFigures(images=inputs["catalog"].num_rows(), crowded=table.num_rows(), pairs=pairs)
         if found.crowded:
             logger.warning("warning: %s", self._warning(found))
@@ -160,10 +177,10 @@ class FindCrowds(Fold):
         yield Section(TITLE, tuple(blocks))
 
 
-def _num_groups(graph: CopyGraph, group: np.ndarray, pairs: Sequence[Table]) -> np.ndarray:
+def _num_groups(graph: CopyGraph, group: np.ndarray, pairs: Iterable[pa.Table]) -> np.ndarray:
     """(N,) int64: of each node the groups beside its own that pairs lead to."""
     seen = np.zeros(graph.size, np.uint64)
-    for rows in _scan(pairs):
+    for rows in pairs:
         a, b = (graph.nodes(rows[name].to_numpy()) for name in ("query_id", "image_id"))
         mark_groups(seen, a, group[b])
         mark_groups(seen, b, group[a])

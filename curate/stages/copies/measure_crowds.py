@@ -1,4 +1,4 @@
-"""MeasureCrowds: what correlations each image in a crowd has with those that it resembles; see `crowd_members.py`."""
+"""MeasureCrowds: how well each image in a crowd agrees with those that it resembles; see `crowd_members.py`."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
@@ -16,9 +16,9 @@ from curate.engine.table import Table
 from curate.ops.copies.crowds import Surroundings, Usual, surroundings, usual
 from curate.stages.copies.crowd_members import CrowdMembers
 from curate.stages.copies.find_crowds import CROWD_SHARE
-from curate.tables import CATALOG, CROWD_PAIRS, CROWDS, SURROUNDINGS
+from curate.tables import CATALOG, CROWDS, REGISTERED, SURROUNDINGS
 
-PIECE = CROWD_PAIRS.remove(CROWD_PAIRS.get_field_index("query_id")).remove(1)
+PIECE = pa.schema([REGISTERED.field(name) for name in ("image_id", "least_agreement")])
 
 
 class SurroundingsFigures(Figures):
@@ -31,13 +31,14 @@ class SurroundingsFigures(Figures):
 
 
 class MeasureCrowds(Shuffle):
-    """Median and spread of the correlations of each image, by Fisher's transform."""
+    """Median and spread of the agreements of each image, by Fisher's transform."""
 
     inputs: ClassVar[dict[str, Input]] = {
-        "aligned": each(CROWD_PAIRS),
+        "registered": each(REGISTERED),
         "crowds": whole(CROWDS),
         "catalog": whole(CATALOG),
     }
+    version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
 
     min_pairs: Annotated[int, Field(ge=2)] = 3
@@ -50,19 +51,19 @@ class MeasureCrowds(Shuffle):
         return PIECE
 
     def scatter(
-        self, part: int, *, aligned: pa.Table, crowds: Table, catalog: Table
+        self, part: int, *, registered: pa.Table, crowds: Table, catalog: Table
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The correlation of each pair to the parts of both of its images."""
+        """The agreement of each pair to the parts of both of its images."""
         members = CrowdMembers.of(crowds)
         for name in ("query_id", "image_id"):
-            rows = pa.table([aligned[name].cast(pa.int64()), aligned["correlation"]], schema=PIECE)
+            rows = pa.table([registered[name], registered["least_agreement"]], schema=PIECE)
             rows = rows.filter(pa.array(members.have(rows["image_id"].to_numpy())))
             yield from partition(rows, part_of(rows["image_id"].to_numpy()))
 
     def run(self, part: int, *, pieces: pa.Table, crowds: Table, catalog: Table) -> Batches:
         if len(pieces):
-            ids, correlation = pieces["image_id"].to_numpy(), pieces["correlation"].to_numpy()
-            found = surroundings(ids, correlation, min_pairs=self.min_pairs)
+            ids, agreement = pieces["image_id"].to_numpy(), pieces["least_agreement"].to_numpy()
+            found = surroundings(ids, agreement, min_pairs=self.min_pairs)
             yield pa.RecordBatch.from_arrays([*map(pa.array, found)], schema=SURROUNDINGS)
 
     def summarize(self, table: Table, **inputs: Any) -> SurroundingsFigures:
@@ -72,7 +73,7 @@ class MeasureCrowds(Shuffle):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        pairs: Shape = inputs["aligned"]
+        pairs: Shape = inputs["registered"]
         made = Shape(pool=given.images * CROWD_SHARE, row_bytes=16)
         scratch = 2 * pairs.rows * EDGE_BYTES / 2
         return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=scratch), made

@@ -15,17 +15,19 @@ from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.stage import Batches, Fold, Input, each, read_partials
 from curate.engine.table import Table
 from curate.models.backbones.load import describe
+from curate.ops.copies.features import extract_features
+from curate.ops.images.borders import without_border
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.edits import EDITS, MIN_SIDE, plant
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import pack
 from curate.sources.reading import read_bytes
-from curate.stages.copies.planted import PICTURES
+from curate.stages.copies.extract_features import FEATURE_BYTES, features_row
 from curate.stages.images.catalog import source_of
 from curate.stages.images.embed import Embed
 from curate.stages.images.pictures import accepted_mask
-from curate.tables import CATALOG, IMAGES, PICTURE_DIM, planted_schema
+from curate.tables import CATALOG, FEATURES, IMAGES, planted_schema
 
 LEAST_IMAGES = 50
 """Images below which planted copies say too little."""
@@ -50,6 +52,7 @@ class PlantCopies(Fold):
     """Embeds sampled images and copies of them: chains of 1 to `max_edits` edits (see `ops/images/edits.py`)."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG), "images": each(IMAGES)}
+    version: ClassVar[int] = 2
     pinned: ClassVar[bool] = True
 
     embed: Embed = Embed(model="")
@@ -60,6 +63,8 @@ class PlantCopies(Fold):
     """Copies planted on each image."""
     max_edits: Annotated[int, Field(ge=1, le=len(EDITS))] = 3
     """Edits of a copy at most."""
+    border_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of the copies one of whose edits surrounds the picture: frames, bars, rounded corners, a second one."""
     seed: int | None = None
     """Seed of the sampling and of the edits; null: the run's seed."""
     sample_share: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -110,25 +115,37 @@ class PlantCopies(Fold):
             yield _PlantedPicture(image_id, 0, "", picture)
             for number in range(1, self.copies_each + 1):
                 rng = np.random.default_rng([self.seed or 0, part_of(image_id), row_of(image_id), number])
-                copy, names = plant(picture, rng, num_edits=int(rng.integers(1, self.max_edits + 1)))
+                num_edits, bordered = int(rng.integers(1, self.max_edits + 1)), rng.random() < self.border_share
+                copy, names = plant(picture, rng, num_edits=num_edits, num_borders=int(bordered))
                 yield _PlantedPicture(image_id, number, " ".join(names), copy)
 
     def _embedded(self, found: "list[_PlantedPicture]") -> pa.RecordBatch:
-        """Rows with both vectors of each picture: of the copy-detection model, and the small picture."""
-        vectors = []
-        for stage in (self.embed, PICTURES):
-            how = stage.backbone().preprocess
-            pixels = [preprocess(one.picture, how) for one in found]
-            size = stage.batch_size
-            vectors.append(np.concatenate([stage.embed(pixels[i : i + size]) for i in range(0, len(pixels), size)]))
+        """Rows with the vectors and the local features of each picture."""
+        pictures = [one.picture for one in found]
+        within = [without_border(picture) for picture in pictures]
+        rows = np.array([row for row, picture in enumerate(within) if picture is not None], np.int64)
+        vectors = np.zeros((2, len(found), self.embed.backbone().dim), np.float32)
+        vectors[0] = self._vectors(pictures)
+        if len(rows):
+            vectors[1, rows] = self._vectors([picture for picture in within if picture is not None])
+        features = [features_row(extract_features(picture)) for picture in pictures]
         columns = [
             pa.array([one.image_id for one in found], pa.int64()),
             pa.array([one.number for one in found], pa.int16()),
             pa.array([one.edits for one in found], pa.string()),
-            pack(vectors[0].astype(np.float32)),
-            pack(vectors[1]),
+            pack(vectors[0]),
+            pack(vectors[1], valid=np.isin(np.arange(len(found)), rows)),
+            *(pa.array([row[field.name] for row in features], field.type) for field in list(FEATURES)[1:]),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.output_schema())
+
+    def _vectors(self, pictures: list[Image.Image]) -> np.ndarray:
+        """(N, D) vectors of pictures."""
+        pixels, size = (
+            [preprocess(picture, self.embed.backbone().preprocess) for picture in pictures],
+            self.embed.batch_size,
+        )
+        return np.concatenate([self.embed.embed(pixels[i : i + size]) for i in range(0, len(pixels), size)])
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         """All rows, if they are of enough images.
@@ -158,7 +175,7 @@ class PlantCopies(Fold):
 
         images, dim = min(self.num_images, given.images), describe(self.embed.model).dim
         rows = images * (1 + self.copies_each)
-        made = Shape(pool=rows, row_bytes=4 * dim + 4 * PICTURE_DIM, dim=dim)
+        made = Shape(pool=rows, row_bytes=8 * dim + FEATURE_BYTES, dim=dim)
         demand = Demand(forward=rows * forward_flops(self.embed.model), written=made.num_bytes)
         edited = replace(demand, megapixels=EDITING * rows * given.megapixels, read=images * given.image_bytes)
         return edited, made

@@ -1,28 +1,25 @@
-"""How pairs of images are verified as copies, and what the three stages that do it share.
+"""How pairs are verified as copies, and what the stages that do it share.
 
 A cosine alone cannot tell a cropped copy from another photograph of the same castle. So the search is loose, and a
 pair counts in one of two ways. Pairs of a strict cosine count as they are (`KeepNear`). Those between the loose cosine
-and the strict one are doubtful: they are judged by the mean of their cosine and of the correlation of two small luma
-pictures in their best alignment (`ops/copies/alignment.py`).
+and the strict one are doubtful, and so is every pair of images in crowds (`crowd_members.py`): one picture is laid over
+the other (`ops/copies/registration.py`), and the pair counts if they agree.
 
-The difficulty is to bring both small pictures to the pair, where the pictures of all images fill no one's memory. Two
-shuffles do it: `FindCandidates` sends each pair to the part of its query and adds that picture; `VerifyCopies` sends
-pair and picture to the part of the other image. So a task holds the small pictures of one part of the catalog alone.
+`FindCandidates` takes a bounded number of doubtful pairs of each image. `ChooseImages` lists the images that occur in
+them, `ExtractFeatures` opens these once more and keeps their local features. `RegisterPairs` brings both to the pair,
+`MeasureCrowds` sums up what is usual in crowds, `JudgePairs` decides.
+
+The difficulty is to bring two pictures to a pair, where the features of all images fill no one's memory. Two shuffles
+do it: pairs lie with their query first, where its features are added, and are sent on to the other image, whose
+features are read there. A task holds the pairs of a block of images alone.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
 from curate.engine.image_ids import Parts
-from curate.engine.table import Table
-from curate.ops.vectors import VectorSpec, pack, unpack
 from curate.stages.search.neighbors import Thresholded
-from curate.tables import HELDOUT, NEIGHBORS
-
-ROWS_AT_ONCE = 16_384
-"""Pairs whose small pictures are unpacked together."""
+from curate.tables import HELDOUT, PAIRS
 
 
 def least_similarity(stage: Thresholded, pairs: pa.Table, parts: Parts) -> np.ndarray:
@@ -33,22 +30,6 @@ def least_similarity(stage: Thresholded, pairs: pa.Table, parts: Parts) -> np.nd
     return np.where(heldout, stage.heldout_threshold, stage.threshold).astype(np.float32)
 
 
-class SmallPictures:
-    """The small pictures of one part of the catalog, by image id."""
-
-    def __init__(self, pictures: Table, part: int) -> None:
-        self.spec = VectorSpec.of(pictures.schema())
-        table = pictures.read(part)
-        self._vectors, rows = unpack(table["vector"], self.spec)
-        self._ids = table["image_id"].to_numpy()[rows]
-
-    def of(self, image_ids: np.ndarray) -> np.ndarray:
-        """(N, D) vectors of images that all have one."""
-        rows = np.searchsorted(self._ids, image_ids)
-        vectors: np.ndarray = self._vectors[rows]
-        return vectors
-
-
 def oriented(pairs: pa.Table, parts: Parts) -> pa.Table:
     """Pairs whose query has the smaller id; held-out images, which are only queries, stay in their place.
 
@@ -57,8 +38,7 @@ def oriented(pairs: pa.Table, parts: Parts) -> pa.Table:
     query, image = pairs["query_id"].to_numpy(), pairs["image_id"].to_numpy()
     swap = (parts.role_of(query) != HELDOUT) & (query > image)
     first, second = np.where(swap, image, query), np.where(swap, query, image)
-    columns = [pa.array(first), pa.array(second), pairs["similarity"], pairs["kind"]]
-    return pa.Table.from_arrays(columns, schema=NEIGHBORS)
+    return pa.Table.from_arrays([pa.array(first), pa.array(second), pairs["similarity"]], schema=PAIRS)
 
 
 def distinct_pairs(pairs: pa.Table) -> pa.Table:
@@ -68,12 +48,3 @@ def distinct_pairs(pairs: pa.Table) -> pa.Table:
     first = np.ones(len(ordered), bool)
     first[1:] = (np.diff(query) != 0) | (np.diff(image) != 0)
     return ordered.filter(pa.array(first))
-
-
-def with_pictures(pairs: pa.Table, lookup: SmallPictures, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Pairs in the schema of candidates: each with the small picture of its query."""
-    for start in range(0, len(pairs), ROWS_AT_ONCE):
-        rows = pairs.slice(start, ROWS_AT_ONCE)
-        columns = [rows[name].combine_chunks() for name in ("query_id", "image_id", "similarity")]
-        vectors = pack(lookup.of(rows["query_id"].to_numpy()))
-        yield pa.RecordBatch.from_arrays([*columns, vectors], schema=schema)

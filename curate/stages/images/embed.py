@@ -55,6 +55,8 @@ class Embed(PictureStage):
     """Precision of the forward pass; auto: the faster one on the device, chosen once for the whole table."""
     dtype: Literal["float16", "float32"] = "float16"
     """Type of the stored vectors."""
+    view: Literal["whole", "within_border"] = "whole"
+    """What of a picture is embedded: all of it, or what a border of one color surrounds, where there is one."""
     batch_size: Annotated[int, Field(ge=1), Execution()] = 32
     """Images of a forward pass."""
     device: Annotated[str, Execution()] = "auto"
@@ -97,9 +99,8 @@ class Embed(PictureStage):
         return self.batch_size
 
     def prepare(self, seen: Seen) -> np.ndarray | None:
-        if seen.inspected is None or seen.inspected.picture is None:
-            return None
-        return preprocess(seen.inspected.picture, self.backbone().preprocess)
+        picture = seen.picture if self.view == "whole" else seen.within_border
+        return None if picture is None else preprocess(picture, self.backbone().preprocess)
 
     def collect(self, ids: pa.Array) -> "_Vectors":
         return _Vectors(self, ids)

@@ -114,8 +114,9 @@ class Inspect(PictureStage):
         return self.limits, self.decode_side
 
     def prepare(self, seen: Seen) -> dict[str, Any]:
-        picture = None if seen.inspected is None else seen.inspected.picture
-        return image_row(seen.read, seen.inspected, None if picture is None else pdq(picture))
+        hashed = None if seen.picture is None else pdq(seen.picture)
+        within = None if seen.within_border is None else pdq(seen.within_border)[0]
+        return image_row(seen.read, seen.inspected, hashed, within=within)
 
     def summarize(self, table: Table, **inputs: Any) -> InspectFigures:
         parts, reasons = Parts.of(inputs["catalog"]), {role: Counter[str]() for role in ROLES}
@@ -284,12 +285,15 @@ def _left_out_sentences(figures: InspectFigures) -> Iterator[str]:
         yield f"left out of the own columns of {images}: {LEFT_OUT.get(kind, kind)} ({kind}), as of {found.example}"
 
 
-def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None) -> dict[str, Any]:
+def image_row(
+    read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | None, *, within: bytes | None = None
+) -> dict[str, Any]:
     """The columns of `tables.IMAGES` but the id.
 
     Args:
         seen: facts and verdict; None where the image could not be read.
         hashed: PDQ hash and its quality; None where there is no picture.
+        within: PDQ hash of what a border surrounds; None where there is none.
     """
     extra = json.dumps(read.extra, ensure_ascii=False, sort_keys=True) if read.extra else None
     row = dict.fromkeys(IMAGES.names[1:]) | {"left_out": list(read.left_out) or None}
@@ -297,5 +301,5 @@ def image_row(read: Read, seen: Inspected | None, hashed: tuple[bytes, int] | No
         return row | {"reject": read.reject, "detail": read.error, "extra": extra}
     facts = {name: getattr(seen, name) for name in IMAGES.names if hasattr(seen, name)}
     if hashed is not None:
-        facts |= {"pdq": hashed[0], "pdq_quality": hashed[1]}
+        facts |= {"pdq": hashed[0], "pdq_quality": hashed[1], "pdq_within_border": within}
     return row | facts | {"extra": extra}

@@ -26,12 +26,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from curate import progress
 from curate.engine.image_ids import row_of
@@ -39,6 +40,7 @@ from curate.engine.part_writer import mark_open
 from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
 from curate.errors import CurateError, SourceError
+from curate.ops.images.borders import without_border
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.depth import SignificantBits
 from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
@@ -47,7 +49,7 @@ from curate.sources.read import UNAVAILABLE, Read
 from curate.sources.reading import is_loose, read_bytes, read_loose, read_part
 from curate.sources.uri import is_remote
 from curate.stages.images.catalog import source_of
-from curate.tables import CATALOG, DUPLICATES, IMAGES
+from curate.tables import CATALOG, CHOSEN, DUPLICATES, IMAGES
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +68,24 @@ _Place = tuple[str, str]
 """(uri, key) of an image, by which a person finds it."""
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True)
+class Seen:
     """One image, as a stage of a pass gets it."""
 
     read: Read
     """Its bytes, or why there are none, and the source's own columns."""
     inspected: Inspected | None
     """Facts and, when accepted, the picture; None: there are no bytes."""
+
+    @property
+    def picture(self) -> Image.Image | None:
+        """The picture, RGB; None when it was rejected or there are no bytes."""
+        return None if self.inspected is None else self.inspected.picture
+
+    @cached_property
+    def within_border(self) -> Image.Image | None:
+        """What a border of one color surrounds, looked for once for all stages; None: there is none."""
+        return None if self.picture is None else without_border(self.picture)
 
 
 class Collector(Protocol):
@@ -96,6 +109,7 @@ class PictureStage(SharedMap):
         "catalog": each(CATALOG),
         "images": each(IMAGES, optional=True),
         "duplicates": each(DUPLICATES, optional=True),
+        "chosen": each(CHOSEN, optional=True),
     }
 
     def first_pass(self) -> tuple[ImageLimits, int] | None:
@@ -193,12 +207,15 @@ def read_pictures(
     catalog: pa.Table,
     images: pa.Table | None = None,
     duplicates: pa.Table | None = None,
+    chosen: pa.Table | None = None,
     before: _Before | None = None,
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield (table, rows) of the stages of a pass; see the head of this file."""
     wanted = np.ones(len(catalog), bool)
     if images is not None:
         wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
+    if chosen is not None:
+        wanted &= np.isin(np.arange(len(catalog)), row_of(chosen["image_id"].to_numpy()))
     if before is not None:
         wanted &= np.isin(np.arange(len(catalog)), list(before.open_rows))
     rows = np.flatnonzero(wanted)

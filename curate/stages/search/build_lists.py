@@ -39,7 +39,7 @@ from curate.stages.search.vectors import (
     Role,
     Vectors,
     num_forms,
-    read_vectors,
+    read_views,
     vector_spec,
     vectors_shape,
 )
@@ -60,17 +60,21 @@ GROUPS = 16
 
 
 class BuildLists(Shuffle):
-    """Stores each vector in its list and sends it, as a query, to the lists nearest to it."""
+    """Stores each vector in its list and sends it, as a query, to the lists nearest to it.
+
+    An image within a border has two: its own, and one of what the border surrounds.
+    """
 
     inputs: ClassVar[dict[str, Input]] = {
         "embeddings": each(VECTORS, optional=True),
         "hashes": each(HASHES, optional=True),
+        "within": each(VECTORS, optional=True),
         "centroids": whole(CENTROIDS),
         "catalog": whole(CATALOG),
         "queries": whole(VECTORS, optional=True),
         "truth": whole(TRUTH, optional=True),
     }
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     stored: tuple[Role, ...] = ("pool", "curated")
     """Roles whose images the lists store, to be found."""
@@ -151,12 +155,13 @@ class BuildLists(Shuffle):
         *,
         embeddings: pa.Table | None,
         hashes: pa.Table | None,
+        within: pa.Table | None,
         centroids: Table,
         catalog: Table,
         **sample: Table | None,
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         hashed, role = hashes is not None, ROLES[Parts.of(catalog).role[part]]
-        listed = read_vectors(embeddings, hashes)
+        listed = read_views(embeddings, hashes, within)
         grid = self._grid(centroids, catalog, hashed=hashed)
         per_part = self._lists_per_part(catalog, grid.num_lists, hashed=hashed)
         placed = self._place(

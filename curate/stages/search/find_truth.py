@@ -60,7 +60,7 @@ class FindTruth(Fold):
         if self.threshold is not None:
             return self
         if inputs.get("thresholds") is not None:
-            return self.model_copy(update={"threshold": read_thresholds(inputs["thresholds"])["pool"]})
+            return self.model_copy(update={"threshold": read_thresholds(inputs["thresholds"])["floor"]})
         model = VectorSpec.of(inputs["queries"].schema()).model
         return self.model_copy(update={"threshold": copy_thresholds(model).threshold})
 
@@ -114,8 +114,14 @@ class FindTruth(Fold):
         return Demand(products=products, read=vectors.num_bytes), queries
 
 
+def measured(thresholds: Table | None, **uses: str) -> dict[str, float]:
+    """What planted copies measured for fields of a stage, by the use of each; nothing where nothing was measured."""
+    known = {} if thresholds is None else read_thresholds(thresholds)
+    return {field: known[use] for field, use in uses.items() if known}
+
+
 def read_thresholds(thresholds: Table) -> dict[str, float]:
-    """The thresholds that planted copies measured, by use: `pool` or `heldout`."""
+    """The thresholds that planted copies measured, by use, see `tables.THRESHOLDS`."""
     rows = thresholds.read_all(["use", "threshold"]).to_pylist()
     return {row["use"]: round(row["threshold"], 5) for row in rows if row["use"] is not None}
 

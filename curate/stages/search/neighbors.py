@@ -12,7 +12,7 @@ computed again in float32, so that the table does not depend on the device (`ops
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -31,7 +31,7 @@ from curate.ops.edges import Edges, merge_top_k
 from curate.ops.search.knn import find_neighbors, join_within
 from curate.ops.vectors import VectorSpec, to_float32, unpack
 from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART, BuildLists
-from curate.stages.search.find_truth import read_thresholds
+from curate.stages.search.find_truth import measured
 from curate.stages.search.pairs import RecallFigures, measured_recall
 from curate.stages.search.vectors import Role
 from curate.tables import CATALOG, HELDOUT, LISTS, NEIGHBORS, ROLES, THRESHOLDS, TRUTH, VECTORS
@@ -67,7 +67,7 @@ class FindNeighbors(Map):
         "truth": whole(TRUTH, optional=True),
         "thresholds": whole(THRESHOLDS, optional=True),
     }
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Smallest cosine similarity of a pair of pool and curated images, -1..1; null: as measured, or known for the
@@ -93,8 +93,7 @@ class FindNeighbors(Map):
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         if inputs.get("thresholds") is None:
             return self._with_thresholds(VectorSpec.of(inputs["lists"].schema()))
-        measured = read_thresholds(inputs["thresholds"])
-        chosen = {"threshold": measured["pool"], "heldout_threshold": measured["heldout"]}
+        chosen = measured(inputs["thresholds"], threshold="floor", heldout_threshold="floor")
         return self.model_copy(update={name: v for name, v in chosen.items() if getattr(self, name) is None})
 
     def _with_thresholds(self, spec: VectorSpec) -> Self:
@@ -113,8 +112,8 @@ class FindNeighbors(Map):
             rows, identical = self._collapse(_ListRows.of(lists.slice(start, end - start), spec, parts))
             ties.append(identical)
             found += self._join(rows, spec)
-        edges = merge_top_k(Edges.concat(found), self.max_neighbors)
-        edges = merge_top_k(Edges.concat([edges, *ties]), None)
+        edges = merge_top_k(_between_images(found), self.max_neighbors)
+        edges = merge_top_k(_between_images([edges, *ties]), None)
         columns = [edges.query_ids, edges.image_ids, edges.similarity.astype(np.float32)]
         kinds = pa.array([kind] * edges.num_edges, pa.string())
         yield pa.RecordBatch.from_arrays([*map(pa.array, columns), kinds], schema=NEIGHBORS)
@@ -131,8 +130,13 @@ class FindNeighbors(Map):
         return rows.take(np.delete(np.arange(len(first)), repeats)), tied
 
     def _join(self, rows: "_ListRows", spec: VectorSpec) -> Iterator[Edges]:
-        """The edges within one list: stored images among themselves, then the queries from other lists."""
+        """The edges within one list: stored images among themselves, then the queries from other lists.
+
+        Rows are joined by their positions, since an image may have two; stored ones are in order of their ids.
+        """
         from curate.models.device import resolve_device
+
+        at = np.arange(len(rows.ids))
 
         base = rows.stored & np.isin(rows.role, [ROLES.index(role) for role in self.answers])
         if not base.any():
@@ -141,18 +145,20 @@ class FindNeighbors(Map):
         for asking, threshold in self._askers(rows.role):
             within = bool(asking[base].all())
             if within:
-                yield join_within(x[base], rows.ids[base], threshold=threshold, max_neighbors=k, device=device)
+                among = join_within(x[base], at[base], threshold=threshold, max_neighbors=k, device=device)
+                yield among.named(rows.ids, rows.ids)
             others = asking & ~base if within else asking
             if others.any():
-                yield find_neighbors(
+                asked = find_neighbors(
                     x[others],
                     x[base],
-                    query_ids=rows.ids[others],
-                    base_ids=rows.ids[base],
+                    query_ids=at[others],
+                    base_ids=at[base],
                     threshold=threshold,
                     max_neighbors=k,
                     device=device,
                 )
+                yield asked.named(rows.ids, rows.ids)
 
     def _askers(self, role: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
         """(mask of queries, their threshold), held-out images apart from the others."""
@@ -203,6 +209,12 @@ class FindNeighbors(Map):
                 "Recall of the searches",
                 f"{table.name}: {found.recall:.4f} +- {found.recall_stderr:.4f}, measured on a sample",
             )
+
+
+def _between_images(found: Sequence[Edges]) -> Edges:
+    """All of the edges but those of an image to itself, whose two vectors (with and without its border) are alike."""
+    edges = Edges.concat(found)
+    return edges.take(edges.query_ids != edges.image_ids)
 
 
 class _ListRows(NamedTuple):

@@ -19,7 +19,7 @@ from curate.ops.vectors import VectorSpec, pack, to_float32, unpack
 from curate.stages.images.embed import EmbedFigures
 from curate.tables import IMAGES, ROLES, vector_metadata, vector_type
 
-HASHES = pa.schema([IMAGES.field("image_id"), IMAGES.field("pdq")])
+HASHES = pa.schema([IMAGES.field(name) for name in ("image_id", "pdq", "pdq_within_border")])
 """What a search by hashes reads of `images`."""
 Role = Literal["pool", "curated", "heldout"]
 
@@ -63,6 +63,24 @@ def vectors_shape(inputs: Shapes) -> Shape:
 def num_forms(*, hashed: bool, dihedral: bool) -> int:
     """Forms in which an image searches: its hash also mirrored and turned, where `dihedral` says so."""
     return len(DIHEDRAL) if hashed and dihedral else 1
+
+
+def read_views(embeddings: pa.Table | None, hashes: pa.Table | None, within: pa.Table | None) -> Vectors:
+    """Ids and vectors of a part, and those of what borders surround after them: such an image has two.
+
+    Args:
+        within: a part of the embeddings of what borders surround; hashes have theirs beside them.
+    """
+    whole = read_vectors(embeddings, hashes)
+    if hashes is not None:
+        found, rows = unpack(hashes["pdq_within_border"], whole.spec)
+        ids = hashes["image_id"].to_numpy()[rows]
+    elif within is not None:
+        found, rows = unpack(within["vector"], whole.spec)
+        ids = within["image_id"].to_numpy()[rows]
+    else:
+        return whole
+    return Vectors(np.concatenate([whole.ids, ids]), np.concatenate([whole.vectors, found]), whole.spec)
 
 
 def read_vectors(embeddings: pa.Table | None, hashes: pa.Table | None) -> Vectors:

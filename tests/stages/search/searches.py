@@ -100,7 +100,8 @@ class GivenHashes(Map):
 
     def run(self, part: int, *, catalog: pa.Table) -> Batches:
         hashes = [bytes.fromhex(text) for text in self.hashes[part]]
-        columns = [catalog["image_id"].combine_chunks(), pa.array(hashes, HASHES.field("pdq").type)]
+        kind = HASHES.field("pdq").type
+        columns = [catalog["image_id"].combine_chunks(), pa.array(hashes, kind), pa.nulls(len(hashes), kind)]
         yield pa.RecordBatch.from_arrays(columns, schema=HASHES)
 
 

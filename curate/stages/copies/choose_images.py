@@ -1,0 +1,47 @@
+"""ChooseImages: the images that occur in candidates, which a later pass opens; see `verified_pairs.py`."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.image_ids import part_of
+from curate.engine.shuffle import partition
+from curate.engine.stage import Batches, Input, Shuffle, each, whole
+from curate.engine.table import Table
+from curate.tables import CATALOG, CHOSEN, PAIRS
+
+CHOSEN_SHARE = 0.5
+"""Share of the images that occur in candidates, as the cost law assumes."""
+
+
+class ChooseImages(Shuffle):
+    """Lists every image of a pair once, with its part of the catalog."""
+
+    inputs: ClassVar[dict[str, Input]] = {"candidates": each(PAIRS), "catalog": whole(CATALOG)}
+    parts_like: ClassVar[str | None] = "catalog"
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return CHOSEN
+
+    def piece_schema(self, **inputs: Any) -> pa.Schema:
+        return CHOSEN
+
+    def scatter(self, part: int, *, candidates: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The images of the pairs of one part to their parts."""
+        ids = np.unique(np.concatenate([candidates[name].to_numpy() for name in ("query_id", "image_id")]))
+        ids = ids[ids >= 0]  # planted copies are no images of the catalog
+        yield from partition(pa.table([ids], schema=CHOSEN), part_of(ids))
+
+    def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
+        ids = np.unique(pieces["image_id"].to_numpy())
+        yield from pa.table([ids], schema=CHOSEN).to_batches()
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        pairs: Shape = inputs["candidates"]
+        made = Shape(pool=min(given.images * CHOSEN_SHARE, 2 * pairs.rows), row_bytes=8)
+        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=8 * pairs.rows), made

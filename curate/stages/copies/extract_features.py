@@ -1,0 +1,68 @@
+"""ExtractFeatures: the local features of the images that occur in candidates; see `verified_pairs.py`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.figures import Figures
+from curate.engine.table import Table
+from curate.ops.copies.features import DESCRIPTOR, SIDE, LocalFeatures, extract_features
+from curate.stages.images.pictures import PictureStage, Seen
+from curate.tables import FEATURES
+
+FEATURE_BYTES = 45_000
+"""Bytes of a row, as the cost law assumes."""
+MEGAPIXELS = 1.0
+"""What finding the points takes, in decoded megapixels."""
+
+
+class FeatureFigures(Figures):
+    """How many images have features."""
+
+    images: int
+    """Images whose features were kept."""
+
+
+class ExtractFeatures(PictureStage):
+    """Opens the chosen images once more and keeps the points by which one can be laid over another."""
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return FEATURES
+
+    def least_side(self) -> int:
+        return SIDE
+
+    def prepare(self, seen: Seen) -> Mapping[str, Any] | None:
+        return None if seen.picture is None else features_row(extract_features(seen.picture))
+
+    def summarize(self, table: Table, **inputs: Any) -> FeatureFigures:
+        return FeatureFigures(images=sum(len(rows) - rows["points"].null_count for rows in table.scan(["points"])))
+
+    # -- telling about it ------------------------------------------------------------------------------------
+
+    def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
+        """Images that were opened."""
+        assert isinstance(figures, FeatureFigures)
+        return figures.images
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        made: Shape = inputs["chosen"]._replace(row_bytes=FEATURE_BYTES)
+        return Demand(megapixels=MEGAPIXELS * made.rows, written=made.num_bytes).with_reading(made.rows, given), made
+
+
+def features_row(features: LocalFeatures) -> dict[str, Any]:
+    """The columns of `tables.FEATURES` but the id."""
+    points, descriptors = features.stored_points, features.stored_descriptors
+    return {"points": points.tobytes(), "descriptors": descriptors.tobytes(), "picture": features.encoded}
+
+
+def read_features(row: Mapping[str, Any]) -> LocalFeatures | None:
+    """What `features_row` made; None: the image could not be opened."""
+    if row["points"] is None:
+        return None
+    points = np.frombuffer(row["points"], np.uint16).reshape(-1, 2)
+    descriptors = np.frombuffer(row["descriptors"], np.uint8).reshape(-1, DESCRIPTOR)
+    return LocalFeatures(points, descriptors, row["picture"])
