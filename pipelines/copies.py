@@ -1,12 +1,13 @@
 """Listing, inspection and deduplication: how every recipe begins."""
 
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.models.thresholds import VERIFICATION, copy_thresholds, verification
+from curate.models.backbones.load import describe
+from curate.models.thresholds import COPY_THRESHOLDS, VERIFICATION, CopyRule, copy_thresholds, verification
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
 from curate.stages.copies.align_crowds import AlignCrowds
@@ -105,7 +106,28 @@ class Copies(Settings):
         if self.threshold == "auto":
             return False
         given = (self.neighbors.threshold, self.neighbors.heldout_threshold)
-        return self.embed.model in VERIFICATION and given == (None, None)
+        if given != (None, None):
+            return False
+        declared = self.declared
+        return self.embed.model in VERIFICATION or (declared is not None and declared.verification is not None)
+
+    @property
+    def declared(self) -> CopyRule | None:
+        """What the file of the model declares; None: nothing, or it is a model whose values are known here."""
+        if self.embed.model in COPY_THRESHOLDS:
+            return None
+        return describe(self.embed.model, self.embed.weights).copies
+
+    def known(self, field: Literal["neighbors", "verification"]) -> Any:
+        """That field with what the model's file declares where it gives no value of its own."""
+        found, declared = getattr(self, field), self.declared
+        values = declared and (declared.thresholds if field == "neighbors" else declared.verification)
+        if not values:
+            return found
+        given = {name: getattr(found, name) for name in ("threshold", "heldout_threshold")}
+        return found.model_copy(
+            update={name: getattr(values, name) if value is None else value for name, value in given.items()}
+        )
 
 
 class CurationConfig(RecipeConfig):
@@ -162,12 +184,12 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
 def _near(p: Pipeline, copies: Copies, vectors: Ref, *, catalog: Ref, images: Ref, pictures: list[Ref]) -> Ref:
     """Pairs by embedding: of a loose cosine where they are to be verified, else by thresholds, measured or known."""
     if copies.verifies:
-        floor = verification(copies.embed.model).floor
+        floor = verification(copies.embed.model, declared=copies.declared).floor
         loose = copies.neighbors.model_copy(update={"threshold": floor, "heldout_threshold": floor})
         return _search(p, copies, "copy", loose, catalog=catalog, into="internal/candidates/near", embeddings=vectors)
-    thresholds = None
-    if copies.threshold == "auto":
-        vectors, thresholds = _calibrated(p, copies, vectors, catalog=catalog, images=images, pictures=pictures[0])
+    if copies.threshold == "known":
+        return _search(p, copies, "copy", copies.known("neighbors"), catalog=catalog, embeddings=vectors)
+    vectors, thresholds = _calibrated(p, copies, vectors, catalog=catalog, images=images, pictures=pictures[0])
     return _search(p, copies, "copy", copies.neighbors, thresholds=thresholds, catalog=catalog, embeddings=vectors)
 
 
@@ -200,12 +222,12 @@ def _search(
 def _verified(p: Pipeline, copies: Copies, near: Ref, crowds: Ref | None, *, catalog: Ref, pictures: Ref) -> list[Ref]:
     """Pairs of a strict cosine, those that can be laid over each other, and in crowds those that stand out."""
     model = copies.embed.model
-    limits = copy_thresholds(model)
+    limits = copy_thresholds(model, declared=copies.declared)
     strict = {"threshold": limits.threshold, "heldout_threshold": limits.heldout_threshold}
     given = {"neighbors": near, "crowds": crowds, "catalog": catalog}
     sure = p.add("internal/neighbors/copy", KeepNear(**strict), **given)
     doubtful = p.add("internal/candidates/pairs", FindCandidates(**strict), pictures=pictures, **given)
-    verify = copies.verification.model_copy(update={"model": model})
+    verify = copies.known("verification").model_copy(update={"model": model})
     aligned = p.add("internal/neighbors/aligned", verify, candidates=doubtful, pictures=pictures, catalog=catalog)
     if crowds is None:
         return [sure, aligned]
@@ -219,7 +241,7 @@ def _standing_out(p: Pipeline, copies: Copies, near: Ref, crowds: Ref, *, catalo
     align = AlignCrowds(device=copies.verification.device)
     aligned = p.add("internal/aligned/crowds", align, candidates=offered, pictures=pictures, catalog=catalog)
     around = p.add("internal/surroundings", MeasureCrowds(), aligned=aligned, crowds=crowds, catalog=catalog)
-    known = {name: getattr(copies.verification, name) for name in ("threshold", "heldout_threshold", "weight")}
+    known = {name: getattr(copies.known("verification"), name) for name in ("threshold", "heldout_threshold", "weight")}
     judge = copies.judge_crowds.model_copy(update={**known, "model": copies.embed.model})
     return p.add("internal/neighbors/crowds", judge, aligned=aligned, surroundings=around, catalog=catalog)
 

@@ -43,6 +43,8 @@ SUFFIX = ".yaml"
 """What follows the name of the ONNX file in that of its declaration."""
 MAX_BYTES = 1 << 16
 """A longer file is no declaration."""
+MAX_DEPTH = 8
+"""Lists and mappings inside each other; a declaration needs three."""
 PIXELS = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """The range of the integer inputs: pixels as they are, or shifted by 128."""
 
@@ -209,18 +211,29 @@ def read_declaration(file: Path) -> Declaration:
         raise WeightsError(f"{path}: {size} bytes, a declaration has at most {MAX_BYTES}; is it another file?")
     try:
         text = read_text(path)
-        aliased = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        values = None if aliased else yaml.safe_load(text)
-    except (yaml.YAMLError, ConfigError, ValueError, RecursionError) as error:
+        simple = _is_simple(text)
+        values = yaml.safe_load(text) if simple else None
+    except (yaml.YAMLError, ConfigError, ValueError) as error:
         raise WeightsError(f"{path}: not valid YAML ({foreign_text(error)}); correct it") from error
-    if aliased:  # a few of them can name billions of values
-        raise WeightsError(f"{path}: has YAML aliases (*name); write the values themselves")
+    if not simple:
+        raise WeightsError(f"{path}: has YAML aliases (*name) or more than {MAX_DEPTH} levels; write plain values")
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise WeightsError(f"{path}: a mapping of `input`, `output` and so on is needed; correct it")
     try:
         return parse(Declaration, values, where=str(path))
     except ConfigError as error:
         raise WeightsError(str(error)) from error
+
+
+def _is_simple(text: str) -> bool:
+    """Whether a YAML text is read in the time that its length suggests: a few aliases can name billions of values, and
+    deep lists take the parser's time with the square of their depth."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+            return False
+    return True
 
 
 def write_declaration(file: Path, declaration: Declaration) -> None:

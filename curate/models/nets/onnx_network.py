@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from curate.errors import ConfigError, MissingExtra, WeightsError, foreign_text
 from curate.models.files.declaration import PIXELS, Declaration
+from curate.models.files.onnx_graph import RANKS
 
 TYPES = {"float32": np.float32, "float16": np.float16, "uint8": np.uint8, "int8": np.int8}
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -95,24 +96,23 @@ def _run(session: Any, network: OnnxNetwork, given: np.ndarray, size: int) -> np
             f"{network.file}: onnxruntime fails on pictures of shape {filled.shape} ({foreign_text(error)}); are size "
             "and layout as the model needs them, and takes it several pictures at once?"
         ) from error
-    vectors = _take(np.asarray(found, np.float32), declared.output.take)
-    if vectors.shape != (size, declared.output.dim):
+    found, what = np.asarray(found, np.float32), declared.output.take
+    vectors = _take(found, what) if found.ndim in RANKS[what] else found
+    if found.ndim not in RANKS[what] or vectors.shape != (size, declared.output.dim):
         raise WeightsError(
-            f"{network.file}: {size} pictures give an output of shape {np.shape(found)}, its declaration says "
-            f"`{declared.output.take}` with dim {declared.output.dim}; correct the declaration"
+            f"{network.file}: {size} pictures give an output of shape {found.shape}, its declaration says "
+            f"`{what}` with dim {declared.output.dim}; correct the declaration"
         )
     return vectors[: len(given)]
 
 
 def _take(found: np.ndarray, what: str) -> np.ndarray:
-    """What the declaration takes of an output; an output of other axes as it is, which its shape will show."""
-    if what == "first_token" and found.ndim == 3 and found.shape[1]:
+    """What the declaration takes of an output of tokens (B, T, D) or positions (B, D, H, W)."""
+    if what == "vector":
+        return found
+    if what == "first_token":
         return found[:, 0]
-    if what == "mean" and found.ndim == 3:
-        return found.mean(axis=1)
-    if what == "mean" and found.ndim == 4:
-        return found.mean(axis=(2, 3))
-    return found
+    return found.mean(axis=1 if found.ndim == 3 else (2, 3))
 
 
 def open_session(file: Path, device: torch.device, *, num_threads: int) -> Any:

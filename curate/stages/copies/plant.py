@@ -156,10 +156,11 @@ class PlantCopies(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         from curate.models.flops import forward_flops
 
-        images, dim = min(self.num_images, given.images), describe(self.embed.model).dim
+        model, weights = self.embed.model, self.embed.weights
+        images, dim = min(self.num_images, given.images), describe(model, weights).dim
         rows = images * (1 + self.copies_each)
         made = Shape(pool=rows, row_bytes=4 * dim + 4 * PICTURE_DIM, dim=dim)
-        demand = Demand(forward=rows * forward_flops(self.embed.model), written=made.num_bytes)
+        demand = Demand(forward=rows * forward_flops(model, weights), written=made.num_bytes)
         edited = replace(demand, megapixels=EDITING * rows * given.megapixels, read=images * given.image_bytes)
         return edited, made
 
