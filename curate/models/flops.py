@@ -5,6 +5,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -12,9 +13,9 @@ from torch import nn
 from curate.errors import ConfigError
 from curate.models.backbones import dinov2, sscd
 from curate.models.backbones.load import describe, load_backbone
-from curate.models.files.onnx_graph import read_graph
+from curate.models.files.onnx_graph import add_outputs, read_graph
 from curate.models.nets.config import ViTConfig, vit_config
-from curate.models.nets.onnx_network import OnnxNetwork
+from curate.models.nets.onnx_network import TYPES, OnnxNetwork, open_session
 from curate.models.nets.throughput import count_flops
 
 PRODUCTS = frozenset({"Conv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"})
@@ -43,7 +44,7 @@ def forward_flops(model: str, weights: str | None = None) -> float:
     if info.weights_present:
         module = load_backbone(model, weights=weights, device="cpu", precision="fp32").module
         if isinstance(module, OnnxNetwork):
-            return graph_flops(read_graph(module.file), module.declared.input.name, info.preprocess.size)
+            return graph_flops(module)
         return picture_flops(module, info.preprocess.size)
     raise ConfigError(
         f"{model}: its weights are not here, and its size is not known without them; {info.how_to_get}, or plan with "
@@ -57,46 +58,43 @@ def picture_flops(module: nn.Module, side: int) -> float:
         return float(count_flops(lambda: module.eval()(torch.zeros(1, 3, side, side))))
 
 
-def graph_flops(graph: Any, name: str, side: int) -> float:
-    """flop of one picture in an ONNX graph: products of its convolutions and matrices, by the shapes that ONNX infers.
+def graph_flops(network: OnnxNetwork) -> float:
+    """flop of one picture in an ONNX graph: products of its convolutions and matrices.
 
-    Args:
-        graph: an onnx.ModelProto.
-        name: of its input, the pictures.
-        side: of a picture, pixels.
+    Shapes that ONNX infers are unknown behind a reshape by the number of pictures; so the graph runs once, and shows
+    what its products make.
 
     Raises:
-        ConfigError: a shape is not known.
+        ConfigError: weights lie beside the graph, or a product is of an unknown kind.
     """
-    import onnx
-
-    pictures = next(value for value in graph.graph.input if value.name == name).type.tensor_type.shape.dim
-    for axis, dim in enumerate(pictures):
-        dim.dim_value = dim.dim_value or (side if axis else 1)
-    inferred = onnx.shape_inference.infer_shapes(graph, data_prop=True).graph
-    shapes = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    products = [node for node in inferred.node if node.op_type.removeprefix("Fused") in PRODUCTS]
-    counts = [_product(node, shapes) for node in products]
-    if not counts or not all(counts):
+    model, how = read_graph(network.file), network.declared.input
+    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
+    if network.declared.data or not products:
         raise ConfigError(
-            "onnx: ONNX infers no shapes for the products of this graph, so its cost is not known; plan with a model "
-            "of about its size"
+            f"{network.file}: its cost is not known (products: {len(products)}, weights beside it: "
+            f"{len(network.declared.data)}); plan with a model of about its size"
         )
-    return 2.0 * sum(counts) / (pictures[0].dim_value or 1)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    asked = {name for node in products for name in (node.output[0], _weight(node))} - shapes.keys()
+    session = open_session(add_outputs(model, asked), torch.device("cpu"), num_threads=torch.get_num_threads())
+    batch, side = network.batch or 1, how.size
+    square = (side, side, 3) if how.layout == "nhwc" else (3, side, side)
+    found = session.run(sorted(asked), {how.name: np.zeros((batch, *square), TYPES[how.dtype])})
+    shapes.update(zip(sorted(asked), (np.shape(value) for value in found), strict=True))
+    return 2.0 * sum(_product(node, shapes) for node in products) / batch
 
 
-def _product(node: Any, shapes: dict[str, list[int]]) -> int:
-    """Multiply-adds of one node: values that it makes, times those that each is a sum of; 0: a shape is not known."""
-    made = shapes.get(node.output[0], [])
-    weight = shapes.get(node.input[3 if node.op_type.startswith("QLinear") else 1], [])
-    if not made or not weight:
-        return 0
+def _weight(node: Any) -> str:
+    """Name of the second factor."""
+    return str(node.input[3 if node.op_type.startswith("QLinear") else 1])
+
+
+def _product(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Multiply-adds of one node: values that it makes, times those that each is a sum of."""
+    made, weight = shapes[node.output[0]], shapes[_weight(node)]
     if "Conv" in node.op_type:  # (out, in / groups, height, width)
         return math.prod(made) * math.prod(weight[1:])
-    summed = weight[-1] if node.op_type == "Gemm" and _flag(node, "transB") else weight[-2:][0]
-    return math.prod(made) * summed
+    return math.prod(made) * (weight[-1] if node.op_type == "Gemm" and _flag(node, "transB") else weight[-2:][0])
 
 
 def _flag(node: Any, name: str) -> bool:

@@ -5,7 +5,7 @@ the folder; and operators of libraries, which are code. Neither is taken from th
 declaration lists, beside the graph; operators are those that onnxruntime brings, or functions inside the file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,14 @@ def fixed_batch(model: Any) -> int | None:
     if stated:
         return int(stated)
     return 1 if any(node.op_type.startswith("DynamicQuantize") for node in _messages(model, "NodeProto")) else None
+
+
+def add_outputs(model: Any, names: Collection[str]) -> bytes:
+    """The graph as a file's content, with values inside it as further outputs."""
+    shown = {value.name for value in model.graph.output}
+    for name in sorted(set(names) - shown):
+        model.graph.output.add(name=name)
+    return bytes(model.SerializeToString())
 
 
 def find_data(file: Path, listed: Sequence[str]) -> tuple[Path, ...]:
