@@ -99,9 +99,9 @@ def describe_package(found: Distribution) -> str:
 def license_of(found: Distribution) -> str:
     """What the metadata of a package say of its license, in the order of what they mean most exactly."""
     told = found.metadata
-    lines = [told.get("License-Expression"), told.get("License")]
+    lines = [line for key in ("License-Expression", "License") for line in told.get_all(key, [])]
     kinds = [kind.rpartition(" :: ")[2] for kind in told.get_all("Classifier", []) if kind.startswith("License ::")]
-    stated = [" ".join(line.split()) for line in lines if line and line.strip() and line.strip() != "UNKNOWN"]
+    stated = [" ".join(line.split()) for line in lines if line.strip() not in ("", "UNKNOWN")]
     return next(iter(stated), ", ".join(kinds))[:MAX_LICENSE] or "not stated"
 
 

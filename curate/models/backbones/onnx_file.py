@@ -48,9 +48,10 @@ def find_onnx(weights: str | Path, *, model: str) -> Path:
         raise WeightsError(f"{model}: {weights}: an ONNX file needs its declaration beside it; download both, {HOWTO}")
     path = Path(weights).expanduser()
     found = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
-    if len(found) != 1:
-        what = f"holds {len(found)} .onnx files" if found else "a folder without an .onnx file"
-        raise WeightsError(f"{model}: {path}: {what}; name one of them" if found else f"{model}: {path}: {what}; {HOWTO}")
+    if not found:
+        raise WeightsError(f"{model}: {path}: a folder without an .onnx file; {HOWTO}")
+    if len(found) > 1:
+        raise WeightsError(f"{model}: {path}: holds {len(found)} .onnx files; name one of them")
     if not found[0].is_file():
         raise WeightsError(f"{model}: {path}: no such weight file; {HOWTO}")
     if found[0].suffix != ".onnx":

@@ -165,9 +165,10 @@ class DeclaredCopies(Settings):
 
     def rule(self) -> CopyRule:
         """As the search takes it."""
-        tried = self.verification
-        verified = tried and Verification(tried.floor, tried.threshold, tried.heldout_threshold)
-        return CopyRule(Thresholds(self.threshold, self.heldout_threshold), verified)
+        limits, tried = Thresholds(self.threshold, self.heldout_threshold), self.verification
+        if tried is None:
+            return CopyRule(limits)
+        return CopyRule(limits, Verification(tried.floor, tried.threshold, tried.heldout_threshold))
 
 
 class Declaration(Settings):

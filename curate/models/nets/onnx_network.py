@@ -127,20 +127,20 @@ def open_session(file: Path | bytes, device: torch.device, *, num_threads: int) 
         import onnxruntime
     except ImportError as error:
         raise MissingExtra("onnxruntime", "onnx") from error
-    name = file.name if isinstance(file, Path) else "the graph"
+    where = str(file) if isinstance(file, Path) else "the graph"
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
         session = onnxruntime.InferenceSession(file, _options(onnxruntime, num_threads), providers=providers)
         session.disable_fallback()
     except Exception as error:  # classes of onnxruntime have no common one
         raise WeightsError(
-            f"{file if isinstance(file, Path) else name}: onnxruntime {onnxruntime.__version__} does not load it ({foreign_text(error)}); export it again, "
-            "or install a newer onnxruntime"
+            f"{where}: onnxruntime {onnxruntime.__version__} does not load it ({foreign_text(error)}); export it "
+            "again, or install a newer onnxruntime"
         ) from error
     used = session.get_providers()
     if device.type == "cuda" and used[0] != CUDA:  # it goes on without a provider that does not start
         raise ConfigError(
-            f"device={device}: onnxruntime {onnxruntime.__version__} did not start CUDA and would run {name} on "
+            f"device={device}: onnxruntime {onnxruntime.__version__} did not start CUDA and would run {where} on "
             "the CPU; install the onnxruntime-gpu for this CUDA, or set the device to cpu"
         )
     return session

@@ -93,6 +93,20 @@ def save_onnx(
     return file
 
 
+def save_thumbnail(file: Path, **changes: Any) -> Path:
+    """A graph whose vectors are the centered values of a thumbnail: alike for copies, unlike for other pictures."""
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["image"], ["embedding"])],
+        "thumbnail",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3 * SIDE * SIDE])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    file.write_bytes(model.SerializeToString())
+    write_declaration(file, dim=3 * SIDE * SIDE, mean=[0.5] * 3, **changes)
+    return file
+
+
 def expected(values: np.ndarray, take: str) -> np.ndarray:
     """(B, D) float32 unit vectors of (B, 3, S, S) values, in the model's order of channels."""
     weights = kernel(take)

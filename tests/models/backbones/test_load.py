@@ -328,5 +328,7 @@ heavy = {"torch", "timm", "open_clip", "dask", "transformers", "onnx", "onnxrunt
 print(*heavy & sys.modules.keys())
 """
     graph = save_onnx(tmp_path / "graph.onnx")
-    done = subprocess.run([sys.executable, "-c", code, path, graph], cwd=ROOT, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, graph], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     assert done.stdout.split() == []

@@ -29,7 +29,10 @@ def read(folder: Path, values: Any) -> Declaration:
         ({"mean": [0.5]}, "input.mean.1: required"),
         ({"std": [1, 0, 1]}, "input: .*std: values above 0 are needed"),
         ({"std": [1, float("nan"), 1]}, "input.std.1: .*finite number"),
-        ({"dtype": "uint8", "mean": [1, 1, 1]}, "input: .*dtype uint8 takes pixels as they are: leave out range, mean and std"),
+        (
+            {"dtype": "uint8", "mean": [1, 1, 1]},
+            "input: .*dtype uint8 takes pixels as they are: leave out range, mean and std",
+        ),
         ({"dtype": "int8", "range": [0, 1]}, "input: .*dtype int8 takes pixels as they are"),
         ({"short_edge": 9}, "input: .*short_edge 9: it equals size where resize is square; size is 8"),
         ({"resize": "short_edge_crop", "short_edge": 7}, "input: .*short_edge 7: it is size or more; size is 8"),
@@ -96,7 +99,6 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 def test_json_is_a_declaration_too(tmp_path: Path) -> None:
-
 
     assert read(tmp_path, json.dumps(onnx_models.declaration())) == read(tmp_path, onnx_models.declaration())
 
