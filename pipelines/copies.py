@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.models.backbones.load import describe
+from curate.models.backbones.load import describe, weights_for_plan
 from curate.models.thresholds import COPY_THRESHOLDS, VERIFICATION, CopyRule, copy_thresholds, verification
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
@@ -116,7 +116,7 @@ class Copies(Settings):
         """What the file of the model declares; None: nothing, or it is a model whose values are known here."""
         if self.embed.model in COPY_THRESHOLDS:
             return None
-        return describe(self.embed.model, self.embed.weights).copies
+        return describe(self.embed.model, weights_for_plan(self.embed.model, self.embed.weights)).copies
 
     def known(self, field: Literal["neighbors", "verification"]) -> Any:
         """That field with what the model's file declares where it gives no value of its own."""

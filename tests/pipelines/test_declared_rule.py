@@ -73,6 +73,11 @@ def test_given_thresholds_come_first(tmp_path: Path) -> None:
     assert copies.known("neighbors") == copies.neighbors
 
 
+def test_weights_that_are_not_here_yet_hinder_no_plan() -> None:
+    assert Copies(embed=Embed(model="dinov2_vits14", weights="gone.pth")).declared is None
+    assert Copies(embed=Embed(model="sscd-int8", weights="gone.onnx")).known("neighbors").threshold == 0.6
+
+
 def test_without_a_rule_thresholds_are_asked_for(pool: Path, tmp_path: Path) -> None:
     file = save_thumbnail(tmp_path / "net.onnx")
     with pytest.raises(ConfigError, match="onnx: no calibrated threshold for copies; set threshold and"):

@@ -29,6 +29,7 @@ its id and by the hash of its weights: code that changes what it computes needs 
 import logging
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from curate.errors import ConfigError
@@ -94,6 +95,7 @@ def load_backbone(
     """
     from curate.models.backbones.backbone import Backbone
     from curate.models.nets.heap import keep_freed_memory
+    from curate.models.nets.onnx_network import OnnxNetwork
     from curate.models.placement import place
 
     where = resolve_device(device)
@@ -102,9 +104,8 @@ def load_backbone(
     check_precision(info, precision)
     _tell_package(info.model, info.package)
     module = place(_family(info.model).build(info), where)
-    prepare = getattr(module, "prepare", None)
-    if prepare is not None:
-        prepare(where)
+    if isinstance(module, OnnxNetwork):
+        module.prepare(where)
     return Backbone(
         info,
         module,
@@ -135,6 +136,13 @@ def from_file(model: str, weights: str | None) -> tuple[str, str | None]:
     """Model id and weights, where `model` may be the file of an export or an ONNX file."""
     known = next((known for suffix, known in BY_FILE.items() if model.endswith(suffix)), None)
     return (model, weights) if known is None else (known, model)
+
+
+def weights_for_plan(model: str, weights: str | None) -> str | None:
+    """The weights that a plan asks: those that are here, and those without which the id says nothing; a plan is made on
+    machines, too, that do not have them yet."""
+    here = weights is not None and Path(weights).expanduser().exists()
+    return weights if here or model in BY_FILE.values() else None
 
 
 def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> ModelInfo:

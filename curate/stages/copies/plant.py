@@ -14,7 +14,7 @@ from curate.engine.figures import Figures
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.stage import Batches, Fold, Input, each, read_partials
 from curate.engine.table import Table
-from curate.models.backbones.load import describe
+from curate.models.backbones.load import describe, weights_for_plan
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.edits import EDITS, MIN_SIDE, plant
 from curate.ops.images.inspect import ImageLimits, inspect_image
@@ -156,7 +156,8 @@ class PlantCopies(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         from curate.models.flops import forward_flops
 
-        model, weights = self.embed.model, self.embed.weights
+        model = self.embed.model
+        weights = weights_for_plan(model, self.embed.weights)
         images, dim = min(self.num_images, given.images), describe(model, weights).dim
         rows = images * (1 + self.copies_each)
         made = Shape(pool=rows, row_bytes=4 * dim + 4 * PICTURE_DIM, dim=dim)

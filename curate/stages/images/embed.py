@@ -14,7 +14,7 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.table import Table
 from curate.errors import ConfigError, WeightsError
-from curate.models.backbones.load import check_precision, describe
+from curate.models.backbones.load import check_precision, describe, weights_for_plan
 from curate.models.device import PrecisionChoice
 from curate.ops.images.preprocess import decode_side, preprocess
 from curate.ops.vectors import pack
@@ -133,11 +133,12 @@ class Embed(PictureStage):
         """Within a pass; where it inspects, decoding is counted there."""
         from curate.models.flops import forward_flops
 
-        dim = describe(self.model, self.weights).dim
+        weights = weights_for_plan(self.model, self.weights)
+        dim = describe(self.model, weights).dim
         later = inputs.get("duplicates") is not None
         made = Shape(given.kept_images, given.curated) if later else inputs["catalog"]
         made = made._replace(row_bytes=8 + dim * np.dtype(self.dtype).itemsize, dim=dim)
-        demand = Demand(forward=made.rows * forward_flops(self.model, self.weights), written=made.num_bytes)
+        demand = Demand(forward=made.rows * forward_flops(self.model, weights), written=made.num_bytes)
         return demand.with_reading(made.rows, given) if later else demand, made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:

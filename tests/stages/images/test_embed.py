@@ -6,6 +6,7 @@ import pytest
 
 from curate.config import identity
 from curate.engine.cost import Assumptions, Shape
+from curate.errors import WeightsError
 from curate.models.flops import picture_flops
 from curate.stages.copies.plant import PlantCopies
 from curate.stages.images.embed import Embed
@@ -28,3 +29,9 @@ def test_a_model_that_is_a_file_is_planned_and_told(model: str, tmp_path: Path) 
     assert embed._license() == "CC0-1.0"
     Path(file).unlink()
     assert embed._license() == "unknown, since its weights are not here now"
+
+
+def test_a_plan_needs_no_weights_of_models_that_an_id_describes() -> None:
+    assert Embed(model="sscd", weights="gone.pt").cost({"catalog": Shape(9)}, Assumptions(images=9))[1].dim == 512
+    with pytest.raises(WeightsError, match="onnx: gone.onnx: no such weight file"):
+        Embed(model="onnx", weights="gone.onnx").cost({"catalog": Shape(9)}, Assumptions(images=9))
