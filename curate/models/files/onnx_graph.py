@@ -48,7 +48,18 @@ def read_graph(file: Path) -> Any:
         raise WeightsError(f"{file}: not an ONNX file ({foreign_text(error)}); give the .onnx itself") from error
     if not model.graph.node or not model.opset_import:
         raise WeightsError(f"{file}: not an ONNX file (it has no graph); give the .onnx itself")
+    if any(_is_broken(message) for message in _messages(model)):
+        raise WeightsError(f"{file}: not an ONNX file (a name in it is no UTF-8); give the .onnx itself")
     return model
+
+
+def _is_broken(message: Any) -> bool:
+    """Whether a text of a message is none: protobuf then gives bytes."""
+    texts = [field for field in message.DESCRIPTOR.fields if field.type == field.TYPE_STRING]
+    values = [getattr(message, field.name) for field in texts]
+    return any(
+        isinstance(part, bytes) for value in values for part in ([value] if isinstance(value, str | bytes) else value)
+    )
 
 
 def check_graph(file: Path, declared: Declaration) -> Any:
@@ -140,9 +151,9 @@ def find_data(file: Path, listed: Sequence[str]) -> tuple[Path, ...]:
     return found
 
 
-def _messages(message: Any, kind: str) -> Iterator[Any]:
-    """Every message of a kind at any depth, also in functions and in the graphs of branches and loops."""
-    if message.DESCRIPTOR.name == kind:
+def _messages(message: Any, kind: str = "") -> Iterator[Any]:
+    """Every message (of a kind) at any depth, also in functions and in the graphs of branches and loops."""
+    if kind in ("", message.DESCRIPTOR.name):
         yield message
     if message.DESCRIPTOR.name == "TensorProto":  # holds none of these, but megabytes that would be copied
         return
@@ -213,4 +224,5 @@ def _shape_text(tensor: Any) -> str:
 def _type_name(number: int) -> str:
     import onnx
 
-    return str(onnx.TensorProto.DataType.Name(number)).lower()
+    kinds = onnx.TensorProto.DataType
+    return str(kinds.Name(number)).lower() if number in kinds.values() else f"of unknown type {number}"

@@ -118,6 +118,16 @@ def test_sizes_have_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         check_graph(file, read_declaration(file))
 
 
+def test_names_are_text(tmp_path: Path) -> None:
+    file = save_onnx(tmp_path / "a.onnx")
+    for name in (b"Flatten", b"embedding", b"kernel"):
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(name, b"\xa4" + name[1:]))
+        with pytest.raises(WeightsError, match=r"a.onnx: not an ONNX file \(a name in it is no UTF-8\)"):
+            check_graph(file, read_declaration(file))
+        file.write_bytes(whole)
+
+
 @pytest.mark.parametrize("content", [b"", b"no graph at all", b"\x08\x08"])
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "a.onnx"
@@ -135,12 +145,17 @@ def integer_output(model: onnx.ModelProto) -> None:
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
 
 
+def unknown_type(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = 99
+
+
 @pytest.mark.parametrize(
     ("said", "change", "message"),
     [
         ({"name": "images"}, None, "its declaration says input 'images', the graph has 'image'"),
         ({}, second_input, "says input 'image', the graph has 'image', 'sizes'; a backbone has one input"),
         ({"dtype": "uint8"}, None, "says dtype uint8, the input 'image' is float; correct the declaration"),
+        ({}, unknown_type, "says dtype float32, the input 'image' is of unknown type 99"),
         ({"layout": "nhwc"}, None, r"says layout nhwc, size 8, the input 'image' has shape \(batch, 3, 8, 8\)"),
         ({"size": 16}, None, r"says layout nchw, size 16, the input 'image' has shape \(batch, 3, 8, 8\)"),
         ({"output_name": "cls"}, None, "says output 'cls', the graph has 'embedding'; correct it"),
