@@ -53,6 +53,11 @@ class OnnxNetwork(nn.Module):
         size = self.batch or max(1, len(given))
         pieces = [_run(session, self, given[start : start + size], size) for start in range(0, len(given), size)]
         vectors = np.concatenate(pieces) if pieces else np.empty((0, self.declared.output.dim), np.float32)
+        if not np.isfinite(vectors).all():
+            raise WeightsError(
+                f"{self.file}: gives vectors with infinite values or NaN; are range, mean and std as the model was "
+                "trained, and do its values fit its precision?"
+            )
         if self.declared.output.normalized and not blank:
             self._check_lengths(vectors)
         return torch.from_numpy(vectors).to(images.device)
@@ -72,11 +77,12 @@ class OnnxNetwork(nn.Module):
         values = images.float().contiguous().cpu().numpy()
         if how.dtype in PIXELS:
             values = values.round().clip(*PIXELS[how.dtype])
-        return values.astype(TYPES[how.dtype])
+        with np.errstate(over="ignore"):  # infinite values show in the vectors
+            return values.astype(TYPES[how.dtype])
 
     def _check_lengths(self, vectors: np.ndarray) -> None:
         lengths = np.linalg.norm(vectors, axis=1)
-        if not np.all(np.abs(lengths - 1) <= UNIT):  # true of NaN as well
+        if np.any(np.abs(lengths - 1) > UNIT):
             worst = lengths[np.argmax(np.abs(lengths - 1))]
             raise WeightsError(
                 f"{self.file}: its declaration says normalized, but a vector has length {worst:.3g}; set "

@@ -181,6 +181,12 @@ def test_vectors_that_are_declared_normalized_are(tmp_path: Path) -> None:
         embed(plain, pixels(2))
 
 
+def test_vectors_are_numbers(tmp_path: Path) -> None:
+    file = save_onnx(tmp_path / "a.onnx", dtype="float16", range=[0, 1e6])
+    with pytest.raises(WeightsError, match="a.onnx: gives vectors with infinite values or NaN; are range, mean"):
+        embed(file, pixels(2))
+
+
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
