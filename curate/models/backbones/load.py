@@ -102,7 +102,6 @@ def load_backbone(
     keep_freed_memory()
     info = describe(model, weights, fetch=True)
     check_precision(info, precision)
-    _tell_package(info.model, info.package)
     module = place(_family(info.model).build(info), where)
     if isinstance(module, OnnxNetwork):
         module.prepare(where)
@@ -161,6 +160,8 @@ def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> 
     info = _family(name).describe(name, weights, fetch=fetch)
     if not isinstance(info, ModelInfo):
         raise ConfigError(f"model: {model!r}: its describe() gave a {type(info).__name__}, a ModelInfo is needed")
+    if fetch:  # it is about to be used, here or by workers whose words nobody reads
+        _tell_package(info.model, info.package)
     return info
 
 
