@@ -244,7 +244,8 @@ def load_backbone(
     """A frozen backbone that embeds pictures.
 
     Args:
-        model: an id as `curate models` lists them, such as `lite0`, or the `.safetensors` file of an export.
+        model: an id as `curate models` lists them, such as `lite0`, the `.safetensors` file of an export, or an
+            ONNX file with its declaration beside it.
         weights: path or https URL of its weights; None: packaged, or from the model hub.
         device: auto, cpu, cuda or cuda:N.
         precision: auto, fp32 or bf16.

@@ -27,7 +27,7 @@ import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from importlib.machinery import ModuleSpec
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -70,6 +70,12 @@ def resolve(kind: Kind, name: str, builtin: Mapping[str, str], *, key: str | Non
 def known_names(kind: Kind, builtin: Mapping[str, str]) -> list[str]:
     """The built-in names, then those of installed packages."""
     return [*builtin, *sorted(_entry_points(kind).keys() - builtin.keys())]
+
+
+def distribution_of(kind: Kind, name: str) -> Distribution | None:
+    """The installed package whose entry point has this name; None: there is none, or it does not say."""
+    point = _entry_points(kind).get(name)
+    return None if point is None else point.dist
 
 
 def file_module_name(path: str | Path) -> str:

@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.models.thresholds import STRONG_HASH, VERIFICATION, verification
+from curate.models.backbones.load import describe, weights_for_plan
+from curate.models.thresholds import COPY_THRESHOLDS, STRONG_HASH, VERIFICATION, CopyRule, verification
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
 from curate.stages.copies.calibrate import CalibrateCopies
@@ -110,7 +111,26 @@ class Copies(Settings):
         if self.verify != "auto":
             return self.verify
         given = (self.neighbors.threshold, self.neighbors.heldout_threshold)
-        return (self.threshold == "auto" or self.embed.model in VERIFICATION) and given == (None, None)
+        if given != (None, None):
+            return False
+        declared = self.declared
+        known = self.embed.model in VERIFICATION or (declared is not None and declared.verification is not None)
+        return known or self.threshold == "auto"
+
+    @property
+    def declared(self) -> CopyRule | None:
+        """What the file of the model declares; None: nothing, or it is a model whose values are known here."""
+        if self.embed.model in COPY_THRESHOLDS:
+            return None
+        return describe(self.embed.model, weights_for_plan(self.embed.model, self.embed.weights)).copies
+
+    def known_neighbors(self) -> FindNeighbors:
+        """The search with what the model's file declares where the config gives no thresholds."""
+        if self.declared is None:
+            return self.neighbors
+        known, names = self.declared.thresholds, ("threshold", "heldout_threshold")
+        missing = {name: getattr(known, name) for name in names if getattr(self.neighbors, name) is None}
+        return self.neighbors.model_copy(update=missing)
 
 
 class CurationConfig(RecipeConfig):
@@ -151,9 +171,9 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     if copies.threshold == "auto":
         views, thresholds = _calibrated(p, copies, views, catalog=catalog, images=images)
 
-    find = copies.neighbors
+    find = copies.neighbors if thresholds is not None else copies.known_neighbors()
     if copies.verifies and thresholds is None:
-        floor = verification(copies.embed.model).floor
+        floor = verification(copies.embed.model, declared=copies.declared).floor
         find = find.model_copy(update={"threshold": floor, "heldout_threshold": floor})
     into = "internal/candidates/near" if copies.verifies else None
     near = _search(p, copies, "copy", find, catalog=catalog, into=into, thresholds=thresholds, **views)
@@ -165,7 +185,9 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     if copies.crowds == "judge":
         find_crowds = copies.find_crowds
         if copies.verifies and thresholds is None and find_crowds.alike is None:
-            find_crowds = find_crowds.model_copy(update={"alike": verification(copies.embed.model).alike})
+            find_crowds = find_crowds.model_copy(
+                update={"alike": verification(copies.embed.model, declared=copies.declared).alike}
+            )
         evidence = {"near": [near], "strong": [*hashes, exact], "thresholds": thresholds}
         crowds = p.add("internal/crowds", find_crowds, catalog=catalog, **evidence)
     pairs = [near]
@@ -228,7 +250,7 @@ def _verified(
     """Pairs of a strict cosine, and those that agree when one picture is laid over the other."""
     strict = {}
     if thresholds is None:
-        sure = verification(copies.embed.model).sure
+        sure = verification(copies.embed.model, declared=copies.declared).sure
         strict = {"threshold": sure, "heldout_threshold": sure}
     given = {"neighbors": near, "crowds": crowds, "thresholds": thresholds, "catalog": catalog}
     certain = p.add("internal/neighbors/copy", KeepNear(**strict), **given)

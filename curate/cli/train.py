@@ -19,7 +19,7 @@ def train(config: Config, overrides: Overrides = None) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="model id, or the .safetensors of an export")],
+    model: Annotated[str, typer.Argument(help="model id, the .safetensors of an export, or an .onnx file")],
     data: Annotated[
         str, typer.Option(help="folder with a subfolder a class, Parquet (folder, file, pattern), bundled or mnist5k")
     ],

@@ -11,7 +11,7 @@ from curate.evaluation.linear import BLOCKS
 from curate.evaluation.measures import MEASURES, Measure, Measured, check_images, take_measures
 from curate.evaluation.scores import Score
 from curate.models.backbones.backbone import Backbone
-from curate.models.backbones.load import load_backbone
+from curate.models.backbones.load import from_file, load_backbone
 from curate.models.device import PrecisionChoice
 
 NUM_SPLITS = 5
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def load(model: str, *, weights: str | None, device: str, precision: str) -> Backbone:
-    """Load a backbone as `load_backbone` does, where `model` may also be the path of an export.
+    """Load a backbone as `load_backbone` does, where `model` may also be the path of an export or ONNX file.
 
     Raises:
         ConfigError: the model, device or precision is not known.
@@ -94,8 +94,7 @@ def load(model: str, *, weights: str | None, device: str, precision: str) -> Bac
     """
     if precision not in get_args(PrecisionChoice):
         raise ConfigError(f"precision={precision}: known are {', '.join(get_args(PrecisionChoice))}")
-    if model.endswith(".safetensors"):
-        model, weights = "curate", model
+    model, weights = from_file(model, weights)
     return load_backbone(model, weights=weights, device=device, precision=cast(PrecisionChoice, precision))
 
 

@@ -1,11 +1,13 @@
 """What is known of a backbone before it is built; needs no torch."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from curate.errors import WeightsError
 from curate.models.files.digest import hash_file
+from curate.models.thresholds import CopyRule
 from curate.ops.images.preprocess import Preprocess
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,6 +34,16 @@ class ModelInfo:
     """Whether `precision: auto` may choose bfloat16."""
     has_weights: bool = True
     """False: a fixed function of the pixels, for which there is nothing to get."""
+    data: tuple[Path, ...] = ()
+    """Files beside the weight file that hold weights too."""
+    declared: str = ""
+    """Digest of a declaration that decides the vectors as well; empty: none."""
+    own_precision: bool = False
+    """True: it computes as its file says, and knows no `precision: bf16`."""
+    copies: CopyRule | None = None
+    """How similar copies are, as its own file declares; None: see `thresholds`."""
+    package: str = ""
+    """The installed package that brings the weights, with its version and license; empty: none."""
 
     @property
     def weights_present(self) -> bool:
@@ -40,12 +52,16 @@ class ModelInfo:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 (hex) of the weight file; empty where the model has none.
+        """SHA-256 (hex) of the weight file, or of its digest and those of its data and declaration where it has them;
+        empty where the model has no weights.
 
         Raises:
             WeightsError: the weights are absent.
         """
-        return hash_file(self.weights_file()) if self.has_weights else ""
+        if not self.has_weights:
+            return ""
+        parts = [hash_file(self.weights_file()), *map(hash_file, self.data), *filter(None, [self.declared])]
+        return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def weights_file(self) -> Path:
         """The weight file on this machine.

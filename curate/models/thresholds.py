@@ -57,12 +57,27 @@ REGISTRATION = Thresholds(threshold=0.5, heldout_threshold=0.45)
 on copies planted on the bundled photographs."""
 
 
-def verification(model: str) -> Verification:
+@dataclass(frozen=True)
+class CopyRule:
+    """What is known of copies in the vectors of one model: of those that are not listed here, its file declares it."""
+
+    thresholds: Thresholds
+    """Cosine similarities from which pairs count."""
+    verification: Verification | None = None
+    """Which pairs are verified; None: none."""
+
+
+def verification(model: str, *, declared: CopyRule | None = None) -> Verification:
     """Which pairs of the model are verified.
+
+    Args:
+        declared: what the model's own file declares.
 
     Raises:
         ConfigError: the model has none.
     """
+    if declared is not None and declared.verification is not None:
+        return declared.verification
     if model not in VERIFICATION:
         raise ConfigError(
             f"{model}: it is not known which of its pairs to verify; set copies.verify=false, or use a model that has "
@@ -72,14 +87,21 @@ def verification(model: str) -> Verification:
 
 
 def copy_thresholds(
-    model: str, *, threshold: float | None = None, heldout_threshold: float | None = None
+    model: str,
+    *,
+    threshold: float | None = None,
+    heldout_threshold: float | None = None,
+    declared: CopyRule | None = None,
 ) -> Thresholds:
     """The thresholds to use: given ones first, then those that belong to the model.
+
+    Args:
+        declared: what the model's own file declares.
 
     Raises:
         ConfigError: one is neither given nor known for this model.
     """
-    known = COPY_THRESHOLDS.get(model)
+    known = declared.thresholds if declared is not None else COPY_THRESHOLDS.get(model)
     if known is not None:
         threshold = known.threshold if threshold is None else threshold
         heldout_threshold = known.heldout_threshold if heldout_threshold is None else heldout_threshold

@@ -7,11 +7,14 @@
 | `dinov2_vits14` ... `dinov2_vitg14_reg`, or their timm names | path (torch.hub, timm, Hugging Face), URL or hub |
 | `sscd` | path or URL of the TorchScript file |
 | `curate` | path of an export of the trainer |
+| `onnx` | path of an ONNX file with its declaration, see `files/declaration.py` |
+| `sscd-int8`, `sscd-distilled` | of an installed package, see `installed.py` |
 | `timm/NAME[.tag]` | path, URL or hub |
 | `open_clip/ARCH[:TAG]` | path, URL or hub |
 | `my_package.module:NAME`, `./my_file.py:NAME`, an entry point in `curate.backbones` | what the plug-in says |
 
-A plug-in is an object, or a module, with the two functions of `Family`:
+A plug-in is the path of an ONNX file with its declaration or of the folder that holds it, a package with both in its
+folder, or an object or module with the two functions of `Family`:
 
     def describe(model, weights, *, fetch) -> ModelInfo    # facts alone: called for every plan and status
     def build(info) -> nn.Module                           # (B, 3, S, S) normalized float -> (B, D)
@@ -23,19 +26,24 @@ length. A module with a method `encode_text(list[str]) -> (B, D)` can be asked f
 its id and by the hash of its weights: code that changes what it computes needs a new id.
 """
 
+import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from curate.errors import ConfigError
-from curate.models.backbones import dinov2, exported, lite0, luma, sscd
+from curate.models.backbones import dinov2, exported, installed, lite0, luma, onnx_file, sscd
 from curate.models.device import PrecisionChoice, resolve_device, resolve_precision
 from curate.models.info import ModelInfo
-from curate.registry import known_names, resolve
+from curate.registry import distribution_of, known_names, resolve
 
 if TYPE_CHECKING:
     from torch import nn
 
     from curate.models.backbones.backbone import Backbone
+
+logger = logging.getLogger(__name__)
 
 
 class Family(Protocol):
@@ -51,7 +59,9 @@ class Family(Protocol):
 
 
 BUILT_IN: Mapping[str, str] = {
-    **{model: family.__name__ for family in (lite0, luma, dinov2, sscd, exported) for model in family.MODELS},
+    **{model: family.__name__ for family in (lite0, luma, dinov2, sscd) for model in family.MODELS},
+    **{model: f"{installed.__name__}:{name}" for model, name in installed.MODELS.items()},
+    **{model: family.__name__ for family in (exported, onnx_file) for model in family.MODELS},
     "timm/NAME": "curate.models.backbones.timm_models",
     "open_clip/NAME": "curate.models.backbones.clip",
 }
@@ -62,6 +72,9 @@ EXAMPLES = {
     "open_clip/NAME": "open_clip/ViT-B-32:laion2b_s34b_b79k",
 }
 """What `known_models` lists of the families whose models have no list here."""
+
+BY_FILE = {".safetensors": "curate", ".onnx": "onnx"}
+"""Ids of the models that are nothing without a file, by its suffix."""
 
 
 def load_backbone(
@@ -76,24 +89,59 @@ def load_backbone(
         precision: of the forward pass; auto: bfloat16 where the device is faster with it and the model bears it.
 
     Raises:
-        ConfigError: unknown model or device.
+        ConfigError: unknown model or device, or a device or precision that the model does not run in.
         WeightsError: weights that are absent, unreadable or another model's.
+        MissingExtra: the library that runs the model is not installed.
     """
     from curate.models.backbones.backbone import Backbone
     from curate.models.nets.heap import keep_freed_memory
+    from curate.models.nets.onnx_network import OnnxNetwork
     from curate.models.placement import place
 
     where = resolve_device(device)
     keep_freed_memory()
     info = describe(model, weights, fetch=True)
-    module = _family(info.model).build(info)
+    check_precision(info, precision)
+    module = place(_family(info.model).build(info), where)
+    if isinstance(module, OnnxNetwork):
+        module.prepare(where)
     return Backbone(
         info,
-        place(module, where),
+        module,
         device=where,
         precision=resolve_precision(precision, where, bf16=info.bf16),
         encode_text=getattr(module, "encode_text", None),
     )
+
+
+@cache
+def _tell_package(model: str, package: str) -> None:
+    """Tell once a process whose license the weights of an installed package have."""
+    if package:
+        logger.info("%s: weights of the installed %s", model, package)
+
+
+def check_precision(info: ModelInfo, precision: PrecisionChoice) -> None:
+    """Refuse a precision that the model does not know.
+
+    Raises:
+        ConfigError: bf16, of a model that computes as its file says.
+    """
+    if info.own_precision and precision == "bf16":
+        raise ConfigError(f"{info.model}: computes in the precision of its file; set precision to auto, not to bf16")
+
+
+def from_file(model: str, weights: str | None) -> tuple[str, str | None]:
+    """Model id and weights, where `model` may be the file of an export or an ONNX file."""
+    known = next((known for suffix, known in BY_FILE.items() if model.endswith(suffix)), None)
+    return (model, weights) if known is None else (known, model)
+
+
+def weights_for_plan(model: str, weights: str | None) -> str | None:
+    """The weights that a plan asks: those that are here, and those without which the id says nothing; a plan is made on
+    machines, too, that do not have them yet."""
+    here = weights is not None and Path(weights).expanduser().exists()
+    return weights if here or model in BY_FILE.values() else None
 
 
 def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> ModelInfo:
@@ -112,23 +160,30 @@ def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> 
     info = _family(name).describe(name, weights, fetch=fetch)
     if not isinstance(info, ModelInfo):
         raise ConfigError(f"model: {model!r}: its describe() gave a {type(info).__name__}, a ModelInfo is needed")
+    if fetch:  # it is about to be used, here or by workers whose words nobody reads
+        _tell_package(info.model, info.package)
     return info
 
 
 def known_models() -> list[ModelInfo]:
     """Facts of every backbone that has a name without weights, built in or installed, and of the examples."""
-    named = (name for name in known_names("backbone", BUILT_IN) if name not in exported.MODELS)
+    named = (name for name in known_names("backbone", BUILT_IN) if name not in BY_FILE.values())
     return [describe(EXAMPLES.get(name, name)) for name in named]
 
 
 def _family(model: str) -> Family:
+    known, file = from_file(model, None)
+    if file is not None:
+        raise ConfigError(f"model: {model!r} is a file; write model: {known} and weights: {file}")
     open_family = f"{model.partition('/')[0]}/NAME"
     name = open_family if open_family in BUILT_IN else model
-    family: Family = resolve("backbone", name, BUILT_IN, key="model")
+    found = resolve("backbone", name, BUILT_IN, key="model")
+    family: Any = installed.family_of(found, None if name in BUILT_IN else distribution_of("backbone", name))
     missing = [method for method in ("describe", "build") if not callable(getattr(family, method, None))]
     if missing:
         raise ConfigError(
             f"model: {model!r}: no backbone, since it has no {' and no '.join(missing)}; see "
             "curate/models/backbones/load.py for what a plug-in must have"
         )
-    return family
+    checked: Family = family
+    return checked

@@ -1,10 +1,12 @@
 """An ONNX graph: input `images` (B, 3, S, S), normalized float32; outputs `cls` (B, D) and `patches` (B, N, D).
 
 B is free and S is fixed: a ViT's positions are constants of the graph, so each size needs a file of its own. Weights
-of more than 2 GB, which ONNX cannot hold, lie beside the graph in a .data file.
+of more than 2 GB, which ONNX cannot hold, lie beside the graph in a .data file. A declaration beside it makes the
+graph a backbone again (`backbones/onnx_file.py`), whose vectors are `cls`.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from curate.errors import ConfigError, MissingExtra, WeightsError, first_line
 from curate.models.convert.source import LoadedBackbone
 from curate.models.convert.target import Forward, Options, Target, Tokens
+from curate.models.files.declaration import Declaration, DeclaredInput, DeclaredOutput, write_declaration
 from curate.models.nets.trained import Trained
 
 OPSET = 18
@@ -74,6 +77,8 @@ def write_onnx(source: LoadedBackbone, path: Path, options: Options) -> None:
     weights = sum(value.numel() * value.element_size() for value in source.network.state_dict().values())
     program.save(path, external_data=weights + (64 << 20) > LARGEST)
     onnx.checker.check_model(path)
+    data = path.with_name(path.name + ".data")
+    write_declaration(path, declare(source, data=[data.name] if data.exists() else []))
     written = onnx.load(path, load_external_data=False).opset_import[0].version
     if written != opset:
         raise ConfigError(f"--opset {opset}: torch wrote {written} instead; leave it out, or give {written}")
@@ -104,6 +109,32 @@ def properties(source: LoadedBackbone) -> dict[str, str]:
         "license": info.license,
         "provenance": json.dumps(info.provenance, sort_keys=True),
     }
+
+
+def declare(source: LoadedBackbone, *, data: Sequence[str]) -> Declaration:
+    """What the graph does not say of itself.
+
+    Args:
+        data: files beside it that hold weights.
+    """
+    info, size = source.info, source.image_size
+    return Declaration(
+        input=DeclaredInput(
+            name=INPUT,
+            layout="nchw",
+            dtype="float32",
+            channels="rgb",
+            size=size,
+            resize="short_edge_crop",
+            short_edge=max(size, info.short_edge),
+            interpolation=info.interpolation,
+            mean=info.mean,
+            std=info.std,
+        ),
+        output=DeclaredOutput(name=OUTPUTS[0], take="vector", dim=source.network.config.dim, normalized=False),
+        license=info.license,
+        data=tuple(data),
+    )
 
 
 def read_onnx(source: LoadedBackbone, path: Path) -> Forward:

@@ -14,7 +14,7 @@ from curate.engine.figures import Figures
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.stage import Batches, Fold, Input, each, read_partials
 from curate.engine.table import Table
-from curate.models.backbones.load import describe
+from curate.models.backbones.load import describe, weights_for_plan
 from curate.ops.copies.features import extract_features
 from curate.ops.images.borders import without_border
 from curate.ops.images.decode import PIL_PIXELS
@@ -173,10 +173,12 @@ class PlantCopies(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         from curate.models.flops import forward_flops
 
-        images, dim = min(self.num_images, given.images), describe(self.embed.model).dim
+        model = self.embed.model
+        weights = weights_for_plan(model, self.embed.weights)
+        images, dim = min(self.num_images, given.images), describe(model, weights).dim
         rows = images * (1 + self.copies_each)
         made = Shape(pool=rows, row_bytes=8 * dim + FEATURE_BYTES, dim=dim)
-        demand = Demand(forward=rows * forward_flops(self.embed.model), written=made.num_bytes)
+        demand = Demand(forward=rows * forward_flops(model, weights), written=made.num_bytes)
         edited = replace(demand, megapixels=EDITING * rows * given.megapixels, read=images * given.image_bytes)
         return edited, made
 

@@ -13,7 +13,8 @@ from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.table import Table
-from curate.models.backbones.load import describe
+from curate.errors import ConfigError, WeightsError
+from curate.models.backbones.load import check_precision, describe, weights_for_plan
 from curate.models.device import PrecisionChoice
 from curate.ops.images.preprocess import decode_side, preprocess
 from curate.ops.vectors import pack
@@ -64,6 +65,7 @@ class Embed(PictureStage):
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         info = describe(self.model, self.weights, fetch=True)
+        check_precision(info, self.precision)
         return embeddings_schema(info.dim, dtype=self.dtype, model=self.model, weights=info.weights_hash)
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
@@ -132,18 +134,24 @@ class Embed(PictureStage):
         """Within a pass; where it inspects, decoding is counted there."""
         from curate.models.flops import forward_flops
 
-        dim = describe(self.model).dim
+        weights = weights_for_plan(self.model, self.weights)
+        dim = describe(self.model, weights).dim
         later = inputs.get("duplicates") is not None
         made = Shape(given.kept_images, given.curated) if later else inputs["catalog"]
         made = made._replace(row_bytes=8 + dim * np.dtype(self.dtype).itemsize, dim=dim)
-        demand = Demand(forward=made.rows * forward_flops(self.model), written=made.num_bytes)
+        demand = Demand(forward=made.rows * forward_flops(self.model, weights), written=made.num_bytes)
         return demand.with_reading(made.rows, given) if later else demand, made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         weights = table.complete_manifest().pins.get("weights", "")[:digits]
         details = ", ".join(part for part in (f"weights {weights}" if weights else "", self.precision) if part)
-        license_ = describe(self.model).license
-        yield "Models", f"{table.name}: {self.model}, license {license_} ({details})"
+        yield "Models", f"{table.name}: {self.model}, license {self._license()} ({details})"
+
+    def _license(self) -> str:
+        try:
+            return describe(self.model, self.weights).license
+        except (WeightsError, ConfigError):  # a report may be written where the file is no more
+            return "unknown, since its weights are not here now"
 
 
 class _Vectors:

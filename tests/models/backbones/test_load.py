@@ -24,6 +24,7 @@ from curate.models.files.state_dict import read_state_dict
 from curate.models.files.weights import find_weight_file
 from curate.models.nets.config import PRESETS, vit_config
 from curate.models.nets.vit import VisionTransformer
+from tests.models.backbones.onnx_models import save_onnx
 
 ROOT = Path(__file__).parents[3]
 
@@ -213,7 +214,7 @@ def test_unknown_models_name_the_nearest(model: str, message: str) -> None:
 
 def test_known_models_can_be_listed_without_any_weights() -> None:
     known = {info.model: info for info in known_models()}
-    assert {"lite0", "sscd", *dinov2.MODELS} <= known.keys()
+    assert {"lite0", "sscd", "sscd-int8", *dinov2.MODELS} <= known.keys()
     assert known["lite0"].weights_present
     for info in known.values():
         assert info.dim > 0
@@ -318,12 +319,16 @@ def test_facts_are_told_without_torch(tmp_path: Path) -> None:
 import sys
 from curate.models import device, thresholds
 from curate.models.backbones.load import BUILT_IN, describe
-facts = {m: describe(m) for m in BUILT_IN if m != "curate" and not m.endswith("/NAME")}
-facts["curate"] = describe("curate", sys.argv[1])
-assert facts["curate"].dim == 192
+by_file = {"curate": sys.argv[1], "onnx": sys.argv[2]}
+facts = {m: describe(m, by_file.get(m)) for m in BUILT_IN if not m.endswith("/NAME")}
+assert (facts["curate"].dim, facts["onnx"].dim) == (192, 4)
 hashes = [info.weights_hash for info in facts.values() if info.weights_present]
-assert len(hashes) >= 4
-print(*{"torch", "timm", "open_clip", "dask", "transformers"} & sys.modules.keys())
+assert len(hashes) >= 5
+heavy = {"torch", "timm", "open_clip", "dask", "transformers", "onnx", "onnxruntime"}
+print(*heavy & sys.modules.keys())
 """
-    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=True, capture_output=True, text=True)
+    graph = save_onnx(tmp_path / "graph.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, graph], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     assert done.stdout.split() == []

@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,11 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
+import curate
 from curate.errors import ConfigError, MissingExtra
 from curate.models.convert import to_onnx
 from curate.models.convert.convert import convert
+from curate.models.flops import forward_flops, picture_flops
 from curate.models.nets.tower import TimmTower, tower_config
-from tests.models.convert.backbones import INFO, export, pictures, vit
+from tests.models.convert.backbones import INFO, SIZE, convnext, export, pictures, vit
 
 
 def run(path: Path, images: torch.Tensor) -> list[np.ndarray]:
@@ -47,10 +50,33 @@ def test_weights_beyond_the_limit_of_onnx_lie_beside_it(tmp_path: Path, monkeypa
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [
         "backbone-onnx.onnx",
         "backbone-onnx.onnx.data",
+        "backbone-onnx.onnx.yaml",
         "backbone.safetensors",
     ]
     found = run(path, pictures(64))[0]
     torch.testing.assert_close(torch.from_numpy(found), tower(pictures(64)), rtol=1e-4, atol=1e-4)
+    _same_vectors(tmp_path / "backbone.safetensors", path)
+
+
+def _same_vectors(export: Path, graph: Path) -> None:
+    """Of pictures as they are, embedded by the export and by its graph, in batches of any size."""
+    rng = np.random.default_rng(0)
+    shown = [rng.integers(0, 256, (height, 90, 3), np.uint8) for height in range(70, 170, 10)]
+    ours, theirs = (curate.load_backbone(str(file), device="cpu", precision="fp32") for file in (export, graph))
+    assert theirs.backbone.preprocess == ours.backbone.preprocess
+    assert theirs.backbone.license == ours.backbone.license == INFO.license
+    for batch_size in (1, 3, 10):
+        np.testing.assert_allclose(
+            theirs.embed(shown, batch_size=batch_size), ours.embed(shown, batch_size=batch_size), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("network", [vit(4, "swiglu"), convnext()], ids=["vit", "timm"])
+def test_an_export_is_a_backbone_again(network: Any, tmp_path: Path) -> None:
+    source = Path(export(tmp_path, network))
+    graph = convert(str(source), "onnx").path
+    _same_vectors(source, graph)
+    assert forward_flops("onnx", str(graph)) == pytest.approx(picture_flops(network, SIZE), rel=0.01)
 
 
 def test_old_opsets_are_refused(tmp_path: Path) -> None:
