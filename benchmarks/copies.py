@@ -327,6 +327,10 @@ def command(
     swap: Annotated[bool, typer.Option("--swap", help="judge on the first half of the pictures")] = False,
     domains: Annotated[bool, typer.Option("--domains", help="whole runs on drawn pictures that look alike")] = False,
     domain: Annotated[list[str] | None, typer.Option(help="of these domains only; may be given again")] = None,
+    pool: Annotated[bool, typer.Option("--pool", help="whole runs on a pool of files, beside other tools")] = False,
+    edits: Annotated[str, typer.Option(help="of --pool: web, or borders: with one border in each chain")] = "web",
+    peers: Annotated[Path | None, typer.Option(help="of --pool: interpreter that has the other tools")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="of --pool: key=value of the config")] = None,
     json_: Json = False,
 ) -> None:
     """Precision and recall of copy-detection methods on planted chains of web edits."""
@@ -335,6 +339,19 @@ def command(
 
         found = measure_domains(domain or (), num_pictures=num_pictures or 40, seed=seed)
         typer.echo(domains_as_json(found) if json_ else format_domains(found))
+        return
+    if pool:
+        from benchmarks.copy_pool import format_pool, measure_pool, parse_edits, pool_as_json  # they read this file
+
+        measured = measure_pool(
+            folder or PHOTOS,
+            num_pictures=num_pictures or 338,
+            edits=parse_edits(edits),
+            seed=seed,
+            peers=peers,
+            changes=changes or (),
+        )
+        typer.echo(pool_as_json(measured) if json_ else format_pool(measured))
         return
     scores = measure_copies(folder or PHOTOS, num_pictures=num_pictures or 338, seed=seed, swap=swap)
     typer.echo(as_json(scores) if json_ else format_copies(scores))

@@ -1,7 +1,8 @@
 """How well the whole program finds copies among pictures that look alike, domain by domain, beside PDQ alone.
 
 Pictures of one domain (`domains.py`) and planted copies of each are a pool; `curate run dedup` judges it by default. A
-pair is found where both images lie in one group, since of a group one image stays: that is what a user loses.
+pair is found where both images lie in one group, since of a group one image stays: that is what a user loses. The
+pairs of one picture hang together, so bounds count pictures, not pairs.
 """
 
 import json
@@ -10,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +31,10 @@ WILSON_Z = 1.96
 class Share:
     """A share of a number of cases, and where it may lie."""
 
-    hits: int
-    of: int
+    hits: float
+    of: float
+    independent: float | None = None
+    """How many independent cases they are worth; None: all are."""
 
     @property
     def value(self) -> float:
@@ -40,12 +44,37 @@ class Share:
     @property
     def bounds(self) -> tuple[float, float]:
         """Wilson's bounds of 95 %; 0 and 1 where there are no cases."""
-        if not self.of:
+        n, square = self.of if self.independent is None else self.independent, WILSON_Z**2
+        if not n:
             return 0.0, 1.0
-        n, square = self.of, WILSON_Z**2
         middle = (self.value + square / (2 * n)) / (1 + square / n)
         half = WILSON_Z / (1 + square / n) * (self.value * (1 - self.value) / n + square / (4 * n * n)) ** 0.5
-        return middle - half, middle + half
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs, with the bounds."""
+        return {"value": self.value, "bounds": self.bounds, **asdict(self)}
+
+
+def clustered_share(hits: np.ndarray, of: np.ndarray) -> Share:
+    """The share of cases that hang together in clusters, such as the pairs of one picture.
+
+    They are worth as many independent cases as give the share the variance that it has over the clusters, and no more
+    than there are clusters with a case: where all hit, or none, the variance tells nothing.
+
+    Args:
+        hits: (K,) float64, hits of each cluster.
+        of: (K,) float64, its cases.
+
+    Source: Cochran 1977, "Sampling Techniques", section 6.4, ratio estimates; Kish 1965, design effects.
+    """
+    total, clusters = float(of.sum()), int(np.count_nonzero(of))
+    if not total:
+        return Share(0.0, 0.0)
+    value = float(hits.sum()) / total
+    variance = float(((hits - value * of) ** 2).sum()) / total**2 * clusters / max(1, clusters - 1)
+    worth = value * (1 - value) / variance if variance > 0 else float(clusters)
+    return Share(float(hits.sum()), total, min(max(worth, 1.0), float(clusters)))
 
 
 @dataclass(frozen=True)
@@ -116,22 +145,40 @@ def score_groups(
     domain: str, method: str, groups: np.ndarray, stays: np.ndarray, source: np.ndarray, *, seconds: float
 ) -> DomainScore:
     """Count pairs of images in one group, (N,) each."""
+    precision, recall = pair_shares(groups, source)
+    left = len(np.unique(source[stays]))
+    return DomainScore(domain, method, precision, recall, len(np.unique(source)), left, seconds)
+
+
+def pair_shares(groups: np.ndarray, source: np.ndarray) -> tuple[Share, Share]:
+    """Precision and recall of the pairs of images in one group, (N,) each; the pairs of a picture hang together."""
+    hits, found, true = _pairs_by_picture(groups, source)
+    return clustered_share(hits, found), clustered_share(hits, true)
+
+
+def harmonic_share(groups: np.ndarray, source: np.ndarray) -> Share:
+    """F1 of the same pairs: the hits as a share of the mean of pairs found and true pairs."""
+    hits, found, true = _pairs_by_picture(groups, source)
+    return clustered_share(hits, (found + true) / 2)
+
+
+def _pairs_by_picture(groups: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(K,) float64 each: pairs that are found and true, found, and true; of two pictures, half a pair for each."""
     rows, cols = np.triu_indices(len(source), 1)
     found, true = groups[rows] == groups[cols], source[rows] == source[cols]
-    hits = int((found & true).sum())
-    left = len(np.unique(source[stays]))
-    precision, recall = Share(hits, int(found.sum())), Share(hits, int(true.sum()))
-    return DomainScore(domain, method, precision, recall, len(np.unique(source)), left, seconds)
+
+    def of_pictures(pairs: np.ndarray) -> np.ndarray:
+        ends = np.concatenate([source[rows[pairs]], source[cols[pairs]]])
+        return np.bincount(ends, minlength=int(source.max(initial=-1)) + 1) / 2
+
+    return of_pictures(found & true), of_pictures(found), of_pictures(true)
 
 
 def domains_as_json(scores: list[DomainScore]) -> str:
     """The scores for programs."""
     rows = []
     for score in scores:
-        shares = {
-            name: {"value": share.value, "bounds": share.bounds, **asdict(share)}
-            for name, share in (("precision", score.precision), ("recall", score.recall))
-        }
+        shares = {name: share.as_dict() for name, share in (("precision", score.precision), ("recall", score.recall))}
         rows.append(asdict(score) | shares)
     return json.dumps(rows, indent=2)
 
@@ -140,13 +187,13 @@ def format_domains(scores: list[DomainScore]) -> str:
     """The scores as a table; in brackets the bounds of 95 %."""
     lines = [f"{'domain':<16} {'method':<10} {'precision':<20} {'recall':<20} {'pictures left':<14} seconds"]
     for score in scores:
-        lines.append(
-            f"{score.domain:<16} {score.method:<10} {_format(score.precision):<20} {_format(score.recall):<20} "
-            f"{f'{score.left} of {score.pictures}':<14} {score.seconds:.0f}"
-        )
+        shares = f"{format_share(score.precision):<20} {format_share(score.recall):<20}"
+        left = f"{score.left} of {score.pictures}"
+        lines.append(f"{score.domain:<16} {score.method:<10} {shares} {left:<14} {score.seconds:.0f}")
     return "\n".join(lines)
 
 
-def _format(share: Share) -> str:
+def format_share(share: Share) -> str:
+    """The share, and its bounds in brackets."""
     low, high = share.bounds
     return f"{share.value:.3f} ({low:.3f}-{high:.3f})"

@@ -8,7 +8,14 @@ import pytest
 from scipy.stats import binomtest
 
 from benchmarks.domains import CONTROL, DOMAINS, draw_domain
-from benchmarks.look_alikes import Share, domains_as_json, format_domains, measure_domains, score_groups
+from benchmarks.look_alikes import (
+    Share,
+    clustered_share,
+    domains_as_json,
+    format_domains,
+    measure_domains,
+    score_groups,
+)
 from curate.errors import ConfigError
 from curate.ops.images.edits import MIN_SIDE
 
@@ -35,6 +42,23 @@ def test_bounds_are_those_of_wilson() -> None:
     assert (Share(0, 0).value, Share(0, 0).bounds) == (1.0, (0.0, 1.0))
 
 
+def test_bounds_of_clusters_hold_as_often_as_they_say() -> None:
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        size = rng.integers(1, 7, 60).astype(np.float64)
+        hits = np.where(rng.random(60) < 0.8, size, 0.0)  # the cases of a cluster hit together, or not at all
+        low, high = clustered_share(hits, size).bounds
+        held += low <= 0.8 <= high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_clusters_are_worth_no_more_cases_than_they_are() -> None:
+    ones = np.ones(9)
+    assert clustered_share(6 * ones, 6 * ones).bounds == Share(9, 9).bounds
+    assert clustered_share(np.zeros(9), np.zeros(9)).bounds == (0.0, 1.0)
+    assert clustered_share(np.array([1.0]), np.array([2.0])).independent == 1
+
+
 def test_scores_equal_a_count_of_pairs() -> None:
     rng = np.random.default_rng(0)
     groups, source, stays = rng.integers(0, 8, 30), rng.integers(0, 10, 30), rng.random(30) < 0.4
@@ -42,8 +66,8 @@ def test_scores_equal_a_count_of_pairs() -> None:
     pairs = list(itertools.combinations(range(30), 2))
     found = {(i, j) for i, j in pairs if groups[i] == groups[j]}
     true = {(i, j) for i, j in pairs if source[i] == source[j]}
-    assert score.precision == Share(len(found & true), len(found))
-    assert score.recall == Share(len(found & true), len(true))
+    assert (score.precision.hits, score.precision.of) == (len(found & true), len(found))
+    assert (score.recall.hits, score.recall.of) == (len(found & true), len(true))
     assert (score.pictures, score.left) == (len(set(source.tolist())), len(set(source[stays].tolist())))
 
 

@@ -16,6 +16,8 @@ from curate.ops.images.preprocess import Preprocess
 
 CPU_CHUNK = 8
 """Pictures that a CPU embeds at once, however large the batch: the activations then stay near the caches."""
+CPU_CHUNK_CONVNET = 4
+"""The same for convolutions, whose first layers have the largest activations by far: as fast, at half of the memory."""
 
 
 @dataclass
@@ -103,7 +105,8 @@ class Backbone:
 
     def _in_chunks(self, pixels: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:
         if self.device.type == "cpu":
-            return torch.cat([self._forward(chunk, forward) for chunk in pixels.split(CPU_CHUNK)])
+            chunk_size = CPU_CHUNK_CONVNET if self.channels_last else CPU_CHUNK
+            return torch.cat([self._forward(chunk, forward) for chunk in pixels.split(chunk_size)])
         return self._forward(pixels, forward)
 
     def _forward(self, pixels: Tensor, forward: Callable[[Tensor], Tensor]) -> Tensor:

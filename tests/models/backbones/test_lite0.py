@@ -1,7 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
@@ -10,7 +14,7 @@ import curate
 from curate.errors import WeightsError
 from curate.models.backbones import lite0
 from curate.models.backbones.load import describe, load_backbone
-from curate.models.nets.efficientnet import efficientnet_classifier
+from curate.models.files.state_dict import read_state_dict
 from curate.ops.images.preprocess import preprocess
 
 PHOTOS = Path(curate.__file__).parent / "samples/photos"
@@ -48,31 +52,36 @@ def pixels(names: list[str]) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures))
 
 
-def packaged() -> Path:
-    return describe("lite0").weights_file()
+def reference() -> Any:
+    """timm's network with the weights of the package, its batch norms apart."""
+    net = timm.create_model("tf_efficientnet_lite0")
+    state = read_state_dict(describe("lite0").weights_file())
+    net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
+    return net.eval()
 
 
 def test_top_1_is_right_on_bundled_photographs() -> None:
-    net = efficientnet_classifier(packaged()).eval()
+    net, trunk = reference(), lite0.build(describe("lite0"))
     with torch.inference_mode():
-        top = net(pixels(list(IMAGENET_CLASSES)).float() / 127.5 - 1).argmax(1).tolist()
+        top = net.classifier(trunk(pixels(list(IMAGENET_CLASSES)).float() / 127.5 - 1)).argmax(1).tolist()
     right = sum(found in wanted for found, wanted in zip(top, IMAGENET_CLASSES.values(), strict=True))
     assert right >= len(IMAGENET_CLASSES) - 3  # chance is below one
 
 
-def test_folded_batch_norms_change_nothing() -> None:
-    plain = efficientnet_classifier(packaged()).eval()
+@pytest.mark.parametrize("side", [224, 97])  # an odd side is padded in another way
+def test_it_is_the_network_that_timm_has_of_these_weights(side: int) -> None:
+    plain = reference()
     plain.reset_classifier(0)
     folded = lite0.build(describe("lite0"))
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in folded.modules())
-    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(normalize(folded(x), dim=1), normalize(plain(x), dim=1), rtol=1e-4, atol=1e-5)
 
 
 def test_embedding_is_the_normalized_pooled_feature() -> None:
     batch = pixels(["birds/heron.jpg", "wild_mammals/panda.jpg"])
-    plain = efficientnet_classifier(packaged()).eval()
+    plain = reference()
     plain.reset_classifier(0)
     with torch.inference_mode():
         expected = normalize(plain(batch.float() / 127.5 - 1), dim=1)
@@ -103,5 +112,15 @@ def test_a_picture_embeds_alike_in_any_batch() -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"other.pth: 1 tensors that do not line up with the 296 of tf_eff"):
+    with pytest.raises(
+        WeightsError, match=r"other.pth: 1 tensors that do not line up with the 296 of EfficientNet-Lite0"
+    ):
         load_backbone("lite0", weights=str(tmp_path / "other.pth"), device="cpu")
+
+
+def test_it_needs_neither_timm_nor_torchvision() -> None:
+    code = (
+        "from curate.models.backbones.load import load_backbone as load; load('lite0-copy', device='cpu'); import sys; "
+    )
+    code += "sys.exit(bool({'timm', 'torchvision', 'torch._dynamo'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
