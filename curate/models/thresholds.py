@@ -44,11 +44,12 @@ class Verification:
     """Cosine from which on there is nothing to verify."""
 
 
+SSCD_VERIFICATION = Verification(floor=0.4, alike=0.55, sure=0.75)
+"""Of SSCD and its int8 and distilled forms. On 338 photographs and 1,014 planted copies of them, with PDQ at 31 bits:
+precision 0.998 and recall 0.968 (int8), 0.999 and 0.977 (distilled)."""
 VERIFICATION = {
     "lite0-copy": Verification(floor=0.7, alike=0.8, sure=0.92),  # `python -m benchmarks copies`
-    "sscd": Verification(
-        floor=0.45, alike=0.6, sure=0.9
-    ),  # from the paper's threshold for held-out images; not measured here
+    "sscd": SSCD_VERIFICATION,
 }
 """By model id. What a tried pair must reach does not depend on the model: `REGISTRATION`."""
 

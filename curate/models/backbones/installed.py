@@ -6,7 +6,7 @@ of us are listed here; only their files are read, none of their code runs.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +19,11 @@ from curate.models.files.declaration import (
     DeclaredCopies,
     DeclaredInput,
     DeclaredOutput,
+    DeclaredVerification,
     read_declaration,
 )
 from curate.models.info import ModelInfo
+from curate.models.thresholds import SSCD_VERIFICATION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,7 +132,11 @@ def _sscd(*, license: str) -> Declaration:
         ),
         output=DeclaredOutput(name="embedding", take="vector", dim=512, normalized=True),
         license=license,
-        copies=DeclaredCopies(threshold=0.6, heldout_threshold=0.45),
+        copies=DeclaredCopies(
+            threshold=0.6,
+            heldout_threshold=0.45,
+            verification=DeclaredVerification(**asdict(SSCD_VERIFICATION)),
+        ),
     )
 
 
