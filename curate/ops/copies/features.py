@@ -63,13 +63,13 @@ class LocalFeatures:
         places: np.ndarray = self.stored_points.astype(np.float32) / GRAIN
         return places
 
-    @cached_property
+    @property
     def descriptors(self) -> np.ndarray:
-        """(K, 128) float32, unit L2"""
+        """(K, 128) float32, unit L2; made anew each time, since those of a block would take half a gigabyte"""
         values = self.stored_descriptors.astype(np.float32)
         return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1)
 
-    @cached_property
+    @property
     def mirrored(self) -> np.ndarray:
         """(K, 128) float32, of the same points in the mirror image"""
         return self.descriptors[:, MIRRORED]

@@ -14,6 +14,7 @@ from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
+from curate.engine.threads import one_blas_thread
 from curate.ops.copies.features import LocalFeatures
 from curate.ops.copies.registration import NONE, Registration, register
 from curate.stages.copies.extract_features import FEATURE_BYTES, read_features
@@ -85,10 +86,13 @@ class RegisterPairs(Shuffle):
             for low, images in _by_image(features, part // self.blocks, row_of(pairs["image_id"].to_numpy())):
                 ids = pairs["image_id"].to_numpy()
                 rows = pairs.filter(pa.array((ids >= low) & (ids < low + IMAGES_AT_ONCE))).select(PAIRS.names)
-                found = [
-                    NONE if (a := queries.get(query)) is None or (b := images.get(image)) is None else register(a, b)
-                    for query, image in zip(rows["query_id"].to_pylist(), rows["image_id"].to_pylist(), strict=True)
-                ]
+                with one_blas_thread():
+                    found = [
+                        NONE
+                        if (a := queries.get(query)) is None or (b := images.get(image)) is None
+                        else register(a, b)
+                        for query, image in zip(rows["query_id"].to_pylist(), rows["image_id"].to_pylist(), strict=True)
+                    ]
                 results = [pa.array([getattr(one, name) for one in found]) for name in Registration._fields]
                 columns = [*(column.combine_chunks() for column in rows.columns), *results]
                 yield pa.table(columns, names=REGISTERED.names).cast(REGISTERED).to_batches()[0]
