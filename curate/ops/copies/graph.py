@@ -23,6 +23,9 @@ MAX_NODES = 1 << 32
 """Images of the catalog at most: a node takes half of a 64-bit key, see `duplicates`."""
 BLOCK_NODES = 1 << 22
 """Nodes looked at together, a multiple of eight."""
+MAX_PIXELS = (1 << 32) - 1
+"""Pixels beyond which two pictures count as equally large: half of a key."""
+LOW_HALF = np.uint64(0xFFFFFFFF)
 
 
 class CatalogParts(NamedTuple):
@@ -164,12 +167,68 @@ class CopyGraph:
 
         return weak
 
+    def twins(self, edges: Iterable[CopyEdges], preference: "Preference") -> np.ndarray:
+        """(N,) uint32: of pool images of equal bytes the preferred one, at each of them; other nodes as they are.
+
+        Edges of equal bytes form stars about that image, see `exact.equal_bytes`.
+        """
+        same = np.arange(self.size, dtype=np.uint32)
+        for batch, role in self.oriented(edges):
+            equal = batch.take((role == POOL) & (batch.kind == SHA256))
+            a, b = equal.query_ids, equal.image_ids
+            first = preference.of_nodes(a) < preference.of_nodes(b)
+            same[np.where(first, b, a)] = np.where(first, a, b)
+        return same
+
+    def accepted_blocks(self) -> Iterator[np.ndarray]:
+        """(M,) int64: the nodes of accepted images in ascending order, a block at a time."""
+        for start in range(0, self.size, BLOCK_NODES):
+            count = min(BLOCK_NODES, self.size - start)
+            # A block at a time: all bits at once would take a byte a node.
+            bits = np.unpackbits(self._accepted[start >> 3 :][: count // 8 + 1], count=count, bitorder="little")
+            yield start + np.flatnonzero(bits)
+
     def component_sizes(self, components: np.ndarray) -> np.ndarray:
         """(N,) uint32: accepted images of the component that each node is the smallest of; 0 at other nodes."""
         sizes = np.zeros(len(components), np.uint32)
-        for start in range(0, len(components), BLOCK_NODES):
-            block = components[start : start + BLOCK_NODES]
-            # A block at a time: all bits at once would take a byte a node.
-            bits = np.unpackbits(self._accepted[start >> 3 :], count=len(block), bitorder="little")
-            np.add.at(sizes, block, bits.astype(np.uint32))
+        for nodes in self.accepted_blocks():
+            np.add.at(sizes, components[nodes], np.uint32(1))
         return sizes
+
+
+class Preference:
+    """Which image of a component would rather stay: most pixels, then lowest source rank, then smallest id.
+
+    Nodes have a position in the order of the last two, which differs from that of ids where a later source has a
+    lower rank.
+    """
+
+    def __init__(self, graph: CopyGraph) -> None:
+        rank, rows, first = graph.parts.rank, graph.parts.rows, graph.first
+        order = np.lexsort((np.arange(len(rank)), rank))  # parts by rank of their source
+        self._graph, self._order = graph, order
+        self._first = np.concatenate([[0], np.cumsum(rows[order])]).astype(np.int64)
+        self._shift = np.empty(len(order), np.int64)  # by part: from a node to its position in this order
+        self._shift[order] = self._first[:-1] - first[:-1][order]
+
+    def of_nodes(self, nodes: np.ndarray) -> np.ndarray:
+        """(M,) int64: positions of nodes."""
+        return self._positions(nodes, np.searchsorted(self._graph.first, nodes, side="right") - 1)
+
+    def keys(self, images: AcceptedImages) -> np.ndarray:
+        """(M,) uint64: the larger, the rather an image stays; pixels in the upper half, the position in the lower."""
+        nodes, part = self._graph.nodes(images.image_ids), images.image_ids >> 32
+        position = self._positions(nodes, part).astype(np.uint64)
+        pixels = np.minimum(images.num_pixels, MAX_PIXELS).astype(np.uint64)
+        return (pixels << np.uint64(32)) | (LOW_HALF - position)
+
+    def nodes(self, keys: np.ndarray) -> np.ndarray:
+        """(M,) int64: the nodes whose images have these keys."""
+        positions = (LOW_HALF - (keys & LOW_HALF)).astype(np.int64)
+        part = self._order[np.searchsorted(self._first, positions, side="right") - 1]
+        found: np.ndarray = positions - self._shift[part]
+        return found
+
+    def _positions(self, nodes: np.ndarray, part: np.ndarray) -> np.ndarray:
+        found: np.ndarray = nodes + self._shift[part]
+        return found
