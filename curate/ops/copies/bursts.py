@@ -37,7 +37,7 @@ def thin_bursts(
     burst = (_count_frames(graph, components, twins) > every) & where
     keys, kept = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for nodes, key in _frames(graph, components, twins, burst):
-        stays = ((key & np.uint64(0xFFFFFFFF)) % np.uint64(every) == 0) | (best[nodes] == nodes)
+        stays = ((key & np.uint64(0xFFFFFFFF)) % np.uint64(every) == 0) | (twins[best[nodes]] == nodes)
         keys.append(key[stays])
         kept.append(nodes[stays])
     key_of, node_of = np.concatenate(keys), np.concatenate(kept)

@@ -38,7 +38,7 @@ WINDOW_EDGES = 1 << 22
 """Edges, each from both ends, that are gathered in one pass at least; 20 bytes each."""
 WINDOW_SHARE = 8
 """More are gathered where the catalog has more than so many images for each."""
-ASKED_AT_ONCE = 1 << 20
+ASKED_AT_ONCE = 1 << 16
 """Images looked at together."""
 
 
@@ -153,7 +153,7 @@ def _ask(among: _Images, edges: Callable[[], Iterable[CopyEdges]], window: int) 
         stop = _end_of_window(start, near, degree, window)
         rows, cols = _gather(among.pairs(edges()), start, stop, near)
         for begin in range(start, stop, ASKED_AT_ONCE):
-            asked = begin + np.flatnonzero(~near[begin : min(begin + ASKED_AT_ONCE, stop)])
+            asked = (begin + np.flatnonzero(~near[begin : min(begin + ASKED_AT_ONCE, stop)])).astype(np.uint32)
             first, last = np.searchsorted(rows, asked), np.searchsorted(rows, asked, side="right")
             for image, low, high in zip(asked.tolist(), first.tolist(), last.tolist(), strict=True):
                 if near[image]:
@@ -180,16 +180,16 @@ def _end_of_window(start: int, near: np.ndarray, degree: np.ndarray, window: int
 
 def _gather(pairs: Iterable[_Pairs], start: int, stop: int, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The edges of the undecided images from `start` to `stop`, (E,) uint32 each: image, in order, and other end."""
-    rows, cols = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
+    gathered = [np.empty(0, np.uint64)]
     for found in pairs:
         for a, b in ((found.a, found.b), (found.b, found.a)):
             asked = (a >= start) & (a < stop)
             asked[asked] = ~near[a[asked]]
-            rows.append(a[asked])
-            cols.append(b[asked])
-    row = np.concatenate(rows)
-    order = np.argsort(row, kind="stable")
-    return row[order], np.concatenate(cols)[order]
+            gathered.append(a[asked].astype(np.uint64) << np.uint64(32) | b[asked])
+    packed = np.concatenate(gathered)
+    gathered.clear()
+    packed.sort()
+    return (packed >> np.uint64(32)).astype(np.uint32), packed.astype(np.uint32)
 
 
 def _representatives(among: _Images, stays: np.ndarray, edges: Callable[[], Iterable[CopyEdges]]) -> np.ndarray:

@@ -21,7 +21,7 @@ KINDS = ("sha256", "embedding", "aligned", "hash")
 SHA256 = KINDS.index("sha256")
 MAX_NODES = 1 << 32
 """Images of the catalog at most: a node takes half of a 64-bit key, see `duplicates`."""
-BLOCK_NODES = 1 << 22
+BLOCK_NODES = 1 << 19
 """Nodes looked at together, a multiple of eight."""
 MAX_PIXELS = (1 << 32) - 1
 """Pixels beyond which two pictures count as equally large: half of a key."""
