@@ -44,7 +44,7 @@ def bench_components(num_images: int, *, edges_per_image: float = 1.0) -> list[F
         ),
         Figure("verdicts: memory", (whole.peak_bytes - idle) / num_images, "bytes/image", better="lower"),
         Figure(
-            "the same, chains split",
+            f"chains split: {name}",
             num_images / split.seconds,
             "images/s",
             cpu_seconds=split.cpu_seconds,
