@@ -2,7 +2,8 @@
 
 Pairs are those of the default (`lite0-copy` verified, with PDQ) on planted copies, whose truth is known. Each rule then
 judges the same pairs: components left as they are (`join`), or split as `ops/copies/chains.py` does (`split`). A lower
-threshold of the evidence shows what happens where pairs are worse.
+threshold of the evidence shows what happens where pairs are worse. Copies of copies, each made of the one before, are
+chains in truth: there splitting can only lose.
 """
 
 import json
@@ -12,12 +13,21 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from PIL import Image
 
-from benchmarks.copies import hash_similarity, load_pictures, model_vectors, plant_copies, verified_similarity
+from benchmarks.copies import (
+    EditedPictures,
+    hash_similarity,
+    load_pictures,
+    model_vectors,
+    plant_copies,
+    verified_similarity,
+)
 from curate.cli.arguments import Json
 from curate.models.thresholds import VERIFICATION
 from curate.ops.copies.duplicates import Chains, Judged, deduplicate
 from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges
+from curate.ops.images.edits import MIN_SIDE, plant
 from curate.ops.images.hashes import MATCH_BITS, bits_to_cosine
 from curate.samples.bundled import PHOTOS
 
@@ -25,6 +35,10 @@ MODEL = "lite0-copy"
 LOOSER = (0.0, 0.03, 0.06)
 """How far below its default the threshold of the evidence lies."""
 LETTERS = 26
+IN_A_ROW = 8
+"""Copies of which each is made of the one before."""
+EVERY = 3
+"""Of so many photographs one gets copies of copies."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +68,49 @@ class ChainScore:
 def measure_chains(
     num_pictures: int = 338, *, copies_each: int = 3, max_edits: int = 3, seed: int = 0
 ) -> list[ChainScore]:
-    """Judge the pairs of planted copies by both rules, at several thresholds, and a chain of letters."""
-    planted = plant_copies(load_pictures(PHOTOS, num_pictures), copies_each, max_edits=max_edits, seed=seed)
+    """Judge the pairs of planted copies by both rules, at several thresholds, copies of copies, and a chain of letters.
+
+    Args:
+        num_pictures: photographs at most.
+        copies_each: copies planted on each.
+        max_edits: edits of a copy at most.
+        seed: of the edits.
+    """
+    pictures = load_pictures(PHOTOS, num_pictures)
+    planted = plant_copies(pictures, copies_each, max_edits=max_edits, seed=seed)
+    scores = _score_pool("copies of photographs", planted, LOOSER)
+    scores += _score_pool(f"{IN_A_ROW} copies in a row", plant_in_a_row(pictures[::EVERY], seed=seed), (0.0,))
+    first, alike = np.arange(LETTERS - 1), np.full(LETTERS - 1, 0.9)
+    return scores + _score_both("a-b-...-z", first, first + 1, alike, np.ones(LETTERS, np.int64), np.arange(LETTERS))
+
+
+def plant_in_a_row(pictures: Sequence[Image.Image], *, seed: int) -> EditedPictures:
+    """`IN_A_ROW` copies of each picture, each made of the one before by one edit, as long as it is large enough."""
+    copies: list[Image.Image] = []
+    source, edits = list(range(len(pictures))), list[tuple[str, ...]]([()] * len(pictures))
+    for i, picture in enumerate(pictures):
+        copy = picture
+        for k in range(IN_A_ROW):
+            if min(copy.size) < MIN_SIDE * 2:
+                break
+            copy, names = plant(copy, np.random.default_rng([seed, i, k]), num_edits=1)
+            copies.append(copy)
+            source.append(i)
+            edits.append(names)
+    return EditedPictures([*pictures, *copies], np.array(source), edits)
+
+
+def _score_pool(name: str, planted: EditedPictures, looser: Sequence[float]) -> list[ChainScore]:
     joined = hash_similarity(planted.pictures)[0] >= bits_to_cosine(MATCH_BITS)
     unit, _ = model_vectors(MODEL, planted.pictures, device="cpu", precision="fp32")
     evidence, _ = verified_similarity(MODEL, unit @ unit.T, joined, planted.pictures)
     pixels = np.array([picture.width * picture.height for picture in planted.pictures])
     scores = []
-    for looser in LOOSER:
-        name = f"copies of photographs{f', evidence -{looser}' if looser else ''}"
-        rows, cols = np.nonzero(np.triu(evidence >= VERIFICATION[MODEL].threshold - looser, 1))
-        scores += _score_both(name, rows, cols, evidence[rows, cols], pixels, planted.source)
-    first, alike = np.arange(LETTERS - 1), np.full(LETTERS - 1, 0.9)
-    return scores + _score_both("a-b-...-z", first, first + 1, alike, np.ones(LETTERS, np.int64), np.arange(LETTERS))
+    for below in looser:
+        rows, cols = np.nonzero(np.triu(evidence >= VERIFICATION[MODEL].threshold - below, 1))
+        label = f"{name}, evidence -{below}" if below else name
+        scores += _score_both(label, rows, cols, evidence[rows, cols], pixels, planted.source)
+    return scores
 
 
 def _score_both(

@@ -106,14 +106,9 @@ class CopyGraph:
         """Edges between nodes that leave a pool image, and (E,) int8 the role of the image they lead to.
 
         An edge between pool images is given once, in the direction in which it came. Edges without a pool image, and
-        from an image to itself, are left out.
-
-        Raises:
-            ValueError: an edge with an image that is not accepted.
+        from an image to itself, are left out. Their images must be accepted, which `components` has checked.
         """
         for batch in edges:
-            self._check(batch.query_ids)
-            self._check(batch.image_ids)
             role_a, role_b = (self.parts.role[ids >> 32] for ids in (batch.query_ids, batch.image_ids))
             a, b = self.nodes(batch.query_ids), self.nodes(batch.image_ids)
             swap = role_a > role_b  # the indices of roles: pool first, then curated, then held-out
@@ -121,6 +116,13 @@ class CopyGraph:
             first, second = np.minimum(role_a, role_b), np.maximum(role_a, role_b)
             matter = (a != b) & (first == POOL)
             yield CopyEdges(a, b, batch.similarity, batch.kind).take(matter), second[matter]
+
+    def _checked(self, edges: Iterable[CopyEdges]) -> Iterator[CopyEdges]:
+        """The same edges."""
+        for batch in edges:
+            self._check(batch.query_ids)
+            self._check(batch.image_ids)
+            yield batch
 
     def _check(self, image_ids: np.ndarray) -> None:
         """Refuse (ValueError) ids of images that are not accepted or not in the catalog at all."""
@@ -148,9 +150,12 @@ class CopyGraph:
 
         Args:
             without: tells of edges, as (E,) bool, which of them do not count.
+
+        Raises:
+            ValueError: an edge with an image that is not accepted.
         """
         forest = DisjointSet(self.size)
-        for batch, role in self.oriented(edges):
+        for batch, role in self.oriented(self._checked(edges)):
             inner = batch.take(role == POOL)
             counted = inner if without is None else inner.take(~without(inner))
             forest.union(counted.query_ids, counted.image_ids)
@@ -173,8 +178,8 @@ class CopyGraph:
         Edges of equal bytes form stars about that image, see `exact.equal_bytes`.
         """
         same = np.arange(self.size, dtype=np.uint32)
-        for batch, role in self.oriented(edges):
-            equal = batch.take((role == POOL) & (batch.kind == SHA256))
+        for batch, role in self.oriented(batch.take(batch.kind == SHA256) for batch in edges):
+            equal = batch.take(role == POOL)
             a, b = equal.query_ids, equal.image_ids
             first = preference.of_nodes(a) < preference.of_nodes(b)
             same[np.where(first, b, a)] = np.where(first, a, b)

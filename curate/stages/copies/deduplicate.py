@@ -194,11 +194,13 @@ class Deduplicate(Fold):
             yield "benchmarks"
 
     def gaps(self, table: Table, run: Finished) -> Iterator[tuple[Check, str]]:
-        """Held-out images that could not be compared, and copies that only a search by likeness finds."""
+        """Held-out images that could not be compared, frames, and copies that only a search by likeness finds."""
         heldout = Usable.of(run, "heldout")
         if heldout is not None and heldout.lost:
             text = f"{count(heldout.lost)} of {plural(heldout.listed, 'held-out image')}"
             yield "benchmarks", f"copies of benchmark images: {text} could not be compared ({heldout.why})"
+        if DeduplicateFigures.of(table).more_of_bursts:
+            yield "copies", f"copies among frames of bursts, of which about one of {self.keep_every} stays"
         pairs = [run.stage_of(pairs) for pairs in run.inputs_of(table, "neighbors")]
         if pairs and all(isinstance(stage, FindExact) for stage in pairs):
             yield "copies", "copies within the dataset beside those of equal bytes"

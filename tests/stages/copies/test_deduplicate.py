@@ -255,6 +255,10 @@ def test_report_and_story_of_a_burst_name_the_frames_that_stay(burst: Finished) 
     stage, table = told(burst)
     (step,) = stage.flow(table, burst, None)
     assert (step.pool, step.note) == (10, "2 more frames of bursts among them")
+    assert next(iter(stage.gaps(table, burst))) == (
+        "copies",
+        "copies among frames of bursts, of which about one of 3 stays",
+    )
     (section,) = stage.show(table, burst)
     text, _, gallery = section.blocks
     assert isinstance(text, Text)
