@@ -125,9 +125,7 @@ class _Images:
         for batch, role in self._graph.oriented(edges):
             inner, outer = batch.take(role == POOL), batch.take(role == CURATED)
             a, b = (self.place[self._twins[nodes]] for nodes in (inner.query_ids, inner.image_ids))
-            # Edges between components were cut (`Oversized`).
-            within = self._components[inner.query_ids] == self._components[inner.image_ids]
-            counts = within & (a != NONE) & (b != NONE) & (a != b)
+            counts = (a != NONE) & (b != NONE) & (a != b)
             touching = self.place[self._twins[outer.query_ids]]
             ours = touching != NONE
             yield _Pairs(

@@ -35,6 +35,7 @@ Source: Oquab et al. 2023, arXiv:2304.07193, appendix A.3 (self and relative ded
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -118,16 +119,21 @@ def deduplicate(
         ValueError: an edge with an image that is not accepted, or more images than a key can hold.
     """
     graph = CopyGraph(parts, images())
-    components = graph.components(edges())
+    components, counted = graph.components(edges()), edges
     if oversized is not None:
-        components = graph.components(edges(), without=graph.weak_within(components, oversized))
-    judge = _Judge(graph, components, images, edges)
+        counted = partial(_strong, graph, edges, components, oversized)
+        components = graph.components(counted())
+    judge = _Judge(graph, components, images, counted)
     if keep_every is not None or chains == "split":
-        judge.look_closer(images, edges, chains=chains, keep_every=keep_every, window_edges=window_edges)
-    judge.weigh(edges())
+        judge.look_closer(images, counted, chains=chains, keep_every=keep_every, window_edges=window_edges)
+    judge.weigh(counted())
     for some in images():
         if len(some.image_ids) and parts.role[some.image_ids[0] >> 32] == POOL:
             yield judge.rows(some.image_ids)
+
+
+def _strong(graph: CopyGraph, edges: EdgeStream, components: np.ndarray, oversized: Oversized) -> Iterator[CopyEdges]:
+    return graph.strong(edges(), components, oversized)
 
 
 class _Judge:
@@ -237,7 +243,7 @@ class _Judge:
                 (both_ways.image_ids, both_ways.query_ids, strength(both_ways)),
             ):
                 direct = b == self.stays[a]  # beats any strength, being the highest bit
-                # An edge between components leads to another outside image, or was cut.
+                # An edge between components leads to another outside image, or its component was split.
                 counts = direct | (self.root[a] == self.root[b])
                 np.maximum.at(strongest, a[counts], key[counts] | (direct[counts].astype(np.uint64) << DIRECT))
         return strongest

@@ -6,7 +6,7 @@ smallest node of a component is its smallest id. Rejected rows are nodes too, al
 out would cost a table of 8 bytes an image, and with them the number of rows of each part tells everything.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -143,13 +143,8 @@ class CopyGraph:
         bits: np.ndarray = (self._accepted[nodes >> 3] >> (nodes & 7).astype(np.uint8)) & 1
         return bits.astype(bool)
 
-    def components(
-        self, edges: Iterable[CopyEdges], *, without: Callable[[CopyEdges], np.ndarray] | None = None
-    ) -> np.ndarray:
+    def components(self, edges: Iterable[CopyEdges]) -> np.ndarray:
         """(N,) uint32: the smallest node of each node's component, by the edges between pool images.
-
-        Args:
-            without: tells of edges, as (E,) bool, which of them do not count.
 
         Raises:
             ValueError: an edge with an image that is not accepted.
@@ -157,20 +152,17 @@ class CopyGraph:
         forest = DisjointSet(self.size)
         for batch, role in self.oriented(self._checked(edges)):
             inner = batch.take(role == POOL)
-            counted = inner if without is None else inner.take(~without(inner))
-            forest.union(counted.query_ids, counted.image_ids)
+            forest.union(inner.query_ids, inner.image_ids)
         return forest.roots()
 
-    def weak_within(self, components: np.ndarray, oversized: Oversized) -> Callable[[CopyEdges], np.ndarray]:
-        """For `components`: which edges lie within an oversized component and are too weak for it."""
+    def strong(self, edges: Iterable[CopyEdges], components: np.ndarray, oversized: Oversized) -> Iterator[CopyEdges]:
+        """The edges without those between pool images of an oversized component that are too weak for it."""
         large = np.bincount(components, minlength=self.size) > oversized.size
-
-        def weak(edges: CopyEdges) -> np.ndarray:
-            """(E,) bool; the nodes of an edge lie in one component, so the first tells."""
-            inside: np.ndarray = large[components[edges.query_ids]]
-            return inside & (edges.similarity < np.float32(oversized.threshold)) & (edges.kind != SHA256)
-
-        return weak
+        for batch in edges:
+            a, b = self.nodes(batch.query_ids), self.nodes(batch.image_ids)
+            inner = large[components[a]] & (components[a] == components[b])  # outside images are in no component
+            weak = (batch.similarity < np.float32(oversized.threshold)) & (batch.kind != SHA256)
+            yield batch.take(~(inner & weak))
 
     def twins(self, edges: Iterable[CopyEdges], preference: "Preference") -> np.ndarray:
         """(N,) uint32: of pool images of equal bytes the preferred one, at each of them; other nodes as they are.

@@ -53,17 +53,19 @@ def edges_of(*rows):
     )
 
 
-def catalog_of(images):
+def catalog_of(images, rows_per_part=None):
     """Part and id of each image: runs of one role and rank are parts, in which every other row was rejected."""
     same = (images.role[1:] == images.role[:-1]) & (images.source_rank[1:] == images.source_rank[:-1])
     start = np.concatenate([np.ones(min(1, len(images.names)), bool), ~same])
+    if rows_per_part:
+        start |= np.arange(len(start)) % rows_per_part == 0
     part, number = np.cumsum(start) - 1, np.arange(len(start))
     row = 2 * (number - np.maximum.accumulate(np.where(start, number, 0))) + 1
     parts = CatalogParts(images.role[start], images.source_rank[start], 2 * np.bincount(part) + 1)
     return part, (part << 32) | row, parts
 
 
-def judged(images, *rows, batch=3, **options):
+def judged(images, *rows, batch=3, rows_per_part=None, **options):
     """The verdicts, of edges above their thresholds and of equal bytes, which arrive `batch` at a time."""
     role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
     found = [
@@ -71,7 +73,7 @@ def judged(images, *rows, batch=3, **options):
         for q, i, s, kind in rows
         if np.float32(s) >= np.float32((RELATIVE if HELDOUT in (role.get(q), role.get(i)) else SELF)[kind])
     ]
-    part, ids, parts = catalog_of(images)
+    part, ids, parts = catalog_of(images, rows_per_part)
     edges = edges_of(*found)
     place = dict(zip(images.names.tolist(), ids.tolist(), strict=True))
     near = CopyEdges(*(np.array([place.get(i, i << 32) for i in x.tolist()], np.int64) for x in edges[:2]), *edges[2:])
@@ -84,11 +86,11 @@ def judged(images, *rows, batch=3, **options):
     return Judged(*(np.concatenate(columns) for columns in zip(*found, strict=True))) if found else None
 
 
-def judge(images, *rows, **options):
-    result = judged(images, *rows, **options)
+def judge(images, *rows, rows_per_part=None, **options):
+    result = judged(images, *rows, rows_per_part=rows_per_part, **options)
     if result is None:
         return {}
-    names = dict(zip(catalog_of(images)[1].tolist(), images.names.tolist(), strict=True))
+    names = dict(zip(catalog_of(images, rows_per_part)[1].tolist(), images.names.tolist(), strict=True))
     return {
         names[i]: (
             names[c],
@@ -256,7 +258,7 @@ def test_chains_and_bursts_equal_their_definition_on_a_graph(chains, keep_every,
         images, rows = tangled(seed)
         expected = reference(images, rows, **options)
         assert judge(images, *rows, window_edges=1 + seed % 4, **options) == expected, seed
-        assert judge(images, *rows, batch=1000, **options) == expected, seed
+        assert judge(images, *rows, batch=1000, rows_per_part=1 + seed % 5, **options) == expected, seed
 
 
 @settings(deadline=None, max_examples=200)
@@ -442,6 +444,16 @@ def test_chains_are_cut_where_a_component_is_oversized():
     assert judge(images_of([0] * 8), *pairs, oversized=Oversized(size=8, threshold=0.9)) == whole
     same = images_of([0] * 8, digests=[7] * 8)
     assert {component for component, *_ in judge(same, oversized=Oversized(size=1, threshold=1.0)).values()} == {0}
+
+
+def test_weak_pairs_inside_an_oversized_component_count_for_nothing():
+    pairs = [(10 * i, 10 * i + 10, 0.95, "embedding") for i in range(5)] + [(0, 50, 0.7, "embedding")]
+    images, cut = images_of([0] * 6), Oversized(size=5, threshold=0.9)
+    whole = judge(images, *pairs, chains="split")
+    assert [i for i, row in whole.items() if row[1] == "kept"] == [0, 30]
+    assert whole[50] == (0, "duplicate", 0, 0.7, "embedding")
+    assert judge(images, *pairs, oversized=cut)[50] == (0, "duplicate", 0, 0.95, "embedding")  # of its pair with 40
+    assert judge(images, *pairs, chains="split", oversized=cut)[50][:3] == (20, "duplicate", 30)
 
 
 @settings(deadline=None, max_examples=50)
