@@ -88,14 +88,15 @@ class Copies(Settings):
     """How many pairs of such an image are aligned at most."""
     judge_crowds: JudgeCrowds = JudgeCrowds()
     """How far a pair must stand out; the least scores are those of `verification`."""
+
+    deduplicate: Deduplicate = Deduplicate()
+    """What follows from the pairs: how chains of pairs are split."""
     frames: Literal["copies", "keep-every"] = "copies"
     """What stays of a burst: many images of one subject that hang together, such as frames of a video. copies: one, as
     of any copies; keep-every: of more than `keep_every` images the first, every so-manieth after it in the order of the
     catalog (a source by its paths), and the one that would stay alone."""
     keep_every: Annotated[int, Field(ge=2)] = 10
     """With frames=keep-every: of so many images of a burst one stays; equal bytes count once."""
-    deduplicate: Deduplicate = Deduplicate()
-    """What follows from the pairs: how chains of pairs are split."""
 
     @model_validator(mode="after")
     def _one_way_to_judge(self) -> Self:
