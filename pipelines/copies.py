@@ -88,7 +88,6 @@ class Copies(Settings):
     """How many pairs of such an image are aligned at most."""
     judge_crowds: JudgeCrowds = JudgeCrowds()
     """How far a pair must stand out; the least scores are those of `verification`."""
-
     deduplicate: Deduplicate = Deduplicate()
     """What follows from the pairs: how chains of pairs are split."""
     frames: Literal["copies", "keep-every"] = "copies"
