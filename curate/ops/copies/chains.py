@@ -10,6 +10,8 @@ stays in any case, and is asked first. So
 - an image that goes has a pair with the one that stays, or resembles an image that has;
 - a component in which all lie within two pairs of the preferred image is left as it is.
 
+Components of at most four images are not asked at all (`duplicates.LONG`): splitting them only loses copies.
+
 Images of equal bytes are one here, and the pairs of each are those of all.
 
 Why two pairs: copies of one picture often resemble the original alone, and the image that stays may be any of them.

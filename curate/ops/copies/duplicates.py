@@ -12,9 +12,9 @@ The rules, in the order they apply:
    `duplicate`s.
 5. Bursts, where asked for: of a component of rule 4 with more than so many images every so-manieth stays, see
    `bursts`.
-6. Chains are split, where asked for: in other components of rules 3 and 4 an image goes only for one that it
-   resembles, or that it shares a copy with, see `chains`. The images that go for one image, and that image, are the
-   component from then on.
+6. Chains are split, where asked for: in other components of rules 3 and 4 with five images or more an image goes
+   only for one that it resembles, or that it shares a copy with, see `chains`. The images that go for one image, and
+   that image, are the component from then on.
 
 The partner in 2 is the held-out image with the strongest edge into the component, in 3 the curated one, where chains
 are not split. Evidence is ranked by similarity (equal bytes have 1), then sha256 before embedding before aligned before
@@ -28,7 +28,7 @@ size. What a pass looks for is always a largest value, so what is compared (pixe
 is packed into one 64-bit key whose order as an integer is the order of the rule, and a pass is `np.maximum.at` over
 batches, whose order does not matter. In all that is 20 bytes an image of the catalog (26 GB for 1.3 billion), and about
 50 bytes for each component that an outside image touches. Splitting chains takes 20 bytes an image before, and 17 more
-for each image of a component of four or more: 26 GB too where a fourth of all images lie in such components. Sorting
+for each image of a component of five or more: 26 GB too where a fourth of all images lie in such components. Sorting
 the edges by component instead would write and read all of them again.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, appendix A.3 (self and relative deduplication).
@@ -57,8 +57,8 @@ from curate.tables import CURATED, HELDOUT, POOL, VERDICTS
 KEPT, DUPLICATE, BENCHMARK = (VERDICTS.index(name) for name in ("kept", "duplicate", "benchmark"))
 Chains = Literal["split", "join"]
 """Whether a component may be a chain of pairs, or is split where one end does not resemble the other."""
-LONG = 4
-"""Images from which on two of a component can be more than two pairs apart."""
+LONG = 5
+"""Images of a component from which on it may be a chain; four in a row are nearly always copies of one picture."""
 NONE = np.uint32(0xFFFFFFFF)
 DIRECT = np.uint64(STRENGTH_BITS)
 """Bit of an edge's key above its strength: the edge leads to the partner."""
@@ -179,8 +179,7 @@ class _Judge:
             nodes, stays, burst = thin_bursts(self.graph, self.root, alone, twins=twins, best=best, every=keep_every)
             self._replace(twins, burst, nodes, stays)
         if chains == "split":
-            # An image can be three pairs from a curated one in a component of any size, and two pairs from its copy.
-            where = (curated | (self.graph.component_sizes(self.root) >= LONG)) & ~heldout & ~burst
+            where = (self.graph.component_sizes(self.root) >= LONG) & ~heldout & ~burst
             nodes, stays = split_chains(
                 self.graph,
                 self.root,

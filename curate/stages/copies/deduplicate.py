@@ -42,7 +42,7 @@ CHAIN_SHARE = 0.5
 """Share of a component's other images that resemble the kept one, below which it looks more like a chain of images
 than like copies of one picture."""
 JUDGED_BYTES = 26
-"""Bytes of memory that an image of the catalog takes where up to half of them lie in components of four or more, see
+"""Bytes of memory that an image of the catalog takes where up to half of them lie in components of five or more, see
 `ops/copies/duplicates.py`."""
 JUDGED_ROWS: dict[Chains, float] = {"join": 1, "split": 2.4}
 """Rows sorted or joined for each image and for each edge."""
@@ -103,8 +103,9 @@ class Deduplicate(Fold):
     explained_as: ClassVar[str] = "copies"
 
     chains: Chains = "split"
-    """Where a and b are a pair, b and c, and so on. split: an image goes only for one that it is a pair with, or with
-    which it has a pair in common; join: for the preferred one of all that hang together."""
+    """Where a and b are a pair, b and c, and so on. split: in components of five images or more an image goes only for
+    one that it is a pair with, or with which it has a pair in common; join: for the preferred one of all that hang
+    together."""
     keep_every: Annotated[int, Field(ge=2)] | None = None
     """Of components of more than so many images, counting equal bytes once, one stays of so many; null: one of each.
     Recipes set it by `copies.frames`."""

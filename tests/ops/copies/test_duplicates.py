@@ -147,7 +147,7 @@ def reference(images, rows, *, chains="join", keep_every=None):
             stays[start] = -max(outside[HELDOUT])[1]
         elif keep_every is not None and len(frames) > keep_every and not outside[CURATED]:
             stays |= _thinned(frames, min(frames, key=preference), keep_every, component, digest)
-        elif chains == "split":
+        elif chains == "split" and len(component) >= 5:
             found = _split(sorted(frames, key=preference), curated, component, digest, strength)
             stays |= found
             group |= {i: min(j for j in component if found[j] == found[i]) for i in component}
@@ -374,6 +374,11 @@ def test_a_chain_is_split_so_that_each_image_goes_for_one_within_two_pairs():
     assert largest_last["f"] == ("f", "duplicate", "g")
 
 
+def test_four_in_a_row_are_copies():
+    assert [letter for letter, row in letters(4, chains="split").items() if row[1] == "kept"] == ["a"]
+    assert [letter for letter, row in letters(5, chains="split").items() if row[1] == "kept"] == ["a", "d"]
+
+
 def test_images_within_two_pairs_of_the_preferred_one_are_a_component_as_it_is():
     star = [(0, i, 0.9, "embedding") for i in (10, 20, 30)] + [(30, 40, 0.8, "embedding")]
     images = images_of([0] * 5)
@@ -402,14 +407,16 @@ def test_a_curated_image_stays_before_any_other_and_instead_of_what_it_is_neares
         (40, "duplicate", 50),
         (40, "kept", None),
     ]
-    short = judge(images_of([0] * 3 + [1]), *chain[:2], (10, 30, 0.8, "embedding"), chains="split")
-    assert {row[:3] for row in short.values()} == {(0, "duplicate", 30)}
+    short = judge(images_of([0] * 4 + [1]), *chain[:3], (0, 40, 0.8, "embedding"), chains="split")
+    assert {row[:3] for row in short.values()} == {(0, "duplicate", 40)}
 
 
 def test_a_curated_image_joins_no_components():
-    pairs = [(0, 10, 0.9, "embedding"), (30, 40, 0.9, "embedding"), (0, 20, 0.9, "hash"), (20, 40, 0.9, "hash")]
-    verdicts = judge(images_of([0, 0, 1, 0, 0]), *pairs, chains="split")
-    assert [row[:3] for row in verdicts.values()] == [(c, "duplicate", 20) for c in (0, 0, 30, 30)]
+    stars = [(first, first + 10 * i, 0.9, "embedding") for first in (0, 60) for i in range(1, 5)]
+    verdicts = judge(
+        images_of([0] * 5 + [1] + [0] * 5), *stars, (0, 50, 0.9, "hash"), (50, 60, 0.9, "hash"), chains="split"
+    )
+    assert [row[:3] for row in verdicts.values()] == [(c, "duplicate", 50) for c in [0] * 5 + [60] * 5]
 
 
 def test_of_a_burst_every_so_manieth_frame_stays_and_the_best_one():
