@@ -10,7 +10,8 @@ stays in any case, and is asked first. So
 - an image that goes has a pair with the one that stays, or resembles an image that has;
 - a component in which all lie within two pairs of the preferred image is left as it is.
 
-Components of at most four images are not asked at all (`duplicates.LONG`): splitting them only loses copies.
+Components of at most four images are left whole (`duplicates.LONG`): on edited photographs, splitting those parts about
+as many copies of one picture as different pictures.
 
 Images of equal bytes are one here, and the pairs of each are those of all.
 

@@ -58,7 +58,7 @@ KEPT, DUPLICATE, BENCHMARK = (VERDICTS.index(name) for name in ("kept", "duplica
 Chains = Literal["split", "join"]
 """Whether a component may be a chain of pairs, or is split where one end does not resemble the other."""
 LONG = 5
-"""Images of a component from which on it may be a chain; four in a row are nearly always copies of one picture."""
+"""Images of a component from which on it is looked at as a chain, see `chains`."""
 NONE = np.uint32(0xFFFFFFFF)
 DIRECT = np.uint64(STRENGTH_BITS)
 """Bit of an edge's key above its strength: the edge leads to the partner."""
