@@ -10,7 +10,7 @@ from scipy.sparse import coo_array, csgraph
 from benchmarks.figures import Figure, Measured, measured, show
 from curate.cli.arguments import Json
 from curate.ops.copies.components import DisjointSet
-from curate.ops.copies.duplicates import deduplicate
+from curate.ops.copies.duplicates import Chains, deduplicate
 from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges
 
 ROWS_PER_PART = 65_536
@@ -26,9 +26,9 @@ def bench_components(num_images: int, *, edges_per_image: float = 1.0) -> list[F
         edges_per_image: pairs for each; a third of them between random images, the others between near ones.
     """
     num_edges = int(edges_per_image * num_images)
-    runs = {f: measured(f, num_images, num_edges) for f in (_idle, _streamed, _scipy, _verdicts)}
+    runs = {f: measured(f, num_images, num_edges) for f in (_idle, _streamed, _scipy, _verdicts, _split)}
     idle = runs[_idle].peak_bytes
-    ours, peer, whole = runs[_streamed], runs[_scipy], runs[_verdicts]
+    ours, peer, whole, split = (runs[f] for f in (_streamed, _scipy, _verdicts, _split))
     if not ours.result == peer.result == whole.result:
         raise AssertionError("components differ")
     name = f"{num_images:,} images, {num_edges:,} edges"
@@ -43,6 +43,15 @@ def bench_components(num_images: int, *, edges_per_image: float = 1.0) -> list[F
             peak_bytes=whole.peak_bytes,
         ),
         Figure("verdicts: memory", (whole.peak_bytes - idle) / num_images, "bytes/image", better="lower"),
+        Figure(
+            f"chains split: {name}",
+            num_images / split.seconds,
+            "images/s",
+            cpu_seconds=split.cpu_seconds,
+            peak_bytes=split.peak_bytes,
+            note=f"{split.result[0] - whole.result[0]:,} images more stay",
+        ),
+        Figure("chains split: memory", (split.peak_bytes - idle) / num_images, "bytes/image", better="lower"),
     ]
 
 
@@ -82,7 +91,16 @@ def _summary(labels: np.ndarray) -> tuple[int, int]:
 
 
 def _verdicts(num_images: int, num_edges: int) -> tuple[int, int]:
-    """The whole of Deduplicate, tables aside."""
+    """The whole of Deduplicate, tables aside; components are left as they are."""
+    return _judged(num_images, num_edges, "join")
+
+
+def _split(num_images: int, num_edges: int) -> tuple[int, int]:
+    """The same as it is by default."""
+    return _judged(num_images, num_edges, "split")
+
+
+def _judged(num_images: int, num_edges: int, chains: Chains) -> tuple[int, int]:
     rows = np.full(-(-num_images // ROWS_PER_PART), ROWS_PER_PART)
     rows[-1] = num_images - ROWS_PER_PART * (len(rows) - 1)
     parts = CatalogParts(np.zeros(len(rows), np.int8), np.zeros(len(rows), np.int32), rows)
@@ -99,7 +117,7 @@ def _verdicts(num_images: int, num_edges: int) -> tuple[int, int]:
             yield CopyEdges(a, b, similarity, np.ones(len(a), np.int8))
 
     kept = largest = 0
-    for judged in deduplicate(parts, images, edges):
+    for judged in deduplicate(parts, images, edges, chains=chains):
         kept += int((judged.partner_ids < 0).sum())
         largest = max(largest, int(judged.component_size.max()))
     return kept, largest

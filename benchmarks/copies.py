@@ -192,7 +192,7 @@ def verified_similarity(
     sure = joined | (cosine >= known.sure)
     rows, cols = np.nonzero(np.triu(~sure & (cosine >= known.floor), 1))
     found = [register(features[a], features[b]) for a, b in zip(rows, cols, strict=True)]
-    agreement, points = (np.array(values) for values in zip(*found, strict=True))
+    agreement, points = (np.array([getattr(one, name) for one in found]) for name in ("agreement", "num_points"))
     evidence = np.where(sure, np.float32(2), np.float32(-1))
     evidence[rows, cols] = registration_score(agreement, points)
     return np.maximum(evidence, evidence.T), len(pictures) / (time.perf_counter() - start)

@@ -173,7 +173,7 @@ class CopyImage:
     key: str
     """Its name within the source."""
     kept: bool
-    """Whether it is the one that stays."""
+    """Whether it stays."""
     similarity: float | None
     """To the image that decided, 0..1; None: it stays."""
     evidence: str | None
@@ -193,19 +193,19 @@ class CopyImage:
 
 @dataclass(frozen=True)
 class CopyGroup:
-    """Images that are copies of one picture; the first one stays."""
+    """Images that are copies of one picture, those that stay first: one, or of a burst several."""
 
     images: tuple[CopyImage, ...]
 
     @property
     def kept(self) -> CopyImage:
-        """The image that stays."""
+        """The first image that stays."""
         return self.images[0]
 
     @property
     def copies(self) -> tuple[CopyImage, ...]:
-        """The others."""
-        return self.images[1:]
+        """The images that go."""
+        return tuple(image for image in self.images if not image.kept)
 
 
 def find_copies(pool: Any, **changes: Any) -> list[CopyGroup]:

@@ -185,7 +185,7 @@ VERDICTS = ("kept", "duplicate", "benchmark")
 DUPLICATES = pa.schema(
     [
         IMAGE_ID,
-        column("component_id", pa.int64(), "smallest image_id of its component; alone = its own"),
+        column("component_id", pa.int64(), "smallest image_id of its component, chains split; alone = its own"),
         column("component_size", pa.int32(), "pool images of the component"),
         column("verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"),
         column(

@@ -95,7 +95,13 @@ class Copies(Settings):
     find_crowds: FindCrowds = FindCrowds()
     """Which images look alike."""
     deduplicate: Deduplicate = Deduplicate()
-    """What follows from the pairs, and a guard against chains of pairs."""
+    """What follows from the pairs: how chains of pairs are split."""
+    frames: Literal["copies", "keep-every"] = "copies"
+    """What stays of a burst: many images of one subject that hang together, such as frames of a video. copies: one, as
+    of any copies; keep-every: of more than `keep_every` images the first, every so-manieth after it in the order of the
+    catalog (a source by its paths), and the one that would stay alone."""
+    keep_every: Annotated[int, Field(ge=2)] = 10
+    """With frames=keep-every: of so many images of a burst one stays; equal bytes count once."""
 
     @model_validator(mode="after")
     def _one_way_to_judge(self) -> Self:
@@ -104,6 +110,19 @@ class Copies(Settings):
         if self.threshold == "auto" and (self.neighbors.threshold, self.neighbors.heldout_threshold) != (None, None):
             raise ValueError("threshold=auto measures the thresholds; give none in neighbors, or set threshold=known")
         return self
+
+    @model_validator(mode="after")
+    def _one_place_for_frames(self) -> Self:
+        if self.deduplicate.keep_every is not None:
+            every = self.deduplicate.keep_every
+            raise ValueError(f"deduplicate.keep_every={every}: set frames=keep-every and keep_every={every} instead")
+        return self
+
+    @property
+    def judges(self) -> Deduplicate:
+        """The stage that follows from the pairs."""
+        every = self.keep_every if self.frames == "keep-every" else None
+        return self.deduplicate.model_copy(update={"keep_every": every})
 
     @property
     def verifies(self) -> bool:
@@ -197,7 +216,7 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         pairs = [p.add("internal/trusted/copy", DoubtCrowds(), neighbors=near, crowds=crowds, catalog=catalog)]
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
-    duplicates = p.add("duplicates", copies.deduplicate, catalog=catalog, images=images, neighbors=pairs)
+    duplicates = p.add("duplicates", copies.judges, catalog=catalog, images=images, neighbors=pairs)
     return Deduplicated(catalog, images, pairs, duplicates)
 
 

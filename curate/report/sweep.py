@@ -64,7 +64,7 @@ def searches(run: Finished) -> list[tuple[FindNeighbors | JudgePairs, Table]]:
 def sweep(run: Finished) -> list[Swept]:
     """Every threshold of every search. Memory: 30 bytes a stored pair of one search, and its images.
 
-    Groups are those of one search alone; deduplication joins all of them, and equal bytes.
+    Groups are those of one search alone, chains not split; deduplication joins all searches, and equal bytes.
     """
     return [row for stage, table in searches(run) for row in _sweep(table.name, _read(run, stage, table))]
 
@@ -78,7 +78,7 @@ def write_sweep(run: Finished) -> tuple[list[Swept], str]:
         rows += found
         content = render_blocks(_section(run, stage, found, pairs), pictures)
         blocks.append(el("section", el("h2", table.name), content))
-    text = "Each search on its own, from the pairs it stored. Nothing of the run was changed."
+    text = "Each search on its own, from the pairs it stored, chains not split. Nothing of the run was changed."
     head = el(
         "header",
         el("h1", f"Thresholds of {run.name}"),

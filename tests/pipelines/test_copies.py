@@ -4,13 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import curate
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import ConfigError
 from curate.ops.vectors import VectorSpec, to_float32, unpack
+from curate.pipelines.dedup import Dedup
 from curate.recipe import load_config
 from curate.running import run_config
+from curate.samples.bundled import PHOTOS
 from curate.samples.pool import make_pool
 from curate.stages.copies.calibrate import CalibrationFigures
 from curate.stages.copies.copy_space import read_space
@@ -18,6 +22,7 @@ from curate.stages.copies.deduplicate import DeduplicateFigures
 from curate.stages.copies.planted import read_planted
 from curate.workdir import open_record
 
+KEEP = ["copies.frames=keep-every"]
 PLANT = ("copies.threshold=auto", "copies.embed.model=lite0", "copies.calibration.plant.copies_each=2")
 
 
@@ -74,3 +79,27 @@ def test_too_few_images_and_two_ways_to_judge_are_errors(tmp_path: Path) -> None
         run_config(load_config("dedup", given), Flags())
     with pytest.raises(ConfigError, match="set verify=auto or false"):
         load_config("dedup", [*given, "copies.verify=true"])
+
+
+def test_frames_of_bursts_are_kept_where_the_config_says_so(tmp_path: Path) -> None:
+    given = [f"sources.pool={tmp_path}", f"workdir={tmp_path / 'run'}"]
+    for named, every in (([], None), (["copies.frames=keep-every"], 10), ([*KEEP, "copies.keep_every=4"], 4)):
+        config = load_config("dedup", [*given, *named])
+        assert isinstance(config, Dedup)
+        assert config.copies.judges.keep_every == every
+    with pytest.raises(ConfigError, match="deduplicate.keep_every=4: set frames=keep-every and keep_every=4 instead"):
+        load_config("dedup", [*given, "copies.deduplicate.keep_every=4"])
+
+
+def test_of_a_video_every_so_manieth_frame_stays(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    still = np.asarray(Image.open(sorted(PHOTOS.rglob("*.jpg"))[0]).convert("RGB").resize((300, 220)))
+    for frame in range(9):  # a camera that moves slowly
+        Image.fromarray(still[:200, 2 * frame : 2 * frame + 280]).save(pool / f"frame{frame}.png")
+    (pool / "frame4b.png").write_bytes((pool / "frame4.png").read_bytes())
+    frames = {"frames": "keep-every", "keep_every": 4}
+    (group,) = curate.find_copies(str(pool), copies=frames, executor={"threads": 1})
+    assert [image.key for image in group.images if image.kept] == ["frame0.png", "frame4.png", "frame8.png"]
+    assert (len(group.images), group.kept.key) == (10, "frame0.png")
+    assert {image.key for image in group.copies} == {f"frame{name}.png" for name in (1, 2, 3, "4b", 5, 6, 7)}

@@ -5,42 +5,63 @@ The rules, in the order they apply:
 1. Pool images form components: equal sha256, or an edge at the self threshold of its kind. Curated and
    held-out images are never nodes of a component, so they never join two of them.
 2. A component that touches a held-out image (equal sha256, or an edge at the relative threshold) is
-   `benchmark` as a whole.
+   `benchmark` as a whole, chains and bursts included: what leaks is never left to the rules below.
 3. Otherwise, a component that touches a curated image (equal sha256, or an edge at the self threshold) is
-   `duplicate` as a whole: its images are copies of each other, and the curated image represents them.
+   `duplicate`: the curated image represents it.
 4. Otherwise one image is `kept`: most pixels, then lowest source rank, then smallest id. The others are its
    `duplicate`s.
+5. Bursts, where asked for: of a component of rule 4 with more than so many images every so-manieth stays, see
+   `bursts`.
+6. Chains are split, where asked for: in other components of rules 3 and 4 with five images or more an image goes
+   only for one that it resembles, or that it shares a copy with, see `chains`. The images that go for one image, and
+   that image, are the component from then on.
 
-The partner in 2 and 3 is the outside image with the strongest edge into the component. Evidence is ranked
-by similarity (equal bytes have 1), then sha256 before embedding before aligned before hash, then by smaller id.
+The partner in 2 is the held-out image with the strongest edge into the component, in 3 the curated one, where chains
+are not split. Evidence is ranked by similarity (equal bytes have 1), then sha256 before embedding before aligned before
+hash, then by smaller id.
 
 The difficulty is size: a billion images have more edges than memory holds, and a verdict needs the whole component
 before a single row of it can be written. So images and edges stream by several times, and each pass leaves one
-number an image: the component, then by component the image that would stand for it, then by image the strongest edge
-of its component (or the one to its partner, where there is one), then the size. What a pass looks for is always a
-largest value, so what is compared (pixels and preference; similarity and kind) is packed into one 64-bit key whose
-order as an integer is the order of the rule, and a pass is `np.maximum.at` over batches, whose order does not matter.
-In all that is 24 bytes an image of the catalog (31 GB for 1.3 billion), and about 50 bytes for each component that an
-outside image touches. Sorting the edges by component instead would write and read all of them again.
+number an image: the component, then by component the image that would stand for it, then the image that stays instead
+of each, then by image the strongest edge of its component (or the one to its partner, where there is one), then the
+size. What a pass looks for is always a largest value, so what is compared (pixels and preference; similarity and kind)
+is packed into one 64-bit key whose order as an integer is the order of the rule, and a pass is `np.maximum.at` over
+batches, whose order does not matter. In all that is 20 bytes an image of the catalog (26 GB for 1.3 billion), and about
+50 bytes for each component that an outside image touches. Splitting chains takes 20 bytes an image before, and 17 more
+for each image of a component of five or more: 26 GB too where a fourth of all images lie in such components. Sorting
+the edges by component instead would write and read all of them again.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, appendix A.3 (self and relative deduplication).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from curate.ops.copies.graph import AcceptedImages, CatalogParts, CopyEdges, CopyGraph, Oversized
-from curate.ops.float_order import from_ordered_integers, to_ordered_integers
-from curate.tables import HELDOUT, POOL, VERDICTS
+from curate.ops.copies.bursts import thin_bursts
+from curate.ops.copies.chains import split_chains
+from curate.ops.copies.evidence import STRENGTH_BITS, similarity_and_kind, strength
+from curate.ops.copies.graph import (
+    BLOCK_NODES,
+    AcceptedImages,
+    CatalogParts,
+    CopyEdges,
+    CopyGraph,
+    Oversized,
+    Preference,
+)
+from curate.tables import CURATED, HELDOUT, POOL, VERDICTS
 
 KEPT, DUPLICATE, BENCHMARK = (VERDICTS.index(name) for name in ("kept", "duplicate", "benchmark"))
-MAX_PIXELS = (1 << 32) - 1
-"""Pixels beyond which two pictures count as equally large: half of a key."""
-LOW_HALF = np.uint64(0xFFFFFFFF)
-DIRECT = np.uint64(40)
-"""Bit of an edge's key above its strength (35 bits): the edge leads to the partner."""
+Chains = Literal["split", "join"]
+"""Whether a component may be a chain of pairs, or is split where one end does not resemble the other."""
+LONG = 5
+"""Images of a component from which on it is looked at as a chain, see `chains`."""
+NONE = np.uint32(0xFFFFFFFF)
+DIRECT = np.uint64(STRENGTH_BITS)
+"""Bit of an edge's key above its strength: the edge leads to the partner."""
 EDGES_AT_ONCE = 1 << 20
 """Edges to outside images that are held before they are cut to the strongest of each component."""
 
@@ -51,7 +72,7 @@ class Judged(NamedTuple):
     image_ids: np.ndarray
     """(M,) int64"""
     component_ids: np.ndarray
-    """(M,) int64, smallest image_id of the component"""
+    """(M,) int64, smallest image_id of the component, chains split"""
     component_size: np.ndarray
     """(M,) int64, images of the component"""
     verdict: np.ndarray
@@ -67,18 +88,29 @@ class Judged(NamedTuple):
 
 
 ImageStream = Callable[[], Iterable[AcceptedImages]]
-"""The accepted images of all roles, part by part in order; called three times."""
+"""The accepted images of all roles, part by part in order; called three times or four."""
 EdgeStream = Callable[[], Iterable[CopyEdges]]
-"""All edges, those of equal bytes among them (see `exact.equal_bytes`); called three times or four."""
+"""All edges, those of equal bytes among them (see `exact.equal_bytes`); called three times, to split chains four times
+more and once for as many edges as are gathered at once."""
 
 
 def deduplicate(
-    parts: CatalogParts, images: ImageStream, edges: EdgeStream, *, oversized: Oversized | None = None
+    parts: CatalogParts,
+    images: ImageStream,
+    edges: EdgeStream,
+    *,
+    oversized: Oversized | None = None,
+    chains: Chains = "split",
+    keep_every: int | None = None,
+    window_edges: int | None = None,
 ) -> Iterator[Judged]:
     """Judge every accepted pool image by the rules of this module.
 
     Args:
-        oversized: cut chains: inside components above a size only stronger edges count; None: no component is cut.
+        oversized: inside components above a size only stronger edges count; None: no component is cut.
+        chains: whether images that only a chain of pairs ties to the one that stays are judged on their own.
+        keep_every: of components with more than so many images one stays of so many, >= 2; None: one of each component.
+        window_edges: edges that `chains` gathers at once; None: by the size of the catalog.
 
     Yields:
         One table for each part of the pool that `images` gave.
@@ -87,37 +119,118 @@ def deduplicate(
         ValueError: an edge with an image that is not accepted, or more images than a key can hold.
     """
     graph = CopyGraph(parts, images())
-    components = graph.components(edges())
+    components, counted = graph.components(edges()), edges
     if oversized is not None:
-        components = graph.components(edges(), without=graph.weak_within(components, oversized))
-    judge = _Judge(graph, components, images, edges)
+        counted = partial(_strong, graph, edges, components, oversized)
+        components = graph.components(counted())
+    judge = _Judge(graph, components, images, counted)
+    if keep_every is not None or chains == "split":
+        judge.look_closer(images, counted, chains=chains, keep_every=keep_every, window_edges=window_edges)
+    judge.weigh(counted())
     for some in images():
         if len(some.image_ids) and parts.role[some.image_ids[0] >> 32] == POOL:
             yield judge.rows(some.image_ids)
 
 
+def _strong(graph: CopyGraph, edges: EdgeStream, components: np.ndarray, oversized: Oversized) -> Iterator[CopyEdges]:
+    return graph.strong(edges(), components, oversized)
+
+
 class _Judge:
-    """What decides over each component, and the rows that follow from it."""
+    """What stays instead of each image, and the rows that follow from it."""
 
     def __init__(self, graph: CopyGraph, components: np.ndarray, images: ImageStream, edges: EdgeStream) -> None:
+        """Judge components as they are, by rules 2 to 4."""
         self.graph, self.root = graph, components
-        self.preference = _Preference(graph.parts, graph.first)
-        self.best = self._representatives(images())
+        self.preference = Preference(graph)
         self.outside = _OutsideMatches.of(graph, components, edges())
-        self.evidence, self.size = self._evidence(edges()), graph.component_sizes(components)
+        self.stays = self._one_of_each(images())
 
-    def _representatives(self, images: Iterable[AcceptedImages]) -> np.ndarray:
-        """(N,) uint64: at each root the key of rule 4, pixels and then preference, of the image it chooses."""
-        best = np.zeros(self.graph.size, np.uint64)
+    def _one_of_each(self, images: Iterable[AcceptedImages]) -> np.ndarray:
+        """(N,) uint32: the node that represents the component of each pool image."""
+        best = np.zeros(self.graph.size, np.uint64)  # at each root the largest key of its images
         for some in images:
-            if len(some.image_ids) == 0 or self.graph.parts.role[some.image_ids[0] >> 32] != POOL:
-                continue
-            node = self.graph.nodes(some.image_ids)
-            position = self.preference.positions(node, some.image_ids >> 32).astype(np.uint64)
-            pixels = np.minimum(some.num_pixels, MAX_PIXELS).astype(np.uint64)
-            # Rule 4 as an integer: more pixels in the upper half, then an earlier position in the lower half.
-            np.maximum.at(best, self.root[node], (pixels << np.uint64(32)) | (LOW_HALF - position))
-        return best
+            if len(some.image_ids) and self.graph.parts.role[some.image_ids[0] >> 32] == POOL:
+                np.maximum.at(best, self.root[self.graph.nodes(some.image_ids)], self.preference.keys(some))
+        stays = np.arange(self.graph.size, dtype=np.uint32)
+        for start in range(0, self.graph.size, BLOCK_NODES):
+            root = self.root[start : start + BLOCK_NODES].astype(np.int64)
+            pool = np.flatnonzero(best[root])
+            outside = self.outside.of_roots(root[pool])  # rules 2 and 3 come before rule 4
+            chosen = np.where(outside >= 0, outside, self.preference.nodes(best[root[pool]]))
+            stays[start + pool] = chosen
+        return stays
+
+    def look_closer(
+        self,
+        images: ImageStream,
+        edges: EdgeStream,
+        *,
+        chains: Chains,
+        keep_every: int | None,
+        window_edges: int | None,
+    ) -> None:
+        """Apply rules 5 and 6: thin bursts, split chains."""
+        twins = self.graph.twins(edges(), self.preference)
+        heldout, curated = (self.outside.touched(self.graph, role) for role in (HELDOUT, CURATED))
+        burst = np.zeros(self.graph.size, bool)
+        if keep_every is not None:
+            alone, best = ~heldout & ~curated, self.stays
+            nodes, stays, burst = thin_bursts(self.graph, self.root, alone, twins=twins, best=best, every=keep_every)
+            self._replace(twins, burst, nodes, stays)
+        if chains == "split":
+            where = (self.graph.component_sizes(self.root) >= LONG) & ~heldout & ~burst
+            nodes, stays = split_chains(
+                self.graph,
+                self.root,
+                where,
+                twins=twins,
+                preference=self.preference,
+                images=images(),
+                edges=edges,
+                window_edges=window_edges,
+            )
+            self._replace(twins, where, nodes, stays)
+            del twins
+            self._regroup(where)
+
+    def _replace(self, twins: np.ndarray, where: np.ndarray, nodes: np.ndarray, stays: np.ndarray) -> None:
+        """Let `stays` stay instead of `nodes`, and instead of those of equal bytes; `where`: roots of them all."""
+        self.stays[nodes] = stays
+        for start in range(0, self.graph.size, BLOCK_NODES):
+            block = slice(start, start + BLOCK_NODES)
+            changed = start + np.flatnonzero(where[self.root[block]])
+            self.stays[changed] = self.stays[twins[changed]]
+
+    def _regroup(self, where: np.ndarray) -> None:
+        """Split components: images that go for one image are a component, whose smallest node is its root."""
+        smallest = np.full(self.graph.size, NONE, np.uint32)  # at each image that stays
+        outer, keys = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+        for nodes, inside in self._changed(where):
+            np.minimum.at(smallest, self.stays[nodes[inside]], nodes[inside].astype(np.uint32))
+            # A curated image may stay instead of images of several components, and joins none of them.
+            mine = nodes[~inside]
+            outer.append(mine)
+            keys.append(self.root[mine].astype(np.uint64) << np.uint64(32) | self.stays[mine])
+        for nodes, inside in self._changed(where):
+            self.root[nodes[inside]] = smallest[self.stays[nodes[inside]]]
+        ordered = np.concatenate(outer)
+        _, first, group = np.unique(np.concatenate(keys), return_index=True, return_inverse=True)
+        self.root[ordered] = ordered[first][group]
+
+    def _changed(self, where: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Blocks of the nodes, in ascending order, of roots in `where`; and whether each goes for an image of the pool.
+
+        A root may change after its node was given.
+        """
+        for block in self.graph.accepted_blocks():
+            nodes = block[where[self.root[block]]]
+            part = self.graph.image_ids(self.stays[nodes].astype(np.int64)) >> 32
+            yield nodes, self.graph.parts.role[part] == POOL
+
+    def weigh(self, edges: Iterable[CopyEdges]) -> None:
+        """Find the evidence of each image, and the sizes of components."""
+        self.evidence, self.size = self._evidence(edges), self.graph.component_sizes(self.root)
 
     def _evidence(self, edges: Iterable[CopyEdges]) -> np.ndarray:
         """(N,) uint64: of each pool image the key of its edge to the partner, else of its strongest one; 0: none."""
@@ -125,30 +238,23 @@ class _Judge:
         for batch, role in self.graph.oriented(edges):
             both_ways = batch.take(role == POOL)
             for a, b, key in (
-                (batch.query_ids, batch.image_ids, _strength(batch)),
-                (both_ways.image_ids, both_ways.query_ids, _strength(both_ways)),
+                (batch.query_ids, batch.image_ids, strength(batch)),
+                (both_ways.image_ids, both_ways.query_ids, strength(both_ways)),
             ):
-                direct = b == self._partners(a)  # beats any strength, being the highest bit
-                # An edge between components leads to another outside image, or was cut.
+                direct = b == self.stays[a]  # beats any strength, being the highest bit
+                # An edge between components leads to another outside image, or its component was split.
                 counts = direct | (self.root[a] == self.root[b])
                 np.maximum.at(strongest, a[counts], key[counts] | (direct[counts].astype(np.uint64) << DIRECT))
         return strongest
 
-    def _partners(self, nodes: np.ndarray) -> np.ndarray:
-        """(M,) int64: the node that stays instead of each, or the node itself."""
-        root = self.root[nodes].astype(np.int64)
-        outside = self.outside.of_roots(root)  # rules 2 and 3 come before rule 4
-        chosen = self.preference.nodes((LOW_HALF - (self.best[root] & LOW_HALF)).astype(np.int64))
-        return np.where(outside >= 0, outside, chosen)
-
     def rows(self, image_ids: np.ndarray) -> Judged:
         """The verdicts on the accepted images of one part of the pool."""
         node = self.graph.nodes(image_ids)
-        root, partner, evidence = self.root[node], self._partners(node), self.evidence[node]
+        root, partner, evidence = self.root[node], self.stays[node].astype(np.int64), self.evidence[node]
         kept, partner_ids = partner == node, self.graph.image_ids(partner)
         verdict = np.where(kept, KEPT, DUPLICATE)
         verdict[self.graph.parts.role[partner_ids >> 32] == HELDOUT] = BENCHMARK
-        similarity, kind = _similarity_and_kind(evidence)
+        similarity, kind = similarity_and_kind(evidence)
         return Judged(
             image_ids,
             self.graph.image_ids(root.astype(np.int64)),
@@ -159,28 +265,6 @@ class _Judge:
             np.where(kept, np.int8(-1), kind),
             (evidence >> DIRECT).astype(bool),
         )
-
-
-class _Preference:
-    """The nodes in order of preference, which differs from that of ids where a later source has a lower rank."""
-
-    def __init__(self, parts: CatalogParts, first: np.ndarray) -> None:
-        order = np.lexsort((np.arange(len(parts.rank)), parts.rank))  # parts by rank of their source
-        self._order = order
-        self._first = np.concatenate([[0], np.cumsum(parts.rows[order])]).astype(np.int64)
-        self._shift = np.empty(len(order), np.int64)  # by part: from a node to its position in this order
-        self._shift[order] = self._first[:-1] - first[:-1][order]
-
-    def positions(self, nodes: np.ndarray, part: np.ndarray) -> np.ndarray:
-        """(M,) int64: positions of nodes, each of the given part."""
-        found: np.ndarray = nodes + self._shift[part]
-        return found
-
-    def nodes(self, positions: np.ndarray) -> np.ndarray:
-        """(M,) int64: the nodes at positions."""
-        part = self._order[np.searchsorted(self._first, positions, side="right") - 1]
-        found: np.ndarray = positions - self._shift[part]
-        return found
 
 
 class _OutsideMatches(NamedTuple):
@@ -199,14 +283,20 @@ class _OutsideMatches(NamedTuple):
         for batch, role in graph.oriented(edges):
             outer = batch.take(role != POOL)
             # Held-out above curated, whatever the similarity: rule 2 comes before rule 3.
-            strength = (role[role != POOL] == HELDOUT).astype(np.int64) << 40 | _strength(outer).astype(np.int64)
+            key = (role[role != POOL] == HELDOUT).astype(np.int64) << STRENGTH_BITS | strength(outer).astype(np.int64)
             root = components[outer.query_ids].astype(np.int64)
-            waiting.append(np.stack([root, -strength, outer.image_ids, outer.query_ids]))
+            waiting.append(np.stack([root, -key, outer.image_ids, outer.query_ids]))
             # Wait for as many as are held already, so that those held are not sorted anew for every batch.
             if sum(rows.shape[1] for rows in waiting) > max(EDGES_AT_ONCE, best.shape[1]):
                 best, waiting = _first_by_root([best, *waiting]), []
         best = _first_by_root([best, *waiting])
         return cls(best[0], best[2])
+
+    def touched(self, graph: CopyGraph, role: int) -> np.ndarray:
+        """(N,) bool: at their smallest nodes, components whose deciding image has a role."""
+        roots = np.zeros(graph.size, bool)
+        roots[self.root[graph.parts.role[graph.image_ids(self.node) >> 32] == role]] = True
+        return roots
 
     def of_roots(self, root: np.ndarray) -> np.ndarray:
         """(M,) int64: node of the deciding image; -1: none."""
@@ -221,17 +311,3 @@ def _first_by_root(rows: list[np.ndarray]) -> np.ndarray:
     columns = np.concatenate(rows, axis=1)
     columns = columns[:, np.lexsort(columns[::-1])]
     return columns[:, np.diff(columns[0], prepend=-1) != 0]
-
-
-def _strength(edges: CopyEdges) -> np.ndarray:
-    """(E,) uint64 that ascend with the strength of evidence: 32 bits of similarity, then 3 of the kind."""
-    ordered = to_ordered_integers(edges.similarity)
-    return (ordered.astype(np.uint64) << np.uint64(3)) | (7 - edges.kind).astype(np.uint64)
-
-
-def _similarity_and_kind(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `_strength` packed; NaN and -1 for a key of 0."""
-    values = from_ordered_integers((keys >> np.uint64(3)).astype(np.uint32))
-    similarity = np.where(keys == 0, np.float32(np.nan), values)
-    kind = np.where(keys == 0, -1, 7 - (keys & np.uint64(7)).astype(np.int64))
-    return similarity.astype(np.float32), kind.astype(np.int8)

@@ -6,7 +6,7 @@ smallest node of a component is its smallest id. Rejected rows are nodes too, al
 out would cost a table of 8 bytes an image, and with them the number of rows of each part tells everything.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -21,8 +21,11 @@ KINDS = ("sha256", "embedding", "aligned", "hash")
 SHA256 = KINDS.index("sha256")
 MAX_NODES = 1 << 32
 """Images of the catalog at most: a node takes half of a 64-bit key, see `duplicates`."""
-BLOCK_NODES = 1 << 22
+BLOCK_NODES = 1 << 19
 """Nodes looked at together, a multiple of eight."""
+MAX_PIXELS = (1 << 32) - 1
+"""Pixels beyond which two pictures count as equally large: half of a key."""
+LOW_HALF = np.uint64(0xFFFFFFFF)
 
 
 class CatalogParts(NamedTuple):
@@ -103,14 +106,9 @@ class CopyGraph:
         """Edges between nodes that leave a pool image, and (E,) int8 the role of the image they lead to.
 
         An edge between pool images is given once, in the direction in which it came. Edges without a pool image, and
-        from an image to itself, are left out.
-
-        Raises:
-            ValueError: an edge with an image that is not accepted.
+        from an image to itself, are left out. Their images must be accepted, which `components` has checked.
         """
         for batch in edges:
-            self._check(batch.query_ids)
-            self._check(batch.image_ids)
             role_a, role_b = (self.parts.role[ids >> 32] for ids in (batch.query_ids, batch.image_ids))
             a, b = self.nodes(batch.query_ids), self.nodes(batch.image_ids)
             swap = role_a > role_b  # the indices of roles: pool first, then curated, then held-out
@@ -118,6 +116,13 @@ class CopyGraph:
             first, second = np.minimum(role_a, role_b), np.maximum(role_a, role_b)
             matter = (a != b) & (first == POOL)
             yield CopyEdges(a, b, batch.similarity, batch.kind).take(matter), second[matter]
+
+    def _checked(self, edges: Iterable[CopyEdges]) -> Iterator[CopyEdges]:
+        """The same edges."""
+        for batch in edges:
+            self._check(batch.query_ids)
+            self._check(batch.image_ids)
+            yield batch
 
     def _check(self, image_ids: np.ndarray) -> None:
         """Refuse (ValueError) ids of images that are not accepted or not in the catalog at all."""
@@ -138,38 +143,89 @@ class CopyGraph:
         bits: np.ndarray = (self._accepted[nodes >> 3] >> (nodes & 7).astype(np.uint8)) & 1
         return bits.astype(bool)
 
-    def components(
-        self, edges: Iterable[CopyEdges], *, without: Callable[[CopyEdges], np.ndarray] | None = None
-    ) -> np.ndarray:
+    def components(self, edges: Iterable[CopyEdges]) -> np.ndarray:
         """(N,) uint32: the smallest node of each node's component, by the edges between pool images.
 
-        Args:
-            without: tells of edges, as (E,) bool, which of them do not count.
+        Raises:
+            ValueError: an edge with an image that is not accepted.
         """
         forest = DisjointSet(self.size)
-        for batch, role in self.oriented(edges):
+        for batch, role in self.oriented(self._checked(edges)):
             inner = batch.take(role == POOL)
-            counted = inner if without is None else inner.take(~without(inner))
-            forest.union(counted.query_ids, counted.image_ids)
+            forest.union(inner.query_ids, inner.image_ids)
         return forest.roots()
 
-    def weak_within(self, components: np.ndarray, oversized: Oversized) -> Callable[[CopyEdges], np.ndarray]:
-        """For `components`: which edges lie within an oversized component and are too weak for it."""
+    def strong(self, edges: Iterable[CopyEdges], components: np.ndarray, oversized: Oversized) -> Iterator[CopyEdges]:
+        """The edges without those between pool images of an oversized component that are too weak for it."""
         large = np.bincount(components, minlength=self.size) > oversized.size
+        for batch in edges:
+            a, b = self.nodes(batch.query_ids), self.nodes(batch.image_ids)
+            inner = large[components[a]] & (components[a] == components[b])  # outside images are in no component
+            weak = (batch.similarity < np.float32(oversized.threshold)) & (batch.kind != SHA256)
+            yield batch.take(~(inner & weak))
 
-        def weak(edges: CopyEdges) -> np.ndarray:
-            """(E,) bool; the nodes of an edge lie in one component, so the first tells."""
-            inside: np.ndarray = large[components[edges.query_ids]]
-            return inside & (edges.similarity < np.float32(oversized.threshold)) & (edges.kind != SHA256)
+    def twins(self, edges: Iterable[CopyEdges], preference: "Preference") -> np.ndarray:
+        """(N,) uint32: of pool images of equal bytes the preferred one, at each of them; other nodes as they are.
 
-        return weak
+        Edges of equal bytes form stars about that image, see `exact.equal_bytes`.
+        """
+        same = np.arange(self.size, dtype=np.uint32)
+        for batch, role in self.oriented(batch.take(batch.kind == SHA256) for batch in edges):
+            equal = batch.take(role == POOL)
+            a, b = equal.query_ids, equal.image_ids
+            first = preference.of_nodes(a) < preference.of_nodes(b)
+            same[np.where(first, b, a)] = np.where(first, a, b)
+        return same
+
+    def accepted_blocks(self) -> Iterator[np.ndarray]:
+        """(M,) int64: the nodes of accepted images in ascending order, a block at a time."""
+        for start in range(0, self.size, BLOCK_NODES):
+            count = min(BLOCK_NODES, self.size - start)
+            # A block at a time: all bits at once would take a byte a node.
+            bits = np.unpackbits(self._accepted[start >> 3 :][: count // 8 + 1], count=count, bitorder="little")
+            yield start + np.flatnonzero(bits)
 
     def component_sizes(self, components: np.ndarray) -> np.ndarray:
         """(N,) uint32: accepted images of the component that each node is the smallest of; 0 at other nodes."""
         sizes = np.zeros(len(components), np.uint32)
-        for start in range(0, len(components), BLOCK_NODES):
-            block = components[start : start + BLOCK_NODES]
-            # A block at a time: all bits at once would take a byte a node.
-            bits = np.unpackbits(self._accepted[start >> 3 :], count=len(block), bitorder="little")
-            np.add.at(sizes, block, bits.astype(np.uint32))
+        for nodes in self.accepted_blocks():
+            np.add.at(sizes, components[nodes], np.uint32(1))
         return sizes
+
+
+class Preference:
+    """Which image of a component would rather stay: most pixels, then lowest source rank, then smallest id.
+
+    Nodes have a position in the order of the last two, which differs from that of ids where a later source has a
+    lower rank.
+    """
+
+    def __init__(self, graph: CopyGraph) -> None:
+        rank, rows, first = graph.parts.rank, graph.parts.rows, graph.first
+        order = np.lexsort((np.arange(len(rank)), rank))  # parts by rank of their source
+        self._graph, self._order = graph, order
+        self._first = np.concatenate([[0], np.cumsum(rows[order])]).astype(np.int64)
+        self._shift = np.empty(len(order), np.int64)  # by part: from a node to its position in this order
+        self._shift[order] = self._first[:-1] - first[:-1][order]
+
+    def of_nodes(self, nodes: np.ndarray) -> np.ndarray:
+        """(M,) int64: positions of nodes."""
+        return self._positions(nodes, np.searchsorted(self._graph.first, nodes, side="right") - 1)
+
+    def keys(self, images: AcceptedImages) -> np.ndarray:
+        """(M,) uint64: the larger, the rather an image stays; pixels in the upper half, the position in the lower."""
+        nodes, part = self._graph.nodes(images.image_ids), images.image_ids >> 32
+        position = self._positions(nodes, part).astype(np.uint64)
+        pixels = np.minimum(images.num_pixels, MAX_PIXELS).astype(np.uint64)
+        return (pixels << np.uint64(32)) | (LOW_HALF - position)
+
+    def nodes(self, keys: np.ndarray) -> np.ndarray:
+        """(M,) int64: the nodes whose images have these keys."""
+        positions = (LOW_HALF - (keys & LOW_HALF)).astype(np.int64)
+        part = self._order[np.searchsorted(self._first, positions, side="right") - 1]
+        found: np.ndarray = positions - self._shift[part]
+        return found
+
+    def _positions(self, nodes: np.ndarray, part: np.ndarray) -> np.ndarray:
+        found: np.ndarray = nodes + self._shift[part]
+        return found

@@ -1,4 +1,4 @@
-"""Groups of copies as the report shows them: the image that stays first, then those that went, with the evidence."""
+"""Groups of copies as the report shows them: what stays first, then those that went, with the evidence."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from curate.engine.finished import Finished, pick
 from curate.engine.show import Block, Gallery, Heading, Picture
 from curate.tables import POOL, ROLES
 
-COLUMNS = ["image_id", "component_id", "verdict", "partner_id", "similarity", "kind"]
+COLUMNS = ["image_id", "component_id", "verdict", "partner_id", "similarity", "kind", "direct"]
 """Columns of `duplicates` that groups are made of."""
 NUM_BIGGEST, NUM_RANDOM, NUM_CONTAMINATED = 6, 12, 12
 """Groups that are shown: the biggest, some of the others, some that resemble a held-out image."""
@@ -78,24 +78,29 @@ def _copies(rows: pa.Table, run: Finished, limit: int) -> Gallery:
     members = rows.to_pylist()
     kept = [member["image_id"] for member in members if member["verdict"] == "kept"]
     gone = [member for member in members if member["verdict"] == "duplicate"]
-    first = kept[0] if kept else gone[0]["partner_id"]
-    role = int(run.parts.role_of(np.array([first]))[0])
+    stay = kept or [gone[0]["partner_id"]]
+    role = int(run.parts.role_of(np.array(stay[:1]))[0])
     label = "kept" if role == POOL else f"stays: {ROLES[role]}"
-    return _group(Picture(first, (label,), "kept"), gone, limit)
+    return _group([Picture(image, (label,), "kept") for image in stay], gone, limit)
 
 
 def _contaminated(rows: pa.Table) -> Gallery:
     gone = rows.sort_by([("similarity", "descending"), ("image_id", "ascending")]).to_pylist()
-    return _group(Picture(gone[0]["partner_id"], ("held out",), "heldout"), gone, SHOWN_SMALL)
+    return _group([Picture(gone[0]["partner_id"], ("held out",), "heldout")], gone, SHOWN_SMALL)
 
 
-def _group(first: Picture, gone: list[dict[str, Any]], limit: int) -> Gallery:
-    """At most `limit` pictures of a group, and how many more there are."""
-    shown = gone[: limit - 1]
+def _group(stay: list[Picture], gone: list[dict[str, Any]], limit: int) -> Gallery:
+    """At most `limit` pictures of a group, of them half that stay, and how many more there are."""
+    first = stay[: limit // 2]
+    shown = gone[: limit - len(first)]
     others = (Picture(member["image_id"], (evidence(member),)) for member in shown)
-    return Gallery((first, *others), more=len(gone) - len(shown), group=True)
+    more = len(stay) - len(first) + len(gone) - len(shown)
+    return Gallery((*first, *others), more=more, group=True)
 
 
 def evidence(row: dict[str, Any]) -> str:
-    """`0.953 embedding`; equal bytes need no number."""
-    return "same bytes" if row["kind"] == "sha256" else f"{row['similarity']:.3f} {row['kind']}"
+    """`0.953 embedding`; equal bytes need no number. Where it leads to another image of the group, that is said."""
+    found = "same bytes" if row["kind"] == "sha256" else f"{row['similarity']:.3f} {row['kind']}"
+    if row["direct"]:
+        return found
+    return f"{found} {'as' if row['kind'] == 'sha256' else 'to'} another one"

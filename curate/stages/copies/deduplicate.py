@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
@@ -17,9 +18,9 @@ from curate.engine.show import Block, Check, FlowStep, Heading, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
 from curate.ops.codes import names_of
-from curate.ops.copies.duplicates import Judged, deduplicate
+from curate.ops.copies.duplicates import Chains, Judged, deduplicate
 from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
-from curate.stages.copies.contamination import curated_warning, touching_heldout
+from curate.stages.copies.contamination import ImageSet, curated_warning, touching_heldout
 from curate.stages.copies.copy_groups import (
     COLUMNS,
     CopyGroups,
@@ -31,7 +32,7 @@ from curate.stages.copies.doubt_crowds import DoubtCrowds
 from curate.stages.copies.exact import FindExact
 from curate.stages.images.pictures import accepted_mask
 from curate.stages.images.usable import Usable, is_rejected
-from curate.tables import CATALOG, CURATED, DUPLICATES, IMAGES, NEIGHBORS, ROLES, VERDICTS
+from curate.tables import CATALOG, CURATED, DUPLICATES, IMAGES, NEIGHBORS, POOL, ROLES, VERDICTS
 
 GIANT_SHARE = 0.05
 """Share of the pool above which one component suggests that a loose threshold chains images together."""
@@ -41,9 +42,12 @@ CHAIN_SHARE = 0.5
 """Share of a component's other images that resemble the kept one, below which it looks more like a chain of images
 than like copies of one picture."""
 JUDGED_BYTES = 26
-"""Bytes of memory that an image of the catalog takes, see `ops/copies/duplicates.py`."""
-JUDGED_ROWS = 1
+"""Bytes of memory that an image of the catalog takes where up to half of them lie in components of five or more, see
+`ops/copies/duplicates.py`."""
+JUDGED_ROWS: dict[Chains, float] = {"join": 1, "split": 2.4}
 """Rows sorted or joined for each image and for each edge."""
+EDGES_READ: dict[Chains, int] = {"join": 3, "split": 8}
+"""Times that the edges are read."""
 FACT_BYTES = 40
 """Bytes that are read of an image."""
 VERDICT_BYTES = 50
@@ -74,7 +78,11 @@ class DeduplicateFigures(Figures):
     largest_component: int
     """Images of the largest component."""
     largest_direct: int
-    """Of the other images of that component, those whose evidence leads to the image that stays."""
+    """Of the images of that component that go, those whose evidence leads to the image that stays."""
+    largest_kept: int = 1
+    """Images of that component that stay: one, several of a burst, or none."""
+    more_of_bursts: int = 0
+    """Frames of bursts that stay beside one of each."""
     curated_heldout: int
     """Curated images that resemble a held-out one; they stay."""
 
@@ -82,7 +90,7 @@ class DeduplicateFigures(Figures):
 class Deduplicate(Fold):
     """Self- and relative deduplication; the edges come with their thresholds applied, those of equal bytes among them.
 
-    One process makes the state: 24 bytes an image of the catalog, and one batch of edges.
+    One process makes the state: 20 to 35 bytes an image of the catalog, and one batch of edges.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
@@ -90,12 +98,19 @@ class Deduplicate(Fold):
         "images": whole(IMAGES),
         "neighbors": whole(NEIGHBORS, many=True),
     }
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     parts_like: ClassVar[str | None] = "catalog"
     explained_as: ClassVar[str] = "copies"
 
+    chains: Chains = "split"
+    """Where a and b are a pair, b and c, and so on. split: in components of five images or more an image goes only for
+    one that it is a pair with, or with which it has a pair in common; join: for the preferred one of all that hang
+    together."""
+    keep_every: Annotated[int, Field(ge=2)] | None = None
+    """Of components of more than so many images, counting equal bytes once, one stays of so many; null: one of each.
+    Recipes set it by `copies.frames`."""
     oversized: Oversized | None = None
-    """Guard against chains: a stricter threshold inside components that are too large; null: a warning alone."""
+    """A stricter threshold inside components that are too large; null: a warning alone."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return DUPLICATES
@@ -107,6 +122,8 @@ class Deduplicate(Fold):
             lambda: map(_accepted, tables["images"].scan(["image_id", "width", "height", "reject"])),
             lambda: _edges(tables["neighbors"]),
             oversized=self.oversized,
+            chains=self.chains,
+            keep_every=self.keep_every,
         )
         yield from map(_batch, found)
 
@@ -117,6 +134,7 @@ class Deduplicate(Fold):
         parts = Parts.of(inputs["catalog"])
         verdicts, images_by_size, largest = Counter[str](), Counter[int](), _Largest()
         evidence = {role: Counter[str]() for role in ROLES}
+        surviving = ImageSet(parts)  # components, by their smallest image
         for rows in table.scan(["component_id", "component_size", "verdict", "partner_id", "kind", "direct"]):
             verdicts += _counts(rows["verdict"])
             images_by_size += _counts(rows["component_size"])
@@ -125,12 +143,15 @@ class Deduplicate(Fold):
             for number in np.unique(role).tolist():
                 evidence[ROLES[number]] += _counts(copies.filter(pa.array(role == number))["kind"])
             largest.add(rows)
+            surviving.add(rows.filter(pc.equal(rows["verdict"], "kept"))["component_id"].to_numpy())
         return DeduplicateFigures(
             **{verdict: verdicts[verdict] for verdict in VERDICTS},
             copies_by_evidence={role: dict(found.most_common()) for role, found in evidence.items() if found},
             component_sizes={size: images // size for size, images in sorted(images_by_size.items())},
             largest_component=largest.size,
             largest_direct=largest.direct,
+            largest_kept=largest.kept,
+            more_of_bursts=verdicts["kept"] - surviving.count(parts, POOL),
             curated_heldout=touching_heldout(inputs["neighbors"], parts).count(parts, CURATED),
         )
 
@@ -140,8 +161,8 @@ class Deduplicate(Fold):
         images, edges = inputs["images"], sum(table.rows for table in inputs["neighbors"])
         made = Shape(pool=given.images, row_bytes=VERDICT_BYTES)
         demand = Demand(
-            serial_rows=JUDGED_ROWS * (images.rows + edges),
-            read=images.rows * FACT_BYTES + 3 * edges * EDGE_BYTES,
+            serial_rows=JUDGED_ROWS[self.chains] * (images.rows + edges),
+            read=images.rows * FACT_BYTES + EDGES_READ[self.chains] * edges * EDGE_BYTES,
             written=made.num_bytes,
             scratch=made.num_bytes,
             memory=JUDGED_BYTES * images.rows,
@@ -157,7 +178,8 @@ class Deduplicate(Fold):
             for kind, number in kinds.items()
         ]
         drops.sort(key=lambda drop: -drop[1])
-        yield FlowStep("one of each copy", figures.kept + figures.benchmark, drops=tuple(drops))
+        note = f"{plural(figures.more_of_bursts, 'more frame')} of bursts among them" if figures.more_of_bursts else ""
+        yield FlowStep("one of each copy", figures.kept + figures.benchmark, drops=tuple(drops), note=note)
         if run.parts.num_images(["heldout"]):
             touching = ("in a group that touches a held-out image", figures.benchmark)
             heldout = Usable.of(run, "heldout")
@@ -173,11 +195,13 @@ class Deduplicate(Fold):
             yield "benchmarks"
 
     def gaps(self, table: Table, run: Finished) -> Iterator[tuple[Check, str]]:
-        """Held-out images that could not be compared, and copies that only a search by likeness finds."""
+        """Held-out images that could not be compared, frames, and copies that only a search by likeness finds."""
         heldout = Usable.of(run, "heldout")
         if heldout is not None and heldout.lost:
             text = f"{count(heldout.lost)} of {plural(heldout.listed, 'held-out image')}"
             yield "benchmarks", f"copies of benchmark images: {text} could not be compared ({heldout.why})"
+        if DeduplicateFigures.of(table).more_of_bursts:
+            yield "copies", f"copies among frames of bursts, of which about one of {self.keep_every} stays"
         pairs = [run.stage_of(pairs) for pairs in run.inputs_of(table, "neighbors")]
         if pairs and all(isinstance(stage, FindExact) for stage in pairs):
             yield "copies", "copies within the dataset beside those of equal bytes"
@@ -200,17 +224,21 @@ class Deduplicate(Fold):
 
     def _chain_warning(self, figures: DeduplicateFigures, num_images: int) -> str:
         """What to look at, and what to do."""
-        share = figures.largest_direct / max(1, figures.largest_component - 1)
-        kind = (
-            "they hang together as a chain more than as copies of one picture"
-            if share < CHAIN_SHARE
-            else "they may well be copies of one picture"
-        )
+        found = f"one component holds {figures.largest_component} of {num_images} images"
+        remedy = f"{self.field_error('oversized', '')}={{size: {GIANT_SIZE}, threshold: 0.95}}"
+        if figures.largest_kept > 1:
+            kind = f"taken for a burst, of which {figures.largest_kept} images stay"
+        else:
+            share = figures.largest_direct / max(1, figures.largest_component - figures.largest_kept)
+            kind = f"and {share:.0%} of them resemble the image that stays: they may well be copies of one picture"
+            if share < CHAIN_SHARE and self.chains == "join":
+                kind = f"and {share:.0%} of them resemble the image that stays: they hang together as a chain"
+                remedy = f"{self.field_error('chains', '')}=split"
+            elif share < CHAIN_SHARE:
+                kind = f"and {share:.0%} of them resemble the image that stays, the others one of these"
         return (
-            f"one component holds {figures.largest_component} of {num_images} images, and {share:.0%} of them resemble "
-            f"the image that stays: {kind}. Look at it in the report; if these are different pictures, raise the "
-            f"threshold, or cut such components: {self.field_error('oversized', '')}={{size: {GIANT_SIZE}, "
-            "threshold: 0.95}"
+            f"{found}, {kind}. Look at it in the report; if these are different pictures, raise the threshold, or cut "
+            f"such components: {remedy}"
         )
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
@@ -220,7 +248,8 @@ class Deduplicate(Fold):
             found = f"{plural(figures.duplicate, 'image')} kept out as copies. " if sample.whole else ""
             where = "" if sample.whole else " in the sample"
             largest = f"The largest has {plural(figures.largest_component, 'image')}."
-            text = f"{found}{plural(len(groups.sizes), 'group')} of copies{where}. {largest} {sample.note}"
+            bursts = f"Of bursts {figures.more_of_bursts} more frames stay. " if figures.more_of_bursts else ""
+            text = f"{found}{plural(len(groups.sizes), 'group')} of copies{where}. {largest} {bursts}{sample.note}"
             yield Section("Copies", (Text(text.strip()), *copy_galleries(groups, run)))
         else:
             yield Section("Copies", (Text("No copies were found."),))
@@ -280,14 +309,16 @@ class _Largest:
     """The largest component, the first of those of one size."""
 
     def __init__(self) -> None:
-        self.size, self.component, self.direct = 0, -1, 0
+        self.size, self.component, self.direct, self.kept = 0, -1, 0, 0
 
     def add(self, rows: pa.Table) -> None:
         size, component = rows["component_size"].to_numpy(), rows["component_id"].to_numpy()
         if len(size) and size.max() > self.size:
             self.size, self.component, self.direct = int(size.max()), int(component[size.argmax()]), 0
+            self.kept = 0
         mine = rows.filter(pa.array(component == self.component))
         self.direct += pc.sum(mine["direct"], min_count=0).as_py()
+        self.kept += pc.sum(pc.equal(mine["verdict"], "kept"), min_count=0).as_py()
 
 
 # -- curated images that resemble held-out ones --------------------------------------------------------------
@@ -345,20 +376,32 @@ def _explain_outside(image: ImagePlace, table: Table, run: Finished) -> Iterator
 
 
 def _explain_verdict(image: ImagePlace, row: dict[str, Any], table: Table, run: Finished) -> Iterator[str]:
+    group = run.rows_where(table, "component_id", row["component_id"])
+    num_kept = sum(member["verdict"] == "kept" for member in group)
     if row["verdict"] == "kept":
-        yield "kept"
+        yield "kept" if num_kept == 1 else f"kept, as {num_kept} frames of its burst are"
     else:
-        because = "a copy of" if row["verdict"] == "duplicate" else "its group touches the held-out image"
-        yield f"dropped as {row['verdict']}: {because} {run.name_image(row['partner_id'])}"
+        yield f"dropped as {row['verdict']}: {_because(row, num_kept)} {run.name_image(row['partner_id'])}"
         yield _explain_evidence(row, table, run)
-    group = [member["image_id"] for member in run.rows_where(table, "component_id", row["component_id"])]
-    others = [member for member in group if member != image.image_id]
+    others = [member["image_id"] for member in group if member["image_id"] != image.image_id]
     if others:
         yield f"its group has {plural(len(group), 'image')}; the others are"
         yield from run.name_images(others)
 
 
+def _because(row: dict[str, Any], num_kept: int) -> str:
+    """What the image that stays is to one that goes."""
+    if row["verdict"] == "benchmark":
+        return "its group touches the held-out image"
+    if row["direct"]:
+        return "a copy of"
+    return "of the frames of its burst that stay, the nearest is" if num_kept > 1 else "its group is represented by"
+
+
 def _explain_evidence(row: dict[str, Any], table: Table, run: Finished) -> str:
+    if not row["direct"]:
+        found = "the bytes of" if row["kind"] == "sha256" else f"similarity {row['similarity']:.4f} by {row['kind']} to"
+        return f"{found} another image of its group"
     if row["kind"] == "sha256":
         return "the bytes are the same"
     limit = _threshold(row["kind"], table, run, heldout=row["verdict"] == "benchmark")

@@ -1,5 +1,6 @@
 """Verdicts of deduplication against a plain graph walk, and each rule on its own."""
 
+import itertools
 from itertools import product
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import curate.ops.copies as ops
 from curate.ops.copies.duplicates import Judged, deduplicate
 from curate.ops.copies.exact import equal_bytes
 from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
@@ -51,17 +53,19 @@ def edges_of(*rows):
     )
 
 
-def catalog_of(images):
+def catalog_of(images, rows_per_part=None):
     """Part and id of each image: runs of one role and rank are parts, in which every other row was rejected."""
     same = (images.role[1:] == images.role[:-1]) & (images.source_rank[1:] == images.source_rank[:-1])
     start = np.concatenate([np.ones(min(1, len(images.names)), bool), ~same])
+    if rows_per_part:
+        start |= np.arange(len(start)) % rows_per_part == 0
     part, number = np.cumsum(start) - 1, np.arange(len(start))
     row = 2 * (number - np.maximum.accumulate(np.where(start, number, 0))) + 1
     parts = CatalogParts(images.role[start], images.source_rank[start], 2 * np.bincount(part) + 1)
     return part, (part << 32) | row, parts
 
 
-def judged(images, *rows, batch=3, **options):
+def judged(images, *rows, batch=3, rows_per_part=None, **options):
     """The verdicts, of edges above their thresholds and of equal bytes, which arrive `batch` at a time."""
     role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
     found = [
@@ -69,7 +73,7 @@ def judged(images, *rows, batch=3, **options):
         for q, i, s, kind in rows
         if np.float32(s) >= np.float32((RELATIVE if HELDOUT in (role.get(q), role.get(i)) else SELF)[kind])
     ]
-    part, ids, parts = catalog_of(images)
+    part, ids, parts = catalog_of(images, rows_per_part)
     edges = edges_of(*found)
     place = dict(zip(images.names.tolist(), ids.tolist(), strict=True))
     near = CopyEdges(*(np.array([place.get(i, i << 32) for i in x.tolist()], np.int64) for x in edges[:2]), *edges[2:])
@@ -78,15 +82,15 @@ def judged(images, *rows, batch=3, **options):
     whole = CopyEdges(*(np.concatenate(columns) for columns in zip(exact, near, strict=True)))
     accepted = [AcceptedImages(ids[part == p], images.num_pixels[part == p]) for p in range(len(parts.role))]
     stream = [whole.take(np.arange(i, min(i + batch, len(whole.kind)))) for i in range(0, len(whole.kind), batch)]
-    found = list(deduplicate(parts, lambda: accepted, lambda: stream, **options))
+    found = list(deduplicate(parts, lambda: accepted, lambda: stream, **{"chains": "join"} | options))
     return Judged(*(np.concatenate(columns) for columns in zip(*found, strict=True))) if found else None
 
 
-def judge(images, *rows, **options):
-    result = judged(images, *rows, **options)
+def judge(images, *rows, rows_per_part=None, **options):
+    result = judged(images, *rows, rows_per_part=rows_per_part, **options)
     if result is None:
         return {}
-    names = dict(zip(catalog_of(images)[1].tolist(), images.names.tolist(), strict=True))
+    names = dict(zip(catalog_of(images, rows_per_part)[1].tolist(), images.names.tolist(), strict=True))
     return {
         names[i]: (
             names[c],
@@ -101,7 +105,7 @@ def judge(images, *rows, **options):
     }
 
 
-def reference(images, rows):
+def reference(images, rows, *, chains="join", keep_every=None):
     """The rules of the module, image by image, on dictionaries."""
     role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
     digest = {i: images.sha256[n].tobytes() for n, i in enumerate(role)}
@@ -118,7 +122,11 @@ def reference(images, rows):
                 found.append((0, s, -KINDS.index(kind)))
         if found:
             strength[a, b] = max(found)
-    verdicts = {}
+
+    def preference(image):
+        return -pixels[image], rank[image], image
+
+    group, stays = {}, {}  # the component of each image, and what stays instead
     pool = [i for i in role if role[i] == POOL]
     for start in pool:
         component, frontier = {start}, [start]
@@ -131,24 +139,70 @@ def reference(images, rows):
             r: [(strength[a, b], -b) for a in component for b in role if role[b] == r and (a, b) in strength]
             for r in (HELDOUT, CURATED)
         }
-        representative = min(component, key=lambda i: (-pixels[i], rank[i], i))
+        group[start] = min(component)
+        first = {digest[i]: i for i in sorted(component, key=lambda i: (rank[i], i), reverse=True)}
+        frames = sorted(first.values())
+        curated = [i for i in role if role[i] == CURATED]
         if outside[HELDOUT]:
-            verdict, partner = "benchmark", -max(outside[HELDOUT])[1]
-        elif outside[CURATED]:
-            verdict, partner = "duplicate", -max(outside[CURATED])[1]
+            stays[start] = -max(outside[HELDOUT])[1]
+        elif keep_every is not None and len(frames) > keep_every and not outside[CURATED]:
+            stays |= _thinned(frames, min(frames, key=preference), keep_every, component, digest)
+        elif chains == "split" and len(component) >= 5:
+            found = _split(sorted(frames, key=preference), curated, component, digest, strength)
+            stays |= found
+            group |= {i: min(j for j in component if found[j] == found[i]) for i in component}
         else:
-            verdict, partner = "duplicate", representative
-        if partner == start:
-            verdicts[start] = (min(component), "kept", None, None, None)
+            best = min(component, key=preference)
+            stays[start] = -max(outside[CURATED])[1] if outside[CURATED] else best
+    verdicts = {}
+    for i in pool:
+        partner = stays[i]
+        if partner == i:
+            verdicts[i] = (group[i], "kept", None, None, None)
             continue
-        edge = strength.get((start, partner)) or max(strength[start, b] for b in component if (start, b) in strength)
-        verdicts[start] = (min(component), verdict, partner, round(edge[1], 3), KINDS[-edge[2]])
+        verdict = "benchmark" if role[partner] == HELDOUT else "duplicate"
+        others = [strength[i, b] for b in pool if group[b] == group[i] and (i, b) in strength]
+        edge = strength.get((i, partner)) or max(others)
+        verdicts[i] = (group[i], verdict, partner, round(edge[1], 3), KINDS[-edge[2]])
     return verdicts
 
 
+def _thinned(frames, best, every, component, digest):
+    """Every so-manieth frame and the best one; of each image the nearest of them."""
+    kept = [n for n, frame in enumerate(frames) if n % every == 0 or frame == best]
+    nearest = {digest[f]: frames[min(kept, key=lambda k: (abs(k - n), k))] for n, f in enumerate(frames)}
+    return {i: nearest[digest[i]] for i in component}
+
+
+def _split(ordered, curated, component, digest, strength):
+    """What stays instead of each image, by the definition: distances in the graph of distinct bytes."""
+    members = {f: [i for i in component if digest[i] == digest[f]] for f in ordered} | {c: [c] for c in curated}
+    edge = {}
+    for a, b in product(members, members):
+        found = [strength[i, j] for i in members[a] for j in members[b] if (i, j) in strength]
+        if found and a != b and not (a in curated and b in curated):
+            edge[a, b] = max(x[1:] for x in found)  # of equal bytes: those of a curated image, similarity 1
+    centers = list(curated)
+    for image in ordered:
+        around = {b for b in ordered if (image, b) in edge}
+        if not any((image, c) in edge or any((b, c) in edge for b in around) for c in centers):
+            centers.append(image)
+    direct = {}
+    for image in ordered:
+        if image not in centers:
+            found = [(edge[image, c], -c) for c in centers if (image, c) in edge]
+            if found:
+                direct[image] = -max(found)[1]
+    stays = {c: c for c in centers} | direct
+    for image in ordered:
+        if image not in stays:
+            stays[image] = direct[-max((edge[image, b], -b) for b in direct if (image, b) in edge)[1]]
+    return {i: stays[f] for f in ordered for i in members[f]}
+
+
 @st.composite
-def problems(draw):
-    n = draw(st.integers(1, 9))
+def problems(draw, max_images=9, max_edges=12):
+    n = draw(st.integers(1, max_images))
     ids = [3 * i + 1 for i in range(n)]
     small = st.integers(0, 2)
     digests = draw(st.lists(st.integers(0, 12), min_size=n, max_size=n))
@@ -166,7 +220,7 @@ def problems(draw):
         st.sampled_from([0.4, 0.45, 0.5, 0.6, 0.7, 0.72, 0.75, 0.9]),
         st.sampled_from(["embedding", "hash"]),
     )
-    return images, draw(st.lists(edge, max_size=12))
+    return images, draw(st.lists(edge, max_size=max_edges))
 
 
 @settings(deadline=None, max_examples=300)
@@ -174,6 +228,37 @@ def problems(draw):
 def test_verdicts_equal_a_walk_over_the_graph(problem):
     images, rows = problem
     assert judge(images, *rows) == reference(images, rows)
+
+
+def tangled(seed):
+    """Long components: chains with branches, a few outside images, some equal bytes, few sizes and ranks."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(6, 24))
+    roles = np.where(rng.random(n) < rng.choice([0, 0.1]), rng.integers(1, 3, n), POOL)
+    digests = np.where(rng.random(n) < 0.8, np.arange(n), rng.integers(0, n, n))
+    pixels = rng.integers(0, rng.integers(1, 5), n)[digests]
+    images = images_of(roles, ids=2 * np.arange(n), pixels=pixels, rank=rng.integers(0, 2, n), digests=digests)
+    order, rows = rng.permutation(n) if seed % 2 else np.arange(n), []
+    for at in range(1, n):
+        for _ in range(int(rng.integers(0, 3))):
+            back = order[max(0, at - int(rng.integers(1, 4)))]
+            similarity = rng.choice([0.5, 0.62, 0.76, 0.9])
+            rows.append((2 * int(order[at]), 2 * int(back), float(similarity), str(rng.choice(["embedding", "hash"]))))
+    return images, rows
+
+
+@pytest.mark.parametrize("chains", ["join", "split"])
+@pytest.mark.parametrize("keep_every", [None, 2, 3])
+def test_chains_and_bursts_equal_their_definition_on_a_graph(chains, keep_every, monkeypatch):
+    options = {"chains": chains, "keep_every": keep_every}
+    monkeypatch.setattr(ops.chains, "ASKED_AT_ONCE", 4)
+    for module in (ops.graph, ops.duplicates, ops.chains):
+        monkeypatch.setattr(module, "BLOCK_NODES", 8)
+    for seed in range(80):
+        images, rows = tangled(seed)
+        expected = reference(images, rows, **options)
+        assert judge(images, *rows, window_edges=1 + seed % 4, **options) == expected, seed
+        assert judge(images, *rows, batch=1000, rows_per_part=1 + seed % 5, **options) == expected, seed
 
 
 @settings(deadline=None, max_examples=200)
@@ -266,6 +351,96 @@ def test_size_of_the_component_and_whether_the_edge_leads_to_the_partner_are_tol
     assert found.direct.tolist()[:2] == [False, True]
 
 
+def letters(num, **options):
+    """A chain a-b-c-...: each image is a pair with the next alone; the verdicts by letter."""
+    pairs = [(i, i + 1, 0.9, "embedding") for i in range(num - 1)]
+    found = judge(images_of([0] * num, ids=range(num), **options.pop("facts", {})), *pairs, **options)
+    return {
+        chr(97 + i): (chr(97 + row[0]), row[1], row[2] if row[2] is None else chr(97 + row[2]))
+        for i, row in found.items()
+    }
+
+
+def test_a_chain_is_split_so_that_each_image_goes_for_one_within_two_pairs():
+    whole = letters(26, chains="join")
+    assert [letter for letter, row in whole.items() if row[1] == "kept"] == ["a"]
+    split = letters(26, chains="split")
+    assert "".join(letter for letter, row in split.items() if row[1] == "kept") == "adgjmpsvy"  # three pairs apart
+    assert split["b"] == ("a", "duplicate", "a")
+    assert split["c"] == ("c", "duplicate", "d")  # a pair with d, and none with a
+    assert split["z"] == ("x", "duplicate", "y")
+    largest_last = letters(7, chains="split", facts={"pixels": [1, 1, 1, 1, 1, 1, 9]})
+    assert "".join(letter for letter, row in largest_last.items() if row[1] == "kept") == "adg"
+    assert largest_last["f"] == ("f", "duplicate", "g")
+
+
+def test_four_in_a_row_are_copies():
+    assert [letter for letter, row in letters(4, chains="split").items() if row[1] == "kept"] == ["a"]
+    assert [letter for letter, row in letters(5, chains="split").items() if row[1] == "kept"] == ["a", "d"]
+
+
+def test_images_within_two_pairs_of_the_preferred_one_are_a_component_as_it_is():
+    star = [(0, i, 0.9, "embedding") for i in (10, 20, 30)] + [(30, 40, 0.8, "embedding")]
+    images = images_of([0] * 5)
+    assert judge(images, *star, chains="split") == judge(images, *star)
+    hub = images_of([0] * 5, pixels=[1, 9, 1, 1, 1])  # the preferred one is no center: 40 is three pairs away
+    assert {row[1] for row in judge(hub, *star[:3], chains="split").values()} == {"kept", "duplicate"}
+    assert [i for i, row in judge(hub, *star, chains="split").items() if row[1] == "kept"] == [10, 40]
+
+
+def test_a_heldout_image_condemns_the_far_end_of_a_chain_too():
+    chain = [(10 * i, 10 * i + 10, 0.9, "embedding") for i in range(7)]
+    images = images_of([0] * 8 + [2])
+    for options in ({"chains": "split"}, {"chains": "join"}, {"chains": "split", "keep_every": 2}):
+        verdicts = judge(images, *chain, (70, 80, 0.5, "embedding"), **options)
+        assert {row[:3] for row in verdicts.values()} == {(0, "benchmark", 80)}
+
+
+def test_a_curated_image_stays_before_any_other_and_instead_of_what_it_is_nearest_to():
+    chain = [(10 * i, 10 * i + 10, 0.9, "embedding") for i in range(5)]
+    verdicts = judge(images_of([0] * 6 + [1]), *chain, (0, 60, 0.8, "embedding"), chains="split")
+    assert [row[:3] for row in verdicts.values()] == [
+        (0, "duplicate", 60),
+        (10, "duplicate", 20),  # two pairs from the curated one, one from 20
+        (10, "kept", None),  # three pairs away
+        (10, "duplicate", 20),
+        (40, "duplicate", 50),
+        (40, "kept", None),
+    ]
+    short = judge(images_of([0] * 4 + [1]), *chain[:3], (0, 40, 0.8, "embedding"), chains="split")
+    assert {row[:3] for row in short.values()} == {(0, "duplicate", 40)}
+
+
+def test_a_curated_image_joins_no_components():
+    stars = [(first, first + 10 * i, 0.9, "embedding") for first in (0, 60) for i in range(1, 5)]
+    verdicts = judge(
+        images_of([0] * 5 + [1] + [0] * 5), *stars, (0, 50, 0.9, "hash"), (50, 60, 0.9, "hash"), chains="split"
+    )
+    assert [row[:3] for row in verdicts.values()] == [(c, "duplicate", 50) for c in [0] * 5 + [60] * 5]
+
+
+def test_of_a_burst_every_so_manieth_frame_stays_and_the_best_one():
+    frames = list(itertools.pairwise(range(0, 120, 10)))
+    images = images_of([0] * 12, pixels=[1] * 7 + [5] + [1] * 4)
+    verdicts = judge(images, *((a, b, 0.9, "embedding") for a, b in frames), keep_every=5)
+    assert [i for i, row in verdicts.items() if row[1] == "kept"] == [0, 50, 70, 100]
+    assert {row[0] for row in verdicts.values()} == {0}
+    assert [row[2] for row in verdicts.values()] == [None, 0, 0, 50, 50, None, 50, None, 70, 100, None, 100]
+    small = judge(images_of([0] * 5), *((a, b, 0.9, "embedding") for a, b in frames[:4]), keep_every=5)
+    assert [i for i, row in small.items() if row[1] == "kept"] == [0]  # five images are copies
+
+
+def test_equal_bytes_of_a_burst_are_one_frame():
+    pairs = [(10 * i, 10 * i + 10, 0.9, "embedding") for i in range(9)]
+    digests = [0, 1, 2, 2, 2, 3, 4, 5, 0, 6]  # seven pictures
+    verdicts = judge(images_of([0] * 10, digests=digests, rank=[1] * 3 + [0] * 7), *pairs, keep_every=2)
+    assert [i for i, row in verdicts.items() if row[1] == "kept"] == [10, 30, 50, 70, 90]
+    # The frames are 10, 30, 50, 60, 70, 80, 90, and 30 is the best one.
+    assert verdicts[20] == (0, "duplicate", 30, 1.0, "sha256")
+    assert verdicts[0] == (0, "duplicate", 70, 1.0, "sha256")  # as 80, whose bytes it has
+    assert verdicts[60] == (0, "duplicate", 50, 0.9, "embedding")
+
+
 def test_chains_are_cut_where_a_component_is_oversized():
     pairs = [(10 * i, 10 * i + 10, 0.95 if i % 2 else 0.7, "embedding") for i in range(7)]  # eight in a row
     whole = judge(images_of([0] * 8), *pairs)
@@ -276,6 +451,16 @@ def test_chains_are_cut_where_a_component_is_oversized():
     assert judge(images_of([0] * 8), *pairs, oversized=Oversized(size=8, threshold=0.9)) == whole
     same = images_of([0] * 8, digests=[7] * 8)
     assert {component for component, *_ in judge(same, oversized=Oversized(size=1, threshold=1.0)).values()} == {0}
+
+
+def test_weak_pairs_inside_an_oversized_component_count_for_nothing():
+    pairs = [(10 * i, 10 * i + 10, 0.95, "embedding") for i in range(5)] + [(0, 50, 0.7, "embedding")]
+    images, cut = images_of([0] * 6), Oversized(size=5, threshold=0.9)
+    whole = judge(images, *pairs, chains="split")
+    assert [i for i, row in whole.items() if row[1] == "kept"] == [0, 30]
+    assert whole[50] == (0, "duplicate", 0, 0.7, "embedding")
+    assert judge(images, *pairs, oversized=cut)[50] == (0, "duplicate", 0, 0.95, "embedding")  # of its pair with 40
+    assert judge(images, *pairs, chains="split", oversized=cut)[50][:3] == (20, "duplicate", 30)
 
 
 @settings(deadline=None, max_examples=50)

@@ -37,5 +37,10 @@ def test_large_groups_say_how_many_more_there_are() -> None:
 
 
 def test_equal_bytes_need_no_number() -> None:
-    assert evidence({"kind": "sha256", "similarity": 1.0}) == "same bytes"
-    assert evidence({"kind": "hash", "similarity": 0.95312}) == "0.953 hash"
+    assert evidence({"kind": "sha256", "similarity": 1.0, "direct": True}) == "same bytes"
+    assert evidence({"kind": "hash", "similarity": 0.95312, "direct": True}) == "0.953 hash"
+
+
+def test_evidence_that_leads_to_another_image_says_so() -> None:
+    assert evidence({"kind": "sha256", "similarity": 1.0, "direct": False}) == "same bytes as another one"
+    assert evidence({"kind": "hash", "similarity": 0.95312, "direct": False}) == "0.953 hash to another one"

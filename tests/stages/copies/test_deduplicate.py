@@ -80,20 +80,46 @@ def test_rows_keep_the_parts_of_the_catalog_and_leave_out_rejects(tmp_path: Path
     assert (figures.largest_component, figures.largest_direct) == (2, 1)
 
 
-@pytest.mark.parametrize("chained", [True, False])
-def test_chains_are_told_from_copies_of_one_picture_and_cut_on_demand(tmp_path: Path, chained: bool) -> None:
-    rows = [row for row in range(200) if row != 9]
-    chain = [((0, a), (0, b), 0.9) for a, b in itertools.pairwise(rows)]
-    star = [((0, 0), (0, row), 0.9) for row in rows[1:]]
-    table = large_pool(tmp_path / "whole", chain if chained else star)
-    (text,) = Deduplicate().warn(table, Finished(table.store, "toy", {}, ()))
-    assert text.startswith("duplicates: one component holds 200 of 598 images, and ")
-    assert ("as a chain" if chained else "copies of one picture: look") in text.replace(". Look", ": look")
-    assert "oversized={size: 100, threshold: 0.95}" in text
-    cut = large_pool(tmp_path / "cut", chain, oversized=Oversized(size=100, threshold=0.95))
+ROWS = [row for row in range(200) if row != 9]
+CHAIN = [((0, a), (0, b), 0.9) for a, b in itertools.pairwise(ROWS)]
+STAR = [((0, 0), (0, row), 0.9) for row in ROWS[1:]]
+FAR = [((0, ROWS[i % 20]), (0, row), 0.9) for i, row in enumerate(ROWS[20:])] + STAR[:19]  # most by another image
+
+
+def warned(table: Table, **options: Any) -> list[str]:
+    return list(Deduplicate(**options).warn(table, Finished(table.store, "toy", {}, ())))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "said"),
+    [
+        (CHAIN, {"chains": "join"}, "1% of them resemble the image that stays: they hang together as a chain. Look"),
+        (STAR, {}, "99% of them resemble the image that stays: they may well be copies of one picture. Look"),
+        (FAR, {}, "14% of them resemble the image that stays, the others one of these. Look"),
+        (CHAIN, {"keep_every": 50}, "one component holds 200 of 598 images, taken for a burst, of which 5 images stay"),
+    ],
+)
+def test_a_component_that_is_too_large_is_told_with_what_it_is(
+    tmp_path: Path, pairs: list[Pair], options: dict[str, Any], said: str
+) -> None:
+    table = large_pool(tmp_path, pairs, **options)
+    (text,) = warned(table, **options)
+    assert text.startswith("duplicates: one component holds 200 of 598 images, ")
+    assert said in text
+    remedy = "chains=split" if options == {"chains": "join"} else "oversized={size: 100, threshold: 0.95}"
+    assert text.endswith(f"cut such components: {remedy}")
+
+
+def test_chains_are_split_by_default_and_large_components_cut_on_demand(tmp_path: Path) -> None:
+    split = large_pool(tmp_path / "split", CHAIN)
+    figures = DeduplicateFigures.of(split)
+    assert figures.largest_component == 4  # two neighbors of the one that stays, and equal bytes
+    assert (figures.kept, figures.more_of_bursts) == (398 + 67, 0)  # of 199 in a row every third
+    assert not warned(split)
+    cut = large_pool(tmp_path / "cut", CHAIN, chains="join", oversized=Oversized(size=100, threshold=0.95))
     figures = DeduplicateFigures.of(cut)
     assert (figures.largest_component, figures.kept) == (2, 597)  # equal bytes alone are left
-    assert not list(Deduplicate().warn(cut, Finished(cut.store, "toy", {}, ())))
+    assert not warned(cut)
 
 
 # -- what it tells -------------------------------------------------------------------------------------------
@@ -205,6 +231,68 @@ def test_outside_images_tell_what_they_caused(run: Finished) -> None:
     assert story(run, 3 << 32 | 5) == ["0 pool images dropped, as their groups touch it"]
 
 
+@pytest.fixture(scope="module")
+def burst(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Seven frames in a row, the last with the bytes of the first; the fourth is the largest, and every third stays."""
+    rows = [[image(part, row) for row in range(7)] for part in range(2)]
+    rows[0][6]["sha256"] = rows[0][0]["sha256"]
+    rows[0][3]["height"] = 20
+    rows[0][2]["reject"] = "corrupt"
+    pairs: list[Pair] = [((0, a), (0, b), 0.9) for a, b in itertools.pairwise([0, 1, 3, 4, 5, 6])]
+    return opened(judged(tmp_path_factory.mktemp("burst"), [rows[0], rows[1]], pairs, keep_every=3))
+
+
+def test_of_a_burst_every_so_manieth_frame_stays_and_is_counted(burst: Finished) -> None:
+    _, table = told(burst)
+    rows = {row["image_id"]: row for row in table.read_all().to_pylist()}
+    assert [image_id for image_id, row in rows.items() if row["verdict"] == "kept"][:3] == [0, 3, 4]
+    figures = DeduplicateFigures.of(table)
+    assert (figures.kept, figures.duplicate, figures.more_of_bursts) == (10, 3, 2)
+    assert (figures.largest_component, figures.largest_kept, figures.largest_direct) == (6, 3, 3)
+
+
+def test_report_and_story_of_a_burst_name_the_frames_that_stay(burst: Finished) -> None:
+    stage, table = told(burst)
+    (step,) = stage.flow(table, burst, None)
+    assert (step.pool, step.note) == (10, "2 more frames of bursts among them")
+    assert next(iter(stage.gaps(table, burst))) == (
+        "copies",
+        "copies among frames of bursts, of which about one of 3 stays",
+    )
+    (section,) = stage.show(table, burst)
+    text, _, gallery = section.blocks
+    assert isinstance(text, Text)
+    assert text.text.endswith("The largest has 6 images. Of bursts 2 more frames stay.")
+    assert isinstance(gallery, Gallery)
+    assert [(picture.image_id, picture.captions) for picture in gallery.pictures] == [
+        (0, ("kept",)),
+        (3, ("kept",)),
+        (4, ("kept",)),
+        (6, ("same bytes",)),
+        (1, ("0.900 embedding",)),
+        (5, ("0.900 embedding",)),
+    ]
+    assert story(burst, 4)[:2] == ["kept, as 3 frames of its burst are", "its group has 6 images; the others are"]
+    assert story(burst, 5)[0] == "dropped as duplicate: a copy of 4 (image 4)"
+    assert story(burst, 6)[:2] == ["dropped as duplicate: a copy of 0 (image 0)", "the bytes are the same"]
+
+
+def test_an_image_without_a_pair_with_the_one_that_stays_is_no_copy_of_it(tmp_path: Path) -> None:
+    rows = [[image(part, row) for row in range(8)] for part in range(2)]
+    rows[0][7]["sha256"] = rows[0][2]["sha256"]
+    pairs: list[Pair] = [((0, a), (0, a + 1), 0.9) for a in range(6)]
+    found = opened(judged(tmp_path / "chain", rows, pairs[:2]))
+    assert story(found, 2)[:2] == [
+        "dropped as duplicate: its group is represented by 0 (image 0)",
+        "the bytes of another image of its group",
+    ]
+    thinned = opened(judged(tmp_path / "burst", rows, pairs, keep_every=5))
+    assert (
+        story(thinned, 2)[0] == "dropped as duplicate: of the frames of its burst that stay, the nearest is 0 (image 0)"
+    )
+    assert story(thinned, 3)[1] == "similarity 0.9000 by embedding to another image of its group"
+
+
 def test_without_copies_and_heldout_images_little_is_said(tmp_path: Path) -> None:
     found = opened(judged(tmp_path, [[image(part, row) for row in range(3)] for part in range(2)], []))
     stage, table = told(found)
@@ -223,7 +311,9 @@ def test_equal_bytes_need_no_threshold(tmp_path: Path) -> None:
 
 def test_cost_grows_with_images_and_edges_in_one_process() -> None:
     inputs = {"images": Shape(pool=90, curated=10), "neighbors": [Shape(pool=50), Shape(pool=5)]}
-    demand, made = Deduplicate().cost(inputs, Assumptions(images=90))
+    demand, made = Deduplicate(chains="join").cost(inputs, Assumptions(images=90))
     assert (demand.serial_rows, demand.memory, demand.note) == (155, 2600, "one process")
     assert demand.read == 100 * 40 + 3 * 55 * 24
+    more = Deduplicate().cost(inputs, Assumptions(images=90))[0]
+    assert (more.serial_rows, more.read) == (pytest.approx(2.4 * 155), 100 * 40 + 8 * 55 * 24)
     assert made.num_bytes == demand.written == demand.scratch == 90 * 50
