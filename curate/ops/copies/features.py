@@ -11,7 +11,7 @@ Zisserman 2012 (CVPR), "Three things everyone should know to improve object retr
 """
 
 import io
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import cv2
@@ -52,10 +52,10 @@ class LocalFeatures:
         """
         self.stored_points, self.stored_descriptors, self.encoded = points, descriptors, encoded
 
-    @cached_property
+    @property
     def luma(self) -> np.ndarray:
-        """(H, W) uint8"""
-        return np.asarray(Image.open(io.BytesIO(self.encoded)))
+        """(H, W) uint8; those of the last few pictures are kept, since an image has several pairs"""
+        return _decoded(self.encoded)
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -73,6 +73,11 @@ class LocalFeatures:
     def mirrored(self) -> np.ndarray:
         """(K, 128) float32, of the same points in the mirror image"""
         return self.descriptors[:, MIRRORED]
+
+
+@lru_cache(maxsize=32)
+def _decoded(encoded: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(encoded)))
 
 
 def extract_features(picture: Image.Image) -> LocalFeatures:

@@ -10,7 +10,6 @@ Source: Clopper and Pearson 1934 (Biometrika 26:4), for pairs as if they were in
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import beta
 
 CONFIDENCE = 0.95
 """Confidence of the lower bound, which is one-sided."""
@@ -43,6 +42,8 @@ def precision_curve(
     Raises:
         ValueError: no pair is right.
     """
+    from scipy.stats import beta
+
     if not right.any():
         raise ValueError("none of the pairs is right")
     order = np.argsort(-similarity, kind="stable")

@@ -22,7 +22,7 @@ from curate.tables import CATALOG, FEATURES, PAIRS, REGISTERED
 
 PAIRS_AT_ONCE = 2048
 """Pairs of a task, about: their features take 90 MB."""
-IMAGES_AT_ONCE = 1024
+IMAGES_AT_ONCE = 256
 """Images whose features are read together."""
 OF_QUERY = [FEATURES.field(name) for name in ("points", "descriptors", "picture")]
 PIECE = pa.schema([*PAIRS, *(field.with_nullable(nullable=True) for field in OF_QUERY)])
