@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "progress", "surroundings", "text"}
+BASE = {"errors", "config", "memory", "progress", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
     "text": {"errors"},
     "config": {"errors", "text"},
+    "memory": set(),
     "progress": set(),
     "surroundings": set(),
     "retrying": {"errors"},

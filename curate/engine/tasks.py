@@ -14,6 +14,7 @@ from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, S
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.threads import set_threads
+from curate.memory import release_holes
 from curate.surroundings import surrounded
 
 PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
@@ -85,6 +86,9 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     except Exception as error:
         error.add_note(f"while making {task}")
         raise
+    finally:  # what networks, decoders and searches used, before the next task asks for its own
+        pa.default_memory_pool().release_unused()
+        release_holes()
 
 
 def _perform(store: Store, task: Task, start: float) -> list[Done]:

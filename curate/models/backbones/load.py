@@ -93,8 +93,8 @@ def load_backbone(
         WeightsError: weights that are absent, unreadable or another model's.
         MissingExtra: the library that runs the model is not installed.
     """
+    from curate.memory import keep_freed_memory
     from curate.models.backbones.backbone import Backbone
-    from curate.models.nets.heap import keep_freed_memory
     from curate.models.nets.onnx_network import OnnxNetwork
     from curate.models.placement import place
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curate.models.nets.heap import release_holes
+from curate.memory import release_holes
 
 Gradients = tuple[Tensor | None, ...]
 

@@ -21,11 +21,11 @@ from curate.stages.copies.extract_features import FEATURE_BYTES, read_features
 from curate.tables import CATALOG, FEATURES, PAIRS, REGISTERED
 
 PAIRS_AT_ONCE = 2048
-"""Pairs of a task, about: their features take 90 MB."""
-IMAGES_AT_ONCE = 256
-"""Images whose features are read together."""
-OF_QUERY = [FEATURES.field(name) for name in ("points", "descriptors", "picture")]
-PIECE = pa.schema([*PAIRS, *(field.with_nullable(nullable=True) for field in OF_QUERY)])
+"""Pairs of a task, about: the features of their queries take at most 90 MB."""
+IMAGES_AT_ONCE = 1024
+"""Images whose features are read together, 45 MB: those of a row group."""
+FEATURE_NAMES = ["points", "descriptors", "picture"]
+PIECE = pa.schema([*PAIRS, *(FEATURES.field(name) for name in FEATURE_NAMES)])
 """A pair with the features of its query, which the first pair of a query in a bucket has alone."""
 
 
@@ -80,19 +80,14 @@ class RegisterPairs(Shuffle):
 
     def run(self, part: int, *, pieces: pa.Table, features: Table, catalog: Table) -> Batches:
         assert self.blocks is not None
-        pairs = pieces.sort_by([("image_id", "ascending"), ("query_id", "ascending")])
-        queries = _queries(pieces)
+        pairs = pieces.select(PAIRS.names).sort_by([("image_id", "ascending"), ("query_id", "ascending")])
+        queries = _Lookup.of_queries(pieces)
         with progress.track(f"registration {part}", len(pairs), unit="pairs") as advance:
             for low, images in _by_image(features, part // self.blocks, row_of(pairs["image_id"].to_numpy())):
                 ids = pairs["image_id"].to_numpy()
-                rows = pairs.filter(pa.array((ids >= low) & (ids < low + IMAGES_AT_ONCE))).select(PAIRS.names)
+                rows = pairs.filter(pa.array((ids >= low) & (ids < low + IMAGES_AT_ONCE)))
                 with one_blas_thread():
-                    found = [
-                        NONE
-                        if (a := queries.get(query)) is None or (b := images.get(image)) is None
-                        else register(a, b)
-                        for query, image in zip(rows["query_id"].to_pylist(), rows["image_id"].to_pylist(), strict=True)
-                    ]
+                    found = list(_register_all(rows, queries, images))
                 results = [pa.array([getattr(one, name) for one in found]) for name in Registration._fields]
                 columns = [*(column.combine_chunks() for column in rows.columns), *results]
                 yield pa.table(columns, names=REGISTERED.names).cast(REGISTERED).to_batches()[0]
@@ -108,34 +103,56 @@ class RegisterPairs(Shuffle):
         return Demand(pairs=pairs.rows, rows=pairs.rows, read=read, written=made.num_bytes, scratch=scratch), made
 
 
-def _by_image(features: Table, part: int, rows: np.ndarray) -> Iterator[tuple[int, dict[int, LocalFeatures | None]]]:
-    """(first id of a block of images, features by id of those at `rows`), for the blocks that hold any."""
+class _Lookup:
+    """Features by image id, as they are stored until one is asked for."""
+
+    def __init__(self, ids: np.ndarray, rows: pa.Table) -> None:
+        self._rows = rows
+        self._places = {image_id: row for row, image_id in enumerate(ids.tolist())}
+
+    @classmethod
+    def of_queries(cls, pieces: pa.Table) -> "_Lookup":
+        """Those that came with the pairs, by query."""
+        given = pieces.filter(pieces["points"].is_valid()) if len(pieces) else pieces
+        return cls(given["query_id"].to_numpy(), given.select(FEATURE_NAMES))
+
+    def columns(self, ids: np.ndarray, wanted: np.ndarray) -> list[pa.ChunkedArray]:
+        """The stored columns of images, (N,) each; null where they are not wanted, or an image could not be opened."""
+        places = [
+            self._places.get(image_id, -1) if want else -1 for image_id, want in zip(ids.tolist(), wanted, strict=True)
+        ]
+        at = np.array(places, np.int64)
+        return list(self._rows.take(pa.array(at, mask=at < 0)).columns)
+
+    def of(self, image_id: int) -> LocalFeatures | None:
+        """Those of one image; None: it could not be opened."""
+        row = self._places.get(image_id)
+        return None if row is None else read_features(self._rows.slice(row, 1).to_pylist()[0])
+
+
+def _register_all(pairs: pa.Table, queries: _Lookup, images: _Lookup) -> Iterator[Registration]:
+    """The registration of each pair; pairs of one image follow each other."""
+    last, b = -1, None
+    for query, image in zip(pairs["query_id"].to_pylist(), pairs["image_id"].to_pylist(), strict=True):
+        if image != last:
+            last, b = image, images.of(image)
+        a = queries.of(query)
+        yield NONE if a is None or b is None else register(a, b)
+
+
+def _by_image(features: Table, part: int, rows: np.ndarray) -> Iterator[tuple[int, _Lookup]]:
+    """(first id of a block of images, features of those at `rows`), for the blocks that hold any."""
     wanted = np.unique(rows)
     for start in np.unique(wanted // IMAGES_AT_ONCE * IMAGES_AT_ONCE).tolist():
-        low, ids = part << 32 | start, (wanted + (part << 32)).tolist()
-        found: dict[int, LocalFeatures | None] = {}
-        for table in features.read_images(part, low, low + IMAGES_AT_ONCE):
-            here = table.filter(pa.array(np.isin(table["image_id"].to_numpy(), ids)))
-            found |= {row["image_id"]: read_features(row) for row in here.to_pylist()}
-        yield low, found
+        low, ids = part << 32 | start, wanted + (part << 32)
+        tables = features.read_images(part, low, low + IMAGES_AT_ONCE)
+        found = pa.concat_tables([table.filter(np.isin(table["image_id"].to_numpy(), ids)) for table in tables])
+        yield low, _Lookup(found["image_id"].to_numpy(), found.select(FEATURE_NAMES))
 
 
-def _with_features(pairs: pa.Table, bucket: np.ndarray, found: dict[int, LocalFeatures | None]) -> pa.Table:
+def _with_features(pairs: pa.Table, bucket: np.ndarray, found: _Lookup) -> pa.Table:
     """Pairs as `PIECE`: the first of each query in a bucket has its features."""
     query = pairs["query_id"].to_numpy()
     _, first = np.unique(np.stack([bucket, query]), axis=1, return_index=True)
-    given: list[LocalFeatures | None] = [None] * len(pairs)
-    for row in first.tolist():
-        given[row] = found.get(int(query[row]))
-    columns = [
-        pa.array([None if one is None else one.stored_points.tobytes() for one in given], pa.binary()),
-        pa.array([None if one is None else one.stored_descriptors.tobytes() for one in given], pa.binary()),
-        pa.array([None if one is None else one.encoded for one in given], pa.binary()),
-    ]
+    columns = found.columns(query, np.isin(np.arange(len(query)), first))
     return pa.Table.from_arrays([*pairs.columns, *columns], schema=PIECE)
-
-
-def _queries(pieces: pa.Table) -> dict[int, LocalFeatures | None]:
-    """The features that came with the pairs, by query."""
-    given = pieces.filter(pieces["points"].is_valid()).select(["query_id", *(field.name for field in OF_QUERY)])
-    return {row["query_id"]: read_features(row) for row in given.to_pylist()}

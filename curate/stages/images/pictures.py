@@ -40,7 +40,6 @@ from curate.engine.part_writer import mark_open
 from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
 from curate.errors import CurateError, SourceError
-from curate.models.nets.heap import release_holes
 from curate.ops.images.borders import without_border
 from curate.ops.images.decode import PIL_PIXELS
 from curate.ops.images.depth import SignificantBits
@@ -241,7 +240,6 @@ def read_pictures(
                 batch = collector.batch()
                 batch = batch if before is None else before.completed(name, start, batch)
                 yield name, mark_open(batch, len(missing), rows=missing)
-    release_holes()  # what networks and decoders used, before the next stages ask for their own
 
 
 def accepted_mask(images: pa.Table) -> np.ndarray:

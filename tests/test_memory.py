@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from curate.models.nets.heap import _malloc_trim, keep_freed_memory, release_holes
+from curate.memory import _malloc_trim, keep_freed_memory, release_holes
 
 HOLES = """
 import numpy as np
-from curate.models.nets.heap import release_holes
+from curate.memory import release_holes
 
 def resident():
     with open("/proc/self/statm") as file:
