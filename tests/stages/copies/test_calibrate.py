@@ -61,7 +61,7 @@ def by_hand(p: Pipeline, precision: float) -> tuple[float, float, float]:
     """(threshold, precision, recall): the lowest score whose bound is enough, else that of the highest bound."""
     asking = read_planted(p.store.table("planted"), half=1)
     floor = np.quantile(likeness(asking), GIVEN_UP)
-    right, wrong, copies = [], [], len(asking.copies())
+    right, wrong, unclear, copies = [], [], [], len(asking.copies())
     for row in p.store.table("found").read_all().to_pylist():
         original, image = int(asking.image_ids[-1 - row["query_id"]]), row["image_id"]
         if image == (1 << 32 | ROWS - 1):  # it could not be opened
@@ -69,11 +69,14 @@ def by_hand(p: Pipeline, precision: float) -> tuple[float, float, float]:
         laid = score(original, image, edited=True) if row["similarity"] >= np.float32(floor) else -1.0
         if original == image:
             right.append(laid)
-        elif not (laid >= LEAST_SCORE and score(original, image, edited=False) >= DOUBTLESS):
+        elif laid >= LEAST_SCORE and score(original, image, edited=False) >= DOUBTLESS:
+            unclear.append(laid)
+        else:
             wrong.append(laid)
     assert len(right) == copies
+    assert max(wrong) >= LEAST_SCORE
     rows = []
-    for threshold in sorted({x for x in right + wrong if x >= LEAST_SCORE}):
+    for threshold in sorted({x for x in right + wrong + unclear if x >= LEAST_SCORE}):
         hits, others = (sum(x >= threshold for x in some) for some in (right, wrong))
         if hits:
             low = binomtest(hits, hits + others).proportion_ci(0.9, method="exact").low

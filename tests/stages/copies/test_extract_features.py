@@ -81,4 +81,4 @@ def test_cost_is_that_of_opening_the_chosen_images() -> None:
     given = Assumptions(images=1000)
     demand, made = ExtractFeatures().cost({"chosen": Shape(pool=100, row_bytes=8)}, given)
     assert (made.rows, made.row_bytes, demand.written) == (100, FEATURE_BYTES, 100 * FEATURE_BYTES)
-    assert demand.megapixels >= MEGAPIXELS * 100
+    assert demand.megapixels == 100 * (MEGAPIXELS + given.megapixels)  # the points, and decoding before

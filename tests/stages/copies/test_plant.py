@@ -22,9 +22,10 @@ from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
 from curate.stages.images.pictures import TRUSTING
-from curate.tables import PICTURE_DIM
 from tests.stages.planted import make
 
+DIM = 24 * 24
+"""Values of a vector of this model."""
 FRAMED = 10
 """Every so-manieth picture stands in a frame."""
 LUMA = Embed(model="luma24", precision="fp32", device="cpu", batch_size=16)
@@ -63,7 +64,7 @@ def test_every_accepted_pool_image_comes_before_its_copies(tmp_path: Path) -> No
     number, edits = rows["copy"].to_numpy(), rows["edits"].to_pylist()
     assert all(bool(text) == (n > 0) and len(text.split()) <= 3 for text, n in zip(edits, number, strict=True))
     spec = VectorSpec.of(rows.schema)
-    assert (spec.model, spec.dtype, spec.dim) == ("luma24", "float32", PICTURE_DIM)
+    assert (spec.model, spec.dtype, spec.dim) == ("luma24", "float32", DIM)
     vectors = unpack(rows["vector"], spec)[0].reshape(55, 3, -1)
     assert not np.array_equal(vectors[:, 0], vectors[:, 1])
 
@@ -117,4 +118,4 @@ def test_cost_is_that_of_the_sample_however_large_the_pool() -> None:
     demand, made = stage.cost({}, given)
     assert made.rows == 4000
     assert (demand.megapixels, demand.read) == (EDITING * 4000 * 0.5, 1_000_000)
-    assert demand.written == 4000 * (8 * PICTURE_DIM + FEATURE_BYTES)
+    assert demand.written == 4000 * (8 * DIM + FEATURE_BYTES)
