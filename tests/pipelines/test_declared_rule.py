@@ -83,7 +83,9 @@ def test_without_a_rule_thresholds_are_asked_for(pool: Path, tmp_path: Path) -> 
     file = save_thumbnail(tmp_path / "net.onnx")
     with pytest.raises(ConfigError, match="onnx: no calibrated threshold for copies; set threshold and"):
         run(pool, tmp_path / "run", f"copies.embed.weights={file}")
-    with pytest.raises(ConfigError, match="onnx: it is not known which of its pairs to verify; set copies.verify=false"):
+    with pytest.raises(
+        ConfigError, match="onnx: it is not known which of its pairs to verify; set copies.verify=false"
+    ):
         run(pool, tmp_path / "run", f"copies.embed.weights={file}", "copies.verify=true")
     with pytest.raises(ConfigError, match="onnx: computes in the precision of its file; set precision to auto"):
         run(pool, tmp_path / "run", f"copies.embed.weights={file}", "copies.embed.precision=bf16")

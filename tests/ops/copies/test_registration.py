@@ -196,7 +196,7 @@ def test_sums_of_tiles() -> None:
 
 
 def test_details_are_a_band_without_shading() -> None:
-    y, x = np.mgrid[:120, :160]
+    _, x = np.mgrid[:120, :160]
     shading = (0.5 * x + 40).astype(np.uint8)
     inside = (slice(30, -30), slice(30, -30))
     assert np.abs(_details(shading)[inside]).max() < 1

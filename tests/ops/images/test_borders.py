@@ -30,7 +30,12 @@ def assert_within(found: Box | None, planted: Box, *, size: tuple[int, int]) -> 
     """Nothing of the border is left, and on each side that has one at most the lines that may be mixed are lost."""
     factor = max(1, max(size) // SIDE)
     assert found is not None
-    lost = found.left - planted.left, found.top - planted.top, planted.right - found.right, planted.bottom - found.bottom
+    lost = (
+        found.left - planted.left,
+        found.top - planted.top,
+        planted.right - found.right,
+        planted.bottom - found.bottom,
+    )
     bordered = planted.left > 0, planted.top > 0, planted.right < size[0], planted.bottom < size[1]
     for pixels, has_border in zip(lost, bordered, strict=True):
         assert 0 <= pixels <= (2 * factor if has_border else 0)
@@ -53,7 +58,9 @@ def test_planted_borders_are_taken_off_to_the_pixel(
         if max(shares) > 0.02 + 2 * factor / min(whole.size):
             assert_within(found, planted, size=whole.size)
     elif max(shares) >= 0.02:
-        one_less = [edge + step * (step_of > 0) for edge, step, step_of in zip(planted[:2], (1, 1), widths, strict=False)]
+        one_less = [
+            edge + step * (step_of > 0) for edge, step, step_of in zip(planted[:2], (1, 1), widths, strict=False)
+        ]
         far = (planted.right - (widths[2] > 0), planted.bottom - (widths[3] > 0))
         assert found == Box(*one_less, *far)
     else:

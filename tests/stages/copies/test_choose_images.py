@@ -24,7 +24,10 @@ def test_every_image_of_a_candidate_is_listed_once_in_its_part(verified: Pipelin
 def test_planted_copies_are_no_images(tmp_path: Path) -> None:
     catalog = given_catalog(tmp_path, [("a", "pool", 9), ("b", "pool", 9)])
     pairs = pa.table([[-1, -7, 3], [5, 1 << 32, 5], pa.array([1.0, 0.5, 0.5], pa.float32())], schema=PAIRS)
-    sent = {bucket: rows["image_id"].to_pylist() for bucket, rows in ChooseImages().scatter(0, candidates=pairs, catalog=catalog)}
+    sent = {
+        bucket: rows["image_id"].to_pylist()
+        for bucket, rows in ChooseImages().scatter(0, candidates=pairs, catalog=catalog)
+    }
     assert sent == {0: [3, 5], 1: [1 << 32]}
 
 

@@ -168,7 +168,11 @@ def test_look_alikes_do_not_crowd_out_the_other_pairs_of_an_image(tmp_path: Path
     p = Pipeline(Store(tmp_path), seed=0)
     catalog = p.add("catalog", PlantedCatalog(roles=("pool", "pool", "heldout"), rows=ROWS))
     lone = image(2, 5)
-    extra = [(lone, ALIKE[1], 0.84, "embedding"), (lone, ALIKE[2], 0.83, "embedding"), (lone, OTHERS[0], 0.8, "embedding")]
+    extra = [
+        (lone, ALIKE[1], 0.84, "embedding"),
+        (lone, ALIKE[2], 0.83, "embedding"),
+        (lone, OTHERS[0], 0.8, "embedding"),
+    ]
     found = p.add("near", GivenEdges(edges=tuple(near() + extra)), catalog=catalog)
     crowds = p.add("crowds", FindCrowds(alike_share=1), catalog=catalog, near=[found], strong=[])
     stage = FindCandidates(crowd_pairs=1, max_pairs=1, **STRICT)
@@ -180,7 +184,9 @@ def test_look_alikes_do_not_crowd_out_the_other_pairs_of_an_image(tmp_path: Path
 
 def test_surroundings_are_those_of_all_pairs_of_an_image(made: Pipeline) -> None:
     rows, crowd = rows_of(made, "registered"), {row["image_id"] for row in rows_of(made, "crowds")}
-    both = [(row[name], row["least_agreement"]) for row in rows for name in ("query_id", "image_id") if row[name] in crowd]
+    both = [
+        (row[name], row["least_agreement"]) for row in rows for name in ("query_id", "image_id") if row[name] in crowd
+    ]
     ids, agreement = (np.array(column) for column in zip(*both, strict=True))
     expected = surroundings(ids, agreement.astype(np.float32), min_pairs=3)
     found = read_surroundings(made.store.table("around"))
@@ -201,12 +207,18 @@ def test_only_the_copy_stands_out(made: Pipeline) -> None:
     rows = rows_of(made, "registered")
     crowd = {row["image_id"] for row in rows_of(made, "crowds")}
     known = read_surroundings(made.store.table("around"))
-    query, other, least = (np.array([row[name] for row in rows]) for name in ("query_id", "image_id", "least_agreement"))
-    height = standing_out(known, query, other, least.astype(np.float32), usual=usual_surroundings(made.store.table("around")))
+    query, other, least = (
+        np.array([row[name] for row in rows]) for name in ("query_id", "image_id", "least_agreement")
+    )
+    height = standing_out(
+        known, query, other, least.astype(np.float32), usual=usual_surroundings(made.store.table("around"))
+    )
     kept = {(row["query_id"], row["image_id"]): row for row in rows_of(made, "judged")}
     outside = {(row["query_id"], row["image_id"]) for row in rows if not {row["query_id"], row["image_id"]} & crowd}
     assert kept.keys() == outside | {COPY}
-    assert kept.keys() == {pair for pair, z in zip(zip(query.tolist(), other.tolist(), strict=True), height, strict=True) if z >= 6}
+    assert kept.keys() == {
+        pair for pair, z in zip(zip(query.tolist(), other.tolist(), strict=True), height, strict=True) if z >= 6
+    }
     score = registration_score(np.float32([0.97]), np.array([60]))[0]
     assert (kept[COPY]["kind"], kept[COPY]["similarity"]) == ("aligned", score)
     figures = JudgeFigures.of(made.store.table("judged"))
@@ -241,7 +253,9 @@ def test_pairs_less_similar_than_images_that_look_alike_make_no_crowd(tmp_path: 
         p.add(name, FindCrowds(alike_share=1, alike=alike), catalog=catalog, near=[found], strong=[])
     make(p)
     assert len(rows_of(p, "loose")) == len(ALIKE) + 1
-    met = {one: {b if a == one else a for a, b, x, _ in near() if x >= np.float32(0.97) and one in (a, b)} for one in ALIKE}
+    met = {
+        one: {b if a == one else a for a, b, x, _ in near() if x >= np.float32(0.97) and one in (a, b)} for one in ALIKE
+    }
     strict = {row["image_id"] for row in rows_of(p, "strict")} - {image(2, 0)}
     assert strict <= {one for one, others in met.items() if len(others) >= 4}
     assert len(strict) < len(ALIKE)

@@ -116,7 +116,9 @@ def test_tables_have_equal_bytes_in_two_folders(verified: Pipeline, tmp_path: Pa
     again = made(tmp_path)
     for name in ("pairs", "chosen", "registered", "judged"):
         here, there = (p.store.table(name) for p in (verified, again))
-        assert [here.footer(part.number) for part in here.parts()] == [there.footer(part.number) for part in there.parts()]
+        assert [here.footer(part.number) for part in here.parts()] == [
+            there.footer(part.number) for part in there.parts()
+        ]
 
 
 def test_cost_is_that_of_registering_every_candidate() -> None:

@@ -55,7 +55,8 @@ def brute_force(root: Path, *, within: bool, space: CopySpace | None) -> Pairs:
     asking = read_planted(p.store.table("planted"), half=1)
     views, likeness = asking.views(space), asking.likeness(asking.views(space))
     pool = {
-        part << 32 | row: [pool_vectors()[part, row]] + [x for x in pool_within()[row : row + 1] if within and part and x is not None]
+        part << 32 | row: [pool_vectors()[part, row]]
+        + [x for x in pool_within()[row : row + 1] if within and part and x is not None]
         for part in (0, 1)
         for row in range(ROWS)
     }
@@ -66,7 +67,11 @@ def brute_force(root: Path, *, within: bool, space: CopySpace | None) -> Pairs:
         for image, vectors in pool.items():
             x = np.stack(vectors).astype(np.float32)
             cosines[image] = float((mine @ (x if space is None else space.project(x)).T).max())
-        others = {one: cosine for one, cosine in cosines.items() if one != original and cosine >= np.quantile(likeness, GIVEN_UP)}
+        others = {
+            one: cosine
+            for one, cosine in cosines.items()
+            if one != original and cosine >= np.quantile(likeness, GIVEN_UP)
+        }
         nearest = sorted(others, key=lambda one: -others[one])[:PER_COPY]
         expected |= {(-1 - row, one): others[one] for one in nearest} | {(-1 - row, original): own}
     return expected
@@ -89,7 +94,7 @@ def test_an_image_within_a_border_is_found_by_what_the_border_surrounds(tmp_path
 
 def test_in_a_copy_space_its_cosines_count(tmp_path: Path) -> None:
     found, expected = searched(tmp_path, within=True, space=True)
-    likely = {pair for pair in found.keys() & expected.keys()}
+    likely = found.keys() & expected.keys()
     assert len(likely) >= 0.95 * len(expected)  # stored in half precision, some pairs at the floor differ
     assert [found[pair] for pair in likely] == pytest.approx([expected[pair] for pair in likely], abs=3e-3)
 

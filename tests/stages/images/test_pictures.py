@@ -383,7 +383,12 @@ def test_chosen_images_alone_are_opened(tmp_path: Path, away: set[str], monkeypa
     assert all(means[row] == whole[row] for row in (1, 4, 11))
     nothing = pa.table([pa.array([], pa.int64())], schema=CHOSEN)
     asked.clear()
-    assert pa.Table.from_batches(list(MeanColor().run(0, catalog=catalog, images=images, chosen=nothing)))["mean"].null_count == 12
+    assert (
+        pa.Table.from_batches(list(MeanColor().run(0, catalog=catalog, images=images, chosen=nothing)))[
+            "mean"
+        ].null_count
+        == 12
+    )
     assert asked == []
 
 

@@ -36,7 +36,9 @@ def test_both_vectors_of_an_image_are_stored_and_probe(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     whole, second = normalize(rng.standard_normal((60, 4))).tolist(), normalize(rng.standard_normal((60, 4))).tolist()
     given = [[tuple(row) for row in whole[part : part + 20]] for part in (0, 20, 40)]
-    within = [[tuple(row) if n % 3 == 0 else None for n, row in enumerate(second[part : part + 20])] for part in (0, 20, 40)]
+    within = [
+        [tuple(row) if n % 3 == 0 else None for n, row in enumerate(second[part : part + 20])] for part in (0, 20, 40)
+    ]
     lists = {"fit": FitLists(num_lists=5), "build": BuildLists(num_probes=2)}
     search = {"threshold": 0.9, "heldout_threshold": 0.9}
     found_among(tmp_path, ("pool", "curated", "heldout"), given, within=within, **lists, **search)

@@ -51,7 +51,9 @@ def test_hashes_of_images_are_counted(tmp_path: Path) -> None:
 
 
 def embeddings(ids: list[int], vectors: list[np.ndarray | None]) -> pa.Table:
-    rows = [{"image_id": one, "vector": None if x is None else x.tobytes()} for one, x in zip(ids, vectors, strict=True)]
+    rows = [
+        {"image_id": one, "vector": None if x is None else x.tobytes()} for one, x in zip(ids, vectors, strict=True)
+    ]
     return pa.Table.from_pylist(rows, schema=PLANTED)
 
 
