@@ -1,4 +1,4 @@
-"""Registration: copies lie over their original however they were turned, other pictures do not, and differences show."""
+"""Registration: copies lie over their original however they were turned, others do not, and differences show."""
 
 from functools import cache
 
