@@ -246,7 +246,7 @@ def _search(
         p,
         name,
         fit=copies.fit_lists,
-        build=copies.build_lists,
+        build=copies.build_lists if copies.borders else copies.build_lists.model_copy(update={"borders": False}),
         find=find,
         measured_by=GroundTruth(copies.sample, FindTruth(threshold=find.threshold)),
         thresholds=thresholds,

@@ -227,7 +227,7 @@ def test_killed_run_resumes_to_equal_shards(finished: Path, samples: Path, tmp_p
 
 def test_changed_setting_is_stale_and_deletes_nothing(finished: Path, samples: Path) -> None:
     before = parquet_hashes(finished)
-    values = ("rows_per_part=25", "evaluate=null", *SMALL_TRAINING, "copies.verification.threshold=0.99")
+    values = ("rows_per_part=25", "evaluate=null", *SMALL_TRAINING, "copies.judge.threshold=0.99")
     with pytest.raises(
         StaleTable, match=r"internal/neighbors/aligned was made with another configuration: threshold: .* -> 0.99"
     ):

@@ -87,7 +87,11 @@ class Demand:
 
     def with_reading(self, images: float, given: Assumptions) -> "Demand":
         """The same, and `images` encoded images read and decoded."""
-        return replace(self, megapixels=images * given.megapixels, read=self.read + images * given.image_bytes)
+        return replace(
+            self,
+            megapixels=self.megapixels + images * given.megapixels,
+            read=self.read + images * given.image_bytes,
+        )
 
 
 class Shape(NamedTuple):

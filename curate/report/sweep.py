@@ -105,15 +105,16 @@ def _read(run: Finished, stage: FindNeighbors | JudgePairs, table: Table) -> _Pa
         np.where(heldout, query, np.minimum(query, image)),
         np.where(heldout, image, np.maximum(query, image)),
     )
-    ids = np.stack([first, second], axis=1)[ours]
-    _, once = np.unique(ids, axis=0, return_index=True)
-    order = once[np.argsort(-similarity[ours][once], kind="stable")]
+    ids, similarity = np.stack([first, second], axis=1)[ours], similarity[ours]
+    strongest = np.argsort(-similarity, kind="stable")
+    _, once = np.unique(ids[strongest], axis=0, return_index=True)  # of both directions the more similar one
+    order = strongest[np.sort(once)]
     assert stage.threshold is not None
     low = stage.threshold
     kind = sample.rows["kind"][0].as_py() if len(sample.rows) else "embedding"
     steps = bin_edges(low, kind=kind, anchor=low)[1:-1] if kind == "hash" else np.arange(np.ceil(100 * low), 100) / 100
     steps = np.unique([low, *steps[(steps > low) & (steps < 1)]])
-    return _Pairs(ids[order], similarity[ours][order], heldout[ours][order], steps)
+    return _Pairs(ids[order], similarity[order], heldout[ours][order], steps)
 
 
 def _sweep(search: str, pairs: _Pairs) -> list[Swept]:

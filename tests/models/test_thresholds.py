@@ -1,7 +1,17 @@
 import pytest
 
 from curate.errors import ConfigError
-from curate.models.thresholds import Thresholds, copy_thresholds, verification
+from curate.models.thresholds import (
+    HASH_THRESHOLD,
+    NEAREST_HASH,
+    STRONG_HASH,
+    VERIFICATION,
+    CopyRule,
+    Thresholds,
+    Verification,
+    copy_thresholds,
+    verification,
+)
 
 
 def test_sscd_has_the_thresholds_of_the_paper() -> None:
@@ -20,8 +30,25 @@ def test_a_model_without_calibration_needs_both(given: dict[str, float], missing
         copy_thresholds("timm/x", **given)
 
 
-def test_verification_needs_a_calibrated_model() -> None:
-    known = verification("lite0-copy")
-    assert known.floor < copy_thresholds("lite0-copy").heldout_threshold
-    with pytest.raises(ConfigError, match=r"sscd: no calibrated values to verify copies with; set copies.verify=false"):
-        verification("sscd")
+@pytest.mark.parametrize("model", sorted(VERIFICATION))
+def test_pairs_are_tried_below_what_counts_alone(model: str) -> None:
+    known = verification(model)
+    assert known.floor <= copy_thresholds(model).heldout_threshold
+    assert known.floor < known.alike < known.sure
+
+
+def test_verification_needs_a_model_whose_pairs_are_known() -> None:
+    message = r"timm/x: it is not known which of its pairs to verify; set copies.verify=false, or use .*: .*lite0-copy"
+    with pytest.raises(ConfigError, match=message):
+        verification("timm/x")
+
+
+def test_what_a_file_declares_is_verified_first() -> None:
+    known, tried = Thresholds(0.9, 0.8), Verification(floor=0.3, alike=0.4, sure=0.95)
+    assert verification("timm/x", declared=CopyRule(known, tried)) == tried
+    assert verification("sscd", declared=CopyRule(known)) == VERIFICATION["sscd"]
+
+
+def test_hashes_that_count_alone_are_nearer_where_more_is_asked() -> None:
+    assert HASH_THRESHOLD < STRONG_HASH < NEAREST_HASH < 1
+    assert pytest.approx(1 - 2 * 31 / 256) == STRONG_HASH

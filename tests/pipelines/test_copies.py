@@ -11,8 +11,9 @@ from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import ConfigError
 from curate.ops.vectors import VectorSpec, to_float32, unpack
+from curate.pipelines.copies import Copies
 from curate.pipelines.dedup import Dedup
-from curate.recipe import load_config
+from curate.recipe import find_recipe, load_config
 from curate.running import run_config
 from curate.samples.bundled import PHOTOS
 from curate.samples.pool import make_pool
@@ -20,7 +21,6 @@ from curate.stages.copies.calibrate import CalibrationFigures
 from curate.stages.copies.copy_space import read_space
 from curate.stages.copies.deduplicate import DeduplicateFigures
 from curate.stages.copies.planted import read_planted
-from curate.workdir import open_record
 
 KEEP = ["copies.frames=keep-every"]
 PLANT = ("copies.threshold=auto", "copies.embed.model=lite0", "copies.calibration.plant.copies_each=2")
@@ -53,22 +53,35 @@ def test_planted_originals_have_the_vectors_of_the_pool(finished: Store) -> None
 
 
 def test_vectors_in_the_space_are_the_projected_ones(finished: Store) -> None:
-    space, projected = (
-        read_space(finished.table("internal/space/copy")),
-        vectors_of(finished, "internal/embeddings/space"),
-    )
-    for image_id, vector in list(vectors_of(finished, "embeddings/copy").items())[:20]:
-        assert space.project(vector[None])[0] @ projected[image_id] > 0.999
+    space = read_space(finished.table("internal/space/copy"))
+    for name, projected in (
+        ("embeddings/copy", "internal/space/embeddings"),
+        ("internal/embeddings/within_border", "internal/space/within"),
+    ):
+        vectors, found = vectors_of(finished, name), vectors_of(finished, projected)
+        assert vectors.keys() == found.keys()
+        assert len(vectors) > 3
+        for image_id, vector in list(vectors.items())[:20]:
+            assert space.project(vector[None])[0] @ found[image_id] > 0.999
 
 
-def test_measured_thresholds_are_those_of_the_search(finished: Store) -> None:
+def test_the_measured_rule_is_that_of_every_stage(finished: Store) -> None:
     measured = CalibrationFigures.of(finished.table("internal/thresholds/copy"))
-    found = finished.table("internal/neighbors/copy").complete_manifest().resolved
-    assert found["threshold"] == measured.pool.threshold
-    assert found["heldout_threshold"] == measured.heldout.threshold <= measured.pool.threshold
+
+    def resolved(name: str, *fields: str) -> list[float]:
+        found = finished.table(name).complete_manifest().resolved
+        return [found[field] for field in fields]
+
+    both = ("threshold", "heldout_threshold")
+    assert resolved("internal/candidates/near", *both) == [measured.floor] * 2
+    assert resolved("internal/neighbors/copy", *both) == [measured.sure] * 2
+    assert resolved("internal/candidates/pairs", *both) == [measured.sure] * 2
+    assert resolved("internal/crowds", "alike") == [measured.alike]
+    assert resolved("internal/neighbors/aligned", *both) == [measured.pool.threshold, measured.heldout.threshold]
+    assert measured.heldout.threshold <= measured.pool.threshold
+    assert measured.floor < measured.alike < measured.sure
     assert measured.pool.precision >= 0.99
     assert measured.pool.recall > 0.4
-    assert not any("candidates" in name for name in open_record(finished).tables)
     assert DeduplicateFigures.of(finished.table("duplicates")).duplicate > 0
 
 
@@ -77,8 +90,34 @@ def test_too_few_images_and_two_ways_to_judge_are_errors(tmp_path: Path) -> None
     given = [f"sources.pool={tmp_path / 'samples' / 'pool'}", f"workdir={tmp_path / 'run'}", *PLANT]
     with pytest.raises(ConfigError, match="at least 50 are needed"):
         run_config(load_config("dedup", given), Flags())
-    with pytest.raises(ConfigError, match="set verify=auto or false"):
-        load_config("dedup", [*given, "copies.verify=true"])
+    with pytest.raises(ConfigError, match="threshold=auto measures how pairs are verified; set verify=auto, or"):
+        load_config("dedup", [*given, "copies.verify=false"])
+    with pytest.raises(ConfigError, match="threshold=auto measures the thresholds; give none in neighbors, or"):
+        load_config("dedup", [*given, "copies.neighbors.heldout_threshold=0.7"])
+
+
+def test_where_thresholds_are_measured_or_known_doubtful_pairs_are_verified() -> None:
+    given = {"model": "lite0"}
+    assert Copies(embed=given, threshold="auto").verifies
+    assert Copies(embed=given, threshold="auto", verify=True).verifies
+    assert not Copies(embed=given).verifies
+    known = {"model": "lite0-copy"}
+    assert Copies(embed=known).verifies
+    assert not Copies(embed=known, verify=False).verifies
+    assert not Copies(embed=known, neighbors={"threshold": 0.9}).verifies
+    assert Copies(embed=known, neighbors={"threshold": 0.9}, verify=True).verifies
+
+
+@pytest.mark.parametrize("borders", [True, False])
+def test_borders_are_left_to_the_config_for_embeddings_and_hashes(tmp_path: Path, borders: bool) -> None:
+    given = [f"sources.pool={tmp_path}", f"workdir={tmp_path / 'run'}", f"copies.borders={str(borders).lower()}"]
+    config = load_config("dedup", given)
+    p = find_recipe(config.recipe).outline(Store(config.workdir), config)
+    stages = {name: stage for step in p.steps for name, stage in step.stages.items()}
+    inputs = {name: step.inputs for step in p.steps for name in step.stages}
+    assert ("internal/embeddings/within_border" in stages) == borders
+    assert bool(inputs["internal/lists/copy"]["within"]) == borders
+    assert stages["internal/lists/pdq"].borders == borders
 
 
 def test_frames_of_bursts_are_kept_where_the_config_says_so(tmp_path: Path) -> None:

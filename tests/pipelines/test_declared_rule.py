@@ -18,7 +18,7 @@ from curate.stages.images.embed import Embed
 from tests.models.backbones.onnx_models import save_onnx, save_thumbnail, write_declaration
 
 RULE = {"threshold": 0.9, "heldout_threshold": 0.85}
-TRIED = {"floor": 0.8, "threshold": 0.7, "heldout_threshold": 0.75}
+TRIED = {"floor": 0.8, "alike": 0.85, "sure": 0.95}
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,12 @@ def test_a_declared_rule_is_known(pool: Path, tmp_path: Path) -> None:
 
 def test_declared_values_verify_doubtful_pairs(pool: Path, tmp_path: Path) -> None:
     file = save_thumbnail(tmp_path / "net.onnx", copies={**RULE, "verification": TRIED})
-    store = run(pool, tmp_path / "run", f"copies.embed.weights={file}", "copies.verification.threshold=0.72")
+    store = run(pool, tmp_path / "run", f"copies.embed.weights={file}", "copies.judge.threshold=0.52")
     assert resolved(store, "internal/candidates/near") == (0.8, 0.8)
-    assert resolved(store, "internal/neighbors/copy") == (0.9, 0.85)
-    for table in ("internal/neighbors/aligned", "internal/neighbors/crowds"):
-        assert resolved(store, table) == (0.72, 0.75)
+    assert store.table("internal/crowds").complete_manifest().resolved["alike"] == 0.85
+    for table in ("internal/neighbors/copy", "internal/candidates/pairs"):
+        assert resolved(store, table) == (0.95, 0.95)
+    assert resolved(store, "internal/neighbors/aligned") == (0.52, 0.45)
     assert DeduplicateFigures.of(store.table("duplicates")).duplicate == 8
 
 
@@ -67,22 +68,24 @@ def test_given_thresholds_come_first(tmp_path: Path) -> None:
     assert copies.verifies
     given = copies.model_copy(update={"neighbors": copies.neighbors.model_copy(update={"threshold": 0.97})})
     assert not given.verifies
-    assert (given.known("neighbors").threshold, given.known("neighbors").heldout_threshold) == (0.97, 0.85)
+    assert (given.known_neighbors().threshold, given.known_neighbors().heldout_threshold) == (0.97, 0.85)
     write_declaration(file)
     assert not copies.verifies
-    assert copies.known("neighbors") == copies.neighbors
+    assert copies.known_neighbors() == copies.neighbors
 
 
 def test_weights_that_are_not_here_yet_hinder_no_plan() -> None:
     assert Copies(embed=Embed(model="dinov2_vits14", weights="gone.pth")).declared is None
-    assert Copies(embed=Embed(model="sscd-int8", weights="gone.onnx")).known("neighbors").threshold == 0.6
+    assert Copies(embed=Embed(model="sscd-int8", weights="gone.onnx")).known_neighbors().threshold == 0.6
 
 
 def test_without_a_rule_thresholds_are_asked_for(pool: Path, tmp_path: Path) -> None:
     file = save_thumbnail(tmp_path / "net.onnx")
     with pytest.raises(ConfigError, match="onnx: no calibrated threshold for copies; set threshold and"):
         run(pool, tmp_path / "run", f"copies.embed.weights={file}")
-    with pytest.raises(ConfigError, match="onnx: no calibrated values to verify copies with; set copies.verify=false"):
+    with pytest.raises(
+        ConfigError, match="onnx: it is not known which of its pairs to verify; set copies.verify=false"
+    ):
         run(pool, tmp_path / "run", f"copies.embed.weights={file}", "copies.verify=true")
     with pytest.raises(ConfigError, match="onnx: computes in the precision of its file; set precision to auto"):
         run(pool, tmp_path / "run", f"copies.embed.weights={file}", "copies.embed.precision=bf16")

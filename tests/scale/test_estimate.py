@@ -39,18 +39,19 @@ def test_every_stage_of_the_recipes_has_a_law_and_grows_with_the_images(name: st
 
 
 def test_measured_thresholds_cost_little_beside_the_search() -> None:
-    given, plain = Assumptions(images=10**8), [*SOURCES, "workdir=/none/w", "copies.verify=false"]
-    auto = plan_scale(load_config("dedup", [*plain, "copies.threshold=auto"]), given, on())
+    given = Assumptions(images=10**8)
+    auto = plan_scale(load_config("dedup", [*SOURCES, "workdir=/none/w", "copies.threshold=auto"]), given, on())
     assert not [e.stage for e in auto if e.note == "not estimated"]
     seconds = {e.table: e.seconds for e in auto}
     assert seconds["internal/planted/copy"] < 600
-    assert {f"internal/{name}" for name in ("space/copy", "embeddings/space", "thresholds/copy")} <= seconds.keys()
+    assert {f"internal/{name}" for name in ("space/copy", "space/embeddings", "thresholds/copy")} <= seconds.keys()
 
 
 def test_rows_are_those_of_a_real_run(tmp_path: Path) -> None:
     make_pool(tmp_path / "samples", num_images=60, seed=1)
     sources = [f"sources.{role}={tmp_path / 'samples' / role}" for role in ("pool", "curated", "heldout")]
-    config = load_config("dedup", [*sources, f"workdir={tmp_path / 'run'}"])
+    # The laws know of no borders: of so few images, a quarter of which stand before a plain ground, they are many.
+    config = load_config("dedup", [*sources, f"workdir={tmp_path / 'run'}", "copies.borders=false"])
     run_config(config, Flags())
     store = Store(str(tmp_path / "run"))
     parts = Parts.of(store.table("catalog"))

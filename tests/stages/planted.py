@@ -67,16 +67,21 @@ class PlantedVectors(Map):
 
 
 class GivenVectors(Map):
-    """Vectors as they are given, a list of rows a part."""
+    """Vectors as they are given, a list of rows a part; null where an image has none."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
-    vectors: tuple[tuple[tuple[float, ...], ...], ...]
+    vectors: tuple[tuple[tuple[float, ...] | None, ...], ...]
+
+    def _dim(self) -> int:
+        return next(len(row) for part in self.vectors for row in part if row is not None)
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        return embeddings_schema(len(self.vectors[0][0]), dtype="float32", model="planted", weights="")
+        return embeddings_schema(self._dim(), dtype="float32", model="planted", weights="")
 
     def run(self, part: int, *, catalog: pa.Table) -> Batches:
-        columns = [catalog["image_id"].combine_chunks(), pack(np.array(self.vectors[part], np.float32))]
+        rows = [(0.0,) * self._dim() if row is None else row for row in self.vectors[part]]
+        valid = np.array([row is not None for row in self.vectors[part]])
+        columns = [catalog["image_id"].combine_chunks(), pack(np.array(rows, np.float32), valid=valid)]
         yield pa.RecordBatch.from_arrays(columns, schema=self.output_schema())
 
 

@@ -39,6 +39,7 @@ from curate.stages.search.vectors import (
     Role,
     Vectors,
     num_forms,
+    read_vectors,
     read_views,
     vector_spec,
     vectors_shape,
@@ -87,6 +88,8 @@ class BuildLists(Shuffle):
     """Share of the pairs above the threshold that `num_probes: auto` aims at, 0..1."""
     dihedral: bool = True
     """Hashes only: an image also looks for its mirrored and turned copies."""
+    borders: bool = True
+    """Hashes only: an image within a border is also looked up without it."""
     max_list_rows: Annotated[int, Field(ge=1)] = ROWS_PER_PART
     """Largest number of images, about, that a list stores, and of queries that probe it. A larger list, such as that
     of a picture with millions of copies, is split into a grid of lists."""
@@ -161,7 +164,7 @@ class BuildLists(Shuffle):
         **sample: Table | None,
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         hashed, role = hashes is not None, ROLES[Parts.of(catalog).role[part]]
-        listed = read_views(embeddings, hashes, within)
+        listed = read_views(embeddings, hashes, within) if self.borders else read_vectors(embeddings, hashes)
         grid = self._grid(centroids, catalog, hashed=hashed)
         per_part = self._lists_per_part(catalog, grid.num_lists, hashed=hashed)
         placed = self._place(

@@ -67,7 +67,7 @@ class FindNeighbors(Map):
         "truth": whole(TRUTH, optional=True),
         "thresholds": whole(THRESHOLDS, optional=True),
     }
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Smallest cosine similarity of a pair of pool and curated images, -1..1; null: as measured, or known for the
@@ -137,11 +137,10 @@ class FindNeighbors(Map):
         from curate.models.device import resolve_device
 
         at = np.arange(len(rows.ids))
-
         base = rows.stored & np.isin(rows.role, [ROLES.index(role) for role in self.answers])
         if not base.any():
             return
-        x, k, device = to_float32(rows.vectors, spec), self.max_neighbors, str(resolve_device(self.device))
+        x, k, device = to_float32(rows.vectors, spec), self._rows_each(rows.ids[base]), str(resolve_device(self.device))
         for asking, threshold in self._askers(rows.role):
             within = bool(asking[base].all())
             if within:
@@ -159,6 +158,11 @@ class FindNeighbors(Map):
                     device=device,
                 )
                 yield asked.named(rows.ids, rows.ids)
+
+    def _rows_each(self, stored_ids: np.ndarray) -> int:
+        """Rows that hold the nearest images of a query: where images have two vectors, also its own other one."""
+        repeated = len(np.unique(stored_ids)) < len(stored_ids)
+        return 2 * self.max_neighbors + 1 if repeated else self.max_neighbors
 
     def _askers(self, role: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
         """(mask of queries, their threshold), held-out images apart from the others."""

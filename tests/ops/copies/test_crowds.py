@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from curate.ops.copies.crowds import (
     LEAST_SPREAD,
+    NEAR_ONE,
     QUARTILE,
     Surroundings,
     Usual,
     count_groups,
+    fisher,
     mark_groups,
     standing_out,
     surroundings,
@@ -47,7 +49,7 @@ def test_surroundings_are_the_quantiles_of_each_image() -> None:
     found = surroundings(ids, correlation, min_pairs=3)
     assert found.image_ids.tolist() == sorted(set(ids.tolist()))
     for image, middle, spread in zip(*found, strict=True):
-        z = np.arctanh(correlation[ids == image].astype(np.float64))
+        z = np.arctanh(np.clip(correlation[ids == image].astype(np.float64), 0, NEAR_ONE))
         if len(z) < 3:
             assert (middle, spread) == (np.inf, 0)
         else:
@@ -57,13 +59,20 @@ def test_surroundings_are_the_quantiles_of_each_image() -> None:
 
 
 def test_a_pair_must_stand_out_for_both_of_its_images() -> None:
-    known = Surroundings(np.array([2, 5, 7]), np.float32([0.2, 0.6, np.inf]), np.float32([0.1, 0.0, 0.0]))
+    known = Surroundings(np.array([2, 5, 7]), np.float32([0.2, 0.6, np.inf]), np.float32([0.2, 0.0, 0.0]))
     query, image = np.array([2, 2, 1, 7, 1, 5]), np.array([3, 5, 2, 1, 3, 7])
     z = np.float32([1.0, 1.0, 0.5, 0.9, 3.0, 0.3])
-    height = standing_out(known, query, image, np.tanh(z), usual=Usual(0.4, 0.05))
-    alone = {2: (z - 0.2) / 0.1, 5: (z - 0.6) / 0.05, 7: (z - 0.4) / 0.05}
+    height = standing_out(known, query, image, np.tanh(z), usual=Usual(0.4, 0.125))
+    alone = {2: (z - 0.2) / 0.2, 5: (z - 0.6) / 0.125, 7: (z - 0.4) / 0.125}
     expected = [alone[2][0], min(alone[2][1], alone[5][1]), alone[2][2], alone[7][3], np.inf, alone[5][5]]
     np.testing.assert_allclose(height, expected, rtol=1e-4)
+    narrow = standing_out(known, query[1:2], image[1:2], np.tanh(z[1:2]), usual=Usual(0.4, 0.01))
+    np.testing.assert_allclose(narrow, min(0.8 / 0.2, 0.4 / LEAST_SPREAD), rtol=1e-4)
+
+
+def test_agreements_below_zero_and_near_one_are_taken_as_these_ends() -> None:
+    found = fisher(np.float32([-0.5, 0, 0.5, NEAR_ONE, 1]))
+    np.testing.assert_allclose(found, [0, 0, np.arctanh(0.5), np.arctanh(NEAR_ONE), np.arctanh(NEAR_ONE)], rtol=1e-4)
 
 
 def test_copies_stand_out_of_a_crowd_and_nothing_does_where_all_lie_over_each_other() -> None:

@@ -1,77 +1,136 @@
-"""CalibrateCopies: thresholds of a toy pool equal those of a direct computation over all pairs."""
+"""CalibrateCopies: the rule of a toy pool equals that of a direct computation over all that its copies find."""
 
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from curate.engine.cost import Assumptions, Shape
 from curate.engine.finished import Finished
-from curate.engine.pipeline import Pipeline
+from curate.engine.image_ids import part_of, row_of
+from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.show import Curves, Numbers, Text
-from curate.errors import ConfigError, TableError
+from curate.errors import ConfigError
 from curate.ops.copies.precision import precision_curve
+from curate.ops.copies.registration import register, registration_score
 from curate.stages.copies.calibrate import (
+    ALIKE,
+    COSINES,
     CURVE_POINTS,
+    DOUBTLESS,
+    LEAST_SCORE,
+    NEVER,
     CalibrateCopies,
     CalibrationFigures,
-    likeness_of_copies,
-    may_be_copies,
-    searched_from,
+    _sure,
 )
 from curate.stages.copies.plant import PlantFigures
-from curate.stages.copies.planted import read_planted
+from curate.stages.copies.planted import PlantedCopies, read_planted
+from curate.stages.copies.search_planted import GIVEN_UP, SearchPlanted
+from curate.tables import FEATURES
 from tests.engine.test_finished import opened
-from tests.stages.copies.toy_calibration import COPIES, PLANTED, ROWS, declare, pool_pictures, pool_vectors
+from tests.stages.copies.toy_calibration import COPIES, PLANTED, ROWS, add_within, declare, features, given_features
 from tests.stages.planted import make
 
+PRECISION = {"precision": 0.9, "heldout_precision": 0.6}
 
-def calibrated(root: Path, **fields: float) -> Pipeline:
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    root = tmp_path_factory.mktemp("calibrated")
     p, refs = declare(root)
-    p.add("thresholds", CalibrateCopies(device="cpu", **fields), space=None, **refs)
+    given_features(root)
+    found = p.add("found", SearchPlanted(device="cpu"), within=add_within(p, refs["catalog"]), **refs)
+    seen = Ref("features", FEATURES)
+    p.add("thresholds", CalibrateCopies(**PRECISION), features=seen, found=found, planted=refs["planted"])
     make(p)
     return p
 
 
-def by_hand(p: Pipeline, precision: float) -> tuple[float, float]:
-    """(threshold, recall): the lowest similarity at which enough of the clear pairs are right."""
+@cache
+def score(original: int, image: int, *, edited: bool) -> float:
+    """Of a planted picture and an image of the pool."""
+    found = register(features(0, original, edited=edited), features(part_of(image), row_of(image)))
+    return float(registration_score(np.float32([found.agreement]), np.array([found.num_points]))[0])
+
+
+def by_hand(p: Pipeline, precision: float) -> tuple[float, float, float]:
+    """(threshold, precision, recall): the lowest score whose bound is enough, else that of the highest bound."""
     asking = read_planted(p.store.table("planted"), half=1)
-    pool, pictures = pool_vectors().reshape(-1, 32), pool_pictures()
-    ids = np.array([part << 32 | row for part in range(2) for row in range(ROWS)])
-    likeness = likeness_of_copies(asking)
-    floor, alike_from = np.quantile(likeness, 0.05), np.quantile(likeness, 0.5)
-    right, wrong = [], []
-    for row in np.flatnonzero(asking.number > 0).tolist():
-        original = int(asking.image_ids[row])
-        for image_id, cosine in zip(ids.tolist(), (pool @ asking.vectors[row]).tolist(), strict=True):
-            same_picture = np.array_equal(pictures[0, original], pictures[image_id >> 32, image_id & 0xFFFFFFFF])
-            unclear = same_picture or pool[original] @ pool[ids.tolist().index(image_id)] >= alike_from
-            if image_id == original:
-                right.append(cosine)
-            elif cosine >= floor and not unclear:
-                wrong.append(cosine)
-    good = [
-        threshold
-        for threshold in [cosine for cosine in right + wrong if cosine >= floor]
-        if (hits := sum(c >= threshold for c in right)) / (hits + sum(c >= threshold for c in wrong)) >= precision
-    ]
-    return min(good), sum(cosine >= min(good) for cosine in right) / len(right)
+    floor = np.quantile(likeness(asking), GIVEN_UP)
+    right, wrong, unclear, copies = [], [], [], len(asking.copies())
+    for row in p.store.table("found").read_all().to_pylist():
+        original, image = int(asking.image_ids[-1 - row["query_id"]]), row["image_id"]
+        if image == (1 << 32 | ROWS - 1):  # it could not be opened
+            continue
+        laid = score(original, image, edited=True) if row["similarity"] >= np.float32(floor) else -1.0
+        if original == image:
+            right.append(laid)
+        elif laid >= LEAST_SCORE and score(original, image, edited=False) >= DOUBTLESS:
+            unclear.append(laid)
+        else:
+            wrong.append(laid)
+    assert len(right) == copies
+    assert max(wrong) >= LEAST_SCORE
+    rows = []
+    for threshold in sorted({x for x in right + wrong + unclear if x >= LEAST_SCORE}):
+        hits, others = (sum(x >= threshold for x in some) for some in (right, wrong))
+        if hits:
+            low = binomtest(hits, hits + others).proportion_ci(0.9, method="exact").low
+            rows.append((threshold, hits / (hits + others), low, hits / copies))
+    sure = [row for row in rows if row[2] >= precision]
+    good = [row for row in rows if row[1] >= precision]
+    chosen = min(sure) if sure else max(good, key=lambda row: (row[2], -row[0]))
+    return chosen[0], chosen[1], chosen[3]
 
 
-def test_thresholds_equal_those_of_all_pairs(tmp_path: Path) -> None:
-    p = calibrated(tmp_path, precision=0.95, heldout_precision=0.8)
-    figures = CalibrationFigures.of(p.store.table("thresholds"))
-    for chosen, precision in ((figures.pool, 0.95), (figures.heldout, 0.8)):
-        threshold, recall = by_hand(p, precision)
-        assert chosen.threshold == pytest.approx(threshold, abs=1e-5)
-        assert chosen.recall == pytest.approx(recall, abs=1e-5)
+def likeness(asking: PlantedCopies) -> np.ndarray:
+    return asking.likeness(asking.views(None))
+
+
+def test_thresholds_equal_those_of_all_pairs(calibrated: Pipeline) -> None:
+    figures = CalibrationFigures.of(calibrated.store.table("thresholds"))
+    for chosen, precision in ((figures.pool, 0.9), (figures.heldout, 0.6)):
+        threshold, seen, recall = by_hand(calibrated, precision)
+        assert (chosen.threshold, chosen.precision, chosen.recall) == pytest.approx((threshold, seen, recall), abs=2e-5)
         assert precision <= chosen.precision
         assert chosen.precision_low < chosen.precision
-    assert figures.heldout.threshold < figures.pool.threshold
-    rows = p.store.table("thresholds").read_all().to_pylist()
+    assert figures.heldout.threshold <= figures.pool.threshold
+    rows = calibrated.store.table("thresholds").read_all().to_pylist()
     assert [row["use"] for row in rows[:3]] == ["pool", "heldout", None]
-    assert len(rows) <= 2 + CURVE_POINTS
+    assert len(rows) <= 2 + CURVE_POINTS + len(COSINES)
+
+
+def test_copies_that_the_pool_already_holds_are_no_mistakes(calibrated: Pipeline) -> None:
+    asking = read_planted(calibrated.store.table("planted"), half=1)
+    same = 0
+    for row in calibrated.store.table("found").read_all().to_pylist():
+        original, image = int(asking.image_ids[-1 - row["query_id"]]), row["image_id"]
+        same += image == (1 << 32 | original) and original % 3 == 0
+    assert same > 3  # they are found, and lie over the original beyond doubt
+    assert CalibrationFigures.of(calibrated.store.table("thresholds")).pool.precision == 1
+
+
+def test_cosines_are_quantiles_of_how_like_copies_are(calibrated: Pipeline) -> None:
+    figures = CalibrationFigures.of(calibrated.store.table("thresholds"))
+    like = likeness(read_planted(calibrated.store.table("planted"), half=1))
+    assert figures.floor == pytest.approx(np.quantile(like, GIVEN_UP), abs=1e-5)
+    assert figures.alike == pytest.approx(np.quantile(like, ALIKE), abs=1e-5)
+    assert figures.sure == NEVER  # thirty copies prove no such precision
+
+
+def test_a_cosine_is_sure_where_thousands_of_pairs_show_it() -> None:
+    similarity = np.linspace(1, 0.5, 5000).astype(np.float32)
+    right = np.ones(5000, bool)
+    right[3000:4000] = False
+    unclear = np.zeros(5000, bool)
+    found = _sure(similarity, right, unclear)
+    assert similarity[3010] < found < similarity[2990]
+    unclear[3000:4000] = True
+    assert _sure(similarity, right, unclear) == similarity[-1]
+    assert _sure(similarity[:500], right[:500], unclear[:500]) == NEVER
 
 
 def shown(p: Pipeline) -> tuple[CalibrateCopies, Finished]:
@@ -83,15 +142,15 @@ def shown(p: Pipeline) -> tuple[CalibrateCopies, Finished]:
     return run.only(CalibrateCopies)[0], run
 
 
-def test_chosen_thresholds_stand_below_their_curves(tmp_path: Path) -> None:
-    stage, run = shown(calibrated(tmp_path, precision=0.95, heldout_precision=0.8))
+def test_chosen_thresholds_stand_below_their_curves(calibrated: Pipeline) -> None:
+    stage, run = shown(calibrated)
     table = run.only(CalibrateCopies)[1]
     (section,) = stage.show(table, run)
     assert section.title == "Thresholds, measured"
     chart, numbers, text = section.blocks
     assert isinstance(chart, Curves)
     assert [line.name for line in chart.lines] == ["precision", "recall"]
-    assert all((np.diff(line.x) > 0).all() for line in chart.lines)
+    assert all((np.diff(line.x) > 0).all() and np.isfinite(line.values).all() for line in chart.lines)
     assert isinstance(numbers, Numbers)
     figures = CalibrationFigures.of(table)
     assert [row[:2] for row in numbers.rows] == [
@@ -100,6 +159,8 @@ def test_chosen_thresholds_stand_below_their_curves(tmp_path: Path) -> None:
     ]
     assert isinstance(text, Text)
     assert f"Measured with {PLANTED * COPIES} copies of {PLANTED} images of this pool" in text.text
+    assert "no pair counts unverified" in text.text
+    assert f"from a cosine of {figures.floor:.3f} on" in text.text
 
 
 def test_precision_out_of_reach_names_the_field() -> None:
@@ -109,22 +170,7 @@ def test_precision_out_of_reach_names_the_field() -> None:
         CalibrateCopies(heldout_precision=0.9999)._choose(curve, "heldout_precision")
 
 
-def test_a_pool_without_the_originals_is_an_error(tmp_path: Path) -> None:
-    p, refs = declare(tmp_path, first_role="curated")
-    p.add("thresholds", CalibrateCopies(device="cpu"), space=None, **refs)
-    with pytest.raises(TableError, match="no planted copy has its original in the pool"):
-        make(p)
-
-
-def test_images_that_can_be_laid_over_the_original_or_are_as_like_it_as_copies_are_unclear() -> None:
-    likeness = np.array([0.6, 0.8, 1.0])
-    found = may_be_copies(np.array([0.6, 0.1, 0.1]), np.array([0.0, 0.85, 0.7]), likeness)
-    assert found.tolist() == [True, True, False]
-    assert searched_from(likeness) == pytest.approx(0.62)
-
-
-def test_cost_is_every_judging_copy_against_the_pool() -> None:
-    inputs = {"embeddings": Shape(pool=65_536, row_bytes=100, dim=8), "planted": Shape(pool=400)}
+def test_cost_is_two_registrations_of_each_pair() -> None:
+    inputs = {"found": Shape(pool=900, row_bytes=20), "features": Shape(pool=100, row_bytes=1000)}
     demand, made = CalibrateCopies().cost(inputs, Assumptions(images=65_536))
-    assert demand.products == 2 * 200 * 65_536 * 8
-    assert (demand.pairs, made.rows) == (200 * 8, CURVE_POINTS)
+    assert (demand.pairs, demand.read, made.rows) == (1800, 100_000, CURVE_POINTS)

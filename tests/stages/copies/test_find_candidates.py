@@ -1,38 +1,66 @@
-"""FindCandidates: the doubtful pairs, each once, with the small picture of the query."""
+"""FindCandidates: the doubtful pairs, each once, of each image the most similar ones."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate.engine.cost import Assumptions, Shape
-from curate.ops.vectors import VectorSpec, unpack
+from curate.engine.pipeline import Pipeline
 from curate.stages.copies.find_candidates import FindCandidates
-from tests.stages.copies.given_pairs import STRICT, is_heldout, made, pairs, pictures, rows_of
+from curate.stages.copies.find_crowds import CROWD_SHARE
+from curate.tables import PAIRS, THRESHOLDS
+from tests.stages.copies.given_pairs import STRICT, doubtful, made, rows_of
+from tests.stages.planted import given_catalog, given_table
 
 
-def test_candidates_are_the_doubtful_pairs_each_once_from_the_smaller_id(tmp_path: Path) -> None:
-    p = made(tmp_path)
-    expected = {}
-    for a, b, cosine in pairs():
-        if cosine < (0.85 if is_heldout(a) else 0.9):
-            expected[(a, b) if is_heldout(a) or a < b else (b, a)] = cosine
-    assert rows_of(p, "pairs") == pytest.approx(expected)
-    assert len(expected) > 60
+def test_candidates_are_the_doubtful_pairs_each_once_from_the_smaller_id(verified: Pipeline) -> None:
+    assert rows_of(verified, "pairs") == pytest.approx(doubtful())
+    assert len(doubtful()) > 40
 
 
-def test_candidates_lie_in_the_part_of_their_query_with_its_picture(tmp_path: Path) -> None:
-    table = made(tmp_path).store.table("pairs")
+def test_candidates_lie_in_the_part_of_their_query_in_order(verified: Pipeline) -> None:
+    table = verified.store.table("pairs")
     for part in table.parts():
         rows = table.read(part.number)
-        query = rows["query_id"].to_numpy()
-        assert set((query >> 32).tolist()) == {part.number}
-        stored, _ = unpack(rows["vector"], VectorSpec.of(rows.schema))
-        assert np.array_equal(stored, pictures()[part.number, query & 0xFFFFFFFF])
+        assert set((rows["query_id"].to_numpy() >> 32).tolist()) == {part.number}
+        ends = list(zip(rows["query_id"].to_pylist(), rows["image_id"].to_pylist(), strict=True))
+        assert ends == sorted(ends)
 
 
-def test_cost_holds_the_small_picture_of_each_pair() -> None:
-    inputs = {"neighbors": Shape(pool=100, row_bytes=24), "pictures": Shape(pool=10, row_bytes=1000)}
-    demand, made_of = FindCandidates(**STRICT).cost(inputs, Assumptions(images=10))
-    assert (made_of.rows, made_of.row_bytes) == (50, 24 + 1000)
-    assert (demand.read, demand.written, demand.scratch) == (4800 + 10_000, 50 * 1024, 2400)
+@pytest.mark.parametrize("most", [1, 3])
+def test_an_image_offers_its_most_similar_pairs_alone(tmp_path: Path, most: int) -> None:
+    mine = defaultdict(list)
+    for (a, b), cosine in doubtful().items():
+        mine[a].append((-cosine, b))
+    expected = {(a, b) for a, found in mine.items() for _, b in sorted(found)[:most]}
+    found = rows_of(made(tmp_path, max_pairs=most), "pairs")
+    assert found.keys() == expected
+    assert len(found) < len(doubtful())
+
+
+def test_of_equally_similar_pairs_the_smaller_ids_are_offered(tmp_path: Path) -> None:
+    catalog = given_catalog(tmp_path, [("a", "pool", 9)])
+    given = pa.table([[0, 0, 0, 0], [7, 3, 5, 4], np.float32([0.8, 0.8, 0.8, 0.7])], schema=PAIRS)
+    stage = FindCandidates(max_pairs=2, **STRICT)
+    (rows,) = stage.run(0, pieces=given, crowds=None, catalog=catalog, thresholds=None)
+    assert rows["image_id"].to_pylist() == [3, 5]
+
+
+def test_what_is_sure_is_measured_where_thresholds_are(tmp_path: Path) -> None:
+    blank = {"precision": 1.0, "precision_low": 1.0, "recall": 1.0}
+    rows = [{"use": use, "threshold": value} | blank for use, value in (("pool", 0.5), ("sure", 0.875))]
+    found = FindCandidates().resolve(thresholds=given_table(tmp_path, "thresholds", THRESHOLDS, [rows]))
+    assert (found.threshold, found.heldout_threshold) == (0.875, 0.875)
+    assert FindCandidates(**STRICT).resolve() == FindCandidates(**STRICT)
+
+
+def test_cost_is_bounded_by_the_images_however_many_pairs_were_found() -> None:
+    stage, given = FindCandidates(**STRICT), Assumptions(images=1000)
+    demand, made_of = stage.cost({"neighbors": Shape(pool=100, row_bytes=24)}, given)
+    assert made_of.rows == 50
+    assert (demand.read, demand.scratch) == (2400, 2400)
+    _, bounded = stage.cost({"neighbors": Shape(pool=10**9, row_bytes=24)}, given)
+    assert bounded.rows == 1000 * (stage.max_pairs + CROWD_SHARE * stage.crowd_pairs)

@@ -18,7 +18,6 @@ from tests.stages.planted import make
 @pytest.mark.parametrize("dim", [6, 30])
 def test_space_equals_a_direct_fit_to_half_of_the_copies(tmp_path: Path, dim: int) -> None:
     p, refs = declare(tmp_path)
-    del refs["pictures"]
     p.add("space", FitCopySpace(dim=dim), **refs)
     make(p)
     planted = read_planted(p.store.table("planted"), half=0)

@@ -1,25 +1,30 @@
 """KeepNear: the pairs of a strict cosine, and what it tells of them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from curate.engine.cost import Assumptions, Shape
+from curate.engine.pipeline import Pipeline
 from curate.engine.show import Beside, Histogram
 from curate.stages.copies.keep_near import KeepNear
 from tests.engine.test_finished import opened
-from tests.stages.copies.given_pairs import STRICT, is_heldout, made, pairs, rows_of
+from tests.stages.copies.given_pairs import STRICT, is_heldout, pairs, rows_of
 
 
-def test_pairs_of_a_strict_cosine_are_kept_as_they_are(tmp_path: Path) -> None:
-    p = made(tmp_path)
+def test_pairs_of_a_strict_cosine_are_kept_as_they_are(verified: Pipeline) -> None:
     expected = {(a, b): c for a, b, c in pairs() if c >= np.float32(0.85 if is_heldout(a) else 0.9)}
-    assert rows_of(p, "sure") == pytest.approx(expected)
+    assert rows_of(verified, "sure") == pytest.approx(expected)
+    assert len(expected) > 20
 
 
-def test_thresholds_and_similarities_are_shown(tmp_path: Path) -> None:
-    run = opened(made(tmp_path))
+def test_every_pair_is_sure_or_doubtful(verified: Pipeline) -> None:
+    sure, tried = ({tuple(sorted(pair)) for pair in rows_of(verified, name)} for name in ("sure", "pairs"))
+    assert not sure & tried
+    assert sure | tried == {tuple(sorted(pair[:2])) for pair in pairs()}
+
+
+def test_thresholds_and_similarities_are_shown(verified: Pipeline) -> None:
+    run = opened(verified)
     stage, table = run.only(KeepNear)
     ((title, line),) = stage.facts(table, run)
     assert (title, line) == ("Similarity thresholds", "sure: copies from 0.9 on, of held-out images from 0.85 on")

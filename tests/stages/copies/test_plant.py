@@ -4,32 +4,44 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from curate.engine.cost import Assumptions
 from curate.engine.pipeline import Pipeline
 from curate.engine.store import Store
 from curate.errors import ConfigError
+from curate.ops.copies.features import extract_features
+from curate.ops.images.borders import without_border
+from curate.ops.images.inspect import inspect_image
+from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import VectorSpec, unpack
 from curate.sources.config import Sources
-from curate.stages.copies.plant import EDITING, PlantCopies, PlantFigures
+from curate.stages.copies.extract_features import FEATURE_BYTES, features_row
+from curate.stages.copies.plant import EDITING, SIDE, PlantCopies, PlantFigures
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
-from curate.tables import PICTURE_DIM
+from curate.stages.images.pictures import TRUSTING
 from tests.stages.planted import make
 
+DIM = 24 * 24
+"""Values of a vector of this model."""
+FRAMED = 10
+"""Every so-manieth picture stands in a frame."""
 LUMA = Embed(model="luma24", precision="fp32", device="cpu", batch_size=16)
 
 
 def planted(root: Path, *, num_images: int) -> Pipeline:
-    """A pool of random pictures, the last of which is empty, and two copies of each."""
+    """A pool of random pictures, some of them framed and the last one empty, and two copies of each."""
     rng = np.random.default_rng(0)
     for role in ("pool", "curated"):
         (root / role).mkdir(parents=True)
         for number in range(num_images if role == "pool" else 3):
             coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-            coarse.resize((160, 120), Image.Resampling.BICUBIC).save(root / role / f"{number:03d}.jpg")
+            picture = coarse.resize((160, 120), Image.Resampling.BICUBIC)
+            if number % FRAMED == 0:
+                picture = ImageOps.expand(picture, 20, (250, 250, 250))
+            picture.save(root / role / f"{number:03d}.jpg")
     (root / "pool" / "999.jpg").write_bytes(b"")
     sources = Sources.model_validate({role: str(root / role) for role in ("pool", "curated")})
     p = Pipeline(Store(root / "run"), seed=0)
@@ -52,9 +64,33 @@ def test_every_accepted_pool_image_comes_before_its_copies(tmp_path: Path) -> No
     number, edits = rows["copy"].to_numpy(), rows["edits"].to_pylist()
     assert all(bool(text) == (n > 0) and len(text.split()) <= 3 for text, n in zip(edits, number, strict=True))
     spec = VectorSpec.of(rows.schema)
-    assert (spec.model, spec.dtype, spec.dim) == ("luma24", "float32", PICTURE_DIM)
+    assert (spec.model, spec.dtype, spec.dim) == ("luma24", "float32", DIM)
     vectors = unpack(rows["vector"], spec)[0].reshape(55, 3, -1)
     assert not np.array_equal(vectors[:, 0], vectors[:, 1])
+
+
+def test_pictures_have_their_features_and_those_in_frames_a_vector_of_what_is_within(tmp_path: Path) -> None:
+    p = planted(tmp_path, num_images=50)
+    make(p)
+    rows = p.store.table("planted").read_all()
+    spec = VectorSpec.of(rows.schema)
+    number, framed = rows["copy"].to_numpy(), rows["within"].is_valid().to_numpy()
+    originals = np.flatnonzero(number == 0)
+    assert np.flatnonzero(framed[originals]).tolist() == list(range(0, 50, FRAMED))
+    assert framed[number > 0].sum() > 5  # some edits make frames, too
+    whole, within = (unpack(rows[name], spec)[0] for name in ("vector", "within"))
+    net = LUMA.backbone().preprocess
+    for at, row in enumerate(np.flatnonzero(framed & (number == 0))[:2].tolist()):
+        data = (tmp_path / "pool" / f"{FRAMED * at:03d}.jpg").read_bytes()
+        picture = inspect_image(data, TRUSTING, min_side=SIDE).picture
+        assert picture is not None
+        inside = without_border(picture)
+        assert inside is not None
+        place = int(framed[:row].sum())
+        np.testing.assert_allclose(within[place], LUMA.embed([preprocess(inside, net)])[0], atol=1e-5)
+        np.testing.assert_allclose(whole[row], LUMA.embed([preprocess(picture, net)])[0], atol=1e-5)
+        expected = features_row(extract_features(picture))
+        assert {name: rows[name][row].as_py() for name in expected} == expected
 
 
 def test_too_few_images_name_the_field(tmp_path: Path) -> None:
@@ -82,4 +118,4 @@ def test_cost_is_that_of_the_sample_however_large_the_pool() -> None:
     demand, made = stage.cost({}, given)
     assert made.rows == 4000
     assert (demand.megapixels, demand.read) == (EDITING * 4000 * 0.5, 1_000_000)
-    assert demand.written == 4000 * 8 * PICTURE_DIM
+    assert demand.written == 4000 * (8 * DIM + FEATURE_BYTES)

@@ -1,5 +1,6 @@
-"""A pool in which copies are planted by hand: every similarity and every small picture is known."""
+"""A pool in which copies are planted by hand: every similarity and every picture is known."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,22 @@ import numpy as np
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store
 from curate.engine.table import Table
+from curate.ops.copies.features import LocalFeatures, extract_features
 from curate.ops.vectors import normalize
-from curate.tables import PICTURE_DIM, planted_schema
+from curate.stages.copies.extract_features import features_row
+from curate.tables import FEATURES, planted_schema
+from tests.stages.copies.given_pairs import texture
 from tests.stages.planted import GivenVectors, PlantedCatalog, given_table
 
-DIM, ROWS, PLANTED, COPIES = 32, 40, 30, 3
+DIM, ROWS, PLANTED, COPIES = 32, 24, 20, 3
+SCHEMA = planted_schema(DIM, model="planted", weights="")
+FRAMED = 3
+"""The copy of each image whose picture stands in a frame: its whole is like nothing, what the frame surrounds is."""
+POINTS = 100
+"""Points of a picture, few so that registering is fast."""
 
 
+@cache
 def pool_vectors() -> np.ndarray:
     """(2, ROWS, DIM) unit vectors; those of the second part are look-alikes of the first."""
     rng = np.random.default_rng(0)
@@ -22,41 +32,71 @@ def pool_vectors() -> np.ndarray:
     return np.stack([normalize(first), normalize(first + 0.5 * rng.standard_normal((ROWS, DIM)))])
 
 
-def pool_pictures() -> np.ndarray:
-    """(2, ROWS, PICTURE_DIM) small pictures; every third look-alike is the same picture, as a real copy would be."""
-    x = np.random.default_rng(1).standard_normal((2, ROWS, PICTURE_DIM)).astype(np.float32)
-    x[1, ::3] = x[0, ::3]
-    return normalize(x.reshape(-1, PICTURE_DIM)).reshape(x.shape)
+@cache
+def pool_within() -> list[np.ndarray | None]:
+    """Of each image of the second part what a border surrounds, where it has one: every fourth, like its neighbor."""
+    rng = np.random.default_rng(3)
+    x = normalize(pool_vectors()[0] + 0.1 * rng.standard_normal((ROWS, DIM)))
+    return [x[(row + 1) % ROWS] if row % 4 == 0 else None for row in range(ROWS)]
 
 
+@cache
+def features(part: int, row: int, *, edited: bool = False) -> LocalFeatures:
+    """Of an image, or a crop of it.
+
+    Every third look-alike shows the same picture, as a real copy would, and every third one a part of it beside
+    something else: another picture that lies over it somewhat.
+    """
+    picture = texture(1000 * part + row)
+    if part == 1 and row % 3 == 0:
+        picture = texture(row)
+    elif part == 1 and row % 3 == 1:
+        picture.paste(texture(row).crop((0, 0, 108, 128)))
+    found = extract_features(picture.crop((15, 12, 150, 118)) if edited else picture)
+    return LocalFeatures(found.stored_points[:POINTS], found.stored_descriptors[:POINTS], found.encoded)
+
+
+@cache
 def planted_rows() -> list[dict[str, Any]]:
     """The first images of the first part, each with its copies, whose vectors moved more and more."""
     rng = np.random.default_rng(2)
     rows = []
     for image in range(PLANTED):
         for number in range(COPIES + 1):
-            moved = pool_vectors()[0, image] + 0.12 * number * rng.standard_normal(DIM)
-            vector, picture = normalize(moved[None])[0], pool_pictures()[0, image]
-            edits = " ".join(["crop"] * number)
-            row = {"image_id": image, "copy": number, "edits": edits}
-            rows.append(row | {"vector": vector.tobytes(), "picture": picture.tobytes()})
+            moved = normalize((pool_vectors()[0, image] + 0.12 * number * rng.standard_normal(DIM))[None])
+            frame = normalize(rng.standard_normal((1, DIM))) if number == FRAMED else moved
+            row = {"image_id": image, "copy": number, "edits": " ".join(["crop"] * number)}
+            row |= {"vector": frame.astype(np.float32).tobytes()} | features_row(features(0, image, edited=number > 0))
+            rows.append(row | {"within": moved.astype(np.float32).tobytes() if number == FRAMED else None})
     return rows
 
 
 def given_planted(root: Path) -> Table:
     """The table of planted copies."""
-    return given_table(root, "planted", planted_schema(DIM, model="planted", weights=""), [planted_rows()])
+    return given_table(root, "planted", SCHEMA, [planted_rows()])
+
+
+def given_features(root: Path) -> Table:
+    """The features of the pool; the last image of it could not be opened, the held-out one was not asked for."""
+    rows = [
+        [{"image_id": part << 32 | row} | features_row(features(part, row)) for row in range(ROWS)] for part in (0, 1)
+    ]
+    rows[1][-1] = {"image_id": rows[1][-1]["image_id"]}
+    return given_table(root, "features", FEATURES, [*rows, [{"image_id": 2 << 32 | row} for row in range(ROWS)]])
 
 
 def declare(root: Path, *, first_role: str = "pool") -> tuple[Pipeline, dict[str, Ref]]:
-    """A pipeline with catalog, vectors and pictures, and these refs with that of the planted copies."""
+    """A pipeline with catalog and vectors, and these refs with that of the planted copies."""
     given_planted(root)
     p = Pipeline(Store(root), seed=0)
     catalog = p.add("catalog", PlantedCatalog(roles=(first_role, "pool", "heldout"), rows=ROWS))
-    vectors, pictures = pool_vectors(), pool_pictures()
-    given = [GivenVectors(vectors=np.concatenate([x, x[:1]]).tolist()) for x in (vectors, pictures)]
-    embeddings, small = (
-        p.add(name, stage, catalog=catalog) for name, stage in zip(("vectors", "luma"), given, strict=True)
-    )
-    planted = Ref("planted", planted_schema(DIM, model="planted", weights=""))
-    return p, {"embeddings": embeddings, "pictures": small, "planted": planted, "catalog": catalog}
+    vectors = np.concatenate([pool_vectors(), pool_vectors()[:1]]).tolist()
+    embeddings = p.add("vectors", GivenVectors(vectors=vectors), catalog=catalog)
+    return p, {"embeddings": embeddings, "planted": Ref("planted", SCHEMA), "catalog": catalog}
+
+
+def add_within(p: Pipeline, catalog: Ref) -> Ref:
+    """The vectors of what borders surround."""
+    nothing = (None,) * ROWS
+    given = tuple(None if x is None else tuple(x.tolist()) for x in pool_within())
+    return p.add("within", GivenVectors(vectors=(nothing, given, nothing)), catalog=catalog)

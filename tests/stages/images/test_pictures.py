@@ -15,8 +15,11 @@ from curate.engine.part_writer import Part
 from curate.engine.store import Store
 from curate.engine.tasks import Task, perform
 from curate.errors import ConfigError, SourceError
+from curate.ops.images.borders import without_border
 from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits
+from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import VectorSpec, unpack
 from curate.sources import folder
 from curate.sources.config import Source, Sources
@@ -26,7 +29,7 @@ from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
 from curate.stages.images.pictures import PictureStage, Seen, read_pictures
-from curate.tables import IMAGE_ID
+from curate.tables import CATALOG, CHOSEN, IMAGE_ID
 
 EMBED = Embed(model="lite0-copy", precision="fp32", device="cpu", batch_size=4)
 
@@ -359,3 +362,95 @@ def test_error_of_a_format_tells_the_image_that_was_to_come(tmp_path: Path, monk
     with pytest.raises(KeyError) as caught:
         inspected(catalog, Inspect())
     assert caught.value.__notes__ == [f"of the image {catalog['key'][1]} in {tmp_path}/a.tar"]
+
+
+# -- of a later pass some images alone, and what a border surrounds -------------------------------------------
+
+
+def test_chosen_images_alone_are_opened(tmp_path: Path, away: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "pool", 12)
+    (tmp_path / "pool" / "003.jpg").write_bytes(b"<html>")
+    catalog = listed(tmp_path / "pool")
+    monkeypatch.setattr(under_test, "CHUNK_ROWS", 5)
+    images = inspected(catalog, Inspect())
+    chosen = pa.table([pa.array([1, 3, 4, 11], pa.int64())], schema=CHOSEN)
+    asked.clear()
+    batches = list(MeanColor().run(0, catalog=catalog, images=images, chosen=chosen))
+    assert sorted(asked) == ["001.jpg", "004.jpg", "011.jpg"]  # the rejected one is not wanted
+    means = pa.Table.from_batches(batches)["mean"]
+    assert means.is_valid().to_pylist() == [row in (1, 4, 11) for row in range(12)]
+    whole = pa.Table.from_batches(list(MeanColor().run(0, catalog=catalog, images=images)))["mean"]
+    assert all(means[row] == whole[row] for row in (1, 4, 11))
+    nothing = pa.table([pa.array([], pa.int64())], schema=CHOSEN)
+    asked.clear()
+    assert (
+        pa.Table.from_batches(list(MeanColor().run(0, catalog=catalog, images=images, chosen=nothing)))[
+            "mean"
+        ].null_count
+        == 12
+    )
+    assert asked == []
+
+
+def test_chosen_images_of_a_later_part_are_found_by_their_place(tmp_path: Path) -> None:
+    write_photos(tmp_path / "pool", 4)
+    catalog = listed(tmp_path / "pool")
+    ids = pa.array([5 << 32 | row for row in range(4)], pa.int64())
+    catalog = catalog.set_column(0, CATALOG.field("image_id"), ids)
+    images = inspected(catalog, Inspect())
+    chosen = pa.table([ids.take([2])], schema=CHOSEN)
+    found = pa.Table.from_batches(list(MeanColor().run(0, catalog=catalog, images=images, chosen=chosen)))
+    assert found["mean"].is_valid().to_pylist() == [False, False, True, False]
+
+
+def framed_pool(folder: Path) -> dict[int, tuple[int, int, int, int]]:
+    """Four photographs, two in frames: where their pictures lie."""
+    write_photos(folder, 4)
+    boxes = {}
+    for number in (1, 2):
+        picture = Image.open(folder / f"{number:03d}.jpg").convert("RGB")
+        whole = Image.new("RGB", (110, 84 + 10 * number), (250, 250, 250))
+        whole.paste(picture, (20, 10))
+        whole.save(folder / f"{number:03d}.png")
+        (folder / f"{number:03d}.jpg").unlink()
+        boxes[number] = (20, 10, 84, 74)
+    return boxes
+
+
+def test_hashes_and_vectors_of_what_a_border_surrounds_are_null_where_there_is_none(tmp_path: Path) -> None:
+    boxes = framed_pool(tmp_path / "pool")
+    catalog = listed(tmp_path / "pool")
+    stages = {"images": Inspect(), "whole": EMBED, "within": EMBED.model_copy(update={"view": "within_border"})}
+    found = dict(read_pictures(stages, 0, catalog=catalog))
+    images = found["images"]
+    assert images["pdq"].null_count == 0
+    assert images["pdq_within_border"].is_valid().to_pylist() == [row in boxes for row in range(4)]
+    assert found["whole"]["vector"].null_count == 0
+    assert found["within"]["vector"].is_valid().to_pylist() == [row in boxes for row in range(4)]
+    for number in boxes:
+        with Image.open(tmp_path / "pool" / f"{number:03d}.png") as file:
+            inside = without_border(file.convert("RGB"))
+        assert inside is not None
+        assert images["pdq_within_border"][number].as_py() == pdq(inside)[0]
+        assert images["pdq_within_border"][number] != images["pdq"][number]
+        expected = EMBED.embed([preprocess(inside, EMBED.backbone().preprocess)])[0]
+        vectors, rows = unpack(found["within"]["vector"], VectorSpec.of(found["within"].schema))
+        np.testing.assert_allclose(vectors[rows.tolist().index(number)], expected, atol=2e-3)
+
+
+def test_a_border_is_looked_for_once_for_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    framed_pool(tmp_path / "pool")
+    looked: list[tuple[int, int]] = []
+
+    def counting(picture: Image.Image) -> Image.Image | None:
+        looked.append(picture.size)
+        return without_border(picture)
+
+    monkeypatch.setattr(under_test, "without_border", counting)
+    within = {name: EMBED.model_copy(update={"view": "within_border"}) for name in ("a", "b")}
+    list(read_pictures({"images": Inspect(), **within}, 0, catalog=listed(tmp_path / "pool")))
+    assert len(looked) == 4
+
+
+def test_what_was_not_read_has_nothing_within() -> None:
+    assert Seen(unavailable("HTTP 503"), None).within_border is None

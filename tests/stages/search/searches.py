@@ -77,23 +77,40 @@ def declare_measured(root: Path, *, num_lists: int = 6, num_queries: int = 60, *
     return p
 
 
-def found_among(root: Path, roles: tuple[str, ...], vectors: list[list[tuple[float, float]]], **search: object):
-    """(query, image) -> similarity of images whose vectors are given, part by part."""
+Given = list[list[tuple[float, ...] | None]]
+
+
+def found_among(
+    root: Path,
+    roles: tuple[str, ...],
+    vectors: Given,
+    *,
+    within: Given | None = None,
+    fit: FitLists | None = None,
+    build: BuildLists | None = None,
+    **search: object,
+):
+    """(query, image) -> similarity of images whose vectors are given, part by part; of some also those within."""
     p = Pipeline(Store(root), seed=0)
     catalog = p.add("catalog", PlantedCatalog(roles=roles, rows=len(vectors[0])))
     given = p.add("vectors", GivenVectors(vectors=tuple(map(tuple, vectors))), catalog=catalog)
-    centroids = p.add("centroids", FitLists(), embeddings=given, catalog=catalog)
-    lists = p.add("lists", BuildLists(), embeddings=given, centroids=centroids, catalog=catalog)
+    second = None
+    if within is not None:
+        second = p.add("within", GivenVectors(vectors=tuple(map(tuple, within))), catalog=catalog)
+    centroids = p.add("centroids", fit or FitLists(), embeddings=given, catalog=catalog)
+    sent = {"embeddings": given, "within": second, "centroids": centroids, "catalog": catalog}
+    lists = p.add("lists", build or BuildLists(), **sent)
     p.add("neighbors", FindNeighbors(**search), lists=lists, catalog=catalog)
     make(p)
     return {pair: round(similarity, 5) for pair, similarity in found_pairs(p).items()}
 
 
 class GivenHashes(Map):
-    """A table like `images`, as far as its hashes go."""
+    """A table like `images`, as far as its hashes go; those within borders are empty where there is none."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
     hashes: tuple[tuple[str, ...], ...]
+    within: tuple[tuple[str, ...], ...] = ()
 
     def output_schema(self, **inputs: object) -> pa.Schema:
         return HASHES
@@ -101,17 +118,30 @@ class GivenHashes(Map):
     def run(self, part: int, *, catalog: pa.Table) -> Batches:
         hashes = [bytes.fromhex(text) for text in self.hashes[part]]
         kind = HASHES.field("pdq").type
-        columns = [catalog["image_id"].combine_chunks(), pa.array(hashes, kind), pa.nulls(len(hashes), kind)]
+        texts = self.within[part] if self.within else ("",) * len(hashes)
+        within = pa.array([bytes.fromhex(text) if text else None for text in texts], kind)
+        columns = [catalog["image_id"].combine_chunks(), pa.array(hashes, kind), within]
         yield pa.RecordBatch.from_arrays(columns, schema=HASHES)
 
 
-def hashed(root: Path, hashes: np.ndarray, *, num_parts: int) -> tuple[Pipeline, Ref, Ref]:
-    """A pipeline of pool parts with `catalog` and `images` declared; `hashes` (N, 32) are dealt to them in order."""
+def hashed(
+    root: Path, hashes: np.ndarray, *, num_parts: int, within: dict[int, np.ndarray] | None = None
+) -> tuple[Pipeline, Ref, Ref]:
+    """A pipeline of pool parts with `catalog` and `images` declared; `hashes` (N, 32) are dealt to them in order.
+
+    Args:
+        within: by number of an image its hash within a border.
+    """
     p, rows = Pipeline(Store(root), seed=0), len(hashes) // num_parts
     catalog = p.add("catalog", PlantedCatalog(roles=("pool",) * num_parts, rows=rows))
     parts = hashes.reshape(num_parts, rows, -1)
     texts = tuple(tuple(row.tobytes().hex() for row in part) for part in parts)
-    return p, catalog, p.add("images", GivenHashes(hashes=texts), catalog=catalog)
+    known = within or {}
+    inside = tuple(
+        tuple(known[n].tobytes().hex() if n in known else "" for n in range(part * rows, (part + 1) * rows))
+        for part in range(num_parts)
+    )
+    return p, catalog, p.add("images", GivenHashes(hashes=texts, within=inside), catalog=catalog)
 
 
 def turned_copies(seed: int, *, num_pictures: int, num_images: int) -> np.ndarray:
@@ -124,9 +154,9 @@ def turned_copies(seed: int, *, num_pictures: int, num_images: int) -> np.ndarra
     return copies ^ flips
 
 
-def given_thresholds(root: Path, *, pool: float, heldout: float) -> Table:
-    """A table as `CalibrateCopies` makes it: the chosen thresholds among points of a curve."""
-    chosen = ((None, 0.1), ("pool", pool), ("heldout", heldout), (None, 0.2))
+def given_thresholds(root: Path, *, pool: float, heldout: float, floor: float) -> Table:
+    """A table as `CalibrateCopies` makes it: the chosen thresholds among points of a curve, then cosines."""
+    chosen = ((None, 0.1), ("pool", pool), ("heldout", heldout), (None, 0.2), ("floor", floor))
     columns = dict.fromkeys(THRESHOLDS.names[2:], 0.9)
     rows = [{"use": use, "threshold": threshold, **columns} for use, threshold in chosen]
     return given_table(root, "thresholds", THRESHOLDS, [rows])

@@ -8,9 +8,11 @@ import pytest
 from curate.engine.cost import Assumptions, Shape
 from curate.engine.store import Store
 from curate.errors import ConfigError
+from curate.ops.vectors import normalize
 from curate.stages.search.build_lists import BuildLists
+from curate.stages.search.fit_lists import FitLists
 from tests.stages.planted import make
-from tests.stages.search.searches import SEARCH, declare_measured, join, joined
+from tests.stages.search.searches import SEARCH, declare_measured, found_among, join, joined
 
 
 def num_probes(root: Path, **how: object) -> object:
@@ -28,6 +30,28 @@ def test_every_vector_is_stored_once_and_probes_as_many_lists_as_it_should(tmp_p
     seen = rows.groupby("image_id").list_id.agg(["size", "nunique"])
     assert seen["size"].eq(3).all()  # its own list, and two more; held-out images are not stored, but probe three
     assert seen["nunique"].eq(3).all()
+
+
+def test_both_vectors_of_an_image_are_stored_and_probe(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    whole, second = normalize(rng.standard_normal((60, 4))).tolist(), normalize(rng.standard_normal((60, 4))).tolist()
+    given = [[tuple(row) for row in whole[part : part + 20]] for part in (0, 20, 40)]
+    within = [
+        [tuple(row) if n % 3 == 0 else None for n, row in enumerate(second[part : part + 20])] for part in (0, 20, 40)
+    ]
+    lists = {"fit": FitLists(num_lists=5), "build": BuildLists(num_probes=2)}
+    search = {"threshold": 0.9, "heldout_threshold": 0.9}
+    found_among(tmp_path, ("pool", "curated", "heldout"), given, within=within, **lists, **search)
+    rows = Store(tmp_path).table("lists").read_all().to_pandas()
+    by_image = rows.groupby("image_id")
+    for image_id, own in by_image:
+        part, row = image_id >> 32, image_id & 0xFFFFFFFF
+        views = {np.float32(x[part][row]).tobytes() for x in (given, within) if x[part][row] is not None}
+        assert set(own.vector) == views
+        assert own.groupby("vector").list_id.nunique().eq(2).all()
+        assert own.groupby("vector").home.sum().eq(0 if part == 2 else 1).all()
+        assert len(own) == 2 * len(views)
+    assert len(by_image) == 60
 
 
 @pytest.mark.parametrize(("num_lists", "most"), [(1, 20), (3, 30)])

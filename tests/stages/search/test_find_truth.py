@@ -9,7 +9,7 @@ from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.image_ids import part_of
 from curate.ops.images.hashes import dihedral
-from curate.stages.search.find_truth import FindTruth, read_thresholds
+from curate.stages.search.find_truth import FindTruth, measured, read_thresholds
 from curate.stages.search.sample_queries import SampleQueries
 from tests.stages.planted import all_vectors, make
 from tests.stages.search.searches import declare_measured, given_thresholds, hashed, ref, turned_copies
@@ -61,9 +61,11 @@ def test_nothing_is_made_twice(tmp_path: Path) -> None:
 
 
 def test_thresholds_are_read_by_their_use(tmp_path: Path) -> None:
-    table = given_thresholds(tmp_path, pool=0.7, heldout=0.6)
-    assert read_thresholds(table) == {"pool": 0.7, "heldout": 0.6}
-    assert FindTruth().resolve(thresholds=table).threshold == 0.7
+    table = given_thresholds(tmp_path, pool=0.7, heldout=0.6, floor=0.4)
+    assert read_thresholds(table) == {"pool": 0.7, "heldout": 0.6, "floor": 0.4}
+    assert measured(table, threshold="heldout", alike="floor") == {"threshold": 0.6, "alike": 0.4}
+    assert measured(None, threshold="heldout") == {}
+    assert FindTruth().resolve(thresholds=table).threshold == 0.4
     assert FindTruth(threshold=0.9).resolve(thresholds=table).threshold == 0.9
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate.engine.cost import Shape
@@ -15,6 +16,8 @@ from curate.stages.search.vectors import (
     Role,
     count_vectors,
     num_forms,
+    read_vectors,
+    read_views,
     sample_vectors,
     share_of,
     vector_spec,
@@ -45,6 +48,37 @@ def test_hashes_of_images_are_counted(tmp_path: Path) -> None:
     ]
     catalog = given_catalog(tmp_path, [("a", "pool", 3), ("b", "curated", 3)])
     assert counts(given_table(tmp_path, "images", HASHES, parts), catalog) == [1, 1, 0]
+
+
+def embeddings(ids: list[int], vectors: list[np.ndarray | None]) -> pa.Table:
+    rows = [
+        {"image_id": one, "vector": None if x is None else x.tobytes()} for one, x in zip(ids, vectors, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=PLANTED)
+
+
+def test_views_are_the_vectors_and_then_those_within_borders() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    whole = embeddings([3, 4, 5], [x[0], None, x[1]])
+    within = embeddings([3, 4, 5], [None, None, x[2]])
+    found = read_views(whole, None, within)
+    assert found.ids.tolist() == [3, 5, 5]
+    assert np.array_equal(found.vectors, x[[0, 1, 2]])
+    plain = read_views(whole, None, None)
+    assert plain.ids.tolist() == [3, 5]
+    assert np.array_equal(plain.vectors, read_vectors(whole, None).vectors)
+    assert read_views(whole, None, embeddings([3, 4, 5], [None] * 3)).ids.tolist() == [3, 5]
+
+
+def test_views_of_hashes_lie_beside_them() -> None:
+    a, b, c = (bytes([n]) * 32 for n in (1, 2, 3))
+    columns = {"image_id": [7, 8, 9], "pdq": [a, None, b], "pdq_within_border": [None, None, c]}
+    images = pa.table(columns, schema=HASHES)
+    found = read_views(None, images, None)
+    assert found.ids.tolist() == [7, 9, 9]
+    assert [row.tobytes() for row in found.vectors] == [a, b, c]
+    assert read_vectors(None, images).ids.tolist() == [7, 9]
+    assert found.spec.dtype == "bits"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
