@@ -8,8 +8,8 @@ two pictures must agree.
 Half of the planted images judge (the other half fitted the copy space). Each of their copies searches the whole pool
 (`SearchPlanted`) and is laid over what it finds. Its original is right, another picture is wrong. The difficulty is
 that the pool holds copies already, of which nobody knows: they are found as well, and are no mistakes. Images that lie
-over the original itself beyond doubt are therefore left out of the count. In pools full of copies the rule errs on the
-strict side.
+over the copy beyond doubt, or over the original too, are therefore left out of the count. Of copies that the pool holds
+some are still counted as wrong, so in pools full of them the rule errs on the strict side.
 """
 
 from collections.abc import Iterator
@@ -39,8 +39,11 @@ from curate.tables import FEATURES, PAIRS, PLANTED, SPACE, THRESHOLDS
 
 LEAST_SCORE = 0.3
 """Score of two pictures laid over each other below which no rule counts them."""
-DOUBTLESS = 0.6
-"""Score from which on an image is a copy of the original that the pool holds already."""
+DOUBTLESS = 0.8
+"""Score from which on an image that a copy finds is one itself, which the pool holds already: distinct photographs
+reach 0.55."""
+LIKELY = 0.45
+"""The same of such an image and the original."""
 ALIKE = 0.25
 """Share of the planted copies that are less like their original than images that look alike."""
 SURE = 0.998
@@ -126,7 +129,7 @@ class CalibrateCopies(Fold):
         rows = list(zip(pairs["query_id"].to_pylist(), pairs["image_id"].to_pylist(), own.tolist(), strict=True))
         scores = np.array([judge.score(-1 - query, image) for query, image, _ in rows], np.float32)
         unclear = [
-            not original and score >= LEAST_SCORE and judge.score(judge.original(-1 - query), image) >= DOUBTLESS
+            not original and (score >= DOUBTLESS or (score >= LEAST_SCORE and judge.own(-1 - query, image) >= LIKELY))
             for (query, image, original), score in zip(rows, scores, strict=True)
         ]
         columns = [own, pairs["similarity"].to_numpy(), scores, np.array(unclear, bool)]
@@ -193,7 +196,7 @@ class CalibrateCopies(Fold):
         text = (
             f"Measured with {copies} images of this pool: chains of web edits, half of which judge. A copy searches "
             f"the pool from a cosine of {found.floor:.3f} on, and is laid over the {PER_COPY} nearest images that it "
-            f"finds; {sure}. Its original is right, another picture is wrong; images that lie over the original itself "
+            f"finds; {sure}. Its original is right, another picture is wrong; images that lie over the original too "
             "may be copies that the pool already holds, and are left out. At least: the lower confidence bound of the "
             "precision, 95 %, as if pairs were independent."
         )
@@ -227,9 +230,10 @@ class _Registered:
         self._planted: dict[int, LocalFeatures] = {}
         self._scores: dict[tuple[int, int], float] = {}
 
-    def original(self, row: int) -> int:
-        """The row of the image that a planted copy shows."""
-        return int(self._asking.originals_of(self._asking.image_ids[row : row + 1])[0])
+    def own(self, row: int, image: int) -> float:
+        """Score of the original of a planted row and an image of the pool."""
+        original = self._asking.originals_of(self._asking.image_ids[row : row + 1])
+        return self.score(int(original[0]), image)
 
     def score(self, row: int, image: int) -> float:
         """Score of the picture of a planted row and an image of the pool."""
