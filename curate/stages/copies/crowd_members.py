@@ -1,10 +1,10 @@
-"""Which images stand in a crowd, and how pairs among look-alikes are judged in six small stages.
+"""Which images stand in a crowd, and how pairs among look-alikes are judged.
 
 `FindCrowds` says which images resemble many that no hash ties together (`ops/copies/crowds.py`). Their pairs are left
-out of what counts by similarity alone: by `KeepNear` and `FindCandidates` where pairs are verified, by `DoubtCrowds`
-else, and of the hashes' pairs the distant ones. `FindCrowdPairs` takes a bounded number of them instead, `AlignCrowds`
-lays the pictures of each over one another, `MeasureCrowds` sums up what an image's pairs reach, and `JudgeCrowds` keeps
-those that stand out.
+out of what counts by similarity alone: by `KeepNear` where pairs are verified, by `DoubtCrowds` else, and of the
+hashes' pairs the distant ones. `FindCandidates` takes a bounded number of them instead, however near they are,
+`RegisterPairs` lays the pictures of each over one another, `MeasureCrowds` sums up what an image's pairs reach, and
+`JudgePairs` keeps those that stand out.
 """
 
 from typing import Self
