@@ -2,9 +2,8 @@
 
 `FindCrowds` says which images resemble many that no hash ties together (`ops/copies/crowds.py`). Their pairs are left
 out of what counts by similarity alone: by `KeepNear` where pairs are verified, by `DoubtCrowds` else, and of the
-hashes' pairs the distant ones. `FindCandidates` takes a bounded number of them instead, however near they are,
-`RegisterPairs` lays the pictures of each over one another, `MeasureCrowds` sums up what an image's pairs reach, and
-`JudgePairs` keeps those that stand out.
+hashes' pairs the distant ones. `FindCandidates` offers a bounded number of them instead. Once the pictures of each are
+laid over one another, `MeasureCrowds` sums up what an image's pairs reach, and `JudgePairs` keeps those that stand out.
 """
 
 from typing import Self
