@@ -8,8 +8,9 @@ transform that most of them agree on is the registration. Two answers come of it
 - how many points agree. Distinct photographs have three or four by chance, copies tens.
 - how well the pictures agree. After registration both are cut into tiles. Within each the correlation of the details
   is taken, the best over shifts by two pixels, and the value that a fifth of the tiles stay below is the agreement. So
-  a copy may be written over in one place, while two forms of one layout, which agree wherever nothing is filled in, do
-  not. Where pictures look alike (frames of one camera) a tenth is asked instead: they differ in a few places.
+  a copy may be written over in one place. Forms of one layout agree wherever nothing is filled in, as frames of one
+  camera do where nothing moves. Where pictures look alike a tenth is asked instead, and a pair must stand out of the
+  others (`crowds.py`).
 
 Source: RANSAC, Fischler and Bolles 1981 (Communications of the ACM 24:6); matches by the ratio of distances, Lowe 2004.
 """

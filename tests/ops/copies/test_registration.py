@@ -109,7 +109,7 @@ def test_a_caption_lowers_the_least_agreement_where_it_covers_more_than_a_tenth(
     assert small.least_agreement > 0.8  # 6 of 100 tiles
     assert large.agreement > 0.8  # 14
     assert large.least_agreement < 0.5
-    assert huge.agreement < 0.3  # 24
+    assert huge.agreement < 0.6  # 24
     assert huge.num_points >= LEAST_POINTS
 
 

@@ -21,6 +21,7 @@ from curate.stages.copies.calibrate import (
     CURVE_POINTS,
     DOUBTLESS,
     LEAST_SCORE,
+    LIKELY,
     NEVER,
     CalibrateCopies,
     CalibrationFigures,
@@ -68,7 +69,7 @@ def by_hand(p: Pipeline, precision: float) -> tuple[float, float, float]:
         laid = score(original, image, edited=True) if row["similarity"] >= np.float32(floor) else -1.0
         if original == image:
             right.append(laid)
-        elif laid >= LEAST_SCORE and score(original, image, edited=False) >= DOUBTLESS:
+        elif laid >= DOUBTLESS or (laid >= LEAST_SCORE and score(original, image, edited=False) >= LIKELY):
             unclear.append(laid)
         else:
             wrong.append(laid)

@@ -51,10 +51,21 @@ def planted(root: Path, *, num_images: int) -> Pipeline:
     return p
 
 
-def test_every_accepted_pool_image_comes_before_its_copies(tmp_path: Path) -> None:
-    p = planted(tmp_path, num_images=55)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("planted")
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> Pipeline:
+    """Of 55 pictures."""
+    p = planted(folder, num_images=55)
     make(p)
-    table = p.store.table("planted")
+    return p
+
+
+def test_every_accepted_pool_image_comes_before_its_copies(made: Pipeline) -> None:
+    p, table = made, made.store.table("planted")
     rows = table.read_all()
     keys = list(zip(rows["image_id"].to_pylist(), rows["copy"].to_pylist(), strict=True))
     pool = [row for part in (0, 1) for row in p.store.table("catalog").read(part)["image_id"].to_pylist()][:55]
@@ -69,19 +80,19 @@ def test_every_accepted_pool_image_comes_before_its_copies(tmp_path: Path) -> No
     assert not np.array_equal(vectors[:, 0], vectors[:, 1])
 
 
-def test_pictures_have_their_features_and_those_in_frames_a_vector_of_what_is_within(tmp_path: Path) -> None:
-    p = planted(tmp_path, num_images=50)
-    make(p)
-    rows = p.store.table("planted").read_all()
+def test_pictures_have_their_features_and_those_in_frames_a_vector_of_what_is_within(
+    made: Pipeline, folder: Path
+) -> None:
+    rows = made.store.table("planted").read_all()
     spec = VectorSpec.of(rows.schema)
     number, framed = rows["copy"].to_numpy(), rows["within"].is_valid().to_numpy()
     originals = np.flatnonzero(number == 0)
-    assert np.flatnonzero(framed[originals]).tolist() == list(range(0, 50, FRAMED))
+    assert np.flatnonzero(framed[originals]).tolist() == list(range(0, 55, FRAMED))
     assert framed[number > 0].sum() > 5  # some edits make frames, too
     whole, within = (unpack(rows[name], spec)[0] for name in ("vector", "within"))
     net = LUMA.backbone().preprocess
     for at, row in enumerate(np.flatnonzero(framed & (number == 0))[:2].tolist()):
-        data = (tmp_path / "pool" / f"{FRAMED * at:03d}.jpg").read_bytes()
+        data = (folder / "pool" / f"{FRAMED * at:03d}.jpg").read_bytes()
         picture = inspect_image(data, TRUSTING, min_side=SIDE).picture
         assert picture is not None
         inside = without_border(picture)
@@ -98,11 +109,8 @@ def test_too_few_images_name_the_field(tmp_path: Path) -> None:
         make(planted(tmp_path, num_images=49))
 
 
-def test_sample_is_a_share_of_the_pool(tmp_path: Path) -> None:
-    p = planted(tmp_path, num_images=55)
-    p.steps = p.steps[:1]
-    make(p)
-    catalog = p.store.table("catalog")
+def test_sample_is_a_share_of_the_pool(made: Pipeline) -> None:
+    catalog = made.store.table("catalog")
     assert PlantCopies(embed=LUMA, num_images=50).resolve(catalog=catalog).sample_share == 50 / 56
     assert PlantCopies(embed=LUMA, num_images=500).resolve(catalog=catalog).sample_share == 1
 

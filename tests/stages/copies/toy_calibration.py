@@ -51,7 +51,7 @@ def features(part: int, row: int, *, edited: bool = False) -> LocalFeatures:
     if part == 1 and row % 3 == 0:
         picture = texture(row)
     elif part == 1 and row % 3 == 1:
-        picture.paste(texture(row).crop((0, 0, 108, 128)))
+        picture.paste(texture(row).crop((20, 0, 80, 128)), (20, 0))
     found = extract_features(picture.crop((15, 12, 150, 118)) if edited else picture)
     return LocalFeatures(found.stored_points[:POINTS], found.stored_descriptors[:POINTS], found.encoded)
 
