@@ -77,7 +77,7 @@ class JudgePairs(Map):
     crowd_agreement: Annotated[float, Field(ge=-1, le=1)] = 0.3
     """Least agreement of 9 of 10 tiles, for a pair of images in crowds, -1..1: there the points of a common layout
     agree anyway."""
-    spreads: Annotated[float, Field(gt=0)] = 6.0
+    spreads: Annotated[float, Field(gt=0)] = 7.0
     """Standard deviations by which such a pair must stand out, > 0."""
     heldout_spreads: Annotated[float, Field(gt=0)] = 5.0
     """The same for a pair with a held-out image, > 0: less, since a miss costs more than an image."""
