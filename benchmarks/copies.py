@@ -185,7 +185,7 @@ def verified_similarity(
     """(N, N) float32 evidence as `configs/dedup.yaml` weighs it; and images a second.
 
     Pairs that hashes join, or a cosine above the model's threshold, have 2; those of a loose cosine their score of
-    alignment; the others, which are not tried, -1.
+    registration; the others, which are not tried, -1.
     """
     start, known = time.perf_counter(), VERIFICATION[model]
     features = [extract_features(picture) for picture in pictures]

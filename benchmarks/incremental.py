@@ -25,7 +25,7 @@ from curate.tables import ROLES
 
 GROWTH = 0.25
 """New images, as a share of the old ones."""
-PER_IMAGE = ("catalog", "images", "embeddings/copy", "internal/embeddings/luma", "embeddings/clusters")
+PER_IMAGE = ("catalog", "images", "embeddings/copy", "internal/embeddings/within_border", "embeddings/clusters")
 """Tables of which a part is made once and for all."""
 
 

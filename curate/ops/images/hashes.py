@@ -1,7 +1,6 @@
 """PDQ perceptual hashes: 256 bits an image, and the hashes of its mirrored and turned copies without the image."""
 
 import numpy as np
-import pdqhash
 from PIL import Image
 
 HASH_BYTES = 32
@@ -42,6 +41,8 @@ def pdq(picture: Image.Image) -> tuple[bytes, int]:
 
     Source: Facebook ThreatExchange, "PDQ hash", 2019.
     """
+    import pdqhash
+
     small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     bits, quality = pdqhash.compute(np.asarray(small))
     return np.packbits(bits.astype(np.uint8)).tobytes(), int(quality)
