@@ -192,7 +192,7 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
 
     find = copies.neighbors if thresholds is not None else copies.known_neighbors()
     if copies.verifies and thresholds is None:
-        floor = verification(copies.embed.model, declared=copies.declared).floor
+        floor = verification(copies.embed.model, declared=copies.declared).crowd_floor
         find = find.model_copy(update={"threshold": floor, "heldout_threshold": floor})
     into = "internal/candidates/near" if copies.verifies else None
     near = _search(p, copies, "copy", find, catalog=catalog, into=into, thresholds=thresholds, **views)
@@ -267,13 +267,14 @@ def _verified(
     images: Ref,
 ) -> list[Ref]:
     """Pairs of a strict cosine, and those that agree when one picture is laid over the other."""
-    strict = {}
+    strict, tried = {}, {}
     if thresholds is None:
-        sure = verification(copies.embed.model, declared=copies.declared).sure
-        strict = {"threshold": sure, "heldout_threshold": sure}
+        known = verification(copies.embed.model, declared=copies.declared)
+        strict = {"threshold": known.sure, "heldout_threshold": known.sure}
+        tried = {**strict, "floor": known.floor}
     given = {"neighbors": near, "crowds": crowds, "thresholds": thresholds, "catalog": catalog}
     certain = p.add("internal/neighbors/copy", KeepNear(**strict), **given)
-    doubtful = p.add("internal/candidates/pairs", copies.candidates.model_copy(update=strict), **given)
+    doubtful = p.add("internal/candidates/pairs", copies.candidates.model_copy(update=tried), **given)
     registered = _registered(p, copies, "copy", doubtful, catalog=catalog, images=images)
     around = None
     if crowds is not None:

@@ -140,10 +140,17 @@ class DeclaredVerification(Settings):
 
     floor: Cosine
     """Smallest cosine similarity of a pair that is tried, -1..1."""
+    crowd_floor: Cosine | None = None
+    """The same among pictures that look alike, where it is lower, -1..1; null: it is not."""
     alike: Cosine
     """Cosine similarity from which two images look alike, -1..1."""
     sure: Cosine
     """Cosine similarity from which there is nothing to verify, -1..1."""
+
+    @property
+    def lowest(self) -> float:
+        """The smallest cosine similarity that is searched."""
+        return self.floor if self.crowd_floor is None else self.crowd_floor
 
 
 class DeclaredCopies(Settings):
@@ -159,9 +166,10 @@ class DeclaredCopies(Settings):
     @model_validator(mode="after")
     def _cosines_ascend(self) -> Self:
         tried = self.verification
-        if tried is not None and not tried.floor <= tried.alike <= tried.sure:
+        if tried is not None and not tried.lowest <= tried.floor <= tried.alike <= tried.sure:
             raise ValueError(
-                f"verification: floor {tried.floor:g}, alike {tried.alike:g}, sure {tried.sure:g} must ascend"
+                f"verification: crowd_floor {tried.lowest:g}, floor {tried.floor:g}, alike {tried.alike:g}, sure "
+                f"{tried.sure:g} must ascend"
             )
         return self
 
@@ -170,7 +178,7 @@ class DeclaredCopies(Settings):
         limits, tried = Thresholds(self.threshold, self.heldout_threshold), self.verification
         if tried is None:
             return CopyRule(limits)
-        return CopyRule(limits, Verification(tried.floor, tried.alike, tried.sure))
+        return CopyRule(limits, Verification(tried.floor, tried.alike, tried.sure, tried.lowest))
 
 
 class Declaration(Settings):

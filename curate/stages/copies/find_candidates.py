@@ -32,13 +32,15 @@ class FindCandidates(Shuffle):
         "thresholds": whole(THRESHOLDS, optional=True),
         "catalog": whole(CATALOG),
     }
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     parts_like: ClassVar[str | None] = "catalog"
 
     threshold: Annotated[float, Field(ge=-1, le=1)] = 1.0
     """Cosine of a pair of pool and curated images from which on there is nothing to verify, -1..1; recipes set it."""
     heldout_threshold: Annotated[float, Field(ge=-1, le=1)] = 1.0
     """The same cosine for a pair with a held-out image, -1..1; recipes set it."""
+    floor: Annotated[float, Field(ge=-1, le=1)] = -1.0
+    """Least cosine of a pair that is tried, -1..1; in crowds all are that the search found. Recipes set it."""
     max_pairs: Annotated[int, Field(ge=1)] = 8
     """Pairs that an image offers at most, >= 1: copies are among its nearest images. On the bundled photographs 8
     offer 98 % of the copies that 64 do."""
@@ -61,6 +63,7 @@ class FindCandidates(Shuffle):
         """Each doubtful pair to the part of its query."""
         parts = Parts.of(catalog)
         doubtful = neighbors["similarity"].to_numpy() < least_similarity(self, neighbors, parts)
+        doubtful &= neighbors["similarity"].to_numpy() >= np.float32(self.floor)
         doubtful |= CrowdMembers.of(crowds).touch(neighbors)  # there no cosine decides
         pairs = oriented(neighbors.filter(pa.array(doubtful)), parts)
         yield from partition(pairs, part_of(pairs["query_id"].to_numpy()))

@@ -50,7 +50,7 @@ def read(folder: Path, values: Any) -> Declaration:
                     "verification": {"floor": 0.5, "alike": 0.4, "sure": 0.7},
                 }
             },
-            "copies: .*floor 0.5, alike 0.4, sure 0.7 must ascend",
+            "copies: .*crowd_floor 0.5, floor 0.5, alike 0.4, sure 0.7 must ascend",
         ),
     ],
 )
@@ -89,11 +89,11 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     copies = {
         "threshold": 0.6,
         "heldout_threshold": 0.45,
-        "verification": {"floor": 0.4, "alike": 0.7, "sure": 0.8},
+        "verification": {"floor": 0.4, "alike": 0.7, "sure": 0.8, "crowd_floor": 0.3},
     }
     first = read(tmp_path, onnx_models.declaration(mean=[0.485, 0.456, 1e-7], data=["ü.data"], copies=copies))
     assert first.copies is not None
-    assert first.copies.rule() == CopyRule(Thresholds(0.6, 0.45), Verification(0.4, 0.7, 0.8))
+    assert first.copies.rule() == CopyRule(Thresholds(0.6, 0.45), Verification(0.4, 0.7, 0.8, 0.3))
     write_declaration(tmp_path / "a.onnx", first)
     assert read_declaration(tmp_path / "a.onnx") == first
 
