@@ -44,7 +44,7 @@ def test_verification_needs_a_model_whose_pairs_are_known() -> None:
 
 
 def test_what_a_file_declares_is_verified_first() -> None:
-    known, tried = Thresholds(0.9, 0.8), Verification(floor=0.3, alike=0.4, sure=0.95)
+    known, tried = Thresholds(0.9, 0.8), Verification(floor=0.3, alike=0.4, sure=0.95, crowd_floor=0.3)
     assert verification("timm/x", declared=CopyRule(known, tried)) == tried
     assert verification("sscd", declared=CopyRule(known)) == VERIFICATION["sscd"]
 

@@ -11,7 +11,7 @@ from curate.engine.cost import Assumptions, Shape
 from curate.engine.pipeline import Pipeline
 from curate.stages.copies.find_candidates import FindCandidates
 from curate.stages.copies.find_crowds import CROWD_SHARE
-from curate.tables import PAIRS, THRESHOLDS
+from curate.tables import CROWDS, NEIGHBORS, PAIRS, THRESHOLDS
 from tests.stages.copies.given_pairs import STRICT, doubtful, made, rows_of
 from tests.stages.planted import given_catalog, given_table
 
@@ -64,3 +64,18 @@ def test_cost_is_bounded_by_the_images_however_many_pairs_were_found() -> None:
     assert (demand.read, demand.scratch) == (2400, 2400)
     _, bounded = stage.cost({"neighbors": Shape(pool=10**9, row_bytes=24)}, given)
     assert bounded.rows == 1000 * (stage.max_pairs + CROWD_SHARE * stage.crowd_pairs)
+
+
+def test_below_the_floor_pairs_of_images_in_crowds_alone_are_tried(tmp_path: Path) -> None:
+    catalog = given_catalog(tmp_path, [("a", "pool", 9)])
+    pairs = [(0, 1, 0.8), (0, 2, 0.6), (3, 4, 0.95), (5, 6, 0.6), (5, 7, 0.95)]
+    columns = list(zip(*pairs, strict=True))
+    given = pa.table([*columns[:2], np.float32(columns[2]), ["embedding"] * len(pairs)], schema=NEIGHBORS)
+    crowd = [[{"image_id": 5, "groups": 30, "hash_groups": 0}]]
+    crowds = given_table(tmp_path, "crowds", CROWDS, crowd)
+    stage = FindCandidates(threshold=0.9, heldout_threshold=0.9, floor=0.7)
+    found = list(stage.scatter(0, neighbors=given, crowds=crowds, catalog=catalog, thresholds=None))
+    ends = [
+        pair for _, rows in found for pair in zip(*(rows[name].to_pylist() for name in PAIRS.names[:2]), strict=True)
+    ]
+    assert sorted(ends) == [(0, 1), (5, 6), (5, 7)]

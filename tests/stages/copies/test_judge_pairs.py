@@ -80,7 +80,7 @@ def height(spreads: float) -> float:
 
 def test_in_crowds_a_pair_must_stand_out_of_both_and_agree(tmp_path: Path) -> None:
     crowds = one_in_a_crowd(tmp_path)
-    high, low = height(6.05), height(5.95)
+    high, low = height(7.05), height(6.95)
     pairs = registered(
         (10, 20, 0.9, high, 40),  # stands out
         (11, 20, 0.9, low, 40),  # does not
@@ -91,8 +91,8 @@ def test_in_crowds_a_pair_must_stand_out_of_both_and_agree(tmp_path: Path) -> No
         (9, 20, 0.1, high, 4),  # stands out, but is no copy anywhere
     )
     assert judged(tmp_path, JudgePairs(), pairs, **crowds) == [(10, 20), (11, 12), (HELD | 30, 13)]
-    assert judged(tmp_path, JudgePairs(spreads=5.9), pairs, **crowds)[:2] == [(10, 20), (11, 20)]
-    assert fisher(np.float32([high]))[0] == pytest.approx(MIDDLE + 6.05 * SPREAD, abs=1e-5)
+    assert judged(tmp_path, JudgePairs(spreads=6.9), pairs, **crowds)[:2] == [(10, 20), (11, 20)]
+    assert fisher(np.float32([high]))[0] == pytest.approx(MIDDLE + 7.05 * SPREAD, abs=1e-5)
     assert judged(tmp_path, JudgePairs(crowd_agreement=1.0), pairs, **crowds) == [(11, 12)]
 
 
