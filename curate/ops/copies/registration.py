@@ -40,8 +40,9 @@ TILE = 32
 """Pixels of a side of a tile."""
 SHIFT = 2
 """Pixels by which a tile may be off in each direction."""
-LEAST_DETAIL = 3.0
-"""Standard deviation of the details from which on a tile counts, in either picture, 0..255."""
+LEAST_DETAIL = 1.5
+"""Standard deviation of the details from which on a tile counts, in either picture, 0..255: a step of luma shows, such
+as two colors of nearly one luma make."""
 LEAST_TILES = 3
 """Tiles that must count."""
 WEAK_TILES = 0.2
