@@ -27,6 +27,7 @@ from curate.engine.numbers import count
 from curate.engine.show import Cell, Curves, Line, Numbers, Section, Text
 from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
 from curate.engine.table import Table
+from curate.engine.threads import one_blas_thread
 from curate.ops.copies.features import LocalFeatures
 from curate.ops.copies.precision import PrecisionCurve, lowest_threshold, precision_curve
 from curate.ops.copies.registration import register, registration_score
@@ -121,8 +122,12 @@ class CalibrateCopies(Fold):
 
     def partial(self, part: int, *, features: pa.Table, found: Table, planted: Table, space: Table | None) -> Batches:
         """What the judging copies find in one part of the pool, laid over it."""
+        with one_blas_thread():
+            yield self._laid_over(features, found.read_all(), read_planted(planted, half=1))
+
+    def _laid_over(self, features: pa.Table, pairs: pa.Table, asking: PlantedCopies) -> pa.RecordBatch:
+        """What copies find among images whose features are known."""
         images = {row["image_id"]: read_features(row) for row in features.to_pylist() if row["points"] is not None}
-        pairs, asking = found.read_all(), read_planted(planted, half=1)
         pairs = pairs.filter(pa.array(np.isin(pairs["image_id"].to_numpy(), list(images))))
         own = is_original(asking, pairs["query_id"].to_numpy(), pairs["image_id"].to_numpy())
         judge = _Registered(asking, images)
@@ -133,7 +138,7 @@ class CalibrateCopies(Fold):
             for (query, image, original), score in zip(rows, scores, strict=True)
         ]
         columns = [own, pairs["similarity"].to_numpy(), scores, np.array(unclear, bool)]
-        yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FOUND)
+        return pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FOUND)
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         """The chosen values, then points of the curve.
