@@ -136,7 +136,9 @@ def _run(root: Path, name: str) -> tuple[OpenRows, float, bool]:
 
 
 def _config(root: Path, name: str) -> RecipeConfig:
-    sources = f"[{{name: web, path: {root}/urls.txt}}, {{name: store, path: '{STORE}://bucket'}}]"
+    sources = (
+        f"[{{name: web, path: {root}/urls.txt, private_addresses: true}}, {{name: store, path: '{STORE}://bucket'}}]"
+    )
     waits = ["sources.network.first_wait=0.02", "executor.threads=1", "write=null"]
     return load_config("dedup", [f"sources.pool={sources}", f"workdir={root}/{name}", *waits])
 

@@ -205,6 +205,8 @@ def _of_plain(error: BaseException, remote: bool) -> Cause | None:
         return None  # what was read is no archive, or cannot be read here
     if isinstance(error, ValueError) and remote:
         return Cause(True, "not a URL that can be asked for")
+    if remote and type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
+        return Cause(True, "no credentials were found")
     if isinstance(error, PermissionError) and remote:
         return Cause(False, "access denied")
     if isinstance(error, OSError):
@@ -279,6 +281,9 @@ class Tries:
             SourceUnavailable: that was the last one.
             Exception: `error`, which will not pass.
         """
+        own = next((link for link in _chain(error) if isinstance(link, SourceError)), None)
+        if own is not None:  # such as a refused address, which fsspec takes for a file that is not there
+            raise own
         cause = find_cause(error, remote=self.remote)
         if cause is None or cause.permanent:
             raise error
@@ -325,11 +330,19 @@ def _server_of(where: str) -> str:
 def gave_up(where: str, cause: Cause, attempts: int) -> SourceUnavailable:
     """The error of a read that failed at every attempt."""
     times = "once" if attempts == 1 else f"{attempts} times in a row"
+    check = "the disk or the connection"
+    if is_refusal(cause):
+        server = _server_of(where)
+        check = f"that the credentials for {server or where} are valid and may read and list there"
     return SourceUnavailable(
-        f"{where}: {cause.text}, {times}; check the disk or the connection, then run the same command again: finished "
-        "parts are kept",
+        f"{where}: {cause.text}, {times}; check {check}, then run the same command again: finished parts are kept",
         cause.text,
     )
+
+
+def is_refusal(cause: Cause) -> bool:
+    """Whether a server did not let us in."""
+    return cause.text.startswith(("HTTP 401", "HTTP 403", "access denied", "no credentials"))
 
 
 def describe_error(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "memory", "progress", "surroundings", "text"}
+BASE = {"errors", "config", "filesystems", "memory", "progress", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "progress": set(),
     "surroundings": set(),
     "retrying": {"errors"},
+    "filesystems": {"errors", "retrying"},
     "locking": {"errors"},
     "registry": {"errors"},
     "samples": BASE | {"ops"},

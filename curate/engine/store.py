@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import TableError, WorkdirError
+from curate.filesystems import Explained, open_filesystem
 from curate.locking import hold
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        self.fs, self.path = fsspec.core.url_to_fs(self.root)
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        fs, self.path = open_filesystem(self.root, error=WorkdirError)
+        self.is_local = isinstance(fs, LocalFileSystem)
+        self.fs: Any = fs if self.is_local else Explained(fs, self.root)
 
     def table(self, name: str) -> "Table":
         """The table of that name, whether it is there or not."""
@@ -95,7 +96,15 @@ class Store:
                 if self.is_local:
                     temporary.replace(target)
                 else:
-                    self.fs.put_file(str(temporary), target)
+                    self._put(temporary, target)
+
+    def _put(self, file: Path, target: str) -> None:
+        try:
+            self.fs.put_file(str(file), target)
+        except FileNotFoundError as error:
+            raise WorkdirError(
+                f"{self.root}: no such bucket or container; make it first, or choose another workdir=URL"
+            ) from error
 
     @contextlib.contextmanager
     def _temporary(self, target: str) -> Iterator[Path]:

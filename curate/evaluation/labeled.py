@@ -9,13 +9,13 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.errors import ConfigError, SourceError
+from curate.filesystems import open_filesystem
 from curate.ops.images import formats
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.samples.bundled import PHOTOS
@@ -81,7 +81,7 @@ def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -
         return _open_folder(str(PHOTOS), name=data, labeled=True)
     if data == "mnist5k":
         return from_arrays(*load_mnist5k(), name=data)
-    filesystem, path = fsspec.core.url_to_fs(data)
+    filesystem, path = open_filesystem(data)
     files = _parquet_files(filesystem, path)
     if files:
         return _open_labeled_parquet(data, filesystem, files, label=label, labeled=labeled)
@@ -107,7 +107,7 @@ def _number_classes(names: list[Any]) -> tuple[list[str], np.ndarray]:
 
 
 def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
-    filesystem, root = fsspec.core.url_to_fs(folder)
+    filesystem, root = open_filesystem(folder)
     root = root.rstrip("/")
     if not filesystem.isdir(root):
         need = "one with a subfolder for each class is needed" if labeled else "a folder of pictures is needed"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -16,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.errors import ConfigError, SourceError
 from curate.feed.row_groups import RowGroup, read_row_groups
 from curate.feed.settings import FeedSettings
+from curate.filesystems import open_filesystem
 from curate.progress import track
 from curate.retrying import is_damage, retry
 
@@ -88,7 +88,7 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
         ConfigError: `feed` names a source or a cluster that no image has, or leaves nothing to show.
     """
     feed = feed or FeedSettings()
-    filesystem, path = fsspec.core.url_to_fs(shards)
+    filesystem, path = open_filesystem(shards)
     paths = _expand(filesystem, path)
     if not paths:
         raise SourceError(f"{shards}: no Parquet shard; give a folder, a file or a pattern of shards")

@@ -19,9 +19,8 @@ from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.ops.images.depth import SignificantBits
 from curate.report.markup import Content, Markup, el
 from curate.sources.config import Source
-from curate.sources.folder import read_folder_file
 from curate.sources.read import Read
-from curate.sources.reading import is_loose, read_bytes
+from curate.sources.reading import is_loose, read_bytes, read_loose
 from curate.stages.images.catalog import source_of
 from curate.surroundings import surrounded
 
@@ -138,14 +137,15 @@ def _of_each(rows: pa.Table, make: Callable[[Read], T]) -> Iterator[T]:
     with ThreadPoolExecutor(THREADS, "thumbnail") as pool:
         source = source_of(rows)
         if is_loose(rows, source):
-            yield from pool.map(lambda uri: make(_read_file(uri)), rows["uri"].to_pylist())
+            reads = read_loose(rows, source, max_bytes=MAX_BYTES, extra=False)
+            yield from pool.map(lambda read: make(_read_file(read)), reads)
         else:
             yield from pool.map(make, _read_archives(rows, source))
 
 
-def _read_file(uri: str) -> Read:
+def _read_file(read: Callable[[], Read]) -> Read:
     try:
-        return read_folder_file(uri, max_bytes=MAX_BYTES)
+        return read()
     except CurateError as error:
         return Read(error=str(error))
 

@@ -11,10 +11,12 @@ from pydantic import Field, field_validator, model_validator
 from curate.config import Execution, Settings, absolute_path
 from curate.errors import ConfigError
 from curate.ops.images.depth import SignificantBits
+from curate.sources.addresses import permit_of
 from curate.sources.formats import BUILTIN, DETECTED, find_format
 from curate.sources.kinds import SETTINGS
 from curate.sources.network import Network
-from curate.sources.uri import local_path
+from curate.sources.secrets import strip_secrets
+from curate.sources.uri import is_remote, local_path
 from curate.sources.web import DISALLOWED
 from curate.tables import ROLES
 
@@ -48,6 +50,11 @@ class Source(Settings):
     disallowed_header_directives: tuple[str, ...] = DISALLOWED
     """Directives of the header `X-Robots-Tag` by which a web server keeps out a picture of a table; empty: none."""
 
+    private_addresses: bool | tuple[str, ...] = False
+    """Servers with private addresses that URLs of lists and tables may lead to: names, addresses and networks, as
+    `[intranet.local, 10.1.0.0/16]`; true: any. Default: none, since lists come from strangers. The server that `path`
+    itself names may be asked."""
+
     columns: tuple[str, ...] | None = None
     """The source's own columns to carry to the shards; default: all that are not binary."""
 
@@ -80,7 +87,19 @@ class Source(Settings):
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: str) -> str:
-        return absolute_path(local_path(path))
+        found = absolute_path(local_path(path))
+        if is_remote(found) and strip_secrets(found) != found:
+            raise ValueError(
+                "a URL with a signature or token, which would end up in tables; write it into a list (.txt), and give "
+                "the path of that"
+            )
+        return found
+
+    @field_validator("private_addresses")
+    @classmethod
+    def _known_networks(cls, allowed: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
+        permit_of(allowed)
+        return allowed
 
     @field_validator(*SETTINGS.values())
     @classmethod

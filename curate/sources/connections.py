@@ -3,6 +3,10 @@
 They are those of Python's `http.client`, which is always there. Its time-out bounds one `recv`, so that a server that
 sends a byte now and then could hold a thread for ever; so each socket is wrapped in one that knows when its picture
 must be there.
+
+A connection goes to an address that is permitted, and a name is looked up once for it: what is checked is what is
+connected to. Through a proxy of the environment, names are looked up by the proxy, and what it reaches is a matter of
+its own rules; a name that leads to a private address here is refused all the same.
 """
 
 import base64
@@ -15,10 +19,12 @@ import threading
 import time
 import urllib.request
 from collections import Counter, OrderedDict
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from curate.retrying import describe_error
+from curate.sources.addresses import ANYTHING, PUBLIC, Permit
 
 BLOCK_BYTES = 64 << 10
 """Bytes taken from a connection at once."""
@@ -29,14 +35,6 @@ _QUERY_SAFE = _PATH_SAFE + "?[]|"
 
 Place = tuple[str, str, int]
 """Scheme, host and port."""
-
-
-def permitted_addresses(found: list[Any]) -> list[Any]:
-    """Of what `getaddrinfo` found for a host, the addresses that may be connected to: all of them.
-
-    The one place through which every connection goes; whoever fetches for strangers refuses private addresses here.
-    """
-    return found
 
 
 def place_of(parts: SplitResult) -> Place:
@@ -124,7 +122,7 @@ class _Timed(io.RawIOBase):
 class Connections:
     """The connections of a process, in use or kept open by servers: together never more than allowed."""
 
-    def __init__(self, limit: int, *, per_host: int, connect: float, stall: float) -> None:
+    def __init__(self, limit: int, *, per_host: int, connect: float, stall: float, permit: Permit = PUBLIC) -> None:
         """None yet.
 
         Args:
@@ -132,7 +130,9 @@ class Connections:
             per_host: of these, to one host, whatever its ports.
             connect: seconds until one must stand.
             stall: seconds that one may be silent.
+            permit: which private addresses may be connected to.
         """
+        self._permit = permit
         self._limit, self._per_host, self._connect, self._stall = limit, per_host, connect, stall
         self._lock = threading.Lock()
         self._kept: OrderedDict[http.client.HTTPConnection, Place] = OrderedDict()
@@ -181,6 +181,10 @@ class Connections:
     def open(self, place: Place) -> http.client.HTTPConnection:
         """A new one, not connected yet; kept ones make room for it, where its host or all have too many."""
         scheme, host, port = place
+        proxy = None if urllib.request.proxy_bypass(host) else self._proxies.get(scheme)
+        via = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy}") if proxy else None
+        if via:
+            self._check_name(host)
         with self._lock:
             self._in_use[host] += 1
             ports = [kept for kept, where in self._kept.items() if where[1] == host]
@@ -192,8 +196,6 @@ class Connections:
                 self._kept.popitem(last=False)[0].close()
             if scheme == "https" and self._tls is None:
                 self._tls = ssl.create_default_context()
-        proxy = None if urllib.request.proxy_bypass(host) else self._proxies.get(scheme)
-        via = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy}") if proxy else None
         first = (via.hostname or "", via.port or 80) if via else (host, port)
         made: http.client.HTTPConnection
         if scheme == "https":
@@ -202,14 +204,23 @@ class Connections:
                 made.set_tunnel(host, port, headers=_proxy_headers(via))
         else:
             made = http.client.HTTPConnection(*first, timeout=self._connect)
-        made._create_connection = _create_connection  # type: ignore[attr-defined]
+        permit = ANYTHING if via else self._permit  # the user named the proxy himself
+        made._create_connection = partial(_create_connection, permit)  # type: ignore[attr-defined]
         return made
+
+    def _check_name(self, host: str) -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return  # a name that the proxy alone knows
+        self._permit.allowed(host, found, text=_address_of)
 
     def connect(self, connection: http.client.HTTPConnection) -> None:
         """Connect, and bound every later read.
 
         Raises:
             NotReached: no connection could be made.
+            PrivateAddress: the host has private addresses alone, which are not allowed.
             SSLCertVerificationError: the server is not who it says it is.
         """
         try:
@@ -232,17 +243,28 @@ class Connections:
 
 
 def _proxy_headers(via: SplitResult) -> dict[str, str]:
-    if via.username is None:
-        return {}
-    login = f"{unquote(via.username)}:{unquote(via.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+    return {} if via.username is None else {"Proxy-Authorization": basic_login(via)}
 
 
-def _create_connection(address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:
-    """Connect to the first address of a host that answers, within one time-out for all of them."""
+def basic_login(parts: SplitResult) -> str:
+    """The user and password of a URL, as a header of HTTP tells them."""
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+
+def _address_of(found: Any) -> str:
+    """The address in what `getaddrinfo` found."""
+    return str(found[4][0])
+
+
+def _create_connection(
+    permit: Permit, address: tuple[str, int], timeout: float, source_address: object = None
+) -> socket.socket:
+    """Connect to the first permitted address of a host that answers, within one time-out for all of them."""
     deadline = time.monotonic() + timeout
-    failed: OSError = OSError("the host has no permitted address")
-    for family, kind, protocol, _, where in permitted_addresses(socket.getaddrinfo(*address, type=socket.SOCK_STREAM)):
+    failed: OSError = OSError("the host has no address")
+    found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, where in permit.allowed(address[0], found, text=_address_of):
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError from failed

@@ -32,6 +32,7 @@ from curate.retrying import describe_error, find_cause, is_permanent, retry
 from curate.sources.braces import expand_braces, has_braces
 from curate.sources.left_out import LINK_OUT, leave_out
 from curate.sources.network import network, open_filesystem
+from curate.sources.secrets import strip_secrets
 from curate.sources.suffixes import PARQUET, begins_as_image, compressed_as, is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote, local_path
 from curate.text import decode_text, iterate_lines
@@ -118,17 +119,29 @@ def find_listed(path: str, *, skipped: Counter[str], around: "Surroundings | Non
     Raises:
         SourceError: the list cannot be read, or is no list.
     """
-    parent = os.fsencode(path.rsplit("/", 1)[0])
     listing = _Listing(skipped, around, root=None)
-    for written in _listed_lines(path):
-        line = os.fsencode(local_path(os.fsdecode(_without_blanks(written, parent))))
-        entry = line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
+    for number, (line, entry) in enumerate(_read_list(path), 1):
         if is_remote(entry.decode(errors="replace")):
-            yield File(encode_uri(entry), encode_uri(line), None, None)
+            uri, key = (strip_secrets(encode_uri(name), line=number) for name in (entry, line))
+            yield File(uri, key, None, None)
         elif os.path.isdir(entry):
             yield from _walk(os.path.normpath(entry), line.rstrip(b"/") + b"/", listing)
         else:
             yield from _one_file(os.path.normpath(entry), line, listing)
+
+
+def list_entries(path: str) -> Iterator[str]:
+    """What the lines of a list name, as `find_listed` counts them: URLs with their secrets; others need not be text."""
+    for _, entry in _read_list(path):
+        yield entry.decode(errors="replace")
+
+
+def _read_list(path: str) -> Iterator[tuple[bytes, bytes]]:
+    """(the line, what it names) of a list."""
+    parent = os.fsencode(path.rsplit("/", 1)[0])
+    for written in _listed_lines(path):
+        line = os.fsencode(local_path(os.fsdecode(_without_blanks(written, parent))))
+        yield line, line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
 
 
 def open_file(uri: str) -> Any:

@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from curate.errors import SourceError, SourceUnavailable
+from curate.errors import SourceError, SourceLost, SourceUnavailable
 from curate.retrying import find_cause, retry
 from curate.sources.beside import Surroundings
 from curate.sources.config import Source
@@ -110,6 +110,8 @@ def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], Describ
         return Read(data, extra=extra, left_out=left_out)
     except SourceUnavailable as error:
         return unavailable(error.why)
+    except SourceLost as error:
+        return unreadable(error.why)
     except SourceError:
         raise
     except Exception as error:

@@ -13,6 +13,7 @@ from curate.sources.folder import FolderFormat, looks_like_image
 from curate.sources.formats import DETECTED, find_format
 from curate.sources.found import Found
 from curate.sources.parquet import ParquetFormat
+from curate.sources.reach import is_list, reach_of
 from curate.sources.suffixes import IMAGE, PARQUET, TAR, TFRECORD, may_be_image, suffix_of, unpack_command
 from curate.sources.tar import TarFormat, compressed_archive
 from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packed_table
@@ -42,7 +43,7 @@ def list_source(source: Source, *, skipped: Counter[str] | None = None) -> Itera
             compressed or damaged, or images, tars and Parquet files are mixed under `format: auto`.
     """
     counts = skipped if skipped is not None else Counter()
-    found = _find(source, counts)
+    found = reach_of(source).around(_find(source, counts))
     first = next(found, None)
     if first is None:
         raise SourceError(
@@ -62,9 +63,8 @@ def _find(source: Source, skipped: Counter[str]) -> Iterator[Found]:
     if source.format not in DETECTED:
         yield from find_format(source.format).find(source, skipped=skipped)
         return
-    is_list = source.format == "list" or suffix_of(source.path) == ".txt"
     around = Surroundings(source, skipped)
-    files = (find_listed if is_list else find_files)(source.path, skipped=skipped, around=around)
+    files = (find_listed if is_list(source) else find_files)(source.path, skipped=skipped, around=around)
     kind, files = _recognize(files, source)
     yield from _FORMATS[kind].find_among(_refuse_mixture(files, kind, source), source, skipped=skipped)
     around.finish()

@@ -6,26 +6,36 @@ which a task enters on its worker (see `curate.engine.tasks`).
 
 A whole image over HTTP is one request. fsspec's own files ask for the length first, twice where that fails, and end in
 `FileNotFoundError` whatever happened.
+
+Whose word a URL is decides what may be asked. What the user names himself, such as the path of a source or a workdir,
+is opened as it is. While a source is listed or read, a `Reach` is in force: what its lists name are words of strangers,
+so that only some protocols are spoken, and no server with a private address is asked, also after a redirect.
 """
 
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, TypeVar
 
-import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 from pydantic import Field
 
+from curate import filesystems
 from curate.config import Settings
-from curate.errors import SourceError
-from curate.retrying import ATTEMPTS, FIRST_WAIT, LONGEST_WAIT, Patience, describe_error, find_cause
+from curate.errors import SourceError, SourceLost
+from curate.filesystems import STORES, WEB, Limits, client_timeout, protocol_of
+from curate.retrying import ATTEMPTS, FIRST_WAIT, LONGEST_WAIT, Patience, find_cause
+from curate.sources.addresses import Permit, written_addresses
+from curate.sources.secrets import Secrets, lacks_secret
 
 CHUNK_BYTES = 1 << 20
 """Bytes taken from a connection at once; the limits of length and time are looked at in between."""
 
-_WEB = ("http", "https")
+T = TypeVar("T")
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -72,42 +82,133 @@ def network() -> Network:
     return _used.get() or Network()
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What the URLs of a source may lead to, and the secrets that are put back into them."""
+
+    permit: Permit
+    protocols: frozenset[str] = WEB | STORES
+    """Protocols that its lists may name."""
+    secrets: Secrets | None = None
+    """Of the lines of its list; None: it is none."""
+    where: str = ""
+    """The list, for messages."""
+
+    def whole(self, url: str) -> str:
+        """A URL as it is asked for.
+
+        Raises:
+            SourceLost: its protocol is not one that a list may name.
+            SourceError: the list changed since it was read.
+        """
+        if protocol_of(url).lower() not in self.protocols:
+            why = (
+                f"a list may not name a URL of the protocol {protocol_of(url)!r}; it may be http, https, s3, gs or abfs"
+            )
+            raise SourceLost(f"{url}: {why}", why)
+        if self.secrets is None or not lacks_secret(url):
+            return url
+        whole = self.secrets.whole(url)
+        if whole is None:
+            raise SourceError(
+                f"{self.where}: has another line now where {url} stood, so its signature cannot be read; restore the "
+                "list (signatures may be new, order and names the same), or start anew with --rebuild all"
+            )
+        return whole
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """What is opened within, in this thread, is opened so."""
+        before = _reach.set(self)
+        try:
+            yield
+        finally:
+            _reach.reset(before)
+
+    def around(self, items: Iterable[T]) -> Generator[T]:
+        """The items, each made with this reach in force; between them, what was before."""
+        left = iter(items)
+        try:
+            while True:
+                with self.used():
+                    try:
+                        item = next(left)
+                    except StopIteration:
+                        return
+                yield item
+        finally:
+            if isinstance(left, Generator):
+                left.close()
+
+    def within(self, work: Callable[[], T]) -> T:
+        """What `work` returns with this reach in force."""
+        with self.used():
+            return work()
+
+
+_reach: ContextVar[Reach | None] = ContextVar("reach", default=None)
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
     Raises:
-        SourceError: a chained URL, or no package knows the protocol.
+        MissingExtra: the library of the protocol is not installed.
+        SourceError: a chained URL, one that no list may name, or no package knows the protocol.
         ValueError: the protocol is known, but this is none of its URLs.
     """
-    if "::" in url:
-        raise SourceError(f"{url}: chained URLs are not supported; give the last one, without `...::`")
-    protocol = url.split("://", 1)[0]
-    try:
-        fsspec.get_filesystem_class(protocol)
-        options = _options(protocol)
-    except (ImportError, ValueError) as error:
-        raise SourceError(f"{url}: {describe_error(error)}; install the fsspec package of that protocol") from error
-    fs, path = fsspec.core.url_to_fs(url, **options)
-    return fs, path
+    reach, limits = _reach.get(), network()
+    more: dict[str, Any] = {}
+    if reach is not None:
+        url = reach.whole(url)
+        if protocol_of(url) in WEB and not reach.permit.everything:
+            more = {"get_client": _client_of(reach.permit)}
+    return filesystems.open_filesystem(url, limits=Limits(limits.connect, limits.stall, limits.picture), **more)
 
 
-def _options(protocol: str) -> dict[str, Any]:
-    """Time-outs as the file system of a protocol takes them; what the user's fsspec config says stays."""
-    given, limits = fsspec.config.conf.get(protocol, {}), network()
-    if protocol in _WEB:
-        return {"client_kwargs": {"timeout": _client_timeout(limits, limits.picture), **given.get("client_kwargs", {})}}
-    if protocol in ("s3", "s3a"):
-        limited = {"connect_timeout": limits.connect, "read_timeout": limits.stall}
-        return {"config_kwargs": limited | given.get("config_kwargs", {})}
-    return {}
+_by_proxy: ContextVar[bool] = ContextVar("by_proxy", default=False)
 
 
-def _client_timeout(limits: Network, seconds: float) -> Any:
+@cache
+def _client_of(permit: Permit) -> Callable[..., Any]:
+    """What makes a client of aiohttp that connects to permitted addresses alone; the same for equal permits."""
     import aiohttp
 
-    return aiohttp.ClientTimeout(
-        total=seconds, connect=limits.connect, sock_connect=limits.connect, sock_read=limits.stall
-    )
+    async def get_client(**options: Any) -> Any:
+        return aiohttp.ClientSession(connector=_connector(permit), **options)
+
+    return get_client
+
+
+def _connector(permit: Permit) -> Any:
+    """Connections that are checked before they are made, and by what they are connected to before they are used.
+
+    The second look is needed: aiohttp looks up no name that it takes for an address, and the system may read it in
+    another notation than Python. Each redirect asks here again.
+    """
+    import aiohttp
+
+    class Resolver(aiohttp.ThreadedResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> Any:
+            found = await super().resolve(host, port, family)
+            return found if _by_proxy.get() else permit.allowed(host, found, text=lambda where: where["host"])
+
+    class Connector(aiohttp.TCPConnector):
+        async def connect(self, req: Any, *args: Any, **kwargs: Any) -> Any:
+            host = req.url.raw_host or ""
+            permit.allowed(host, written_addresses(host))
+            _by_proxy.set(req.proxy is not None)  # the user named the proxy himself
+            made = await super().connect(req, *args, **kwargs)
+            try:
+                if req.proxy is None:
+                    peer = made.transport.get_extra_info("peername")
+                    permit.allowed(host, [peer[0]] if peer else [])
+            except BaseException:
+                made.close()
+                raise
+            return made
+
+    return Connector(resolver=Resolver(), use_dns_cache=False)
 
 
 def read_remote(url: str, max_bytes: int, *, seconds: float) -> bytes:
@@ -120,8 +221,9 @@ def read_remote(url: str, max_bytes: int, *, seconds: float) -> bytes:
         TimeoutError: it took longer.
     """
     fs, path = open_filesystem(url)
-    if url.split("://", 1)[0] in _WEB:
-        data: bytes = sync(fs.loop, _get, fs, path, max_bytes, _client_timeout(network(), seconds))
+    if protocol_of(url) in WEB:
+        limits = Limits(network().connect, network().stall, seconds)
+        data: bytes = sync(fs.loop, _get, fs, path, max_bytes, client_timeout(limits))
         return data
     if isinstance(fs, AsyncFileSystem):
         return _read_at_once(fs, path, max_bytes, seconds)

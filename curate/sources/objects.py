@@ -60,14 +60,16 @@ SCHEMA = pa.schema(
 
 _UNREADABLE = (pa.ArrowException, OSError, KeyError)
 
-Fetch = Callable[[Iterable[str]], Generator[Read]]
-
 
 class Wanted(NamedTuple):
     """An image to read."""
 
     image_id: int
     url: str
+    """As it is stored: without secrets."""
+
+
+Fetch = Callable[[Iterable[Wanted]], Generator[Read]]
 
 
 class _Chunk(NamedTuple):
@@ -108,14 +110,14 @@ def read_objects(
     Args:
         wanted: with ascending ids.
         source: name of the source.
-        fetch: asks for URLs, in order, while it is asked for the pictures.
+        fetch: asks for images, in order, while it is asked for the pictures.
         max_bytes: a longer image is not passed on.
         policy: JSON-ready; the cache answers only what was fetched under an equal one.
         keep: whether what is fetched goes to the cache.
     """
     workdir = current_workdir()
     if workdir is None:
-        with contextlib.closing(fetch(one.url for one in wanted)) as fetched:
+        with contextlib.closing(fetch(wanted)) as fetched:
             yield from fetched
         return
     again = _Again(fetch, max_bytes, json.dumps(policy, sort_keys=True).encode(), keep)
@@ -125,7 +127,7 @@ def read_objects(
         for (part, number), group in groups
     )
     asking, serving = itertools.tee(chunks)
-    with contextlib.closing(fetch(one.url for chunk in asking for one in chunk.missing())) as fetched:
+    with contextlib.closing(fetch(one for chunk in asking for one in chunk.missing())) as fetched:
         for chunk in serving:
             yield from _serve(workdir, chunk, fetched, again)
 
@@ -206,7 +208,7 @@ def _serve(workdir: Workdir, chunk: _Chunk, fetched: Iterator[Read], again: "_Ag
     except _Damaged as error:
         log.warning("%s: damaged (%s); its images are fetched again", chunk.path, error)
         left = chunk.wanted[num_done:]
-        anew = again.fetch(one.url for one in left if _row(one) in chunk.known)
+        anew = again.fetch(one for one in left if _row(one) in chunk.known)
         mixed = (next(anew if _row(one) in chunk.known else fetched) for one in left)
         yield from _read_chunk(workdir, _Chunk(chunk.path, left, frozenset(), is_there=False), mixed, again)
 

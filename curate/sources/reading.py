@@ -10,7 +10,9 @@ from curate.sources.config import Source
 from curate.sources.folder import loose_reads
 from curate.sources.formats import BUILTIN, DETECTED, SourceFormat, find_format
 from curate.sources.path_columns import add_columns_of, add_path_columns
+from curate.sources.reach import reach_of
 from curate.sources.read import Read, unavailable, unreadable
+from curate.sources.secrets import strip_values
 from curate.sources.urls import is_row_of_urls
 from curate.sources.values import choose_columns
 
@@ -37,7 +39,7 @@ def read_part(
     reads = _read(rows, source, max_bytes=max_bytes, extra=True, damaged=damaged)
     if source.format not in (*BUILTIN, *DETECTED):
         reads = map(_with_json_columns, reads)
-    return add_path_columns(reads, rows, source)
+    return map(_without_secrets, add_path_columns(reads, rows, source))
 
 
 def read_bytes(
@@ -49,6 +51,10 @@ def read_bytes(
 
 def _read(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool, damaged: bool = False) -> Iterator[Read]:
     """Reads of all rows; an archive that fails in the middle, or is gone, costs the rest of its own images alone."""
+    return reach_of(source).around(_read_on(rows, source, max_bytes=max_bytes, extra=extra, damaged=damaged))
+
+
+def _read_on(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool, damaged: bool) -> Iterator[Read]:
     found, uris, done = _format_of(rows, source), rows["uri"].to_pylist(), 0
     while done < len(rows):
         try:
@@ -76,7 +82,8 @@ def read_loose(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -
     Args:
         extra: whether own columns are wanted.
     """
-    reads = loose_reads(rows, source, max_bytes=max_bytes, extra=extra)
+    reach = reach_of(source)
+    reads = (partial(reach.within, read) for read in loose_reads(rows, source, max_bytes=max_bytes, extra=extra))
     if not extra:
         yield from reads
         return
@@ -85,7 +92,15 @@ def read_loose(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -
 
 
 def _with_path_columns(read: Callable[[], Read], key: str, source: Source) -> Read:
-    return add_columns_of(read(), key, archive=None, source=source)
+    return _without_secrets(add_columns_of(read(), key, archive=None, source=source))
+
+
+def _without_secrets(read: Read) -> Read:
+    """An image whose own columns hold no URL with a user, password or signature."""
+    clean = strip_values(read.extra)
+    if clean == read.extra:
+        return read
+    return read._replace(extra=clean, left_out=tuple(sorted({*read.left_out, "secret"})))
 
 
 def is_loose(rows: pa.Table, source: Source) -> bool:

@@ -5,16 +5,16 @@ takedown can name what a site names, and the table is found again for the other 
 asked for stand there as well, as `#row of TABLE`, and are rejected when they are read: a bad row costs itself.
 
 Only http and https are asked. A table comes from strangers: `file:` would publish one's own files, and `s3://` would be
-read with one's own keys.
+read with one's own keys. A user name, password or signature is no part of a `uri`: it is read in the row again when the
+picture is asked for (see `secrets.py`).
 """
 
 import contextlib
 import itertools
-import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -25,8 +25,10 @@ from curate.sources.found import Found
 from curate.sources.network import network
 from curate.sources.objects import Wanted, read_objects
 from curate.sources.parquet import Cells, column_types, holds_images, read_cells, read_texts
+from curate.sources.reach import is_list, reach_of
 from curate.sources.read import Read, unreadable
 from curate.sources.records import DELIMITERS, JSON_LINES, column_names, read_records
+from curate.sources.secrets import lacks_secret, strip_secrets
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import decode_uri, encode_uri
 from curate.sources.values import choose_columns
@@ -39,8 +41,7 @@ URL_COLUMNS = ("url", "URL")
 """Names that a column of URLs has by default: img2dataset's, and LAION's."""
 REFUSED = "#"
 """How the `uri` of a row begins whose URL is not asked for: as no path and no URL does."""
-_SECRET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*@")
-"""A URL with a user name or password."""
+T = TypeVar("T")
 BAD_RECORD = "table row that cannot be read"
 
 
@@ -70,10 +71,17 @@ class UrlFormat:
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
         """The pictures from the object cache or the web, many on their way at once; the columns from the tables."""
         places = rows.select(["image_id", "uri", "key", "offset", "row"]).to_pylist()
-        wanted = [Wanted(p["image_id"], decode_uri(p["uri"]).decode()) for p in places if not _is_refused(p)]
+        asked_for = [place for place in places if not _is_refused(place)]
+        wanted = [Wanted(place["image_id"], decode_uri(place["uri"]).decode()) for place in asked_for]
         policy = {"disallowed": sorted(source.disallowed_header_directives), "token": source.user_agent_token}
         offline = bool(current_settings().get("offline"))
-        fetch = _fetch_nothing if offline else partial(fetch_all, max_bytes=max_bytes, manner=manner_of(source))
+        whole, manner = _WholeUrls(asked_for, source), manner_of(source)
+
+        def fetch(images: Iterable[Wanted]) -> Generator[Read]:
+            if offline:
+                return _fetch_nothing(images)
+            return fetch_all(map(whole.url_of, images), max_bytes=max_bytes, manner=manner)
+
         described = _describe(places, source) if extra else itertools.repeat(_Described())
         pictures = read_objects(wanted, source.name, fetch, max_bytes=max_bytes, policy=policy, keep=not offline)
         with contextlib.closing(pictures):
@@ -109,11 +117,16 @@ def has_url_column(uri: str, source: Source) -> bool:
 def manner_of(source: Source) -> Manner:
     """How the servers of a source are asked: what changes results from its config, the rest from the run's settings."""
     of_run = network().model_dump()  # its fields have the names of those of `Manner`
-    return Manner(user_agent_token=source.user_agent_token, disallowed=source.disallowed_header_directives, **of_run)
+    return Manner(
+        user_agent_token=source.user_agent_token,
+        disallowed=source.disallowed_header_directives,
+        permit=reach_of(source).permit,
+        **of_run,
+    )
 
 
-def _fetch_nothing(urls: Iterable[str]) -> Generator[Read]:
-    for _ in urls:
+def _fetch_nothing(images: Iterable[Wanted]) -> Generator[Read]:
+    for _ in images:
         yield Read(error="not in the object cache, and no server is asked for this", reject="unavailable")
 
 
@@ -121,17 +134,16 @@ def _fetch_nothing(urls: Iterable[str]) -> Generator[Read]:
 
 
 def _find_tables(source: Source, skipped: Counter[str]) -> Iterator[File]:
-    is_list = source.format == "list" or suffix_of(source.path) == ".txt"
-    return (find_listed if is_list else find_files)(source.path, skipped=skipped)
+    return (find_listed if is_list(source) else find_files)(source.path, skipped=skipped)
 
 
 def _find_rows(file: File, number: int, source: Source, skipped: Counter[str]) -> Iterator[Found]:
     column = _url_column(file.uri, source)
     for row, offset, text in _urls(file.uri, column, skipped):
         url = "" if text is None else text.strip()
-        may_be = is_web_url(url) and suffix_of(url) not in PARQUET and not _SECRET.match(url)
+        may_be = is_web_url(url) and suffix_of(url) not in PARQUET
         yield Found(
-            uri=encode_uri(url.encode()) if may_be else f"{REFUSED}{row} of {file.uri}",
+            uri=encode_uri(strip_secrets(url).encode()) if may_be else f"{REFUSED}{row} of {file.uri}",
             key=f"{file.key}#{row}",
             offset=offset,
             row=row,
@@ -216,25 +228,30 @@ def _describe(places: Sequence[dict[str, Any]], source: Source) -> Iterator[_Des
         SourceError: a table is gone, or is not the one that was listed.
     """
     try:
-        yield from _describe_tables(places, source)
+        yield from _each_row(places, source, partial(_describe_row, source=source))
     except SourceError as error:  # of no subclass: what is wrong with a table is wrong with no one picture
         raise SourceError(str(error)) from error
 
 
-def _describe_tables(places: Sequence[dict[str, Any]], source: Source) -> Iterator[_Described]:
+def _each_row(
+    places: Sequence[dict[str, Any]],
+    source: Source,
+    make: Callable[[str, dict[str, Any], Cells | None, str | None], T],
+) -> Iterator[T]:
+    """What `make` makes of (table, place, its row, column of URLs), for each place; errors as of `_describe`."""
     for key, group in itertools.groupby(places, lambda place: place["key"].rpartition("#")[0]):
         if key not in _tables_of(source):
             _tables_of.cache_clear()  # a table may have come since
         tables = _tables_of(source)
         if key not in tables:
             raise SourceError(
-                f"source {source.name}: {source.path}: no table {key} any more, so its captions cannot be read; "
-                "restore it, or start anew with --rebuild all"
+                f"source {source.name}: {source.path}: no table {key} any more, so its captions and "
+                "signatures cannot be read; restore it, or start anew with --rebuild all"
             )
         rows = list(group)
         uri, column = tables[key], _url_column(tables[key], source)
         for place, values in zip(rows, _values_of(uri, rows, column, source), strict=True):
-            yield _describe_row(uri, place, values, column, source)
+            yield make(uri, place, values, column)
 
 
 @lru_cache(maxsize=16)
@@ -254,13 +271,22 @@ def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, sou
         return
     if suffix_of(uri) in DELIMITERS:
         _carried(column_names(uri) or [], source, uri)
-    records = read_records(uri, row=rows[0]["row"], offset=rows[0]["offset"])
+    signed = any(lacks_secret(place["uri"]) for place in rows)
+    moved = signed and not _begins_there(uri, rows[0], column)
+    records = read_records(uri) if moved else read_records(uri, row=rows[0]["row"], offset=rows[0]["offset"])
     for place in rows:
         found = next((record for record in records if record.row >= place["row"]), None)
-        if found is None or found.offset != place["offset"] or found.values is None:
+        if found is None or found.values is None or (found.offset != place["offset"] and not signed):
             yield None
         else:
             yield Cells(found.values, found.left_out)
+
+
+def _begins_there(uri: str, place: dict[str, Any], column: str | None) -> bool:
+    """Whether a row still begins where it did: fresh signatures may be longer or shorter than those that were listed."""
+    found = next(read_records(uri, row=place["row"], offset=place["offset"]), None)
+    text = None if found is None or found.values is None else _url_of(found.values, column)
+    return text is not None and encode_uri(strip_secrets(text.strip()).encode(errors="replace")) == place["uri"]
 
 
 def _carried(names: Sequence[str], source: Source, uri: str) -> Sequence[str]:
@@ -273,23 +299,58 @@ def _carried(names: Sequence[str], source: Source, uri: str) -> Sequence[str]:
 def _describe_row(
     uri: str, place: dict[str, Any], cells: Cells | None, column: str | None, source: Source
 ) -> _Described:
+    url = _checked_url(uri, place, cells, column)
+    assert cells is not None
+    left_out = set(cells.left_out)
+    columns = choose_columns(cells.values, left_out, columns=source.columns)
+    return _Described(columns, tuple(sorted(left_out)), _why_refused(url))
+
+
+def _checked_url(uri: str, place: dict[str, Any], cells: Cells | None, column: str | None) -> str:
+    """The whole URL of a row.
+
+    Raises:
+        SourceError: the row is not the one that was listed; other secrets in its URL do not count.
+    """
     text = None if cells is None else _url_of(cells.values, column)
     url = "" if text is None else text.strip()
-    if cells is None or (not _is_refused(place) and encode_uri(url.encode(errors="replace")) != place["uri"]):
+    listed = encode_uri(strip_secrets(url).encode(errors="replace"))
+    if cells is None or (not _is_refused(place) and listed != place["uri"]):
         raise SourceError(
             f"{uri}: row {place['row']} is not the one that was listed, so the table changed; restore it, or start "
             "anew with --rebuild all"
         )
-    secrets = [name for name, value in cells.values.items() if isinstance(value, str) and _SECRET.match(value.strip())]
-    left_out = {*cells.left_out, *(["password"] if secrets else [])}
-    told = {name: value for name, value in cells.values.items() if name not in secrets}
-    columns = choose_columns(told, left_out, columns=source.columns)
-    return _Described(columns, tuple(sorted(left_out)), _why_refused(url))
+    return url
+
+
+class _WholeUrls:
+    """The URLs of some rows of the catalog as servers are asked for them.
+
+    Tables are read once, when the first URL is wanted from which a secret was taken off, and only for the rows of such.
+    """
+
+    def __init__(self, places: Sequence[dict[str, Any]], source: Source) -> None:
+        self._places, self._source = places, source
+        self._found: dict[int, str] | None = None
+
+    def url_of(self, image: Wanted) -> str:
+        """The URL of an image.
+
+        Raises:
+            SourceError: its table is gone, or is not the one that was listed.
+        """
+        if not lacks_secret(image.url):
+            return image.url
+        if self._found is None:
+            secret = [place for place in self._places if lacks_secret(place["uri"])]
+            only = self._source.model_copy(update={"columns": ()})
+            self._found = {
+                place["image_id"]: url for place, url in zip(secret, _each_row(secret, only, _checked_url), strict=True)
+            }
+        return self._found[image.image_id]
 
 
 def _why_refused(url: str) -> str:
     if not url:
         return "the row has no URL"
-    if _SECRET.match(url):
-        return "a URL with a user name or password, which would end up in tables"
-    return f"{shorten(url)!r} is no http(s) URL of a picture".encode(errors="replace").decode()
+    return f"{shorten(strip_secrets(url))!r} is no http(s) URL of a picture".encode(errors="replace").decode()

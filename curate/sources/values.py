@@ -42,7 +42,7 @@ LEFT_OUT = {
     "binary": "bytes within other values",
     "unusable_name": "names that are empty, not Unicode, or hold control characters, with their values",
     "duplicate_name": "names given more than once: all of their values but one",
-    "password": "URLs with a user name or password",
+    "secret": "users, passwords, signatures and tokens of URLs, for which *** stands",
     "unknown_type": "values of a type that JSON has no form for",
 }
 """Kinds of values that are left out, and what they are."""

@@ -31,8 +31,19 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from curate import __version__
 from curate.retrying import ATTEMPTS, FIRST_WAIT
-from curate.sources.connections import BLOCK_BYTES, BROKEN_OFF, Connections, NotReached, Wire, place_of, words_of
+from curate.sources.addresses import PUBLIC, Permit, PrivateAddress
+from curate.sources.connections import (
+    BLOCK_BYTES,
+    BROKEN_OFF,
+    Connections,
+    NotReached,
+    Wire,
+    basic_login,
+    place_of,
+    words_of,
+)
 from curate.sources.read import Read, too_large, unreadable
+from curate.sources.secrets import strip_secrets
 
 SOFTWARE = "curate-vision"
 """How the program calls itself to servers."""
@@ -68,6 +79,8 @@ class Manner:
     """Name, page or mail address of whoever asks, told to servers."""
     disallowed: tuple[str, ...] = DISALLOWED
     """Directives of `X-Robots-Tag` that keep a picture out."""
+    permit: Permit = PUBLIC
+    """Which private addresses may be asked."""
     connect: float = 10.0
     """Seconds until a connection must stand."""
     stall: float = 30.0
@@ -221,7 +234,11 @@ class _Client:
         self._idle = 0
         self._closing = False
         self._connections = Connections(
-            manner.connections, per_host=manner.connections_per_host, connect=manner.connect, stall=manner.stall
+            manner.connections,
+            per_host=manner.connections_per_host,
+            connect=manner.connect,
+            stall=manner.stall,
+            permit=manner.permit,
         )
 
     # -- for the thread that takes the pictures --------------------------------------------------------------
@@ -249,7 +266,7 @@ class _Client:
                 self._held -= job.received
                 self._room.notify_all()
         if job.error is not None:
-            job.error.add_note(f"while fetching {job.asked}")
+            job.error.add_note(f"while fetching {strip_secrets(job.asked)}")
             raise job.error
         assert job.read is not None
         return job.read
@@ -369,6 +386,8 @@ class _Client:
             return self._ask(job, parts, deadline)
         except ssl.SSLCertVerificationError as error:
             return _Passing(f"its certificate does not verify ({error.verify_message})", attempts=1)
+        except PrivateAddress as error:
+            return unreadable(error.why)
         except NotReached as error:
             return _Passing(str(error), reached=False)
         except TimeoutError:
@@ -426,6 +445,8 @@ class _Client:
             "Accept": "image/*, */*;q=0.5",
             "Accept-Encoding": "identity",
         }
+        if parts.username is not None:
+            headers["Authorization"] = basic_login(parts)
         connection.request("GET", self._connections.target(parts), headers=headers)
         return connection.getresponse()
 
@@ -505,7 +526,7 @@ def _moved(job: _Job, location: str) -> Read | _Moved:
     url = urljoin(job.url, location.encode("latin-1", "replace").decode("utf-8", "replace").strip().replace(" ", "%20"))
     url = url.split("#", 1)[0]
     if not is_web_url(url):
-        return unreadable(f"redirects to {shorten(url)!r}, which is no http(s) URL")
+        return unreadable(f"redirects to {shorten(strip_secrets(url))!r}, which is no http(s) URL")
     return _Moved(url)
 
 

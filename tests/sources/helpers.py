@@ -13,7 +13,8 @@ from curate.stages.images.catalog import catalog_rows
 
 
 def source(path: object, **fields: Any) -> Source:
-    return Source(name="s", path=str(path), **fields)
+    """A source whose lists may name servers of this machine."""
+    return Source(name="s", path=str(path), **({"private_addresses": True} | fields))
 
 
 def keys(path: object, **fields: Any) -> list[str]:

@@ -25,8 +25,8 @@ class Web:
     def wanted(self, rows: Iterable[int] | None = None) -> list[Wanted]:
         return [Wanted(PART << 32 | n, f"u{n}") for n in (range(len(self.pictures)) if rows is None else rows)]
 
-    def fetch(self, urls: Iterable[str]) -> Generator[Read]:
-        for url in urls:
+    def fetch(self, images: Iterable[Wanted]) -> Generator[Read]:
+        for _, url in images:
             self.asked.append(url)
             yield self.pictures[url]
 

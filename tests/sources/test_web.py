@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from curate.sources import connections, web
+from curate.sources import web
+from curate.sources.addresses import ANYTHING
 from curate.sources.read import Read
-from curate.sources.web import Manner, fetch_all, is_web_url
+from curate.sources.web import fetch_all, is_web_url
 from tests.sources.serving import Answer, Served, serving
 
 
@@ -20,8 +21,13 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def fetch(served: Served, *paths: str, max_bytes: int = 10_000, **manner: Any) -> list[Read]:
-    return list(fetch_all((served.url + path for path in paths), max_bytes=max_bytes, manner=Manner(**manner)))
+def manner(**given: Any) -> web.Manner:
+    """A manner that may ask servers of this machine."""
+    return web.Manner(**({"permit": ANYTHING} | given))
+
+
+def fetch(served: Served, *paths: str, max_bytes: int = 10_000, **given: Any) -> list[Read]:
+    return list(fetch_all((served.url + path for path in paths), max_bytes=max_bytes, manner=manner(**given)))
 
 
 def one(answer: Any, **options: Any) -> Read:
@@ -52,7 +58,7 @@ def test_slow_host_does_not_keep_others_waiting() -> None:
     quick = {f"/{n}": b"q" for n in range(100)}
     with serving(slow) as one_host, serving(quick) as other:
         urls = [one_host.url + path for path in slow] + [other.url.replace("127.0.0.1", "localhost") + p for p in quick]
-        reads = fetch_all(urls, max_bytes=10, manner=Manner(connections=4, connections_per_host=2))
+        reads = fetch_all(urls, max_bytes=10, manner=manner(connections=4, connections_per_host=2))
         assert next(reads).data == b"s"
         assert other.requests.total() == 100  # the first of the slow ones has just come
         assert [read.data for read in reads] == [b"s"] * 7 + [b"q"] * 100
@@ -174,7 +180,7 @@ def test_redirects_lead_to_other_hosts_and_names_with_spaces_and_accents() -> No
         location = place.encode().decode("latin-1")
         with serving({"/a": Answer(status=307, headers={"Location": location})}) as served:
             assert [read.data for read in fetch(served, "/a")] == [b"there"]
-            (read,) = fetch_all([place], max_bytes=9, manner=Manner())
+            (read,) = fetch_all([place], max_bytes=9, manner=manner())
             assert read.data == b"there"
 
 
@@ -207,7 +213,7 @@ def test_answer_that_drips_or_hangs_ends_in_time() -> None:
 
         threading.Thread(target=drip, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
-        (read,) = fetch_all([url], max_bytes=10**6, manner=Manner(picture=0.5))
+        (read,) = fetch_all([url], max_bytes=10**6, manner=manner(picture=0.5))
         assert (read.reject, read.error) == ("unavailable", "timed out")
     with serving({"/a": Answer(b"x", seconds=0.4)}) as served:
         (read,) = fetch(served, "/a", stall=0.05)
@@ -227,24 +233,21 @@ def _drip(taken: socket.socket) -> None:
 def test_host_that_cannot_be_reached_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def refuse(found: list[Any]) -> list[Any]:
+    def refuse(*address: Any, **kwargs: Any) -> Any:
         tried.append(1)
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(connections, "permitted_addresses", refuse)
-    reads = list(fetch_all((f"http://127.0.0.1:9/{n}" for n in range(500)), max_bytes=9, manner=Manner()))
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    reads = list(fetch_all((f"http://127.0.0.1:9/{n}" for n in range(500)), max_bytes=9, manner=manner()))
     assert set(reads) == {Read(error="connection refused", reject="unavailable")}
     assert len(tried) < 2 * web.HOPELESS
 
 
-def test_unknown_host_and_address_that_is_not_permitted_are_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*address: Any, **kwargs: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")
 
     with serving({"/a": b"a"}) as served:
-        with monkeypatch.context() as patched:
-            patched.setattr(connections, "permitted_addresses", lambda found: [])
-            assert fetch(served, "/a")[0].error == "OSError"
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
         assert fetch(served, "/a")[0] == Read(error="name not resolved", reject="unavailable")
         assert not served.requests
@@ -257,7 +260,7 @@ def test_bytes_that_are_held_are_bounded_while_the_oldest_picture_is_slow(monkey
     answers["/0"] = Answer(b"first", seconds=0.3)
     with serving(answers) as served:
         reads = fetch_all(
-            (served.url + path for path in answers), max_bytes=10**6, manner=Manner(connections_per_host=8)
+            (served.url + path for path in answers), max_bytes=10**6, manner=manner(connections_per_host=8)
         )
         assert next(reads).data == b"first"
         assert served.requests.total() < 20
@@ -270,7 +273,7 @@ def test_whoever_stops_taking_leaves_nothing_running() -> None:
         return (thread for thread in threading.enumerate() if thread.name == "fetch")
 
     with serving({f"/{n}": Answer(b"x", seconds=0.0 if n == 0 else 30.0) for n in range(20)}) as served:
-        reads = fetch_all((served.url + path for path in served.answers), max_bytes=9, manner=Manner())
+        reads = fetch_all((served.url + path for path in served.answers), max_bytes=9, manner=manner())
         assert next(reads).data == b"x"
         reads.close()
         for thread in fetching():
@@ -282,7 +285,7 @@ def test_through_a_proxy_the_whole_url_is_asked(monkeypatch: pytest.MonkeyPatch)
     with serving({"http://pictures.example:80/a.jpg": b"by proxy"}) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:secret@"))
         monkeypatch.setenv("no_proxy", "")
-        (read,) = fetch_all(["http://pictures.example/a.jpg"], max_bytes=99, manner=Manner())
+        (read,) = fetch_all(["http://pictures.example/a.jpg"], max_bytes=99, manner=manner())
         assert read.data == b"by proxy"
         assert proxy.headers[0]["Host"] == "pictures.example:80"
 

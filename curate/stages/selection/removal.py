@@ -19,6 +19,7 @@ from pydantic import Field
 
 from curate.engine.figures import Figures
 from curate.engine.numbers import count, plural
+from curate.sources.secrets import MARK, NUMBERED, strip_text
 from curate.text import read_lines
 
 SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
@@ -101,7 +102,7 @@ def _few(texts: Iterable[str], total: int) -> str:
 
 @dataclass(frozen=True)
 class RemovalList:
-    """Entries, as they are written in the list; a sha256 in lower case."""
+    """Entries, as they are written in the list; a sha256 in lower case, a URL as tables hold it: without secrets."""
 
     entries: frozenset[str]
 
@@ -132,6 +133,9 @@ class RemovalList:
         plain = {entry: entry for entry in self.entries}
         yield from _named(catalog["key"], plain)
         yield from _named(catalog["uri"], plain)
+        marked = {entry: entry for entry in self.entries if MARK in entry}
+        for column in ("uri", "key") if marked else ():  # lines of a list, which no one who names a picture knows
+            yield from _named(pc.replace_substring_regex(catalog[column], NUMBERED, MARK), marked)
         yield from _named(catalog["key"], within)
         yield from _named(images["sha256"], self._digests)
 
@@ -148,7 +152,7 @@ class RemovalList:
 
 def _normalize(line: str) -> str:
     digest = SHA256.fullmatch(line)
-    return digest.group(1).lower() if digest else line
+    return digest.group(1).lower() if digest else strip_text(line)
 
 
 def _named(column: pa.ChunkedArray, entries: Mapping[str, str] | Mapping[bytes, str]) -> Iterator[Hit]:

@@ -1,0 +1,218 @@
+"""The file systems of URLs: one place makes those of sources, workdirs, shards and evaluations.
+
+Three things are alike for all of them, and are set here. A listing is asked for anew each time: fsspec keeps listings
+for the life of a process, so that a driver would look for the parts of its workers in a folder as it was before them.
+A request has time limits, and one that is under way for long says so, since fsspec waits without a word. And a library
+that is missing is named with the extra that brings it.
+
+Limits and credentials that the user gives to fsspec (`~/.config/fsspec`, `FSSPEC_S3_ENDPOINT_URL`) or to the library of
+the store (`AWS_ENDPOINT_URL`, `AWS_PROFILE`) stay as they are.
+"""
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.dircache import DirCache
+
+from curate.errors import CurateError, MissingExtra, SourceError, WorkdirError
+from curate.retrying import Cause, describe_error, find_cause, is_refusal
+
+log = logging.getLogger(__name__)
+
+WEB = frozenset({"http", "https"})
+S3 = frozenset({"s3", "s3a"})
+GCS = frozenset({"gs", "gcs"})
+AZURE = frozenset({"abfs", "abfss", "az"})
+STORES = S3 | GCS | AZURE
+"""Protocols of object stores that an extra brings; a list may name their objects, since they are read with the user's
+own keys at the user's own endpoint."""
+_EXTRAS = {
+    **dict.fromkeys(S3, ("s3fs", "s3")),
+    **dict.fromkeys(GCS, ("gcsfs", "gcs")),
+    **dict.fromkeys(AZURE, ("adlfs", "azure")),
+    **dict.fromkeys(WEB, ("aiohttp", "http")),
+}
+"""Protocol to the library that speaks it, and the extra that brings this."""
+_CREDENTIALS = {
+    **dict.fromkeys(S3, "AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of the machine"),
+    **dict.fromkeys(GCS, "GOOGLE_APPLICATION_CREDENTIALS, or the account of the machine"),
+    **dict.fromkeys(AZURE, "AZURE_STORAGE_ACCOUNT_NAME with a key, SAS token or client secret"),
+}
+CONNECTIONS = 32
+"""Connections of a process to S3: as many as threads read at once, and some more."""
+ATTEMPTS = 5
+"""How often the library of S3 tries a request that is answered by 500, 503 or SlowDown."""
+SAY_SECONDS = 25.0
+"""A request that is under way for longer says so, and again after each time as long."""
+
+
+class Limits(NamedTuple):
+    """Seconds that requests may take."""
+
+    connect: float = 10.0
+    """Until a connection must stand."""
+    stall: float = 30.0
+    """Without a byte."""
+    in_all: float | None = None
+    """A whole request over HTTP; None: no limit but the others."""
+
+
+def protocol_of(url: str) -> str:
+    """The scheme of a URL; `file` of a local path."""
+    return url.split("://", 1)[0] if "://" in url else "file"
+
+
+USUAL = Limits()
+
+
+def open_filesystem(
+    url: str, *, limits: Limits = USUAL, error: type[CurateError] = SourceError, **more: Any
+) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it.
+
+    Args:
+        limits: seconds that requests may take.
+        error: raised where no package knows the protocol.
+        more: further options of the file system.
+
+    Raises:
+        MissingExtra: the library of the protocol is not installed.
+        CurateError: a chained URL, or no package knows the protocol.
+        ValueError: the protocol is known, but this is none of its URLs.
+    """
+    protocol = protocol_of(url)
+    if "::" in url and protocol != "file":
+        raise error(f"{url}: chained URLs are not supported; give the last one, without `...::`")
+    try:
+        fsspec.get_filesystem_class(protocol)
+        options = _options(protocol, limits)
+    except ImportError as cause:
+        if protocol in _EXTRAS:
+            raise MissingExtra(*_EXTRAS[protocol]) from cause
+        raise error(f"{url}: {describe_error(cause)}; install the fsspec package of that protocol") from cause
+    except ValueError as cause:
+        raise error(f"{url}: {describe_error(cause)}; install the fsspec package of that protocol") from cause
+    fs, path = fsspec.core.url_to_fs(url, **options, **more)
+    if isinstance(cache := getattr(fs, "dircache", None), DirCache):
+        cache.use_listings_cache = False  # of libraries that take no such option, or take the user's
+        cache.clear()
+    if isinstance(fs, AsyncFileSystem):
+        _watch(fs.loop)
+    return fs, path
+
+
+def _options(protocol: str, limits: Limits) -> dict[str, Any]:
+    """Limits as the file system of a protocol takes them; what the user's fsspec config says stays."""
+    given = fsspec.config.conf.get(protocol, {})
+    if protocol in WEB:
+        timeout = client_timeout(limits)
+        return {"client_kwargs": {"timeout": timeout, **given.get("client_kwargs", {})}, "use_listings_cache": False}
+    if protocol in S3:
+        limited = {
+            "connect_timeout": limits.connect,
+            "read_timeout": limits.stall,
+            "max_pool_connections": CONNECTIONS,
+            "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        }
+        return {"config_kwargs": limited | given.get("config_kwargs", {}), "use_listings_cache": False}
+    if protocol in GCS:
+        own = {"requests_timeout": client_timeout(limits)} | given
+        return {"requests_timeout": own["requests_timeout"], "use_listings_cache": False}
+    if protocol in AZURE:
+        own = {"connection_timeout": limits.connect, "read_timeout": limits.stall} | given
+        return {name: own[name] for name in ("connection_timeout", "read_timeout")} | {"use_listings_cache": False}
+    return {}
+
+
+def client_timeout(limits: Limits) -> Any:
+    """The limits as aiohttp takes them."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(
+        total=limits.in_all, connect=limits.connect, sock_connect=limits.connect, sock_read=limits.stall
+    )
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+class Explained:
+    """The remote file system of a workdir: what a server refuses is told in one sentence, instead of a library's error.
+
+    A file or folder that is not there stays the error that it is: whoever asks knows what it means.
+    """
+
+    def __init__(self, fs: Any, root: str) -> None:
+        self._fs, self._root = fs, root
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._fs, name)
+        if not callable(found) or name.startswith("_"):
+            return found
+
+        def explained(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return found(*args, **kwargs)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, CurateError):
+                raise
+            except Exception as error:
+                cause = find_cause(error, remote=True)
+                if cause is None:
+                    raise
+                raise WorkdirError(explain(self._root, cause)) from error
+
+        return explained
+
+
+def explain(url: str, cause: Cause) -> str:
+    """What was met at a URL, and what to do, in one sentence."""
+    met = f"{url}: {cause.text}"
+    if is_refusal(cause):
+        return f"{met}; {_how_to_be_let_in(url)}; then run the same command again: finished parts are kept"
+    return f"{met}, at every attempt; check the connection, then run the same command again: finished parts are kept"
+
+
+def _how_to_be_let_in(url: str) -> str:
+    place = re.match(r"[^:]+://[^/?#]*", url)
+    bucket = place[0] if place else url
+    where = _CREDENTIALS.get(protocol_of(url), "those of its library")
+    return f"check that the credentials ({where}) are valid and may list, read, write and delete in {bucket}"
+
+
+# -- a word about what takes long --------------------------------------------------------------------------------------
+
+_watched: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+_watching = threading.Lock()
+
+
+def _watch(loop: asyncio.AbstractEventLoop) -> None:
+    """Say so when a request in fsspec's loop is under way for long; one watch for each loop."""
+    with _watching:
+        if loop not in _watched:
+            _watched.add(loop)
+            loop.call_soon_threadsafe(_look_at, loop, WeakKeyDictionary())
+
+
+def _look_at(
+    loop: asyncio.AbstractEventLoop, told: "WeakKeyDictionary[asyncio.Task[Any], tuple[float, float]]"
+) -> None:
+    """Look at all requests of the loop, and again in a while; runs in the loop.
+
+    Args:
+        told: for each request when it was first seen, and when it is told of next.
+    """
+    now = time.monotonic()
+    for task in asyncio.all_tasks(loop):
+        if getattr(task.get_coro(), "__name__", "") == "_runner":  # what fsspec waits for
+            began, due = told.setdefault(task, (now, now + SAY_SECONDS))
+            if now >= due:
+                told[task] = (began, now + SAY_SECONDS)
+                log.warning("an object store or web server has not answered for %d s; still waiting", now - began)
+    loop.call_later(SAY_SECONDS / 5, _look_at, loop, told)

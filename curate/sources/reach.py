@@ -1,0 +1,28 @@
+"""What the lists and tables of a source may lead to."""
+
+from functools import partial
+from urllib.parse import urlsplit
+
+from curate.filesystems import STORES, WEB, protocol_of
+from curate.sources.addresses import permit_of
+from curate.sources.config import Source
+from curate.sources.files import list_entries
+from curate.sources.network import Reach
+from curate.sources.secrets import Secrets
+from curate.sources.suffixes import suffix_of
+
+
+def is_list(source: Source) -> bool:
+    """Whether the path of a source is a text file that names others."""
+    return source.format == "list" or suffix_of(source.path) == ".txt"
+
+
+def reach_of(source: Source) -> Reach:
+    """What is in force while a source is listed or read: the path is the user's own word, all else is a stranger's."""
+    protocol = protocol_of(source.path)
+    return Reach(
+        permit_of(source.private_addresses, own=urlsplit(source.path).hostname if protocol in WEB else None),
+        protocols=WEB | STORES | {protocol},
+        secrets=Secrets(partial(list_entries, source.path)) if is_list(source) else None,
+        where=source.path,
+    )
