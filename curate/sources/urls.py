@@ -283,7 +283,7 @@ def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, sou
 
 
 def _begins_there(uri: str, place: dict[str, Any], column: str | None) -> bool:
-    """Whether a row still begins where it did: fresh signatures may be longer or shorter than those that were listed."""
+    """Whether a row still begins where it did: fresh signatures may have another length than those that were listed."""
     found = next(read_records(uri, row=place["row"], offset=place["offset"]), None)
     text = None if found is None or found.values is None else _url_of(found.values, column)
     return text is not None and encode_uri(strip_secrets(text.strip()).encode(errors="replace")) == place["uri"]
