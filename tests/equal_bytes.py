@@ -36,6 +36,8 @@ SUFFIX = {"JPEG": "jpg", "TIFF": "tif"}
 class EqualBytes(RecipeConfig):
     """The config of `equal_bytes`."""
 
+    rows_per_part: int = 64
+    """Images of a part of the catalog."""
     inspect: Inspect = Inspect()
     """Which images are rejected."""
     write: WriteShards | None = WriteShards(num_shards=2)
@@ -44,7 +46,7 @@ class EqualBytes(RecipeConfig):
 
 def equal_bytes(p: Pipeline, cfg: EqualBytes) -> None:
     """Find equal bytes alone, and write what is left."""
-    catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=64))
+    catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=cfg.rows_per_part))
     (images,) = p.add_pass({"images": cfg.inspect}, catalog=catalog)
     pairs = [p.add("internal/exact", FindExact(), images=images, catalog=catalog)]
     duplicates = p.add("duplicates", Deduplicate(), catalog=catalog, images=images, neighbors=pairs)

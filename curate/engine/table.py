@@ -6,6 +6,7 @@ figures) and, while it is being made, `_progress.jsonl`. A part carries its fing
 
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from curate.errors import TableError
 
 MANIFEST = "_table.json"
 PROGRESS = "_progress.jsonl"
+PROGRESS_SECONDS = 10.0
+"""Between two writings of the whole progress, where a store cannot append."""
 FOOTER_THREADS = 16
 
 
@@ -63,6 +66,9 @@ class Table:
         self.store = store
         self.name = name
         self._manifest = manifest
+        self._lines: list[str] | None = None
+        """Lines of the progress, where the store cannot append."""
+        self._publish_at = 0.0
 
     def __repr__(self) -> str:
         return f"Table({self.store.root}/{self.name})"
@@ -216,15 +222,34 @@ class Table:
         self.store.write_json(f"{self.name}/{MANIFEST}", manifest.__dict__)
 
     def log_task(self, entry: dict[str, Any]) -> None:
-        """Append a line to the progress of a table in the making (local workdirs: for `curate status`)."""
+        """Append a line to the progress of a table in the making: for its manifest, and for `curate status`.
+
+        An object store cannot append: there all lines are published again, the first at once, the others every
+        `PROGRESS_SECONDS` and by `publish_log`. What a killed driver had not published is missing from the seconds.
+        """
+        line = json.dumps(entry)
         if self.store.is_local:
             path = Path(self.store.join(self.name, PROGRESS))
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(line + "\n")
+            return
+        if self._lines is None:
+            self._lines = [json.dumps(known) for known in self.task_log()]
+        self._lines.append(line)
+        if time.monotonic() >= self._publish_at:
+            self.publish_log()
+
+    def publish_log(self) -> None:
+        """Write the lines of `log_task` that are not written yet."""
+        if self._lines is not None:
+            self.store.write_bytes(f"{self.name}/{PROGRESS}", "".join(f"{line}\n" for line in self._lines).encode())
+            self._publish_at = time.monotonic() + PROGRESS_SECONDS
 
     def task_log(self) -> list[dict[str, Any]]:
-        """What `log_task` wrote; a last line cut by a kill is left out."""
+        """What `log_task` was given, by earlier runs too; a last line cut by a kill is left out."""
+        if self._lines is not None:
+            return [json.loads(line) for line in self._lines]
         try:
             with self.store.fs.open(self.store.join(self.name, PROGRESS), "rb") as file:
                 lines = file.read().decode().splitlines()

@@ -12,6 +12,7 @@ read. A part with open rows (see `part_writer.py`) carries another fingerprint t
 again, and a pass then reads the open rows alone.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -222,10 +223,16 @@ class Work:
         if not tasks:
             return
         with progress.track(label, total, done=total - len(tasks), unit="parts") as advance:
-            for done in executor.run(self.store.root, tasks):
-                for one in done:
-                    self.tables[one.table].log_task(_log_entry(one))
-                advance(1)
+            try:
+                for done in executor.run(self.store.root, tasks):
+                    for one in done:
+                        self.tables[one.table].log_task(_log_entry(one))
+                    advance(1)
+            except BaseException:
+                for table in self.tables.values():
+                    with contextlib.suppress(Exception):  # the error that ends the run is told, not this one
+                        table.publish_log()
+                raise
 
     def _open_manifest(self, name: str, stage: Stage, num_parts: int | None) -> None:
         declared = self.step.stages[name]

@@ -1,0 +1,192 @@
+"""Whole runs whose workdir and source lie on an object store that fails: equal tables, and sentences that help."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.config import parse
+from curate.engine.freshness import Flags
+from curate.engine.store import Store as Workdir
+from curate.errors import SourceError, WorkdirError
+from curate.filesystems import open_filesystem
+from curate.report.status import status
+from curate.running import run_config
+from tests.equal_bytes import EqualBytes, encode, picture
+from tests.object_store import Fault, Request, Store, object_store
+
+ROOT = Path(__file__).parent.parent
+NUM_IMAGES = 20
+TABLES = ("catalog", "images", "internal/exact", "duplicates", "selection", "shards/data")
+
+
+@pytest.fixture(scope="module")
+def stores() -> Iterator[Store]:
+    """The S3, with twenty pictures in a bucket; known to this process and those that it starts."""
+    with object_store(["pool", "runs", "closed"]) as made, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "http_proxy", "HTTP_PROXY"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ENDPOINT_URL", made.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        fs, _ = open_filesystem("s3://pool")
+        for number in range(NUM_IMAGES):
+            fs.pipe_file(f"pool/{number // 10}/{number:02d}.png", encode(picture(number % 17)))
+        fs.pipe_file("pool/0/damaged.png", encode(picture(1))[:100])
+        yield made
+
+
+@pytest.fixture
+def s3(stores: Store) -> Iterator[Store]:
+    stores.forget()
+    yield stores
+    stores.forget()
+
+
+def values(workdir: object, **changes: Any) -> dict[str, Any]:
+    given = {
+        "recipe": "tests.equal_bytes:equal_bytes",
+        "workdir": str(workdir),
+        "sources": {"pool": "s3://pool", "network": {"first_wait": 0.01}},
+        "executor": {"threads": 1},
+        "inspect": {"max_reject_fraction": 1},
+        "rows_per_part": 8,
+    }
+    return given | changes
+
+
+def run(workdir: object, **changes: Any) -> Workdir:
+    run_config(parse(EqualBytes, values(workdir, **changes), where="test"), Flags())
+    return Workdir(str(workdir))
+
+
+def parts(workdir: Workdir) -> dict[str, bytes]:
+    """The bytes of every part of every table."""
+    tables = {name: workdir.table(name) for name in TABLES}
+    return {
+        table.file_name(part.number): workdir.read_bytes(table.file_name(part.number)) or b""
+        for table in tables.values()
+        for part in table.parts()
+    }
+
+
+@pytest.fixture(scope="module")
+def local(stores: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run makes in a local workdir, without a failure."""
+    stores.forget()
+    return parts(run(tmp_path_factory.mktemp("local") / "run"))
+
+
+def by_number(faults: dict[int, Fault]) -> Any:
+    """Each request of a number that is a multiple meets the fault, where that fits its method."""
+
+    def fault(request: Request) -> Fault | None:
+        for every, found in faults.items():
+            if request.number % every == every - 1 and (isinstance(found, int) or request.method == "GET"):
+                return found
+        return None
+
+    return fault
+
+
+def test_run_on_a_failing_store_gives_the_tables_of_a_local_one(s3: Store, local: dict[str, bytes]) -> None:
+    s3.fault = by_number({173: 503, 31: "break", 7: "slow", 211: 500})
+    workdir = run("s3://runs/plain")
+    assert min(s3.faults[kind] for kind in (500, 503, "slow", "break")) >= 2
+    s3.fault = lambda request: None
+    assert parts(workdir) == local
+    assert workdir.read_bytes("report/index.html")
+    assert workdir.read_bytes("shards/README.md")
+    rows = status(workdir, list(TABLES))
+    assert [row.complete for row in rows] == [True] * len(TABLES)
+    assert rows[1].seconds > 0.01
+    assert run("s3://runs/plain").table("images").manifest() == workdir.table("images").manifest()
+
+
+KILLED = """
+import json, sys
+from curate.config import parse
+from curate.engine.freshness import Flags
+from curate.running import run_config
+from tests.equal_bytes import EqualBytes
+if __name__ == "__main__":
+    run_config(parse(EqualBytes, json.loads(sys.argv[1]), where="test"), Flags())
+"""
+
+
+def test_two_workers_whose_driver_is_killed_resume_to_the_tables_of_a_local_run(
+    s3: Store, local: dict[str, bytes], tmp_path: Path
+) -> None:
+    import json
+
+    (tmp_path / "killed.py").write_text(KILLED)
+    two = {"kind": "local", "workers": 2, "threads": 1}
+    given = json.dumps(values("s3://runs/two", executor=two))
+    faults = by_number({173: 503, 31: "break", 7: "slow"})
+    killed: list[str] = []
+
+    def kill(request: Request) -> Fault | None:
+        if request.method == "PUT" and "images/part-00001" in request.path and not killed:
+            killed.append(request.path)
+            os.killpg(process.pid, signal.SIGKILL)
+            return "hang"
+        return faults(request)
+
+    s3.fault = kill
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "killed.py"), given]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=env, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        assert process.wait(120) == -signal.SIGKILL
+    assert killed
+    before = s3.puts()
+    assert not Workdir("s3://runs/two").table("images").is_complete()
+    s3.fault = faults
+    workdir = run("s3://runs/two", executor=two)
+    s3.fault = lambda request: None
+    assert parts(workdir) == local
+    catalog = {name: times for name, times in before.items() if "/catalog/part-" in name}
+    assert catalog
+    assert {name: s3.puts()[name] for name in catalog} == catalog  # what was committed was not made again
+
+
+def test_refused_workdir_says_which_bucket_and_what_to_do(s3: Store) -> None:
+    s3.fault = lambda request: 403 if request.path.startswith("/closed") and request.method == "PUT" else None
+    with pytest.raises(WorkdirError, match=r"s3://closed/run: .*403.*credentials \(AWS_PROFILE.* in s3://closed; then"):
+        run("s3://closed/run")
+    assert s3.faults[403] <= 5
+
+
+def test_bucket_that_is_not_there_is_named(s3: Store) -> None:
+    with pytest.raises(WorkdirError, match=r"s3://nowhere/run: no such bucket or container; make it first"):
+        run("s3://nowhere/run")
+
+
+def test_refused_source_is_asked_a_few_times_and_named(s3: Store, tmp_path: Path) -> None:
+    s3.fault = lambda request: 403 if request.path.startswith("/closed") else None
+    with pytest.raises(SourceError, match=r"s3://closed/a: HTTP 403 Forbidden, .*the credentials for s3://closed"):
+        run(tmp_path / "run", sources={"pool": "s3://closed/a", "network": {"first_wait": 0.01}})
+    assert 1 <= s3.faults[403] <= 20
+
+
+def test_store_that_does_not_answer_says_so_and_is_given_up(
+    s3: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from curate import filesystems
+
+    monkeypatch.setattr(filesystems, "SAY_SECONDS", 0.1)
+    filesystems._watched.clear()
+    s3.fault = lambda request: "hang"
+    fs, path = open_filesystem("s3://runs/x", limits=filesystems.Limits(1, 0.4))
+    with caplog.at_level(logging.WARNING), pytest.raises(Exception, match=r".") as told:
+        filesystems.Explained(fs, "s3://runs/x").cat_file(path, timeout=1)
+    assert isinstance(told.value, WorkdirError)
+    assert "s3://runs/x: timed out, at every attempt" in str(told.value)
+    assert "has not answered for 0 s; still waiting" in caplog.text
