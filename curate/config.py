@@ -257,6 +257,19 @@ def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
         yield from _settings_in(inner)
 
 
+def refuse_url(path: str | Path, *, setting: str) -> None:
+    """Raise where the folder or file to write is a URL, which would become a folder called `s3:` here.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a Path has lost the second slash
+        raise ConfigError(
+            f"{setting}={path}: a URL, but what is written there is renamed, appended to and read again on the way; "
+            f"give a local folder, then copy it (aws s3 sync, gcloud storage rsync, azcopy)"
+        )
+
+
 def absolute_path(path: str) -> str:
     """A local path made absolute; a URL as it is.
 

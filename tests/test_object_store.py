@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from curate.cli import app
 from curate.config import parse
 from curate.engine.freshness import Flags
 from curate.engine.store import Store as Workdir
-from curate.errors import SourceError, WorkdirError
+from curate.errors import ConfigError, SourceError, WorkdirError
 from curate.filesystems import open_filesystem
 from curate.report.status import status
-from curate.running import run_config
+from curate.running import run_config, write_report
 from tests.equal_bytes import EqualBytes, encode, picture
 from tests.object_store import Fault, Request, Store, object_store
 
@@ -105,6 +107,10 @@ def test_run_on_a_failing_store_gives_the_tables_of_a_local_one(s3: Store, local
     assert parts(workdir) == local
     assert workdir.read_bytes("report/index.html")
     assert workdir.read_bytes("shards/README.md")
+    told = CliRunner().invoke(app, ["status", workdir.root], catch_exceptions=False).output
+    assert "shards/data" in told
+    assert "s3://runs/plain/shards/data/part-00000.parquet" in workdir.table("shards/data").part_path(0)
+    assert write_report(workdir) == "s3://runs/plain/report/index.html"
     rows = status(workdir, list(TABLES))
     assert [row.complete for row in rows] == [True] * len(TABLES)
     assert rows[1].seconds > 0.01
@@ -162,6 +168,20 @@ def test_refused_workdir_says_which_bucket_and_what_to_do(s3: Store) -> None:
     with pytest.raises(WorkdirError, match=r"s3://closed/run: .*403.*credentials \(AWS_PROFILE.* in s3://closed; then"):
         run("s3://closed/run")
     assert s3.faults[403] <= 5
+
+
+def test_training_on_a_store_is_refused_before_anything_is_made(s3: Store, tmp_path: Path) -> None:
+    from curate.api import train_values
+    from curate.recipe import load_config
+
+    config = load_config("quickstart", ["sources.pool=s3://pool", "workdir=s3://runs/trained"])
+    with pytest.raises(
+        ConfigError, match=r"workdir=s3://runs/trained: pretrain: the trainer keeps its checkpoints on a"
+    ):
+        run_config(config, Flags())
+    assert not any(request.method == "PUT" for request in s3.requests)
+    with pytest.raises(ConfigError, match=r"output=s3://runs/x: a URL, .* give a local folder, then copy it"):
+        train_values({"shards": "s3://runs/x", "output": "s3://runs/x"}, where="test")
 
 
 def test_bucket_that_is_not_there_is_named(s3: Store) -> None:

@@ -127,7 +127,7 @@ class Pipeline:
         """Raise if a flag names no table, or a table was made with another configuration; reads manifests only.
 
         Raises:
-            ConfigError: a flag names a table that this pipeline does not make.
+            ConfigError: a flag names a table that this pipeline does not make, or a stage cannot work there.
             StaleTable: every stale table, on a line of its own.
         """
         unknown = flags.rebuild - {"all"} - set(self._refs)
@@ -135,6 +135,10 @@ class Pipeline:
             raise ConfigError(
                 f"--rebuild {', '.join(sorted(unknown))}: no such table; this pipeline makes: {', '.join(self._refs)}"
             )
+        for step in self.steps if not self.store.is_local else ():
+            for name, stage in step.stages.items():
+                if stage.needs_local:
+                    raise ConfigError(f"workdir={self.store.root}: {name}: {stage.needs_local}")
         stale = [
             reason
             for step in self.steps

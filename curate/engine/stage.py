@@ -76,6 +76,8 @@ class Stage(Settings):
     """A fitted table: known by its content, so that appended data does not make it stale."""
     parts_like: ClassVar[str | None] = None
     """Name of the input whose parts the output has; `one`: a single part; None: the first input read part by part."""
+    needs_local: ClassVar[str] = ""
+    """Why the workdir must be a folder of this machine, and what to do elsewhere; empty: it need not be one."""
     explained_as: ClassVar[str] = ""
     """Word in front of what `explain` says."""
 

@@ -32,8 +32,9 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        fs, self.path = open_filesystem(self.root, error=WorkdirError)
+        fs, path = open_filesystem(self.root, error=WorkdirError)
         self.is_local = isinstance(fs, LocalFileSystem)
+        self.path: str = path if self.is_local else fs.unstrip_protocol(path)  # as messages tell it
         self.fs: Any = fs if self.is_local else Explained(fs, self.root)
 
     def table(self, name: str) -> "Table":

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from curate.config import refuse_url
 from curate.errors import ConfigError, SourceError
 from curate.samples.bundled import FRAMES, Photo, bundled_name, photos_by_category
 from curate.samples.pictures import make_file
@@ -64,6 +65,7 @@ def make_pool(
         SourceError: `out` holds something else.
         ConfigError: a parameter is out of range.
     """
+    refuse_url(out, setting="FOLDER")
     photos = photos_by_category()
     chosen = sorted(set(curated_categories))
     _check(num_images, contaminated, unknown=sorted(set(chosen) - set(photos)))

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from curate.config import Execution, Settings
+from curate.config import Execution, Settings, refuse_url
 from curate.feed.settings import CropSettings, FeedSettings, Range
 from curate.models.device import PrecisionChoice
 from curate.models.nets.config import ViTConfig, vit_config
@@ -199,6 +199,12 @@ class TrainConfig(TrainSettings):
     """Parquet shards: a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; each may be an fsspec
     URL."""
     output: str
-    """Folder for checkpoints, the log and exports."""
+    """Folder for checkpoints, the log and exports; on a disk or a shared file system, no URL."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, order, crops, masks and stochastic depth."""
+
+    @field_validator("output")
+    @classmethod
+    def _is_local(cls, output: str) -> str:
+        refuse_url(output, setting="output")
+        return output

@@ -7,6 +7,7 @@ call may remove.
 import json
 from pathlib import Path
 
+from curate.config import refuse_url
 from curate.errors import WorkdirError
 
 MANIFEST = "visualize.json"
@@ -14,6 +15,7 @@ MANIFEST = "visualize.json"
 
 def check_output(folder: str | Path) -> None:
     """Raise WorkdirError where the folder holds files of something else; called before models run for long."""
+    refuse_url(folder, setting="output")
     folder = Path(folder)
     if folder.is_dir() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
         raise WorkdirError(f"output={folder}: not empty, and not made by `curate visualize`; give an empty or new one")

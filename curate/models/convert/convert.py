@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from curate.config import refuse_url
 from curate.errors import ConfigError, WeightsError
 from curate.models.convert import to_hub, to_huggingface, to_onnx, to_safetensors, to_timm
 from curate.models.convert.source import LoadedBackbone, load_source, resized
@@ -93,6 +94,8 @@ def convert(
         MissingExtra: the format's library is not installed.
     """
     target = _checked_target(to, heads=heads, opset=opset)
+    if output is not None:
+        refuse_url(output, setting="--output")
     with track(f"export to {to}", 3, unit="steps") as advance:
         loaded = _load_sized(source, target, heads=heads, size=size)
         advance(note="loaded")

@@ -14,7 +14,6 @@ from curate.engine.numbers import count
 from curate.engine.show import Section, Text
 from curate.engine.stage import Batches, Input, Map, whole
 from curate.engine.table import Table
-from curate.errors import ConfigError
 from curate.stages.training.log_charts import log_charts
 from curate.stages.training.look import look_through
 from curate.tables import SHARD_COLUMNS, TRAINING_LOG
@@ -43,6 +42,10 @@ class Pretrain(Map):
 
     inputs: ClassVar[dict[str, Input]] = {"shards": whole(SHARD_COLUMNS)}
     parts_like: ClassVar[str | None] = "one"
+    needs_local: ClassVar[str] = (
+        "the trainer keeps its checkpoints on a local disk; leave the training out here, then use `curate train` "
+        "with shards=URL and a local output"
+    )
 
     train: TrainSettings = TrainSettings()
     """The trainer's settings; shards, output and seed are the run's own."""
@@ -89,11 +92,6 @@ class Pretrain(Map):
     def _train(self, shards: Table) -> "TrainResult":
         from curate.trainer.train import train
 
-        if not shards.store.is_local:
-            raise ConfigError(
-                f"workdir={shards.store.root}: the trainer keeps its checkpoints on a local disk; curate there, then "
-                "use `curate train` with shards=URL and a local output"
-            )
         output = shards.store.join(self._folder(shards))
         given = self.train.model_dump()
         place = shards.store.join(shards.name)
