@@ -20,8 +20,9 @@ from curate.sources.description_tables import FILE_NAME, read_table_rows
 from curate.sources.files import leads_inside
 from curate.sources.found import Sidecar
 from curate.sources.kinds import Kinds
+from curate.sources.limits import MAX_SIDECAR_BYTES
 from curate.sources.network import network, read_remote
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, merge_sidecars
+from curate.sources.sidecars import merge_sidecars
 from curate.sources.uri import decode_uri, encode_uri, is_remote
 from curate.sources.values import choose_columns
 

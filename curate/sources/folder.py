@@ -21,9 +21,9 @@ from curate.sources.files import File, find_files, why_no_url
 from curate.sources.found import Found
 from curate.sources.kinds import DESCRIBING, Kinds
 from curate.sources.left_out import TOO_LONG, UNMATCHED, leave_out
+from curate.sources.limits import MAX_SIDECAR_BYTES
 from curate.sources.network import network, read_remote
 from curate.sources.read import Read, too_large, unavailable, unreadable
-from curate.sources.sidecars import MAX_SIDECAR_BYTES
 from curate.sources.suffixes import HEAD_BYTES, IMAGE, begins_as_image, may_be_image, suffix_of
 from curate.sources.uri import decode_uri, is_remote
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from curate.sources.sidecars import MAX_SIDECAR_BYTES
+from curate.sources.limits import MAX_NAME_BYTES, MAX_SIDECAR_BYTES, shortened
 
 UNMATCHED = "description without an image"
 TOO_LONG = f"description longer than {MAX_SIDECAR_BYTES >> 20} MiB"
@@ -10,13 +10,21 @@ LINK_OUT = "description that is a link out of the source"
 UNREADABLE_TABLE = "table of descriptions that cannot be read"
 UNMATCHED_ROW = "row of a table of descriptions without an image"
 NO_ROW = "image without a row in its table of descriptions"
-UNSAFE, LINK, SPARSE, DEVICE = REFUSED_MEMBERS = (
+LONG_KEY = f"name longer than {MAX_NAME_BYTES} bytes"
+OUTSIDE = "path or link out of the source"
+LOCAL_URL = "URL of a protocol that reads files of this machine"
+UNSAFE, LINK, SPARSE, DEVICE, LONG_NAME, SIZES = REFUSED_MEMBERS = (
     "tar member with an unsafe name",
     "tar member that is a link",
     "sparse tar member",
     "tar member that is a device or pipe",
+    f"tar member with a name longer than {MAX_NAME_BYTES} bytes",
+    "tar member of which two headers tell different sizes",
 )
-LOSSES = (TOO_LONG, LINK_OUT, UNREADABLE_TABLE, UNMATCHED_ROW, NO_ROW, *REFUSED_MEMBERS)
+LOSSES = (
+    *(TOO_LONG, LINK_OUT, UNREADABLE_TABLE, UNMATCHED_ROW, NO_ROW, LONG_KEY, OUTSIDE, LOCAL_URL),
+    *REFUSED_MEMBERS,
+)
 """Reasons of which a person should know."""
 
 
@@ -32,7 +40,7 @@ def leave_out(counts: Counter[str], reason: str, name: str, number: int = 1) -> 
     """Count what is left out under a reason; a `LeftOut` keeps the first name as its example."""
     counts[reason] += number
     if isinstance(counts, LeftOut):
-        counts.example.setdefault(reason, name)
+        counts.example.setdefault(reason, shortened(name))
 
 
 def is_loss(reason: str, number: int, *, num_images: int) -> bool:
