@@ -1,12 +1,11 @@
 """The own columns of images, from the files, members and tables beside them that the catalog names."""
 
-# ruff: noqa: PTH110, PTH114, PTH116, PTH122, PTH123
+# ruff: noqa: PTH110, PTH114, PTH122
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
 import posixpath
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from curate.errors import SourceError
+from curate.opening import open_regular
 from curate.retrying import find_cause, retry
 from curate.sources.config import Source
 from curate.sources.description_tables import FILE_NAME, read_table_rows
@@ -143,11 +143,9 @@ class Descriptions:
             if not leads_inside(path, self._root):
                 return None
             path = os.path.realpath(path)
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
-            return None
-        with open(path, "rb") as file:
-            return file.read(MAX_SIDECAR_BYTES)
+        with open_regular(path) as file:
+            data = file.read(MAX_SIDECAR_BYTES + 1)
+        return data if len(data) <= MAX_SIDECAR_BYTES else None
 
 
 def _read_remote(path: bytes, seconds: float) -> bytes | None:

@@ -6,7 +6,7 @@ folders of millions of files and trees deeper than Python's stack, so the walk h
 is inside of, and does not recurse.
 """
 
-# ruff: noqa: PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
+# ruff: noqa: PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH207
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import glob
@@ -28,6 +28,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from curate.errors import SourceError, SourceLost, first_line
+from curate.opening import NotRegularFile, open_regular
 from curate.retrying import describe_error, find_cause, is_permanent, retry
 from curate.sources.braces import expand_braces, has_braces
 from curate.sources.left_out import LINK_OUT, leave_out
@@ -188,10 +189,10 @@ def file_exists(uri: str) -> bool:
 
 
 def _open_local(uri: str) -> Any:
-    path = decode_uri(uri)
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-        raise SourceError(f"{uri}: not a regular file; leave it out of the source")
-    return open(path, "rb")
+    try:
+        return open_regular(decode_uri(uri))
+    except NotRegularFile as error:
+        raise SourceError(f"{uri}: {describe_error(error)}; leave it out of the source") from error
 
 
 class _Listing(NamedTuple):
@@ -345,9 +346,7 @@ def _holds_run(folder: bytes) -> bool:
     """Whether a folder is a workdir: it then holds tables, pictures of reports and shards, which are no source."""
     mark = os.path.join(folder, RUN)
     try:
-        if not os.path.isfile(mark):
-            return False
-        with open(mark, "rb") as file:
+        with open_regular(mark) as file:
             return _is_run(file.read(MAX_RUN_BYTES))
     except OSError:
         return False

@@ -1,10 +1,6 @@
 """Loose image files: one file, one image; its sidecars (`img.json`, `img.txt`, `img.cls`) are its columns."""
 
-# ruff: noqa: PTH116, PTH123
-# Paths are bytes here, which pathlib does not take: a name need not be text.
-
 import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from curate.errors import SourceError, SourceUnavailable
+from curate.opening import open_regular
 from curate.retrying import find_cause, retry
 from curate.sources.beside import Surroundings
 from curate.sources.config import Source
@@ -72,7 +69,7 @@ def _is_misnamed_file(file: File) -> bool:
     if is_remote(file.uri) or not file.length:
         return False
     try:
-        with open(decode_uri(file.uri), "rb") as opened:
+        with open_regular(decode_uri(file.uri)) as opened:
             return begins_as_image(opened.read(HEAD_BYTES))
     except OSError:
         return False
@@ -121,14 +118,13 @@ def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], Describ
 
 def _read_or_refuse(uri: str, max_bytes: int, end: float) -> bytes | Read:
     if not is_remote(uri):
-        found = os.stat(decode_uri(uri))
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
-            return unreadable("not a regular file")
-        if found.st_size > max_bytes:
-            return too_large(found.st_size, max_bytes)
-        with open(decode_uri(uri), "rb") as file:
-            data: bytes = file.read()
-            return data
+        with open_regular(decode_uri(uri)) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1) if size <= max_bytes else b""
+            if len(data) == size + 1:  # it grows
+                data += file.read(max(0, max_bytes - size))
+                size = len(data)
+        return data if size <= max_bytes else too_large(size, max_bytes)
     why = why_no_url(uri)
     if why:
         return unreadable(f"not a URL: {why}")
