@@ -138,14 +138,14 @@ def _of_each(rows: pa.Table, make: Callable[[Read], T]) -> Iterator[T]:
     with ThreadPoolExecutor(THREADS, "thumbnail") as pool:
         source = source_of(rows)
         if is_loose(rows, source):
-            yield from pool.map(lambda uri: make(_read_file(uri)), rows["uri"].to_pylist())
+            yield from pool.map(lambda uri: make(_read_file(uri, source)), rows["uri"].to_pylist())
         else:
             yield from pool.map(make, _read_archives(rows, source))
 
 
-def _read_file(uri: str) -> Read:
+def _read_file(uri: str, source: Source) -> Read:
     try:
-        return read_folder_file(uri, max_bytes=MAX_BYTES)
+        return read_folder_file(uri, max_bytes=MAX_BYTES, source=source)
     except CurateError as error:
         return Read(error=str(error))
 

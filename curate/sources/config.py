@@ -14,7 +14,7 @@ from curate.ops.images.depth import SignificantBits
 from curate.sources.formats import BUILTIN, DETECTED, find_format
 from curate.sources.kinds import SETTINGS
 from curate.sources.network import Network
-from curate.sources.uri import local_path
+from curate.sources.uri import is_remote, local_path
 from curate.sources.web import DISALLOWED
 from curate.tables import ROLES
 
@@ -35,6 +35,11 @@ class Source(Settings):
     or archives), or a format of one's own as `./FILE.py:NAME` or `MODULE:NAME`; `auto` goes by suffixes and, for
     Parquet, by columns, and refuses a mixture, but takes what img2dataset writes: Parquet files without images describe
     the tars or folders of their names."""
+
+    roots: tuple[str, ...] = ()
+    """Local folders beside the source's own (of a list: the folder it lies in) that paths in a list, and links in a
+    folder, may lead to; what leads elsewhere is left out and told. A relative path is taken from the current
+    directory."""
 
     image_column: str | None = None
     """Parquet column of the images; default: `image`, else the only binary one."""
@@ -81,6 +86,15 @@ class Source(Settings):
     @classmethod
     def _absolute(cls, path: str) -> str:
         return absolute_path(local_path(path))
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute_roots(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(absolute_path(local_path(root)) for root in roots)
+        for root in found:
+            if is_remote(root):
+                raise ValueError(f"{root}: only local folders need to be allowed; leave it out")
+        return found
 
     @field_validator(*SETTINGS.values())
     @classmethod

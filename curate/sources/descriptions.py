@@ -17,11 +17,11 @@ from curate.opening import open_regular
 from curate.retrying import find_cause, retry
 from curate.sources.config import Source
 from curate.sources.description_tables import FILE_NAME, read_table_rows
-from curate.sources.files import leads_inside
 from curate.sources.found import Sidecar
 from curate.sources.kinds import Kinds
 from curate.sources.limits import MAX_SIDECAR_BYTES
 from curate.sources.network import network, read_remote
+from curate.sources.roots import roots_of
 from curate.sources.sidecars import merge_sidecars
 from curate.sources.uri import decode_uri, encode_uri, is_remote
 from curate.sources.values import choose_columns
@@ -41,7 +41,6 @@ class Descriptions:
 
     def __init__(self, rows: pa.Table, source: Source) -> None:
         self._source, self._kinds = source, Kinds(source)
-        self._root = None if is_remote(source.path) else os.path.realpath(os.fsencode(source.path))
         self._sidecars = [_sidecars_of(found) for found in rows["sidecars"].to_pylist()]
         wanted: defaultdict[str, list[int]] = defaultdict(list)
         for uri, sidecars in zip(rows["uri"].to_pylist(), self._sidecars, strict=True):
@@ -140,7 +139,7 @@ class Descriptions:
 
     def _read_regular(self, path: bytes) -> bytes | None:
         if os.path.islink(path):
-            if not leads_inside(path, self._root):
+            if not roots_of(self._source).may_read(path):
                 return None
             path = os.path.realpath(path)
         with open_regular(path) as file:

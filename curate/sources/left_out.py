@@ -1,5 +1,9 @@
 """What a source holds and a run does not read: counted by reason, each reason with one example."""
 
+# ruff: noqa: PTH120
+# Paths are bytes here, which pathlib does not take: a name need not be text.
+
+import os
 from collections import Counter
 
 from curate.sources.limits import MAX_NAME_BYTES, MAX_SIDECAR_BYTES, shortened
@@ -11,7 +15,7 @@ UNREADABLE_TABLE = "table of descriptions that cannot be read"
 UNMATCHED_ROW = "row of a table of descriptions without an image"
 NO_ROW = "image without a row in its table of descriptions"
 LONG_KEY = f"name longer than {MAX_NAME_BYTES} bytes"
-OUTSIDE = "path or link out of the source"
+OUTSIDE = "path or link that leads out of the source and of its `roots`"
 LOCAL_URL = "URL of a protocol that reads files of this machine"
 UNSAFE, LINK, SPARSE, DEVICE, LONG_NAME, SIZES = REFUSED_MEMBERS = (
     "tar member with an unsafe name",
@@ -34,6 +38,8 @@ class LeftOut(Counter[str]):
     def __init__(self) -> None:
         super().__init__()
         self.example: dict[str, str] = {}
+        self.outside: bytes | None = None
+        """A folder in which files lie that only `roots` would allow; None: there were none."""
 
 
 def leave_out(counts: Counter[str], reason: str, name: str, number: int = 1) -> None:
@@ -41,6 +47,15 @@ def leave_out(counts: Counter[str], reason: str, name: str, number: int = 1) -> 
     counts[reason] += number
     if isinstance(counts, LeftOut):
         counts.example.setdefault(reason, shortened(name))
+
+
+def leave_outside(counts: Counter[str], name: str, path: bytes) -> None:
+    """Count a local path that leads out of its source."""
+    leave_out(counts, OUTSIDE, name)
+    if isinstance(counts, LeftOut):
+        folder = os.path.dirname(os.path.realpath(path))
+        common = os.path.commonpath([counts.outside or folder, folder])
+        counts.outside = common if common.strip(b"/") else counts.outside  # not all of the machine
 
 
 def is_loss(reason: str, number: int, *, num_images: int) -> bool:

@@ -42,7 +42,8 @@ class ParquetFormat:
         Raises:
             SourceError: a file is damaged, or which column holds the images is not clear.
         """
-        return self.find_among(find_files(source.path, skipped=skipped), source, skipped=skipped)
+        files = find_files(source.path, skipped=skipped, roots=source.roots)
+        return self.find_among(files, source, skipped=skipped)
 
     def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """The rows of the Parquet files among `files`, in their order; errors as of `find`."""

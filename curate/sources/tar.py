@@ -177,7 +177,7 @@ class TarFormat:
             SourceError: an archive is compressed, damaged or truncated.
         """
         around = Surroundings(source, skipped)
-        files = find_files(source.path, skipped=skipped, around=around)
+        files = find_files(source.path, skipped=skipped, around=around, roots=source.roots)
         yield from self.find_among(files, source, skipped=skipped)
         around.finish()
 

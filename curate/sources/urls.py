@@ -27,6 +27,7 @@ from curate.sources.objects import Wanted, read_objects
 from curate.sources.parquet import Cells, column_types, holds_images, read_cells, read_texts
 from curate.sources.read import Read, unreadable
 from curate.sources.records import DELIMITERS, JSON_LINES, column_names, read_records
+from curate.sources.roots import is_list
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import decode_uri, encode_uri
 from curate.sources.values import choose_columns
@@ -121,8 +122,7 @@ def _fetch_nothing(urls: Iterable[str]) -> Generator[Read]:
 
 
 def _find_tables(source: Source, skipped: Counter[str]) -> Iterator[File]:
-    is_list = source.format == "list" or suffix_of(source.path) == ".txt"
-    return (find_listed if is_list else find_files)(source.path, skipped=skipped)
+    return (find_listed if is_list(source) else find_files)(source.path, skipped=skipped, roots=source.roots)
 
 
 def _find_rows(file: File, number: int, source: Source, skipped: Counter[str]) -> Iterator[Found]:
@@ -240,7 +240,14 @@ def _describe_tables(places: Sequence[dict[str, Any]], source: Source) -> Iterat
 @lru_cache(maxsize=16)
 def _tables_of(source: Source) -> dict[str, str]:
     """Key to uri of the tables of a source."""
-    return {file.key: file.uri for file in _find_tables(source, Counter()) if is_table(file.uri)}
+    tables: dict[str, str] = {}
+    for file in _find_tables(source, Counter()):
+        if is_table(file.uri) and tables.setdefault(file.key, file.uri) != file.uri:
+            raise SourceError(
+                f"source {source.name}: {tables[file.key]} and {file.uri} have the same key {file.key}; rename one of "
+                "them, or make two sources of them"
+            )
+    return tables
 
 
 def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, source: Source) -> Iterator[Cells | None]:
