@@ -24,7 +24,7 @@ from curate.sources.network import network, read_remote
 from curate.sources.roots import roots_of
 from curate.sources.sidecars import merge_sidecars
 from curate.sources.uri import decode_uri, encode_uri, is_remote
-from curate.sources.values import choose_columns
+from curate.sources.values import choose_columns, first_columns
 
 
 class Described(NamedTuple):
@@ -82,6 +82,7 @@ class Descriptions:
                 texts[named.kind, named.suffix] = data  # of equal suffixes the more telling name is behind
         chosen = choose_columns(merged, left_out, columns=self._source.columns) or {}
         chosen |= self._parse(texts, where or uri, left_out)
+        chosen = first_columns(chosen, left_out)
         return Described(chosen or None, tuple(sorted(left_out)))
 
     def _parse(self, texts: dict[tuple[str, str], bytes], where: str, left_out: set[str]) -> dict[str, Any]:

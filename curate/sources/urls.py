@@ -22,6 +22,7 @@ from curate.errors import SourceError
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, find_listed
 from curate.sources.found import Found
+from curate.sources.limits import MAX_NAME_BYTES
 from curate.sources.network import network
 from curate.sources.objects import Wanted, read_objects
 from curate.sources.parquet import Cells, column_types, holds_images, read_cells, read_texts
@@ -129,7 +130,7 @@ def _find_rows(file: File, number: int, source: Source, skipped: Counter[str]) -
     column = _url_column(file.uri, source)
     for row, offset, text in _urls(file.uri, column, skipped):
         url = "" if text is None else text.strip()
-        may_be = is_web_url(url) and suffix_of(url) not in PARQUET and not _SECRET.match(url)
+        may_be = is_web_url(url) and suffix_of(url) not in PARQUET and not _SECRET.match(url) and not _is_long(url)
         yield Found(
             uri=encode_uri(url.encode()) if may_be else f"{REFUSED}{row} of {file.uri}",
             key=f"{file.key}#{row}",
@@ -256,8 +257,8 @@ def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, sou
         types = column_types(uri)
         own = [name for name, dtype in types.items() if not pa.types.is_binary(dtype)]
         assert column is not None
-        columns = list(dict.fromkeys([*_carried(own, source, uri), column]))
-        yield from read_cells(uri, columns, [place["row"] for place in rows])
+        columns = list(_carried(own, source, uri))
+        yield from read_cells(uri, columns, [place["row"] for place in rows], needed=[column])
         return
     if suffix_of(uri) in DELIMITERS:
         _carried(column_names(uri) or [], source, uri)
@@ -294,9 +295,15 @@ def _describe_row(
     return _Described(columns, tuple(sorted(left_out)), _why_refused(url))
 
 
+def _is_long(url: str) -> bool:
+    return len(url) > MAX_NAME_BYTES or len(url.encode(errors="replace")) > MAX_NAME_BYTES
+
+
 def _why_refused(url: str) -> str:
     if not url:
         return "the row has no URL"
+    if _is_long(url):
+        return f"a URL of more than {MAX_NAME_BYTES} bytes"
     if _SECRET.match(url):
         return "a URL with a user name or password, which would end up in tables"
     return f"{shorten(url)!r} is no http(s) URL of a picture".encode(errors="replace").decode()

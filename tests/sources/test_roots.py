@@ -154,9 +154,7 @@ def test_two_tables_of_one_key_are_refused(pool: Path) -> None:
         (pool.parent / name).write_text("url,caption\nhttps://example.com/1.jpg,x\n")
     given = source(write_list(pool / "list.txt", "urls.csv", "../home/urls.csv"), roots=(str(pool.parent / "home"),))
     table = catalog(list_source(given))
-    with pytest.raises(
-        SourceError, match=r"pool/urls\.csv and .*/urls\.csv have the same key urls\.csv"
-    ):
+    with pytest.raises(SourceError, match=r"pool/urls\.csv and .*/urls\.csv have the same key urls\.csv"):
         list(read_part(table, given))
 
 
