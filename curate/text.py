@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import ConfigError
+from curate.opening import NotRegularFile, open_regular, read_regular
 
 MAX_LINE_BYTES = 1 << 16
 """A longer line names no file and no URL: what is read is no text, and memory must not grow by it."""
@@ -45,10 +46,12 @@ def read_text(path: Path) -> str:
     r"""A text file that a person gave; every end of a line becomes `\n`.
 
     Raises:
-        ConfigError: its bytes are no text.
+        ConfigError: its bytes are no text, or it is no regular file.
     """
     try:
-        text = decode_text(path.read_bytes())
+        text = decode_text(read_regular(path))
+    except NotRegularFile as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a text file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not text ({error}); save it as UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -58,9 +61,14 @@ def read_lines(path: Path) -> Iterator[str]:
     r"""The lines of a text file of names, without their ends; bytes that are no UTF-8 become `\xNN`, as in tables.
 
     Raises:
+        ConfigError: it is no regular file.
         ValueError: as of `iterate_lines`.
     """
-    with path.open("rb") as file:
+    try:
+        file = open_regular(path)
+    except NotRegularFile as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a text file") from error
+    with file:
         for line in iterate_lines(file):
             yield line.decode("utf-8", "backslashreplace")
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from curate.errors import ConfigError, SourceError
 from curate.filesystems import open_filesystem
+from curate.opening import open_of
 from curate.ops.images import formats
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.samples.bundled import PHOTOS
@@ -129,7 +130,8 @@ def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
 
 def _decode_file(filesystem: Any, path: str) -> Image.Image:
     try:
-        encoded = filesystem.cat_file(path)
+        with open_of(filesystem, path) as file:
+            encoded = file.read()
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
     return decode_labeled(encoded, path)
@@ -184,7 +186,7 @@ def _read_labels(
     filesystem: Any, path: str, *, label: str | None, labeled: bool
 ) -> tuple[list[_Group], list[str | int]]:
     try:
-        with filesystem.open(path, "rb") as file:
+        with open_of(filesystem, path) as file:
             parquet = pq.ParquetFile(file)
             _check_label_columns(path, parquet.schema_arrow, label=label, labeled=labeled)
             sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
@@ -230,7 +232,7 @@ def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Itera
 
 def _read_cells(filesystem: Any, group: _Group) -> pa.ChunkedArray:
     try:
-        with filesystem.open(group.path, "rb") as file:
+        with open_of(filesystem, group.path) as file:
             return pq.ParquetFile(file).read_row_group(group.number, columns=["image"]).column("image")
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{group.path}: row group {group.number} cannot be read: {error}") from error

@@ -19,6 +19,7 @@ from curate.evaluation.drawing.patch_colors import PatchColors, color_patches
 from curate.evaluation.labeled import PICTURE_SUFFIXES
 from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.inside import Inside, fit_picture, look_inside, num_blocks
+from curate.opening import read_regular
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.progress import track
 
@@ -88,9 +89,11 @@ def _plain_stem(path: Path) -> str:
 
 def _decode_picture(path: Path) -> Image.Image:
     try:
-        return decode_rgb(path.read_bytes())
+        return decode_rgb(read_regular(path))
     except RejectedImage as error:
         raise SourceError(f"{path}: the picture does not decode ({error}); leave it out") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error}); leave it out") from error
 
 
 def view(

@@ -16,6 +16,7 @@ from curate.errors import ConfigError, SourceError
 from curate.feed.row_groups import RowGroup, read_row_groups
 from curate.feed.settings import FeedSettings
 from curate.filesystems import open_filesystem
+from curate.opening import open_of
 from curate.progress import track
 from curate.retrying import is_damage, retry
 
@@ -135,7 +136,7 @@ def _read_shard(filesystem: Any, path: str, work: Callable[[Any], ResultT], *, p
 
     def once() -> ResultT:
         try:
-            with filesystem.open(path, "rb") as file:
+            with open_of(filesystem, path) as file:
                 return work(file)
         except (OSError, pa.ArrowException) as error:
             if not is_damage(error):

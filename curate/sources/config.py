@@ -38,6 +38,11 @@ class Source(Settings):
     Parquet, by columns, and refuses a mixture, but takes what img2dataset writes: Parquet files without images describe
     the tars or folders of their names."""
 
+    roots: tuple[str, ...] = ()
+    """Local folders beside the source's own (of a list: the folder it lies in) that paths in a list, and links in a
+    folder, may lead to; what leads elsewhere is left out and told. A relative path is taken from the current
+    directory."""
+
     image_column: str | None = None
     """Parquet column of the images; default: `image`, else the only binary one."""
 
@@ -100,6 +105,15 @@ class Source(Settings):
     def _known_networks(cls, allowed: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
         permit_of(allowed)
         return allowed
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute_roots(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(absolute_path(local_path(root)) for root in roots)
+        for root in found:
+            if is_remote(root):
+                raise ValueError(f"{root}: only local folders need to be allowed; leave it out")
+        return found
 
     @field_validator(*SETTINGS.values())
     @classmethod

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from curate.errors import SourceError
 from curate.sources.files import open_file
+from curate.sources.limits import MAX_TABLE_COLUMNS
 from curate.sources.suffixes import PARQUET, suffix_of
 from curate.sources.values import parse_json
 from curate.text import encoding_of
@@ -193,6 +195,8 @@ def _csv_rows(lines: Iterator[str]) -> Iterator[Row]:
                 continue
             return
         if header is None:
+            if len(cells) > MAX_TABLE_COLUMNS:
+                raise SourceError(f"{len(cells):,} columns, at most {MAX_TABLE_COLUMNS:,} are read")
             header = cells
             yield dict.fromkeys(header)
         elif cells:

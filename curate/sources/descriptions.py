@@ -1,12 +1,11 @@
 """The own columns of images, from the files, members and tables beside them that the catalog names."""
 
-# ruff: noqa: PTH110, PTH114, PTH116, PTH122, PTH123
+# ruff: noqa: PTH110, PTH114, PTH122
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
 import posixpath
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,16 +13,18 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from curate.errors import SourceError
+from curate.opening import open_regular
 from curate.retrying import find_cause, retry
 from curate.sources.config import Source
 from curate.sources.description_tables import FILE_NAME, read_table_rows
-from curate.sources.files import leads_inside
 from curate.sources.found import Sidecar
 from curate.sources.kinds import Kinds
+from curate.sources.limits import MAX_SIDECAR_BYTES
 from curate.sources.network import network, read_remote
-from curate.sources.sidecars import MAX_SIDECAR_BYTES, merge_sidecars
+from curate.sources.roots import roots_of
+from curate.sources.sidecars import merge_sidecars
 from curate.sources.uri import decode_uri, encode_uri, is_remote
-from curate.sources.values import choose_columns
+from curate.sources.values import choose_columns, first_columns
 
 
 class Described(NamedTuple):
@@ -40,7 +41,6 @@ class Descriptions:
 
     def __init__(self, rows: pa.Table, source: Source) -> None:
         self._source, self._kinds = source, Kinds(source)
-        self._root = None if is_remote(source.path) else os.path.realpath(os.fsencode(source.path))
         self._sidecars = [_sidecars_of(found) for found in rows["sidecars"].to_pylist()]
         wanted: defaultdict[str, list[int]] = defaultdict(list)
         for uri, sidecars in zip(rows["uri"].to_pylist(), self._sidecars, strict=True):
@@ -82,6 +82,7 @@ class Descriptions:
                 texts[named.kind, named.suffix] = data  # of equal suffixes the more telling name is behind
         chosen = choose_columns(merged, left_out, columns=self._source.columns) or {}
         chosen |= self._parse(texts, where or uri, left_out)
+        chosen = first_columns(chosen, left_out)
         return Described(chosen or None, tuple(sorted(left_out)))
 
     def _parse(self, texts: dict[tuple[str, str], bytes], where: str, left_out: set[str]) -> dict[str, Any]:
@@ -139,14 +140,12 @@ class Descriptions:
 
     def _read_regular(self, path: bytes) -> bytes | None:
         if os.path.islink(path):
-            if not leads_inside(path, self._root):
+            if not roots_of(self._source).may_read(path):
                 return None
             path = os.path.realpath(path)
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SIDECAR_BYTES:
-            return None
-        with open(path, "rb") as file:
-            return file.read(MAX_SIDECAR_BYTES)
+        with open_regular(path) as file:
+            data = file.read(MAX_SIDECAR_BYTES + 1)
+        return data if len(data) <= MAX_SIDECAR_BYTES else None
 
 
 def _read_remote(path: bytes, seconds: float) -> bytes | None:

@@ -6,7 +6,7 @@ folders of millions of files and trees deeper than Python's stack, so the walk h
 is inside of, and does not recurse.
 """
 
-# ruff: noqa: PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207
+# ruff: noqa: PTH110, PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH207
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import glob
@@ -28,10 +28,13 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from curate.errors import SourceError, SourceLost, first_line
+from curate.opening import NotRegularFile, open_regular
 from curate.retrying import describe_error, find_cause, is_permanent, retry
 from curate.sources.braces import expand_braces, has_braces
-from curate.sources.left_out import LINK_OUT, leave_out
+from curate.sources.left_out import LINK_OUT, LOCAL_URL, LONG_KEY, leave_out, leave_outside
+from curate.sources.limits import MAX_NAME_BYTES
 from curate.sources.network import network, open_filesystem
+from curate.sources.roots import Roots, opens_local_files, own_folder
 from curate.sources.secrets import strip_secrets
 from curate.sources.suffixes import PARQUET, begins_as_image, compressed_as, is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote, local_path
@@ -70,16 +73,19 @@ class File(NamedTuple):
         return decode_uri(last) if "\\" in last else last.encode()
 
 
-def find_files(path: str, *, skipped: Counter[str], around: "Surroundings | None" = None) -> Iterator[File]:
+def find_files(
+    path: str, *, skipped: Counter[str], around: "Surroundings | None" = None, roots: Sequence[str] = ()
+) -> Iterator[File]:
     """Every file under a folder or URL, the file itself, or the matches of a glob, in bytewise order of keys.
 
     Braces stand for several paths, which are taken in bash's order, unless a file of that very name is there. Hidden
-    files and folders, sockets, pipes, devices and workdirs of curate are left out, and counted in `skipped`. Links to
-    files are followed; a link to a folder is followed unless that folder contains it or was reached by another link
-    already.
+    files and folders, sockets, pipes, devices and workdirs of curate are left out, and counted in `skipped`, as are
+    links that lead out of the source and of `roots`. Other links are followed; one to a folder unless that folder
+    contains it or was reached by another link already.
 
     Args:
         around: gathers what describes the images of each folder; None: nobody asks.
+        roots: folders beside the source that links may lead to.
 
     Raises:
         SourceError: nothing is there, or a folder cannot be listed.
@@ -88,17 +94,18 @@ def find_files(path: str, *, skipped: Counter[str], around: "Surroundings | None
     if has_braces(path) and not (_is_there(path) if remote else os.path.lexists(os.fsencode(path))):
         fixed = os.path.dirname(path[: path.index("{")])
         for expanded in expand_braces(path):
-            for file in find_files(expanded, skipped=skipped, around=around):
+            for file in find_files(expanded, skipped=skipped, around=around, roots=roots):
                 yield file._replace(key=_key_below(fixed, expanded, file))
         return
     if remote:
         yield from _find_remote(path, skipped, around)
         return
     root = os.fsencode(path)
+    listing = _Listing(skipped, around, Roots([own_folder(root, listed=False)], roots))
     if _is_glob(path) and not os.path.lexists(root):
-        yield from _find_glob(root, _Listing(skipped, around, root=None))
+        yield from _find_glob(root, listing)
         return
-    yield from _find_local(root, os.path.basename(root), _Listing(skipped, around, root=os.path.realpath(root)))
+    yield from _find_local(root, os.path.basename(root), listing)
 
 
 def _key_below(fixed: str, expanded: str, file: File) -> str:
@@ -108,7 +115,9 @@ def _key_below(fixed: str, expanded: str, file: File) -> str:
     return whole if file.uri.endswith(f"/{whole}") else encode_uri(os.fsencode(below))  # else the path is the file
 
 
-def find_listed(path: str, *, skipped: Counter[str], around: "Surroundings | None" = None) -> Iterator[File]:
+def find_listed(
+    path: str, *, skipped: Counter[str], around: "Surroundings | None" = None, roots: Sequence[str] = ()
+) -> Iterator[File]:
     """The files that a text file names, one path or URL a line, in the order of the lines.
 
     Relative paths are taken from the folder of the list. A folder stands for its files. Local files that are
@@ -116,18 +125,40 @@ def find_listed(path: str, *, skipped: Counter[str], around: "Surroundings | Non
     around it are taken off where nothing has the name with them. UTF-16 and UTF-32 are read where a byte order mark
     says so.
 
+    A path that leads out of the folder of the list and of `roots`, by itself or by links, is left out, whether anything
+    is there or not. The key of a local file is its path from the folder that holds it.
+
+    Args:
+        around: as of `find_files`.
+        roots: folders beside that of the list in which its paths may lie.
+
     Raises:
         SourceError: the list cannot be read, or is no list.
     """
-    listing = _Listing(skipped, around, root=None)
+    own = [] if is_remote(path) else [os.fsencode(path.rsplit("/", 1)[0])]
+    listing = _Listing(skipped, around, Roots(own, roots))
     for number, (line, entry) in enumerate(_read_list(path), 1):
-        if is_remote(entry.decode(errors="replace")):
-            uri, key = (strip_secrets(encode_uri(name), line=number) for name in (entry, line))
-            yield File(uri, key, None, None)
-        elif os.path.isdir(entry):
-            yield from _walk(os.path.normpath(entry), line.rstrip(b"/") + b"/", listing)
+        uri, key = (strip_secrets(encode_uri(name), line=number) for name in (entry, line))
+        if len(entry) > MAX_NAME_BYTES:
+            leave_out(skipped, LONG_KEY, key)
+        elif not is_remote(entry.decode(errors="replace")):
+            yield from _find_entry(os.path.normpath(entry), listing)
+        elif opens_local_files(entry.decode(errors="replace")):
+            leave_out(skipped, LOCAL_URL, key)
         else:
-            yield from _one_file(os.path.normpath(entry), line, listing)
+            yield File(uri, key, None, None)
+
+
+def _find_entry(entry: bytes, listing: "_Listing") -> Iterator[File]:
+    """The file that a line of a list names, or those of the folder."""
+    if not listing.roots.hold(entry):
+        leave_outside(listing.skipped, encode_uri(entry), entry)
+        return
+    key = listing.roots.key_of(entry)
+    if os.path.isdir(entry):
+        yield from _walk(entry, key.rstrip(b"/") + b"/" if key else b"", listing)
+    else:
+        yield from _one_file(entry, key if key and not key.endswith(b"/") else key + os.path.basename(entry), listing)
 
 
 def list_entries(path: str) -> Iterator[str]:
@@ -201,10 +232,10 @@ def file_exists(uri: str) -> bool:
 
 
 def _open_local(uri: str) -> Any:
-    path = decode_uri(uri)
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-        raise SourceError(f"{uri}: not a regular file; leave it out of the source")
-    return open(path, "rb")
+    try:
+        return open_regular(decode_uri(uri))
+    except NotRegularFile as error:
+        raise SourceError(f"{uri}: {describe_error(error)}; leave it out of the source") from error
 
 
 class _Listing(NamedTuple):
@@ -212,8 +243,8 @@ class _Listing(NamedTuple):
 
     skipped: Counter[str]
     around: "Surroundings | None"
-    root: bytes | None
-    """The source's folder, without links; None: each folder that was named or matched is its own."""
+    roots: Roots
+    """Where links may lead to."""
 
 
 def _find_local(root: bytes, name: bytes, listing: _Listing) -> Iterator[File]:
@@ -254,7 +285,9 @@ def _find_glob(pattern: bytes, listing: _Listing) -> Iterator[File]:
     fixed = os.fsencode(_fixed_part(os.fsdecode(pattern)))
     for match in matches:
         name = os.path.relpath(match, fixed)
-        if os.path.isdir(match):
+        if not listing.roots.may_read(match):
+            leave_outside(listing.skipped, encode_uri(name), match)
+        elif os.path.isdir(match):
             yield from _walk(match, name + b"/", listing)
         else:
             yield from _one_file(match, name, listing)
@@ -314,6 +347,8 @@ def _walk(root: bytes, prefix: bytes, listing: _Listing) -> Iterator[File]:
         path, is_folder = os.path.join(folder.path, name), entry[0].endswith(b"/")
         if is_hidden(os.fsdecode(name)):
             leave_out(skipped, "hidden folder" if is_folder else "hidden file", encode_uri(folder.prefix + name))
+        elif linked and os.path.exists(path) and not listing.roots.may_read(path):
+            leave_outside(skipped, encode_uri(folder.prefix + name), path)
         elif not is_folder:
             yield from _one_file(path, folder.prefix + name, listing, folder.around)
         elif not linked or links.may_follow(path, folder.inside, _identity(path)):
@@ -342,7 +377,7 @@ def _enter(path: bytes, prefix: bytes, above: _Open | None, listing: _Listing) -
             encode_uri(prefix),
             names,
             has=partial(_has, names),
-            refused=partial(_why_refused, path, linked, listing.root),
+            refused=partial(_why_refused, path, linked, listing.roots),
             above=None if above is None else above.around,
             shard_table=_shard_table(path, None if above is None else above.names),
         )
@@ -358,9 +393,7 @@ def _holds_run(folder: bytes) -> bool:
     """Whether a folder is a workdir: it then holds tables, pictures of reports and shards, which are no source."""
     mark = os.path.join(folder, RUN)
     try:
-        if not os.path.isfile(mark):
-            return False
-        with open(mark, "rb") as file:
+        with open_regular(mark) as file:
             return _is_run(file.read(MAX_RUN_BYTES))
     except OSError:
         return False
@@ -379,17 +412,8 @@ def _has(names: Sequence[bytes], name: bytes) -> bool:
     return place < len(names) and names[place] == name
 
 
-def _why_refused(folder: bytes, linked: set[bytes], root: bytes | None, name: bytes) -> str | None:
-    # Whoever fills a source must not publish files of the machine by links.
-    if name not in linked or leads_inside(os.path.join(folder, name), root):
-        return None
-    return LINK_OUT
-
-
-def leads_inside(path: bytes, root: bytes | None) -> bool:
-    """Whether the file that a link leads to lies in its own folder or in `root`, which has no links, or below them."""
-    target, folder = os.path.realpath(path), os.path.realpath(os.path.dirname(path))
-    return any(target.startswith(place.rstrip(b"/") + b"/") for place in (folder, root) if place is not None)
+def _why_refused(folder: bytes, linked: set[bytes], roots: Roots, name: bytes) -> str | None:
+    return None if name not in linked or roots.may_read(os.path.join(folder, name)) else LINK_OUT
 
 
 def _shard_table(folder: bytes, beside: Sequence[bytes] | None) -> str | None:

@@ -1,10 +1,6 @@
 """Loose image files: one file, one image; its sidecars (`img.json`, `img.txt`, `img.cls`) are its columns."""
 
-# ruff: noqa: PTH116, PTH123
-# Paths are bytes here, which pathlib does not take: a name need not be text.
-
 import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,17 +9,20 @@ from functools import partial
 import pyarrow as pa
 
 from curate.errors import SourceError, SourceLost, SourceUnavailable
+from curate.opening import open_regular
 from curate.retrying import find_cause, retry
 from curate.sources.beside import Surroundings
 from curate.sources.config import Source
 from curate.sources.descriptions import Described, Descriptions
 from curate.sources.files import File, find_files, why_no_url
+from curate.sources.formats import BUILTIN, DETECTED
 from curate.sources.found import Found
 from curate.sources.kinds import DESCRIBING, Kinds
-from curate.sources.left_out import TOO_LONG, UNMATCHED, leave_out
+from curate.sources.left_out import OUTSIDE, TOO_LONG, UNMATCHED, leave_out
+from curate.sources.limits import MAX_SIDECAR_BYTES
 from curate.sources.network import network, read_remote
 from curate.sources.read import Read, too_large, unavailable, unreadable
-from curate.sources.sidecars import MAX_SIDECAR_BYTES
+from curate.sources.roots import roots_of
 from curate.sources.suffixes import HEAD_BYTES, IMAGE, begins_as_image, may_be_image, suffix_of
 from curate.sources.uri import decode_uri, is_remote
 
@@ -36,7 +35,7 @@ class FolderFormat:
     def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """The images in the order of their paths."""
         around = Surroundings(source, skipped)
-        files = find_files(source.path, skipped=skipped, around=around)
+        files = find_files(source.path, skipped=skipped, around=around, roots=source.roots)
         yield from self.find_among(files, source, skipped=skipped)
         around.finish()
 
@@ -72,7 +71,7 @@ def _is_misnamed_file(file: File) -> bool:
     if is_remote(file.uri) or not file.length:
         return False
     try:
-        with open(decode_uri(file.uri), "rb") as opened:
+        with open_regular(decode_uri(file.uri)) as opened:
             return begins_as_image(opened.read(HEAD_BYTES))
     except OSError:
         return False
@@ -83,19 +82,22 @@ def loose_reads(rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) 
     descriptions = Descriptions(rows, source) if extra else None
     for row, uri in enumerate(rows["uri"].to_pylist()):
         describe = None if descriptions is None else partial(descriptions.of_file, row, uri)
-        yield partial(read_folder_file, uri, max_bytes=max_bytes, describe=describe)
+        yield partial(read_folder_file, uri, max_bytes=max_bytes, describe=describe, source=source)
 
 
-def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], Described] | None = None) -> Read:
+def read_folder_file(
+    uri: str, *, max_bytes: int, describe: Callable[[], Described] | None = None, source: Source | None = None
+) -> Read:
     """Read one image file. May be called from several threads at once.
 
     Args:
         max_bytes: a longer file is not read.
         describe: gives the image's own columns; None: they are not wanted.
+        source: a link that leads out of it is not followed; None: the user named the file.
 
     Returns:
-        Bytes, or why there are none: the file is gone, not permitted, a folder, a pipe, or too large; or reading
-        failed again and again by an error that may pass, and it is `unavailable`.
+        Bytes, or why there are none: the file is gone, not permitted, a folder, a pipe, outside of its source, or too
+        large; or reading failed again and again by an error that may pass, and it is `unavailable`.
 
     Raises:
         SourceError: no package knows the protocol of a URL.
@@ -103,7 +105,9 @@ def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], Describ
     remote, limits = is_remote(uri), network()
     end = time.monotonic() + limits.picture
     try:
-        data = retry(lambda: _read_or_refuse(uri, max_bytes, end), where=uri, remote=remote, patience=limits.patience)
+        data = retry(
+            lambda: _read_or_refuse(uri, max_bytes, end, source), where=uri, remote=remote, patience=limits.patience
+        )
         if isinstance(data, Read):
             return data
         extra, left_out = (None, ()) if describe is None else describe()
@@ -121,16 +125,22 @@ def read_folder_file(uri: str, *, max_bytes: int, describe: Callable[[], Describ
         return unreadable(cause.text)
 
 
-def _read_or_refuse(uri: str, max_bytes: int, end: float) -> bytes | Read:
+def _is_outside(path: bytes, source: Source) -> bool:
+    """Whether a link has come since the listing; a format of one's own names whatever files it wants."""
+    return source.format in (*BUILTIN, *DETECTED) and not roots_of(source).may_read(path)
+
+
+def _read_or_refuse(uri: str, max_bytes: int, end: float, source: Source | None) -> bytes | Read:
     if not is_remote(uri):
-        found = os.stat(decode_uri(uri))
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
-            return unreadable("not a regular file")
-        if found.st_size > max_bytes:
-            return too_large(found.st_size, max_bytes)
-        with open(decode_uri(uri), "rb") as file:
-            data: bytes = file.read()
-            return data
+        with open_regular(decode_uri(uri)) as file:
+            if source is not None and _is_outside(decode_uri(uri), source):
+                return unreadable(OUTSIDE)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1) if size <= max_bytes else b""
+            if len(data) == size + 1:  # it grows
+                data += file.read(max(0, max_bytes - size))
+                size = len(data)
+        return data if size <= max_bytes else too_large(size, max_bytes)
     why = why_no_url(uri)
     if why:
         return unreadable(f"not a URL: {why}")

@@ -1,8 +1,12 @@
 """What a source holds and a run does not read: counted by reason, each reason with one example."""
 
+# ruff: noqa: PTH120
+# Paths are bytes here, which pathlib does not take: a name need not be text.
+
+import os
 from collections import Counter
 
-from curate.sources.sidecars import MAX_SIDECAR_BYTES
+from curate.sources.limits import MAX_NAME_BYTES, MAX_SIDECAR_BYTES, shortened
 
 UNMATCHED = "description without an image"
 TOO_LONG = f"description longer than {MAX_SIDECAR_BYTES >> 20} MiB"
@@ -10,13 +14,22 @@ LINK_OUT = "description that is a link out of the source"
 UNREADABLE_TABLE = "table of descriptions that cannot be read"
 UNMATCHED_ROW = "row of a table of descriptions without an image"
 NO_ROW = "image without a row in its table of descriptions"
-UNSAFE, LINK, SPARSE, DEVICE = REFUSED_MEMBERS = (
+LONG_KEY = f"name longer than {MAX_NAME_BYTES} bytes"
+LONG_PATH = f"path longer than {MAX_NAME_BYTES} bytes in a row of a Parquet file, which is called by its number instead"
+OUTSIDE = "path or link that leads out of the source and of its `roots`"
+LOCAL_URL = "URL of a protocol that reads files of this machine"
+UNSAFE, LINK, SPARSE, DEVICE, LONG_NAME, SIZES = REFUSED_MEMBERS = (
     "tar member with an unsafe name",
     "tar member that is a link",
     "sparse tar member",
     "tar member that is a device or pipe",
+    f"tar member with a name longer than {MAX_NAME_BYTES} bytes",
+    "tar member of which two headers tell different sizes",
 )
-LOSSES = (TOO_LONG, LINK_OUT, UNREADABLE_TABLE, UNMATCHED_ROW, NO_ROW, *REFUSED_MEMBERS)
+LOSSES = (
+    *(TOO_LONG, LINK_OUT, UNREADABLE_TABLE, UNMATCHED_ROW, NO_ROW, LONG_KEY, LONG_PATH, OUTSIDE, LOCAL_URL),
+    *REFUSED_MEMBERS,
+)
 """Reasons of which a person should know."""
 
 
@@ -26,13 +39,24 @@ class LeftOut(Counter[str]):
     def __init__(self) -> None:
         super().__init__()
         self.example: dict[str, str] = {}
+        self.outside: bytes | None = None
+        """A folder in which files lie that only `roots` would allow; None: there were none."""
 
 
 def leave_out(counts: Counter[str], reason: str, name: str, number: int = 1) -> None:
     """Count what is left out under a reason; a `LeftOut` keeps the first name as its example."""
     counts[reason] += number
     if isinstance(counts, LeftOut):
-        counts.example.setdefault(reason, name)
+        counts.example.setdefault(reason, shortened(name))
+
+
+def leave_outside(counts: Counter[str], name: str, path: bytes) -> None:
+    """Count a local path that leads out of its source."""
+    leave_out(counts, OUTSIDE, name)
+    if isinstance(counts, LeftOut):
+        folder = os.path.dirname(os.path.realpath(path))
+        common = os.path.commonpath([counts.outside or folder, folder])
+        counts.outside = common if common.strip(b"/") else counts.outside  # not all of the machine
 
 
 def is_loss(reason: str, number: int, *, num_images: int) -> bool:

@@ -1,6 +1,7 @@
 """Listing a source: what kind it is, and its images in a fixed order."""
 
 import itertools
+import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,11 +13,16 @@ from curate.sources.files import File, find_files, find_listed
 from curate.sources.folder import FolderFormat, looks_like_image
 from curate.sources.formats import DETECTED, find_format
 from curate.sources.found import Found
+from curate.sources.left_out import OUTSIDE, LeftOut
 from curate.sources.parquet import ParquetFormat
-from curate.sources.reach import is_list, reach_of
+from curate.sources.reach import reach_of
+from curate.sources.roots import is_list
 from curate.sources.suffixes import IMAGE, PARQUET, TAR, TFRECORD, may_be_image, suffix_of, unpack_command
 from curate.sources.tar import TarFormat, compressed_archive
+from curate.sources.uri import encode_uri
 from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packed_table
+
+log = logging.getLogger(__name__)
 
 PEEK = 10_000
 """Files without a telling suffix after which a source is taken for a folder of images."""
@@ -42,17 +48,32 @@ def list_source(source: Source, *, skipped: Counter[str] | None = None) -> Itera
         SourceError: nothing is there, nothing looks like an image, a folder cannot be listed, an archive is
             compressed or damaged, or images, tars and Parquet files are mixed under `format: auto`.
     """
-    counts = skipped if skipped is not None else Counter()
+    counts = skipped if skipped is not None else LeftOut()
     found = reach_of(source).around(_find(source, counts))
     first = next(found, None)
     if first is None:
         raise SourceError(
             f"source {source.name}: {source.path}: no image was found (format {source.format}); left out: "
             f"{_left_out(counts)}; give a folder of images, tars, Parquet files, tables of URLs, or a .txt that lists "
-            "them"
+            f"them{_how_to_allow(source, counts)}"
         )
     yield first
     yield from found
+    if counts[OUTSIDE]:
+        log.warning("source %s: %s: %s", source.name, source.path, _how_to_allow(source, counts).removeprefix("; "))
+
+
+def _how_to_allow(source: Source, counts: Counter[str]) -> str:
+    """What to set where files were left out that lie elsewhere; empty where there were none."""
+    if not counts[OUTSIDE]:
+        return ""
+    found = counts if isinstance(counts, LeftOut) else LeftOut()
+    roots = [*source.roots, encode_uri(found.outside) if found.outside else "FOLDER"]
+    such = f", such as {found.example[OUTSIDE]}" if OUTSIDE in found.example else ""
+    return (
+        f"; {counts[OUTSIDE]} paths or links lead out of it{such}; if they are yours, allow the folders they lead to: "
+        f"{{name: {source.name}, path: {source.path}, roots: [{', '.join(roots)}]}}"
+    )
 
 
 def _left_out(counts: Counter[str]) -> str:
@@ -64,7 +85,8 @@ def _find(source: Source, skipped: Counter[str]) -> Iterator[Found]:
         yield from find_format(source.format).find(source, skipped=skipped)
         return
     around = Surroundings(source, skipped)
-    files = (find_listed if is_list(source) else find_files)(source.path, skipped=skipped, around=around)
+    finder = find_listed if is_list(source) else find_files
+    files = finder(source.path, skipped=skipped, around=around, roots=source.roots)
     kind, files = _recognize(files, source)
     yield from _FORMATS[kind].find_among(_refuse_mixture(files, kind, source), source, skipped=skipped)
     around.finish()

@@ -8,13 +8,8 @@ from curate.sources.addresses import permit_of
 from curate.sources.config import Source
 from curate.sources.files import list_entries
 from curate.sources.network import Reach
+from curate.sources.roots import is_list
 from curate.sources.secrets import Secrets
-from curate.sources.suffixes import suffix_of
-
-
-def is_list(source: Source) -> bool:
-    """Whether the path of a source is a text file that names others."""
-    return source.format == "list" or suffix_of(source.path) == ".txt"
 
 
 def reach_of(source: Source) -> Reach:

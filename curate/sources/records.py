@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from curate.errors import SourceError
 from curate.retrying import retry
 from curate.sources.files import open_file
+from curate.sources.limits import MAX_TABLE_COLUMNS
 from curate.sources.suffixes import suffix_of
 from curate.sources.uri import is_remote
 from curate.sources.values import parse_json
@@ -138,7 +139,17 @@ def _header(lines: _Lines, uri: str) -> list[str]:
         text = next(lines)
     except (StopIteration, csv.Error) as error:
         raise SourceError(f"{uri}: no line of column names; write one, for example url,caption") from error
-    names = next(csv.reader([text], delimiter=DELIMITERS[suffix_of(uri)]), [])
+    try:
+        names = next(csv.reader([text], delimiter=DELIMITERS[suffix_of(uri)]), [])
+    except csv.Error as error:
+        raise SourceError(
+            f"{uri}: its line of column names cannot be read ({error}); write one of short names"
+        ) from error
+    if len(names) > MAX_TABLE_COLUMNS:
+        raise SourceError(
+            f"{uri}: {len(names):,} columns, at most {MAX_TABLE_COLUMNS:,} are read; write the wanted ones to another "
+            "file"
+        )
     return [name.encode("utf-8", "replace").decode().strip() for name in names]
 
 

@@ -7,9 +7,6 @@ from typing import Any
 from curate.sources.suffixes import HEAD_BYTES, begins_as_image
 from curate.sources.values import Columns, choose_columns, parse_json, parse_label, parse_text
 
-MAX_SIDECAR_BYTES = 1 << 20
-"""A longer sidecar is not one image's description, and is not read."""
-
 log = logging.getLogger(__name__)
 
 

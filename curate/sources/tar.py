@@ -32,7 +32,9 @@ from curate.sources.kinds import DESCRIBING, Kinds, Named, webdataset_key
 from curate.sources.left_out import (
     DEVICE,
     LINK,
+    LONG_NAME,
     REFUSED_MEMBERS,
+    SIZES,
     SPARSE,
     TOO_LONG,
     UNMATCHED,
@@ -40,9 +42,9 @@ from curate.sources.left_out import (
     LeftOut,
     leave_out,
 )
+from curate.sources.limits import MAX_NAME_BYTES, MAX_SIDECAR_BYTES
 from curate.sources.network import network
 from curate.sources.read import Read, by_file, too_large
-from curate.sources.sidecars import MAX_SIDECAR_BYTES
 from curate.sources.suffixes import (
     HEAD_BYTES,
     TAR,
@@ -57,16 +59,45 @@ from curate.sources.uri import encode_uri, is_remote
 
 log = logging.getLogger(__name__)
 
-MAX_HEADER_BYTES = 1 << 20
-"""Bytes of one extended header, which is a name and a few numbers; `tarfile` would read whatever its size says."""
-_MAX_OFFSET = 1 << 62
+MAX_HEADER_BYTES = 1 << 17
+"""Bytes of one extended header (PAX, GNU long name): a name, a few numbers, and the attributes that file systems keep,
+64 KiB of them on Linux."""
+MAX_EXTENDED = 16
+"""Extended headers in a row before one member; an honest member has up to four."""
 _DAMAGE = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError, TypeError)
 """What `tarfile` raises where the fields of headers are garbage."""
 
 
-class _BoundedHeader(tarfile.TarInfo):
-    """A header that asks for no more memory than an honest one."""
+class _BoundedTar(tarfile.TarFile):
+    """An archive that knows its name and its length, so that no header can lead out of it."""
 
+    def __init__(self, uri: str, file: Any) -> None:
+        self.uri = uri
+        self.end: int = file.seek(0, os.SEEK_END)
+        """Bytes of the archive."""
+        self.extended = 0
+        """Extended headers since the last member."""
+        file.seek(0)
+        super().__init__(fileobj=file, encoding="utf-8", errors="surrogateescape", tarinfo=_BoundedHeader)
+
+    def next_member(self) -> "_BoundedHeader | None":
+        """As `next`, which may be called again after an error that passes."""
+        self.extended = 0
+        member = self.next()
+        vars(self)["members"] = []  # it would grow by every member
+        return member  # type: ignore[return-value]
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """A header that asks for no more memory than an honest one, and whose member lies within the archive.
+
+    `tarfile` believes what a header says: a negative size leads it back to headers that it has seen, PAX records of
+    gigabytes are read at once, defaults in global headers pile up for the members behind, maps of sparse files become
+    lists of numbers, and extended headers nest as deep as the stack allows.
+    """
+
+    told_size = 0
+    """Bytes of the member by its own header, which a PAX record may contradict."""
     _EXTENDED = frozenset(
         {
             tarfile.GNUTYPE_LONGNAME,
@@ -77,10 +108,58 @@ class _BoundedHeader(tarfile.TarInfo):
         }
     )
 
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in self._EXTENDED and not 0 <= self.size <= MAX_HEADER_BYTES:
-            raise tarfile.HeaderError(f"an extended header of {self.size} bytes")
+    def _proc_member(self, archive: _BoundedTar) -> tarfile.TarInfo:
+        self.told_size = self.size
+        if self.size < 0:
+            raise self._damaged(archive, f"a member of {self.size} bytes")
+        if self.type in self._EXTENDED:
+            archive.extended += 1
+            if archive.extended > MAX_EXTENDED:
+                raise self._damaged(archive, f"more than {MAX_EXTENDED} extended headers in a row")
+            if self.size > MAX_HEADER_BYTES:
+                what = f"an extended header of {self.size} bytes, more than {MAX_HEADER_BYTES} are not read"
+                raise self._damaged(archive, what)
+        if self.isreg() or self.type not in tarfile.SUPPORTED_TYPES or self.type in self._EXTENDED:
+            self.check_length(archive, archive.fileobj.tell())  # type: ignore[union-attr]
+        if self.type == tarfile.XGLTYPE:
+            return self._skip_defaults(archive)
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+
+    def check_length(self, archive: _BoundedTar, begin: int) -> None:
+        """Raise SourceDamaged where the data, which begin at `begin`, reach beyond the archive."""
+        if begin + self.size > archive.end:
+            what = f"a member of {self.size} bytes, of which {max(0, archive.end - begin)} are there"
+            raise self._damaged(archive, what)
+
+    def _damaged(self, archive: _BoundedTar, what: str) -> SourceDamaged:
+        return _damaged_archive(archive.uri, self.offset, what)
+
+    def _skip_defaults(self, archive: _BoundedTar) -> tarfile.TarInfo:
+        """The member behind a global header, of which nothing is needed: comments, times, names of users."""
+        archive.fileobj.read(self._block(self.size))  # type: ignore[attr-defined,union-attr]
+        return type(self).fromtarfile(archive)
+
+    def _proc_sparse(self, archive: _BoundedTar) -> tarfile.TarInfo:
+        """A sparse file of GNU's old form: its map is passed over, since it is refused anyway."""
+        more, file = self._sparse_structs[1], archive.fileobj  # type: ignore[attr-defined]
+        while more:
+            block = file.read(tarfile.BLOCKSIZE)  # type: ignore[union-attr]
+            if len(block) < tarfile.BLOCKSIZE:
+                raise self._damaged(archive, "a map of a sparse file that is cut off")
+            more = bool(block[_MORE])
+        self.sparse = b""  # it has a map
+        self.offset_data = file.tell()  # type: ignore[union-attr]
+        self.check_length(archive, self.offset_data)
+        archive.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
+        return self
+
+    def _proc_gnusparse_10(self, member: "_BoundedHeader", *ignored: object) -> None:
+        """A sparse file whose map stands before its data: it is refused, so the map is not read."""
+        member.sparse = b""
+
+
+_MORE = 504
+"""Byte of a block of a sparse file's map that says whether another block follows."""
 
 
 class TarFormat:
@@ -98,7 +177,7 @@ class TarFormat:
             SourceError: an archive is compressed, damaged or truncated.
         """
         around = Surroundings(source, skipped)
-        files = find_files(source.path, skipped=skipped, around=around)
+        files = find_files(source.path, skipped=skipped, around=around, roots=source.roots)
         yield from self.find_among(files, source, skipped=skipped)
         around.finish()
 
@@ -293,22 +372,30 @@ def _is_misnamed_member(archive: Any, member: tarfile.TarInfo) -> bool:
     return begins_as_image(_seek_and_read(archive, member.offset_data, min(member.size, HEAD_BYTES)))
 
 
+def _raw_name(member: tarfile.TarInfo) -> bytes:
+    return member.name.encode("utf-8", "surrogateescape")
+
+
 def _name(member: tarfile.TarInfo) -> str:
-    return encode_uri(member.name.encode("utf-8", "surrogateescape")).removeprefix("./")
+    return encode_uri(_raw_name(member)).removeprefix("./")
 
 
-def _why_refused(member: tarfile.TarInfo) -> str | None:
+def _why_refused(member: _BoundedHeader) -> str | None:
+    if len(member.name) > MAX_NAME_BYTES or len(_raw_name(member)) > MAX_NAME_BYTES:
+        return LONG_NAME
     if member.name.startswith("/") or ".." in member.name.split("/"):
         return UNSAFE
     if member.islnk() or member.issym():
         return LINK
     if member.issparse():
         return SPARSE
+    if member.size != member.told_size:
+        return SIZES
     return None if member.isfile() or member.isdir() else DEVICE
 
 
-def _members(archive: Any, uri: str) -> Iterator[tarfile.TarInfo]:
-    """Headers of an archive in order, without keeping them.
+def _members(archive: Any, uri: str) -> Iterator[_BoundedHeader]:
+    """Headers of an archive in order, without keeping them; each lies behind the one before.
 
     Raises:
         SourceError: the archive is no tar, compressed, or ends or breaks in the middle.
@@ -316,18 +403,19 @@ def _members(archive: Any, uri: str) -> Iterator[tarfile.TarInfo]:
     remote, offset = is_remote(uri), 0
     try:
         tar = retry(lambda: _open_tar(archive, uri), where=uri, remote=remote)
-        while (member := retry(tar.next, where=uri, remote=remote)) is not None:
-            if not offset < tar.offset <= _MAX_OFFSET or member.size < 0:  # a negative size would lead in a circle
-                raise tarfile.HeaderError(f"a member of {member.size} bytes")
+        while (member := retry(tar.next_member, where=uri, remote=remote)) is not None:
+            if member.sparse is None:
+                member.check_length(tar, member.offset_data)  # a PAX record may tell another one
+            if member.size < 0 or not offset < tar.offset < tar.end + tarfile.BLOCKSIZE:
+                raise _damaged_archive(uri, offset, f"a member of {member.size} bytes")
             offset = tar.offset  # where the next header must begin
-            tar.members = []  # type: ignore[attr-defined]  # it would grow by every member
             yield member
     except _DAMAGE as error:
         raise _damaged_archive(uri, offset, describe_error(error)) from error
     _check_end(archive, tar.offset, uri)
 
 
-def _open_tar(archive: Any, uri: str) -> tarfile.TarFile:
+def _open_tar(archive: Any, uri: str) -> _BoundedTar:
     archive.seek(0)
     suffix = compressed_as(archive.read(HEAD_BYTES))
     if suffix:
@@ -337,8 +425,7 @@ def _open_tar(archive: Any, uri: str) -> tarfile.TarFile:
             f"{uri}: its content is compressed ({suffix[1:]}); unpack it: mv {shlex.quote(uri)} "
             f"{shlex.quote(name)} && {command}"
         )
-    archive.seek(0)
-    return tarfile.open(fileobj=archive, mode="r:", encoding="utf-8", errors="surrogateescape", tarinfo=_BoundedHeader)
+    return _BoundedTar(uri, archive)
 
 
 def _check_end(archive: Any, offset: int, uri: str) -> None:
@@ -348,10 +435,19 @@ def _check_end(archive: Any, offset: int, uri: str) -> None:
     if not block:
         log.warning("%s: no end mark at offset %d; if the archive was cut there, images are missing", uri, offset)
     elif block.strip(b"\0"):
-        raise _damaged_archive(uri, offset, "a broken header")
+        raise _damaged_archive(uri, offset, f"a broken header{_why_broken(block)}")
     left = archive.seek(0, os.SEEK_END) - offset
     if left > 2 * tarfile.RECORDSIZE:  # more than padding: archives that were put one behind the other
         log.warning("%s: %d bytes behind the end mark at offset %d are not read", uri, left, offset)
+
+
+def _why_broken(block: bytes) -> str:
+    """What is wrong with a header, as far as its block alone tells."""
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        return f": {error}"
+    return ""
 
 
 def _damaged_archive(uri: str, offset: int, what: str) -> SourceDamaged:

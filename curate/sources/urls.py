@@ -22,12 +22,14 @@ from curate.errors import SourceError
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, find_listed
 from curate.sources.found import Found
+from curate.sources.limits import MAX_NAME_BYTES
 from curate.sources.network import network
 from curate.sources.objects import Wanted, read_objects
 from curate.sources.parquet import Cells, column_types, holds_images, read_cells, read_texts
-from curate.sources.reach import is_list, reach_of
+from curate.sources.reach import reach_of
 from curate.sources.read import Read, unreadable
 from curate.sources.records import DELIMITERS, JSON_LINES, column_names, read_records
+from curate.sources.roots import is_list
 from curate.sources.secrets import lacks_secret, strip_secrets
 from curate.sources.suffixes import PARQUET, may_be_image, suffix_of, why_not_image
 from curate.sources.uri import decode_uri, encode_uri
@@ -134,14 +136,14 @@ def _fetch_nothing(images: Iterable[Wanted]) -> Generator[Read]:
 
 
 def _find_tables(source: Source, skipped: Counter[str]) -> Iterator[File]:
-    return (find_listed if is_list(source) else find_files)(source.path, skipped=skipped)
+    return (find_listed if is_list(source) else find_files)(source.path, skipped=skipped, roots=source.roots)
 
 
 def _find_rows(file: File, number: int, source: Source, skipped: Counter[str]) -> Iterator[Found]:
     column = _url_column(file.uri, source)
     for row, offset, text in _urls(file.uri, column, skipped):
         url = "" if text is None else text.strip()
-        may_be = is_web_url(url) and suffix_of(url) not in PARQUET
+        may_be = is_web_url(url) and suffix_of(url) not in PARQUET and not _is_long(url)
         yield Found(
             uri=encode_uri(strip_secrets(url).encode()) if may_be else f"{REFUSED}{row} of {file.uri}",
             key=f"{file.key}#{row}",
@@ -257,7 +259,14 @@ def _each_row(
 @lru_cache(maxsize=16)
 def _tables_of(source: Source) -> dict[str, str]:
     """Key to uri of the tables of a source."""
-    return {file.key: file.uri for file in _find_tables(source, Counter()) if is_table(file.uri)}
+    tables: dict[str, str] = {}
+    for file in _find_tables(source, Counter()):
+        if is_table(file.uri) and tables.setdefault(file.key, file.uri) != file.uri:
+            raise SourceError(
+                f"source {source.name}: {tables[file.key]} and {file.uri} have the same key {file.key}; rename one of "
+                "them, or make two sources of them"
+            )
+    return tables
 
 
 def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, source: Source) -> Iterator[Cells | None]:
@@ -266,8 +275,8 @@ def _values_of(uri: str, rows: Sequence[dict[str, Any]], column: str | None, sou
         types = column_types(uri)
         own = [name for name, dtype in types.items() if not pa.types.is_binary(dtype)]
         assert column is not None
-        columns = list(dict.fromkeys([*_carried(own, source, uri), column]))
-        yield from read_cells(uri, columns, [place["row"] for place in rows])
+        columns = list(_carried(own, source, uri))
+        yield from read_cells(uri, columns, [place["row"] for place in rows], needed=[column])
         return
     if suffix_of(uri) in DELIMITERS:
         _carried(column_names(uri) or [], source, uri)
@@ -350,7 +359,13 @@ class _WholeUrls:
         return self._found[image.image_id]
 
 
+def _is_long(url: str) -> bool:
+    return len(url) > MAX_NAME_BYTES or len(url.encode(errors="replace")) > MAX_NAME_BYTES
+
+
 def _why_refused(url: str) -> str:
     if not url:
         return "the row has no URL"
+    if _is_long(url):
+        return f"a URL of more than {MAX_NAME_BYTES} bytes"
     return f"{shorten(strip_secrets(url))!r} is no http(s) URL of a picture".encode(errors="replace").decode()

@@ -125,7 +125,7 @@ def test_broken_header_in_the_middle_is_an_error_not_the_end(tmp_path: Path) -> 
     data = bytearray(path.read_bytes())
     data[1024:1536] = b"\x55" * 512
     path.write_bytes(data)
-    with pytest.raises(SourceError, match=r"offset 1024 \(a broken header\)"):
+    with pytest.raises(SourceError, match=r"offset 1024 \(a broken header: invalid header\)"):
         keys(path)
 
 
@@ -223,7 +223,7 @@ def test_sizes_of_headers_that_lead_in_a_circle_or_nowhere_are_damage(start: int
 def test_extended_headers_take_bounded_memory_and_no_stack(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"a.jpg": b"x" * (tar.MAX_HEADER_BYTES + 1)}, format=tarfile.GNU_FORMAT)
     path.write_bytes(header_with(path.read_bytes(), 156, b"L"))
-    with pytest.raises(SourceError, match="an extended header of 1048577 bytes"):
+    with pytest.raises(SourceError, match="an extended header of 131073 bytes, more than 131072 are not read"):
         list(list_source(source(path)))
     name = header_with(write_tar(path, {"a": b"n" * 512}, format=tarfile.GNU_FORMAT).read_bytes()[:1024], 156, b"L")
     path.write_bytes(name * 5000)

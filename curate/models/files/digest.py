@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from curate.models.files.weights import cache_dir
+from curate.opening import open_regular
 
 SETTLED = 2.0
 """Seconds without a change after which a file's digest is remembered across processes."""
@@ -35,7 +36,7 @@ def _hash(path: Path, size: int, modified: int, changed: int) -> str:
     known = _recall(place, key)
     if known is not None:
         return known
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time() - max(modified, changed) / 1e9 >= SETTLED:
         _remember(place, key, found)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from curate.errors import WeightsError, first_line
+from curate.opening import check_regular
 
 MAX_DOWNLOAD = 16 << 30
 """Bytes above which a download is given up: nothing larger is a backbone."""
@@ -74,14 +75,23 @@ def find_weight_file(path: str | Path) -> Path:
         WeightsError: there is none.
     """
     path = Path(path).expanduser()
-    if path.is_file():
-        return path
     if not path.exists():
         raise WeightsError(f"{path}: no such weight file")
+    if not path.is_dir():
+        return _regular(path)
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).is_file():
-            return path / name
+            return _regular(path / name)
     raise WeightsError(f"{path}: a folder without model.safetensors or pytorch_model.bin")
+
+
+def _regular(file: Path) -> Path:
+    """The file, unless opening or reading it could wait for ever; libraries open it by its name."""
+    try:
+        check_regular(file)
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read as weights: {error.strerror or error}") from error
+    return file
 
 
 def _in_hub_cache(hub: HubFile) -> Path | None:

@@ -1,11 +1,13 @@
 """The sources' own columns in the shards: their names, and the type that holds all values of one."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from curate.sources.limits import MAX_IMAGE_COLUMNS
 from curate.tables import SHARD_COLUMNS
 
 PREFIX = "source_"
@@ -33,21 +35,56 @@ def named_rows(texts: Iterable[str | None]) -> list[dict[str, Any]]:
     return [{own_name(name): value for name, value in row.items()} for row in values]
 
 
-class ColumnKinds:
-    """Collects which kinds of values each column holds."""
+MAX_COLUMNS = MAX_IMAGE_COLUMNS
+"""Own columns of the shards at most: the most frequent ones stay."""
+MAX_COUNTED = 1 << 16
+"""Names that are counted at once."""
 
-    def __init__(self) -> None:
+
+class ColumnKinds:
+    """Collects which kinds of values each column holds.
+
+    Names come from strangers: a million images may have a thousand of their own each. So the rarest are dropped when
+    there are more than `MAX_COUNTED`, and the values must then be seen a second time, for the kinds of a column that
+    was dropped and came again are not all known.
+    """
+
+    def __init__(self, only: Collection[str] | None = None) -> None:
         self._found: dict[str, set[str]] = {}
+        self._counts = Counter[str]()
+        self._only = only
+        self.dropped = False
+        """Whether names were dropped, so that a second look is needed: `ColumnKinds(only=this.frequent())`."""
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """See the values of some images."""
         for row in rows:
             for name, value in row.items():
-                self._found.setdefault(name, set()).add(_kind(value))
+                if self._only is None or name in self._only:
+                    self._found.setdefault(name, set()).add(_kind(value))
+                    self._counts[name] += 1
+            if len(self._counts) > MAX_COUNTED:
+                self._keep(MAX_COUNTED // 2)
+
+    def _keep(self, number: int) -> None:
+        self.dropped = True
+        self._counts = Counter({name: self._counts[name] for name in self._most_frequent(number)})
+        self._found = {name: self._found[name] for name in self._counts}
+
+    def _most_frequent(self, number: int) -> list[str]:
+        return sorted(self._counts, key=lambda name: (-self._counts[name], name))[:number]
+
+    def frequent(self) -> frozenset[str]:
+        """The columns of most images, as many as shards may have; of equal ones the first by name."""
+        return frozenset(self._most_frequent(MAX_COLUMNS))
 
     def columns(self) -> dict[str, ColumnKind]:
-        """The type of each column, in alphabetical order of their names."""
-        return {name: _common(self._found[name]) for name in sorted(self._found)}
+        """The type of each column that shards have, in alphabetical order of their names."""
+        return {name: _common(self._found[name]) for name in sorted(self.frequent())}
+
+    def left_out(self) -> list[str]:
+        """Columns beyond those of the shards, as far as they were counted."""
+        return sorted(self._counts.keys() - self.frequent())
 
 
 def _kind(value: Any) -> str:

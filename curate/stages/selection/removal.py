@@ -194,11 +194,15 @@ def removal_figures(wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]
     once = sorted(images.keys() - set(several))
     hints = _named_so(none[:NUM_KEPT], parts)
     named = [*none[:NUM_KEPT], *several[:NUM_KEPT], *once[:NUM_KEPT]]
+    figures: dict[str, EntryFigures] = {}
+    for entry in sorted(named):
+        # They travel with the shards: no path of this machine may. Of two of one name the last step tells too little.
+        number, name = 2, shown(entry)
+        while name in figures:
+            name, number = f"{shown(entry)} ({number})", number + 1
+        figures[name] = EntryFigures(images=images[entry], selected=chosen[entry], named_so=hints.get(entry, ()))
     return RemovalFigures(
-        entries={
-            entry: EntryFigures(images=images[entry], selected=chosen[entry], named_so=hints.get(entry, ()))
-            for entry in sorted(named)
-        },
+        entries=figures,
         num_entries=len(wanted.entries),
         none=len(none),
         several=len(several),

@@ -37,6 +37,7 @@ from curate.stages.copies.contamination import ImageSet
 from curate.stages.images.catalog import classes_of
 from curate.stages.selection.class_columns import ClassColumns, class_numbers
 from curate.stages.selection.own_columns import (
+    MAX_COLUMNS,
     UNFIT,
     ColumnKind,
     ColumnKinds,
@@ -80,6 +81,8 @@ class ShardFigures(Figures):
     """Selected images that an error kept away which may pass: the next run reads them again."""
     missing_keys: tuple[str, ...] = ()
     """The first of both."""
+    full: bool = False
+    """Whether there are as many own columns of the sources as shards take, so that others may be left out."""
     removal: RemovalFigures = RemovalFigures()
     """What the removal list named."""
     readers: ReaderFigures = ReaderFigures()
@@ -94,7 +97,7 @@ class WriteShards(Shuffle):
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
     }
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     explained_as: ClassVar[str] = "shards"
     reuses: ClassVar[bool] = True
 
@@ -148,14 +151,13 @@ class WriteShards(Shuffle):
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         num_images, num_bytes, kinds, classes = 0, 0, ColumnKinds(), ClassColumns()
-        for part in inputs["selection"].parts():
-            rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
-            images = inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
-            num_images, num_bytes = num_images + len(rows), num_bytes + int(images["num_bytes"].to_numpy().sum())
+        declared = {part.number: _classes_of(inputs["catalog"], part.number) for part in inputs["selection"].parts()}
+        known = {name for names in declared.values() for name in names}
+        for part, images in _selected(inputs):
+            num_images, num_bytes = num_images + len(images), num_bytes + int(images["num_bytes"].to_numpy().sum())
             extra = named_rows(images["extra"].drop_null().to_pylist())
             kinds.add(extra)
-            declared = classes_of(inputs["catalog"].read(part.number, ["image_id"]))
-            classes.add({own_name(name): names for name, names in declared.items()}, extra)
+            classes.add(declared[part], [{name: row[name] for name in row.keys() & known} for row in extra])
         if num_images == 0:
             raise ConfigError(
                 f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
@@ -168,20 +170,21 @@ class WriteShards(Shuffle):
             text = f"={self.num_shards}: {num_images} images are selected; set it to {num_images} or less, or to auto"
             raise self.field_error("num_shards", text)
         if self.columns == "auto":
-            update["columns"] = kinds.columns()
+            update["columns"] = _frequent_columns(kinds, inputs)
         if self.classes == "auto":
             found = classes.columns().items()
-            update["classes"] = {name: names for name, names in found if self._may_be_number(name)}
+            own = update.get("columns", {})
+            update["classes"] = {name: names for name, names in found if self._may_be_number(name, own)}
         if self.columns == "auto":
             update["columns"] |= dict.fromkeys(update.get("classes", self.classes), "int64")
         for name in classes.mixed():
-            if self.columns != "auto" and self._may_be_number(name):
+            if self.columns != "auto" and self._may_be_number(name, {}):
                 text = f": {name}: the sources number its classes differently; make it string"
                 raise self.field_error("columns", text)
         return self.model_copy(update=update)
 
-    def _may_be_number(self, name: str) -> bool:
-        return self.columns == "auto" or self.columns.get(name) == "int64"
+    def _may_be_number(self, name: str, found: Mapping[str, ColumnKind]) -> bool:
+        return name in found if self.columns == "auto" else self.columns.get(name) == "int64"
 
     def num_parts(self, **inputs: Any) -> int:
         assert isinstance(self.num_shards, int)
@@ -318,6 +321,7 @@ class WriteShards(Shuffle):
             lost=lost,
             away=away,
             missing_keys=tuple(itertools.islice(self._missing_keys(table, inputs), MAX_NAMED)) if missing else (),
+            full=not isinstance(self.columns, str) and len(self.columns) >= MAX_COLUMNS,
             removal=removal,
             readers=ReaderFigures.count(table),
         )
@@ -405,6 +409,8 @@ class WriteShards(Shuffle):
 def _warnings(figures: ShardFigures) -> Iterator[str]:
     yield from figures.removal.warnings()
     yield from read_warnings(figures.readers)
+    if figures.full:
+        yield f"{count(MAX_COLUMNS)} own columns of the sources, as many as shards take; rarer ones may be left out"
     missing = figures.lost + figures.away
     if missing:
         why = [f"{count(figures.lost)} gone or changed since"] if figures.lost else []
@@ -414,6 +420,37 @@ def _warnings(figures: ShardFigures) -> Iterator[str]:
             f"{plural(missing, 'selected image')} not in the shards ({', '.join(why)}): "
             f"{', '.join(figures.missing_keys)}{more}"
         )
+
+
+def _classes_of(catalog: Table, part: int) -> dict[str, Names | None]:
+    """Names of the classes that the files of a part declare, by the columns' names in the shards."""
+    return {own_name(name): names for name, names in classes_of(catalog.read(part, ["image_id"])).items()}
+
+
+def _selected(inputs: Mapping[str, Any]) -> Iterator[tuple[int, pa.Table]]:
+    """(part, bytes and own columns of its selected images), part by part."""
+    for part in inputs["selection"].parts():
+        rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
+        yield part.number, inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
+
+
+def _frequent_columns(kinds: ColumnKinds, inputs: Mapping[str, Any]) -> dict[str, ColumnKind]:
+    """The own columns of the shards; names of strangers may be too many for one look."""
+    lost = kinds.left_out()
+    if kinds.dropped:
+        kinds = ColumnKinds(only=kinds.frequent())
+        for _, images in _selected(inputs):
+            kinds.add(named_rows(images["extra"].drop_null().to_pylist()))
+    if lost:
+        logger.warning(
+            "shards: %s%s own columns of the sources are left out, such as %r: at most %s are kept, those of most "
+            "images; to choose them, name them: sources.pool=[{name: NAME, path: PATH, columns: [NAME, ...]}]",
+            count(len(lost)),
+            " or more" if kinds.dropped else "",
+            lost[0],
+            count(MAX_COLUMNS),
+        )
+    return kinds.columns()
 
 
 def _parts_of(inputs: Mapping[str, Any]) -> Iterator[PartRows]:
