@@ -31,10 +31,10 @@ from curate.errors import SourceError, SourceLost, first_line
 from curate.opening import NotRegularFile, open_regular
 from curate.retrying import describe_error, find_cause, is_permanent, retry
 from curate.sources.braces import expand_braces, has_braces
-from curate.sources.left_out import LINK_OUT, LOCAL_URL, LONG_KEY, leave_out, leave_outside
+from curate.sources.left_out import LINK_OUT, LONG_KEY, leave_out, leave_outside
 from curate.sources.limits import MAX_NAME_BYTES
 from curate.sources.network import network, open_filesystem
-from curate.sources.roots import Roots, opens_local_files, own_folder
+from curate.sources.roots import Roots, own_folder
 from curate.sources.secrets import strip_secrets
 from curate.sources.suffixes import PARQUET, begins_as_image, compressed_as, is_hidden
 from curate.sources.uri import decode_uri, encode_uri, is_remote, local_path
@@ -143,8 +143,6 @@ def find_listed(
             leave_out(skipped, LONG_KEY, key)
         elif not is_remote(entry.decode(errors="replace")):
             yield from _find_entry(os.path.normpath(entry), listing)
-        elif opens_local_files(entry.decode(errors="replace")):
-            leave_out(skipped, LOCAL_URL, key)
         else:
             yield File(uri, key, None, None)
 

@@ -17,7 +17,6 @@ NO_ROW = "image without a row in its table of descriptions"
 LONG_KEY = f"name longer than {MAX_NAME_BYTES} bytes"
 LONG_PATH = f"path longer than {MAX_NAME_BYTES} bytes in a row of a Parquet file, which is called by its number instead"
 OUTSIDE = "path or link that leads out of the source and of its `roots`"
-LOCAL_URL = "URL of a protocol that reads files of this machine"
 UNSAFE, LINK, SPARSE, DEVICE, LONG_NAME, SIZES = REFUSED_MEMBERS = (
     "tar member with an unsafe name",
     "tar member that is a link",
@@ -27,7 +26,7 @@ UNSAFE, LINK, SPARSE, DEVICE, LONG_NAME, SIZES = REFUSED_MEMBERS = (
     "tar member of which two headers tell different sizes",
 )
 LOSSES = (
-    *(TOO_LONG, LINK_OUT, UNREADABLE_TABLE, UNMATCHED_ROW, NO_ROW, LONG_KEY, LONG_PATH, OUTSIDE, LOCAL_URL),
+    *(TOO_LONG, LINK_OUT, UNREADABLE_TABLE, UNMATCHED_ROW, NO_ROW, LONG_KEY, LONG_PATH, OUTSIDE),
     *REFUSED_MEMBERS,
 )
 """Reasons of which a person should know."""

@@ -26,12 +26,6 @@ from curate.sources.uri import is_remote
 if TYPE_CHECKING:
     from curate.sources.config import Source
 
-LOCAL_PROTOCOLS = frozenset(
-    {"file", "local", "asynclocal", "dir", "zip", "tar", "libarchive", "git", "reference", "data"}
-    | {"cached", "blockcache", "filecache", "simplecache", "async_wrapper", "generic"}
-)
-"""Protocols of fsspec that read files of this machine, or open others that do."""
-_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CACHED_FOLDERS = 1024
 MAX_NAMED = 100
 """Paths of braces that are roots of their own while pictures are read; the listing takes each as its own anyway."""
@@ -144,9 +138,3 @@ def own_folder(path: bytes, *, listed: bool) -> bytes:
     if magic and not os.path.lexists(path):
         return os.path.dirname(path[: magic.start()])
     return os.path.dirname(path) if listed else path
-
-
-def opens_local_files(url: str) -> bool:
-    """Whether a URL of a list is none of a web server or store, but opens files of this machine."""
-    match = _PROTOCOL.match(url)
-    return match is not None and match[1].lower() in LOCAL_PROTOCOLS

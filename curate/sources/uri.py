@@ -43,8 +43,11 @@ def is_remote(uri: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """The path of a `file://` URL, so that local files are treated alike however they are named; others as they are."""
+    """The path of a `file://` URL, so that local files are treated alike however they are named; others as they are.
+
+    Schemes are the same in small letters and in capitals (RFC 3986, section 3.1).
+    """
     for protocol in ("file://", "local://"):
-        if path.startswith(protocol):
-            return path.removeprefix(protocol)
+        if path[: len(protocol)].lower() == protocol:
+            return path[len(protocol) :]
     return path

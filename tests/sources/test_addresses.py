@@ -205,7 +205,11 @@ def test_server_that_the_path_names_is_asked_and_no_other(tmp_path: Path, served
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://h/a.jpg", "sftp://h/a.jpg", "github://o:r@main/a.jpg", "memory://a.jpg", "dask://a", "reference://a"]
+    "url",
+    [
+        *("ftp://h/a.jpg", "sftp://h/a.jpg", "github://o:r@main/a.jpg", "memory://a.jpg", "dask://a", "reference://a"),
+        *("asynclocal:///etc/passwd", "data://x", "git:///repo:x.jpg", "zip:///etc/x.jpg", "dir:///etc"),
+    ],
 )
 def test_list_names_no_other_protocol(tmp_path: Path, url: str) -> None:
     (one,) = read(listed(tmp_path, [url]))

@@ -9,10 +9,10 @@ import pytest
 
 from curate.errors import SourceError
 from curate.sources.config import Source
-from curate.sources.left_out import LOCAL_URL, LONG_KEY, OUTSIDE, LeftOut
+from curate.sources.left_out import LONG_KEY, OUTSIDE, LeftOut
 from curate.sources.listing import list_source
 from curate.sources.reading import read_part
-from curate.sources.roots import Roots, opens_local_files
+from curate.sources.roots import Roots
 from tests.sources.helpers import catalog, keys, source, write_files, write_tar
 
 
@@ -54,22 +54,15 @@ def test_lines_of_a_list_that_lead_elsewhere_are_left_out_with_a_name(pool: Path
         pool.parent / "pool2/x.jpg",  # a name that only begins as the folder's does
         "/nowhere/at/all.jpg",
         "/proc/self/environ",
+        "FILE:///etc/passwd",
+        "Local:///etc/passwd",
         pool / "sub",
         f"file://{pool}/sub/./c.jpg",
     )
     skipped = LeftOut()
     assert listed(place, skipped) == ["a.jpg", "sub/c.jpg", "sub/c.jpg"]
-    assert skipped == {OUTSIDE: 12}
+    assert skipped == {OUTSIDE: 14}
     assert skipped.example == {OUTSIDE: "/etc/passwd"}
-
-
-def test_urls_of_a_list_that_open_files_of_this_machine_are_left_out(pool: Path) -> None:
-    urls = ["FILE:///etc/passwd", "Local:///etc/passwd", "git:///repo:x.jpg", "zip:///etc/x.zip", "dir:///etc"]
-    web = ["s3://bucket/x.jpg", "https://example.com/x.jpg", "memory://x.jpg"]
-    skipped = LeftOut()
-    assert listed(write_list(pool / "list.txt", *urls, *web), skipped, format="list") == web
-    assert skipped == {LOCAL_URL: len(urls)}
-    assert [opens_local_files(url) for url in (*urls, *web, "/file", "file:/x")] == [True] * 5 + [False] * 5
 
 
 def test_a_list_of_the_web_names_no_file_of_this_machine(pool: Path) -> None:
