@@ -9,13 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "memory", "progress", "surroundings", "text"}
+BASE = {"errors", "config", "memory", "places", "progress", "sealed_json", "sealing", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
     "text": {"errors"},
     "config": {"errors", "text"},
     "memory": set(),
+    "places": set(),
+    "sealed_json": set(),
+    "sealing": set(),
     "progress": set(),
     "surroundings": set(),
     "retrying": {"errors"},

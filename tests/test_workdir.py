@@ -1,6 +1,5 @@
 """What a workdir says of its run, and which workdirs are refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def test_workdirs_of_another_version_are_refused_and_stay_as_they_are(tmp_path: 
     for look in (lambda: claim(store, "dedup"), lambda: open_record(store), lambda: open_tables(store)):
         with pytest.raises(WorkdirError, match="made by another version of curate.*choose another workdir=DIR"):
             look()
-    assert json.loads((tmp_path / RUN).read_text()) == written
+    assert store.read_json(RUN) == written
 
 
 @pytest.mark.parametrize("damage", [{"tables": 3}, {"config": None}, {"more": 1}])

@@ -17,7 +17,9 @@ from curate.engine.threads import set_threads
 from curate.memory import release_holes
 from curate.surroundings import surrounded
 
-PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
+PIECES, PARTIALS, STATE, LISTED = "_pieces", "_partials", "_state", "_listed"
+"""Hidden folders of a table in the making."""
+HIDDEN = (PIECES, PARTIALS, STATE, LISTED)
 
 
 class Surroundings(Protocol):

@@ -9,17 +9,17 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.errors import ConfigError, SourceError
 from curate.ops.images import formats
 from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.places import find_filesystem, list_parquet
 from curate.samples.bundled import PHOTOS
 from curate.samples.mnist import load_mnist5k
+from curate.sealing import open_parquet
 
 PICTURE_SUFFIXES = formats.SUFFIXES
 """Suffixes of the files in a folder that count as pictures."""
@@ -81,8 +81,8 @@ def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -
         return _open_folder(str(PHOTOS), name=data, labeled=True)
     if data == "mnist5k":
         return from_arrays(*load_mnist5k(), name=data)
-    filesystem, path = fsspec.core.url_to_fs(data)
-    files = _parquet_files(filesystem, path)
+    filesystem, path = find_filesystem(data)
+    files = [file for file in list_parquet(filesystem, path) if file.endswith(".parquet")]
     if files:
         return _open_labeled_parquet(data, filesystem, files, label=label, labeled=labeled)
     if label is not None:
@@ -107,7 +107,7 @@ def _number_classes(names: list[Any]) -> tuple[list[str], np.ndarray]:
 
 
 def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
-    filesystem, root = fsspec.core.url_to_fs(folder)
+    filesystem, root = find_filesystem(folder)
     root = root.rstrip("/")
     if not filesystem.isdir(root):
         need = "one with a subfolder for each class is needed" if labeled else "a folder of pictures is needed"
@@ -157,14 +157,6 @@ class _Group(NamedTuple):
     num_rows: int
 
 
-def _parquet_files(filesystem: Any, path: str) -> list[str]:
-    if any(sign in path for sign in "*?["):
-        return sorted(filesystem.glob(path))
-    if filesystem.isdir(path):
-        return sorted(filesystem.glob(f"{path.rstrip('/')}/*.parquet"))
-    return [path] if path.endswith(".parquet") else []
-
-
 def _open_labeled_parquet(
     data: str, filesystem: Any, files: list[str], *, label: str | None, labeled: bool
 ) -> LabeledImages:
@@ -185,7 +177,7 @@ def _read_labels(
 ) -> tuple[list[_Group], list[str | int]]:
     try:
         with filesystem.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = open_parquet(file)
             _check_label_columns(path, parquet.schema_arrow, label=label, labeled=labeled)
             sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
             column = [] if label is None else parquet.read(columns=[label]).column(label).to_pylist()
@@ -231,7 +223,7 @@ def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Itera
 def _read_cells(filesystem: Any, group: _Group) -> pa.ChunkedArray:
     try:
         with filesystem.open(group.path, "rb") as file:
-            return pq.ParquetFile(file).read_row_group(group.number, columns=["image"]).column("image")
+            return open_parquet(file).read_row_group(group.number, columns=["image"]).column("image")
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{group.path}: row group {group.number} cannot be read: {error}") from error
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import SourceError
 from curate.feed.settings import FeedSettings
+from curate.sealing import open_parquet
 from curate.tables import HF_IMAGE
 
 CONTENT = b"curate.content"
@@ -64,7 +65,7 @@ def read_row_groups(path: str, file: Any, feed: FeedSettings) -> list[RowGroup]:
     Raises:
         SourceError: the shard lacks a column that is needed, or has repeats below 0.
     """
-    shard = pq.ParquetFile(file)
+    shard = open_parquet(file)
     _check_image_column(path, shard.schema_arrow)
     content = _content(file, shard)
     return [_read_row_group(path, shard, number, content=content, feed=feed) for number in range(shard.num_row_groups)]

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import ConfigError, SourceError
 from curate.feed.row_groups import RowGroup, read_row_groups
 from curate.feed.settings import FeedSettings
+from curate.places import find_filesystem, list_parquet
 from curate.progress import track
 from curate.retrying import is_damage, retry
+from curate.sealing import open_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class ShardIndex:
         table = _read_shard(
             self.filesystem,
             group.shard,
-            lambda file: pq.ParquetFile(file).read_row_group(group.number, columns=["image.bytes"]),
+            lambda file: open_parquet(file).read_row_group(group.number, columns=["image.bytes"]),
             problem=f"row group {group.number} cannot be read",
         )
         encoded = table.column("image").combine_chunks().field("bytes")
@@ -88,8 +88,8 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
         ConfigError: `feed` names a source or a cluster that no image has, or leaves nothing to show.
     """
     feed = feed or FeedSettings()
-    filesystem, path = fsspec.core.url_to_fs(shards)
-    paths = _expand(filesystem, path)
+    filesystem, path = find_filesystem(shards)
+    paths = list_parquet(filesystem, path)
     if not paths:
         raise SourceError(f"{shards}: no Parquet shard; give a folder, a file or a pattern of shards")
     groups: list[RowGroup] = []
@@ -120,14 +120,6 @@ def _check_names(groups: list[RowGroup], feed: FeedSettings) -> None:
     for path in feed.cluster_weights:
         if path not in clusters:
             raise ConfigError(f"feed.cluster_weights: no image lies below cluster {path}; see the column clusters")
-
-
-def _expand(filesystem: Any, path: str) -> list[str]:
-    if any(sign in path for sign in "*?["):
-        return sorted(filesystem.glob(path))
-    if filesystem.isdir(path):
-        return sorted(filesystem.glob(f"{path.rstrip('/')}/*.parquet"))
-    return [path] if filesystem.exists(path) else []
 
 
 def _read_shard(filesystem: Any, path: str, work: Callable[[Any], ResultT], *, problem: str) -> ResultT:
