@@ -6,8 +6,9 @@ figures) and, while it is being made, `_progress.jsonl`. A part carries its fing
 
 import contextlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -23,6 +24,8 @@ from curate.engine.store import Store
 from curate.errors import DamagedPart, TableError, first_line, foreign_text
 from curate.sealed_json import load_sealed
 from curate.sealing import open_parquet, says_damage
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "_table.json"
 PROGRESS = "_progress.jsonl"
@@ -173,10 +176,25 @@ class Table:
 
     def footers(self, parts: Iterable[int]) -> dict[int, Part]:
         """The footers of those parts that are there, read side by side: on an object store each takes a while."""
+        return self._look_at(parts, self.footer)
+
+    def _look_at(self, parts: Iterable[int], look: Callable[[int], Part | None]) -> dict[int, Part]:
         numbers = list(parts)
         with ThreadPoolExecutor(FOOTER_THREADS, "footers") as pool:
-            found = zip(numbers, pool.map(self.footer, numbers), strict=True)
+            found = zip(numbers, pool.map(look, numbers), strict=True)
             return {number: footer for number, footer in found if footer is not None}
+
+    def whole_footers(self, parts: Iterable[int]) -> dict[int, Part]:
+        """As `footers`; parts whose footer is damaged are left out, with a warning: they are to be made again."""
+
+        def look(part: int) -> Part | None:
+            try:
+                return self.footer(part)
+            except DamagedPart as error:
+                logger.warning("%s", str(error).replace(REMOVE_AND_RUN, "; it is made again"))
+                return None
+
+        return self._look_at(parts, look)
 
     def schema(self) -> pa.Schema:
         """Schema of the first part."""

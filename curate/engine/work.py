@@ -213,7 +213,7 @@ class Work:
         known = {part.number: part for part in table.parts()} if before and before.complete else {}
         # A finished table's manifest is trusted, where the file still has the size that it tells.
         found = {n: part for n, part in known.items() if n in there and part.num_bytes in (0, there[n])}
-        found |= table.footers(n for n in there if n not in known and n < len(wanted))
+        found |= table.whole_footers(n for n in there if n not in known and n < len(wanted))
         return [n for n, fingerprint in enumerate(wanted) if n not in found or found[n].fingerprint != fingerprint]
 
     def _run_phases(
@@ -278,7 +278,7 @@ class Work:
         fingerprint = digest([task.phase, task.number, made_of])
         there = hidden.committed()
         hidden.drop_parts(there.keys() - set(range(count)))
-        found = hidden.footers(there.keys() & set(range(count)))
+        found = hidden.whole_footers(there.keys() & set(range(count)))
         fresh = {part for part, footer in found.items() if footer.fingerprint == fingerprint}
         fresh -= {part for table, part in self.damaged if table == hidden.name}
         task = replace(task, fingerprints={name: fingerprint})
@@ -360,7 +360,7 @@ def _state_fingerprint(number: int, wanted: list[str]) -> str:
 
 def _is_state(states: Table, number: int, wanted: list[str]) -> bool:
     """Whether the state of round `number` is there and made of what is wanted."""
-    footer = states.footer(number)
+    footer = states.whole_footers([number]).get(number)
     return footer is not None and footer.fingerprint == _state_fingerprint(number, wanted)
 
 
