@@ -129,10 +129,10 @@ def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
         ArrowInvalid: not Parquet.
     """
     seal = _find_seal(file)
+    if seal is not None:
+        return pq.ParquetFile(_CheckedFile(file, seal), **options)
     file.seek(0)
-    return pq.ParquetFile(
-        file if seal is None else _CheckedFile(file, seal), page_checksum_verification=True, **options
-    )
+    return pq.ParquetFile(file, page_checksum_verification=True, **options)
 
 
 def is_sealed(file: Any) -> bool:

@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "recipe": BASE | {"engine", "sources", "registry"},
     "pipelines": BASE | {"engine", "models", "stages", "recipe"},
     "workdir": BASE | {"engine", "recipe", "locking"},
+    "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking"},
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "scale": BASE | {"engine", "ops", "models", "sources", "samples", "stages", "recipe"},
     "running": BASE | {"engine", "sources", "recipe", "workdir", "report"},

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +310,11 @@ class Table:
             self.store.remove(self.file_name(number))
 
 
+@cache
+def _manifests() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
+
+
 @lru_cache(maxsize=16)
 def _parse_manifest(data: bytes) -> Manifest:
     """Every task asks for the manifests of its inputs, whose megabytes at many parts take longer to parse than to read.
@@ -322,7 +327,7 @@ def _parse_manifest(data: bytes) -> Manifest:
     unknown = found.keys() - {field.name for field in fields(Manifest)}
     if unknown:
         raise TypeError(f"it says {', '.join(sorted(unknown))}, which this version does not know")
-    manifest = TypeAdapter(Manifest).validate_python(found)
+    manifest = _manifests().validate_python(found)
     for part in manifest.parts:
         Part(**part)
     return manifest

@@ -30,8 +30,8 @@ def seal(path: Path) -> None:
         file.write(digest)
 
 
-def check_seal(path: Path) -> None:
-    """Hash a file that carries its digest; one without is not checked.
+def check_seal(path: Path) -> bool:
+    """Hash a file that carries its digest; returns whether it does.
 
     Raises:
         WeightsError: it is not the file that was written.
@@ -39,11 +39,12 @@ def check_seal(path: Path) -> None:
     with path.open("rb") as file:
         place = _find(file, path)
         if place is None:
-            return
+            return False
         digest = _hash(file, place)
         file.seek(place)
         if file.read(len(UNSET)) != digest:
             raise _damaged(path)
+    return True
 
 
 def _find(file: IO[bytes], path: Path) -> int | None:
