@@ -252,14 +252,16 @@ def _most_held_bytes(shards: str, num_images: int) -> tuple[int, float]:
         for number in batch:
             samples[number]
             held = max(held, held_bytes(samples))
-    sizes = [len(data or b"") for group in index.groups for data in index.read_images(group, range(group.num_rows))]
+    images = [data for group in index.groups for data in index.read_images(group, range(group.num_rows))]
+    sizes = [len(data) for data in images if isinstance(data, bytes)]
     return held, WINDOW * float(np.mean(sizes))
 
 
 def held_bytes(samples: CroppedSamples) -> int:
     """Bytes of the encoded images that the feed holds at present."""
     futures = [future for groups in samples._images for future in list(groups._values.values()) if future.done()]
-    held = [data for future in futures if not future.exception() for data in list(future.result().values()) if data]
+    images = [data for future in futures if not future.exception() for data in list(future.result().values())]
+    held = [data for data in images if isinstance(data, bytes)]
     return sum({id(data): len(data) for data in held}.values())
 
 

@@ -53,6 +53,14 @@ class TableError(CurateError):
     """A table is absent, damaged, or does not fit the stage that reads it."""
 
 
+class DamagedPart(TableError):
+    """A part of a table does not hold the bytes that were written."""
+
+    def __init__(self, message: str, table: str = "", part: int = 0) -> None:
+        super().__init__(message)
+        self.table, self.part = table, part
+
+
 class TooManyRejects(CurateError):
     """More images were rejected than `max_reject_fraction` allows."""
 

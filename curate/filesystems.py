@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.dircache import DirCache
+from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import CurateError, MissingExtra, SourceError, WorkdirError
 from curate.retrying import Cause, describe_error, find_cause, is_refusal
@@ -70,6 +71,8 @@ def protocol_of(url: str) -> str:
 
 
 USUAL = Limits()
+PATTERN_SIGNS = "*?["
+"""A path with one of them is a pattern only where nothing lies under it as a name."""
 
 
 def open_filesystem(
@@ -88,6 +91,9 @@ def open_filesystem(
         ValueError: the protocol is known, but this is none of its URLs.
     """
     protocol = protocol_of(url)
+    if "://" not in url:  # fsspec would take `::` in a name for a chain of file systems
+        local = LocalFileSystem()
+        return local, local._strip_protocol(url)
     if "::" in url and protocol != "file":
         raise error(f"{url}: chained URLs are not supported; give the last one, without `...::`")
     try:
@@ -106,6 +112,20 @@ def open_filesystem(
     if isinstance(fs, AsyncFileSystem):
         _watch(fs.loop)
     return fs, path
+
+
+def list_parquet(filesystem: Any, path: str) -> list[str]:
+    """Parquet files in order of name: those of a folder, one file, or what a pattern finds; empty: nothing is there."""
+    if filesystem.isdir(path):
+        inside = filesystem.ls(path, detail=False)
+        return sorted(name for name in inside if name.endswith(".parquet") and not _file_name(name).startswith("."))
+    if filesystem.exists(path):
+        return [path]
+    return sorted(filesystem.glob(path)) if any(sign in path for sign in PATTERN_SIGNS) else []
+
+
+def _file_name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _options(protocol: str, limits: Limits) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from curate import workdir
@@ -14,7 +15,8 @@ from curate.engine.plan import StepPlan, plan_run
 from curate.engine.stage import Scan
 from curate.engine.store import Store
 from curate.engine.table import MANIFEST
-from curate.errors import CurateError, TooManyUnavailable
+from curate.engine.work import Place
+from curate.errors import CurateError, DamagedPart, TableError, TooManyUnavailable
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
 
@@ -50,23 +52,49 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     pipeline = declare(config, store)
     workdir.claim(store, config.recipe)  # before anything is written there
     with store.lock(), config.sources.network.used():
-        workdir.claim(store, config.recipe)
+        damage = workdir.claim(store, config.recipe)
+        if damage is not None:
+            logger.warning("%s", damage)
         pipeline.check(flags)
-        workdir.record(store, config.recipe, config, pipeline.names, pins=pipeline.pins())
+        pins = pipeline.pins()
+
+        def record() -> None:
+            workdir.record(store, config.recipe, config, pipeline.names, pins=pins)
+
+        if damage is not None or not store.fs.exists(store.join(workdir.RUN)):
+            record()
         store.remove_leftovers()
         with start_executor(config.executor) as executor:
-            changed = _run(pipeline, executor, flags)
-        if report_is_behind(store):
-            write_report(store)
+            changed = _run(pipeline, executor, flags, record)
+            _report(pipeline, executor)
     report, unavailable = store.join(PAGE), find_open(pipeline)
     _judge(unavailable, config, report)
     return Outcome(config, changed, report, time.monotonic() - start, unavailable)
 
 
-def _run(pipeline: Pipeline, executor: Executor, flags: Flags) -> list[str]:
-    """Make the tables; an error says also what is open, which may be its reason."""
+def _report(pipeline: Pipeline, executor: Executor) -> None:
+    """Write the report where it is behind; a damaged part that it meets is made again."""
+    damaged: set[Place] = set()
+    while True:
+        try:
+            if report_is_behind(pipeline.store):
+                write_report(pipeline.store)
+            return
+        except DamagedPart as error:
+            if (error.table, error.part) in damaged:
+                raise
+            damaged.add((error.table, error.part))
+            pipeline.mend(executor, error)
+
+
+def _run(pipeline: Pipeline, executor: Executor, flags: Flags, listed: Callable[[], None]) -> list[str]:
+    """Make the tables; an error says also what is open, which may be its reason.
+
+    Args:
+        listed: called when the sources are listed.
+    """
     try:
-        return pipeline.run(executor, flags)
+        return pipeline.run(executor, flags, listed=listed)
     except CurateError as error:
         found = find_open(pipeline)
         if found.images:
@@ -91,7 +119,7 @@ def report_is_behind(store: Store) -> bool:
     """Whether the tables have changed since report and card were written, or one of these is missing."""
     from curate.report.card import is_behind
 
-    known = store.read_json(REPORT_MADE_OF) == _made_of(store) and store.fs.exists(store.join(PAGE))
+    known = _reported(store) == _made_of(store) and store.fs.exists(store.join(PAGE))
     return not known or is_behind(workdir.find_tables(store))
 
 
@@ -105,7 +133,7 @@ def write_report(store: Store) -> str:
     from curate.report.page import SWEEP_FILE, write_page
 
     made_of = _made_of(store)
-    if store.read_json(REPORT_MADE_OF) != made_of:
+    if _reported(store) != made_of:
         store.remove(SWEEP_FILE)  # thresholds of tables that are gone
     found = workdir.open_tables(store)
     write_card(found)
@@ -114,10 +142,18 @@ def write_report(store: Store) -> str:
     return page
 
 
-def _made_of(store: Store) -> str:
+def _reported(store: Store) -> object:
+    """What the report tells of; None: there is none, or nobody knows."""
+    try:
+        return store.read_json(REPORT_MADE_OF)
+    except TableError:  # damaged: the report is written again
+        return None
+
+
+def _made_of(store: Store) -> dict[str, str]:
     """Digest of all that report and card tell of."""
     names = workdir.open_record(store).tables
-    return digest([store.read_json(f"{name}/{MANIFEST}") for name in names])
+    return {"tables": digest([store.read_json(f"{name}/{MANIFEST}") for name in names])}
 
 
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:

@@ -7,13 +7,20 @@ from typing import Any
 from curate.config import Settings
 from curate.engine.finished import Finished, find_finished, open_finished
 from curate.engine.store import TEMPORARY, Store
-from curate.errors import ConfigError, WorkdirError
+from curate.engine.table import MANIFEST
+from curate.errors import ConfigError, TableError, WorkdirError, first_line
 from curate.locking import LOCK
 
 RUN = "run.json"
 """Marks a workdir."""
-LAYOUT = 2
+LAYOUT = 3
 """Number of the arrangement of tables in a workdir; raised when another version of curate could not go on in it."""
+READABLE = (2, LAYOUT)
+"""Arrangements that this version goes on in; those before 3 have no checksums, so that damage may stay unseen."""
+
+
+class DamagedRecord(WorkdirError):
+    """`run.json` cannot be read."""
 
 
 class RunRecord(Settings):
@@ -35,12 +42,16 @@ def read_record(store: Store) -> RunRecord | None:
     """What a workdir says of its run; None: no run has been here.
 
     Raises:
-        WorkdirError: another version of curate made the workdir, or the file is damaged.
+        DamagedRecord: the file is damaged, or none of ours.
+        WorkdirError: another version of curate made the workdir.
     """
-    found = store.read_json(RUN)
+    try:
+        found = store.read_json(RUN)
+    except TableError as error:
+        raise _damaged(store, first_line(error.__cause__ or error)) from error
     if found is None:
         return None
-    if isinstance(found, dict) and "recipe" in found and found.get("layout") != LAYOUT:
+    if isinstance(found, dict) and "recipe" in found and found.get("layout") not in READABLE:
         raise WorkdirError(
             f"{store.root}: was made by another version of curate, which arranged tables otherwise; go on with that "
             "version, or choose another workdir=DIR and run again"
@@ -48,19 +59,36 @@ def read_record(store: Store) -> RunRecord | None:
     try:
         return RunRecord.model_validate(found)
     except ValueError as error:
-        raise WorkdirError(
-            f"{store.join(RUN)}: not written by curate, or damaged; choose another workdir=DIR"
-        ) from error
+        raise _damaged(store, "it does not say what this version writes there") from error
 
 
-def claim(store: Store, recipe: str) -> None:
+def _damaged(store: Store, text: str) -> DamagedRecord:
+    return DamagedRecord(
+        f"{store.join(RUN)}: not written by curate, or damaged ({text}); where this is a workdir, run its config "
+        "again, which writes the file anew, else choose another workdir=DIR"
+    )
+
+
+def claim(store: Store, recipe: str) -> str | None:
     """Make sure that the workdir is new or this recipe's.
+
+    A record that is damaged or gone is written anew: the tables say themselves what they were made of.
+
+    Returns:
+        What is wrong with the record of a workdir that holds tables; None: nothing.
 
     Raises:
         WorkdirError: it holds another recipe's run, or files that are no run at all.
     """
-    found = read_record(store)
+    try:
+        found = read_record(store)
+    except DamagedRecord as error:
+        if not _holds_tables(store):
+            raise
+        return str(error)
     if found is None and store.is_local and _foreign_files(store):
+        if _holds_tables(store):
+            return f"{store.join(RUN)}: is gone; it is written anew"
         raise WorkdirError(
             f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
             "choose an empty or new workdir=DIR"
@@ -69,6 +97,7 @@ def claim(store: Store, recipe: str) -> None:
         raise WorkdirError(
             f"{store.root}: holds a run of recipe {found.recipe!r}, this one is {recipe!r}; choose another workdir=DIR"
         )
+    return None
 
 
 def record(
@@ -134,6 +163,16 @@ def _refuse_own_code(store: Store, recipe: str) -> None:
             f"{store.root}: its recipe is code in the workdir itself ({recipe}), which is not run to look at it; keep "
             "recipes elsewhere, and run the config again"
         )
+
+
+def _holds_tables(store: Store) -> bool:
+    """Whether a folder at the top is a table of curate."""
+    try:
+        entries = store.fs.ls(store.path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    folders = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
+    return any(store.fs.exists(f"{folder}/{MANIFEST}") for folder in folders)
 
 
 def _foreign_files(store: Store) -> list[str]:

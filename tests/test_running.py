@@ -20,6 +20,7 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
+from benchmarks.bitflips import flip_bits
 from curate.engine.freshness import Flags
 from curate.engine.image_ids import Parts
 from curate.engine.store import Store
@@ -30,6 +31,7 @@ from curate.running import Outcome, report_is_behind, run_config
 from curate.samples.bundled import PHOTOS
 from curate.samples.pool import make_pool
 from curate.tables import DUPLICATES
+from curate.verifying import verify
 from curate.workdir import open_record, open_tables
 from tests.killing import Killing
 
@@ -540,3 +542,72 @@ def test_tars_and_parquet_give_the_shards_of_the_folder_they_were_made_of(tmp_pa
             assert found[kind][column].to_pylist() == found["folder"][column].to_pylist(), (kind, column)
     told = dict(zip(names, found["parquet"]["label"].to_pylist(), strict=True))
     assert told == {file.name: n for n, file in enumerate(files) if file.name in told}
+
+
+def everything(workdir: Path) -> dict[str, bytes]:
+    return {f.relative_to(workdir).as_posix(): f.read_bytes() for f in workdir.rglob("*") if f.is_file()}
+
+
+def test_a_flipped_bit_in_any_file_is_found_and_named(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    found = flip_bits(workdir, flips=5)
+    assert found.missed == ()
+    assert found.flips > 500
+    kinds = {Path(name).name.split(".")[0] for name in found.unread}
+    assert kinds == {"log", "events", "index", "README"}  # pages, and a log of which checkpoints hold a checked copy
+    assert everything(workdir) == everything(finished)
+
+
+def test_verify_reads_everything_and_names_what_is_wrong(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    whole = verify(str(workdir))
+    assert not whole.damaged
+    assert {Path(name).suffix for name in whole.unchecked} <= {".jsonl", ".html", ".md", ".0"}
+    locks = list(workdir.rglob(".lock"))
+    assert len(whole.checked) + len(whole.unchecked) == len(everything(workdir)) - len(locks)
+    shard, checkpoint = workdir / "shards/data/part-00000.parquet", next(workdir.rglob("checkpoint.json"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"2")
+    (workdir / "catalog/part-00001.parquet").unlink()
+    checkpoint.write_text("{}")
+    (workdir / "run.json").write_bytes(b"")
+    damaged = verify(str(workdir)).damaged
+    names = {str(shard), str(workdir / "catalog/part-00001.parquet"), str(checkpoint.parent), str(workdir / "run.json")}
+    assert damaged.keys() == names
+    with pytest.raises(ConfigError, match="no file is there; give a workdir"):
+        verify(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("change", ["sources.pool=/absent", "sources.curated=http://127.0.0.1:9/list.txt"])
+def test_a_source_that_is_not_there_costs_nothing_that_is(
+    finished: Path, samples: Path, tmp_path: Path, change: str
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    before = everything(workdir)
+    more = ["rows_per_part=25", "evaluate=null", *SMALL_TRAINING, change]
+    with pytest.raises(SourceError):
+        run_recipe("quickstart", samples, workdir, *more, flags=Flags(rebuild=frozenset({"all"})))
+    assert everything(workdir) == before
+
+
+def test_a_damaged_workdir_is_mended_by_the_next_run(
+    finished: Path, samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir = tmp_path / "run[1] #%"
+    shutil.copytree(finished, workdir)
+    wanted = parquet_hashes(workdir)
+    (workdir / "run.json").write_bytes(b"")
+    (workdir / "report/made_of.json").write_bytes(b"null")
+    with pytest.raises(WorkdirError, match=r"run.json: not written by curate, or damaged .*; where this is a workdir"):
+        open_tables(Store(workdir))
+    for name in ("catalog/part-00001", "images/part-00000"):
+        path = workdir / f"{name}.parquet"
+        path.write_bytes(path.read_bytes()[:-5] + b"x" + path.read_bytes()[-4:])
+    shutil.rmtree(workdir / "duplicates")
+    run_recipe("quickstart", samples, workdir, "rows_per_part=25", "evaluate=null", *SMALL_TRAINING)
+    assert parquet_hashes(workdir) == wanted
+    assert "run.json: not written by curate, or damaged" in caplog.text
+    assert "images/part-00000.parquet: damaged" in caplog.text
+    assert not verify(str(workdir)).damaged

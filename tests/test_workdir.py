@@ -39,7 +39,7 @@ def test_workdirs_of_another_version_are_refused_and_stay_as_they_are(tmp_path: 
     for look in (lambda: claim(store, "dedup"), lambda: open_record(store), lambda: open_tables(store)):
         with pytest.raises(WorkdirError, match="made by another version of curate.*choose another workdir=DIR"):
             look()
-    assert json.loads((tmp_path / RUN).read_text()) == written
+    assert store.read_json(RUN) == written
 
 
 @pytest.mark.parametrize("damage", [{"tables": 3}, {"config": None}, {"more": 1}])
@@ -81,3 +81,34 @@ def test_looking_at_a_workdir_runs_no_code_that_came_with_it(tmp_path: Path) -> 
     recipe = f"{tmp_path}/theirs.py:recipe"
     with pytest.raises(WorkdirError, match="its recipe is code in the workdir itself"):
         open_tables(recorded(tmp_path, recipe=recipe, config={"recipe": recipe}))
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"{", b"\xff\x00", b"[1]", b"3", b'{"recipe": "dedup"', b"[" * 100_000])
+def test_a_damaged_record_is_written_anew_where_tables_lie_beside_it(tmp_path: Path, data: bytes) -> None:
+    store = recorded(tmp_path)
+    (tmp_path / RUN).write_bytes(data)
+    with pytest.raises(WorkdirError, match=r"run.json: not written by curate, or damaged .*; where this is a workdir"):
+        claim(store, "dedup")
+    (tmp_path / "catalog").mkdir()
+    (tmp_path / "catalog/_table.json").write_bytes(b"{}")
+    assert "damaged" in (claim(store, "dedup") or "")
+    (tmp_path / RUN).unlink()
+    assert "is gone; it is written anew" in (claim(store, "dedup") or "")
+    record(store, "dedup", config(tmp_path), ["catalog"])
+    assert claim(store, "dedup") is None
+
+
+def test_records_of_the_version_without_digests_are_read(tmp_path: Path) -> None:
+    store = recorded(tmp_path)
+    values = store.read_json(RUN) | {"layout": 2}
+    (tmp_path / RUN).write_text(json.dumps(values))
+    assert open_record(store).layout == 2
+
+
+def test_every_bit_of_a_record_counts(tmp_path: Path) -> None:
+    store = recorded(tmp_path)
+    whole = (tmp_path / RUN).read_bytes()
+    for place in range(0, len(whole), 3):
+        (tmp_path / RUN).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(WorkdirError, match="run.json: not written by curate, or damaged"):
+            open_record(store)

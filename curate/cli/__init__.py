@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from curate.cli import inspect, models, run, samples, train
+from curate.cli import inspect, models, run, samples, train, verify
 from curate.cli.program import explained_errors, set_up_process
 
 HELP = "From a messy pool of images to a curated data set, to a pretrained backbone."
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": inspect.report,
     "sweep": inspect.sweep,
     "explain": inspect.explain,
+    "verify": verify.verify,
     "train": train.train,
     "eval": train.evaluate,
     "visualize": train.visualize,

@@ -30,6 +30,7 @@ import pyarrow as pa
 from curate.config import differences, digest, identity
 from curate.engine.stage import Fold, Input, Scan, Shuffle, Stage
 from curate.engine.table import Manifest, Table
+from curate.errors import TableError
 from curate.tables import VECTOR_META
 
 FOLLOWS = "made from an earlier "
@@ -101,7 +102,7 @@ def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> st
         return None  # nothing came of it, for example after a wrong path
     changes = _changes(found, stage)
     if stage.pinned and found.complete and not changes:
-        changes = _other_vectors(table.schema(), schema)
+        changes = _other_vectors(table, schema)
     if not changes:
         return None
     flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
@@ -111,7 +112,11 @@ def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> st
     )
 
 
-def _other_vectors(found: pa.Schema, needed: pa.Schema) -> list[str]:
+def _other_vectors(table: Table, needed: pa.Schema) -> list[str]:
+    try:
+        found = table.schema()
+    except TableError:  # gone or damaged: the run makes it again
+        return []
     if (found.metadata or {}) == (needed.metadata or {}):
         return []
     return [f"fitted on {_vector_text(found)} -> its inputs now hold {_vector_text(needed)}"]

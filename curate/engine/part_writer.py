@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import IO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.config import digest
+from curate.sealing import SealedWriter
 
 FINGERPRINT = b"curate.fingerprint"
 CONTENT = b"curate.content"
@@ -69,7 +69,7 @@ class PartWriter:
 
     def __init__(self, file: IO[bytes], part: int, schema: pa.Schema, fingerprint: str) -> None:
         self.part, self.schema, self.fingerprint = part, schema, fingerprint
-        self._writer = pq.ParquetWriter(
+        self._writer = SealedWriter(
             file,
             schema,
             compression=_codecs(schema),
@@ -119,13 +119,12 @@ class PartWriter:
             fingerprint = open_fingerprint(self.fingerprint, content) if self.fingerprint else content
             marks = {OPEN.decode(): str(self._open), OPEN_ROWS.decode(): json.dumps(self._open_rows)}
         found = {FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content}
-        self._writer.add_key_value_metadata(found | marks)
-        self._writer.close()
+        self._writer.close(found | marks)
         self._done = Part(self.part, self._rows, fingerprint, content, open=self._open)
 
     def abandon(self) -> None:
         """Close the half-written file, which is then thrown away."""
-        self._writer.close()
+        self._writer.abandon()
 
     def done(self) -> Part:
         """What was committed; only after the writer is closed."""

@@ -4,7 +4,8 @@ Schemas are checked when a stage is added, before anything is computed: an input
 recipe, not of its third hour.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,14 @@ import pyarrow as pa
 
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, as_list, why_stale
-from curate.engine.stage import Input, SharedMap, Stage
+from curate.engine.stage import Input, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
-from curate.engine.tasks import Surroundings, inputs_of
-from curate.engine.work import Step, Work, known_inputs
-from curate.errors import ConfigError, StaleTable, TableError
+from curate.engine.table import REMOVE_AND_RUN
+from curate.engine.tasks import HIDDEN, Surroundings, inputs_of
+from curate.engine.work import Place, Step, Work, known_inputs
+from curate.errors import ConfigError, DamagedPart, StaleTable, TableError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,20 +112,85 @@ class Pipeline:
 
     # -- running ---------------------------------------------------------------------------------------------
 
-    def run(self, executor: Executor, flags: Flags) -> list[str]:
+    def run(self, executor: Executor, flags: Flags, *, listed: Callable[[], None] | None = None) -> list[str]:
         """Make every table that is not there yet.
+
+        A part that turns out to be damaged while it is read is made again, with a warning, and the run goes on.
+
+        Args:
+            listed: called when the sources are listed: from then on the workdir is one of this configuration.
 
         Returns:
             Names of the tables that changed.
 
         Raises:
             StaleTable: a table was made with another configuration; nothing is deleted.
+            DamagedPart: no step makes the damaged part, it is damaged again, or its stage takes rows from it.
         """
         self.check(flags)
-        changed = []
-        for step in self.steps:
-            changed += Work(self.store, step, flags).run(executor)
+        return self._make(executor, flags, listed=listed)
+
+    def mend(self, executor: Executor, error: DamagedPart) -> None:
+        """Make a part again that turned out to be damaged after the run.
+
+        Raises:
+            DamagedPart: as in `run`.
+        """
+        self._make(executor, Flags(), error=error)
+
+    def _make(
+        self,
+        executor: Executor,
+        flags: Flags,
+        *,
+        listed: Callable[[], None] | None = None,
+        error: DamagedPart | None = None,
+    ) -> list[str]:
+        changed: list[str] = []
+        place, done, mended = 0, 0, set[Place]()
+        damaged: dict[int, set[Place]] = {}  # by number of the step that makes the part
+        if listed is not None and not any(isinstance(s, Scan) for step in self.steps for s in step.stages.values()):
+            listed()
+        while error is not None or place < len(self.steps):
+            if error is not None:
+                place = self._note_damage(error, damaged, mended)
+            step, allowed = self.steps[place], flags if place >= done else Flags()  # nothing as a whole twice
+            try:
+                made = Work(self.store, step, allowed, damaged=damaged.get(place, ())).run(executor)
+            except DamagedPart as found:
+                error = found
+                continue
+            if listed is not None and any(isinstance(stage, Scan) for stage in step.stages.values()):
+                listed()
+            changed += [name for name in made if name not in changed]
+            damaged.pop(place, None)
+            error, place = None, place + 1
+            done = max(done, place)
         return changed
+
+    def _note_damage(self, error: DamagedPart, damaged: dict[int, set[Place]], mended: set[Place]) -> int:
+        """Add a part to those that are made again; returns the number of the step that makes it.
+
+        Raises:
+            DamagedPart: it was made again already, or nothing can make it without a loss.
+        """
+        part, maker = (error.table, error.part), self._maker(error.table)
+        if maker is None or part in mended or self._reuses(maker):
+            raise error
+        logger.warning("%s", str(error).replace(REMOVE_AND_RUN, "; it is made again"))
+        mended.add(part)
+        damaged.setdefault(maker, set()).add(part)
+        return maker
+
+    def _reuses(self, place: int) -> bool:
+        """Whether a step makes its parts out of their earlier ones, so that damage costs more than time."""
+        lead = next(iter(self.steps[place].stages.values()))
+        return isinstance(lead, Shuffle) and lead.reuses
+
+    def _maker(self, table: str) -> int | None:
+        """Number of the step that makes a table or hidden folder; None: no step does."""
+        owner = table.rsplit("/", 1)[0] if table.rsplit("/", 1)[-1] in HIDDEN else table
+        return next((place for place, step in enumerate(self.steps) if owner in step.stages), None)
 
     def check(self, flags: Flags) -> None:
         """Raise if a flag names no table, or a table was made with another configuration; reads manifests only.

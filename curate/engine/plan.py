@@ -60,18 +60,20 @@ def _plan_table(store: Store, step: Step, name: str, flags: Flags, *, waiting: b
         plan.state, plan.note = "stale", stale
         return plan
     if isinstance(stage, Scan) or stage.pinned:
-        return _plan_pinned(plan, found, stage, flags)
+        return _plan_pinned(plan, found, stage, Work(store, step, flags))
     if waiting:
         plan.state = "make" if found is None else "waiting"
         return plan
     return _plan_parts(plan, found, Work(store, step, flags))
 
 
-def _plan_pinned(plan: StepPlan, found: Manifest | None, stage: Stage, flags: Flags) -> StepPlan:
+def _plan_pinned(plan: StepPlan, found: Manifest | None, stage: Stage, work: Work) -> StepPlan:
     """Of a table that is known by its content: there it is kept, whatever its inputs became."""
+    flags = work.flags
     again = flags.rescan if isinstance(stage, Scan) else flags.refit
     if found is not None and found.complete and not again and not flags.may_rebuild(plan.table):
-        plan.state, plan.parts, plan.todo = "kept", len(found.parts), 0
+        plan.parts, plan.todo = len(found.parts), len(work.lost(plan.table))
+        plan.state = "update" if plan.todo else "kept"
         plan.auto = _auto(found.config, found.resolved)
     return plan
 

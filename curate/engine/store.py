@@ -5,12 +5,11 @@ Files are written under a temporary name and published at once, so a reader neve
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.errors import TableError, WorkdirError
 from curate.filesystems import Explained, open_filesystem
 from curate.locking import hold
+from curate.sealed_json import dump_sealed, load_sealed
 
 if TYPE_CHECKING:
     from curate.engine.table import Table
@@ -47,12 +47,21 @@ class Store:
         return "/".join([self.path.rstrip("/"), *names])
 
     def read_json(self, name: str) -> Any:
-        """The JSON file `name`, or None when there is none."""
+        """The JSON file `name`, or None when there is none.
+
+        Raises:
+            TableError: it is damaged.
+        """
         data = self.read_bytes(name)
+        if data is None:
+            return None
         try:
-            return None if data is None else json.loads(data)
+            found = load_sealed(data)
         except ValueError as error:
-            raise TableError(f"{self.join(name)}: not valid JSON ({error}); remove it and run again") from error
+            raise TableError(f"{self.join(name)}: damaged ({error}); remove it and run again") from error
+        if found is None:  # no file of ours says so
+            raise TableError(f"{self.join(name)}: damaged (it says null); remove it and run again")
+        return found
 
     def read_bytes(self, name: str) -> bytes | None:
         """The file `name`, or None when there is none."""
@@ -62,9 +71,9 @@ class Store:
             return None
         return data
 
-    def write_json(self, name: str, value: object) -> None:
-        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        self.write_bytes(name, text.encode())
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Publish a JSON file that carries the digest of its own text."""
+        self.write_bytes(name, dump_sealed(values))
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Publish a whole file in one step."""
@@ -96,6 +105,7 @@ class Store:
             with _explain_os_errors(target):
                 if self.is_local:
                     temporary.replace(target)
+                    _flush_folder(Path(target).parent)
                 else:
                     self._put(temporary, target)
 
@@ -131,6 +141,18 @@ class Store:
         elif self.fs.exists(target):
             self.fs.rm(target, recursive=True)
 
+    def move(self, name: str, target: str) -> None:
+        """Move a file within the workdir, over one of that name; in one step on POSIX."""
+        source, target = self.join(name), self.join(target)
+        with _explain_os_errors(target):
+            if self.is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                Path(source).replace(target)
+                _flush_folder(Path(target).parent)
+            else:
+                self.fs.copy(source, target)
+                self.fs.rm_file(source)
+
     def remove_leftovers(self) -> None:
         """Remove temporary files that a killed run left; only while no other run holds the workdir."""
         if self.is_local:
@@ -144,6 +166,18 @@ class Store:
             WorkdirError: another process holds it, or the folder cannot be made.
         """
         return hold(Path(self.path), setting="workdir", work="run") if self.is_local else contextlib.nullcontext()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: after a power loss a rename may be undone, or leave an empty file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some file systems flush no folders
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -6,25 +6,37 @@ figures) and, while it is being made, `_progress.jsonl`. A part carries its fing
 
 import contextlib
 import json
+import logging
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, fields
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from curate.engine.part_writer import CONTENT, FINGERPRINT, OPEN, OPEN_ROWS, Part, PartWriter
 from curate.engine.store import Store
-from curate.errors import TableError
+from curate.errors import DamagedPart, TableError, first_line, foreign_text
+from curate.sealed_json import load_sealed
+from curate.sealing import open_parquet, says_damage
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "_table.json"
 PROGRESS = "_progress.jsonl"
 PROGRESS_SECONDS = 10.0
 """Between two writings of the whole progress, where a store cannot append."""
+LOGGED = {"phase": str, "part": int, "rows": int, "seconds": int | float}
+"""What those read of a line of progress who look at it."""
+REMOVE_AND_RUN = "; remove this file and run its config again: the part is made anew"
+PART_NAME = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.parquet")
+"""Other files in the folder of a table are none of its parts."""
 FOOTER_THREADS = 16
 
 
@@ -90,7 +102,10 @@ class Table:
             data = self.store.read_bytes(f"{self.name}/{MANIFEST}")
             return None if data is None else _parse_manifest(data)
         except (TypeError, ValueError) as error:
-            raise TableError(f"{path}: not a manifest ({error}); remove it and run again") from error
+            raise TableError(
+                f"{path}: damaged, or of another version ({first_line(error)}); remove this file and run again: parts "
+                "that are whole are kept"
+            ) from error
 
     def parts(self) -> list[Part]:
         """The parts of a complete table, in order."""
@@ -122,8 +137,8 @@ class Table:
             files = self.store.fs.ls(self.store.join(self.name), detail=True)
         except FileNotFoundError:
             return {}
-        sizes = {file["name"].rsplit("/", 1)[-1]: file["size"] for file in files}
-        return {int(n[5:-8]): size for n, size in sizes.items() if n.startswith("part-") and n.endswith(".parquet")}
+        found = [(PART_NAME.fullmatch(file["name"].rsplit("/", 1)[-1]), file) for file in files]
+        return {int(name[1]): file["size"] for name, file in found if name and file["type"] == "file"}
 
     def footer(self, part: int) -> Part | None:
         """What the footer of a part says; None where it is absent.
@@ -152,24 +167,45 @@ class Table:
 
     def _metadata(self, part: int) -> pq.FileMetaData | None:
         try:
-            with self.store.fs.open(self.part_path(part), "rb") as file:
-                return pq.read_metadata(file)
+            with self.store.fs.open(self.part_path(part), "rb") as file, open_parquet(file) as parquet:
+                return parquet.metadata
         except FileNotFoundError:
             return None
-        except pa.ArrowInvalid as error:
-            raise TableError(f"{self.part_path(part)}: damaged ({error}); remove this file and run again") from error
+        except (OSError, pa.ArrowException) as error:
+            if says_damage(error):
+                raise self._damaged(part, error) from error
+            raise
+
+    def _damaged(self, part: int, error: Exception) -> DamagedPart:
+        path, text = self.part_path(part), foreign_text(error)
+        return DamagedPart(f"{path}: damaged ({text}){REMOVE_AND_RUN}", self.name, part)
 
     def footers(self, parts: Iterable[int]) -> dict[int, Part]:
         """The footers of those parts that are there, read side by side: on an object store each takes a while."""
+        return self._look_at(parts, self.footer)
+
+    def _look_at(self, parts: Iterable[int], look: Callable[[int], Part | None]) -> dict[int, Part]:
         numbers = list(parts)
         with ThreadPoolExecutor(FOOTER_THREADS, "footers") as pool:
-            found = zip(numbers, pool.map(self.footer, numbers), strict=True)
+            found = zip(numbers, pool.map(look, numbers), strict=True)
             return {number: footer for number, footer in found if footer is not None}
+
+    def whole_footers(self, parts: Iterable[int]) -> dict[int, Part]:
+        """As `footers`; parts whose footer is damaged are left out, with a warning: they are to be made again."""
+
+        def look(part: int) -> Part | None:
+            try:
+                return self.footer(part)
+            except DamagedPart as error:
+                logger.warning("%s", str(error).replace(REMOVE_AND_RUN, "; it is made again"))
+                return None
+
+        return self._look_at(parts, look)
 
     def schema(self) -> pa.Schema:
         """Schema of the first part."""
-        with self.store.fs.open(self.part_path(self.parts()[0].number), "rb") as file:
-            return pq.read_schema(file)
+        with self.open(self.parts()[0].number) as file:
+            return file.schema_arrow
 
     def read(self, part: int, columns: list[str] | None = None) -> pa.Table:
         """One part in memory."""
@@ -192,16 +228,19 @@ class Table:
         """One part, to be read by row groups.
 
         Raises:
-            TableError: it is absent or damaged.
+            TableError: it is absent.
+            DamagedPart: its bytes are not those that were written.
         """
         path = self.part_path(part)
         try:
-            with self.store.fs.open(path, "rb") as raw, pq.ParquetFile(raw) as file:
+            with self.store.fs.open(path, "rb") as raw, open_parquet(raw) as file:
                 yield file
         except FileNotFoundError as error:
             raise TableError(f"{path}: no such part; run the pipeline again to make it") from error
-        except pa.ArrowInvalid as error:
-            raise TableError(f"{path}: damaged ({error}); remove this file and run again") from error
+        except (OSError, pa.ArrowException) as error:
+            if says_damage(error):
+                raise self._damaged(part, error) from error
+            raise
 
     def scan(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Every part in order, one at a time."""
@@ -247,18 +286,21 @@ class Table:
             self._publish_at = time.monotonic() + PROGRESS_SECONDS
 
     def task_log(self) -> list[dict[str, Any]]:
-        """What `log_task` was given, by earlier runs too; a last line cut by a kill is left out."""
+        """What `log_task` was given, by earlier runs too; lines that cannot be read, such as a last one cut by a kill,
+        are left out."""
         if self._lines is not None:
             return [json.loads(line) for line in self._lines]
         try:
             with self.store.fs.open(self.store.join(self.name, PROGRESS), "rb") as file:
-                lines = file.read().decode().splitlines()
+                lines = file.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
             return []
         entries = []
         for line in lines:
-            with contextlib.suppress(ValueError):
-                entries.append(json.loads(line))
+            with contextlib.suppress(ValueError, RecursionError):
+                entry = json.loads(line)
+                if isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in LOGGED.items()):
+                    entries.append(entry)
         return entries
 
     def commit(self, part: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, fingerprint: str = "") -> Part:
@@ -285,9 +327,18 @@ class Table:
                 raise
             writer.close()
 
+    def move_part(self, part: int, target: "Table") -> None:
+        """Publish a part as the part of that number of another table."""
+        self.store.move(self.file_name(part), target.file_name(part))
+
     def drop_parts(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             self.store.remove(self.file_name(number))
+
+
+@cache
+def _manifests() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
 
 
 @lru_cache(maxsize=16)
@@ -296,4 +347,13 @@ def _parse_manifest(data: bytes) -> Manifest:
 
     Known by the bytes, so that a changed file is never missed; what comes back is shared, and read only.
     """
-    return Manifest(**json.loads(data))
+    found = load_sealed(data)
+    if not isinstance(found, dict):
+        raise TypeError(f"it holds {type(found).__name__}")
+    unknown = found.keys() - {field.name for field in fields(Manifest)}
+    if unknown:
+        raise TypeError(f"it says {', '.join(sorted(unknown))}, which this version does not know")
+    manifest = _manifests().validate_python(found)
+    for part in manifest.parts:
+        Part(**part)
+    return manifest

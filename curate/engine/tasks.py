@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -14,10 +14,13 @@ from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, S
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.threads import set_threads
+from curate.errors import DamagedPart
 from curate.memory import release_holes
 from curate.surroundings import surrounded
 
-PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
+PIECES, PARTIALS, STATE, LISTED = "_pieces", "_partials", "_state", "_listed"
+"""Hidden folders of a table in the making."""
+HIDDEN = (PIECES, PARTIALS, STATE, LISTED)
 
 
 class Surroundings(Protocol):
@@ -166,10 +169,12 @@ def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
 def _rows_together(lead: SharedMap, store: Store, task: Task) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The rows of a pass: all of them, or where only some are open, those beside what is there."""
     tables = {name: store.table(name) for name in task.stages}
-    inputs, rows = _read(store, task), _open_rows(tables, task)
-    if rows is None:
+    inputs, rows, before = _read(store, task), None, {}
+    with suppress(DamagedPart):  # what is there is not what was written: all rows anew
+        rows = _open_rows(tables, task)
+        before = {name: table.read(task.part) for name, table in tables.items()} if rows is not None else {}
+    if rows is None or not before:
         return lead.run_together(task.stages, task.part, **inputs)  # type: ignore[arg-type]
-    before = {name: table.read(task.part) for name, table in tables.items()}
     return lead.run_open(task.stages, task.part, before=before, open_rows=rows, **inputs)  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ again, and a pass then reads the open rows alone.
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,10 +30,12 @@ from curate.engine.shuffle import with_bucket
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
-from curate.engine.tasks import PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
+from curate.engine.tasks import LISTED, PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
 from curate.errors import TableError
 
 logger = logging.getLogger(__name__)
+Place = tuple[str, int]
+"""Name of a table, hidden ones among them, and number of a part."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ class Step:
 class Work:
     """Making the tables of one step."""
 
-    def __init__(self, store: Store, step: Step, flags: Flags) -> None:
-        self.store, self.step, self.flags = store, step, flags
+    def __init__(self, store: Store, step: Step, flags: Flags, *, damaged: Collection[Place] = ()) -> None:
+        """`damaged`: parts that are there and do not hold what was written: they are made again."""
+        self.store, self.step, self.flags, self.damaged = store, step, flags, frozenset(damaged)
         self.tables = {name: store.table(name) for name in step.stages}
         self.inputs = {name: open_input(store, step, name) for name in step.inputs}
         self.before = {name: table.manifest() for name, table in self.tables.items()}
@@ -117,24 +120,85 @@ class Work:
         known = table.parts() if complete else []
         if complete:
             table.drop_parts(table.committed().keys() - {part.number for part in known})  # of a rescan that was killed
+            self._list_lost(stage, [part for part in known if part.number in self.lost(name)])
         if complete and not self.flags.rescan:
             return []
-        if not complete:
-            self._open_manifest(name, stage, None)
-        num_new, start = 0, time.perf_counter()
-        with progress.track(name, 0, unit="parts") as advance:
-            for part, rows in stage.scan(table if complete else None):
-                done = table.commit(part, rows.schema, rows.to_batches())
-                table.log_task(_log_entry(Done(name, "run", done, time.perf_counter() - start)))
-                num_new, start = num_new + 1, time.perf_counter()
+        if before is not None and before.complete and not complete:
+            entries = self._list_elsewhere(stage)
+        else:
+            if not complete:
+                self._open_manifest(name, stage, None)
+            entries = self._list(table, stage.scan(table if complete else None))
+        self._finish(name, stage, None, len(known) + len(entries))  # also where nothing is new: figures may be
+        return [name] if entries or not complete else []
+
+    def _list(self, target: Table, parts: Iterable[tuple[int, pa.Table]]) -> list[dict[str, Any]]:
+        """Commit what a scan finds to `target`, and log it there; returns the entries of the log."""
+        entries, start = [], time.perf_counter()
+        with progress.track(next(iter(self.tables)), 0, unit="parts") as advance:
+            for part, rows in parts:
+                done = target.commit(part, rows.schema, rows.to_batches())
+                entries.append(_log_entry(Done(target.name, "run", done, time.perf_counter() - start)))
+                target.log_task(entries[-1])
+                start = time.perf_counter()
                 advance(1, note=f"{done.rows} images")
-        self._finish(name, stage, None, len(known) + num_new)  # also where nothing is new: figures may be
-        return [name] if num_new or not complete else []
+        return entries
+
+    @contextlib.contextmanager
+    def _listed(self) -> Iterator[Table]:
+        """A hidden table for what is listed before it replaces what is there."""
+        listed = self.store.table(f"{next(iter(self.tables))}/{LISTED}")
+        self.store.remove(listed.name)  # of a run that was killed
+        try:
+            yield listed
+        finally:
+            self.store.remove(listed.name)
+
+    def _list_elsewhere(self, stage: Scan) -> list[dict[str, Any]]:
+        """Replace a complete listing, once the new one is: a source that is not there must not cost what is."""
+        ((name, table),) = self.tables.items()
+        with self._listed() as listed:
+            entries = self._list(listed, stage.scan(None))
+            self._open_manifest(name, stage, None)
+            for entry in entries:
+                listed.move_part(entry["part"], table)
+                table.log_task(entry)
+        return entries
+
+    def _list_lost(self, stage: Scan, lost: list[Part]) -> None:
+        """Make parts of a complete listing anew that are gone or damaged.
+
+        Raises:
+            TableError: the sources are not what they were, so that image ids would move.
+        """
+        ((name, table),) = self.tables.items()
+        missing = {part.number: part for part in lost}
+        if not missing:
+            return
+        with self._listed() as listed:
+            self._list(listed, (one for one in stage.scan(None) if one[0] in missing))
+            found = listed.footers(listed.committed())
+            for number, part in missing.items():
+                if found.get(number) != part:
+                    raise TableError(
+                        f"{table.part_path(number)}: damaged or gone, and its source is not what it was when it was "
+                        f"listed; restore the source, or list all anew with --rebuild {name} (what depends on it "
+                        "follows)"
+                    )
+            for number in missing:
+                logger.warning("%s: damaged or gone; listed again", table.part_path(number))
+                listed.move_part(number, table)
 
     def _pinned_holds(self) -> bool:
         """Whether a table that is known by its content is there and may stay."""
         ((name, before),) = self.before.items()
-        return before is not None and before.complete and not self.flags.refit and not self.flags.may_rebuild(name)
+        kept = before is not None and before.complete and not self.flags.refit and not self.flags.may_rebuild(name)
+        return kept and not self.lost(name)
+
+    def lost(self, name: str) -> set[int]:
+        """Parts of a complete table that are gone, or damaged."""
+        there = self.tables[name].committed().keys() - {number for table, number in self.damaged if table == name}
+        return {part.number for part in self.tables[name].parts()} - there
 
     def is_complete(self, name: str, num_parts: int) -> bool:
         before = self.before[name]
@@ -145,11 +209,11 @@ class Work:
         if self.flags.may_rebuild(name):
             return list(range(len(wanted)))
         table, before = self.tables[name], self.before[name]
-        there = table.committed()
+        there = {n: size for n, size in table.committed().items() if (name, n) not in self.damaged}
         known = {part.number: part for part in table.parts()} if before and before.complete else {}
         # A finished table's manifest is trusted, where the file still has the size that it tells.
         found = {n: part for n, part in known.items() if n in there and part.num_bytes in (0, there[n])}
-        found |= table.footers(n for n in there if n not in known and n < len(wanted))
+        found |= table.whole_footers(n for n in there if n not in known and n < len(wanted))
         return [n for n, fingerprint in enumerate(wanted) if n not in found or found[n].fingerprint != fingerprint]
 
     def _run_phases(
@@ -181,7 +245,8 @@ class Work:
         assert isinstance(lead, Fold)
         states = self.store.table(f"{name}/{STATE}")
         limit = lead.max_rounds() if isinstance(lead, IteratedFold) else 1
-        number = max((n for n in states.committed() if _is_state(states, n, wanted)), default=-1)
+        there = [n for n in states.committed() if (states.name, n) not in self.damaged]
+        number = max((n for n in there if _is_state(states, n, wanted)), default=-1)
         while number < 0 or (number + 1 < limit and not states.read(number, ["finished"])["finished"][0].as_py()):
             number += 1
             self._run_round(executor, replace(plain, number=number), lead, wanted)
@@ -213,8 +278,9 @@ class Work:
         fingerprint = digest([task.phase, task.number, made_of])
         there = hidden.committed()
         hidden.drop_parts(there.keys() - set(range(count)))
-        found = hidden.footers(there.keys() & set(range(count)))
+        found = hidden.whole_footers(there.keys() & set(range(count)))
         fresh = {part for part, footer in found.items() if footer.fingerprint == fingerprint}
+        fresh -= {part for table, part in self.damaged if table == hidden.name}
         task = replace(task, fingerprints={name: fingerprint})
         tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
         self._execute(executor, _label(task), tasks, count)
@@ -300,7 +366,7 @@ def _state_fingerprint(number: int, wanted: list[str]) -> str:
 
 def _is_state(states: Table, number: int, wanted: list[str]) -> bool:
     """Whether the state of round `number` is there and made of what is wanted."""
-    footer = states.footer(number)
+    footer = states.whole_footers([number]).get(number)
     return footer is not None and footer.fingerprint == _state_fingerprint(number, wanted)
 
 

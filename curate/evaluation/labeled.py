@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.errors import ConfigError, SourceError
-from curate.filesystems import open_filesystem
+from curate.filesystems import list_parquet, open_filesystem
 from curate.opening import open_of
 from curate.ops.images import formats
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.samples.bundled import PHOTOS
 from curate.samples.mnist import load_mnist5k
+from curate.sealing import open_parquet
 
 PICTURE_SUFFIXES = formats.SUFFIXES
 """Suffixes of the files in a folder that count as pictures."""
@@ -83,7 +83,7 @@ def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -
     if data == "mnist5k":
         return from_arrays(*load_mnist5k(), name=data)
     filesystem, path = open_filesystem(data)
-    files = _parquet_files(filesystem, path)
+    files = [file for file in list_parquet(filesystem, path) if file.endswith(".parquet")]
     if files:
         return _open_labeled_parquet(data, filesystem, files, label=label, labeled=labeled)
     if label is not None:
@@ -159,14 +159,6 @@ class _Group(NamedTuple):
     num_rows: int
 
 
-def _parquet_files(filesystem: Any, path: str) -> list[str]:
-    if any(sign in path for sign in "*?["):
-        return sorted(filesystem.glob(path))
-    if filesystem.isdir(path):
-        return sorted(filesystem.glob(f"{path.rstrip('/')}/*.parquet"))
-    return [path] if path.endswith(".parquet") else []
-
-
 def _open_labeled_parquet(
     data: str, filesystem: Any, files: list[str], *, label: str | None, labeled: bool
 ) -> LabeledImages:
@@ -187,7 +179,7 @@ def _read_labels(
 ) -> tuple[list[_Group], list[str | int]]:
     try:
         with open_of(filesystem, path) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = open_parquet(file)
             _check_label_columns(path, parquet.schema_arrow, label=label, labeled=labeled)
             sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
             column = [] if label is None else parquet.read(columns=[label]).column(label).to_pylist()
@@ -233,7 +225,7 @@ def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Itera
 def _read_cells(filesystem: Any, group: _Group) -> pa.ChunkedArray:
     try:
         with open_of(filesystem, group.path) as file:
-            return pq.ParquetFile(file).read_row_group(group.number, columns=["image"]).column("image")
+            return open_parquet(file).read_row_group(group.number, columns=["image"]).column("image")
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{group.path}: row group {group.number} cannot be read: {error}") from error
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import SourceError
 from curate.feed.settings import FeedSettings
+from curate.sealing import open_parquet
 from curate.tables import HF_IMAGE
 
 CONTENT = b"curate.content"
@@ -44,6 +45,9 @@ class RowGroup:
     clusters: frozenset[str] = frozenset()
     """Those of the paths in `FeedSettings.cluster_weights` below which some row lies."""
 
+    hashed: bool = field(default=False, compare=False)
+    """Whether column `sha256` is curate's own: the digest of the image's bytes."""
+
     def row_weights(self, source: str | None = None) -> npt.NDArray[np.float64]:
         """(num_rows,) expected samples of each row in an epoch; with `source`, 0 for the rows of all others."""
         weights = np.ones(self.num_rows) if self.weights is None else self.weights.astype(np.float64)
@@ -64,7 +68,7 @@ def read_row_groups(path: str, file: Any, feed: FeedSettings) -> list[RowGroup]:
     Raises:
         SourceError: the shard lacks a column that is needed, or has repeats below 0.
     """
-    shard = pq.ParquetFile(file)
+    shard = open_parquet(file)
     _check_image_column(path, shard.schema_arrow)
     content = _content(file, shard)
     return [_read_row_group(path, shard, number, content=content, feed=feed) for number in range(shard.num_row_groups)]
@@ -93,8 +97,9 @@ def _content(file: Any, shard: pq.ParquetFile) -> str:
 def _read_row_group(path: str, shard: pq.ParquetFile, number: int, *, content: str, feed: FeedSettings) -> RowGroup:
     num_rows = shard.metadata.row_group(number).num_rows
     columns = _needed_columns(path, shard, number, feed)
+    hashed = CONTENT in (shard.metadata.metadata or {}) and "sha256" in shard.schema_arrow.names
     if not columns or not num_rows:
-        return RowGroup(path, number, num_rows, num_rows, content)
+        return RowGroup(path, number, num_rows, num_rows, content, hashed=hashed)
     table = shard.read_row_group(number, columns=columns)
     weights, met, codes = np.ones(num_rows), frozenset[str](), None
     sources: tuple[str, ...] = ()
@@ -112,7 +117,7 @@ def _read_row_group(path: str, shard: pq.ParquetFile, number: int, *, content: s
         weights *= np.array([feed.source_weights.get(name, 1.0) for name in sources])[found]
     kept = None if (weights == 1).all() else weights.astype(np.float32)
     total = num_rows if kept is None else float(kept.sum(dtype=np.float64))
-    return RowGroup(path, number, num_rows, total, content, kept, sources, codes, met)
+    return RowGroup(path, number, num_rows, total, content, kept, sources, codes, met, hashed)
 
 
 def path_weights(

@@ -6,7 +6,7 @@ shows it, and of it the rank keeps its own images; each is dropped when its samp
 
 import logging
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from copy import copy
 
@@ -19,9 +19,9 @@ from curate.feed.crops import Crops, decode_tensor, make_crops, needed_side
 from curate.feed.lru import LruCache
 from curate.feed.mixture import Mixture
 from curate.feed.order import Position, SampleOrder, Window
-from curate.feed.seeds import Stream
+from curate.feed.seeds import Stream, drawn
 from curate.feed.settings import CropSettings, FeedSettings
-from curate.feed.shards import DamagedData, ShardIndex
+from curate.feed.shards import DamagedData, Encoded, ShardIndex
 from curate.feed.split import BatchSplit
 from curate.ops.images.decode import RejectedImage
 
@@ -52,7 +52,7 @@ class CroppedSamples(Dataset[Crops]):
         sizes = np.array([order.epoch_size for order in self._orders[1:]])
         chances = [1 - feed.homogeneous_share, *feed.homogeneous_share * sizes / sizes.sum()] if sources else [1.0]
         self._mixture = Mixture(chances, seed=(Stream.HOMOGENEOUS, seed))
-        self._spare: LruCache[int, list[bytes | None]] = LruCache(2)
+        self._spare: LruCache[int, list[Encoded]] = LruCache(2)
         self._skipped = multiprocessing.get_context("spawn").Value("q", 0)
         self._hold(BatchSplit(1), ahead=1)
 
@@ -64,7 +64,7 @@ class CroppedSamples(Dataset[Crops]):
 
     def _hold(self, split: BatchSplit, *, ahead: int) -> None:
         self._split = split
-        self._images: list[LruCache[tuple[int, int], dict[int, bytes | None]]] = [
+        self._images: list[LruCache[tuple[int, int], dict[int, Encoded]]] = [
             LruCache(order.groups_a_window * (2 + ahead // order.window_size)) for order in self._orders
         ]
 
@@ -99,35 +99,45 @@ class CroppedSamples(Dataset[Crops]):
                 self._skipped.value += 1
             return self._replacement(order, position)
 
-    def _take(self, stream: int, window: Window, group: int, number: int) -> bytes | None:
+    def _take(self, stream: int, window: Window, group: int, number: int) -> Encoded:
         """The encoded image of sample `number` of a stream, which is then no longer held."""
         held, key = self._images[stream], (window.start, group)
         images = held.get(key, lambda _: self._read_shown(window, group))
         if number not in images:  # used before, or another rank's
-            return self._read(group, [window.position(number).row])[0]
+            row = window.position(number).row
+            checked = drawn(np.array([number]), self._feed.verify, seed=self._seed)[0]
+            return self._read(group, [row], verified=[row] if checked else ())[0]
         encoded = images.pop(number)
         if not images:
             held.drop(key)
         return encoded
 
-    def _read_shown(self, window: Window, group: int) -> dict[int, bytes | None]:
+    def _read_shown(self, window: Window, group: int) -> dict[int, Encoded]:
         """The encoded images of a row group that the rank shows in a window, by sample number."""
         numbers = window.start + np.flatnonzero(window.rows[:, 0] == group)
         numbers = numbers[self._split.owns(numbers)]
         rows, found = np.unique(window.rows[numbers - window.start, 1], return_inverse=True)
-        images = self._read(group, rows.tolist())
+        checked = rows[found[drawn(numbers, self._feed.verify, seed=self._seed)]]
+        images = self._read(group, rows.tolist(), verified=checked.tolist())
         return {number: images[i] for number, i in zip(numbers.tolist(), found, strict=True)}
 
-    def _read(self, group: int, rows: Sequence[int]) -> list[bytes | None]:
+    def _read(self, group: int, rows: Sequence[int], *, verified: Collection[int] = ()) -> list[Encoded]:
         """The encoded images of some rows; None for all where damage is skipped and the row group cannot be read."""
         try:
-            return self._index.read_images(self._index.groups[group], rows)
+            return self._index.read_images(self._index.groups[group], rows, verified=verified)
         except DamagedData:
             if self._feed.on_damaged == "error":
                 raise
             return [None] * len(rows)
 
-    def _decode(self, position: Position, encoded: bytes | None) -> Tensor:
+    def _read_spare(self, group: int) -> list[Encoded]:
+        """All images of a row group, from which those are taken that replace damaged ones."""
+        rows = range(self._index.groups[group].num_rows)
+        return self._read(group, rows, verified=rows if self._feed.verify == 1 else ())
+
+    def _decode(self, position: Position, encoded: Encoded) -> Tensor:
+        if isinstance(encoded, DamagedData):
+            raise encoded
         group = self._index.groups[position.group]
         try:
             bits = self._feed.significant_bits
@@ -144,7 +154,7 @@ class CroppedSamples(Dataset[Crops]):
         for step in range(len(groups) + 1):  # back at last to the rows before it
             group = (position.group + step) % len(groups)
             rows = np.flatnonzero(order.row_weights(group))
-            images = self._spare.get(group, lambda group: self._read(group, range(groups[group].num_rows)))
+            images = self._spare.get(group, self._read_spare)
             for row in rows[rows > position.row] if step == 0 else rows:
                 with suppress(DamagedData):
                     return self._decode(Position(group, row), images[row])

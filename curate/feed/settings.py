@@ -80,6 +80,10 @@ class FeedSettings(Settings):
     significant_bits: SignificantBits = "auto"
     """Bits that the 16-bit samples of PNG and TIFF images use, 8..16: as `significant_bits` of the source that they
     were curated from, since shards hold the files as they are."""
+    verify: Annotated[float, Field(ge=0.0, le=1.0), Execution()] = 0.01
+    """Share of the images, drawn by seed and sample number, whose bytes are held against the `sha256` that their shard
+    says, 0..1; in shards that curate wrote. Damage on the disk is found without it too: this finds what was wrong
+    before a shard was written."""
     on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"
     """What a damaged shard or image does: error ends the training; skip leaves the shard out or replaces the image, and
     counts it in the log."""

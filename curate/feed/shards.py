@@ -2,23 +2,23 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import ConfigError, SourceError
 from curate.feed.row_groups import RowGroup, read_row_groups
 from curate.feed.settings import FeedSettings
-from curate.filesystems import open_filesystem
+from curate.filesystems import list_parquet, open_filesystem
 from curate.opening import open_of
 from curate.progress import track
 from curate.retrying import is_damage, retry
+from curate.sealing import open_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,10 @@ ResultT = TypeVar("ResultT")
 
 class DamagedData(SourceError):
     """A shard is gone, or its bytes or those of an image are wrong; reading again would not help."""
+
+
+Encoded = bytes | DamagedData | None
+"""The bytes of an image, or what is wrong with them; None: the row has none."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,34 @@ class ShardIndex:
         known = [(g.shard.rsplit("/", 1)[-1], g.number, g.num_rows, g.weight, g.content) for g in self.groups]
         return hashlib.sha256(repr(known).encode()).hexdigest()[:32]
 
-    def read_images(self, group: RowGroup, rows: Iterable[int]) -> list[bytes | None]:
+    def read_images(self, group: RowGroup, rows: Iterable[int], *, verified: Collection[int] = ()) -> list[Encoded]:
         """The encoded images of some rows of a row group.
+
+        Args:
+            verified: rows among them whose bytes are held against the `sha256` of the shard, where it is curate's; an
+                image that differs is returned as the error that its use should raise.
 
         Raises:
             DamagedData: the shard is gone or its data are damaged.
             SourceError: reading kept failing for another reason.
         """
+        checks = bool(verified) and group.hashed
         table = _read_shard(
             self.filesystem,
             group.shard,
-            lambda file: pq.ParquetFile(file).read_row_group(group.number, columns=["image.bytes"]),
+            lambda file: _read_columns(file, group.number, ["sha256", "repaired"] if checks else []),
             problem=f"row group {group.number} cannot be read",
         )
         encoded = table.column("image").combine_chunks().field("bytes")
-        return [encoded[row].as_py() for row in rows]
+        found: list[Encoded] = []
+        for row in rows:
+            found.append(encoded[row].as_py())
+            if checks and row in verified and not _is_as_told(found[-1], table, row):
+                found[-1] = DamagedData(
+                    f"shard {group.shard}, row group {group.number}, row {row}: the image does not have the sha256 "
+                    "that the shard says; write the shards again, or set feed.on_damaged=skip"
+                )
+        return found
 
 
 def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
@@ -90,7 +107,7 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
     """
     feed = feed or FeedSettings()
     filesystem, path = open_filesystem(shards)
-    paths = _expand(filesystem, path)
+    paths = list_parquet(filesystem, path)
     if not paths:
         raise SourceError(f"{shards}: no Parquet shard; give a folder, a file or a pattern of shards")
     groups: list[RowGroup] = []
@@ -104,6 +121,9 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
         raise SourceError(f"{shards}: {len(paths)} shards without a single image")
     _check_names(groups, feed)
     index = ShardIndex(filesystem, tuple(group for group in groups if group.weight), tuple(damaged))
+    unknown = {group.shard for group in index.groups if not group.hashed}
+    if feed.verify and unknown:
+        logger.info("%d of %d shards carry no digests of curate: feed.verify skips them", len(unknown), len(paths))
     for name in feed.homogeneous_sources if feed.homogeneous_share else ():
         if name not in index.sources:
             raise ConfigError(f"feed.homogeneous_sources: {name!r} shows no image; others: {', '.join(index.sources)}")
@@ -123,14 +143,6 @@ def _check_names(groups: list[RowGroup], feed: FeedSettings) -> None:
             raise ConfigError(f"feed.cluster_weights: no image lies below cluster {path}; see the column clusters")
 
 
-def _expand(filesystem: Any, path: str) -> list[str]:
-    if any(sign in path for sign in "*?["):
-        return sorted(filesystem.glob(path))
-    if filesystem.isdir(path):
-        return sorted(filesystem.glob(f"{path.rstrip('/')}/*.parquet"))
-    return [path] if filesystem.exists(path) else []
-
-
 def _read_shard(filesystem: Any, path: str, work: Callable[[Any], ResultT], *, problem: str) -> ResultT:
     """What `work` returns for the open shard, tried again after errors that may pass."""
 
@@ -145,6 +157,20 @@ def _read_shard(filesystem: Any, path: str, work: Callable[[Any], ResultT], *, p
             raise DamagedData(f"shard {path}: {problem}: {' '.join(str(error).split())}; {hint}") from error
 
     return retry(once, where=f"shard {path}", remote=not isinstance(filesystem, LocalFileSystem))
+
+
+def _read_columns(file: Any, group: int, more: list[str]) -> pa.Table:
+    """The images of a row group, and those of the other columns that are there."""
+    with open_parquet(file) as shard:
+        names = [name for name in more if name in shard.schema_arrow.names]
+        return shard.read_row_group(group, columns=["image.bytes", *names])
+
+
+def _is_as_told(encoded: Encoded, rows: pa.Table, row: int) -> bool:
+    """Whether an image has the SHA-256 of its row; one whose metadata were repaired has that of before."""
+    repaired = "repaired" in rows.column_names and rows["repaired"][row].is_valid
+    told = rows["sha256"][row].as_py()
+    return repaired or not isinstance(encoded, bytes) or hashlib.sha256(encoded).hexdigest() == told
 
 
 def _row_groups_of(filesystem: Any, path: str, *, feed: FeedSettings) -> list[RowGroup] | None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset as ds
+import pyarrow as pa
 
-from curate.errors import TableError
+from curate.errors import TableError, first_line
 from curate.ops.entropy import normalized_entropy
 from curate.samples.truth import TruthRow, read_truth
+from curate.sealing import open_parquet
 
 EXPECTED_REJECTS = {
     "junk_uniform": "uniform",
@@ -127,7 +128,17 @@ def _read_table(workdir: Path, name: str, columns: list[str]) -> list[dict[str, 
     files = sorted((workdir / name).glob("part-*.parquet"))
     if not files:
         raise TableError(f"{workdir / name}: holds no part-*.parquet; run the pipeline to its end first")
-    rows: list[dict[str, Any]] = ds.dataset(files, format="parquet").to_table(columns=columns).to_pylist()
+    return [row for file in files for row in _read_part(file, columns)]
+
+
+def _read_part(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    try:
+        with path.open("rb") as file, open_parquet(file) as part:
+            rows: list[dict[str, Any]] = part.read(columns=columns).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(
+            f"{path}: cannot be read ({first_line(error)}); remove this file and run its config again"
+        ) from error
     return rows
 
 

@@ -25,6 +25,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.sealing import SealedWriter, open_parquet
 from curate.sources.read import Read, too_large
 from curate.surroundings import Workdir, current_workdir
 
@@ -175,7 +176,7 @@ def _row(one: Wanted) -> int:
 def _opened(workdir: Workdir, path: str) -> Iterator[pq.ParquetFile]:
     with (
         workdir.fs.open(workdir.join(path), "rb") as file,
-        pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as chunk,
+        open_parquet(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as chunk,
     ):
         yield chunk
 
@@ -306,9 +307,7 @@ class _Writer:
 
     def __init__(self, file: IO[bytes], policy: bytes) -> None:
         schema = SCHEMA.with_metadata({POLICY: policy})
-        self._writer = pq.ParquetWriter(
-            file, schema, compression="NONE", use_dictionary=False, write_statistics=["row"]
-        )
+        self._writer = SealedWriter(file, schema, compression="NONE", use_dictionary=False, write_statistics=["row"])
         self._rows: list[dict[str, Any]] = []
         self._num_bytes = 0
 
@@ -329,4 +328,4 @@ class _Writer:
 
     def abandon(self) -> None:
         """Close a file that is thrown away; after `close` nothing is left to do."""
-        self._writer.close()
+        self._writer.abandon()

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import SourceDamaged, SourceError
 from curate.retrying import Tries, describe_error, is_damage, retry
+from curate.sealing import open_parquet
 from curate.sources.class_names import column_classes, declared_classes, name_classes
 from curate.sources.config import Source
 from curate.sources.files import File, find_files, open_file
@@ -114,7 +115,7 @@ def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
 def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
     try:
         # Without these two the bytes of a whole row group are held at once.
-        table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        table = open_parquet(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         if is_damage(error):
             raise _damaged_parquet(uri, error) from error

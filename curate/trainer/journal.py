@@ -6,24 +6,32 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from curate.errors import MissingExtra
+from curate.errors import MissingExtra, WorkdirError
 
 Row = dict[str, float]
+LOG = "log.jsonl"
+"""Name of the log in the folder of a run, and of its copy in a checkpoint."""
 
 
 class Journal:
     """Appends rows to `log.jsonl`; on resume the rows after the checkpoint are dropped, since they come again."""
 
-    def __init__(self, folder: Path, *, start: int, wandb: str | None = None) -> None:
-        """`wandb`: project of Weights & Biases that gets the rows too; None: none.
+    def __init__(self, folder: Path, *, start: int, wandb: str | None = None, kept: Path | None = None) -> None:
+        """The log of a run that goes on after iteration `start`.
+
+        Args:
+            wandb: project of Weights & Biases that gets the rows too; None: none.
+            kept: copy of the log in the checkpoint, which comes first where it is there: it has been checked.
 
         Raises:
             MissingExtra: wandb is asked for, but not installed.
+            WorkdirError: the log is damaged, and the checkpoint, of an earlier version, has no copy of it.
         """
-        self.path = folder / "log.jsonl"
-        self.rows = [row for row in read_log(self.path) if row["step"] <= start]
+        self.path = folder / LOG
+        before = kept if kept is not None and kept.exists() else self.path
+        self.rows = [row for row in read_log(before) if row["step"] <= start] if start else []
         rewritten = self.path.with_suffix(".writing")
-        rewritten.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        write_log(rewritten, self.rows)
         rewritten.replace(self.path)
         self._file = self.path.open("a", encoding="utf-8")
         self._board = _open_board(folder / "tensorboard", start)
@@ -64,11 +72,30 @@ class SilentJournal:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a log; a last line that a crash cut short is left out. No file: no rows."""
+    """The rows of a log; a last line that a crash cut short is left out. No file: no rows.
+
+    Raises:
+        WorkdirError: a line is none that was written.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # only lines that were ended
-    return [json.loads(line) for line in lines]
+    lines = path.read_bytes().split(b"\n")[:-1]  # only lines that were ended
+    return [_parse_row(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _parse_row(line: bytes, where: str) -> Row:
+    try:
+        row = json.loads(line.decode())
+        if isinstance(row, dict) and all(isinstance(row.get(name), int | float) for name in ("step", *row)):
+            return row
+    except (ValueError, RecursionError):
+        pass
+    raise WorkdirError(f"{where}: damaged; remove the file, and the run goes on with a log that begins there")
+
+
+def write_log(path: Path, rows: list[Row]) -> None:
+    """Write rows as a log."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _open_board(folder: Path, start: int) -> Any:

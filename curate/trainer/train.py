@@ -30,10 +30,12 @@ from curate.progress import track
 from curate.trainer.announcing import announce
 from curate.trainer.checkpoint import (
     CheckpointWriter,
+    checkpoint_path,
     list_checkpoints,
     load_state,
-    prune_checkpoints,
+    pass_over_damaged,
     remove_leftovers,
+    set_aside,
 )
 from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import Watchdog
@@ -41,7 +43,7 @@ from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.exporting import gather_teacher, write_teacher
 from curate.trainer.identity import check_identity, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
-from curate.trainer.journal import Journal, Row, SilentJournal
+from curate.trainer.journal import LOG, Journal, Row, SilentJournal, write_log
 from curate.trainer.parallel import join_world
 from curate.trainer.start import given_heads
 from curate.trainer.stopping import StopSignal
@@ -101,11 +103,14 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         with hold(folder, setting="output", work="training") if world.is_first else nullcontext():
             if world.is_first:
                 remove_leftovers(folder)
-                if not resume:
-                    prune_checkpoints(folder / "checkpoints", keep=0)
-            world.barrier()
-            trainer = Trainer(config, effective, world)
-            log = TrainingRun(trainer, index, split, folder, evaluate=evaluate).finish()
+                if resume:
+                    pass_over_damaged(folder / "checkpoints")
+            aside = set_aside(folder / "checkpoints") if world.is_first and not resume else nullcontext()
+            with aside:
+                world.barrier()
+                trainer = Trainer(config, effective, world)
+                run = TrainingRun(trainer, index, split, folder, evaluate=evaluate)
+            log = run.finish()
             world.barrier()
     return TrainResult(folder / EXPORT, folder / INITIAL_EXPORT, log, effective)
 
@@ -141,7 +146,10 @@ class TrainingRun:
         return all((self.folder / name).exists() for name in ([EXPORT, HEADS] if headed else [EXPORT]))
 
     def _open_journal(self, start: int) -> Journal | SilentJournal:
-        return Journal(self.folder, start=start, wandb=self.config.wandb) if self.world.is_first else SilentJournal()
+        if not self.world.is_first:
+            return SilentJournal()
+        kept = checkpoint_path(self.checkpoints, start) / LOG if start else None
+        return Journal(self.folder, start=start, wandb=self.config.wandb, kept=kept)
 
     def iterate(self, start: int, journal: Journal | SilentJournal) -> None:
         """Iterations `start` to the last, with log rows, evaluations and checkpoints on the way."""
@@ -171,7 +179,7 @@ class TrainingRun:
                 advance(1, note=f"loss {row['loss']:.3f}")
                 stopped = stop.received(world)
                 if stopped or config.is_due(done, config.checkpoint_every):
-                    self.save(writer, done)
+                    self.save(writer, done, journal.rows)
                 if stopped and done < config.iterations:
                     writer.wait()
                     raise TrainingInterrupted(
@@ -209,19 +217,19 @@ class TrainingRun:
             logger.info("resuming after iteration %d from %s", step, path)
         return step
 
-    def save(self, writer: CheckpointWriter, step: int) -> None:
-        """Begin to write the checkpoint after `step` iterations and the exports in it."""
+    def save(self, writer: CheckpointWriter, step: int, rows: list[Row]) -> None:
+        """Begin to write the checkpoint after `step` iterations, the exports in it and the log until then."""
         teacher = gather_teacher(self.trainer.objective, self.config, self.world)
         if self.world.is_first:  # a copy, since training goes on while it is written
             teacher = teacher.copied_to_cpu()
         metadata = {"samples": step * self.config.batch_size, "identity": json.dumps(self._identity())}
-        provenance = self._provenance(step)
-        writer.save(
-            step,
-            self.trainer.state(),
-            metadata,
-            lambda folder: write_teacher(folder / EXPORT, teacher, self.config, provenance=provenance),
-        )
+        provenance, logged = self._provenance(step), list(rows)
+
+        def export(folder: Path) -> None:
+            write_teacher(folder / EXPORT, teacher, self.config, provenance=provenance)
+            write_log(folder / LOG, logged)
+
+        writer.save(step, self.trainer.state(), metadata, export)
 
     def export(self, path: Path, *, step: int) -> None:
         """Write the teacher's backbone, and its heads beside it."""

@@ -1,13 +1,17 @@
+import hashlib
 from itertools import islice
 
+import pyarrow as pa
 import pytest
 import torch
 
 from benchmarks.feed import held_bytes
+from curate.engine.store import Store
 from curate.errors import SourceError
 from curate.feed.samples import CroppedSamples
 from curate.feed.shards import read_index
 from curate.feed.split import BatchSplit
+from curate.tables import shards_schema
 from tests.feed.loading import CROPS, PLAIN, batches_of, feed, taken
 from tests.feed.shards import flat, png, row, write_shard, write_shards
 
@@ -96,9 +100,12 @@ def test_only_a_window_of_a_ranks_encoded_images_is_held(tmp_path, monkeypatch, 
     largest = max(len(image) for group in index.groups for image in index.read_images(group, range(4)))
     mine = samples.of_rank(BatchSplit(8, rank=size - 1, size=size), ahead=8)
     original = type(index).read_images
-    monkeypatch.setattr(
-        type(index), "read_images", lambda *args: reads.append((args[1].shard, args[1].number)) or original(*args)
-    )
+
+    def counted(*args, **more):
+        reads.append((args[1].shard, args[1].number))
+        return original(*args, **more)
+
+    monkeypatch.setattr(type(index), "read_images", counted)
     for numbers in islice(BatchSplit(8, rank=size - 1, size=size).micro_batches(0), 8):
         for number in numbers:
             mine[number]
@@ -142,3 +149,51 @@ def test_a_shard_lost_after_the_start_is_named(tmp_path):
     path.unlink()
     with pytest.raises(SourceError, match=rf"shard {path}: row group 0 cannot be read"):
         samples[0]
+
+
+def hashed_shard(folder, shades, *, wrong=(), repaired=()):
+    """A shard as curate writes them, the `sha256` of some rows not that of their bytes."""
+    rows = [row(i, encoded=flat(shade, size=32)) for i, shade in enumerate(shades)]
+    for number, one in enumerate(rows):
+        one["sha256"] = hashlib.sha256(one["image"]["bytes"] + b"x" * (number in wrong)).hexdigest()
+        one["repaired"] = "metadata" if number in repaired else None
+    batch = pa.RecordBatch.from_pylist(rows, schema=shards_schema({}))
+    Store(folder).table("data").commit(0, batch.schema, [batch])
+    return folder / "data"
+
+
+def test_an_image_that_is_not_the_one_of_its_digest_is_named_or_replaced(tmp_path):
+    data = hashed_shard(tmp_path, [10, 60, 110, 160], wrong=[1, 3], repaired=[3])
+    samples, config = feed(data, PLAIN, feed={"verify": 1.0}, batch_size=4)
+    with pytest.raises(SourceError, match=r"part-00000.parquet, row group 0, row 1: the image does not have"):
+        taken(samples, config, 1, start=0)
+    samples, config = feed(data, PLAIN, feed={"verify": 1.0, "on_damaged": "skip"}, batch_size=4)
+    large, _ = taken(samples, config, 1, start=0)
+    assert sorted(large[:, 0, 0, 8, 8].tolist()) == [10, 110, 110, 160]
+    assert samples.skipped == 1
+
+
+def test_the_share_of_images_is_held_against_their_digests(tmp_path):
+    """With every digest wrong, each image that is looked at is counted; batches do not depend on the share."""
+    data = hashed_shard(tmp_path, range(0, 200, 2), wrong=range(100))
+    seen = {}
+    for share in (0.0, 0.3):
+        samples, config = feed(data, PLAIN, feed={"verify": share, "on_damaged": "skip"}, batch_size=20)
+        taken(samples, config, 20, start=0)
+        seen[share] = samples.skipped
+    assert seen[0.0] == 0
+    assert seen[0.3] == pytest.approx(0.3 * 400, abs=40)
+    samples, config = feed(data, PLAIN, feed={"verify": 0.3, "on_damaged": "skip"}, batch_size=20)
+    for rank in range(2):  # the choice is that of the sample's number, whoever shows it
+        taken(samples, config, 20, start=0, rank=rank, size=2)
+    assert samples.skipped == seen[0.3]
+
+
+def test_shards_of_others_are_not_checked_and_that_is_said_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in "ab":
+        write_shard(tmp_path / f"{name}.parquet", [row(i) for i in range(4)])  # with digests of something else
+    samples, config = feed(tmp_path, feed={"verify": 1.0})
+    taken(samples, config, 1, start=0)
+    said = [record.message for record in caplog.records if "feed.verify" in record.message]
+    assert said == ["2 of 2 shards carry no digests of curate: feed.verify skips them"]

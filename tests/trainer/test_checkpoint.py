@@ -1,4 +1,5 @@
 import json
+import random
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from curate.errors import WorkdirError
 from curate.trainer import checkpoint
 from curate.trainer.checkpoint import (
     CheckpointWriter,
+    check_files,
     checkpoint_path,
     list_checkpoints,
     load_state,
@@ -91,6 +93,32 @@ def test_a_checkpoint_of_other_tensors_is_refused(tmp_path):
     path = save(tmp_path, 1)
     with pytest.raises(WorkdirError, match="cannot be read"):
         load_state(path, {"other": torch.zeros(2)}, World())
+
+
+def test_every_flipped_bit_is_found_and_the_file_is_named(tmp_path):
+    """Whatever the position: in tensors, in names, in the description, in the digests themselves."""
+    path = save(tmp_path, 1, export=lambda folder: (folder / "log.jsonl").write_bytes(b"{}"))
+    check_files(path)
+    rng = random.Random(0)
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        whole = file.read_bytes()
+        for place in rng.sample(range(len(whole)), min(40, len(whole))):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << rng.randrange(8)
+            file.write_bytes(damaged)
+            with pytest.raises(WorkdirError, match=str(path)):
+                check_files(path)
+        file.write_bytes(whole)
+    (path / "log.jsonl").unlink()
+    with pytest.raises(WorkdirError, match=r"step-00000001: cannot be read"):
+        check_files(path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_without_digests(tmp_path):
+    path = save(tmp_path, 1)
+    (path / "checkpoint.json").write_text(json.dumps({"format": 2, "step": 1, "samples": 7}))
+    check_files(path)
+    assert read_metadata(path) == {"format": 2, "step": 1, "samples": 7}
 
 
 def test_another_format_and_a_damaged_description_are_refused(tmp_path):

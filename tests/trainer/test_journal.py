@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from curate.errors import MissingExtra
-from curate.trainer.journal import Journal, read_log
+from curate.errors import MissingExtra, WorkdirError
+from curate.trainer.journal import Journal, read_log, write_log
 
 
 def test_rows_come_back(tmp_path):
@@ -48,3 +48,20 @@ def test_wandb_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("curate.trainer.journal.find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"wandb is not installed; .*curate-vision\[wandb\]"):
         Journal(tmp_path, start=0, wandb="pool")
+
+
+@pytest.mark.parametrize("line", [b"{", b"\xff", b"3", b'{"loss": 1}', b'{"step": "x"}', b"null", b"[" * 100_000])
+def test_a_garbled_log_is_named_with_its_line(tmp_path, line):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1, "loss": 2}\n' + line + b"\n")
+    with pytest.raises(WorkdirError, match="log.jsonl: line 2: damaged; remove the file"):
+        Journal(tmp_path, start=2)
+    with closing(Journal(tmp_path, start=0)) as journal:  # a run that begins has no use for it
+        assert journal.rows == []
+
+
+def test_the_copy_in_a_checkpoint_comes_first(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b"garbled\n")
+    write_log(tmp_path / "kept.jsonl", [{"step": 1, "loss": 2.5}])
+    with closing(Journal(tmp_path, start=1, kept=tmp_path / "kept.jsonl")) as journal:
+        journal.write({"step": 2, "loss": 1.5})
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1.5}]

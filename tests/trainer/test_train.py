@@ -248,15 +248,54 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path):
     assert not list((tmp_path / "run").glob("*.writing"))
 
 
-def test_a_damaged_checkpoint_is_an_error_and_its_removal_goes_on(tmp_path):
-    train(config(tmp_path, iterations=6))
-    _, path = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
-    (file,) = (path / "state").iterdir()
-    file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(WorkdirError, match=rf"checkpoint {path}: cannot be read"):
+def flip(file):
+    """Change one bit in the middle of a file."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+
+
+def test_a_damaged_newest_checkpoint_costs_iterations_and_nothing_else(tmp_path, caplog):
+    wanted = load_file(train(config(tmp_path)).export)
+    run = tmp_path / "run"
+    first, newest = [path for _, path in list_checkpoints(run / "checkpoints")]
+    flip(next((newest / "state").iterdir()))
+    (run / "log.jsonl").write_bytes(b"\xff\x00{" + b"\n" * 9)  # the checkpoint has a copy that was checked
+    (run / loop.EXPORT).unlink()
+    log = train(config(tmp_path)).log
+    assert f"checkpoint {newest}: cannot be read" in caplog.text
+    assert f"going on from {first.name}" in caplog.text
+    assert_bit_equal(load_file(run / loop.EXPORT), wanted)
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [first.name, newest.name]
+
+
+def test_where_all_checkpoints_are_damaged_nothing_begins_anew_by_itself(tmp_path):
+    train(config(tmp_path))
+    for _, path in list_checkpoints(tmp_path / "run" / "checkpoints"):
+        flip(path / "checkpoint.json")
+    with pytest.raises(WorkdirError, match=r"cannot be read .*, and there is none before it; restore it, or remove"):
         train(config(tmp_path))
-    shutil.rmtree(path)
+    assert len(list_checkpoints(tmp_path / "run" / "checkpoints")) == 2
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert train(config(tmp_path)).log[-1]["step"] == 6
+
+
+def test_a_fresh_start_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
+    train(config(tmp_path))
+    checkpoints = tmp_path / "run" / "checkpoints"
+
+    def fail(*_args, **_kwargs):
+        raise MemoryError("no such device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Trainer", fail)
+        with pytest.raises(MemoryError):
+            train(config(tmp_path), resume=False)
+    assert [step for step, _ in list_checkpoints(checkpoints)] == [3, 6]
+    checkpoints.rename(checkpoints.with_name("checkpoints.aside"))  # as one leaves that is killed there
+    assert train(config(tmp_path)).log[-1]["step"] == 6
+    assert [step for step, _ in list_checkpoints(checkpoints)] == [3, 6]
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoiled(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from curate.errors import WeightsError
 from curate.models.files.publish import publishing
+from curate.models.files.sealed_tensors import DIGEST, UNSET, seal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,8 @@ def save_tensors(path: Path, state: Mapping[str, "Tensor"], described: Mapping[s
     plain = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with publishing(path) as partial:
         try:
-            save_file(plain, partial, metadata={KEY: json.dumps(described, sort_keys=True)})
+            save_file(plain, partial, metadata={KEY: json.dumps({**described, DIGEST: UNSET}, sort_keys=True)})
+            seal(partial)
         except SafetensorError as error:  # it wraps what the system said, such as a full disk
             raise WeightsError(f"{path}: cannot be written: {error}; make room or choose another output") from error
     return path
@@ -69,10 +71,11 @@ def find_description(file: Path) -> dict[str, Any] | None:
         raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
     try:
         if KEY in metadata:
-            return json.loads(metadata[KEY])
+            described = json.loads(metadata[KEY])
+            return {key: value for key, value in described.items() if key != DIGEST}
         weights, config = HUGGINGFACE_FILES
         if file.name == weights and file.with_name(config).is_file():
             return json.loads(file.with_name(config).read_bytes()).get(KEY)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, AttributeError) as error:
         raise WeightsError(f"{file}: metadata {KEY!r} are not JSON ({error}); export it again") from error
     return None

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from curate.errors import WeightsError, first_line
+from curate.models.files.sealed_tensors import check_seal
 from curate.models.files.weights import find_weight_file
 
 StateDict = dict[str, Tensor]
@@ -26,11 +27,12 @@ def read_state_dict(path: str | Path) -> StateDict:
         path: a .safetensors or torch file, or a Hugging Face folder that holds one.
 
     Raises:
-        WeightsError: missing, damaged, or a pickle with more than tensors.
+        WeightsError: missing, damaged (exports of ours carry a digest), or a pickle with more than tensors.
     """
     file = find_weight_file(path)
     if file.suffix == ".safetensors":
         try:
+            check_seal(file)
             return load_file(file)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
