@@ -15,6 +15,7 @@ from curate.engine.stage import Scan
 from curate.engine.store import Store
 from curate.engine.table import MANIFEST
 from curate.errors import CurateError, TooManyUnavailable
+from curate.interrupt import staying
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
 
@@ -49,7 +50,7 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     store = Store(config.workdir)
     pipeline = declare(config, store)
     workdir.claim(store, config.recipe)  # before anything is written there
-    with store.lock(), config.sources.network.used():
+    with store.lock(), config.sources.network.used(), staying("every committed part stays"):
         workdir.claim(store, config.recipe)
         pipeline.check(flags)
         workdir.record(store, config.recipe, config, pipeline.names, pins=pipeline.pins())

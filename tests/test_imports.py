@@ -9,14 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "memory", "progress", "surroundings", "text"}
+BASE = {"errors", "config", "interrupt", "memory", "progress", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
     "text": {"errors"},
     "config": {"errors", "text"},
     "memory": set(),
-    "progress": set(),
+    "progress": {"text"},
+    "interrupt": {"text"},
     "surroundings": set(),
     "retrying": {"errors"},
     "locking": {"errors"},

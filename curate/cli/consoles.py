@@ -1,9 +1,15 @@
-"""Text and tables that commands print. `rich` is imported at the first of them, so that commands start fast."""
+"""Text and tables that commands print, with names of strangers made visible (`curate/text.py`). `rich` is imported at
+the first of them, so that commands start fast."""
 
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
+
+from curate.interrupt import die
+from curate.text import visible_line, visible_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +27,17 @@ def console() -> "Console":
 
 
 def say(text: str) -> None:
-    """Print text; long lines are left whole, so that paths in them can be copied."""
-    console().print(text, soft_wrap=True)
+    """Print text; lines of usual length are left whole, so that paths in them can be copied."""
+    with _ending_with_reader():
+        console().print(visible_text(text), soft_wrap=True)
+
+
+def say_json(text: str) -> None:
+    """Print JSON, for programs; `json.dumps` has escaped what is no ASCII."""
+    assert text.isascii()
+    with _ending_with_reader():
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, boxed: bool = True) -> None:
@@ -38,5 +53,16 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, boxed: 
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console().print(table)
+        table.add_row(*map(visible_line, row))
+    with _ending_with_reader():
+        console().print(table)
+
+
+@contextmanager
+def _ending_with_reader() -> Iterator[None]:
+    """End without a word once nobody reads the output, such as `head` that has seen enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        die(signal.SIGPIPE)

@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from curate.errors import WorkdirError
+from curate.interrupt import stays
 from curate.trainer.parallel import World
 
 FORMAT = 2
@@ -112,12 +113,18 @@ class CheckpointWriter:
                 export(temporary)
                 _write_metadata(temporary / METADATA, {"format": FORMAT, "step": step, **metadata})
                 _publish(temporary, path)
+                tell_checkpoint(step, path)
                 prune_checkpoints(self._folder, self._keep)
         except (Exception, CheckpointException) as error:  # torch wraps what the system said in types of its own
             shutil.rmtree(temporary, ignore_errors=True)
             raise WorkdirError(
                 f"{path}: the checkpoint cannot be written: {_main_line(error)}; free space and rerun"
             ) from error
+
+
+def tell_checkpoint(step: int, path: Path) -> None:
+    """Let a Ctrl-C say from where the training goes on."""
+    stays(f"the training goes on from the checkpoint after iteration {step}, {path}")
 
 
 def _write_metadata(path: Path, metadata: Mapping[str, Any]) -> None:

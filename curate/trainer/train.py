@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from curate import interrupt
 from curate.errors import TrainingInterrupted
 from curate.feed.batches import check_workers, load_batches
 from curate.feed.samples import CroppedSamples
@@ -34,6 +35,7 @@ from curate.trainer.checkpoint import (
     load_state,
     prune_checkpoints,
     remove_leftovers,
+    tell_checkpoint,
 )
 from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import Watchdog
@@ -98,7 +100,10 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         if world.is_first:
             announce(config, effective, num_processes=world.size)
             refuse_foreign_files(folder)
-        with hold(folder, setting="output", work="training") if world.is_first else nullcontext():
+        with (
+            hold(folder, setting="output", work="training") if world.is_first else nullcontext(),
+            interrupt.staying(None if world.is_first else ""),
+        ):
             if world.is_first:
                 remove_leftovers(folder)
                 if not resume:
@@ -126,6 +131,8 @@ class TrainingRun:
     def finish(self) -> list[Row]:
         """Go on from the newest checkpoint to the last iteration; returns the whole log."""
         iterations = self.config.iterations
+        if self.world.is_first:
+            interrupt.stays("no checkpoint is written yet, so the training begins anew")
         start = self.restore()
         if start == 0:
             self.export(self.folder / INITIAL_EXPORT, step=0)
@@ -203,6 +210,8 @@ class TrainingRun:
         if not found:
             return 0
         step, path = found[-1]
+        if self.world.is_first:
+            tell_checkpoint(step, path)
         check_identity(path, self._identity())
         load_state(path, self.trainer.state(), self.world)
         if self.world.is_first:
