@@ -16,6 +16,7 @@ Ctrl-C ends at once: after the first one the system's own action is in place aga
 itself, so that a loop of the shell around it ends too; the shell shows 130, 143 or 129.
 """
 
+import atexit
 import contextlib
 import ctypes
 import mmap
@@ -127,8 +128,8 @@ def watch(command: Sequence[str]) -> None:
             _watch(parent, shared, hears, asks)
         finally:
             os._exit(0)
-    os.close(hears)
-    os.close(asks)
+    os.close(asks)  # `hears` stays open: a signal that comes after the watcher has ended must find a reader
+    atexit.register(_dismiss)
     os.set_blocking(tells, False)
     signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
     threading.Thread(target=_end_when_asked, args=(asked,), name="hard end", daemon=True).start()
@@ -225,10 +226,21 @@ def end(signum: int) -> NoReturn:
     with contextlib.suppress(Exception):
         if threading.current_thread() is threading.main_thread():
             sys.stdout.flush()
+    _kill(_descendants(os.getpid()), but=_Watched.watcher)  # first, so that none complains after the last line
     if _Watched.shared is not None:
         _Watched.shared.say()
-    _kill(_descendants(os.getpid()), but=_Watched.watcher)
+    _dismiss()
     die(signum)
+
+
+def _dismiss() -> None:
+    """End the watcher; the last thing that this process does, since one that nobody waits for would stay as a zombie
+    where the first process of a container waits for none."""
+    watcher, _Watched.watcher = _Watched.watcher, 0
+    with contextlib.suppress(OSError):
+        if watcher:
+            os.kill(watcher, signal.SIGKILL)
+            os.waitpid(watcher, 0)
 
 
 def die(signum: int) -> NoReturn:
@@ -327,5 +339,5 @@ def _watch(parent: int, shared: _Shared, hears: int, asks: int) -> None:
             os.kill(parent, signum)  # the system's action, so that the parent's parent sees which signal it was
             hear(0.1)
             os.kill(parent, signal.SIGKILL)
-    shared.say()
     _kill(descendants, but=os.getpid())
+    shared.say()

@@ -3,8 +3,7 @@ the first of them, so that commands start fast."""
 
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,24 +19,26 @@ WIDTH_OF_FILES = 160
 
 @cache
 def console() -> "Console":
-    """The console of standard output; brackets in messages are plain text."""
+    """The console of standard output; brackets in messages are plain text. A command ends without a word once nobody
+    reads it, such as `head` that has seen enough."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            die(signal.SIGPIPE)
+
+    return Piped(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
 
 
 def say(text: str) -> None:
     """Print text; lines of usual length are left whole, so that paths in them can be copied."""
-    with _ending_with_reader():
-        console().print(visible_text(text), soft_wrap=True)
+    console().print(visible_text(text), soft_wrap=True)
 
 
 def say_json(text: str) -> None:
     """Print JSON, for programs; `json.dumps` has escaped what is no ASCII."""
     assert text.isascii()
-    with _ending_with_reader():
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+    console().print(text, soft_wrap=True)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, boxed: bool = True) -> None:
@@ -54,15 +55,4 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, boxed: 
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(visible_line, row))
-    with _ending_with_reader():
-        console().print(table)
-
-
-@contextmanager
-def _ending_with_reader() -> Iterator[None]:
-    """End without a word once nobody reads the output, such as `head` that has seen enough."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        die(signal.SIGPIPE)
+    console().print(table)

@@ -28,6 +28,9 @@ def set_up_process() -> None:
     """Choose how threads wait and what is logged; call it before torch or faiss is imported."""
     # Threads that wait for the next product must not spin: decoding runs beside them, and machines are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Python's tracker of shared resources cleans up after a process that a signal has ended, and complains about it.
+    filters = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(VisibleFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_terminal])
@@ -45,7 +48,7 @@ class VisibleFormatter(logging.Formatter):
         plain = copy.copy(record)
         if isinstance(record.args, tuple) and record.name != "py.warnings":  # these are several lines by themselves
             plain.args = tuple(map(_on_one_line, record.args))
-        return indented(visible_text(super().format(plain)))
+        return indented(visible_text(super().format(plain).rstrip()))
 
 
 def _on_one_line(argument: Any) -> Any:
