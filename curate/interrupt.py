@@ -318,11 +318,12 @@ def _watch(parent: int, shared: _Shared, hears: int, asks: int) -> None:
         heard = os.read(hears, 1) if hears in ready else b""
         return heard[0] if heard else None
 
-    signum: int | None = 0
+    signum = 0
     while signum not in SIGNALS or shared.is_left(signum):
-        signum = hear(None)
-        if signum is None:
+        heard = hear(None)
+        if heard is None:
             return
+        signum = heard
     start, descendants = time.monotonic(), _descendants(parent)
     for seconds in (GRACE, LAST):
         while (left := start + seconds - time.monotonic()) > 0:

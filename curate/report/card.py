@@ -238,7 +238,7 @@ def _unchecked(check: Check, run: Finished) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text from outside, as plain text within a line or a table cell of Markdown: no markup, link or HTML of its own."""
+    """Text from outside as plain text, within a line or a table cell of Markdown: no markup, link or HTML."""
     plain = re.sub(r"[\\\[\]*|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", _without_html(text))
     return re.sub(r"^([-+#=~]|\d+[.)])", lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", plain)
 
