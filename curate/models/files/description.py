@@ -101,9 +101,9 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or lists without end
-        raise WeightsError(f"{where} are not JSON ({foreign_text(error)}); export it again") from error
+        raise WeightsError(f"{where}: not JSON ({foreign_text(error)}); export it again") from error
     if not isinstance(found, dict):
-        raise WeightsError(f"{where} hold a {type(found).__name__}, a mapping is needed; export it again")
+        raise WeightsError(f"{where}: holds a {type(found).__name__}, a mapping is needed; export it again")
     return found
 
 

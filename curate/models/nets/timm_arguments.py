@@ -6,6 +6,7 @@ anybody may have written.
 Widths and depths have bounds, since a network is built before its weights are compared with it.
 """
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -112,7 +113,9 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     """
     for name, value in arguments.items():
         if name not in ARGUMENTS:
-            raise ValueError(f"{name[:60]!r} is no argument that a backbone may be given; leave it out")
+            near = difflib.get_close_matches(name, ARGUMENTS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "leave it out"
+            raise ValueError(f"{name[:60]!r} is no argument that a backbone may be given; {hint}")
         accepts, wanted = ARGUMENTS[name]
         if value is not None and not accepts(value):
             raise ValueError(f"{name}: {wanted} may be given, found {repr(value)[:60]}")
