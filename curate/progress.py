@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from curate.text import visible_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -39,10 +41,10 @@ def track(label: str, total: int, *, done: int = 0, unit: str = "", show: bool =
         return
     if sys.stderr.isatty():
         with _bars() as bars:
-            task = bars.add_task(label, total=total or None, completed=done, unit=unit, note="")
+            task = bars.add_task(visible_line(label), total=total or None, completed=done, unit=unit, note="")
 
             def advance(steps: int = 1, /, *, note: str = "") -> None:
-                bars.update(task, advance=steps, note=note)
+                bars.update(task, advance=steps, note=visible_line(note))
 
             yield advance
             if bars.tasks[0].id != task:
@@ -71,7 +73,7 @@ def _bars() -> "Iterator[Progress]":
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[unit]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
@@ -87,7 +89,7 @@ class _PlainProgress:
     """Prints a line now and then, for log files and pipes."""
 
     def __init__(self, label: str, total: int, done: int, unit: str) -> None:
-        self.label, self.total, self.done, self.unit = label, total, done, unit
+        self.label, self.total, self.done, self.unit = visible_line(label), total, done, unit
         self.last = time.monotonic()
 
     def __call__(self, steps: int = 1, /, *, note: str = "") -> None:
@@ -97,4 +99,4 @@ class _PlainProgress:
             self.last = now
             count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
             text = f"{self.label}: {count} {self.unit}".rstrip()
-            print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{text}  {visible_line(note)}".rstrip(), file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ from curate.engine.store import Store
 from curate.engine.table import MANIFEST
 from curate.engine.work import Place
 from curate.errors import CurateError, DamagedPart, TableError, TooManyUnavailable
+from curate.interrupt import staying
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
 
@@ -51,7 +52,7 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     store = Store(config.workdir)
     pipeline = declare(config, store)
     workdir.claim(store, config.recipe)  # before anything is written there
-    with store.lock(), config.sources.network.used():
+    with store.lock(), config.sources.network.used(), staying("every committed part stays"):
         damage = workdir.claim(store, config.recipe)
         if damage is not None:
             logger.warning("%s", damage)

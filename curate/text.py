@@ -1,4 +1,6 @@
-"""Text files as other systems write them: with a byte order mark, as UTF-16 or UTF-32, with any ends of lines.
+"""Text of others: how their files are read, and how names that they chose are shown.
+
+Text files come as other systems write them: with a byte order mark, as UTF-16 or UTF-32, with any ends of lines.
 
 A file that a person made on another machine often begins with a byte order mark (BOM), which Windows writes before
 UTF-8 too. Read as plain UTF-8, the mark becomes a part of the first name, which is then not found. Without a mark a
@@ -7,6 +9,8 @@ list is bytes of which nothing is known: the names of files need not be text, so
 
 import codecs
 import itertools
+import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,3 +120,52 @@ def _checked(line: bytes, number: int) -> bytes:
     if b"\0" in line:
         raise ValueError(f"line {number} holds a NUL byte")
     return line.rstrip(b"\r")
+
+
+MAX_WORD, MAX_LINE = 400, 4000
+"""Characters of a word, such as a file name, and of a line that are shown; longer ones lose their middle."""
+_HARMLESS = frozenset({"Zs", "Co", "Cn"})
+"""Categories of Unicode without a visible form that no terminal acts on: spaces, private and unassigned characters."""
+
+
+def visible(text: str, *, keep: str = "\n\t") -> str:
+    r"""Text with what would act unseen written out, such as `\x1b`: a terminal or a reader sees what is there.
+
+    Names of files, keys, captions and errors are chosen by strangers. Control characters (C0 and C1) command a
+    terminal, bidirectional overrides and characters without width make one name look like another.
+
+    Args:
+        keep: characters that stay as they are; empty: the text becomes one line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable() or letter in keep or unicodedata.category(letter) in _HARMLESS
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def visible_line(text: str) -> str:
+    """One line of text from others, such as a name: visible, and without its middle where it is long."""
+    return shortened(visible(text, keep=""), MAX_WORD)
+
+
+def visible_text(text: str) -> str:
+    """Whole text with names of others in it: visible, and overlong words and lines without their middle."""
+    plain = re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda word: shortened(word[0], MAX_WORD), visible(text))
+    return "\n".join(shortened(line, MAX_LINE) for line in plain.split("\n"))
+
+
+def shortened(text: str, limit: int) -> str:
+    """The beginning and the end of a text longer than `limit` characters, and its length between them."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}...({len(text):,} characters)...{text[-(limit // 2) :]}"
+
+
+def indented(text: str) -> str:
+    """Text whose further lines are set in, so that a line of a name cannot pass for a message of its own."""
+    first, *others = text.split("\n")
+    return "\n".join([first, *(line if line.startswith("  ") or not line else f"  {line}" for line in others)])

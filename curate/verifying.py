@@ -14,6 +14,7 @@ import pyarrow as pa
 from curate.engine.store import TEMPORARY
 from curate.engine.table import MANIFEST, PROGRESS
 from curate.errors import ConfigError, CurateError, first_line
+from curate.filesystems import open_filesystem
 from curate.locking import LOCK
 from curate.progress import track
 from curate.sealed_json import KEY, load_sealed

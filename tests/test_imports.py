@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "filesystems", "memory", "opening", "progress"}
+BASE = {"errors", "config", "filesystems", "interrupt", "memory", "opening", "progress"}
 BASE |= {"sealed_json", "sealing", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -20,7 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "sealed_json": set(),
     "sealing": set(),
-    "progress": set(),
+    "progress": {"text"},
+    "interrupt": {"text"},
     "surroundings": set(),
     "retrying": {"errors"},
     "filesystems": {"errors", "retrying"},

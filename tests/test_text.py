@@ -1,12 +1,27 @@
 import io
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curate.config import apply_overrides, read_yaml
 from curate.errors import ConfigError
 from curate.samples.truth import TRUTH_COLUMNS, read_truth
-from curate.text import MAX_LINE_BYTES, decode_text, iterate_lines, read_lines, read_text
+from curate.text import (
+    MAX_LINE,
+    MAX_LINE_BYTES,
+    MAX_WORD,
+    decode_text,
+    indented,
+    iterate_lines,
+    read_lines,
+    read_text,
+    visible,
+    visible_line,
+    visible_text,
+)
 
 MARKED = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
 MARKS = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff", "utf-32-le": "\ufeff", "utf-32-be": "\ufeff"}
@@ -88,3 +103,40 @@ def test_config_that_cannot_be_read_names_itself(text: str, tmp_path: Path) -> N
         read_yaml(tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match="override 'a=.*not valid YAML"):
         apply_overrides({}, ["a=2020-99-99"])
+
+
+HOSTILE = "a\x1b[2J\x07\rb\n\x9b31m\u202egpj.exe\u2066\u200b\u2028\ud800\U000e0041"
+
+
+def test_whatever_a_terminal_would_act_on_is_written_out() -> None:
+    shown = visible(HOSTILE, keep="")
+    assert shown == r"a\x1b[2J\x07\rb\n\x9b31m\u202egpj.exe\u2066\u200b\u2028\ud800\U000e0041"
+    assert shown.isprintable()
+    assert visible("a\tb\nc\x85") == "a\tb\nc\\x85"
+    for harmless in ("", "Ångström 東京 😀.jpg", "a\u00a0b", r"C:\x1b"):
+        assert visible(harmless) == harmless
+
+
+@given(st.text())
+def test_visible_text_is_one_printable_line_and_stays_as_it_is(text: str) -> None:
+    shown = visible(text, keep="")
+    categories = {unicodedata.category(letter) for letter in shown}
+    assert not categories & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert visible(shown, keep="") == shown
+
+
+def test_long_names_lose_their_middle_and_tell_their_length() -> None:
+    name = "begin" + "x" * 5000 + "end.jpg"
+    shown = visible_line(name)
+    assert shown.startswith("begin")
+    assert shown.endswith("end.jpg")
+    assert "(5,012 characters)" in shown
+    assert len(shown) < MAX_WORD + 40
+    told = visible_text(f"cannot read {name} , no such file\nline two")
+    assert told == f"cannot read {shown} , no such file\nline two"
+    assert len(visible_text("a b " * 10_000)) < MAX_LINE + 40
+    assert visible_text("as it is, " * 100) == "as it is, " * 100
+
+
+def test_lines_of_a_name_cannot_pass_for_messages() -> None:
+    assert indented("one\ntwo\n  three\n\nerror: four") == "one\n  two\n  three\n\n  error: four"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from curate.cli.arguments import Json, Workdir
-from curate.cli.consoles import say, show_table
+from curate.cli.consoles import say, say_json, show_table
 
 
 def status(workdir: Workdir) -> None:
@@ -59,7 +59,7 @@ def sweep(workdir: Workdir, json_: Json = False) -> None:
     run = open_tables(Store(workdir))
     found, page = write_sweep(run)
     if json_:
-        typer.echo(json.dumps(as_rows(found), indent=2))
+        say_json(json.dumps(as_rows(found), indent=2))
         return
     cells = [
         (row.search, f"{row.threshold:.4g}", *map(str, (row.pairs, row.dropped, row.largest, row.heldout)))

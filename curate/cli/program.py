@@ -1,12 +1,18 @@
 """What a program of this project does around its command: set up its process, and show errors in the user's terms."""
 
+import copy
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
 
+from curate import interrupt
 from curate.errors import CurateError, TooManyUnavailable, TrainingInterrupted
+from curate.text import indented, visible, visible_text
 
 SIGTERM_EXIT = 128 + 15
 """Exit status of a training that SIGTERM stopped: a scheduler must not take it for one that is done."""
@@ -22,22 +28,54 @@ def set_up_process() -> None:
     """Choose how threads wait and what is logged; call it before torch or faiss is imported."""
     # Threads that wait for the next product must not spin: decoding runs beside them, and machines are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Python's tracker of shared resources cleans up after a process that a signal has ended, and complains about it.
+    filters = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[to_terminal])
+    logging.captureWarnings(True)
+    sys.excepthook = _print_traceback
     for library in NOISY:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
+class VisibleFormatter(logging.Formatter):
+    """Lines of a log in which names of strangers neither command the terminal nor pass for lines of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, with its arguments on one line each and everything visible."""
+        plain = copy.copy(record)
+        if isinstance(record.args, tuple) and record.name != "py.warnings":  # these are several lines by themselves
+            plain.args = tuple(map(_on_one_line, record.args))
+        return indented(visible_text(super().format(plain).rstrip()))
+
+
+def _on_one_line(argument: Any) -> Any:
+    return visible(str(argument), keep="") if isinstance(argument, str | BaseException | os.PathLike) else argument
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """A fault of ours, told as Python does, but visible."""
+    sys.stderr.write(visible_text("".join(traceback.format_exception(kind, error, where))))
+
+
 @contextmanager
 def explained_errors() -> Iterator[None]:
-    """Print a `CurateError` or an `OSError` without a traceback and exit with a status above 0; others pass."""
+    """Print a `CurateError` or an `OSError` without a traceback and exit with a status above 0; others pass, and all do
+    once a signal ends the command."""
     try:
         yield
     except CurateError as error:
+        if interrupt.came():
+            raise
         _print(f"{type(error).__name__}: {error}", error)
         if isinstance(error, TooManyUnavailable):
             sys.exit(UNAVAILABLE_EXIT)
         sys.exit(SIGTERM_EXIT if isinstance(error, TrainingInterrupted) else 1)
     except OSError as error:  # a disk, a path or a network: the system's own words name it
+        if interrupt.came():
+            raise
         _print(str(error), error)
         sys.exit(1)
 
@@ -46,5 +84,6 @@ def _print(text: str, error: BaseException) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    notes = [f"\n  {note}" for note in getattr(error, "__notes__", [])]  # what was being made when it happened
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), text, *notes))
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))  # what was being made when it happened
+    told = indented(visible_text(text + notes))
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), told))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curate.cli.arguments import Config, Json, Overrides
-from curate.cli.consoles import say, show_table
+from curate.cli.consoles import say, say_json, show_table
 
 if TYPE_CHECKING:
     from curate.engine.plan import StepPlan
@@ -80,7 +80,7 @@ def plan(
     machines = estimate.machines(profile, cores=cpus, gpus=gpus)
     found = estimate.plan_scale(loaded, given, machines)
     if json_:
-        typer.echo(estimate.as_json(found, machines, given))
+        say_json(estimate.as_json(found, machines, given))
         return
     say(estimate.describe_assumptions(given, machines))
     show_table(estimate.HEAD, estimate.cells(found, machines))

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from curate.cli.arguments import Json
-from curate.cli.consoles import say
+from curate.cli.consoles import say, say_json
 
 
 class MakeByDefault(TyperGroup):
@@ -51,4 +51,7 @@ def check(
     from curate.samples.check import check_against_truth, format_check
 
     found = check_against_truth(workdir, truth)
-    typer.echo(json.dumps(found, indent=2) if json_ else format_check(found))
+    if json_:
+        say_json(json.dumps(found, indent=2))
+    else:
+        say(format_check(found))

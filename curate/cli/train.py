@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from curate.cli.arguments import Config, Device, Json, Overrides
-from curate.cli.consoles import say, show_table
+from curate.cli.consoles import say, say_json, show_table
 
 
 def train(config: Config, overrides: Overrides = None) -> None:
@@ -53,7 +53,7 @@ def evaluate(
             backbone = runner.load(name, weights=path, device=device, precision=precision)
             found.append(runner.evaluate(backbone, images, test=asked, measures=chosen, seed=seed, num_splits=splits))
     if json_:
-        typer.echo(summary.evaluation_json(*found))
+        say_json(summary.evaluation_json(*found))
         return
     say("\n".join(map(summary.describe_evaluation, found)))
     columns = summary.HEAD if compare is None else summary.COMPARED_HEAD

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from curate.config import Execution, Settings
 from curate.engine.tasks import Done, Task, perform
 from curate.errors import ConfigError, MissingExtra, WorkerDied
+from curate.interrupt import deaf
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,8 @@ def started(config: ExecutorConfig) -> Iterator[Executor]:
         if config.kind == "scheduler":
             client, cluster = _connect(config.address, Client), None
         else:
-            cluster = {"local": _start_local, "cuda": _start_cuda, "slurm": _start_slurm}[config.kind](config)
+            with deaf():
+                cluster = {"local": _start_local, "cuda": _start_cuda, "slurm": _start_slurm}[config.kind](config)
             _keep_up(cluster)
             client = Client(cluster)
             logger.info("Dask dashboard: %s", client.dashboard_link)

@@ -16,6 +16,7 @@ from curate.feed.crops import Crops
 from curate.feed.prefetch import prefetch_map
 from curate.feed.samples import CroppedSamples
 from curate.feed.split import BatchSplit
+from curate.interrupt import deaf
 
 WorkerKind = Literal["thread", "process"]
 
@@ -47,7 +48,7 @@ def load_batches(
             lambda batch: collate(samples[i] for i in batch), split.micro_batches(start), num_threads=workers
         )
     else:
-        yield from DataLoader(
+        loader = DataLoader(
             samples,
             batch_sampler=split.micro_batches(start),  # type: ignore[arg-type]  # an endless sampler has no length
             num_workers=workers,
@@ -55,6 +56,9 @@ def load_batches(
             multiprocessing_context="spawn",  # a fork would inherit locked locks of torch's threads
             persistent_workers=False,
         )
+        with deaf():
+            batches = iter(loader)  # starts the processes
+        yield from batches
 
 
 def collate(samples: Iterable[Crops]) -> Crops:

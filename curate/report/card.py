@@ -1,5 +1,6 @@
 """The dataset card: `shards/README.md`, which makes the folder a dataset that Hugging Face's tools load."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from curate.errors import TableError
 from curate.report.sections import facts
 from curate.stages.selection.write_shards import CARD, ShardFigures, WriteShards
 from curate.tables import SHARD_COLUMNS
+from curate.text import visible
 
 UNCHECKED: dict[Check, str] = {
     "unsafe content": "sexual, violent or otherwise unsafe content (NSFW)",
@@ -155,7 +157,7 @@ def _summary(run: Finished, shards: Table) -> str:
     return (
         f"{plural(shards.num_rows(), 'image')} with their original bytes, in "
         f"{plural(len(shards.parts()), 'shuffled Parquet shard')} ({megabytes:,.1f} MiB), chosen from "
-        f"{count(run.catalog.num_rows())} listed images by the recipe `{_safe(run.recipe)}`."
+        f"{count(run.catalog.num_rows())} listed images by the recipe {_code(run.recipe)}."
     )
 
 
@@ -169,7 +171,7 @@ def _columns(stage: WriteShards) -> str:
     for name, kind in sorted(own.items()):
         dtype = "class" if name in classes else kind
         told = _class_names(classes[name]) if name in classes else "as they give it"
-        lines.append(f"| `{_safe(name)}` | {_safe(dtype)} | of the sources, {told}; null where they do not say |")
+        lines.append(f"| {_code(name)} | {_safe(dtype)} | of the sources, {told}; null where they do not say |")
     return "\n".join(lines)
 
 
@@ -236,8 +238,18 @@ def _unchecked(check: Check, run: Finished) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text from outside, as plain text within a line or a table cell of Markdown."""
-    flat = " ".join(text.split())
-    for found, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "'")):
+    """Text from outside as plain text, within a line or a table cell of Markdown: no markup, link or HTML."""
+    plain = re.sub(r"[\\\[\]*|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", _without_html(text))
+    return re.sub(r"^([-+#=~]|\d+[.)])", lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", plain)
+
+
+def _code(text: str) -> str:
+    """The same between backticks, where nothing else is markup; a cell of a table ends at a bar even there."""
+    return "`" + _without_html(text).replace("|", "\\|") + "`"
+
+
+def _without_html(text: str) -> str:
+    flat = visible(" ".join(text.split()), keep="")
+    for found, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("`", "'")):
         flat = flat.replace(found, shown)
     return flat

@@ -14,6 +14,7 @@ from curate.engine.numbers import count, plural
 from curate.errors import CurateError
 from curate.report.sections import outdated
 from curate.sources.uri import encode_uri
+from curate.text import visible
 
 
 def explain(run: Finished, image: str) -> str:
@@ -42,7 +43,9 @@ def find_image(run: Finished, image: str) -> int:
         )
     if len(found) > 1:
         places = [run.place(i) for i in found[:MAX_NAMED]]
-        names = [f"  {place.image_id}  {place.row['source']}: {place.row['key']}" for place in places]
+        names = [
+            f"  {place.image_id}  {visible(place.row['source'] + ': ' + place.row['key'], keep='')}" for place in places
+        ]
         more = f"\n  and {count(len(found) - MAX_NAMED)} more" if len(found) > MAX_NAMED else ""
         raise CurateError(f"{image}: {len(found)} images fit; name one by its id:\n" + "\n".join(names) + more)
     return found[0]
@@ -69,5 +72,5 @@ def _lines(run: Finished, image_id: int) -> Iterator[str]:
     for stage, table in run.tables:
         word = stage.explained_as or table.name.rpartition("/")[2]
         for number, line in enumerate(stage.explain(image, table, run)):
-            yield f"  {word if number == 0 else '':<10} {line}"
+            yield f"  {word if number == 0 else '':<10} {visible(line, keep='')}"
     yield from (f"  {line}" for line in outdated(run))

@@ -1,8 +1,11 @@
-"""HTML that is escaped by construction: only `el` makes markup, and it escapes every plain string it is given."""
+"""HTML that is escaped by construction: only `el` makes markup, and it escapes every plain string it is given, and
+writes out control characters and those that turn the direction of text."""
 
 from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
+
+from curate.text import visible
 
 
 class Markup(str):
@@ -21,7 +24,7 @@ VOID = frozenset({"meta", "img", "br", "hr"})
 def el(tag: str, *children: Content, **attributes: str | int | float | None) -> Markup:
     """An HTML or SVG element; `class_` is `class`, other underscores become hyphens, None leaves out."""
     named = [(name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None]
-    opened = "".join([f"<{tag}", *(f' {name}="{escape(str(value))}"' for name, value in named), ">"])
+    opened = "".join([f"<{tag}", *(f' {name}="{escape(visible(str(value)))}"' for name, value in named), ">"])
     return Markup(opened if tag in VOID else f"{opened}{join(children)}</{tag}>")
 
 
@@ -32,5 +35,5 @@ def join(content: Content) -> Markup:
     if isinstance(content, Markup):
         return content
     if isinstance(content, str | int):
-        return Markup(escape(str(content)))
+        return Markup(escape(visible(str(content))))
     return Markup("".join(join(child) for child in content))

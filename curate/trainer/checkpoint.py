@@ -40,6 +40,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from curate.errors import WorkdirError
+from curate.interrupt import stays
 from curate.sealed_json import dump_sealed, load_sealed
 from curate.trainer.parallel import World
 
@@ -163,12 +164,18 @@ class CheckpointWriter:
                     dump_sealed({"format": FORMAT, "step": step, **metadata, FILES: files})
                 )
                 _publish(temporary, path)
+                tell_checkpoint(step, path)
                 prune_checkpoints(self._folder, self._keep)
         except (Exception, CheckpointException) as error:  # torch wraps what the system said in types of its own
             shutil.rmtree(temporary, ignore_errors=True)
             raise WorkdirError(
                 f"{path}: the checkpoint cannot be written: {_main_line(error)}; free space and rerun"
             ) from error
+
+
+def tell_checkpoint(step: int, path: Path) -> None:
+    """Let a Ctrl-C say from where the training goes on."""
+    stays(f"the training goes on from the checkpoint after iteration {step}, {path}")
 
 
 def _publish(temporary: Path, path: Path) -> None:

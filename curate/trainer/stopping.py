@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from curate import interrupt
 from curate.trainer.parallel import World
 
 
@@ -17,15 +18,18 @@ class StopSignal:
     def __init__(self) -> None:
         self._received = False
         self._before: Any = None
+        self._leaving = interrupt.leaving(signal.SIGTERM)
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._leaving.__enter__()
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+            self._leaving.__exit__(None, None, None)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._received = True

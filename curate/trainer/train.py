@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from curate import interrupt
 from curate.errors import TrainingInterrupted
 from curate.feed.batches import check_workers, load_batches
 from curate.feed.samples import CroppedSamples
@@ -36,6 +37,7 @@ from curate.trainer.checkpoint import (
     pass_over_damaged,
     remove_leftovers,
     set_aside,
+    tell_checkpoint,
 )
 from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import Watchdog
@@ -100,7 +102,10 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         if world.is_first:
             announce(config, effective, num_processes=world.size)
             refuse_foreign_files(folder)
-        with hold(folder, setting="output", work="training") if world.is_first else nullcontext():
+        with (
+            hold(folder, setting="output", work="training") if world.is_first else nullcontext(),
+            interrupt.staying(None if world.is_first else ""),
+        ):
             if world.is_first:
                 remove_leftovers(folder)
                 if resume:
@@ -131,6 +136,8 @@ class TrainingRun:
     def finish(self) -> list[Row]:
         """Go on from the newest checkpoint to the last iteration; returns the whole log."""
         iterations = self.config.iterations
+        if self.world.is_first:
+            interrupt.stays("no checkpoint is written yet, so the training begins anew")
         start = self.restore()
         if start == 0:
             self.export(self.folder / INITIAL_EXPORT, step=0)
@@ -211,6 +218,8 @@ class TrainingRun:
         if not found:
             return 0
         step, path = found[-1]
+        if self.world.is_first:
+            tell_checkpoint(step, path)
         check_identity(path, self._identity())
         load_state(path, self.trainer.state(), self.world)
         if self.world.is_first:

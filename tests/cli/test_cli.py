@@ -1,6 +1,7 @@
 """The command line: what it loads, how it names errors, and the commands of `curate samples`."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from curate.cli import COMMANDS, app
+from curate.cli.consoles import say, show_table
 from curate.cli.inspect import status
-from curate.cli.program import SIGTERM_EXIT, explained_errors
+from curate.cli.program import SIGTERM_EXIT, VisibleFormatter, explained_errors
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
-from curate.errors import ConfigError, TrainingInterrupted
+from curate.errors import ConfigError, SourceError, TrainingInterrupted
+from curate.progress import track
 from curate.recipe import load_config
 from curate.running import run_config
 from curate.samples.pool import make_pool
@@ -110,3 +113,46 @@ def test_status_tells_what_is_kept_from_the_web(tmp_path: Path, capsys: pytest.C
     status(str(tmp_path))
     told = " ".join(capsys.readouterr().out.split())
     assert "internal/objects: 2.5 MB fetched from the web, which may be deleted" in told
+
+
+NAME = "a\x1b]0;owned\x07[red]b[/red][link=file:///etc]c\u202e\nerror: fake"
+SHOWN = r"a\x1b]0;owned\x07[red]b[/red][link=file:///etc]c\u202e"
+"""A name as a stranger may choose it, and how its first line is shown."""
+
+
+def test_names_of_strangers_do_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"{NAME}: kept")
+    assert capsys.readouterr().out == f"{SHOWN}\nerror: fake: kept\n"
+    show_table(("name",), [(NAME,)], boxed=False)
+    assert rf"{SHOWN}\nerror: fake" in capsys.readouterr().out
+    error = SourceError(f"{NAME}: damaged")
+    error.add_note(f"while reading {NAME}")
+    with pytest.raises(SystemExit), explained_errors():
+        raise error
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: SourceError: {SHOWN}\n  error: fake: damaged\n  while reading {SHOWN}")
+    assert not [line for line in told.splitlines()[1:] if not line.startswith("  ")]
+    with track(NAME, 1) as advance:
+        advance(1, note=NAME)
+    assert capsys.readouterr().err == rf"{SHOWN}\nerror: fake: 1/1  {SHOWN}\nerror: fake" + "\n"
+
+
+def test_lines_of_the_log_show_names_and_keep_their_arguments() -> None:
+    def formatted(message: str, *arguments: object, logger: str = "curate") -> str:
+        record = logging.LogRecord(logger, logging.INFO, "", 0, message, arguments, None)
+        return VisibleFormatter("%(message)s").format(record)
+
+    assert formatted("%s: %d rows, %.1f s", NAME, 3, 0.25) == rf"{SHOWN}\nerror: fake: 3 rows, 0.2 s"
+    assert formatted("%s", Path(NAME)).endswith(r"\nerror: fake")
+    assert formatted("%s", ValueError(NAME)) == rf"{SHOWN}\nerror: fake"
+    assert formatted(f"{NAME}: kept") == f"{SHOWN}\n  error: fake: kept"
+    assert formatted("%(a)s", {"a": 1}) == "1"
+    assert formatted("%s", "warned\n  here\n", logger="py.warnings") == "warned\n  here"
+
+
+def test_faults_of_ours_are_told_as_python_does_but_visible() -> None:
+    code = "from curate.cli.program import set_up_process; set_up_process(); raise ValueError('\\x1b[2J')"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
+    assert told.returncode == 1
+    assert told.stderr.startswith("Traceback (most recent call last):")
+    assert told.stderr.endswith("ValueError: \\x1b[2J\n")

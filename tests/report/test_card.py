@@ -7,13 +7,14 @@ from typing import Any
 import datasets
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from curate.engine.finished import Finished
 from curate.engine.image_ids import CatalogFigures
 from curate.engine.show import Check
 from curate.engine.table import Table
 from curate.errors import TableError
-from curate.report.card import UNCHECKED, front_matter, size_category, write_card
+from curate.report.card import UNCHECKED, _safe, front_matter, size_category, write_card
 from curate.report.sections import warnings
 from curate.stages.copies.exact import FindExact
 from curate.stages.images.catalog import Catalog
@@ -89,6 +90,26 @@ def test_names_from_outside_cannot_break_the_card(workdir: Workdir) -> None:
     for line in body.splitlines():
         if line.startswith("| `"):
             assert line.replace("\\|", "").count("|") == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "# head", "--- ", "- item", "1. item", "+ x", "=== y", "a [click](http://evil) b", "![i](http://evil/x.png)",
+        "*bold* and _so_", "<script>alert(1)</script>", "a | b", "`code`", "[ref]: http://evil", "<http://evil>",
+        "\\[x](http://evil)", "&lt;b&gt;", "~~~", "a\n\n# head", "| a | b |\n|---|---|", "tail\\",
+    ],
+)  # fmt: skip
+def test_text_from_outside_stays_text_in_markdown(name: str) -> None:
+    read = MarkdownIt("commonmark").enable("table")
+    plain = " ".join(name.split()).replace("`", "'")
+    for text, wanted in ((f"- {_safe(name)}", ["bullet_list"]), (f"| a |\n|---|\n| {_safe(name)} |", ["table"])):
+        tokens = read.parse(text)
+        tops = [token.type.removesuffix("_open") for token in tokens if token.level == 0 and token.nesting == 1]
+        assert tops == wanted
+        (cell,) = [token for token in tokens if token.type == "inline" and token.content != "a"]
+        assert {child.type for child in cell.children or ()} <= {"text", "text_special"}
+        assert "".join(child.content for child in cell.children or ()) == plain
 
 
 def test_pictures_that_readers_cannot_decode_and_repaired_ones_are_told_if_there_are_any(workdir: Workdir) -> None:

@@ -393,26 +393,47 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
     assert_bit_equal(weights(tmp_path / "kept"), weights(tmp_path / "again"))
 
 
-TERMINATED = """
-    import os, signal, sys
-    from curate import cli
+SIGNALLED = """
+    import os, signal, sys, time
+    from curate.__main__ import main
     from curate.trainer import train as loop
     plain = loop.Trainer.step
     def step(self, number, batches):
         if number == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signum)
+            time.sleep(2)  # longer than a command is given that ends
         return plain(self, number, batches)
     loop.Trainer.step = step
-    sys.argv = ["curate", "train", *sys.argv[1:]]
-    cli.main()
+    signum = int(sys.argv.pop())
+    sys.argv[1:1] = ["train"]
+    main()
 """
+
+
+def signalled(config, signum):
+    """`curate train`, which gets the signal as its fourth iteration begins."""
+    command = [sys.executable, "-c", textwrap.dedent(SIGNALLED), str(config), str(int(signum))]
+    return subprocess.run(command, capture_output=True, check=False, text=True, env=os.environ)
+
+
+def test_ctrl_c_says_from_which_checkpoint_the_training_goes_on(tmp_path):
+    values = settings(tmp_path, output=str(tmp_path / "stopped"), checkpoint_every=1, workers=0)
+    (tmp_path / "config.yaml").write_text(json.dumps(values))
+    told = signalled(tmp_path / "config.yaml", signal.SIGINT)
+    assert told.returncode == -signal.SIGINT, told.stderr
+    step, path = list_checkpoints(tmp_path / "stopped" / "checkpoints")[-1]
+    assert told.stderr.splitlines()[-1] == (
+        f"interrupted: the training goes on from the checkpoint after iteration {step}, {path}; to go on, run: "
+        f"curate train {tmp_path / 'config.yaml'}"
+    )
+    assert 0 < step < 6
+    assert train(parse(TrainConfig, values, where="test")).log[-1]["step"] == 6
 
 
 def test_sigterm_saves_the_iteration_under_way_and_the_run_goes_on_as_if_uninterrupted(tmp_path):
     values = settings(tmp_path, output=str(tmp_path / "stopped"), checkpoint_every=100, workers=0)
     (tmp_path / "config.yaml").write_text(json.dumps(values))
-    command = [sys.executable, "-c", textwrap.dedent(TERMINATED), str(tmp_path / "config.yaml")]
-    told = subprocess.run(command, capture_output=True, check=False, text=True, env=os.environ)
+    told = signalled(tmp_path / "config.yaml", signal.SIGTERM)
     assert told.returncode == 143, told.stderr
     assert "stopped by SIGTERM after iteration 4 of 6; the checkpoint is written" in told.stderr
     assert [step for step, _ in list_checkpoints(tmp_path / "stopped" / "checkpoints")] == [4]

@@ -3,9 +3,10 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from curate.errors import WeightsError
+from curate.config import parse
+from curate.errors import ConfigError, WeightsError
 from curate.models.files.weights import HubFile, locate
 from curate.models.info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from curate.models.nets.config import ViTConfig, vit_config
@@ -74,16 +75,34 @@ def build(info: ModelInfo) -> "nn.Module":
     Raises:
         WeightsError: the file is another model's.
     """
+    from curate.models.files.export import load_trained
     from curate.models.files.formats import to_hub
-    from curate.models.files.state_dict import fill, read_state_dict
-    from curate.models.nets.vit import VisionTransformer
+    from curate.models.files.state_dict import read_state_dict
 
     file = info.weights_file()
     where = f"{info.model}: {file}"
     state = to_hub(read_state_dict(file), where=where)
-    model = VisionTransformer(vit_config(preset(info.model), image_size=14 * stored_grid(state, where=where)))
-    fill(model, state, where=where)
-    return model
+    config = _checked(preset(info.model), {"image_size": 14 * stored_grid(state, where=where)}, where=where)
+    return load_trained(config, state, where=where)
+
+
+def _checked(preset: str | None, fields: Mapping[str, Any], *, where: str) -> ViTConfig:
+    """An architecture with fields that were read from a file.
+
+    Raises:
+        WeightsError: one of them is out of its range.
+    """
+    try:
+        return parse(ViTConfig, fields, where=where) if preset is None else vit_config(preset, **fields)
+    except ConfigError as error:
+        raise WeightsError(f"{where}: no DINOv2 ViT: {error}") from error
+
+
+def _shape(state: Mapping[str, "Tensor"], name: str, axes: int, *, where: str) -> tuple[int, ...]:
+    if name not in state or state[name].ndim != axes:
+        found = f"has shape {tuple(state[name].shape)}" if name in state else "is missing"
+        raise WeightsError(f"{where}: not the weights of a DINOv2 ViT: {name} {found}, {axes} axes are needed")
+    return tuple(state[name].shape)
 
 
 def stored_grid(state: Mapping[str, "Tensor"], *, where: str) -> int:
@@ -92,9 +111,9 @@ def stored_grid(state: Mapping[str, "Tensor"], *, where: str) -> int:
     Raises:
         WeightsError: the grid is not square.
     """
-    patches = state["pos_embed"].shape[1] - 1
-    grid = math.isqrt(patches)
-    if grid * grid != patches:
+    patches = _shape(state, "pos_embed", 3, where=where)[1] - 1
+    grid = math.isqrt(max(0, patches))
+    if grid * grid != patches or not grid:
         raise WeightsError(f"{where}: position embeddings for {patches} patches, a square grid is needed")
     return grid
 
@@ -108,19 +127,20 @@ def config_from_weights(state: Mapping[str, "Tensor"], *, heads: int | None = No
     Raises:
         WeightsError: the grid of positions is not square, or the width is no multiple of 64.
     """
-    dim, channels, patch_size, _ = state["patch_embed.proj.weight"].shape
+    dim, channels, patch_size, _ = _shape(state, "patch_embed.proj.weight", 4, where=where)
     if heads is None and dim % HEAD_DIM:
         raise WeightsError(
             f"{where}: {dim} dims are no multiple of {HEAD_DIM}, so the number of attention heads is not known; "
             "give a Hugging Face folder with its config.json, or an export of `curate train`"
         )
-    return ViTConfig(
-        dim=dim,
-        depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
-        heads=heads or dim // HEAD_DIM,
-        ffn="swiglu" if "blocks.0.mlp.w12.weight" in state else "mlp",
-        num_registers=state["register_tokens"].shape[1] if "register_tokens" in state else 0,
-        patch_size=patch_size,
-        image_size=patch_size * stored_grid(state, where=where),
-        in_channels=channels,
-    )
+    fields = {
+        "dim": dim,
+        "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+        "heads": heads or dim // HEAD_DIM,
+        "ffn": "swiglu" if "blocks.0.mlp.w12.weight" in state else "mlp",
+        "num_registers": _shape(state, "register_tokens", 3, where=where)[1] if "register_tokens" in state else 0,
+        "patch_size": patch_size,
+        "image_size": patch_size * stored_grid(state, where=where),
+        "in_channels": channels,
+    }
+    return _checked(None, fields, where=where)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from curate.errors import WeightsError
+from curate.errors import ConfigError, WeightsError
 from curate.models.files.header import HOWTO, read_header
 from curate.models.files.weights import locate
 from curate.models.info import ModelInfo
@@ -26,6 +26,10 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     if file is None:
         raise WeightsError(f"{model}: {weights} is not downloaded yet; {HOWTO}")
     config, export = read_header(file)
+    try:
+        dim = config.dim
+    except ConfigError as error:
+        raise WeightsError(f"{file}: {error}") from error
     preprocess = Preprocess(
         size=export.image_size,
         resize="short_edge_crop",
@@ -36,7 +40,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     )
     return ModelInfo(
         model=model,
-        dim=config.dim,
+        dim=dim,
         license=export.license,
         preprocess=preprocess,
         how_to_get=HOWTO,

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from typing import Any
 
 import timm
@@ -39,7 +40,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
 
 def _create(model: str, **options: Any) -> Any:
     name = model.removeprefix(PREFIX)
-    if not timm.is_model(name):
+    if re.fullmatch(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)?", name) is None or not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1)
         hint = f"did you mean {PREFIX}{near[0]}?" if near else "timm.list_models() has the names"
         raise ConfigError(f"{model}: timm has no such model; {hint}")

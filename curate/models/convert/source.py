@@ -1,6 +1,5 @@
 """Backbones to convert or to train on: an export of the trainer, or weights of DINOv2 from anywhere."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from torch import nn
 from curate.errors import ConfigError, WeightsError, first_line
 from curate.models.backbones import dinov2
 from curate.models.files import formats
-from curate.models.files.description import find_description
+from curate.models.files.description import find_description, read_config
 from curate.models.files.digest import hash_file
-from curate.models.files.export import read_export
+from curate.models.files.export import load_trained, read_export
 from curate.models.files.header import BACKBONE, HEADS, ExportInfo
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.state_dict import StateDict, fill, read_state_dict
@@ -21,6 +20,8 @@ from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 
+MAX_HEADS = 1024
+"""Attention heads of a ViT at most."""
 UNKNOWN_LICENSE = "unknown: that of the weights it was made from"
 
 
@@ -82,8 +83,8 @@ def _from_path(source: str, path: Path) -> LoadedBackbone:
     if file.suffix == ".safetensors" and find_description(file) is not None:
         return LoadedBackbone(source, *read_export(file), file=file)
     state = formats.to_hub(read_state_dict(file), where=source)
-    network = VisionTransformer(dinov2.config_from_weights(state, heads=_heads_in_config(file), where=source))
-    fill(network, state, where=source)
+    config = dinov2.config_from_weights(state, heads=_heads_in_config(file), where=source)
+    network = load_trained(config, state, where=source)
     return LoadedBackbone(source, network, _released_info(file, license=UNKNOWN_LICENSE), file=file)
 
 
@@ -92,10 +93,13 @@ def _heads_in_config(file: Path) -> int | None:
     config = file.parent / "config.json"
     if not config.is_file():
         return None
-    try:
-        return int(json.loads(config.read_bytes())["num_attention_heads"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{config}: tells no num_attention_heads ({error!r}); is it the file's own?") from error
+    heads = read_config(config).get("num_attention_heads")
+    if type(heads) is not int or not 0 < heads <= MAX_HEADS:
+        raise WeightsError(
+            f"{config}: tells no num_attention_heads of 1 to {MAX_HEADS} (found {str(heads)[:40]!r}); "
+            "is it the file's own?"
+        )
+    return heads
 
 
 def _released_info(file: Path, *, license: str) -> ExportInfo:

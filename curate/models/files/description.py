@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from curate.errors import WeightsError
+from curate.errors import WeightsError, foreign_text
 from curate.models.files.publish import publishing
 from curate.models.files.sealed_tensors import DIGEST, UNSET, seal
 
@@ -43,6 +44,10 @@ def save_tensors(path: Path, state: Mapping[str, "Tensor"], described: Mapping[s
     return path
 
 
+MAX_BYTES = 1 << 20
+"""A longer description is none."""
+
+
 def read_description(file: Path, *, needed: str) -> dict[str, Any]:
     """The description that `save_tensors` wrote.
 
@@ -68,14 +73,46 @@ def find_description(file: Path) -> dict[str, Any] | None:
         with safe_open(file, framework="numpy") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
-    try:
-        if KEY in metadata:
-            described = json.loads(metadata[KEY])
-            return {key: value for key, value in described.items() if key != DIGEST}
-        weights, config = HUGGINGFACE_FILES
-        if file.name == weights and file.with_name(config).is_file():
-            return json.loads(file.with_name(config).read_bytes()).get(KEY)
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise WeightsError(f"{file}: metadata {KEY!r} are not JSON ({error}); export it again") from error
+        raise WeightsError(f"{file}: not a readable safetensors file: {foreign_text(error)}") from error
+    if KEY in metadata:
+        described = _parsed(metadata[KEY].encode(), f"{file}: metadata {KEY!r}")
+        return {key: value for key, value in described.items() if key != DIGEST}
+    weights, config = HUGGINGFACE_FILES
+    if file.name == weights and file.with_name(config).is_file():
+        described = read_config(file.with_name(config)).get(KEY)
+        if described is None or isinstance(described, dict):
+            return described
+        raise WeightsError(f"{file.with_name(config)}: {KEY!r} is no mapping; export it again")
     return None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config.json beside the weights of a Hugging Face folder; of it, single values are read, and nothing that it
+    names is loaded.
+
+    Raises:
+        WeightsError: too long, no JSON or no mapping.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise WeightsError(f"{path}: more than {MAX_BYTES} bytes, so it describes no model; is it the file's own?")
+    return _parsed(path.read_bytes(), str(path))
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
+    if len(text) > MAX_BYTES:
+        raise WeightsError(f"{where}: more than {MAX_BYTES} bytes, so it describes no model; export it again")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or lists without end
+        raise WeightsError(f"{where}: not JSON ({foreign_text(error)}); export it again") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{where}: holds a {type(found).__name__}, a mapping is needed; export it again")
+    return found
+
+
+def problems(error: KeyError | ValidationError) -> str:
+    """What does not fit a description, on one line: the first fields, and what is wrong with each."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    found = [f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in error.errors()]
+    return "; ".join(found[:3])[:600]

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import torch
+
+from curate.errors import ConfigError, WeightsError
 from curate.models.files.description import save_tensors
 from curate.models.files.formats import to_hub
 from curate.models.files.header import ExportInfo, describe_export, read_header
-from curate.models.files.state_dict import StateDict, fill, read_state_dict
-from curate.models.nets.config import ViTConfig
+from curate.models.files.state_dict import StateDict, check_names, fill, read_state_dict
+from curate.models.nets.config import Architecture, ViTConfig
 from curate.models.nets.trained import Trained, build_trained, inner
 
 
@@ -33,7 +36,26 @@ def read_export(path: str | Path) -> tuple[Trained, ExportInfo]:
         WeightsError: missing, damaged, or no export of this trainer.
     """
     config, info = read_header(path)
-    network, state = build_trained(config), read_state_dict(path)
+    state = read_state_dict(path)
     names = to_hub(state, where=str(path)) if isinstance(config, ViTConfig) else state
-    fill(inner(network), names, where=str(path))
-    return network, info
+    return load_trained(config, names, where=str(path)), info
+
+
+def load_trained(config: Architecture, state: StateDict, *, where: str) -> Trained:
+    """The network of an architecture with the tensors of a file.
+
+    The architecture may come from a stranger too. So it is compared with the tensors while it takes no memory yet (on
+    the device `meta`): what is then built is no larger than the file.
+
+    Raises:
+        WeightsError: the tensors are not those of the architecture, or nothing can be built of it.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = inner(build_trained(config)).state_dict()
+        check_names(state, {name: tuple(tensor.shape) for name, tensor in wanted.items()}, where=where)
+        network = build_trained(config)
+    except ConfigError as error:
+        raise WeightsError(f"{where}: {error}") from error
+    fill(inner(network), state, where=where)
+    return network

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from curate.errors import WeightsError
+from curate.errors import WeightsError, foreign_text
 from curate.models.files.state_dict import StateDict, abridged
 
 StateDictFormat = Literal["hub", "timm", "huggingface"]
@@ -70,10 +70,15 @@ def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> StateDict:
     """
     state = _take_backbone(state)
     found = detect_format(state, where=where)
-    if found == "timm":
-        return _timm_to_hub(state)
-    if found == "huggingface":
-        return _huggingface_to_hub(state, where=where)
+    try:
+        if found == "timm":
+            return _timm_to_hub(state)
+        if found == "huggingface":
+            return _huggingface_to_hub(state, where=where)
+    except (KeyError, IndexError, RuntimeError) as error:  # tensors that are missing, or do not go together
+        raise WeightsError(
+            f"{where}: not the weights of a DINOv2 ViT in the format of {found}: {foreign_text(error)}"
+        ) from error
     return dict(state)
 
 

@@ -11,13 +11,13 @@ positions of a ViT in its own way.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, FiniteFloat, ValidationError
 
 from curate.config import Settings
-from curate.errors import WeightsError, first_line
-from curate.models.files.description import read_description
+from curate.errors import WeightsError
+from curate.models.files.description import problems, read_description
 from curate.models.files.weights import find_weight_file
 from curate.models.info import IMAGENET_MEAN, IMAGENET_STD
 from curate.models.nets.config import Architecture, TowerConfig, ViTConfig
@@ -27,20 +27,28 @@ BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
 HOWTO = "set `weights` to the .safetensors that the trainer exported"
 
 
+Triple = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+
+
 class ExportInfo(Settings):
     """What an export says of itself besides its architecture."""
 
-    image_size: int = Field(ge=1)
+    image_size: int = Field(ge=1, le=4096)
     """Side of the square pictures that it embeds, pixels."""
-    short_edge: int = Field(ge=1)
+    short_edge: int = Field(ge=1, le=8192)
     """Short edge before the center crop, pixels."""
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     """How pictures are resized."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
+    mean: Triple = IMAGENET_MEAN
     """Subtracted from RGB in 0..1."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     """What RGB is divided by then."""
-    license: str = Field(default="yours: trained on your own data", validation_alias=AliasChoices("license", "licence"))
+    license: str = Field(
+        default="yours: trained on your own data",
+        validation_alias=AliasChoices("license", "licence"),
+        max_length=1000,
+    )
     """Shown beside the model; files of earlier versions spell it `licence`."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """How it was trained: objective, steps, data, version; JSON-ready."""
@@ -73,7 +81,7 @@ def read_header(path: str | Path) -> tuple[Architecture, ExportInfo]:
         return ViTConfig.model_validate(described["vit"]), info
     except (KeyError, ValidationError) as error:
         raise WeightsError(
-            f"{path}: its metadata do not fit this version ({first_line(error)}); export it again"
+            f"{path}: its metadata do not fit this version ({problems(error)}); export it again"
         ) from error
 
 

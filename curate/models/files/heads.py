@@ -19,8 +19,8 @@ from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
 from curate.config import Settings
-from curate.errors import WeightsError, first_line
-from curate.models.files.description import read_description, save_tensors
+from curate.errors import WeightsError
+from curate.models.files.description import problems, read_description, save_tensors
 from curate.models.files.state_dict import StateDict, check_names, read_state_dict
 from curate.models.files.weights import find_weight_file
 
@@ -88,7 +88,10 @@ def describe_heads(state: Mapping[str, Tensor], *, provenance: dict[str, Any] | 
         raise WeightsError(
             f"{where}: no projection heads; needed are dino_head.mlp.0.weight, dino_head{DIRECTION} and so on"
         )
-    prototypes, bottleneck = state[names[0] + DIRECTION].shape
+    directions = state[names[0] + DIRECTION]
+    if first.ndim != 2 or directions.ndim != 2:
+        raise WeightsError(f"{where}: {names[0]} has no matrices as layers; is it another model's file?")
+    prototypes, bottleneck = directions.shape
     info = HeadsInfo(
         dim=first.shape[1],
         hidden=first.shape[0],
@@ -131,7 +134,7 @@ def read_heads(path: str | Path) -> tuple[HeadsInfo, StateDict]:
         raise WeightsError(f"{file}: holds no heads; give the heads.safetensors beside the backbone") from error
     except ValidationError as error:
         raise WeightsError(
-            f"{file}: its metadata do not fit this version ({first_line(error)}); export it again"
+            f"{file}: its metadata do not fit this version ({problems(error)}); export it again"
         ) from error
     state = read_state_dict(file)
     check_names(state, info.shapes, where=str(file), owner="its own description")

@@ -1,15 +1,14 @@
 """Tensors by name: read from weight files without running anything in them, and loaded into networks."""
 
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from curate.errors import WeightsError, first_line
+from curate.errors import WeightsError, foreign_text
 from curate.models.files.sealed_tensors import check_seal
 from curate.models.files.weights import find_weight_file
 
@@ -34,16 +33,31 @@ def read_state_dict(path: str | Path) -> StateDict:
         try:
             check_seal(file)
             return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{file}: not a readable safetensors file: {error}") from error
+        except Exception as error:  # also types that torch does not know, and more than fits the memory
+            raise WeightsError(f"{file}: not a readable safetensors file: {foreign_text(error)}") from error
+    _refuse_compressed(file)
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a pickle can fail in any way
         raise WeightsError(
-            f"{file}: cannot be read as a torch file of plain tensors ({first_line(error)}); "
+            f"{file}: cannot be read as a torch file of plain tensors ({foreign_text(error)}); "
             "files that run code are refused: save the state_dict alone, or as .safetensors"
         ) from error
     return _unwrap(loaded, file)
+
+
+def _refuse_compressed(file: Path) -> None:
+    """torch stores tensors as they are; a file that says otherwise would grow in memory."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
+        return  # of an earlier version of torch, or none: it will say so
+    if size > file.stat().st_size:
+        raise WeightsError(
+            f"{file}: {file.stat().st_size} bytes that unpack to {size}; torch writes tensors as they are: save the "
+            "state_dict again"
+        )
 
 
 def _unwrap(loaded: object, file: Path) -> StateDict:
@@ -53,10 +67,17 @@ def _unwrap(loaded: object, file: Path) -> StateDict:
             break
     if not isinstance(loaded, Mapping) or not loaded:
         raise WeightsError(f"{file}: holds a {type(loaded).__name__}, a state_dict (name to tensor) is needed")
-    others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+    others = [str(key) for key, value in loaded.items() if not _is_plain(value)]
     if others:
-        raise WeightsError(f"{file}: not a state_dict: {abridged(others)} are no tensors")
+        raise WeightsError(f"{file}: not a state_dict: {abridged(others)} are no plain tensors")
     return {str(key).removeprefix("module."): value for key, value in loaded.items()}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether something is a tensor that holds all of its values, none of them twice."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
+        return False
+    return value.device.type == "cpu" and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:

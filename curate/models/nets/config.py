@@ -3,12 +3,13 @@
 import difflib
 import json
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from curate.config import Settings, parse
-from curate.errors import ConfigError
+from curate.errors import ConfigError, foreign_text
+from curate.models.nets.timm_arguments import check_arguments, check_name
 
 NORM_EPS = 1e-6
 """Added to the variance in every layer norm of a ViT."""
@@ -17,27 +18,27 @@ NORM_EPS = 1e-6
 class ViTConfig(Settings):
     """The architecture of a DINOv2 vision transformer."""
 
-    dim: int = Field(ge=1)
+    dim: int = Field(ge=1, le=16_384)
     """Width of a token."""
-    depth: int = Field(ge=1)
+    depth: int = Field(ge=1, le=512)
     """Number of blocks."""
-    heads: int = Field(ge=1)
+    heads: int = Field(ge=1, le=1024)
     """Attention heads; divides `dim`."""
     ffn: Literal["mlp", "swiglu"] = "mlp"
     """Feed-forward layer: an MLP of width 4 x dim with GELU, or SwiGLU of width 8/3 x dim, a multiple of 8."""
-    num_registers: int = Field(default=0, ge=0)
+    num_registers: int = Field(default=0, ge=0, le=1024)
     """Register tokens: extra tokens without position, which no output contains."""
-    patch_size: int = Field(default=14, ge=1)
+    patch_size: int = Field(default=14, ge=1, le=1024)
     """Side of a patch, pixels."""
-    image_size: int = Field(default=518, ge=1)
+    image_size: int = Field(default=518, ge=1, le=16_384)
     """Side of the square images for whose grid of patches position embeddings are stored, pixels; released: 518."""
-    in_channels: int = Field(default=3, ge=1)
+    in_channels: int = Field(default=3, ge=1, le=64)
     """Color channels."""
     drop_path_rate: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Stochastic depth: the share of a batch that skips a residual branch in training, equal in all blocks."""
-    layer_scale_init: float = 1e-5
+    layer_scale_init: FiniteFloat = 1e-5
     """Value that the factors of LayerScale start from."""
-    interpolate_offset: float | None = None
+    interpolate_offset: FiniteFloat | None = None
     """Patches added to the side of the wanted grid in resampling positions; null: 0.1 without registers, else 0."""
     interpolate_antialias: bool | None = None
     """Whether the resampling of positions is antialiased; null: only with registers."""
@@ -99,10 +100,16 @@ def vit_config(name: str, **changes: Any) -> ViTConfig:
 class TowerConfig(Settings):
     """A timm architecture; `tower_config` makes one that is checked."""
 
-    name: str
+    name: Annotated[str, AfterValidator(check_name)]
     """timm's name, without a pretrained tag."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `timm.create_model`, JSON-ready; `drop_path_rate` is stochastic depth."""
+    """Further arguments of the architecture, JSON-ready: those of `timm_arguments.py`; `drop_path_rate` is stochastic
+    depth."""
+
+    @model_validator(mode="after")
+    def _takes_arguments(self) -> "TowerConfig":
+        check_arguments(self.kwargs)
+        return self
 
     @property
     def dim(self) -> int:
@@ -110,10 +117,23 @@ class TowerConfig(Settings):
         return _dim(self.name, json.dumps(self.kwargs))
 
     def create(self) -> Any:
-        """The timm model with fresh weights from torch's global generator."""
+        """The timm model with fresh weights from torch's global generator.
+
+        Raises:
+            ConfigError: timm has no such architecture, or does not build it with these arguments.
+        """
         import timm  # only here: it takes seconds and 50 MB, and a ViT of ours needs none of it
 
-        return timm.create_model(self.name, num_classes=0, **self.kwargs)
+        if not timm.is_model(self.name):
+            near = difflib.get_close_matches(self.name, timm.list_models(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() has the names"
+            raise ConfigError(f"{self.name}: timm has no such architecture; {hint}")
+        try:
+            return timm.create_model(self.name, num_classes=0, **self.kwargs)
+        except Exception as error:  # each architecture checks its arguments in its own way, or stumbles over them
+            raise ConfigError(
+                f"{self.name}: timm does not build it with {self.kwargs}: {foreign_text(error)}"
+            ) from error
 
 
 @lru_cache(maxsize=64)

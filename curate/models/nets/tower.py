@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from curate.errors import ConfigError
 from curate.models.nets.config import TowerConfig
 from curate.models.nets.features import Features, NeededTokens
+from curate.models.nets.timm_arguments import check_arguments
 
 ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
 """Arguments that let a timm model take crops of several sizes: Swin's, then a ViT's."""
@@ -50,12 +51,13 @@ def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> 
         raise ConfigError(f"{name}: {', '.join(refused)} cannot be given to a backbone to train; leave it out")
     if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
         kwargs = {"img_size": image_size} | kwargs
-    plain = TowerConfig(name=name, kwargs=json.loads(json.dumps(kwargs)))
     try:
-        with torch.device("meta"):
-            net = plain.create()
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{name}: timm does not build it with {kwargs}: {error}") from error
+        check_arguments(kwargs)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    plain = TowerConfig(name=name, kwargs=json.loads(json.dumps(kwargs)))
+    with torch.device("meta"):
+        net = plain.create()
     if getattr(net, "head_hidden_size", net.num_features) != net.num_features:
         raise ConfigError(
             f"{name}: pools to {net.head_hidden_size} dims, its tokens have {net.num_features}; "

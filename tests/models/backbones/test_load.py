@@ -332,3 +332,13 @@ print(*heavy & sys.modules.keys())
         [sys.executable, "-c", code, path, graph], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["timm/hf-hub:owner/name", "timm/local-dir:/etc", "timm/resnet18.hf-hub:owner/name", "timm/../resnet18", "timm/",
+     "open_clip/hf-hub:owner/name", "open_clip/local-dir:/etc"],
+)  # fmt: skip
+def test_names_of_backbones_lead_to_no_other_place(model: str) -> None:
+    with pytest.raises(ConfigError, match="has no such (model|architecture)|no released weights"):
+        describe(model, fetch=True)

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -100,3 +101,67 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
         resized(tower, 2)
     with pytest.raises(ConfigError, match="convnext_atto.* has no counterpart in transformers; choose timm, onnx or"):
         need_vit(tower, "transformers")
+
+
+def changed(state: dict[str, torch.Tensor], **tensors: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    made = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in (state | made).items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"pos_embed": None}, "pos_embed is missing, 3 axes are needed"),
+        ({"pos_embed": torch.zeros(5)}, r"pos_embed has shape \(5,\), 3 axes are needed"),
+        ({"pos_embed": torch.zeros(1, 1, 64)}, "position embeddings for 0 patches, a square grid is needed"),
+        ({"patch_embed__proj__weight": torch.zeros(64)}, r"patch_embed.proj.weight has shape \(64,\), 4 axes"),
+        ({"patch_embed__proj__weight": torch.zeros(64, 3, 0, 0)}, "patch_size"),
+        ({"register_tokens": torch.zeros(1)}, "register_tokens has shape"),
+        ({f"blocks__{i}__x": torch.zeros(1) for i in range(600)}, "depth: Input should be less than or equal to 512"),
+        ({f"blocks__{i}__x": torch.zeros(1) for i in range(300)}, "does not fit the model"),
+        ({"blocks__0__mlp__w12__weight": torch.zeros(1)}, "does not fit the model"),
+    ],
+)
+def test_foreign_weights_that_do_not_go_together_are_refused(
+    change: dict[str, torch.Tensor | None], told: str, tmp_path: Path
+) -> None:
+    network = VisionTransformer(vit_config("vit_tiny", dim=64, heads=1, depth=1, image_size=28))
+    save_file(changed(dict(network.state_dict()), **change), tmp_path / "vit.safetensors")
+    with pytest.raises(WeightsError, match=rf"(?s)vit.safetensors: .*{told}"):
+        load_source(str(tmp_path / "vit.safetensors"))
+
+
+@pytest.mark.parametrize("form", ["timm", "huggingface"])
+@pytest.mark.parametrize("missing", ["pos_embed", "blocks.0.mlp", "cls_token", "query", "position"])
+def test_formats_with_missing_tensors_are_refused(form: str, missing: str, tmp_path: Path) -> None:
+    network = VisionTransformer(vit_config("vit_tiny", dim=64, heads=1, depth=1, image_size=28, num_registers=1))
+    convert = {"timm": formats.to_timm, "huggingface": formats.to_huggingface}[form]
+    named = convert(dict(network.state_dict()))
+    left = {name: tensor for name, tensor in named.items() if missing not in name}
+    if len(left) == len(named):
+        pytest.skip("the format has no such name")
+    save_file(left, tmp_path / "vit.safetensors")
+    with pytest.raises(WeightsError, match=r"vit.safetensors: "):
+        load_source(str(tmp_path / "vit.safetensors"))
+
+
+@pytest.mark.parametrize("heads", [0, -3, 2**40, "3", None, 3.0, True, [3]])
+def test_attention_heads_of_a_folder_are_a_number_in_range(heads: object, tmp_path: Path) -> None:
+    network = VisionTransformer(vit_config("vit_tiny", dim=48, heads=3, depth=1, image_size=28))
+    save_file(formats.to_huggingface(dict(network.state_dict())), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": heads}))
+    with pytest.raises(WeightsError, match=r"config.json: tells no num_attention_heads of 1 to 1024"):
+        load_source(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 5}))
+    with pytest.raises(WeightsError, match=r"(?s)no DINOv2 ViT: .*dim 48 is not a multiple of heads 5"):
+        load_source(str(tmp_path))
+
+
+def test_code_that_a_folder_names_is_not_loaded(tmp_path: Path) -> None:
+    network = VisionTransformer(vit_config("vit_tiny", dim=48, heads=3, depth=1, image_size=28))
+    save_file(formats.to_huggingface(dict(network.state_dict())), tmp_path / "model.safetensors")
+    (tmp_path / "modeling.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    asked = {"auto_map": {"AutoModel": "modeling.Evil"}, "trust_remote_code": True, "_name_or_path": "owner/name"}
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 3, **asked}))
+    assert load_source(str(tmp_path)).network.config == network.config
+    assert not (tmp_path / "ran").exists()

@@ -28,5 +28,5 @@ def test_a_description_beside_the_tensors_is_found(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"curate": {"vit": 2}}')
     assert find_description(weights) == {"vit": 2}
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match="model.safetensors: metadata 'curate' are not JSON"):
+    with pytest.raises(WeightsError, match="config.json: not JSON"):
         find_description(weights)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -136,7 +137,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no metadata 'curate': not an export of `curate train`"):
         read_export(tmp_path / "plain.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "text.safetensors", metadata={"curate": "{"})
-    with pytest.raises(WeightsError, match="metadata 'curate' are not JSON"):
+    with pytest.raises(WeightsError, match="metadata 'curate': not JSON"):
         read_export(tmp_path / "text.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "old.safetensors", metadata={"curate": '{"vit": {"width": 3}}'})
     with pytest.raises(WeightsError, match="metadata do not fit this version"):
@@ -147,3 +148,84 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
         read_export(tmp_path / "cut.safetensors")
+
+
+def described(path: Path, **changes: Any) -> Path:
+    """An export of a tower whose description is changed: `a__b=value` sets the entry b of a."""
+    write_export(path, swin(), INFO.model_copy(update={"image_size": 64}))
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()["curate"])
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    for place, value in changes.items():
+        *parents, leaf = place.split("__")
+        entry = metadata
+        for parent in parents:
+            entry = entry[parent]
+        entry[leaf] = value
+    save_file(state, path, metadata={"curate": json.dumps(metadata)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"tower__name": "hf-hub:owner/name"}, "the plain name of a timm architecture is needed"),
+        ({"tower__name": "local-dir:/tmp/x"}, "the plain name of a timm architecture is needed"),
+        ({"tower__kwargs__checkpoint_path": "/tmp/x"}, "'checkpoint_path' is no argument"),
+        ({"tower__kwargs__pretrained_cfg": {"file": "/tmp/x"}}, "'pretrained_cfg' is no argument"),
+        ({"tower__kwargs__pretrained": True}, "'pretrained' is no argument"),
+        ({"tower__kwargs__embed_dim": 2**40}, "embed_dim: widths of 0 to 16384 may be given"),
+        ({"tower__auto_map": {"AutoModel": "evil.py"}}, "auto_map: Extra inputs are not permitted"),
+        ({"tower": "swin"}, "tower|all"),
+        ({"export__image_size": 10**9}, "image_size: Input should be less than or equal to 4096"),
+        ({"export__std": [0, 1, 1]}, "std.0: Input should be greater than 0"),
+        ({"export__mean": [float("nan"), 0, 0]}, "mean.0: Input should be a finite number"),
+        ({"export__license": "x" * 2000}, "license: String should have at most 1000"),
+        ({"export": []}, "all: Input should be a valid dictionary"),
+    ],
+)
+def test_a_description_never_becomes_an_argument_that_is_not_on_the_list(
+    change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = described(tmp_path / "swin.safetensors", **change)
+    for read in (read_export, lambda file: describe("curate", str(file))):
+        with pytest.raises(WeightsError, match=f"swin.safetensors: its metadata do not fit this version .*{told}"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"tower__name": "no_such_net"}, "no_such_net: timm has no such architecture"),
+        ({"tower__kwargs__sr_ratios": 2}, "timm does not build it with"),
+        ({"tower__kwargs__window_size": 0}, "timm does not build it with"),
+    ],
+)
+def test_what_timm_does_not_build_is_an_error_of_the_file(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    path = described(tmp_path / "swin.safetensors", **change)
+    for read in (read_export, lambda file: describe("curate", str(file))):
+        with pytest.raises(WeightsError, match=rf"swin.safetensors: .*{told}"):
+            read(path)
+
+
+def test_no_network_is_built_that_is_larger_than_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vit = {"dim": 16_384, "depth": 512, "heads": 64, "image_size": 16_380, "patch_size": 14}  # 6 TB
+    described = {"vit": vit, "export": INFO.model_dump(mode="json")}
+    state = dict(trained().state_dict())
+    save_file(state, tmp_path / "vit.safetensors", metadata={"curate": json.dumps(described)})
+    with pytest.raises(WeightsError, match="vit.safetensors: does not fit the model: missing"):
+        read_export(tmp_path / "vit.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[1]", "holds a list"), ("[" * 100_000, "not JSON"), ('"' + "x" * (1 << 20) + '"', "more than 1048576 bytes")],
+)
+def test_descriptions_that_are_none_are_refused(text: str, told: str, tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"curate": text})
+    with pytest.raises(WeightsError, match=f"a.safetensors: metadata 'curate': {told}"):
+        read_export(tmp_path / "a.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(WeightsError, match=f"config.json: {told}"):
+        read_export(tmp_path / "model.safetensors")

@@ -127,7 +127,7 @@ def test_what_timm_cannot_build_is_refused() -> None:
         tower_config("zzzz")
     with pytest.raises(ConfigError, match="num_classes, pretrained cannot be given to a backbone to train"):
         tower_config(SWIN, pretrained=True, num_classes=3)
-    with pytest.raises(ConfigError, match="timm does not build it with {'widht': 3}: .*widht"):
+    with pytest.raises(ConfigError, match="'widht' is no argument that a backbone may be given"):
         tower_config(SWIN, widht=3)
     with pytest.raises(ConfigError, match="pools to 1280 dims, its tokens have 960"):
         tower_config("mobilenetv4_conv_small")
