@@ -47,12 +47,14 @@ def load_batches(
             lambda batch: collate(samples[i] for i in batch), split.micro_batches(start), num_threads=workers
         )
     else:
+        from curate.feed.worker_processes import WorkerContext
+
         yield from DataLoader(
             samples,
             batch_sampler=split.micro_batches(start),  # type: ignore[arg-type]  # an endless sampler has no length
             num_workers=workers,
             collate_fn=collate,
-            multiprocessing_context="spawn",  # a fork would inherit locked locks of torch's threads
+            multiprocessing_context=WorkerContext(),
             persistent_workers=False,
         )
 

@@ -8,10 +8,13 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,8 @@ OVER = (
 def start_slurm(config: ExecutorConfig, security: Any) -> "tuple[Any, WorkerJobs]":
     """A Slurm job for each worker; `sbatch` must be there, and the workdir must be seen by every node."""
     try:
-        from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+        with _signals_kept():
+            from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     except ImportError as error:
         raise MissingExtra("dask-jobqueue", "slurm") from error
     if not shutil.which("sbatch"):
@@ -92,6 +96,20 @@ def start_slurm(config: ExecutorConfig, security: Any) -> "tuple[Any, WorkerJobs
     jobs = WorkerJobs(cluster, config.workers or 2, submitted, refused)
     cluster.scale(jobs.wanted)
     return cluster, jobs
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep what this process does on signals: importing dask-jobqueue lets Ctrl-C exit with status 0."""
+    if threading.current_thread() is not threading.main_thread():  # there the import cannot change them
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _what_sbatch_said(error: str) -> str:

@@ -52,7 +52,8 @@ def start_on_dask(config: ExecutorConfig) -> Iterator[OnDask]:
         stack.enter_context(_ended_by_sigterm())
         client, cluster, source = _connected(config)
         with _closed(client, cluster, source):
-            yield OnDask(client, threads_of(config), watch=Watch(client, source, log=log / "workers.log"))
+            shared = log / "workers.log" if isinstance(source, Here) else None  # others have logs of their own
+            yield OnDask(client, threads_of(config), watch=Watch(client, source, log=shared))
 
 
 def _connected(config: ExecutorConfig) -> tuple[Any, Any, Source]:
@@ -147,9 +148,11 @@ def _closed(client: Any, cluster: Any, source: Source) -> Iterator[None]:
 
 def _kill_processes(cluster: Any) -> None:
     """End the worker processes of this machine; those of jobs and elsewhere end with their scheduler."""
-    for nanny in list(getattr(cluster, "workers", {}).values()):
-        with suppress(Exception):
-            nanny.process.process.kill()
+    nannies = [worker for worker in list(getattr(cluster, "workers", {}).values()) if hasattr(worker, "auto_restart")]
+    for nanny in nannies:
+        nanny.auto_restart = False
+        with suppress(Exception):  # none has started yet, or it has ended
+            os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _keep_up(cluster: Any, wanted: int) -> None:
