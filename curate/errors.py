@@ -69,6 +69,10 @@ class WorkerDied(CurateError):
     """Every process that a part was given to was killed."""
 
 
+class ClusterError(CurateError):
+    """The scheduler of a cluster is gone, no worker comes, or one cannot do the work."""
+
+
 class WeightsError(CurateError):
     """A weight file is missing, has the wrong format, or does not fit the model."""
 

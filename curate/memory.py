@@ -8,9 +8,12 @@ back.
 """
 
 import ctypes
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 GLIBC_MALLOC = {-1: 1 << 30, -3: 32 << 20}
 """Options of `mallopt` by their number in malloc.h, bytes: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD at its largest."""
@@ -43,3 +46,32 @@ def _malloc_trim() -> Callable[[int], int] | None:
     """glibc's function; the C libraries of macOS and Alpine have none."""
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim
+
+
+def machine_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may use at most: the machine's, or what a container, a job or a service is given of it.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([pages, *_cgroup_limits(root)])
+
+
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    """Limits of this process's control groups and of those around them, versions 1 and 2."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        place = top / group.lstrip("/")
+        for folder in (place, *place.parents):
+            with suppress(OSError, ValueError):  # `max` in version 2; in version 1 a number beyond all memory
+                yield int((folder / ("memory.limit_in_bytes" if controllers else "memory.max")).read_text())
+            if folder == top:
+                break

@@ -188,7 +188,7 @@ def test_workers_killed_in_every_kind_of_phase_leave_equal_tables(
     everywhere = bool(os.environ.get("CURATE_KILL_EVERYWHERE"))
     (tmp_path / "killed").mkdir()
     killing = Killing(tmp_path / "killed", only=None if everywhere else ONE_OF_EACH_KIND)
-    monkeypatch.setattr("curate.engine.executors.perform", killing)
+    monkeypatch.setattr("curate.engine.dask_clusters.on_dask.perform", killing)
     dask = ("executor.kind=local", "executor.workers=2")
     run_recipe("quickstart", samples, tmp_path / "run", "rows_per_part=25", "evaluate=null", *SMALL_TRAINING, *dask)
     assert parquet_hashes(tmp_path / "run") == parquet_hashes(finished)

@@ -16,7 +16,6 @@ from curate.feed.crops import Crops
 from curate.feed.prefetch import prefetch_map
 from curate.feed.samples import CroppedSamples
 from curate.feed.split import BatchSplit
-from curate.interrupt import deaf
 
 WorkerKind = Literal["thread", "process"]
 
@@ -48,17 +47,16 @@ def load_batches(
             lambda batch: collate(samples[i] for i in batch), split.micro_batches(start), num_threads=workers
         )
     else:
-        loader = DataLoader(
+        from curate.feed.worker_processes import WorkerContext
+
+        yield from DataLoader(
             samples,
             batch_sampler=split.micro_batches(start),  # type: ignore[arg-type]  # an endless sampler has no length
             num_workers=workers,
             collate_fn=collate,
-            multiprocessing_context="spawn",  # a fork would inherit locked locks of torch's threads
+            multiprocessing_context=WorkerContext(),
             persistent_workers=False,
         )
-        with deaf():
-            batches = iter(loader)  # starts the processes
-        yield from batches
 
 
 def collate(samples: Iterable[Crops]) -> Crops:

@@ -189,6 +189,7 @@ class TrainingRun:
                     self.save(writer, done, journal.rows)
                 if stopped and done < config.iterations:
                     writer.wait()
+                    world.barrier()  # rank 0 publishes it last; who started the ranks may kill all as one ends
                     raise TrainingInterrupted(
                         f"output={config.output}: stopped by SIGTERM after iteration {done} of {config.iterations}; "
                         "the checkpoint is written, run the same command to go on"

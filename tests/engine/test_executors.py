@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from curate.config import parse
-from curate.engine.executors import ExecutorConfig, InProcess, OnDask, SlurmConfig, start_executor, started
+from curate.engine.dask_clusters.on_dask import OnDask
+from curate.engine.executors import ExecutorConfig, InProcess, SlurmConfig, start_executor, started
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Batches
 from curate.engine.store import Store
@@ -73,7 +74,7 @@ def test_scheduler_without_an_address_says_what_it_needs() -> None:
 def test_part_that_kills_every_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "killed").mkdir()
     killing = Killing(tmp_path / "killed", only=frozenset({"added-run"}), times=50)
-    monkeypatch.setattr("curate.engine.executors.perform", killing)
+    monkeypatch.setattr("curate.engine.dask_clusters.on_dask.perform", killing)
     config = ExecutorConfig(kind="local", workers=1, threads=1, retries=1)
     with (
         pytest.raises(WorkerDied, match=r"added, part \d \(run\): 2 workers died.*executor.memory_limit"),

@@ -79,9 +79,9 @@ def find_description(file: Path) -> dict[str, Any] | None:
         return {key: value for key, value in described.items() if key != DIGEST}
     weights, config = HUGGINGFACE_FILES
     if file.name == weights and file.with_name(config).is_file():
-        described = read_config(file.with_name(config)).get(KEY)
-        if described is None or isinstance(described, dict):
-            return described
+        beside = read_config(file.with_name(config)).get(KEY)
+        if beside is None or isinstance(beside, dict):
+            return beside
         raise WeightsError(f"{file.with_name(config)}: {KEY!r} is no mapping; export it again")
     return None
 

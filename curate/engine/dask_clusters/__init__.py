@@ -1,0 +1,1 @@
+"""Dask clusters: started, watched, and given tasks. The only package that knows Dask."""

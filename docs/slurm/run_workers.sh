@@ -1,0 +1,30 @@
+#!/bin/bash
+# `curate run` on a cluster: this job is the driver, which submits a job for each worker and cancels them at its end:
+#
+#     sbatch run_workers.sh configs/lvd142m.yaml workdir=/scratch/lvd sources.pool=/data/pool \
+#         executor.workers=32 executor.memory_limit=32GiB executor.slurm.cpus=8 executor.slurm.gpus=1
+#
+# A minute before its time is over, and when it is preempted, the driver ends and Slurm starts this job again.
+#SBATCH --job-name=curate
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=2-00:00:00
+#SBATCH --signal=B:TERM@60
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+told= # whether Slurm has told this job to go
+trap 'told=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
+srun curate run "$@" executor.kind=slurm &
+step=$!
+while wait "$step"; status=$?; kill -0 "$step" 2>/dev/null; do :; done # a trap interrupts `wait`
+again=
+[[ -n $told && $status != 0 ]] && again=yes
+# Some images could not be had, such as from a busy server; the same command reads these again.
+[[ $status == 3 && ${SLURM_RESTART_COUNT:-0} -lt 20 ]] && again=yes
+# A job that someone cancelled is no longer RUNNING, and stays so.
+if [[ -n $again && $(squeue -h -j "$SLURM_JOB_ID" -o %T) == RUNNING ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $status
