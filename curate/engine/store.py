@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import TableError, WorkdirError
 from curate.locking import hold
-from curate.places import find_filesystem
+from curate.places import PATTERN_SIGNS, find_filesystem
 from curate.sealed_json import dump_sealed, load_sealed
 
 if TYPE_CHECKING:
@@ -128,6 +128,9 @@ class Store:
         if self.is_local:
             path = Path(target)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        elif any(sign in target for sign in PATTERN_SIGNS):  # which `rm` would take for a pattern
+            for path in self.fs.find(target):
+                self.fs.rm_file(path)
         elif self.fs.exists(target):
             self.fs.rm(target, recursive=True)
 
