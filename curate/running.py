@@ -146,7 +146,8 @@ def write_report(store: Store) -> str:
 def _reported(store: Store) -> object:
     """What the report tells of; None: there is none, or nobody knows."""
     try:
-        return store.read_json(REPORT_MADE_OF)
+        found = store.read_json(REPORT_MADE_OF)
+        return {"tables": found} if isinstance(found, str) else found  # earlier versions wrote the digest alone
     except TableError:  # damaged: the report is written again
         return None
 

@@ -186,11 +186,21 @@ def test_a_page_of_thresholds_goes_with_the_tables_that_it_swept(root: Path) -> 
     assert not sweep.exists()
 
 
-def test_nothing_of_the_current_settings_is_an_error_that_names_what_lies_there(
+def test_until_the_sources_are_listed_a_workdir_is_one_of_the_settings_before(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sources = {"pool": {"name": "other", "path": str(root / "pool")}}
+    sources, before = {"pool": {"name": "other", "path": str(root / "pool")}}, told(root)
     run_until(monkeypatch, root, "catalog", flags=Flags(frozenset({"all"})), sources=sources)
+    assert told(root) == before
+    run_until(monkeypatch, root, "images", flags=Flags(frozenset({"all"})), sources=sources)
+    assert store(root).read_json("run.json")["config"]["sources"]["pool"][0]["name"] == "other"
+
+
+def test_nothing_of_the_current_settings_is_an_error_that_names_what_lies_there(root: Path) -> None:
+    """As where the catalog of a workdir was put back by hand."""
+    record = store(root).read_json("run.json")
+    record["config"]["sources"]["pool"][0]["name"] = "other"
+    store(root).write_json("run.json", record)
     with pytest.raises(TableError, match="no finished table of its current settings; catalog is there, but made under"):
         open_tables(store(root))
     assert "catalog (outdated)" in told(root)

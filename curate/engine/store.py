@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import TableError, WorkdirError
-from curate.filesystems import Explained, open_filesystem
+from curate.filesystems import PATTERN_SIGNS, Explained, open_filesystem
 from curate.locking import hold
 from curate.sealed_json import dump_sealed, load_sealed
 
@@ -138,6 +138,9 @@ class Store:
         if self.is_local:
             path = Path(target)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        elif any(sign in target for sign in PATTERN_SIGNS):  # which `rm` would take for a pattern
+            for path in self.fs.find(target):
+                self.fs.rm_file(path)
         elif self.fs.exists(target):
             self.fs.rm(target, recursive=True)
 

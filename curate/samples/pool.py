@@ -16,7 +16,6 @@ crop of 60 % or more, perhaps flipped), the scene's first frame for a `frame`.
 The same parameters, pictures and Pillow version give the same bytes.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,11 +24,12 @@ from typing import Any
 import numpy as np
 
 from curate.config import refuse_url
-from curate.errors import ConfigError, SourceError
+from curate.errors import ConfigError, SourceError, first_line
 from curate.samples.bundled import FRAMES, Photo, bundled_name, photos_by_category
 from curate.samples.pictures import make_file
 from curate.samples.plan import PhotoSplit, PoolFile, plan_files, shuffled, split_photos
 from curate.samples.truth import JUNK_KINDS, TruthRow, write_truth
+from curate.sealed_json import dump_sealed, load_sealed
 
 CURATED_CATEGORIES = ("castles_palaces", "fish", "ruins_pyramids", "tools", "towers_statues", "wild_mammals")
 """Large categories of one clear subject each: the seeds of retrieval."""
@@ -92,7 +92,7 @@ def make_pool(
     shutil.rmtree(unfinished, ignore_errors=True)
     rows = _copy_untouched(unfinished, split) + _write_items(unfinished, items, names, split.heldout, seed)
     write_truth(unfinished / "truth.csv", rows)
-    (unfinished / MARKER).write_text(json.dumps(parameters, indent=1) + "\n")
+    (unfinished / MARKER).write_bytes(dump_sealed(parameters))
     unfinished.replace(out)  # whole or not at all; an empty folder gives way
 
 
@@ -115,7 +115,11 @@ def _is_made(out: Path, parameters: Mapping[str, Any]) -> bool:
         return False
     if not (out / MARKER).is_file():
         raise SourceError(f"{out}: not an empty folder, and no pool of this generator; choose another folder")
-    found = json.loads((out / MARKER).read_text())
+    try:
+        found = load_sealed((out / MARKER).read_bytes())
+        assert isinstance(found, dict)
+    except (ValueError, AssertionError) as error:
+        raise SourceError(f"{out / MARKER}: damaged ({first_line(error)}); delete {out} and make it again") from error
     changed = [name for name in parameters if found.get(name) != parameters[name]]
     if changed:
         had = ", ".join(f"{name}={found.get(name)!r}, not {parameters[name]!r}" for name in changed)

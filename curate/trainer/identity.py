@@ -66,5 +66,11 @@ def settle_precision(config: TrainConfig, device: torch.device) -> Precision:
 
 
 def _stored_identity(checkpoint: Path) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(read_metadata(checkpoint)["identity"])
+    try:
+        stored: dict[str, Any] = json.loads(read_metadata(checkpoint)["identity"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorkdirError(
+            f"checkpoint {checkpoint}: does not say which run it belongs to; remove it, and the run goes on from the "
+            "one before it"
+        ) from error
     return stored

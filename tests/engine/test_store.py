@@ -176,3 +176,13 @@ def test_object_stores_get_whole_files() -> None:
     store.write_json("x.json", {"a": 1})
     assert store.read_json("x.json") == {"a": 1}
     assert store.read_json("y.json") is None
+
+
+def test_signs_of_patterns_in_urls_are_names() -> None:
+    store = Store("memory://curate-test/a[1]*")
+    other = Store("memory://curate-test/a1")
+    for one in (store, other):
+        one.table("a").commit(0, SCHEMA, [rows(0, 3)])
+    store.remove("a")
+    assert not store.table("a").committed()
+    assert other.table("a").committed().keys() == {0}

@@ -4,11 +4,11 @@ A list of the pictures lies in the folder. It tells the folder from one that hol
 call may remove.
 """
 
-import json
 from pathlib import Path
 
 from curate.config import refuse_url
 from curate.errors import WorkdirError
+from curate.sealed_json import dump_sealed, load_sealed
 
 MANIFEST = "visualize.json"
 
@@ -38,13 +38,13 @@ def claim_output(folder: Path, names: list[str]) -> None:
         raise WorkdirError(f"output={folder}: {foreign[0]} is there and not made by `curate visualize`; move it away")
     for name in sorted(earlier - set(names)):
         (folder / name).unlink(missing_ok=True)
-    manifest.write_text(json.dumps({"pictures": names}, indent=1), encoding="utf-8")
+    manifest.write_bytes(dump_sealed({"pictures": names}))
 
 
 def _read_manifest(path: Path) -> list[str]:
     """The names that an earlier call listed; only names without a folder, so that nothing outside is removed."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["pictures"]
+        names = load_sealed(path.read_bytes())["pictures"]
         return [name for name in names if Path(name).name == name]
     except (ValueError, KeyError, TypeError) as error:
         raise WorkdirError(
