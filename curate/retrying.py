@@ -101,6 +101,8 @@ def find_cause(error: BaseException, *, remote: bool = False) -> Cause | None:
     names = {base.__name__ for link in chain for base in type(link).__mro__}
     if "TooManyRedirects" in names:
         return Cause(True, "too many redirects")
+    if names & {"RedirectClientError", "NonHttpUrlClientError"}:
+        return Cause(True, "redirects to what is no http(s) URL")
     if any(isinstance(link, socket.gaierror) for link in chain):
         return Cause(False, "name not resolved")
     if any(isinstance(link, TimeoutError) for link in chain) or names & _TIMED_OUT:

@@ -1,5 +1,6 @@
 """Users, passwords and signatures of URLs: needed to ask for a picture, and stored nowhere."""
 
+import logging
 import shutil
 from base64 import b64encode
 from pathlib import Path
@@ -16,6 +17,7 @@ from curate.running import run_config
 from curate.samples.bundled import PHOTOS
 from curate.sources.config import Source
 from curate.sources.listing import list_source
+from curate.sources.network import Network
 from curate.sources.reading import read_part
 from curate.sources.secrets import Secrets, strip_secrets, strip_text, strip_values
 from tests.sources.helpers import catalog, source, write_tar
@@ -175,6 +177,25 @@ def test_line_of_a_list_is_asked_for_with_its_secrets_and_stored_without(tmp_pat
         path.write_text("\n".join([f"{served.url}/b.jpg?token=1", *lines]))
         with pytest.raises(SourceError, match=r"has another line now where .*a\.jpg\?\*\*\*1 stood"):
             list(read_part(listing, made))
+
+
+def test_what_fails_at_a_signed_url_is_told_without_the_secret(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("aiohttp")
+    names = {f"/busy.jpg?token={SECRET}": Answer(status=503), f"/gone.jpg?sig={SECRET}": Answer(status=404)}
+    names[f"/away.jpg?sig={SECRET}"] = Answer(status=302, headers={"Location": f"ftp://h/?token={SECRET}"})
+    with serving(names) as served, Network(first_wait=0).used(), caplog.at_level(logging.DEBUG, "curate"):
+        urls = [f"{served.url}{name}" for name in names]
+        urls += [f"sftp://me:{SECRET}@h/a.jpg", f"{served.url}/a::b.jpg?token={SECRET}", f"nosuch://h/a?token={SECRET}"]
+        (tmp_path / "list.txt").write_text("\n".join(urls))
+        (tmp_path / "t.csv").write_text("url\n" + "\n".join(urls))
+        for name in ("list.txt", "t.csv"):
+            made = source(tmp_path / name)
+            reads = list(read_part(catalog(list_source(made)), made))
+            assert [read.reject for read in reads] == ["unavailable", *["unreadable"] * 5]
+            assert SECRET not in str(reads) + caplog.text
+    assert "HTTP 503 Service Unavailable; attempt 1 of 4" in caplog.text
 
 
 def test_archive_at_a_signed_url_is_listed_and_read(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ MEMORY_PER_ROW = 1e3
 class Catalog(Scan):
     """Lists the sources in a fixed order and cuts each into parts; a later scan appends what is new."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     explained_as: ClassVar[str] = "listed"
 
     sources: Sources

@@ -95,7 +95,7 @@ class Inspect(PictureStage):
     """Reads and decodes each image: SHA-256, size, format, PDQ hash, quality figures, and why it is rejected."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     explained_as: ClassVar[str] = "inspected"
 
     limits: ImageLimits = ImageLimits()
