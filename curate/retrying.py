@@ -343,8 +343,10 @@ def gave_up(where: str, cause: Cause, attempts: int) -> SourceUnavailable:
 
 
 def is_refusal(cause: Cause) -> bool:
-    """Whether a server did not let us in."""
-    return cause.text.startswith(("HTTP 401", "HTTP 403", "access denied", "no credentials"))
+    """Whether a server did not let us in, or no longer."""
+    return cause.text.startswith(("HTTP 401", "HTTP 403", "access denied", "no credentials")) or cause.text.endswith(
+        "Token"
+    )
 
 
 def describe_error(error: BaseException) -> str:

@@ -1,12 +1,14 @@
 """File systems of URLs: how they are made, and what a missing library or a refusal is told as."""
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 
-from curate.errors import MissingExtra, SourceError, WorkdirError
+from curate.config import absolute_path
+from curate.errors import ConfigError, MissingExtra, SourceError, WorkdirError
 from curate.filesystems import Explained, Limits, client_timeout, open_filesystem
 from curate.retrying import find_cause
 
@@ -88,6 +90,14 @@ class NoCredentialsError(Exception):
     """As botocore's."""
 
 
+class Answered(Exception):
+    """As botocore's ClientError."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+
+
 @pytest.mark.parametrize(
     ("met", "told"),
     [
@@ -95,6 +105,7 @@ class NoCredentialsError(Exception):
             PermissionError("Access Denied"),
             r"s3://b/run: access denied; check that the credentials .* in s3://b; then run",
         ),
+        (Answered("ExpiredToken"), r"HTTP 400 ExpiredToken; check that the credentials .* are valid"),
         (NoCredentialsError("Unable to locate credentials"), r"no credentials were found; check that the credentials"),
         (ConnectionResetError(104, "reset"), r"connection broken off, at every attempt; check the connection"),
         (TimeoutError(), r"timed out, at every attempt"),
@@ -117,3 +128,34 @@ def test_a_file_that_is_not_there_stays_that() -> None:
     with pytest.raises(FileNotFoundError):
         Explained(fsspec.filesystem("memory"), "memory://x").cat_file("/no/such")
     assert find_cause(NoCredentialsError("x"), remote=True) is not None
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/out", "gs://bucket/out", "file:///tmp/out"])
+def test_whatever_writes_to_a_folder_refuses_a_url(url: str) -> None:
+    from curate.evaluation.drawing.output_folder import check_output
+    from curate.samples.pool import make_pool
+    from curate.trainer.config import TrainConfig
+
+    for write in (
+        lambda: check_output(Path(url)),
+        lambda: make_pool(Path(url)),
+        lambda: TrainConfig(shards=url, output=url),
+    ):
+        with pytest.raises(ConfigError, match=r"a URL, but what is written there is renamed, .* give a local folder"):
+            write()
+    assert not Path(url.split("/", 1)[0]).exists()
+
+
+def test_export_to_a_url_is_refused_before_weights_are_loaded() -> None:
+    from curate.models.convert.convert import convert
+
+    with pytest.raises(ConfigError, match=r"--output=s3:/+bucket/out"):
+        convert("no-such-model", "safetensors", output="s3://bucket/out")
+
+
+def test_container_of_azure_is_no_user_name() -> None:
+    assert absolute_path("abfs://container@account.dfs.core.windows.net/a") == (
+        "abfs://container@account.dfs.core.windows.net/a"
+    )
+    with pytest.raises(ValueError, match="a URL with a user name or password"):
+        absolute_path("abfs://me:secret@account/a")
