@@ -103,6 +103,8 @@ def find_cause(error: BaseException, *, remote: bool = False) -> Cause | None:
         return Cause(True, "too many redirects")
     if names & {"RedirectClientError", "NonHttpUrlClientError"}:
         return Cause(True, "redirects to what is no http(s) URL")
+    if "ParamValidationError" in names:  # of S3: no bucket and no key can be called so
+        return Cause(True, "not a URL that can be asked for")
     if any(isinstance(link, socket.gaierror) for link in chain):
         return Cause(False, "name not resolved")
     if any(isinstance(link, TimeoutError) for link in chain) or names & _TIMED_OUT:
