@@ -266,7 +266,7 @@ def refuse_url(path: str | Path, *, setting: str) -> None:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a Path has lost the second slash
         raise ConfigError(
             f"{setting}={path}: a URL, but what is written there is renamed, appended to and read again on the way; "
-            f"give a local folder, then copy it (aws s3 sync, gcloud storage rsync, azcopy)"
+            "give a local folder, then copy it (aws s3 sync, gcloud storage rsync, azcopy)"
         )
 
 
@@ -278,6 +278,7 @@ def absolute_path(path: str) -> str:
     """
     if "://" not in path:
         return posixpath.normpath(posixpath.join(Path.cwd(), Path(path).expanduser()))
-    if re.match(r"[^:]+://[^/@\s]*@", path):
+    # `abfs://CONTAINER@ACCOUNT...` names a container, and no user.
+    if re.match(r"(?!abfss?://[^/:@\s]*@)[^:]+://[^/@\s]*@", path):
         raise ValueError("a URL with a user name or password; give these to fsspec by its environment or config file")
     return path

@@ -76,13 +76,19 @@ PATTERN_SIGNS = "*?["
 
 
 def open_filesystem(
-    url: str, *, limits: Limits = USUAL, error: type[CurateError] = SourceError, **more: Any
+    url: str,
+    *,
+    limits: Limits = USUAL,
+    error: type[CurateError] = SourceError,
+    shown: str = "",
+    **more: Any,
 ) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
     Args:
         limits: seconds that requests may take.
         error: raised where no package knows the protocol.
+        shown: the URL as messages tell it, where it has secrets.
         more: further options of the file system.
 
     Raises:
@@ -90,21 +96,21 @@ def open_filesystem(
         CurateError: a chained URL, or no package knows the protocol.
         ValueError: the protocol is known, but this is none of its URLs.
     """
-    protocol = protocol_of(url)
+    protocol, shown = protocol_of(url), shown or url
     if "://" not in url:  # fsspec would take `::` in a name for a chain of file systems
         local = LocalFileSystem()
         return local, local._strip_protocol(url)
     if "::" in url and protocol != "file":
-        raise error(f"{url}: chained URLs are not supported; give the last one, without `...::`")
+        raise error(f"{shown}: chained URLs are not supported; give the last one, without `...::`")
     try:
         fsspec.get_filesystem_class(protocol)
         options = _options(protocol, limits)
     except ImportError as cause:
         if protocol in _EXTRAS:
             raise MissingExtra(*_EXTRAS[protocol]) from cause
-        raise error(f"{url}: {describe_error(cause)}; install the fsspec package of that protocol") from cause
+        raise error(f"{shown}: {describe_error(cause)}; install the fsspec package of that protocol") from cause
     except ValueError as cause:
-        raise error(f"{url}: {describe_error(cause)}; install the fsspec package of that protocol") from cause
+        raise error(f"{shown}: {describe_error(cause)}; install the fsspec package of that protocol") from cause
     fs, path = fsspec.core.url_to_fs(url, **options, **more)
     if isinstance(cache := getattr(fs, "dircache", None), DirCache):
         cache.use_listings_cache = False  # of libraries that take no such option, or take the user's

@@ -101,6 +101,10 @@ def find_cause(error: BaseException, *, remote: bool = False) -> Cause | None:
     names = {base.__name__ for link in chain for base in type(link).__mro__}
     if "TooManyRedirects" in names:
         return Cause(True, "too many redirects")
+    if names & {"RedirectClientError", "NonHttpUrlClientError"}:
+        return Cause(True, "redirects to what is no http(s) URL")
+    if "ParamValidationError" in names:  # of S3: no bucket and no key can be called so
+        return Cause(True, "not a URL that can be asked for")
     if any(isinstance(link, socket.gaierror) for link in chain):
         return Cause(False, "name not resolved")
     if any(isinstance(link, TimeoutError) for link in chain) or names & _TIMED_OUT:
@@ -341,8 +345,10 @@ def gave_up(where: str, cause: Cause, attempts: int) -> SourceUnavailable:
 
 
 def is_refusal(cause: Cause) -> bool:
-    """Whether a server did not let us in."""
-    return cause.text.startswith(("HTTP 401", "HTTP 403", "access denied", "no credentials"))
+    """Whether a server did not let us in, or no longer."""
+    return cause.text.startswith(("HTTP 401", "HTTP 403", "access denied", "no credentials")) or cause.text.endswith(
+        "Token"
+    )
 
 
 def describe_error(error: BaseException) -> str:

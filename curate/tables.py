@@ -46,7 +46,11 @@ CATALOG = pa.schema(
         IMAGE_ID,
         column("source", pa.string(), "name of the source, as in the config"),
         column("role", pa.string(), "pool, curated or heldout; one part holds one source"),
-        column("uri", pa.string(), "file of the image, or its URL: readable, undecodable bytes escaped as \\xNN"),
+        column(
+            "uri",
+            pa.string(),
+            "file of the image, or its URL, *** for its secrets: readable, undecodable bytes escaped as \\xNN",
+        ),
         column(
             "offset",
             pa.int64(),

@@ -100,7 +100,7 @@ def by_number(faults: dict[int, Fault]) -> Any:
 
 
 def test_run_on_a_failing_store_gives_the_tables_of_a_local_one(s3: Store, local: dict[str, bytes]) -> None:
-    s3.fault = by_number({173: 503, 31: "break", 7: "slow", 211: 500})
+    s3.fault = by_number({173: 503, 71: "break", 7: "slow", 211: 500})
     workdir = run("s3://runs/plain")
     assert min(s3.faults[kind] for kind in (500, 503, "slow", "break")) >= 2
     s3.fault = lambda request: None
@@ -136,7 +136,7 @@ def test_two_workers_whose_driver_is_killed_resume_to_the_tables_of_a_local_run(
     (tmp_path / "killed.py").write_text(KILLED)
     two = {"kind": "local", "workers": 2, "threads": 1}
     given = json.dumps(values("s3://runs/two", executor=two))
-    faults = by_number({173: 503, 31: "break", 7: "slow"})
+    faults = by_number({173: 503, 71: "break", 7: "slow"})
     killed: list[str] = []
 
     def kill(request: Request) -> Fault | None:
@@ -150,7 +150,7 @@ def test_two_workers_whose_driver_is_killed_resume_to_the_tables_of_a_local_run(
     command = [sys.executable, "-W", "ignore", str(tmp_path / "killed.py"), given]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=env, start_new_session=True, stderr=subprocess.DEVNULL) as process:
-        assert process.wait(120) == -signal.SIGKILL
+        assert process.wait(300) == -signal.SIGKILL
     assert killed
     before = s3.puts()
     assert not Workdir("s3://runs/two").table("images").is_complete()

@@ -13,6 +13,7 @@ from curate.engine.finished import MAX_NAMED, Finished
 from curate.engine.numbers import count, plural
 from curate.errors import CurateError
 from curate.report.sections import outdated
+from curate.sources.secrets import MARK, NUMBERED, strip_text
 from curate.sources.uri import encode_uri
 from curate.text import visible
 
@@ -38,8 +39,8 @@ def find_image(run: Finished, image: str) -> int:
     if not found:
         assert run.catalog is not None
         raise CurateError(
-            f"{image}: none of the {plural(run.catalog.num_rows(), 'image')} of {run.store.root} has this image_id, "
-            f"key or path; see the columns key and uri of {run.store.root}/{run.catalog.name}"
+            f"{strip_text(image)}: none of the {plural(run.catalog.num_rows(), 'image')} of {run.store.root} has this "
+            f"image_id, key or path; see the columns key and uri of {run.store.root}/{run.catalog.name}"
         )
     if len(found) > 1:
         places = [run.place(i) for i in found[:MAX_NAMED]]
@@ -57,9 +58,12 @@ def _matches(run: Finished, image: str) -> tuple[list[int], list[int]]:
     exact: list[int] = []
     partial: list[int] = []
     assert run.catalog is not None
+    stored = strip_text(image)
     for rows in run.catalog.scan(["image_id", "key", "uri"]):
         whole = pc.is_in(rows["key"], pa.array([image]))
-        whole = pc.or_(whole, pc.is_in(rows["uri"], pa.array([image, absolute])))
+        whole = pc.or_(whole, pc.is_in(rows["uri"], pa.array([image, absolute, stored])))
+        if MARK in stored:  # a URL of a list, where the number of the line follows the mark
+            whole = pc.or_(whole, pc.equal(pc.replace_substring_regex(rows["uri"], NUMBERED, MARK), stored))
         ends = pc.or_(pc.ends_with(rows["key"], f"/{image}"), pc.ends_with(rows["uri"], f"/{image}"))
         exact += rows.filter(whole)["image_id"].to_pylist()
         partial += rows.filter(ends)["image_id"].to_pylist()

@@ -157,13 +157,15 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         SourceError: a chained URL, one that no list may name, or no package knows the protocol.
         ValueError: the protocol is known, but this is none of its URLs.
     """
-    reach, limits = _reach.get(), network()
+    reach, limits, shown = _reach.get(), network(), url
     more: dict[str, Any] = {}
     if reach is not None:
         url = reach.whole(url)
         if protocol_of(url) in WEB and not reach.permit.everything:
             more = {"get_client": _client_of(reach.permit)}
-    return filesystems.open_filesystem(url, limits=Limits(limits.connect, limits.stall, limits.picture), **more)
+    return filesystems.open_filesystem(
+        url, limits=Limits(limits.connect, limits.stall, limits.picture), shown=shown, **more
+    )
 
 
 _by_proxy: ContextVar[bool] = ContextVar("by_proxy", default=False)

@@ -14,6 +14,7 @@ signatures, and one that was changed otherwise is noticed.
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_plus
@@ -24,7 +25,8 @@ NUMBERED = r"\*\*\*(\d+)"
 """A mark that tells the line of a list, as a regular expression."""
 _MARK = re.compile(NUMBERED)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s<>\"'`]+")
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
+_USER = re.compile(r"^((?!abfss?://[^/?#\s:@]*@)[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
+"""What stands before a host; of Azure's `abfs://CONTAINER@ACCOUNT...` it is the container."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -121,6 +123,7 @@ class Secrets:
         """
         self._lines = lines
         self._held: dict[int, str] = {}
+        self._lock = threading.Lock()
 
     def whole(self, url: str) -> str | None:
         """The URL that a line has, of which `url` is what is stored; None: the line is another one."""
@@ -128,16 +131,17 @@ class Secrets:
         if found is None:
             return url
         number = int(found[1])
-        if number not in self._held:
-            self._read(number)
-        whole = self._held.get(number)
+        with self._lock:  # several threads that want the next lines read them once
+            if number not in self._held:
+                self._held = self._read(number)
+            whole = self._held.get(number)
         return whole if whole is not None and strip_secrets(whole, line=number) == url else None
 
-    def _read(self, first: int) -> None:
+    def _read(self, first: int) -> dict[int, str]:
         held: dict[int, str] = {}
         for number, line in enumerate(self._lines(), 1):
             if number >= first + self.HELD:
                 break
             if number >= first:
                 held[number] = line
-        self._held = held
+        return held

@@ -15,7 +15,7 @@ from curate.sources.addresses import PUBLIC, PrivateAddress, as_network, permit_
 from curate.sources.config import Source
 from curate.sources.listing import list_source
 from curate.sources.read import Read
-from curate.sources.reading import read_bytes
+from curate.sources.reading import read_bytes, read_part
 from tests.sources.helpers import catalog, write_tar
 from tests.sources.serving import Answer, Served, serving
 
@@ -193,6 +193,13 @@ async def _resolve(permit: Any) -> Any:
         return await connector._resolver.resolve("rebind.example", 80)
     finally:
         await connector.close()
+
+
+def test_archive_that_the_path_names_is_read_wherever_it_lies(tmp_path: Path, served: Served) -> None:
+    pytest.importorskip("aiohttp")
+    served.answers["/a.tar"] = Answer(write_tar(tmp_path / "a.tar", {"x.jpg": b"member"}).read_bytes())
+    source = Source(name="s", path=f"{served.url}/a.tar")
+    assert [one.data for one in read_part(catalog(list_source(source)), source)] == [b"member"]
 
 
 def test_server_that_the_path_names_is_asked_and_no_other(tmp_path: Path, served: Served) -> None:
