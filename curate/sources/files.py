@@ -333,6 +333,8 @@ def _walk(root: bytes, prefix: bytes, listing: _Listing) -> Iterator[File]:
         path, is_folder = os.path.join(folder.path, name), entry[0].endswith(b"/")
         if is_hidden(os.fsdecode(name)):
             leave_out(skipped, "hidden folder" if is_folder else "hidden file", encode_uri(folder.prefix + name))
+        elif len(path) >= MAX_NAME_BYTES:  # which no system call takes
+            leave_out(skipped, LONG_KEY, encode_uri(folder.prefix + name))
         elif linked and os.path.exists(path) and not listing.roots.may_read(path):
             leave_outside(skipped, encode_uri(folder.prefix + name), path)
         elif not is_folder:

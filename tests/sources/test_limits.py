@@ -1,6 +1,7 @@
 """What describes pictures is bounded: names, texts, values and columns beyond the limits are left out, and named."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,30 @@ def test_a_value_of_a_dictionary_is_not_unpacked_for_many_rows_at_once(
 def test_long_names_are_shown_in_short() -> None:
     assert shortened("n" * MAX_SHOWN) == "n" * MAX_SHOWN
     assert shortened("a" * 5000 + "b" * 5000) == "a" * 128 + "..." + "b" * 128
+
+
+def test_folders_deeper_than_any_path_reaches_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, ["a.jpg"])
+    monkeypatch.chdir(tmp_path)
+    for _ in range(MAX_NAME_BYTES // 200 + 1):
+        Path("d" * 200).mkdir()
+        os.chdir("d" * 200)
+        Path("b.jpg").write_bytes(b"b")
+    skipped = LeftOut()
+    found = list(list_source(source(tmp_path), skipped=skipped))
+    assert skipped == {"name longer than 4096 bytes": 1}
+    assert max(len(os.fsencode(item.uri)) for item in found) > MAX_NAME_BYTES - 250
+    assert all(read.data for read in read_part(catalog(found), source(tmp_path)))
+
+
+def test_declared_classes_of_endless_names_count_as_none(tmp_path: Path) -> None:
+    for name, expected in (("n" * MAX_NAME_BYTES, "n" * MAX_NAME_BYTES), ("n" * (MAX_NAME_BYTES + 1), 0)):
+        features = {"info": {"features": {"label": {"names": [name], "_type": "ClassLabel"}}}}
+        table = pa.table({"image": [b"1"], "label": [0]}, metadata={"huggingface": json.dumps(features)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert [read.extra for read in reads(tmp_path / "a.parquet")] == [{"label": expected}]
+
+
+def test_steps_of_paths_give_columns_of_usable_names_alone(tmp_path: Path) -> None:
+    write_files(tmp_path, [f"good=1/{'n' * 254}=2/a%0ab=3/x.jpg", f"{'n' * 250}%41%41%41%41%41%41=2/y.jpg"])
+    assert [read.extra for read in reads(tmp_path)] == [{"good": 1, "n" * 254: 2}, None]

@@ -250,3 +250,15 @@ def test_folders_hold_what_lies_below_them_by_whole_names() -> None:
     ]
     assert Roots([b"/"]).hold(b"/etc/passwd")
     assert not Roots([]).hold(b"/etc/passwd")
+
+
+def test_the_setting_that_is_told_is_yaml_whatever_the_names_are(pool: Path) -> None:
+    import yaml
+
+    odd = write_files(pool.parent / "odd, [é]: #1", ["x.jpg"])
+    place = write_list(pool / "my list.txt", odd / "x.jpg")
+    with pytest.raises(SourceError) as caught:
+        keys(place)
+    told = yaml.safe_load(str(caught.value).rpartition("lead to: ")[2])
+    assert told == {"name": "s", "path": str(place), "roots": [str(odd)]}
+    assert keys(told["path"], roots=tuple(told["roots"])) == ["x.jpg"]
