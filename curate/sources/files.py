@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_WEB_FOLDERS = 100_000
+"""Pages of folders of a web server that are followed."""
 _HEAD_BYTES = 512
 _HEADERS = frozenset({"path", "file", "filename", "file_name", "filepath", "file_path", "uri", "url", "key"}) | {
     f"image{word}" for word in ("", "_path", "_file", "_name", "_url", "_uri", "_id", "path", "url", "id")
@@ -674,10 +676,17 @@ def _find_on_web(fs: Any, url: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     folders, known = [url], {url}
     while folders:
+        if len(known) > MAX_WEB_FOLDERS:  # a server can make up links without end
+            raise SourceError(
+                f"{url}: pages link to more than {MAX_WEB_FOLDERS:,} folders below it; give those of the pictures, "
+                "or a list of their URLs"
+            )
         folder = folders.pop()
         for entry in fs.ls(folder, detail=True):
             name: str = entry["name"]
             if not name.startswith(folder) or name == folder or "?" in name or "#" in name or "/../" in name:
+                continue
+            if len(name) > MAX_NAME_BYTES:
                 continue
             if not name.endswith("/"):
                 found[name] = entry
