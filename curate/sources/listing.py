@@ -77,8 +77,8 @@ def _how_to_allow(source: Source, counts: Counter[str]) -> str:
     )
     such = f", such as {found.example[OUTSIDE]}" if OUTSIDE in found.example else ""
     return (
-        f"; {counts[OUTSIDE]} paths or links lead out of it{such}; if they are yours, allow the folders they lead to: "
-        f"{{name: {source.name}, path: {path}, roots: [{', '.join(roots)}]}}"
+        f"; {counts[OUTSIDE]} paths or links lead out of it{such}; if they are yours, allow the folders they lead to, "
+        f"by giving the source as {{name: {source.name}, path: {path}, roots: [{', '.join(roots)}]}}"
     )
 
 
