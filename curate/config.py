@@ -282,3 +282,9 @@ def absolute_path(path: str) -> str:
     if re.match(r"(?!abfss?://[^/:@\s]*@)[^:]+://[^/@\s]*@", path):
         raise ValueError("a URL with a user name or password; give these to fsspec by its environment or config file")
     return path
+
+
+def without_folder(name: str) -> str:
+    """A name of a plug-in as others may read it: of `/home/me/net.py:Net` the file and what it holds."""
+    file, colon, attribute = name.rpartition(":")
+    return f"{posixpath.basename(file)}:{attribute}" if colon and file.endswith(".py") else name

@@ -18,6 +18,7 @@ from curate.config import (
     identity,
     parse,
     read_yaml,
+    without_folder,
 )
 from curate.errors import ConfigError
 from curate.recipe import RecipeConfig, find_recipe, load_config
@@ -195,3 +196,18 @@ def test_config_without_recipe_says_what_it_may_be(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("iterations: 3\n")
     with pytest.raises(ConfigError, match="has no `recipe`; is it a config for `curate train`"):
         load_config(tmp_path / "train.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("/home/anna/net.py:Net", "net.py:Net"),
+        ("./net.py:Net", "net.py:Net"),
+        ("/home/an na/C:/net.py:Net", "net.py:Net"),
+        ("package.module:Net", "package.module:Net"),
+        ("timm/vit_small", "timm/vit_small"),
+        ("dedup", "dedup"),
+    ],
+)
+def test_plug_ins_are_told_without_the_folders_of_their_files(name: str, told: str) -> None:
+    assert without_folder(name) == told

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import yaml
 
-from curate.config import digest
+from curate.config import digest, without_folder
 from curate.engine.finished import Finished
 from curate.engine.numbers import count, plural
 from curate.engine.show import Check
@@ -130,7 +130,7 @@ def front_matter(run: Finished) -> dict[str, Any]:
         "license": "other",
         "license_name": "licenses-of-the-single-pictures",
         "task_categories": ["image-feature-extraction"],
-        "tags": ["image", "self-supervised", "curated", run.recipe],
+        "tags": ["image", "self-supervised", "curated", without_folder(run.recipe)],
         "size_categories": [size_category(shards.num_rows())],
         "configs": [default],
     }
@@ -157,7 +157,7 @@ def _summary(run: Finished, shards: Table) -> str:
     return (
         f"{plural(shards.num_rows(), 'image')} with their original bytes, in "
         f"{plural(len(shards.parts()), 'shuffled Parquet shard')} ({megabytes:,.1f} MiB), chosen from "
-        f"{count(run.catalog.num_rows())} listed images by the recipe {_code(run.recipe)}."
+        f"{count(run.catalog.num_rows())} listed images by the recipe {_code(without_folder(run.recipe))}."
     )
 
 

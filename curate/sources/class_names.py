@@ -11,11 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.sources.limits import MAX_NAME_BYTES
+
 Names = tuple[str, ...]
 """Names of classes in the order of their numbers."""
 Declared = Mapping[str, Any]
 """By column: the names, or for a struct the same of its fields; lists stand for their values."""
 
+MAX_DECLARED_BYTES = 16 << 20
+"""Bytes of declared features, which go into tables and shards; 21,000 classes of ImageNet take one million."""
 HUGGINGFACE = b"huggingface"
 """Key of the footer's metadata under which `datasets` writes the features."""
 
@@ -24,7 +28,7 @@ def declared_classes(schema: pa.Schema) -> Declared:
     """The `ClassLabel` features that a Parquet file declares; what is no proper declaration counts as none."""
     text = (schema.metadata or {}).get(HUGGINGFACE)
     try:
-        features = json.loads(text)["info"]["features"] if text else {}
+        features = json.loads(text)["info"]["features"] if text and len(text) <= MAX_DECLARED_BYTES else {}
         found = _classes_in(features)
     except (ValueError, TypeError, KeyError, RecursionError):  # a footer is data from outside
         return {}
@@ -74,7 +78,7 @@ def _proper(names: Any) -> Names | None:
     """A list of different texts; `datasets` takes no other."""
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
-    if len(set(names)) < len(names) or not all(map(_is_unicode, names)):
+    if len(set(names)) < len(names) or not all(len(name) <= MAX_NAME_BYTES and _is_unicode(name) for name in names):
         return None
     return tuple(names)
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_WEB_FOLDERS = 100_000
+"""Pages of folders of a web server that are followed."""
 _HEAD_BYTES = 512
 _HEADERS = frozenset({"path", "file", "filename", "file_name", "filepath", "file_path", "uri", "url", "key"}) | {
     f"image{word}" for word in ("", "_path", "_file", "_name", "_url", "_uri", "_id", "path", "url", "id")
@@ -345,6 +347,8 @@ def _walk(root: bytes, prefix: bytes, listing: _Listing) -> Iterator[File]:
         path, is_folder = os.path.join(folder.path, name), entry[0].endswith(b"/")
         if is_hidden(os.fsdecode(name)):
             leave_out(skipped, "hidden folder" if is_folder else "hidden file", encode_uri(folder.prefix + name))
+        elif len(path) >= MAX_NAME_BYTES:  # which no system call takes
+            leave_out(skipped, LONG_KEY, encode_uri(folder.prefix + name))
         elif linked and os.path.exists(path) and not listing.roots.may_read(path):
             leave_outside(skipped, encode_uri(folder.prefix + name), path)
         elif not is_folder:
@@ -684,10 +688,17 @@ def _find_on_web(fs: Any, url: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     folders, known = [url], {url}
     while folders:
+        if len(known) > MAX_WEB_FOLDERS:  # a server can make up links without end
+            raise SourceError(
+                f"{url}: pages link to more than {MAX_WEB_FOLDERS:,} folders below it; give those of the pictures, "
+                "or a list of their URLs"
+            )
         folder = folders.pop()
         for entry in fs.ls(folder, detail=True):
             name: str = entry["name"]
             if not name.startswith(folder) or name == folder or "?" in name or "#" in name or "/../" in name:
+                continue
+            if len(name) > MAX_NAME_BYTES:
                 continue
             if not name.endswith("/"):
                 found[name] = entry

@@ -1,7 +1,9 @@
 """Listing a source: what kind it is, and its images in a fixed order."""
 
 import itertools
+import json
 import logging
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,6 +26,8 @@ from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packe
 
 log = logging.getLogger(__name__)
 
+_PLAIN = re.compile(r"[\w./@+~-]+")
+"""What YAML takes for a text without quotation marks."""
 PEEK = 10_000
 """Files without a telling suffix after which a source is taken for a folder of images."""
 
@@ -69,10 +73,13 @@ def _how_to_allow(source: Source, counts: Counter[str]) -> str:
         return ""
     found = counts if isinstance(counts, LeftOut) else LeftOut()
     roots = [*source.roots, encode_uri(found.outside) if found.outside else "FOLDER"]
+    path, *roots = (
+        one if _PLAIN.fullmatch(one) else json.dumps(one, ensure_ascii=False) for one in (source.path, *roots)
+    )
     such = f", such as {found.example[OUTSIDE]}" if OUTSIDE in found.example else ""
     return (
-        f"; {counts[OUTSIDE]} paths or links lead out of it{such}; if they are yours, allow the folders they lead to: "
-        f"{{name: {source.name}, path: {source.path}, roots: [{', '.join(roots)}]}}"
+        f"; {counts[OUTSIDE]} paths or links lead out of it{such}; if they are yours, allow the folders they lead to, "
+        f"by giving the source as {{name: {source.name}, path: {path}, roots: [{', '.join(roots)}]}}"
     )
 
 

@@ -18,6 +18,7 @@ from curate.errors import SourceError
 from curate.sources.config import Source
 from curate.sources.read import Read
 from curate.sources.uri import decode_uri, encode_uri
+from curate.sources.values import is_usable_name
 
 LABEL = "label"
 """Column of the folder's name."""
@@ -66,8 +67,9 @@ def hive_columns(key: str) -> dict[str, str | int | None]:
     found: dict[str, str | int | None] = {}
     for step in _folders(key, web=False):
         match = _HIVE_STEP.fullmatch(step)
-        if match is not None:
-            found[_text(_percent_decoded(match[1]))] = _value(_text(_percent_decoded(match[2])))
+        name = "" if match is None else _text(_percent_decoded(match[1]))
+        if match is not None and is_usable_name(name, set()):
+            found[name] = _value(_text(_percent_decoded(match[2])))
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from curate import interrupt
+from curate.config import without_folder
 from curate.errors import TrainingInterrupted
 from curate.feed.batches import check_workers, load_batches
 from curate.feed.samples import CroppedSamples
@@ -254,7 +255,7 @@ class TrainingRun:
 
     def _provenance(self, step: int) -> dict[str, Any]:
         return {
-            "objective": self.config.objective.kind,
+            "objective": without_folder(self.config.objective.kind),
             "iterations": step,
             "images_seen": step * self.config.batch_size,
             "num_images": self.trainer.effective.num_images,

@@ -16,6 +16,7 @@ from curate.sources.listing import list_source
 from curate.sources.read import Read
 from curate.sources.reading import read_part
 from curate.sources.sidecars import merge_sidecars
+from curate.sources.uri import is_remote
 from curate.sources.values import LEFT_OUT
 from curate.stages.images.inspect import image_row
 from curate.tables import IMAGES, REJECT_REASONS
@@ -63,12 +64,11 @@ def check_sidecars(data: bytes) -> None:
 
 
 def check_list(path: Path, data: bytes) -> None:
-    """Any bytes as a list of files; names that lead out of its folder are not tried."""
-    if b"/" in data:
-        return
+    """Any bytes as a list of files; none that is found lies outside of its folder."""
     path.write_bytes(data)
     try:
         found = list(itertools.islice(find_listed(str(path), skipped=Counter()), NUM_ROWS))
+        assert all(is_remote(file.uri) or file.uri.startswith(f"{path.parent}/") for file in found)
     except CurateError as error:
         if str(path) not in str(error):
             raise AssertionError(f"an error without the name of the file: {error}") from error

@@ -1,5 +1,6 @@
 """The dataset card: what the hub reads, what was done to the images, and what was not."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from curate.engine.image_ids import CatalogFigures
 from curate.engine.show import Check
 from curate.engine.table import Table
 from curate.errors import TableError
-from curate.report.card import UNCHECKED, _safe, front_matter, size_category, write_card
+from curate.report.card import UNCHECKED, _safe, front_matter, render_card, size_category, write_card
 from curate.report.sections import warnings
 from curate.stages.copies.exact import FindExact
 from curate.stages.images.catalog import Catalog
@@ -81,6 +82,13 @@ def test_steps_thresholds_and_screenings_are_told(workdir: Workdir) -> None:
 
 def test_a_card_names_no_place_on_the_machine(workdir: Workdir, tmp_path: Path) -> None:
     assert str(tmp_path) not in written(workdir).read_text(encoding="utf-8")
+
+
+def test_a_recipe_in_a_file_is_named_without_its_folder(workdir: Workdir) -> None:
+    run = dataclasses.replace(workdir.run, recipe="/home/anna/my_recipe.py:mine")
+    assert "anna" not in render_card(run)
+    assert "by the recipe `my_recipe.py:mine`" in render_card(run)
+    assert front_matter(run)["tags"][-1] == "my_recipe.py:mine"
 
 
 def test_names_from_outside_cannot_break_the_card(workdir: Workdir) -> None:

@@ -1,6 +1,7 @@
 """What describes pictures is bounded: names, texts, values and columns beyond the limits are left out, and named."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import SourceDamaged, SourceError
-from curate.sources import parquet, values
+from curate.sources import files, parquet, values
 from curate.sources.left_out import LONG_PATH, LeftOut
 from curate.sources.limits import (
     MAX_COLUMN_NAME_BYTES,
@@ -135,7 +136,7 @@ def test_no_value_is_made_of_a_cell_that_is_too_large(monkeypatch: pytest.Monkey
 
 
 def test_files_beside_a_picture_lose_what_is_too_long(tmp_path: Path) -> None:
-    files = {
+    given = {
         "a.jpg": b"1",
         "a.json": json.dumps({f"k{n}": n for n in range(2000)}).encode(),
         "b.jpg": b"1",
@@ -143,7 +144,7 @@ def test_files_beside_a_picture_lose_what_is_too_long(tmp_path: Path) -> None:
         "c.jpg": b"1",
         "c.json": json.dumps({"long": OVER, "deep": [[OVER]], "short": "s"}).encode(),
     }
-    for place in (write_files(tmp_path / "folder", files), write_tar(tmp_path / "a.tar", files)):
+    for place in (write_files(tmp_path / "folder", given), write_tar(tmp_path / "a.tar", given)):
         a, b, c = reads(place)
         assert (len(a.extra or {}), a.left_out) == (MAX_IMAGE_COLUMNS, ("too_many_columns",))
         assert (b.extra, b.left_out) == ({"caption": None}, ("too_long",))
@@ -152,12 +153,12 @@ def test_files_beside_a_picture_lose_what_is_too_long(tmp_path: Path) -> None:
 
 def test_columns_of_several_files_together_are_bounded(tmp_path: Path) -> None:
     half = MAX_IMAGE_COLUMNS // 2 + 1
-    files = {
+    given = {
         "a.jpg": b"1",
         "a.json": json.dumps({f"k{n}": n for n in range(half)}).encode(),
         "a.meta": json.dumps({f"m{n}": n for n in range(half)}).encode(),
     }
-    (read,) = reads(write_files(tmp_path, files), json_suffixes=("json", "meta"))
+    (read,) = reads(write_files(tmp_path, given), json_suffixes=("json", "meta"))
     assert (len(read.extra or {}), read.left_out) == (MAX_IMAGE_COLUMNS, ("too_many_columns",))
 
 
@@ -264,3 +265,46 @@ def test_a_value_of_a_dictionary_is_not_unpacked_for_many_rows_at_once(
 def test_long_names_are_shown_in_short() -> None:
     assert shortened("n" * MAX_SHOWN) == "n" * MAX_SHOWN
     assert shortened("a" * 5000 + "b" * 5000) == "a" * 128 + "..." + "b" * 128
+
+
+def test_folders_deeper_than_any_path_reaches_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, ["a.jpg"])
+    monkeypatch.chdir(tmp_path)
+    for _ in range(MAX_NAME_BYTES // 200 + 1):
+        Path("d" * 200).mkdir()
+        os.chdir("d" * 200)
+        Path("b.jpg").write_bytes(b"b")
+    skipped = LeftOut()
+    found = list(list_source(source(tmp_path), skipped=skipped))
+    assert skipped == {"name longer than 4096 bytes": 1}
+    assert max(len(os.fsencode(item.uri)) for item in found) > MAX_NAME_BYTES - 250
+    assert all(read.data for read in read_part(catalog(found), source(tmp_path)))
+
+
+def test_declared_classes_of_endless_names_count_as_none(tmp_path: Path) -> None:
+    for name, expected in (("n" * MAX_NAME_BYTES, "n" * MAX_NAME_BYTES), ("n" * (MAX_NAME_BYTES + 1), 0)):
+        features = {"info": {"features": {"label": {"names": [name], "_type": "ClassLabel"}}}}
+        table = pa.table({"image": [b"1"], "label": [0]}, metadata={"huggingface": json.dumps(features)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert [read.extra for read in reads(tmp_path / "a.parquet")] == [{"label": expected}]
+
+
+def test_steps_of_paths_give_columns_of_usable_names_alone(tmp_path: Path) -> None:
+    at, over = "n" * MAX_COLUMN_NAME_BYTES, "n" * (MAX_COLUMN_NAME_BYTES + 1)
+    path = write_tar(tmp_path / "a.tar", {f"good=1/{at}=2/a%0ab=3/x.jpg": b"x", f"{over}=2/y.jpg": b"y"})
+    assert [read.extra for read in reads(path)] == [{"good": 1, at: 2}, None]
+
+
+def test_a_server_that_makes_up_folders_without_end_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Pages:
+        def ls(self, url: str, *, detail: bool) -> list[dict[str, str]]:
+            asked.append(url)
+            return [{"name": f"{url}{name}"} for name in ("a/", "b/", "c.jpg", f"{'n' * MAX_NAME_BYTES}/")]
+
+    monkeypatch.setattr(files, "MAX_WEB_FOLDERS", 50)
+    with pytest.raises(SourceError, match="https://x/: pages link to more than 50 folders below it; give those of the"):
+        files._find_on_web(Pages(), "https://x/")
+    assert len(asked) <= 26
+    assert max(map(len, asked)) < MAX_NAME_BYTES

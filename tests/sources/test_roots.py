@@ -88,8 +88,8 @@ def test_a_list_of_paths_elsewhere_works_by_the_setting_that_its_error_names(poo
     setting = f"{{name: s, path: {place}, roots: [{pool}]}}"
     assert "no image was found" in str(caught.value)
     assert str(caught.value).endswith(
-        f"; 3 paths or links lead out of it, such as {pool}/a.jpg; if they are yours, allow the folders they lead to: "
-        f"{setting}"
+        f"; 3 paths or links lead out of it, such as {pool}/a.jpg; if they are yours, allow the folders they lead to, "
+        f"by giving the source as {setting}"
     )
     assert keys(place, roots=(str(pool),)) == ["a.jpg", "sub/c.jpg", "gone.jpg"]
 
@@ -243,3 +243,15 @@ def test_folders_hold_what_lies_below_them_by_whole_names() -> None:
     ]
     assert Roots([b"/"]).hold(b"/etc/passwd")
     assert not Roots([]).hold(b"/etc/passwd")
+
+
+def test_the_setting_that_is_told_is_yaml_whatever_the_names_are(pool: Path) -> None:
+    import yaml
+
+    odd = write_files(pool.parent / "odd, [é]: #1", ["x.jpg"])
+    place = write_list(pool / "my list.txt", odd / "x.jpg")
+    with pytest.raises(SourceError) as caught:
+        keys(place)
+    told = yaml.safe_load(str(caught.value).rpartition("the source as ")[2])
+    assert told == {"name": "s", "path": str(place), "roots": [str(odd)]}
+    assert keys(told["path"], roots=tuple(told["roots"])) == ["x.jpg"]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.config import Execution
+from curate.config import Execution, without_folder
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
@@ -145,7 +145,7 @@ class Embed(PictureStage):
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         weights = table.complete_manifest().pins.get("weights", "")[:digits]
         details = ", ".join(part for part in (f"weights {weights}" if weights else "", self.precision) if part)
-        yield "Models", f"{table.name}: {self.model}, license {self._license()} ({details})"
+        yield "Models", f"{table.name}: {without_folder(self.model)}, license {self._license()} ({details})"
 
     def _license(self) -> str:
         try:
