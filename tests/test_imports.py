@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "interrupt", "memory", "progress", "surroundings", "text"}
+BASE = {"errors", "config", "interrupt", "logs", "memory", "progress", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "progress": {"text"},
     "interrupt": {"text"},
+    "logs": {"text"},
     "surroundings": set(),
     "retrying": {"errors"},
     "locking": {"errors"},
