@@ -20,7 +20,7 @@ def main() -> None:
 def _program() -> list[str]:
     """The words before those of the command, as they were typed."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return ["torchrun", "...", "-m", "curate"]
+        return ["torchrun", "...", "--no-python", "curate"]
     return ["python", "-m", "curate"] if sys.argv[0].endswith("__main__.py") else ["curate"]
 
 

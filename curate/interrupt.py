@@ -207,7 +207,7 @@ def leaving(signum: int) -> Iterator[None]:
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
     """Processes that this thread starts in the block do not hear a Ctrl-C of the terminal, which all processes of the
-    command get: the main one ends them. A Ctrl-C during the block is heard at its end."""
+    command get: the main one ends them. It hears a Ctrl-C itself, at the end of the block at the latest."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

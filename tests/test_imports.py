@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "filesystems", "interrupt", "memory", "opening", "progress"}
+BASE = {"errors", "config", "filesystems", "interrupt", "logs", "memory", "opening", "progress"}
 BASE |= {"sealed_json", "sealing", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "sealing": set(),
     "progress": {"text"},
     "interrupt": {"text"},
+    "logs": {"text"},
     "surroundings": set(),
     "retrying": {"errors"},
     "filesystems": {"errors", "retrying"},

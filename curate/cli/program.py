@@ -1,6 +1,5 @@
 """What a program of this project does around its command: set up its process, and show errors in the user's terms."""
 
-import copy
 import logging
 import os
 import sys
@@ -8,11 +7,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 from curate import interrupt
 from curate.errors import CurateError, TooManyUnavailable, TrainingInterrupted
-from curate.text import indented, visible, visible_text
+from curate.logs import VisibleFormatter
+from curate.text import indented, visible_text
 
 SIGTERM_EXIT = 128 + 15
 """Exit status of a training that SIGTERM stopped: a scheduler must not take it for one that is done."""
@@ -38,21 +37,6 @@ def set_up_process() -> None:
     sys.excepthook = _print_traceback
     for library in NOISY:
         logging.getLogger(library).setLevel(logging.WARNING)
-
-
-class VisibleFormatter(logging.Formatter):
-    """Lines of a log in which names of strangers neither command the terminal nor pass for lines of their own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The message, with its arguments on one line each and everything visible."""
-        plain = copy.copy(record)
-        if isinstance(record.args, tuple) and record.name != "py.warnings":  # these are several lines by themselves
-            plain.args = tuple(map(_on_one_line, record.args))
-        return indented(visible_text(super().format(plain).rstrip()))
-
-
-def _on_one_line(argument: Any) -> Any:
-    return visible(str(argument), keep="") if isinstance(argument, str | BaseException | os.PathLike) else argument
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:

@@ -15,6 +15,7 @@ from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.threads import set_threads
 from curate.errors import DamagedPart
+from curate.logs import show_warnings_visibly
 from curate.memory import release_holes
 from curate.surroundings import surrounded
 
@@ -82,6 +83,7 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     An error leaves with a note of the table and part that it stopped.
     """
     set_threads(threads)
+    show_warnings_visibly()
     try:
         store = Store(root)
         with surrounded(workdir=store), task.within.used() if task.within else nullcontext():

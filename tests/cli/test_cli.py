@@ -1,7 +1,6 @@
 """The command line: what it loads, how it names errors, and the commands of `curate samples`."""
 
 import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typer.testing import CliRunner
 from curate.cli import COMMANDS, app
 from curate.cli.consoles import say, show_table
 from curate.cli.inspect import status
-from curate.cli.program import SIGTERM_EXIT, VisibleFormatter, explained_errors
+from curate.cli.program import SIGTERM_EXIT, explained_errors
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import ConfigError, SourceError, TrainingInterrupted
@@ -135,19 +134,6 @@ def test_names_of_strangers_do_not_command_the_terminal(capsys: pytest.CaptureFi
     with track(NAME, 1) as advance:
         advance(1, note=NAME)
     assert capsys.readouterr().err == rf"{SHOWN}\nerror: fake: 1/1  {SHOWN}\nerror: fake" + "\n"
-
-
-def test_lines_of_the_log_show_names_and_keep_their_arguments() -> None:
-    def formatted(message: str, *arguments: object, logger: str = "curate") -> str:
-        record = logging.LogRecord(logger, logging.INFO, "", 0, message, arguments, None)
-        return VisibleFormatter("%(message)s").format(record)
-
-    assert formatted("%s: %d rows, %.1f s", NAME, 3, 0.25) == rf"{SHOWN}\nerror: fake: 3 rows, 0.2 s"
-    assert formatted("%s", Path(NAME)).endswith(r"\nerror: fake")
-    assert formatted("%s", ValueError(NAME)) == rf"{SHOWN}\nerror: fake"
-    assert formatted(f"{NAME}: kept") == f"{SHOWN}\n  error: fake: kept"
-    assert formatted("%(a)s", {"a": 1}) == "1"
-    assert formatted("%s", "warned\n  here\n", logger="py.warnings") == "warned\n  here"
 
 
 def test_faults_of_ours_are_told_as_python_does_but_visible() -> None:

@@ -5,6 +5,7 @@ the folder; and operators of libraries, which are code. Neither is taken from th
 declaration lists, beside the graph; operators are those that onnxruntime brings, or functions inside the file.
 """
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsof
 """Domains of the operators that onnxruntime brings."""
 CALLS_OUT = frozenset({"EPContext", "PythonOp", "PythonOpGrad"})
 """Operators among them that run what lies outside of the file."""
+SIZED = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
+"""Operators that make values out of nothing, and the input that says how many."""
+MAX_AXES = 64
+"""Axes that a tensor has at most."""
+MAX_VALUES = 1 << 28
+"""Values that one of them may make: 1 GiB of float32."""
 ELEMENT_TYPES = {"float32": 1, "float16": 10, "uint8": 2, "int8": 3}
 """Numbers of types in onnx.TensorProto."""
 FLOATS = (1, 10, 11)
@@ -74,6 +81,7 @@ def check_graph(file: Path, declared: Declaration) -> Any:
     """
     model = read_graph(file)
     _check_operators(file, model)
+    _check_sizes(file, model)
     _check_data(file, model, declared.data)
     if any(entry.key == "ort_config" for entry in model.metadata_props):
         raise WeightsError(f"{file}: its metadata set options of the runtime (ort_config); remove them")
@@ -90,6 +98,33 @@ def _check_operators(file: Path, model: Any) -> None:
                 f"{file}: operator {node.op_type} of domain {node.domain!r} is none that onnxruntime brings, and "
                 "libraries of operators are not loaded; export the model with standard operators"
             )
+
+
+def _check_sizes(file: Path, model: Any) -> None:
+    """Refuse constants without content whose size is written in the file: onnxruntime makes them while it loads."""
+    stated = {tensor.name: tensor for tensor in _messages(model, "TensorProto")}
+    for node in _messages(model, "NodeProto"):
+        if node.op_type == "Constant" and node.output:
+            stated |= {name: entry.t for entry in node.attribute for name in node.output}
+    for node in _messages(model, "NodeProto"):
+        place = SIZED.get(node.op_type, -1)
+        wanted = [stated.get(node.input[place])] if 0 <= place < len(node.input) else []
+        sizes = [value for tensor in wanted if tensor is not None for value in _int64_values(file, tensor)]
+        if math.prod(max(1, size) for size in sizes) > MAX_VALUES:
+            raise WeightsError(
+                f"{file}: operator {node.op_type} makes more than {MAX_VALUES} values out of nothing; no backbone does"
+            )
+
+
+def _int64_values(file: Path, tensor: Any) -> list[int]:
+    from onnx import TensorProto, numpy_helper
+
+    if tensor.data_type != TensorProto.INT64 or tensor.data_location == TensorProto.EXTERNAL:
+        return []
+    try:
+        return [int(value) for value in numpy_helper.to_array(tensor).ravel()[:MAX_AXES]]
+    except Exception as error:  # its size and its content disagree
+        raise WeightsError(f"{file}: weights {tensor.name!r} are damaged: {foreign_text(error)}") from error
 
 
 def _check_data(file: Path, model: Any, listed: Sequence[str]) -> None:

@@ -131,15 +131,19 @@ def test_foreign_weights_that_do_not_go_together_are_refused(
         load_source(str(tmp_path / "vit.safetensors"))
 
 
-@pytest.mark.parametrize("form", ["timm", "huggingface"])
-@pytest.mark.parametrize("missing", ["pos_embed", "blocks.0.mlp", "cls_token", "query", "position"])
+@pytest.mark.parametrize(
+    ("form", "missing"),
+    [
+        *(("timm", name) for name in ("pos_embed", "blocks.0.mlp", "cls_token")),
+        *(("huggingface", name) for name in ("cls_token", "query", "position", "key.bias")),
+    ],
+)
 def test_formats_with_missing_tensors_are_refused(form: str, missing: str, tmp_path: Path) -> None:
     network = VisionTransformer(vit_config("vit_tiny", dim=64, heads=1, depth=1, image_size=28, num_registers=1))
     convert = {"timm": formats.to_timm, "huggingface": formats.to_huggingface}[form]
     named = convert(dict(network.state_dict()))
     left = {name: tensor for name, tensor in named.items() if missing not in name}
-    if len(left) == len(named):
-        pytest.skip("the format has no such name")
+    assert len(left) < len(named)
     save_file(left, tmp_path / "vit.safetensors")
     with pytest.raises(WeightsError, match=r"vit.safetensors: "):
         load_source(str(tmp_path / "vit.safetensors"))

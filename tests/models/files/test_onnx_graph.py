@@ -54,9 +54,31 @@ def options(model: onnx.ModelProto) -> None:
     model.metadata_props.add(key="ort_config", value='{"session_options": {"profile_file_prefix": "/tmp/x"}}')
 
 
+def of_size(kind: str, sizes: list[int], *, constant: bool = False) -> Callable[[onnx.ModelProto], None]:
+    """A node that makes a tensor of a stated shape."""
+
+    def change(model: onnx.ModelProto) -> None:
+        tensor = helper.make_tensor("sizes", TensorProto.INT64, [len(sizes)], sizes)
+        if constant:
+            model.graph.node.append(helper.make_node("Constant", [], ["sizes"], value=tensor))
+        else:
+            model.graph.initializer.append(tensor)
+        inputs = ["sizes"] if kind == "ConstantOfShape" else ["kernel", "sizes"]
+        model.graph.node.append(helper.make_node(kind, inputs, ["big"]))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (of_size("ConstantOfShape", [2**31]), "operator ConstantOfShape makes more than 268435456 values"),
+        (
+            of_size("ConstantOfShape", [2**20, 2**20], constant=True),
+            "operator ConstantOfShape makes more than 268435456 values",
+        ),
+        (of_size("Expand", [2**62]), "operator Expand makes more than"),
+        (of_size("Tile", [2**16] * 4), "operator Tile makes more than"),
         (kernel_at("../kernel.data"), r"weights 'kernel' lie in '../kernel.data', which `data` .* does not list"),
         (kernel_at("/etc/passwd"), "weights 'kernel' lie in '/etc/passwd'"),
         (kernel_at("unlisted.data"), "weights 'kernel' lie in 'unlisted.data'"),
