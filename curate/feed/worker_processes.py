@@ -28,7 +28,7 @@ class WorkerProcess(SpawnProcess):
     """A process that SIGTERM and SIGINT do not reach."""
 
     @staticmethod
-    def _Popen(process_obj: Any) -> Popen:  # noqa: N802
+    def _Popen(process_obj: Any) -> Popen:
         return _Popen(process_obj)
 
 

@@ -23,7 +23,7 @@ from curate.memory import machine_memory
 
 logger = logging.getLogger(__name__)
 
-KEEP_UP_MS = 10_000
+KEEP_UP_MS = 3_000
 """Between two looks whether workers are missing."""
 
 CLOSE_S = 10.0
