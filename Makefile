@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 test: install lint
 	@$(MAKE) --no-print-directory -j 2 readers
 	READERS=".venv-readers-floor/bin/python .venv-readers-newest/bin/python" \
-		OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2
+		OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 -rs
 
 lint: install
 	$(VENV)/bin/ruff check .

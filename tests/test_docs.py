@@ -46,6 +46,16 @@ def test_scripts_are_valid_shell_and_every_kind_is_told() -> None:
     assert all(f"| `{kind}` |" in CLUSTER for kind in kinds)
 
 
+def test_job_scripts_are_valid_shell_and_the_guide_names_them_all() -> None:
+    scripts = sorted((ROOT / "docs/slurm").iterdir())
+    assert {path.name for path in scripts} == set(re.findall(r"\(slurm/(\w+\.sh)\)", CLUSTER))
+    for path in scripts:
+        subprocess.run(["bash", "-n", path], check=True)
+        named = re.findall(r"sbatch \w+\.sh (configs/\S+)", path.read_text())
+        assert named
+        assert all((ROOT / name).exists() for name in named)
+
+
 def planned_rows(guide: str) -> list[tuple[str, ...]]:
     """The table that the guide's first command prints, without stages and notes but with the sum's."""
     (command, *_) = re.findall(r"```sh\ncurate (plan .*?)```", guide, re.DOTALL)
@@ -80,7 +90,7 @@ TRAINING = (ROOT / "docs/training.md").read_text()
 
 def test_trainings_of_the_guide_are_valid_configs() -> None:
     commands = re.findall(r"curate train (configs(?:.|\\\n)*?)\n(?=\S)", TRAINING)
-    assert len(commands) == 7
+    assert len(commands) == 6
     for command in commands:
         name, *given = shlex.split(command.replace("\\\n", " ").replace("=...", "=PATH"))
         values = apply_overrides(read_yaml(name), given)

@@ -81,6 +81,8 @@ class ExecutorConfig(Settings):
             raise ValueError("kind slurm needs executor.memory_limit, the memory of a job, for example 32GiB")
         if self.tls is not None and self.kind not in ("slurm", "scheduler"):
             raise ValueError(f"executor.tls is for kinds slurm and scheduler; kind {self.kind} leaves no machine")
+        if self.kind == "scheduler" and str(self.address).startswith("tls://") != (self.tls is not None):
+            raise ValueError(f"an address tls://HOST:PORT and executor.tls need each other; address is {self.address}")
         return self
 
 

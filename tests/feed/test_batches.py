@@ -1,4 +1,6 @@
 import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
@@ -29,6 +31,26 @@ def test_worker_processes_give_the_slice_of_their_rank(tmp_path):
     numbers = [18, 19, 22, 23]
     assert torch.equal(large, torch.stack([samples[i].global_crops for i in numbers]))
     assert torch.equal(small, torch.stack([samples[i].local_crops for i in numbers]))
+
+
+def test_signals_for_the_whole_training_leave_its_worker_processes_alone(tmp_path):
+    """Slurm's SIGTERM and a terminal's Ctrl-C reach them too; they end with the one that asks them for batches."""
+    samples, config = feed(write_shards(tmp_path), workers=1, worker_kind="process")
+    batches = batches_of(samples, config, start=0)
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    later = [next(batches) for _ in range(4)][-1]
+    assert worker.is_alive()
+    worker.terminate()  # as at the end of the training, should it hang
+    worker.join()
+    assert worker.exitcode == -signal.SIGKILL
+    batches.close()
+    plain = batches_of(samples, config.model_copy(update={"workers": 0}), start=0)
+    expected = [next(plain) for _ in range(5)]
+    assert torch.equal(first.global_crops, expected[0].global_crops)
+    assert torch.equal(later.global_crops, expected[4].global_crops)
 
 
 def test_worker_processes_are_refused_where_none_may_be_started(monkeypatch):

@@ -99,7 +99,8 @@ def unfit(found: Mapping[str, Report | BaseException]) -> list[str]:
     problems = []
     for worker, one in found.items():
         if isinstance(one, BaseException):
-            problems.append(f"worker {worker}: {type(one).__name__}: {first_line(one)}; {same}")
+            kind = "" if type(one) is Exception else f"{type(one).__name__}: "  # Dask has put the kind into the text
+            problems.append(f"worker {worker}: {kind}{first_line(one)}; {same}")
         elif one.versions["curate"] != here:
             problems.append(f"worker {worker} has curate {one.versions['curate']}; {same}")
         elif absent := sorted(name for name in NEEDED if one.versions.get(name) is None):

@@ -54,6 +54,7 @@ class OnDask:
                     continue
                 done = self._result(root, future, running.pop(future))
                 future.release()
+                self.watch.source.worked()
                 submit(1)
                 yield done
         except BaseException:  # a failure ends the run; what is committed stays

@@ -32,17 +32,10 @@ COMMAND_S = 20
 LOOK_S = 5.0
 """Seconds between two looks at the queue."""
 
-OVER = (
-    "COMPLETED",
-    "CANCELLED",
-    "FAILED",
-    "TIMEOUT",
-    "NODE_FAIL",
-    "PREEMPTED",
-    "BOOT_FAIL",
-    "DEADLINE",
-    "OUT_OF_MEMORY",
-)
+UNLUCKY = ("CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE")
+"""States of jobs that ended by no fault of theirs: another one may do better."""
+
+OVER = ("COMPLETED", "FAILED", "BOOT_FAIL", "OUT_OF_MEMORY", *UNLUCKY)
 """States of jobs that will not run again."""
 
 
@@ -123,7 +116,11 @@ class WorkerJobs:
     def __init__(self, cluster: Any, wanted: int, submitted: list[str], refused: list[str]) -> None:
         self.cluster, self.wanted, self.submitted, self.refused = cluster, wanted, submitted, refused
         self._looked = 0.0
-        self._failed: dict[str, str] = {}  # what became of jobs that ended before their worker joined
+        self._failed: dict[str, str] = {}  # what became of jobs that ended by themselves since a part was made
+
+    def worked(self) -> None:
+        """A part was made: jobs do not fail one after another."""
+        self._failed.clear()
 
     def why_none(self) -> str:
         """What Slurm says of the jobs."""
@@ -140,13 +137,11 @@ class WorkerJobs:
         """Replace jobs that ended without a word to the scheduler.
 
         Raises:
-            ClusterError: no worker is there, and sbatch refuses jobs, or job after job ends before its worker joins.
+            ClusterError: no worker is there, and sbatch refuses jobs, or job after job ends without making a part.
         """
         joined = {worker.name for worker in list(self.cluster.scheduler.workers.values())}
         if self.refused and not joined:
             raise ClusterError(f"sbatch refuses the job of a worker: {self.refused[-1]}; see executor.slurm")
-        if joined:
-            self._failed.clear()
         if time.monotonic() - self._looked < LOOK_S:
             return
         self._looked = time.monotonic()
@@ -157,13 +152,15 @@ class WorkerJobs:
             number: str | None = getattr(job, "job_id", None)
             if number is None or name in joined:
                 continue
-            if number not in listed or listed[number][0] in OVER:
-                self._failed[number] = _what_became_of(number)
+            state, _ = listed.get(number, ("FAILED", ""))
+            if state in OVER:
+                if state not in UNLUCKY:
+                    self._failed[number] = _what_became_of(number)
                 self.cluster.loop.add_callback(self._forget, name)
         if len(self._failed) >= max(3, self.wanted) and not joined:
             number, what = list(self._failed.items())[-1]
             raise ClusterError(
-                f"{len(self._failed)} Slurm jobs ended before their worker joined the scheduler, the last one is job "
+                f"{len(self._failed)} Slurm jobs ended one after another without making a part, the last one is job "
                 f"{number}: {what}"
             )
 

@@ -24,17 +24,14 @@ from curate.memory import machine_memory
 
 logger = logging.getLogger(__name__)
 
-KEEP_UP_MS = 10_000
+KEEP_UP_MS = 3_000
 """Between two looks whether workers are missing."""
 
 CLOSE_S = 10.0
 """Seconds in which a cluster that ends in order may close."""
 
-AS_OURS = [
-    *(f"export DASK_DISTRIBUTED__WORKER__MEMORY__{name}=False" for name in ("TARGET", "SPILL", "PAUSE")),
-    "export DASK_DISTRIBUTED__WORKER__DAEMON=False",
-]
-"""Shell lines before `dask worker`, for workers that run as those started here; see `_dask_settings`."""
+AS_OURS = ["export DASK_DISTRIBUTED__WORKER__DAEMON=False"]
+"""Shell lines before `dask worker`: it may then start processes. `report` sets the rest of `_dask_settings`."""
 
 
 @contextmanager

@@ -36,6 +36,10 @@ class Source(Protocol):
         """Replace those that ended before they joined; raises ClusterError where no worker will come."""
         ...
 
+    def worked(self) -> None:
+        """A part was made."""
+        ...
+
     def why_none(self) -> str:
         """Why no worker is there."""
         ...
@@ -50,6 +54,8 @@ class Elsewhere:
     def look(self) -> None:
         """Who starts them looks after them."""
 
+    worked = look
+
     def why_none(self) -> str:
         start = f"dask worker {self.address} --nthreads 1"
         return f"none has joined the scheduler at {self.address}; start some with `{start}`"
@@ -60,6 +66,8 @@ class Here:
 
     def look(self) -> None:
         """Their nannies start them again."""
+
+    worked = look
 
     def why_none(self) -> str:
         return "those of this machine are starting"
