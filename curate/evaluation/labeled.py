@@ -17,7 +17,9 @@ from PIL import Image
 
 from curate.errors import ConfigError, SourceError
 from curate.ops.images import formats
-from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.ops.images.bounds import Bounds
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.decoding import decode_picture
 from curate.samples.bundled import PHOTOS
 from curate.samples.mnist import load_mnist5k
 

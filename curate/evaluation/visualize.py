@@ -19,7 +19,8 @@ from curate.evaluation.drawing.patch_colors import PatchColors, color_patches
 from curate.evaluation.labeled import PICTURE_SUFFIXES
 from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.inside import Inside, fit_picture, look_inside, num_blocks
-from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.decoding import decode_picture
 from curate.progress import track
 
 SHEET = "sheet.png"
@@ -88,7 +89,7 @@ def _plain_stem(path: Path) -> str:
 
 def _decode_picture(path: Path) -> Image.Image:
     try:
-        return decode_rgb(path.read_bytes())
+        return decode_picture(path.read_bytes())
     except RejectedImage as error:
         raise SourceError(f"{path}: the picture does not decode ({error}); leave it out") from error
 

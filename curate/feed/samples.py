@@ -130,8 +130,8 @@ class CroppedSamples(Dataset[Crops]):
     def _decode(self, position: Position, encoded: bytes | None) -> Tensor:
         group = self._index.groups[position.group]
         try:
-            bits = self._feed.significant_bits
-            return decode_tensor(encoded or b"", min_side=self._min_side, significant_bits=bits)
+            bits, bounds = self._feed.significant_bits, self._feed.bounds
+            return decode_tensor(encoded or b"", min_side=self._min_side, bounds=bounds, significant_bits=bits)
         except RejectedImage as error:
             raise DamagedData(
                 f"shard {group.shard}, row group {group.number}, row {position.row}: the image does not decode "

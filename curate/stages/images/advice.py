@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.engine.table import Table
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import PIL_PIXELS
 from curate.ops.images.inspect import FEW_BITS, ImageLimits
 
 COLUMNS = ["reject", "detail", "width", "height", "num_bytes", "luma_std", "smoothness"]

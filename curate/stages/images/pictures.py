@@ -3,8 +3,9 @@
 Reading and decoding cost more than most networks, so stages that need the picture share one reading. The difficulty
 is that they need it at other sizes, on other processors and for other images. A pass therefore has three layers. One
 thread streams archives in order, since tars are read from front to back; files of a folder are read where they are
-decoded. Threads decode each image at the largest size that any stage needs, and let every stage prepare what it keeps
-of it (facts and a hash, or the pixels of its network). The task's own thread collects what they prepared, in the
+decoded. Threads have each image decoded at the largest size that any stage needs, in processes that bound what it costs
+(`ops/images/decoding.py`), and let every stage prepare what it keeps of it (facts and a hash, or the pixels of its
+network). The task's own thread collects what they prepared, in the
 order of rows, and runs a network whenever a batch is full, while the threads decode on. Results do not depend on the
 number of threads, since batches are formed in the order of rows.
 
@@ -25,7 +26,7 @@ import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -41,9 +42,10 @@ from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
 from curate.errors import CurateError, SourceError
 from curate.ops.images.borders import without_border
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import ACCEPTED
+from curate.ops.images.decoding import end_decoders, inspect_picture
 from curate.ops.images.depth import SignificantBits
-from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
+from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.config import Source
 from curate.sources.read import UNAVAILABLE, Read
 from curate.sources.reading import is_loose, read_bytes, read_loose, read_part
@@ -60,7 +62,7 @@ REMOTE_THREADS = 16
 hangs stops one of them."""
 BATCHES_AHEAD = 4
 """Batches of images that are read or decoded before a network asks for them."""
-TRUSTING = ImageLimits(max_pixels=PIL_PIXELS).for_safety_alone()
+TRUSTING = ImageLimits(**asdict(ACCEPTED)).for_safety_alone()
 """Limits for images that an earlier pass accepted, whatever its own were; `max_bytes` is then what it found."""
 
 
@@ -355,7 +357,7 @@ class _Reading:
         with _told_with(place):
             inspected = None
             if read.data is not None:
-                inspected = inspect_image(read.data, self.limits, min_side=self.side, significant_bits=self.bits)
+                inspected = inspect_picture(read.data, self.limits, min_side=self.side, significant_bits=self.bits)
             if sha256 is not None and not _is_unchanged(read, inspected, sha256, place[0]):
                 return _Prepared([None] * len(self.stages), is_open)
             seen = Seen(read, inspected)

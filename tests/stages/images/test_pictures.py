@@ -16,7 +16,7 @@ from curate.engine.store import Store
 from curate.engine.tasks import Task, perform
 from curate.errors import ConfigError, SourceError
 from curate.ops.images.borders import without_border
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import PIL_PIXELS
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits
 from curate.ops.images.preprocess import preprocess
