@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -23,8 +24,9 @@ from PIL import Image
 
 from benchmarks.figures import Figure, show
 from curate.cli.arguments import Json
-from curate.ops.images.decoding import decoder_pids, end_decoders, inspect_picture
-from curate.ops.images.inspect import ImageLimits, inspect_image
+from curate.ops.images.apart import decoder_pids, end_decoders
+from curate.ops.images.decoding import inspect_picture
+from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
 from curate.samples.bundled import PHOTOS
 from curate.sources.config import Source, Sources
 from curate.stages.images import pictures
@@ -54,7 +56,7 @@ def bench_speed(*, num_images: int, repeats: int) -> Iterator[Figure]:
                 catalog = _catalog(_write_pictures(Path(folder) / "pool", form, side, num_images))
                 for name, stages in passes.items():
                     label = f"{name}, {form} {'as bundled' if side is None else side}"
-                    yield _compared(label, lambda stages=stages: _pass(stages, catalog), num_images, repeats)  # type: ignore[misc]
+                    yield _compared(label, partial(_pass, stages, catalog), num_images, repeats)
 
 
 def _compared(label: str, way: Callable[[], int], num_images: int, repeats: int) -> Figure:
@@ -63,12 +65,16 @@ def _compared(label: str, way: Callable[[], int], num_images: int, repeats: int)
     way()
     for _ in range(repeats):
         apart.append(_timed(way))
-        with mock.patch.object(pictures, "inspect_picture", inspect_image):
+        with mock.patch.object(pictures, "inspect_picture", _inspect_here):
             here.append(_timed(way))
     (seconds, used), (peer_seconds, peer_used) = (sorted(runs)[repeats // 2] for runs in (apart, here))
     note = f"{1e3 * used / num_images:.2f} ms of CPU an image, {1e3 * peer_used / num_images:.2f} by its threads"
     rates = num_images / seconds, num_images / peer_seconds
     return Figure(label, rates[0], "images/s", "its own threads", rates[1], cpu_seconds=used, note=note)
+
+
+def _inspect_here(data: bytes, limits: ImageLimits, *, stopped: threading.Event, **how: Any) -> Inspected:
+    return inspect_image(data, limits, **how)
 
 
 def _timed(way: Callable[[], int]) -> tuple[float, float]:

@@ -66,7 +66,9 @@ class LabeledImages:
         return LabeledImages(self.name, numbers[self.labels], train.classes, self.read)
 
 
-def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -> LabeledImages:
+def open_labeled(
+    data: str, *, label: str | None = None, labeled: bool = True, bounds: Bounds | None = None
+) -> LabeledImages:
     """Find pictures and their labels.
 
     Args:
@@ -74,22 +76,24 @@ def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -
             subfolder for each class, or Parquet: a folder, a file or a pattern.
         label: column of the labels in Parquet files, which are text or integers.
         labeled: False: pictures without labels will do, such as those of a plain folder.
+        bounds: what decoding one of them may cost; None: the defaults.
 
     Raises:
         ConfigError: `label` is missing for Parquet files, or given for a folder of classes.
         SourceError: nothing is there, a file is unreadable or lacks a column, or a label is null.
     """
+    decode = partial(decode_labeled, bounds=bounds)
     if data == "bundled":
-        return _open_folder(str(PHOTOS), name=data, labeled=True)
+        return _open_folder(str(PHOTOS), decode, name=data, labeled=True)
     if data == "mnist5k":
         return from_arrays(*load_mnist5k(), name=data)
     filesystem, path = fsspec.core.url_to_fs(data)
     files = _parquet_files(filesystem, path)
     if files:
-        return _open_labeled_parquet(data, filesystem, files, label=label, labeled=labeled)
+        return _open_labeled_parquet(data, filesystem, files, decode, label=label, labeled=labeled)
     if label is not None:
         raise ConfigError(f"{data}: no Parquet files, so label={label} names no column; leave it out for a folder")
-    return _open_folder(data, name=data, labeled=labeled)
+    return _open_folder(data, decode, name=data, labeled=labeled)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabeledImages:
@@ -108,7 +112,11 @@ def _number_classes(names: list[Any]) -> tuple[list[str], np.ndarray]:
     return [str(kind) for kind in kinds], numbers.reshape(-1).astype(np.int64)
 
 
-def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
+_DecodeAt = Callable[[bytes, str], Image.Image]
+"""As `decode_labeled`, within bounds."""
+
+
+def _open_folder(folder: str, decode: _DecodeAt, *, name: str, labeled: bool) -> LabeledImages:
     filesystem, root = fsspec.core.url_to_fs(folder)
     root = root.rstrip("/")
     if not filesystem.isdir(root):
@@ -125,19 +133,19 @@ def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
         raise SourceError(f"{folder}: no pictures {place}")
     classes, labels = _number_classes([rest.split("/")[0] if labeled else "" for rest in inside])
     return LabeledImages(
-        name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row]) for row in rows)
+        name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row], decode) for row in rows)
     )
 
 
-def _decode_file(filesystem: Any, path: str) -> Image.Image:
+def _decode_file(filesystem: Any, path: str, decode: _DecodeAt) -> Image.Image:
     try:
         encoded = filesystem.cat_file(path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
-    return decode_labeled(encoded, path)
+    return decode(encoded, path)
 
 
-def decode_labeled(encoded: bytes, where: str) -> Image.Image:
+def decode_labeled(encoded: bytes, where: str, *, bounds: Bounds | None = None) -> Image.Image:
     """Decode a picture to RGB; `where` names it in messages.
 
     Raises:
@@ -145,9 +153,10 @@ def decode_labeled(encoded: bytes, where: str) -> Image.Image:
             benchmark belong to all its pictures, and two models must be measured on the same ones.
     """
     try:
-        return decode_rgb(encoded)
+        return decode_picture(encoded, bounds=bounds)
     except RejectedImage as error:
-        raise SourceError(f"{where}: the picture does not decode ({error}); remove it") from error
+        otherwise = f", or raise {error.limit}" if error.limit else ""
+        raise SourceError(f"{where}: the picture does not decode ({error}); remove it{otherwise}") from error
 
 
 class _Group(NamedTuple):
@@ -168,7 +177,7 @@ def _parquet_files(filesystem: Any, path: str) -> list[str]:
 
 
 def _open_labeled_parquet(
-    data: str, filesystem: Any, files: list[str], *, label: str | None, labeled: bool
+    data: str, filesystem: Any, files: list[str], decode: _DecodeAt, *, label: str | None, labeled: bool
 ) -> LabeledImages:
     names: list[Any] = []
     groups: list[_Group] = []
@@ -179,7 +188,7 @@ def _open_labeled_parquet(
     if not names:
         raise SourceError(f"{data}: {len(files)} Parquet files without a row; labeled images are needed")
     classes, labels = _number_classes(names)
-    return LabeledImages(data, labels, classes, partial(_read_rows, filesystem, groups))
+    return LabeledImages(data, labels, classes, partial(_read_rows, filesystem, groups, decode))
 
 
 def _read_labels(
@@ -218,7 +227,7 @@ def _check_labels(path: str, column: list[Any], label: str) -> None:
             raise SourceError(f"{path} row {row}: {label} is {value!r}; a text or an integer is needed")
 
 
-def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Iterator[Decode]:
+def _read_rows(filesystem: Any, groups: list[_Group], decode: _DecodeAt, rows: np.ndarray) -> Iterator[Decode]:
     """What decodes each of `rows`; a row group that holds one of them is read once."""
     starts = np.cumsum([0, *(group.num_rows for group in groups)])
     places = np.searchsorted(starts, rows, side="right") - 1
@@ -227,7 +236,7 @@ def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Itera
         cells = _read_cells(filesystem, group)
         for _, row in wanted:
             inside = row - int(starts[place])
-            yield partial(decode_labeled, _bytes_of(cells[inside].as_py()), f"{group.path} row {group.first + inside}")
+            yield partial(decode, _bytes_of(cells[inside].as_py()), f"{group.path} row {group.first + inside}")
 
 
 def _read_cells(filesystem: Any, group: _Group) -> pa.ChunkedArray:

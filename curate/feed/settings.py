@@ -85,8 +85,8 @@ class FeedSettings(Settings):
     """Most bytes of memory that decoding an image takes, beside the bytes of the file; what takes more counts as
     damaged."""
     max_seconds: DecodeSeconds = 3 * MAX_SECONDS
-    """Most seconds of CPU time that decoding an image takes; what takes more counts as damaged. It is more than curation
-    allows, so that no image is accepted there and refused here by the clock of another machine."""
+    """Most seconds of CPU time that decoding an image takes; what takes more counts as damaged. Curation allows less,
+    so that no image is accepted there and refused here by the clock of another machine."""
     on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"
     """What a damaged shard or image does: error ends the training; skip leaves the shard out or replaces the image, and
     counts it in the log."""

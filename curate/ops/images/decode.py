@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from curate.errors import foreign_text, pip_install
 from curate.ops.images import bands, containers, formats
-from curate.ops.images.bounds import PIL_PIXELS, Bounds
+from curate.ops.images.bounds import Bounds
 from curate.ops.images.containers import Essence
 from curate.ops.images.decoders import has_decoder
 from curate.ops.images.depth import SignificantBits
@@ -45,6 +45,13 @@ class RejectedImage(ValueError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
+
+    @property
+    def limit(self) -> str | None:
+        """The setting that would let it be decoded; None: none of those of memory and time."""
+        if self.reason == "too_slow":
+            return "max_seconds"
+        return "max_decode_bytes" if self.reason == "too_large" and "bytes of memory" in self.detail else None
 
 
 @dataclass(frozen=True)
@@ -455,7 +462,9 @@ def sixteen_bits_used(data: bytes) -> int | None:
         raise _reject(data, opened.format, error) from error
 
 
-_OF_MEMORY = re.compile(r"out.?of.?memory|insufficient memory|memory allocation|cannot allocate|MemoryError", re.IGNORECASE)
+_OF_MEMORY = re.compile(
+    r"out.?of.?memory|insufficient memory|memory allocation|cannot allocate|MemoryError", re.IGNORECASE
+)
 """What decoders say that got no memory; few raise the error that Python has for it."""
 
 

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,7 +190,7 @@ class Decoder:
         self._resize(row * picture.height)
         for top, bottom in bands.spans(picture.size):
             end = at + row * (bottom - top)
-            self._memory[at:end] = memoryview(np.asarray(rows.band(top, bottom))).cast("B")
+            self._memory[at:end] = np.ascontiguousarray(rows.band(top, bottom)).data.cast("B")  # quicker than `tobytes`
             at = end
 
     def _resize(self, num_bytes: int) -> None:
@@ -202,8 +203,7 @@ class Decoder:
 
 def _data_bytes() -> int:
     """Bytes of this process's own memory, as RLIMIT_DATA counts them."""
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read(256).split()[5]) * mmap.PAGESIZE
+    return int(Path("/proc/self/statm").read_bytes().split()[5]) * mmap.PAGESIZE
 
 
 # -- what can be asked for ----------------------------------------------------------------------------------------

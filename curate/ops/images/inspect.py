@@ -34,8 +34,8 @@ COARSE = 4
 
 
 class ImageLimits(Settings):
-    """What an image of the pool must be; of curated and held-out ones only what decoding may cost is asked: `max_pixels`,
-    `max_bytes`, `max_decode_bytes` and `max_seconds`."""
+    """What an image of the pool must be; curated and held-out ones must keep to what decoding may cost alone: to
+    `max_pixels`, `max_bytes`, `max_decode_bytes` and `max_seconds`."""
 
     min_side: Annotated[int, Field(ge=1)] = 32
     """Pool: least number of pixels on the short side."""
@@ -111,7 +111,10 @@ def inspect_image(
     Raises:
         MemoryError: there is no memory for the picture.
     """
-    facts: dict[str, object] = {"num_bytes": len(data), "sha256": hashlib.sha256(data).digest() if sha256 is None else sha256}
+    facts: dict[str, object] = {
+        "num_bytes": len(data),
+        "sha256": hashlib.sha256(data).digest() if sha256 is None else sha256,
+    }
     try:
         check_bytes(data, limits)
         opened = open_image(data)
