@@ -132,7 +132,7 @@ def end_decoders(stopped: threading.Event | None = None) -> None:
     if stopped is not None:
         stopped.set()
     if serving is not None:
-        serving.end_those(stopped) if stopped is not None else serving.end()
+        serving.end_those(stopped) if stopped is not None else serving.end(given_up=True)
 
 
 def decoder_pids() -> list[int]:
@@ -293,7 +293,7 @@ class _Decoders:
         self._ordering = threading.Lock()
         self._template: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self.is_over = False
+        self.is_over = self._is_given_up = False
 
     def work(self, request: Request, granted: int) -> _Outcome:
         """Have an image worked on once.
@@ -371,8 +371,10 @@ class _Decoders:
                 self._changed.notify()
 
     def _check(self, stopped: threading.Event | None = None) -> None:
-        if self.is_over or (stopped is not None and stopped.is_set()):
+        if self._is_given_up or (stopped is not None and stopped.is_set()):
             raise DecodersEnded
+        if self.is_over:  # somebody killed the template
+            raise _Accident(MemoryError(_KILLED))
 
     def _start(self) -> _Process:
         """A new process, forked from the template."""
@@ -420,10 +422,10 @@ class _Decoders:
                     raise EOFError
             except (OSError, EOFError):
                 self._check()
-                self.end()  # the next picture gets a new template
+                self.end(given_up=False)  # the next picture gets a new template
                 raise _Accident(MemoryError(_KILLED)) from None
             except BaseException:  # Ctrl-C: whose answer came next would be unknown
-                self.end()
+                self.end(given_up=False)
                 raise
         (number,) = ORDER.unpack(answer)
         if number < 0:
@@ -461,8 +463,9 @@ class _Decoders:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
 
-    def end(self) -> None:
+    def end(self, *, given_up: bool) -> None:
         """End all processes at once; takes no lock."""
+        self._is_given_up |= given_up
         self.is_over = True
         for pid in list(self._pids):
             with suppress(ProcessLookupError):

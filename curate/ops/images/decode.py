@@ -198,9 +198,11 @@ def check_memory(
     return needed
 
 
-CODEC_BYTES = {"WEBP": 12, "JPEG2000": 8, "AVIF": 6, "HEIF": 6, "JXL": 6}
-"""Bytes a pixel that the decoder of a format takes beside the picture, measured on large ones (`python -m benchmarks
-decoding`): WebP holds the canvas of an animation twice, JPEG 2000 computes in whole numbers of 32 bits."""
+CODEC_BYTES = {"WEBP": 13, "AVIF": 3, "HEIF": 2, "JXL": 6}
+"""Bytes a pixel that the decoder of a format takes beside the picture, as measured; WebP holds the canvas of an
+animation twice."""
+JPEG2000_BYTES = 5.4
+"""Bytes that JPEG 2000 takes for each sample of a tile, which has whole numbers of 32 bits."""
 _STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Bytes a pixel in Pillow's memory; 4 in every other mode, of fewer samples too."""
 
@@ -215,6 +217,9 @@ def bytes_to_decode(opened: Opened, min_side: int | None, *, significant_bits: S
         scale = _draft_scale(opened, min_side)
         stored, decoded = _STORED_BYTES.get(image.mode, 4), pixels // scale**2
     beside = CODEC_BYTES.get(opened.format, 0) * pixels
+    if image is not None and opened.format == "JPEG2000":
+        tile = containers.jpeg2000_tile(opened.data) or (opened.width, opened.height)
+        beside = int(JPEG2000_BYTES * len(image.getbands()) * min(pixels, tile[0] * tile[1]))
     if image is not None and opened.format == "JPEG" and "progressive" in image.info:
         beside += _coefficients(image, pixels)
     if opened.essence.planes:
@@ -224,7 +229,7 @@ def bytes_to_decode(opened: Opened, min_side: int | None, *, significant_bits: S
         stored *= 2 if wide.is_colored and wide.matter(significant_bits) else 1
     short = min(opened.width, opened.height)
     made = pixels // max(1, short // min_side) ** 2 if min_side else pixels
-    converted = 4 * made if image is None or image.mode != "RGB" or opened.essence.planes else 0
+    converted = 4 * made if image is not None and (image.mode != "RGB" or opened.essence.planes) else 0
     return stored * decoded + beside + converted
 
 

@@ -47,6 +47,11 @@ GRANT = struct.Struct("<Q")
 """Bytes of memory that are granted in answer to `needs`."""
 NOTE_BYTES = 4096
 """The shared memory begins with a note of the header, for the case that the process dies; then come the pixels."""
+KEPT_BYTES = 16 << 20
+"""Freed memory that a process keeps for its next picture."""
+SLACK = 8 << 20
+"""What decoding takes beyond a share of what the header tells."""
+DAMAGE = ("corrupt", "truncated")
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -123,7 +128,8 @@ class Decoder:
     def __init__(self, asks: socket.socket, memory: int) -> None:
         self._asks, self._memory_file = asks, memory
         self._memory = mmap.mmap(memory, os.fstat(memory).st_size)
-        self._base = self._granted = 0
+        self._base = self._granted = self._needed = 0
+        self._own = _data_bytes()
 
     def serve(self) -> None:
         """Answer until the one that asks has gone."""
@@ -136,8 +142,8 @@ class Decoder:
             data = self._asks.recv(num_bytes, socket.MSG_WAITALL) if num_bytes else b""
             if len(data) < num_bytes:
                 return
-            self._memory[:4] = bytes(4)
-            self._base = _data_bytes() + len(data)  # a copy without side notes is made of it
+            self._memory[:4], self._needed = bytes(4), 0
+            self._base = self._own_bytes() + len(data)  # a copy without side notes is made of it
             self._grant(granted)
             signal.setitimer(signal.ITIMER_PROF, seconds)
             answer = self._answer(wanted, data)
@@ -146,12 +152,19 @@ class Decoder:
             resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             text = json.dumps(answer).encode()
             self._asks.sendall(ANSWER.pack(len(text)) + text)
-            if self._granted > granted:  # a large one
-                release_holes()
+
+    def _own_bytes(self) -> int:
+        """Bytes of memory that are in use, and little that was freed: more of it goes back first."""
+        if _data_bytes() > self._own + KEPT_BYTES:
+            release_holes()
+            self._own = _data_bytes()
+        return _data_bytes()
 
     def _answer(self, wanted: bytes, data: bytes) -> dict[str, Any]:
         try:
             made = _work_for(wanted)(data, self._on_header)
+            if made.answer.get("reject") in DAMAGE and self._may_lack_memory():
+                return {"short": True}
             if made.picture is not None:
                 self._show(made.picture)
                 return made.answer | {"size": made.picture.size}
@@ -161,16 +174,23 @@ class Decoder:
                 return made.answer | {"num_bytes": len(made.data)}
             return made.answer
         except RejectedImage as rejected:
+            if rejected.reason in DAMAGE and self._may_lack_memory():
+                return {"short": True}
             return {"reject": [rejected.reason, rejected.detail]}
         except MemoryError:
             return {"short": True}
         except Exception as error:
             return {"failed": f"{type(error).__name__}: {error}"}
 
+    def _may_lack_memory(self) -> bool:
+        """Whether the picture takes about all that is granted: many decoders call data damaged where memory ends."""
+        return self._needed + self._needed // 8 + SLACK > self._granted
+
     def _on_header(self, opened: Opened, needed: int) -> None:
         """Note the header for the one that asks, and get memory for what is to come."""
         note = json.dumps({"format": opened.format, "width": opened.width, "height": opened.height}).encode()
         self._memory[: 4 + len(note)] = ANSWER.pack(len(note)) + note
+        self._needed = needed
         if needed > self._granted:
             text = json.dumps({"needs": needed}).encode()
             self._asks.sendall(ANSWER.pack(len(text)) + text)

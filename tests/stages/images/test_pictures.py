@@ -95,7 +95,7 @@ def test_model_gets_each_batch_while_few_images_are_decoded_ahead(
     catalog = listed(tmp_path / "pool")
     images = inspected(catalog, Inspect())
     num_decoded, at_batch = 0, []
-    decode, embed = under_test.inspect_image, Embed.embed
+    decode, embed = under_test.inspect_picture, Embed.embed
 
     def counting(*args, **kwargs):
         nonlocal num_decoded
@@ -106,7 +106,7 @@ def test_model_gets_each_batch_while_few_images_are_decoded_ahead(
         at_batch.append((len(pixels), num_decoded))
         return embed(self, pixels)
 
-    monkeypatch.setattr(under_test, "inspect_image", counting)
+    monkeypatch.setattr(under_test, "inspect_picture", counting)
     monkeypatch.setattr(Embed, "embed", noting)
     assert embedded(catalog, images)["vector"].null_count == 0
     assert [size for size, _ in at_batch] == [4] * 12 + [2]
