@@ -34,7 +34,7 @@ from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.plain import is_plain
 from curate.ops.images.readers import make_readable
 from curate.samples.bundled import PHOTOS
-from tests.ops.images.pictures import encode, gradient, photo_bytes, png_claiming
+from tests.ops.images.pictures import comment_bomb, encode, gradient, photo_bytes, png_claiming, scan_bomb
 from tests.ops.images.test_readers import FAULTS
 
 ANY = ImageLimits().for_safety_alone()
@@ -47,19 +47,6 @@ SIDE = 3000
 def apart_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small JPEG and PNG files go to the process too."""
     monkeypatch.setattr(decoding, "is_plain", lambda data: False)
-
-
-def scan_bomb(scans: int = 150_000, side: int = 2000) -> bytes:
-    """A progressive JPEG of one color, of which one scan of a few bytes comes again and again."""
-    data = encode(Image.new("RGB", (side, side), "teal"), "JPEG", progressive=True)
-    found = re.finditer(rb"\xff\xda(?:[^\xff]|\xff\0)*", data)
-    scan = min((match for match in found), key=lambda match: len(match[0]))
-    return data[: scan.start()] + scan[0] * scans + data[scan.start() :]
-
-
-def comment_bomb(size: int = 20 * MIB) -> bytes:
-    """A PPM file with a comment that Pillow reads letter by letter."""
-    return b"P6\n#" + b"x" * size + b"\n2 2 255\n" + bytes(12)
 
 
 @pytest.fixture(scope="module")
