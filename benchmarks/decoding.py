@@ -119,26 +119,43 @@ def _write_pictures(folder: Path, form: str, side: int | None, num_images: int) 
 # -- memory -------------------------------------------------------------------------------------------------------
 
 
-def large_pictures() -> Iterator[tuple[str, bytes]]:
-    """Pictures of nearly `LARGEST` pixels of each kind that takes memory of its own."""
+def _rgb() -> Image.Image:
     tile = np.random.default_rng(0).integers(0, 256, (37, 37, 3), dtype=np.uint8)
-    rgb = Image.fromarray(tile).resize((WIDTH, WIDTH))
-    gray = rgb.convert("L")
-    yield "JPEG", _encoded(rgb, "JPEG", quality=75)
-    yield "JPEG, progressive", _encoded(rgb, "JPEG", quality=75, progressive=True)
-    yield "JPEG, progressive 4:4:4", _encoded(rgb, "JPEG", quality=75, progressive=True, subsampling=0)
-    yield "JPEG, CMYK", _encoded(rgb.convert("CMYK"), "JPEG", quality=75)
-    yield "PNG", _encoded(rgb, "PNG", compress_level=1)
-    yield "PNG, palette", _encoded(gray.convert("P"), "PNG", compress_level=1)
-    yield "TIFF, CMYK", _encoded(rgb.convert("CMYK"), "TIFF", compression="tiff_lzw")
-    yield "TIFF, floats", _encoded(gray.convert("F"), "TIFF", compression="tiff_adobe_deflate")
-    layered = rgb.convert("RGBA")
-    layered.putalpha(gray)
-    del rgb
-    yield "PNG, RGBA", _encoded(layered, "PNG", compress_level=1)
-    del layered
-    wide = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
-    yield "PNG, 16 bits", _encoded(wide, "PNG", compress_level=1)
+    return Image.fromarray(tile).resize((WIDTH, WIDTH))
+
+
+def _layered() -> Image.Image:
+    picture = _rgb()
+    picture.putalpha(picture.convert("L"))
+    return picture
+
+
+def _wide() -> Image.Image:
+    return Image.fromarray(np.asarray(_rgb().convert("L")).astype(np.uint16) * 257)
+
+
+def large_pictures() -> Iterator[tuple[str, bytes]]:
+    """Pictures of nearly `LARGEST` pixels of each kind that takes memory of its own; nothing else of them is held."""
+    yield "JPEG", _encoded(_rgb(), "JPEG", quality=75)
+    yield "JPEG, progressive", _encoded(_rgb(), "JPEG", quality=75, progressive=True)
+    yield "JPEG, progressive 4:4:4", _encoded(_rgb(), "JPEG", quality=75, progressive=True, subsampling=0)
+    yield "JPEG, CMYK", _encoded(_rgb().convert("CMYK"), "JPEG", quality=75)
+    yield "PNG", _encoded(_rgb(), "PNG", compress_level=1)
+    yield "PNG, RGBA", _encoded(_layered(), "PNG", compress_level=1)
+    yield "PNG, palette", _encoded(_rgb().convert("L").convert("P"), "PNG", compress_level=1)
+    yield "PNG, 16 bits", _encoded(_wide(), "PNG", compress_level=1)
+    yield "TIFF, CMYK", _encoded(_rgb().convert("CMYK"), "TIFF", compression="tiff_adobe_deflate")
+    yield "TIFF, floats", _encoded(_rgb().convert("L").convert("F"), "TIFF", compression="tiff_adobe_deflate")
+    yield "GIF", _encoded(_rgb().convert("L"), "GIF")
+    yield "AVIF", _encoded(_rgb(), "AVIF", quality=50, speed=10)
+    yield "WEBP", _encoded(_rgb(), "WEBP", quality=50, method=0)
+    yield "JPEG 2000", _encoded(_rgb(), "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[40])
+    yield (
+        "JPEG 2000, tiles",
+        _encoded(
+            _rgb(), "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[40], tile_size=(1024, 1024)
+        ),
+    )
 
 
 def _encoded(picture: Image.Image, form: str, **options: Any) -> bytes:

@@ -12,6 +12,7 @@ to a group of processes, as by Ctrl-C or a batch system, do not reach them: the 
 """
 
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -129,7 +130,8 @@ class Decoder:
         self._asks, self._memory_file = asks, memory
         self._memory = mmap.mmap(memory, os.fstat(memory).st_size)
         self._base = self._granted = self._needed = 0
-        self._own = _data_bytes()
+        self._own = self._least = _data_bytes()
+        self._most = resource.getrlimit(resource.RLIMIT_DATA)[1]
 
     def serve(self) -> None:
         """Answer until the one that asks has gone."""
@@ -143,22 +145,24 @@ class Decoder:
             if len(data) < num_bytes:
                 return
             self._memory[:4], self._needed = bytes(4), 0
-            self._base = self._own_bytes() + len(data)  # a copy without side notes is made of it
+            self._base = self._own + 2 * len(data)  # a copy without side notes is made of it
             self._grant(granted)
             signal.setitimer(signal.ITIMER_PROF, seconds)
             answer = self._answer(wanted, data)
             del data
+            self._release()
             signal.setitimer(signal.ITIMER_PROF, 0)
-            resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            self._limit(self._most)
             text = json.dumps(answer).encode()
             self._asks.sendall(ANSWER.pack(len(text)) + text)
 
-    def _own_bytes(self) -> int:
-        """Bytes of memory that are in use, and little that was freed: more of it goes back first."""
-        if _data_bytes() > self._own + KEPT_BYTES:
+    def _release(self) -> None:
+        """Give freed memory back, unless it is little, before another process is granted it."""
+        self._own = _data_bytes()
+        if self._own > self._least + KEPT_BYTES:
+            gc.collect()
             release_holes()
-            self._own = _data_bytes()
-        return _data_bytes()
+            self._own = self._least = _data_bytes()
 
     def _answer(self, wanted: bytes, data: bytes) -> dict[str, Any]:
         try:
@@ -201,8 +205,11 @@ class Decoder:
 
     def _grant(self, granted: int) -> None:
         self._granted = granted
-        most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(resource.RLIMIT_DATA, (self._base + granted, most))
+        self._limit(self._base + granted)
+
+    def _limit(self, num_bytes: int) -> None:
+        if sys.platform == "linux":
+            resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, self._most))
 
     def _show(self, picture: Image.Image) -> None:
         """Put RGB pixels into the shared memory, a band of rows at a time."""
@@ -222,8 +229,8 @@ class Decoder:
 
 
 def _data_bytes() -> int:
-    """Bytes of this process's own memory, as RLIMIT_DATA counts them."""
-    return int(Path("/proc/self/statm").read_bytes().split()[5]) * mmap.PAGESIZE
+    """Bytes of this process's own memory, as RLIMIT_DATA counts them on Linux; other systems hold no process to it."""
+    return 0 if sys.platform != "linux" else int(Path("/proc/self/statm").read_bytes().split()[5]) * mmap.PAGESIZE
 
 
 # -- what can be asked for ----------------------------------------------------------------------------------------
