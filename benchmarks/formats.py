@@ -20,7 +20,7 @@ from benchmarks import encoders as enc
 from benchmarks.figures import Figure, show
 from curate.cli.arguments import Json
 from curate.errors import ConfigError
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import PIL_PIXELS
 from curate.ops.images.decoders import has_decoder
 from curate.ops.images.depth import SignificantBits
 from curate.ops.images.inspect import ImageLimits, inspect_image

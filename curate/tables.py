@@ -22,7 +22,8 @@ REJECT_REASONS = (
     "empty",  # the file holds no bytes
     "not_an_image",  # no known image format: HTML, text, an unknown container
     "unsupported",  # a known format, or a kind of one, that is not read
-    "too_large",  # more pixels or bytes than allowed (decompression bomb)
+    "too_large",  # more pixels, bytes or memory to decode than allowed (decompression bomb)
+    "too_slow",  # decoding takes more CPU time than allowed (a bomb of scans, comments or tiny pieces)
     "truncated",  # an image format whose data end early
     "corrupt",  # an image format whose data do not decode
     "extreme_aspect",  # long side / short side above the limit

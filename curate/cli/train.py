@@ -7,6 +7,7 @@ import typer
 
 from curate.cli.arguments import Config, Device, Json, Overrides
 from curate.cli.consoles import say, say_json, show_table
+from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, Bounds
 
 
 def train(config: Config, overrides: Overrides = None) -> None:
@@ -33,6 +34,12 @@ def evaluate(
     ] = "knn,linear,logistic,retrieval,copies,splits",
     splits: Annotated[int, typer.Option(help="random 7:3 splits of the measure `splits`")] = 5,
     seed: Annotated[int, typer.Option(help="seed of splits, heads and edits")] = 0,
+    max_decode_bytes: Annotated[
+        int, typer.Option(min=1 << 20, help="memory that decoding a picture may take")
+    ] = MAX_DECODE_BYTES,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.1, help="seconds of CPU time that decoding a picture may take")
+    ] = 3 * MAX_SECONDS,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = "auto",
     compare: Annotated[str | None, typer.Option(help="second model or export, for paired differences")] = None,
@@ -45,8 +52,9 @@ def evaluate(
     from curate.evaluation.labeled import open_labeled
 
     chosen = runner.parse_measures(measures)
-    images = open_labeled(data, label=label, labeled=chosen != ("copies",))
-    asked = None if test is None else open_labeled(test, label=label)
+    bounds = Bounds(max_decode_bytes=max_decode_bytes, max_seconds=max_seconds)
+    images = open_labeled(data, label=label, labeled=chosen != ("copies",), bounds=bounds)
+    asked = None if test is None else open_labeled(test, label=label, bounds=bounds)
     found = []
     for name, path in ((model, weights), (compare, compare_weights)):
         if name is not None:

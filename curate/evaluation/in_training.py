@@ -75,8 +75,10 @@ class TeacherEvaluation:
             ConfigError: Parquet files without a label column.
             SourceError: pictures are missing or damaged, or too few of one class.
         """
-        train = open_labeled(settings.labelled, label=settings.label)
-        test = None if settings.test is None else open_labeled(settings.test, label=settings.label)
+        train = open_labeled(settings.labelled, label=settings.label, bounds=settings.bounds)
+        test = None
+        if settings.test is not None:
+            test = open_labeled(settings.test, label=settings.label, bounds=settings.bounds)
         asked = None if test is None else test.with_classes_of(train)
         self.settings, self.how, self.precision = settings, how, precision
         self.train = _Prepared(train, settings, how)

@@ -17,7 +17,9 @@ from curate.errors import ConfigError, SourceError
 from curate.filesystems import list_parquet, open_filesystem
 from curate.opening import open_of
 from curate.ops.images import formats
-from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.ops.images.bounds import Bounds
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.decoding import decode_picture
 from curate.samples.bundled import PHOTOS
 from curate.samples.mnist import load_mnist5k
 from curate.sealing import open_parquet
@@ -65,7 +67,9 @@ class LabeledImages:
         return LabeledImages(self.name, numbers[self.labels], train.classes, self.read)
 
 
-def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -> LabeledImages:
+def open_labeled(
+    data: str, *, label: str | None = None, labeled: bool = True, bounds: Bounds | None = None
+) -> LabeledImages:
     """Find pictures and their labels.
 
     Args:
@@ -73,22 +77,24 @@ def open_labeled(data: str, *, label: str | None = None, labeled: bool = True) -
             subfolder for each class, or Parquet: a folder, a file or a pattern.
         label: column of the labels in Parquet files, which are text or integers.
         labeled: False: pictures without labels will do, such as those of a plain folder.
+        bounds: what decoding one of them may cost; None: the defaults.
 
     Raises:
         ConfigError: `label` is missing for Parquet files, or given for a folder of classes.
         SourceError: nothing is there, a file is unreadable or lacks a column, or a label is null.
     """
+    decode = partial(decode_labeled, bounds=bounds)
     if data == "bundled":
-        return _open_folder(str(PHOTOS), name=data, labeled=True)
+        return _open_folder(str(PHOTOS), decode, name=data, labeled=True)
     if data == "mnist5k":
         return from_arrays(*load_mnist5k(), name=data)
     filesystem, path = open_filesystem(data)
     files = [file for file in list_parquet(filesystem, path) if file.endswith(".parquet")]
     if files:
-        return _open_labeled_parquet(data, filesystem, files, label=label, labeled=labeled)
+        return _open_labeled_parquet(data, filesystem, files, decode, label=label, labeled=labeled)
     if label is not None:
         raise ConfigError(f"{data}: no Parquet files, so label={label} names no column; leave it out for a folder")
-    return _open_folder(data, name=data, labeled=labeled)
+    return _open_folder(data, decode, name=data, labeled=labeled)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabeledImages:
@@ -107,7 +113,11 @@ def _number_classes(names: list[Any]) -> tuple[list[str], np.ndarray]:
     return [str(kind) for kind in kinds], numbers.reshape(-1).astype(np.int64)
 
 
-def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
+_DecodeAt = Callable[[bytes, str], Image.Image]
+"""As `decode_labeled`, within bounds."""
+
+
+def _open_folder(folder: str, decode: _DecodeAt, *, name: str, labeled: bool) -> LabeledImages:
     filesystem, root = open_filesystem(folder)
     root = root.rstrip("/")
     if not filesystem.isdir(root):
@@ -124,20 +134,20 @@ def _open_folder(folder: str, *, name: str, labeled: bool) -> LabeledImages:
         raise SourceError(f"{folder}: no pictures {place}")
     classes, labels = _number_classes([rest.split("/")[0] if labeled else "" for rest in inside])
     return LabeledImages(
-        name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row]) for row in rows)
+        name, labels, classes, lambda rows: (partial(_decode_file, filesystem, paths[row], decode) for row in rows)
     )
 
 
-def _decode_file(filesystem: Any, path: str) -> Image.Image:
+def _decode_file(filesystem: Any, path: str, decode: _DecodeAt) -> Image.Image:
     try:
         with open_of(filesystem, path) as file:
             encoded = file.read()
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
-    return decode_labeled(encoded, path)
+    return decode(encoded, path)
 
 
-def decode_labeled(encoded: bytes, where: str) -> Image.Image:
+def decode_labeled(encoded: bytes, where: str, *, bounds: Bounds | None = None) -> Image.Image:
     """Decode a picture to RGB; `where` names it in messages.
 
     Raises:
@@ -145,9 +155,10 @@ def decode_labeled(encoded: bytes, where: str) -> Image.Image:
             benchmark belong to all its pictures, and two models must be measured on the same ones.
     """
     try:
-        return decode_rgb(encoded)
+        return decode_picture(encoded, bounds=bounds)
     except RejectedImage as error:
-        raise SourceError(f"{where}: the picture does not decode ({error}); remove it") from error
+        otherwise = f", or raise {error.limit}" if error.limit else ""
+        raise SourceError(f"{where}: the picture does not decode ({error}); remove it{otherwise}") from error
 
 
 class _Group(NamedTuple):
@@ -160,7 +171,7 @@ class _Group(NamedTuple):
 
 
 def _open_labeled_parquet(
-    data: str, filesystem: Any, files: list[str], *, label: str | None, labeled: bool
+    data: str, filesystem: Any, files: list[str], decode: _DecodeAt, *, label: str | None, labeled: bool
 ) -> LabeledImages:
     names: list[Any] = []
     groups: list[_Group] = []
@@ -171,7 +182,7 @@ def _open_labeled_parquet(
     if not names:
         raise SourceError(f"{data}: {len(files)} Parquet files without a row; labeled images are needed")
     classes, labels = _number_classes(names)
-    return LabeledImages(data, labels, classes, partial(_read_rows, filesystem, groups))
+    return LabeledImages(data, labels, classes, partial(_read_rows, filesystem, groups, decode))
 
 
 def _read_labels(
@@ -210,7 +221,7 @@ def _check_labels(path: str, column: list[Any], label: str) -> None:
             raise SourceError(f"{path} row {row}: {label} is {value!r}; a text or an integer is needed")
 
 
-def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Iterator[Decode]:
+def _read_rows(filesystem: Any, groups: list[_Group], decode: _DecodeAt, rows: np.ndarray) -> Iterator[Decode]:
     """What decodes each of `rows`; a row group that holds one of them is read once."""
     starts = np.cumsum([0, *(group.num_rows for group in groups)])
     places = np.searchsorted(starts, rows, side="right") - 1
@@ -219,7 +230,7 @@ def _read_rows(filesystem: Any, groups: list[_Group], rows: np.ndarray) -> Itera
         cells = _read_cells(filesystem, group)
         for _, row in wanted:
             inside = row - int(starts[place])
-            yield partial(decode_labeled, _bytes_of(cells[inside].as_py()), f"{group.path} row {group.first + inside}")
+            yield partial(decode, _bytes_of(cells[inside].as_py()), f"{group.path} row {group.first + inside}")
 
 
 def _read_cells(filesystem: Any, group: _Group) -> pa.ChunkedArray:

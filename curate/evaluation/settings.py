@@ -13,6 +13,7 @@ from pydantic import Field
 
 from curate.config import Settings, parse
 from curate.errors import ConfigError
+from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, Bounds, DecodeBytes, DecodeSeconds
 
 KEY = "evaluation"
 """Name of the block."""
@@ -33,10 +34,19 @@ class EvaluationSettings(Settings):
     max_images: int = Field(default=5000, ge=2)
     """Images of each set at most; of a larger set so many are drawn, the classes in their shares. They are held in
     memory: 150 kB each at 224 pixels."""
+    max_decode_bytes: DecodeBytes = MAX_DECODE_BYTES
+    """Most bytes of memory that decoding a picture takes, beside the bytes of the file."""
+    max_seconds: DecodeSeconds = 3 * MAX_SECONDS
+    """Most seconds of CPU time that decoding a picture takes."""
     measures: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = ("knn", "linear")
     """knn: weighted nearest neighbors; linear: logistic regression on the cls token."""
     seed: int = Field(default=0, ge=0)
     """Seed of the images drawn and of those held out."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What decoding a picture may cost."""
+        return Bounds(max_decode_bytes=self.max_decode_bytes, max_seconds=self.max_seconds)
 
 
 def split_config(values: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], EvaluationSettings | None]:

@@ -20,7 +20,8 @@ from curate.evaluation.labeled import PICTURE_SUFFIXES
 from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.inside import Inside, fit_picture, look_inside, num_blocks
 from curate.opening import read_regular
-from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.decoding import decode_picture
 from curate.progress import track
 
 SHEET = "sheet.png"
@@ -89,7 +90,7 @@ def _plain_stem(path: Path) -> str:
 
 def _decode_picture(path: Path) -> Image.Image:
     try:
-        return decode_rgb(read_regular(path))
+        return decode_picture(read_regular(path))
     except RejectedImage as error:
         raise SourceError(f"{path}: the picture does not decode ({error}); leave it out") from error
     except OSError as error:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from curate.feed.colors import gaussian_blur, jitter_colors, luma
 from curate.feed.settings import CropSettings, Range
-from curate.ops.images.decode import decode_rgb
+from curate.ops.images.bounds import Bounds
+from curate.ops.images.decoding import decode_pixels
 from curate.ops.images.depth import SignificantBits
 
 NUM_GLOBAL_CROPS = 2
@@ -46,11 +47,16 @@ class Crops(NamedTuple):
         return [self.global_crops, self.local_crops] if len(self.local_crops) else [self.global_crops]
 
 
-def decode_tensor(encoded: bytes, *, min_side: int | None = None, significant_bits: SignificantBits = "auto") -> Tensor:
-    """(3, H, W) uint8 RGB of an encoded image, as `decode_rgb` gives it and with its errors."""
-    return torch.from_numpy(
-        np.array(decode_rgb(encoded, min_side=min_side, significant_bits=significant_bits))
-    ).permute(2, 0, 1)
+def decode_tensor(
+    encoded: bytes,
+    *,
+    min_side: int | None = None,
+    bounds: Bounds | None = None,
+    significant_bits: SignificantBits = "auto",
+) -> Tensor:
+    """(3, H, W) uint8 RGB of an encoded image, as `decode_pixels` gives it and with its errors."""
+    pixels = decode_pixels(encoded, min_side=min_side, bounds=bounds, significant_bits=significant_bits)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def needed_side(settings: CropSettings) -> int:

@@ -140,12 +140,13 @@ class CroppedSamples(Dataset[Crops]):
             raise encoded
         group = self._index.groups[position.group]
         try:
-            bits = self._feed.significant_bits
-            return decode_tensor(encoded or b"", min_side=self._min_side, significant_bits=bits)
+            bits, bounds = self._feed.significant_bits, self._feed.bounds
+            return decode_tensor(encoded or b"", min_side=self._min_side, bounds=bounds, significant_bits=bits)
         except RejectedImage as error:
+            otherwise = f", raise feed.{error.limit}," if error.limit else ","
             raise DamagedData(
                 f"shard {group.shard}, row group {group.number}, row {position.row}: the image does not decode "
-                f"({error}); write the shards again without it, or set feed.on_damaged=skip"
+                f"({error}); write the shards again without it{otherwise} or set feed.on_damaged=skip"
             ) from error
 
     def _replacement(self, order: SampleOrder, position: Position) -> Tensor:

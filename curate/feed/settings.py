@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from curate.config import Execution, Settings
+from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, Bounds, DecodeBytes, DecodeSeconds
 from curate.ops.images.depth import SignificantBits
 
 Range = tuple[float, float]
@@ -84,6 +85,17 @@ class FeedSettings(Settings):
     """Share of the images, drawn by seed and sample number, whose bytes are held against the `sha256` that their shard
     says, 0..1; in shards that curate wrote. Damage on the disk is found without it too: this finds what was wrong
     before a shard was written."""
+    max_decode_bytes: DecodeBytes = MAX_DECODE_BYTES
+    """Most bytes of memory that decoding an image takes, beside the bytes of the file; what takes more counts as
+    damaged."""
+    max_seconds: DecodeSeconds = 3 * MAX_SECONDS
+    """Most seconds of CPU time that decoding an image takes; what takes more counts as damaged. Curation allows less,
+    so that no image is accepted there and refused here by the clock of another machine."""
     on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"
     """What a damaged shard or image does: error ends the training; skip leaves the shard out or replaces the image, and
     counts it in the log."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What decoding an image may cost."""
+        return Bounds(max_decode_bytes=self.max_decode_bytes, max_seconds=self.max_seconds)

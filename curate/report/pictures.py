@@ -15,7 +15,9 @@ from PIL import Image
 from curate.engine.finished import Finished
 from curate.engine.image_ids import part_of, row_of
 from curate.errors import CurateError
-from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.ops.images.bounds import Bounds
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.decoding import decode_picture
 from curate.ops.images.depth import SignificantBits
 from curate.report.markup import Content, Markup, el
 from curate.sources.config import Source
@@ -33,8 +35,8 @@ MAX_BYTES = 64 << 20
 """Of an original that a thumbnail is made from."""
 BUDGET = 5 << 20
 """Bytes of all thumbnails, a third more in the page; what comes after is left out."""
-MAX_PIXELS = 89_478_485
-"""Of such an original, a guard against decompression bombs; otherwise rejected pictures are shown too."""
+BOUNDS = Bounds(max_pixels=89_478_485)
+"""Of decoding such an original, a guard against decompression bombs; otherwise rejected pictures are shown too."""
 THREADS = 4
 T = TypeVar("T")
 LEFT_OUT = "left out to keep this page small"
@@ -182,7 +184,7 @@ def _decoded(read: Read, min_side: int, bits: SignificantBits) -> tuple[Image.Im
     if read.data is None:
         return None, read.error or "cannot be read"
     try:
-        return decode_rgb(read.data, min_side=min_side, max_pixels=MAX_PIXELS, significant_bits=bits), ""
+        return decode_picture(read.data, min_side=min_side, bounds=BOUNDS, significant_bits=bits), ""
     except RejectedImage as rejected:
         return None, f"{rejected.reason}: {rejected}"
 

@@ -4,9 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from curate.errors import ConfigError, SourceError
 from curate.evaluation.labeled import from_arrays, open_labeled
+from curate.ops.images.bounds import Bounds
 from tests.evaluation.backbones import write_classes
 from tests.feed.shards import png, row, write_shard
 
@@ -82,6 +84,15 @@ def test_a_test_set_takes_the_class_numbers_of_the_training_set() -> None:
     assert test.with_classes_of(train).classes == ["a", "b", "c"]
     with pytest.raises(SourceError, match=r"train: class 'a' \(1 in all\) is not among the 2 of test"):
         train.with_classes_of(test)
+
+
+def test_pictures_beyond_the_limits_are_told_with_the_limit(tmp_path: Path) -> None:
+    write_classes(tmp_path / "set", each=1)
+    picture = tmp_path / "set" / "class0" / "bomb.tif"
+    Image.new("F", (2000, 2000)).save(picture, compression="tiff_adobe_deflate")
+    images = open_labeled(str(tmp_path / "set"), bounds=Bounds(max_decode_bytes=8 << 20))
+    with pytest.raises(SourceError, match=r"bomb.tif: .*; remove it, or raise max_decode_bytes"):
+        [decode() for decode in images.pictures()]
 
 
 def test_label_columns_are_asked_for_and_checked(tmp_path: Path) -> None:

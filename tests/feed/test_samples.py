@@ -4,6 +4,7 @@ from itertools import islice
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.feed import held_bytes
 from curate.engine.store import Store
@@ -14,6 +15,7 @@ from curate.feed.split import BatchSplit
 from curate.tables import shards_schema
 from tests.feed.loading import CROPS, PLAIN, batches_of, feed, taken
 from tests.feed.shards import flat, png, row, write_shard, write_shards
+from tests.ops.images.pictures import encode, scan_bomb
 
 
 def sources_of(folder, number, **changes):
@@ -73,6 +75,24 @@ def test_a_damaged_image_is_replaced_by_the_next_of_its_row_group_and_counted(tm
     assert samples.skipped == 4
     again, _ = taken(samples, config.model_copy(update={"workers": 2}), 2, start=0)
     assert torch.equal(again, large)
+
+
+def test_images_beyond_the_limits_count_as_damaged(tmp_path):
+    large = Image.new("F", (2000, 2000))
+    rows = [row(i, encoded=flat(100, size=32)) for i in range(2)]
+    rows[1]["image"] = {"bytes": encode(large, "TIFF", compression="tiff_adobe_deflate"), "path": ""}
+    write_shard(tmp_path / "a.parquet", rows)
+    limits = {"max_decode_bytes": 8 << 20}
+    samples, config = feed(tmp_path, PLAIN, feed=limits, batch_size=2)
+    with pytest.raises(SourceError, match=r"row 1: .* raise feed\.max_decode_bytes, or set feed\.on_damaged=skip"):
+        next(batches_of(samples, config, start=0))
+    samples, config = feed(tmp_path, PLAIN, feed=limits | {"on_damaged": "skip"}, batch_size=2)
+    assert (taken(samples, config, 1, start=0)[0][:, 0, 0, 8, 8] == 100).all()
+    rows[1]["image"] = {"bytes": scan_bomb(), "path": ""}
+    write_shard(tmp_path / "a.parquet", rows)
+    samples, config = feed(tmp_path, PLAIN, feed={"max_seconds": 0.2}, batch_size=2)
+    with pytest.raises(SourceError, match=r"takes more than 0.2 seconds .* raise feed\.max_seconds, or set"):
+        next(batches_of(samples, config, start=0))
 
 
 def test_a_lost_shard_is_replaced_from_the_next_and_counted(tmp_path):

@@ -14,7 +14,8 @@ from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.load import from_file, load_backbone
 from curate.models.device import PrecisionChoice
 from curate.opening import read_regular
-from curate.ops.images.decode import RejectedImage, decode_rgb
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.decoding import decode_picture
 from curate.ops.images.preprocess import preprocess
 
 Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
@@ -61,7 +62,7 @@ def _rgb(picture: Picture) -> Image.Image:
         return Image.fromarray(picture).convert("RGB")
     name = "picture" if isinstance(picture, bytes) else str(picture)
     try:
-        return decode_rgb(picture if isinstance(picture, bytes) else read_regular(picture))
+        return decode_picture(picture if isinstance(picture, bytes) else read_regular(picture))
     except RejectedImage as error:
         raise SourceError(f"{name}: {error.reason}: {error}") from error
     except OSError as error:

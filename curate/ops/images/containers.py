@@ -250,7 +250,7 @@ def _webp(data: bytes) -> Essence:
     """The chunks of pixels; profile and metadata go, and their flags with them."""
     end = int.from_bytes(data[4:8], "little") + 8
     if end > len(data) or data[12:16] != b"VP8X":  # cut, or nothing but pixels
-        return Essence(data, "WEBP", ())
+        return Essence(data, "WEBP", (), size=_webp_size(data))
     kept: list[bytes] = []
     notes, at = [], 12
     while at + 8 <= end:
@@ -264,7 +264,23 @@ def _webp(data: bytes) -> Essence:
             notes.append(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
         at = after
     body = b"WEBP" + b"".join(kept)
-    return Essence(b"RIFF" + struct.pack("<I", len(body)) + body, "WEBP", tuple(notes))
+    return Essence(b"RIFF" + struct.pack("<I", len(body)) + body, "WEBP", tuple(notes), size=_webp_size(data))
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height, since the decoder takes memory for all pixels when it opens the file; None: not told.
+
+    Source: RFC 9649, WebP Image Format.
+    """
+    match data[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L" if data[20] == 0x2F:
+            bits = int.from_bytes(data[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 " if data[23:26] == b"\x9d\x01\x2a":
+            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
 
 
 def _jpeg2000(data: bytes) -> Essence:
@@ -276,6 +292,18 @@ def _jpeg2000(data: bytes) -> Essence:
         if kind in (b"jP  ", b"ftyp", b"jp2h", b"jp2c"):
             kept.append(data[at:end])
     return Essence(b"".join(kept), "JPEG2000")
+
+
+def jpeg2000_tile(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a tile, which is decoded as a whole; None: not told.
+
+    Source: ISO/IEC 15444-1, SIZ marker segment, the first one of a codestream.
+    """
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(data) < at + 30:
+        return None
+    width, height = struct.unpack_from(">II", data, at + 24)
+    return width, height
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:

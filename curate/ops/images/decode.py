@@ -4,25 +4,28 @@ bytes that give none.
 The content tells the format (`formats`), and the one decoder of that format gets the image without what does not decide
 about its pixels (`containers`). Pillow reads 8 bits a sample, and 16 of gray alone. Of colors of 16 bits it keeps the
 high bytes; where the low ones matter, the image is decoded a second time with the order of bytes turned round.
+
+A decoder works in memory of its own choosing and as long as it likes. What is decoded here is therefore bounded from
+outside, in a process of its own: see `decoding`, by which everything else decodes.
 """
 
 import io
+import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from curate.errors import foreign_text, pip_install
-from curate.ops.images import containers, formats
+from curate.ops.images import bands, containers, formats
+from curate.ops.images.bounds import Bounds
 from curate.ops.images.containers import Essence
 from curate.ops.images.decoders import has_decoder
 from curate.ops.images.depth import SignificantBits
-
-PIL_PIXELS = 178_956_970
-"""Most pixels that Pillow opens, twice its own MAX_IMAGE_PIXELS; a higher limit of ours would have no effect."""
 
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,6 +46,13 @@ class RejectedImage(ValueError):
         super().__init__(detail)
         self.reason, self.detail = reason, detail
 
+    @property
+    def limit(self) -> str | None:
+        """The setting that would let it be decoded; None: none of those of memory and time."""
+        if self.reason == "too_slow":
+            return "max_seconds"
+        return "max_decode_bytes" if self.reason == "too_large" and "bytes of memory" in self.detail else None
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -60,30 +70,41 @@ class Opened:
     """None: the decoder opens and decodes in one, once the size is known to be allowed."""
 
 
+OnHeader = Callable[[Opened, int], None]
+"""Called with an image whose header is read and allowed, and with the bytes that decoding it is about to take."""
+
+
 def decode_rgb(
     data: bytes,
     *,
     min_side: int | None = None,
-    max_pixels: int = PIL_PIXELS,
+    bounds: Bounds | None = None,
     significant_bits: SignificantBits = "auto",
+    on_header: OnHeader | None = None,
 ) -> Image.Image:
-    """Decode the picture in encoded bytes of any origin, by the decoders of `formats.READ` alone; safe in threads.
+    """Decode the picture in encoded bytes, by the decoders of `formats.READ` alone; safe in threads.
 
     Args:
         data: the encoded image; its content decides the format.
         min_side: pixels of the short side that are needed, see `decode_upright`.
-        max_pixels: width x height in the header, checked before anything is decoded.
+        bounds: pixels and memory that the header may ask for, checked before anything is decoded; by default those of
+            `Bounds`. Nothing here holds the decoder to them, or to a time.
         significant_bits: bits that the samples of 16-bit pictures use, see `decode_upright`.
+        on_header: called before anything is decoded.
 
     Returns:
         The first frame: RGB, upright, on white where it is transparent.
 
     Raises:
         RejectedImage: the data are no picture, damaged, of a kind that is not read, or too large to be honest.
-        MemoryError: the machine has no memory for the picture, which says nothing about the picture.
+        MemoryError: there is no memory for the picture.
     """
+    bounds = bounds or Bounds()
     opened = open_image(data)
-    check_pixels(opened, max_pixels)
+    check_pixels(opened, bounds.max_pixels)
+    needed = check_memory(opened, min_side, bounds.max_decode_bytes, significant_bits=significant_bits)
+    if on_header is not None:
+        on_header(opened, needed)
     return decode_upright(opened, min_side, significant_bits=significant_bits)[0]
 
 
@@ -114,8 +135,6 @@ def open_image(data: bytes) -> Opened:
         image = _open(essence)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RejectedImage("too_large", foreign_text(error)) from error
-    except MemoryError:
-        raise
     except Exception as error:  # parsers of hostile headers raise nearly anything
         raise _reject(data, known, error) from error
     return Opened(data, known, image.width, image.height, essence, image)
@@ -157,6 +176,70 @@ def check_pixels(image: Opened, max_pixels: int) -> None:
         raise RejectedImage("too_large", f"{size} = {pixels} pixels, at most {max_pixels} are allowed")
 
 
+def check_memory(
+    opened: Opened, min_side: int | None, max_decode_bytes: int, *, significant_bits: SignificantBits = "auto"
+) -> int:
+    """Refuse an image whose header asks for more memory than is allowed, before any of it is taken.
+
+    Returns:
+        Bytes that decoding it is about to take, see `bytes_to_decode`.
+
+    Raises:
+        RejectedImage: they are too many.
+    """
+    needed = bytes_to_decode(opened, min_side, significant_bits=significant_bits)
+    if needed > max_decode_bytes:
+        mode = "" if opened.image is None else f" of mode {opened.image.mode}"
+        raise RejectedImage(
+            "too_large",
+            f"decoding {opened.width} x {opened.height} pixels{mode} takes {needed} bytes of memory, at most "
+            f"{max_decode_bytes} are allowed",
+        )
+    return needed
+
+
+CODEC_BYTES = {"WEBP": 13, "AVIF": 3, "HEIF": 2, "JXL": 6}
+"""Bytes a pixel that the decoder of a format takes beside the picture, as measured; WebP holds the canvas of an
+animation twice."""
+JPEG2000_BYTES = 5.4
+"""Bytes that JPEG 2000 takes for each sample of a tile, which has whole numbers of 32 bits."""
+_STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+"""Bytes a pixel in Pillow's memory; 4 in every other mode, of fewer samples too."""
+
+
+def bytes_to_decode(opened: Opened, min_side: int | None, *, significant_bits: SignificantBits = "auto") -> int:
+    """Bytes that decoding an image takes, as far as its header tells: the pixels as they are decoded, what the decoder
+    holds beside them, and the picture that is made of them. The bytes of the file are not counted."""
+    image, pixels = opened.image, opened.width * opened.height
+    if image is None:
+        stored, decoded = 4, pixels
+    else:
+        scale = _draft_scale(opened, min_side)
+        stored, decoded = _STORED_BYTES.get(image.mode, 4), pixels // scale**2
+    beside = CODEC_BYTES.get(opened.format, 0) * pixels
+    if image is not None and opened.format == "JPEG2000":
+        tile = containers.jpeg2000_tile(opened.data) or (opened.width, opened.height)
+        beside = int(JPEG2000_BYTES * len(image.getbands()) * min(pixels, tile[0] * tile[1]))
+    if image is not None and opened.format == "JPEG" and "progressive" in image.info:
+        beside += _coefficients(image, pixels)
+    if opened.essence.planes:
+        decoded, stored = pixels, 2 * len(opened.essence.planes)
+    elif image is not None:
+        wide = _SixteenBits(image, opened, _rawmode(image))
+        stored *= 2 if wide.is_colored and wide.matter(significant_bits) else 1
+    short = min(opened.width, opened.height)
+    made = pixels // max(1, short // min_side) ** 2 if min_side else pixels
+    converted = 4 * made if image is not None and (image.mode != "RGB" or opened.essence.planes) else 0
+    return stored * decoded + beside + converted
+
+
+def _coefficients(image: ImageFile.ImageFile, pixels: int) -> int:
+    """Bytes of the coefficients of a progressive JPEG, all of which are held until the last scan."""
+    sampling = [(h, v) for _, h, v, _ in getattr(image, "layer", ())]
+    across, down = (max((pair[i] for pair in sampling), default=1) for i in (0, 1))
+    return 2 * sum(pixels * h * v // (across * down) for h, v in sampling)
+
+
 def decode_upright(
     opened: Opened, min_side: int | None, *, significant_bits: SignificantBits = "auto"
 ) -> tuple[Image.Image, tuple[int, int]]:
@@ -175,7 +258,7 @@ def decode_upright(
 
     Raises:
         RejectedImage: the data are damaged, or of a kind that is not read.
-        MemoryError: the machine has no memory for the picture.
+        MemoryError: there is no memory for the picture.
     """
     size = (opened.width, opened.height)
     try:
@@ -187,26 +270,38 @@ def decode_upright(
         rawmode = _rawmode(image)
         wide = _SixteenBits(image, opened, rawmode)
         if opened.essence.planes:
-            shown, orientation, size = wide.narrow(significant_bits), 1, wide.samples.shape[1::-1]
+            orientation = 1
+            size = wide.size
         else:
             image.load()
             orientation = _orientation(image, opened.essence)
             if image.format in ("TIFF", "JXL"):  # the decoder turns these itself, while it loads
                 size = image.size
-            shown = wide.narrow(significant_bits) if wide.matter(significant_bits) else image
-        picture = _to_rgb(shown, opened)
+        picture = _reduced_rgb(image, opened, wide, min_side, significant_bits)
     except RejectedImage:
-        raise
-    except MemoryError:
         raise
     except Exception as error:  # decoders of hostile data raise nearly anything
         raise _reject(opened.data, opened.format, error) from error
-    factor = min(picture.size) // min_side if min_side else 1
-    if factor > 1:
-        picture = picture.reduce(factor)
     if orientation in TRANSPOSE:
         picture = picture.transpose(TRANSPOSE[orientation])
     return picture, (size[1], size[0]) if orientation >= 5 else size
+
+
+def _reduced_rgb(
+    image: ImageFile.ImageFile,
+    opened: Opened,
+    wide: "_SixteenBits",
+    min_side: int | None,
+    significant_bits: SignificantBits,
+) -> Image.Image:
+    """The decoded picture as RGB of 8 bits, reduced by the whole factor that leaves `min_side` pixels."""
+    is_wide = bool(opened.essence.planes) or wide.matter(significant_bits)
+    rows = wide.narrow(significant_bits) if is_wide else bands.rows_of(image)
+    factor = max(1, min(rows.size) // min_side) if min_side else 1
+    if not is_wide and not bands.must_convert(image, opened.essence):
+        return image.reduce(factor) if factor > 1 else image
+    how = bands.Conversion.of(rows, opened.format, opened.data, opened.essence)
+    return bands.reduce_rows(rows, factor, how.to_rgb)
 
 
 def _draft(image: Image.Image, min_side: int) -> None:
@@ -214,6 +309,12 @@ def _draft(image: Image.Image, min_side: int) -> None:
     short = min(image.size)
     if short >= 2 * min_side:
         image.draft(None, (image.width * min_side // short, image.height * min_side // short))
+
+
+def _draft_scale(opened: Opened, min_side: int | None) -> int:
+    """1, 2, 4 or 8: by what `_draft` will divide the sides."""
+    times = min(opened.width, opened.height) // min_side if min_side and opened.format == "JPEG" else 1
+    return next(scale for scale in (8, 4, 2, 1) if times >= scale or scale == 1)
 
 
 def _orientation(image: Image.Image, essence: Essence) -> int:
@@ -227,49 +328,6 @@ def _orientation(image: Image.Image, essence: Essence) -> int:
     except Exception:  # a picture with a damaged side note is still a picture
         return 1
     return value if isinstance(value, int) and value in TRANSPOSE else 1
-
-
-def _to_rgb(image: Image.Image, opened: Opened) -> Image.Image:
-    """8-bit RGB of any mode but those of 16 bits; transparent pixels become white, as on a page."""
-    if image.mode in ("I", "F"):
-        image = Image.fromarray(_to_bytes(np.asarray(image).astype(np.float64)))
-    if image.has_transparency_data:
-        image = _on_white(image, opened)
-    if opened.essence.inverted:
-        image = ImageChops.invert(image.convert("L"))
-    mask = opened.essence.mask
-    if mask is not None:
-        image = _masked(image.convert("RGB"), mask)
-    if image.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
-
-
-def _on_white(image: Image.Image, opened: Opened) -> Image.Image:
-    """A picture with transparency, laid on white.
-
-    Bitmaps, icons and TGA files of 32 bits a pixel mostly mean three colors and a byte that nobody set: where it is 0
-    all over, every viewer shows the picture as opaque.
-    """
-    layered = image.convert("RGBA")
-    padded = opened.format in ("BMP", "ICO", "TGA")
-    if padded and (
-        layered.getchannel("A").getextrema() == (0, 0) or (opened.format == "TGA" and not opened.data[17] & 15)
-    ):
-        return layered.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, layered).convert("RGB")
-
-
-def _masked(picture: Image.Image, mask: tuple[int, int, bytes]) -> Image.Image:
-    """An icon on white where its mask shows nothing; a mask that is cut or of another size hides nothing."""
-    width, height, bits = mask
-    stride = (width + 31) // 32 * 4
-    if picture.size != (width, height) or len(bits) < stride * height:
-        return picture
-    hidden = Image.frombytes("1", (width, height), bits, "raw", "1", stride, -1)
-    picture.paste("white", mask=hidden)
-    return picture
 
 
 # -- samples of more than 8 bits ----------------------------------------------------------------------------------
@@ -302,6 +360,11 @@ class _SixteenBits:
         kind, _, order = self.rawmode.partition(";16")
         return kind if order in _OTHER_ORDER and kind in ("RGB", "RGBX", "RGBA", "CMYK", "LA") else ""
 
+    @property
+    def is_colored(self) -> bool:
+        """Whether the picture is decoded a second time for its low bytes."""
+        return bool(self._kind)
+
     def exist(self) -> bool:
         """Whether there are any."""
         return bool(self.opened.essence.planes or self.image.mode.startswith("I;16") or self._kind)
@@ -313,37 +376,60 @@ class _SixteenBits:
         fewer = (self._declared(significant_bits) or 16) < 16
         return fewer or "transparency" in self.image.info or self._kind in ("RGBA", "LA")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self._planes[0].size if self.opened.essence.planes else self.image.size
+
     @cached_property
-    def samples(self) -> np.ndarray:
-        """(H, W, C) uint16."""
-        if self.opened.essence.planes:
-            planes = [Image.open(io.BytesIO(plane), formats=("TIFF",)) for plane in self.opened.essence.planes]
-            return np.stack([np.asarray(plane).astype(np.uint16) for plane in planes], axis=2)
-        if not self._kind:
-            return np.asarray(self.image).astype(np.uint16)[:, :, None]
+    def _planes(self) -> list[Image.Image]:
+        return [Image.open(io.BytesIO(plane), formats=("TIFF",)) for plane in self.opened.essence.planes]
+
+    @cached_property
+    def _low_bytes(self) -> Image.Image:
+        """The picture with the other byte of each sample."""
         again = _open(self.opened.essence)
         order = self.rawmode.partition(";16")[2]
         other = "RGBA" if self._kind == "LA" else f"{self._kind};16{_OTHER_ORDER[order]}"
         again.tile = [_with_rawmode(tile, other) for tile in again.tile]
         again.load()
-        if self._kind == "LA":  # as RGBA: the four bytes of gray and alpha as they stand
-            pairs = np.asarray(again).astype(np.uint16)
-            return pairs[:, :, 0::2] << 8 | pairs[:, :, 1::2]
-        return np.asarray(self.image).astype(np.uint16) << 8 | np.asarray(again)
+        return again
 
-    def narrow(self, significant_bits: SignificantBits) -> Image.Image:
+    def samples(self, top: int, bottom: int) -> np.ndarray:
+        """(bottom - top, W, C) uint16, the samples of some rows."""
+
+        def of(image: Image.Image) -> np.ndarray:
+            return np.asarray(bands.rows_of(image).band(top, bottom)).astype(np.uint16)
+
+        if self._planes:
+            return np.stack([of(plane) for plane in self._planes], axis=2)
+        if not self._kind:
+            return of(self.image)[:, :, None]
+        low = of(self._low_bytes)
+        if self._kind == "LA":  # as RGBA: the four bytes of gray and alpha as they stand
+            return low[:, :, 0::2] << 8 | low[:, :, 1::2]
+        return of(self.image) << 8 | low
+
+    def highest(self) -> int:
+        """The largest sample."""
+        return max(int(self.samples(*span).max(initial=0)) for span in bands.spans(self.size))
+
+    def narrow(self, significant_bits: SignificantBits) -> bands.Rows:
         """The picture of 8 bits a sample; a color that is declared transparent is white."""
-        samples = self.samples
-        channels = samples.shape[2]
         full = (1 << self._used_bits(self._declared(significant_bits))) - 1
+        channels = self.samples(0, 1).shape[2]
+        mode = {1: "L", 2: "LA"}.get(channels, self.image.mode)
+        return bands.Rows(self.size, mode, lambda top, bottom: self._narrow(top, bottom, full, mode))
+
+    def _narrow(self, top: int, bottom: int, full: int, mode: str) -> Image.Image:
+        samples = self.samples(top, bottom)
+        channels = samples.shape[2]
         narrow = ((samples.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
         transparent = self.image.info.get("transparency")
         if transparent is not None and channels in (1, 3):
             hidden = (samples == np.asarray(transparent)).all(axis=2, keepdims=True)
             narrow = np.where(hidden, 255, narrow).astype(np.uint8)
-        if channels == 1:
-            return Image.fromarray(narrow[:, :, 0])
-        return Image.fromarray(narrow, "LA" if channels == 2 else self.image.mode)
+        return Image.fromarray(narrow[:, :, 0] if channels == 1 else narrow, mode)
 
     def _declared(self, significant_bits: SignificantBits) -> int | None:
         return self.opened.essence.bits if significant_bits == "auto" else significant_bits
@@ -354,12 +440,11 @@ class _SixteenBits:
         A PNG that declares 12 bits (sBIT) should have scaled them to 16 already, by shifting: its dark pictures then
         hold multiples of 16, or 1 above, and stay as they are.
         """
-        if declared is None or int(self.samples.max(initial=0)) >= 1 << declared:
+        if declared is None or self.highest() >= 1 << declared:
             return 16
         scaled = self.opened.format == "PNG" and declared == self.opened.essence.bits
-        if scaled and not (self.samples % (1 << 16 - declared) > 1).any():
-            return 16
-        return declared
+        every = (self.samples(*span) % (1 << 16 - declared) > 1 for span in bands.spans(self.size))
+        return 16 if scaled and not any(odd.any() for odd in every) else declared
 
 
 def sixteen_bits_used(data: bytes) -> int | None:
@@ -377,27 +462,26 @@ def sixteen_bits_used(data: bytes) -> int | None:
     try:
         if not opened.essence.planes:
             opened.image.load()
-        return int(wide.samples.max(initial=0)).bit_length()
-    except MemoryError:
-        raise
+        return wide.highest().bit_length()
     except Exception as error:  # decoders of hostile data raise nearly anything
         raise _reject(data, opened.format, error) from error
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """(H, W) float64 of unknown range -> uint8: the full scale is 1, 255 or 65535 where the values fit, else
-    their own range; NaN becomes black."""
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    scale = next((full for full in (1.0, 255.0, 65535.0) if low >= 0 and high <= full), None)
-    if scale is None:
-        finite, scale = finite - low, high - low
-    return np.rint(finite * (255.0 / scale)).astype(np.uint8)
+_OF_MEMORY = re.compile(
+    r"out.?of.?memory|insufficient memory|memory allocation|cannot allocate|MemoryError", re.IGNORECASE
+)
+"""What decoders say that got no memory; few raise the error that Python has for it."""
 
 
 def _reject(data: bytes, form: str, error: Exception) -> RejectedImage:
     """The reject for data that do not decode: unsupported where they are whole, of a kind that Pillow does not read;
-    truncated where the container says that its data go on, or where the decoder ran out of them; else corrupt."""
+    truncated where the container says that its data go on, or where the decoder ran out of them; else corrupt.
+
+    Raises:
+        MemoryError: there was no memory for them.
+    """
+    if isinstance(error, MemoryError) or _OF_MEMORY.search(str(error)):
+        raise MemoryError(foreign_text(error)) from error
     kind = _kind_not_read(data, form, error)
     if kind is not None:
         return RejectedImage("unsupported", f"{kind}: not read; convert it to JPEG or PNG")

@@ -11,9 +11,11 @@ from PIL import Image
 from pydantic import Field
 
 from curate.config import Settings
+from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, PIL_PIXELS, Bounds, DecodeBytes, DecodeSeconds
 from curate.ops.images.decode import (
-    PIL_PIXELS,
+    OnHeader,
     RejectedImage,
+    check_memory,
     check_pixels,
     decode_upright,
     open_image,
@@ -32,7 +34,8 @@ COARSE = 4
 
 
 class ImageLimits(Settings):
-    """What an image of the pool must be; curated and held-out ones must keep to `max_pixels` and `max_bytes` alone."""
+    """What an image of the pool must be; curated and held-out ones must keep to what decoding may cost alone: to
+    `max_pixels`, `max_bytes`, `max_decode_bytes` and `max_seconds`."""
 
     min_side: Annotated[int, Field(ge=1)] = 32
     """Pool: least number of pixels on the short side."""
@@ -42,15 +45,25 @@ class ImageLimits(Settings):
     """Most pixels (width x height in the header), checked before decoding: a guard against decompression bombs."""
     max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
     """Most bytes of the encoded image."""
+    max_decode_bytes: DecodeBytes = MAX_DECODE_BYTES
+    """Most bytes of memory that decoding takes, beside the bytes of the file: checked by the header, then held by the
+    process that decodes. Large images of one process wait for each other, so that together they take no more."""
+    max_seconds: DecodeSeconds = MAX_SECONDS
+    """Most seconds of CPU time that decoding takes."""
     min_luma_std: Annotated[float, Field(ge=0)] = 2.0
     """Pool: least standard deviation, 0..128; below it in luma and in every color channel, an image is uniform."""
     min_smoothness: Annotated[float, Field(ge=-1, le=1)] = 0.3
     """Pool: least correlation of neighboring luma pixels, -1..1; photographs have 0.7 and more, noise about 0."""
 
     def for_safety_alone(self) -> "ImageLimits":
-        """The limits of pixels and bytes, without those of size, shape and content."""
+        """The limits of what decoding may cost, without those of size, shape and content."""
         anything = {"min_side": 1, "max_aspect": math.inf, "min_luma_std": 0.0, "min_smoothness": -math.inf}
         return self.model_copy(update=anything)
+
+    @property
+    def bounds(self) -> Bounds:
+        """What decoding may cost."""
+        return Bounds(self.max_pixels, self.max_decode_bytes, self.max_seconds)
 
 
 @dataclass(frozen=True)
@@ -78,8 +91,12 @@ def inspect_image(
     *,
     min_side: int | None = None,
     significant_bits: SignificantBits = "auto",
+    sha256: bytes | None = None,
+    on_header: OnHeader | None = None,
 ) -> Inspected:
     """Decode an image once, measure it, and judge it. Bad data give a reject, never an exception; safe in threads.
+
+    Nothing here holds a decoder to the limits of memory and time: `decoding.inspect_picture` does.
 
     Args:
         data: the encoded image; its content decides the format, whatever its name says.
@@ -88,16 +105,24 @@ def inspect_image(
             the header are those of the full size; `luma_std` and `smoothness` are measured on the picture, so they
             shift a little with this argument.
         significant_bits: bits that the samples of 16-bit pictures use, see `decode_upright`.
+        sha256: of the data, where it is known.
+        on_header: called before anything is decoded.
 
     Raises:
-        MemoryError: the machine has no memory for the picture, which says nothing about the picture.
+        MemoryError: there is no memory for the picture.
     """
-    facts: dict[str, object] = {"num_bytes": len(data), "sha256": hashlib.sha256(data).digest()}
+    facts: dict[str, object] = {
+        "num_bytes": len(data),
+        "sha256": hashlib.sha256(data).digest() if sha256 is None else sha256,
+    }
     try:
-        _check_bytes(data, limits)
+        check_bytes(data, limits)
         opened = open_image(data)
         facts.update(format=opened.format, width=opened.width, height=opened.height)
         check_pixels(opened, limits.max_pixels)
+        needed = check_memory(opened, min_side, limits.max_decode_bytes, significant_bits=significant_bits)
+        if on_header is not None:
+            on_header(opened, needed)
         picture, upright = decode_upright(opened, min_side, significant_bits=significant_bits)
         facts.update(width=upright[0], height=upright[1])
         _check_shape(upright, limits)
@@ -113,7 +138,7 @@ def inspect_image(
     return Inspected(**facts, picture=picture)  # type: ignore[arg-type]
 
 
-def _check_bytes(data: bytes, limits: ImageLimits) -> None:
+def check_bytes(data: bytes, limits: ImageLimits) -> None:
     """Refuse (RejectedImage) data that are too long."""
     if len(data) > limits.max_bytes:
         raise RejectedImage("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are allowed")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image, ImageOps
 
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import PIL_PIXELS
 from curate.ops.images.repair import ends_with_pixels, repair_metadata
 
 METADATA_FIRST = ("JPEG", "MPO", "WEBP")

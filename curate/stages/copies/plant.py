@@ -1,7 +1,7 @@
 """PlantCopies: a sample of the pool's own images, and near-copies of them as the web makes them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -17,9 +17,10 @@ from curate.engine.table import Table
 from curate.models.backbones.load import describe, weights_for_plan
 from curate.ops.copies.features import extract_features
 from curate.ops.images.borders import without_border
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import ACCEPTED
+from curate.ops.images.decoding import inspect_picture
 from curate.ops.images.edits import EDITS, MIN_SIDE, plant
-from curate.ops.images.inspect import ImageLimits, inspect_image
+from curate.ops.images.inspect import ImageLimits
 from curate.ops.images.preprocess import preprocess
 from curate.ops.vectors import pack
 from curate.sources.reading import read_bytes
@@ -31,7 +32,7 @@ from curate.tables import CATALOG, FEATURES, IMAGES, planted_schema
 
 LEAST_IMAGES = 50
 """Images below which planted copies say too little."""
-LIMITS = ImageLimits(min_side=MIN_SIDE, max_aspect=1e9, min_luma_std=0, min_smoothness=-1, max_pixels=PIL_PIXELS)
+LIMITS = ImageLimits(min_side=MIN_SIDE, max_aspect=1e9, min_luma_std=0, min_smoothness=-1, **asdict(ACCEPTED))
 """Limits for images that were accepted already: an image that is too small for an edit is left out."""
 SIDE = 512
 """Pixels of the short side that pictures keep at least before they are edited."""
@@ -109,7 +110,7 @@ class PlantCopies(Fold):
         for image_id, read in zip(rows["image_id"].to_pylist(), reads, strict=True):
             if read.data is None:
                 continue
-            picture = inspect_image(read.data, LIMITS, min_side=SIDE, significant_bits=bits).picture
+            picture = inspect_picture(read.data, LIMITS, min_side=SIDE, significant_bits=bits).picture
             if picture is None:
                 continue
             yield _PlantedPicture(image_id, 0, "", picture)

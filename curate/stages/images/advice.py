@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.engine.table import Table
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import PIL_PIXELS
 from curate.ops.images.inspect import FEW_BITS, ImageLimits
 
 COLUMNS = ["reject", "detail", "width", "height", "num_bytes", "luma_std", "smoothness"]
@@ -67,6 +67,9 @@ def _advice(reason: str, rows: pa.Table, limits: ImageLimits) -> str:
             return _passing(limits, "max_aspect", f"{value:g}", aspects <= value)
         case "too_large":
             return _advice_on_size(rows, limits)
+        case "too_slow":
+            setting = limits.field_error("max_seconds", f"={10 * limits.max_seconds:g}")
+            return f"{setting} would let honest ones pass, if these are such; most often: {_most_frequent(rows)}"
         case "uniform":
             return _advice_on_uniform(rows, limits)
         case "noise":
@@ -77,9 +80,15 @@ def _advice(reason: str, rows: pa.Table, limits: ImageLimits) -> str:
 
 
 def _advice_on_size(rows: pa.Table, limits: ImageLimits) -> str:
-    """Of pictures with too many pixels, else of files with too many bytes; the more frequent of both."""
+    """Of pictures with too many pixels, files with too many bytes, or what takes too much memory: the most frequent."""
+    texts = [text or "" for text in rows["detail"].to_pylist()]
+    memory = [_MEMORY.match(text) for text in texts]
+    if 2 * sum(map(bool, memory)) > len(rows):
+        needed = np.array([_bytes_needed(match, limits) if match else np.nan for match in memory])
+        value = np.nanquantile(needed, PASSING_SHARE, method="higher")
+        return _passing(limits, "max_decode_bytes", f"{value:.0f}", needed <= value)
     pixels = _numbers(rows, "width") * _numbers(rows, "height")
-    told = [re.match(r"(\d+) bytes", text or "") for text in rows["detail"].to_pylist()]
+    told = [re.match(r"(\d+) bytes", text) for text in texts]
     lengths = np.array([float(match[1]) if match else np.nan for match in told])
     if np.isfinite(lengths).sum() > np.isfinite(pixels).sum():
         value = np.nanquantile(lengths, PASSING_SHARE, method="higher")
@@ -88,6 +97,14 @@ def _advice_on_size(rows: pa.Table, limits: ImageLimits) -> str:
         return f"no limit accepts more than {PIL_PIXELS} pixels or lengths that are not known; scale the pictures down"
     value = np.nanquantile(pixels, PASSING_SHARE, method="higher")
     return _passing(limits, "max_pixels", f"{value:.0f}", pixels <= value)
+
+
+_MEMORY = re.compile(r"decoding .*takes (more than )?(\d+) bytes of memory")
+
+
+def _bytes_needed(match: re.Match[str], limits: ImageLimits) -> float:
+    """An eighth above what the header asks for; four times the limit where decoding took more than that."""
+    return 4.0 * limits.max_decode_bytes if match[1] else np.ceil(int(match[2]) * 1.125)
 
 
 def _advice_on_uniform(rows: pa.Table, limits: ImageLimits) -> str:

@@ -149,7 +149,8 @@ def read_picture(rows: pa.Table) -> Image.Image:
     Raises:
         SourceError: it can no longer be read, or does not decode.
     """
-    from curate.ops.images.decode import RejectedImage, decode_rgb
+    from curate.ops.images.decode import RejectedImage
+    from curate.ops.images.decoding import decode_picture
     from curate.sources.reading import read_bytes
 
     source = source_of(rows)
@@ -157,7 +158,7 @@ def read_picture(rows: pa.Table) -> Image.Image:
     if read.data is None:
         raise SourceError(f"{uri}: {read.error}")
     try:
-        return decode_rgb(read.data, significant_bits=source.significant_bits)
+        return decode_picture(read.data, significant_bits=source.significant_bits)
     except RejectedImage as error:
         raise SourceError(f"{uri}: {error.reason}: {error}") from error
 

@@ -15,7 +15,8 @@ from curate.engine.finished import Finished, pick
 from curate.engine.image_ids import part_of, row_of
 from curate.engine.table import Table
 from curate.errors import CurateError
-from curate.ops.images.decode import RejectedImage, sixteen_bits_used
+from curate.ops.images.decode import RejectedImage
+from curate.ops.images.decoding import count_bits
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import source_of
 
@@ -67,6 +68,6 @@ def _bits_used(catalog: Table, ids: np.ndarray) -> Iterator[int]:
 
 def _bits_of(data: bytes) -> int | None:
     try:
-        return sixteen_bits_used(data)
+        return count_bits(data)
     except RejectedImage:
         return None

@@ -41,7 +41,8 @@ MEANING = {
     "empty": "no bytes",
     "not_an_image": "no known image format",
     "unsupported": "a known format, or a kind of one, that is not read",
-    "too_large": "more pixels or bytes than allowed",
+    "too_large": "more pixels, bytes or memory to decode than allowed",
+    "too_slow": "decoding takes more CPU time than allowed",
     "truncated": "the data end early",
     "corrupt": "the data do not decode",
     "extreme_aspect": "far taller than wide, or wider than tall",
@@ -100,7 +101,7 @@ class Inspect(PictureStage):
 
     limits: ImageLimits = ImageLimits()
     """What an image of the pool must be. Curated and held-out images are used whatever their size, shape and content,
-    within the limits of pixels and bytes."""
+    within the limits of what decoding may cost."""
     decode_side: Annotated[int, Field(ge=64)] = 256
     """Pixels of the short side that decoding keeps at least: facts and hashes are those of the picture at that
     size, so it must suffice for every embedding of the pass. Smaller is faster for large JPEG files."""

@@ -3,8 +3,9 @@
 Reading and decoding cost more than most networks, so stages that need the picture share one reading. The difficulty
 is that they need it at other sizes, on other processors and for other images. A pass therefore has three layers. One
 thread streams archives in order, since tars are read from front to back; files of a folder are read where they are
-decoded. Threads decode each image at the largest size that any stage needs, and let every stage prepare what it keeps
-of it (facts and a hash, or the pixels of its network). The task's own thread collects what they prepared, in the
+decoded. Threads have each image decoded at the largest size that any stage needs, in processes that bound what it costs
+(`ops/images/apart.py`), and let every stage prepare what it keeps of it (facts and a hash, or the pixels of its
+network). The task's own thread collects what they prepared, in the
 order of rows, and runs a network whenever a batch is full, while the threads decode on. Results do not depend on the
 number of threads, since batches are formed in the order of rows.
 
@@ -22,10 +23,11 @@ import contextlib
 import itertools
 import logging
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -40,10 +42,12 @@ from curate.engine.part_writer import mark_open
 from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
 from curate.errors import CurateError, SourceError
+from curate.ops.images.apart import end_decoders
 from curate.ops.images.borders import without_border
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import ACCEPTED
+from curate.ops.images.decoding import inspect_picture
 from curate.ops.images.depth import SignificantBits
-from curate.ops.images.inspect import ImageLimits, Inspected, inspect_image
+from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.config import Source
 from curate.sources.read import UNAVAILABLE, Read
 from curate.sources.reading import is_loose, read_bytes, read_loose, read_part
@@ -60,7 +64,7 @@ REMOTE_THREADS = 16
 hangs stops one of them."""
 BATCHES_AHEAD = 4
 """Batches of images that are read or decoded before a network asks for them."""
-TRUSTING = ImageLimits(max_pixels=PIL_PIXELS).for_safety_alone()
+TRUSTING = ImageLimits(**asdict(ACCEPTED)).for_safety_alone()
 """Limits for images that an earlier pass accepted, whatever its own were; `max_bytes` is then what it found."""
 
 
@@ -281,6 +285,8 @@ class _Reading:
     """Of the source, see `Source.significant_bits`."""
     known: tuple[bytes | None, ...] | None
     """SHA-256 of each image as an earlier pass found it; None: this is the first pass."""
+    stopped: threading.Event
+    """Set when what is decoded is no longer wanted."""
 
     @classmethod
     def of(
@@ -310,7 +316,7 @@ class _Reading:
             largest = max(images["num_bytes"].to_pylist(), default=1)
             limits = TRUSTING.model_copy(update={"max_bytes": largest})
         known = None if images is None else tuple(images["sha256"].to_pylist())
-        return cls(tuple(stages.values()), limits, side, source.significant_bits, known)
+        return cls(tuple(stages.values()), limits, side, source.significant_bits, known, threading.Event())
 
     def decode_all(self, rows: pa.Table, source: Source) -> Iterator[_Prepared]:
         """What each stage prepared of each image, in order; a few images are decoded before they are asked for."""
@@ -319,17 +325,21 @@ class _Reading:
         waits = len(rows) > 0 and is_loose(rows, source) and is_remote(rows["uri"][0].as_py())
         threads = max(pa.cpu_count(), REMOTE_THREADS) if waits else pa.cpu_count()
         pending: queue.SimpleQueue[Future[_Prepared]] = queue.SimpleQueue()
-        with ThreadPoolExecutor(threads, "decode") as pool:
-            try:
-                for job in itertools.islice(jobs, ahead):
-                    pending.put(pool.submit(copy_context().run, job))  # with the settings of the network
-                while not pending.empty():
-                    done = pending.get().result()
-                    for job in itertools.islice(jobs, 1):
-                        pending.put(pool.submit(copy_context().run, job))
-                    yield done
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        pool = ThreadPoolExecutor(threads, "decode")
+        try:
+            for job in itertools.islice(jobs, ahead):
+                pending.put(pool.submit(copy_context().run, job))  # with the settings of the network
+            while not pending.empty():
+                done = pending.get().result()
+                for job in itertools.islice(jobs, 1):
+                    pending.put(pool.submit(copy_context().run, job))
+                yield done
+        except BaseException as error:
+            end_decoders(self.stopped)
+            # Ctrl-C, or nobody asks any more: a server that hangs must not keep the prompt away.
+            pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+            raise
+        pool.shutdown(wait=True)
 
     def _jobs(self, rows: pa.Table, source: Source) -> Iterator[Callable[[], _Prepared]]:
         places = list(zip(rows["uri"].to_pylist(), rows["key"].to_pylist(), strict=True))
@@ -355,7 +365,9 @@ class _Reading:
         with _told_with(place):
             inspected = None
             if read.data is not None:
-                inspected = inspect_image(read.data, self.limits, min_side=self.side, significant_bits=self.bits)
+                inspected = inspect_picture(
+                    read.data, self.limits, min_side=self.side, significant_bits=self.bits, stopped=self.stopped
+                )
             if sha256 is not None and not _is_unchanged(read, inspected, sha256, place[0]):
                 return _Prepared([None] * len(self.stages), is_open)
             seen = Seen(read, inspected)

@@ -5,7 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.ops.images.readers import ForReaders, make_readable
+from curate.ops.images.decoding import make_picture_readable
+from curate.ops.images.readers import ForReaders
 from curate.tables import HF_IMAGE
 
 
@@ -26,5 +27,5 @@ def make_rows_readable(rows: pa.Table, *, repair: bool) -> pa.Table:
 
 
 def _look_at(row: dict[str, Any], repair: bool) -> ForReaders:
-    fit = make_readable(row["image"]["bytes"], repair=repair)
+    fit = make_picture_readable(row["image"]["bytes"], repair=repair)
     return fit._replace(repaired=fit.repaired or row["repaired"])

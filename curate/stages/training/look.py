@@ -15,7 +15,7 @@ from curate.engine.finished import Finished, pick
 from curate.engine.numbers import plural
 from curate.engine.show import Block, Blocks, Drawing, Drawings, Text
 from curate.engine.table import Table
-from curate.ops.images.decode import decode_rgb
+from curate.ops.images.decoding import decode_picture
 
 if TYPE_CHECKING:
     from curate.models.backbones.backbone import Backbone
@@ -66,7 +66,7 @@ def _pictures(run: Finished, shards: Table) -> list[Image.Image]:
     """Pictures of random rows of the shards."""
     rows = run.sample(shards, ["image_id", "image"], max_rows=NUM_PICTURES).rows.sort_by("image_id")
     chosen = rows.take(pick(np.arange(len(rows)), NUM_PICTURES, run.rng("attention")))
-    return [decode_rgb(image["bytes"], min_side=SIDE) for image in chosen["image"].to_pylist()]
+    return [decode_picture(image["bytes"], min_side=SIDE) for image in chosen["image"].to_pylist()]
 
 
 def _look(weights: str, name: str, pictures: Sequence[Image.Image]) -> list[Drawn]:

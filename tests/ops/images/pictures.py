@@ -1,6 +1,7 @@
 """Pictures and encoded bytes that the tests of this folder share."""
 
 import io
+import re
 import struct
 import zlib
 from importlib import resources
@@ -48,3 +49,16 @@ def png_claiming(width, height):
         + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
         + chunk(b"IEND", b"")
     )
+
+
+def scan_bomb(scans: int = 150_000, side: int = 2000) -> bytes:
+    """A progressive JPEG of one color, of which one scan of a few bytes comes again and again."""
+    data = encode(Image.new("RGB", (side, side), "teal"), "JPEG", progressive=True)
+    found = re.finditer(rb"\xff\xda(?:[^\xff]|\xff\0)*", data)
+    scan = min((match for match in found), key=lambda match: len(match[0]))
+    return data[: scan.start()] + scan[0] * scans + data[scan.start() :]
+
+
+def comment_bomb(size: int = 20 << 20) -> bytes:
+    """A PPM file with a comment that Pillow reads letter by letter."""
+    return b"P6\n#" + b"x" * size + b"\n2 2 255\n" + bytes(12)

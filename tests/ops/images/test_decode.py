@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
+from curate.ops.images.bounds import Bounds
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.ops.images.inspect import inspect_image
 from tests.ops.images.pictures import LIMITS, encode, gradient, photo, photo_bytes, pixels, png_claiming
@@ -53,7 +54,7 @@ def test_decoding_alone_refuses_what_inspection_refuses():
             decode_rgb(data)
         assert caught.value.reason == reason
     with pytest.raises(RejectedImage, match="120 x 90 = 10800 pixels, at most 1000 are allowed"):
-        decode_rgb(png_claiming(120, 90), max_pixels=1000)
+        decode_rgb(png_claiming(120, 90), bounds=Bounds(max_pixels=1000))
 
 
 def test_decoding_alone_reduces_as_inspection_does():

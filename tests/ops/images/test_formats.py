@@ -13,6 +13,7 @@ from benchmarks import encoders as enc
 from benchmarks.formats import cases, encoded_cases, samples
 from curate.evaluation.labeled import PICTURE_SUFFIXES
 from curate.ops.images import decoders, formats
+from curate.ops.images.bounds import Bounds
 from curate.ops.images.decode import RejectedImage, decode_rgb
 from curate.ops.images.inspect import inspect_image
 from curate.sources.suffixes import IMAGE, may_be_image
@@ -105,7 +106,7 @@ def test_header_is_checked_before_pixels_are_decoded(files, form, monkeypatch):
     width, height = decode_rgb(files[form].data).size
     monkeypatch.setattr(Image.Image, "convert", fail)
     with pytest.raises(RejectedImage, match=f"{width} x {height} = {width * height} pixels, at most 99"):
-        decode_rgb(files[form].data, max_pixels=99)
+        decode_rgb(files[form].data, bounds=Bounds(max_pixels=99))
 
 
 def test_jxl_sizes_of_every_form_are_read_before_the_decoder():
@@ -114,7 +115,7 @@ def test_jxl_sizes_of_every_form_are_read_before_the_decoder():
         boxed = encode(Image.new("RGB", (width, height)), "JXL", effort=1, use_container=True)
         for file in (data, boxed):
             with pytest.raises(RejectedImage, match=f"{width} x {height} ="):
-                decode_rgb(file, max_pixels=1)
+                decode_rgb(file, bounds=Bounds(max_pixels=1))
 
 
 @pytest.mark.parametrize("form", ["AVIF", "HEIF", "JXL", "JPEG2000", "TGA", "QOI", "SGI", "PCX", "ICO"])

@@ -21,6 +21,7 @@ from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.inspect import Inspect
 from curate.tables import CATALOG, IMAGES
+from tests.ops.images.pictures import comment_bomb, encode
 
 
 class Config(RecipeConfig):
@@ -78,6 +79,16 @@ def gradient(size: tuple[int, int]) -> Image.Image:
             lambda n: gradient((100, 100)),
             r"too_large: inspect.limits.max_bytes=\d+ lets 10 of 10 pass",
             {"limits": {"max_bytes": 100}},
+        ),
+        (
+            lambda n: encode(gradient((700 + n, 500)), "WEBP"),
+            r"too_large: inspect.limits.max_decode_bytes=\d+ lets 10 of 10 pass",
+            {"limits": {"max_decode_bytes": 1 << 20}},
+        ),
+        (
+            lambda n: comment_bomb(4 << 20),
+            "too_slow: inspect.limits.max_seconds=0.2 would let honest ones pass.*more than 0.02 seconds",
+            {"limits": {"max_seconds": 0.02}},
         ),
         (lambda n: b"<html>", "not_an_image: no limit accepts what is no picture.*10 of 10", {}),
         (lambda n: b"8BPS" + bytes(40), r"unsupported: no limit .*PSD \(Photoshop\): not read; convert it", {}),

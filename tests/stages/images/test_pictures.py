@@ -1,7 +1,9 @@
 """Passes over the images: what a later pass trusts, how a model is fed, and what an own stage gets."""
 
 import hashlib
+import signal
 import tarfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +17,9 @@ from curate.engine.part_writer import Part
 from curate.engine.store import Store
 from curate.engine.tasks import Task, perform
 from curate.errors import ConfigError, SourceError
+from curate.ops.images.apart import DecodersEnded, decoder_pids
 from curate.ops.images.borders import without_border
-from curate.ops.images.decode import PIL_PIXELS
+from curate.ops.images.bounds import PIL_PIXELS
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits
 from curate.ops.images.preprocess import preprocess
@@ -30,6 +33,7 @@ from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
 from curate.stages.images.pictures import PictureStage, Seen, read_pictures
 from curate.tables import CATALOG, CHOSEN, IMAGE_ID
+from tests.ops.images.pictures import comment_bomb, scan_bomb
 
 EMBED = Embed(model="lite0-copy", precision="fp32", device="cpu", batch_size=4)
 
@@ -95,7 +99,7 @@ def test_model_gets_each_batch_while_few_images_are_decoded_ahead(
     catalog = listed(tmp_path / "pool")
     images = inspected(catalog, Inspect())
     num_decoded, at_batch = 0, []
-    decode, embed = under_test.inspect_image, Embed.embed
+    decode, embed = under_test.inspect_picture, Embed.embed
 
     def counting(*args, **kwargs):
         nonlocal num_decoded
@@ -106,7 +110,7 @@ def test_model_gets_each_batch_while_few_images_are_decoded_ahead(
         at_batch.append((len(pixels), num_decoded))
         return embed(self, pixels)
 
-    monkeypatch.setattr(under_test, "inspect_image", counting)
+    monkeypatch.setattr(under_test, "inspect_picture", counting)
     monkeypatch.setattr(Embed, "embed", noting)
     assert embedded(catalog, images)["vector"].null_count == 0
     assert [size for size, _ in at_batch] == [4] * 12 + [2]
@@ -129,6 +133,56 @@ def test_vectors_do_not_depend_on_rejects_of_other_chunks_or_on_decoding_order(
         together[name].append(rows)
     assert pa.Table.from_batches(together["x"]).equals(found)
     assert pa.Table.from_batches(together["images"]).equals(images)
+
+
+def test_bombs_cost_their_own_rows_alone(tmp_path: Path) -> None:
+    write_photos(tmp_path / "pool", 3)
+    (tmp_path / "pool" / "001.jpg").write_bytes(scan_bomb())
+    (tmp_path / "pool" / "003.ppm").write_bytes(comment_bomb())
+    Image.new("F", (3000, 3000)).save(tmp_path / "pool" / "004.tif", compression="tiff_adobe_deflate")
+    limits = ImageLimits(max_seconds=0.3, max_decode_bytes=32 << 20)
+    found = inspected(listed(tmp_path / "pool"), Inspect(limits=limits))
+    assert found["reject"].to_pylist() == [None, "too_slow", None, "too_slow", "too_large"]
+    assert found["width"].to_pylist() == [64, 2000, 64, None, 3000]
+    assert found["detail"][1].as_py() == "decoding takes more than 0.3 seconds of CPU time"
+
+
+def test_ctrl_c_waits_for_no_decoder_and_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that decodes for long and a server that never answers, when the user gives up."""
+    write_photos(tmp_path / "pool", 2)
+    reached, answer, after = threading.Event(), threading.Event(), list[BaseException]()
+    decode = under_test.inspect_picture
+
+    def hang() -> Read:
+        reached.set()
+        answer.wait()
+        return Read(data=scan_bomb())
+
+    def deciding(*args: Any, **how: Any) -> Any:
+        try:
+            return decode(*args, **how)
+        except BaseException as error:
+            after.append(error)
+            raise
+
+    def interrupt() -> None:
+        reached.wait()
+        while len(decoder_pids()) < 2:
+            pass
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(under_test, "read_loose", lambda *_, **__: iter([lambda: Read(data=scan_bomb()), hang]))
+    monkeypatch.setattr(under_test, "inspect_picture", deciding)
+    monkeypatch.setattr(pa, "cpu_count", lambda: 2)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        inspected(listed(tmp_path / "pool"), Inspect())
+    assert not answer.is_set()
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("decode"):
+            thread.join()
+    assert [type(error) for error in after] == [DecodersEnded] * 2  # what comes late is not decoded any more
 
 
 @pytest.mark.parametrize("role", ["pool", "curated", "heldout"])
