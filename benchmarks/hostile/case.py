@@ -59,6 +59,10 @@ class Case:
     good: int | None = 0
     """Pictures without fault, whose last step of the key begins with `good`: all of them are kept where it succeeds;
     None: those that are listed, however many."""
+    accepted: int | None = None
+    """Images that are accepted in all; None: whatever."""
+    rest: frozenset[str] | None = None
+    """Verdicts that are right for all others; None: any."""
     secret: str = ""
     """What no table and no message may contain."""
     untouched: Callable[[], bool] = lambda: True
@@ -87,10 +91,13 @@ def put_good(folder: Path, seed: int, number: int = NUM_GOOD) -> None:
         (folder / name).write_bytes(data)
 
 
-def run(folder: Path, source: str | Path, *settings: str) -> list[str]:
-    """The arguments of a run over a source: the whole recipe `dedup`, shards and report included."""
-    return ["run", "dedup", f"sources.pool={source}", f"workdir={folder / 'run'}", *SETTINGS, *settings]
-
-
 SETTINGS = ("inspect.max_reject_fraction=1", "executor.threads=1", "sources.max_unavailable=1")
 """What every run is told: to go on with what is left."""
+LIGHT = ("copies.hashes=false", "copies.verify=false", "copies.borders=false", "copies.crowds=trust")
+"""What makes a run of few good pictures cheap: copies are searched for in one way alone."""
+
+
+def run(folder: Path, source: str | Path, *settings: str, light: bool = True) -> list[str]:
+    """The arguments of a run of `dedup` over a source, shards and report included."""
+    given = [*SETTINGS, *(LIGHT if light else ()), *settings]
+    return ["run", "dedup", f"sources.pool={source}", f"workdir={folder / 'run'}", *given]

@@ -3,22 +3,30 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from benchmarks.hostile import archives, names
+from benchmarks.hostile import archives, names, pictures, sidecars, tables, urls
 from benchmarks.hostile.case import Case, Picture
-from benchmarks.hostile.pictures import pictures
+from benchmarks.hostile.server import Hosts, serving
 from curate.errors import ConfigError
 
-FAMILIES: dict[str, Callable[[int], Iterable[Case | Picture]]] = {
-    "pictures": pictures,
-    "names": names.cases,
-    "folders": names.folder_cases,
-    "archives": archives.cases,
+Inputs = Iterable[Case | Picture]
+
+FAMILIES: dict[str, Callable[[int, Hosts], Inputs]] = {
+    "pictures": lambda seed, hosts: pictures.pictures(seed),
+    "names": lambda seed, hosts: names.cases(seed),
+    "folders": lambda seed, hosts: names.folder_cases(seed),
+    "archives": lambda seed, hosts: archives.cases(seed),
+    "tables": lambda seed, hosts: tables.cases(seed),
+    "sidecars": lambda seed, hosts: sidecars.cases(seed),
+    "servers": urls.server_cases,
+    "addresses": urls.address_cases,
+    "lists": lambda seed, hosts: urls.list_cases(seed),
+    "url-tables": urls.table_cases,
 }
 
 
 @contextmanager
-def choose(only: Sequence[str], *, seed: int, name: str = "") -> Iterator[Mapping[str, Iterable[Case | Picture]]]:
-    """The inputs of some families, or of all, while what they need is there.
+def choose(only: Sequence[str], *, seed: int, name: str = "") -> Iterator[Mapping[str, Inputs]]:
+    """The inputs of some families, or of all, while the servers are there that some of them need.
 
     Raises:
         ConfigError: there is no family of that name.
@@ -26,5 +34,6 @@ def choose(only: Sequence[str], *, seed: int, name: str = "") -> Iterator[Mappin
     unknown = [family for family in only if family not in FAMILIES]
     if unknown:
         raise ConfigError(f"--only {unknown[0]}: no such family; there are: {', '.join(FAMILIES)}")
-    chosen = only or list(FAMILIES)
-    yield {family: (one for one in FAMILIES[family](seed) if name in one.name) for family in chosen}
+    with serving(seed) as hosts:
+        chosen = {family: FAMILIES[family](seed, hosts) for family in only or FAMILIES}
+        yield {family: (one for one in inputs if name in one.name) for family, inputs in chosen.items()}

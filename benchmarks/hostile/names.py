@@ -48,7 +48,7 @@ def cases(seed: int) -> Iterator[Case]:
     yield Case("of pictures", partial(_pictures, seed), good=len(NAMES), inputs=len(NAMES))
     yield Case("of what is no picture", partial(_rejected, seed), good=NUM_GOOD, inputs=len(NAMES))
     yield Case("of tar members", partial(_members, seed), good=len(NAMES), inputs=len(NAMES))
-    for what in ("that clears the screen", "with a line of its own", "turned from right to left", "with markup", "of no UTF-8"):
+    for what in ("that clears the screen", "with a line of its own", "turned from right to left", "with markup"):
         yield Case(f"of a source {what}", partial(_source, NAMES[what], seed), good=NUM_GOOD)
         yield Case(f"of a damaged archive {what}", partial(_archive, NAMES[what]), exits=frozenset({1}))
         yield Case(f"of a source that is not there {what}", partial(_absent, NAMES[what]), exits=frozenset({1}))
@@ -115,13 +115,11 @@ def _absent(name: bytes, folder: Path) -> list[list[str]]:
 
 
 def _run_below(folder: Path, source: Path) -> list[str]:
-    """A path with line ends or signs of YAML is given as YAML has it."""
-    text = os.fsencode(source).decode("utf-8", "surrogateescape")
-    return run(folder, text if text.isascii() and text.isprintable() else _quoted(text))
+    return run(folder, _quoted(str(source)))
 
 
 def _quoted(text: str) -> str:
-    """As a double-quoted scalar of YAML, in which bytes that are no UTF-8 stay what they are."""
+    """As a double-quoted scalar of YAML."""
     escaped = (f"\\x{ord(c):02x}" if ord(c) < 0x100 and not c.isalnum() and c not in "/._-" else c for c in text)
     return '"' + "".join(escaped) + '"'
 
