@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from benchmarks.hostile import archives, names, pictures, sidecars, tables, urls
+from benchmarks.hostile import archives, names, pictures, sets, sidecars, tables, urls, weights
 from benchmarks.hostile.case import Case, Picture
 from benchmarks.hostile.server import Hosts, serving
 from curate.errors import ConfigError
@@ -21,6 +21,9 @@ FAMILIES: dict[str, Callable[[int, Hosts], Inputs]] = {
     "addresses": urls.address_cases,
     "lists": lambda seed, hosts: urls.list_cases(seed),
     "url-tables": urls.table_cases,
+    "weights": lambda seed, hosts: weights.cases(seed),
+    "configs": lambda seed, hosts: weights.config_cases(seed),
+    "sets": lambda seed, hosts: sets.cases(seed),
 }
 
 
