@@ -23,7 +23,7 @@ def command(
     verbose: Annotated[bool, typer.Option("--verbose", help="tell of each run as it ends")] = False,
     json_: Json = False,
 ) -> None:
-    """Hostile inputs (pictures, archives, tables, lists, URLs, weights): crashes, hangs, wrong verdicts, peak memory."""
+    """Hostile inputs (pictures, archives, tables, URLs, weights): crashes, hangs, wrong verdicts, peak memory."""
     from benchmarks.hostile.bench import Outcome, bench
     from benchmarks.hostile.families import choose
     from benchmarks.hostile.watch import Watched
@@ -31,7 +31,9 @@ def command(
     def tell(outcome: Outcome) -> None:
         if verbose:
             cost = f"{outcome.seconds:.1f} s, {outcome.peak_bytes >> 20} MiB"
-            print(f"{outcome.family}/{outcome.name}: {outcome.how}, {cost}", *outcome.wrong, sep="\n    ", file=sys.stderr)
+            print(
+                f"{outcome.family}/{outcome.name}: {outcome.how}, {cost}", *outcome.wrong, sep="\n    ", file=sys.stderr
+            )
 
     with choose(only or [], seed=seed, name=name) as families, Watched() as watched:
         result = bench(families, seed=seed, watched=watched, tell=tell)

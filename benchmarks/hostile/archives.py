@@ -24,14 +24,17 @@ def cases(seed: int) -> Iterator[Case]:
         yield _case(name, write, seed, exits=exits, good=None)
     for name, (write, good) in _members_left_out(whole).items():
         yield _case(name, write, seed, exits=frozenset({0}), good=good)
-    for name, make in {
+    special: dict[str, Callable[[str], object]] = {
         "a pipe": os.mkfifo,
         "a link to /dev/zero": partial(os.symlink, "/dev/zero"),
         "a link to nothing": partial(os.symlink, "nowhere"),
         "a link to itself": partial(os.symlink, "a.tar"),
         "a folder": os.mkdir,
-    }.items():
-        yield Case(f"{name} for an archive", partial(_special, make, seed), exits=EITHER, said=("a.tar",), good=NUM_GOOD)
+    }
+    for name, make in special.items():
+        yield Case(
+            f"{name} for an archive", partial(_special, make, seed), exits=EITHER, said=("a.tar",), good=NUM_GOOD
+        )
 
 
 def _case(name: str, write: Archive, seed: int, *, exits: frozenset[int], good: int | None) -> Case:
@@ -55,12 +58,14 @@ def _special(make: Callable[[str], object], seed: int, folder: Path) -> list[lis
     return [run(folder, folder / "pool")]
 
 
-# -- blocks ------------------------------------------------------------------------------------------------------------
+# -- blocks ----------------------------------------
 
 END = bytes(1024)
 
 
-def header(name: str | bytes, size: int | bytes = 0, *, kind: bytes = b"0", link: bytes = b"", mode: bytes = b"0000644\0") -> bytes:
+def header(
+    name: str | bytes, size: int | bytes = 0, *, kind: bytes = b"0", link: bytes = b"", mode: bytes = b"0000644\0"
+) -> bytes:
     """A header with its checksum; `size` as a number is written in base 256 where octal has no room."""
     named = (name.encode() if isinstance(name, str) else name)[:100]
     if isinstance(size, int):
@@ -95,7 +100,7 @@ def members(seed: int, name: str = "own") -> bytes:
     return b"".join(member(f"good-{name}-{number}.jpg", data) for number, (_, data) in enumerate(chosen))
 
 
-# -- archives that cannot be listed ------------------------------------------------------------------------------------
+# -- archives that cannot be listed ----------------------------------------
 
 
 def _refused(whole: bytes) -> dict[str, tuple[Archive, frozenset[int]]]:
@@ -104,7 +109,12 @@ def _refused(whole: bytes) -> dict[str, tuple[Archive, frozenset[int]]]:
     found: dict[str, tuple[Archive, frozenset[int]]] = {
         f"size {name}": (partial(_then, whole + header("x.jpg", size), tail), FAILS) for name, size in sizes.items()
     }
-    for name, text in {"letters": b"zzzzzzzzzzz\0", "a sign": b"-0000001000\0", "blanks": b" " * 12, "8 and 9": b"89898989898\0"}.items():
+    for name, text in {
+        "letters": b"zzzzzzzzzzz\0",
+        "a sign": b"-0000001000\0",
+        "blanks": b" " * 12,
+        "8 and 9": b"89898989898\0",
+    }.items():
         exits = EITHER if name == "blanks" else FAILS
         found[f"size of {name}"] = (partial(_then, whole + header("x.jpg", text), tail), exits)
     for name, size in {"-512": b"-512", "10^30": b"1" + b"0" * 30, "NaN": b"nan", "nothing": b""}.items():
@@ -118,10 +128,21 @@ def _refused(whole: bytes) -> dict[str, tuple[Archive, frozenset[int]]]:
         found[f"GNU name of {name}"] = (partial(_joined, whole, partial(_long_name, number), tail), EITHER)
     found["PAX of 50,000 records"] = (partial(_joined, whole, partial(_many_records, 50_000), tail), EITHER)
     found["PAX record of length 0"] = (lambda: whole + member("p", b"0 path=x\n", kind=b"x") + tail, EITHER)
-    found["PAX record of length 10^20"] = (lambda: whole + member("p", b"1" + b"0" * 20 + b" path=x\n", kind=b"x") + tail, EITHER)
+    found["PAX record of length 10^20"] = (
+        lambda: whole + member("p", b"1" + b"0" * 20 + b" path=x\n", kind=b"x") + tail,
+        EITHER,
+    )
     found["10,000 PAX headers in a row"] = (lambda: whole + extended((b"comment", b"x")) * 10_000 + tail, EITHER)
     found["2,000 GNU names in a row"] = (lambda: whole + member("l", b"x" * 100, kind=b"L") * 2_000 + tail, EITHER)
-    found["map of holes of garbage"] = (lambda: whole + extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"-9")) + member("x.jpg", b"9999999999\n" * 9) + tail, EITHER)
+    found["map of holes of garbage"] = (
+        lambda: (
+            whole
+            + extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"-9"))
+            + member("x.jpg", b"9999999999\n" * 9)
+            + tail
+        ),
+        EITHER,
+    )
     found["old GNU map of holes"] = (lambda: whole + _sparse() + tail, EITHER)
     found["checksum wrong in the middle"] = (lambda: whole + b"Q" + header("x.jpg")[1:] + tail, FAILS)
     found["cut in a header"] = (lambda: whole + header("x.jpg", 9)[:200], EITHER)
@@ -174,7 +195,7 @@ def _zip() -> bytes:
     return file.getvalue()
 
 
-# -- members that are left out -----------------------------------------------------------------------------------------
+# -- members that are left out ----------------------------------------
 
 
 def _members_left_out(whole: bytes) -> dict[str, tuple[Archive, int]]:
@@ -197,7 +218,8 @@ def _members_left_out(whole: bytes) -> dict[str, tuple[Archive, int]]:
         "PAX time NaN": extended((b"mtime", b"nan"), (b"uid", b"9" * 30)) + member("n.jpg", b"x"),
         "PAX name with a zero": extended((b"path", b"a\0b.jpg")) + member("z.jpg", b"x"),
         "PAX name empty": extended((b"path", b"")) + member("y.jpg", b"x"),
-        "10,000 empty members": b"".join(header(f"{n}.jpg") for n in range(3_000)) + b"".join(header(f"{n}.txt") for n in range(7_000)),
+        "10,000 empty members": b"".join(header(f"{n}.jpg") for n in range(3_000))
+        + b"".join(header(f"{n}.txt") for n in range(7_000)),
         "5,000 folders": b"".join(header(f"{n}/", kind=b"5") for n in range(5_000)),
         "path of 60,000 letters": extended((b"path", b"d/" * 30_000 + b"x.jpg")) + member("x.jpg", b"x"),
         "2,000 captions of one name": member("good-own-0.txt", b"c") * 2_000,
@@ -213,7 +235,10 @@ def _members_left_out(whole: bytes) -> dict[str, tuple[Archive, int]]:
     }
     found["no end mark"] = (lambda: whole, NUM_GOOD)
     found["garbage behind the end mark"] = (lambda: whole + END + b"garbage" * 10_000, NUM_GOOD)
-    found["links to a good member"] = (lambda: whole + header("again.jpg", kind=b"1", link=b"good-own-0.jpg") + END, NUM_GOOD)
+    found["links to a good member"] = (
+        lambda: whole + header("again.jpg", kind=b"1", link=b"good-own-0.jpg") + END,
+        NUM_GOOD,
+    )
     found["made by GNU tar with a long name"] = (lambda: _long(whole), NUM_GOOD)
     return found
 

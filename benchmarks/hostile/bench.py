@@ -82,7 +82,7 @@ class Result:
     def as_text(self) -> str:
         """A line for each family, then what is wrong."""
         head = ("family", "inputs", "crashes", "hangs", "wrong", "seconds", "peak MiB")
-        rows = [head]
+        rows: list[tuple[str, ...]] = [head]
         for family in dict.fromkeys(outcome.family for outcome in self.outcomes):
             of = Result([outcome for outcome in self.outcomes if outcome.family == family])
             rows.append(_cells(family, of))
@@ -274,4 +274,3 @@ def _last_words(output: str) -> str:
     lines = [line for line in output.strip().splitlines() if line]
     at = next((n for n, line in enumerate(lines) if line.startswith("error: ")), max(0, len(lines) - 1))
     return " ".join(lines[at:])[:300]
-

@@ -60,7 +60,11 @@ def folder_cases(seed: int) -> Iterator[Case]:
     """Folders that hold more than files."""
     for name, put in FOLDERS.items():
         yield Case(name, partial(_folder, put, seed), good=NUM_GOOD, absent=frozenset({"passwd.jpg"}))
-    for name, make in {"a pipe": os.mkfifo, "a link to /dev/zero": partial(os.symlink, "/dev/zero")}.items():
+    special: dict[str, Callable[[str], object]] = {
+        "a pipe": os.mkfifo,
+        "a link to /dev/zero": partial(os.symlink, "/dev/zero"),
+    }
+    for name, make in special.items():
         yield Case(f"{name} as the source", partial(_special, make), exits=frozenset({1}), said=("special",))
 
 
@@ -75,7 +79,9 @@ def _put_named(pool: Path, seed: int, *, number: int, data: bytes | None = None)
     pictures = good_pictures(seed, number)
     for name, (_, picture) in zip(NAMES.values(), pictures, strict=True):
         word = b"good" if data is None else b"bad"
-        Path(os.fsdecode(os.fsencode(pool) + b"/" + word + name.replace(b"/", b"") + b".jpg")).write_bytes(data or picture)
+        Path(os.fsdecode(os.fsencode(pool) + b"/" + word + name.replace(b"/", b"") + b".jpg")).write_bytes(
+            data or picture
+        )
 
 
 def _rejected(seed: int, folder: Path) -> list[list[str]]:

@@ -26,13 +26,13 @@ BOMB = 64 << 20
 def pictures(seed: int) -> Iterator[Picture]:
     """All of them."""
     for form, make in FORMATS.items():
-        if form.split()[0] not in ("AVIF", "HEIF", "JXL") or has_decoder(form.split()[0]):
+        if _name_of(form) not in ("AVIF", "HEIF", "JXL") or has_decoder(_name_of(form)):
             yield from _with_general_faults(form, make, seed)
     for special in (_notes, _pngs, _jpegs, _gifs, _tiffs, _simple, _boxes, _no_pictures, _large):
         yield from special(seed)
 
 
-# -- formats -------------------------------------------------------------------------------------------------------
+# -- formats ----------------------------------------
 
 
 def _drawn(rng: np.random.Generator, mode: str = "RGB") -> Image.Image:
@@ -107,7 +107,11 @@ FORMATS: dict[str, Make] = {
 """Makers of whole pictures; the first word is the name in `curate.ops.images.formats.READ`, but for PGM."""
 
 
-# -- faults that every format can have -----------------------------------------------------------------------------
+def _name_of(form: str) -> str:
+    return form.split(maxsplit=1)[0]
+
+
+# -- faults that every format can have ----------------------------------------
 
 _CUTS = {"cut at a third": (1, 3), "cut at two thirds": (2, 3)}
 _LENIENT = frozenset({"AVIF", "HEIF", "JXL", "JPEG2000", "ICO"})
@@ -130,7 +134,7 @@ def _with_general_faults(form: str, make: Make, seed: int) -> Iterator[Picture]:
     yield Picture(f"{form} header flipped", changed("header flipped", partial(_flip, low=2, high=40)), ANY)
     yield Picture(f"{form} body flipped", changed("body flipped", partial(_flip, low=100, high=1 << 30)), ANY)
     yield Picture(f"{form} 64 kB zeroed", changed("zeroed", _zeroed), ANY)
-    behind = ANY if form.split()[0] in _LENIENT else GOOD
+    behind = ANY if _name_of(form) in _LENIENT else GOOD
     yield Picture(f"{form} twice", changed("twice", lambda data, rng: data + data), behind)
     long = 1 << 20 if form in ("JPEG baseline", "PNG RGB", "GIF", "WEBP lossy") else 1 << 14
     garbage = changed("garbage behind", lambda data, rng: data + rng.bytes(long))
@@ -155,7 +159,7 @@ def _zeroed(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:start] + bytes(min(64 << 10, len(data) - start - 2)) + data[-2:]
 
 
-# -- sizes that the header claims ------------------------------------------------------------------------------------
+# -- sizes that the header claims ----------------------------------------
 
 SIZES = {"65535 x 65535": (65535, 65535), "2^31-1 square": (2**31 - 1, 2**31 - 1), "0 x 0": (0, 0), "-1 x -1": (-1, -1)}
 
@@ -173,7 +177,7 @@ def _resized(form: str, data: bytes, size: tuple[int, int]) -> bytes | None:
     if min(size) < 0 and not signed and form not in ("PPM", "PGM"):
         return None
     try:
-        match form.split()[0]:
+        match _name_of(form):
             case "PNG":
                 head = data[12:16] + struct.pack(">II", width, height) + data[24:29]
                 return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
@@ -236,7 +240,7 @@ def with_tags(tiff: bytes, values: dict[int, int]) -> bytes:
     return bytes(found)
 
 
-# -- notes beside the pixels -----------------------------------------------------------------------------------------
+# -- notes beside the pixels ----------------------------------------
 
 
 def _notes(seed: int) -> Iterator[Picture]:
@@ -291,7 +295,7 @@ _PROFILES: dict[str, Callable[[bytes, bytes], bytes]] = {
 }
 
 
-# -- PNG -------------------------------------------------------------------------------------------------------------
+# -- PNG ----------------------------------------
 
 
 def _zeros(number: int) -> bytes:
@@ -349,7 +353,7 @@ def _with_form(data: bytes, *, form: tuple[int, int]) -> bytes:
     return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
 
 
-# -- JPEG ------------------------------------------------------------------------------------------------------------
+# -- JPEG ----------------------------------------
 
 
 def _jpegs(seed: int) -> Iterator[Picture]:
@@ -374,7 +378,7 @@ def _jpegs(seed: int) -> Iterator[Picture]:
     yield of("12 bits", lambda data: _put(data, data.index(b"\xff\xc0") + 4, b"\x0c"), REFUSED)
     yield of("255 components", lambda data: _put(data, data.index(b"\xff\xc0") + 9, b"\xff"), REFUSED)
     yield of("sampling factors of 15", lambda data: _put(data, data.index(b"\xff\xc0") + 11, b"\xff"), REFUSED)
-    yield of("a million restart marks", lambda data: data[: -2000] + b"\xff\xd0" * 10**6 + b"\xff\xd9")
+    yield of("a million restart marks", lambda data: data[:-2000] + b"\xff\xd0" * 10**6 + b"\xff\xd9")
     yield of("two marks alone", lambda data: b"\xff\xd8\xff\xd9", REFUSED)
     yield of("no tables", lambda data: b"\xff\xd8" + data[data.index(b"\xff\xc0") :], REFUSED)
     for scans in (300, 5_000):
@@ -397,7 +401,7 @@ def _scans(number: int, seed: int, size: tuple[int, int] = (6000, 6000)) -> byte
     return data[:-2] + data[last:-2] * number + b"\xff\xd9"
 
 
-# -- GIF -------------------------------------------------------------------------------------------------------------
+# -- GIF ----------------------------------------
 
 
 def _gifs(seed: int) -> Iterator[Picture]:
@@ -408,13 +412,19 @@ def _gifs(seed: int) -> Iterator[Picture]:
     yield Picture("GIF of 10,000 frames", lambda: head + frame + small * 10_000 + b";", GOOD)
     yield Picture("GIF of small frames on a canvas of 2^32 pixels", lambda: _canvas(whole, 65535), REFUSED)
     yield Picture("GIF of a small frame on a large canvas", lambda: _canvas(whole, 9000), ANY)
-    yield Picture("GIF with a frame outside", lambda: _put(whole, whole.index(b",\0\0\0\0", 13) + 1, b"\xf0\xff\xf0\xff"), ANY)
+    yield Picture(
+        "GIF with a frame outside", lambda: _put(whole, whole.index(b",\0\0\0\0", 13) + 1, b"\xf0\xff\xf0\xff"), ANY
+    )
     yield Picture("GIF without a frame", lambda: head + b";", REFUSED)
     comment = b"!\xfe" + (b"\xff" + b"c" * 255) * 4_000 + b"\0"
     yield Picture("GIF with a comment of 1 MB", lambda: head + comment + frame + b";", GOOD)
     yield Picture("GIF with 50,000 comments", lambda: head + b"!\xfe\1c\0" * 50_000 + frame + b";", GOOD)
     yield Picture("GIF with 100,000 unknown blocks", lambda: head + b"!\x42\0" * 100_000 + frame + b";", ANY)
-    yield Picture("GIF of LZW codes without end", lambda: head + b",\0\0\0\0\xa0\0\x78\0\0\x08" + (b"\xff" + b"\0" * 255) * 4000, ANY)
+    yield Picture(
+        "GIF of LZW codes without end",
+        lambda: head + b",\0\0\0\0\xa0\0\x78\0\0\x08" + (b"\xff" + b"\0" * 255) * 4000,
+        ANY,
+    )
     yield Picture("GIF of code size 255", lambda: head + b",\0\0\0\0\xa0\0\x78\0\0\xff\1\0\0;", REFUSED | {"uniform"})
 
 
@@ -422,7 +432,7 @@ def _canvas(gif: bytes, side: int) -> bytes:
     return _put(gif, 6, struct.pack("<HH", side, side))
 
 
-# -- TIFF ------------------------------------------------------------------------------------------------------------
+# -- TIFF ----------------------------------------
 
 _Entry = tuple[int, int, int, int]
 """(tag, type, count, value or offset)."""
@@ -434,7 +444,9 @@ def _tiff_of(entries: list[_Entry], *, behind: bytes = b"", next_at: int = 0) ->
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + table + struct.pack("<I", next_at) + behind
 
 
-def _picture_tags(width: int, height: int, *, bits: int, channels: int = 1, form: int = 1, packing: int = 8) -> list[_Entry]:
+def _picture_tags(
+    width: int, height: int, *, bits: int, channels: int = 1, form: int = 1, packing: int = 8
+) -> list[_Entry]:
     return [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, packing),
         (262, 3, 1, 1 if channels == 1 else 2), (277, 3, 1, channels), (278, 4, 1, height), (339, 3, 1, form),
@@ -458,13 +470,26 @@ def _tiffs(seed: int) -> Iterator[Picture]:
     yield Picture("TIFF big, directory at 2^63", lambda: struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**63), REFUSED)
     yield Picture("TIFF of 65,535 entries", lambda: _tiff_of(gray * 8191), ANY)
     yield Picture("TIFF of no entries", lambda: _tiff_of([]), REFUSED)
-    for tag, name in {258: "bits", 273: "strips", 279: "strip lengths", 324: "tiles", 320: "colors", 34675: "profile"}.items():
+    for tag, name in {
+        258: "bits",
+        273: "strips",
+        279: "strip lengths",
+        324: "tiles",
+        320: "colors",
+        34675: "profile",
+    }.items():
         entry = (tag, 4, 2**32 - 1, 8)
         rest = [one for one in gray if one[0] != tag]
         yield Picture(f"TIFF of 2^32-1 {name}", partial(_tiff_of, [*rest, entry], behind=bytes(4096)), ANY)
     tiled = [*gray, (322, 4, 1, 2**31 - 16), (323, 4, 1, 2**31 - 16), (324, 4, 1, 200), (325, 4, 1, 4096)]
     yield Picture("TIFF of tiles of 2^31 pixels", lambda: _tiff_of(tiled, behind=bytes(8192)), ANY)
-    tiny = [*_picture_tags(9000, 9000, bits=8, packing=1), (322, 4, 1, 1), (323, 4, 1, 1), (324, 4, 1, 8), (325, 4, 1, 1)]
+    tiny = [
+        *_picture_tags(9000, 9000, bits=8, packing=1),
+        (322, 4, 1, 1),
+        (323, 4, 1, 1),
+        (324, 4, 1, 8),
+        (325, 4, 1, 1),
+    ]
     yield Picture("TIFF of tiles of 1 pixel", lambda: _tiff_of(tiny, behind=bytes(8192)), ANY)
     yield of("65,535 samples", lambda data: with_tags(data, {277: 65535}))
     yield of("rows a strip 0", lambda data: with_tags(data, {278: 0}), ANY)
@@ -478,7 +503,13 @@ def _tiffs(seed: int) -> Iterator[Picture]:
     yield of("JPEG instead of deflate", lambda data: with_tags(data, {259: 7}), ANY)
     yield Picture("TIFF of 5,000 pages", lambda: _pages(5_000), ANY)
     side = 8_000
-    for bits, form, name in ((32, 3, "float32"), (64, 3, "float64"), (64, 6, "complex64"), (32, 1, "uint32"), (32, 2, "int32")):
+    for bits, form, name in (
+        (32, 3, "float32"),
+        (64, 3, "float64"),
+        (64, 6, "complex64"),
+        (32, 1, "uint32"),
+        (32, 2, "int32"),
+    ):
         stream = partial(_zeros, side * side * bits // 8)
         make = partial(_made_of_zeros, side, side, stream, bits=bits, form=form)
         yield Picture(f"TIFF of 64 megapixels of {name}", make, REFUSED | {ACCEPTED, "uniform"}, alone=True)
@@ -494,18 +525,33 @@ def _pages(number: int) -> bytes:
     table = struct.pack("<H", len(gray)) + b"".join(struct.pack("<HHII", *entry) for entry in sorted(gray))
     places = [8 + 4096 + length * page for page in range(number)]
     links = [*places[1:], 0]
-    return struct.pack("<2sHI", b"II", 42, places[0]) + bytes(range(256)) * 16 + b"".join(table + struct.pack("<I", at) for at in links)
+    return (
+        struct.pack("<2sHI", b"II", 42, places[0])
+        + bytes(range(256)) * 16
+        + b"".join(table + struct.pack("<I", at) for at in links)
+    )
 
 
-# -- formats of few rules --------------------------------------------------------------------------------------------
+# -- formats of few rules ----------------------------------------
 
 
 def _simple(seed: int) -> Iterator[Picture]:
     pixels = np.asarray(_drawn(rng_of(seed, "PPM comments"))).tobytes()
-    yield Picture("PPM with 4 MB of comments", lambda: b"P6\n" + b"#\n" * (2 << 20) + b"160 120\n255\n" + pixels, ANY, alone=True)
-    yield Picture("PPM with a comment of 4 MB", lambda: b"P6\n#" + b"c" * (4 << 20) + b"\n160 120\n255\n" + pixels, ANY, alone=True)
-    yield Picture("PPM with 4 MB of blanks", lambda: b"P6\n" + b" " * (4 << 20) + b"160 120\n255\n" + pixels, ANY, alone=True)
-    yield Picture("PPM in letters, a comment at each number", lambda: b"P3\n900 900\n255\n" + b"1 #\n" * 600_000, ANY, alone=True)
+    yield Picture(
+        "PPM with 4 MB of comments", lambda: b"P6\n" + b"#\n" * (2 << 20) + b"160 120\n255\n" + pixels, ANY, alone=True
+    )
+    yield Picture(
+        "PPM with a comment of 4 MB",
+        lambda: b"P6\n#" + b"c" * (4 << 20) + b"\n160 120\n255\n" + pixels,
+        ANY,
+        alone=True,
+    )
+    yield Picture(
+        "PPM with 4 MB of blanks", lambda: b"P6\n" + b" " * (4 << 20) + b"160 120\n255\n" + pixels, ANY, alone=True
+    )
+    yield Picture(
+        "PPM in letters, a comment at each number", lambda: b"P3\n900 900\n255\n" + b"1 #\n" * 600_000, ANY, alone=True
+    )
     yield Picture("PPM in letters with a number of 1 MB", lambda: b"P3\n64 64\n255\n" + b"7" * (1 << 20), REFUSED)
     yield Picture("PPM of width 10^400", lambda: b"P6\n" + b"9" * 400 + b" 1\n255\n", REFUSED)
     yield Picture("PPM of width NaN", lambda: b"P6\nnan inf\n255\n" + pixels, REFUSED)
@@ -515,17 +561,23 @@ def _simple(seed: int) -> Iterator[Picture]:
     yield Picture("PFM of scale NaN", lambda: b"Pf\n64 64\nnan\n" + bytes(64 * 64 * 4), ANY)
     yield Picture("PFM of NaN", lambda: b"Pf\n64 64\n-1\n" + b"\0\0\xc0\x7f" * 64 * 64, ANY)
     yield Picture("PFM of infinities", lambda: b"Pf\n64 64\n-1\n" + b"\0\0\x80\x7f\0\0\x80\xff" * 32 * 64, ANY)
-    yield Picture("QOI of runs for 88 megapixels", lambda: _qoi_runs(HUGE_SIDE), REFUSED | {ACCEPTED, "uniform"}, alone=True)
-    yield Picture("TGA of runs for 88 megapixels", lambda: _tga_runs(HUGE_SIDE), REFUSED | {ACCEPTED, "uniform"}, alone=True)
+    yield Picture(
+        "QOI of runs for 88 megapixels", lambda: _qoi_runs(HUGE_SIDE), REFUSED | {ACCEPTED, "uniform"}, alone=True
+    )
+    yield Picture(
+        "TGA of runs for 88 megapixels", lambda: _tga_runs(HUGE_SIDE), REFUSED | {ACCEPTED, "uniform"}, alone=True
+    )
     icons = b"".join(struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, 60, 65558) for _ in range(4096))
     yield Picture("ICO of 4,096 entries", lambda: struct.pack("<HHH", 0, 1, 4096) + icons + bytes(200), REFUSED)
     bomb = partial(_png_of, 30_000, 30_000, stream=_zeros(1 << 20))
     yield Picture("ICO of a PNG of 900 megapixels", lambda: enc.ico([(0, bomb())]), REFUSED)
     yield Picture("BMP with 2^31 colors", lambda: _put(_saved("BMP")(rng_of(seed, "BMP")), 46, b"\0\0\0\x80"), ANY)
-    yield Picture("BMP of runs that never end", lambda: _bmp_runs(), ANY)
-    yield Picture("BMP whose pixels begin at 2^32-1", lambda: _put(_saved("BMP")(rng_of(seed, "BMP")), 10, b"\xff" * 4), ANY)
+    yield Picture("BMP of runs that never end", _bmp_runs, ANY)
+    yield Picture(
+        "BMP whose pixels begin at 2^32-1", lambda: _put(_saved("BMP")(rng_of(seed, "BMP")), 10, b"\xff" * 4), ANY
+    )
     yield Picture("PCX with lines of 65,535", lambda: _put(_saved("PCX")(rng_of(seed, "PCX")), 66, b"\xff\xff"), ANY)
-    yield Picture("SGI with a table of runs outside", lambda: _put(_saved("SGI")(rng_of(seed, "SGI")), 2, b"\1") , ANY)
+    yield Picture("SGI with a table of runs outside", lambda: _put(_saved("SGI")(rng_of(seed, "SGI")), 2, b"\1"), ANY)
 
 
 def _ppm_of(largest: int, pixels: bytes) -> bytes:
@@ -547,7 +599,7 @@ def _bmp_runs() -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 14 + 40 + 1024) + body
 
 
-# -- formats of boxes ------------------------------------------------------------------------------------------------
+# -- formats of boxes ----------------------------------------
 
 
 def _boxes(seed: int) -> Iterator[Picture]:
@@ -580,7 +632,11 @@ def _boxes(seed: int) -> Iterator[Picture]:
     if b"\xff\x52" in stream:
         levels = stream.index(b"\xff\x52") + 9
         yield Picture("JPEG2000 of 255 levels", lambda: _put(stream, levels, b"\xff"), ANY)
-    large = _put(_put(stream, at + 4, struct.pack(">II", HUGE_SIDE, HUGE_SIDE)), at + 20, struct.pack(">II", HUGE_SIDE, HUGE_SIDE))
+    large = _put(
+        _put(stream, at + 4, struct.pack(">II", HUGE_SIDE, HUGE_SIDE)),
+        at + 20,
+        struct.pack(">II", HUGE_SIDE, HUGE_SIDE),
+    )
     yield Picture("JPEG2000 of 88 megapixels in 10 kB", lambda: large, REFUSED | {ACCEPTED, "uniform"}, alone=True)
     boxed = FORMATS["JPEG2000"](rng_of(seed, "JPEG2000 boxes"))
     yield Picture("JPEG2000 box of length 0", lambda: _put(boxed, 12, b"\0\0\0\0"), ANY)
@@ -602,7 +658,7 @@ def _animated_webp(seed: int) -> bytes:
     return file.getvalue()
 
 
-# -- no pictures -----------------------------------------------------------------------------------------------------
+# -- no pictures ----------------------------------------
 
 
 def _no_pictures(seed: int) -> Iterator[Picture]:
@@ -610,9 +666,20 @@ def _no_pictures(seed: int) -> Iterator[Picture]:
     jpeg, gif, png = (_saved(form, "P" if form == "GIF" else "RGB") for form in ("JPEG", "GIF", "PNG"))
     yield Picture("empty", lambda: b"", frozenset({"empty"}))
     for byte in (b"\0", b"\xff", b"\x89", b"G", b"B", b"P"):
-        yield Picture(f"one byte {byte.hex()}", lambda byte=byte: byte, no_image | DAMAGED)
-    for magic in (b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"RIFF\0\0\0\0WEBP", b"P6\n", b"\0\0\0\x0cjP  ", b"qoif", b"\xff\x0a", b"\xff\x4f\xff\x51"):
-        yield Picture(f"magic alone {magic.hex()}", lambda magic=magic: magic, REFUSED)
+        yield Picture(f"one byte {byte.hex()}", partial(bytes, byte), no_image | DAMAGED)
+    for magic in (
+        b"\xff\xd8",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"II*\0",
+        b"RIFF\0\0\0\0WEBP",
+        b"P6\n",
+        b"\0\0\0\x0cjP  ",
+        b"qoif",
+        b"\xff\x0a",
+        b"\xff\x4f\xff\x51",
+    ):
+        yield Picture(f"magic alone {magic.hex()}", partial(bytes, magic), REFUSED)
     page = b"<!DOCTYPE html><script>hostile()</script>" * 50
     yield Picture("HTML", lambda: page, no_image)
     yield Picture("text", lambda: b"no picture at all, but words\n" * 99, no_image)
@@ -624,15 +691,21 @@ def _no_pictures(seed: int) -> Iterator[Picture]:
     yield Picture("zip", lambda: b"PK\3\4" + bytes(200), no_image)
     svg = b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>"
     yield Picture("SVG that names a file", lambda: svg, unsupported)
-    entities = b"<?xml version='1.0'?><!DOCTYPE svg [" + b"".join(
-        b"<!ENTITY l%d '%s'>" % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 10)
-    ) + b"]><svg>&l9;</svg>"
+    entities = (
+        b"<?xml version='1.0'?><!DOCTYPE svg ["
+        + b"".join(b"<!ENTITY l%d '%s'>" % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 10))
+        + b"]><svg>&l9;</svg>"
+    )
     yield Picture("SVG of a billion laughs", lambda: entities, unsupported)
     yield Picture("PDF", lambda: b"%PDF-1.7\n" + bytes(300), unsupported)
     yield Picture("PostScript that writes", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n(/tmp/hostile)(w)file\n", unsupported)
     yield Picture("JPEG behind a PDF", lambda: b"%PDF-1.7\n" + jpeg(rng_of(seed, "PDF")), unsupported)
-    yield Picture("zip behind a JPEG", lambda: jpeg(rng_of(seed, "zip")) + b"PK\3\4" + bytes(500) + b"PK\5\6" + bytes(18), GOOD)
-    yield Picture("script in the comment of a JPEG", lambda: enc.with_segment(jpeg(rng_of(seed, "c")), 0xFE, page), GOOD)
+    yield Picture(
+        "zip behind a JPEG", lambda: jpeg(rng_of(seed, "zip")) + b"PK\3\4" + bytes(500) + b"PK\5\6" + bytes(18), GOOD
+    )
+    yield Picture(
+        "script in the comment of a JPEG", lambda: enc.with_segment(jpeg(rng_of(seed, "c")), 0xFE, page), GOOD
+    )
     yield Picture("page behind a PNG", lambda: png(rng_of(seed, "page")) + page, GOOD)
     yield Picture("page behind a GIF", lambda: gif(rng_of(seed, "gif page")) + page, GOOD)
     yield Picture("GIF that is a script", lambda: b"GIF89a/*" + bytes(40) + b"*/=1;alert(1)//;", REFUSED)
@@ -641,7 +714,7 @@ def _no_pictures(seed: int) -> Iterator[Picture]:
     yield Picture("bitmap of a word", lambda: b"BM is how this text begins, and it is no bitmap at all", no_image)
 
 
-# -- as large as is allowed ------------------------------------------------------------------------------------------
+# -- as large as is allowed ----------------------------------------
 
 
 def _large(seed: int) -> Iterator[Picture]:

@@ -116,19 +116,25 @@ def web_pages(seed: int, guarded: Callable[[], str]) -> dict[str, Callable[[], P
         "/trickle": lambda: itertools.chain(answer(b"", length=10**6), _for_ever(b"\xff", PAUSE)),
         "/silence": lambda: itertools.chain(answer(b"", length=10**6), _for_ever(PAUSE)),
         "/no-answer": lambda: _for_ever(PAUSE),
-        "/headers-without-end": lambda: itertools.chain([b"HTTP/1.1 200 OK\r\n"], _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")),
+        "/headers-without-end": lambda: itertools.chain(
+            [b"HTTP/1.1 200 OK\r\n"], _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")
+        ),
         "/header-of-1-MB": lambda: answer(data, "X-A: " + "b" * (1 << 20)),
         "/10000-headers": lambda: answer(data, *["X-A: b"] * 10_000),
         "/continue-without-end": lambda: _for_ever(b"HTTP/1.1 100 Continue\r\n\r\n"),
         "/body-without-end": lambda: itertools.chain(answer(b"", length=""), _for_ever(bytes(CHUNK))),
         "/body-of-a-terabyte": lambda: itertools.chain(answer(b"", length=10**12), _for_ever(bytes(CHUNK))),
-        "/chunks-without-end": lambda: itertools.chain(_chunked(end=b""), _for_ever(b"10000\r\n" + bytes(CHUNK) + b"\r\n")),
+        "/chunks-without-end": lambda: itertools.chain(
+            _chunked(end=b""), _for_ever(b"10000\r\n" + bytes(CHUNK) + b"\r\n")
+        ),
         "/chunk-of-2-70": lambda: [*_chunked(end=b""), b"%x\r\n" % 2**70, bytes(CHUNK)],
         "/chunk-of-garbage": lambda: [*_chunked(half, end=b""), b"zz\r\n" + half],
         "/chunk-of-negative-length": lambda: [*_chunked(half, end=b""), b"-5\r\n" + half],
         "/chunks-cut": lambda: _chunked(half, end=b""),
         "/chunked": lambda: _chunked(half, data[len(half) :]),
-        "/trailers-without-end": lambda: itertools.chain(_chunked(data, end=b"0\r\n"), _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")),
+        "/trailers-without-end": lambda: itertools.chain(
+            _chunked(data, end=b"0\r\n"), _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")
+        ),
         "/longer-than-it-says": lambda: answer(data + bytes(5000), length=len(data)),
         "/shorter-than-it-says": lambda: answer(data, length=len(data) + 5000),
         "/length-negative": lambda: answer(data, length=-5),
@@ -141,7 +147,9 @@ def web_pages(seed: int, guarded: Callable[[], str]) -> dict[str, Callable[[], P
         "/closed-at-once": lambda: [],
         "/gzip": lambda: answer(gzip.compress(data), "Content-Encoding: gzip"),
         "/gzip-bomb": lambda: answer(gzip.compress(bytes(64 << 20), 9), "Content-Encoding: gzip"),
-        "/gzip-bomb-twice": lambda: answer(gzip.compress(gzip.compress(bytes(64 << 20), 9), 9), "Content-Encoding: gzip, gzip"),
+        "/gzip-bomb-twice": lambda: answer(
+            gzip.compress(gzip.compress(bytes(64 << 20), 9), 9), "Content-Encoding: gzip, gzip"
+        ),
         "/gzip-of-garbage": lambda: answer(data, "Content-Encoding: gzip"),
         "/gzip-cut": lambda: answer(gzip.compress(data)[:-500], "Content-Encoding: gzip"),
         "/encoding-unknown": lambda: answer(data, "Content-Encoding: hostile"),

@@ -29,12 +29,25 @@ BAD = (
 
 def cases(seed: int) -> Iterator[Case]:
     """A picture among good ones, and files that are no shards."""
-    chosen = {one.name: one for one in pictures.pictures(seed) if one.name in BAD or one.name.endswith("PNG RGB 2^31-1 square")}
+    chosen = {
+        one.name: one
+        for one in pictures.pictures(seed)
+        if one.name in BAD or one.name.endswith("PNG RGB 2^31-1 square")
+    }
     for name, picture in chosen.items():
-        yield Case(f"{name}: train", partial(_train_on, picture, seed), exits=EITHER)
-        yield Case(f"{name}: eval", partial(_evaluate, picture, seed), exits=EITHER)
-        yield Case(f"{name}: eval of Parquet", partial(_evaluate_table, picture, seed), exits=EITHER)
-        yield Case(f"{name}: visualize", partial(_visualize, picture), exits=EITHER)
+        yield Case(
+            f"{name}: train", partial(_train_on, picture, seed), exits=EITHER, said=("a.parquet", "does not decode")
+        )
+        yield Case(
+            f"{name}: eval", partial(_evaluate, picture, seed), exits=EITHER, said=("bad.jpg", "does not decode")
+        )
+        yield Case(
+            f"{name}: eval of Parquet",
+            partial(_evaluate_table, picture, seed),
+            exits=EITHER,
+            said=("data.parquet row 15", "does not decode"),
+        )
+        yield Case(f"{name}: visualize", partial(_visualize, picture), exits=EITHER, said=("bad.jpg",))
     for name, put in _files(seed).items():
         yield Case(f"{name}: train", partial(_train_file, put), exits=FAILS, said=("shards",))
         yield Case(f"{name}: eval", partial(_evaluate_file, put), exits=FAILS, said=("shards",))
@@ -46,7 +59,7 @@ def _table_with(picture: Picture, seed: int) -> pa.Table:
 
 
 def _training(folder: Path) -> list[str]:
-    steps = ["iterations=1", "batch_size=16", "checkpoint_every=1", "feed.workers=0", "model.depth=1"]
+    steps = ["iterations=1", "batch_size=16", "checkpoint_every=1", "workers=0", "model.depth=1"]
     return ["train", "train/tiny", f"shards={folder / 'shards'}", f"output={folder / 'out'}", *steps]
 
 
@@ -92,14 +105,18 @@ def _files(seed: int) -> dict[str, Put]:
         return lambda path: path.write_bytes(content)
 
     return {
-        "pipe": lambda path: os.mkfifo(path),
+        "pipe": os.mkfifo,
         "link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
         "link to nothing": lambda path: path.symlink_to("nowhere"),
         "shard that is cut": data(whole[: len(whole) // 2]),
         "shard of garbage": data(b"PAR1" + bytes(1000) + b"PAR1"),
         "shard without images": lambda path: pq.write_table(pa.table({"label": [1, 2]}), path),
-        "shard with images of text": lambda path: pq.write_table(pa.table({"image": ["a", "b"], "label": [1, 2]}), path),
-        "shard of no rows": lambda path: pq.write_table(good_table(seed).slice(0, 0).append_column("label", pa.array([], pa.int64())), path),
+        "shard with images of text": lambda path: pq.write_table(
+            pa.table({"image": ["a", "b"], "label": [1, 2]}), path
+        ),
+        "shard of no rows": lambda path: pq.write_table(
+            good_table(seed).slice(0, 0).append_column("label", pa.array([], pa.int64())), path
+        ),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.hostile.archives import SECRET
 from benchmarks.hostile.case import NUM_GOOD, Case, put_good, rng_of, run
 
-Put = Callable[[Path], None]
+Put = Callable[[Path], object]
 
 
 def cases(seed: int) -> Iterator[Case]:
@@ -27,7 +27,7 @@ def _beside(put: Put, seed: int, folder: Path) -> list[list[str]]:
 
 
 def _file(name: str, data: bytes) -> Put:
-    return lambda pool: (pool / name).write_bytes(data) and None
+    return lambda pool: (pool / name).write_bytes(data)
 
 
 def _texts(seed: int) -> dict[str, Put]:
@@ -94,7 +94,11 @@ def _metadata(seed: int) -> dict[str, Put]:
     columns = b"file_name," + b",".join(b"c%d" % n for n in range(240_000))
     tables = {
         "csv of 240,000 columns": columns + b"\ngood-0.jpg," + b"," * 239_999 + b"\n",
-        "csv of 5,000 columns with values": b"file_name," + b",".join(b"c%d" % n for n in range(5_000)) + b"\ngood-0.jpg," + b",".join([b"v"] * 5_000) + b"\n",
+        "csv of 5,000 columns with values": b"file_name,"
+        + b",".join(b"c%d" % n for n in range(5_000))
+        + b"\ngood-0.jpg,"
+        + b",".join([b"v"] * 5_000)
+        + b"\n",
         "csv that names other files": head + b"../../../../etc/passwd,a\n/etc/passwd,b\nC:\\x,c\n" + row,
         "csv with zeros": head + b"\0\0,\0\n" + row,
         "csv with a quotation mark that is never closed": head + b'"good-0.jpg,a\n' + row * 1000,

@@ -31,7 +31,15 @@ def cases(seed: int) -> Iterator[Case]:
         yield Case(name, partial(_with_columns, columns, seed), exits=exits, said=(FILE,), good=NUM_GOOD)
     for name, row in _rows().items():
         verdicts = GONE | {"not_an_image", "empty", "too_large"}
-        yield Case(name, partial(_with_row, row, seed), exits=EITHER, said=(FILE,), good=NUM_GOOD, accepted=NUM_GOOD, rest=verdicts)
+        yield Case(
+            name,
+            partial(_with_row, row, seed),
+            exits=EITHER,
+            said=(FILE,),
+            good=NUM_GOOD,
+            accepted=NUM_GOOD,
+            rest=verdicts,
+        )
     for name, metadata in _metadata().items():
         yield Case(name, partial(_with_metadata, metadata, seed), exits=EITHER, said=(FILE,), good=NUM_GOOD)
 
@@ -59,7 +67,7 @@ def _written(table: pa.Table, folder: Path) -> list[list[str]]:
     return _table(parquet(table), folder)
 
 
-# -- files that are damaged ----------------------------------------------------------------------------------------------
+# -- files that are damaged ----------------------------------------
 
 
 def _damaged(whole: bytes, seed: int) -> dict[str, bytes]:
@@ -96,7 +104,7 @@ def _flipped(data: bytes, at: int, rng: np.random.Generator) -> bytes:
     return data[:at] + bytes([data[at] ^ int(rng.integers(1, 256))]) + data[at + 1 :]
 
 
-# -- columns of images ---------------------------------------------------------------------------------------------------
+# -- columns of images ----------------------------------------
 
 
 def _image_columns(seed: int) -> dict[str, Callable[[], pa.Table]]:
@@ -113,8 +121,12 @@ def _image_columns(seed: int) -> dict[str, Callable[[], pa.Table]]:
         "images in lists of structs": of([[{"bytes": data[0], "path": None}]], pa.list_(IMAGE)),
         "struct without bytes": of([{"path": "/etc/passwd"}], pa.struct([("path", pa.string())])),
         "struct whose bytes are text": of([{"bytes": "x"}], pa.struct([("bytes", pa.string())])),
-        "struct whose path is a number": of([{"bytes": data[0], "path": 7}], pa.struct([("bytes", pa.binary()), ("path", pa.int64())])),
-        "struct in a struct": of([{"bytes": {"bytes": data[0]}}], pa.struct([("bytes", pa.struct([("bytes", pa.binary())]))])),
+        "struct whose path is a number": of(
+            [{"bytes": data[0], "path": 7}], pa.struct([("bytes", pa.binary()), ("path", pa.int64())])
+        ),
+        "struct in a struct": of(
+            [{"bytes": {"bytes": data[0]}}], pa.struct([("bytes", pa.struct([("bytes", pa.binary())]))])
+        ),
         "bytes of a fixed length": of([d[:100] for d in data], pa.binary(100)),
         "bytes in a dictionary": lambda: pa.table({"image": pa.array(data, pa.binary()).dictionary_encode()}),
         "large bytes": of(data, pa.large_binary()),
@@ -131,7 +143,7 @@ def _images(make: Callable[[], pa.Table], folder: Path) -> list[list[str]]:
     return _written(make(), folder)
 
 
-# -- other columns -------------------------------------------------------------------------------------------------------
+# -- other columns ----------------------------------------
 
 
 def _own_columns() -> dict[str, Callable[[int], Mapping[str, pa.Array]]]:
@@ -161,7 +173,20 @@ def _own_columns() -> dict[str, Callable[[int], Mapping[str, pa.Array]]]:
     def repeated(value: Any, dtype: pa.DataType) -> Callable[[int], Mapping[str, pa.Array]]:
         return lambda rows: {"own": pa.array([value] * rows, dtype)}
 
-    ours = ("image_id", "source", "role", "uri", "key", "sha256", "reject", "detail", "extra", "width", "pdq", "left_out")
+    ours = (
+        "image_id",
+        "source",
+        "role",
+        "uri",
+        "key",
+        "sha256",
+        "reject",
+        "detail",
+        "extra",
+        "width",
+        "pdq",
+        "left_out",
+    )
     return {
         "text cells of 5 MB": texts(5 << 20),
         "a text cell of 20 MB": lambda rows: {"caption": pa.array(["c" * (20 << 20)] + [""] * (rows - 1))},
@@ -195,7 +220,7 @@ def _with_columns(make: Callable[[int], Mapping[str, pa.Array]], seed: int, fold
     return _written(table, folder)
 
 
-# -- rows ----------------------------------------------------------------------------------------------------------------
+# -- rows ----------------------------------------
 
 
 def _rows() -> dict[str, dict[str, Any] | None]:
@@ -219,7 +244,7 @@ def _with_row(row: dict[str, Any] | None, seed: int, folder: Path) -> list[list[
     return _table(parquet(table, compression="zstd", use_dictionary=False), folder)
 
 
-# -- metadata ------------------------------------------------------------------------------------------------------------
+# -- metadata ----------------------------------------
 
 
 def _metadata() -> dict[str, dict[bytes, bytes]]:

@@ -41,7 +41,14 @@ def server_cases(seed: int, hosts: Hosts) -> Iterator[Case]:
     verdicts |= {f"t.csv#{row}": GOOD for row in range(len(named), len(named) + len(good))}
     text = "\n".join(["url", *(hosts.web.url + path for path in [*named, *good]), ""])
     make = partial(_table, "t.csv", text.encode())
-    yield Case("a server that does all of it", make, verdicts=verdicts, untouched=lambda: not hosts.asked(), inputs=len(named), secret=SECRET)
+    yield Case(
+        "a server that does all of it",
+        make,
+        verdicts=verdicts,
+        untouched=lambda: not hosts.asked(),
+        inputs=len(named),
+        secret=SECRET,
+    )
     for path in ("/good-0.jpg", "/body-without-end", "/redirect-to-a-private-one", "/gzip-bomb"):
         url = hosts.web.url + path
         make = partial(_source, url)
@@ -102,7 +109,7 @@ def _allowed(path: Path | str, private: tuple[str, ...] = ()) -> str:
     return f"{{name: pool, path: '{path}'{allowed}}}"
 
 
-# -- addresses that must not be asked --------------------------------------------------------------------------------
+# -- addresses that must not be asked ----------------------------------------
 
 
 def address_cases(seed: int, hosts: Hosts) -> Iterator[Case]:
@@ -119,8 +126,18 @@ def address_cases(seed: int, hosts: Hosts) -> Iterator[Case]:
         if "\n" in url or "\0" in url:
             continue
         make = partial(_list, f"{url}\n".encode(errors="surrogateescape"), seed)
-        yield Case(f"{name} in a list", make, exits=EITHER, good=NUM_GOOD, accepted=NUM_GOOD, untouched=lambda: not hosts.asked(), secret=SAID)
-    signed = f"{hosts.web.url}/good-0.jpg?X-Amz-Signature={SAID}&X-Amz-Credential={SAID}&X-Goog-Signature={SAID}&sig={SAID}"
+        yield Case(
+            f"{name} in a list",
+            make,
+            exits=EITHER,
+            good=NUM_GOOD,
+            accepted=NUM_GOOD,
+            untouched=lambda: not hosts.asked(),
+            secret=SAID,
+        )
+    signed = (
+        f"{hosts.web.url}/good-0.jpg?X-Amz-Signature={SAID}&X-Amz-Credential={SAID}&X-Goog-Signature={SAID}&sig={SAID}"
+    )
     make = partial(_table, "t.csv", f"url\n{signed}\n".encode())
     yield Case("a signed URL in a table", make, verdicts={"t.csv#0": GOOD}, secret=SAID)
 
@@ -167,7 +184,7 @@ def _addresses(hosts: Hosts) -> dict[str, str]:
     return found
 
 
-# -- lists -------------------------------------------------------------------------------------------------------------
+# -- lists ----------------------------------------
 
 
 def list_cases(seed: int) -> Iterator[Case]:
@@ -177,7 +194,11 @@ def list_cases(seed: int) -> Iterator[Case]:
         yield Case(name, make, exits=EITHER, good=NUM_GOOD, accepted=NUM_GOOD, rest=rest, secret=SECRET)
     for name, data in _whole_lists(seed).items():
         yield Case(name, partial(_only, data, seed), exits=EITHER, said=("list.txt",), good=None, secret=SECRET)
-    for name, make_special in {"a pipe": os.mkfifo, "a link to /dev/zero": partial(os.symlink, "/dev/zero")}.items():
+    special: dict[str, Callable[[str], object]] = {
+        "a pipe": os.mkfifo,
+        "a link to /dev/zero": partial(os.symlink, "/dev/zero"),
+    }
+    for name, make_special in special.items():
         yield Case(f"{name} for a list", partial(_no_list, make_special), exits=frozenset({1}), said=("list.txt",))
 
 
@@ -255,7 +276,7 @@ def _no_list(make: Callable[[str], object], folder: Path) -> list[list[str]]:
     return [run(folder, folder / "list.txt")]
 
 
-# -- tables of URLs that are damaged -----------------------------------------------------------------------------------
+# -- tables of URLs that are damaged ----------------------------------------
 
 
 def table_cases(seed: int, hosts: Hosts) -> Iterator[Case]:
@@ -308,8 +329,16 @@ def _text_tables(urls: list[str], seed: int) -> dict[str, tuple[str, bytes, int 
         "jsonl with NaN": (".jsonl", before + b'{"url": NaN}\n' + behind, 4),
         "jsonl with keys twice": (".jsonl", before + b'{"url": 1, "url": [2]}\n' + behind, 4),
         "jsonl with a line of 4 MB": (".jsonl", before + b'{"url": "' + b"x" * (4 << 20) + b'"}\n' + behind, 4),
-        "jsonl of 100,000 keys": (".jsonl", before + b"{" + b",".join(b'"k%d":1' % n for n in range(60_000)) + b"}\n" + behind, 4),
-        "jsonl of garbage": (".jsonl", before + rng_of(seed, "jsonl").bytes(10_000).replace(b"\n", b"") + b"\n" + behind, 4),
+        "jsonl of 100,000 keys": (
+            ".jsonl",
+            before + b"{" + b",".join(b'"k%d":1' % n for n in range(60_000)) + b"}\n" + behind,
+            4,
+        ),
+        "jsonl of garbage": (
+            ".jsonl",
+            before + rng_of(seed, "jsonl").bytes(10_000).replace(b"\n", b"") + b"\n" + behind,
+            4,
+        ),
         "jsonl with zeros": (".jsonl", before + bytes(1000) + b"\n" + behind, 4),
         "jsonl in UTF-16": (".jsonl", (before + behind).decode().encode("utf-16"), None),
         "jsonl cut": (".jsonl", before + behind + b'{"url": "htt', 4),
@@ -337,4 +366,3 @@ def _parquet(table: pa.Table) -> bytes:
     file = io.BytesIO()
     pq.write_table(table, file)
     return file.getvalue()
-

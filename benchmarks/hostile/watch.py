@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 LIMIT = 30.0
 """Seconds after which an input counts as one that hangs."""

@@ -1,4 +1,4 @@
-"""Weights, exports and configs of strangers: no code of theirs runs, no library takes their arguments, nothing is fetched."""
+"""Weights and configs of strangers: no code of theirs runs, no library takes their arguments, nothing is fetched."""
 
 import io
 import json
@@ -36,7 +36,9 @@ def cases(seed: int) -> Iterator[Case]:
     for name, files in _exports(seed).items():
         first = next(iter(files))
         # What is asked for: the file is named, or where it is one of a folder, its folder.
-        yield Case(f"{name}: export", partial(_export, files, first), exits=FAILS, said=("hostile",), untouched=_nothing_ran)
+        yield Case(
+            f"{name}: export", partial(_export, files, first), exits=FAILS, said=("hostile",), untouched=_nothing_ran
+        )
     for name, files in _exports(seed).items():
         if name.startswith(("tower", "pickle", "metadata")):
             make = partial(_embed, files, next(iter(files)), seed)
@@ -44,7 +46,9 @@ def cases(seed: int) -> Iterator[Case]:
     if find_spec("onnx") is not None:
         for name, files in _onnx_files(seed).items():
             make = partial(_embed_onnx, files, seed)
-            yield Case(f"{name}: embed", make, exits=FAILS, said=("hostile.onnx",), untouched=_nothing_ran, secret="root:x:0:0")
+            yield Case(
+                f"{name}: embed", make, exits=FAILS, said=("hostile.onnx",), untouched=_nothing_ran, secret="root:x:0:0"
+            )
 
 
 def config_cases(seed: int) -> Iterator[Case]:
@@ -71,14 +75,18 @@ def _embed(files: Files, weights: str, seed: int, folder: Path) -> list[list[str
     put_good(folder / "pool", seed)
     model = "curate" if weights.endswith(".safetensors") else "dinov2_vits14"
     embed = f"copies.embed={{model: {model}, weights: '{folder / weights}'}}"
-    return [run(folder, folder / "pool", embed, "copies.neighbors.threshold=0.9", "copies.neighbors.heldout_threshold=0.9")]
+    return [
+        run(folder, folder / "pool", embed, "copies.neighbors.threshold=0.9", "copies.neighbors.heldout_threshold=0.9")
+    ]
 
 
 def _embed_onnx(files: Files, seed: int, folder: Path) -> list[list[str]]:
     _put(files, folder)
     put_good(folder / "pool", seed)
     embed = f"copies.embed={{model: onnx, weights: '{folder / 'hostile.onnx'}'}}"
-    return [run(folder, folder / "pool", embed, "copies.neighbors.threshold=0.9", "copies.neighbors.heldout_threshold=0.9")]
+    return [
+        run(folder, folder / "pool", embed, "copies.neighbors.threshold=0.9", "copies.neighbors.heldout_threshold=0.9")
+    ]
 
 
 def _config(verb: str, data: bytes, folder: Path) -> list[list[str]]:
@@ -86,7 +94,7 @@ def _config(verb: str, data: bytes, folder: Path) -> list[list[str]]:
     return [[verb, str(folder / "hostile.yaml")]]
 
 
-# -- safetensors ---------------------------------------------------------------------------------------------------------
+# -- safetensors ----------------------------------------
 
 
 def safetensors(header: Any, body: bytes = b"", *, length: int | None = None) -> bytes:
@@ -98,16 +106,26 @@ def safetensors(header: Any, body: bytes = b"", *, length: int | None = None) ->
 def _described(described: Any) -> bytes:
     """An export that says this of itself, with one tensor."""
     text = described if isinstance(described, str) else json.dumps(described)
-    return safetensors({"__metadata__": {"curate": text}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4))
+    return safetensors(
+        {"__metadata__": {"curate": text}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)
+    )
 
 
 def _tower(name: str, **kwargs: Any) -> Files:
-    described = {"tower": {"name": name, "kwargs": kwargs}, "export": EXPORT, "timm": {"architecture": name, "kwargs": kwargs}}
+    described = {
+        "tower": {"name": name, "kwargs": kwargs},
+        "export": EXPORT,
+        "timm": {"architecture": name, "kwargs": kwargs},
+    }
     return {"hostile.safetensors": _described(described), "hostile-code.pth": _pickle()}
 
 
 def _vit(**changes: Any) -> Files:
-    return {"hostile.safetensors": _described({"vit": VIT | changes, "export": EXPORT, "timm": {"architecture": "", "kwargs": {}}})}
+    return {
+        "hostile.safetensors": _described(
+            {"vit": VIT | changes, "export": EXPORT, "timm": {"architecture": "", "kwargs": {}}}
+        )
+    }
 
 
 def _exports(seed: int) -> dict[str, Files]:
@@ -115,8 +133,12 @@ def _exports(seed: int) -> dict[str, Files]:
     found: dict[str, Files] = {
         "tower with checkpoint_path": _tower("resnet18", checkpoint_path=code),
         "tower with a file": _tower("resnet18", pretrained=True, pretrained_cfg_overlay={"file": code}),
-        "tower with a URL": _tower("resnet18", pretrained=True, pretrained_cfg={"url": "http://127.0.0.2:9/hostile.pth"}),
-        "tower with a repository": _tower("resnet18", pretrained=True, pretrained_cfg_overlay={"hf_hub_id": "hostile/hostile"}),
+        "tower with a URL": _tower(
+            "resnet18", pretrained=True, pretrained_cfg={"url": "http://127.0.0.2:9/hostile.pth"}
+        ),
+        "tower with a repository": _tower(
+            "resnet18", pretrained=True, pretrained_cfg_overlay={"hf_hub_id": "hostile/hostile"}
+        ),
         "tower that is pretrained": _tower("resnet18", pretrained=True),
         "tower of hf-hub:": _tower("hf-hub:hostile/hostile"),
         "tower of hf_hub:": _tower("hf_hub:hostile/hostile"),
@@ -131,9 +153,11 @@ def _exports(seed: int) -> dict[str, Files]:
         "tower of no name": _tower(""),
         "tower of a name of 1 MB": _tower("r" * (1 << 20)),
         "tower of an unknown name": _tower("hostile\x1b[2J"),
-        "tower with settings of another type": {"hostile.safetensors": _described({"tower": {"name": "resnet18", "kwargs": [1]}, "export": EXPORT})},
+        "tower with settings of another type": {
+            "hostile.safetensors": _described({"tower": {"name": "resnet18", "kwargs": [1]}, "export": EXPORT})
+        },
     }
-    for name, changes in {
+    changed: dict[str, dict[str, Any]] = {
         "10^9 dims": {"dim": 10**9, "heads": 1},
         "10^9 blocks": {"depth": 10**9},
         "pictures of 10^9 pixels": {"image_size": 16 * 10**8},
@@ -143,8 +167,8 @@ def _exports(seed: int) -> dict[str, Files]:
         "NaN": {"layer_scale_init": float("nan")},
         "2^70 dims": {"dim": 2**70, "heads": 1},
         "text for a number": {"dim": "sixty-four"},
-    }.items():
-        found[f"ViT of {name}"] = _vit(**changes)
+    }
+    found |= {f"ViT of {name}": _vit(**changes) for name, changes in changed.items()}
     for name, text in {
         "of garbage": "\x00\x01",
         "10,000 deep": "[" * 10_000 + "]" * 10_000,
@@ -165,19 +189,34 @@ def _exports(seed: int) -> dict[str, Files]:
         "with a header beyond its end": safetensors({}, length=1000),
         "with a header 10,000 deep": safetensors(b"[" * 10_000 + b"]" * 10_000),
         "with a header of no UTF-8": safetensors(b'{"\xff": 1}'),
-        "with 50,000 tensors": safetensors({f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(50_000)}),
+        "with 50,000 tensors": safetensors(
+            {f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(50_000)}
+        ),
         "with tensors that overlap": safetensors({"a": one, "b": one}, bytes(4)),
-        "with a tensor outside": safetensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [2**40, 2**40 + 4]}}, bytes(4)),
-        "with a tensor of 2^62 values": safetensors({"a": {"dtype": "F32", "shape": [2**31, 2**31], "data_offsets": [0, 4]}}, bytes(4)),
+        "with a tensor outside": safetensors(
+            {"a": {"dtype": "F32", "shape": [1], "data_offsets": [2**40, 2**40 + 4]}}, bytes(4)
+        ),
+        "with a tensor of 2^62 values": safetensors(
+            {"a": {"dtype": "F32", "shape": [2**31, 2**31], "data_offsets": [0, 4]}}, bytes(4)
+        ),
         "with an unknown type": safetensors({"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
-        "with names of DINOv2 alone": safetensors({"cls_token": one, "mask_token": {**one, "data_offsets": [4, 8]}, "patch_embed.proj.weight": {**one, "data_offsets": [8, 12]}}, bytes(12)),
+        "with names of DINOv2 alone": safetensors(
+            {
+                "cls_token": one,
+                "mask_token": {**one, "data_offsets": [4, 8]},
+                "patch_embed.proj.weight": {**one, "data_offsets": [8, 12]},
+            },
+            bytes(12),
+        ),
     }.items():
         found[f"safetensors {name}"] = {"hostile.safetensors": data}
     for name, data in _pickles(seed).items():
         found[f"pickle {name}"] = {"hostile.pth": data}
     found["folder with a config of garbage"] = _folder(b"\xff" * 1000)
     found["folder with a config 10,000 deep"] = _folder(b"[" * 10_000)
-    found["folder with a config of other types"] = _folder(json.dumps({"curate": [1], "num_attention_heads": "x"}).encode())
+    found["folder with a config of other types"] = _folder(
+        json.dumps({"curate": [1], "num_attention_heads": "x"}).encode()
+    )
     return found
 
 
@@ -186,7 +225,7 @@ def _folder(config: bytes) -> Files:
     return {"hostile/model.safetensors": data, "hostile/config.json": config}
 
 
-# -- pickles -------------------------------------------------------------------------------------------------------------
+# -- pickles ----------------------------------------
 
 
 class _Touches:
@@ -235,7 +274,7 @@ def _bomb() -> bytes:
     return file.getvalue()
 
 
-# -- ONNX ----------------------------------------------------------------------------------------------------------------
+# -- ONNX ----------------------------------------
 
 DECLARED = {
     "input": {"name": "images", "layout": "nchw", "dtype": "float32", "channels": "rgb", "size": 8, "resize": "square",
@@ -248,7 +287,9 @@ DECLARED = {
 def _onnx_files(seed: int) -> dict[str, Files]:
     from onnx import TensorProto, helper
 
-    def model(*, location: str = "", domain: str = "", nodes: int = 1, dims: Any = 192, shape: tuple[int, ...] = (192,)) -> bytes:
+    def model(
+        *, location: str = "", domain: str = "", nodes: int = 1, dims: Any = 192, shape: tuple[int, ...] = (192,)
+    ) -> bytes:
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 8, 8])
         out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", dims])
         weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape)
@@ -280,7 +321,9 @@ def _onnx_files(seed: int) -> dict[str, Files]:
         "graph of nothing": b"",
         "graph cut": model()[:200],
     }
-    found: dict[str, Files] = {name: {"hostile.onnx": data, "hostile.onnx.yaml": declared} for name, data in graphs.items()}
+    found: dict[str, Files] = {
+        name: {"hostile.onnx": data, "hostile.onnx.yaml": declared} for name, data in graphs.items()
+    }
     whole = model()
     declarations = {
         "with code": b"!!python/object/apply:os.system ['touch " + str(marker()).encode() + b"']\n",
@@ -293,11 +336,13 @@ def _onnx_files(seed: int) -> dict[str, Files]:
         "of nothing": b"",
         "of garbage": rng_of(seed, "declaration").bytes(5_000),
     }
-    found |= {f"declaration {name}": {"hostile.onnx": whole, "hostile.onnx.yaml": data} for name, data in declarations.items()}
+    found |= {
+        f"declaration {name}": {"hostile.onnx": whole, "hostile.onnx.yaml": data} for name, data in declarations.items()
+    }
     return found
 
 
-# -- configs -------------------------------------------------------------------------------------------------------------
+# -- configs ----------------------------------------
 
 
 def _laughs() -> bytes:

@@ -1,11 +1,10 @@
-"""A process that runs commands of `curate` one after the other, as the command line does: `python -m ...hostile.worker`.
+"""`python -m benchmarks.hostile.worker`: runs commands of `curate` one after the other, as the command line does.
 
 Starting Python and importing costs a second, a command on a few pictures half of one, so several hundred commands share
 a process until one of them breaks it. It reads a JSON line for each from its standard input and writes one back.
 """
 
 import json
-import logging
 import os
 import sys
 import traceback
@@ -63,5 +62,4 @@ if __name__ == "__main__":
     from curate.cli.program import set_up_process
 
     set_up_process()
-    logging.getLogger().setLevel(logging.INFO)
     main()
