@@ -139,9 +139,9 @@ def _with_general_faults(form: str, make: Make, seed: int) -> Iterator[Picture]:
     long = 1 << 20 if form in ("JPEG baseline", "PNG RGB", "GIF", "WEBP lossy") else 1 << 14
     garbage = changed("garbage behind", lambda data, rng: data + rng.bytes(long))
     yield Picture(f"{form} garbage behind", garbage, behind)
+    example = whole()
     for name, size in SIZES.items():
-        data = _resized(form, whole(), size)
-        if data is not None:
+        if _resized(form, example, size) is not None:
             yield Picture(f"{form} {name}", partial(_resized_again, form, make, size, seed), REFUSED - {"empty"})
 
 
