@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [options]`: a file with a function `command` is a measurement of its name.
+"""`python -m benchmarks NAME [options]`: a file or package with a function `command` is a measurement of its name.
 
 The function's parameters are the options, as typer reads them. Only the file of the measurement that was asked for is
 imported: the others may need libraries that are not here.
@@ -41,8 +41,11 @@ def main(arguments: Sequence[str]) -> None:
 def measurements() -> dict[str, str]:
     """What can be measured: the names, each with the first line that its `command` says of itself."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    folder = Path(__file__).parent
+    files = {path.stem: path for path in folder.glob("*.py")}
+    files |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+    for name, path in sorted(files.items()):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name == "command":
-                found[path.stem] = (ast.get_docstring(node) or "").split("\n")[0]
+                found[name] = (ast.get_docstring(node) or "").split("\n")[0]
     return found
