@@ -14,6 +14,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -170,19 +171,31 @@ def client_timeout(limits: Limits) -> Any:
 
 
 class Explained:
-    """The remote file system of a workdir: what a server refuses is told in one sentence, instead of a library's error.
+    """The remote file system of a workdir, or a file of it: what a server refuses is told in one sentence, instead of
+    a library's error.
 
     A file or folder that is not there stays the error that it is: whoever asks knows what it means.
     """
 
-    def __init__(self, fs: Any, root: str) -> None:
-        self._fs, self._root = fs, root
+    def __init__(self, inner: Any, root: str) -> None:
+        self._inner, self._root = inner, root
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> "Explained":
+        """A file of the file system, whose reads are explained as well."""
+        return Explained(self._explained(self._inner.open)(path, mode, **options), self._root)
+
+    def __enter__(self) -> "Explained":
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._explained(self._inner.__exit__)(*error)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._fs, name)
-        if not callable(found) or name.startswith("_"):
-            return found
+        found = getattr(self._inner, name)
+        return self._explained(found) if callable(found) and not name.startswith("_") else found
 
+    def _explained(self, found: Callable[..., Any]) -> Callable[..., Any]:
         def explained(*args: Any, **kwargs: Any) -> Any:
             try:
                 return found(*args, **kwargs)

@@ -184,6 +184,14 @@ def test_training_on_a_store_is_refused_before_anything_is_made(s3: Store, tmp_p
         train_values({"shards": "s3://runs/x", "output": "s3://runs/x"}, where="test")
 
 
+def test_part_that_is_refused_in_the_middle_of_reading_is_told_in_a_sentence(s3: Store) -> None:
+    workdir = run("s3://runs/short", sources={"pool": "s3://pool/1"}, write=None)
+    s3.fault = lambda request: 403 if request.method == "GET" and "/part-" in request.path else None
+    with pytest.raises(WorkdirError, match=r"s3://runs/short: HTTP 403 Forbidden; check that the credentials"):
+        workdir.table("images").read_all()
+    assert s3.faults[403] == 1
+
+
 def test_bucket_that_is_not_there_is_named(s3: Store) -> None:
     with pytest.raises(WorkdirError, match=r"s3://nowhere/run: no such bucket or container; make it first"):
         run("s3://nowhere/run")
