@@ -29,7 +29,7 @@ from curate.samples.pool import make_pool
 
 BEGUN = "the phase has begun"
 PROGRAM = f"""
-import inspect, sys
+import inspect, signal, sys
 from importlib import import_module
 
 def endless(function):
@@ -43,6 +43,8 @@ def endless(function):
     return again
 
 if __name__ == "__main__":  # processes that it spawns read this file, too
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell lets its background ignore them
+        signal.signal(signum, signal.SIG_DFL)
     sys.argv[0] = "curate"
     place = sys.argv.pop(1)
     if place:
@@ -156,9 +158,12 @@ def interrupt(phase: Phase, *, folder: Path, signum: int = signal.SIGINT) -> End
     with errors.open("wb") as told:
         process = subprocess.Popen(
             [sys.executable, str(script), phase.place, *phase.arguments],
-            stdout=subprocess.DEVNULL, stderr=told, cwd=folder, start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+            cwd=folder,
+            start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
-        )  # fmt: skip
+        )
     try:
         while phase.place and BEGUN not in errors.read_text(errors="replace"):
             if process.poll() is not None:

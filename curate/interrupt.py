@@ -116,7 +116,7 @@ def watch(command: Sequence[str]) -> None:
     handled = [one for one in SIGNALS if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
     shared = _Watched.shared = _Shared()
     _Watched.command = shlex.join(command)
-    stays("nothing is left half-written")
+    stays("what was finished stays")
     hears, tells = os.pipe()
     asked, asks = os.pipe()
     parent = os.getpid()

@@ -59,7 +59,7 @@ def test_a_signal_ends_a_command_by_itself_and_says_how_to_go_on(tmp_path: Path)
     for signum in SIGNALS:
         ended = interrupt(explained("sleeping", SLEEPING), folder=tmp_path, signum=signum)
         assert ended.status == -signum
-        assert ended.told == "interrupted: nothing is left half-written; to go on, run: curate explain 'a run' 0"
+        assert ended.told == "interrupted: what was finished stays; to go on, run: curate explain 'a run' 0"
 
 
 @pytest.mark.parametrize("code", [DEAF, THREADS, HOLDING, RELEASING, FAILING])
@@ -146,7 +146,7 @@ def test_a_terminal_gets_its_cursor_back(tmp_path: Path) -> None:
         pass
     _, status = os.waitpid(pid, 0)
     assert os.WTERMSIG(status) == signal.SIGINT
-    assert b"\x1b[?25h\r\ninterrupted: nothing is left half-written" in told
+    assert b"\x1b[?25h\r\ninterrupted: what was finished stays" in told
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word() -> None:

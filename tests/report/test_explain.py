@@ -127,3 +127,14 @@ def test_stages_speak_in_the_order_of_the_recipe_each_after_its_word(workdir: Wo
         "selected",
         "shards",
     ]
+
+
+def test_a_name_neither_breaks_the_story_nor_commands_the_terminal(
+    workdir: Workdir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {type(stage) for stage, _ in workdir.run.tables}
+    for stage in stages:
+        monkeypatch.setattr(stage, "explain", lambda *_: iter(["a\x1b[2J\nimage 1 is yours"]))
+    story = explain(workdir.run, "a.jpg")
+    assert r"a\x1b[2J\nimage 1 is yours" in story
+    assert not [line for line in story.splitlines()[1:] if not line.startswith("  ")]

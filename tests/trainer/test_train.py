@@ -405,6 +405,7 @@ SIGNALLED = """
         return plain(self, number, batches)
     loop.Trainer.step = step
     signum = int(sys.argv.pop())
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets processes in the background ignore it
     sys.argv[1:1] = ["train"]
     main()
 """
