@@ -229,6 +229,10 @@ def check_files(path: Path) -> None:
     wanted = read_metadata(path).get(FILES)
     if wanted is None:
         return
+    there = set(_files(path))
+    if not isinstance(wanted, dict) or not wanted.keys() <= there:
+        missing = sorted(set(wanted) - there)[:1] if isinstance(wanted, dict) else ["a list of its files"]
+        raise _damaged_checkpoint(path, ValueError(f"{missing[0]} is missing"))
     for name, digest in wanted.items():
         try:
             found = _hash_file(path / name)

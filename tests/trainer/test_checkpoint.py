@@ -110,7 +110,16 @@ def test_every_flipped_bit_is_found_and_the_file_is_named(tmp_path):
                 check_files(path)
         file.write_bytes(whole)
     (path / "log.jsonl").unlink()
-    with pytest.raises(WorkdirError, match=r"step-00000001: cannot be read"):
+    with pytest.raises(WorkdirError, match=r"step-00000001: cannot be read \(log.jsonl is missing\)"):
+        check_files(path)
+
+
+@pytest.mark.parametrize("files", [[], 3, {"../../dev/zero": "0" * 64}, {"/dev/zero": "0" * 64}])
+def test_digests_of_files_elsewhere_are_not_looked_up(tmp_path, files):
+    """A device would never end."""
+    path = save(tmp_path, 1)
+    (path / "checkpoint.json").write_text(json.dumps({"format": 2, "step": 1, "files": files}))
+    with pytest.raises(WorkdirError, match="cannot be read .* is missing"):
         check_files(path)
 
 
