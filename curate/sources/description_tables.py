@@ -149,7 +149,7 @@ def _text_rows(uri: str) -> Iterator[Row]:
     """Rows of a JSONL file, or of a CSV: of the latter first one whose keys are the names of the columns."""
     if suffix_of(uri) == ".csv":
         with _open_text(uri) as text:
-            yield from _csv_rows(_lines(text))
+            yield from _csv_rows(_lines(text), uri)
     else:
         for row in map(_parse_line, _json_lines(uri)):
             yield None if row is None else row.values
@@ -181,7 +181,7 @@ def _parse_line(line: str) -> TableRow | None:
     return TableRow(value, tuple(sorted(left_out))) if isinstance(value, dict) else None
 
 
-def _csv_rows(lines: Iterator[str]) -> Iterator[Row]:
+def _csv_rows(lines: Iterator[str], uri: str) -> Iterator[Row]:
     reader = csv.reader(lines)
     header: list[str] | None = None
     while True:
@@ -196,7 +196,10 @@ def _csv_rows(lines: Iterator[str]) -> Iterator[Row]:
             return
         if header is None:
             if len(cells) > MAX_TABLE_COLUMNS:
-                raise SourceError(f"{len(cells):,} columns, at most {MAX_TABLE_COLUMNS:,} are read")
+                raise SourceError(
+                    f"{uri}: {len(cells):,} columns, at most {MAX_TABLE_COLUMNS:,} are read; write the wanted ones to "
+                    "another file"
+                )
             header = cells
             yield dict.fromkeys(header)
         elif cells:

@@ -30,11 +30,9 @@ BATCH_ROWS = 64
 """Rows decoded at once: memory is this many images and a page of the file, whatever a row group holds."""
 
 MAX_UNPACKED = 256 << 20
-"""Bytes of a column chunk up to which it may be packed as tightly as it can be."""
+"""Bytes that a file may unpack to however tightly it is packed."""
 MAX_RATIO = 200
-"""How many times its packed size a larger column chunk may be: texts reach 20, and pictures do not pack."""
-MAX_BATCH_BYTES = 256 << 20
-"""Bytes that the values of a dictionary may take in one batch."""
+"""How many times its size a file may unpack to above that: texts reach 20, and pictures do not pack."""
 BUFFER_BYTES = 1 << 20
 """Bytes read at once from each column."""
 
@@ -73,7 +71,6 @@ class ParquetFormat:
 def _find_rows(file: File, number: int, source: Source, skipped: Counter[str]) -> Iterator[Found]:
     with _open_parquet(file.uri) as table:
         column = find_image_column(table.schema_arrow, source.image_column, where=file.uri)
-        _refuse_bomb(table, column, file.uri)
         classes = column_classes(table.schema_arrow)
         for row, name in enumerate(_row_names(table, column, file.uri)):
             is_long = name is not None and len(name) > MAX_NAME_BYTES
@@ -129,7 +126,18 @@ def _parquet_file(file: Any, uri: str) -> pq.ParquetFile:
     if in_groups != table.metadata.num_rows:
         what = f"its footer tells of {table.metadata.num_rows} rows, its row groups of {in_groups}"
         raise _damaged_parquet(uri, ValueError(what))
+    _refuse_bomb(table, file.seek(0, 2), uri)
     return table
+
+
+def _refuse_bomb(table: pq.ParquetFile, num_bytes: int, uri: str) -> None:
+    # By row groups: asking pyarrow for the sizes of a column ends the process where a footer is damaged.
+    unpacked = sum(table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups))
+    if unpacked > max(MAX_UNPACKED, MAX_RATIO * num_bytes):
+        raise SourceDamaged(
+            f"{uri}: {num_bytes:,} bytes unpack to {unpacked:,}, as no pictures or texts do; leave the file out of the "
+            "source, or write its rows to another one"
+        )
 
 
 def _damaged_parquet(uri: str, error: Exception) -> SourceDamaged:
@@ -211,9 +219,8 @@ def read_rows(uri: str, rows: Sequence[int], source: Source, *, max_bytes: int, 
     with _open_parquet(uri) as table:
         _check_rows(table, rows, uri)
         image = find_image_column(table.schema_arrow, source.image_column, where=uri)
-        _refuse_bomb(table, image, uri)
         left_out: set[str] = set()  # of every row
-        carried = _carried(table, image, source, uri, left_out) if extra else []
+        carried = _carried(table.schema_arrow, image, source, uri, left_out) if extra else []
         classes = declared_classes(table.schema_arrow)
         for batch, wanted in _wanted_rows(table, rows, [image, *carried], uri):
             for read in _read_batch(batch, wanted, image, carried, max_bytes=max_bytes, left_out=left_out):
@@ -228,9 +235,8 @@ def _check_rows(table: pq.ParquetFile, rows: Sequence[int], uri: str) -> None:
         )
 
 
-def _carried(table: pq.ParquetFile, image: str, source: Source, uri: str, left_out: set[str]) -> list[str]:
+def _carried(schema: pa.Schema, image: str, source: Source, uri: str, left_out: set[str]) -> list[str]:
     """Names of the columns to carry, each once; `left_out` gains why others are not."""
-    schema = table.schema_arrow
     own = [f.name for f in schema if f.name != image and not _only_bytes(f.type)]
     if source.columns is not None:
         unknown = [name for name in source.columns if name not in own and not comes_from_path(name, uri, source)]
@@ -240,47 +246,15 @@ def _carried(table: pq.ParquetFile, image: str, source: Source, uri: str, left_o
     names = list(dict.fromkeys(own))
     if len(names) < len(own):
         left_out.add("duplicate_name")
-    return usable_columns(table, names, left_out)
+    return usable_columns(names, left_out)
 
 
-def usable_columns(table: pq.ParquetFile, names: Iterable[str], left_out: set[str]) -> list[str]:
-    """The columns that an image may have: of usable names, no bombs, and not too many."""
-    bombs = _bombs(table)
-    if bombs:
-        left_out.add("too_long")
-    usable = [name for name in names if not _of_column(bombs, name) and is_usable_name(name, left_out)]
+def usable_columns(names: Iterable[str], left_out: set[str]) -> list[str]:
+    """The columns that an image may have: of usable names, and not too many."""
+    usable = [name for name in names if is_usable_name(name, left_out)]
     if len(usable) > MAX_IMAGE_COLUMNS:
         left_out.add("too_many_columns")
     return usable[:MAX_IMAGE_COLUMNS]
-
-
-def _bombs(table: pq.ParquetFile) -> dict[str, str]:
-    """Leaf columns that unpack to far more than any honest data do, by what the footer says; each with its sizes."""
-    found: dict[str, str] = {}
-    for number in range(table.num_row_groups):
-        group = table.metadata.row_group(number)
-        for place in range(group.num_columns):
-            chunk = group.column(place)
-            large = chunk.total_uncompressed_size > MAX_UNPACKED
-            if large and chunk.total_uncompressed_size > MAX_RATIO * max(1, chunk.total_compressed_size):
-                sizes = f"{chunk.total_compressed_size:,} bytes unpack to {chunk.total_uncompressed_size:,}"
-                found.setdefault(chunk.path_in_schema, f"row group {number}: {sizes}")
-    return found
-
-
-def _refuse_bomb(table: pq.ParquetFile, column: str, uri: str) -> None:
-    bombs = _bombs(table)
-    found = _of_column(bombs, column)
-    if found:
-        raise SourceDamaged(
-            f"{uri}: column {column} is packed as no pictures or addresses are ({bombs[found[0]]}); leave the file out "
-            "of the source, or write its rows to another one"
-        )
-
-
-def _of_column(paths: Iterable[str], column: str) -> list[str]:
-    """The leaves of a column, or the column itself, among paths in a schema."""
-    return [path for path in paths if path == column or path.startswith(f"{column}.")]
 
 
 def _only_bytes(dtype: pa.DataType) -> bool:
@@ -308,30 +282,11 @@ def _wanted_rows(
 def _batches(table: pq.ParquetFile, group: int, columns: list[str], *, rows: int, uri: str) -> Iterator[pa.RecordBatch]:
     """Batches of a row group; after an error that may pass, from the first one not yet yielded."""
     missing = table.metadata.row_group(group).num_rows
-    rows = _rows_at_once(table.metadata.row_group(group), columns, rows)
     for batch in _resume(lambda: table.iter_batches(rows, row_groups=[group], columns=columns), uri):
         missing -= len(batch)
         yield batch
     if missing:  # Arrow takes the end of a column for the end of the group
         raise _damaged_parquet(uri, ValueError(f"row group {group} lacks {missing} of its rows"))
-
-
-def _rows_at_once(group: Any, columns: Sequence[str], rows: int) -> int:
-    """Fewer rows where a dictionary is large: one value of it may stand in every row, and is unpacked for each."""
-    chunks = [group.column(place) for place in range(group.num_columns)]
-    sizes = {chunk.path_in_schema: _dictionary_bytes(chunk) for chunk in chunks}
-    large = {path: size for path, size in sizes.items() if size * rows > MAX_BATCH_BYTES}
-    largest = max((large[path] for name in columns for path in _of_column(large, name)), default=0)
-    return max(1, min(rows, MAX_BATCH_BYTES // max(1, largest)))
-
-
-def _dictionary_bytes(chunk: Any) -> int:
-    """About how many bytes the dictionary of a column chunk unpacks to; 0: it has none."""
-    if not chunk.has_dictionary_page or not chunk.dictionary_page_offset:
-        return 0
-    packed: int = max(0, chunk.data_page_offset - chunk.dictionary_page_offset)
-    ratio = max(1.0, chunk.total_uncompressed_size / max(1, chunk.total_compressed_size))
-    return min(chunk.total_uncompressed_size, int(packed * ratio))
 
 
 def _resume(open_batches: Callable[[], Iterable[pa.RecordBatch]], uri: str) -> Iterator[pa.RecordBatch]:
@@ -375,7 +330,6 @@ def describing_columns(types: Mapping[str, pa.DataType]) -> list[str]:
 def read_texts(uri: str, column: str) -> Iterator[str | None]:
     """One column of text, row by row; what is null or no UTF-8 is None."""
     with _open_parquet(uri) as table:
-        _refuse_bomb(table, column, uri)
         for group in range(table.num_row_groups):
             for batch in _batches(table, group, [column], rows=4096, uri=uri):
                 ignored: list[set[str]] = [set()] * len(batch)
@@ -400,7 +354,7 @@ def read_cells(uri: str, columns: Sequence[str], rows: Sequence[int], *, needed:
     with _open_parquet(uri) as table:
         _check_rows(table, rows, uri)
         left_out: set[str] = set()  # of every row
-        columns = list(dict.fromkeys([*needed, *usable_columns(table, columns, left_out)]))
+        columns = list(dict.fromkeys([*needed, *usable_columns(columns, left_out)]))
         for batch, wanted in _wanted_rows(table, rows, list(columns), uri):
             lost = [set(left_out) for _ in wanted]
             cells = {name: column_values(_take(_first_column(batch, name), wanted), lost) for name in columns}
