@@ -90,9 +90,12 @@ def _kept_log(folder: str | None) -> Iterator[Path]:
     keep = folder is not None
     try:
         yield place
-    except (WorkerDied, ClusterError) as error:
-        error.add_note(f"what Dask said: {place}")
-        keep = True
+    except BaseException as error:
+        # Dask's threads may report the same, with traces, until this process ends.
+        before = [logging.NullHandler()], False, dask.level
+        if isinstance(error, WorkerDied | ClusterError):
+            error.add_note(f"what Dask said: {place}")
+            keep = True
         raise
     finally:
         dask.handlers, dask.propagate = before[:2]

@@ -65,7 +65,7 @@ def running(command: list[str], folder: Path, **environment: str) -> Iterator["s
     try:
         yield process
     finally:
-        process.terminate()
+        process.kill()  # a worker that is asked to end waits for its task
         process.wait()
 
 
