@@ -135,7 +135,7 @@ def _closed(client: Any, cluster: Any, source: Source) -> Iterator[None]:
         raise
     except BaseException as error:
         if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
-            seconds = 0.5
+            seconds = 1.0
             _kill_processes(cluster)
         raise
     finally:
@@ -150,11 +150,11 @@ def _closed(client: Any, cluster: Any, source: Source) -> Iterator[None]:
 
 def _kill_processes(cluster: Any) -> None:
     """End the worker processes of this machine; those of jobs and elsewhere end with their scheduler."""
-    nannies = [worker for worker in list(getattr(cluster, "workers", {}).values()) if hasattr(worker, "auto_restart")]
-    for nanny in nannies:
-        nanny.auto_restart = False
-        with suppress(Exception):  # none has started yet, or it has ended
-            os.kill(nanny.pid, signal.SIGKILL)
+    for worker in list(getattr(cluster, "workers", {}).values()):
+        pid = getattr(worker, "pid", None)  # of a nanny's process; a Slurm job has none
+        if isinstance(pid, int):
+            with suppress(OSError):  # it has ended
+                os.kill(pid, signal.SIGKILL)
 
 
 def _keep_up(cluster: Any, wanted: int) -> None:
