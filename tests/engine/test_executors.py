@@ -1,11 +1,6 @@
-"""Dask clusters: started elsewhere, by Slurm, of workers that die; errors that name the part."""
+"""Dask clusters: by Slurm, of workers that die; errors that name the part."""
 
-import json
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +18,6 @@ from tests.engine.test_pipeline import NONE, AddTo, Count, build, contents
 from tests.killing import Killing
 
 
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
-    """Address of a scheduler with two workers, all with a current folder of their own."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    file = elsewhere / "scheduler.json"
-    dask = [sys.executable, "-m", "dask"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}  # where the toy stages are
-    quiet = {"cwd": elsewhere, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    started = [
-        subprocess.Popen([*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)], **quiet)
-    ]
-    try:
-        deadline = time.monotonic() + 60
-        while not file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        worker = [
-            *dask,
-            "worker",
-            "--scheduler-file",
-            str(file),
-            "--nworkers",
-            "2",
-            "--nthreads",
-            "1",
-            "--no-dashboard",
-        ]
-        started.append(subprocess.Popen(worker, **quiet))
-        yield json.loads(file.read_text())["address"]
-    finally:
-        for process in reversed(started):
-            process.terminate()
-            process.wait(20)
-
-
-def test_cluster_elsewhere_gives_equal_bytes(scheduler: str, tmp_path: Path) -> None:
-    build(tmp_path / "one").run(InProcess(1), NONE)
-    with start_executor(ExecutorConfig(kind="scheduler", address=scheduler, threads=1)) as executor:
-        build(tmp_path / "cluster").run(executor, NONE)
-    assert contents(tmp_path / "cluster") == contents(tmp_path / "one")
-
-
 def test_scheduler_without_an_address_says_what_it_needs() -> None:
     with pytest.raises(ConfigError, match="needs executor.address, for example tcp://host:8786"):
         parse(ExecutorConfig, {"kind": "scheduler"}, where="test")
@@ -75,7 +27,7 @@ def test_part_that_kills_every_worker_is_named(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "killed").mkdir()
     killing = Killing(tmp_path / "killed", only=frozenset({"added-run"}), times=50)
     monkeypatch.setattr("curate.engine.dask_clusters.on_dask.perform", killing)
-    config = ExecutorConfig(kind="local", workers=1, threads=1, retries=1)
+    config = ExecutorConfig(kind="local", workers=1, threads=1, retries=1, log_directory=str(tmp_path / "logs"))
     with (
         pytest.raises(WorkerDied, match=r"added, part \d \(run\): 2 workers died.*executor.memory_limit"),
         start_executor(config) as executor,
@@ -129,7 +81,7 @@ exit 0
 def test_slurm_jobs_make_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for Slurm's commands runs the job scripts here."""
     (tmp_path / "bin").mkdir()
-    for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+    for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL), ("squeue", "#!/bin/sh\nexit 1\n")):
         (tmp_path / "bin" / name).write_text(script.format(folder=tmp_path))
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -144,7 +96,8 @@ def test_slurm_jobs_make_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for line in ("-p short", "-A lab", "--cpus-per-task=1", "--mem=1G", "-t 04:00:00", "--gres=gpu:1", "--exclusive"):
         assert f"#SBATCH {line}\n" in script
     assert "--resources GPU=1" in script
-    assert "MEMORY__SPILL=False" in script
+    assert "WORKER__DAEMON=False" in script
+    assert "--death-timeout 30 --dashboard-address 127.0.0.1:0" in script
 
 
 def test_slurm_needs_to_know_the_memory_of_a_job() -> None:

@@ -57,7 +57,7 @@ class OnDask:
                 self.watch.source.worked()
                 submit(1)
                 yield done
-        except BaseException:  # a failure ends the run; what is committed stays
+        except Exception:  # ends the run; what is committed stays. On Ctrl-C the client goes, and its tasks with it
             with suppress(Exception):  # without a scheduler there is nothing to cancel
                 self.client.cancel(list(running))
             raise

@@ -39,6 +39,10 @@ OVER = ("COMPLETED", "FAILED", "BOOT_FAIL", "OUT_OF_MEMORY", *UNLUCKY)
 """States of jobs that will not run again."""
 
 
+AS_OURS = ["export DASK_DISTRIBUTED__WORKER__DAEMON=False"]
+"""Shell lines before `dask worker`: it may then start processes."""
+
+
 def start_slurm(config: ExecutorConfig, security: Any) -> "tuple[Any, WorkerJobs]":
     """A Slurm job for each worker; `sbatch` must be there, and the workdir must be seen by every node."""
     try:
@@ -46,10 +50,10 @@ def start_slurm(config: ExecutorConfig, security: Any) -> "tuple[Any, WorkerJobs
             from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     except ImportError as error:
         raise MissingExtra("dask-jobqueue", "slurm") from error
+    except ValueError as error:  # its import sets a signal handler, which Python allows in the main thread alone
+        raise ConfigError("executor.kind=slurm: start the run from the main thread of its process") from error
     if not shutil.which("sbatch"):
         raise ConfigError("executor.kind=slurm: no `sbatch` here; start the run on a machine that submits Slurm jobs")
-    from curate.engine.dask_clusters.starting import AS_OURS
-
     submitted: list[str] = []
     refused: list[str] = []
 
@@ -94,7 +98,7 @@ def start_slurm(config: ExecutorConfig, security: Any) -> "tuple[Any, WorkerJobs
 @contextmanager
 def _signals_kept() -> Iterator[None]:
     """Keep what this process does on signals: importing dask-jobqueue lets Ctrl-C exit with status 0."""
-    if threading.current_thread() is not threading.main_thread():  # there the import cannot change them
+    if threading.current_thread() is not threading.main_thread():  # there nothing can be set
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -176,10 +180,10 @@ class WorkerJobs:
         rows = [line.split("|") for line in ran.splitlines() if line.count("|") == 2]
         return {number: (state, reason) for number, state, reason in rows if number in self.submitted}
 
-    def cancel(self) -> None:
-        """End every job at once, also those that a requeue brings back; does not wait for Slurm's answer for long."""
+    def cancel(self, *, seconds: float = 1.5) -> None:
+        """End every job, also those that a requeue brings back; waits no longer than this for Slurm's answer."""
         if self.submitted:
-            _run("scancel", *self.submitted, seconds=1.5)
+            _run("scancel", *self.submitted, seconds=seconds)
 
 
 def _what_became_of(number: str) -> str:

@@ -30,9 +30,6 @@ KEEP_UP_MS = 3_000
 CLOSE_S = 10.0
 """Seconds in which a cluster that ends in order may close."""
 
-AS_OURS = ["export DASK_DISTRIBUTED__WORKER__DAEMON=False"]
-"""Shell lines before `dask worker`: it may then start processes. `report` sets the rest of `_dask_settings`."""
-
 
 @contextmanager
 def start_on_dask(config: ExecutorConfig) -> Iterator[OnDask]:
@@ -70,8 +67,13 @@ def _connected(config: ExecutorConfig) -> tuple[Any, Any, Source]:
             cluster, source = start_slurm(config, security)
         else:
             cluster = {"local": _start_local, "cuda": _start_cuda}[config.kind](config)
-    _keep_up(cluster, source.wanted if isinstance(source, WorkerJobs) else len(cluster.worker_spec))
-    client = Client(cluster)
+    try:
+        _keep_up(cluster, source.wanted if isinstance(source, WorkerJobs) else len(cluster.worker_spec))
+        client = Client(cluster)
+    except BaseException:  # such as Ctrl-C; processes of this machine end with it, jobs would not
+        if isinstance(source, WorkerJobs):
+            source.cancel()
+        raise
     if importlib.util.find_spec("bokeh"):  # without it the scheduler shows no pages
         logger.info("Dask dashboard: %s", client.dashboard_link)
     return client, cluster, source
@@ -80,7 +82,7 @@ def _connected(config: ExecutorConfig) -> tuple[Any, Any, Source]:
 @contextmanager
 def _kept_log(folder: str | None) -> Iterator[Path]:
     """Folder of what Dask says in this run; a temporary one stays only after an error that it may explain."""
-    place = Path(tempfile.mkdtemp(prefix="curate-dask-")) if folder is None else Path(folder)
+    place = Path(tempfile.mkdtemp(prefix="curate-dask-")) if folder is None else Path(folder).absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)
         log = DaskLog(place / "driver.log")
@@ -92,9 +94,12 @@ def _kept_log(folder: str | None) -> Iterator[Path]:
     keep = folder is not None
     try:
         yield place
-    except (WorkerDied, ClusterError) as error:
-        error.add_note(f"what Dask said: {place}")
-        keep = True
+    except BaseException as error:
+        # Dask's threads may report the same, with traces, until this process ends.
+        before = [logging.NullHandler()], False, dask.level
+        if isinstance(error, WorkerDied | ClusterError):
+            error.add_note(f"what Dask said: {place}")
+            keep = True
         raise
     finally:
         dask.handlers, dask.propagate = before[:2]
@@ -133,7 +138,7 @@ def _closed(client: Any, cluster: Any, source: Source) -> Iterator[None]:
         raise
     except BaseException as error:
         if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
-            seconds = 0.5
+            seconds = 1.0
             _kill_processes(cluster)
         raise
     finally:
@@ -149,11 +154,11 @@ def _closed(client: Any, cluster: Any, source: Source) -> Iterator[None]:
 
 def _kill_processes(cluster: Any) -> None:
     """End the worker processes of this machine; those of jobs and elsewhere end with their scheduler."""
-    nannies = [worker for worker in list(getattr(cluster, "workers", {}).values()) if hasattr(worker, "auto_restart")]
-    for nanny in nannies:
-        nanny.auto_restart = False
-        with suppress(Exception):  # none has started yet, or it has ended
-            os.kill(nanny.pid, signal.SIGKILL)
+    for worker in list(getattr(cluster, "workers", {}).values()):
+        pid = getattr(worker, "pid", None)  # of a nanny's process; a Slurm job has none
+        if isinstance(pid, int):
+            with suppress(OSError):  # it has ended
+                os.kill(pid, signal.SIGKILL)
 
 
 def _keep_up(cluster: Any, wanted: int) -> None:
@@ -167,7 +172,8 @@ def _keep_up(cluster: Any, wanted: int) -> None:
 def _dask_settings(config: ExecutorConfig) -> dict[str, Any]:
     """Tasks hand over paths, not data: there is nothing to spill, and a worker that runs full is started again.
 
-    Nor may it be paused, as Dask would at 80 %: what it waits for, memory freed by spilling, never comes.
+    Nor may it be paused, as Dask would at 80 %: what it waits for, memory freed by spilling, never comes. `report` sets
+    the same in workers that others have started.
     """
     return {
         "distributed.scheduler.allowed-failures": config.retries,

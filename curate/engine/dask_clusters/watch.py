@@ -123,8 +123,9 @@ class Watch:
                 logger.warning("the scheduler at %s has not answered for %.0f s; waiting", self.address, ANSWER_S)
                 return None
 
-    def _running(self) -> set[str] | None:
-        found = self._ask(self.client.scheduler.ncores_running)
+    def _workers(self) -> set[str] | None:
+        """Addresses of all workers, also of those that Dask has paused; None: no answer yet."""
+        found = self._ask(self.client.scheduler.ncores)
         return None if found is None else set(found)
 
     def offered(self) -> set[str]:
@@ -146,14 +147,14 @@ class Watch:
 
     def look(self, root: str) -> bool:
         """Check workers that have joined, and say why there are none; returns whether some are there."""
-        running = self._running()
-        if running is None:
+        there = self._workers()
+        if there is None:
             return False
         self.source.look()
-        self._check(running - self._known, root)
-        self._known &= running
+        self._check(there - self._known, root)
+        self._known &= there
         now = time.monotonic()
-        if running:
+        if there:
             self._nobody_since = None
             return bool(self._known)
         if self._nobody_since is None:
@@ -166,7 +167,7 @@ class Watch:
 
     def check_all(self, root: str) -> None:
         """Check every worker anew."""
-        self._check(self._running() or set(), root)
+        self._check(self._workers() or set(), root)
 
     def _check(self, workers: set[str], root: str) -> None:
         """Raise where a worker cannot do the work; warn of other versions than the driver's."""
@@ -186,10 +187,8 @@ class Watch:
 
     def _reports(self, workers: list[str], root: str) -> dict[str, Report | BaseException]:
         """What the workers say of themselves; those that went meanwhile are left out."""
-        store, token = (
-            Store(root),
-            f"{TEMPORARY}{uuid.uuid4().hex}",
-        )  # should this driver be killed, the next removes it
+        store = Store(root)
+        token = f"{TEMPORARY}{uuid.uuid4().hex}"  # should this driver be killed, the next one removes it
         log = None if self.log is None else str(self.log)
         store.write_bytes(token, b"seen by the driver\n")
         found: dict[str, Report | BaseException] = {}
