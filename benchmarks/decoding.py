@@ -208,9 +208,9 @@ def _resident(pid: int) -> int:
 
 
 def command(
-    num_images: Annotated[int, typer.Option(help="Images of each kind.")] = 512,
-    repeats: Annotated[int, typer.Option(help="Runs of each way, in turns; the median counts.")] = 5,
-    json: Json = False,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="images of each kind")] = 512,
+    repeats: Annotated[int, typer.Option(help="runs of each way, in turns; the median counts")] = 5,
+    json_: Json = False,
 ) -> None:
     """The pass with pictures decoded apart, within limits, and in its own threads; peak memory on large pictures."""
-    show([*bench_speed(num_images=num_images, repeats=repeats), *bench_memory()], json)
+    show([*bench_speed(num_images=num_images, repeats=repeats), *bench_memory()], json_)

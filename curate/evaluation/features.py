@@ -71,7 +71,8 @@ def prepare(pictures: Iterable[Decode], how: Preprocess) -> Iterator[Tensor]:
         return preprocess(decode(), how)
 
     waiting: deque[Iterator[np.ndarray]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
+    pool = ThreadPoolExecutor(THREADS)
+    try:
         left = iter(pictures)
         while batch := list(islice(left, BATCH)):
             waiting.append(pool.map(work, batch))
@@ -79,6 +80,8 @@ def prepare(pictures: Iterable[Decode], how: Preprocess) -> Iterator[Tensor]:
                 yield _stack(waiting.popleft())
         while waiting:
             yield _stack(waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C need not wait for pictures that nobody will see
 
 
 def embed_images(backbone: Backbone, images: LabeledImages) -> np.ndarray:

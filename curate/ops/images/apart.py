@@ -454,7 +454,9 @@ class _Decoders:
 
     def pids(self) -> list[int]:
         """The template, where it was started, and what was forked from it."""
-        return ([] if self._template is None else [self._template.pid]) + sorted(self._pids)
+        if self.is_over or self._template is None:
+            return []
+        return [self._template.pid, *sorted(self._pids)]
 
     def end_those(self, stopped: threading.Event) -> None:
         """End the processes whose users gave this; takes no lock."""
@@ -486,8 +488,9 @@ class _Decoders:
             self._template.returncode = 0  # another's child
         if self._control is not None:
             self._control.close()
-        for process in self._idle:
-            process.close()
+        for process in {*self._idle, *self._busy}:
+            with suppress(BufferError):  # a thread that is not here any more was reading
+                process.close()
 
 
 def _outcome(answer: dict[str, Any], process: _Process, request: Request) -> _Outcome:

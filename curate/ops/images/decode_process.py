@@ -61,7 +61,9 @@ def main(control: socket.socket) -> None:
     """Fork processes that decode and end them, as ordered, until the one that orders has gone."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for number in (signal.SIGPROF, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what was blocked there must end a process here
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     keep_freed_memory()
     Image.init()
