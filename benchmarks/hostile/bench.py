@@ -16,6 +16,8 @@ GROUP = 32
 """Pictures that share a run."""
 MARKUP = "<script>hostile"
 """What names and texts of strangers hold, and no page may hold as it stands."""
+MAX_PRINTED = 256 << 10
+"""Letters that a command may print of one hostile input, however long its names and texts are."""
 KEPT = "kept"
 NOTHING_LEFT = ("none of the pool is left", "no image was found")
 """How a run ends that reads all of a source and finds no good picture in it."""
@@ -194,6 +196,8 @@ def _what_is_wrong(case: Case, ends: Sequence[Ended], folder: Path) -> Iterator[
         return
     if unprintable := _control_characters(output):
         yield f"printed control characters: {unprintable}"
+    if len(output) > MAX_PRINTED:
+        yield f"printed {len(output) >> 10} kB"
     if case.secret and case.secret in output:
         yield "printed the secret"
     for end in ends[:-1]:

@@ -94,7 +94,7 @@ def _rejected(seed: int, folder: Path) -> list[list[str]]:
 def _members(seed: int, folder: Path) -> list[list[str]]:
     with tarfile.open(folder / "a.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         for name, (_, data) in zip(NAMES.values(), good_pictures(seed, len(NAMES)), strict=True):
-            info = tarfile.TarInfo((b"good" + name + b".jpg").decode("utf-8", "surrogateescape"))
+            info = tarfile.TarInfo((b"good" + name.replace(b"/", b"") + b".jpg").decode("utf-8", "surrogateescape"))
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     ids = [["explain", str(folder / "run"), str(number)] for number in range(0, len(NAMES), 4)]

@@ -1,5 +1,9 @@
 """Commands in a child process that is watched: how long they take, how much memory they and their children hold, how
-much they write; one that breaks a bound is killed."""
+much they write; one that breaks a bound is killed.
+
+Time that other programs took the cores away for does not count, so that a busy machine makes no input hang: Linux tells
+for each thread how long it was ready to run and had to wait. Of a command's threads the one that waited longest counts.
+"""
 
 import contextlib
 import json
@@ -18,7 +22,7 @@ from typing import Literal, Self
 import psutil  # type: ignore[import-untyped]
 
 LIMIT = 30.0
-"""Seconds after which an input counts as one that hangs."""
+"""Seconds after which an input counts as one that hangs; those that it waited for a core do not count."""
 KILL_BYTES = 5 << 30
 """Memory of a command and its children above which it is killed: the machine is not ours alone."""
 KILL_WRITTEN = 512 << 20
@@ -71,17 +75,20 @@ class Watched:
             worker.stdin.flush()
             with selectors.DefaultSelector() as selector:
                 selector.register(worker.stdout, selectors.EVENT_READ)
-                looked = start
+                looked, waited, waits = start, 0.0, core_waits(worker.pid)
                 while not selector.select(INTERVAL):
                     peak = max(peak, tree_bytes(worker.pid))
                     now = time.monotonic()
-                    if now - start > (self.limit if limit is None else limit):
+                    if now - looked > 1:
+                        before, waits = waits, core_waits(worker.pid)
+                        longest = max((waits[thread] - before.get(thread, 0.0) for thread in waits), default=0.0)
+                        waited += min(longest, now - looked)
+                        looked = now
+                        how = "grew" if written_bytes(folder) > KILL_WRITTEN else how
+                    if now - start - waited > (self.limit if limit is None else limit):
                         how = "hung"
                     elif peak > KILL_BYTES:
                         how = "grew"
-                    elif now - looked > 1:
-                        looked = now
-                        how = "grew" if written_bytes(folder) > KILL_WRITTEN else how
                     if how != "ended":
                         break
             seconds = time.monotonic() - start
@@ -141,6 +148,18 @@ def tree_bytes(pid: int) -> int:
             with contextlib.suppress(psutil.Error, OSError):
                 total += _proportional(one.pid) or one.memory_info().rss
     return total
+
+
+def core_waits(pid: int) -> dict[str, float]:
+    """Seconds that each thread of a process and its children was ready to run and waited for a core; empty: unknown."""
+    found: dict[str, float] = {}
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            for told in Path(f"/proc/{one.pid}/task").glob("*/schedstat"):
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    found[str(told)] = int(told.read_text().split()[1]) / 1e9
+    return found
 
 
 def _proportional(pid: int) -> int:
