@@ -14,13 +14,13 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-told= # whether Slurm has told this job to go
+told= # whether Slurm has told this job to go; where it tells the step alone, the step ends with status 143
 trap 'told=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 srun curate run "$@" executor.kind=slurm &
 step=$!
 while wait "$step"; status=$?; kill -0 "$step" 2>/dev/null; do :; done # a trap interrupts `wait`
 again=
-[[ -n $told && $status != 0 ]] && again=yes
+[[ $status == 143 || -n $told && $status != 0 ]] && again=yes
 # Some images could not be had, such as from a busy server; the same command reads these again.
 [[ $status == 3 && ${SLURM_RESTART_COUNT:-0} -lt 20 ]] && again=yes
 # A job that someone cancelled is no longer RUNNING, and stays so.

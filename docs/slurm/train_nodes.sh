@@ -20,7 +20,7 @@
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000)) WORLD_SIZE=$SLURM_NTASKS
 
-told= # whether Slurm has told this job to go
+told= # whether Slurm has told this job to go; the status does not tell: srun ends the other processes after a crash
 trap 'told=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 srun --kill-on-bad-exit=1 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID exec curate train "$@"' - "$@" &
 step=$!

@@ -16,13 +16,15 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-told= # whether Slurm has told this job to go
+told= # whether Slurm has told this job to go; where it tells the step alone, the step ends with status 143
 trap 'told=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 srun curate train "$@" &
 step=$!
 while wait "$step"; status=$?; kill -0 "$step" 2>/dev/null; do :; done # a trap interrupts `wait`
+again=
+[[ $status == 143 || -n $told && $status != 0 ]] && again=yes
 # A job that someone cancelled is no longer RUNNING, and stays so.
-if [[ -n $told && $status != 0 && $(squeue -h -j "$SLURM_JOB_ID" -o %T) == RUNNING ]]; then
+if [[ -n $again && $(squeue -h -j "$SLURM_JOB_ID" -o %T) == RUNNING ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $status
