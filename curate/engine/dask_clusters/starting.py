@@ -131,7 +131,7 @@ def _exit(number: int, _frame: object) -> None:
 def _closed(client: Any, cluster: Any, source: Source) -> Iterator[None]:
     """Close both at the end: in order after a run, at once where the driver is told to go."""
     seconds = CLOSE_S
-    forget = on_hard_end(source.cancel) if isinstance(source, WorkerJobs) else lambda: None
+    forget = on_hard_end(lambda: source.cancel(seconds=0.3)) if isinstance(source, WorkerJobs) else lambda: None
     try:
         yield
     except CurateError:
