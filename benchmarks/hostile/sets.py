@@ -47,7 +47,8 @@ def cases(seed: int) -> Iterator[Case]:
             exits=EITHER,
             said=("data.parquet row 15", "does not decode"),
         )
-        yield Case(f"{name}: visualize", partial(_visualize, picture), exits=EITHER, said=("bad.jpg",))
+        # Its model shows nothing, which is told once the pictures are read: without a download there is no other.
+        yield Case(f"{name}: visualize", partial(_visualize, picture), exits=EITHER)
     for name, put in _files(seed).items():
         yield Case(f"{name}: train", partial(_train_file, put), exits=FAILS, said=("shards",))
         yield Case(f"{name}: eval", partial(_evaluate_file, put), exits=FAILS, said=("shards",))

@@ -61,7 +61,7 @@ _TAKEN = {
     "/redirect-to-a-good-one": GOOD,
     "/no-length": GOOD,
     "/longer-than-it-says": ANY,
-    "/status-206": ANY,
+    "/status-206": ANY | GONE,
     "/http-0.9": ANY | GONE,
     "/10000-headers": ANY | GONE,
     "/header-of-1-MB": ANY | GONE,

@@ -27,6 +27,9 @@ KILL_BYTES = 5 << 30
 """Memory of a command and its children above which it is killed: the machine is not ours alone."""
 KILL_WRITTEN = 512 << 20
 """Bytes in the folder of an input above which its command is killed."""
+REST_BYTES = 768 << 20
+"""Memory that a worker may hold when a command has ended; one with more gives way to a fresh one, so that what an input
+leaves behind does not count for the next."""
 INTERVAL = 0.05
 """Seconds between two looks at the memory."""
 WORKER = ("-m", "benchmarks.hostile.worker")
@@ -97,12 +100,15 @@ class Watched:
                 self.stop()
                 return Ended(how, -1, _text(output.name), seconds, peak, what)  # type: ignore[arg-type]
             line = worker.stdout.readline()
-            peak = max(peak, tree_bytes(worker.pid)) if line else peak
+            rest = tree_bytes(worker.pid)
+            peak = max(peak, rest)
             text = _text(output.name)
             if not line:
                 code = worker.wait()
                 self.stop()
                 return Ended("crashed", code, text, seconds, peak, _signal_name(code))
+            if rest > REST_BYTES:
+                self.stop()
             answer = json.loads(line)
             trace = answer["crash"] or (text if "Traceback (most recent call last)" in text else "")
             detail = _last_line(trace)
