@@ -39,7 +39,7 @@ def evaluate(
     ] = MAX_DECODE_BYTES,
     max_seconds: Annotated[
         float, typer.Option(min=0.1, help="seconds of CPU time that decoding a picture may take")
-    ] = 3 * MAX_SECONDS,
+    ] = 2 * MAX_SECONDS,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = "auto",
     compare: Annotated[str | None, typer.Option(help="second model or export, for paired differences")] = None,

@@ -36,7 +36,7 @@ class EvaluationSettings(Settings):
     memory: 150 kB each at 224 pixels."""
     max_decode_bytes: DecodeBytes = MAX_DECODE_BYTES
     """Most bytes of memory that decoding a picture takes, beside the bytes of the file."""
-    max_seconds: DecodeSeconds = 3 * MAX_SECONDS
+    max_seconds: DecodeSeconds = 2 * MAX_SECONDS
     """Most seconds of CPU time that decoding a picture takes."""
     measures: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = ("knn", "linear")
     """knn: weighted nearest neighbors; linear: logistic regression on the cls token."""

@@ -88,7 +88,7 @@ class FeedSettings(Settings):
     max_decode_bytes: DecodeBytes = MAX_DECODE_BYTES
     """Most bytes of memory that decoding an image takes, beside the bytes of the file; what takes more counts as
     damaged."""
-    max_seconds: DecodeSeconds = 3 * MAX_SECONDS
+    max_seconds: DecodeSeconds = 2 * MAX_SECONDS
     """Most seconds of CPU time that decoding an image takes; what takes more counts as damaged. Curation allows less,
     so that no image is accepted there and refused here by the clock of another machine."""
     on_damaged: Annotated[Literal["error", "skip"], Execution()] = "error"

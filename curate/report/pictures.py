@@ -35,7 +35,7 @@ MAX_BYTES = 64 << 20
 """Of an original that a thumbnail is made from."""
 BUDGET = 5 << 20
 """Bytes of all thumbnails, a third more in the page; what comes after is left out."""
-BOUNDS = Bounds(max_pixels=89_478_485)
+BOUNDS = Bounds(max_pixels=89_478_485, max_seconds=2)
 """Of decoding such an original, a guard against decompression bombs; otherwise rejected pictures are shown too."""
 THREADS = 4
 T = TypeVar("T")
