@@ -110,13 +110,14 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     yield Phase("run: k-means", balanced, "curate.ops.clusters.kmeans:run_lloyd")
     yield Phase("run: writing shards", dedup, "curate.stages.selection.write_shards:WriteShards.run")
     yield Phase("run: report", dedup, "curate.report.page:render_page")
-    yield Phase("run: starting Dask", [*dedup, "executor.kind=local"], "curate.engine.executors:_start_local", 1.0)
-    yield Phase("run: waiting for Dask", [*dedup, "executor.kind=local"], after=8.0)
+    on_dask = [*dedup, "executor.kind=local"]
+    yield Phase("run: starting Dask", on_dask, "curate.engine.dask_clusters.starting:_start_local", 1.0)
+    yield Phase("run: waiting for Dask", on_dask, after=8.0)
     yield Phase("run --dry-run", [*dedup, "--dry-run"], "curate.running:list_source")
     yield Phase("train: reading footers", train, "curate.trainer.train:read_index")
     yield Phase("train: an iteration", train, "curate.trainer.iteration:Trainer.step")
     yield Phase("train: decode processes", [*train, "worker_kind=process"], after=9.0)
-    yield Phase("train: a checkpoint", [*train, "checkpoint_every=1"], "curate.trainer.checkpoint:_write_metadata", 0.5)
+    yield Phase("train: a checkpoint", [*train, "checkpoint_every=1"], "curate.trainer.checkpoint:_publish", 0.5)
     bundled = ["--data", "bundled"]
     yield Phase("eval: features", ["eval", "lite0", *bundled], "curate.evaluation.features:embed_blocks", 1.0)
     yield Phase("eval: classifiers", ["eval", "luma24", *bundled], "curate.evaluation.logistic:fit_logistic", 0.5)

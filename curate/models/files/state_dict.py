@@ -33,6 +33,8 @@ def read_state_dict(path: str | Path) -> StateDict:
         try:
             check_seal(file)
             return load_file(file)
+        except WeightsError:
+            raise
         except Exception as error:  # also types that torch does not know, and more than fits the memory
             raise WeightsError(f"{file}: not a readable safetensors file: {foreign_text(error)}") from error
     _refuse_compressed(file)

@@ -28,7 +28,7 @@ def test_an_objective_in_a_file_trains_and_resumes(tmp_path, own):
     settings = {"objective": {"kind": own, "sharpness": 2.0, "koleo_weight": 0.1}}
     first = train(config(tmp_path, **settings))
     assert [set(row) >= {"loss_regression", "loss_koleo"} for row in first.log] == [True] * 4
-    assert read_header(first.export)[1].provenance["objective"] == own
+    assert read_header(first.export)[1].provenance["objective"] == "regression.py:RegressionSettings"
     assert not (tmp_path / "run" / "heads.safetensors").exists()
     assert train(config(tmp_path, **settings)).log == first.log
     with pytest.raises(WorkdirError, match=r"objective.sharpness was 2.0, now 1.0"):
