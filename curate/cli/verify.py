@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from curate.cli.arguments import Json
-from curate.cli.consoles import say
+from curate.cli.consoles import say, say_json
 
 
 def verify(
@@ -23,7 +23,7 @@ def verify(
     found = check(place)
     if json_:
         values = {"checked": len(found.checked), "unchecked": found.unchecked, "damaged": found.damaged}
-        typer.echo(json.dumps(values, indent=2))
+        say_json(json.dumps(values, indent=2))
     else:
         for text in found.damaged.values():
             say(text)
