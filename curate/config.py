@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from curate.errors import ConfigError
-from curate.text import read_text
+from curate.text import read_text, shortened
 
 
 class Settings(BaseModel):  # noqa: PLW1641  # pydantic hashes the fields of a frozen class
@@ -178,17 +178,24 @@ def _set_nested(values: dict[str, Any], key: str, value: object) -> None:
     values[leaf] = value
 
 
+MAX_PROBLEMS = 20
+"""Problems of a config that its error tells."""
+
+
 def parse(model: type[SettingsT], values: Mapping[str, Any], *, where: str) -> SettingsT:
     """Validate `values` as `model`.
 
     Raises:
-        ConfigError: every problem on a line of its own, with its place, what was found, and, for an
+        ConfigError: each of the first problems on a line of its own, with its place, what was found, and, for an
             unknown key, the nearest known name.
     """
     try:
         return _placed(model.model_validate(dict(values)), "")
     except ValidationError as error:
-        lines = [_explain(model, problem) for problem in error.errors()]
+        problems = error.errors()
+        lines = [_explain(model, problem) for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            lines.append(f"and {len(problems) - MAX_PROBLEMS:,} more problems")
         raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from error
 
 
@@ -228,7 +235,7 @@ def _explain(model: type[Settings], problem: Any) -> str:
         return f"{place}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{place}: required, but not given; set it in the file or as {place}=VALUE"
-    found = re.sub(r"://[^/@\s]*@", "://***@", repr(problem["input"]))  # no password in a message
+    found = re.sub(r"://[^/@\s]*@", "://***@", shortened(repr(problem["input"]), 1000))  # no password in a message
     return f"{place}: {problem['msg']}, found {found}"
 
 

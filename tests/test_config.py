@@ -60,6 +60,12 @@ def test_unknown_key_names_the_nearest_one() -> None:
         parse(Outer, {"name": "a", "inner": {"treshold": 1}}, where="x.yaml")
 
 
+def test_of_very_many_problems_the_first_are_told() -> None:
+    with pytest.raises(ConfigError, match="and 80 more problems$") as raised:
+        parse(Outer, {"name": "a"} | {f"key{number}": "x" * 10_000 for number in range(100)}, where="x.yaml")
+    assert len(str(raised.value)) < 20_000
+
+
 def test_missing_and_mistyped_values_are_told_together() -> None:
     with pytest.raises(ConfigError, match=r"(?s)name: required.*inner.threshold: .*found 'high'"):
         parse(Outer, {"inner": {"threshold": "high"}}, where="x.yaml")

@@ -37,7 +37,7 @@ def declared_classes(schema: pa.Schema) -> Declared:
 
 def column_classes(schema: pa.Schema) -> dict[str, Names]:
     """Those of the columns that hold one class a row."""
-    declared = declared_classes(schema)
+    declared = {n: names for n, names in declared_classes(schema).items() if schema.get_field_index(n) >= 0}  # once
     return {name: names for name, names in declared.items() if not pa.types.is_nested(schema.field(name).type)}
 
 

@@ -154,6 +154,9 @@ def find_image_column(schema: pa.Schema, wanted: str | None, *, where: str) -> s
         SourceError: no column, or several, could hold images, or the wanted one cannot.
     """
     candidates = [f.name for f in schema if _holds_bytes(f.type)]
+    twice = wanted or "image"
+    if candidates.count(twice) > 1:
+        raise SourceError(f"{where}: two columns are called {twice!r}; give one of them another name")
     if wanted is not None:
         if wanted in candidates:
             return wanted

@@ -117,6 +117,9 @@ def test_image_column_is_found_or_asked_for() -> None:
         find(pa.schema({"a": binary, "b": struct, "c": text}), None, where="f")
     with pytest.raises(SourceError, match=r"f: no column of bytes .*columns: c"):
         find(pa.schema({"c": text}), None, where="f")
+    for wanted, name in ((None, "image"), ("a", "a")):
+        with pytest.raises(SourceError, match=f"f: two columns are called '{name}'"):
+            find(pa.schema([(name, binary), (name, struct)]), wanted, where="f")
     with pytest.raises(SourceError, match=r"image_column 'c' is not a column of bytes.*those are: a; columns: a, c"):
         find(pa.schema({"a": binary, "c": text}), "c", where="f")
 
