@@ -48,6 +48,8 @@ KEPT_BYTES = 64 << 20
 """Shared memory above which a process is replaced after its picture, so that it goes back."""
 PATIENCE = 30
 """Seconds without a tick of CPU time after which a process counts as standing still."""
+LEAST_SECONDS = 0.1
+"""Of CPU time that a second attempt has, however long the first one took."""
 POLL = 0.2
 """Seconds after which one that waits looks whether it waits in vain, since `end_decoders` cannot notify."""
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
@@ -103,17 +105,17 @@ def run_apart(request: Request) -> Any:
         DecodersEnded: `end_decoders` was called meanwhile.
     """
     most, accidents = request.bounds.max_decode_bytes, 0
-    granted = min(FREE_BYTES, most)
+    granted, seconds = min(FREE_BYTES, most), request.bounds.max_seconds
     while True:
         try:
-            outcome = _current().work(request, granted)
+            outcome = _current().work(request, granted, seconds)
         except _Accident as accident:
             accidents += 1
             if accidents == 2:
                 raise accident.finally_ from None
             continue
         if not outcome.is_final and granted < most:
-            granted = most
+            granted, seconds = most, max(LEAST_SECONDS, seconds - outcome.seconds)  # both together keep to the limit
             continue
         if outcome.error is not None:
             raise outcome.error
@@ -157,6 +159,8 @@ class _Outcome:
     error: Exception | None = None
     is_final: bool = True
     """False: with more memory it may have come otherwise."""
+    seconds: float = 0.0
+    """Of CPU time that it took, where the process lived to tell."""
 
 
 # -- processes ----------------------------------------------------------------------------------------------------
@@ -203,18 +207,19 @@ class _Process:
         self.stopped = threading.Event()
         """Of the one that uses it."""
 
-    def ask(self, request: Request, granted: int, more: Callable[[int], int]) -> dict[str, Any]:
+    def ask(self, request: Request, granted: int, seconds: float, more: Callable[[int], int]) -> dict[str, Any]:
         """Have an image worked on.
 
         Args:
             granted: bytes of memory.
+            seconds: of CPU time that it may take.
             more: what is granted to one that needs so many bytes.
 
         Raises:
             EOFError, OSError: the process ended, or does nothing (BlockingIOError).
         """
         wanted, data = request.wanted, request.data
-        head = REQUEST.pack(len(wanted), len(data), granted, request.bounds.max_seconds) + wanted
+        head = REQUEST.pack(len(wanted), len(data), granted, seconds) + wanted
         if len(data) < 1 << 20:
             self._asks.sendall(head + data)
         else:
@@ -295,8 +300,8 @@ class _Decoders:
         self._control: socket.socket | None = None
         self.is_over = self._is_given_up = False
 
-    def work(self, request: Request, granted: int) -> _Outcome:
-        """Have an image worked on once.
+    def work(self, request: Request, granted: int, seconds: float) -> _Outcome:
+        """Have an image worked on once, with so many bytes of memory and seconds of CPU time.
 
         Raises:
             DecodersEnded: the processes were ended.
@@ -318,7 +323,7 @@ class _Decoders:
                 taken.append(self._reserve.take(granted, check))
             with self._process(stopped) as process:
                 try:
-                    answer = process.ask(request, granted, more)
+                    answer = process.ask(request, granted, seconds, more)
                 except BlockingIOError:
                     raise _Accident(BeyondBounds("too_slow", "the decoder stands still", process.header())) from None
                 except (EOFError, OSError):
@@ -495,17 +500,18 @@ class _Decoders:
 
 def _outcome(answer: dict[str, Any], process: _Process, request: Request) -> _Outcome:
     """What a process says about its picture."""
+    seconds = answer.pop("seconds")
     if "failed" in answer:
         return _Outcome(error=RuntimeError(f"the process that decodes failed: {answer['failed']}"))
     if "short" in answer:
         detail = f"decoding takes more than {request.bounds.max_decode_bytes} bytes of memory"
-        return _Outcome(error=BeyondBounds("too_large", detail, process.header()), is_final=False)
+        return _Outcome(error=BeyondBounds("too_large", detail, process.header()), is_final=False, seconds=seconds)
     rejected = answer.get("reject")  # (reason, detail), or of an inspected picture the reason among its facts
     reason = rejected[0] if isinstance(rejected, list) else rejected
     is_final = reason not in ("corrupt", "truncated")
     if isinstance(rejected, list):
-        return _Outcome(error=RejectedImage(*rejected), is_final=is_final)
-    return _Outcome(request.found(answer, process.memory), is_final=is_final)
+        return _Outcome(error=RejectedImage(*rejected), is_final=is_final, seconds=seconds)
+    return _Outcome(request.found(answer, process.memory), is_final=is_final, seconds=seconds)
 
 
 def _shared_file() -> int:

@@ -21,6 +21,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -150,7 +151,8 @@ class Decoder:
             self._base = self._own + 2 * len(data)  # a copy without side notes is made of it
             self._grant(granted)
             signal.setitimer(signal.ITIMER_PROF, seconds)
-            answer = self._answer(wanted, data)
+            start = time.process_time()
+            answer = self._answer(wanted, data) | {"seconds": time.process_time() - start}
             del data
             self._release()
             signal.setitimer(signal.ITIMER_PROF, 0)

@@ -444,3 +444,19 @@ def _none_left() -> Iterator[None]:
     pids = decoder_pids()
     end_decoders()
     assert gone(pids)
+
+
+def test_a_second_attempt_has_the_seconds_that_the_first_one_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Decoders:
+        def work(self, request: apart.Request, granted: int, seconds: float) -> apart._Outcome:
+            asked.append((granted, seconds))
+            return apart._Outcome(error=RejectedImage("corrupt", ""), is_final=False, seconds=7)
+
+    monkeypatch.setattr(apart, "_current", Decoders)
+    for limit in (10, 6):
+        with pytest.raises(RejectedImage):
+            apart.run_apart(apart.Request(b"", b"", Bounds(max_seconds=limit), lambda *_: None))
+    first, whole = apart.FREE_BYTES, Bounds().max_decode_bytes
+    assert asked == [(first, 10), (whole, 3), (first, 6), (whole, apart.LEAST_SECONDS)]

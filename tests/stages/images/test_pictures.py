@@ -150,7 +150,8 @@ def test_bombs_cost_their_own_rows_alone(tmp_path: Path) -> None:
 def test_ctrl_c_waits_for_no_decoder_and_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that decodes for long and a server that never answers, when the user gives up."""
     write_photos(tmp_path / "pool", 2)
-    reached, answer, after = threading.Event(), threading.Event(), list[BaseException]()
+    reached, begun, answer = threading.Event(), threading.Event(), threading.Event()
+    after: list[BaseException] = []
     decode = under_test.inspect_picture
 
     def hang() -> Read:
@@ -159,6 +160,7 @@ def test_ctrl_c_waits_for_no_decoder_and_no_server(tmp_path: Path, monkeypatch: 
         return Read(data=scan_bomb())
 
     def deciding(*args: Any, **how: Any) -> Any:
+        begun.set()
         try:
             return decode(*args, **how)
         except BaseException as error:
@@ -167,6 +169,7 @@ def test_ctrl_c_waits_for_no_decoder_and_no_server(tmp_path: Path, monkeypatch: 
 
     def interrupt() -> None:
         reached.wait()
+        begun.wait()
         while len(decoder_pids()) < 2:
             pass
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
