@@ -245,10 +245,10 @@ def test_training_is_preempted_started_again_and_ends_bit_for_bit_equal(
     preempt(job, waits=[tmp_path / f"go.waits-{rank}" for rank in range(ranks)])
     until(lambda: f"STEP {job}.0 ON" in output(job), told=lambda: output(job))  # the step was signalled
     go.touch()
+    whole = submit(script, *options, arguments=training(tmp_path, "whole", num_ranks=ranks))
     let_start_again(job)
     until_completed(job)
     assert "the checkpoint is written" in output(job)
-    whole = submit(script, *options, arguments=training(tmp_path, "whole", num_ranks=ranks))
     until_completed(whole)
     assert "the checkpoint is written" not in output(whole)
     log = [json.loads(line) for line in (tmp_path / "stopped/log.jsonl").read_text().splitlines()]
