@@ -117,7 +117,7 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     yield Phase("train: reading footers", train, "curate.trainer.train:read_index")
     yield Phase("train: an iteration", train, "curate.trainer.iteration:Trainer.step")
     yield Phase("train: decode processes", [*train, "worker_kind=process"], after=9.0)
-    yield Phase("train: a checkpoint", [*train, "checkpoint_every=1"], "curate.trainer.checkpoint:_publish", 0.5)
+    yield Phase("train: a checkpoint", [*train, "checkpoint_every=1"], "curate.trainer.checkpoint:_hash_file", 0.5)
     bundled = ["--data", "bundled"]
     yield Phase("eval: features", ["eval", "lite0", *bundled], "curate.evaluation.features:embed_blocks", 1.0)
     yield Phase("eval: classifiers", ["eval", "luma24", *bundled], "curate.evaluation.logistic:fit_logistic", 0.5)
