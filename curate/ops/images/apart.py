@@ -36,7 +36,7 @@ from typing import Any
 from curate.errors import CurateError
 from curate.ops.images.bounds import MAX_DECODE_BYTES, Bounds
 from curate.ops.images.decode import RejectedImage
-from curate.ops.images.decode_process import ANSWER, GRANT, NOTE_BYTES, ORDER, REQUEST
+from curate.ops.images.decode_process import ANSWER, GRANT, NOTE_BYTES, ORDER, REQUEST, takes_all
 
 FREE_BYTES = 64 << 20
 """Memory that a picture may take without asking."""
@@ -274,9 +274,17 @@ class _Process:
 
     def header(self) -> dict[str, Any]:
         """Facts of the header of the image that it decodes, or decoded when it died."""
-        (length,) = ANSWER.unpack(self.memory[: ANSWER.size])
-        note = json.loads(self.memory[ANSWER.size : ANSWER.size + length] or b"{}")
+        note = self._note()
         return {name: note[name] for name in ("format", "width", "height") if name in note}
+
+    def needed(self) -> int | None:
+        """Bytes of memory that the header asked for; None: it was not read."""
+        return self._note().get("needs")
+
+    def _note(self) -> dict[str, Any]:
+        (length,) = ANSWER.unpack(self.memory[: ANSWER.size])
+        note: dict[str, Any] = json.loads(self.memory[ANSWER.size : ANSWER.size + length] or b"{}")
+        return note
 
     def close(self) -> None:
         """Let go of what is shared with it."""
@@ -313,9 +321,10 @@ class _Decoders:
             self._check(stopped)
 
         def more(needed: int) -> int:
-            wanted = min(most, MARGIN + needed + needed // 8)
-            taken.append(self._reserve.take(wanted, check))
-            return wanted
+            nonlocal granted
+            granted = min(most, MARGIN + needed + needed // 8)
+            taken.append(self._reserve.take(granted, check))
+            return granted
 
         taken: list[int] = []
         try:
@@ -327,13 +336,14 @@ class _Decoders:
                 except BlockingIOError:
                     raise _Accident(BeyondBounds("too_slow", "the decoder stands still", process.header())) from None
                 except (EOFError, OSError):
-                    return self._of_death(process, request)
+                    return self._of_death(process, request, granted)
                 return _outcome(answer, process, request)
         finally:
             self._reserve.give_back(sum(taken))
 
-    def _of_death(self, process: _Process, request: Request) -> _Outcome:
+    def _of_death(self, process: _Process, request: Request, granted: int) -> _Outcome:
         """What the end of a process says about its picture."""
+        needed = process.needed()
         header, status = process.header(), self._finish(process)
         self._check(request.stopped)
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
@@ -342,6 +352,8 @@ class _Decoders:
             return _Outcome(error=BeyondBounds("too_slow", detail, header))
         if killed_by and killed_by not in CRASHES:
             raise _Accident(MemoryError(_KILLED))
+        if killed_by and needed is not None and takes_all(needed, granted):  # as some decoders do where memory ends
+            return _Outcome(error=_too_large(request, header), is_final=False)
         how = f"crashes ({signal.Signals(killed_by).name})" if killed_by else "ends its process"
         detail = f"{header.get('format', 'data')} of {len(request.data)} bytes: the decoder {how}"
         return _Outcome(error=BeyondBounds("corrupt", detail, header), is_final=False)
@@ -498,14 +510,18 @@ class _Decoders:
                 process.close()
 
 
+def _too_large(request: Request, header: dict[str, Any]) -> BeyondBounds:
+    detail = f"decoding takes more than {request.bounds.max_decode_bytes} bytes of memory"
+    return BeyondBounds("too_large", detail, header)
+
+
 def _outcome(answer: dict[str, Any], process: _Process, request: Request) -> _Outcome:
     """What a process says about its picture."""
     seconds = answer.pop("seconds")
     if "failed" in answer:
         return _Outcome(error=RuntimeError(f"the process that decodes failed: {answer['failed']}"))
     if "short" in answer:
-        detail = f"decoding takes more than {request.bounds.max_decode_bytes} bytes of memory"
-        return _Outcome(error=BeyondBounds("too_large", detail, process.header()), is_final=False, seconds=seconds)
+        return _Outcome(error=_too_large(request, process.header()), is_final=False, seconds=seconds)
     rejected = answer.get("reject")  # (reason, detail), or of an inspected picture the reason among its facts
     reason = rejected[0] if isinstance(rejected, list) else rejected
     is_final = reason not in ("corrupt", "truncated")

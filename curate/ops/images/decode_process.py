@@ -118,6 +118,11 @@ def _end(pid: int, children: set[int]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
+def takes_all(needed: int, granted: int) -> bool:
+    """Whether a picture that needs so many bytes takes about all that are granted."""
+    return needed + needed // 8 + SLACK > granted
+
+
 class _Made(NamedTuple):
     """What became of an image."""
 
@@ -192,11 +197,12 @@ class Decoder:
 
     def _may_lack_memory(self) -> bool:
         """Whether the picture takes about all that is granted: many decoders call data damaged where memory ends."""
-        return self._needed + self._needed // 8 + SLACK > self._granted
+        return takes_all(self._needed, self._granted)
 
     def _on_header(self, opened: Opened, needed: int) -> None:
         """Note the header for the one that asks, and get memory for what is to come."""
-        note = json.dumps({"format": opened.format, "width": opened.width, "height": opened.height}).encode()
+        facts = {"format": opened.format, "width": opened.width, "height": opened.height, "needs": needed}
+        note = json.dumps(facts).encode()
         self._memory[: 4 + len(note)] = ANSWER.pack(len(note)) + note
         self._needed = needed
         if needed > self._granted:
