@@ -106,9 +106,13 @@ def run_apart(request: Request) -> Any:
     """
     most, accidents = request.bounds.max_decode_bytes, 0
     granted, seconds = min(FREE_BYTES, most), request.bounds.max_seconds
+    serving = _current()
     while True:
+        if serving.is_given_up:  # between two attempts
+            raise DecodersEnded
+        serving = _current()
         try:
-            outcome = _current().work(request, granted, seconds)
+            outcome = serving.work(request, granted, seconds)
         except _Accident as accident:
             accidents += 1
             if accidents == 2:
@@ -306,7 +310,7 @@ class _Decoders:
         self._ordering = threading.Lock()
         self._template: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self.is_over = self._is_given_up = False
+        self.is_over = self.is_given_up = False
 
     def work(self, request: Request, granted: int, seconds: float) -> _Outcome:
         """Have an image worked on once, with so many bytes of memory and seconds of CPU time.
@@ -388,7 +392,7 @@ class _Decoders:
                 self._changed.notify()
 
     def _check(self, stopped: threading.Event | None = None) -> None:
-        if self._is_given_up or (stopped is not None and stopped.is_set()):
+        if self.is_given_up or (stopped is not None and stopped.is_set()):
             raise DecodersEnded
         if self.is_over:  # somebody killed the template
             raise _Accident(MemoryError(_KILLED))
@@ -484,7 +488,7 @@ class _Decoders:
 
     def end(self, *, given_up: bool) -> None:
         """End all processes at once; takes no lock."""
-        self._is_given_up |= given_up
+        self.is_given_up |= given_up
         self.is_over = True
         for pid in list(self._pids):
             with suppress(ProcessLookupError):

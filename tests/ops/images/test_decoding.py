@@ -450,6 +450,8 @@ def test_a_second_attempt_has_the_seconds_that_the_first_one_left(monkeypatch: p
     asked = []
 
     class Decoders:
+        is_given_up = False
+
         def work(self, request: apart.Request, granted: int, seconds: float) -> apart._Outcome:
             asked.append((granted, seconds))
             return apart._Outcome(error=RejectedImage("corrupt", ""), is_final=False, seconds=7)
