@@ -105,3 +105,11 @@ def test_every_training_config_is_told_of_in_the_guide() -> None:
 def test_scripts_of_the_training_guide_are_valid_shell() -> None:
     for block in re.findall(r"```sh\n(.*?)```", TRAINING, re.DOTALL):
         subprocess.run(["sh", "-n"], input=block, text=True, check=True)
+
+
+def test_every_module_that_the_guides_name_is_there() -> None:
+    folders = ("curate", "pipelines", "benchmarks", "tests")
+    modules = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    for guide in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        named = re.findall(r"`(?:[a-z_]+/)*([a-z_]+\.py)`", guide.read_text())
+        assert set(named) - modules == set(), guide
