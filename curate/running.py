@@ -174,6 +174,7 @@ def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
 
 def declare(config: RecipeConfig, store: Store) -> Pipeline:
     """The pipeline that the config's recipe declares."""
-    pipeline = Pipeline(store, seed=config.seed, within=config.sources.network)
+    memory = config.executor.task_bytes
+    pipeline = Pipeline(store, seed=config.seed, within=config.sources.network, task_memory=memory)
     find_recipe(config.recipe).declare(pipeline, config)
     return pipeline

@@ -7,6 +7,7 @@ from typing import Any
 
 from curate.engine import tasks
 from curate.engine.part_writer import PartWriter
+from curate.engine.pieces import PieceWriter
 from curate.engine.tasks import Done, Task
 
 PERFORM = tasks.perform
@@ -25,7 +26,7 @@ class Killing:
         if self.only is None or task.label in self.only:
             for time in range(self.times):
                 if self._mark(f"{task.label.replace('/', '_')}-{time}"):
-                    PartWriter.close = _die  # type: ignore[method-assign]
+                    PartWriter.close = PieceWriter.close = _die  # type: ignore[method-assign]
                     break
         return PERFORM(root, task, threads)
 

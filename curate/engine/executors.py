@@ -5,10 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import Field, model_validator
+from pydantic import ByteSize, Field, TypeAdapter, ValidationError, model_validator
 
 from curate.config import Execution, Settings
 from curate.engine.tasks import Done, Task, perform
+
+TASK_MEMORY = 1 << 30
+"""Bytes that a task of a Shuffle may use where nothing else is said."""
+LEAST_TASK_MEMORY = 64 << 20
 
 
 class SlurmConfig(Settings):
@@ -60,6 +64,9 @@ class ExecutorConfig(Settings):
     memory_limit: str = "auto"
     """Of each worker of kinds local, cuda and slurm, as Dask writes it: 4GiB. auto: the machine's over the workers;
     Slurm needs one. A worker that reaches 95 % of it is started again."""
+    task_memory: str = "1GiB"
+    """Memory for the rows that a task regroups (lists, pairs, shards), at least 64MiB. Tables do not depend on it. More
+    saves a second level of sorting; less makes reads smaller than 1 MiB where a table has thousands of parts."""
     retries: Annotated[int, Field(ge=0)] = 3
     """Times that a part is tried again after the worker that made it died; kind scheduler: as that was started."""
     dashboard: str = "127.0.0.1:0"
@@ -79,11 +86,21 @@ class ExecutorConfig(Settings):
             raise ValueError("kind scheduler needs executor.address, for example tcp://host:8786")
         if self.kind == "slurm" and self.memory_limit == "auto":
             raise ValueError("kind slurm needs executor.memory_limit, the memory of a job, for example 32GiB")
+        if self.task_bytes < LEAST_TASK_MEMORY:
+            raise ValueError(f"executor.task_memory={self.task_memory}: give 64MiB or more, such as 1GiB")
         if self.tls is not None and self.kind not in ("slurm", "scheduler"):
             raise ValueError(f"executor.tls is for kinds slurm and scheduler; kind {self.kind} leaves no machine")
         if self.kind == "scheduler" and str(self.address).startswith("tls://") != (self.tls is not None):
             raise ValueError(f"an address tls://HOST:PORT and executor.tls need each other; address is {self.address}")
         return self
+
+    @property
+    def task_bytes(self) -> int:
+        """`task_memory` in bytes."""
+        try:
+            return int(TypeAdapter(ByteSize).validate_python(self.task_memory))
+        except ValidationError as error:
+            raise ValueError(f"executor.task_memory={self.task_memory!r}: not a size; write 1GiB or 512MiB") from error
 
 
 class Executor(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.engine.executors import Executor
+from curate.engine.executors import TASK_MEMORY, Executor
 from curate.engine.freshness import Flags, as_list, why_stale
 from curate.engine.stage import Input, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
@@ -38,7 +38,13 @@ class Pipeline:
     """Declares steps, then makes their tables in order."""
 
     def __init__(
-        self, store: Store, *, seed: int, with_schemas: bool = True, within: Surroundings | None = None
+        self,
+        store: Store,
+        *,
+        seed: int,
+        with_schemas: bool = True,
+        within: Surroundings | None = None,
+        task_memory: int = TASK_MEMORY,
     ) -> None:
         """A pipeline without steps.
 
@@ -47,8 +53,10 @@ class Pipeline:
             with_schemas: False to look at what a recipe declares without asking for schemas, which may need weights;
                 such a pipeline cannot run.
             within: what its tasks are done within, on whatever worker; the caller enters it in this process.
+            task_memory: bytes that a task of a Shuffle may use, about; tables do not depend on it.
         """
         self.store = store
+        self.task_memory = task_memory
         self.seed = seed
         self.steps: list[Step] = []
         self._with_schemas = with_schemas
@@ -156,7 +164,8 @@ class Pipeline:
                 place = self._note_damage(error, damaged, mended)
             step, allowed = self.steps[place], flags if place >= done else Flags()  # nothing as a whole twice
             try:
-                made = Work(self.store, step, allowed, damaged=damaged.get(place, ())).run(executor)
+                lost = damaged.get(place, ())
+                made = Work(self.store, step, allowed, task_memory=self.task_memory, damaged=lost).run(executor)
             except DamagedPart as found:
                 error = found
                 continue
@@ -175,7 +184,7 @@ class Pipeline:
             DamagedPart: it was made again already, or nothing can make it without a loss.
         """
         part, maker = (error.table, error.part), self._maker(error.table)
-        if maker is None or part in mended or self._reuses(maker):
+        if maker is None or part in mended or (self._reuses(maker) and error.table in self._refs):
             raise error
         logger.warning("%s", str(error).replace(REMOVE_AND_RUN, "; it is made again"))
         mended.add(part)

@@ -5,7 +5,8 @@ files or executors:
 
     Map        `run(part, **tables)`: a part of the inputs to the aligned part of the output.
     SharedMap  a Map of which several may share one reading of their inputs.
-    Shuffle    `scatter(part, **tables)` sends rows to buckets, `run(bucket, pieces, **whole)` makes the bucket's part.
+    Shuffle    `scatter(part, **tables)` sends rows to buckets, `run(bucket, pieces, **whole)` makes the bucket's part;
+               how rows travel between the two is told in `shuffle.py`.
     Fold       `partial(part, **tables)`, `combine(partials, **whole)` makes one state, `run(part, state, **tables)`.
 
 IteratedFold is a Fold of several rounds (Lloyd), each given the state of the round before. Scan is the root of a
@@ -34,6 +35,7 @@ from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.devices import uses_gpu
 from curate.engine.figures import Figures
 from curate.engine.show import Check, FlowStep, Section
+from curate.engine.shuffle import Scattered, row_bytes
 from curate.engine.table import Table
 
 if TYPE_CHECKING:
@@ -234,9 +236,28 @@ class Shuffle(Stage):
         """Scatter tasks; by default one for each part of the first input that is read part by part."""
         return self._parts_of(None, inputs)
 
-    def scatter(self, *args: Any, **tables: Any) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(bucket, rows) of one input part, in any order of buckets."""
+    def scatter(self, *args: Any, **tables: Any) -> Iterator[Scattered]:
+        """(bucket, rows) of one input part, in any order of buckets; the bucket is one for all rows, or (N,) int."""
         raise NotImplementedError
+
+    def scattered_bytes(self, pieces: pa.Schema, **inputs: Any) -> float:
+        """Bytes of all scattered rows in memory, about: tells how many tasks scatter, and in how many levels.
+
+        By default there is a row for each row of the first input that is read part by part. A wrong guess costs time.
+
+        Args:
+            pieces: schema of the scattered rows.
+        """
+        read = [inputs.get(name) for name, spec in self.inputs.items() if spec.how == "each"]
+        rows: int = next((table.num_rows() for table in read if table is not None), 0)
+        return float(rows * row_bytes(pieces))
+
+    def condense(self, pieces: pa.Table) -> pa.Table:
+        """Fewer rows of one bucket from which `run` makes the same part; by default all of them.
+
+        It is given some of the bucket's rows at a time, and what it left of others.
+        """
+        return pieces
 
     def look_back(self, before: Table, **inputs: Any) -> Self:
         """Where the stage `reuses`: decide in the driver how to go on from the table as earlier runs left it."""

@@ -3,13 +3,23 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
 from curate.engine.part_writer import Part, PartWriter
-from curate.engine.shuffle import read_bucket, sorted_by_bucket
+from curate.engine.pieces import PieceFiles
+from curate.engine.shuffle import (
+    Condense,
+    Layout,
+    Scattered,
+    read_bucket,
+    read_coarse,
+    with_bucket,
+    write_coarse,
+    write_fine,
+)
 from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import Table
@@ -19,9 +29,9 @@ from curate.logs import show_warnings_visibly
 from curate.memory import release_holes
 from curate.surroundings import surrounded
 
-PIECES, PARTIALS, STATE, LISTED = "_pieces", "_partials", "_state", "_listed"
-"""Hidden folders of a table in the making."""
-HIDDEN = (PIECES, PARTIALS, STATE, LISTED)
+SCATTERED, PIECES, PARTIALS, STATE, LISTED = "_scattered", "_pieces", "_partials", "_state", "_listed"
+"""Hidden folders of a table in the making; of a Shuffle: the first of two levels, and the last level."""
+HIDDEN = (SCATTERED, PIECES, PARTIALS, STATE, LISTED)
 
 
 class Surroundings(Protocol):
@@ -36,8 +46,9 @@ class Surroundings(Protocol):
 class Task:
     """One part of one step, in one phase; all that a worker needs but the store."""
 
-    phase: Literal["run", "scatter", "partial", "combine"]
+    phase: Literal["run", "scatter", "regroup", "partial", "combine"]
     part: int
+    """Of a Shuffle: the number of a group of input parts, of a file of the second level, or of a bucket."""
     stages: dict[str, Stage]
     """Table name to stage; several only where they share one reading."""
     schemas: dict[str, pa.Schema]
@@ -51,6 +62,10 @@ class Task:
     """Make all rows of a part, also where only some are open."""
     within: Surroundings | None = None
     """What the worker does it within."""
+    layout: Layout | None = None
+    """How the rows of a Shuffle travel."""
+    pieces: pa.Schema | None = None
+    """Schema of these rows."""
 
     @property
     def label(self) -> str:
@@ -99,13 +114,11 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
 def _perform(store: Store, task: Task, start: float) -> list[Done]:
     if isinstance(next(iter(task.stages.values())), SharedMap):
         return _perform_together(store, task, start)
+    if task.phase in ("scatter", "regroup"):
+        return _perform_shuffle(store, task, start)
     ((name, stage),) = task.stages.items()
     fingerprint = task.fingerprints[name]
-    if task.phase == "scatter":
-        assert isinstance(stage, Shuffle)
-        target, part = store.table(f"{name}/{PIECES}"), task.part
-        rows = sorted_by_bucket(stage.scatter(part, **_read(store, task)), task.schemas[name])
-    elif task.phase == "partial":
+    if task.phase == "partial":
         assert isinstance(stage, Fold)
         target, part = store.table(f"{name}/{PARTIALS}"), task.part
         rows = stage.partial(part, **_state_before(store, task), **_read(store, task))
@@ -123,9 +136,52 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
     return [Done(name, task.phase, done, time.perf_counter() - start)]
 
 
+def _perform_shuffle(store: Store, task: Task, start: float) -> list[Done]:
+    """The rows of a group of input parts, or of a coarse bucket, on their way."""
+    ((name, stage),) = task.stages.items()
+    layout, schema = task.layout, task.pieces
+    assert isinstance(stage, Shuffle)
+    assert layout is not None
+    first, last = piece_files(store, name, schema)
+    rows: Iterator[Scattered]
+    if task.phase == "regroup":
+        rows = read_coarse(first, layout, task.part)
+    else:
+        tasks = (replace(task, part=part) for part in layout.parts_of(task.part))
+        rows = (one for each in tasks for one in stage.scatter(each.part, **_read(store, each)))
+    fingerprint = task.fingerprints[name]
+    target = first if task.phase == "scatter" and layout.coarse else last
+    with target.begin(task.part, fingerprint) as file:
+        if target is first:
+            write_coarse(file, rows, last.schema, layout)
+        else:
+            write_fine(file, rows, last.schema, layout, _condense(stage))
+        content = file.close()
+    done = Part(task.part, file.rows, fingerprint, content)
+    return [Done(name, task.phase, done, time.perf_counter() - start)]
+
+
+def piece_files(store: Store, name: str, schema: pa.Schema) -> tuple[PieceFiles, PieceFiles]:
+    """The files of a Shuffle: of the first of two levels, and of the last level.
+
+    Args:
+        name: of the table.
+        schema: of the scattered rows.
+    """
+    first = PieceFiles(store, f"{name}/{SCATTERED}", with_bucket(schema))
+    return first, PieceFiles(store, f"{name}/{PIECES}", schema)
+
+
+def _condense(stage: Shuffle) -> Condense | None:
+    """What a stage condenses rows with; None: all of them stay."""
+    return None if type(stage).condense is Shuffle.condense else stage.condense
+
+
 def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:
     if isinstance(stage, Shuffle):
-        pieces = read_bucket(store.table(f"{name}/{PIECES}"), task.part)
+        assert task.layout is not None
+        _, files = piece_files(store, name, task.pieces)
+        pieces = read_bucket(files, task.layout, task.part, _condense(stage))
         before = {"before": store.table(name)} if stage.reuses else {}
         return stage.run(task.part, pieces=pieces, **before, **_read(store, task, only="whole"))
     if isinstance(stage, Fold):

@@ -4,7 +4,7 @@ What makes this hard is that a run may end anywhere and must go on from there, w
 nothing but files says what is done. A part is done when a file of its name carries the fingerprint that is wanted of
 it (see `freshness.py`); whatever else lies under that name is made again. A table is complete when its manifest says
 so, which is written last and in one step: until then `_progress.jsonl` collects the seconds of every attempt, and the
-intermediate parts of a Shuffle (`_pieces`) and of a Fold (`_partials`, `_state`) lie in hidden folders beside the
+intermediate files of a Shuffle (`_scattered`, `_pieces`) and parts of a Fold (`_partials`, `_state`) lie in hidden folders beside the
 parts, with fingerprints of their own, so that a phase that was finished is not done again. `auto` values are resolved
 when a table is begun and kept with it: what was decided on a machine with a GPU does not change when the rest is made
 without. Parts of a finished table are trusted by the manifest and their size alone; only without one are footers
@@ -13,6 +13,7 @@ again, and a pass then reads the open rows alone.
 """
 
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -23,14 +24,26 @@ import pyarrow as pa
 
 from curate import progress
 from curate.config import digest, identity
-from curate.engine.executors import Executor
+from curate.engine.executors import TASK_MEMORY, Executor
 from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
 from curate.engine.part_writer import Part
-from curate.engine.shuffle import with_bucket
+from curate.engine.pieces import PieceFiles
+from curate.engine.shuffle import Layout
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
-from curate.engine.tasks import LISTED, PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
+from curate.engine.tasks import (
+    LISTED,
+    PARTIALS,
+    PIECES,
+    SCATTERED,
+    STATE,
+    Done,
+    Surroundings,
+    Task,
+    inputs_of,
+    piece_files,
+)
 from curate.errors import TableError
 
 logger = logging.getLogger(__name__)
@@ -53,9 +66,23 @@ class Step:
 class Work:
     """Making the tables of one step."""
 
-    def __init__(self, store: Store, step: Step, flags: Flags, *, damaged: Collection[Place] = ()) -> None:
-        """`damaged`: parts that are there and do not hold what was written: they are made again."""
+    def __init__(
+        self,
+        store: Store,
+        step: Step,
+        flags: Flags,
+        *,
+        damaged: Collection[Place] = (),
+        task_memory: int = TASK_MEMORY,
+    ) -> None:
+        """Work on the tables of one step.
+
+        Args:
+            damaged: parts that are there and do not hold what was written: they are made again.
+            task_memory: bytes that a task of a Shuffle may use, about.
+        """
         self.store, self.step, self.flags, self.damaged = store, step, flags, frozenset(damaged)
+        self.task_memory = task_memory
         self.tables = {name: store.table(name) for name in step.stages}
         self.inputs = {name: open_input(store, step, name) for name in step.inputs}
         self.before = {name: table.manifest() for name, table in self.tables.items()}
@@ -225,12 +252,8 @@ class Work:
         plain = Task("run", 0, stages, schemas, {}, self.step.inputs)
         anew = any(map(self.flags.may_rebuild, stages))
         plain = replace(plain, resources=lead.resources(), anew=anew, within=self.step.within)
-        schemas_in = known_inputs(lead, self.step.input_schemas)
         if parts and isinstance(lead, Shuffle):
-            pieces = with_bucket(lead.piece_schema(**schemas_in))
-            count = lead.num_scatter(**known_inputs(lead, self.inputs))
-            hidden = replace(plain, phase="scatter", schemas={name: pieces})
-            self._run_hidden(executor, hidden, PIECES, [count, *wanted[name]])
+            plain = self._shuffle(executor, plain, wanted[name], parts)
         if parts and isinstance(lead, Fold):
             plain = replace(plain, number=self._run_rounds(executor, plain, wanted[name]))
         commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
@@ -238,6 +261,51 @@ class Work:
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
         tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
         self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
+
+    def _shuffle(self, executor: Executor, plain: Task, wanted: list[str], parts: list[int]) -> Task:
+        """Bring the rows of a Shuffle to the buckets `parts`; returns the task that such a bucket then is.
+
+        What both levels hold depends on the layout, so that a run with other memory starts them anew. Where the last
+        level is whole, the first one is gone and not asked for.
+        """
+        ((name, stage),) = plain.stages.items()
+        assert isinstance(stage, Shuffle)
+        known = known_inputs(stage, self.inputs)
+        schema = stage.piece_schema(**known_inputs(stage, self.step.input_schemas))
+        layout = Layout.plan(
+            schema,
+            inputs=stage.num_scatter(**known),
+            buckets=len(wanted),
+            num_bytes=stage.scattered_bytes(schema, **known),
+            task_memory=self.task_memory,
+        )
+        made_of = [list(layout), hashlib.sha256(schema.serialize().to_pybytes()).hexdigest(), wanted]
+        task = replace(plain, layout=layout, pieces=schema)
+        first, last = piece_files(self.store, name, schema)
+        scatter = replace(task, phase="scatter", fingerprints={name: digest(["scatter", made_of])})
+        if not layout.coarse:
+            self._run_pieces(executor, scatter, last, range(layout.groups), layout.groups)
+            return task
+        regroup = replace(task, phase="regroup", fingerprints={name: digest(["regroup", made_of])})
+        files = sorted({file for part in parts for file in layout.regrouping(part)})
+        missing = self._missing_pieces(regroup, last, files)
+        groups = sorted({group for file in missing for group in layout.regrouped(file)[1]})
+        self._run_pieces(executor, scatter, first, groups, layout.groups)
+        self._run_pieces(executor, regroup, last, files, layout.coarse * layout.slices)
+        self.store.remove(first.name)
+        return task
+
+    def _run_pieces(
+        self, executor: Executor, task: Task, files: PieceFiles, wanted: Iterable[int], total: int
+    ) -> None:
+        """Make the files of one level of a Shuffle that are not there."""
+        tasks = [replace(task, part=number) for number in self._missing_pieces(task, files, wanted)]
+        self._execute(executor, _label(task), tasks, total)
+
+    def _missing_pieces(self, task: Task, files: PieceFiles, wanted: Iterable[int]) -> list[int]:
+        (fingerprint,) = task.fingerprints.values()
+        fresh = files.keep_fresh(fingerprint, damaged={part for table, part in self.damaged if table == files.name})
+        return [number for number in wanted if number not in fresh]
 
     def _run_rounds(self, executor: Executor, plain: Task, wanted: list[str]) -> int:
         """All rounds of a Fold (a plain one has one), after the newest state that is there; returns the last one."""
@@ -340,7 +408,7 @@ class Work:
         )
         known = known_inputs(stage, self.inputs)
         figures = stage.summarize(Table(self.store, name, complete), **known)
-        for hidden in (PIECES, PARTIALS, STATE):
+        for hidden in (SCATTERED, PIECES, PARTIALS, STATE):
             self.store.remove(f"{name}/{hidden}")
         table.write_manifest(
             replace(
