@@ -15,6 +15,9 @@ from curate.config import Settings
 EDGE_BYTES = 24
 """Bytes of an edge or of another narrow row in a table."""
 
+PART_IMAGES = 65_536
+"""Images of a part of the catalog."""
+
 
 class Assumptions(Settings):
     """What no law can know: facts of the images that are to come."""

@@ -10,8 +10,6 @@ from pydantic import ByteSize, Field, TypeAdapter, ValidationError, model_valida
 from curate.config import Execution, Settings
 from curate.engine.tasks import Done, Task, perform
 
-TASK_MEMORY = 1 << 30
-"""Bytes that a task of a Shuffle may use where nothing else is said."""
 LEAST_TASK_MEMORY = 64 << 20
 
 

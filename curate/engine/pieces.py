@@ -38,15 +38,24 @@ MARK = bytes.fromhex("637572617465207069656365730d0a1a")
 TAIL_BYTES = 16 << 10
 """Bytes read at once from the end: the whole index of a run of up to a thousand segments."""
 FILE_NAME = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.pieces")
+DIGEST_BYTES = 32
+"""Longest binary of fixed size that is no vector."""
 AHEAD = 8
 """Segments of remote files that are under way at once."""
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def holds_raw(schema: pa.Schema) -> bool:
-    """Whether rows are mostly vectors or encoded images, which do not compress."""
-    return any(pa.types.is_fixed_size_binary(f.type) and f.type.byte_width > 32 or f.name == "image" for f in schema)
+    """Whether rows are mostly vectors, features or encoded images, which do not compress."""
+    return any(_is_raw(field.type) for field in schema)
+
+
+def _is_raw(dtype: pa.DataType) -> bool:
+    if pa.types.is_struct(dtype):
+        return any(_is_raw(child.type) for child in dtype)
+    return pa.types.is_binary(dtype) or (pa.types.is_fixed_size_binary(dtype) and dtype.byte_width > DIGEST_BYTES)
 
 
 class PieceWriter:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.engine.executors import TASK_MEMORY, Executor
+from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, as_list, why_stale
+from curate.engine.shuffle import TASK_MEMORY
 from curate.engine.stage import Input, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import REMOVE_AND_RUN

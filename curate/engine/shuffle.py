@@ -27,8 +27,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.pieces import PieceFiles, PieceWriter, holds_raw
+from curate.engine.pieces import PieceFiles, PieceWriter
 
+TASK_MEMORY = 1 << 30
+"""Bytes that a task may use where nothing else is said."""
 READ_BYTES = 1 << 20
 """Bytes of rows that a read is worth."""
 FEW_READS = 4096
@@ -68,17 +70,20 @@ class Layout(NamedTuple):
     """Bytes of rows that a task holds before it writes them, sorted."""
 
     @classmethod
-    def plan(cls, schema: pa.Schema, *, inputs: int, buckets: int, num_bytes: float, task_memory: int) -> "Layout":
+    def plan(
+        cls, *, inputs: float, buckets: float, num_bytes: float, raw: bool, task_memory: int = TASK_MEMORY
+    ) -> "Layout":
         """The layout for about `num_bytes` of scattered rows in memory.
 
         Args:
-            schema: of the rows.
+            raw: whether the rows do not compress, see `holds_raw`.
             task_memory: bytes that a task may use.
         """
+        inputs, buckets = math.ceil(inputs), math.ceil(buckets)
         run_bytes = max(1, min(task_memory // 4, MAX_RUN_BYTES))
         runs = num_bytes / run_bytes
         groups = max(1, min(inputs, max(GROUPS, math.ceil(runs / GROUP_RUNS))))
-        worth = READ_BYTES * (1 if holds_raw(schema) else 2)  # what compresses halves, about
+        worth = READ_BYTES * (1 if raw else 2)  # what compresses halves, about
         one_level = max(groups, runs) * buckets <= max(FEW_READS, num_bytes / worth)
         if one_level or buckets < 4:
             return cls(inputs, groups, buckets, 0, 0, run_bytes)
@@ -118,6 +123,16 @@ class Layout(NamedTuple):
 def _share(total: int, among: int, number: int) -> range:
     """Of `total` consecutive things, those of one of `among`."""
     return range(number * total // among, (number + 1) * total // among)
+
+
+def num_levels(num_bytes: float, buckets: float, *, raw: bool = False) -> int:
+    """How often each row is written and read, for the laws of cost: with the default memory and as many input parts.
+
+    Args:
+        num_bytes: of all scattered rows.
+        raw: as in `Layout.plan`.
+    """
+    return Layout.plan(inputs=buckets, buckets=buckets, num_bytes=num_bytes, raw=raw).levels
 
 
 def partition(rows: pa.Table, bucket: np.ndarray) -> Iterator[Scattered]:
@@ -160,6 +175,7 @@ def write_coarse(file: PieceWriter, rows: Iterable[Scattered], schema: pa.Schema
     for bucket, held in _runs(rows, schema, layout.run_bytes):
         behind = held.add_column(0, BUCKET, pa.array(bucket))
         _write_sorted(file, layout.coarse_of(bucket), behind)
+        del held, behind  # before the next run is
 
 
 def write_fine(
@@ -172,6 +188,7 @@ def write_fine(
     """
     for bucket, held in _runs(rows, schema, layout.run_bytes):
         _write_sorted(file, bucket, held, condense)
+        del held  # before the next run is
 
 
 def read_coarse(files: PieceFiles, layout: Layout, task: int) -> Iterator[Scattered]:
@@ -219,9 +236,7 @@ def _runs(rows: Iterable[Scattered], schema: pa.Schema, run_bytes: int) -> Itera
         yield _taken(buckets, batches, schema)
 
 
-def _taken(
-    buckets: list[np.ndarray], batches: list[pa.RecordBatch], schema: pa.Schema
-) -> tuple[np.ndarray, pa.Table]:
+def _taken(buckets: list[np.ndarray], batches: list[pa.RecordBatch], schema: pa.Schema) -> tuple[np.ndarray, pa.Table]:
     """All of them as one, and the lists emptied: what they held is then freed."""
     bucket, rows = np.concatenate(buckets), pa.Table.from_batches(batches, schema).combine_chunks()
     buckets.clear()

@@ -4,12 +4,12 @@ What makes this hard is that a run may end anywhere and must go on from there, w
 nothing but files says what is done. A part is done when a file of its name carries the fingerprint that is wanted of
 it (see `freshness.py`); whatever else lies under that name is made again. A table is complete when its manifest says
 so, which is written last and in one step: until then `_progress.jsonl` collects the seconds of every attempt, and the
-intermediate files of a Shuffle (`_scattered`, `_pieces`) and parts of a Fold (`_partials`, `_state`) lie in hidden folders beside the
-parts, with fingerprints of their own, so that a phase that was finished is not done again. `auto` values are resolved
-when a table is begun and kept with it: what was decided on a machine with a GPU does not change when the rest is made
-without. Parts of a finished table are trusted by the manifest and their size alone; only without one are footers
-read. A part with open rows (see `part_writer.py`) carries another fingerprint than the wanted one, so each run makes it
-again, and a pass then reads the open rows alone.
+intermediate files of a Shuffle (`_scattered`, `_pieces`) and parts of a Fold (`_partials`, `_state`) lie in hidden
+folders beside the parts, with fingerprints of their own, so that a phase that was finished is not done again. `auto`
+values are resolved when a table is begun and kept with it: what was decided on a machine with a GPU does not change
+when the rest is made without. Parts of a finished table are trusted by the manifest and their size alone; only without
+one are footers read. A part with open rows (see `part_writer.py`) carries another fingerprint than the wanted one, so
+each run makes it again, and a pass then reads the open rows alone.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ import pyarrow as pa
 
 from curate import progress
 from curate.config import digest, identity
-from curate.engine.executors import TASK_MEMORY, Executor
+from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
 from curate.engine.part_writer import Part
-from curate.engine.pieces import PieceFiles
-from curate.engine.shuffle import Layout
+from curate.engine.pieces import PieceFiles, holds_raw
+from curate.engine.shuffle import TASK_MEMORY, Layout
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
@@ -273,10 +273,10 @@ class Work:
         known = known_inputs(stage, self.inputs)
         schema = stage.piece_schema(**known_inputs(stage, self.step.input_schemas))
         layout = Layout.plan(
-            schema,
             inputs=stage.num_scatter(**known),
             buckets=len(wanted),
             num_bytes=stage.scattered_bytes(schema, **known),
+            raw=holds_raw(schema),
             task_memory=self.task_memory,
         )
         made_of = [list(layout), hashlib.sha256(schema.serialize().to_pybytes()).hexdigest(), wanted]
@@ -295,9 +295,7 @@ class Work:
         self.store.remove(first.name)
         return task
 
-    def _run_pieces(
-        self, executor: Executor, task: Task, files: PieceFiles, wanted: Iterable[int], total: int
-    ) -> None:
+    def _run_pieces(self, executor: Executor, task: Task, files: PieceFiles, wanted: Iterable[int], total: int) -> None:
         """Make the files of one level of a Shuffle that are not there."""
         tasks = [replace(task, part=number) for number in self._missing_pieces(task, files, wanted)]
         self._execute(executor, _label(task), tasks, total)

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import part_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import Edges, merge_top_k
@@ -31,12 +31,18 @@ class MeasureDensity(Shuffle):
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return pa.schema(list(NEIGHBORS)[:3])
 
-    def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[Scattered]:
         yield from partition(neighbors.select(NEIGHBORS.names[:3]), part_of(neighbors["query_id"].to_numpy()))
 
+    def condense(self, pieces: pa.Table) -> pa.Table:
+        return pa.Table.from_arrays(list(map(pa.array, self._nearest(pieces))), schema=pieces.schema)
+
+    def _nearest(self, pieces: pa.Table) -> Edges:
+        """The nearest of each image, each once though several lists may have found it."""
+        return merge_top_k(Edges(*(pieces[name].to_numpy() for name in NEIGHBORS.names[:3])), self.num_neighbors)
+
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
-        edges = Edges(*(pieces[name].to_numpy() for name in NEIGHBORS.names[:3]))
-        near = merge_top_k(edges, self.num_neighbors)  # a pair may have been found in several lists
+        near = self._nearest(pieces)
         images, place = np.unique(near.query_ids, return_inverse=True)
         total = np.bincount(place, near.similarity.astype(np.float64), minlength=len(images))
         mean = total / np.maximum(1, np.bincount(place, minlength=len(images)))
@@ -47,7 +53,5 @@ class MeasureDensity(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         made = Shape(pool=given.kept_images, row_bytes=12)
-        demand = Demand(
-            rows=2 * found.rows, read=2 * found.num_bytes, written=made.num_bytes, scratch=found.num_bytes / 2
-        )
-        return demand, made
+        way = num_levels(found.num_bytes, given.images / PART_IMAGES) * found.num_bytes
+        return Demand(rows=2 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way), made

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import part_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.tables import CATALOG, CHOSEN, PAIRS
@@ -29,7 +29,7 @@ class ChooseImages(Shuffle):
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return CHOSEN
 
-    def scatter(self, part: int, *, candidates: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scatter(self, part: int, *, candidates: pa.Table, catalog: Table) -> Iterator[Scattered]:
         """The images of the pairs of one part to their parts."""
         ids = np.unique(np.concatenate([candidates[name].to_numpy() for name in ("query_id", "image_id")]))
         ids = ids[ids >= 0]  # planted copies are no images of the catalog
@@ -44,4 +44,5 @@ class ChooseImages(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["candidates"]
         made = Shape(pool=min(given.images * CHOSEN_SHARE, 2 * pairs.rows), row_bytes=8)
-        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=8 * pairs.rows), made
+        way = num_levels(8 * pairs.rows, given.images / PART_IMAGES) * 8 * pairs.rows
+        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes + way, written=made.num_bytes, scratch=way), made

@@ -13,7 +13,7 @@ from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import part_of
 from curate.engine.numbers import count
 from curate.engine.show import FlowStep
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.tables import CATALOG, DUPLICATES, RANKED
@@ -57,9 +57,7 @@ class DropSimilar(Shuffle):
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return RANKED
 
-    def scatter(
-        self, part: int, *, ranked: pa.Table, duplicates: Table, catalog: Table
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scatter(self, part: int, *, ranked: pa.Table, duplicates: Table, catalog: Table) -> Iterator[Scattered]:
         """Each image that is alike to another one to its own part."""
         similar = ranked.filter(pc.greater(ranked["similarity"], 1 - self.eps)).sort_by("image_id")
         yield from partition(similar, part_of(similar["image_id"].to_numpy()))

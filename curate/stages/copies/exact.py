@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts, part_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.copies.exact import equal_bytes
@@ -38,7 +38,7 @@ class FindExact(Shuffle):
         """As many as the catalog's images need: the parts of this table hold hashes, not images of a source."""
         return max(1, round(inputs["catalog"].num_rows() / ROWS_PER_PART))
 
-    def scatter(self, part: int, *, images: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scatter(self, part: int, *, images: pa.Table, catalog: Table) -> Iterator[Scattered]:
         """Each image to a bucket that its hash names."""
         rows = images.select(["image_id", "sha256"]).filter(pa.array(accepted_mask(images))).combine_chunks()
         # The number of the catalog's rows stays while the table is made, so that equal bytes meet in one bucket.
@@ -59,7 +59,8 @@ class FindExact(Shuffle):
         images: Shape = inputs["images"]
         hashed = images.rows * HASHED_BYTES
         made = Shape(pool=images.rows * EXACT_SHARE)
-        return Demand(rows=3 * images.rows, read=2 * hashed, written=made.num_bytes, scratch=hashed), made
+        way = num_levels(hashed, images.rows / ROWS_PER_PART) * hashed
+        return Demand(rows=3 * images.rows, read=hashed + way, written=made.num_bytes, scratch=way), made
 
 
 def _digests(rows: pa.Table) -> np.ndarray:

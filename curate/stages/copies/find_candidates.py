@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, PART_IMAGES, Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts, part_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import rank_in_group
@@ -59,7 +59,7 @@ class FindCandidates(Shuffle):
 
     def scatter(
         self, part: int, *, neighbors: pa.Table, crowds: Table | None, catalog: Table, thresholds: Table | None
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    ) -> Iterator[Scattered]:
         """Each doubtful pair to the part of its query."""
         parts = Parts.of(catalog)
         doubtful = neighbors["similarity"].to_numpy() < least_similarity(self, neighbors, parts)
@@ -87,4 +87,5 @@ class FindCandidates(Shuffle):
         found: Shape = inputs["neighbors"]
         most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
         made = Shape(pool=min(found.rows / 2, most), row_bytes=EDGE_BYTES)
-        return Demand(rows=2 * found.rows, read=found.num_bytes, written=made.num_bytes, scratch=found.num_bytes), made
+        way = num_levels(found.num_bytes / 2, given.images / PART_IMAGES) * found.num_bytes / 2
+        return Demand(rows=2 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way), made

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.image_ids import part_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.copies.crowds import Surroundings, Usual, surroundings, usual
@@ -50,9 +50,7 @@ class MeasureCrowds(Shuffle):
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return PIECE
 
-    def scatter(
-        self, part: int, *, registered: pa.Table, crowds: Table, catalog: Table
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scatter(self, part: int, *, registered: pa.Table, crowds: Table, catalog: Table) -> Iterator[Scattered]:
         """The agreement of each pair to the parts of both of its images."""
         members = CrowdMembers.of(crowds)
         for name in ("query_id", "image_id"):
@@ -75,8 +73,8 @@ class MeasureCrowds(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["registered"]
         made = Shape(pool=given.images * CROWD_SHARE, row_bytes=16)
-        scratch = 2 * pairs.rows * EDGE_BYTES / 2
-        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=scratch), made
+        way = num_levels(pairs.num_bytes, given.images / PART_IMAGES) * pairs.num_bytes
+        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes + way, written=made.num_bytes, scratch=way), made
 
 
 def read_surroundings(table: Table) -> Surroundings:

@@ -11,7 +11,7 @@ from curate import progress
 from curate.config import Execution
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts, part_of, row_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.engine.threads import one_blas_thread
@@ -57,9 +57,10 @@ class RegisterPairs(Shuffle):
         assert self.blocks is not None
         return len(inputs["catalog"].parts()) * self.blocks
 
-    def scatter(
-        self, part: int, *, candidates: pa.Table, features: Table, catalog: Table
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scattered_bytes(self, pieces: pa.Schema, **inputs: Any) -> float:
+        return float(inputs["candidates"].num_rows() * FEATURE_BYTES)
+
+    def scatter(self, part: int, *, candidates: pa.Table, features: Table, catalog: Table) -> Iterator[Scattered]:
         """Each pair to the block of the image that is not its query."""
         rows = Parts.of(catalog).rows
         for low, found in _by_image(features, part, row_of(candidates["query_id"].to_numpy())):
@@ -98,9 +99,10 @@ class RegisterPairs(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs, features = inputs["candidates"], inputs["features"]
         made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES)
-        scratch = pairs.rows * FEATURE_BYTES
-        read = pairs.num_bytes + 2 * features.num_bytes
-        return Demand(pairs=pairs.rows, rows=pairs.rows, read=read, written=made.num_bytes, scratch=scratch), made
+        way = pairs.rows * FEATURE_BYTES
+        way *= num_levels(way, pairs.rows / PAIRS_AT_ONCE, raw=True)
+        read = pairs.num_bytes + 2 * features.num_bytes + way
+        return Demand(pairs=pairs.rows, rows=pairs.rows, read=read, written=made.num_bytes, scratch=way), made
 
 
 class _Lookup:

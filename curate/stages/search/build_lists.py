@@ -24,13 +24,13 @@ from pydantic import Field
 from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition, row_bytes
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.clusters.coarse import CoarseLists, nearest_lists
 from curate.ops.images.hashes import dihedral
 from curate.ops.search.recall import choose_num_probes, list_rank
-from curate.ops.vectors import VectorSpec, pack, to_float32
+from curate.ops.vectors import pack, to_float32
 from curate.stages.search.centroids import num_leaves, read_lists
 from curate.stages.search.list_grid import ListGrid
 from curate.stages.search.pairs import read_pairs
@@ -56,6 +56,8 @@ MIN_PAIRS = 50
 """True pairs that it takes to choose the number of probes."""
 LISTS_SKEW = 2.0
 """Products within lists of uneven length, relative to those within lists of equal length."""
+ROWS_AT_ONCE = 16_384
+"""Rows that are sent to their lists together: 64 MB of vectors of 2,048 dimensions."""
 GROUPS = 16
 """Groups of lists, about, with whose lists a vector is compared to find the nearest ones."""
 
@@ -152,6 +154,11 @@ class BuildLists(Shuffle):
         rows = parts.num_images(self.stored) + self._probes_each(hashed=hashed) * parts.num_images(self.queries)
         return max(1, round(ROWS_PER_PART * num_lists / max(1, rows)))
 
+    def scattered_bytes(self, pieces: pa.Schema, **inputs: Any) -> float:
+        parts, hashed = Parts.of(inputs["catalog"]), inputs["hashes"] is not None
+        asking = self._probes_each(hashed=hashed) * parts.num_images(self.queries)
+        return float(row_bytes(pieces) * (parts.num_images(self.stored) + asking))
+
     def scatter(
         self,
         part: int,
@@ -162,43 +169,49 @@ class BuildLists(Shuffle):
         centroids: Table,
         catalog: Table,
         **sample: Table | None,
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    ) -> Iterator[Scattered]:
         hashed, role = hashes is not None, ROLES[Parts.of(catalog).role[part]]
         listed = read_views(embeddings, hashes, within) if self.borders else read_vectors(embeddings, hashes)
         grid = self._grid(centroids, catalog, hashed=hashed)
         per_part = self._lists_per_part(catalog, grid.num_lists, hashed=hashed)
-        placed = self._place(
-            listed, read_lists(centroids), grid, store=role in self.stored, search=role in self.queries
-        )
-        rows = placed.table(listed.spec)
-        yield from partition(rows, placed.list_id // per_part)
+        store, search = role in self.stored, role in self.queries
+        forms = self._forms(listed) if search else listed.vectors[None]
+        placed = self._place(listed, forms, read_lists(centroids), grid, store=store, search=search)
+        for start in range(0, len(placed.list_id), ROWS_AT_ONCE):
+            some = _Placed(*(column[start : start + ROWS_AT_ONCE] for column in placed))
+            yield from partition(some.table(listed, forms), some.list_id // per_part)
 
-    def _place(self, listed: Vectors, lists: CoarseLists, grid: ListGrid, *, store: bool, search: bool) -> "_Placed":
-        """Every (list, vector) that the vectors of one part give rise to."""
+    def _place(
+        self, listed: Vectors, forms: np.ndarray, lists: CoarseLists, grid: ListGrid, *, store: bool, search: bool
+    ) -> "_Placed":
+        """Every (list, vector) that the vectors of one part give rise to.
+
+        Args:
+            forms: (F, N, width) the vectors in each form in which they search, as they are first.
+        """
         from curate.models.device import resolve_device
 
         assert isinstance(self.num_probes, int)
-        device, found = str(resolve_device(self.device)), list[_Placed]()
-        for number, form in enumerate(self._forms(listed) if search else [listed.vectors]):
+        device, found = str(resolve_device(self.device)), [_Placed.none()]
+        for number, form in enumerate(forms):
             x = to_float32(form, listed.spec)
             near = nearest_lists(x, lists, self.num_probes if search else 1, device=device)
             own = np.full(len(x), -1)
             if store and number == 0:
                 rows, list_id = grid.stored(near[:, 0], listed.ids)
-                found.append(_Placed(list_id, np.ones(len(rows), bool), listed.ids[rows], form[rows]))
+                found.append(_Placed.of(list_id, rows, number, stored=True))
                 own = grid.meeting(near[:, 0], listed.ids)
             if search:
                 rows, list_id = grid.queried(near, listed.ids)
                 elsewhere = list_id != own[rows]  # there it is stored, and is compared with the others anyway
-                rows, list_id = rows[elsewhere], list_id[elsewhere]
-                found.append(_Placed(list_id, np.zeros(len(rows), bool), listed.ids[rows], form[rows]))
-        return _Placed.concat(found, listed.vectors)
+                found.append(_Placed.of(list_id[elsewhere], rows[elsewhere], number, stored=False))
+        return _Placed(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
-    def _forms(self, listed: Vectors) -> list[np.ndarray]:
-        """The vectors in each form in which they search, as they are first."""
+    def _forms(self, listed: Vectors) -> np.ndarray:
+        """(F, N, width) the vectors in each form in which they search, as they are first."""
         if listed.spec.dtype == "bits" and self.dihedral:
-            return list(dihedral(listed.vectors).transpose(1, 0, 2))
-        return [listed.vectors]
+            return dihedral(listed.vectors).transpose(1, 0, 2)
+        return listed.vectors[None]
 
     def run(self, part: int, *, pieces: pa.Table, centroids: Table, catalog: Table, **sample: Table | None) -> Batches:
         order = np.lexsort((pieces["image_id"].to_numpy(), ~pieces["home"].to_numpy(), pieces["list_id"].to_numpy()))
@@ -216,40 +229,47 @@ class BuildLists(Shuffle):
         compared = min(lists, (1 + GROUPS) * math.sqrt(lists))
         made = Shape(pool=rows, row_bytes=vectors.row_bytes + 5, dim=vectors.dim, lists=lists, stored=stored)
         largest = max(ROWS_PER_PART, rows / max(1, lists)) * LISTS_SKEW
+        parts = math.ceil(rows / ROWS_PER_PART)
+        levels = num_levels(made.num_bytes, parts, raw=True)
         demand = Demand(
             products=2 * (stored + asking * forms) * compared * vectors.dim,
             rows=2 * rows,
-            read=vectors.num_bytes + made.num_bytes,
+            read=vectors.num_bytes + levels * made.num_bytes,
             written=made.num_bytes,
-            scratch=made.num_bytes,
+            scratch=levels * made.num_bytes,
             memory=largest * made.row_bytes * 3,
-            tasks=math.ceil(rows / ROWS_PER_PART),
+            tasks=parts,
             note=f"{lists} lists, {probes} probes",
         )
         return demand, made
 
 
 class _Placed(NamedTuple):
-    """Vectors in lists."""
+    """Vectors of a part in lists, by their places: there are many more of them than vectors."""
 
     list_id: np.ndarray
-    """(N,) int"""
+    """(M,) int32"""
     stored: np.ndarray
-    """(N,) bool; False: a query"""
-    ids: np.ndarray
-    """(N,) int64"""
-    vectors: np.ndarray
-    """(N, width) as stored"""
+    """(M,) bool; False: a query"""
+    rows: np.ndarray
+    """(M,) int32, places of the vectors"""
+    form: np.ndarray
+    """(M,) int8, in which form each is there"""
 
     @classmethod
-    def concat(cls, found: list["_Placed"], like: np.ndarray) -> "_Placed":
-        """All of them one after the other; without any, vectors as wide as those of `like`."""
-        if not found:
-            return cls(np.empty(0, np.int32), np.empty(0, bool), np.empty(0, np.int64), like[:0])
-        return cls(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    def of(cls, list_id: np.ndarray, rows: np.ndarray, form: int, *, stored: bool) -> "_Placed":
+        """Vectors of one form."""
+        same = np.full(len(rows), stored), np.full(len(rows), form, np.int8)
+        return cls(list_id.astype(np.int32), same[0], rows.astype(np.int32), same[1])
 
-    def table(self, spec: VectorSpec) -> pa.Table:
+    @classmethod
+    def none(cls) -> "_Placed":
+        """No vectors, with the right dtypes."""
+        return cls.of(np.empty(0, np.int32), np.empty(0, np.int32), 0, stored=False)
+
+    def table(self, listed: Vectors, forms: np.ndarray) -> pa.Table:
         """As rows of a table of lists."""
+        spec = listed.spec
         schema = lists_schema(spec.dim, dtype=spec.dtype, model=spec.model, weights=spec.weights)
-        columns = [self.list_id.astype(np.int32), self.stored, self.ids]
-        return pa.Table.from_arrays([*map(pa.array, columns), pack(self.vectors)], schema=schema)
+        columns = [self.list_id, self.stored, listed.ids[self.rows]]
+        return pa.Table.from_arrays([*map(pa.array, columns), pack(forms[self.form, self.rows])], schema=schema)

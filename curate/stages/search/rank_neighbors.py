@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts, part_of, row_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import Edges, merge_top_k, rank_in_group
@@ -23,8 +23,8 @@ QUERIES_AT_ONCE = 1024
 class RankNeighbors(Shuffle):
     """The pairs of curated queries, gathered in one part for each curated part of the catalog and ranked there.
 
-    A part holds the candidates of one part's queries in memory: about 80 bytes for each of its queries times k times
-    the parts of the lists that it probed.
+    Of what the lists find for a query, its k nearest stay on the way, so that a part holds k pairs for each of its
+    queries from each run of a scatter task, and `executor.task_memory / 4` of them at once.
     """
 
     inputs: ClassVar[dict[str, Input]] = {"neighbors": each(NEIGHBORS), "catalog": whole(CATALOG)}
@@ -41,23 +41,31 @@ class RankNeighbors(Shuffle):
     def num_parts(self, **inputs: Any) -> int:
         return max(1, len(curated_parts(Parts.of(inputs["catalog"]))))
 
-    def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scatter(self, part: int, *, neighbors: pa.Table, catalog: Table) -> Iterator[Scattered]:
         parts = curated_parts(Parts.of(catalog))
         asked = neighbors.select(NEAREST.names[:3])
         asked = asked.filter(pa.array(np.isin(part_of(asked["query_id"].to_numpy()), parts)))
         yield from partition(asked, np.searchsorted(parts, part_of(asked["query_id"].to_numpy())))
 
+    def condense(self, pieces: pa.Table) -> pa.Table:
+        return pa.Table.from_arrays(list(map(pa.array, self._nearest(pieces))), schema=pieces.schema)
+
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:
+        yield nearest_rows(self._nearest(pieces))
+
+    def _nearest(self, pieces: pa.Table) -> Edges:
+        """The k nearest of each query."""
         edges = Edges(*(pieces[name].to_numpy() for name in NEAREST.names[:3]))
-        yield nearest_rows(Edges.concat([Edges.empty(), *(merge_top_k(e, self.k) for e in _by_queries(edges))]))
+        return Edges.concat([Edges.empty(), *(merge_top_k(e, self.k) for e in _by_queries(edges))])
 
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         made = Shape(pool=min(found.rows, given.curated * self.k))
-        demand = Demand(rows=3 * found.rows, read=2 * found.num_bytes, written=made.num_bytes, scratch=found.num_bytes)
-        return demand, made
+        levels = num_levels(found.num_bytes, given.curated / PART_IMAGES)
+        way = levels * found.num_bytes
+        return Demand(rows=3 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way), made
 
 
 def _by_queries(edges: Edges) -> Iterator[Edges]:

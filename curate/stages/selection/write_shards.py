@@ -11,9 +11,9 @@ still to be read, and only sends the facts of images where most are there; `run`
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from curate.engine.image_ids import Parts, ids_of_part, row_of
 from curate.engine.numbers import count, plural
 from curate.engine.part_writer import mark_open
 from curate.engine.show import FlowStep, Numbers, Section, Text
+from curate.engine.shuffle import Scattered, num_levels, row_bytes
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.errors import ConfigError, TableError, TooManyRejects
@@ -54,13 +55,16 @@ from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchan
 from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CARD = "shards/README.md"
 """The dataset card, which names the digest of the rows."""
 BATCH_BYTES = 32 << 20
 """Bytes of encoded images that a task holds before it writes them."""
+LOOKED_AT = 64
+"""Parts, and shards, that the driver looks at to know the others."""
 REUSED_FROM = 0.9
-"""Share of the selected images, found in earlier shards, from which on the sources are not streamed."""
+"""Share of the selected images looked for, found in earlier shards, from which on the sources are not streamed."""
 NUM_SHOWN = 50
 """Entries of the removal list that the report shows."""
 SORT_KEY = pa.field("sort_key", pa.float64())
@@ -193,56 +197,83 @@ class WriteShards(Shuffle):
     # -- writing ---------------------------------------------------------------------------------------------
 
     def look_back(self, before: Table, **inputs: Any) -> Self:
+        """Whether most of some images lie in some of the shards, as many of both as tell it surely."""
+        assert isinstance(self.num_shards, int)
         found = before.manifest()
         ours = {name: getattr(self, name) for name in ("num_shards", "seed", "repair_metadata")}
         if found is None or ours != {name: found.resolved.get(name) for name in ours}:
             return self
-        there, chosen, known = ImageSet(Parts.of(inputs["catalog"])), 0, 0
+        shards = _spread(range(self.num_shards), LOOKED_AT)
+        committed = before.committed()
         try:
-            for number in before.committed():
-                there.add(before.read(number, ["image_id"])["image_id"].to_numpy())
+            there = [before.read(n, ["image_id"])["image_id"].to_numpy() for n in shards if n in committed]
         except (TableError, KeyError):  # damaged, or not ours: every image is read from its source
             return self
-        for rows in inputs["selection"].scan(["image_id"]):
-            ids = rows["image_id"].to_numpy()
-            chosen, known = chosen + len(ids), known + int(there.has(ids).sum())
+        wanted = np.concatenate([np.empty(0, np.int64), *self._looked_for(shards, inputs)])
+        known = np.isin(wanted, np.concatenate([np.empty(0, np.int64), *there]))
         copied = self.model_copy()
-        copied._from_shards = known >= REUSED_FROM * chosen
+        copied._from_shards = len(wanted) > 0 and bool(known.mean() >= REUSED_FROM)
         return copied
 
-    def scatter(
-        self, part: int, *, selection: pa.Table, catalog: Table, images: Table
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _looked_for(self, shards: Sequence[int], inputs: Mapping[str, Any]) -> Iterator[np.ndarray]:
+        """Ids of the selected images of some parts that belong into some shards."""
+        catalog = inputs["catalog"].parts()
+        for part in _spread(inputs["selection"].parts(), LOOKED_AT):
+            ids = inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy()
+            keys = self._keys(part.number, catalog[part.number].rows)[row_of(ids)]
+            yield ids[np.isin(self._shard_of(keys), shards)]
+
+    def _keys(self, part: int, num_rows: int) -> np.ndarray:
+        """(N,) float64, 0..1: the place of each image of a part in the shuffle."""
+        return np.random.default_rng([self.seed or 0, part]).random(num_rows)
+
+    def _shard_of(self, keys: np.ndarray) -> np.ndarray:
+        """(N,) int: the shard of each key."""
         assert isinstance(self.num_shards, int)
+        found: np.ndarray = (keys * self.num_shards).astype(np.int32)
+        return found
+
+    def scattered_bytes(self, pieces: pa.Schema, **inputs: Any) -> float:
+        """The same whether or not the bytes are read, so that a run that goes on finds what the one before it sent."""
+        count, total = 0, 0
+        for part in _spread(inputs["selection"].parts(), LOOKED_AT):
+            if part.rows:
+                rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
+                size = inputs["images"].read(part.number, ["num_bytes"])["num_bytes"].to_numpy()[rows]
+                count, total = count + len(rows), total + int(size.sum())
+        return float(inputs["selection"].num_rows() * (total / max(1, count) + row_bytes(pieces)))
+
+    def scatter(self, part: int, *, selection: pa.Table, catalog: Table, images: Table) -> Iterator[Scattered]:
         places, facts = catalog.read(part), images.read(part)
-        keys = np.random.default_rng([self.seed or 0, part]).random(len(places))
+        keys = self._keys(part, len(places))
         selection = selection.filter(pa.array(~self._removed_rows(selection, places, facts)))
         rows = row_of(selection["image_id"].to_numpy())
         chosen, places, facts = selection.to_pylist(), places.take(rows), facts.take(rows)
         reads: Iterator[Read | None] = itertools.repeat(None, len(rows))
         if not self._from_shards:
             reads = read_unchanged(places, facts["sha256"].to_pylist(), facts["num_bytes"].to_pylist())
-        held: dict[int, list[dict[str, Any]]] = {}
+        held: list[dict[str, Any]] = []
         num_bytes = 0
         described = zip(chosen, places.to_pylist(), facts.to_pylist(), strict=True)
         for one, key, read in zip(described, keys[rows].tolist(), reads, strict=True):
             data = None if read is None else read.data
-            held.setdefault(int(key * self.num_shards), []).append(_piece(key, *one, data))
+            held.append(_piece(key, *one, data))
             num_bytes += len(data or b"")
             if num_bytes >= BATCH_BYTES:
-                yield from self._drain(held)
+                yield self._drain(held)
                 num_bytes = 0
-        yield from self._drain(held)
+        yield self._drain(held)
 
     def _removed_rows(self, selection: pa.Table, places: pa.Table, facts: pa.Table) -> np.ndarray:
         """(N,) bool: rows of the selection that the removal list names."""
         removed: np.ndarray = self._removal().removed(places, facts)[row_of(selection["image_id"].to_numpy())]
         return removed
 
-    def _drain(self, held: dict[int, list[dict[str, Any]]]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        for bucket, rows in held.items():
-            yield bucket, pa.RecordBatch.from_pylist(rows, schema=self.piece_schema())
+    def _drain(self, held: list[dict[str, Any]]) -> Scattered:
+        """What is held with its shards; nothing is held then."""
+        rows = pa.RecordBatch.from_pylist(held, schema=self.piece_schema())
         held.clear()
+        return self._shard_of(rows["sort_key"].to_numpy()), rows
 
     def run(self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table) -> Batches:
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
@@ -348,14 +379,16 @@ class WriteShards(Shuffle):
                 yield from part.catalog["key"].filter(pa.array(missing)).to_pylist()
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Every image is read from its source, and once more from the scattered rows."""
+        """Every image is read from its source, and once more from the scattered rows; twice where these take two
+        levels, from about 256 shards on."""
         rows = inputs["selection"].rows
         size = rows * given.image_bytes
+        way = num_levels(size, size / self.shard_bytes, raw=True) * size
         demand = Demand(
             rows=2 * rows,
-            read=2 * size,
+            read=size + way,
             written=size,
-            scratch=size,
+            scratch=way,
             memory=3 * self.shard_bytes,
             tasks=-(-size // self.shard_bytes),
         )
@@ -404,6 +437,11 @@ class WriteShards(Shuffle):
         reasons += ["its file could not be had, or had changed"] if figures.lost or figures.away else []
         left_out = f"left out: {' or '.join(reasons)}" if reasons else "left out"
         yield left_out if chosen else "not in the shards"
+
+
+def _spread(found: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of them, evenly spread."""
+    return [found[number * len(found) // most] for number in range(most)] if len(found) > most else found
 
 
 def _warnings(figures: ShardFigures) -> Iterator[str]:

@@ -16,6 +16,7 @@ from curate.stages.copies import register_pairs as under_test
 from curate.stages.copies.extract_features import FEATURE_BYTES
 from curate.stages.copies.register_pairs import PAIRS_AT_ONCE, RegisterPairs
 from curate.tables import REGISTERED
+from tests.scattered import by_bucket
 from tests.stages.copies.given_pairs import NO_FEATURES, ROLES, ROWS, declare, doubtful, features, made
 
 
@@ -65,10 +66,7 @@ def test_a_query_sends_its_features_once_to_each_block(verified: Pipeline) -> No
     stage, tables = RegisterPairs(blocks=2), {name: verified.store.table(name) for name in ("features", "catalog")}
     for part in range(len(ROLES)):
         pairs = verified.store.table("pairs").read(part)
-        sent: dict[int, list[pa.RecordBatch]] = {}
-        for bucket, piece in stage.scatter(part, candidates=pairs, **tables):
-            sent.setdefault(bucket, []).append(piece)
-        whole = {bucket: pa.Table.from_batches(pieces).to_pylist() for bucket, pieces in sent.items()}
+        whole = by_bucket(stage.scatter(part, candidates=pairs, **tables))
         assert sum(map(len, whole.values())) == len(pairs)
         each_block = -(-ROWS // 2)
         for bucket, rows in whole.items():
@@ -125,7 +123,7 @@ def test_cost_is_that_of_registering_every_candidate() -> None:
     inputs = {"candidates": Shape(pool=100, row_bytes=24), "features": Shape(pool=10, row_bytes=1000)}
     demand, made_of = RegisterPairs().cost(inputs, Assumptions(images=10))
     assert (demand.pairs, demand.scratch, made_of.rows) == (100, 100 * FEATURE_BYTES, 100)
-    assert demand.read == 2400 + 2 * 10_000
+    assert demand.read == 2400 + 2 * 10_000 + 100 * FEATURE_BYTES
 
 
 def test_the_schema_is_that_of_registered_pairs() -> None:
