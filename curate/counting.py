@@ -76,8 +76,11 @@ class Counts:
         """What `as_json` gave; nothing where a log of another version says nothing."""
         if not isinstance(found, Mapping):
             return cls()
-        known: dict[str, Any] = {field.name: found.get(field.name) for field in fields(cls)}
-        return cls(**{name: value for name, value in known.items() if isinstance(value, int | float)})
+        known: dict[str, Any] = {}
+        for field in fields(cls):
+            if isinstance(value := found.get(field.name), int | float):
+                known[field.name] = value
+        return cls(**known)
 
 
 class _Totals:
