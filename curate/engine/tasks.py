@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from curate.counting import Counts, metered
 from curate.engine.part_writer import Part, PartWriter
 from curate.engine.pieces import PieceFiles
 from curate.engine.shuffle import (
@@ -90,6 +91,8 @@ class Done:
     part: Part
     seconds: float
     """Wall-clock, on the worker."""
+    counts: Counts = field(default_factory=Counts)
+    """What the task cost, all that it committed together."""
 
 
 def perform(root: str, task: Task, threads: int) -> list[Done]:
@@ -101,8 +104,11 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     show_warnings_visibly()
     try:
         store = Store(root)
-        with surrounded(workdir=store), task.within.used() if task.within else nullcontext():
-            return _perform(store, task, time.perf_counter())
+        with metered() as meter, surrounded(workdir=store), task.within.used() if task.within else nullcontext():
+            start = time.perf_counter()
+            parts = _perform(store, task)
+            seconds, counts = time.perf_counter() - start, meter.counts()
+        return [Done(table, task.phase, part, seconds, counts) for table, part in parts.items()]
     except Exception as error:
         error.add_note(f"while making {task}")
         raise
@@ -111,11 +117,12 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
         release_holes()
 
 
-def _perform(store: Store, task: Task, start: float) -> list[Done]:
+def _perform(store: Store, task: Task) -> dict[str, Part]:
+    """Make and commit the part of each table of a task."""
     if isinstance(next(iter(task.stages.values())), SharedMap):
-        return _perform_together(store, task, start)
+        return _perform_together(store, task)
     if task.phase in ("scatter", "regroup"):
-        return _perform_shuffle(store, task, start)
+        return _perform_shuffle(store, task)
     ((name, stage),) = task.stages.items()
     fingerprint = task.fingerprints[name]
     if task.phase == "partial":
@@ -132,11 +139,10 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
     else:
         target, part = store.table(name), task.part
         rows = _run(stage, name, store, task)
-    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)
-    return [Done(name, task.phase, done, time.perf_counter() - start)]
+    return {name: target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)}
 
 
-def _perform_shuffle(store: Store, task: Task, start: float) -> list[Done]:
+def _perform_shuffle(store: Store, task: Task) -> dict[str, Part]:
     """The rows of a group of input parts, or of a coarse bucket, on their way."""
     ((name, stage),) = task.stages.items()
     layout, schema = task.layout, task.pieces
@@ -157,8 +163,7 @@ def _perform_shuffle(store: Store, task: Task, start: float) -> list[Done]:
         else:
             write_fine(file, rows, last.schema, layout, _condense(stage))
         content = file.close()
-    done = Part(task.part, file.rows, fingerprint, content)
-    return [Done(name, task.phase, done, time.perf_counter() - start)]
+    return {name: Part(task.part, file.rows, fingerprint, content)}
 
 
 def piece_files(store: Store, name: str, schema: pa.Schema) -> tuple[PieceFiles, PieceFiles]:
@@ -208,7 +213,7 @@ def _state_before(store: Store, task: Task) -> dict[str, Any]:
     return {"state": store.table(f"{name}/{STATE}").read(task.number - 1) if task.number else None}
 
 
-def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
+def _perform_together(store: Store, task: Task) -> dict[str, Part]:
     """The part of every table of a pass, over one reading of the inputs."""
     lead = next(iter(task.stages.values()))
     assert isinstance(lead, SharedMap)
@@ -220,8 +225,7 @@ def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
         for name, batch in _rows_together(lead, store, task):
             if name in writers:
                 writers[name].write(batch)
-    seconds = time.perf_counter() - start
-    return [Done(name, "run", writer.done(), seconds) for name, writer in writers.items()]
+    return {name: writer.done() for name, writer in writers.items()}
 
 
 def _rows_together(lead: SharedMap, store: Store, task: Task) -> Iterator[tuple[str, pa.RecordBatch]]:
