@@ -237,7 +237,7 @@ def test_store_that_does_not_answer_says_so_and_is_given_up(
     fs.exists(path)  # the library reads its models of services first, for as long as a request may take here
     s3.fault = lambda request: "hang"
     with caplog.at_level(logging.WARNING), pytest.raises(Exception, match=r".") as told:
-        filesystems.Explained(fs, "s3://runs/x").cat_file(path, timeout=1)
+        filesystems.Explained(fs, "s3://runs/x").info(path, timeout=1)
     assert isinstance(told.value, WorkdirError)
     assert "s3://runs/x: timed out, at every attempt" in str(told.value)
     assert "has not answered for 0 s; still waiting" in caplog.text

@@ -180,7 +180,7 @@ class Table:
 
     def _metadata(self, part: int) -> pq.FileMetaData | None:
         try:
-            with self.store.fs.open(self.part_path(part), "rb") as file, open_parquet(file) as parquet:
+            with self.store.fs.open(self.part_path(part)) as file, open_parquet(file) as parquet:
                 return parquet.metadata
         except FileNotFoundError:
             return None
@@ -246,7 +246,8 @@ class Table:
         """
         path = self.part_path(part)
         try:
-            with self.store.fs.open(path, "rb") as raw, open_parquet(raw) as file:
+            # Requests to a store are put together: the ranges of all columns are held at once for that.
+            with self.store.fs.open(path) as raw, open_parquet(raw, pre_buffer=not self.store.is_local) as file:
                 yield file
         except FileNotFoundError as error:
             raise TableError(f"{path}: no such part; run the pipeline again to make it") from error
@@ -304,13 +305,8 @@ class Table:
         are left out."""
         if self._lines is not None:
             return [json.loads(line) for line in self._lines]
-        try:
-            with self.store.fs.open(self.store.join(self.name, PROGRESS), "rb") as file:
-                lines = file.read().decode(errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
         entries = []
-        for line in lines:
+        for line in (self.store.read_bytes(f"{self.name}/{PROGRESS}") or b"").decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
                 if isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in LOGGED.items()):
