@@ -12,7 +12,7 @@ from pydantic import Field
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
-from curate.engine.image_ids import Parts, id_bounds
+from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural
 from curate.engine.show import Block, Check, FlowStep, Heading, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
@@ -100,6 +100,7 @@ class Deduplicate(Fold):
     }
     version: ClassVar[int] = 3
     parts_like: ClassVar[str | None] = "catalog"
+    state_by_image: ClassVar[bool] = True
     explained_as: ClassVar[str] = "copies"
 
     chains: Chains = "split"
@@ -126,9 +127,6 @@ class Deduplicate(Fold):
             keep_every=self.keep_every,
         )
         yield from map(_batch, found)
-
-    def state_images(self, part: int) -> tuple[int, int]:
-        return id_bounds(part)
 
     def summarize(self, table: Table, **inputs: Any) -> DeduplicateFigures:
         parts = Parts.of(inputs["catalog"])

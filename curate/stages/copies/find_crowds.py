@@ -13,7 +13,7 @@ from pydantic import Field
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, pick
-from curate.engine.image_ids import Parts, id_bounds
+from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural, share
 from curate.engine.show import Block, Gallery, Picture, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
@@ -64,6 +64,7 @@ class FindCrowds(Fold):
     }
     version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
+    state_by_image: ClassVar[bool] = True
 
     alike: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Cosine from which on two images look alike, -1..1; null: as measured or known for the model, else any of the
@@ -110,9 +111,6 @@ class FindCrowds(Fold):
         """The pairs of images that look alike."""
         for rows in _scan(near):
             yield rows if self.alike is None else rows.filter(pc.greater_equal(rows["similarity"], self.alike))
-
-    def state_images(self, part: int) -> tuple[int, int]:
-        return id_bounds(part)
 
     def summarize(self, table: Table, **inputs: Any) -> CrowdFigures:
         members = CrowdMembers.of(table)
