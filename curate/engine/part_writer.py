@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curate.config import digest
-from curate.engine.tallies import TALLY, Tally, add, plain
+from curate.engine.tallies import ADDED, TALLY, Tally, add, plain
 from curate.sealing import SealedWriter
 
 FINGERPRINT = b"curate.fingerprint"
@@ -108,8 +108,8 @@ class PartWriter:
             self._open += int(marks[OPEN])
             self._open_rows += [before + row for row in json.loads(marks[OPEN_ROWS])]
             batch = batch.replace_schema_metadata(self.schema.metadata)
-        if TALLY in marks:
-            add(self._tally, json.loads(marks[TALLY]), most=self._most)
+        if ADDED in marks:
+            add(self._tally, json.loads(marks[ADDED]), most=self._most)
         if batch.num_rows == 0:
             return
         batch = batch.cast(self.schema) if batch.schema != self.schema else batch

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from curate.engine.table import Table
 
 TALLY = b"curate.tally"
-"""Key of a part's footer, and of the metadata of an empty batch: a tally as JSON."""
+"""Key of a part's footer: its tally as JSON."""
+ADDED = b"curate.added"
+"""Key of an empty batch's metadata: what it adds. Not that of the footer, which rows that are read carry along."""
 
 
 class Tally(Settings):
@@ -100,5 +102,5 @@ def add(total: dict[str, Any], more: Mapping[str, Any], *, most: int) -> None:
 
 def tally_batch(tally: Tally, schema: pa.Schema) -> pa.RecordBatch:
     """An empty batch that adds to the tally of the part which it is written to."""
-    marked = schema.with_metadata({**(schema.metadata or {}), TALLY: json.dumps(plain(tally)).encode()})
+    marked = schema.with_metadata({**(schema.metadata or {}), ADDED: json.dumps(plain(tally)).encode()})
     return pa.RecordBatch.from_pylist([], schema=marked)

@@ -17,6 +17,7 @@ from curate.engine.numbers import plural
 from curate.engine.show import Block, Gallery, Heading, Numbers, Picture, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.stages.clusters.leaves import count_leaves
 from curate.stages.selection.by_cluster import SET_LIMITS, ByCluster, ClusterRoute
 from curate.stages.selection.by_sample import BySample, rows_by_sample
@@ -55,6 +56,31 @@ class RetrieveFigures(Figures):
     """By SET/ROUTE, in alphabetical order."""
 
 
+class RetrieveTally(Tally):
+    """Rows and images of one part, counted as a whole; no image is in two parts."""
+
+    unique: int = 0
+    """Images."""
+    retrieved: dict[str, int] = {}
+    """Rows by SET/ROUTE."""
+    unique_by_route: dict[str, int] = {}
+    """Images by SET/ROUTE."""
+
+    @classmethod
+    def of_part(cls, rows: pa.Table) -> Self:
+        """From all rows of a part."""
+        counts = [("image_id", "count"), ("image_id", "count_distinct")]
+        found = {
+            f"{row['set']}/{row['origin']}": (row["image_id_count"], row["image_id_count_distinct"])
+            for row in rows.group_by(["set", "origin"]).aggregate(counts).to_pylist()
+        }
+        return cls(
+            unique=pc.count_distinct(rows["image_id"]).as_py(),
+            retrieved={name: number for name, (number, _) in found.items()},
+            unique_by_route={name: number for name, (_, number) in found.items()},
+        )
+
+
 class Retrieve(Fold):
     """Chooses pool images for each curated source; large sources by sample, small ones by cluster.
 
@@ -68,6 +94,7 @@ class Retrieve(Fold):
         "assignments": whole(ASSIGNMENTS),
     }
     version: ClassVar[int] = 2
+    tally: ClassVar[type[Tally] | None] = RetrieveTally
     parts_like: ClassVar[str | None] = "catalog"
     explained_as: ClassVar[str] = "retrieved"
 
@@ -137,7 +164,9 @@ class Retrieve(Fold):
         if nearest is not None and by_sample:
             found += rows_by_sample(part, by_sample, parts, nearest)
         found += route.rows(part, self._sets_by("cluster", parts), state)
-        yield from in_order(pa.concat_tables(found)).to_batches()
+        rows = in_order(pa.concat_tables(found))
+        yield tally_batch(RetrieveTally.of_part(rows), RETRIEVED)
+        yield from rows.to_batches()
 
     def _cluster_route(self, tables: Mapping[str, Any]) -> ClusterRoute:
         return ClusterRoute(self.cluster, self.seed or 0, tables["assignments"], Parts.of(tables["catalog"]))
@@ -154,19 +183,12 @@ class Retrieve(Fold):
         return ORIGINS if self.route == "both" else (self.route,)
 
     def summarize(self, table: Table, **inputs: Any) -> RetrieveFigures:
-        """Images are in one part only, so unique counts of parts add up."""
-        unique, sets = 0, dict[str, RouteCount]()
-        figures = [("image_id", "count"), ("image_id", "count_distinct")]
-        for rows in table.scan(["image_id", "origin", "set"]):
-            unique += pc.count_distinct(rows["image_id"]).as_py()
-            for row in rows.group_by(["set", "origin"]).aggregate(figures).to_pylist():
-                name = f"{row['set']}/{row['origin']}"
-                found = sets.get(name, RouteCount(retrieved=0, unique=0))
-                sets[name] = RouteCount(
-                    retrieved=found.retrieved + row["image_id_count"],
-                    unique=found.unique + row["image_id_count_distinct"],
-                )
-        return RetrieveFigures(unique=unique, sets=dict(sorted(sets.items())))
+        found = RetrieveTally.of(table)
+        sets = {
+            name: RouteCount(retrieved=number, unique=found.unique_by_route[name])
+            for name, number in sorted(found.retrieved.items())
+        }
+        return RetrieveFigures(unique=found.unique, sets=sets)
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
         rows: int = inputs["assignments"].num_rows()
