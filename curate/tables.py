@@ -137,6 +137,9 @@ NEIGHBORS = pa.schema(
 CHOSEN = pa.schema([IMAGE_ID])
 """Images that a later pass opens, ascending."""
 
+CONTAMINATED = pa.schema([IMAGE_ID])
+"""Pool and curated images that resemble a held-out one."""
+
 CROWDS = pa.schema(
     [
         IMAGE_ID,

@@ -17,5 +17,5 @@ def dedup(p: Pipeline, cfg: Dedup) -> None:
     """Inspect, embed, deduplicate, select all that is kept, write shards."""
     pool = deduplicate_pool(p, cfg)
     if cfg.write is not None:
-        chosen = p.add("selection", cfg.select, **pool._asdict())
+        chosen = p.add("selection", cfg.select, **pool.selectable)
         p.add("shards/data", cfg.write, selection=chosen, catalog=pool.catalog, images=pool.images)

@@ -59,7 +59,7 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     screened = screen_pool(p, cfg.screening, catalog=catalog, embeddings=vectors, assignments=leaves)
 
     clustered = {"assignments": leaves, "centroids": tree, "screened": screened}
-    chosen = p.add("selection", cfg.select, **pool._asdict(), **clustered)
+    chosen = p.add("selection", cfg.select, **pool.selectable, **clustered)
     given = {"selection": chosen, "catalog": catalog}
     p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
     if cfg.write is not None:

@@ -87,7 +87,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
 
     # 4. The union with the curated sets as they are, rebalanced over the clusters, as shuffled shards.
     clustered = {"assignments": leaves, "centroids": centroids, "screened": screened}
-    chosen = p.add("selection", cfg.select, **pool._asdict(), retrieved=found, **clustered)
+    chosen = p.add("selection", cfg.select, **pool.selectable, retrieved=found, **clustered)
     given = {"selection": chosen, "catalog": catalog}
     p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
     return None if cfg.write is None else p.add("shards/data", cfg.write, images=images, **given)

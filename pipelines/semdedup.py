@@ -51,7 +51,7 @@ def semdedup(p: Pipeline, cfg: Semdedup) -> None:
     ranked = p.add("internal/semdedup/ranked", cfg.rank, lists=lists, centroids=centroids)
     judged = p.add("internal/semdedup/verdicts", cfg.drop, ranked=ranked, duplicates=duplicates, catalog=catalog)
 
-    chosen = p.add("selection", cfg.select, **pool._replace(duplicates=judged)._asdict())
+    chosen = p.add("selection", cfg.select, **pool._replace(duplicates=judged).selectable)
     given = {"selection": chosen, "catalog": catalog}
     p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
     if cfg.write is not None:
