@@ -19,6 +19,7 @@ from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.rank_neighbors import RankNeighbors
 from curate.stages.search.sample_queries import SampleQueries
 from curate.stages.selection.describe import DescribeSet
+from curate.stages.selection.group_by_image import GroupByImage
 from curate.stages.selection.match_queries import MatchQueries
 from curate.stages.selection.retrieve import Retrieve
 
@@ -112,6 +113,6 @@ def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref)
         embeddings=vectors,
     )
     near = p.add("internal/nearest/ranked", RankNeighbors(k=depth), neighbors=pairs, catalog=catalog)
-    if not sample.refill:
-        return near
-    return p.add("internal/nearest/matched", MatchQueries(sample=sample), nearest=near, catalog=catalog)
+    if sample.refill:
+        near = p.add("internal/nearest/matched", MatchQueries(sample=sample), nearest=near, catalog=catalog)
+    return p.add("internal/nearest/by_image", GroupByImage(), nearest=near, catalog=catalog)

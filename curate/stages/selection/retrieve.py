@@ -84,8 +84,9 @@ class RetrieveTally(Tally):
 class Retrieve(Fold):
     """Chooses pool images for each curated source; large sources by sample, small ones by cluster.
 
-    `combine` keeps a few numbers for each leaf that a set hit; `run` writes what was retrieved of one pool part,
-    from the part's own assignments and the row groups of `nearest` that name its images.
+    `combine` keeps a few numbers for each leaf that a set hit, in one process that passes over the assignments; `run`
+    writes what was retrieved of one pool part, from the part's own assignments and its part of `nearest`, which
+    `GroupByImage` makes.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
@@ -162,7 +163,7 @@ class Retrieve(Fold):
         found = [RETRIEVED.empty_table()]
         by_sample = {name: self.sample.k_of(name) for name in self._sets_by("sample", parts)}
         if nearest is not None and by_sample:
-            found += rows_by_sample(part, by_sample, parts, nearest)
+            found.append(rows_by_sample(part, by_sample, parts, nearest))
         found += route.rows(part, self._sets_by("cluster", parts), state)
         rows = in_order(pa.concat_tables(found))
         yield tally_batch(RetrieveTally.of_part(rows), RETRIEVED)
@@ -197,12 +198,18 @@ class Retrieve(Fold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Each set asks for as many images as it has, or as were found near them; the assignments are read twice."""
+        """Each set asks for as many images as it has, or as were found near them; one process passes over the assignments
+        to count, and where clusters are drawn from twice more."""
         leaves, near = inputs["assignments"], inputs.get("nearest")
         found = 0 if near is None else near.rows
         made = Shape(pool=min(2 * max(given.curated, found), leaves.rows), row_bytes=ROW_BYTES)
+        passes = 1 + (0 if self.route == "sample" else 3)
         demand = Demand(
-            rows=2 * leaves.rows + found, read=2 * leaves.num_bytes, written=made.num_bytes, memory=self.max_bytes
+            rows=leaves.rows + found,
+            serial_rows=passes * leaves.rows,
+            read=(1 + passes) * leaves.num_bytes + (0 if near is None else near.num_bytes),
+            written=made.num_bytes,
+            memory=self.max_bytes,
         )
         return demand, made
 

@@ -24,16 +24,16 @@ from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import MAX_NAMED, Finished, ImagePlace
-from curate.engine.image_ids import Parts, ids_of_part, row_of
+from curate.engine.image_ids import part_of, row_of
 from curate.engine.numbers import count, plural
 from curate.engine.part_writer import mark_open
 from curate.engine.show import FlowStep, Numbers, Section, Text
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.errors import ConfigError, TableError, TooManyRejects
 from curate.sources.class_names import Names
 from curate.sources.read import Read
-from curate.stages.copies.contamination import ImageSet
 from curate.stages.images.catalog import classes_of
 from curate.stages.selection.class_columns import ClassColumns, class_numbers
 from curate.stages.selection.own_columns import (
@@ -48,7 +48,7 @@ from curate.stages.selection.own_columns import (
     own_name,
 )
 from curate.stages.selection.readable import make_rows_readable
-from curate.stages.selection.reader_figures import ReaderFigures, read_warnings
+from curate.stages.selection.reader_figures import ReaderFigures, ReaderTally, read_warnings
 from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures, shown
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
 from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
@@ -61,6 +61,8 @@ BATCH_BYTES = 32 << 20
 """Bytes of encoded images that a task holds before it writes them."""
 REUSED_FROM = 0.9
 """Share of the selected images, found in earlier shards, from which on the sources are not streamed."""
+NUM_SHARDS_READ, NUM_IDS_READ = 16, 256
+"""Earlier shards that are read, and images of these that are looked up, to tell how much of the selection they hold."""
 NUM_SHOWN = 50
 """Entries of the removal list that the report shows."""
 SORT_KEY = pa.field("sort_key", pa.float64())
@@ -89,6 +91,15 @@ class ShardFigures(Figures):
     """Pictures that readers of the shards cannot decode."""
 
 
+class ShardTally(ReaderTally):
+    """What a shard adds to these."""
+
+    most = MAX_NAMED
+
+    missing: tuple[tuple[int, str], ...] = ()
+    """Id and key of the first images, by id, that are not in it, since their bytes could not be had."""
+
+
 class WriteShards(Shuffle):
     """Reads the selected images in the order of their sources and distributes them over shards by a random key."""
 
@@ -98,6 +109,7 @@ class WriteShards(Shuffle):
         "images": whole(IMAGES),
     }
     version: ClassVar[int] = 3
+    tally: ClassVar[type[Tally] | None] = ShardTally
     explained_as: ClassVar[str] = "shards"
     reuses: ClassVar[bool] = True
 
@@ -197,17 +209,12 @@ class WriteShards(Shuffle):
         ours = {name: getattr(self, name) for name in ("num_shards", "seed", "repair_metadata")}
         if found is None or ours != {name: found.resolved.get(name) for name in ours}:
             return self
-        there, chosen, known = ImageSet(Parts.of(inputs["catalog"])), 0, 0
         try:
-            for number in before.committed():
-                there.add(before.read(number, ["image_id"])["image_id"].to_numpy())
+            known = _estimate_known(before, inputs["selection"])
         except (TableError, KeyError):  # damaged, or not ours: every image is read from its source
             return self
-        for rows in inputs["selection"].scan(["image_id"]):
-            ids = rows["image_id"].to_numpy()
-            chosen, known = chosen + len(ids), known + int(there.has(ids).sum())
         copied = self.model_copy()
-        copied._from_shards = known >= REUSED_FROM * chosen
+        copied._from_shards = known >= REUSED_FROM * inputs["selection"].num_rows()
         return copied
 
     def scatter(
@@ -250,8 +257,13 @@ class WriteShards(Shuffle):
         fetched = fetch(pieces.filter(self._to_fetch(pieces, earlier)), catalog)
         step = np.cumsum(pieces["num_bytes"].to_numpy()[order]) // BATCH_BYTES
         bounds = np.flatnonzero(np.diff(step, prepend=-1, append=-1))
+        missing: dict[int, str] = dict(zip(*(pieces[name].to_pylist() for name in ("image_id", "key")), strict=True))
         for start, stop in itertools.pairwise(bounds.tolist()):
-            yield self._batch(pieces.take(order[start:stop]), earlier, fetched.data)
+            batch = self._batch(pieces.take(order[start:stop]), earlier, fetched.data)
+            for image_id in batch["image_id"].to_pylist():
+                del missing[image_id]
+            yield batch
+        yield tally_batch(ShardTally(missing=tuple(sorted(missing.items())[:MAX_NAMED])), self.output_schema())
         if fetched.away:
             yield mark_open(pa.RecordBatch.from_pylist([], schema=self.output_schema()), len(fetched.away))
 
@@ -313,17 +325,18 @@ class WriteShards(Shuffle):
             logger.info("%s: removal_list: %s", table.name, text)
         chosen = inputs["selection"].num_rows()
         away = sum(part.open for part in table.parts())
+        tallies = ShardTally.by_part(table)
         missing = chosen - removal.removed - table.num_rows()
         lost = missing - away
         figures = ShardFigures(
-            num_bytes=sum(int(table.store.fs.size(table.part_path(part.number))) for part in table.parts()),
+            num_bytes=sum(part.num_bytes for part in table.parts()),
             removed=removal.removed,
             lost=lost,
             away=away,
-            missing_keys=tuple(itertools.islice(self._missing_keys(table, inputs), MAX_NAMED)) if missing else (),
+            missing_keys=tuple(key for _, key in sorted(one for part in tallies for one in part.missing)[:MAX_NAMED]),
             full=not isinstance(self.columns, str) and len(self.columns) >= MAX_COLUMNS,
             removal=removal,
-            readers=ReaderFigures.count(table),
+            readers=ReaderFigures.of_tally(ShardTally.sum(tallies)),
         )
         for text in _warnings(figures):
             logger.warning("%s: %s", table.name, text)
@@ -334,18 +347,6 @@ class WriteShards(Shuffle):
                 f"the files and run again with --rebuild {table.name}, or go without them: write.max_lost_fraction=1"
             )
         return figures
-
-    def _missing_keys(self, table: Table, inputs: Mapping[str, Any]) -> Iterator[str]:
-        """Keys of the selected images that are neither in the shards nor on the removal list."""
-        there = ImageSet(Parts.of(inputs["catalog"]))
-        for rows in table.scan(["image_id"]):
-            there.add(rows["image_id"].to_numpy())
-        removal = self._removal()
-        for number, part in enumerate(_parts_of(inputs)):
-            missing = part.selected & ~there.has(ids_of_part(number, len(part.selected)))
-            if missing.any():
-                missing &= ~removal.removed(part.catalog, part.images)
-                yield from part.catalog["key"].filter(pa.array(missing)).to_pylist()
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Every image is read from its source, and once more from the scattered rows."""
@@ -404,6 +405,28 @@ class WriteShards(Shuffle):
         reasons += ["its file could not be had, or had changed"] if figures.lost or figures.away else []
         left_out = f"left out: {' or '.join(reasons)}" if reasons else "left out"
         yield left_out if chosen else "not in the shards"
+
+
+def _estimate_known(before: Table, selection: Table) -> float:
+    """How many of the selected images lie in earlier shards, from a sample of these; it decides the order of reading.
+
+    Raises:
+        TableError: a shard is damaged.
+        KeyError: it is not ours.
+    """
+    numbers = sorted(before.committed())
+    looked_at = numbers[:: -(-len(numbers) // NUM_SHARDS_READ)] if numbers else []
+    ids = np.concatenate(
+        [np.empty(0, np.int64), *(before.read(number, ["image_id"])["image_id"].to_numpy() for number in looked_at)]
+    )
+    if len(ids) == 0:
+        return 0.0
+    sample = np.random.default_rng(0).permutation(ids)[:NUM_IDS_READ]
+    found = 0
+    for part in np.unique(part_of(sample)).tolist():
+        chosen = selection.read(part, ["image_id"])["image_id"].to_numpy()
+        found += int(np.isin(sample[part_of(sample) == part], chosen).sum())
+    return found / len(sample) * len(ids) / len(looked_at) * len(numbers)
 
 
 def _warnings(figures: ShardFigures) -> Iterator[str]:
