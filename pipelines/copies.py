@@ -36,6 +36,7 @@ from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.sample_queries import SampleQueries
+from curate.stages.selection.find_columns import FindColumns
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
@@ -228,6 +229,13 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     judging = {"catalog": catalog, "images": images, "neighbors": pairs, "contaminated": contaminated}
     duplicates = p.add("duplicates", copies.judges, **judging)
     return Deduplicated(catalog, images, pairs, contaminated, duplicates)
+
+
+def write_shards(p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref) -> Ref:
+    """The selected images as shards, once it is known which columns these have."""
+    given = {"selection": selection, "catalog": catalog, "images": images}
+    own_columns = p.add("internal/own_columns", FindColumns(), **given)
+    return p.add("shards/data", write, own_columns=own_columns, **given)
 
 
 def _trusted_hashes(p: Pipeline, copies: Copies, found: Ref, crowds: Ref | None, *, catalog: Ref) -> Ref:

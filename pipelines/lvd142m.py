@@ -6,7 +6,7 @@ dataset card says so.
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.pipelines.copies import CurationConfig, deduplicate_pool
+from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
 from curate.pipelines.hierarchical import Screening, screen_pool
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.stages.clusters.assign import Assign
@@ -91,7 +91,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
     chosen = p.add("selection", cfg.select, **pool.selectable, retrieved=found, **clustered)
     given = {"selection": chosen, "catalog": catalog}
     p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
-    return None if cfg.write is None else p.add("shards/data", cfg.write, images=images, **given)
+    return None if cfg.write is None else write_shards(p, cfg.write, images=images, **given)
 
 
 def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref) -> Ref:

@@ -34,24 +34,22 @@ from curate.engine.tallies import Tally, tally_batch
 from curate.errors import ConfigError, TableError, TooManyRejects
 from curate.sources.class_names import Names
 from curate.sources.read import Read
-from curate.stages.images.catalog import classes_of
-from curate.stages.selection.class_columns import ClassColumns, class_numbers
+from curate.stages.selection.class_columns import class_numbers
+from curate.stages.selection.find_columns import OwnColumns
 from curate.stages.selection.own_columns import (
     MAX_COLUMNS,
     UNFIT,
     ColumnKind,
-    ColumnKinds,
     arrow_types,
     first_unfit,
     named_rows,
     own_column,
-    own_name,
 )
 from curate.stages.selection.readable import make_rows_readable
 from curate.stages.selection.reader_figures import ReaderFigures, ReaderTally, read_warnings
 from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures, shown
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
-from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
+from curate.tables import CATALOG, HF_IMAGE, IMAGES, OWN_COLUMNS, SELECTION, SHARD_COLUMNS, shards_schema
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +105,7 @@ class WriteShards(Shuffle):
         "selection": each(SELECTION),
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
+        "own_columns": whole(OWN_COLUMNS),
     }
     version: ClassVar[int] = 3
     tally: ClassVar[type[Tally] | None] = ShardTally
@@ -162,14 +161,7 @@ class WriteShards(Shuffle):
             raise self.field_error("removal_list", f"={path}: not a list: {error}; save it as text") from error
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        num_images, num_bytes, kinds, classes = 0, 0, ColumnKinds(), ClassColumns()
-        declared = {part.number: _classes_of(inputs["catalog"], part.number) for part in inputs["selection"].parts()}
-        known = {name for names in declared.values() for name in names}
-        for part, images in _selected(inputs):
-            num_images, num_bytes = num_images + len(images), num_bytes + int(images["num_bytes"].to_numpy().sum())
-            extra = named_rows(images["extra"].drop_null().to_pylist())
-            kinds.add(extra)
-            classes.add(declared[part], [{name: row[name] for name in row.keys() & known} for row in extra])
+        num_images, found = inputs["selection"].num_rows(), OwnColumns.of(inputs["own_columns"])
         if num_images == 0:
             raise ConfigError(
                 f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
@@ -177,19 +169,19 @@ class WriteShards(Shuffle):
             )
         update: dict[str, Any] = {}
         if self.num_shards == "auto":
-            update["num_shards"] = max(1, -(-num_bytes // self.shard_bytes))
+            update["num_shards"] = max(1, -(-found.num_bytes // self.shard_bytes))
         elif self.num_shards > num_images:
             text = f"={self.num_shards}: {num_images} images are selected; set it to {num_images} or less, or to auto"
             raise self.field_error("num_shards", text)
         if self.columns == "auto":
-            update["columns"] = _frequent_columns(kinds, inputs)
+            update["columns"] = found.kinds
+            _warn_of_left_out(found)
         if self.classes == "auto":
-            found = classes.columns().items()
             own = update.get("columns", {})
-            update["classes"] = {name: names for name, names in found if self._may_be_number(name, own)}
+            update["classes"] = {name: c for name, c in found.classes.items() if self._may_be_number(name, own)}
         if self.columns == "auto":
-            update["columns"] |= dict.fromkeys(update.get("classes", self.classes), "int64")
-        for name in classes.mixed():
+            update["columns"] = found.kinds | dict.fromkeys(update.get("classes", self.classes), "int64")
+        for name in found.mixed:
             if self.columns != "auto" and self._may_be_number(name, {}):
                 text = f": {name}: the sources number its classes differently; make it string"
                 raise self.field_error("columns", text)
@@ -218,7 +210,7 @@ class WriteShards(Shuffle):
         return copied
 
     def scatter(
-        self, part: int, *, selection: pa.Table, catalog: Table, images: Table
+        self, part: int, *, selection: pa.Table, catalog: Table, images: Table, own_columns: Table | None = None
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         assert isinstance(self.num_shards, int)
         places, facts = catalog.read(part), images.read(part)
@@ -251,7 +243,9 @@ class WriteShards(Shuffle):
             yield bucket, pa.RecordBatch.from_pylist(rows, schema=self.piece_schema())
         held.clear()
 
-    def run(self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table) -> Batches:
+    def run(
+        self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table, own_columns: Table
+    ) -> Batches:
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
         earlier = EarlierShard(before, part)
         fetched = fetch(pieces.filter(self._to_fetch(pieces, earlier)), catalog)
@@ -445,35 +439,17 @@ def _warnings(figures: ShardFigures) -> Iterator[str]:
         )
 
 
-def _classes_of(catalog: Table, part: int) -> dict[str, Names | None]:
-    """Names of the classes that the files of a part declare, by the columns' names in the shards."""
-    return {own_name(name): names for name, names in classes_of(catalog.read(part, ["image_id"])).items()}
-
-
-def _selected(inputs: Mapping[str, Any]) -> Iterator[tuple[int, pa.Table]]:
-    """(part, bytes and own columns of its selected images), part by part."""
-    for part in inputs["selection"].parts():
-        rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
-        yield part.number, inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
-
-
-def _frequent_columns(kinds: ColumnKinds, inputs: Mapping[str, Any]) -> dict[str, ColumnKind]:
-    """The own columns of the shards; names of strangers may be too many for one look."""
-    lost = kinds.left_out()
-    if kinds.dropped:
-        kinds = ColumnKinds(only=kinds.frequent())
-        for _, images in _selected(inputs):
-            kinds.add(named_rows(images["extra"].drop_null().to_pylist()))
-    if lost:
+def _warn_of_left_out(found: OwnColumns) -> None:
+    """Where the sources have more own columns than shards take."""
+    if found.num_left_out:
         logger.warning(
             "shards: %s%s own columns of the sources are left out, such as %r: at most %s are kept, those of most "
             "images; to choose them, name them: sources.pool=[{name: NAME, path: PATH, columns: [NAME, ...]}]",
-            count(len(lost)),
-            " or more" if kinds.dropped else "",
-            lost[0],
+            count(found.num_left_out),
+            " or more" if found.uncounted else "",
+            found.left_out,
             count(MAX_COLUMNS),
         )
-    return kinds.columns()
 
 
 def _parts_of(inputs: Mapping[str, Any]) -> Iterator[PartRows]:
