@@ -137,6 +137,9 @@ NEIGHBORS = pa.schema(
 CHOSEN = pa.schema([IMAGE_ID])
 """Images that a later pass opens, ascending."""
 
+CONTAMINATED = pa.schema([IMAGE_ID])
+"""Pool and curated images that resemble a held-out one."""
+
 CROWDS = pa.schema(
     [
         IMAGE_ID,
@@ -511,6 +514,20 @@ TRAINING_LOG = pa.schema(
     ]
 )
 """Of Pretrain; figures of the clock are left out, so that equal runs give equal tables."""
+
+OWN_COLUMNS = pa.schema(
+    [
+        column("name", pa.string(), "an own column of the sources; null: the first row, of all images", nullable=True),
+        column("kind", pa.string(), "its type in the shards; null: they do not have it", nullable=True),
+        column("classes", pa.list_(pa.string()), "names of its classes, where all sources declare these", nullable=True),
+        column("mixed", pa.bool_(), "whether the sources declare different classes"),
+        column("num_bytes", pa.int64(), "first row: encoded bytes of the selected images", nullable=True),
+        column("num_left_out", pa.int64(), "first row: columns beyond those of the shards", nullable=True),
+        column("left_out", pa.string(), "first row: one of these", nullable=True),
+        column("uncounted", pa.bool_(), "first row: whether there are more than were counted", nullable=True),
+    ]
+)
+"""Of FindColumns: what the selected images have beside their pictures."""
 
 FIGURES = pa.schema(
     [

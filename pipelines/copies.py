@@ -12,6 +12,7 @@ from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
 from curate.stages.copies.calibrate import CalibrateCopies
 from curate.stages.copies.choose_images import ChooseImages
+from curate.stages.copies.contamination import FindContaminated
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.doubt_crowds import DoubtCrowds
 from curate.stages.copies.exact import FindExact
@@ -35,6 +36,7 @@ from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.sample_queries import SampleQueries
+from curate.stages.selection.find_columns import FindColumns
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
@@ -168,12 +170,19 @@ class CurationConfig(RecipeConfig):
 
 
 class Deduplicated(NamedTuple):
-    """The tables that every recipe starts from, by the names of the inputs of `Select`."""
+    """The tables that every recipe starts from."""
 
     catalog: Ref
     images: Ref
     neighbors: list[Ref]
+    """Pairs of copies."""
+    contaminated: Ref
     duplicates: Ref
+
+    @property
+    def selectable(self) -> dict[str, Ref]:
+        """What `Select` reads of them."""
+        return {name: getattr(self, name) for name in ("catalog", "images", "contaminated", "duplicates")}
 
 
 def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
@@ -216,8 +225,17 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         pairs = [p.add("internal/trusted/copy", DoubtCrowds(), neighbors=near, crowds=crowds, catalog=catalog)]
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
-    duplicates = p.add("duplicates", copies.judges, catalog=catalog, images=images, neighbors=pairs)
-    return Deduplicated(catalog, images, pairs, duplicates)
+    contaminated = p.add("internal/contaminated", FindContaminated(), neighbors=pairs, catalog=catalog)
+    judging = {"catalog": catalog, "images": images, "neighbors": pairs, "contaminated": contaminated}
+    duplicates = p.add("duplicates", copies.judges, **judging)
+    return Deduplicated(catalog, images, pairs, contaminated, duplicates)
+
+
+def write_shards(p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref) -> Ref:
+    """The selected images as shards, once it is known which columns these have."""
+    given = {"selection": selection, "catalog": catalog, "images": images}
+    own_columns = p.add("internal/own_columns", FindColumns(), **given)
+    return p.add("shards/data", write, own_columns=own_columns, **given)
 
 
 def _trusted_hashes(p: Pipeline, copies: Copies, found: Ref, crowds: Ref | None, *, catalog: Ref) -> Ref:

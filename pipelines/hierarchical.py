@@ -5,7 +5,7 @@ Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.101
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.pipelines.copies import CurationConfig, deduplicate_pool
+from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
 from curate.pipelines.search import find_pairs
 from curate.stages.clusters.assign import Assign
 from curate.stages.clusters.fit_clusters import FitClusters
@@ -59,11 +59,11 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     screened = screen_pool(p, cfg.screening, catalog=catalog, embeddings=vectors, assignments=leaves)
 
     clustered = {"assignments": leaves, "centroids": tree, "screened": screened}
-    chosen = p.add("selection", cfg.select, **pool._asdict(), **clustered)
+    chosen = p.add("selection", cfg.select, **pool.selectable, **clustered)
     given = {"selection": chosen, "catalog": catalog}
     p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
     if cfg.write is not None:
-        p.add("shards/data", cfg.write, images=images, **given)
+        write_shards(p, cfg.write, images=images, **given)
 
 
 def screen_pool(p: Pipeline, cfg: Screening | None, *, catalog: Ref, embeddings: Ref, assignments: Ref) -> Ref | None:

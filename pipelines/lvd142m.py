@@ -6,7 +6,7 @@ dataset card says so.
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.pipelines.copies import CurationConfig, deduplicate_pool
+from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
 from curate.pipelines.hierarchical import Screening, screen_pool
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.stages.clusters.assign import Assign
@@ -19,6 +19,7 @@ from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.rank_neighbors import RankNeighbors
 from curate.stages.search.sample_queries import SampleQueries
 from curate.stages.selection.describe import DescribeSet
+from curate.stages.selection.group_by_image import GroupByImage
 from curate.stages.selection.match_queries import MatchQueries
 from curate.stages.selection.retrieve import Retrieve
 
@@ -87,10 +88,10 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
 
     # 4. The union with the curated sets as they are, rebalanced over the clusters, as shuffled shards.
     clustered = {"assignments": leaves, "centroids": centroids, "screened": screened}
-    chosen = p.add("selection", cfg.select, **pool._asdict(), retrieved=found, **clustered)
+    chosen = p.add("selection", cfg.select, **pool.selectable, retrieved=found, **clustered)
     given = {"selection": chosen, "catalog": catalog}
     p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
-    return None if cfg.write is None else p.add("shards/data", cfg.write, images=images, **given)
+    return None if cfg.write is None else write_shards(p, cfg.write, images=images, **given)
 
 
 def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref) -> Ref:
@@ -112,6 +113,6 @@ def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref)
         embeddings=vectors,
     )
     near = p.add("internal/nearest/ranked", RankNeighbors(k=depth), neighbors=pairs, catalog=catalog)
-    if not sample.refill:
-        return near
-    return p.add("internal/nearest/matched", MatchQueries(sample=sample), nearest=near, catalog=catalog)
+    if sample.refill:
+        near = p.add("internal/nearest/matched", MatchQueries(sample=sample), nearest=near, catalog=catalog)
+    return p.add("internal/nearest/by_image", GroupByImage(), nearest=near, catalog=catalog)

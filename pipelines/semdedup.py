@@ -6,7 +6,7 @@ Abbas et al. 2023, arXiv:2303.09540.
 from typing import Literal
 
 from curate.engine.pipeline import Pipeline
-from curate.pipelines.copies import CurationConfig, deduplicate_pool
+from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.copies.drop_similar import DropSimilar
 from curate.stages.copies.rank_within import RankWithin
@@ -51,8 +51,8 @@ def semdedup(p: Pipeline, cfg: Semdedup) -> None:
     ranked = p.add("internal/semdedup/ranked", cfg.rank, lists=lists, centroids=centroids)
     judged = p.add("internal/semdedup/verdicts", cfg.drop, ranked=ranked, duplicates=duplicates, catalog=catalog)
 
-    chosen = p.add("selection", cfg.select, **pool._replace(duplicates=judged)._asdict())
+    chosen = p.add("selection", cfg.select, **pool._replace(duplicates=judged).selectable)
     given = {"selection": chosen, "catalog": catalog}
     p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
     if cfg.write is not None:
-        p.add("shards/data", cfg.write, images=images, **given)
+        write_shards(p, cfg.write, images=images, **given)

@@ -18,7 +18,9 @@ from PIL import Image
 from curate.config import parse
 from curate.engine.pipeline import Pipeline
 from curate.ops.images.formats import READ
+from curate.pipelines.copies import write_shards
 from curate.recipe import RecipeConfig
+from curate.stages.copies.contamination import FindContaminated
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.exact import FindExact
 from curate.stages.images.catalog import Catalog
@@ -49,11 +51,12 @@ def equal_bytes(p: Pipeline, cfg: EqualBytes) -> None:
     catalog = p.add("catalog", Catalog(sources=cfg.sources, rows_per_part=cfg.rows_per_part))
     (images,) = p.add_pass({"images": cfg.inspect}, catalog=catalog)
     pairs = [p.add("internal/exact", FindExact(), images=images, catalog=catalog)]
-    duplicates = p.add("duplicates", Deduplicate(), catalog=catalog, images=images, neighbors=pairs)
+    contaminated = p.add("internal/contaminated", FindContaminated(), neighbors=pairs, catalog=catalog)
     given = {"catalog": catalog, "images": images}
-    chosen = p.add("selection", Select(), duplicates=duplicates, neighbors=pairs, **given)
+    duplicates = p.add("duplicates", Deduplicate(), neighbors=pairs, contaminated=contaminated, **given)
+    chosen = p.add("selection", Select(), duplicates=duplicates, contaminated=contaminated, **given)
     if cfg.write is not None:
-        p.add("shards/data", cfg.write, selection=chosen, **given)
+        write_shards(p, cfg.write, selection=chosen, **given)
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:

@@ -9,13 +9,14 @@ never failed.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 
 from curate.config import digest
+from curate.engine.tallies import ADDED, TALLY, Tally, add, plain
 from curate.sealing import SealedWriter
 
 FINGERPRINT = b"curate.fingerprint"
@@ -40,6 +41,8 @@ class Part:
     """Of the file, as the manifest knows it; 0: not known."""
     open: int = 0
     """Rows whose data could not be had this time: the next run makes the part again."""
+    tally: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What it adds to the figures of its table, see `tallies`."""
 
     def fulfills(self, wanted: str) -> bool:
         """Whether the part is the wanted one, or all of it that could be had."""
@@ -65,10 +68,23 @@ def mark_open(batch: pa.RecordBatch, num: int, *, rows: Sequence[int] = ()) -> p
 
 
 class PartWriter:
-    """Writes the batches of one part as row groups of bounded size, hashing the rows on the way."""
+    """Writes the batches of one part as row groups of bounded size, hashing and counting the rows on the way."""
 
-    def __init__(self, file: IO[bytes], part: int, schema: pa.Schema, fingerprint: str) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        part: int,
+        schema: pa.Schema,
+        fingerprint: str,
+        *,
+        tally: type[Tally] | None = None,
+        carried: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`tally` counts the rows; `carried`: what the tally of the part begins with, as JSON holds it."""
         self.part, self.schema, self.fingerprint = part, schema, fingerprint
+        self._counts, self._most = tally, Tally.most if tally is None else tally.most
+        self._tally: dict[str, Any] = {} if tally is None else plain(tally())
+        add(self._tally, carried or {}, most=self._most)
         self._writer = SealedWriter(
             file,
             schema,
@@ -92,6 +108,8 @@ class PartWriter:
             self._open += int(marks[OPEN])
             self._open_rows += [before + row for row in json.loads(marks[OPEN_ROWS])]
             batch = batch.replace_schema_metadata(self.schema.metadata)
+        if ADDED in marks:
+            add(self._tally, json.loads(marks[ADDED]), most=self._most)
         if batch.num_rows == 0:
             return
         batch = batch.cast(self.schema) if batch.schema != self.schema else batch
@@ -107,6 +125,8 @@ class PartWriter:
             self._writer.write_table(group, row_group_size=max(1, group.num_rows))
             for batch in group.to_batches():
                 self._hash.update(batch.serialize())
+            if self._counts is not None:
+                add(self._tally, plain(self._counts.count(group)), most=self._most)
             self._rows += group.num_rows
             self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
 
@@ -118,9 +138,11 @@ class PartWriter:
         if self._open:
             fingerprint = open_fingerprint(self.fingerprint, content) if self.fingerprint else content
             marks = {OPEN.decode(): str(self._open), OPEN_ROWS.decode(): json.dumps(self._open_rows)}
+        if self._tally:
+            marks[TALLY.decode()] = json.dumps(self._tally)
         found = {FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content}
         self._writer.close(found | marks)
-        self._done = Part(self.part, self._rows, fingerprint, content, open=self._open)
+        self._done = Part(self.part, self._rows, fingerprint, content, open=self._open, tally=self._tally)
 
     def abandon(self) -> None:
         """Close the half-written file, which is then thrown away."""

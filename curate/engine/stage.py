@@ -37,6 +37,7 @@ from curate.engine.figures import Figures
 from curate.engine.show import Check, FlowStep, Section
 from curate.engine.shuffle import Scattered, row_bytes
 from curate.engine.table import Table
+from curate.engine.tallies import Tally
 
 if TYPE_CHECKING:
     from curate.engine.finished import Finished, ImagePlace
@@ -80,6 +81,8 @@ class Stage(Settings):
     """Name of the input whose parts the output has; `one`: a single part; None: the first input read part by part."""
     needs_local: ClassVar[str] = ""
     """Why the workdir must be a folder of this machine, and what to do elsewhere; empty: it need not be one."""
+    tally: ClassVar[type[Tally] | None] = None
+    """What each part adds to the figures, counted while it is written: `summarize` reads no rows."""
     explained_as: ClassVar[str] = ""
     """Word in front of what `explain` says."""
 
@@ -125,7 +128,7 @@ class Stage(Settings):
         """Called by the driver before the first part of the table is made or replaced: for what tells of its rows."""
 
     def summarize(self, table: Table, **inputs: Any) -> Figures:
-        """Figures of the complete table, for the report and for later stages."""
+        """Figures of the complete table, for the report and for later stages; in the driver, from tallies alone."""
         return Figures()
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
@@ -268,6 +271,9 @@ class Fold(Stage):
     """Reduces all parts to one state, then makes the output parts from it."""
 
     parts_like: ClassVar[str | None] = "one"
+    state_by_image: ClassVar[bool] = False
+    """The state has the column `image_id`, ascending, and each output part, aligned with the catalog, is made of its own
+    images' rows: these are stored by part, and `run` gets no others."""
 
     def partial_schema(self, **inputs: Any) -> pa.Schema | None:
         """Schema of the partial results; None: `combine` reads the inputs themselves."""
@@ -289,12 +295,8 @@ class Fold(Stage):
         """The state, from all partial results and the whole inputs."""
         raise NotImplementedError
 
-    def state_images(self, part: int) -> tuple[int, int] | None:
-        """Which images of a state by image_id a part of the output is made of, [low, high); None: all of the state."""
-        return None
-
     def run(self, part: int, state: pa.Table, **tables: Any) -> Batches:
-        """One part of the output; by default the state is the output."""
+        """One part of the output, from the state, or of it the part's own; by default that is the output."""
         yield from state.to_batches()
 
 
@@ -325,6 +327,27 @@ class Scan(Stage):
         raise NotImplementedError
 
 
+MAX_GROUPS = 256
+"""Partial results at most of a Fold that makes one of several parts."""
+
+
+def num_groups(num_parts: int) -> int:
+    """Partial results where one is made of a group of consecutive parts, so that `combine` reads a bounded number."""
+    return min(max(1, num_parts), MAX_GROUPS)
+
+
+def parts_of_group(group: int, num_parts: int) -> range:
+    """The parts that one of `num_groups(num_parts)` partial results is made of."""
+    groups = num_groups(num_parts)
+    return range(group * num_parts // groups, (group + 1) * num_parts // groups)
+
+
+def scan_partials(partials: Table, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The partial results of a Fold one by one, in the order of the parts they came from; at least one is there."""
+    for part in sorted(partials.committed()):
+        yield partials.read(part, columns)
+
+
 def read_partials(partials: Table, columns: list[str] | None = None) -> pa.Table:
-    """All partial results of a Fold, in the order of the parts they came from; at least one is there."""
-    return pa.concat_tables([partials.read(part, columns) for part in sorted(partials.committed())])
+    """All of `scan_partials` in memory: where these are few, or small."""
+    return pa.concat_tables(scan_partials(partials, columns))

@@ -9,10 +9,10 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from curate import counting
 from curate.counting import Counts
 from curate.engine.part_writer import CONTENT, FINGERPRINT, OPEN, OPEN_ROWS, Part, PartWriter
 from curate.engine.store import Store
+from curate.engine.tallies import TALLY, Tally
 from curate.errors import DamagedPart, TableError, first_line, foreign_text
 from curate.sealed_json import load_sealed
 from curate.sealing import open_parquet, says_damage
@@ -61,7 +62,7 @@ class Manifest:
     """Parts the table will have; None: only its end tells."""
     complete: bool = False
     parts: list[dict[str, Any]] = field(default_factory=list)
-    """Of a complete table, in order: number, rows, fingerprint, content, open rows."""
+    """Of a complete table, in order: number, rows, fingerprint, content, open rows, tally."""
     rows: int = 0
     seconds: float = 0.0
     """Summed over tasks, of all runs that contributed."""
@@ -112,8 +113,7 @@ class Table:
             return self._manifest
         path = self.store.join(self.name, MANIFEST)
         try:
-            data = self.store.read_bytes(f"{self.name}/{MANIFEST}")
-            return None if data is None else _parse_manifest(data)
+            return _read_manifest(self.store, f"{self.name}/{MANIFEST}")
         except (TypeError, ValueError) as error:
             raise TableError(
                 f"{path}: damaged, or of another version ({first_line(error)}); remove this file and run again: parts "
@@ -166,7 +166,8 @@ class Table:
         found = {
             name: keys.get(key, b"").decode() for name, key in (("fingerprint", FINGERPRINT), ("content", CONTENT))
         }
-        return Part(part, meta.num_rows, **found, open=int(keys.get(OPEN, b"0")))
+        counted = json.loads(keys.get(TALLY, b"{}"))
+        return Part(part, meta.num_rows, **found, open=int(keys.get(OPEN, b"0")), tally=counted)
 
     def open_rows(self, part: int) -> list[int]:
         """Rows of a part whose data could not be had when it was made, ascending; see `part_writer`."""
@@ -313,23 +314,42 @@ class Table:
                     entries.append(entry)
         return entries
 
-    def commit(self, part: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, fingerprint: str = "") -> Part:
+    def commit(
+        self,
+        part: int,
+        schema: pa.Schema,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        fingerprint: str = "",
+        tally: type[Tally] | None = None,
+        carried: Mapping[str, Any] | None = None,
+    ) -> Part:
         """Write a part and publish it when its last batch is in.
 
         Args:
             schema: of the part; batches must match it.
             fingerprint: of what made the part; empty: the digest of its rows (tables pinned by content).
+            tally: counts the rows.
+            carried: what the tally begins with, as JSON holds it.
         """
-        with self.begin(part, schema, fingerprint=fingerprint) as writer:
+        with self.begin(part, schema, fingerprint=fingerprint, tally=tally, carried=carried) as writer:
             for batch in batches:
                 writer.write(batch)
         return writer.done()
 
     @contextlib.contextmanager
-    def begin(self, part: int, schema: pa.Schema, *, fingerprint: str = "") -> Iterator["PartWriter"]:
+    def begin(
+        self,
+        part: int,
+        schema: pa.Schema,
+        *,
+        fingerprint: str = "",
+        tally: type[Tally] | None = None,
+        carried: Mapping[str, Any] | None = None,
+    ) -> Iterator["PartWriter"]:
         """As `commit`, for a caller that writes several tables at once."""
         with self.store.publish(self.file_name(part)) as file:
-            writer = PartWriter(file, part, schema, fingerprint)
+            writer = PartWriter(file, part, schema, fingerprint, tally=tally, carried=carried)
             try:
                 yield writer
             except BaseException:
@@ -351,12 +371,41 @@ def _manifests() -> TypeAdapter[Manifest]:
     return TypeAdapter(Manifest)
 
 
-@lru_cache(maxsize=16)
-def _parse_manifest(data: bytes) -> Manifest:
-    """Every task asks for the manifests of its inputs, whose megabytes at many parts take longer to parse than to read.
+MAX_KNOWN = 16
+"""Manifests that a process keeps: as many as the inputs of a step."""
+SETTLED_SECONDS = 1.0
+"""Age from which on a file that is changed has another time than before."""
+_known: dict[str, tuple[str, Manifest]] = {}
+"""By path: the state of the file, and what it says."""
 
-    Known by the bytes, so that a changed file is never missed; what comes back is shared, and read only.
+
+def _read_manifest(store: Store, name: str) -> Manifest | None:
+    """What the file says, None where there is none; read once a process as long as the file system tells no change.
+
+    A manifest has an entry for each part, and every task asks for those of its inputs: of 20,000 parts, 20,000 tasks
+    would read and parse 100 GB. What comes back is shared, and read only.
     """
+    path = store.join(name)
+    try:
+        info = store.fs.info(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    state = str(sorted(info.items(), key=str))
+    if path in _known and _known[path][0] == state:
+        return _known[path][1]
+    data = store.read_bytes(name)
+    if data is None:
+        return None
+    _known.pop(path, None)
+    found = _parse_manifest(data)
+    if not store.is_local or time.time() - info["mtime"] > SETTLED_SECONDS:
+        _known[path] = (state, found)
+    for oldest in list(_known)[:-MAX_KNOWN]:
+        del _known[oldest]
+    return found
+
+
+def _parse_manifest(data: bytes) -> Manifest:
     found = load_sealed(data)
     if not isinstance(found, dict):
         raise TypeError(f"it holds {type(found).__name__}")

@@ -1,14 +1,17 @@
 """What runs on a worker: a task carries (stage, part), reads its inputs and commits its parts; no data travels."""
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from curate.counting import Counts, metered
+from curate.engine.image_ids import part_of
 from curate.engine.part_writer import Part, PartWriter
 from curate.engine.pieces import PieceFiles
 from curate.engine.shuffle import (
@@ -24,8 +27,9 @@ from curate.engine.shuffle import (
 from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import Table
+from curate.engine.tallies import add
 from curate.engine.threads import set_threads
-from curate.errors import DamagedPart
+from curate.errors import DamagedPart, TableError
 from curate.logs import show_warnings_visibly
 from curate.memory import release_holes
 from curate.surroundings import surrounded
@@ -59,6 +63,8 @@ class Task:
     resources: dict[str, float] = field(default_factory=dict)
     number: int = 0
     """Round of an IteratedFold; phase run: its last one."""
+    num_parts: int = 0
+    """Phase combine: parts of the output."""
     anew: bool = False
     """Make all rows of a part, also where only some are open."""
     within: Surroundings | None = None
@@ -136,10 +142,13 @@ def _perform(store: Store, task: Task) -> dict[str, Part]:
         has_partials = bool(partials.committed())
         before = _state_before(store, task)
         rows = stage.combine(partials if has_partials else None, **before, **_read(store, task, only="whole"))
+        if stage.state_by_image:
+            return {name: _commit_by_image(target, task.num_parts, task.schemas[name], rows, fingerprint)}
     else:
         target, part = store.table(name), task.part
         rows = _run(stage, name, store, task)
-    return {name: target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)}
+    counted = {"tally": stage.tally, "carried": _carried(stage, name, store, task)} if task.phase == "run" else {}
+    return {name: target.commit(part, task.schemas[name], rows, fingerprint=fingerprint, **counted)}
 
 
 def _perform_shuffle(store: Store, task: Task) -> dict[str, Part]:
@@ -182,6 +191,47 @@ def _condense(stage: Shuffle) -> Condense | None:
     return None if type(stage).condense is Shuffle.condense else stage.condense
 
 
+def _carried(stage: Stage, name: str, store: Store, task: Task) -> dict[str, Any]:
+    """What `combine` added to the figures: it stays with part 0."""
+    total: dict[str, Any] = {}
+    if isinstance(stage, Fold) and stage.tally is not None and task.part == 0:
+        states = store.table(f"{name}/{STATE}")
+        footers = states.footers(states.committed() if stage.state_by_image else [task.number])
+        for _, footer in sorted(footers.items()):
+            add(total, footer.tally, most=stage.tally.most)
+    return total
+
+
+def _commit_by_image(
+    states: Table, num_parts: int, schema: pa.Schema, rows: Iterator[pa.RecordBatch], fingerprint: str
+) -> Part:
+    """Commit a state by the parts that its images lie in; returns what the whole of it is."""
+    pieces = _by_part(rows)
+    waiting, found = next(pieces, None), 0
+    for part in range(num_parts):
+        with states.begin(part, schema, fingerprint=fingerprint) as writer:
+            while waiting is not None and waiting[0] == part:
+                writer.write(waiting[1])
+                waiting = next(pieces, None)
+        found += writer.done().rows
+    if waiting is not None:
+        raise TableError(f"{states.name}: part {waiting[0]} after {num_parts} parts; its images must ascend")
+    return Part(0, found, fingerprint, "")
+
+
+def _by_part(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(part, rows) of batches in ascending order of images; a batch without rows goes with those before it."""
+    part = 0
+    for batch in batches:
+        if batch.num_rows == 0:
+            yield part, batch
+            continue
+        parts = part_of(batch["image_id"].to_numpy())
+        for start, stop in itertools.pairwise(np.flatnonzero(np.diff(parts, prepend=-1, append=-1)).tolist()):
+            part = int(parts[start])
+            yield part, batch.slice(start, stop - start)
+
+
 def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:
     if isinstance(stage, Shuffle):
         assert task.layout is not None
@@ -196,13 +246,7 @@ def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.Recor
 
 def _state(stage: Fold, states: Table, task: Task) -> pa.Table:
     """As much of the state as a part of the output is made of."""
-    images = stage.state_images(task.part)
-    if images is None:
-        return states.read(task.number)
-    with states.open(task.number) as file:
-        schema = file.schema_arrow
-    found = states.read_images(task.number, *images)
-    return pa.Table.from_batches([batch for rows in found for batch in rows.to_batches()], schema)
+    return states.read(task.part if stage.state_by_image else task.number)
 
 
 def _state_before(store: Store, task: Task) -> dict[str, Any]:
@@ -220,8 +264,9 @@ def _perform_together(store: Store, task: Task) -> dict[str, Part]:
     writers: dict[str, PartWriter] = {}
     with ExitStack() as stack:
         for name, fingerprint in task.fingerprints.items():
-            table = store.table(name)
-            writers[name] = stack.enter_context(table.begin(task.part, task.schemas[name], fingerprint=fingerprint))
+            table, counts = store.table(name), task.stages[name].tally
+            writing = table.begin(task.part, task.schemas[name], fingerprint=fingerprint, tally=counts)
+            writers[name] = stack.enter_context(writing)
         for name, batch in _rows_together(lead, store, task):
             if name in writers:
                 writers[name].write(batch)

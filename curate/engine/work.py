@@ -319,12 +319,16 @@ class Work:
         assert isinstance(lead, Fold)
         states = self.store.table(f"{name}/{STATE}")
         limit = lead.max_rounds() if isinstance(lead, IteratedFold) else 1
-        there = [n for n in states.committed() if (states.name, n) not in self.damaged]
-        number = max((n for n in there if _is_state(states, n, wanted)), default=-1)
+        there = {n for n in states.committed() if (states.name, n) not in self.damaged}
+        if lead.state_by_image:  # one process makes all parts of it
+            number = 0 if _made_of(states, there, 0, wanted) >= set(range(len(wanted))) else -1
+        else:
+            number = max((n for n in there if _made_of(states, {n}, n, wanted)), default=-1)
         while number < 0 or (number + 1 < limit and not states.read(number, ["finished"])["finished"][0].as_py()):
             number += 1
             self._run_round(executor, replace(plain, number=number), lead, wanted)
-            states.drop_parts(states.committed().keys() - {number})
+            made = set(range(len(wanted))) if lead.state_by_image else {number}
+            states.drop_parts(states.committed().keys() - made)
         return number
 
     def _run_round(self, executor: Executor, plain: Task, lead: Fold, wanted: list[str]) -> None:
@@ -338,7 +342,7 @@ class Work:
             self._run_hidden(executor, hidden, PARTIALS, [count, *wanted])
         fingerprint = _state_fingerprint(plain.number, wanted)
         combine = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas)})
-        task = replace(combine, fingerprints={name: fingerprint})
+        task = replace(combine, fingerprints={name: fingerprint}, num_parts=len(wanted))
         self._execute(executor, _label(task), [task], 1)
 
     def _run_hidden(self, executor: Executor, task: Task, folder: str, made_of: list[Any]) -> None:
@@ -439,10 +443,10 @@ def _state_fingerprint(number: int, wanted: list[str]) -> str:
     return digest(["state", number, wanted])
 
 
-def _is_state(states: Table, number: int, wanted: list[str]) -> bool:
-    """Whether the state of round `number` is there and made of what is wanted."""
-    footer = states.whole_footers([number]).get(number)
-    return footer is not None and footer.fingerprint == _state_fingerprint(number, wanted)
+def _made_of(states: Table, parts: Collection[int], number: int, wanted: list[str]) -> set[int]:
+    """Those parts of the state of round `number` that are made of what is wanted."""
+    fingerprint = _state_fingerprint(number, wanted)
+    return {part for part, footer in states.whole_footers(parts).items() if footer.fingerprint == fingerprint}
 
 
 def _committed(table: Table, num_parts: int) -> list[Part]:

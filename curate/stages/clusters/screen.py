@@ -12,11 +12,10 @@ Medians need no sorting of all images: each part counts its densities in the bin
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
@@ -25,8 +24,9 @@ from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import plural
 from curate.engine.show import Block, Heading, Histogram, Marker, Section, Series, Text, gallery
-from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
+from curate.engine.stage import Batches, Fold, Input, each, scan_partials, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, POOL, SCREENED
 
 BINS = 4000
@@ -56,8 +56,8 @@ STATE = pa.schema(
     [
         pa.field("cluster_id", pa.int32()),
         pa.field("coherence", pa.float32()),
-        pa.field("low", pa.float32()),
-        pa.field("high", pa.float32()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
     ]
 )
 """Leaves with images and their mean densities; in each row, the bounds of what is usual."""
@@ -83,6 +83,31 @@ class ScreenFigures(Figures):
     """Largest usual density, a cosine."""
 
 
+class JunkTally(Tally):
+    """Junk among the images of a part."""
+
+    columns = ("junk",)
+
+    junk: int = 0
+    """Images that are junk."""
+
+    @classmethod
+    def count(cls, rows: pa.Table) -> Self:
+        return cls(junk=int(np.count_nonzero(rows["junk"].to_numpy())))
+
+
+class ScreenTally(JunkTally):
+    """What a part adds to the figures."""
+
+    columns = ()
+    most = 1
+
+    too_alike: int = 0
+    """Those of them that are more alike to their neighbors than is usual."""
+    bounds: tuple[Bounds, ...] = ()
+    """What is usual, the same in all parts."""
+
+
 class Screen(Fold):
     """Which pool images are junk, by their density and their leaf's."""
 
@@ -92,6 +117,7 @@ class Screen(Fold):
         "catalog": whole(CATALOG),
     }
     parts_like: ClassVar[str | None] = "catalog"
+    tally: ClassVar[type[Tally] | None] = ScreenTally
     explained_as: ClassVar[str] = "screened"
 
     z: Annotated[float, Field(gt=0)] = 2.5
@@ -128,16 +154,19 @@ class Screen(Fold):
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         assert partials is not None
-        rows = read_partials(partials)
-        by_leaf = rows["leaf"].to_numpy()
-        number, images, total = (rows[name].to_numpy() for name in PARTIAL.names[1:])
-        histogram = np.bincount(number[~by_leaf], images[~by_leaf], minlength=BINS)
-        leaves, place = np.unique(number[by_leaf], return_inverse=True)
-        size = np.bincount(place, images[by_leaf], minlength=len(leaves))
-        coherence = np.bincount(place, total[by_leaf], minlength=len(leaves)) / np.maximum(1, size)
-        bounds = self.bounds(histogram)
+        histogram, size, density = np.zeros(BINS), np.zeros(0), np.zeros(0)  # of bins, and of leaves
+        for rows in scan_partials(partials):
+            by_leaf = rows["leaf"].to_numpy()
+            number, images, total = (rows[name].to_numpy() for name in PARTIAL.names[1:])
+            histogram[number[~by_leaf]] += images[~by_leaf]  # no number is there twice
+            leaf, more = number[by_leaf], max(0, int(number[by_leaf].max(initial=-1)) + 1 - len(size))
+            size, density = np.pad(size, (0, more)), np.pad(density, (0, more))
+            size[leaf] += images[by_leaf]
+            density[leaf] += total[by_leaf]
+        leaves = np.flatnonzero(size)
+        coherence = density[leaves] / size[leaves]
         columns = [leaves.astype(np.int32), coherence.astype(np.float32)]
-        columns += [np.full(len(leaves), value, np.float32) for value in bounds]
+        columns += [np.full(len(leaves), value) for value in self.bounds(histogram)]
         yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=STATE)
 
     def bounds(self, histogram: np.ndarray) -> Bounds:
@@ -151,12 +180,13 @@ class Screen(Fold):
             return
         ids, leaf = assignments["image_id"].to_numpy(), assignments["cluster_id"].to_numpy()
         measured = _densities(density, ids)
-        coherence, (low, high) = np.full(len(ids), np.nan, np.float32), (np.float32(-1), np.float32(1))
+        coherence, bounds = np.full(len(ids), np.nan, np.float32), self.bounds(np.zeros(BINS))
         if len(state):
             known = state["cluster_id"].to_numpy()
             place = np.minimum(np.searchsorted(known, leaf), len(known) - 1)
             coherence = np.where(known[place] == leaf, state["coherence"].to_numpy()[place], coherence)
-            low, high = (state[name].to_numpy()[0] for name in Bounds._fields)
+            bounds = Bounds(*(state[name][0].as_py() for name in Bounds._fields))
+        low, high = map(np.float32, bounds)
         junk = (measured < low) | (measured > high) | (coherence < low) | (coherence > high)
         columns = [
             pa.array(ids),
@@ -165,21 +195,16 @@ class Screen(Fold):
             pa.array(junk),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=SCREENED)
+        alike = junk & ((measured > high) | (coherence > high))
+        yield tally_batch(ScreenTally(too_alike=int(alike.sum()), bounds=(bounds,)), SCREENED)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
     def summarize(self, table: Table, **inputs: Any) -> ScreenFigures:
-        histogram, junk, dense = np.zeros(BINS), 0, 0
-        for rows in table.scan(["density"]):
-            known = rows["density"].drop_null().to_numpy()
-            histogram += np.bincount(_bin(known.astype(np.float64)), minlength=BINS)
-        bounds = self.bounds(histogram)
-        for rows in table.scan(["density", "coherence", "junk"]):
-            mine = rows.filter(rows["junk"])
-            junk += len(mine)
-            highest = pc.max_element_wise(mine["density"], mine["coherence"])
-            dense += int((highest.to_numpy() > np.float32(bounds.high)).sum())
-        return ScreenFigures(junk=junk, too_alike=dense, low=round(bounds.low, 4), high=round(bounds.high, 4))
+        found = ScreenTally.of(table)
+        bounds = found.bounds[0] if found.bounds else self.bounds(np.zeros(BINS))
+        low, high = (round(bound, 4) for bound in bounds)
+        return ScreenFigures(junk=found.junk, too_alike=found.too_alike, low=low, high=high)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         density, leaves = inputs["density"], inputs["assignments"]

@@ -1,13 +1,55 @@
-"""Which images resemble a held-out one: by an edge, or as the twin of an image that has one."""
+"""FindContaminated: which images resemble a held-out one, by an edge or as the twin of an image that has one."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
-from curate.engine.image_ids import Parts, part_of, row_of
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.image_ids import Parts, ids_of_part, part_of, row_of
 from curate.engine.numbers import plural
+from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
-from curate.tables import HELDOUT
+from curate.tables import CATALOG, CONTAMINATED, CURATED, HELDOUT, NEIGHBORS, POOL
+
+CONTAMINATED_SHARE = 0.01
+"""Share of the images that resemble a held-out one, as the cost law assumes."""
+
+
+class FindContaminated(Fold):
+    """Pool and curated images that resemble a held-out one as closely as contamination does.
+
+    One process: a bit an image of the catalog, and one batch of pairs.
+    """
+
+    inputs: ClassVar[dict[str, Input]] = {"neighbors": whole(NEIGHBORS, many=True), "catalog": whole(CATALOG)}
+    parts_like: ClassVar[str | None] = "catalog"
+    state_by_image: ClassVar[bool] = True
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return CONTAMINATED
+
+    def combine(self, partials: Table | None, **tables: Any) -> Batches:
+        parts = Parts.of(tables["catalog"])
+        found = touching_heldout(tables["neighbors"], parts)
+        for number in sorted(parts.numbers(POOL) + parts.numbers(CURATED)):
+            ids = ids_of_part(number, int(parts.rows[number]))
+            yield pa.RecordBatch.from_arrays([pa.array(ids[found.has(ids)])], schema=CONTAMINATED)
+
+    def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
+        pairs = sum(table.rows for table in inputs["neighbors"]) if given.heldout else 0
+        made = Shape(pool=CONTAMINATED_SHARE * given.images if given.heldout else 0, row_bytes=8)
+        images = given.num_images(("pool", "curated", "heldout"))
+        demand = Demand(
+            serial_rows=2 * pairs + images / 64,  # bits
+            read=2 * pairs * EDGE_BYTES,
+            written=made.num_bytes,
+            scratch=made.num_bytes,
+            memory=images / 8,
+            note="one process",
+        )
+        return demand, made
 
 
 class ImageSet:

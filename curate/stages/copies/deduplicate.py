@@ -12,15 +12,16 @@ from pydantic import Field
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
-from curate.engine.image_ids import Parts, id_bounds
+from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural
 from curate.engine.show import Block, Check, FlowStep, Heading, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.ops.codes import names_of
 from curate.ops.copies.duplicates import Chains, Judged, deduplicate
 from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
-from curate.stages.copies.contamination import ImageSet, curated_warning, touching_heldout
+from curate.stages.copies.contamination import ImageSet, curated_warning
 from curate.stages.copies.copy_groups import (
     COLUMNS,
     CopyGroups,
@@ -30,9 +31,10 @@ from curate.stages.copies.copy_groups import (
 )
 from curate.stages.copies.doubt_crowds import DoubtCrowds
 from curate.stages.copies.exact import FindExact
+from curate.stages.copies.verdict_tally import VerdictTally
 from curate.stages.images.pictures import accepted_mask
 from curate.stages.images.usable import Usable, is_rejected
-from curate.tables import CATALOG, CURATED, DUPLICATES, IMAGES, NEIGHBORS, POOL, ROLES, VERDICTS
+from curate.tables import CATALOG, CONTAMINATED, CURATED, DUPLICATES, IMAGES, NEIGHBORS, POOL, ROLES, VERDICTS
 
 GIANT_SHARE = 0.05
 """Share of the pool above which one component suggests that a loose threshold chains images together."""
@@ -87,19 +89,38 @@ class DeduplicateFigures(Figures):
     """Curated images that resemble a held-out one; they stay."""
 
 
+class DeduplicateTally(VerdictTally):
+    """What a part adds to these; components are counted by the process that judges."""
+
+    columns = ()
+
+    images_by_size: dict[str, int] = {}
+    """Images by the size of their component."""
+    evidence: dict[str, dict[str, int]] = {}
+    """Copies by the role of the image that stays, then by the kind of evidence."""
+    largest_component: int = 0
+    largest_direct: int = 0
+    largest_kept: int = 0
+    surviving: int = 0
+    """Components of which an image stays."""
+
+
 class Deduplicate(Fold):
     """Self- and relative deduplication; the edges come with their thresholds applied, those of equal bytes among them.
 
-    One process makes the state: 20 to 35 bytes an image of the catalog, and one batch of edges.
+    One process makes the state: 20 to 35 bytes an image of the catalog, one batch of edges and one part of `images`.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
         "neighbors": whole(NEIGHBORS, many=True),
+        "contaminated": whole(CONTAMINATED),
     }
     version: ClassVar[int] = 3
     parts_like: ClassVar[str | None] = "catalog"
+    state_by_image: ClassVar[bool] = True
+    tally: ClassVar[type[Tally] | None] = DeduplicateTally
     explained_as: ClassVar[str] = "copies"
 
     chains: Chains = "split"
@@ -125,34 +146,26 @@ class Deduplicate(Fold):
             chains=self.chains,
             keep_every=self.keep_every,
         )
-        yield from map(_batch, found)
-
-    def state_images(self, part: int) -> tuple[int, int]:
-        return id_bounds(part)
+        counts = _Counts(parts)
+        for batch in map(_batch, found):
+            counts.add(pa.Table.from_batches([batch]))
+            yield batch
+        yield tally_batch(counts.tally(), DUPLICATES)
 
     def summarize(self, table: Table, **inputs: Any) -> DeduplicateFigures:
-        parts = Parts.of(inputs["catalog"])
-        verdicts, images_by_size, largest = Counter[str](), Counter[int](), _Largest()
-        evidence = {role: Counter[str]() for role in ROLES}
-        surviving = ImageSet(parts)  # components, by their smallest image
-        for rows in table.scan(["component_id", "component_size", "verdict", "partner_id", "kind", "direct"]):
-            verdicts += _counts(rows["verdict"])
-            images_by_size += _counts(rows["component_size"])
-            copies = rows.filter(pc.equal(rows["verdict"], "duplicate"))
-            role = parts.role_of(copies["partner_id"].to_numpy().astype(np.int64))
-            for number in np.unique(role).tolist():
-                evidence[ROLES[number]] += _counts(copies.filter(pa.array(role == number))["kind"])
-            largest.add(rows)
-            surviving.add(rows.filter(pc.equal(rows["verdict"], "kept"))["component_id"].to_numpy())
+        found, parts = DeduplicateTally.of(table), Parts.of(inputs["catalog"])
+        sizes = sorted((int(size), images) for size, images in found.images_by_size.items())
         return DeduplicateFigures(
-            **{verdict: verdicts[verdict] for verdict in VERDICTS},
-            copies_by_evidence={role: dict(found.most_common()) for role, found in evidence.items() if found},
-            component_sizes={size: images // size for size, images in sorted(images_by_size.items())},
-            largest_component=largest.size,
-            largest_direct=largest.direct,
-            largest_kept=largest.kept,
-            more_of_bursts=verdicts["kept"] - surviving.count(parts, POOL),
-            curated_heldout=touching_heldout(inputs["neighbors"], parts).count(parts, CURATED),
+            **{verdict: found.verdicts.get(verdict, 0) for verdict in VERDICTS},
+            copies_by_evidence={
+                role: dict(Counter(found.evidence[role]).most_common()) for role in ROLES if role in found.evidence
+            },
+            component_sizes={size: images // size for size, images in sizes},
+            largest_component=found.largest_component,
+            largest_direct=found.largest_direct,
+            largest_kept=found.largest_kept,
+            more_of_bursts=found.kept - found.surviving,
+            curated_heldout=sum(p.rows for p in inputs["contaminated"].parts() if parts.role[p.number] == CURATED),
         )
 
     # -- telling about it ------------------------------------------------------------------------------------
@@ -303,6 +316,34 @@ def _batch(found: Judged) -> pa.RecordBatch:
 
 def _counts(column: pa.ChunkedArray) -> Counter[Any]:
     return Counter({entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()})
+
+
+class _Counts:
+    """What the process that judges counts of its rows; memory: a bit an image of the catalog."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._largest = parts, _Largest()
+        self._sizes, self._evidence = Counter[int](), {role: Counter[str]() for role in ROLES}
+        self._surviving = ImageSet(parts)  # components, by their smallest image
+
+    def add(self, rows: pa.Table) -> None:
+        self._sizes += _counts(rows["component_size"])
+        copies = rows.filter(pc.equal(rows["verdict"], "duplicate"))
+        role = self._parts.role_of(copies["partner_id"].to_numpy().astype(np.int64))
+        for number in np.unique(role).tolist():
+            self._evidence[ROLES[number]] += _counts(copies.filter(pa.array(role == number))["kind"])
+        self._largest.add(rows)
+        self._surviving.add(rows.filter(pc.equal(rows["verdict"], "kept"))["component_id"].to_numpy())
+
+    def tally(self) -> DeduplicateTally:
+        return DeduplicateTally(
+            images_by_size={str(size): images for size, images in sorted(self._sizes.items())},
+            evidence={role: dict(found) for role, found in self._evidence.items() if found},
+            largest_component=self._largest.size,
+            largest_direct=self._largest.direct,
+            largest_kept=self._largest.kept,
+            surviving=self._surviving.count(self._parts, POOL),
+        )
 
 
 class _Largest:

@@ -16,6 +16,8 @@ from curate.engine.show import FlowStep
 from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally
+from curate.stages.copies.verdict_tally import VerdictTally
 from curate.tables import CATALOG, DUPLICATES, RANKED
 
 SIMILAR = "similar"
@@ -46,6 +48,7 @@ class DropSimilar(Shuffle):
         "catalog": whole(CATALOG),
     }
     parts_like: ClassVar[str | None] = "catalog"
+    tally: ClassVar[type[Tally] | None] = VerdictTally
     explained_as: ClassVar[str] = "similar"
 
     eps: Annotated[float, Field(ge=0, le=2)] = 0.05
@@ -79,11 +82,8 @@ class DropSimilar(Shuffle):
         yield from judged.to_batches()
 
     def summarize(self, table: Table, **inputs: Any) -> DropSimilarFigures:
-        counts = {"kept": 0, SIMILAR: 0}
-        for rows in table.scan(["verdict"]):
-            for name in counts:
-                counts[name] += pc.sum(pc.equal(rows["verdict"], name)).as_py() or 0
-        return DropSimilarFigures(**counts)
+        found = VerdictTally.of(table)
+        return DropSimilarFigures(kept=found.kept, similar=found.verdicts.get(SIMILAR, 0))
 
     # -- telling about it ------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """ExtractFeatures: the local features of the images that occur in candidates; see `verified_pairs.py`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.table import Table
+from curate.engine.tallies import Tally
 from curate.ops.copies.features import DESCRIPTOR, SIDE, LocalFeatures, extract_features
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import FEATURES
@@ -26,8 +27,23 @@ class FeatureFigures(Figures):
     """Images whose features were kept."""
 
 
+class FeatureTally(Tally):
+    """Images that have features."""
+
+    columns = ("points",)
+
+    images: int = 0
+    """Rows that are not null."""
+
+    @classmethod
+    def count(cls, rows: pa.Table) -> Self:
+        return cls(images=len(rows) - rows["points"].null_count)
+
+
 class ExtractFeatures(PictureStage):
     """Opens the chosen images once more and keeps the points by which one can be laid over another."""
+
+    tally: ClassVar[type[Tally] | None] = FeatureTally
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return FEATURES
@@ -39,7 +55,7 @@ class ExtractFeatures(PictureStage):
         return None if seen.picture is None else features_row(extract_features(seen.picture))
 
     def summarize(self, table: Table, **inputs: Any) -> FeatureFigures:
-        return FeatureFigures(images=sum(len(rows) - rows["points"].null_count for rows in table.scan(["points"])))
+        return FeatureFigures(images=FeatureTally.of(table).images)
 
     # -- telling about it ------------------------------------------------------------------------------------
 

@@ -13,11 +13,12 @@ from pydantic import Field
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, pick
-from curate.engine.image_ids import Parts, id_bounds
+from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural, share
 from curate.engine.show import Block, Gallery, Picture, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.models.thresholds import STRONG_HASH
 from curate.ops.copies.components import DisjointSet
 from curate.ops.copies.crowds import count_groups, mark_groups
@@ -49,6 +50,13 @@ class CrowdFigures(Figures):
     """Pairs by likeness that touch one of them, each direction by itself."""
 
 
+class CrowdTally(Tally):
+    """What the process counts that finds the crowds."""
+
+    pairs: int = 0
+    """Pairs by likeness that touch a crowd, each direction by itself."""
+
+
 class FindCrowds(Fold):
     """Counts, of every image, the groups of images that it resembles: images of a group are tied by strong evidence.
 
@@ -64,6 +72,8 @@ class FindCrowds(Fold):
     }
     version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
+    state_by_image: ClassVar[bool] = True
+    tally: ClassVar[type[Tally] | None] = CrowdTally
 
     alike: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Cosine from which on two images look alike, -1..1; null: as measured or known for the model, else any of the
@@ -104,19 +114,19 @@ class FindCrowds(Fold):
             pa.array(graph.image_ids(nodes)),
             *(pa.array(number[nodes].astype(np.int16)) for number in (groups, by_hash)),
         ]
-        yield pa.RecordBatch.from_arrays(columns, schema=CROWDS)
+        crowds = pa.RecordBatch.from_arrays(columns, schema=CROWDS)
+        yield crowds
+        members = CrowdMembers(*(crowds[name].to_numpy() for name in ("image_id", "hash_groups")))
+        pairs = sum(int(members.touch(rows).sum()) for rows in self._alike(tables["near"])) if len(nodes) else 0
+        yield tally_batch(CrowdTally(pairs=pairs), CROWDS)
 
     def _alike(self, near: Sequence[Table]) -> Iterator[pa.Table]:
         """The pairs of images that look alike."""
         for rows in _scan(near):
             yield rows if self.alike is None else rows.filter(pc.greater_equal(rows["similarity"], self.alike))
 
-    def state_images(self, part: int) -> tuple[int, int]:
-        return id_bounds(part)
-
     def summarize(self, table: Table, **inputs: Any) -> CrowdFigures:
-        members = CrowdMembers.of(table)
-        pairs = sum(int(members.touch(rows).sum()) for rows in self._alike(inputs["near"]))
+        pairs = CrowdTally.of(table).pairs
         found = CrowdFigures(images=inputs["catalog"].num_rows(), crowded=table.num_rows(), pairs=pairs)
         if found.crowded:
             logger.warning("warning: %s", self._warning(found))
@@ -134,7 +144,8 @@ class FindCrowds(Fold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        pairs = sum(table.rows for name in ("near", "strong") for table in inputs[name])
+        near, strong = (sum(table.rows for table in inputs[name]) for name in ("near", "strong"))
+        pairs = 2 * near + 2 * strong  # near ones for the groups and for the figures, strong ones for both kinds of groups
         made = Shape(pool=given.images * CROWD_SHARE, row_bytes=12)
         demand = Demand(
             serial_rows=given.images + pairs,

@@ -15,6 +15,7 @@ from curate.engine.numbers import count, plural
 from curate.engine.show import Block, Gallery, Heading, Picture, Section, Text
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.models.thresholds import REGISTRATION
 from curate.ops.copies.crowds import standing_out
 from curate.ops.copies.registration import registration_score
@@ -45,6 +46,16 @@ class JudgeFigures(Figures):
     """Those of these that stand out."""
 
 
+class JudgeTally(Tally):
+    """Pairs of one part, see `JudgeFigures`."""
+
+    tried: int = 0
+    counted: int = 0
+    crowded: int = 0
+    crowded_alike: int = 0
+    crowded_counted: int = 0
+
+
 class _Verdicts(NamedTuple):
     """(E,) each, of registered pairs."""
 
@@ -68,6 +79,7 @@ class JudgePairs(Map):
         "thresholds": whole(THRESHOLDS, optional=True),
         "catalog": whole(CATALOG),
     }
+    tally: ClassVar[type[Tally] | None] = JudgeTally
 
     threshold: Annotated[float, Field(ge=-1, le=1)] = REGISTRATION.threshold
     """Least score of a pair of pool and curated images, -1..1: the agreement of both pictures, and 0.125 more for each
@@ -102,6 +114,7 @@ class JudgePairs(Map):
         kept = registered.filter(pa.array(found.counts))
         kinds = pa.array(["aligned"] * len(kept), pa.string())
         columns = [kept["query_id"], kept["image_id"], pa.array(found.score[found.counts]), kinds]
+        yield tally_batch(_tally(found), NEIGHBORS)
         yield from pa.table(columns, schema=NEIGHBORS).to_batches()
 
     def _judged(self, pairs: pa.Table, crowds: Table | None, surroundings: Table | None, parts: Parts) -> _Verdicts:
@@ -119,12 +132,7 @@ class JudgePairs(Map):
         return _Verdicts(score, crowded, alike, alike & (stands_out | ~crowded))
 
     def summarize(self, table: Table, **inputs: Any) -> JudgeFigures:
-        counts, parts = np.zeros(5, np.int64), Parts.of(inputs["catalog"])
-        for rows in inputs["registered"].scan():
-            found = self._judged(rows, inputs["crowds"], inputs["surroundings"], parts)
-            alike, counted = found.crowded & found.alike, found.crowded & found.counts
-            counts += [len(rows), *(int(mask.sum()) for mask in (found.counts, found.crowded, alike, counted))]
-        return JudgeFigures(**dict(zip(JudgeFigures.model_fields, counts.tolist(), strict=True)))
+        return JudgeFigures(**JudgeTally.of(table).model_dump())
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -132,7 +140,7 @@ class JudgePairs(Map):
         """A tenth of the doubtful pairs are copies."""
         pairs: Shape = inputs["registered"]
         made = Shape(pool=pairs.rows / 10)
-        return Demand(rows=2 * pairs.rows, read=2 * pairs.num_bytes, written=made.num_bytes), made
+        return Demand(rows=pairs.rows, read=pairs.num_bytes, written=made.num_bytes), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         yield threshold_fact(self, table)
@@ -164,6 +172,12 @@ class JudgePairs(Map):
             if len(chosen):
                 yield Heading(title)
                 yield from (_pair(rows.slice(at, 1).to_pylist()[0], verdict) for at in chosen.tolist())
+
+
+def _tally(found: _Verdicts) -> JudgeTally:
+    masks = (found.counts, found.crowded, found.crowded & found.alike, found.crowded & found.counts)
+    counts = [len(found.score), *(int(mask.sum()) for mask in masks)]
+    return JudgeTally(**dict(zip(JudgeTally.model_fields, counts, strict=True)))
 
 
 def _pair(row: dict[str, Any], verdict: str) -> Gallery:

@@ -12,9 +12,11 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally
 from curate.ops.vectors import VectorSpec, pack, to_float32, unpack
 from curate.stages.copies.copy_space import read_space
 from curate.stages.images.embed import EmbedFigures
+from curate.stages.images.image_tally import VectorTally
 from curate.tables import SPACE, VECTORS, embeddings_schema
 
 SUFFIX = "+space"
@@ -28,6 +30,8 @@ class ProjectCopies(Map):
 
     dim: Annotated[int, Field(ge=2)] = 256
     """Dimensions of the space; recipes set it."""
+
+    tally: ClassVar[type[Tally] | None] = VectorTally
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         spec = VectorSpec.of(inputs["embeddings"])

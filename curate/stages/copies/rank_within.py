@@ -9,7 +9,7 @@ Source: Abbas et al. 2023, arXiv:2303.09540.
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from curate.engine.finished import Finished
 from curate.engine.show import Curves, Line, Numbers, Section, Text
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally
 from curate.ops.copies.semdedup import Keep, most_similar_before, preference
 from curate.ops.vectors import VectorSpec, normalize, to_float32, unpack
 from curate.stages.copies.drop_similar import DropSimilar
@@ -50,6 +51,21 @@ class RankFigures(Figures):
     """By ascending eps."""
 
 
+class RankTally(Tally):
+    """Images that thresholds would drop."""
+
+    columns = ("similarity",)
+
+    dropped: dict[str, int] = {}
+    """By eps, as text."""
+
+    @classmethod
+    def count(cls, rows: pa.Table) -> Self:
+        found = np.sort(rows["similarity"].drop_null().to_numpy())
+        dropped = len(found) - np.searchsorted(found, 1 - np.array(SWEEP), side="right")
+        return cls(dropped=dict(zip(map(str, SWEEP), dropped.tolist(), strict=True)))
+
+
 class RankWithin(Map):
     """Finds for every image of a cluster the one most like it among those that are preferred to it.
 
@@ -58,6 +74,8 @@ class RankWithin(Map):
     """
 
     inputs: ClassVar[dict[str, Input]] = {"lists": each(LISTS), "centroids": whole(CENTROIDS)}
+
+    tally: ClassVar[type[Tally] | None] = RankTally
 
     keep: Keep = "hard"
     """Which image of several similar ones is preferred. hard: the farthest from the centroid, as in the paper; easy:
@@ -91,12 +109,8 @@ class RankWithin(Map):
         return pa.RecordBatch.from_arrays(columns, schema=RANKED)
 
     def summarize(self, table: Table, **inputs: Any) -> RankFigures:
-        dropped = np.zeros(len(SWEEP), np.int64)
-        for rows in table.scan(["similarity"]):
-            found = np.sort(rows["similarity"].drop_null().to_numpy())
-            dropped += len(found) - np.searchsorted(found, 1 - np.array(SWEEP), side="right")
-        kept = (table.num_rows() - dropped).tolist()
-        return RankFigures(sweep=tuple(KeptAtEps(eps=eps, kept=n) for eps, n in zip(SWEEP, kept, strict=True)))
+        dropped, rows = RankTally.of(table).dropped, table.num_rows()
+        return RankFigures(sweep=tuple(KeptAtEps(eps=eps, kept=rows - dropped.get(str(eps), 0)) for eps in SWEEP))
 
     # -- telling about it ------------------------------------------------------------------------------------
 

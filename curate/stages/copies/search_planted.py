@@ -8,7 +8,7 @@ import pyarrow as pa
 from curate.config import Execution
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts
-from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
+from curate.engine.stage import Batches, Fold, Input, num_groups, parts_of_group, scan_partials, whole
 from curate.engine.table import Table
 from curate.errors import TableError
 from curate.ops.edges import Edges, merge_top_k
@@ -16,7 +16,7 @@ from curate.ops.search.knn import find_neighbors
 from curate.ops.vectors import normalize, to_float32
 from curate.stages.copies.copy_space import read_space
 from curate.stages.copies.planted import PlantedCopies, Views, read_planted
-from curate.stages.search.vectors import read_views
+from curate.stages.search.vectors import Vectors, read_views
 from curate.tables import CATALOG, PAIRS, PLANTED, POOL, SPACE, VECTORS
 
 PER_COPY = 8
@@ -29,8 +29,8 @@ class SearchPlanted(Fold):
     """Pairs of a planted copy that judges, by the number -1 - row, and an image: its original, and what is nearest."""
 
     inputs: ClassVar[dict[str, Input]] = {
-        "embeddings": each(VECTORS),
-        "within": each(VECTORS, optional=True),
+        "embeddings": whole(VECTORS),
+        "within": whole(VECTORS, optional=True),
         "planted": whole(PLANTED),
         "space": whole(SPACE, optional=True),
         "catalog": whole(CATALOG),
@@ -46,23 +46,32 @@ class SearchPlanted(Fold):
     def partial_schema(self, **inputs: Any) -> pa.Schema:
         return PAIRS
 
+    def num_partials(self, **inputs: Any) -> int:
+        return num_groups(len(inputs["embeddings"].parts()))
+
     def partial(
         self,
-        part: int,
+        group: int,
         *,
-        embeddings: pa.Table,
-        within: pa.Table | None,
+        embeddings: Table,
+        within: Table | None,
         planted: Table,
         space: Table | None,
         catalog: Table,
     ) -> Batches:
-        """What the judging copies find in one part of the pool."""
-        if Parts.of(catalog).role[part] != POOL:
-            return
+        """What the judging copies find in some parts of the pool."""
+        asking, role = read_planted(planted, half=1), Parts.of(catalog).role
+        views, found = asking.views(None if space is None else read_space(space)), Edges.empty()
+        for part in parts_of_group(group, len(role)):
+            if role[part] == POOL:
+                stored = read_views(embeddings.read(part), None, None if within is None else within.read(part))
+                found = _nearest(asking, Edges.concat([found, *self._found(asking, views, stored)]))
+        yield _pairs(found)
+
+    def _found(self, asking: PlantedCopies, views: Views, stored: Vectors) -> tuple[Edges, Edges]:
+        """What is nearest to the copies among some images, and which of these are their originals."""
         from curate.models.device import resolve_device
 
-        asking, stored = read_planted(planted, half=1), read_views(embeddings, None, within)
-        views = asking.views(None if space is None else read_space(space))
         copies = np.isin(views.rows, asking.copies())
         found = find_neighbors(
             views.vectors[copies],
@@ -74,8 +83,7 @@ class SearchPlanted(Fold):
             device=str(resolve_device(self.device)),
         )
         others = Edges(found.query_ids, stored.ids[found.image_ids], found.similarity)
-        yield _pairs(merge_top_k(others, PER_COPY + 1))
-        yield _pairs(_originals(asking, views, stored.ids))
+        return merge_top_k(others, PER_COPY + 1), _originals(asking, views, stored.ids)
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         """The originals, and of the others those nearest to each copy.
@@ -84,13 +92,12 @@ class SearchPlanted(Fold):
             TableError: no planted copy has its original among the embeddings.
         """
         assert partials is not None
-        rows, asking = read_partials(partials), read_planted(tables["planted"], half=1)
-        pairs = Edges(*(rows[name].to_numpy() for name in PAIRS.names))
-        own = is_original(asking, pairs.query_ids, pairs.image_ids)
-        if not own.any():
+        asking, pairs = read_planted(tables["planted"], half=1), Edges.empty()
+        for rows in scan_partials(partials):
+            pairs = _nearest(asking, Edges.concat([pairs, Edges(*(rows[name].to_numpy() for name in PAIRS.names))]))
+        if not is_original(asking, pairs.query_ids, pairs.image_ids).any():
             raise TableError("no planted copy has its original in the pool; was the pool embedded?")
-        others = merge_top_k(pairs.take(~own), PER_COPY)
-        yield _pairs(merge_top_k(Edges.concat([pairs.take(own), others]), None))
+        yield _pairs(pairs)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -109,6 +116,13 @@ def is_original(asking: PlantedCopies, query_ids: np.ndarray, image_ids: np.ndar
     """(E,) bool: whether each planted copy was planted on that image."""
     found: np.ndarray = asking.image_ids[-1 - query_ids] == image_ids
     return found
+
+
+def _nearest(asking: PlantedCopies, pairs: Edges) -> Edges:
+    """The originals, and of the others those nearest to each copy; each pair once."""
+    own = is_original(asking, pairs.query_ids, pairs.image_ids)
+    others = merge_top_k(pairs.take(~own), PER_COPY)
+    return merge_top_k(Edges.concat([pairs.take(own), others]), None)
 
 
 def _originals(asking: PlantedCopies, views: Views, image_ids: np.ndarray) -> Edges:

@@ -13,11 +13,13 @@ from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.table import Table
+from curate.engine.tallies import Tally
 from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.load import check_precision, describe, weights_for_plan
 from curate.models.device import PrecisionChoice
 from curate.ops.images.preprocess import decode_side, preprocess
 from curate.ops.vectors import pack
+from curate.stages.images.image_tally import VectorTally
 from curate.stages.images.pictures import PictureStage, Seen, count_wanted
 from curate.tables import embeddings_schema
 
@@ -37,8 +39,8 @@ class EmbedFigures(Figures):
 
     @classmethod
     def count(cls, table: Table) -> "EmbedFigures":
-        """From the table: nulls are no vectors."""
-        by_part = tuple(len(rows) - rows["vector"].null_count for rows in table.scan(["vector"]))
+        """From what its parts counted: nulls are no vectors."""
+        by_part = tuple(part.vectors for part in VectorTally.by_part(table))
         return cls(embedded=sum(by_part), embedded_by_part=by_part)
 
 
@@ -46,6 +48,7 @@ class Embed(PictureStage):
     """Embeds accepted images; with `duplicates`, only the pool images that were kept and the curated ones."""
 
     version: ClassVar[int] = 2
+    tally: ClassVar[type[Tally] | None] = VectorTally
 
     model: str
     """Id of a backbone, see `curate models`."""

@@ -15,10 +15,11 @@ from curate.config import Execution, Settings
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
-from curate.engine.image_ids import Parts
+from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.show import Beside, Blocks, Examples, FlowStep, Heading, Picture, Section, Text
 from curate.engine.stage import Input, each
 from curate.engine.table import Table
+from curate.engine.tallies import Tally
 from curate.errors import TooManyRejects, TooManyUnavailable
 from curate.ops.images.hashes import pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
@@ -26,6 +27,7 @@ from curate.sources.read import UNAVAILABLE, Read
 from curate.sources.values import LEFT_OUT
 from curate.stages.images.advice import advise
 from curate.stages.images.few_bits import warn_of_few_bits
+from curate.stages.images.image_tally import ImageTally
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import CATALOG, CURATED, HELDOUT, IMAGES, POOL, REJECT_REASONS, ROLES
 
@@ -33,8 +35,6 @@ FACT_BYTES = 180
 """Bytes of a row of `images`."""
 NUM_SHOWN = 10
 """Rejected images that the report shows of each reason."""
-NUM_EXAMPLES = 5
-"""Rejected images of the curated and of the held-out sets that are named."""
 MEANING = {
     "unavailable": "kept away by an error that may pass: no verdict, the next run reads them again",
     "unreadable": "could not be had from its source",
@@ -97,6 +97,7 @@ class Inspect(PictureStage):
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
     version: ClassVar[int] = 4
+    tally: ClassVar[type[Tally] | None] = ImageTally
     explained_as: ClassVar[str] = "inspected"
 
     limits: ImageLimits = ImageLimits()
@@ -120,10 +121,11 @@ class Inspect(PictureStage):
         return image_row(seen.read, seen.inspected, hashed, within=within)
 
     def summarize(self, table: Table, **inputs: Any) -> InspectFigures:
-        parts, reasons = Parts.of(inputs["catalog"]), {role: Counter[str]() for role in ROLES}
-        for part in table.parts():
-            counts = pc.value_counts(table.read(part.number, ["reject"])["reject"].drop_null())
-            reasons[ROLES[parts.role[part.number]]].update({c["values"]: c["counts"] for c in counts.to_pylist()})
+        parts, tallies = Parts.of(inputs["catalog"]), ImageTally.by_part(table)
+        by_role = {
+            role: ImageTally.sum(tallies[part] for part in parts.numbers(number)) for number, role in enumerate(ROLES)
+        }
+        reasons = {role: Counter(found.rejected) for role, found in by_role.items()}
         unavailable = {role: count for role, found in reasons.items() if (count := found.pop(UNAVAILABLE, 0))}
         total, rows = sum(reasons.values(), Counter[str]()), table.num_rows()
         if rows and sum(unavailable.values()) == rows:
@@ -148,8 +150,8 @@ class Inspect(PictureStage):
             accepted=rows - total.total() - sum(unavailable.values()),
             rejected=counted,
             unavailable=unavailable,
-            lost=_lost(table, parts),
-            left_out=_left_out(table, inputs),
+            lost=_lost(by_role),
+            left_out=_left_out(ImageTally.sum(tallies), inputs["catalog"]),
         )
         for text in _left_out_sentences(figures):
             logger.warning("%s: %s", table.name, text)
@@ -244,19 +246,13 @@ class Inspect(PictureStage):
             yield f"own columns {found['extra']}"
 
 
-def _lost(table: Table, parts: Parts) -> dict[str, LostImages]:
+def _lost(by_role: dict[str, ImageTally]) -> dict[str, LostImages]:
     """By role, the curated and held-out images without a picture."""
-    found: dict[str, LostImages] = {}
-    for number in (CURATED, HELDOUT):
-        reasons, first = Counter[str](), list[int]()
-        for part in parts.numbers(number):
-            rows = table.read(part, ["image_id", "reject"])
-            rows = rows.filter(rows["reject"].is_valid())
-            reasons.update(rows["reject"].to_pylist())
-            first += rows["image_id"].slice(0, NUM_EXAMPLES - len(first)).to_pylist()
-        if reasons:
-            found[ROLES[number]] = LostImages(reasons=dict(reasons.most_common()), first=tuple(first))
-    return found
+    return {
+        role: LostImages(reasons=dict(Counter(found.rejected).most_common()), first=found.first_rejected)
+        for role in (ROLES[CURATED], ROLES[HELDOUT])
+        if (found := by_role[role]).rejected
+    }
 
 
 def _example(table: Table) -> str:
@@ -265,19 +261,18 @@ def _example(table: Table) -> str:
     return str(first[0].as_py()) if len(first) else "no reason"
 
 
-def _left_out(table: Table, inputs: dict[str, Any]) -> dict[str, LeftOut]:
-    """Images and the first example by kind of value, the most frequent kind first."""
-    counts, examples = Counter[str](), dict[str, str]()
-    for part in table.parts():
-        kinds = table.read(part.number, ["left_out"])["left_out"]
-        if kinds.null_count == len(kinds):
-            continue
-        listed = inputs["catalog"].read(part.number, ["source", "key"])
-        for row in np.flatnonzero(kinds.is_valid().to_numpy()).tolist():
-            for kind in kinds[row].as_py():
-                counts[kind] += 1
-                examples.setdefault(kind, f"{listed['source'][row].as_py()}: {listed['key'][row].as_py()}")
-    return {kind: LeftOut(images=number, example=examples[kind]) for kind, number in counts.most_common()}
+def _left_out(found: ImageTally, catalog: Table) -> dict[str, LeftOut]:
+    """Images and the first example by kind of value, the most frequent kind first; reads one part for each kind."""
+    return {
+        kind: LeftOut(images=number, example=_named(found.first_left_out[kind][0], catalog))
+        for kind, number in Counter(found.left_out).most_common()
+    }
+
+
+def _named(image_id: int, catalog: Table) -> str:
+    """Source and key of an image."""
+    row = catalog.read(part_of(image_id), ["source", "key"]).slice(row_of(image_id), 1).to_pylist()[0]
+    return f"{row['source']}: {row['key']}"
 
 
 def _left_out_sentences(figures: InspectFigures) -> Iterator[str]:

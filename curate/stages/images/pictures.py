@@ -37,7 +37,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from curate import progress
-from curate.engine.image_ids import row_of
+from curate.engine.image_ids import Parts, row_of
 from curate.engine.part_writer import mark_open
 from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
@@ -52,8 +52,10 @@ from curate.sources.config import Source
 from curate.sources.read import UNAVAILABLE, Read
 from curate.sources.reading import is_loose, read_bytes, read_loose, read_part
 from curate.sources.uri import is_remote
+from curate.stages.copies.verdict_tally import VerdictTally
 from curate.stages.images.catalog import source_of
-from curate.tables import CATALOG, CHOSEN, DUPLICATES, IMAGES
+from curate.stages.images.image_tally import RejectTally
+from curate.tables import CATALOG, CHOSEN, CURATED, DUPLICATES, IMAGES, POOL
 
 logger = logging.getLogger(__name__)
 
@@ -179,13 +181,13 @@ class _Rows:
 
 
 def count_wanted(catalog: Table, images: Table, duplicates: Table | None) -> int:
-    """Images that a later pass opens."""
-    total = 0
-    for part in (part.number for part in catalog.parts()):
-        kept = None if duplicates is None else duplicates.read(part, ["image_id", "verdict"])
-        wanted = accepted_mask(images.read(part, ["reject"])) & _kept_mask(catalog.read(part, ["role"]), kept)
-        total += int(wanted.sum())
-    return total
+    """Images that a later pass opens, see `_kept_mask`; a verdict is on accepted images alone."""
+    accepted = [part.accepted for part in RejectTally.by_part(images)]
+    if duplicates is None:
+        return sum(accepted)
+    parts, kept = Parts.of(catalog), VerdictTally.by_part(duplicates)
+    curated = sum(accepted[number] for number in parts.numbers(CURATED))
+    return curated + sum(kept[number].kept for number in parts.numbers(POOL))
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from pydantic import Field
 from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts
-from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
+from curate.engine.stage import Batches, Fold, Input, num_groups, parts_of_group, scan_partials, whole
 from curate.engine.table import Table
 from curate.models.thresholds import copy_thresholds
 from curate.ops.edges import Edges, merge_top_k, rank_in_group
 from curate.ops.images.hashes import dihedral
 from curate.ops.search.knn import find_neighbors
 from curate.ops.vectors import VectorSpec, pack, to_float32, unpack
-from curate.stages.search.vectors import HASHES, Role, num_forms, read_vectors, vectors_shape
+from curate.stages.search.vectors import HASHES, Role, Vectors, either, num_forms, read_vectors, vectors_shape
 from curate.tables import CATALOG, ROLES, THRESHOLDS, VECTORS, truth_schema
 
 
@@ -31,8 +31,8 @@ class FindTruth(Fold):
     """The neighbors of the sampled queries among all images; pinned, so that appended data do not change them."""
 
     inputs: ClassVar[dict[str, Input]] = {
-        "embeddings": each(VECTORS, optional=True),
-        "hashes": each(HASHES, optional=True),
+        "embeddings": whole(VECTORS, optional=True),
+        "hashes": whole(HASHES, optional=True),
         "queries": whole(VECTORS),
         "catalog": whole(CATALOG),
         "thresholds": whole(THRESHOLDS, optional=True),
@@ -64,22 +64,34 @@ class FindTruth(Fold):
         model = VectorSpec.of(inputs["queries"].schema()).model
         return self.model_copy(update={"threshold": copy_thresholds(model).threshold})
 
+    def num_partials(self, **inputs: Any) -> int:
+        return num_groups(len(either(inputs).parts()))
+
     def partial(
         self,
-        part: int,
+        group: int,
         *,
-        embeddings: pa.Table | None,
-        hashes: pa.Table | None,
+        embeddings: Table | None,
+        hashes: Table | None,
         queries: Table,
         catalog: Table,
         thresholds: Table | None,
     ) -> Batches:
+        """The nearest among the images of some parts."""
+        asking, roles = queries.read_all(), Parts.of(catalog).role
+        best = self.partial_schema(queries=asking.schema).empty_table()
+        for part in parts_of_group(group, len(roles)):
+            if ROLES[roles[part]] in self.answers and len(asking):
+                vectors = None if embeddings is None else embeddings.read(part)
+                hashed = None if hashes is None else hashes.read(part, HASHES.names)
+                best = self._strongest([best, self._found(asking, read_vectors(vectors, hashed))])
+        yield from best.to_batches()
+
+    def _found(self, asking: pa.Table, listed: Vectors) -> pa.Table:
+        """What the queries find among some vectors."""
         from curate.models.device import resolve_device
 
-        asking = queries.read_all()
-        if ROLES[Parts.of(catalog).role[part]] not in self.answers or len(asking) == 0:
-            return
-        listed, spec = read_vectors(embeddings, hashes), VectorSpec.of(asking.schema)
+        spec = VectorSpec.of(asking.schema)
         stored, _ = unpack(asking["vector"], spec)
         ids = asking["image_id"].to_numpy()
         if spec.dtype == "bits" and self.dihedral:
@@ -96,14 +108,22 @@ class FindTruth(Fold):
             device=str(resolve_device(self.device)),
         )
         edges = merge_top_k(edges, self.max_neighbors)
-        yield _truth_rows(edges, listed.vectors[np.searchsorted(listed.ids, edges.image_ids)], spec)
+        vectors = listed.vectors[np.searchsorted(listed.ids, edges.image_ids)]
+        return pa.Table.from_batches([_truth_rows(edges, vectors, spec)])
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         assert partials is not None
-        rows = read_partials(partials)
+        best = self.output_schema(queries=tables["queries"].schema()).empty_table()
+        for rows in scan_partials(partials):
+            best = self._strongest([best, rows])
+        yield from best.to_batches()
+
+    def _strongest(self, several: list[pa.Table]) -> pa.Table:
+        """The most similar images of each query, in order of queries; equally similar ones by id."""
+        rows = pa.concat_tables([one.replace_schema_metadata(None) for one in several]).combine_chunks()
         order = np.lexsort((rows["image_id"].to_numpy(), -rows["similarity"].to_numpy(), rows["query_id"].to_numpy()))
         rank = rank_in_group(rows["query_id"].to_numpy()[order])
-        yield from rows.take(order[rank < self.max_neighbors]).combine_chunks().to_batches()
+        return rows.take(order[rank < self.max_neighbors]).replace_schema_metadata(several[0].schema.metadata)
 
     # -- telling about it ------------------------------------------------------------------------------------
 

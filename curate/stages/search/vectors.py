@@ -13,10 +13,10 @@ import pyarrow as pa
 from curate.engine.cost import Shape, Shapes
 from curate.engine.image_ids import Parts
 from curate.engine.table import Table
-from curate.errors import ConfigError, TableError
+from curate.errors import ConfigError
 from curate.ops.images.hashes import DIHEDRAL, HASH_BYTES
 from curate.ops.vectors import VectorSpec, pack, to_float32, unpack
-from curate.stages.images.embed import EmbedFigures
+from curate.stages.images.image_tally import HashTally, VectorTally
 from curate.tables import IMAGES, ROLES, vector_metadata, vector_type
 
 HASHES = pa.schema([IMAGES.field(name) for name in ("image_id", "pdq", "pdq_within_border")])
@@ -94,14 +94,11 @@ def read_vectors(embeddings: pa.Table | None, hashes: pa.Table | None) -> Vector
 
 def count_vectors(table: Table, roles: Iterable[Role], parts: Parts) -> int:
     """Vectors that are not null, of embeddings or of the hashes of images, in the parts of these roles."""
-    wanted = [part for role in set(roles) for part in parts.numbers(ROLES.index(role))]
-    try:
-        by_part = EmbedFigures.of(table).embedded_by_part
-    except TableError:  # of another stage than Embed: its column is read
-        column = "vector" if "vector" in table.schema().names else "pdq"
-        columns = (table.read(part, [column])[column] for part in wanted)
-        return sum(len(vectors) - vectors.null_count for vectors in columns)
-    return sum(by_part[part] for part in wanted)
+    if "vector" in table.schema().names:
+        by_part = [part.vectors for part in VectorTally.by_part(table)]
+    else:
+        by_part = [part.hashes for part in HashTally.by_part(table)]
+    return sum(by_part[part] for role in set(roles) for part in parts.numbers(ROLES.index(role)))
 
 
 def share_of(wanted: int, count: int) -> float:

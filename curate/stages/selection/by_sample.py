@@ -1,6 +1,6 @@
 """Retrieval by sample: the pool images nearest to each curated image."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Settings
-from curate.engine.image_ids import Parts, id_bounds, part_of
+from curate.engine.image_ids import Parts, part_of
 from curate.engine.table import Table
 from curate.ops.codes import names_of
 from curate.stages.selection.retrieved import retrieved_rows, source_names
@@ -43,17 +43,15 @@ class BySample(Settings):
         return self.k_per_set.get(source, self.default_k)
 
 
-def rows_by_sample(part: int, k_of_set: Mapping[str, int], parts: Parts, nearest: Table) -> Iterator[pa.Table]:
+def rows_by_sample(part: int, k_of_set: Mapping[str, int], parts: Parts, nearest: Table) -> pa.Table:
     """Rows of `retrieved` of one pool part: the images among the k nearest of a query.
 
     Args:
         k_of_set: images of a query, of each curated source that retrieves by sample.
+        nearest: as `GroupByImage` makes it: its part has the neighbors that lie in the part of the catalog.
     """
-    k = np.array([k_of_set.get(name, 0) for name in parts.source])
-    low, high = id_bounds(part)
-    for known in nearest.parts():
-        for rows in nearest.read_images(known.number, low, high):
-            query_part = part_of(rows["query_id"].to_numpy())
-            chosen = np.flatnonzero(rows["rank"].to_numpy() < k[query_part])
-            sets = names_of(parts.rank[query_part[chosen]], source_names(parts))
-            yield retrieved_rows(*rows.take(chosen).columns[:3], origin="sample", sets=sets)
+    k, rows = np.array([k_of_set.get(name, 0) for name in parts.source]), nearest.read(part)
+    query_part = part_of(rows["query_id"].to_numpy())
+    chosen = np.flatnonzero(rows["rank"].to_numpy() < k[query_part])
+    sets = names_of(parts.rank[query_part[chosen]], source_names(parts))
+    return retrieved_rows(*rows.take(chosen).columns[:3], origin="sample", sets=sets)

@@ -86,9 +86,12 @@ class Chooser:
 
     # -- who was drawn ---------------------------------------------------------------------------------------
 
-    def rows(self, part: int) -> pa.RecordBatch:
-        """Rows of `selection` of a part of pool or curated images."""
-        assigned = self.given.assigned(part)
+    def rows(self, part: int, assigned: Assigned) -> pa.RecordBatch:
+        """Rows of `selection` of a part of pool or curated images.
+
+        Args:
+            assigned: the clustered images of the part.
+        """
         choose = self._chosen_curated if self.given.parts.role[part] == CURATED else self._chosen_pool
         return selection_batch(*choose(part, assigned), self.given, assigned)
 

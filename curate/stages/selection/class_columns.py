@@ -5,7 +5,7 @@ becomes numbers with a list of names, as it was in the sources, where one list h
 differ, or some source has the column as plain text, it stays text.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,19 @@ class ClassColumns:
             names = declared[column]
             if names is None or self._names.setdefault(column, names) != names:  # a part of several lists, or parts
                 self._refused.add(column)
+
+    def seen(self) -> Iterator[tuple[str, Names | None, bool]]:
+        """(name, names of its classes, whether these are not those of all) of each column, for `add_seen`."""
+        for column in sorted(self._names.keys() | self._refused):
+            yield column, self._names.get(column), column in self._refused
+
+    def add_seen(self, columns: Iterable[tuple[str, Names | None, bool]]) -> None:
+        """See what another one has seen."""
+        for column, names, refused in columns:
+            if refused or (names is not None and self._names.get(column, names) != names):
+                self._refused.add(column)
+            if names is not None:
+                self._names.setdefault(column, names)
 
     def mixed(self) -> list[str]:
         """Columns that hold classes in some source, but not the same ones in all, in alphabetical order."""

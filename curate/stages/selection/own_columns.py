@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -65,6 +65,22 @@ class ColumnKinds:
                     self._counts[name] += 1
             if len(self._counts) > MAX_COUNTED:
                 self._keep(MAX_COUNTED // 2)
+
+    def names(self) -> Set[str]:
+        """Names of the columns that are counted."""
+        return self._counts.keys()
+
+    def counted(self) -> Iterator[tuple[str, int, set[str]]]:
+        """(name, images, kinds of values) of each column, for `add_counted`."""
+        yield from ((name, number, self._found[name]) for name, number in self._counts.items())
+
+    def add_counted(self, columns: Iterable[tuple[str, int, set[str]]]) -> None:
+        """See what another one has seen."""
+        for name, number, kinds in columns:
+            self._found.setdefault(name, set()).update(kinds)
+            self._counts[name] += number
+        if len(self._counts) > MAX_COUNTED:
+            self._keep(MAX_COUNTED // 2)
 
     def _keep(self, number: int) -> None:
         self.dropped = True

@@ -2,15 +2,30 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Self
 
-import pyarrow.compute as pc
+import pyarrow as pa
 from pydantic import Field
 
 from curate.engine.figures import Figures
 from curate.engine.numbers import plural
-from curate.engine.table import Table
+from curate.engine.tallies import Tally
 
-COLUMNS = ("reader_warning", "repaired")
+
+class ReaderTally(Tally):
+    """Pictures of one part that readers cannot decode, and repaired ones."""
+
+    columns = ("reader_warning", "repaired")
+
+    warnings: dict[str, int] = {}
+    """Step and kind of error to pictures."""
+    repaired: int = 0
+    """Pictures whose metadata were repaired."""
+
+    @classmethod
+    def count(cls, rows: pa.Table) -> Self:
+        warnings = Counter(_kind(text) for text in rows["reader_warning"].drop_null().to_pylist())
+        return cls(warnings=dict(warnings), repaired=len(rows) - rows["repaired"].null_count)
 
 
 class ReaderFigures(Figures):
@@ -22,15 +37,10 @@ class ReaderFigures(Figures):
     """Pictures whose metadata were repaired."""
 
     @classmethod
-    def count(cls, shards: Table) -> "ReaderFigures":
+    def of_tally(cls, found: ReaderTally) -> "ReaderFigures":
         """Of finished shards."""
-        warnings, repaired = Counter[str](), 0
-        for part in shards.parts():
-            rows = shards.read(part.number, list(COLUMNS))
-            repaired += pc.count(rows["repaired"]).as_py()
-            warnings.update(_kind(text) for text in rows["reader_warning"].drop_null().to_pylist())
-        ordered = sorted(warnings.items(), key=lambda item: (-item[1], item[0]))
-        return cls(warnings=dict(ordered), repaired=repaired)
+        ordered = sorted(found.warnings.items(), key=lambda item: (-item[1], item[0]))
+        return cls(warnings=dict(ordered), repaired=found.repaired)
 
 
 def _kind(text: str) -> str:

@@ -17,6 +17,7 @@ from curate.engine.numbers import plural
 from curate.engine.show import Block, Gallery, Heading, Numbers, Picture, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.stages.clusters.leaves import count_leaves
 from curate.stages.selection.by_cluster import SET_LIMITS, ByCluster, ClusterRoute
 from curate.stages.selection.by_sample import BySample, rows_by_sample
@@ -55,11 +56,37 @@ class RetrieveFigures(Figures):
     """By SET/ROUTE, in alphabetical order."""
 
 
+class RetrieveTally(Tally):
+    """Rows and images of one part, counted as a whole; no image is in two parts."""
+
+    unique: int = 0
+    """Images."""
+    retrieved: dict[str, int] = {}
+    """Rows by SET/ROUTE."""
+    unique_by_route: dict[str, int] = {}
+    """Images by SET/ROUTE."""
+
+    @classmethod
+    def of_part(cls, rows: pa.Table) -> Self:
+        """From all rows of a part."""
+        counts = [("image_id", "count"), ("image_id", "count_distinct")]
+        found = {
+            f"{row['set']}/{row['origin']}": (row["image_id_count"], row["image_id_count_distinct"])
+            for row in rows.group_by(["set", "origin"]).aggregate(counts).to_pylist()
+        }
+        return cls(
+            unique=pc.count_distinct(rows["image_id"]).as_py(),
+            retrieved={name: number for name, (number, _) in found.items()},
+            unique_by_route={name: number for name, (_, number) in found.items()},
+        )
+
+
 class Retrieve(Fold):
     """Chooses pool images for each curated source; large sources by sample, small ones by cluster.
 
-    `combine` keeps a few numbers for each leaf that a set hit; `run` writes what was retrieved of one pool part,
-    from the part's own assignments and the row groups of `nearest` that name its images.
+    `combine` keeps a few numbers for each leaf that a set hit, in one process that passes over the assignments; `run`
+    writes what was retrieved of one pool part, from the part's own assignments and its part of `nearest`, which
+    `GroupByImage` makes.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
@@ -68,6 +95,7 @@ class Retrieve(Fold):
         "assignments": whole(ASSIGNMENTS),
     }
     version: ClassVar[int] = 2
+    tally: ClassVar[type[Tally] | None] = RetrieveTally
     parts_like: ClassVar[str | None] = "catalog"
     explained_as: ClassVar[str] = "retrieved"
 
@@ -135,9 +163,11 @@ class Retrieve(Fold):
         found = [RETRIEVED.empty_table()]
         by_sample = {name: self.sample.k_of(name) for name in self._sets_by("sample", parts)}
         if nearest is not None and by_sample:
-            found += rows_by_sample(part, by_sample, parts, nearest)
+            found.append(rows_by_sample(part, by_sample, parts, nearest))
         found += route.rows(part, self._sets_by("cluster", parts), state)
-        yield from in_order(pa.concat_tables(found)).to_batches()
+        rows = in_order(pa.concat_tables(found))
+        yield tally_batch(RetrieveTally.of_part(rows), RETRIEVED)
+        yield from rows.to_batches()
 
     def _cluster_route(self, tables: Mapping[str, Any]) -> ClusterRoute:
         return ClusterRoute(self.cluster, self.seed or 0, tables["assignments"], Parts.of(tables["catalog"]))
@@ -154,19 +184,12 @@ class Retrieve(Fold):
         return ORIGINS if self.route == "both" else (self.route,)
 
     def summarize(self, table: Table, **inputs: Any) -> RetrieveFigures:
-        """Images are in one part only, so unique counts of parts add up."""
-        unique, sets = 0, dict[str, RouteCount]()
-        figures = [("image_id", "count"), ("image_id", "count_distinct")]
-        for rows in table.scan(["image_id", "origin", "set"]):
-            unique += pc.count_distinct(rows["image_id"]).as_py()
-            for row in rows.group_by(["set", "origin"]).aggregate(figures).to_pylist():
-                name = f"{row['set']}/{row['origin']}"
-                found = sets.get(name, RouteCount(retrieved=0, unique=0))
-                sets[name] = RouteCount(
-                    retrieved=found.retrieved + row["image_id_count"],
-                    unique=found.unique + row["image_id_count_distinct"],
-                )
-        return RetrieveFigures(unique=unique, sets=dict(sorted(sets.items())))
+        found = RetrieveTally.of(table)
+        sets = {
+            name: RouteCount(retrieved=number, unique=found.unique_by_route[name])
+            for name, number in sorted(found.retrieved.items())
+        }
+        return RetrieveFigures(unique=found.unique, sets=sets)
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
         rows: int = inputs["assignments"].num_rows()
@@ -175,12 +198,18 @@ class Retrieve(Fold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Each set asks for as many images as it has, or as were found near them; the assignments are read twice."""
+        """Each set asks for as many images as it has, or as were found near them; one process passes over the assignments
+        to count, and where clusters are drawn from twice more."""
         leaves, near = inputs["assignments"], inputs.get("nearest")
         found = 0 if near is None else near.rows
         made = Shape(pool=min(2 * max(given.curated, found), leaves.rows), row_bytes=ROW_BYTES)
+        passes = 1 + (0 if self.route == "sample" else 3)
         demand = Demand(
-            rows=2 * leaves.rows + found, read=2 * leaves.num_bytes, written=made.num_bytes, memory=self.max_bytes
+            rows=leaves.rows + found,
+            serial_rows=passes * leaves.rows,
+            read=(1 + passes) * leaves.num_bytes + (0 if near is None else near.num_bytes),
+            written=made.num_bytes,
+            memory=self.max_bytes,
         )
         return demand, made
 

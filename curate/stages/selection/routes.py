@@ -84,6 +84,7 @@ class RouteTables:
     parts: Parts
     images: Table
     duplicates: Table
+    contaminated: Table
     retrieved: Table | None
     assignments: Table | None
     centroids: Table | None
@@ -94,7 +95,7 @@ class RouteTables:
     @classmethod
     def of(cls, tables: dict[str, Any], *, similarity: bool) -> "RouteTables":
         """From the inputs of `Select`."""
-        names = ("images", "duplicates", "retrieved", "assignments", "centroids", "screened")
+        names = ("images", "duplicates", "contaminated", "retrieved", "assignments", "centroids", "screened")
         return cls(Parts.of(tables["catalog"]), **{name: tables[name] for name in names}, similarity=similarity)
 
     def tree(self) -> tuple[int, list[np.ndarray]]:
@@ -143,6 +144,11 @@ class RouteTables:
         rows = self.duplicates.read(part, ["image_id", "verdict"])
         kept: np.ndarray = rows.filter(pc.equal(rows["verdict"], "kept"))["image_id"].to_numpy()
         return kept
+
+    def touching(self, part: int) -> np.ndarray:
+        """(N,) int64, ascending: images that resemble a held-out one."""
+        touching: np.ndarray = self.contaminated.read(part, ["image_id"])["image_id"].to_numpy()
+        return touching
 
     def accepted(self, part: int) -> np.ndarray:
         """(N,) int64, ascending: images that were not rejected."""

@@ -22,10 +22,12 @@ from curate.engine.numbers import count, plural, share
 from curate.engine.show import FlowStep, Heading, Numbers, Section, Share, Text, gallery
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.ops.selection.draws import Draws, count_groups, draw_smallest
 from curate.ops.selection.sampling import cap
 from curate.stages.clusters.leaves import LIMITS, limit_rows, read_limits
-from curate.stages.copies.contamination import curated_warning, touching_heldout
+from curate.stages.clusters.screen import JunkTally
+from curate.stages.copies.contamination import curated_warning
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.images.usable import Usable
 from curate.stages.selection.balance import AUTO_TARGET, Balance
@@ -35,15 +37,15 @@ from curate.stages.selection.mix import Mix
 from curate.stages.selection.retrieve import Retrieve, RetrieveFigures
 from curate.stages.selection.retrieved import curated_sets
 from curate.stages.selection.routes import RouteTables
-from curate.stages.selection.selection_figures import SelectFigures, count_junk, selection_figures
+from curate.stages.selection.selection_figures import SelectFigures, SelectTally, selection_figures
 from curate.tables import (
     ASSIGNMENTS,
     CATALOG,
     CENTROIDS,
+    CONTAMINATED,
     CURATED,
     DUPLICATES,
     IMAGES,
-    NEIGHBORS,
     POOL,
     RETRIEVED,
     SCREENED,
@@ -71,14 +73,14 @@ class Select(Fold):
     """The curated set: retrieved images, a balanced sample, or everything kept, and the curated sources as is.
 
     Memory of `combine`: `max_bytes`, about 60 bytes a leaf, and nothing an image; of `run`: its part and 60 bytes a
-    leaf; of `summarize`: a bit an image of the catalog.
+    leaf.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
         "duplicates": whole(DUPLICATES),
-        "neighbors": whole(NEIGHBORS, many=True),
+        "contaminated": whole(CONTAMINATED),
         "retrieved": whole(RETRIEVED, optional=True),
         "assignments": whole(ASSIGNMENTS, optional=True),
         "centroids": whole(CENTROIDS, optional=True),
@@ -86,6 +88,7 @@ class Select(Fold):
     }
     version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
+    tally: ClassVar[type[Tally] | None] = SelectTally
     explained_as: ClassVar[str] = "selected"
 
     include_curated: bool | tuple[str, ...] = True
@@ -139,7 +142,7 @@ class Select(Fold):
             raise self.field_error("cap", text)
         if self.balance is None or self.mix is not None:
             return self
-        left -= count_junk(inputs["screened"])
+        left -= 0 if inputs["screened"] is None else JunkTally.of(inputs["screened"]).junk
         most = left * self.balance.max_repeats
         if self.balance.target == "auto":
             return self.model_copy(update=self.estimate(left))
@@ -179,8 +182,8 @@ class Select(Fold):
         found = [np.empty(0, np.int64)]
         if self.drop_contaminated:
             given = self._tables(tables)
-            touching = touching_heldout(tables["neighbors"], given.parts)
-            found += [ids[touching.has(ids)] for ids in map(given.accepted, given.parts.numbers(CURATED))]
+            for part in given.parts.numbers(CURATED):
+                found.append(np.intersect1d(given.accepted(part), given.touching(part)))
         return np.concatenate(found)
 
     def _purposes(self) -> list[str]:
@@ -215,7 +218,12 @@ class Select(Fold):
         for purpose in self._purposes():
             limits[purpose] = read_limits(state, purpose, leaves if purpose in BY_LEAF else 1)
         if chooser.given.parts.role[part] in (POOL, CURATED):
-            yield chooser.rows(part)
+            assigned = chooser.given.assigned(part)
+            rows = chooser.rows(part, assigned)
+            junk = assigned.image_ids[assigned.junk]
+            counted = SelectTally.of_part(rows, touching=chooser.given.touching(part), junk=junk)
+            yield tally_batch(counted, SELECTION)
+            yield rows
 
     def _chooser(self, tables: dict[str, Any], dropped: np.ndarray, limits: Mapping[str, Draws]) -> Chooser:
         return Chooser(
@@ -239,7 +247,7 @@ class Select(Fold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def summarize(self, table: Table, **inputs: Any) -> SelectFigures:
-        return selection_figures(table, self._tables(inputs), inputs["neighbors"])
+        return selection_figures(table, Parts.of(inputs["catalog"]), inputs["duplicates"], inputs["screened"])
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
         worked_through = inputs["assignments"] or inputs["images"]
@@ -247,7 +255,7 @@ class Select(Fold):
         return rows
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """One pass over the images that are left, three where leaves are counted and drawn from."""
+        """The rows are made in parallel; where leaves are counted and drawn from, one process passes over them thrice."""
         kept, found = given.kept_images + given.curated, inputs.get("retrieved")
         chosen: float = kept
         if self.mix is not None and self.mix.total is not None:
@@ -257,10 +265,11 @@ class Select(Fold):
         elif found is not None:
             chosen = min(kept, found.rows + given.curated)
         made = Shape(pool=given.selected or chosen, row_bytes=ROW_BYTES)
-        passes = 3 if inputs.get("assignments") is not None else 1
-        memory = self.max_bytes if passes > 1 else 0
-        read = passes * kept * EDGE_BYTES
-        return Demand(rows=passes * kept, read=read, written=made.num_bytes, memory=memory), made
+        passes = 3 if self.mix is not None or self.balance is not None or self.cap is not None else 0
+        memory = self.max_bytes if passes else 0
+        read = (1 + passes) * kept * EDGE_BYTES
+        demand = Demand(rows=kept, serial_rows=passes * kept, read=read, written=made.num_bytes, memory=memory)
+        return demand, made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         """With a balance route, retrieval drops nobody."""

@@ -1,6 +1,7 @@
-"""Figures of the selection, counted part by part from its rows."""
+"""Figures of the selection, counted part by part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +9,12 @@ import pyarrow.compute as pc
 
 from curate.config import Settings
 from curate.engine.figures import Figures
+from curate.engine.image_ids import Parts
 from curate.engine.table import Table
-from curate.stages.copies.contamination import touching_heldout
-from curate.stages.selection.routes import RouteTables
-from curate.tables import POOL, ROLES
+from curate.engine.tallies import Tally
+from curate.stages.clusters.screen import JunkTally
+from curate.stages.copies.verdict_tally import VerdictTally
+from curate.tables import CURATED, POOL, ROLES
 
 SHARE_OF = {"sample": "retrieval", "cluster": "retrieval"}
 """Routes of `origins` that are one share of a mix; every other route is a share by itself."""
@@ -68,43 +71,52 @@ class SelectFigures(Figures):
         return sum(share.shown for share in self.shares.values())
 
 
-def selection_figures(selection: Table, given: RouteTables, neighbors: Sequence[Table]) -> SelectFigures:
-    """Figures of a complete selection. Memory: one part, and a bit an image of the catalog.
+class SelectTally(Tally):
+    """What a part adds to these."""
 
-    Args:
-        given: the tables that the selection was made from.
-        neighbors: pairs of copies, those with held-out images among them.
-    """
-    roles, routes = dict.fromkeys(ROLES, 0), dict[str, int]()
-    images, shown, hit_routes = dict[str, int](), dict[str, int](), dict[str, int]()
-    hit_roles = dict.fromkeys(ROLES, 0)
-    touching = touching_heldout(neighbors, given.parts)
-    for part in selection.parts():
-        rows = selection.read(part.number, ["image_id", "origins", "repeats"])
-        role = ROLES[given.parts.role[part.number]]
-        roles[role] += part.rows
-        _add(routes, count_routes(rows))
-        for name, share in count_shares(rows).items():
-            _add(images, {name: share.images})
-            _add(shown, {name: share.shown})
-        hit = rows.filter(pa.array(touching.has(rows["image_id"].to_numpy())))
-        hit_roles[role] += len(hit)
-        _add(hit_routes, count_routes(hit))
-    return SelectFigures(
-        kept=sum(_count_kept(given.duplicates, part) for part in given.parts.numbers(POOL)),
-        roles=roles,
-        routes=dict(sorted(routes.items())),
-        shares={name: RouteShare(images=images[name], shown=shown[name]) for name in sorted(images)},
-        contaminated=ContaminationCount(pool=hit_roles["pool"], curated=hit_roles["curated"], routes=hit_routes),
-        junk=None if given.screened is None else _junk(selection, given),
-    )
-
-
-def count_junk(screened: Table | None) -> int:
+    routes: dict[str, int] = {}
+    """Images by route."""
+    images: dict[str, int] = {}
+    """Images by share."""
+    shown: dict[str, int] = {}
+    """Times that they are shown, by share."""
+    contaminated: int = 0
+    """Images that resemble a held-out one."""
+    contaminated_routes: dict[str, int] = {}
+    """The same by route."""
+    junk: int = 0
     """Images that screening found to be junk."""
-    if screened is None:
-        return 0
-    return sum(int(np.count_nonzero(rows["junk"].to_numpy())) for rows in screened.scan(["junk"]))
+
+    @classmethod
+    def of_part(cls, rows: pa.RecordBatch, *, touching: np.ndarray, junk: np.ndarray) -> Self:
+        """Of the selected images of a part, ids of those that resemble a held-out one, and of junk."""
+        chosen, ids = pa.Table.from_batches([rows]), rows["image_id"].to_numpy()
+        shares, hit = count_shares(chosen), chosen.filter(pa.array(np.isin(ids, touching)))
+        return cls(
+            routes=count_routes(chosen),
+            images={name: share.images for name, share in shares.items()},
+            shown={name: share.shown for name, share in shares.items()},
+            contaminated=len(hit),
+            contaminated_routes=count_routes(hit),
+            junk=int(np.isin(ids, junk).sum()),
+        )
+
+
+def selection_figures(selection: Table, parts: Parts, duplicates: Table, screened: Table | None) -> SelectFigures:
+    """Figures of a complete selection, from what the parts of it and of its inputs counted."""
+    tallies, kept = SelectTally.by_part(selection), VerdictTally.by_part(duplicates)
+    total = SelectTally.sum(tallies)
+    rows = np.array([part.rows for part in selection.parts()])
+    pool, curated = (sum(tallies[part].contaminated for part in parts.numbers(role)) for role in (POOL, CURATED))
+    junk = None if screened is None else JunkCount(screened=JunkTally.of(screened).junk, selected=total.junk)
+    return SelectFigures(
+        kept=sum(kept[part].kept for part in parts.numbers(POOL)),
+        roles={role: int(rows[parts.numbers(number)].sum()) for number, role in enumerate(ROLES)},
+        routes=dict(sorted(total.routes.items())),
+        shares={name: RouteShare(images=total.images[name], shown=total.shown[name]) for name in sorted(total.images)},
+        contaminated=ContaminationCount(pool=pool, curated=curated, routes=total.contaminated_routes),
+        junk=junk,
+    )
 
 
 def count_routes(rows: pa.Table) -> dict[str, int]:
@@ -133,18 +145,3 @@ def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
     """Add to `total` in place."""
     for name, count in more.items():
         total[name] = total.get(name, 0) + count
-
-
-def _count_kept(duplicates: Table, part: int) -> int:
-    verdicts = duplicates.read(part, ["verdict"])["verdict"]
-    return pc.sum(pc.equal(verdicts, "kept")).as_py() or 0
-
-
-def _junk(selection: Table, given: RouteTables) -> JunkCount:
-    screened, selected = 0, 0
-    for part in given.parts.numbers(POOL):
-        assigned = given.assigned(part)
-        screened += int(np.count_nonzero(assigned.junk))
-        ids = selection.read(part, ["image_id"])["image_id"].to_numpy()
-        selected += int(np.isin(ids, assigned.image_ids[assigned.junk]).sum())
-    return JunkCount(screened=screened, selected=selected)

@@ -24,35 +24,33 @@ from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import MAX_NAMED, Finished, ImagePlace
-from curate.engine.image_ids import Parts, ids_of_part, row_of
+from curate.engine.image_ids import part_of, row_of
 from curate.engine.numbers import count, plural
 from curate.engine.part_writer import mark_open
 from curate.engine.show import FlowStep, Numbers, Section, Text
 from curate.engine.shuffle import Scattered, num_levels, row_bytes
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
+from curate.engine.tallies import Tally, tally_batch
 from curate.errors import ConfigError, TableError, TooManyRejects
 from curate.sources.class_names import Names
 from curate.sources.read import Read
-from curate.stages.copies.contamination import ImageSet
-from curate.stages.images.catalog import classes_of
-from curate.stages.selection.class_columns import ClassColumns, class_numbers
+from curate.stages.selection.class_columns import class_numbers
+from curate.stages.selection.find_columns import OwnColumns
 from curate.stages.selection.own_columns import (
     MAX_COLUMNS,
     UNFIT,
     ColumnKind,
-    ColumnKinds,
     arrow_types,
     first_unfit,
     named_rows,
     own_column,
-    own_name,
 )
 from curate.stages.selection.readable import make_rows_readable
-from curate.stages.selection.reader_figures import ReaderFigures, read_warnings
+from curate.stages.selection.reader_figures import ReaderFigures, ReaderTally, read_warnings
 from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures, shown
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
-from curate.tables import CATALOG, HF_IMAGE, IMAGES, SELECTION, SHARD_COLUMNS, shards_schema
+from curate.tables import CATALOG, HF_IMAGE, IMAGES, OWN_COLUMNS, SELECTION, SHARD_COLUMNS, shards_schema
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,6 +91,15 @@ class ShardFigures(Figures):
     """Pictures that readers of the shards cannot decode."""
 
 
+class ShardTally(ReaderTally):
+    """What a shard adds to these."""
+
+    most = MAX_NAMED
+
+    missing: tuple[tuple[int, str], ...] = ()
+    """Id and key of the first images, by id, that are not in it, since their bytes could not be had."""
+
+
 class WriteShards(Shuffle):
     """Reads the selected images in the order of their sources and distributes them over shards by a random key."""
 
@@ -100,8 +107,10 @@ class WriteShards(Shuffle):
         "selection": each(SELECTION),
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
+        "own_columns": whole(OWN_COLUMNS),
     }
     version: ClassVar[int] = 3
+    tally: ClassVar[type[Tally] | None] = ShardTally
     explained_as: ClassVar[str] = "shards"
     reuses: ClassVar[bool] = True
 
@@ -154,14 +163,7 @@ class WriteShards(Shuffle):
             raise self.field_error("removal_list", f"={path}: not a list: {error}; save it as text") from error
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        num_images, num_bytes, kinds, classes = 0, 0, ColumnKinds(), ClassColumns()
-        declared = {part.number: _classes_of(inputs["catalog"], part.number) for part in inputs["selection"].parts()}
-        known = {name for names in declared.values() for name in names}
-        for part, images in _selected(inputs):
-            num_images, num_bytes = num_images + len(images), num_bytes + int(images["num_bytes"].to_numpy().sum())
-            extra = named_rows(images["extra"].drop_null().to_pylist())
-            kinds.add(extra)
-            classes.add(declared[part], [{name: row[name] for name in row.keys() & known} for row in extra])
+        num_images, found = inputs["selection"].num_rows(), OwnColumns.of(inputs["own_columns"])
         if num_images == 0:
             raise ConfigError(
                 f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
@@ -169,19 +171,19 @@ class WriteShards(Shuffle):
             )
         update: dict[str, Any] = {}
         if self.num_shards == "auto":
-            update["num_shards"] = max(1, -(-num_bytes // self.shard_bytes))
+            update["num_shards"] = max(1, -(-found.num_bytes // self.shard_bytes))
         elif self.num_shards > num_images:
             text = f"={self.num_shards}: {num_images} images are selected; set it to {num_images} or less, or to auto"
             raise self.field_error("num_shards", text)
         if self.columns == "auto":
-            update["columns"] = _frequent_columns(kinds, inputs)
+            update["columns"] = found.kinds
+            _warn_of_left_out(found)
         if self.classes == "auto":
-            found = classes.columns().items()
             own = update.get("columns", {})
-            update["classes"] = {name: names for name, names in found if self._may_be_number(name, own)}
+            update["classes"] = {name: c for name, c in found.classes.items() if self._may_be_number(name, own)}
         if self.columns == "auto":
-            update["columns"] |= dict.fromkeys(update.get("classes", self.classes), "int64")
-        for name in classes.mixed():
+            update["columns"] = found.kinds | dict.fromkeys(update.get("classes", self.classes), "int64")
+        for name in found.mixed:
             if self.columns != "auto" and self._may_be_number(name, {}):
                 text = f": {name}: the sources number its classes differently; make it string"
                 raise self.field_error("columns", text)
@@ -235,15 +237,12 @@ class WriteShards(Shuffle):
 
     def scattered_bytes(self, pieces: pa.Schema, **inputs: Any) -> float:
         """The same whether or not the bytes are read, so that a run that goes on finds what the one before it sent."""
-        count, total = 0, 0
-        for part in _spread(inputs["selection"].parts(), LOOKED_AT):
-            if part.rows:
-                rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
-                size = inputs["images"].read(part.number, ["num_bytes"])["num_bytes"].to_numpy()[rows]
-                count, total = count + len(rows), total + int(size.sum())
-        return float(inputs["selection"].num_rows() * (total / max(1, count) + row_bytes(pieces)))
+        found = OwnColumns.of(inputs["own_columns"])
+        return float(found.num_bytes + inputs["selection"].num_rows() * row_bytes(pieces))
 
-    def scatter(self, part: int, *, selection: pa.Table, catalog: Table, images: Table) -> Iterator[Scattered]:
+    def scatter(
+        self, part: int, *, selection: pa.Table, catalog: Table, images: Table, own_columns: Table
+    ) -> Iterator[Scattered]:
         places, facts = catalog.read(part), images.read(part)
         keys = self._keys(part, len(places))
         selection = selection.filter(pa.array(~self._removed_rows(selection, places, facts)))
@@ -275,14 +274,21 @@ class WriteShards(Shuffle):
         held.clear()
         return self._shard_of(rows["sort_key"].to_numpy()), rows
 
-    def run(self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table) -> Batches:
+    def run(
+        self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table, own_columns: Table
+    ) -> Batches:
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
         earlier = EarlierShard(before, part)
         fetched = fetch(pieces.filter(self._to_fetch(pieces, earlier)), catalog)
         step = np.cumsum(pieces["num_bytes"].to_numpy()[order]) // BATCH_BYTES
         bounds = np.flatnonzero(np.diff(step, prepend=-1, append=-1))
+        missing: dict[int, str] = dict(zip(*(pieces[name].to_pylist() for name in ("image_id", "key")), strict=True))
         for start, stop in itertools.pairwise(bounds.tolist()):
-            yield self._batch(pieces.take(order[start:stop]), earlier, fetched.data)
+            batch = self._batch(pieces.take(order[start:stop]), earlier, fetched.data)
+            for image_id in batch["image_id"].to_pylist():
+                del missing[image_id]
+            yield batch
+        yield tally_batch(ShardTally(missing=tuple(sorted(missing.items())[:MAX_NAMED])), self.output_schema())
         if fetched.away:
             yield mark_open(pa.RecordBatch.from_pylist([], schema=self.output_schema()), len(fetched.away))
 
@@ -344,17 +350,18 @@ class WriteShards(Shuffle):
             logger.info("%s: removal_list: %s", table.name, text)
         chosen = inputs["selection"].num_rows()
         away = sum(part.open for part in table.parts())
+        tallies = ShardTally.by_part(table)
         missing = chosen - removal.removed - table.num_rows()
         lost = missing - away
         figures = ShardFigures(
-            num_bytes=sum(int(table.store.fs.size(table.part_path(part.number))) for part in table.parts()),
+            num_bytes=sum(part.num_bytes for part in table.parts()),
             removed=removal.removed,
             lost=lost,
             away=away,
-            missing_keys=tuple(itertools.islice(self._missing_keys(table, inputs), MAX_NAMED)) if missing else (),
+            missing_keys=tuple(key for _, key in sorted(one for part in tallies for one in part.missing)[:MAX_NAMED]),
             full=not isinstance(self.columns, str) and len(self.columns) >= MAX_COLUMNS,
             removal=removal,
-            readers=ReaderFigures.count(table),
+            readers=ReaderFigures.of_tally(ShardTally.sum(tallies)),
         )
         for text in _warnings(figures):
             logger.warning("%s: %s", table.name, text)
@@ -365,18 +372,6 @@ class WriteShards(Shuffle):
                 f"the files and run again with --rebuild {table.name}, or go without them: write.max_lost_fraction=1"
             )
         return figures
-
-    def _missing_keys(self, table: Table, inputs: Mapping[str, Any]) -> Iterator[str]:
-        """Keys of the selected images that are neither in the shards nor on the removal list."""
-        there = ImageSet(Parts.of(inputs["catalog"]))
-        for rows in table.scan(["image_id"]):
-            there.add(rows["image_id"].to_numpy())
-        removal = self._removal()
-        for number, part in enumerate(_parts_of(inputs)):
-            missing = part.selected & ~there.has(ids_of_part(number, len(part.selected)))
-            if missing.any():
-                missing &= ~removal.removed(part.catalog, part.images)
-                yield from part.catalog["key"].filter(pa.array(missing)).to_pylist()
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Every image is read from its source, and once more from the scattered rows; twice where these take two
@@ -460,35 +455,17 @@ def _warnings(figures: ShardFigures) -> Iterator[str]:
         )
 
 
-def _classes_of(catalog: Table, part: int) -> dict[str, Names | None]:
-    """Names of the classes that the files of a part declare, by the columns' names in the shards."""
-    return {own_name(name): names for name, names in classes_of(catalog.read(part, ["image_id"])).items()}
-
-
-def _selected(inputs: Mapping[str, Any]) -> Iterator[tuple[int, pa.Table]]:
-    """(part, bytes and own columns of its selected images), part by part."""
-    for part in inputs["selection"].parts():
-        rows = row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())
-        yield part.number, inputs["images"].read(part.number, ["num_bytes", "extra"]).take(rows)
-
-
-def _frequent_columns(kinds: ColumnKinds, inputs: Mapping[str, Any]) -> dict[str, ColumnKind]:
-    """The own columns of the shards; names of strangers may be too many for one look."""
-    lost = kinds.left_out()
-    if kinds.dropped:
-        kinds = ColumnKinds(only=kinds.frequent())
-        for _, images in _selected(inputs):
-            kinds.add(named_rows(images["extra"].drop_null().to_pylist()))
-    if lost:
+def _warn_of_left_out(found: OwnColumns) -> None:
+    """Where the sources have more own columns than shards take."""
+    if found.num_left_out:
         logger.warning(
             "shards: %s%s own columns of the sources are left out, such as %r: at most %s are kept, those of most "
             "images; to choose them, name them: sources.pool=[{name: NAME, path: PATH, columns: [NAME, ...]}]",
-            count(len(lost)),
-            " or more" if kinds.dropped else "",
-            lost[0],
+            count(found.num_left_out),
+            " or more" if found.uncounted else "",
+            found.left_out,
             count(MAX_COLUMNS),
         )
-    return kinds.columns()
 
 
 def _parts_of(inputs: Mapping[str, Any]) -> Iterator[PartRows]:

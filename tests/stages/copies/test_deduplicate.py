@@ -15,6 +15,7 @@ from curate.engine.show import Gallery, Heading, Text
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.ops.copies.graph import Oversized
+from curate.stages.copies.contamination import FindContaminated
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures, curated_matches
 from curate.stages.copies.exact import FindExact
 from curate.stages.copies.keep_near import KeepNear
@@ -38,7 +39,10 @@ def judged(root: Path, images: list[list[dict[str, Any]]], pairs: list[Pair], **
     catalog = p.add("catalog", PlantedCatalog(roles=roles, rows=len(images[0])))
     exact = p.add("exact", FindExact(), images=Ref("images", IMAGES), catalog=catalog)
     found = [Ref("neighbors", NEIGHBORS), exact]
-    p.add("duplicates", Deduplicate(**options), catalog=catalog, images=Ref("images", IMAGES), neighbors=found)
+    given = {"neighbors": found, "catalog": catalog}
+    contaminated = p.add("contaminated", FindContaminated(), **given)
+    judge = Deduplicate(**options)
+    p.add("duplicates", judge, images=Ref("images", IMAGES), contaminated=contaminated, **given)
     make(p)
     return p
 

@@ -113,6 +113,6 @@ def test_thresholds_and_scores_are_told(verified: Pipeline) -> None:
     assert [section.title for section in stage.show(table, run)] == ["Similarity of the pairs"]
 
 
-def test_cost_is_two_readings_of_the_pairs() -> None:
+def test_cost_is_one_reading_of_the_pairs() -> None:
     demand, made_of = JudgePairs().cost({"registered": Shape(pool=100, row_bytes=36)}, Assumptions(images=10))
-    assert (demand.rows, demand.read, made_of.rows) == (200, 7200, 10)
+    assert (demand.rows, demand.read, made_of.rows) == (100, 3600, 10)

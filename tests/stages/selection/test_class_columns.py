@@ -21,6 +21,7 @@ from curate.errors import ConfigError
 from curate.feed.shards import read_index
 from curate.ops.images.decode import decode_rgb
 from curate.ops.images.inspect import ImageLimits
+from curate.pipelines.copies import write_shards
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog, classes_of
 from curate.stages.images.inspect import Inspect
@@ -60,7 +61,7 @@ def written(root: Path, sources: list[Source], **fields: Any) -> Table:
     catalog = p.add("catalog", Catalog(sources=Sources(pool=tuple(sources)), rows_per_part=4))
     (images,) = p.add_pass({"images": Inspect(limits=ImageLimits(min_side=8))}, catalog=catalog)
     chosen = p.add("selection", SelectAccepted(), images=images)
-    p.add("shards/data", WriteShards(num_shards=1, **fields), selection=chosen, catalog=catalog, images=images)
+    write_shards(p, WriteShards(num_shards=1, **fields), selection=chosen, catalog=catalog, images=images)
     p.run(InProcess(1), Flags(rebuild=frozenset({"shards/data"})))
     return store.table("shards/data")
 

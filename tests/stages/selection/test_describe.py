@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate.engine.cost import Assumptions, Shape
+from curate.engine.cost import EDGE_BYTES, Assumptions, Shape
 from curate.engine.finished import open_finished
 from curate.engine.pipeline import Pipeline, Ref
 from curate.ops.selection.diversity import vendi_score
@@ -19,7 +19,7 @@ def test_figures_equal_plain_computations(tmp_path: Path) -> None:
     p, catalog, vectors = planted(tmp_path)
     kept = [part << 32 | row for part, step in ((0, 3), (1, 4), (2, 2)) for row in range(0, 60, step)]
     rows = [{"image_id": i, "clusters": [], "origins": [], "repeats": 1} for i in kept]
-    given_table(tmp_path, "selection", SELECTION, [rows])
+    given_table(tmp_path, "selection", SELECTION, [[r for r in rows if r["image_id"] >> 32 == n] for n in range(4)])
     pairs = [(kept[0], kept[1]), (kept[1], kept[0]), (kept[2], 1), (kept[3], kept[4])]
     edges = [{"query_id": q, "image_id": i, "similarity": 0.9, "kind": "embedding"} for q, i in pairs]
     given_table(tmp_path, "neighbors", NEIGHBORS, [edges])
@@ -59,5 +59,7 @@ def assert_shown(p: Pipeline, found: dict[tuple[str, str], dict[str, Any]]) -> N
 def test_cost_is_that_of_the_samples_against_all_vectors() -> None:
     vectors = Shape(pool=900, curated=100, row_bytes=100, dim=32)
     for curated, products in ((100, 2 * 1000 * 2000 * 32), (0, 0)):
-        demand, _ = DescribeSet().cost({"embeddings": vectors}, Assumptions(images=1000, curated=curated))
-        assert (demand.serial_products, demand.read) == (products, 3 * 100_000)
+        inputs = {"embeddings": vectors, "selection": Shape(50), "neighbors": [Shape(30)]}
+        demand, _ = DescribeSet().cost(inputs, Assumptions(images=1000, curated=curated))
+        assert (demand.products, demand.serial_products, demand.serial_rows) == (products, 0, 80)
+        assert demand.read == (2 if curated else 1) * 100_000 + 2 * 8 * 50 + 30 * EDGE_BYTES

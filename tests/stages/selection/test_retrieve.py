@@ -19,6 +19,7 @@ from curate.stages.search import rank_neighbors
 from curate.stages.search.rank_neighbors import RankNeighbors
 from curate.stages.selection.by_cluster import ByCluster
 from curate.stages.selection.by_sample import BySample
+from curate.stages.selection.group_by_image import GroupByImage
 from curate.stages.selection.match_queries import MatchQueries
 from curate.stages.selection.retrieve import NUM_QUERIES, Retrieve, RetrieveFigures
 from curate.tables import ASSIGNMENTS, CATALOG, NEIGHBORS
@@ -96,6 +97,7 @@ def retrieved(root: Path, stage: Retrieve, *, depth: int, executor: Executor) ->
     near = p.add("nearest/ranked", RankNeighbors(k=depth), neighbors=pairs, catalog=catalog)
     if stage.sample.refill:
         near = p.add("nearest/matched", MatchQueries(sample=stage.sample), nearest=near, catalog=catalog)
+    near = p.add("nearest/by_image", GroupByImage(), nearest=near, catalog=catalog)
     p.add("retrieved", stage, catalog=catalog, nearest=near, assignments=leaves)
     p.run(executor, Flags(rebuild=frozenset({"all"})))
     table = p.store.table("retrieved")

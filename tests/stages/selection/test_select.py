@@ -18,6 +18,7 @@ from curate.engine.table import Table
 from curate.errors import ConfigError, TableError
 from curate.ops.random_keys import nearest_keys, random_keys
 from curate.ops.selection.sampling import balanced_targets, temperature_targets
+from curate.stages.copies.contamination import FindContaminated
 from curate.stages.selection.balance import Balance
 from curate.stages.selection.cluster_sizes import cluster_sizes
 from curate.stages.selection.mix import Mix
@@ -28,6 +29,7 @@ from curate.tables import (
     ASSIGNMENTS,
     CATALOG,
     CENTROIDS,
+    CONTAMINATED,
     DUPLICATES,
     IMAGES,
     NEIGHBORS,
@@ -46,7 +48,7 @@ INPUTS = {
     "catalog": CATALOG,
     "images": IMAGES,
     "duplicates": DUPLICATES,
-    "neighbors": NEIGHBORS,
+    "contaminated": CONTAMINATED,
     "retrieved": RETRIEVED,
     "assignments": ASSIGNMENTS,
     "centroids": CENTROIDS,
@@ -121,7 +123,9 @@ def select(root: Path, stage: Select, *optional: str, executor: Executor | None 
     p = Pipeline(Store(root), seed=SEED)
     given = {name: Ref(name, schema) for name, schema in INPUTS.items()}
     given["centroids"] = Ref("centroids", centroids_schema(1, model="m", weights=""))
-    wanted = {"catalog", "images", "duplicates", "neighbors", *optional}
+    wanted = {"catalog", "images", "duplicates", "contaminated", *optional}
+    contaminated = p.add("contaminated", FindContaminated(), neighbors=[Ref("neighbors", NEIGHBORS)], catalog=given["catalog"])
+    given["contaminated"] = contaminated
     p.add("selection", stage, **{name: ref for name, ref in given.items() if name in wanted})
     p.run(executor or InProcess(1), Flags(rebuild=frozenset({"all"})))
     table = p.store.table("selection")
@@ -489,5 +493,6 @@ def test_cost_follows_what_the_settings_ask_for() -> None:
     assert Select(balance=Balance(target=70)).cost(leaves, given)[1].rows == 70
     assert Select(mix=Mix(routes={"balance": 1}, total=80)).cost(leaves, given)[1].rows == 80
     assert Select().cost(leaves, given.model_copy(update={"selected": 9}))[1].rows == 9
-    one_pass, three_passes = (Select().cost(inputs, given)[0] for inputs in (plain, leaves))
-    assert (three_passes.rows, three_passes.memory) == (3 * one_pass.rows, Select().max_bytes)
+    whole, drawn = (stage.cost(leaves, given)[0] for stage in (Select(), Select(balance=Balance())))
+    assert (whole.rows, whole.serial_rows, whole.memory) == (600, 0, 0)
+    assert (drawn.rows, drawn.serial_rows, drawn.memory) == (600, 1800, Select().max_bytes)

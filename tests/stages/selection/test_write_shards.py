@@ -23,11 +23,13 @@ from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.tasks import Done, Task
 from curate.errors import ConfigError, TooManyRejects
+from curate.pipelines.copies import write_shards
 from curate.sources.config import Source
 from curate.sources.read import Read, unavailable
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import SOURCE
-from curate.stages.selection import shard_bytes, write_shards
+from curate.stages.selection import shard_bytes
+from curate.stages.selection import write_shards as module
 from curate.stages.selection.own_columns import own_name
 from curate.stages.selection.write_shards import ShardFigures, WriteShards
 from curate.tables import CATALOG, IMAGES, SELECTION, SHARD_COLUMNS
@@ -155,7 +157,7 @@ def test_an_image_is_told_its_row_or_why_it_has_none(tmp_path: Path) -> None:
     schemas = {"selection": SELECTION, "catalog": CATALOG, "images": IMAGES}
     given = {name: Ref(name, schema) for name, schema in schemas.items()}
     (tmp_path / "remove.txt").write_text("b.jpg")
-    p.add("shards/data", WriteShards(num_shards=2, removal_list=str(tmp_path / "remove.txt")), **given)
+    write_shards(p, WriteShards(num_shards=2, removal_list=str(tmp_path / "remove.txt")), **given)
     p.run(InProcess(1), Flags())
     table = store.table("shards/data")
     run = opened(tmp_path / "run", {"catalog": PlantedCatalog(), "shards/data": WriteShards()})
@@ -201,7 +203,7 @@ def pipeline(root: Path, **fields: Any) -> tuple[Pipeline, Table]:
     p = Pipeline(store, seed=0)
     schemas = {"selection": SELECTION, "catalog": CATALOG, "images": IMAGES}
     given = {name: Ref(name, schema) for name, schema in schemas.items()}
-    p.add("shards/data", WriteShards(num_shards=2, **fields), **given)
+    write_shards(p, WriteShards(num_shards=2, **fields), **given)
     return p, store.table("shards/data")
 
 
@@ -261,7 +263,7 @@ def test_most_images_are_taken_from_earlier_shards_and_only_the_others_read(
         return read_bytes(rows, *args, **more)
 
     monkeypatch.setattr(shard_bytes, "read_bytes", counted)
-    monkeypatch.setattr(write_shards, "REUSED_FROM", 0.6)
+    monkeypatch.setattr(module, "REUSED_FROM", 0.6)
     table = shards(tmp_path, rebuild=True)
     assert (keys(table), asked) == ({"a.jpg", "b.jpg", "c.jpg"}, ["c.jpg"])
 
@@ -337,7 +339,7 @@ def test_what_errors_keep_away_that_may_pass_is_read_again_by_the_next_run(
         assert (keys(table), figures.away, figures.lost) == ({"b.jpg", "c.jpg"}, 1, 0)
         assert sum(part.open for part in table.parts()) == 1
         asked.clear()
-        patched.setattr(write_shards, "REUSED_FROM", 0.6)
+        patched.setattr(module, "REUSED_FROM", 0.6)
         before = contents(shards(tmp_path))
         assert asked == ["a.jpg"]  # the other pictures are taken from the shard, and other shards are left alone
         assert contents(shards(tmp_path)) == before

@@ -1,0 +1,26 @@
+"""What one part of `duplicates` adds to figures, whichever stage judged."""
+
+from typing import Self
+
+import pyarrow as pa
+
+from curate.engine.tallies import Tally
+from curate.stages.images.image_tally import value_counts
+
+
+class VerdictTally(Tally):
+    """Images of the pool by verdict."""
+
+    columns = ("verdict",)
+
+    verdicts: dict[str, int] = {}
+    """Images by verdict."""
+
+    @property
+    def kept(self) -> int:
+        """Images that stay."""
+        return self.verdicts.get("kept", 0)
+
+    @classmethod
+    def count(cls, rows: pa.Table) -> Self:
+        return cls(verdicts=value_counts(rows["verdict"]))
