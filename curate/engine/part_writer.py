@@ -24,6 +24,10 @@ OPEN = b"curate.open"
 """Key of a part's footer: how many rows are open. In the metadata of a batch: the same of the batch."""
 OPEN_ROWS = b"curate.open_rows"
 """Key of a part's footer: numbers of the open rows, as a JSON list."""
+MOVED_FROM = b"curate.moved_from"
+"""Key of a part's footer, see `Part.moved_from`."""
+ROWS = b"curate.rows"
+"""Key of a part's footer: what its rows are made of, see `row_reuse.py`."""
 ROW_GROUP_ROWS = 16_384
 ROW_GROUP_BYTES = 64 << 20
 
@@ -40,6 +44,13 @@ class Part:
     """Of the file, as the manifest knows it; 0: not known."""
     open: int = 0
     """Rows whose data could not be had this time: the next run makes the part again."""
+    moved_from: str = ""
+    """Of a listing whose images lie elsewhere by now: the content it had when they were listed; empty: they do not."""
+
+    @property
+    def read_as(self) -> str:
+        """What parts that are made of this one depend on: its rows, whatever these were made of."""
+        return self.moved_from or self.content
 
     def fulfills(self, wanted: str) -> bool:
         """Whether the part is the wanted one, or all of it that could be had."""
@@ -84,6 +95,8 @@ class PartWriter:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._pending_bytes = 0
+        self.notes: dict[bytes, str] = {}
+        """What else the footer says, by key."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         marks = batch.schema.metadata or {}
@@ -119,8 +132,10 @@ class PartWriter:
             fingerprint = open_fingerprint(self.fingerprint, content) if self.fingerprint else content
             marks = {OPEN.decode(): str(self._open), OPEN_ROWS.decode(): json.dumps(self._open_rows)}
         found = {FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content}
-        self._writer.close(found | marks)
-        self._done = Part(self.part, self._rows, fingerprint, content, open=self._open)
+        notes = {key.decode(): text for key, text in self.notes.items()}
+        self._writer.close(found | marks | notes)
+        moved_from = self.notes.get(MOVED_FROM, "")
+        self._done = Part(self.part, self._rows, fingerprint, content, open=self._open, moved_from=moved_from)
 
     def abandon(self) -> None:
         """Close the half-written file, which is then thrown away."""

@@ -16,7 +16,7 @@ batch that holds it: `yield mark_open(batch, num, rows=...)`, from `curate.engin
 of the output are yielded: `Map.run`, `SharedMap.run_together`, `Shuffle.run`, `Fold.run`. `rows` are the places in the
 batch; a stage that leaves such rows out (shards hold no image without bytes) gives their number alone, if need be with
 an empty batch. The run goes on and tells how many are open; the next run makes those parts again. A pass gets its own
-rows back and makes the open ones alone (`SharedMap.run_open`).
+rows back and makes the open ones alone (`SharedMap.run_again`).
 
 Beside making rows, a stage tells what it costs (`cost`), what the report shows of its table (`show`, `flow`, `facts`,
 `warn`, `checks`) and what it did to one image (`explain`). Report, plan, card and `curate explain` ask the stages of
@@ -33,6 +33,7 @@ from curate.config import Settings
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.devices import uses_gpu
 from curate.engine.figures import Figures
+from curate.engine.row_reuse import Earlier
 from curate.engine.show import Check, FlowStep, Section
 from curate.engine.table import Table
 
@@ -197,20 +198,23 @@ class SharedMap(Map):
         raise NotImplementedError
 
     @classmethod
-    def run_open(
-        cls,
-        stages: Mapping[str, Self],
-        part: int,
-        *,
-        before: Mapping[str, pa.Table],
-        open_rows: Sequence[int],
-        **tables: Any,
+    def contents(cls, part: int, **tables: Any) -> list[str]:
+        """What the rows of a part are made from, a digest for each block of `row_reuse.BLOCK_ROWS` rows.
+
+        It leaves out inputs that only choose which rows are made, and must tell apart what gives other rows. By default
+        empty: where an input changes, all rows are made again. See `row_reuse.py`.
+        """
+        return []
+
+    @classmethod
+    def run_again(
+        cls, stages: Mapping[str, Self], part: int, *, earlier: Earlier, **tables: Any
     ) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """As `run_together`, where an earlier run could not have the data of some rows; by default all is made again.
+        """As `run_together`, where an earlier run left rows that may be taken; by default all are made again.
 
         Args:
-            before: the part of each table as that run made it.
-            open_rows: rows that are open in all of them, ascending; the others may be taken from `before`.
+            earlier: which rows these are, and the tables that hold them: those that are to be made. A row that is
+                wanted no more must not be taken.
         """
         yield from cls.run_together(stages, part, **tables)
 

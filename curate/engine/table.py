@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from curate.engine.part_writer import CONTENT, FINGERPRINT, OPEN, OPEN_ROWS, Part, PartWriter
+from curate.engine.part_writer import CONTENT, FINGERPRINT, MOVED_FROM, OPEN, OPEN_ROWS, ROWS, Part, PartWriter
 from curate.engine.store import Store
 from curate.errors import DamagedPart, TableError, first_line, foreign_text
 from curate.sealed_json import load_sealed
@@ -153,13 +153,20 @@ class Table:
         found = {
             name: keys.get(key, b"").decode() for name, key in (("fingerprint", FINGERPRINT), ("content", CONTENT))
         }
-        return Part(part, meta.num_rows, **found, open=int(keys.get(OPEN, b"0")))
+        moved_from = keys.get(MOVED_FROM, b"").decode()
+        return Part(part, meta.num_rows, **found, open=int(keys.get(OPEN, b"0")), moved_from=moved_from)
 
     def open_rows(self, part: int) -> list[int]:
         """Rows of a part whose data could not be had when it was made, ascending; see `part_writer`."""
         meta = self._metadata(part)
         rows: list[int] = json.loads((meta.metadata or {}).get(OPEN_ROWS, b"[]")) if meta is not None else []
         return rows
+
+    def made_of(self, part: int) -> str | None:
+        """What the footer of a part says its rows are made of, see `row_reuse.py`; None: nothing, or it is absent."""
+        meta = self._metadata(part)
+        found = None if meta is None else (meta.metadata or {}).get(ROWS)
+        return None if found is None else found.decode()
 
     def num_open(self) -> int:
         """Rows of a complete table whose data could not be had: the next run tries them again."""

@@ -9,7 +9,7 @@ parts, with fingerprints of their own, so that a phase that was finished is not 
 when a table is begun and kept with it: what was decided on a machine with a GPU does not change when the rest is made
 without. Parts of a finished table are trusted by the manifest and their size alone; only without one are footers
 read. A part with open rows (see `part_writer.py`) carries another fingerprint than the wanted one, so each run makes it
-again, and a pass then reads the open rows alone.
+again, and a pass then reads the open rows alone; `row_reuse.py` tells which rows a pass takes from what is there.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ import pyarrow as pa
 from curate import progress
 from curate.config import digest, identity
 from curate.engine.executors import Executor
-from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
+from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage, stage_digests
 from curate.engine.part_writer import Part
 from curate.engine.shuffle import with_bucket
-from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
+from curate.engine.stage import Fold, IteratedFold, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
 from curate.engine.tasks import LISTED, PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
@@ -224,7 +224,7 @@ class Work:
         schemas = {n: s.output_schema(**known_inputs(s, self.step.input_schemas)) for n, s in stages.items()}
         plain = Task("run", 0, stages, schemas, {}, self.step.inputs)
         anew = any(map(self.flags.may_rebuild, stages))
-        plain = replace(plain, resources=lead.resources(), anew=anew, within=self.step.within)
+        plain = replace(plain, resources=lead.resources(), within=self.step.within)
         schemas_in = known_inputs(lead, self.step.input_schemas)
         if parts and isinstance(lead, Shuffle):
             pieces = with_bucket(lead.piece_schema(**schemas_in))
@@ -236,7 +236,12 @@ class Work:
         commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
         if lead.pinned:  # such tables carry the digest of their rows instead of their origin
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
-        tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
+        made_by = stage_digests(stages) if isinstance(lead, SharedMap) else {}
+        damaged = {part for table, part in self.damaged if table in stages}
+        tasks = [
+            replace(plain, part=part, fingerprints=commit[part], made_by=made_by, anew=anew or part in damaged)
+            for part in parts
+        ]
         self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
 
     def _run_rounds(self, executor: Executor, plain: Task, wanted: list[str]) -> int:
