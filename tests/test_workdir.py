@@ -11,7 +11,6 @@ from curate.errors import ConfigError, TableError, WorkdirError
 from curate.recipe import RecipeConfig, load_config
 from curate.workdir import RUN, claim, open_record, open_tables, record
 
-
 TABLES = ["catalog", "images"]
 
 
@@ -58,7 +57,7 @@ def test_only_new_workdirs_and_those_that_grow_into_the_recipe_are_claimed(tmp_p
     store = recorded(tmp_path, tables=[*TABLES, "internal/lists"])
     claim(store, "dedup", [])
     claim(store, "semdedup", [*TABLES, "selection"])
-    with pytest.raises(WorkdirError, match="run of recipe 'dedup', this one is 'mine', which does not make its table im"):
+    with pytest.raises(WorkdirError, match="run of recipe 'dedup', this one is 'mine', which does not make its table"):
         claim(store, "mine", ["catalog", "selection", "internal/lists"])
     with pytest.raises(WorkdirError, match="does not make its tables catalog, a, b and 2 more; a workdir goes on with"):
         claim(recorded(tmp_path, tables=["catalog", *"abcd"]), "mine", ["images"])

@@ -3,10 +3,12 @@
 A fingerprint is a digest of everything that could change a part's rows: the stage and its version, the fields that
 change results (`Execution` fields do not), the contents it pins (weights), and the contents of the parts it reads. So
 equality of two strings answers for all that a part is made of, and nothing has to be compared with inputs that may be
-gone. That contents are asked for, and not the fingerprints of the inputs, ends a change where it has no effect: verdicts
-of a part that are made again, since some image was added, and turn out as they were, cost nothing that follows. Three cases follow. Equal fingerprint: the part is kept. The same configuration but other inputs,
-since data came in: that part alone is made again. Another configuration: `StaleTable`, since a table in which parts
-of two configurations stand side by side is worth nothing, and replacing what a user has paid for takes his word.
+gone. Contents are asked for, and not the fingerprints of inputs, so that a change ends where it has no effect: verdicts
+that are made again, since some image was added, and turn out as they were cost nothing behind them.
+
+Three cases follow. Equal fingerprint: the part is kept. The same configuration but other inputs, since data came in:
+that part alone is made again. Another configuration: `StaleTable`, since a table in which parts of two configurations
+stand side by side is worth nothing, and replacing what a user has paid for takes his word.
 
 Fitted tables (centroids, thresholds) would make every added image refit everything behind them. They are pinned: a part
 carries the digest of its own rows as fingerprint, and stays whatever its inputs become. A listing whose images moved
@@ -148,12 +150,9 @@ def _changes(found: Manifest, stage: Stage, pins: Mapping[str, str] | None = Non
     changes = []
     if found.version != stage.version:
         changes.append(f"version of the stage: {found.version} -> {stage.version}")
-    for label, old, new in (
-        ("", found.config, identity(stage)),
-        ("", found.pins, stage.pins() if pins is None else pins),
-    ):
-        changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in differences(old, new)]
-    return changes
+    now = stage.pins() if pins is None else pins
+    differing = [*stage.differs_from(found.config), *differences(found.pins, now)]
+    return [*changes, *(f"{k}: {a!r} -> {b!r}" for k, a, b in differing)]
 
 
 def why_outdated(

@@ -9,7 +9,7 @@ its place if both are as they were, and the part ends byte for byte as if all of
 image would make footers of half a megabyte, which planning reads; where the bytes of an image change, its block is made
 again.)
 
-Rows that are **open** (`part_writer.py`) are the same case with another reason: the part is the wanted one but for them.
+Rows that are **open** (`part_writer.py`) are the same case for another reason: the part is the wanted one but for them.
 """
 
 import json
@@ -91,9 +91,10 @@ def find_earlier(
         DamagedPart: what lies there is not what was written.
     """
     masks = [_known_rows(tables[name], part, wanted[name], made_of[name]) for name in tables]
-    if not masks or any(mask is None or len(mask) != len(masks[0]) for mask in masks):  # type: ignore[arg-type]
+    there = [mask for mask in masks if mask is not None]
+    if not there or len(there) < len(masks) or len({len(mask) for mask in there}) > 1:
         return None
-    known: np.ndarray = np.logical_and.reduce(masks)
+    known: np.ndarray = np.logical_and.reduce(there)
     if not known.any():
         return None
     return Earlier(known, {name: EarlierRows(stack.enter_context(table.open(part))) for name, table in tables.items()})

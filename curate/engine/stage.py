@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
-from curate.config import Settings
+from curate.config import Settings, differences, identity
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.devices import uses_gpu
 from curate.engine.figures import Figures
@@ -134,6 +134,10 @@ class Stage(Settings):
             return None
         first = given[0] if isinstance(given[0], list) else [given[0]]
         return sum(table.num_rows() for table in first)
+
+    def differs_from(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """(field, then, now) of the settings by which a table that was made under `config` is not the wanted one."""
+        yield from differences(config, identity(self))
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -306,6 +310,17 @@ class Scan(Stage):
         The rows' schema may carry metadata of the part; it is kept.
         """
         raise NotImplementedError
+
+    def go_on(self, known: Table) -> Iterator[tuple[int, pa.Table]]:
+        """(part number, rows): what brings a complete table of other settings up to these, see `differs_from`.
+
+        Parts that are there are replaced where what they list lies elsewhere by now: no other part may notice. New
+        parts follow.
+
+        Raises:
+            StaleTable: it cannot be.
+        """
+        yield from ()
 
 
 def read_partials(partials: Table, columns: list[str] | None = None) -> pa.Table:

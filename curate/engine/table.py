@@ -310,14 +310,25 @@ class Table:
                     entries.append(entry)
         return entries
 
-    def commit(self, part: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, fingerprint: str = "") -> Part:
+    def commit(
+        self,
+        part: int,
+        schema: pa.Schema,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        fingerprint: str = "",
+        moved_from: str = "",
+    ) -> Part:
         """Write a part and publish it when its last batch is in.
 
         Args:
             schema: of the part; batches must match it.
             fingerprint: of what made the part; empty: the digest of its rows (tables pinned by content).
+            moved_from: see `Part`.
         """
         with self.begin(part, schema, fingerprint=fingerprint) as writer:
+            if moved_from:
+                writer.notes[MOVED_FROM] = moved_from
             for batch in batches:
                 writer.write(batch)
         return writer.done()

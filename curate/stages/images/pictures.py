@@ -14,9 +14,10 @@ share the pass. What the limits ask of a picture, beyond that it is safe to deco
 curated image is wanted, and a held-out one is compared with the pool, whatever its size. A later pass reads the
 verdicts of the first and opens only images that are wanted.
 
-Rows that an earlier run left of the same bytes and networks are taken as they are (`engine/row_reuse.py`), and the other
-images are read alone. So are those that an error kept away which may pass: they are open in every table of the pass. An image that is gone by the time of a later pass, or changed, costs itself alone:
-it stays accepted, and has no row of its own in that table.
+Rows that an earlier run left of the same bytes and networks are taken as they are (`engine/row_reuse.py`), and the
+other images are read alone. So are those that an error kept away which may pass: they are open in every table of the
+pass. An image that is gone by the time of a later pass, or changed, costs itself alone: it stays accepted, and has no
+row of its own in that table.
 """
 
 import contextlib
@@ -151,8 +152,9 @@ class PictureStage(SharedMap):
         yield from read_pictures(stages, part, **tables)
 
     @classmethod
-    def contents(cls, part: int, *, catalog: pa.Table, images: pa.Table | None = None, **choosing: Any) -> list[str]:
+    def contents(cls, part: int, **tables: Any) -> list[str]:
         """Of a later pass the bytes of the images, as the first one found them; before it nobody knows them."""
+        catalog, images = tables["catalog"], tables.get("images")
         if images is None or not len(catalog):
             return []
         bits, found = source_of(catalog).significant_bits, images["sha256"].to_pylist()
