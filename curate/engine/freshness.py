@@ -120,7 +120,7 @@ def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> st
         changes = _other_vectors(table, schema)
     if not changes:
         return None
-    flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
+    flag = f"--rebuild {table.name}{', or --refit for every fitted table,' if stage.pinned else ''}"
     return (
         f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
         f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
