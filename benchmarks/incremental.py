@@ -1,13 +1,18 @@
-"""Data that grow: what a second run reuses, and how far its result is from that of one run over everything.
+"""Data and wishes that grow: what each further run costs, and how far its result is from that of one over everything.
 
-Two runs over everything that differ in their seed are the peer: balanced draws and centroids of k-means are random, so
-no two runs choose the same images, and an incremental run should differ from a full one no more than those do.
+One workdir goes through what happens to a pool: its copies are found, a benchmark is added, a balanced sample is
+wanted, images come in, a threshold is changed, the pool moves. Each run should read and embed what is new to it. Two
+runs over everything that differ in their seed are the peer of the result: balanced draws and centroids of k-means are
+random, so no two runs choose the same images, and an incremental run should differ from a full one no more than those.
 """
 
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,12 +26,15 @@ from curate.engine.store import Store
 from curate.recipe import load_config
 from curate.running import run_config
 from curate.samples.pool import make_pool
+from curate.stages.copies.extract_features import ExtractFeatures
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
 from curate.tables import ROLES
 
-GROWTH = 0.25
-"""New images, as a share of the old ones."""
 PER_IMAGE = ("catalog", "images", "embeddings/copy", "internal/embeddings/within_border", "embeddings/clusters")
-"""Tables of which a part is made once and for all."""
+"""Tables of which a row is made once and for all."""
+LOOSER = "copies.hash_neighbors.threshold=0.7"
+"""Hashes that differ in 38 bits, and not 31, count: fewer images stay."""
 
 
 class Result(NamedTuple):
@@ -39,26 +47,102 @@ class Result(NamedTuple):
     selected: set[str]
 
 
-def bench_incremental(num_images: int, *, workdir: Path | None = None, seed: int = 0) -> list[Figure]:
-    """Curate a pool by `hierarchical`, let it grow, run again with `--rescan`, and compare with runs over everything.
+class Cost(NamedTuple):
+    """What a run did for its images."""
+
+    seconds: float
+    inspected: int
+    """Images that were read by the first pass."""
+    matched: int
+    """Images that were read for their local features."""
+    embedded: int
+    """Images that were read and embedded by the second pass, for the clusters."""
+
+
+class Looked:
+    """Counts the images that stages look at, in this process."""
+
+    def __init__(self) -> None:
+        self.images = Counter[str]()
+        self._lock = threading.Lock()
+
+    def counting(self, key: str, make: Callable[..., Any], *, size: Callable[..., int]) -> Callable[..., Any]:
+        """A method of a stage that counts beside."""
+
+        def counted(stage: Any, given: Any) -> Any:
+            with self._lock:
+                self.images[key.format(stage=stage)] += size(given)
+            return make(stage, given)
+
+        return counted
+
+
+@contextmanager
+def looking() -> Iterator[Counter[str]]:
+    """Images by what they are looked at for meanwhile: `inspect`, `features`, or the model that embeds them."""
+    looked = Looked()
+    methods = (
+        (Inspect, "prepare", "inspect", lambda seen: 1),
+        (ExtractFeatures, "prepare", "features", lambda seen: 1),
+        (Embed, "embed", "{stage.model}", len),
+    )
+    before = [getattr(stage, name) for stage, name, _, _ in methods]
+    try:
+        for (stage, name, key, size), make in zip(methods, before, strict=True):
+            setattr(stage, name, looked.counting(key, make, size=size))
+        yield looked.images
+    finally:
+        for (stage, name, _, _), make in zip(methods, before, strict=True):
+            setattr(stage, name, make)
+
+
+def bench_incremental(
+    num_images: int, *, num_new: int | None = None, workdir: Path | None = None, seed: int = 0
+) -> list[Figure]:
+    """Let a pool and what is wanted of it grow in one workdir; compare with runs over everything.
 
     Args:
-        num_images: of the grown pool, at least 100.
+        num_images: of the pool before it grows, at least 80.
+        num_new: images by which it grows; None: a quarter as many.
         workdir: a folder that does not exist yet; None: a temporary one.
     """
+    new = num_images // 4 if num_new is None else num_new
     with tempfile.TemporaryDirectory() as temporary:
         root = workdir or Path(temporary) / "run"
-        make_pool(root / "all", num_images=num_images, seed=seed)
+        make_pool(root / "all", num_images=num_images + new, seed=seed)
         files = sorted(f for f in (root / "all" / "pool").rglob("*") if f.is_file())
-        old = np.random.default_rng(seed).permutation(len(files)) < len(files) / (1 + GROWTH)
+        old = np.random.default_rng(seed).permutation(len(files)) >= new
+        num_heldout = sum(1 for f in (root / "all" / "heldout").rglob("*") if f.is_file())
+        pool = root / "growing/pool"
         _copy(files, old, root)
-        _run(root, "growing", pool=root / "growing/pool")
-        parts = _parts(root / "growing")
+        first = _run(root, "growing", "dedup", pool=pool, heldout=False)
+        added = _run(root, "growing", "dedup", pool=pool)
+        balanced = _run(root, "growing", pool=pool, rebuild=["selection"])
+        kept, parts = _kept(root / "growing"), _parts(root / "growing")
         _copy(files, ~old, root)
-        seconds = _run(root, "growing", pool=root / "growing/pool", rescan=True)
+        grown = _run(root, "growing", pool=pool, flags=Flags(rescan=True))
+        costs = [
+            ("deduplication", first, first.inspected, 0),
+            ("a held-out set is added", added, num_heldout, 0),
+            ("a balanced sample is wanted", balanced, 0, len(kept)),
+            (f"the pool grows by {new}", grown, new, len(_kept(root / "growing") - kept)),
+        ]
         full = _run(root, "full", pool=root / "all/pool")
         _run(root, "other", pool=root / "all/pool", seed=1)
-        return _figures(root, parts, int((~old).sum()), seconds=(seconds, full))
+        figures = _figures(root, parts, seconds=(grown.seconds, full.seconds))
+        kept = _kept(root / "growing")
+        rebuild = [f"internal/{name}/pdq" for name in ("truth", "neighbors", "trusted")]
+        looser = _run(root, "growing", pool=pool, more=[LOOSER], rebuild=rebuild)
+        costs.append(("a hash threshold is changed", looser, 0, len(_kept(root / "growing") - kept)))
+        shutil.move(pool, root / "moved")
+        costs.append(("the pool moves", _run(root, "growing", pool=root / "moved", more=[LOOSER]), 0, 0))
+        return [figure for cost in costs for figure in _cost_figures(*cost)] + figures
+
+
+def _cost_figures(what: str, cost: Cost, new: int, kept: int) -> Iterator[Figure]:
+    note = f"{cost.matched} opened for local features, {cost.seconds:.1f} s"
+    yield Figure(f"{what}: inspected", cost.inspected, "images", "new images", new, better="lower", note=note)
+    yield Figure(f"{what}: embedded", cost.embedded, "images", "kept for the first time", kept, better="lower")
 
 
 def _copy(files: list[Path], chosen: np.ndarray, root: Path) -> None:
@@ -68,11 +152,30 @@ def _copy(files: list[Path], chosen: np.ndarray, root: Path) -> None:
         shutil.copy(file, target)
 
 
-def _run(root: Path, name: str, *, pool: Path, seed: int = 0, rescan: bool = False) -> float:
-    values = [f"sources.pool={pool}", f"sources.heldout={root}/all/heldout", f"workdir={root}/{name}/run"]
+def _run(
+    root: Path,
+    name: str,
+    recipe: str = "hierarchical",
+    *,
+    pool: Path,
+    heldout: bool = True,
+    seed: int = 0,
+    more: list[str] | None = None,
+    rebuild: list[str] | None = None,
+    flags: Flags | None = None,
+) -> Cost:
+    values = [f"sources.pool={pool}", f"workdir={root}/{name}/run", f"seed={seed}", "executor.threads=1", *(more or ())]
+    values += [f"sources.heldout={root}/all/heldout"] if heldout else []
     start = time.perf_counter()
-    run_config(load_config("hierarchical", [*values, f"seed={seed}", "executor.threads=1"]), Flags(rescan=rescan))
-    return time.perf_counter() - start
+    with looking() as looked:
+        run_config(load_config(recipe, values), flags or Flags(rebuild=frozenset(rebuild or ())))
+    return Cost(time.perf_counter() - start, looked["inspect"], looked["features"], looked["lite0"])
+
+
+def _kept(root: Path) -> set[int]:
+    """Images of the pool that deduplication keeps."""
+    rows = Store(str(root / "run")).table("duplicates").read_all(["image_id", "verdict"]).to_pylist()
+    return {row["image_id"] for row in rows if row["verdict"] == "kept"}
 
 
 def _parts(root: Path) -> dict[str, list[str]]:
@@ -81,16 +184,15 @@ def _parts(root: Path) -> dict[str, list[str]]:
     return {name: [part.content for part in store.table(name).parts()] for name in PER_IMAGE}
 
 
-def _figures(root: Path, before: dict[str, list[str]], num_new: int, *, seconds: tuple[float, float]) -> list[Figure]:
-    after, store = _parts(root / "growing"), Store(str(root / "growing/run"))
-    reused = sum(after[name][: len(parts)] == parts for name, parts in before.items())
-    made = sum(part.rows for part in store.table("images").parts()[len(before["images"]) :])
+def _figures(root: Path, before: dict[str, list[str]], *, seconds: tuple[float, float]) -> list[Figure]:
+    after = _parts(root / "growing")
+    first = [name for name in PER_IMAGE if name != "embeddings/clusters"]  # whose rows depend on verdicts too
+    reused = sum(after[name][: len(before[name])] == before[name] for name in first)
     found = {name: _result(root / name) for name in ("growing", "full", "other")}
     grown, full, other = found["growing"], found["full"], found["other"]
     return [
-        Figure("tables whose old parts are all as before", reused, f"of {len(before)}"),
-        Figure("images read and embedded again", made, "images", "new images", num_new, better="lower"),
-        Figure("second run", seconds[0], "s", "full run", seconds[1], better="lower"),
+        Figure("tables of the first pass whose old parts are all as before", reused, f"of {len(first)}"),
+        Figure("run over the grown pool", seconds[0], "s", "full run", seconds[1], better="lower"),
         Figure("images with the same component", _jaccard(grown.component.items(), full.component.items()), "Jaccard"),
         Figure("images of components that touch held-out ones", _jaccard(grown.benchmark, full.benchmark), "Jaccard"),
         Figure(
@@ -131,9 +233,10 @@ def _jaccard(a: Set[Any], b: Set[Any]) -> float:
 
 
 def command(
-    num_images: Annotated[int, typer.Option("-n", help="images of the grown pool")] = 400,
+    num_images: Annotated[int, typer.Option("-n", help="images of the pool before it grows")] = 320,
+    num_new: Annotated[int | None, typer.Option("--new", help="images by which it grows; default: a quarter")] = None,
     seed: Annotated[int, typer.Option(help="seed of the pool")] = 0,
     json_: Json = False,
 ) -> None:
-    """A pool that grows by a quarter: what the second run reuses, and how its result differs from a full run's."""
-    show(bench_incremental(num_images, seed=seed), json_)
+    """A pool and what is wanted of it grow in one workdir: what each run reads, and how far the result is off."""
+    show(bench_incremental(num_images, num_new=num_new, seed=seed), json_)

@@ -51,9 +51,9 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     start = time.monotonic()
     store = Store(config.workdir)
     pipeline = declare(config, store)
-    workdir.claim(store, config.recipe)  # before anything is written there
+    workdir.claim(store, config.recipe, pipeline.names)  # before anything is written there
     with store.lock(), config.sources.network.used(), staying("every committed part stays"):
-        damage = workdir.claim(store, config.recipe)
+        damage = workdir.claim(store, config.recipe, pipeline.names)
         if damage is not None:
             logger.warning("%s", damage)
         pipeline.check(flags)
@@ -161,8 +161,8 @@ def _made_of(store: Store) -> dict[str, str]:
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
     """What `run_config` would do; sources that were never listed are counted, to bound what `auto` will be."""
     store = Store(config.workdir)
-    workdir.claim(store, config.recipe)
     pipeline = declare(config, store)
+    workdir.claim(store, config.recipe, pipeline.names)
     listed = next(store.table(n) for step in pipeline.steps for n, s in step.stages.items() if isinstance(s, Scan))
     if listed.is_complete():
         num_images = listed.num_rows()

@@ -1,6 +1,7 @@
 """What a workdir says of its run: `run.json` holds the recipe, its config and the tables it declares, in order."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,20 @@ from curate.engine.table import MANIFEST
 from curate.errors import ConfigError, TableError, WorkdirError, first_line
 from curate.locking import LOCK
 
+logger = logging.getLogger(__name__)
+
 RUN = "run.json"
 """Marks a workdir."""
 LAYOUT = 3
 """Number of the arrangement of tables in a workdir; raised when another version of curate could not go on in it."""
 READABLE = (2, LAYOUT)
 """Arrangements that this version goes on in; those before 3 have no checksums, so that damage may stay unseen."""
+
+
+WORKING = "internal/"
+"""How the names of tables begin that are no results."""
+MAX_NAMED = 3
+"""Tables that an error names."""
 
 
 class DamagedRecord(WorkdirError):
@@ -69,16 +78,21 @@ def _damaged(store: Store, text: str) -> DamagedRecord:
     )
 
 
-def claim(store: Store, recipe: str) -> str | None:
-    """Make sure that the workdir is new or this recipe's.
+def claim(store: Store, recipe: str, tables: Collection[str]) -> str | None:
+    """Make sure that the workdir is new, this recipe's, or one that grows into it.
 
-    A record that is damaged or gone is written anew: the tables say themselves what they were made of.
+    A run grows into another recipe that makes all of its results, and more: tables that both declare alike are kept, of
+    the others the run says how to replace them. A record that is damaged or gone is written anew: the tables say
+    themselves what they were made of.
+
+    Args:
+        tables: those that the recipe declares.
 
     Returns:
         What is wrong with the record of a workdir that holds tables; None: nothing.
 
     Raises:
-        WorkdirError: it holds another recipe's run, or files that are no run at all.
+        WorkdirError: it holds the run of a recipe that this one does not go on from, or files that are no run at all.
     """
     try:
         found = read_record(store)
@@ -94,10 +108,21 @@ def claim(store: Store, recipe: str) -> str | None:
             "choose an empty or new workdir=DIR"
         )
     if found is not None and found.recipe != recipe:
-        raise WorkdirError(
-            f"{store.root}: holds a run of recipe {found.recipe!r}, this one is {recipe!r}; choose another workdir=DIR"
-        )
+        _check_growth(store, found, recipe, tables)
     return None
+
+
+def _check_growth(store: Store, found: RunRecord, recipe: str, tables: Collection[str]) -> None:
+    """Raise unless the run of another recipe may go on as one of this recipe."""
+    missing = [name for name in found.tables if name not in tables and not name.startswith(WORKING)]
+    if missing:
+        raise WorkdirError(
+            f"{store.root}: holds a run of recipe {found.recipe!r}, this one is {recipe!r}, which does not make its "
+            f"{'tables' if len(missing) > 1 else 'table'} {', '.join(missing[:MAX_NAMED])}"
+            f"{f' and {len(missing) - MAX_NAMED} more' if len(missing) > MAX_NAMED else ''}; a workdir goes on with a "
+            "recipe that makes all that is there (dedup grows into the others); choose another workdir=DIR"
+        )
+    logger.info("%s: a run of recipe %r goes on as one of %r", store.root, found.recipe, recipe)
 
 
 def record(

@@ -11,6 +11,8 @@ from curate.errors import ConfigError, TableError, WorkdirError
 from curate.recipe import RecipeConfig, load_config
 from curate.workdir import RUN, claim, open_record, open_tables, record
 
+TABLES = ["catalog", "images"]
+
 
 def config(workdir: Path) -> RecipeConfig:
     return load_config("dedup", [f"sources.pool={workdir}", f"workdir={workdir}"])
@@ -19,7 +21,7 @@ def config(workdir: Path) -> RecipeConfig:
 def recorded(workdir: Path, **changes: Any) -> Store:
     """A workdir whose run has just begun, its record changed."""
     store = Store(workdir)
-    record(store, "dedup", config(workdir), ["catalog", "images"])
+    record(store, "dedup", config(workdir), TABLES)
     store.write_json(RUN, store.read_json(RUN) | changes)
     return store
 
@@ -36,7 +38,7 @@ def test_workdirs_of_another_version_are_refused_and_stay_as_they_are(tmp_path: 
     store = recorded(tmp_path)
     written = {"recipe": "dedup", "config": {}} | ({} if layout is None else {"layout": layout})
     store.write_json(RUN, written)
-    for look in (lambda: claim(store, "dedup"), lambda: open_record(store), lambda: open_tables(store)):
+    for look in (lambda: claim(store, "dedup", TABLES), lambda: open_record(store), lambda: open_tables(store)):
         with pytest.raises(WorkdirError, match="made by another version of curate.*choose another workdir=DIR"):
             look()
     assert store.read_json(RUN) == written
@@ -48,18 +50,21 @@ def test_a_damaged_record_is_told(tmp_path: Path, damage: dict[str, Any]) -> Non
         open_record(recorded(tmp_path, **damage))
 
 
-def test_only_new_workdirs_and_those_of_the_same_recipe_are_claimed(tmp_path: Path) -> None:
-    claim(Store(tmp_path / "absent"), "dedup")
+def test_only_new_workdirs_and_those_that_grow_into_the_recipe_are_claimed(tmp_path: Path) -> None:
+    claim(Store(tmp_path / "absent"), "dedup", TABLES)
     (tmp_path / ".lock").touch()
-    claim(Store(tmp_path), "dedup")  # a run that was refused leaves its lock
-    store = recorded(tmp_path)
-    claim(store, "dedup")
-    with pytest.raises(WorkdirError, match="holds a run of recipe 'dedup', this one is 'semdedup'"):
-        claim(store, "semdedup")
+    claim(Store(tmp_path), "dedup", TABLES)  # a run that was refused leaves its lock
+    store = recorded(tmp_path, tables=[*TABLES, "internal/lists"])
+    claim(store, "dedup", [])
+    claim(store, "semdedup", [*TABLES, "selection"])
+    with pytest.raises(WorkdirError, match="run of recipe 'dedup', this one is 'mine', which does not make its table"):
+        claim(store, "mine", ["catalog", "selection", "internal/lists"])
+    with pytest.raises(WorkdirError, match="does not make its tables catalog, a, b and 2 more; a workdir goes on with"):
+        claim(recorded(tmp_path, tables=["catalog", *"abcd"]), "mine", ["images"])
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.txt").touch()
     with pytest.raises(WorkdirError, match=r"not empty, and not a workdir of curate \(mine.txt\)"):
-        claim(Store(tmp_path / "other"), "dedup")
+        claim(Store(tmp_path / "other"), "dedup", TABLES)
 
 
 def test_folders_without_a_run_and_runs_without_a_table_are_errors(tmp_path: Path) -> None:
@@ -88,14 +93,14 @@ def test_a_damaged_record_is_written_anew_where_tables_lie_beside_it(tmp_path: P
     store = recorded(tmp_path)
     (tmp_path / RUN).write_bytes(data)
     with pytest.raises(WorkdirError, match=r"run.json: not written by curate, or damaged .*; where this is a workdir"):
-        claim(store, "dedup")
+        claim(store, "dedup", TABLES)
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog/_table.json").write_bytes(b"{}")
-    assert "damaged" in (claim(store, "dedup") or "")
+    assert "damaged" in (claim(store, "dedup", TABLES) or "")
     (tmp_path / RUN).unlink()
-    assert "is gone; it is written anew" in (claim(store, "dedup") or "")
+    assert "is gone; it is written anew" in (claim(store, "dedup", TABLES) or "")
     record(store, "dedup", config(tmp_path), ["catalog"])
-    assert claim(store, "dedup") is None
+    assert claim(store, "dedup", TABLES) is None
 
 
 def test_records_of_the_version_without_digests_are_read(tmp_path: Path) -> None:

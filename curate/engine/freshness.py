@@ -1,14 +1,18 @@
 """When a part is fresh: fingerprints of what it is made of, and what counts as another configuration.
 
 A fingerprint is a digest of everything that could change a part's rows: the stage and its version, the fields that
-change results (`Execution` fields do not), the contents it pins (weights), and the fingerprints of the parts it
-reads. So equality of two strings answers for the whole history of a part, and nothing has to be compared with inputs
-that may be gone. Three cases follow. Equal fingerprint: the part is kept. The same configuration but other inputs,
-since data came in: that part alone is made again. Another configuration: `StaleTable`, since a table in which parts
-of two configurations stand side by side is worth nothing, and replacing what a user has paid for takes his word.
+change results (`Execution` fields do not), the contents it pins (weights), and the contents of the parts it reads. So
+equality of two strings answers for all that a part is made of, and nothing has to be compared with inputs that may be
+gone. Contents are asked for, and not the fingerprints of inputs, so that a change ends where it has no effect: verdicts
+that are made again, since some image was added, and turn out as they were cost nothing behind them.
+
+Three cases follow. Equal fingerprint: the part is kept. The same configuration but other inputs, since data came in:
+that part alone is made again. Another configuration: `StaleTable`, since a table in which parts of two configurations
+stand side by side is worth nothing, and replacing what a user has paid for takes his word.
 
 Fitted tables (centroids, thresholds) would make every added image refit everything behind them. They are pinned: a part
-carries the digest of its own rows as fingerprint, so that what depends on it depends on its content, not on its origin.
+carries the digest of its own rows as fingerprint, and stays whatever its inputs become. A listing whose images moved
+stands for the one before (`Part.moved_from`): where images lie is nothing that is made of them.
 
 A part some of whose rows could not be had carries the digest of the wanted fingerprint and of its content; see
 `part_writer.py`.
@@ -21,7 +25,7 @@ change of the settings and a run that was cut off, complete tables of the earlie
 telling of both as one run would be untrue.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,10 +71,7 @@ def part_fingerprints(
         pins: by table; None: the stages look them up, which may need their weights.
     """
     wanted: dict[str, list[str]] = {}
-    before: list[Any] = []
-    for name, stage in stages.items():
-        pinned = stage.pins() if pins is None else pins[name]
-        before = [*before, [type(stage).__name__, stage.version, identity(stage), pinned]]
+    for (name, stage), before in zip(stages.items(), _made_by(stages, pins), strict=True):
         aligned = not isinstance(stage, Shuffle | Fold)
         known = {key: inputs.get(key) for key in stage.inputs}
         read = {k: _reading(stage.inputs[k], v, aligned=aligned) for k, v in known.items()}
@@ -80,12 +81,26 @@ def part_fingerprints(
     return wanted
 
 
+def _made_by(stages: Mapping[str, Stage], pins: Mapping[str, dict[str, str]] | None) -> Iterator[list[Any]]:
+    """What makes each table of a step: its stage, after those before it."""
+    before: list[Any] = []
+    for name, stage in stages.items():
+        pinned = stage.pins() if pins is None else pins[name]
+        before = [*before, [type(stage).__name__, stage.version, identity(stage), pinned]]
+        yield before
+
+
+def stage_digests(stages: Mapping[str, Stage]) -> dict[str, str]:
+    """Table name to the digest of all that its rows are made by: stages, versions, settings and pins, but no input."""
+    return dict(zip(stages, map(digest, _made_by(stages, None)), strict=True))
+
+
 def _reading(spec: Input, tables: Any, *, aligned: bool) -> Callable[[int], str]:
     """What each part reads of one input: its own part, or all parts (digested once, not once a part)."""
-    fingerprints = [[part.fingerprint for part in table.parts()] for table in as_list(tables)]
-    if aligned and spec.how == "each" and fingerprints:
-        return lambda part: fingerprints[0][part]
-    everything = digest(fingerprints)
+    contents = [[part.read_as for part in table.parts()] for table in as_list(tables)]
+    if aligned and spec.how == "each" and contents:
+        return lambda part: contents[0][part]
+    everything = digest(contents)
     return lambda part: everything
 
 
@@ -105,7 +120,7 @@ def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> st
         changes = _other_vectors(table, schema)
     if not changes:
         return None
-    flag = "--refit" if stage.pinned else f"--rebuild {table.name}"
+    flag = f"--rebuild {table.name}{', or --refit for every fitted table,' if stage.pinned else ''}"
     return (
         f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
         f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
@@ -135,12 +150,9 @@ def _changes(found: Manifest, stage: Stage, pins: Mapping[str, str] | None = Non
     changes = []
     if found.version != stage.version:
         changes.append(f"version of the stage: {found.version} -> {stage.version}")
-    for label, old, new in (
-        ("", found.config, identity(stage)),
-        ("", found.pins, stage.pins() if pins is None else pins),
-    ):
-        changes += [f"{label}{k}: {a!r} -> {b!r}" for k, a, b in differences(old, new)]
-    return changes
+    now = stage.pins() if pins is None else pins
+    differing = [*stage.differs_from(found.config), *differences(found.pins, now)]
+    return [*changes, *(f"{k}: {a!r} -> {b!r}" for k, a, b in differing)]
 
 
 def why_outdated(

@@ -61,7 +61,7 @@ class CatalogFigures(Figures):
     """What the catalog tells of its parts; every part holds images of one source."""
 
     sources: tuple[str, ...]
-    """Names of the sources, in the order of the config."""
+    """Names of the sources in the order of their first parts: that of the config, where none was added later."""
     part_source: tuple[int, ...]
     """Of each part: the place of its source in `sources`."""
     part_role: tuple[int, ...]
@@ -81,7 +81,7 @@ class CatalogFigures(Figures):
     ) -> "CatalogFigures":
         """From the (source, role, rows) of each part; `sources` are named even where they have no part."""
         listed = list(parts)
-        names = tuple(dict.fromkeys([*sources, *(source for source, _, _ in listed)]))
+        names = tuple(dict.fromkeys([*(source for source, _, _ in listed), *sources]))
         return cls(
             sources=names,
             part_source=tuple(names.index(source) for source, _, _ in listed),
@@ -97,7 +97,7 @@ class Parts(NamedTuple):
     role: np.ndarray
     """(P,) int8, number of the role"""
     rank: np.ndarray
-    """(P,) int32, place of the source in the config"""
+    """(P,) int32, place of the source among all, see `CatalogFigures.sources`"""
     rows: np.ndarray
     """(P,) int64, images"""
     source: list[str]

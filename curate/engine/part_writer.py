@@ -25,6 +25,10 @@ OPEN = b"curate.open"
 """Key of a part's footer: how many rows are open. In the metadata of a batch: the same of the batch."""
 OPEN_ROWS = b"curate.open_rows"
 """Key of a part's footer: numbers of the open rows, as a JSON list."""
+MOVED_FROM = b"curate.moved_from"
+"""Key of a part's footer, see `Part.moved_from`."""
+ROWS = b"curate.rows"
+"""Key of a part's footer: what its rows are made of, see `row_reuse.py`."""
 ROW_GROUP_ROWS = 16_384
 ROW_GROUP_BYTES = 64 << 20
 
@@ -43,6 +47,13 @@ class Part:
     """Rows whose data could not be had this time: the next run makes the part again."""
     tally: dict[str, Any] = field(default_factory=dict, compare=False)
     """What it adds to the figures of its table, see `tallies`."""
+    moved_from: str = ""
+    """Of a listing whose images lie elsewhere by now: the content it had when they were listed; empty: they do not."""
+
+    @property
+    def read_as(self) -> str:
+        """What parts that are made of this one depend on: its rows, whatever these were made of."""
+        return self.moved_from or self.content
 
     def fulfills(self, wanted: str) -> bool:
         """Whether the part is the wanted one, or all of it that could be had."""
@@ -100,6 +111,8 @@ class PartWriter:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._pending_bytes = 0
+        self.notes: dict[bytes, str] = {}
+        """What else the footer says, by key."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         marks = batch.schema.metadata or {}
@@ -141,8 +154,17 @@ class PartWriter:
         if self._tally:
             marks[TALLY.decode()] = json.dumps(self._tally)
         found = {FINGERPRINT.decode(): fingerprint, CONTENT.decode(): content}
-        self._writer.close(found | marks)
-        self._done = Part(self.part, self._rows, fingerprint, content, open=self._open, tally=self._tally)
+        notes = {key.decode(): text for key, text in self.notes.items()}
+        self._writer.close(found | marks | notes)
+        self._done = Part(
+            self.part,
+            self._rows,
+            fingerprint,
+            content,
+            open=self._open,
+            tally=self._tally,
+            moved_from=self.notes.get(MOVED_FROM, ""),
+        )
 
     def abandon(self) -> None:
         """Close the half-written file, which is then thrown away."""

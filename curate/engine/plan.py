@@ -71,6 +71,9 @@ def _plan_pinned(plan: StepPlan, found: Manifest | None, stage: Stage, work: Wor
     """Of a table that is known by its content: there it is kept, whatever its inputs became."""
     flags = work.flags
     again = flags.rescan if isinstance(stage, Scan) else flags.refit
+    if isinstance(stage, Scan) and found is not None and found.complete and found.config != identity(stage):
+        plan.state, plan.note = "update", "sources lie elsewhere by now, or were added: they are listed"
+        return plan
     if found is not None and found.complete and not again and not flags.may_rebuild(plan.table):
         plan.parts, plan.todo = len(found.parts), len(work.lost(plan.table))
         plan.state = "update" if plan.todo else "kept"

@@ -17,7 +17,7 @@ batch that holds it: `yield mark_open(batch, num, rows=...)`, from `curate.engin
 of the output are yielded: `Map.run`, `SharedMap.run_together`, `Shuffle.run`, `Fold.run`. `rows` are the places in the
 batch; a stage that leaves such rows out (shards hold no image without bytes) gives their number alone, if need be with
 an empty batch. The run goes on and tells how many are open; the next run makes those parts again. A pass gets its own
-rows back and makes the open ones alone (`SharedMap.run_open`).
+rows back and makes the open ones alone (`SharedMap.run_again`).
 
 Beside making rows, a stage tells what it costs (`cost`), what the report shows of its table (`show`, `flow`, `facts`,
 `warn`, `checks`) and what it did to one image (`explain`). Report, plan, card and `curate explain` ask the stages of
@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
-from curate.config import Settings
+from curate.config import Settings, differences, identity
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.devices import uses_gpu
 from curate.engine.figures import Figures
+from curate.engine.row_reuse import Earlier
 from curate.engine.show import Check, FlowStep, Section
 from curate.engine.shuffle import Scattered, row_bytes
 from curate.engine.table import Table
@@ -139,6 +140,10 @@ class Stage(Settings):
         first = given[0] if isinstance(given[0], list) else [given[0]]
         return sum(table.num_rows() for table in first)
 
+    def differs_from(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """(field, then, now) of the settings by which a table that was made under `config` is not the wanted one."""
+        yield from differences(config, identity(self))
+
     # -- telling about it ------------------------------------------------------------------------------------
 
     def estimate(self, num_images: int) -> dict[str, Any]:
@@ -202,20 +207,23 @@ class SharedMap(Map):
         raise NotImplementedError
 
     @classmethod
-    def run_open(
-        cls,
-        stages: Mapping[str, Self],
-        part: int,
-        *,
-        before: Mapping[str, pa.Table],
-        open_rows: Sequence[int],
-        **tables: Any,
+    def contents(cls, part: int, **tables: Any) -> list[str]:
+        """What the rows of a part are made from, a digest for each block of `row_reuse.BLOCK_ROWS` rows.
+
+        It leaves out inputs that only choose which rows are made, and must tell apart what gives other rows. By default
+        empty: where an input changes, all rows are made again. See `row_reuse.py`.
+        """
+        return []
+
+    @classmethod
+    def run_again(
+        cls, stages: Mapping[str, Self], part: int, *, earlier: Earlier, **tables: Any
     ) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """As `run_together`, where an earlier run could not have the data of some rows; by default all is made again.
+        """As `run_together`, where an earlier run left rows that may be taken; by default all are made again.
 
         Args:
-            before: the part of each table as that run made it.
-            open_rows: rows that are open in all of them, ascending; the others may be taken from `before`.
+            earlier: which rows these are, and the tables that hold them: those that are to be made. A row that is
+                wanted no more must not be taken.
         """
         yield from cls.run_together(stages, part, **tables)
 
@@ -325,6 +333,17 @@ class Scan(Stage):
         The rows' schema may carry metadata of the part; it is kept.
         """
         raise NotImplementedError
+
+    def go_on(self, known: Table) -> Iterator[tuple[int, pa.Table]]:
+        """(part number, rows): what brings a complete table of other settings up to these, see `differs_from`.
+
+        Parts that are there are replaced where what they list lies elsewhere by now: no other part may notice. New
+        parts follow.
+
+        Raises:
+            StaleTable: it cannot be.
+        """
+        yield from ()
 
 
 MAX_GROUPS = 256

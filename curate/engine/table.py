@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from curate import counting
 from curate.counting import Counts
-from curate.engine.part_writer import CONTENT, FINGERPRINT, OPEN, OPEN_ROWS, Part, PartWriter
+from curate.engine.part_writer import CONTENT, FINGERPRINT, MOVED_FROM, OPEN, OPEN_ROWS, ROWS, Part, PartWriter
 from curate.engine.store import Store
 from curate.engine.tallies import TALLY, Tally
 from curate.errors import DamagedPart, TableError, first_line, foreign_text
@@ -166,14 +166,21 @@ class Table:
         found = {
             name: keys.get(key, b"").decode() for name, key in (("fingerprint", FINGERPRINT), ("content", CONTENT))
         }
-        counted = json.loads(keys.get(TALLY, b"{}"))
-        return Part(part, meta.num_rows, **found, open=int(keys.get(OPEN, b"0")), tally=counted)
+        counted, moved_from = json.loads(keys.get(TALLY, b"{}")), keys.get(MOVED_FROM, b"").decode()
+        num_open = int(keys.get(OPEN, b"0"))
+        return Part(part, meta.num_rows, **found, open=num_open, tally=counted, moved_from=moved_from)
 
     def open_rows(self, part: int) -> list[int]:
         """Rows of a part whose data could not be had when it was made, ascending; see `part_writer`."""
         meta = self._metadata(part)
         rows: list[int] = json.loads((meta.metadata or {}).get(OPEN_ROWS, b"[]")) if meta is not None else []
         return rows
+
+    def made_of(self, part: int) -> str | None:
+        """What the footer of a part says its rows are made of, see `row_reuse.py`; None: nothing, or it is absent."""
+        meta = self._metadata(part)
+        found = None if meta is None else (meta.metadata or {}).get(ROWS)
+        return None if found is None else found.decode()
 
     def num_open(self) -> int:
         """Rows of a complete table whose data could not be had: the next run tries them again."""
@@ -323,6 +330,7 @@ class Table:
         fingerprint: str = "",
         tally: type[Tally] | None = None,
         carried: Mapping[str, Any] | None = None,
+        moved_from: str = "",
     ) -> Part:
         """Write a part and publish it when its last batch is in.
 
@@ -331,8 +339,11 @@ class Table:
             fingerprint: of what made the part; empty: the digest of its rows (tables pinned by content).
             tally: counts the rows.
             carried: what the tally begins with, as JSON holds it.
+            moved_from: see `Part`.
         """
         with self.begin(part, schema, fingerprint=fingerprint, tally=tally, carried=carried) as writer:
+            if moved_from:
+                writer.notes[MOVED_FROM] = moved_from
             for batch in batches:
                 writer.write(batch)
         return writer.done()

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from curate.counting import Counts, metered
 from curate.engine.image_ids import part_of
-from curate.engine.part_writer import Part, PartWriter
+from curate.engine.part_writer import ROWS, Part, PartWriter
 from curate.engine.pieces import PieceFiles
+from curate.engine.row_reuse import MadeOf, find_earlier
 from curate.engine.shuffle import (
     Condense,
     Layout,
@@ -65,8 +66,10 @@ class Task:
     """Round of an IteratedFold; phase run: its last one."""
     num_parts: int = 0
     """Phase combine: parts of the output."""
+    made_by: dict[str, str] = field(default_factory=dict)
+    """Table name to the digest of all that makes its rows but the inputs; of a pass."""
     anew: bool = False
-    """Make all rows of a part, also where only some are open."""
+    """Make all rows of a part, also where an earlier run left some that are right."""
     within: Surroundings | None = None
     """What the worker does it within."""
     layout: Layout | None = None
@@ -262,40 +265,37 @@ def _perform_together(store: Store, task: Task) -> dict[str, Part]:
     lead = next(iter(task.stages.values()))
     assert isinstance(lead, SharedMap)
     writers: dict[str, PartWriter] = {}
+    inputs = _read(store, task)
+    blocks = tuple(lead.contents(task.part, **inputs))
+    made_of = {name: MadeOf(task.made_by[name], blocks) for name in task.fingerprints}
     with ExitStack() as stack:
         for name, fingerprint in task.fingerprints.items():
             table, counts = store.table(name), task.stages[name].tally
             writing = table.begin(task.part, task.schemas[name], fingerprint=fingerprint, tally=counts)
             writers[name] = stack.enter_context(writing)
-        for name, batch in _rows_together(lead, store, task):
+            if blocks:
+                writers[name].notes[ROWS] = made_of[name].text()
+        for name, batch in _rows_together(lead, store, task, inputs, made_of):
             if name in writers:
                 writers[name].write(batch)
     return {name: writer.done() for name, writer in writers.items()}
 
 
-def _rows_together(lead: SharedMap, store: Store, task: Task) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """The rows of a pass: all of them, or where only some are open, those beside what is there."""
-    tables = {name: store.table(name) for name in task.stages}
-    inputs, rows, before = _read(store, task), None, {}
-    with suppress(DamagedPart):  # what is there is not what was written: all rows anew
-        rows = _open_rows(tables, task)
-        before = {name: table.read(task.part) for name, table in tables.items()} if rows is not None else {}
-    if rows is None or not before:
-        return lead.run_together(task.stages, task.part, **inputs)  # type: ignore[arg-type]
-    return lead.run_open(task.stages, task.part, before=before, open_rows=rows, **inputs)  # type: ignore[arg-type]
-
-
-def _open_rows(tables: Mapping[str, Table], task: Task) -> list[int] | None:
-    """Rows that are open in every table of a pass; None: some table is not there, or is made of something else."""
-    if task.anew:
-        return None
-    found: set[tuple[int, ...]] = set()
-    for name, table in tables.items():
-        footer, wanted = table.footer(task.part), task.fingerprints.get(name)
-        if footer is None or wanted is None or not footer.open or not footer.fulfills(wanted):
-            return None
-        found.add(tuple(table.open_rows(task.part)))
-    return list(found.pop()) if len(found) == 1 else None
+def _rows_together(
+    lead: SharedMap, store: Store, task: Task, inputs: Mapping[str, Any], made_of: Mapping[str, MadeOf]
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The rows of a pass: all of them, or beside those that an earlier run left, the others."""
+    tables = {name: store.table(name) for name in task.fingerprints}
+    stages: Any = task.stages
+    with ExitStack() as stack:
+        earlier = None
+        if not task.anew:
+            with suppress(DamagedPart):  # what is there is not what was written: all rows anew
+                earlier = find_earlier(tables, task.part, wanted=task.fingerprints, made_of=made_of, stack=stack)
+        if earlier is None:
+            yield from lead.run_together(stages, task.part, **inputs)
+        else:
+            yield from lead.run_again(stages, task.part, earlier=earlier, **inputs)
 
 
 def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,8 @@ folders beside the parts, with fingerprints of their own, so that a phase that w
 values are resolved when a table is begun and kept with it: what was decided on a machine with a GPU does not change
 when the rest is made without. Parts of a finished table are trusted by the manifest and their size alone; only without
 one are footers read. A part with open rows (see `part_writer.py`) carries another fingerprint than the wanted one, so
-each run makes it again, and a pass then reads the open rows alone.
+each run makes it again, and a pass then reads the open rows alone; `row_reuse.py` tells which rows a pass takes from
+what is there.
 """
 
 import contextlib
@@ -26,11 +27,18 @@ from curate import progress
 from curate.config import digest, identity
 from curate.counting import Counts, Meter, metered
 from curate.engine.executors import Executor
-from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
+from curate.engine.freshness import (
+    Flags,
+    part_fingerprints,
+    previous_resolved,
+    resolved_stage,
+    stage_digests,
+    why_stale,
+)
 from curate.engine.part_writer import Part
 from curate.engine.pieces import PieceFiles, holds_raw
 from curate.engine.shuffle import TASK_MEMORY, Layout
-from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
+from curate.engine.stage import Fold, IteratedFold, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
 from curate.engine.tasks import (
@@ -45,7 +53,7 @@ from curate.engine.tasks import (
     inputs_of,
     piece_files,
 )
-from curate.errors import TableError
+from curate.errors import StaleTable, TableError
 
 logger = logging.getLogger(__name__)
 Place = tuple[str, int]
@@ -152,12 +160,13 @@ class Work:
         ((name, table),) = self.tables.items()
         before = self.before[name]
         complete = before is not None and before.complete and not self.flags.may_rebuild(name)
+        followed = complete and self._follow(stage)
         known = table.parts() if complete else []
         if complete:
             table.drop_parts(table.committed().keys() - {part.number for part in known})  # of a rescan that was killed
             self._list_lost(stage, [part for part in known if part.number in self.lost(name)])
         if complete and not self.flags.rescan:
-            return []
+            return [name] if followed else []
         if before is not None and before.complete and not complete:
             entries = self._list_elsewhere(stage)
         else:
@@ -165,14 +174,63 @@ class Work:
                 self._open_manifest(name, stage, None)
             entries = self._list(table, stage.scan(table if complete else None))
         self._finish(name, stage, None, len(known) + len(entries))  # also where nothing is new: figures may be
-        return [name] if entries or not complete else []
+        return [name] if entries or followed or not complete else []
 
-    def _list(self, target: Table, parts: Iterable[tuple[int, pa.Table]]) -> list[dict[str, Any]]:
-        """Commit what a scan finds to `target`, and log it there; returns the entries of the log."""
+    def _follow(self, stage: Scan) -> bool:
+        """Bring a complete listing of other settings up to those of now; returns whether there was anything to do.
+
+        Parts are replaced, so a kill between two of them must not leave a listing of which nobody knows where which
+        images lie. All are listed aside first, and a manifest there says that they are whole. Where a run finds that
+        manifest, of settings that are not its own, it ends what was begun; of its own, it does all of it once more.
+        """
+        ((name, table),) = self.tables.items()
+        listed = self.store.table(f"{name}/{LISTED}")
+        begun = listed.manifest()
+        if begun is not None and begun.complete and begun.config != identity(stage):
+            self._replace_parts(listed, type(stage).model_validate(begun.config), begun)
+            stale = why_stale(table, stage, self.step.schemas[name], self.flags)
+            if stale:
+                raise StaleTable(stale)
+        self.store.remove(listed.name)
+        found = table.complete_manifest()
+        if found.config == identity(stage):
+            return False
+        known = table.parts()
+        table.drop_parts(table.committed().keys() - {part.number for part in known})
+        moved_from = {part.number: part.read_as for part in known}
+        try:
+            entries = self._list(listed, stage.go_on(table), moved_from=moved_from)
+        except BaseException:
+            self.store.remove(listed.name)
+            raise
+        made = replace(found, config=identity(stage), resolved=identity(stage), pins=stage.pins())
+        listed.write_manifest(made)
+        for entry in entries:
+            table.log_task(entry)
+        self._replace_parts(listed, stage, made)
+        self.store.remove(listed.name)
+        return True
+
+    def _replace_parts(self, listed: Table, stage: Scan, made: Manifest) -> None:
+        """Put the parts that were listed aside in place of those that are there, and behind them."""
+        ((name, table),) = self.tables.items()
+        for number in sorted(listed.committed()):
+            listed.move_part(number, table)
+        self._finish(name, stage, None, max(table.committed()) + 1, opened=made)
+
+    def _list(
+        self, target: Table, parts: Iterable[tuple[int, pa.Table]], *, moved_from: Mapping[int, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Commit what a scan finds to `target`, and log it there; returns the entries of the log.
+
+        Args:
+            moved_from: by number, what parts stand for that lie elsewhere by now, see `Part.moved_from`.
+        """
         entries, start = [], time.perf_counter()
         with progress.track(next(iter(self.tables)), 0, unit="parts") as advance:
             for part, rows in parts:
-                done = target.commit(part, rows.schema, rows.to_batches())
+                moved = (moved_from or {}).get(part, "")
+                done = target.commit(part, rows.schema, rows.to_batches(), moved_from=moved)
                 entries.append(_log_entry(Done(target.name, "run", done, time.perf_counter() - start)))
                 target.log_task(entries[-1])
                 start = time.perf_counter()
@@ -211,7 +269,8 @@ class Work:
         if not missing:
             return
         with self._listed() as listed:
-            self._list(listed, (one for one in stage.scan(None) if one[0] in missing))
+            moved_from = {number: part.moved_from for number, part in missing.items()}
+            self._list(listed, (one for one in stage.scan(None) if one[0] in missing), moved_from=moved_from)
             found = listed.footers(listed.committed())
             for number, part in missing.items():
                 if found.get(number) != part:
@@ -259,7 +318,7 @@ class Work:
         schemas = {n: s.output_schema(**known_inputs(s, self.step.input_schemas)) for n, s in stages.items()}
         plain = Task("run", 0, stages, schemas, {}, self.step.inputs)
         anew = any(map(self.flags.may_rebuild, stages))
-        plain = replace(plain, resources=lead.resources(), anew=anew, within=self.step.within)
+        plain = replace(plain, resources=lead.resources(), within=self.step.within)
         if parts and isinstance(lead, Shuffle):
             plain = self._shuffle(executor, plain, wanted[name], parts)
         if parts and isinstance(lead, Fold):
@@ -267,7 +326,12 @@ class Work:
         commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
         if lead.pinned:  # such tables carry the digest of their rows instead of their origin
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
-        tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
+        made_by = stage_digests(stages) if isinstance(lead, SharedMap) else {}
+        damaged = {part for table, part in self.damaged if table in stages}
+        tasks = [
+            replace(plain, part=part, fingerprints=commit[part], made_by=made_by, anew=anew or part in damaged)
+            for part in parts
+        ]
         self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
 
     def _shuffle(self, executor: Executor, plain: Task, wanted: list[str], parts: list[int]) -> Task:
@@ -394,11 +458,14 @@ class Work:
             )
         )
 
-    def _finish(self, name: str, stage: Stage, wanted: list[str] | None, num_parts: int) -> None:
+    def _finish(
+        self, name: str, stage: Stage, wanted: list[str] | None, num_parts: int, *, opened: Manifest | None = None
+    ) -> None:
         """Drop what is left over, sum up, and publish the one manifest that makes the table complete.
 
         Args:
             wanted: fingerprints that the parts must have; None: tables known by their content.
+            opened: what the manifest says so far; None: as it was written when the table was begun.
         """
         table = self.tables[name]
         table.drop_parts(table.committed().keys() - set(range(num_parts)))
@@ -406,7 +473,7 @@ class Work:
         parts = [replace(part, num_bytes=sizes[part.number]) for part in _committed(table, num_parts)]
         if wanted is not None and not all(part.fulfills(w) for part, w in zip(parts, wanted, strict=True)):
             raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
-        opened, log = table.manifest(), table.task_log()
+        opened, log = opened or table.manifest(), table.task_log()
         assert opened is not None
         complete = replace(
             opened,

@@ -27,7 +27,7 @@ def test_parts_tell_roles_and_sources_of_images(tmp_path) -> None:
     assert [parts.has(i) for i in (2, 3, (1 << 32) + 1, 3 << 32)] == [True, False, True, False]
 
 
-def test_sources_without_a_part_keep_their_rank() -> None:
+def test_sources_rank_by_their_first_parts_and_those_without_one_come_last() -> None:
     figures = CatalogFigures.of_parts([("b", "pool", 1)], sources=["a", "b"])
-    assert figures.sources == ("a", "b")
-    assert figures.part_source == (1,)
+    assert figures.sources == ("b", "a")
+    assert figures.part_source == (0,)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -13,6 +14,7 @@ from curate.engine.freshness import Flags
 from curate.engine.part_writer import mark_open
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import plan_run
+from curate.engine.row_reuse import Earlier
 from curate.engine.stage import Batches, Input, Scan, SharedMap, Shuffle, each
 from curate.engine.store import Store
 from curate.engine.table import Table
@@ -50,16 +52,12 @@ class Fetch(SharedMap):
         yield from cls._fetch(stages, tables["numbers"]["n"].to_pylist(), range(BATCH * NUM_BATCHES), None)
 
     @classmethod
-    def run_open(
-        cls,
-        stages: Mapping[str, Self],
-        part: int,
-        *,
-        before: Mapping[str, pa.Table],
-        open_rows: Sequence[int],
-        **tables: Any,
+    def run_again(
+        cls, stages: Mapping[str, Self], part: int, *, earlier: Earlier, **tables: Any
     ) -> Iterator[tuple[str, pa.RecordBatch]]:
-        yield from cls._fetch(stages, tables["numbers"]["n"].to_pylist(), open_rows, before)
+        before = {name: rows.read(len(earlier.known)) for name, rows in earlier.tables.items()}
+        wanted = np.flatnonzero(~earlier.known).tolist()
+        yield from cls._fetch(stages, tables["numbers"]["n"].to_pylist(), wanted, before)
 
     @classmethod
     def _fetch(

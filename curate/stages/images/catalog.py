@@ -3,13 +3,14 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 from PIL import Image
 from pydantic import Field, PrivateAttr
 
+from curate.config import differences, identity
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import CatalogFigures, LeftOutFigures, ids_of_part
@@ -22,6 +23,7 @@ from curate.sources.config import Source, Sources
 from curate.sources.found import Found, cut_parts
 from curate.sources.left_out import LeftOut, is_loss
 from curate.sources.listing import list_source
+from curate.stages.images.moved import SourceChanges, move_parts
 from curate.tables import CATALOG, ROLES
 
 logger = logging.getLogger(__name__)
@@ -65,12 +67,31 @@ class Catalog(Scan):
             if skipped:
                 logger.info("%s: left out: %s", source.name, dict(skipped))
 
+    def differs_from(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """A catalog follows sources that moved, and takes up those that were added; see `moved.py`."""
+        changes = SourceChanges.between(config.get("sources", {}), self.sources)
+        followed = {"sources": identity(self.sources)} if changes.follows else {}
+        yield from differences({**config, **followed}, identity(self))
+
+    def go_on(self, known: Table) -> Iterator[tuple[int, pa.Table]]:
+        changes = SourceChanges.between(known.complete_manifest().config["sources"], self.sources)
+        for role, source in changes.moved:
+            yield from move_parts(known, role, source, catalog_rows)
+        if changes.added:
+            added = {role: tuple(source for of, source in changes.added if of == role) for role in ROLES}
+            listing = self.model_copy(update={"sources": self.sources.model_copy(update=added)})
+            yield from listing.scan(known)
+            self._left_out.update(listing._left_out)
+
     def summarize(self, table: Table, **inputs: Any) -> CatalogFigures:
         parts = []
         for part in table.parts():
             first = table.read(part.number, ["source", "role"]).slice(0, 1).to_pylist()[0]
             parts.append((first["source"], first["role"], part.rows))
-        left_out = [
+        known = table.complete_manifest().figures
+        before = CatalogFigures.model_validate(known).left_out if known else ()
+        left_out = [found for found in before if found.source not in self._left_out]
+        left_out += [
             LeftOutFigures(source=name, reason=reason, count=number, example=skipped.example.get(reason, ""))
             for name, skipped in self._left_out.items()
             for reason, number in sorted(skipped.items())

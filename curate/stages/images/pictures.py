@@ -14,12 +14,14 @@ share the pass. What the limits ask of a picture, beyond that it is safe to deco
 curated image is wanted, and a held-out one is compared with the pool, whatever its size. A later pass reads the
 verdicts of the first and opens only images that are wanted.
 
-An image that an error kept away which may pass is open in every table of the pass; the next run reads such images alone
-and takes all other rows as they are. An image that is gone by the time of a later pass, or changed, costs itself alone:
-it stays accepted, and has no row of its own in that table.
+Rows that an earlier run left of the same bytes and networks are taken as they are (`engine/row_reuse.py`), and the
+other images are read alone. So are those that an error kept away which may pass: they are open in every table of the
+pass. An image that is gone by the time of a later pass, or changed, costs itself alone: it stays accepted, and has no
+row of its own in that table.
 """
 
 import contextlib
+import hashlib
 import itertools
 import logging
 import queue
@@ -39,6 +41,7 @@ from PIL import Image
 from curate import progress
 from curate.engine.image_ids import Parts, row_of
 from curate.engine.part_writer import mark_open
+from curate.engine.row_reuse import BLOCK_ROWS, Earlier
 from curate.engine.stage import Input, SharedMap, each
 from curate.engine.table import Table
 from curate.errors import CurateError, SourceError
@@ -151,17 +154,21 @@ class PictureStage(SharedMap):
         yield from read_pictures(stages, part, **tables)
 
     @classmethod
-    def run_open(
-        cls,
-        stages: Mapping[str, Self],
-        part: int,
-        *,
-        before: Mapping[str, pa.Table],
-        open_rows: Sequence[int],
-        **tables: Any,
+    def contents(cls, part: int, **tables: Any) -> list[str]:
+        """Of a later pass the bytes of the images, as the first one found them; before it nobody knows them."""
+        catalog, images = tables["catalog"], tables.get("images")
+        if images is None or not len(catalog):
+            return []
+        bits, found = source_of(catalog).significant_bits, images["sha256"].to_pylist()
+        return [_digest(bits, found[start : start + BLOCK_ROWS]) for start in range(0, len(found), BLOCK_ROWS)]
+
+    @classmethod
+    def run_again(
+        cls, stages: Mapping[str, Self], part: int, *, earlier: Earlier, **tables: Any
     ) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """The rows of an earlier run, but for the open ones: these images alone are read."""
-        yield from read_pictures(stages, part, before=_Before(before, frozenset(open_rows)), **tables)
+        """The rows of an earlier run where they are known; the other images alone are read."""
+        aligned = len(earlier.known) == len(tables["catalog"])  # not where the catalog was listed anew
+        yield from read_pictures(stages, part, earlier=earlier if aligned else None, **tables)
 
 
 class _Rows:
@@ -190,20 +197,18 @@ def count_wanted(catalog: Table, images: Table, duplicates: Table | None) -> int
     return curated + sum(kept[number].kept for number in parts.numbers(POOL))
 
 
-@dataclass(frozen=True)
-class _Before:
-    """What an earlier run made of a part, some rows of which are open."""
+def _digest(bits: SignificantBits, sha256: Sequence[bytes | None]) -> str:
+    """What the pictures of some images are made from; null: no bytes were had, so there is none."""
+    return hashlib.sha256(b"".join([str(bits).encode(), *(one or b"none" for one in sha256)])).hexdigest()[:16]
 
-    tables: Mapping[str, pa.Table]
-    open_rows: frozenset[int]
 
-    def completed(self, name: str, start: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a chunk as they were, but for the open ones: those are taken from `batch`."""
-        known = self.tables[name].slice(start, len(batch)).replace_schema_metadata(batch.schema.metadata)
-        place = [len(batch) + row if start + row in self.open_rows else row for row in range(len(batch))]
-        rows = pa.concat_tables([known.cast(batch.schema), pa.Table.from_batches([batch])]).take(place)
-        (whole,) = rows.combine_chunks().to_batches()
-        return whole
+def _completed(batch: pa.RecordBatch, earlier: pa.Table, taken: np.ndarray) -> pa.RecordBatch:
+    """The rows of a chunk: those `taken` from what an earlier run left, the others from `batch`."""
+    known = earlier.replace_schema_metadata(batch.schema.metadata).cast(batch.schema)
+    place = np.arange(len(batch)) + np.where(taken, 0, len(batch))
+    rows = pa.concat_tables([known, pa.Table.from_batches([batch])]).take(place)
+    (whole,) = rows.combine_chunks().to_batches()
+    return whole
 
 
 def read_pictures(
@@ -214,7 +219,7 @@ def read_pictures(
     images: pa.Table | None = None,
     duplicates: pa.Table | None = None,
     chosen: pa.Table | None = None,
-    before: _Before | None = None,
+    earlier: Earlier | None = None,
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield (table, rows) of the stages of a pass; see the head of this file."""
     wanted = np.ones(len(catalog), bool)
@@ -222,8 +227,8 @@ def read_pictures(
         wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
     if chosen is not None:
         wanted &= np.isin(np.arange(len(catalog)), row_of(chosen["image_id"].to_numpy()))
-    if before is not None:
-        wanted &= np.isin(np.arange(len(catalog)), list(before.open_rows))
+    taken = np.zeros(len(catalog), bool) if earlier is None else wanted & earlier.known
+    wanted &= ~taken
     rows = np.flatnonzero(wanted)
     role = catalog["role"][0].as_py() if len(catalog) else "pool"
     source = source_of(catalog)
@@ -244,7 +249,8 @@ def read_pictures(
                 advance(1)
             for name, collector in collectors.items():
                 batch = collector.batch()
-                batch = batch if before is None else before.completed(name, start, batch)
+                if earlier is not None and name in earlier.tables:
+                    batch = _completed(batch, earlier.tables[name].read(len(batch)), taken[start : start + len(batch)])
                 yield name, mark_open(batch, len(missing), rows=missing)
 
 

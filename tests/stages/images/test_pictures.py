@@ -5,6 +5,7 @@ import signal
 import tarfile
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curate.engine import row_reuse
+from curate.engine.freshness import stage_digests
 from curate.engine.part_writer import Part
 from curate.engine.store import Store
 from curate.engine.tasks import Task, perform
@@ -32,7 +35,7 @@ from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
 from curate.stages.images.pictures import PictureStage, Seen, read_pictures
-from curate.tables import CATALOG, CHOSEN, IMAGE_ID
+from curate.tables import CATALOG, CHOSEN, DUPLICATES, IMAGE_ID
 from tests.ops.images.pictures import comment_bomb, scan_bomb
 
 EMBED = Embed(model="lite0-copy", precision="fp32", device="cpu", batch_size=4)
@@ -280,16 +283,17 @@ asked: list[str] = []
 
 
 def run_pass(
-    store: Store, catalog: pa.Table, stages: dict[str, PictureStage], **inputs: pa.Table
+    store: Store, catalog: pa.Table, stages: dict[str, PictureStage], *, wanted: str = "", **inputs: pa.Table
 ) -> dict[str, list[int]]:
-    """Make part 0 of the tables of a pass as a task does; the open rows of each."""
+    """Make part 0 of the tables of a pass as a task does, wanted under another name each time its inputs are others;
+    the open rows of each."""
     store.table("catalog").commit(0, catalog.schema, catalog.to_batches())
     for name, rows in inputs.items():
         store.table(name).commit(0, rows.schema, rows.to_batches())
     schemas = {name: stage.output_schema() for name, stage in stages.items()}
     given = {key: (key,) if key in ("catalog", *inputs) else None for key in PictureStage.inputs}
-    task = Task("run", 0, dict(stages), schemas, {name: f"wanted {name}" for name in stages}, given)
-    perform(store.root, task, 1)
+    task = Task("run", 0, dict(stages), schemas, {name: f"wanted {name} {wanted}" for name in stages}, given)
+    perform(store.root, replace(task, made_by=stage_digests(stages)), 1)
     return {name: store.table(name).open_rows(0) for name in stages}
 
 
@@ -337,6 +341,73 @@ def test_later_pass_leaves_images_open_that_cannot_be_had_now(tmp_path: Path, aw
     assert run_pass(store, catalog, {"x": EMBED}, images=images) == {"x": []}
     assert asked == ["002.jpg"]
     assert store.table("x").read(0)["vector"].null_count == 0
+
+
+def verdicts(kept: Iterable[int]) -> pa.Table:
+    """Verdicts by which these rows of part 0 stay."""
+    rows = [dict.fromkeys(DUPLICATES.names) | {"image_id": row, "verdict": "kept"} for row in sorted(kept)]
+    values = [row | {"component_id": row["image_id"], "component_size": 1} for row in rows]
+    return pa.Table.from_pylist(values, DUPLICATES)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_later_pass_reads_what_no_earlier_one_read_and_ends_with_the_bytes_of_a_part_made_from_nothing(
+    tmp_path: Path, away: set[str], monkeypatch: pytest.MonkeyPatch, dtype: Any
+) -> None:
+    monkeypatch.setattr(under_test, "CHUNK_ROWS", 8)
+    write_photos(tmp_path / "pool", 22)
+    catalog, store = listed(tmp_path / "pool"), Store(tmp_path / "run")
+    images, stages = inspected(catalog, Inspect()), {"x": EMBED.model_copy(update={"dtype": dtype})}
+    had = set(range(0, 18))
+    run_pass(store, catalog, stages, images=images, duplicates=verdicts(had))
+    steps = [set(range(3, 22)), set(range(3, 10)), set[int](), set(range(22)), set(range(22)) - {0}]
+    for number, kept in enumerate(steps):
+        asked.clear()
+        run_pass(store, catalog, stages, wanted=str(number), images=images, duplicates=verdicts(kept))
+        assert asked == [f"{row:03d}.jpg" for row in sorted(kept - had)]
+        never = Store(tmp_path / f"never {number}")
+        run_pass(never, catalog, stages, wanted=str(number), images=images, duplicates=verdicts(kept))
+        assert Path(store.table("x").part_path(0)).read_bytes() == Path(never.table("x").part_path(0)).read_bytes()
+        had = kept
+
+
+def test_rows_are_taken_from_an_earlier_part_only_if_bytes_and_network_are_as_they_were(
+    tmp_path: Path, away: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(row_reuse, "BLOCK_ROWS", 4)
+    write_photos(tmp_path / "pool", 10)
+    catalog, store = listed(tmp_path / "pool"), Store(tmp_path / "run")
+    images = inspected(catalog, Inspect())
+    run_pass(store, catalog, {"x": EMBED}, images=images, duplicates=verdicts(range(9)))
+
+    def read_again(stage: Embed, images: pa.Table, wanted: str) -> list[int]:
+        asked.clear()
+        run_pass(store, catalog, {"x": stage}, wanted=wanted, images=images, duplicates=verdicts(range(10)))
+        return [int(Path(name).stem) for name in asked]
+
+    photo = Image.open(tmp_path / "pool" / "001.jpg")
+    photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "pool" / "005.jpg")
+    changed = inspected(catalog, Inspect())
+    assert read_again(EMBED, changed, "of other bytes") == [4, 5, 6, 7, 9]
+    assert read_again(EMBED, changed, "of the same") == []
+    assert read_again(EMBED.model_copy(update={"batch_size": 3}), changed, "at another speed") == []
+    assert read_again(EMBED.model_copy(update={"view": "within_border"}), changed, "of another view") == list(range(10))
+    assert read_again(EMBED.model_copy(update={"model": "lite0"}), changed, "by another network") == list(range(10))
+
+
+def test_damaged_earlier_part_is_no_source_of_rows(tmp_path: Path, away: set[str]) -> None:
+    write_photos(tmp_path / "pool", 6)
+    catalog, store = listed(tmp_path / "pool"), Store(tmp_path / "run")
+    images = inspected(catalog, Inspect())
+    run_pass(store, catalog, {"x": EMBED}, images=images, duplicates=verdicts(range(5)))
+    part = Path(store.table("x").part_path(0))
+    data = bytearray(part.read_bytes())
+    data[40] ^= 1
+    part.write_bytes(data)
+    asked.clear()
+    run_pass(store, catalog, {"x": EMBED}, wanted="more", images=images, duplicates=verdicts(range(6)))
+    assert asked == [f"{row:03d}.jpg" for row in range(6)]
 
 
 def test_image_that_is_gone_or_changed_by_a_later_pass_costs_itself_alone(

@@ -1,0 +1,304 @@
+"""Catalogs whose sources lie elsewhere by now, and those to which sources were added: what is kept, and what is not."""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+
+from curate.engine.executors import InProcess
+from curate.engine.freshness import Flags
+from curate.engine.image_ids import CatalogFigures
+from curate.engine.pipeline import Pipeline
+from curate.engine.plan import plan_run
+from curate.engine.stage import Batches, Input, Map, each
+from curate.engine.store import Store
+from curate.engine.table import Table
+from curate.errors import StaleTable
+from curate.sources.config import Source, Sources
+from curate.sources.reading import read_bytes
+from curate.stages.images import moved as under_test
+from curate.stages.images.catalog import Catalog
+from curate.tables import CATALOG
+from tests.sources.helpers import write_files, write_tar
+
+FACTS = pa.schema([pa.field("image_id", pa.int64()), pa.field("sha256", pa.binary(32))])
+read: list[str] = []
+
+
+class Facts(Map):
+    """What the first pass finds, as far as it matters here: reads every image."""
+
+    inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return FACTS
+
+    def run(self, part: int, *, catalog: pa.Table) -> Batches:
+        from curate.stages.images.catalog import source_of
+
+        found = [one.data for one in read_bytes(catalog, source_of(catalog))]
+        read.extend(catalog["key"].to_pylist())
+        digests = [None if data is None else hashlib.sha256(data).digest() for data in found]
+        yield pa.RecordBatch.from_arrays(
+            [catalog["image_id"].combine_chunks(), pa.array(digests, pa.binary(32))], schema=FACTS
+        )
+
+
+@pytest.fixture(autouse=True)
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    read.clear()
+
+    def reads(rows: pa.Table, *args: Any, **options: Any) -> Iterator[Any]:
+        read.extend(f"checked {key}" for key in rows["key"].to_pylist())
+        return read_bytes(rows, *args, **options)
+
+    monkeypatch.setattr(under_test, "read_bytes", reads)
+
+
+def pipeline(root: Path, **roles: Any) -> Pipeline:
+    p = Pipeline(Store(root), seed=0)
+    catalog = p.add("catalog", Catalog(sources=Sources(**roles), rows_per_part=4))
+    p.add("images", Facts(), catalog=catalog)
+    return p
+
+
+def run(root: Path, flags: Flags = Flags(), **roles: Any) -> list[str]:  # noqa: B008
+    """List and read; returns what was read."""
+    read.clear()
+    pipeline(root, **roles).run(InProcess(1), flags)
+    return sorted(read)
+
+
+def rows(root: Path, table: str = "catalog") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = Store(root).table(table).read_all().to_pylist()
+    return found
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def write_pool(folder: Path, kind: str) -> Path:
+    """Ten images of different lengths, as files, or in two tars."""
+    images = {f"{number}/{name}.jpg": bytes([number]) * (10 + number) for number in range(5) for name in "ab"}
+    if kind == "folder":
+        for name, data in images.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        (folder / "0/a.txt").write_text("a caption")
+        return folder
+    folder.mkdir()
+    write_tar(folder / "x.tar", {name.replace("/", "-"): data for name, data in list(images.items())[:6]})
+    write_tar(folder / "y.tar", {name.replace("/", "-"): data for name, data in list(images.items())[6:]})
+    return folder
+
+
+def move(old: Path, new: Path, *, keep_times: bool = True) -> Path:
+    shutil.copytree(old, new)
+    if not keep_times:
+        for path in new.rglob("*"):
+            os.utime(path, ns=(1, 1))
+    shutil.rmtree(old)
+    return new
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+@pytest.mark.parametrize("keep_times", [True, False])
+def test_moved_pool_gives_the_catalog_of_its_new_place_and_nothing_is_made_again(
+    tmp_path: Path, kind: str, keep_times: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, root = write_pool(tmp_path / "old", kind), tmp_path / "run"
+    assert len(run(root, pool=str(old))) == 10
+    before, facts = rows(root), files(root / "images")
+    new = move(old, tmp_path / "mounted/elsewhere", keep_times=keep_times)
+    assert plan_run(pipeline(root, pool=str(new)), Flags(), num_images=10)[0].state == "update"
+    with caplog.at_level(logging.INFO):
+        checked = run(root, pool=str(new))
+    how = "modification time" if keep_times else "the SHA-256 of 10 that were read"
+    assert f"source pool moved to {new}: its 10 images were recognized by name, place, length and {how}" in caplog.text
+    assert checked == ([] if keep_times else sorted(f"checked {row['key']}" for row in before))
+    assert files(root / "images") == facts
+    run(tmp_path / "fresh", pool=str(new))
+    assert rows(root) == rows(tmp_path / "fresh")
+    assert [row["image_id"] for row in rows(root)] == [row["image_id"] for row in before]
+    table, fresh = Store(root).table("catalog"), Store(tmp_path / "fresh").table("catalog")
+    assert CatalogFigures.of(table) == CatalogFigures.of(fresh)
+    assert run(root, pool=str(new)) == run(root, Flags(rescan=True), pool=str(new)) == []
+    assert not [path for path in root.rglob("_*") if path.name != "_table.json"]
+
+
+def test_only_a_bounded_number_of_images_is_read_to_recognize_a_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "NUM_CHECKED", 3)
+    old = write_pool(tmp_path / "old", "folder")
+    run(tmp_path / "run", pool=str(old))
+    checked = run(tmp_path / "run", pool=str(move(old, tmp_path / "new", keep_times=False)))
+    assert len(set(checked)) == len(checked) == 3
+
+
+def test_pool_that_grew_before_and_after_it_moved_keeps_the_ids_of_all(tmp_path: Path) -> None:
+    old, root = write_pool(tmp_path / "old", "folder"), tmp_path / "run"
+    run(root, pool=str(old))
+    write_files(old, ["0/0.jpg", "9/9.jpg"])
+    assert run(root, Flags(rescan=True), pool=str(old)) == ["0/0.jpg", "9/9.jpg"]
+    keys = [row["key"] for row in rows(root)]
+    new = move(old, tmp_path / "new")
+    write_files(new, ["0/1.jpg"])
+    assert run(root, pool=str(new)) == []
+    assert [row["key"] for row in rows(root)] == keys
+    assert run(root, Flags(rescan=True), pool=str(new)) == ["0/1.jpg"]
+    newer = move(new, tmp_path / "newer")
+    assert run(root, pool=str(newer)) == []
+    assert [row["key"] for row in rows(root)] == [*keys, "0/1.jpg"]
+    assert all(row["uri"].startswith(str(newer)) for row in rows(root))
+
+
+def _longer(new: Path) -> None:
+    (new / "3/a.jpg").write_bytes(b"longer than it was")
+
+
+def _other_bytes(new: Path) -> None:
+    (new / "3/a.jpg").write_bytes(b"x" * 13)
+
+
+def _gone(new: Path) -> None:
+    (new / "3/a.jpg").unlink()
+
+
+def _described(new: Path) -> None:
+    (new / "3/a.txt").write_text("a caption")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_longer, "the image 3/a.jpg has 18 bytes instead of 13"),
+        (_other_bytes, r"the image 3/a.jpg is another one \(other SHA-256\)"),
+        (_gone, "the image 3/a.jpg is not there"),
+        (_described, "the image 3/a.jpg has other descriptions beside it"),
+    ],
+)
+def test_another_pool_is_not_taken_for_one_that_moved(tmp_path: Path, change: Callable[[Path], None], why: str) -> None:
+    old, root = write_pool(tmp_path / "old", "folder"), tmp_path / "run"
+    run(root, pool=str(old))
+    before = files(root)
+    shutil.copytree(old, tmp_path / "new")
+    change(tmp_path / "new")
+    with pytest.raises(StaleTable, match=rf"another configuration: source pool is now .*new, where {why}. Put the old"):
+        run(root, pool=str(tmp_path / "new"))
+    assert files(root) == before
+    assert run(root, pool=str(old)) == []
+
+
+def test_times_alone_are_no_proof_where_nobody_knows_what_the_images_were(tmp_path: Path) -> None:
+    def listing(pool: Path) -> Pipeline:
+        p = Pipeline(Store(tmp_path / "run"), seed=0)
+        p.add("catalog", Catalog(sources=Sources(pool=(Source(name="pool", path=str(pool)),))))
+        return p
+
+    old = write_pool(tmp_path / "old", "folder")
+    listing(old).run(InProcess(1), Flags())
+    new = move(old, tmp_path / "new", keep_times=False)
+    with pytest.raises(StaleTable, match="modification times of 10 images differ, and images does not tell yet"):
+        listing(new).run(InProcess(1), Flags())
+
+
+def test_source_that_was_added_is_listed_alone_and_its_parts_follow_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, root = write_pool(tmp_path / "pool", "folder"), tmp_path / "run"
+    heldout, curated = write_files(tmp_path / "h", ["1.jpg", "x.md"]), write_files(tmp_path / "c", ["1.jpg", "2.jpg"])
+    write_files(pool, ["pool.md"])
+    run(root, pool=str(pool), heldout=str(heldout))
+    before = files(root)
+    write_files(pool, ["new.jpg"])  # which is for --rescan to find
+    assert run(root, pool=str(pool), curated=str(curated), heldout=str(heldout)) == ["1.jpg", "2.jpg"]
+    after = files(root)
+    assert {name: after[name] for name in before if name.endswith(".parquet")} == {
+        name: data for name, data in before.items() if name.endswith(".parquet")
+    }
+    figures = CatalogFigures.of(Store(root).table("catalog"))
+    assert [figures.sources[number] for number in figures.part_source] == ["pool"] * 3 + ["heldout", "curated"]
+    assert figures.sources == ("pool", "heldout", "curated")
+    assert [(found.source, found.example) for found in figures.left_out] == [("pool", "pool.md"), ("heldout", "x.md")]
+    assert run(root, pool=str(pool), curated=str(curated), heldout=str(heldout)) == []
+    added = [{"name": "pool", "path": str(pool)}, {"name": "more", "path": str(write_pool(tmp_path / "m", "tar"))}]
+    assert len(run(root, pool=added, curated=str(curated), heldout=str(heldout))) == 10
+
+
+def test_pool_may_move_and_sets_may_be_added_at_once(tmp_path: Path) -> None:
+    old, root = write_pool(tmp_path / "old", "tar"), tmp_path / "run"
+    run(root, pool=str(old))
+    new, heldout = move(old, tmp_path / "new"), write_files(tmp_path / "h", ["1.jpg"])
+    assert run(root, pool=str(new), heldout=str(heldout)) == ["1.jpg"]
+    run(tmp_path / "fresh", pool=str(new), heldout=str(heldout))
+    assert rows(root) == rows(tmp_path / "fresh")
+    assert rows(root, "images") == rows(tmp_path / "fresh", "images")
+
+
+def test_sources_that_are_gone_renamed_exchanged_or_read_otherwise_are_stale(tmp_path: Path) -> None:
+    pool, other, root = write_pool(tmp_path / "p", "folder"), write_pool(tmp_path / "o", "folder"), tmp_path / "run"
+    named = [{"name": "p", "path": str(pool)}, {"name": "o", "path": str(other)}]
+    run(root, pool=named)
+    before = files(root)
+    for changed in (
+        {"pool": named[:1]},
+        {"pool": [{**named[0], "name": "q"}, named[1]]},
+        {"pool": named[::-1]},
+        {"pool": named[:1], "curated": named[1:]},
+        {"pool": [{**named[0], "labels": "folder"}, named[1]]},
+    ):
+        with pytest.raises(StaleTable, match="catalog was made with another configuration: sources"):
+            run(root, **changed)
+    assert files(root) == before
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would, as far as the workdir can tell."""
+
+
+@pytest.mark.parametrize("after", range(6))
+@pytest.mark.parametrize("back", [False, True])
+def test_run_that_is_killed_while_it_moves_parts_ends_as_one_that_was_not(
+    tmp_path: Path, after: int, back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, root = write_pool(tmp_path / "old", "folder"), tmp_path / "run"
+    heldout = write_files(tmp_path / "h", ["1.jpg", "x.md"])
+    run(root, pool=str(old))
+    facts = files(root / "images")
+    shutil.copytree(old, tmp_path / "new")
+    steps, left = {"move_part": Table.move_part, "write_manifest": Table.write_manifest}, [after]
+    for name, step in steps.items():
+
+        def fragile(self: Table, *args: Any, step: Callable[..., None] = step) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            step(self, *args)
+
+        monkeypatch.setattr(Table, name, fragile)
+    roles = {"pool": str(tmp_path / "new"), "heldout": str(heldout)}
+    with pytest.raises(Killed):
+        run(root, **roles)
+    monkeypatch.undo()
+    goes_back = back and after > 0  # the first thing that counts is the manifest of what was listed aside
+    if back and goes_back:
+        with pytest.raises(StaleTable, match="sources.heldout"):  # which is listed by now
+            run(root, pool=str(old))
+        roles = {"pool": str(old), "heldout": str(heldout)}
+    elif back:
+        roles = {"pool": str(old)}
+    run(root, **roles)
+    run(tmp_path / "fresh", **roles)
+    assert rows(root) == rows(tmp_path / "fresh")
+    assert {name: data for name, data in files(root / "images").items() if name in facts and "part" in name} == {
+        name: data for name, data in facts.items() if "part" in name
+    }
+    assert not [path for path in root.rglob("_*") if path.name != "_table.json"]
