@@ -33,12 +33,14 @@ TASK_MEMORY = 1 << 30
 """Bytes that a task may use where nothing else is said."""
 READ_BYTES = 1 << 20
 """Bytes of rows that a read is worth."""
-FEW_READS = 4096
+FEW_READS = 1024
 """Reads of a whole shuffle that need not be worth their while."""
-GROUPS = 128
-"""Tasks that scatter small data, at most: executors with more workers pay off for large data alone."""
 GROUP_RUNS = 4
-"""Runs that a group fills, about."""
+"""Runs that a group fills, about, so that few are cut short."""
+GROUP_BYTES = 4 << 20
+"""Bytes of rows that are worth a task of their own, as long as there are few."""
+FEW_GROUPS = 128
+"""How many: executors with more workers pay off for large data alone."""
 SLICE_RUNS = 16
 """Runs that the second level writes into one file, about."""
 SEGMENT_BYTES = 8 << 20
@@ -82,7 +84,8 @@ class Layout(NamedTuple):
         inputs, buckets = math.ceil(inputs), math.ceil(buckets)
         run_bytes = max(1, min(task_memory // 4, MAX_RUN_BYTES))
         runs = num_bytes / run_bytes
-        groups = max(1, min(inputs, max(GROUPS, math.ceil(runs / GROUP_RUNS))))
+        worker_loads = max(runs / GROUP_RUNS, min(FEW_GROUPS, num_bytes / GROUP_BYTES))
+        groups = max(1, min(inputs, math.ceil(worker_loads)))
         worth = READ_BYTES * (1 if raw else 2)  # what compresses halves, about
         one_level = max(groups, runs) * buckets <= max(FEW_READS, num_bytes / worth)
         if one_level or buckets < 4:

@@ -24,7 +24,7 @@ class TableStatus:
     seconds: float
     """Summed over tasks."""
     phase: str = ""
-    """What a table in the making is busy with: scatter, partial, combine or run."""
+    """What a table in the making is busy with: scatter, regroup, partial, combine or run."""
     outdated: str = ""
     """Why the current settings would make another table; empty: they would not, or it is not known."""
     num_open: int = 0

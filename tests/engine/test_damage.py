@@ -116,7 +116,7 @@ def test_intermediate_parts_of_a_killed_run_are_made_again(tmp_path: Path, monke
         patch.setattr(ByParity, "run", killed)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "killed").run(InProcess(1), NONE)
-    flip(tmp_path / "killed/parity/_pieces/part-00001.pieces")
+    flip(tmp_path / "killed/parity/_pieces/part-00000.pieces")
     (tmp_path / "killed/parity/_progress.jsonl").write_bytes(b"\xff\n[]\n{}\n3\n" + b"[" * 100_000 + b"\n")
     build(tmp_path / "killed").run(InProcess(1), NONE)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -110,3 +110,11 @@ def test_executor_starts_with_its_first_task_alone(tmp_path: Path) -> None:
     nowhere = ExecutorConfig(kind="scheduler", address="tcp://127.0.0.1:9")
     with start_executor(nowhere) as executor:
         assert build(tmp_path).run(executor, NONE) == []
+
+
+@pytest.mark.parametrize(("text", "wrong"), [("many", "not a size; write 1GiB"), ("1MiB", "give 64MiB or more")])
+def test_memory_of_a_task_is_a_size(text: str, wrong: str) -> None:
+    assert ExecutorConfig().task_bytes == 1 << 30
+    assert parse(ExecutorConfig, {"task_memory": "512 MiB"}, where="test").task_bytes == 512 << 20
+    with pytest.raises(ConfigError, match=rf"task_memory={text}.*{wrong}|task_memory='{text}'.*{wrong}"):
+        parse(ExecutorConfig, {"task_memory": text}, where="test")

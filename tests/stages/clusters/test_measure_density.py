@@ -15,11 +15,13 @@ from tests.stages.planted import all_vectors, make
 from tests.stages.search.searches import join
 
 
-def test_densities_are_mean_cosines_to_the_nearest_images_of_the_pool(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [1 << 30, 1 << 10])
+def test_densities_are_mean_cosines_to_the_nearest_images_of_the_pool(tmp_path: Path, memory: int) -> None:
     nearest = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=5, queries=("pool",), answers=("pool",))
     p = join(tmp_path, num_lists=4, num_probes=4, search=nearest, stored=("pool",), queries=("pool",))
     tables = {"neighbors": Ref("neighbors", NEIGHBORS), "catalog": Ref("catalog", CATALOG)}
     p.add("density", MeasureDensity(num_neighbors=3), **tables)
+    p.task_memory = memory
     make(p)
     ids, x = all_vectors(p)
     ids, x = ids[part_of(ids) < 2], x[part_of(ids) < 2]

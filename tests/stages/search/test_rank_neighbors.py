@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from curate.engine.cost import Assumptions, Shape
 from curate.engine.image_ids import part_of
@@ -12,10 +13,12 @@ from tests.stages.planted import all_vectors, make
 from tests.stages.search.searches import join, ref
 
 
-def test_ranks_are_those_of_brute_force(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [1 << 30, 1 << 10])
+def test_ranks_are_those_of_brute_force_whatever_stays_on_the_way(tmp_path: Path, memory: int) -> None:
     search = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=9, queries=("curated",), answers=("pool",))
     p = join(tmp_path, num_lists=3, num_probes=3, search=search, stored=("pool",), queries=("curated",))
     p.add("nearest", RankNeighbors(k=4), neighbors=ref(p, "neighbors"), catalog=ref(p, "catalog"))
+    p.task_memory = memory
     make(p)
     ids, x = all_vectors(p)
     pool, queries = part_of(ids) < 2, part_of(ids) == 2

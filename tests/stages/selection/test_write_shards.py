@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -266,6 +268,34 @@ def test_most_images_are_taken_from_earlier_shards_and_only_the_others_read(
     monkeypatch.setattr(module, "REUSED_FROM", 0.6)
     table = shards(tmp_path, rebuild=True)
     assert (keys(table), asked) == ({"a.jpg", "b.jpg", "c.jpg"}, ["c.jpg"])
+
+
+@pytest.mark.parametrize(("left", "reused"), [(1.0, True), (0.95, True), (0.5, False), (0.0, False)])
+def test_driver_looks_at_a_few_shards_to_know_whether_most_images_lie_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: float, reused: bool
+) -> None:
+    monkeypatch.setattr(write_shards, "LOOKED_AT", 4)
+    parts = [[{"image_id": part << 32 | row} for row in range(300)] for part in range(6)]
+    ids = pa.schema([CATALOG.field("image_id")])
+    tables = {name: given_table(tmp_path, name, ids, parts) for name in ("selection", "catalog")}
+    stage, looked = WriteShards(num_shards=20, seed=3), []
+    keys = np.concatenate([stage._keys(part, 300) for part in range(6)])
+    every = np.concatenate([np.int64(part) << 32 | np.arange(300) for part in range(6)])
+    there = np.random.default_rng(0).random(len(every)) < left
+
+    class Earlier:
+        def manifest(self) -> Any:
+            return SimpleNamespace(resolved={"num_shards": 20, "seed": 3, "repair_metadata": False})
+
+        def committed(self) -> dict[int, int]:
+            return dict.fromkeys(range(20), 1)
+
+        def read(self, part: int, columns: list[str]) -> pa.Table:
+            looked.append(part)
+            return pa.table({"image_id": every[there & (stage._shard_of(keys) == part)]})
+
+    assert stage.look_back(Earlier(), **tables)._from_shards is reused
+    assert looked == [0, 5, 10, 15]
 
 
 @pytest.mark.parametrize("how", ["gone", "changed", "damaged shard", "foreign shard"])
