@@ -128,8 +128,8 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
     else:
         target, part = store.table(name), task.part
         rows = _run(stage, name, store, task)
-    counted = {"tally": stage.tally, "carried": _carried(stage, name, store, task)} if task.phase == "run" else {}
-    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint, **counted)
+    counts, carried = (stage.tally, _carried(stage, name, store, task)) if task.phase == "run" else (None, None)
+    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint, tally=counts, carried=carried)
     return [Done(name, task.phase, done, time.perf_counter() - start)]
 
 
