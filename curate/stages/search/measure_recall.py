@@ -25,7 +25,8 @@ from curate.stages.search.pairs import read_pairs
 from curate.tables import NEIGHBORS, RECALL, TRUTH, VECTORS
 
 PARTIAL = pa.schema([NEIGHBORS.field("query_id"), NEIGHBORS.field("image_id"), pa.field("tie", pa.bool_())])
-STATE = pa.schema([pa.field("finished", pa.bool_()), pa.field("member", pa.int64()), *RECALL])
+ROUND = [pa.field("finished", pa.bool_()), pa.field("member", pa.int64())]
+STATE = pa.schema([*ROUND, *(field.with_nullable(True) for field in RECALL)])
 """Images that matter; in the last round the recall instead."""
 MAX_ROUNDS = 1000
 """More than a chain of ties is long."""

@@ -160,7 +160,7 @@ class DescribeSet(IteratedFold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Every vector meets the sample of the curated sets; one process reads the ids of the selection and of pairs."""
+        """Every vector meets the sample of the curated sets; one process reads ids of the selection and of pairs."""
         vectors, chosen = inputs["embeddings"], inputs["selection"]
         pairs = sum(table.rows for table in inputs["neighbors"])
         asking = self.num_samples if given.curated else 0
