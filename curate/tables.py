@@ -515,11 +515,24 @@ TRAINING_LOG = pa.schema(
 )
 """Of Pretrain; figures of the clock are left out, so that equal runs give equal tables."""
 
+RECALL = pa.schema(
+    [
+        column(
+            "recall", pa.float64(), "share of the true pairs that were found, 0..1; null: none known", nullable=True
+        ),
+        column("recall_stderr", pa.float64(), "its standard error", nullable=True),
+        column("recall_pairs", pa.int64(), "true pairs that were looked for"),
+    ]
+)
+"""Of MeasureRecall: one row."""
+
 OWN_COLUMNS = pa.schema(
     [
         column("name", pa.string(), "an own column of the sources; null: the first row, of all images", nullable=True),
         column("kind", pa.string(), "its type in the shards; null: they do not have it", nullable=True),
-        column("classes", pa.list_(pa.string()), "names of its classes, where all sources declare these", nullable=True),
+        column(
+            "classes", pa.list_(pa.string()), "names of its classes, where all sources declare these", nullable=True
+        ),
         column("mixed", pa.bool_(), "whether the sources declare different classes"),
         column("num_bytes", pa.int64(), "first row: encoded bytes of the selected images", nullable=True),
         column("num_left_out", pa.int64(), "first row: columns beyond those of the shards", nullable=True),

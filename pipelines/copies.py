@@ -226,8 +226,8 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
     contaminated = p.add("internal/contaminated", FindContaminated(), neighbors=pairs, catalog=catalog)
-    judging = {"catalog": catalog, "images": images, "neighbors": pairs, "contaminated": contaminated}
-    duplicates = p.add("duplicates", copies.judges, **judging)
+    found = {"catalog": catalog, "images": images, "contaminated": contaminated}
+    duplicates = p.add("duplicates", copies.judges, neighbors=pairs, **found)
     return Deduplicated(catalog, images, pairs, contaminated, duplicates)
 
 

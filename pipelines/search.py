@@ -3,7 +3,7 @@
 All pairs of a billion vectors cannot be compared. So vectors are regrouped by their nearest coarse centroid into
 inverted lists, and a query meets the vectors of those lists only that it probes. Exact neighbors of a sample of
 queries, found by brute force, then say two things: how few probes find enough of the pairs (`BuildLists`), and which
-share of them the search did find (`FindNeighbors`).
+share of them the search did find (`MeasureRecall`).
 """
 
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from curate.engine.pipeline import Pipeline, Ref
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.measure_recall import MeasureRecall
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.sample_queries import SampleQueries
 
@@ -60,6 +61,8 @@ def find_pairs(
         truth = p.add(f"internal/truth/{name}", measured_by.find, queries=queries, thresholds=thresholds, **given)
         known = {"queries": queries, "truth": truth}
     lists = p.add(f"internal/lists/{name}", build, centroids=coarse, within=within, **known, **given)
-    return p.add(
-        into or f"internal/neighbors/{name}", find, lists=lists, thresholds=thresholds, catalog=catalog, **known
-    )
+    pairs = p.add(into or f"internal/neighbors/{name}", find, lists=lists, thresholds=thresholds, catalog=catalog)
+    if measured_by is not None:
+        measure = MeasureRecall(both_ways=set(find.queries) >= set(find.answers))
+        p.add(f"internal/recall/{name}", measure, neighbors=pairs, **known)
+    return pairs

@@ -280,8 +280,8 @@ class Fold(Stage):
 
     parts_like: ClassVar[str | None] = "one"
     state_by_image: ClassVar[bool] = False
-    """The state has the column `image_id`, ascending, and each output part, aligned with the catalog, is made of its own
-    images' rows: these are stored by part, and `run` gets no others."""
+    """The output is aligned with the catalog, and the state has the column `image_id`, ascending: it is stored by part,
+    and `run` gets the rows of its own images."""
 
     def partial_schema(self, **inputs: Any) -> pa.Schema | None:
         """Schema of the partial results; None: `combine` reads the inputs themselves."""

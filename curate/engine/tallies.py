@@ -79,7 +79,7 @@ class Tally(Settings):
 
 
 def _no_counts(wanted: type[Tally], table: str) -> str:
-    return f"its footer has no {wanted.__name__}, as another version of curate writes it; make it again: --rebuild {table}"
+    return f"its footer has no {wanted.__name__}: another version of curate made it; run again with --rebuild {table}"
 
 
 def plain(tally: Tally) -> dict[str, Any]:

@@ -150,8 +150,9 @@ def _perform(store: Store, task: Task) -> dict[str, Part]:
     else:
         target, part = store.table(name), task.part
         rows = _run(stage, name, store, task)
-    counted = {"tally": stage.tally, "carried": _carried(stage, name, store, task)} if task.phase == "run" else {}
-    return {name: target.commit(part, task.schemas[name], rows, fingerprint=fingerprint, **counted)}
+    counts, carried = (stage.tally, _carried(stage, name, store, task)) if task.phase == "run" else (None, None)
+    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint, tally=counts, carried=carried)
+    return {name: done}
 
 
 def _perform_shuffle(store: Store, task: Task) -> dict[str, Part]:

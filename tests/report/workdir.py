@@ -28,8 +28,8 @@ from curate.stages.clusters.levels import LevelFigures, SizeFigures
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
 from curate.stages.images.catalog import Catalog, source_of
 from curate.stages.images.inspect import Inspect, InspectFigures, image_row
+from curate.stages.search.measure_recall import MeasureRecall, RecallFigures
 from curate.stages.search.neighbors import FindNeighbors
-from curate.stages.search.pairs import RecallFigures
 from curate.stages.selection.removal import EntryFigures, RemovalFigures
 from curate.stages.selection.retrieve import Retrieve, RetrieveFigures, RouteCount
 from curate.stages.selection.select import Select
@@ -44,6 +44,7 @@ from curate.tables import (
     EVALUATION,
     IMAGES,
     NEIGHBORS,
+    RECALL,
     RETRIEVED,
     SELECTION,
     TRAINING_LOG,
@@ -173,8 +174,11 @@ class Workdir:
         ]
         search = FindNeighbors(threshold=0.9, heldout_threshold=0.85)
         found = [rows(NEIGHBORS, *pairs)]
+        self.put("internal/neighbors/copy", search, found, inputs={"catalog": ["catalog"]})
         recall = RecallFigures(recall=0.75, recall_stderr=0.125, recall_pairs=4)
-        self.put("internal/neighbors/copy", search, found, recall, inputs={"catalog": ["catalog"]})
+        measured = [rows(RECALL, (0.75, 0.125, 4))]
+        searched = {"neighbors": ["internal/neighbors/copy"]}
+        self.put("internal/recall/copy", MeasureRecall(), measured, recall, inputs=searched)
         verdicts = [
             (i["a.jpg"], i["a.jpg"], 2, "kept", None, None, None, None),
             (i["a_copy.jpg"], i["a.jpg"], 2, "duplicate", i["a.jpg"], 0.95, "embedding", True),

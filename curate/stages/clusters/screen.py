@@ -86,7 +86,7 @@ class ScreenFigures(Figures):
 class JunkTally(Tally):
     """Junk among the images of a part."""
 
-    columns = ("junk",)
+    columns: ClassVar[tuple[str, ...]] = ("junk",)
 
     junk: int = 0
     """Images that are junk."""
@@ -99,7 +99,7 @@ class JunkTally(Tally):
 class ScreenTally(JunkTally):
     """What a part adds to the figures."""
 
-    columns = ()
+    columns: ClassVar[tuple[str, ...]] = ()
     most = 1
 
     too_alike: int = 0

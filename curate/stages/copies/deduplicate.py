@@ -92,11 +92,11 @@ class DeduplicateFigures(Figures):
 class DeduplicateTally(VerdictTally):
     """What a part adds to these; components are counted by the process that judges."""
 
-    columns = ()
+    columns: ClassVar[tuple[str, ...]] = ()
 
-    images_by_size: dict[str, int] = {}
+    images_by_size: dict[str, int] = Field(default_factory=dict)
     """Images by the size of their component."""
-    evidence: dict[str, dict[str, int]] = {}
+    evidence: dict[str, dict[str, int]] = Field(default_factory=dict)
     """Copies by the role of the image that stays, then by the kind of evidence."""
     largest_component: int = 0
     largest_direct: int = 0

@@ -145,7 +145,9 @@ class FindCrowds(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         near, strong = (sum(table.rows for table in inputs[name]) for name in ("near", "strong"))
-        pairs = 2 * near + 2 * strong  # near ones for the groups and for the figures, strong ones for both kinds of groups
+        pairs = (
+            2 * near + 2 * strong
+        )  # near ones for the groups and for the figures, strong ones for both kinds of groups
         made = Shape(pool=given.images * CROWD_SHARE, row_bytes=12)
         demand = Demand(
             serial_rows=given.images + pairs,

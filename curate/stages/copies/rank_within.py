@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from curate.config import Settings
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
@@ -56,7 +57,7 @@ class RankTally(Tally):
 
     columns = ("similarity",)
 
-    dropped: dict[str, int] = {}
+    dropped: dict[str, int] = Field(default_factory=dict)
     """By eps, as text."""
 
     @classmethod

@@ -1,8 +1,9 @@
 """What one part of `duplicates` adds to figures, whichever stage judged."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate.engine.tallies import Tally
 from curate.stages.images.image_tally import value_counts
@@ -11,9 +12,9 @@ from curate.stages.images.image_tally import value_counts
 class VerdictTally(Tally):
     """Images of the pool by verdict."""
 
-    columns = ("verdict",)
+    columns: ClassVar[tuple[str, ...]] = ("verdict",)
 
-    verdicts: dict[str, int] = {}
+    verdicts: dict[str, int] = Field(default_factory=dict)
     """Images by verdict."""
 
     @property

@@ -1,9 +1,10 @@
 """What one part of `images`, or of vectors, adds to figures."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from curate.engine.tallies import Tally
 
@@ -11,11 +12,11 @@ from curate.engine.tallies import Tally
 class RejectTally(Tally):
     """Rejected images, those that are unavailable among them."""
 
-    columns = ("image_id", "reject")
+    columns: ClassVar[tuple[str, ...]] = ("image_id", "reject")
 
     images: int = 0
     """Rows."""
-    rejected: dict[str, int] = {}
+    rejected: dict[str, int] = Field(default_factory=dict)
     """By reason."""
     first_rejected: tuple[int, ...] = ()
     """Ids of the first of them."""
@@ -35,7 +36,7 @@ class RejectTally(Tally):
 class HashTally(Tally):
     """Images that have a perceptual hash."""
 
-    columns = ("pdq",)
+    columns: ClassVar[tuple[str, ...]] = ("pdq",)
 
     hashes: int = 0
     """Rows that are not null."""
@@ -48,11 +49,11 @@ class HashTally(Tally):
 class ImageTally(RejectTally, HashTally):
     """What `Inspect` counts."""
 
-    columns = ("image_id", "reject", "pdq", "left_out")
+    columns: ClassVar[tuple[str, ...]] = ("image_id", "reject", "pdq", "left_out")
 
-    left_out: dict[str, int] = {}
+    left_out: dict[str, int] = Field(default_factory=dict)
     """Images whose own columns lost values, by kind of value."""
-    first_left_out: dict[str, tuple[int, ...]] = {}
+    first_left_out: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Ids of the first of each kind."""
 
     @classmethod

@@ -23,18 +23,17 @@ from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
-from curate.engine.show import Beside, Block, Color, Heading, Histogram, Marker, Numbers, Section, Series, Text
+from curate.engine.show import Beside, Block, Color, Heading, Histogram, Marker, Section, Series, Text
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
 from curate.models.thresholds import copy_thresholds
 from curate.ops.edges import Edges, merge_top_k
 from curate.ops.search.knn import find_neighbors, join_within
 from curate.ops.vectors import VectorSpec, to_float32, unpack
-from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART, BuildLists
+from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART
 from curate.stages.search.find_truth import measured
-from curate.stages.search.pairs import RecallFigures, measured_recall
 from curate.stages.search.vectors import Role
-from curate.tables import CATALOG, HELDOUT, LISTS, NEIGHBORS, ROLES, THRESHOLDS, TRUTH, VECTORS
+from curate.tables import CATALOG, HELDOUT, LISTS, NEIGHBORS, ROLES, THRESHOLDS
 
 NUM_BINS = 60
 """Bins of a histogram of similarities, from the lowest to 1."""
@@ -63,8 +62,6 @@ class FindNeighbors(Map):
     inputs: ClassVar[dict[str, Input]] = {
         "lists": each(LISTS),
         "catalog": whole(CATALOG),
-        "queries": whole(VECTORS, optional=True),
-        "truth": whole(TRUTH, optional=True),
         "thresholds": whole(THRESHOLDS, optional=True),
     }
     version: ClassVar[int] = 5
@@ -102,7 +99,7 @@ class FindNeighbors(Map):
         known = copy_thresholds(spec.model, threshold=self.threshold, heldout_threshold=self.heldout_threshold)
         return self.model_copy(update={"threshold": known.threshold, "heldout_threshold": known.heldout_threshold})
 
-    def run(self, part: int, *, lists: pa.Table, catalog: Table, **known: Table | None) -> Batches:
+    def run(self, part: int, *, lists: pa.Table, catalog: Table, thresholds: Table | None) -> Batches:
         spec = VectorSpec.of(lists.schema)
         parts = Parts.of(catalog)
         kind = "hash" if spec.dtype == "bits" else "embedding"
@@ -176,13 +173,6 @@ class FindNeighbors(Map):
 
     # -- telling about it ------------------------------------------------------------------------------------
 
-    def summarize(self, table: Table, **inputs: Any) -> RecallFigures:
-        """The measured recall, where a sample with known neighbors is given."""
-        if inputs.get("truth") is None:
-            return RecallFigures()
-        both_ways = set(self.queries) >= set(self.answers)
-        return measured_recall(inputs["queries"], inputs["truth"], table, both_ways=both_ways)
-
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         lists: Shape = inputs["lists"]
         asking = min(lists.rows, given.num_images(self.queries))
@@ -200,19 +190,12 @@ class FindNeighbors(Map):
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         if not _is_judged_later(table, run):
             yield from similarity_section(self, table, run)
-        yield from _recall_section(table, run)
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         if self.threshold == -1:
             yield THRESHOLDS_TITLE, f"{table.name}: the {self.max_neighbors} nearest of each query"
         elif not _is_judged_later(table, run):
             yield threshold_fact(self, table)
-        found = RecallFigures.of(table)
-        if found.recall is not None:
-            yield (
-                "Recall of the searches",
-                f"{table.name}: {found.recall:.4f} +- {found.recall_stderr:.4f}, measured on a sample",
-            )
 
 
 def _between_images(found: Sequence[Edges]) -> Edges:
@@ -346,21 +329,3 @@ def _is_judged_later(table: Table, run: Finished) -> bool:
         stage for stage, other in run.tables if table.name in other.complete_manifest().inputs.get("neighbors", [])
     )
     return any("threshold" in type(stage).model_fields for stage in readers)
-
-
-def _recall_section(table: Table, run: Finished) -> Iterator[Section]:
-    """How much of the true pairs the search found, measured on a sample of queries by brute force."""
-    figures = RecallFigures.of(table)
-    if figures.recall is None:
-        return
-    text = (
-        "A seeded sample of images was compared with every other one. Half of them chose how many inverted lists a "
-        "query probes; the recall is that of the other half, above the threshold of the search."
-    )
-    lists = [run.stage_of(lists) for lists in run.inputs_of(table, "lists")]
-    probes = next((stage.num_probes for stage in lists if isinstance(stage, BuildLists)), None)
-    recall = f"{figures.recall:.4f} +- {figures.recall_stderr:.4f}"
-    head = ("search", "lists that a query probes", "recall", "true pairs")
-    yield Section(
-        "Recall of the searches", (Text(text), Numbers(head, ((table.name, probes, recall, figures.recall_pairs),)))
-    )

@@ -160,7 +160,7 @@ class DescribeSet(IteratedFold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Every vector meets the sample of the curated sets; ids of the selection and of pairs are read in one process."""
+        """Every vector meets the sample of the curated sets; one process reads ids of the selection and of pairs."""
         vectors, chosen = inputs["embeddings"], inputs["selection"]
         pairs = sum(table.rows for table in inputs["neighbors"])
         asking = self.num_samples if given.curated else 0
@@ -304,8 +304,8 @@ def _nearest(given: Iterable[Given], parts: Parts, asking: dict[str, np.ndarray]
         for rows in blocks(len(x), ROWS_AT_ONCE) if parts.role[part] == POOL else ():
             for name, sample in asking.items():
                 cosine = sample @ x[rows].T  # (n, ROWS_AT_ONCE)
-                for best, mask in zip(nearest[name], (slice(None), chosen[rows]), strict=True):
-                    np.maximum(best, cosine[:, mask].max(axis=1, initial=-np.inf), out=best)
+                for best, some in zip(nearest[name], (cosine, cosine[:, chosen[rows]]), strict=True):
+                    np.maximum(best, some.max(axis=1, initial=-np.inf), out=best)
     columns = [
         pa.array([name for name, found in nearest.items() for _ in range(found.shape[1])], pa.string()),
         np.concatenate([np.empty(0, np.int32), *(np.arange(f.shape[1], dtype=np.int32) for f in nearest.values())]),

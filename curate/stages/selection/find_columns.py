@@ -123,7 +123,11 @@ class FindColumns(IteratedFold):
         for rows in scan_partials(partials):
             total = _merged(total, rows.to_pylist())
         left_out = total.kinds.left_out()
-        first = {"num_left_out": len(left_out), "left_out": next(iter(left_out), None), "uncounted": total.kinds.dropped}
+        first = {
+            "num_left_out": len(left_out),
+            "left_out": next(iter(left_out), None),
+            "uncounted": total.kinds.dropped,
+        }
         if state is not None:  # the first look has told
             first = state.select(list(first)).slice(0, 1).to_pylist()[0]
         yield _state_rows(total, first, finished=state is not None or not total.kinds.dropped)

@@ -17,7 +17,7 @@ class ReaderTally(Tally):
 
     columns = ("reader_warning", "repaired")
 
-    warnings: dict[str, int] = {}
+    warnings: dict[str, int] = Field(default_factory=dict)
     """Step and kind of error to pictures."""
     repaired: int = 0
     """Pictures whose metadata were repaired."""

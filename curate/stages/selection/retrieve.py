@@ -61,9 +61,9 @@ class RetrieveTally(Tally):
 
     unique: int = 0
     """Images."""
-    retrieved: dict[str, int] = {}
+    retrieved: dict[str, int] = Field(default_factory=dict)
     """Rows by SET/ROUTE."""
-    unique_by_route: dict[str, int] = {}
+    unique_by_route: dict[str, int] = Field(default_factory=dict)
     """Images by SET/ROUTE."""
 
     @classmethod
@@ -198,8 +198,10 @@ class Retrieve(Fold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Each set asks for as many images as it has, or as were found near them; one process passes over the assignments
-        to count, and where clusters are drawn from twice more."""
+        """Each set asks for as many images as it has, or as were found near them.
+
+        One process passes over the assignments to count, and where clusters are drawn from three times more.
+        """
         leaves, near = inputs["assignments"], inputs.get("nearest")
         found = 0 if near is None else near.rows
         made = Shape(pool=min(2 * max(given.curated, found), leaves.rows), row_bytes=ROW_BYTES)

@@ -255,7 +255,7 @@ class Select(Fold):
         return rows
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """The rows are made in parallel; where leaves are counted and drawn from, one process passes over them thrice."""
+        """The rows are made in parallel; where images are drawn, one process passes over them three times before."""
         kept, found = given.kept_images + given.curated, inputs.get("retrieved")
         chosen: float = kept
         if self.mix is not None and self.mix.total is not None:

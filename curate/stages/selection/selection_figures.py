@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curate.config import Settings
 from curate.engine.figures import Figures
@@ -74,15 +75,15 @@ class SelectFigures(Figures):
 class SelectTally(Tally):
     """What a part adds to these."""
 
-    routes: dict[str, int] = {}
+    routes: dict[str, int] = Field(default_factory=dict)
     """Images by route."""
-    images: dict[str, int] = {}
+    images: dict[str, int] = Field(default_factory=dict)
     """Images by share."""
-    shown: dict[str, int] = {}
+    shown: dict[str, int] = Field(default_factory=dict)
     """Times that they are shown, by share."""
     contaminated: int = 0
     """Images that resemble a held-out one."""
-    contaminated_routes: dict[str, int] = {}
+    contaminated_routes: dict[str, int] = Field(default_factory=dict)
     """The same by route."""
     junk: int = 0
     """Images that screening found to be junk."""

@@ -15,6 +15,7 @@ from curate.ops.images.hashes import dihedral
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.measure_recall import MeasureRecall
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.sample_queries import SampleQueries
 from curate.stages.search.vectors import HASHES
@@ -73,7 +74,8 @@ def declare_measured(root: Path, *, num_lists: int = 6, num_queries: int = 60, *
     sample = {"queries": queries, "truth": truth}
     lists = p.add("lists", BuildLists(**build), centroids=centroids, **sample, **given)
     search = FindNeighbors(max_neighbors=500, threshold=0.8, heldout_threshold=0.8)
-    p.add("neighbors", search, lists=lists, catalog=catalog, **sample)
+    pairs = p.add("neighbors", search, lists=lists, catalog=catalog)
+    p.add("recall", MeasureRecall(), neighbors=pairs, **sample)
     return p
 
 

@@ -19,8 +19,8 @@ from curate.ops.images.hashes import dihedral
 from curate.ops.vectors import normalize
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.measure_recall import MeasureRecall, RecallFigures
 from curate.stages.search.neighbors import FindNeighbors, bin_edges
-from curate.stages.search.pairs import RecallFigures
 from curate.tables import NEIGHBORS
 from tests.stages.planted import make
 from tests.stages.search.searches import (
@@ -268,13 +268,14 @@ def test_report_tells_the_measured_recall_and_the_probes(tmp_path: Path) -> None
     p = declare_measured(tmp_path, num_probes=2)
     make(p)
     run = finished(p)
-    stage, table = run.only(FindNeighbors) or pytest.fail("not made")
+    stage, table = run.only(MeasureRecall) or pytest.fail("not made")
     text, numbers = shown(list(stage.show(table, run)))["Recall of the searches"]
     assert isinstance(text, Text)
     assert isinstance(numbers, Numbers)
     figures = RecallFigures.of(table)
     recall = f"{figures.recall:.4f} +- {figures.recall_stderr:.4f}"
     assert numbers.rows == (("neighbors", 2, recall, figures.recall_pairs),)
+    assert list(stage.facts(table, run)) == [("Recall of the searches", f"neighbors: {recall}, measured on a sample")]
 
 
 class Stricter(Map):

@@ -11,8 +11,9 @@ from curate.ops.vectors import normalize
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.measure_recall import MeasureRecall, RecallFigures
 from curate.stages.search.neighbors import FindNeighbors
-from curate.stages.search.pairs import RecallFigures, measured_recall, read_pairs
+from curate.stages.search.pairs import read_pairs
 from curate.stages.search.sample_queries import SampleQueries
 from tests.stages.planted import GivenVectors, PlantedCatalog, make
 from tests.stages.search.searches import declare_measured
@@ -28,7 +29,7 @@ def test_measured_recall_is_that_of_the_judging_half(tmp_path: Path, num_probes:
     }
     rows = store.table("neighbors").read_all().to_pylist()
     found = {tuple(sorted((r["query_id"], r["image_id"]))) for r in rows}
-    figures = RecallFigures.of(store.table("neighbors"))
+    figures = RecallFigures.of(store.table("recall"))
     assert figures.recall == pytest.approx(len(wanted & found) / len(wanted), abs=1e-5)
     assert figures.recall_pairs == len(wanted)
     assert (figures.recall == 1) == (num_probes == 6)
@@ -50,9 +51,10 @@ def test_pairs_of_identical_vectors_count_as_found_with_the_first_of_them(tmp_pa
     centroids = p.add("centroids", FitLists(num_lists=num_probes), **given)
     lists = p.add("lists", BuildLists(num_probes=num_probes), centroids=centroids, **given)
     found = FindNeighbors(threshold=0.8, heldout_threshold=0.8)
-    p.add("neighbors", found, lists=lists, catalog=catalog, queries=queries, truth=truth)
+    pairs = p.add("neighbors", found, lists=lists, catalog=catalog)
+    p.add("recall", MeasureRecall(), neighbors=pairs, queries=queries, truth=truth)
     make(p)
-    figures = RecallFigures.of(p.store.table("neighbors"))
+    figures = RecallFigures.of(p.store.table("recall"))
     assert (figures.recall, figures.recall_stderr) == (1, 0)
     assert figures.recall_pairs > 100
 
@@ -68,6 +70,4 @@ def test_both_halves_are_of_different_queries(tmp_path: Path) -> None:
 def test_no_queries_measure_nothing(tmp_path: Path) -> None:
     p = declare_measured(tmp_path, num_queries=0)
     make(p)
-    tables = [p.store.table(name) for name in ("queries", "truth", "neighbors")]
-    assert measured_recall(*tables, both_ways=True) == RecallFigures()
-    assert RecallFigures.of(p.store.table("neighbors")).recall is None
+    assert RecallFigures.of(p.store.table("recall")) == RecallFigures()

@@ -124,7 +124,9 @@ def select(root: Path, stage: Select, *optional: str, executor: Executor | None 
     given = {name: Ref(name, schema) for name, schema in INPUTS.items()}
     given["centroids"] = Ref("centroids", centroids_schema(1, model="m", weights=""))
     wanted = {"catalog", "images", "duplicates", "contaminated", *optional}
-    contaminated = p.add("contaminated", FindContaminated(), neighbors=[Ref("neighbors", NEIGHBORS)], catalog=given["catalog"])
+    contaminated = p.add(
+        "contaminated", FindContaminated(), neighbors=[Ref("neighbors", NEIGHBORS)], catalog=given["catalog"]
+    )
     given["contaminated"] = contaminated
     p.add("selection", stage, **{name: ref for name, ref in given.items() if name in wanted})
     p.run(executor or InProcess(1), Flags(rebuild=frozenset({"all"})))
