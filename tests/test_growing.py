@@ -102,6 +102,9 @@ def test_run_that_grows_reads_and_embeds_what_is_new_and_ends_with_the_bytes_of_
         "catalog/part-00001.parquet",
     }
     assert not open_tables(Store(root)).outdated
+    shutil.rmtree(root / "shards")  # whose pictures are then read where they lie now
+    run("hierarchical", root, moved, heldout)
+    assert parts(root / "shards") == parts(tmp_path / "fresh/shards")
     with pytest.raises(
         WorkdirError, match=r"holds a run of recipe 'hierarchical', this one is 'dedup', which does not "
     ):

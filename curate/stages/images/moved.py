@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.config import identity
 from curate.engine.image_ids import CatalogFigures, part_of
@@ -175,8 +176,8 @@ class _Check:
 
     def add(self, before: pa.Table, after: pa.Table) -> None:
         """Rows of a part as they were and as they will be: those in doubt are drawn with equal probability."""
-        then, now = (rows["modified"].to_numpy() for rows in (before, after))  # float64 with NaN where null
-        for row in np.flatnonzero(~(then == now)).tolist():
+        same = pc.equal(before["modified"], after["modified"]).fill_null(False).to_numpy()
+        for row in np.flatnonzero(~same).tolist():
             self._doubtful += 1
             place = len(self._drawn) if len(self._drawn) < NUM_CHECKED else int(self._rng.integers(self._doubtful))
             if place < NUM_CHECKED:

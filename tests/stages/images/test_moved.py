@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fsspec
 import pyarrow as pa
 import pytest
 
@@ -141,6 +142,22 @@ def test_only_a_bounded_number_of_images_is_read_to_recognize_a_pool(
     run(tmp_path / "run", pool=str(old))
     checked = run(tmp_path / "run", pool=str(move(old, tmp_path / "new", keep_times=False)))
     assert len(set(checked)) == len(checked) == 3
+
+
+def test_pool_that_was_copied_to_an_object_store_is_recognized_by_its_bytes(tmp_path: Path) -> None:
+    old, root = write_pool(tmp_path / "old", "tar"), tmp_path / "run"
+    run(root, pool=str(old))
+    facts, keys = files(root / "images"), [row["key"] for row in rows(root)]
+    store = fsspec.filesystem("memory")
+    store.put(str(old), "/bucket/pool", recursive=True)
+    shutil.rmtree(old)
+    try:
+        assert run(root, pool="memory://bucket/pool") == sorted(f"checked {key}" for key in keys)
+        assert {row["uri"].rpartition("/")[0] for row in rows(root)} == {"memory:///bucket/pool"}
+        assert [row["key"] for row in rows(root)] == keys
+        assert files(root / "images") == facts
+    finally:
+        store.rm("/bucket", recursive=True)
 
 
 def test_pool_that_grew_before_and_after_it_moved_keeps_the_ids_of_all(tmp_path: Path) -> None:
