@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.incremental import looking
+from benchmarks.incremental import LOOSER, looking
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import StaleTable, WorkdirError
@@ -16,8 +16,6 @@ from curate.samples.pool import make_pool
 from curate.stages.images.embed import Embed
 from curate.workdir import open_record, open_tables
 
-LOOSER = "copies.hash_neighbors.threshold=0.2"
-"""Hashes that differ in up to 102 bits count: images go that stayed before."""
 TUNED = [f"internal/{name}/pdq" for name in ("truth", "neighbors", "trusted")]
 
 
