@@ -16,12 +16,11 @@ logger = logging.getLogger(__name__)
 
 RUN = "run.json"
 """Marks a workdir."""
-LAYOUT = 3
+LAYOUT = 4
 """Number of the arrangement of tables in a workdir; raised when another version of curate could not go on in it."""
-READABLE = (2, LAYOUT)
-"""Arrangements that this version goes on in; those before 3 have no checksums, so that damage may stay unseen."""
-
-
+READABLE = (2, 3, LAYOUT)
+"""Arrangements that this version goes on in. Those before 3 have no checksums, so that damage may stay unseen; those
+before 4 do not say what rows are made of: what follows the first pass is made once more, but no image is read again."""
 WORKING = "internal/"
 """How the names of tables begin that are no results."""
 MAX_NAMED = 3

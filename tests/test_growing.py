@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.incremental import looking
+from benchmarks.incremental import LOOSER, looking
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import StaleTable, WorkdirError
@@ -16,8 +16,6 @@ from curate.samples.pool import make_pool
 from curate.stages.images.embed import Embed
 from curate.workdir import open_record, open_tables
 
-LOOSER = "copies.hash_neighbors.threshold=0.2"
-"""Hashes that differ in up to 102 bits count: images go that stayed before."""
 TUNED = [f"internal/{name}/pdq" for name in ("truth", "neighbors", "trusted")]
 
 
@@ -102,6 +100,9 @@ def test_run_that_grows_reads_and_embeds_what_is_new_and_ends_with_the_bytes_of_
         "catalog/part-00001.parquet",
     }
     assert not open_tables(Store(root)).outdated
+    shutil.rmtree(root / "shards")  # whose pictures are then read where they lie now
+    run("hierarchical", root, moved, heldout)
+    assert parts(root / "shards") == parts(tmp_path / "fresh/shards")
     with pytest.raises(
         WorkdirError, match=r"holds a run of recipe 'hierarchical', this one is 'dedup', which does not "
     ):

@@ -13,7 +13,7 @@ Rows that are **open** (`part_writer.py`) are the same case for another reason: 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,18 +79,21 @@ def find_earlier(
     *,
     wanted: Mapping[str, str],
     made_of: Mapping[str, MadeOf],
+    vouched: Collection[str],
     stack: ExitStack,
 ) -> Earlier | None:
     """The rows that may be taken from what lies in place of a part; None: there are none.
 
     Args:
         tables: those whose part is to be made; `wanted` and `made_of` by the same names.
+        vouched: tables that were complete before, and of the same settings: their parts from versions of curate that
+            did not write what rows are made of are taken for such, as those versions took them.
         stack: closes the files that are read.
 
     Raises:
         DamagedPart: what lies there is not what was written.
     """
-    masks = [_known_rows(tables[name], part, wanted[name], made_of[name]) for name in tables]
+    masks = [_known_rows(tables[name], part, wanted[name], made_of[name], name in vouched) for name in tables]
     there = [mask for mask in masks if mask is not None]
     if not there or len(there) < len(masks) or len({len(mask) for mask in there}) > 1:
         return None
@@ -100,7 +103,7 @@ def find_earlier(
     return Earlier(known, {name: EarlierRows(stack.enter_context(table.open(part))) for name, table in tables.items()})
 
 
-def _known_rows(table: Table, part: int, wanted: str, made_of: MadeOf) -> np.ndarray | None:
+def _known_rows(table: Table, part: int, wanted: str, made_of: MadeOf, vouched: bool) -> np.ndarray | None:
     """(N,) bool, by row of the part that is there; None: it is not there, or made by something else."""
     footer = table.footer(part)
     if footer is None:
@@ -110,6 +113,8 @@ def _known_rows(table: Table, part: int, wanted: str, made_of: MadeOf) -> np.nda
         known[table.open_rows(part)] = False
         return known
     text = table.made_of(part)
+    if text is None and vouched and made_of.blocks:
+        return _made_rows(table, part)
     if text is None or not made_of.blocks or (earlier := MadeOf.parse(text)).by != made_of.by:
         return None
     return _same_blocks(earlier.blocks, made_of.blocks, footer.rows) & _made_rows(table, part)

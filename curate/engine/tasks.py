@@ -68,6 +68,8 @@ class Task:
     """Phase combine: parts of the output."""
     made_by: dict[str, str] = field(default_factory=dict)
     """Table name to the digest of all that makes its rows but the inputs; of a pass."""
+    vouched: frozenset[str] = frozenset()
+    """Tables of a pass that were complete, and of these stages, when the step began."""
     anew: bool = False
     """Make all rows of a part, also where an earlier run left some that are right."""
     within: Surroundings | None = None
@@ -292,7 +294,8 @@ def _rows_together(
         earlier = None
         if not task.anew:
             with suppress(DamagedPart):  # what is there is not what was written: all rows anew
-                earlier = find_earlier(tables, task.part, wanted=task.fingerprints, made_of=made_of, stack=stack)
+                wanted, vouched = task.fingerprints, task.vouched
+                earlier = find_earlier(tables, task.part, wanted=wanted, made_of=made_of, vouched=vouched, stack=stack)
         if earlier is None:
             yield from lead.run_together(stages, task.part, **inputs)
         else:

@@ -326,12 +326,11 @@ class Work:
         commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
         if lead.pinned:  # such tables carry the digest of their rows instead of their origin
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
-        made_by = stage_digests(stages) if isinstance(lead, SharedMap) else {}
+        if isinstance(lead, SharedMap):
+            vouched = frozenset(n for n in stages if (before := self.before[n]) is not None and before.complete)
+            plain = replace(plain, made_by=stage_digests(stages), vouched=vouched)
         damaged = {part for table, part in self.damaged if table in stages}
-        tasks = [
-            replace(plain, part=part, fingerprints=commit[part], made_by=made_by, anew=anew or part in damaged)
-            for part in parts
-        ]
+        tasks = [replace(plain, part=part, fingerprints=commit[part], anew=anew or part in damaged) for part in parts]
         self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
 
     def _shuffle(self, executor: Executor, plain: Task, wanted: list[str], parts: list[int]) -> Task:

@@ -69,9 +69,8 @@ class Catalog(Scan):
 
     def differs_from(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """A catalog follows sources that moved, and takes up those that were added; see `moved.py`."""
-        changes = SourceChanges.between(config.get("sources", {}), self.sources)
-        followed = {"sources": identity(self.sources)} if changes.follows else {}
-        yield from differences({**config, **followed}, identity(self))
+        yield from SourceChanges.between(config.get("sources", {}), self.sources).others
+        yield from differences({**config, "sources": identity(self.sources)}, identity(self))
 
     def go_on(self, known: Table) -> Iterator[tuple[int, pa.Table]]:
         changes = SourceChanges.between(known.complete_manifest().config["sources"], self.sources)

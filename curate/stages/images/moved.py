@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate.config import identity
+from curate.config import differences, identity
 from curate.engine.image_ids import CatalogFigures, part_of
 from curate.engine.table import Table
 from curate.errors import StaleTable
@@ -55,27 +56,33 @@ class SourceChanges:
     """(role, source) of those that lie elsewhere."""
     added: tuple[tuple[str, Source], ...]
     """(role, source) of those that it does not list."""
-    follows: bool
-    """Whether there is no other difference."""
+    others: tuple[tuple[str, Any, Any], ...]
+    """(field, then, now) of what differs besides, which it cannot follow."""
 
     @classmethod
     def between(cls, before: Mapping[str, Any], sources: Sources) -> "SourceChanges":
         """From the sources in the config of a catalog to those of now; a source is known by its name."""
         known = {one["name"]: (role, one) for role in ROLES for one in before.get(role) or ()}
-        moved, added, others = [], [], False
+        moved, added, others = [], [], list[tuple[str, Any, Any]]()
         for role, source in sources.by_role():
-            found, now = known.get(source.name), identity(source)
-            if found is None:
+            if source.name not in known:
                 added.append((role, source))
-            elif found != (role, now):
-                others |= found[0] != role or _without_place(found[1]) != _without_place(now)
+                continue
+            found = list(_settings_that_differ(known[source.name], role, source))
+            if found:
                 moved.append((role, source))
-        order = [source.name for _, source in sources.by_role() if source.name in known]
-        return cls(tuple(moved), tuple(added), not others and order == list(known))
+            others += [(f"sources.{role}.{source.name}.{key}", *values) for key, *values in found if key not in PLACE]
+        names = [source.name for _, source in sources.by_role()]
+        if [name for name in names if name in known] != list(known):
+            others.append(("names of the sources", list(known), names))
+        return cls(tuple(moved), tuple(added), tuple(others))
 
 
-def _without_place(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in source.items() if key not in PLACE}
+def _settings_that_differ(
+    before: tuple[str, Mapping[str, Any]], role: str, source: Source
+) -> Iterator[tuple[str, Any, Any]]:
+    then_role, then = before
+    yield from differences({"role": then_role, **then}, {"role": role, **identity(source)})
 
 
 def move_parts(known: Table, role: str, source: Source, make_rows: MakeRows) -> Iterator[tuple[int, pa.Table]]:
@@ -175,8 +182,8 @@ class _Check:
 
     def add(self, before: pa.Table, after: pa.Table) -> None:
         """Rows of a part as they were and as they will be: those in doubt are drawn with equal probability."""
-        then, now = (rows["modified"].to_numpy() for rows in (before, after))  # float64 with NaN where null
-        for row in np.flatnonzero(~(then == now)).tolist():
+        same = pc.equal(before["modified"], after["modified"]).fill_null(False).to_numpy()
+        for row in np.flatnonzero(~same).tolist():
             self._doubtful += 1
             place = len(self._drawn) if len(self._drawn) < NUM_CHECKED else int(self._rng.integers(self._doubtful))
             if place < NUM_CHECKED:

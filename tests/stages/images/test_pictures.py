@@ -283,7 +283,13 @@ asked: list[str] = []
 
 
 def run_pass(
-    store: Store, catalog: pa.Table, stages: dict[str, PictureStage], *, wanted: str = "", **inputs: pa.Table
+    store: Store,
+    catalog: pa.Table,
+    stages: dict[str, PictureStage],
+    *,
+    wanted: str = "",
+    vouched: frozenset[str] = frozenset(),
+    **inputs: pa.Table,
 ) -> dict[str, list[int]]:
     """Make part 0 of the tables of a pass as a task does, wanted under another name each time its inputs are others;
     the open rows of each."""
@@ -293,7 +299,7 @@ def run_pass(
     schemas = {name: stage.output_schema() for name, stage in stages.items()}
     given = {key: (key,) if key in ("catalog", *inputs) else None for key in PictureStage.inputs}
     task = Task("run", 0, dict(stages), schemas, {name: f"wanted {name} {wanted}" for name in stages}, given)
-    perform(store.root, replace(task, made_by=stage_digests(stages)), 1)
+    perform(store.root, replace(task, made_by=stage_digests(stages), vouched=vouched), 1)
     return {name: store.table(name).open_rows(0) for name in stages}
 
 
@@ -394,6 +400,31 @@ def test_rows_are_taken_from_an_earlier_part_only_if_bytes_and_network_are_as_th
     assert read_again(EMBED.model_copy(update={"batch_size": 3}), changed, "at another speed") == []
     assert read_again(EMBED.model_copy(update={"view": "within_border"}), changed, "of another view") == list(range(10))
     assert read_again(EMBED.model_copy(update={"model": "lite0"}), changed, "by another network") == list(range(10))
+
+
+@pytest.mark.parametrize("vouched", [True, False])
+def test_parts_of_versions_that_wrote_nothing_of_rows_are_taken_if_a_complete_table_vouches_for_them(
+    tmp_path: Path, away: set[str], monkeypatch: pytest.MonkeyPatch, vouched: bool
+) -> None:
+    write_photos(tmp_path / "pool", 6)
+    catalog, store = listed(tmp_path / "pool"), Store(tmp_path / "run")
+    images = inspected(catalog, Inspect())
+    with monkeypatch.context() as patch:
+        patch.setattr(PictureStage, "contents", classmethod(lambda *args, **tables: []))
+        run_pass(store, catalog, {"x": EMBED}, images=images, duplicates=verdicts(range(5)))
+    assert store.table("x").made_of(0) is None
+    asked.clear()
+    run_pass(
+        store,
+        catalog,
+        {"x": EMBED},
+        wanted="more",
+        vouched=frozenset({"x"} if vouched else ()),
+        images=images,
+        duplicates=verdicts(range(6)),
+    )
+    assert asked == [f"{row:03d}.jpg" for row in range(5 if vouched else 0, 6)]
+    assert store.table("x").made_of(0) is not None
 
 
 def test_damaged_earlier_part_is_no_source_of_rows(tmp_path: Path, away: set[str]) -> None:
