@@ -92,7 +92,11 @@ class Work:
             return []
         kept = self.as_before()
         if kept is not None:
-            return self._restore(executor, kept) if self.restore else []
+            if self.restore:
+                self._restore(executor, kept)
+            for name in kept:
+                self._settle(name)
+            return []
         regroups = isinstance(lead, Shuffle | Fold)
         if regroups or any(type(stage).resolve is not Stage.resolve for stage in self.step.stages.values()):
             self.need_rows(None)
@@ -133,7 +137,7 @@ class Work:
         if gone and (parts is None or parts):
             raise CleanedRows(gone, " + ".join(self.step.stages))
 
-    def _restore(self, executor: Executor, stages: dict[str, Stage]) -> list[str]:
+    def _restore(self, executor: Executor, stages: dict[str, Stage]) -> None:
         """Make parts of complete tables again that were cleaned; they get the fingerprints that they had."""
         wanted = {name: [part.fingerprint for part in self.tables[name].parts()] for name in stages}
         todo = {name: sorted(self.tables[name].absent() & set(self.restore.get(name, ()))) for name in stages}
@@ -147,12 +151,15 @@ class Work:
                         f"{table.part_path(number)}: cannot be made again as it was, since some data could not be had "
                         "this time; run the same command again"
                     )
-            if parts:
-                manifest = table.complete_manifest()
-                table.write_manifest(replace(manifest, cleaned=sorted(set(manifest.cleaned) - set(parts))))
-                self.store.remove_folders(name, (PIECES, PARTIALS, STATE))
-                self.store.remove_file(f"{name}/{PROGRESS}")
-        return []
+
+    def _settle(self, name: str) -> None:
+        """End the restoring of parts, also one that was killed: parts that are there are not cleaned any more."""
+        table, manifest = self.tables[name], self.tables[name].complete_manifest()
+        left = table.absent() if manifest.cleaned else set()
+        if len(left) < len(manifest.cleaned):
+            self.store.remove_folders(name, (PIECES, PARTIALS, STATE))
+            self.store.remove_file(f"{name}/{PROGRESS}")
+            table.write_manifest(replace(manifest, cleaned=sorted(left)))
 
     def _cleaned(self, name: str, todo: Collection[int]) -> list[dict[str, Any]]:
         """What is told of the parts of a table that were cleaned and stay so."""
@@ -184,7 +191,10 @@ class Work:
         else:
             num_parts = lead.num_parts(**known_inputs(lead, self.inputs))
         wanted = part_fingerprints(stages, self.inputs, num_parts)
-        fresh = all(self.is_complete(name, num_parts) and not self.missing(name, wanted[name]) for name in stages)
+        fresh = all(
+            self.is_complete(name, num_parts) and not self.missing(name, wanted[name], restoring=False)
+            for name in stages
+        )
         return stages if fresh else None
 
     def _run_scan(self, stage: Scan) -> list[str]:
@@ -278,8 +288,12 @@ class Work:
         before = self.before[name]
         return before is not None and before.complete and len(before.parts) == num_parts
 
-    def missing(self, name: str, wanted: list[str]) -> list[int]:
-        """Parts to make: absent, made of something else, or all where the user asked for a rebuild."""
+    def missing(self, name: str, wanted: list[str], *, restoring: bool = True) -> list[int]:
+        """Parts to make: absent, made of something else, or all where the user asked for a rebuild.
+
+        Args:
+            restoring: whether parts that were cleaned count as absent where their rows are needed again.
+        """
         if self.flags.may_rebuild(name):
             return list(range(len(wanted)))
         table, before = self.tables[name], self.before[name]
@@ -289,7 +303,8 @@ class Work:
         found = {n: part for n, part in known.items() if n in there and part.num_bytes in (0, there[n])}
         found |= table.whole_footers(n for n in there if n not in known and n < len(wanted))
         if before is not None:  # where rows are gone, what they were made of is known
-            again = {*self.restore.get(name, ()), *(n for damaged, n in self.damaged if damaged == name)}
+            again = {n for damaged, n in self.damaged if damaged == name}
+            again |= set(self.restore.get(name, ())) if restoring else set()
             found |= {n: known[n] for n in set(before.cleaned) - again - there.keys()}
         return [n for n, fingerprint in enumerate(wanted) if n not in found or found[n].fingerprint != fingerprint]
 
