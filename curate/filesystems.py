@@ -137,7 +137,7 @@ def open_ranges(filesystem: Any, path: str, *, blocks: Sequence[Span] | None = N
         blocks: ascending ranges of which all will be read; None: not known. With them, or with none to read, the file
             is looked at now; else with the first read.
     """
-    protocols = _protocols(filesystem)
+    protocols = protocols_of(filesystem)
     if not protocols & STORES:
         counting.note(opens=1)
         return filesystem.open(path, "rb")
@@ -147,7 +147,7 @@ def open_ranges(filesystem: Any, path: str, *, blocks: Sequence[Span] | None = N
 
 def read_object(filesystem: Any, path: str) -> bytes:
     """All bytes of a file; of S3 without asking for the length first."""
-    if not _protocols(filesystem) & S3:
+    if not protocols_of(filesystem) & S3:
         data: bytes = filesystem.cat_file(path)
         return data
     counting.note(opens=1)
@@ -166,7 +166,8 @@ def read_range(filesystem: Any, path: str, start: int, stop: int | None, **optio
     return data
 
 
-def _protocols(filesystem: Any) -> frozenset[str]:
+def protocols_of(filesystem: Any) -> frozenset[str]:
+    """The names of the protocol that a file system speaks."""
     named = filesystem.protocol
     return frozenset([named] if isinstance(named, str) else named)
 

@@ -84,6 +84,8 @@ class Stage(Settings):
     """Why the workdir must be a folder of this machine, and what to do elsewhere; empty: it need not be one."""
     tally: ClassVar[type[Tally] | None] = None
     """What each part adds to the figures, counted while it is written: `summarize` reads no rows."""
+    tells_from: ClassVar[tuple[str, ...]] = ()
+    """Inputs whose rows `show`, `explain` and their like read: these tables are never cleaned."""
     explained_as: ClassVar[str] = ""
     """Word in front of what `explain` says."""
 

@@ -5,6 +5,7 @@ figures) and, while it is being made, `_progress.jsonl`. A part carries its fing
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class Manifest:
     """What tasks cost, of all runs that contributed, by phase; `driver`: what the driver of the last run did for the
     table, beside tasks. Empty: made by a version that did not count."""
 
+    cleaned: list[int] = field(default_factory=list)
+    """Parts whose files were removed since nothing needs their rows any more, see `cleaning.py`; of a table in the
+    making, `parts` tells of these alone."""
+
     def as_json(self) -> dict[str, Any]:
         """As `_table.json` holds it."""
         return {**vars(self), "counted": {phase: counts.as_json() for phase, counts in self.counted.items()}}
@@ -88,10 +93,17 @@ class Manifest:
 class Table:
     """A table of a workdir. Cheap to make: nothing is read until asked."""
 
-    def __init__(self, store: Store, name: str, manifest: Manifest | None = None) -> None:
+    def __init__(self, store: Store, name: str, manifest: Manifest | None = None, *, digest: str | None = None) -> None:
+        """The table of that name.
+
+        Args:
+            manifest: what it is taken to be, before that is published.
+            digest: of the manifest that it has; who has read one of it before does not read it again.
+        """
         self.store = store
         self.name = name
         self._manifest = manifest
+        self._digest = digest
         self._lines: list[str] | None = None
         """Lines of the progress, where the store cannot append."""
         self._publish_at = 0.0
@@ -112,13 +124,21 @@ class Table:
         if self._manifest is not None:
             return self._manifest
         path = self.store.join(self.name, MANIFEST)
+        if self._digest is not None and self._digest in _parsed:
+            return _parsed[self._digest]
         try:
-            return _read_manifest(self.store, f"{self.name}/{MANIFEST}")
+            data = self.store.read_kept(f"{self.name}/{MANIFEST}")
+            return None if data is None else _parse_manifest(data)
         except (TypeError, ValueError) as error:
             raise TableError(
                 f"{path}: damaged, or of another version ({first_line(error)}); remove this file and run again: parts "
                 "that are whole are kept"
             ) from error
+
+    def manifest_digest(self) -> str | None:
+        """Of what `_table.json` holds; None: it is not there."""
+        data = self.store.read_kept(f"{self.name}/{MANIFEST}")
+        return None if data is None else _digest(data)
 
     def parts(self) -> list[Part]:
         """The parts of a complete table, in order."""
@@ -146,12 +166,14 @@ class Table:
 
     def committed(self) -> dict[int, int]:
         """Number and bytes of the parts that are there, by listing."""
-        try:
-            files = self.store.fs.ls(self.store.join(self.name), detail=True)
-        except FileNotFoundError:
-            return {}
-        found = [(PART_NAME.fullmatch(file["name"].rsplit("/", 1)[-1]), file) for file in files]
-        return {int(name[1]): file["size"] for name, file in found if name and file["type"] == "file"}
+        files = self.store.list_files(self.name, "part-")
+        found = [(PART_NAME.fullmatch(name), size) for name, size in files.items()]
+        return {int(name[1]): size for name, size in found if name}
+
+    def absent(self) -> set[int]:
+        """Parts that were cleaned and are not there."""
+        manifest = self.manifest()
+        return set(manifest.cleaned) - self.committed().keys() if manifest and manifest.cleaned else set()
 
     def footer(self, part: int) -> Part | None:
         """What the footer of a part says; None where it is absent.
@@ -258,6 +280,12 @@ class Table:
             with self.store.fs.open(path) as raw, open_parquet(raw, pre_buffer=not self.store.is_local) as file:
                 yield file
         except FileNotFoundError as error:
+            manifest = self.manifest()
+            if manifest is not None and part in manifest.cleaned:
+                raise TableError(
+                    f"{path}: was cleaned, as nothing needed its rows; run its config with --rebuild {self.name} to "
+                    "have them again"
+                ) from error
             raise TableError(f"{path}: no such part; run the pipeline again to make it") from error
         except (OSError, pa.ArrowException) as error:
             if says_damage(error):
@@ -382,41 +410,31 @@ def _manifests() -> TypeAdapter[Manifest]:
     return TypeAdapter(Manifest)
 
 
-MAX_KNOWN = 16
-"""Manifests that a process keeps: as many as the inputs of a step."""
-SETTLED_SECONDS = 1.0
-"""Age from which on a file that is changed has another time than before."""
-_known: dict[str, tuple[str, Manifest]] = {}
-"""By path: the state of the file, and what it says."""
+_parsed: dict[str, Manifest] = {}
+"""The newest manifests that this process has read, by digest; shared, and read only."""
+_PARSED_AT_MOST = 64
 
 
-def _read_manifest(store: Store, name: str) -> Manifest | None:
-    """What the file says, None where there is none; read once a process as long as the file system tells no change.
-
-    A manifest has an entry for each part, and every task asks for those of its inputs: of 20,000 parts, 20,000 tasks
-    would read and parse 100 GB. What comes back is shared, and read only.
-    """
-    path = store.join(name)
-    try:
-        info = store.fs.info(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    state = str(sorted(info.items(), key=str))
-    if path in _known and _known[path][0] == state:
-        return _known[path][1]
-    data = store.read_bytes(name)
-    if data is None:
-        return None
-    _known.pop(path, None)
-    found = _parse_manifest(data)
-    if not store.is_local or time.time() - info["mtime"] > SETTLED_SECONDS:
-        _known[path] = (state, found)
-    for oldest in list(_known)[:-MAX_KNOWN]:
-        del _known[oldest]
-    return found
+@lru_cache(maxsize=_PARSED_AT_MOST)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _parse_manifest(data: bytes) -> Manifest:
+    """Every task asks for the manifests of its inputs, whose megabytes at many parts take longer to parse than to read.
+
+    Known by the bytes, so that a changed file is never missed.
+    """
+    digest = _digest(data)
+    if digest not in _parsed:
+        manifest = _manifest_of(data)
+        while len(_parsed) >= _PARSED_AT_MOST:
+            _parsed.pop(next(iter(_parsed)), None)
+        _parsed[digest] = manifest
+    return _parsed[digest]
+
+
+def _manifest_of(data: bytes) -> Manifest:
     found = load_sealed(data)
     if not isinstance(found, dict):
         raise TypeError(f"it holds {type(found).__name__}")

@@ -1,10 +1,7 @@
 """What parts count for figures: kept with the part, added up without a look at the rows, also after a kill."""
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from curate.engine import table as table_module
 from curate.engine.executors import InProcess
 from curate.engine.figures import Figures
 from curate.engine.freshness import Flags
@@ -226,42 +222,3 @@ def test_sums_do_not_depend_on_how_they_are_grouped(tallies: list[NumberTally], 
         name: 0 for t in tallies for name in t.by_remainder if not sum(o.by_remainder.get(name, 0) for o in tallies)
     }
     assert whole.first == tuple(number for tally in tallies for number in tally.first)[: Tally.most]
-
-
-# -- manifests -----------------------------------------------------------------------------------------------
-
-
-def test_a_manifest_is_read_once_as_long_as_its_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = given_table(tmp_path, "given", NUMBERS, [[{"image_id": 0, "number": 1}]])
-    path, read = tmp_path / "given" / "_table.json", list[str]()
-    reading = Store.read_bytes
-
-    def noted(store: Store, name: str) -> bytes | None:
-        read.append(name)
-        return reading(store, name)
-
-    monkeypatch.setattr(Store, "read_bytes", noted)
-
-    def rows(seconds_old: float) -> tuple[int, int]:
-        read.clear()
-        told = path.stat().st_mtime - seconds_old
-        os.utime(path, (told, told))
-        return Store(tmp_path).table("given").num_rows(), Store(tmp_path).table("given").num_rows()
-
-    assert rows(0) == (1, 1)
-    assert len(read) == 2  # written just now: another writing may leave the same time
-    assert rows(5) == (1, 1)
-    assert len(read) == 1
-    table.write_manifest(replace(table.complete_manifest(), rows=7))
-    assert rows(5) == (7, 7)
-    path.unlink()
-    assert Store(tmp_path).table("given").manifest() is None
-
-
-def test_so_many_manifests_are_kept_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known: Mapping[str, Any] = table_module._known
-    monkeypatch.setattr(table_module, "SETTLED_SECONDS", -60.0)
-    for number in range(table_module.MAX_KNOWN + 3):
-        given_table(tmp_path, f"t{number}", NUMBERS, [[]]).store.table(f"t{number}").num_rows()
-    assert len(known) == table_module.MAX_KNOWN
-    assert not any(path.endswith("/t0/_table.json") for path in known)

@@ -122,6 +122,7 @@ class Deduplicate(Fold):
     state_by_image: ClassVar[bool] = True
     tally: ClassVar[type[Tally] | None] = DeduplicateTally
     explained_as: ClassVar[str] = "copies"
+    tells_from: ClassVar[tuple[str, ...]] = ("neighbors",)
 
     chains: Chains = "split"
     """Where a and b are a pair, b and c, and so on. split: in components of five images or more an image goes only for

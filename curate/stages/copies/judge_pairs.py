@@ -80,6 +80,7 @@ class JudgePairs(Map):
         "catalog": whole(CATALOG),
     }
     tally: ClassVar[type[Tally] | None] = JudgeTally
+    tells_from: ClassVar[tuple[str, ...]] = ("registered", "crowds", "surroundings")
 
     threshold: Annotated[float, Field(ge=-1, le=1)] = REGISTRATION.threshold
     """Least score of a pair of pool and curated images, -1..1: the agreement of both pictures, and 0.125 more for each

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import part_of
-from curate.engine.shuffle import partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.tables import CATALOG, NEAREST
@@ -25,7 +25,7 @@ class GroupByImage(Shuffle):
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return NEAREST
 
-    def scatter(self, part: int, *, nearest: pa.Table, catalog: Table) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def scatter(self, part: int, *, nearest: pa.Table, catalog: Table) -> Iterator[Scattered]:
         yield from partition(nearest, part_of(nearest["image_id"].to_numpy()))
 
     def run(self, part: int, *, pieces: pa.Table, catalog: Table) -> Batches:

@@ -24,7 +24,7 @@ from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import MAX_NAMED, Finished, ImagePlace
-from curate.engine.image_ids import part_of, row_of
+from curate.engine.image_ids import row_of
 from curate.engine.numbers import count, plural
 from curate.engine.part_writer import mark_open
 from curate.engine.show import FlowStep, Numbers, Section, Text
