@@ -172,7 +172,7 @@ FEATURES = pa.schema(
         column(
             "points", pa.binary(), "x, y of each point as uint16 in 64ths of a pixel; null: not opened", nullable=True
         ),
-        column("descriptors", pa.binary(), "128 uint8 of each point", nullable=True),
+        column("descriptors", pa.binary(), "64 bytes of each point: 128 values of four bits", nullable=True),
         column("picture", pa.binary(), "luma at 320 pixels, a JPEG", nullable=True),
     ]
 )
