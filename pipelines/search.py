@@ -59,7 +59,6 @@ def find_pairs(
         queries = p.add(f"internal/queries/{name}", measured_by.sample, **given)
         truth = p.add(f"internal/truth/{name}", measured_by.find, queries=queries, thresholds=thresholds, **given)
         known = {"queries": queries, "truth": truth}
-    lists = p.add(f"internal/lists/{name}", build, centroids=coarse, within=within, **known, **given)
-    return p.add(
-        into or f"internal/neighbors/{name}", find, lists=lists, thresholds=thresholds, catalog=catalog, **known
-    )
+    search = find.model_copy(update={"lists": build})
+    sent = {"centroids": coarse, "within": within, "thresholds": thresholds}
+    return p.add(into or f"internal/neighbors/{name}", search, **sent, **known, **given)

@@ -39,16 +39,16 @@ def join(root: Path, *, num_lists: int, num_probes: int | str, search: FindNeigh
     p, catalog, vectors = planted(root)
     stored = {"stored": build["stored"]} if "stored" in build else {}
     centroids = p.add("centroids", FitLists(num_lists=num_lists, **stored), embeddings=vectors, catalog=catalog)
-    lists = p.add(
-        "lists",
-        BuildLists(num_probes=num_probes, **build),
-        embeddings=vectors,
-        centroids=centroids,
-        catalog=catalog,
-    )
-    p.add("neighbors", search, lists=lists, catalog=catalog)
+    built = BuildLists(num_probes=num_probes, **build)
+    add_search(p, search, built, embeddings=vectors, centroids=centroids, catalog=catalog)
     make(p)
     return p
+
+
+def add_search(p: Pipeline, search: FindNeighbors, build: BuildLists, **inputs: Ref | None) -> None:
+    """Declare `neighbors`, and `lists`: what the search joins, which recipes do not store."""
+    p.add("lists", build, **{name: ref for name, ref in inputs.items() if name in BuildLists.inputs})
+    p.add("neighbors", search.model_copy(update={"lists": build}), **inputs)
 
 
 def found_pairs(p: Pipeline) -> dict[tuple[int, int], float]:
@@ -71,9 +71,8 @@ def declare_measured(root: Path, *, num_lists: int = 6, num_queries: int = 60, *
     queries = p.add("queries", SampleQueries(num_queries=num_queries), **given)
     truth = p.add("truth", FindTruth(threshold=0.8, max_neighbors=500), queries=queries, **given)
     sample = {"queries": queries, "truth": truth}
-    lists = p.add("lists", BuildLists(**build), centroids=centroids, **sample, **given)
     search = FindNeighbors(max_neighbors=500, threshold=0.8, heldout_threshold=0.8)
-    p.add("neighbors", search, lists=lists, catalog=catalog, **sample)
+    add_search(p, search, BuildLists(**build), centroids=centroids, **sample, **given)
     return p
 
 
@@ -99,8 +98,7 @@ def found_among(
         second = p.add("within", GivenVectors(vectors=tuple(map(tuple, within))), catalog=catalog)
     centroids = p.add("centroids", fit or FitLists(), embeddings=given, catalog=catalog)
     sent = {"embeddings": given, "within": second, "centroids": centroids, "catalog": catalog}
-    lists = p.add("lists", build or BuildLists(), **sent)
-    p.add("neighbors", FindNeighbors(**search), lists=lists, catalog=catalog)
+    add_search(p, FindNeighbors(**search), build or BuildLists(), **sent)
     make(p)
     return {pair: round(similarity, 5) for pair, similarity in found_pairs(p).items()}
 
