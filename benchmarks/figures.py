@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import resource
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Any, Literal
 
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes of one `ru_maxrss`."""
+WIDE_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
+"""Flags of x86 processors, the widest first, and what they stand for."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,20 @@ def cpu_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
+def processor() -> str:
+    """Name of this machine's processor, and the widest vector instructions that it has, on which speeds depend."""
+    described = Path("/proc/cpuinfo")
+    text = described.read_text() if described.exists() else ""
+    facts = dict(re.findall(r"^(.+?)[ \t]*:[ \t]*(.*)$", text, re.MULTILINE))
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    flags = facts.get("flags", "").split()
+    wide = next((title for flag, title in WIDE_VECTORS.items() if flag in flags), "")
+    return f"{name}, {wide}" if wide else name
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    return {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    return {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def as_json(figures: Sequence[Figure]) -> str:
@@ -117,4 +131,5 @@ def _cells(figure: Figure) -> tuple[str, ...]:
 
 def show(figures: Sequence[Figure], json_: bool, *, text: str | None = None) -> None:
     """Print the figures: as JSON for programs, else as `text`, or as their table where there is none."""
-    print(as_json(figures) if json_ else text or format_figures(figures))
+    where = f"{processor()}, {os.cpu_count()} cores"
+    print(as_json(figures) if json_ else f"{where}\n{text or format_figures(figures)}")

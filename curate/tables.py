@@ -34,9 +34,13 @@ REJECT_REASONS = (
 """Why an image is rejected, in order of precedence: the first reason that holds is the one recorded."""
 
 
-def column(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
-    """A documented column; the text travels in the Parquet schema."""
-    return pa.field(name, dtype, nullable=nullable, metadata={"doc": doc})
+REPEATS = b"curate.repeats"
+"""Key of a column's metadata: few of its values are distinct, so that each is stored once a row group."""
+
+
+def column(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False, repeats: bool = False) -> pa.Field:
+    """A documented column; the text travels in the Parquet schema. `repeats`: few of its values are distinct."""
+    return pa.field(name, dtype, nullable=nullable, metadata={b"doc": doc} | ({REPEATS: b""} if repeats else {}))
 
 
 IMAGE_ID = column("image_id", pa.int64(), "(part << 32) | row: locates the image in the catalog")
@@ -175,7 +179,7 @@ FEATURES = pa.schema(
         column(
             "points", pa.binary(), "x, y of each point as uint16 in 64ths of a pixel; null: not opened", nullable=True
         ),
-        column("descriptors", pa.binary(), "128 uint8 of each point", nullable=True),
+        column("descriptors", pa.binary(), "64 bytes of each point: 128 values of four bits", nullable=True),
         column("picture", pa.binary(), "luma at 320 pixels, a JPEG", nullable=True),
     ]
 )
@@ -368,7 +372,7 @@ def truth_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema
             column("query_id", pa.int64(), "sampled image that asks"),
             IMAGE_ID,
             column("similarity", pa.float32(), "cosine"),
-            column("vector", vector_type(dim, dtype), "of the image"),
+            column("vector", vector_type(dim, dtype), "of the image", repeats=True),
         ],
         metadata=vector_metadata(dim, dtype, model=model, weights=weights),
     )

@@ -120,6 +120,13 @@ class Copies(Settings):
             raise ValueError(f"deduplicate.keep_every={every}: set frames=keep-every and keep_every={every} instead")
         return self
 
+    @model_validator(mode="after")
+    def _one_place_for_lists(self) -> Self:
+        for name in ("neighbors", "hash_neighbors"):
+            if getattr(self, name).lists != BuildLists():
+                raise ValueError(f"{name}.lists: set build_lists instead, which both searches go by")
+        return self
+
     @property
     def judges(self) -> Deduplicate:
         """The stage that follows from the pairs."""

@@ -60,8 +60,9 @@ def find_pairs(
         queries = p.add(f"internal/queries/{name}", measured_by.sample, **given)
         truth = p.add(f"internal/truth/{name}", measured_by.find, queries=queries, thresholds=thresholds, **given)
         known = {"queries": queries, "truth": truth}
-    lists = p.add(f"internal/lists/{name}", build, centroids=coarse, within=within, **known, **given)
-    pairs = p.add(into or f"internal/neighbors/{name}", find, lists=lists, thresholds=thresholds, catalog=catalog)
+    search = find.model_copy(update={"lists": build})
+    sent = {"centroids": coarse, "within": within, "thresholds": thresholds}
+    pairs = p.add(into or f"internal/neighbors/{name}", search, **sent, **known, **given)
     if measured_by is not None:
         measure = MeasureRecall(both_ways=set(find.queries) >= set(find.answers))
         p.add(f"internal/recall/{name}", measure, neighbors=pairs, **known)

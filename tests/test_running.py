@@ -173,8 +173,8 @@ ONE_OF_EACH_KIND = frozenset(
     (
         "images-run",
         "internal/centroids/copy-partial",
-        "internal/lists/copy-scatter",
-        "internal/lists/copy-run",
+        "internal/candidates/near-scatter",
+        "internal/candidates/near-run",
         "duplicates-combine",
         "selection-run",
     )
@@ -425,7 +425,7 @@ def _concerned(value: str) -> set[str]:
             f"internal/{name}" for name in ("retrieved", "truth/retrieval", "neighbors/retrieval", "nearest/ranked")
         },
         "copies.fit_lists": {"internal/centroids/copy", "internal/centroids/pdq"},
-        "copies.build_lists": {"internal/lists/copy", "internal/lists/pdq"},
+        "copies.build_lists": {"internal/candidates/near", "internal/neighbors/pdq"},
         "select": {"selection"},
         "write": {"shards/data"},
     }

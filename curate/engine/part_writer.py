@@ -18,6 +18,7 @@ import pyarrow as pa
 from curate.config import digest
 from curate.engine.tallies import ADDED, TALLY, Tally, add, plain
 from curate.sealing import SealedWriter
+from curate.tables import REPEATS
 
 FINGERPRINT = b"curate.fingerprint"
 CONTENT = b"curate.content"
@@ -100,7 +101,8 @@ class PartWriter:
             file,
             schema,
             compression=_codecs(schema),
-            use_dictionary=[path for f in schema for path in _text_columns(f)],
+            use_dictionary=[path for f in schema for path in _dictionaries(f)],
+            dictionary_pagesize_limit=ROW_GROUP_BYTES if any(map(_repeats, schema)) else None,
             write_statistics=[f.name for f in schema if pa.types.is_integer(f.type)],
             store_schema=True,
         )
@@ -175,11 +177,15 @@ class PartWriter:
         return self._done
 
 
-def _text_columns(column: pa.Field) -> Iterator[str]:
-    """Paths of the text in a column: its own, or that of the elements of a list, which repeat from row to row."""
+def _repeats(column: pa.Field) -> bool:
+    return REPEATS in (column.metadata or {})
+
+
+def _dictionaries(column: pa.Field) -> Iterator[str]:
+    """Paths of what repeats from row to row: a column's own text, or that of the elements of a list, or by its mark."""
     inner = column.type.value_type if pa.types.is_list(column.type) else column.type
     if inner is column.type or not pa.types.is_struct(inner):
-        yield from [column.name] if pa.types.is_string(column.type) else []
+        yield from [column.name] if pa.types.is_string(column.type) or _repeats(column) else []
     else:
         yield from (f"{column.name}.list.element.{part.name}" for part in inner if pa.types.is_string(part.type))
 

@@ -1,11 +1,13 @@
 """Figures of benchmarks: ratios, the table, and calls measured in a process of their own."""
 
 import json
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.figures import Figure, as_json, format_figures, measured
+from benchmarks.figures import Figure, as_json, format_figures, measured, processor, show
 
 
 def _use_memory(num_bytes: int) -> int:
@@ -32,6 +34,17 @@ def test_json_holds_every_figure_and_the_machine() -> None:
     loaded = json.loads(as_json([Figure("join", 8.0, "s", "faiss", 16.0, better="lower", peak_bytes=1 << 20)]))
     assert loaded["figures"][0]["ratio"] == 2.0
     assert loaded["machine"]["cores"] >= 1
+    assert loaded["machine"]["processor"] == processor()
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system tells the processor's name elsewhere")
+def test_figures_for_people_name_the_processor(capsys: pytest.CaptureFixture[str]) -> None:
+    show([Figure("a", 1.0, "s")], json_=False)
+    first, *table = capsys.readouterr().out.splitlines()
+    assert len(table) == 2
+    name = first.split(",")[0]
+    assert name
+    assert name in Path("/proc/cpuinfo").read_text() or name == platform.machine()
 
 
 def test_the_table_has_a_line_for_each_figure() -> None:

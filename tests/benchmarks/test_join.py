@@ -10,7 +10,7 @@ from curate.ops.vectors import VectorSpec, to_float32, unpack
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     found = Job(str(tmp_path_factory.mktemp("join")), 70_000, 128, 3, 0.75, 0, 2)
-    for name in ("vectors", "centroids", "lists", "neighbors"):
+    for name in ("vectors", "centroids", "neighbors"):
         make(found, name)
     return found
 

@@ -14,7 +14,7 @@ import pytest
 from curate.engine.store import TEMPORARY, Store
 from curate.errors import TableError, WorkdirError
 from curate.ops.vectors import VectorSpec, pack, unpack
-from curate.tables import embeddings_schema
+from curate.tables import column, embeddings_schema
 
 SCHEMA = pa.schema([pa.field("n", pa.int64()), pa.field("name", pa.string())])
 
@@ -154,6 +154,22 @@ def test_vectors_survive_with_nulls_and_slices(tmp_path: Path) -> None:
     )
     count = duckdb.sql(f"select count(vector) from '{tmp_path}/embeddings/x/part-*.parquet'").fetchall()
     assert count == [(int(valid.sum()),)]
+
+
+def test_vectors_that_repeat_are_stored_once(tmp_path: Path) -> None:
+    rng, width = np.random.default_rng(0), 4096
+    distinct = rng.integers(0, 256, (600, width)).astype(np.uint8)  # 2.4 MB: more than a dictionary holds by default
+    vectors = pack(distinct[rng.integers(0, 600, 3000)])
+    sizes = []
+    for repeats in (True, False):
+        schema = pa.schema([column("vector", pa.binary(width), "a vector", repeats=repeats)])
+        table = Store(tmp_path).table(f"t{repeats}")
+        table.commit(0, schema, [pa.RecordBatch.from_arrays([vectors], schema=schema)])
+        assert table.read(0)["vector"].combine_chunks() == vectors
+        sizes.append((tmp_path / f"t{repeats}/part-00000.parquet").stat().st_size)
+    small, large = sizes
+    assert small < 600 * width + 50_000
+    assert large > 3000 * width
 
 
 def test_a_range_of_images_is_read_by_the_row_groups_that_hold_it(tmp_path: Path) -> None:

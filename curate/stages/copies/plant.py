@@ -53,7 +53,7 @@ class PlantCopies(Fold):
     """Embeds sampled images and copies of them: chains of 1 to `max_edits` edits (see `ops/images/edits.py`)."""
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG), "images": each(IMAGES)}
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pinned: ClassVar[bool] = True
 
     embed: Embed = Embed(model="")

@@ -21,9 +21,9 @@ from curate.stages.copies.extract_features import FEATURE_BYTES, read_features
 from curate.tables import CATALOG, FEATURES, PAIRS, REGISTERED
 
 PAIRS_AT_ONCE = 2048
-"""Pairs of a task, about: the features of their queries take at most 90 MB."""
+"""Pairs of a task, about: the features of their queries take at most 60 MB."""
 IMAGES_AT_ONCE = 1024
-"""Images whose features are read together, 45 MB: those of a row group."""
+"""Images whose features are read together, 30 MB at most: those of a row group."""
 FEATURE_NAMES = ["points", "descriptors", "picture"]
 PIECE = pa.schema([*PAIRS, *(FEATURES.field(name) for name in FEATURE_NAMES)])
 """A pair with the features of its query, which the first pair of a query in a bucket has alone."""

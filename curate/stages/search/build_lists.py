@@ -3,9 +3,9 @@
 The difficulty of finding all similar pairs is that N images have N x N of them, and that neither all vectors nor an
 index of them fit into the memory of one process. So vectors are grouped as in faiss's inverted file (IVF): each is
 stored in the list of its nearest centroid and is also sent, as a query, to the `num_probes` lists nearest to it. Here
-the queries are written beside the stored vectors instead of being kept for later. A list with its queries is then a
-join that needs nothing else (`FindNeighbors`): exact within the list, a matrix product on CPU or GPU, and the table is
-read once, in order. Searching query by query through an index took three times as long at equal recall
+the queries are sent beside the stored vectors instead of being kept for later. A list with its queries is then a
+join that needs nothing else (`FindNeighbors`): exact within the list, a matrix product on CPU or GPU, and each list is
+read once. Searching query by query through an index took three times as long at equal recall
 (`python -m benchmarks join`), and needs the whole index in memory.
 
 Neighbors whose lists a query does not probe are lost. How many that are is measured on sampled queries, whose true

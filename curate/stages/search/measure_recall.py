@@ -20,7 +20,7 @@ from curate.engine.stage import Batches, Input, IteratedFold, num_groups, parts_
 from curate.engine.table import Table
 from curate.ops.copies.components import connected_components
 from curate.ops.search.recall import recall
-from curate.stages.search.build_lists import BuildLists
+from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.pairs import read_pairs
 from curate.tables import NEIGHBORS, RECALL, TRUTH, VECTORS
 
@@ -171,5 +171,5 @@ def _pairs(rows: pa.Table) -> np.ndarray:
 
 def _num_probes(pairs: Table, run: Finished) -> int | Literal["auto"] | None:
     """Lists that a query of the search probed."""
-    stages = (run.stage_of(lists) for lists in run.inputs_of(pairs, "lists"))
-    return next((stage.num_probes for stage in stages if isinstance(stage, BuildLists)), None)
+    search = run.stage_of(pairs)
+    return search.lists.num_probes if isinstance(search, FindNeighbors) else None

@@ -1,18 +1,23 @@
 """FindNeighbors: pairs of similar images, found inside inverted lists, one list at a time.
 
-A list of `BuildLists` holds the images that are stored in it and the queries that probe it. All of these are compared
-with each other exactly: stored images of roles that also search are joined with themselves, which computes each product
-once for both directions, and queries from other lists are compared with the stored images. A task does so for the lists
-of one part, and what it finds of a query in several lists is merged; the same query in the lists of another part finds
-a part of its neighbors there, which later stages merge where the order matters (`RankNeighbors`).
+Vectors are sent to their lists (`BuildLists`), and a task receives those of some lists, which it joins at once: the
+lists themselves are never a table. They would be the largest one of a run, several vectors an image, and beside them
+there would be the pieces on the way to them. Searching anew with another threshold sends the vectors again, which is a
+fourth of the work.
+
+A list holds the images that are stored in it and the queries that probe it. All of these are compared with each other
+exactly: stored images of roles that also search are joined with themselves, which computes each product
+once for both directions, and queries from other lists are compared with the stored images. What a task finds of a query
+in several lists is merged; the same query in the lists of another part finds a part of its neighbors there, which later
+stages merge where the order matters (`RankNeighbors`).
 
 Products are computed in blocks, on a GPU in half precision, and only propose pairs: the cosine of a proposed pair is
 computed again in float32, so that the table does not depend on the device (`ops/search/knn.py`).
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -24,16 +29,17 @@ from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
 from curate.engine.show import Beside, Block, Color, Heading, Histogram, Marker, Section, Series, Text
-from curate.engine.stage import Batches, Input, Map, each, whole
+from curate.engine.shuffle import Scattered
+from curate.engine.stage import Batches, Input, Shuffle, whole
 from curate.engine.table import Table
 from curate.models.thresholds import copy_thresholds
 from curate.ops.edges import Edges, merge_top_k
 from curate.ops.search.knn import find_neighbors, join_within
 from curate.ops.vectors import VectorSpec, to_float32, unpack
-from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART
+from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART, BuildLists
 from curate.stages.search.find_truth import measured
-from curate.stages.search.vectors import Role
-from curate.tables import CATALOG, HELDOUT, LISTS, NEIGHBORS, ROLES, THRESHOLDS
+from curate.stages.search.vectors import Role, vector_spec
+from curate.tables import HELDOUT, NEIGHBORS, ROLES, THRESHOLDS
 
 NUM_BINS = 60
 """Bins of a histogram of similarities, from the lowest to 1."""
@@ -51,7 +57,7 @@ THRESHOLDS_TITLE = "Similarity thresholds"
 """Title of the facts about thresholds."""
 
 
-class FindNeighbors(Map):
+class FindNeighbors(Shuffle):
     """Pairs of a query and a stored image at or above a threshold, or the nearest of each query.
 
     Identical vectors would crowd out everything else: a hundred copies of one picture, some with other metadata,
@@ -59,13 +65,11 @@ class FindNeighbors(Map):
     id) of those with one vector stands for all of them, and an edge of similarity 1 ties each other one to it.
     """
 
-    inputs: ClassVar[dict[str, Input]] = {
-        "lists": each(LISTS),
-        "catalog": whole(CATALOG),
-        "thresholds": whole(THRESHOLDS, optional=True),
-    }
-    version: ClassVar[int] = 5
+    inputs: ClassVar[dict[str, Input]] = {**BuildLists.inputs, "thresholds": whole(THRESHOLDS, optional=True)}
+    version: ClassVar[int] = 6
 
+    lists: BuildLists = BuildLists()
+    """Which lists a vector goes to; recipes set it."""
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Smallest cosine similarity of a pair of pool and curated images, -1..1; null: as measured, or known for the
     model."""
@@ -82,16 +86,27 @@ class FindNeighbors(Map):
     """Where similarities are computed: auto, cpu, cuda or cuda:N; those that are stored are exact in float32 on any."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        spec = VectorSpec.of(inputs["lists"])
+        spec = vector_spec(inputs["embeddings"], inputs["hashes"])
         if inputs.get("thresholds") is None:
             self._with_thresholds(spec)  # an unknown model is an error before any compute
         return NEIGHBORS
 
+    def piece_schema(self, **inputs: Any) -> pa.Schema:
+        return self.lists.output_schema(**inputs)
+
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        found = self.model_copy(update={"lists": self.lists.resolve(**inputs)})
         if inputs.get("thresholds") is None:
-            return self._with_thresholds(VectorSpec.of(inputs["lists"].schema()))
+            given = [inputs[name] for name in ("embeddings", "hashes")]
+            return found._with_thresholds(vector_spec(*(None if table is None else table.schema() for table in given)))
         chosen = measured(inputs["thresholds"], threshold="floor", heldout_threshold="floor")
-        return self.model_copy(update={name: v for name, v in chosen.items() if getattr(self, name) is None})
+        return found.model_copy(update={name: v for name, v in chosen.items() if getattr(self, name) is None})
+
+    def resources(self) -> dict[str, float]:
+        return super().resources() or self.lists.resources()
+
+    def num_parts(self, **inputs: Any) -> int:
+        return self.lists.num_parts(**inputs)
 
     def _with_thresholds(self, spec: VectorSpec) -> Self:
         if self.threshold is not None and self.heldout_threshold is not None:
@@ -99,8 +114,16 @@ class FindNeighbors(Map):
         known = copy_thresholds(spec.model, threshold=self.threshold, heldout_threshold=self.heldout_threshold)
         return self.model_copy(update={"threshold": known.threshold, "heldout_threshold": known.heldout_threshold})
 
-    def run(self, part: int, *, lists: pa.Table, catalog: Table, thresholds: Table | None) -> Batches:
-        spec = VectorSpec.of(lists.schema)
+    def scattered_bytes(self, pieces: pa.Schema, **inputs: Any) -> float:
+        return self.lists.scattered_bytes(pieces, **inputs)
+
+    def scatter(self, part: int, *, thresholds: Table | None, **inputs: Any) -> Iterator[Scattered]:
+        yield from self.lists.scatter(part, **inputs)
+
+    def run(self, part: int, *, pieces: pa.Table, catalog: Table, thresholds: Table | None, **known: Any) -> Batches:
+        spec = VectorSpec.of(pieces.schema)
+        lists = pa.Table.from_batches(self.lists.run(part, pieces=pieces, catalog=catalog, **known), pieces.schema)
+        del pieces  # in order of lists from here on
         parts = Parts.of(catalog)
         kind = "hash" if spec.dtype == "bits" else "embedding"
         bounds = np.flatnonzero(np.diff(lists["list_id"].to_numpy(), prepend=-1, append=-1))
@@ -174,16 +197,16 @@ class FindNeighbors(Map):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        lists: Shape = inputs["lists"]
+        sending, lists = self.lists.cost(inputs, given)
         asking = min(lists.rows, given.num_images(self.queries))
         made = Shape(pool=asking * (self.max_neighbors if self.threshold == -1 else given.pairs))
         largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
-        demand = Demand(
-            products=2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim,
-            read=lists.num_bytes,
+        compared = 2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim
+        demand = replace(
+            sending,
+            products=sending.products + compared,
             written=made.num_bytes,
-            memory=largest * (lists.row_bytes + 4 * lists.dim),
-            tasks=math.ceil(lists.rows / ROWS_PER_PART),
+            memory=max(sending.memory, largest * (lists.row_bytes + 4 * lists.dim)),
         )
         return demand, made
 

@@ -66,13 +66,23 @@ def test_long_path_in_shuffled_order_is_one_component():
     assert not connected_components(200_000, nodes[:-1], nodes[1:]).any()
 
 
-def test_star_around_its_largest_node_takes_few_rounds(monkeypatch):
-    rounds = []
-    flatten = DisjointSet._flatten
-    monkeypatch.setattr(DisjointSet, "_flatten", lambda self, nodes: (rounds.append(1), flatten(self, nodes)))
-    leaves = np.arange(999)
-    assert not connected_components(1000, np.full(999, 999), leaves).any()
-    assert len(rounds) <= 3
+def test_star_around_its_largest_node_takes_few_steps(monkeypatch):
+    """Else all nodes would be pointed at their roots on the way."""
+    monkeypatch.setattr(components, "FLATTEN_AFTER", 3)
+    monkeypatch.setattr(DisjointSet, "_flatten_all", lambda self: pytest.fail("more steps than two"))
+    forest = DisjointSet(1000)
+    forest.union(np.full(999, 999), np.arange(999))
+
+
+@pytest.mark.parametrize("flatten_after", [1, 2, 5, 1000])
+def test_components_do_not_depend_on_when_links_are_shortened(monkeypatch, flatten_after):
+    monkeypatch.setattr(components, "FLATTEN_AFTER", flatten_after)
+    rng = np.random.default_rng(1)
+    forest = DisjointSet(3000)
+    edges = rng.integers(0, 3000, (2, 2400))
+    for start in range(0, 2400, 300):
+        forest.union(*edges[:, start : start + 300])
+    assert forest.labels().tolist() == smallest_members(3000, *edges)
 
 
 def test_edges_outside_the_nodes_are_errors():

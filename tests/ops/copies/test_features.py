@@ -2,11 +2,13 @@
 
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from curate.ops.copies.features import (
+    CONTRAST,
     DESCRIPTOR,
     GRAIN,
     MAX_POINTS,
@@ -86,6 +88,18 @@ def test_what_is_stored_is_nearly_what_was_found() -> None:
     again = LocalFeatures(found.stored_points, found.stored_descriptors, found.encoded)
     assert np.array_equal(again.descriptors, found.descriptors)
     assert np.array_equal(again.points * GRAIN, found.stored_points)
+    fine = np.sqrt(sift_of(photo(11)))
+    fine /= np.linalg.norm(fine, axis=1, keepdims=True)
+    assert (fine * found.descriptors).sum(axis=1).min() > 0.96
     gray = photo(11).convert("L").resize(found.luma.shape[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
     assert np.abs(found.luma.astype(int) - np.asarray(gray)).mean() < 3
-    assert len(found.encoded) + found.stored_points.nbytes + found.stored_descriptors.nbytes < 80_000
+    assert len(found.encoded) + found.stored_points.nbytes + found.stored_descriptors.nbytes < 36_000
+
+
+def sift_of(picture: Image.Image) -> np.ndarray:
+    """(K, 128) float32, as OpenCV gives them."""
+    size = [round(side * SIDE / max(picture.size)) for side in picture.size]
+    gray = picture.convert("L").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    sift = cv2.SIFT_create(nfeatures=MAX_POINTS, contrastThreshold=CONTRAST)
+    _, found = sift.detectAndCompute(np.asarray(gray), None)
+    return found[:MAX_POINTS]

@@ -47,9 +47,9 @@ def screened(root: Path, vectors: np.ndarray, screen: Screen) -> Pipeline:
     leaves = p.add("assignments", Assign(), embeddings=embeddings, centroids=clusters)
     coarse = p.add("density/centroids", FitLists(stored=("pool",)), embeddings=embeddings, catalog=catalog)
     build = BuildLists(stored=("pool",), queries=("pool",))
-    lists = p.add("density/lists", build, embeddings=embeddings, centroids=coarse, catalog=catalog)
-    nearest = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=K, queries=("pool",), answers=("pool",))
-    pairs = p.add("density/neighbors", nearest, lists=lists, catalog=catalog)
+    roles = {"queries": ("pool",), "answers": ("pool",)}
+    nearest = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=K, lists=build, **roles)
+    pairs = p.add("density/neighbors", nearest, embeddings=embeddings, centroids=coarse, catalog=catalog)
     density = p.add("density/images", MeasureDensity(num_neighbors=K), neighbors=pairs, catalog=catalog)
     p.add("screened", screen, density=density, assignments=leaves, catalog=catalog)
     make(p)

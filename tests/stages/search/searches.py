@@ -19,7 +19,7 @@ from curate.stages.search.measure_recall import MeasureRecall
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.sample_queries import SampleQueries
 from curate.stages.search.vectors import HASHES
-from curate.tables import CATALOG, THRESHOLDS
+from curate.tables import CATALOG, NEIGHBORS, THRESHOLDS
 from tests.stages.planted import GivenVectors, PlantedCatalog, all_vectors, given_table, make, planted
 
 SEARCH = FindNeighbors(threshold=0.8, heldout_threshold=0.7, max_neighbors=10_000)
@@ -40,16 +40,16 @@ def join(root: Path, *, num_lists: int, num_probes: int | str, search: FindNeigh
     p, catalog, vectors = planted(root)
     stored = {"stored": build["stored"]} if "stored" in build else {}
     centroids = p.add("centroids", FitLists(num_lists=num_lists, **stored), embeddings=vectors, catalog=catalog)
-    lists = p.add(
-        "lists",
-        BuildLists(num_probes=num_probes, **build),
-        embeddings=vectors,
-        centroids=centroids,
-        catalog=catalog,
-    )
-    p.add("neighbors", search, lists=lists, catalog=catalog)
+    built = BuildLists(num_probes=num_probes, **build)
+    add_search(p, search, built, embeddings=vectors, centroids=centroids, catalog=catalog)
     make(p)
     return p
+
+
+def add_search(p: Pipeline, search: FindNeighbors, build: BuildLists, **inputs: Ref | None) -> None:
+    """Declare `neighbors`, and `lists`: what the search joins, which recipes do not store."""
+    p.add("lists", build, **{name: ref for name, ref in inputs.items() if name in BuildLists.inputs})
+    p.add("neighbors", search.model_copy(update={"lists": build}), **inputs)
 
 
 def found_pairs(p: Pipeline) -> dict[tuple[int, int], float]:
@@ -72,10 +72,9 @@ def declare_measured(root: Path, *, num_lists: int = 6, num_queries: int = 60, *
     queries = p.add("queries", SampleQueries(num_queries=num_queries), **given)
     truth = p.add("truth", FindTruth(threshold=0.8, max_neighbors=500), queries=queries, **given)
     sample = {"queries": queries, "truth": truth}
-    lists = p.add("lists", BuildLists(**build), centroids=centroids, **sample, **given)
     search = FindNeighbors(max_neighbors=500, threshold=0.8, heldout_threshold=0.8)
-    pairs = p.add("neighbors", search, lists=lists, catalog=catalog)
-    p.add("recall", MeasureRecall(), neighbors=pairs, **sample)
+    add_search(p, search, BuildLists(**build), centroids=centroids, **sample, **given)
+    p.add("recall", MeasureRecall(), neighbors=Ref("neighbors", NEIGHBORS), **sample)
     return p
 
 
@@ -101,8 +100,7 @@ def found_among(
         second = p.add("within", GivenVectors(vectors=tuple(map(tuple, within))), catalog=catalog)
     centroids = p.add("centroids", fit or FitLists(), embeddings=given, catalog=catalog)
     sent = {"embeddings": given, "within": second, "centroids": centroids, "catalog": catalog}
-    lists = p.add("lists", build or BuildLists(), **sent)
-    p.add("neighbors", FindNeighbors(**search), lists=lists, catalog=catalog)
+    add_search(p, FindNeighbors(**search), build or BuildLists(), **sent)
     make(p)
     return {pair: round(similarity, 5) for pair, similarity in found_pairs(p).items()}
 

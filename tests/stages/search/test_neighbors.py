@@ -25,6 +25,7 @@ from curate.tables import NEIGHBORS
 from tests.stages.planted import make
 from tests.stages.search.searches import (
     SEARCH,
+    add_search,
     declare_measured,
     finished,
     found_among,
@@ -199,8 +200,8 @@ def test_hashes_within_borders_find_and_are_found(tmp_path: Path, borders: bool)
     p, catalog, images = hashed(tmp_path, hashes, num_parts=2, within=inside)
     centroids = p.add("centroids", FitLists(), hashes=images, catalog=catalog)
     build = BuildLists(borders=borders)
-    lists = p.add("lists", build, hashes=images, centroids=centroids, catalog=catalog)
-    p.add("neighbors", FindNeighbors(threshold=0.9, heldout_threshold=0.9), lists=lists, catalog=catalog)
+    search = FindNeighbors(threshold=0.9, heldout_threshold=0.9)
+    add_search(p, search, build, hashes=images, centroids=centroids, catalog=catalog)
     make(p)
     found = {tuple(sorted(pair)): similarity for pair, similarity in found_pairs(p).items()}
     assert found == ({(0, 2): 1 - 2 / 256, (1, 1 << 32 | 1): 1.0} if borders else {})
@@ -219,8 +220,8 @@ def test_components_of_turned_and_identical_hashes_are_those_of_brute_force(tmp_
     hashes = turned_copies(num_lists, num_pictures=6, num_images=120)
     p, catalog, images = hashed(tmp_path, hashes, num_parts=2)
     centroids = p.add("centroids", FitLists(num_lists=num_lists), hashes=images, catalog=catalog)
-    lists = p.add("lists", BuildLists(num_probes=num_lists), hashes=images, centroids=centroids, catalog=catalog)
-    p.add("neighbors", FindNeighbors(threshold=0.9, heldout_threshold=0.9), lists=lists, catalog=catalog)
+    search = FindNeighbors(threshold=0.9, heldout_threshold=0.9)
+    add_search(p, search, BuildLists(num_probes=num_lists), hashes=images, centroids=centroids, catalog=catalog)
     make(p)
     found = np.array(list(found_pairs(p)))
     turned = np.unpackbits(dihedral(hashes), axis=2).astype(np.int64)  # (N, 8, 256)
@@ -238,9 +239,13 @@ def shown(sections: list[Section]) -> dict[str, tuple]:
 
 def test_thresholds_are_those_that_planted_copies_measured(tmp_path: Path) -> None:
     measured = given_thresholds(tmp_path, pool=0.71, heldout=0.61, floor=0.41)
-    found = FindNeighbors(heldout_threshold=0.5).resolve(thresholds=measured)
+    p = join(tmp_path, num_lists=2, num_probes=1, search=SEARCH)
+    tables = {"embeddings": p.store.table("vectors"), "hashes": None, "centroids": p.store.table("centroids")}
+    found = FindNeighbors(heldout_threshold=0.5).resolve(thresholds=measured, **tables)
     assert (found.threshold, found.heldout_threshold) == (0.41, 0.5)
-    assert FindNeighbors().resolve(thresholds=measured).heldout_threshold == 0.41  # pairs are judged later
+    assert found.lists.num_probes == 2
+    found = FindNeighbors().resolve(thresholds=measured, **tables)
+    assert found.heldout_threshold == 0.41  # pairs are judged later
 
 
 def test_report_counts_every_pair_under_the_role_that_asked(tmp_path: Path) -> None:
@@ -334,10 +339,13 @@ def test_bins_of_hashes_hold_one_distance_each() -> None:
 
 def test_cost_grows_with_the_pairs_within_lists() -> None:
     given = Assumptions(images=1000, curated=100, pairs=3)
-    lists = Shape(5000, row_bytes=69, dim=16, lists=10, stored=1000)
-    demand, made = FindNeighbors(threshold=0.8, heldout_threshold=0.8).cost({"lists": lists}, given)
-    assert demand.products == 2 * 2.0 * 5000 * (1000 / 10) * 16  # twice the products of lists of equal length
-    assert demand.read == 5000 * 69
-    assert made.rows == 3 * 1100
-    _, nearest = FindNeighbors(threshold=-1, queries=("curated",), max_neighbors=5).cost({"lists": lists}, given)
+    inputs = {"embeddings": Shape(1000, 100, row_bytes=64, dim=16), "centroids": Shape(10, lists=10)}
+    build = BuildLists(num_probes=3)
+    sent, lists = build.cost(inputs, given)
+    demand, made = FindNeighbors(threshold=0.8, heldout_threshold=0.8, lists=build).cost(inputs, given)
+    compared = 2 * 2.0 * 3300 * (1100 / 10) * 16  # twice the products of lists of equal length
+    assert demand.products == sent.products + compared
+    assert (lists.rows, demand.scratch, demand.read) == (3300, sent.scratch, sent.read)
+    assert (made.rows, demand.written) == (3 * 1100, made.num_bytes)  # the lists are not among what stays
+    _, nearest = FindNeighbors(threshold=-1, queries=("curated",), max_neighbors=5).cost(inputs, given)
     assert nearest.rows == 5 * 100
