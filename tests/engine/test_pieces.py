@@ -26,7 +26,8 @@ def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
     files = one_file(tmp_path, {0: 50, 1: 3, 7: 20})
     path = tmp_path / files.file_name(0)
     whole = path.read_bytes()
-    index = files._index(0)
+    with files._opened(0) as file:
+        index = files._index(0, file)
     start, stop = int(index.starts[0]), int(index.starts[-1] + index.entries["num_bytes"][-1])
     of_arrow = {*range(start), *range(stop, stop + 8)}  # both ends of a stream, which other readers need
     for place in set(range(0, len(whole), 7)) - of_arrow:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
+from curate.counting import Counts
 from curate.engine import pieces, shuffle
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
@@ -196,34 +196,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "TAIL_BYTES", 512)
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes of every read of scattered rows."""
-    found: list[int] = []
-    cat_file = LocalFileSystem.cat_file
-
-    def counting(self: Any, path: str, *args: Any, **kwargs: Any) -> bytes:
-        data: bytes = cat_file(self, path, *args, **kwargs)
-        found.extend([len(data)] * path.endswith(".pieces"))
-        return data
-
-    monkeypatch.setattr(LocalFileSystem, "cat_file", counting)
-    return found
-
-
 def made(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (root / "mixed").glob("*.parquet")}
 
 
 @pytest.mark.usefixtures("small")
-def test_bytes_and_reads_grow_with_the_rows(tmp_path: Path, counted: list[int]) -> None:
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+def test_bytes_and_reads_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     """A file for each part that each bucket opens would be read 8 times for each KiB at 32 parts, twice at 8."""
+    monkeypatch.setattr(pieces, "AT_ONCE_BYTES", at_once)
     for parts in (8, 16, 32):
-        counted.clear()
         build(tmp_path / str(parts), parts=parts).run(InProcess(1), Flags())
+        counted = Store(tmp_path / str(parts)).table("mixed").complete_manifest().counted
+        found = Counts.sum(counts for phase, counts in counted.items() if phase in ("regroup", "run"))
         num_bytes = parts * PART * row_bytes(ROWS)
-        assert num_bytes < sum(counted) < 3 * num_bytes  # twice, and what tells of them
-        assert len(counted) < 3 * num_bytes / shuffle.READ_BYTES
+        assert num_bytes < found.bytes_read < 3 * num_bytes  # once or twice, and what tells of them
+        assert found.opens < 2 * num_bytes / shuffle.READ_BYTES
+        assert found.requests < 4 * num_bytes / shuffle.READ_BYTES
 
 
 @pytest.mark.usefixtures("small")
