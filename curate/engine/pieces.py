@@ -42,6 +42,8 @@ DIGEST_BYTES = 32
 """Longest binary of fixed size that is no vector."""
 AHEAD = 8
 """Segments of remote files that are under way at once."""
+AT_ONCE_BYTES = 8 << 20
+"""Segments of one key of a file that are read while it is open; more are read one by one."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -188,7 +190,8 @@ class PieceFiles:
 
     def _fingerprint(self, number: int) -> str | None:
         try:
-            return str(self._index(number).told["fingerprint"])
+            with self._opened(number) as file:
+                return str(self._index(number, file).told["fingerprint"])
         except DamagedPart as error:
             logger.warning("%s", str(error).replace(REMOVE_AND_RUN, "; it is made again"))
             return None
@@ -205,27 +208,35 @@ class PieceFiles:
         yield from _ahead((span for spans in found for span in spans), self._load, window)
 
     def _find(self, number: int, key: int) -> list[_Span]:
-        index = self._index(number)
-        spans = []
-        for place in np.flatnonzero(index.entries["key"] == key).tolist():
-            start, size = int(index.starts[place]), int(index.entries["num_bytes"][place])
-            inside = start - index.tail_start
-            data = index.tail[inside : inside + size] if inside >= 0 else None
-            spans.append(_Span(number, start, size, int(index.entries["crc"][place]), data))
+        """The segments of a key, with their bytes where these are few."""
+        with self._opened(number) as file:
+            index = self._index(number, file)
+            places = np.flatnonzero(index.entries["key"] == key)
+            at_once = int(index.entries["num_bytes"][places].sum()) <= AT_ONCE_BYTES
+            spans = []
+            for place in places.tolist():
+                start, size = int(index.starts[place]), int(index.entries["num_bytes"][place])
+                inside, data = start - index.tail_start, None
+                if inside >= 0:
+                    data = index.tail[inside : inside + size]
+                elif at_once:
+                    data = _range(file, start, start + size)
+                spans.append(_Span(number, start, size, int(index.entries["crc"][place]), data))
         return spans
 
     def _load(self, span: _Span) -> pa.RecordBatch:
-        data = span.data
+        data, stop = span.data, span.start + span.num_bytes
         if data is None:
-            data = self._range(span.number, span.start, span.start + span.num_bytes)
+            with self._opened(span.number) as file:
+                data = _range(file, span.start, stop)
         if len(data) != span.num_bytes or zlib.crc32(data) != span.crc:
-            raise self._damaged(span.number, f"bytes {span.start} to {span.start + span.num_bytes} are not as written")
+            raise self._damaged(span.number, f"bytes {span.start} to {stop} are not as written")
         return pa.ipc.read_record_batch(pa.ipc.read_message(data), self.schema)
 
-    def _index(self, number: int) -> _Index:
-        size = self._size(number)
+    def _index(self, number: int, file: IO[bytes]) -> _Index:
+        size = file.seek(0, 2)
         tail_start = max(0, size - TAIL_BYTES)
-        tail = self._range(number, tail_start, size)
+        tail = _range(file, tail_start, size)
         if len(tail) < FIXED.size:
             raise self._damaged(number, "it has no end")
         mark, start, count, length, seal = FIXED.unpack_from(tail, len(tail) - FIXED.size)
@@ -233,7 +244,7 @@ class PieceFiles:
         if mark != MARK or rest > size:
             raise self._damaged(number, "its end is not the one that was written")
         if rest > len(tail):
-            tail_start, tail = size - rest, self._range(number, size - rest, size)
+            tail_start, tail = size - rest, _range(file, size - rest, size)
         index = tail[len(tail) - rest : len(tail) - FIXED.size - length]
         told = tail[len(tail) - FIXED.size - length : len(tail) - FIXED.size]
         if _seal(index, told, start, count) != seal:
@@ -242,25 +253,24 @@ class PieceFiles:
         starts = start + np.cumsum([0, *entries["num_bytes"][:-1].tolist()], dtype=np.int64)
         return _Index(json.loads(told), entries, starts, tail, tail_start)
 
-    def _size(self, number: int) -> int:
-        with self._explained(number) as path:
-            return int(self.store.fs.size(path))
-
-    def _range(self, number: int, start: int, stop: int) -> bytes:
-        with self._explained(number) as path:
-            return bytes(self.store.fs.cat_file(path, start=start, end=stop))
-
     @contextlib.contextmanager
-    def _explained(self, number: int) -> Iterator[str]:
+    def _opened(self, number: int) -> Iterator[IO[bytes]]:
+        """A file, of which no more is read than is asked for."""
         path = self.store.join(self.file_name(number))
         try:
-            yield path
+            with self.store.fs.open(path, "rb", cache_type="none") as file:
+                yield file
         except FileNotFoundError as error:
             raise TableError(f"{path}: no such file of scattered rows; run the pipeline again to make it") from error
 
     def _damaged(self, number: int, what: str) -> DamagedPart:
         path = self.store.join(self.file_name(number))
         return DamagedPart(f"{path}: damaged ({what}){REMOVE_AND_RUN}", self.name, number)
+
+
+def _range(file: IO[bytes], start: int, stop: int) -> bytes:
+    file.seek(start)
+    return bytes(file.read(stop - start))
 
 
 def _ahead(items: Iterable[T], function: Callable[[T], R], window: int) -> Iterator[R]:

@@ -14,9 +14,9 @@ grow with the bytes, not with their square. A coarse bucket of many runs is regr
 bound what a killed task costs. Each row is written and read once a level.
 
 Within a bucket rows keep the order of the input parts: groups, runs and slices are in that order, and sorting is
-stable. So the result depends neither on the grouping nor on the levels nor on which worker was first. One level of
-tasks that keep a file open for each bucket was tried on paper and lost: object stores cannot append, and 50,000 buckets
-times a useful buffer do not fit into memory.
+stable. So the result depends neither on the grouping nor on the levels nor on which worker was first. Keeping a file
+open for each bucket instead would need no sorting, but object stores cannot append, and 50,000 buckets times a buffer
+that is worth a write do not fit into memory.
 """
 
 import itertools

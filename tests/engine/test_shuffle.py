@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
+from curate.counting import Counts
 from curate.engine import pieces, shuffle
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
@@ -19,7 +19,6 @@ from curate.engine.stage import Batches, Input, Scan, Shuffle, each
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.tasks import piece_files
-from curate.errors import DamagedPart, TableError
 from tests.engine.test_damage import flip
 
 WORDS = pa.schema(
@@ -197,34 +196,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "TAIL_BYTES", 512)
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes of every read of scattered rows."""
-    found: list[int] = []
-    cat_file = LocalFileSystem.cat_file
-
-    def counting(self: Any, path: str, *args: Any, **kwargs: Any) -> bytes:
-        data: bytes = cat_file(self, path, *args, **kwargs)
-        found.extend([len(data)] * path.endswith(".pieces"))
-        return data
-
-    monkeypatch.setattr(LocalFileSystem, "cat_file", counting)
-    return found
-
-
 def made(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (root / "mixed").glob("*.parquet")}
 
 
 @pytest.mark.usefixtures("small")
-def test_bytes_and_reads_grow_with_the_rows(tmp_path: Path, counted: list[int]) -> None:
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+def test_bytes_and_reads_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     """A file for each part that each bucket opens would be read 8 times for each KiB at 32 parts, twice at 8."""
+    monkeypatch.setattr(pieces, "AT_ONCE_BYTES", at_once)
     for parts in (8, 16, 32):
-        counted.clear()
         build(tmp_path / str(parts), parts=parts).run(InProcess(1), Flags())
+        counted = Store(tmp_path / str(parts)).table("mixed").complete_manifest().counted
+        found = Counts.sum(counts for phase, counts in counted.items() if phase in ("regroup", "run"))
         num_bytes = parts * PART * row_bytes(ROWS)
-        assert num_bytes < sum(counted) < 3 * num_bytes  # twice, and what tells of them
-        assert len(counted) < 3 * num_bytes / shuffle.READ_BYTES
+        assert num_bytes < found.bytes_read < 3 * num_bytes  # once or twice, and what tells of them
+        assert found.opens < 2 * num_bytes / shuffle.READ_BYTES
+        assert found.requests < 4 * num_bytes / shuffle.READ_BYTES
 
 
 @pytest.mark.usefixtures("small")
@@ -330,57 +318,3 @@ def test_a_remote_workdir_gives_the_same_and_segments_are_read_ahead(tmp_path: P
     build(root, memory=2 * MEMORY).run(InProcess(1), Flags())
     there, here = Store(root).table("mixed"), Store(tmp_path).table("mixed")
     assert there.read_all().equals(here.read_all())
-
-
-# -- its files ---------------------------------------------------------------------------------------------------------
-
-
-def one_file(root: Path, sizes: dict[int, int]) -> PieceFiles:
-    files = PieceFiles(Store(root), "t", WORDS)
-    with files.begin(0, "of this") as file:
-        for key, size in sizes.items():
-            file.write(key, words(np.arange(size)).to_batches()[0])
-        file.close()
-    return files
-
-
-def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
-    files = one_file(tmp_path, {0: 50, 1: 3, 7: 20})
-    path = tmp_path / files.file_name(0)
-    whole = path.read_bytes()
-    index = files._index(0)
-    start, stop = int(index.starts[0]), int(index.starts[-1] + index.entries["num_bytes"][-1])
-    of_arrow = {*range(start), *range(stop, stop + 8)}  # both ends of a stream, which other readers need
-    for place in set(range(0, len(whole), 7)) - of_arrow:
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
-        with pytest.raises(DamagedPart, match=r"t/part-00000.pieces: damaged \(.*; remove this file and run"):
-            [list(files.read([0], key)) for key in (0, 1, 7)]
-    for length in (0, 10, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(DamagedPart, match="part-00000.pieces: damaged"):
-            list(files.read([0], 0))
-
-
-def test_an_index_longer_than_the_first_read_is_read_whole(tmp_path: Path) -> None:
-    files = one_file(tmp_path, dict.fromkeys(range(3000), 1))
-    assert 3000 * pieces.ENTRY.itemsize > pieces.TAIL_BYTES
-    for key in (0, 1234, 2999):
-        assert [batch.num_rows for batch in files.read([0], key)] == [1]
-    assert list(files.read([0], 3000)) == []
-
-
-def test_files_are_arrow_streams_that_others_can_read(tmp_path: Path) -> None:
-    files = one_file(tmp_path, {3: 40, 5: 2})
-    with pa.ipc.open_stream((tmp_path / files.file_name(0)).read_bytes()) as stream:
-        assert stream.read_all().equals(pa.concat_tables([words(np.arange(40)), words(np.arange(2))]))
-
-
-def test_files_of_another_fingerprint_are_removed(tmp_path: Path) -> None:
-    files = one_file(tmp_path, {0: 1})
-    assert files.keep_fresh("of this") == {0}
-    assert files.keep_fresh("of this", damaged=[0]) == set()
-    assert not (tmp_path / files.file_name(0)).exists()
-    one_file(tmp_path, {0: 1})
-    assert files.keep_fresh("of another") == set()
-    with pytest.raises(TableError, match=r"part-00000.pieces: no such file of scattered rows; run the pipeline again"):
-        list(files.read([0], 0))
