@@ -24,7 +24,7 @@ from curate.ops.vectors import pack
 from curate.stages.clusters.leaves import count_leaves
 from curate.stages.selection.balance import Balance
 from curate.stages.selection.select import Select
-from curate.tables import ASSIGNMENTS, CATALOG, DUPLICATES, IMAGES, NEIGHBORS, centroids_schema
+from curate.tables import ASSIGNMENTS, CATALOG, CONTAMINATED, DUPLICATES, IMAGES, centroids_schema
 
 ROWS_PER_PART = 65_536
 BRANCHING = 100
@@ -60,7 +60,7 @@ def make_tables(root: Path, num_images: int, num_leaves: int) -> None:
     store = Store(root)
     figures = CatalogFigures.of_parts(("pool", "pool", count) for count in rows)
     put(store, "catalog", CATALOG, len(rows), {}, figures=figures)
-    for name, schema in (("images", IMAGES), ("duplicates", DUPLICATES), ("neighbors", NEIGHBORS)):
+    for name, schema in (("images", IMAGES), ("duplicates", DUPLICATES), ("contaminated", CONTAMINATED)):
         put(store, name, schema, len(rows), {})
     assigned = {part: _assignments(part, count, num_leaves, rng) for part, count in enumerate(rows)}
     put(store, "assignments", ASSIGNMENTS, len(rows), assigned)
@@ -122,7 +122,7 @@ def _import_only() -> None:
 def select_by_stage(root: Path, draws: np.ndarray) -> np.ndarray:
     """`Select`, as a recipe runs it."""
     p = Pipeline(Store(root), seed=SEED)
-    schemas = {"catalog": CATALOG, "images": IMAGES, "duplicates": DUPLICATES, "neighbors": NEIGHBORS}
+    schemas = {"catalog": CATALOG, "images": IMAGES, "duplicates": DUPLICATES, "contaminated": CONTAMINATED}
     schemas |= {"assignments": ASSIGNMENTS, "centroids": CENTROIDS}
     given = {name: Ref(name, schema) for name, schema in schemas.items()}
     p.add("selection", Select(balance=Balance(target=int(draws.sum()))), **given)

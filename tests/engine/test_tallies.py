@@ -181,6 +181,7 @@ def test_killed_while_a_state_or_the_parts_made_of_it_are_written_it_ends_equal(
         if "number" in writer.schema.names and writer.schema == NUMBERS and numbered.is_complete():
             left[0] -= 1
             if left[0] < 0:
+                writer.abandon()
                 raise RuntimeError("killed")
         close(writer)
 

@@ -27,8 +27,8 @@ SMALL = ("internal/queries/", "internal/truth/", "internal/centroids/", "interna
 states of rounds, of which the first row is read."""
 
 STILL_READ = {"catalog", "assignments", "internal/surroundings"}
-"""Two columns of what was listed; 4 bytes of each image for the sizes of leaves; 16 bytes of each image in a crowd, whose
-median is sought."""
+"""Two columns of what was listed; 4 bytes of each image for the sizes of leaves; 16 bytes of each image in a crowd for
+their median."""
 
 
 class Reads:

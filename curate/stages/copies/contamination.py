@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts, ids_of_part, part_of, row_of
 from curate.engine.numbers import plural
 from curate.engine.stage import Batches, Fold, Input, whole
@@ -42,7 +42,7 @@ class FindContaminated(Fold):
         made = Shape(pool=CONTAMINATED_SHARE * given.images if given.heldout else 0, row_bytes=8)
         images = given.num_images(("pool", "curated", "heldout"))
         demand = Demand(
-            serial_rows=2 * pairs + images / 64,  # bits
+            serial_rows=2 * PASS_ROWS * pairs,
             read=2 * pairs * EDGE_BYTES,
             written=made.num_bytes,
             scratch=made.num_bytes,

@@ -6,11 +6,13 @@ hashes' pairs the distant ones. `FindCandidates` offers a bounded number of them
 laid over one another, `MeasureCrowds` sums up what an image's pairs reach, and `JudgePairs` keeps those that stand out.
 """
 
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
+from curate.engine.store import Store
 from curate.engine.table import Table
 
 
@@ -23,11 +25,13 @@ class CrowdMembers:
 
     @classmethod
     def of(cls, crowds: Table | None) -> Self:
-        """From the table of `FindCrowds`; None: crowds are not looked for, and nobody stands in one."""
+        """From the table of `FindCrowds`; None: crowds are not looked for, and nobody stands in one.
+
+        A process reads it once: 10 bytes an image in a crowd, which the pairs of any part may touch.
+        """
         if crowds is None:
             return cls(np.empty(0, np.int64), np.empty(0, np.int16))
-        rows = crowds.read_all(["image_id", "hash_groups"])
-        return cls(rows["image_id"].to_numpy(), rows["hash_groups"].to_numpy())
+        return cls(*_read(crowds.store.root, crowds.name, tuple(part.content for part in crowds.parts())))
 
     def where(self, hash_groups: int) -> Self:
         """Those of them whose hash is near to those of so many other groups, or more."""
@@ -46,3 +50,10 @@ class CrowdMembers:
         """(E,) bool: whether an image of each pair stands in a crowd."""
         found: np.ndarray = self.have(pairs["query_id"].to_numpy()) | self.have(pairs["image_id"].to_numpy())
         return found
+
+
+@lru_cache(maxsize=1)
+def _read(root: str, name: str, contents: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and groups of the images in crowds; `contents` of the parts tell one table from another of that name."""
+    rows = Store(root).table(name).read_all(["image_id", "hash_groups"])
+    return rows["image_id"].to_numpy(), rows["hash_groups"].to_numpy()

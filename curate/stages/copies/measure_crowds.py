@@ -1,6 +1,7 @@
 """MeasureCrowds: how well each image in a crowd agrees with those that it resembles; see `crowd_members.py`."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from curate.engine.figures import Figures
 from curate.engine.image_ids import part_of
 from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
+from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.ops.copies.crowds import Surroundings, Usual, surroundings, usual
 from curate.stages.copies.crowd_members import CrowdMembers
@@ -65,7 +67,7 @@ class MeasureCrowds(Shuffle):
             yield pa.RecordBatch.from_arrays([*map(pa.array, found)], schema=SURROUNDINGS)
 
     def summarize(self, table: Table, **inputs: Any) -> SurroundingsFigures:
-        found = usual(read_surroundings(table))
+        found = usual(_rows(table))
         return SurroundingsFigures(middle=found.middle if np.isfinite(found.middle) else None, spread=found.spread)
 
     # -- telling about it ------------------------------------------------------------------------------------
@@ -78,7 +80,17 @@ class MeasureCrowds(Shuffle):
 
 
 def read_surroundings(table: Table) -> Surroundings:
-    """The rows of the table of `MeasureCrowds`."""
+    """The rows of the table of `MeasureCrowds`; a process reads them once: 16 bytes an image in a crowd."""
+    return _read(table.store.root, table.name, tuple(part.content for part in table.parts()))
+
+
+@lru_cache(maxsize=1)
+def _read(root: str, name: str, contents: tuple[str, ...]) -> Surroundings:
+    """`contents` of the parts tell one table from another of that name."""
+    return _rows(Store(root).table(name))
+
+
+def _rows(table: Table) -> Surroundings:
     rows = table.read_all()
     return Surroundings(*(rows[name].to_numpy() for name in SURROUNDINGS.names))
 

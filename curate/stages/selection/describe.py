@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import plural
@@ -168,7 +168,7 @@ class DescribeSet(IteratedFold):
         demand = Demand(
             products=2 * vectors.rows * asking * vectors.dim,
             rows=vectors.rows,
-            serial_rows=chosen.rows + pairs,
+            serial_rows=PASS_ROWS * (chosen.rows + pairs),
             read=(2 if asking else 1) * vectors.num_bytes + 2 * 8 * chosen.rows + pairs * EDGE_BYTES,
             scratch=MAX_GROUPS * samples,
             memory=given.images / 4 + samples,

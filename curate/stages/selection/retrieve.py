@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.config import Execution, Settings
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import PASS_ROWS, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
@@ -208,7 +208,7 @@ class Retrieve(Fold):
         passes = 1 + (0 if self.route == "sample" else 3)
         demand = Demand(
             rows=leaves.rows + found,
-            serial_rows=passes * leaves.rows,
+            serial_rows=passes * PASS_ROWS * leaves.rows,
             read=(1 + passes) * leaves.num_bytes + (0 if near is None else near.num_bytes),
             written=made.num_bytes,
             memory=self.max_bytes,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts, part_of
@@ -269,8 +269,8 @@ class Select(Fold):
         passes = 3 if self.mix is not None or self.balance is not None or self.cap is not None else 0
         memory = self.max_bytes if passes else 0
         read = (1 + passes) * kept * EDGE_BYTES
-        demand = Demand(rows=kept, serial_rows=passes * kept, read=read, written=made.num_bytes, memory=memory)
-        return demand, made
+        drawn = passes * PASS_ROWS * kept
+        return Demand(rows=kept, serial_rows=drawn, read=read, written=made.num_bytes, memory=memory), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         """With a balance route, retrieval drops nobody."""

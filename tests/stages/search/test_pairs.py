@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.engine.pipeline import Pipeline
+from curate.engine import stage as stage_module
+from curate.engine.cost import EDGE_BYTES, Assumptions, Shape
+from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store
 from curate.ops.vectors import normalize
 from curate.stages.search.build_lists import BuildLists
@@ -15,7 +17,8 @@ from curate.stages.search.measure_recall import MeasureRecall, RecallFigures
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.pairs import read_pairs
 from curate.stages.search.sample_queries import SampleQueries
-from tests.stages.planted import GivenVectors, PlantedCatalog, make
+from curate.tables import NEIGHBORS, embeddings_schema, truth_schema
+from tests.stages.planted import GivenVectors, PlantedCatalog, given_table, make
 from tests.stages.search.searches import declare_measured
 
 
@@ -70,3 +73,38 @@ def test_no_queries_measure_nothing(tmp_path: Path) -> None:
     p = declare_measured(tmp_path, num_queries=0)
     make(p)
     assert RecallFigures.of(p.store.table("recall")) == RecallFigures()
+
+
+@pytest.mark.parametrize("groups", [1, 256])
+def test_ties_are_followed_from_part_to_part(groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query 20 and image 9 are a true pair; what was found is a pair of images that equal them by chains of ties."""
+    monkeypatch.setattr(stage_module, "MAX_GROUPS", groups)
+    spec = {"dim": 2, "dtype": "float32", "model": "m", "weights": ""}
+    vector = np.ones(2, np.float32).tobytes()
+    asked = [{"image_id": image, "vector": vector} for image in (0, 20)]
+    true = [{"query_id": q, "image_id": i, "similarity": 0.9, "vector": vector} for q, i in ((0, 9), (20, 9), (20, 8))]
+    schemas = {"queries": embeddings_schema(**spec), "truth": truth_schema(**spec), "neighbors": NEIGHBORS}
+    given_table(tmp_path, "queries", schemas["queries"], [asked])
+    given_table(tmp_path, "truth", schemas["truth"], [true])
+    edges = [[(2, 1, 1.0)], [(4, 3, 0.9), (50, 51, 1.0)], [(1, 20, 1.0), (9, 5, 1.0)], [(3, 2, 1.0), (5, 4, 1.0)]]
+    rows = [
+        [{"query_id": a, "image_id": b, "similarity": cosine, "kind": "embedding"} for a, b, cosine in part]
+        for part in edges
+    ]
+    given_table(tmp_path, "neighbors", NEIGHBORS, rows)
+    p = Pipeline(Store(tmp_path), seed=0)
+    refs = {name: Ref(name, schema) for name, schema in schemas.items()}
+    for name, both_ways in (("both", True), ("one", False)):
+        p.add(name, MeasureRecall(both_ways=both_ways), **refs)
+    make(p)
+    judged = read_pairs(p.store.table("queries"), p.store.table("truth"), half=1).ids
+    assert judged.tolist() == [[20, 9], [20, 8]]
+    # 20 = 1 = 2 = 3 and 9 = 5 = 4, so that the pair (4, 3) is that of 9 and 20; as (query, image) it is the other way.
+    for name, recall in (("both", 0.5), ("one", 0.0)):
+        figures = RecallFigures.of(p.store.table(name))
+        assert (figures.recall, figures.recall_pairs) == (recall, 2)
+
+
+def test_cost_of_the_recall_is_two_readings_of_the_pairs() -> None:
+    demand, made = MeasureRecall().cost({"neighbors": Shape(pool=100)}, Assumptions(images=10))
+    assert (demand.rows, demand.read, made.rows) == (200, 200 * EDGE_BYTES, 1)

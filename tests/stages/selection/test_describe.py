@@ -61,5 +61,5 @@ def test_cost_is_that_of_the_samples_against_all_vectors() -> None:
     for curated, products in ((100, 2 * 1000 * 2000 * 32), (0, 0)):
         inputs = {"embeddings": vectors, "selection": Shape(50), "neighbors": [Shape(30)]}
         demand, _ = DescribeSet().cost(inputs, Assumptions(images=1000, curated=curated))
-        assert (demand.products, demand.serial_products, demand.serial_rows) == (products, 0, 80)
+        assert (demand.products, demand.serial_products, demand.serial_rows) == (products, 0, 8)
         assert demand.read == (2 if curated else 1) * 100_000 + 2 * 8 * 50 + 30 * EDGE_BYTES
