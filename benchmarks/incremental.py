@@ -115,34 +115,38 @@ def bench_incremental(
         num_heldout = sum(1 for f in (root / "all" / "heldout").rglob("*") if f.is_file())
         pool = root / "growing/pool"
         _copy(files, old, root)
-        first = _run(root, "growing", "dedup", pool=pool, heldout=False)
-        added = _run(root, "growing", "dedup", pool=pool)
+        costs: list[Figure] = []
+
+        def step(what: str, new: int, *args: Any, embeds: bool = True, **options: Any) -> Cost:
+            before = _kept(root / "growing") if embeds else set()
+            cost = _run(root, "growing", *args, **options)
+            kept = _kept(root / "growing")
+            costs.extend(_cost_figures(what, cost, new, len(kept - before) if embeds else 0, num_kept=len(kept)))
+            return cost
+
+        step("deduplication", num_images, "dedup", pool=pool, heldout=False, embeds=False)
+        step("a held-out set is added", num_heldout, "dedup", pool=pool, embeds=False)
         balanced = _run(root, "growing", pool=pool, rebuild=["selection"])
-        kept, parts = _kept(root / "growing"), _parts(root / "growing")
+        stay = len(_kept(root / "growing"))
+        costs += _cost_figures("a balanced sample is wanted", balanced, 0, stay, num_kept=stay)
+        parts = _parts(root / "growing")
         _copy(files, ~old, root)
-        grown = _run(root, "growing", pool=pool, flags=Flags(rescan=True))
-        costs = [
-            ("deduplication", first, first.inspected, 0),
-            ("a held-out set is added", added, num_heldout, 0),
-            ("a balanced sample is wanted", balanced, 0, len(kept)),
-            (f"the pool grows by {new}", grown, new, len(_kept(root / "growing") - kept)),
-        ]
+        grown = step(f"the pool grows by {new}", new, pool=pool, flags=Flags(rescan=True))
         full = _run(root, "full", pool=root / "all/pool")
         _run(root, "other", pool=root / "all/pool", seed=1)
         figures = _figures(root, parts, seconds=(grown.seconds, full.seconds))
-        kept = _kept(root / "growing")
         rebuild = [f"internal/{name}/pdq" for name in ("truth", "neighbors", "trusted")]
-        looser = _run(root, "growing", pool=pool, more=[LOOSER], rebuild=rebuild)
-        costs.append(("a hash threshold is changed", looser, 0, len(_kept(root / "growing") - kept)))
+        step("a hash threshold is changed", 0, pool=pool, more=[LOOSER], rebuild=rebuild)
         shutil.move(pool, root / "moved")
-        costs.append(("the pool moves", _run(root, "growing", pool=root / "moved", more=[LOOSER]), 0, 0))
-        return [figure for cost in costs for figure in _cost_figures(*cost)] + figures
+        step("the pool moves", 0, pool=root / "moved", more=[LOOSER])
+        return costs + figures
 
 
-def _cost_figures(what: str, cost: Cost, new: int, kept: int) -> Iterator[Figure]:
+def _cost_figures(what: str, cost: Cost, new: int, first_kept: int, *, num_kept: int) -> Iterator[Figure]:
     note = f"{cost.matched} opened for local features, {cost.seconds:.1f} s"
     yield Figure(f"{what}: inspected", cost.inspected, "images", "new images", new, better="lower", note=note)
-    yield Figure(f"{what}: embedded", cost.embedded, "images", "kept for the first time", kept, better="lower")
+    peer, stay = "kept for the first time", f"{num_kept} images of the pool stay"
+    yield Figure(f"{what}: embedded", cost.embedded, "images", peer, first_kept, better="lower", note=stay)
 
 
 def _copy(files: list[Path], chosen: np.ndarray, root: Path) -> None:

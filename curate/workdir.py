@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import Settings
+from curate.engine.cleaning import WORKING
 from curate.engine.finished import Finished, find_finished, open_finished
 from curate.engine.pipeline import Pipeline
 from curate.engine.store import TEMPORARY, Store
@@ -23,8 +24,6 @@ LAYOUT = 4
 READABLE = (2, 3, LAYOUT)
 """Arrangements that this version goes on in. Those before 3 have no checksums, so that damage may stay unseen; those
 before 4 do not say what rows are made of: what follows the first pass is made once more, but no image is read again."""
-WORKING = "internal/"
-"""How the names of tables begin that are no results."""
 MAX_NAMED = 3
 """Tables that an error names."""
 

@@ -5,9 +5,11 @@ every threshold that is changed, some of these change, and so does the fingerpri
 the bytes of its own image and on the network alone. So the footer of a part says, beside the fingerprint of the whole,
 what its rows are made of: a digest of all that they are made by (stages, versions, settings, weights) and, for each
 block of rows, one of the contents that their images had. Where a part is made again, rows are taken from what lies in
-its place if both are as they were, and the part ends byte for byte as if all of it had been made anew. (One digest an
-image would make footers of half a megabyte, which planning reads; where the bytes of an image change, its block is made
-again.)
+its place if both are as they were. (One digest an image would make footers of half a megabyte, which planning reads;
+where the bytes of an image change, its block is made again.)
+
+The part ends byte for byte as if all of it had been made anew, where a network does not mind which images share its
+batch. That holds on a CPU; on a GPU last bits of a vector may depend on them.
 
 Rows that are **open** (`part_writer.py`) are the same case for another reason: the part is the wanted one but for them.
 """
