@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "_table.json"
 PROGRESS = "_progress.jsonl"
+DRIVER = "driver"
+"""Among the phases of a manifest's counts: what no task did."""
 PROGRESS_SECONDS = 10.0
 """Between two writings of the whole progress, where a store cannot append."""
 LOGGED = {"phase": str, "part": int, "rows": int, "seconds": int | float}

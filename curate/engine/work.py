@@ -31,7 +31,7 @@ from curate.engine.part_writer import Part
 from curate.engine.shuffle import with_bucket
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
 from curate.engine.store import Store
-from curate.engine.table import PROGRESS, Manifest, Table
+from curate.engine.table import DRIVER, PROGRESS, Manifest, Table
 from curate.engine.tasks import LISTED, PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
 from curate.errors import TableError
 
@@ -453,7 +453,7 @@ class Work:
                 figures=figures.model_dump(mode="json"),
                 rows_in=stage.rows_in(figures, **known),
                 made_with=[other for other in self.step.stages if other != name],
-                counted=_counted(log) | {"driver": self._meter.counts()},
+                counted=_counted(log) | {DRIVER: self._meter.counts()},
             )
         )
         self.store.remove_file(f"{name}/{PROGRESS}")
