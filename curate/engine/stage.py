@@ -86,6 +86,8 @@ class Stage(Settings):
     """What each part adds to the figures, counted while it is written: `summarize` reads no rows."""
     tells_from: ClassVar[tuple[str, ...]] = ()
     """Inputs whose rows `show`, `explain` and their like read: these tables are never cleaned."""
+    tells_by_figures: ClassVar[bool] = False
+    """Whether these read no rows of its own table, so that it may be cleaned."""
     explained_as: ClassVar[str] = ""
     """Word in front of what `explain` says."""
 
