@@ -68,7 +68,7 @@ class FitClusters(IteratedFold):
 
     inputs: ClassVar[dict[str, Input]] = {"embeddings": whole(VECTORS), "catalog": whole(CATALOG)}
     pinned: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     levels: tuple[Annotated[int, Field(ge=1)], ...] | Literal["auto", "auto_flat"] = "auto_flat"
     """Number of clusters on each level, leaves first. auto_flat: one level, with one cluster for every 20 images; auto:
