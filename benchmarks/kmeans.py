@@ -21,8 +21,9 @@ from benchmarks.trees import draw_evenly, fit_tree, parents_of
 from curate.cli.arguments import Json
 from curate.engine.threads import set_threads
 from curate.models.backbones.load import load_backbone
+from curate.ops.clusters.assign import assign
 from curate.ops.clusters.hierarchy import LevelFit
-from curate.ops.clusters.kmeans import Sums, assign, fit_kmeans, move_centroids, sum_by_nearest
+from curate.ops.clusters.kmeans import Sums, fit_kmeans, move_centroids, sum_by_nearest
 from curate.ops.clusters.seeding import Seeding, choose_seeds
 from curate.ops.entropy import normalized_entropy
 from curate.ops.images.hashes import pdq

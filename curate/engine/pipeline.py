@@ -125,6 +125,7 @@ class Pipeline:
 
         Raises:
             StaleTable: a table was made with another configuration; nothing is deleted.
+            ConfigError: a stage cannot work with as many images as were listed.
             DamagedPart: no step makes the damaged part, it is damaged again, or its stage takes rows from it.
         """
         self.check(flags)
@@ -160,13 +161,25 @@ class Pipeline:
             except DamagedPart as found:
                 error = found
                 continue
-            if listed is not None and any(isinstance(stage, Scan) for stage in step.stages.values()):
-                listed()
+            if any(isinstance(stage, Scan) for stage in step.stages.values()):
+                if listed is not None:
+                    listed()
+                self._check_sizes(sum(self.store.table(name).num_rows() for name in step.stages))
             changed += [name for name in made if name not in changed]
             damaged.pop(place, None)
             error, place = None, place + 1
             done = max(done, place)
         return changed
+
+    def _check_sizes(self, num_images: int) -> None:
+        """Ask every stage what its `auto` fields would be, now that images are counted and none is read yet.
+
+        Raises:
+            ConfigError: a stage cannot work with so few or so many images.
+        """
+        for step in self.steps:
+            for stage in step.stages.values():
+                stage.estimate(num_images)
 
     def _note_damage(self, error: DamagedPart, damaged: dict[int, set[Place]], mended: set[Place]) -> int:
         """Add a part to those that are made again; returns the number of the step that makes it.

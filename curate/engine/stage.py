@@ -137,7 +137,11 @@ class Stage(Settings):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def estimate(self, num_images: int) -> dict[str, Any]:
-        """What `auto` fields would be if all `num_images` of the catalog reached this stage; for the plan."""
+        """What `auto` fields would be if all `num_images` of the catalog reached this stage; for the plan.
+
+        Raises:
+            ConfigError: the stage could not work even then; told when images are listed, before any is read.
+        """
         return {}
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:

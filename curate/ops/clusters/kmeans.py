@@ -142,13 +142,13 @@ def run_lloyd(
         num_iterations, spherical, tolerance, device: as for `fit_kmeans`.
     """
     near = find_with_distance(x, centroids, spherical=spherical, device=device)
-    found = _sums(x, *near, len(centroids))
+    found = sum_up(x, *near, len(centroids))
     iterations = 0
     for iterations in range(1, num_iterations + 1):  # noqa: B007  # the count is part of the result
         before, last = found.inertia, centroids
         centroids = move_centroids(centroids, found, spherical=spherical)
         near = _find_again(x, centroids, (last != centroids).any(axis=1), *near, spherical=spherical, device=device)
-        found = _sums(x, *near, len(centroids))
+        found = sum_up(x, *near, len(centroids))
         if has_converged(before, found.inertia, tolerance):
             break
     return KMeansFit(centroids, found.sizes, found.inertia, iterations)
@@ -166,11 +166,11 @@ def sum_by_nearest(x: np.ndarray, centroids: np.ndarray, *, spherical: bool, dev
         spherical: nearest by cosine, for which both must be of unit norm; False: by squared L2.
         device: where the nearest centroids are searched.
     """
-    return _sums(x, *find_with_distance(x, centroids, spherical=spherical, device=device), len(centroids))
+    return sum_up(x, *find_with_distance(x, centroids, spherical=spherical, device=device), len(centroids))
 
 
-def _sums(x: np.ndarray, cluster_id: np.ndarray, squared: np.ndarray, num_clusters: int) -> Sums:
-    """The sums of vectors that are assigned, at these squared distances."""
+def sum_up(x: np.ndarray, cluster_id: np.ndarray, squared: np.ndarray, num_clusters: int) -> Sums:
+    """The sums of (N, D) vectors by the cluster that each is assigned to, at these (N,) squared distances."""
     sizes = np.bincount(cluster_id, minlength=num_clusters).astype(np.int64)
     inertias = np.bincount(cluster_id, weights=squared, minlength=num_clusters)  # float64
     return Sums(_sum_by_cluster(x, cluster_id, num_clusters), sizes, inertias)
@@ -207,9 +207,13 @@ def find_with_distance(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N,) int32 nearest centroid of each row, by cosine or L2, and (N,) float32 squared L2 distance to it."""
     cluster_id, score = find_nearest(x, centroids, spherical=spherical, device=device)
-    if spherical:  # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c
-        score = np.maximum(squared_norms(x) + squared_norms(centroids)[cluster_id] - 2 * score, 0)
-    return cluster_id, score
+    return cluster_id, squared_distance(x, centroids, cluster_id, score) if spherical else score
+
+
+def squared_distance(x: np.ndarray, centroids: np.ndarray, cluster_id: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """(N,) float32 squared L2 distances of vectors to their centroids, from their inner products."""
+    distance: np.ndarray = np.maximum(squared_norms(x) + squared_norms(centroids)[cluster_id] - 2 * product, 0)
+    return distance
 
 
 def _sum_by_cluster(x: np.ndarray, cluster_id: np.ndarray, num_clusters: int) -> np.ndarray:
@@ -268,31 +272,3 @@ def split_for_empty(centroids: np.ndarray, sizes: np.ndarray, inertias: np.ndarr
         centroids[empty] = centroids[donor] * (1 + SPLIT * sign)
         centroids[donor] *= 1 - SPLIT * sign
     return centroids
-
-
-def assign(
-    x: np.ndarray, centroids: np.ndarray, *, spherical: bool = True, device: Device = "cpu"
-) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centroid of each row.
-
-    Args:
-        x: (N, D) float32, unit L2.
-        centroids: (K, D) float32; any norm.
-        spherical: nearest by cosine; False: by squared L2, as k-means with `spherical=False` was fitted.
-        device: where the nearest centroids are searched.
-
-    Returns:
-        cluster_id: (N,) int32.
-        similarity: (N,) float32, cosine to that centroid either way.
-
-    Raises:
-        ValueError: vectors and centroids differ in their dimensions.
-    """
-    if x.shape[1] != centroids.shape[1]:
-        raise ValueError(f"vectors have {x.shape[1]} dims, centroids {centroids.shape[1]}; use one backbone")
-    unit = normalize(centroids)
-    cluster_id, similarity = find_nearest(x, unit if spherical else centroids, spherical=spherical, device=device)
-    if not spherical:
-        for rows in blocks(len(x), 1 << 16):
-            similarity[rows] = np.einsum("nd,nd->n", x[rows], unit[cluster_id[rows]])
-    return cluster_id, np.minimum(similarity, np.float32(1))

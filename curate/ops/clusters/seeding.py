@@ -70,9 +70,9 @@ def choose_seeds(
 def choose_seeding(num_rows: int, num_clusters: int, *, block_bytes: int) -> Literal["plusplus", "parallel"]:
     """Greedy k-means++ while it is quick and the distances of one of its steps fit into `block_bytes`.
 
-    It takes K steps one after the other, each of which passes several times over N distances of each candidate; k-means||
-    takes five large products of N x K distances, on a GPU if there is one. Both run on a sample that is in memory: it
-    represents the distances of the rest, and rounds over all parts would each cost a pass over all vectors.
+    It takes K steps one after the other, each of which passes several times over N distances of each candidate;
+    k-means|| takes five large products of N x K distances, on a GPU if there is one. Both run on a sample that is in
+    memory: it represents the distances of the rest, and rounds over all parts would each cost a pass over all vectors.
     """
     fits = 8 * _num_candidates(num_clusters) * num_rows <= block_bytes
     return "plusplus" if fits and num_rows * num_clusters <= GREEDY_DISTANCES else "parallel"

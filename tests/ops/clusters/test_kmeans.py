@@ -15,7 +15,8 @@ from sklearn.decomposition import PCA
 
 from curate.errors import ConfigError
 from curate.ops.clusters import kmeans, nearest
-from curate.ops.clusters.kmeans import Sums, assign, fit_kmeans, move_centroids, run_lloyd, sum_by_nearest
+from curate.ops.clusters.assign import assign
+from curate.ops.clusters.kmeans import Sums, fit_kmeans, move_centroids, run_lloyd, sum_by_nearest
 from curate.ops.vectors import normalize
 
 
