@@ -164,22 +164,22 @@ class Pipeline:
             if any(isinstance(stage, Scan) for stage in step.stages.values()):
                 if listed is not None:
                     listed()
-                self._check_sizes(sum(self.store.table(name).num_rows() for name in step.stages))
+                self.check_sizes(sum(self.store.table(name).num_rows() for name in step.stages))
             changed += [name for name in made if name not in changed]
             damaged.pop(place, None)
             error, place = None, place + 1
             done = max(done, place)
         return changed
 
-    def _check_sizes(self, num_images: int) -> None:
-        """Ask every stage what its `auto` fields would be, now that images are counted and none is read yet.
+    def check_sizes(self, num_images: int) -> None:
+        """Ask every stage whether it can work with so many images, now that they are counted and none is read yet.
 
         Raises:
-            ConfigError: a stage cannot work with so few or so many images.
+            ConfigError: a stage cannot.
         """
         for step in self.steps:
             for stage in step.stages.values():
-                stage.estimate(num_images)
+                stage.check_size(num_images, **known_inputs(stage, step.input_schemas))
 
     def _note_damage(self, error: DamagedPart, damaged: dict[int, set[Place]], mended: set[Place]) -> int:
         """Add a part to those that are made again; returns the number of the step that makes it.

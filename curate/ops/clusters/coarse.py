@@ -7,6 +7,7 @@ with all vectors that visit it; there is no loop over vectors.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -110,7 +111,9 @@ class _ListSearch:
         sizes = np.bincount(lists.group, minlength=len(lists.group_centroids))  # (G,) lists of each group
         self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         needed = _groups_needed(sizes, num_probes)
-        self.num_groups = min(len(sizes), max(needed, GROUPS_SEARCHED + num_probes - 1))
+        # Groups smaller than sqrt(K), which those of clusters are, are searched in larger number.
+        several = math.ceil(GROUPS_SEARCHED * len(sizes) / max(1.0, len(lists.centroids) ** 0.5))
+        self.num_groups = min(len(sizes), max(needed, several, GROUPS_SEARCHED + num_probes - 1))
 
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
         """(B, P) int32: the lists nearest to each of (B, D) vectors."""

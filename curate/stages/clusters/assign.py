@@ -55,6 +55,7 @@ class Assign(Map):
 
     inputs: ClassVar[dict[str, Input]] = {"embeddings": each(VECTORS), "centroids": whole(CENTROIDS)}
     explained_as: ClassVar[str] = "cluster"
+    version: ClassVar[int] = 2
 
     spherical: bool = True
     """Nearest by cosine, else by squared L2; as the clusters were fitted."""

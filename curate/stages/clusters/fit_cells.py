@@ -11,16 +11,14 @@ from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, each, whole
 from curate.engine.table import Table
-from curate.ops.clusters.coarse import CoarseLists
-from curate.ops.clusters.hierarchy import fit_leaves
+from curate.ops.clusters.hierarchy import TreeLevel, fit_leaves
 from curate.ops.clusters.split import SAMPLE_PER_CELL
 from curate.ops.vectors import VectorSpec, unpack
 from curate.stages.clusters.fit_clusters import FitClusters
-from curate.stages.clusters.rounds import read_sample
-from curate.stages.search.centroids import list_rows
+from curate.stages.clusters.rounds import level_rows, read_sample
 from curate.stages.search.fit_lists import SEEDING_PASSES
 from curate.stages.search.vectors import sample_schema, sample_vectors, share_of
-from curate.tables import CATALOG, ROLES, VECTORS, centroids_schema
+from curate.tables import CATALOG, ROLES, VECTORS, clusters_schema
 
 
 class FitCells(Fold):
@@ -43,7 +41,7 @@ class FitCells(Fold):
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         spec = VectorSpec.of(inputs["embeddings"])
-        return centroids_schema(spec.dim, model=spec.model, weights=spec.weights)
+        return clusters_schema(spec.dim, model=spec.model, weights=spec.weights)
 
     def resources(self) -> dict[str, float]:
         return self.clusters.resources()
@@ -77,9 +75,8 @@ class FitCells(Fold):
         x = read_sample(partials, spec)
         how = self.clusters.model_copy(update={"seed": self.seed}).how()
         cells = fit_leaves(x, min(self.num_cells, len(x)), r=0, how=how)
-        schema = centroids_schema(spec.dim, model=spec.model, weights=spec.weights)
-        no_groups = np.empty((0, spec.dim), np.float32)
-        yield from list_rows(CoarseLists(cells.centroids, np.empty(0, np.int32), no_groups), cells.num_images, schema)
+        top = TreeLevel(cells.centroids, np.full(len(cells.centroids), -1, np.int32), cells.num_images, cells.inertia)
+        yield level_rows(top, 0, (), clusters_schema(spec.dim, model=spec.model, weights=spec.weights))
 
     # -- telling about it ------------------------------------------------------------------------------------
 

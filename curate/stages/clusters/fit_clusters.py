@@ -124,8 +124,6 @@ class FitClusters(IteratedFold):
         if not isinstance(self.levels, str):  # told before any compute
             self._check_levels(self.levels)
         spec = VectorSpec.of(inputs["embeddings"])
-        if not isinstance(self.levels, str):
-            self.num_cells(self.levels[0], self.levels[0], spec.dim)
         return clusters_schema(spec.dim, model=spec.model, weights=spec.weights)
 
     def _check_levels(self, levels: Sequence[int]) -> None:
@@ -157,7 +155,8 @@ class FitClusters(IteratedFold):
             return 0
         most = room // LEAST_SAMPLE
         if num_leaves > most**2:
-            needed = 4 * dim * LEAST_SAMPLE * math.ceil(num_leaves**0.5)
+            few = min(num_images, LEAST_SAMPLE * num_leaves) if num_leaves < SPLIT_FROM else num_images
+            needed = 4 * dim * min(few, LEAST_SAMPLE * math.ceil(num_leaves**0.5))
             raise self.field_error(
                 "sample_bytes",
                 f"={self.sample_bytes}: holds {room} vectors of {dim} dims, with {LEAST_SAMPLE} for a leaf enough for "
@@ -241,6 +240,11 @@ class FitClusters(IteratedFold):
             return {}
         levels = auto_levels(num_images)
         return {"levels": tuple(levels if self.levels == "auto" else levels[:1])}
+
+    def check_size(self, num_images: int, **inputs: Any) -> None:
+        levels = self.model_copy(update=self.estimate(num_images)).levels
+        assert not isinstance(levels, str)
+        self.num_cells(levels[0], num_images, VectorSpec.of(inputs["embeddings"]).dim)
 
     def partial(
         self, part: int, *, state: pa.Table | None, embeddings: Table, catalog: Table, leaves: Table | None

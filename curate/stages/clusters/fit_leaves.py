@@ -33,7 +33,7 @@ class Splitting(NamedTuple):
     """What becomes of each cell."""
 
     leaves: np.ndarray
-    """(C,) int64, leaves into which it is split, by the share of images nearest to it"""
+    """(C,) int64, leaves into which it is split, by its share of the inertia"""
     share: np.ndarray
     """(C,) float64, 0..1, of its images that are taken"""
     bucket: np.ndarray
@@ -90,13 +90,14 @@ class FitLeaves(Shuffle):
     def _splitting(self, cells: Table) -> Splitting:
         assert self.num_leaves is not None
         assert self.num_images is not None
-        sampled = cells.read_all(["num_images"])["num_images"].to_numpy()
+        rows = cells.read_all(["num_images", "inertia"])
+        sampled, inertia = rows["num_images"].to_numpy(), rows["inertia"].to_numpy()
         expected = sampled / sampled.sum() * self.num_images
         most = min(1.0, self.num_leaves * self.clusters.max_points_per_cluster / self.num_images)
         wanted = self.clusters.sample_share or most
         room = self.clusters.sample_bytes // (8 * VectorSpec.of(cells.schema()).dim)
         share = np.minimum(wanted, room / np.maximum(expected, 1))
-        leaves = share_leaves(np.ceil(expected).astype(np.int64), self.num_leaves)
+        leaves = share_leaves(np.ceil(expected).astype(np.int64), self.num_leaves, weights=inertia)
         taken = np.cumsum(share * expected)
         return Splitting(leaves, share, np.unique((taken - share * expected) // room, return_inverse=True)[1])
 
