@@ -144,6 +144,16 @@ class FitClusters(IteratedFold):
             return self.points_per_centroid
         return (*PAPER_POINTS, *[PAPER_POINTS[-1]] * num_levels)[:num_levels]
 
+    def of_leaves(self) -> Self:
+        """What of this decides leaves that are fitted cell by cell: other levels and rounds need not fit them again."""
+        r = self.points_per_centroid[:1]
+        kept: dict[str, Any] = {
+            "levels": "auto_flat" if isinstance(self.levels, str) else self.levels[:1],
+            "points_per_centroid": r,
+            "num_resamplings": self.num_resamplings if any(r) else 0,
+        }
+        return self.model_copy(update=kept | {"fit": "sample", "num_groups": 1, "seed": None})
+
     def num_cells(self, num_leaves: int, num_images: int, dim: int) -> int:
         """Cells that are split into the leaves; 0: leaves are few enough to be fitted as one.
 

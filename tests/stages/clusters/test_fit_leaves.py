@@ -156,11 +156,12 @@ def test_killed_fit_resumes_to_equal_tables_and_loses_no_cell(small: None, tmp_p
     assert contents(again) == contents(whole)
 
 
-def test_added_images_do_not_fit_the_cells_again(small: None, tmp_path: Path) -> None:
+def test_other_levels_above_keep_the_leaves(small: None, tmp_path: Path) -> None:
     make(declared(tmp_path, SPLIT))
-    before = contents(declared(tmp_path, SPLIT))
     assert declared(tmp_path, SPLIT).run(InProcess(1), Flags()) == []
-    assert contents(declared(tmp_path, SPLIT)) == before
+    other = SPLIT.model_copy(update={"levels": (60, 5), "num_resamplings": 1})
+    changed = declared(tmp_path, other).run(InProcess(1), Flags(frozenset({CLUSTERS})))
+    assert changed == [CLUSTERS, "assignments"]
 
 
 @pytest.mark.parametrize("dim", [384, 1024])
