@@ -20,7 +20,7 @@ def in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
     """Call `work` with each block, as many of them at once as BLAS may use threads; BLAS itself then uses one.
 
     Args:
-        work: computes one block and writes it where no other block writes.
+        work: computes one block and writes it where no other block writes; must not call `in_threads` itself.
     """
     blas = _blas()
     with _ONE_AT_A_TIME:

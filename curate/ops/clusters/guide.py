@@ -24,6 +24,8 @@ from curate.ops.parallel import in_threads
 
 GUIDED_FROM = 4096
 """Centroids from which on they are grouped: with fewer, comparing with all is as quick."""
+GUIDED_ON_GPU_FROM = 1 << 20
+"""The same where a GPU compares: it does so with a million in the time in which a core goes by groups."""
 GROUP_SIZE = 64
 """Centroids of a group, on average."""
 GROUPS_VISITED = 32
@@ -32,6 +34,8 @@ BLOCK_ROWS = 4096
 """Vectors that go down together: one thread's block."""
 ITERATIONS = 8
 """Lloyd iterations by which groups are found: they need not be the best ones."""
+SEEDING = 5
+"""Cost of seeding them, in such iterations."""
 
 
 class Groups(NamedTuple):
@@ -50,7 +54,7 @@ Guide = tuple[Groups, ...]
 def build_guide(centroids: np.ndarray, *, seed: int) -> Guide:
     """Group centroids (K, D), and the groups, until fewer than `GUIDED_FROM` are left to compare with.
 
-    Time: about K x 2 sqrt(K / 64) products for the first level.
+    Time: about K x 2 sqrt(K / 64) products an iteration for the first level.
     """
     levels: list[Groups] = []
     points = centroids
@@ -71,8 +75,17 @@ def follow(guide: Guide, centroids: np.ndarray) -> Guide:
     return tuple(levels)
 
 
-def products_guided(num_centroids: float) -> float:
+def building_products(num_centroids: float) -> float:
+    """Products by which a guide is built, for the laws of cost."""
+    if num_centroids < GUIDED_FROM:
+        return 0
+    return num_centroids * 2 * (num_centroids / GROUP_SIZE) ** 0.5 * (ITERATIONS + SEEDING)
+
+
+def products_guided(num_centroids: float, device: Device = "cpu") -> float:
     """Centroids and groups that a vector is compared with, for the laws of cost."""
+    if device == "cuda" and num_centroids < GUIDED_ON_GPU_FROM:
+        return num_centroids
     levels = 0
     while num_centroids >= GUIDED_FROM:
         num_centroids, levels = num_centroids / GROUP_SIZE, levels + 1
@@ -97,12 +110,13 @@ class NearestSearch:
             centroids: (K, D) float32, from which the guide was built.
             guide: empty: every vector is compared with all centroids.
             spherical: nearest by inner product; False: by squared L2.
-            device: where all centroids are compared, if there is no guide; a guide takes the CPU.
+            device: where all centroids are compared, if there is no guide or a GPU is as quick; a guide takes the CPU.
             num_visited: groups of each level into which a vector goes on; more find the nearest more often.
         """
         self.spherical, self.device, self.num_visited = spherical, device, num_visited
         self._centroids = centroids
-        self._levels = _levels(centroids, guide, spherical=spherical) if guide else []
+        guided = guide and (device == "cpu" or len(centroids) >= GUIDED_ON_GPU_FROM)
+        self._levels = _levels(centroids, guide, spherical=spherical) if guided else []
 
     @classmethod
     def over(cls, centroids: np.ndarray, *, spherical: bool = True, device: Device = "cpu") -> "NearestSearch":

@@ -108,7 +108,7 @@ class Assign(Map):
         vectors, leaves = inputs["embeddings"], inputs["centroids"].lists
         made = vectors._replace(row_bytes=16)
         demand = Demand(
-            products=2 * vectors.rows * products_guided(leaves) * vectors.dim,
+            products=2 * vectors.rows * products_guided(leaves, self.device) * vectors.dim,
             read=vectors.num_bytes,
             written=made.num_bytes,
             memory=leaves * vectors.dim * 8,

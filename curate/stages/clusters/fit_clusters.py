@@ -28,7 +28,7 @@ from curate.engine.table import Table
 from curate.errors import ConfigError
 from curate.ops.clusters.balance import level_figures
 from curate.ops.clusters.faiss_seam import Device
-from curate.ops.clusters.guide import NearestSearch, follow, products_guided
+from curate.ops.clusters.guide import NearestSearch, building_products, follow, products_guided
 from curate.ops.clusters.hierarchy import LevelFit, Nodes, auto_levels, check_levels, fit_leaves, grow_tree
 from curate.ops.clusters.kmeans import Sums, has_converged, move_centroids, sum_up
 from curate.ops.clusters.seeding import Seeding
@@ -70,7 +70,8 @@ class FitClusters(IteratedFold):
     leaves.
 
     Memory: the task that seeds holds the sample (at most `sample_bytes`) and what `fit_kmeans` takes beside it; a task
-    of a round one part of the embeddings and K x D x 24 bytes; the task that moves the centroids K x D x 36 bytes.
+    of a round one part of the embeddings and K x D x 24 bytes; the task that moves the centroids K x D x 36 bytes; the
+    one that clusters the leaves K x D x 24 bytes.
     Disk: K x D x 8 bytes for each of `num_groups`, of one round at a time.
     """
 
@@ -363,12 +364,12 @@ class FitClusters(IteratedFold):
         made = Shape(pool=sum(levels), row_bytes=4 * vectors.dim + 40, dim=vectors.dim, lists=levels[0])
         once = sample * levels[0] * (self.num_iterations + SEEDING_PASSES)
         demand = Demand(
-            serial_products=2 * vectors.dim * (once + above),
-            products=passes * 2 * count * products_guided(levels[0]) * vectors.dim,
+            serial_products=2 * vectors.dim * (once + above + building_products(levels[0])),
+            products=passes * 2 * count * products_guided(levels[0], self.device) * vectors.dim,
             read=(passes if split else 1 + passes) * vectors.num_bytes,
             written=made.num_bytes,
             scratch=passes and self.num_groups * levels[0] * vectors.dim * 8,
-            memory=sample * vectors.dim * 4 + levels[0] * vectors.dim * 60,
+            memory=sample * vectors.dim * 4 + levels[0] * vectors.dim * (60 if passes else 24),
             note=f"{levels[0]} leaves" + (", fitted cell by cell" if split else f" on {sample:.3g} images"),
         )
         return demand, made
@@ -377,7 +378,7 @@ class FitClusters(IteratedFold):
         """Products by which a level above the leaves is fitted and resampled."""
         iterations = self.num_iterations + SEEDING_PASSES
         fitted = split_products(points, clusters) * iterations + dividing_products(points, clusters)
-        return (fitted + points * products_guided(clusters)) * (1 + self.num_resamplings)
+        return (fitted + points * products_guided(clusters, self.device)) * (1 + self.num_resamplings)
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         yield tree_section(table.name, TreeFigures.of(table).levels)
