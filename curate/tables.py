@@ -423,8 +423,14 @@ def clusters_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
     inertia = column(
         "inertia", pa.float64(), "sum of squared L2 distances to it: of its images, above the leaves of its children"
     )
+    group = column(
+        "group_id",
+        pa.int32(),
+        "of leaves: cluster_id on level -1, where groups of leaves are that a search goes by; of these: on level -2",
+        nullable=True,
+    )
     plain = centroids_schema(dim, model=model, weights=weights)
-    return pa.schema([*plain, inertia], metadata=plain.metadata)
+    return pa.schema([*plain, inertia, group], metadata=plain.metadata)
 
 
 def vector_type(dim: int, dtype: str) -> pa.DataType:

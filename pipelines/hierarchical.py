@@ -5,6 +5,7 @@ Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.101
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
+from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
 from curate.pipelines.search import find_pairs
 from curate.stages.clusters.assign import Assign
@@ -53,7 +54,7 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
 
     stages = {"embeddings/clusters": cfg.embed}
     (vectors,) = p.add_pass(stages, catalog=catalog, images=images, duplicates=duplicates)
-    tree = p.add("internal/centroids/clusters", cfg.clusters, embeddings=vectors, catalog=catalog)
+    tree = fit_clusters(p, cfg.clusters, embeddings=vectors, catalog=catalog)
     assign = Assign(spherical=cfg.clusters.spherical, device=cfg.clusters.device)
     leaves = p.add("assignments", assign, embeddings=vectors, centroids=tree)
     screened = screen_pool(p, cfg.screening, catalog=catalog, embeddings=vectors, assignments=leaves)

@@ -6,6 +6,7 @@ dataset card says so.
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
+from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
 from curate.pipelines.hierarchical import Screening, screen_pool
 from curate.pipelines.search import GroundTruth, find_pairs
@@ -75,7 +76,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
 
     # 3. Retrieval: k nearest for large curated sets, clusters hit more than 3 times for small ones.
     fitted = cfg.retrieval.clusters
-    centroids = p.add("internal/centroids/clusters", fitted, embeddings=vectors, catalog=catalog)
+    centroids = fit_clusters(p, fitted, embeddings=vectors, catalog=catalog)
     assign = Assign(spherical=fitted.spherical, device=fitted.device)
     leaves = p.add("assignments", assign, embeddings=vectors, centroids=centroids)
     by_cluster_alone = cfg.retrieval.retrieve.route == "cluster"

@@ -6,6 +6,7 @@ Abbas et al. 2023, arXiv:2303.09540.
 from typing import Literal
 
 from curate.engine.pipeline import Pipeline
+from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.copies.drop_similar import DropSimilar
@@ -45,7 +46,7 @@ def semdedup(p: Pipeline, cfg: Semdedup) -> None:
 
     stages = {"embeddings/clusters": cfg.embed}
     (vectors,) = p.add_pass(stages, catalog=catalog, images=images, duplicates=duplicates)
-    centroids = p.add("internal/centroids/clusters", cfg.clusters, embeddings=vectors, catalog=catalog)
+    centroids = fit_clusters(p, cfg.clusters, embeddings=vectors, catalog=catalog)
     build = BuildLists(stored=("pool",), queries=(), num_probes=1)
     lists = p.add("internal/lists/clusters", build, embeddings=vectors, centroids=centroids, catalog=catalog)
     ranked = p.add("internal/semdedup/ranked", cfg.rank, lists=lists, centroids=centroids)

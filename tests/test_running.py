@@ -420,7 +420,7 @@ def test_values_too_large_name_the_largest_valid_one(
 
 def _concerned(value: str) -> set[str]:
     tables = {
-        "retrieval.clusters": {"internal/centroids/clusters"},
+        "retrieval.clusters": {f"internal/centroids/{name}" for name in ("cells", "leaves", "clusters")},
         "retrieval.retrieve": {
             f"internal/{name}" for name in ("retrieved", "truth/retrieval", "neighbors/retrieval", "nearest/ranked")
         },

@@ -139,6 +139,7 @@ class Pipeline:
 
         Raises:
             StaleTable: a table was made with another configuration; nothing is deleted.
+            ConfigError: a stage cannot work with as many images as were listed.
             DamagedPart: no step makes the damaged part, it is damaged again, or its stage takes rows from it.
         """
         self.check(flags)
@@ -183,8 +184,10 @@ class Pipeline:
             except CleanedRows as found:
                 place = self._note_cleaned(found, restore)
                 continue
-            if listed is not None and any(isinstance(stage, Scan) for stage in step.stages.values()):
-                listed()
+            if any(isinstance(stage, Scan) for stage in step.stages.values()):
+                if listed is not None:
+                    listed()
+                self.check_sizes(sum(self.store.table(name).num_rows() for name in step.stages))
             changed += [name for name in made if name not in changed]
             damaged.pop(place, None)
             restore.pop(place, None)
@@ -210,6 +213,16 @@ class Pipeline:
             restore.setdefault(place, {}).setdefault(name, set()).update(parts)
             places.append(place)
         return min(places)
+
+    def check_sizes(self, num_images: int) -> None:
+        """Ask every stage whether it can work with so many images, now that they are counted and none is read yet.
+
+        Raises:
+            ConfigError: a stage cannot.
+        """
+        for step in self.steps:
+            for stage in step.stages.values():
+                stage.check_size(num_images, **known_inputs(stage, step.input_schemas))
 
     def _note_damage(self, error: DamagedPart, damaged: dict[int, set[Place]], mended: set[Place]) -> int:
         """Add a part to those that are made again; returns the number of the step that makes it.

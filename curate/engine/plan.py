@@ -38,7 +38,12 @@ class StepPlan:
 
 
 def plan_run(pipeline: Pipeline, flags: Flags, *, num_images: int) -> list[StepPlan]:
-    """One entry a table, in order; `num_images` of the pool bound the `auto` values of steps to come."""
+    """One entry a table, in order; `num_images` of the pool bound the `auto` values of steps to come.
+
+    Raises:
+        ConfigError: a stage cannot work with so many images.
+    """
+    pipeline.check_sizes(num_images)
     plans: list[StepPlan] = []
     dirty: set[str] = set()
     for step in pipeline.steps:

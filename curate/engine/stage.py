@@ -151,8 +151,21 @@ class Stage(Settings):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def estimate(self, num_images: int) -> dict[str, Any]:
-        """What `auto` fields would be if all `num_images` of the catalog reached this stage; for the plan."""
+        """What `auto` fields would be if all `num_images` of the catalog reached this stage; for the plan.
+
+        Raises:
+            ConfigError: the stage could not work even then.
+        """
         return {}
+
+    def check_size(self, num_images: int, **inputs: Any) -> None:
+        """Asked when images are listed and none is read yet, with the schemas of the inputs.
+
+        Raises:
+            ConfigError: the stage cannot work, if all `num_images` of the catalog reach it; the message names the
+                largest valid value.
+        """
+        self.estimate(num_images)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """What making the table takes, and the shape of the table, from the shapes of the inputs."""

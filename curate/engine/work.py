@@ -140,7 +140,8 @@ class Work:
             self._open_manifest(name, stages[name], num_parts, cleaned=self._cleaned(name, todo[name]))
         self._run_phases(executor, stages, wanted, todo)
         for name in stale:
-            self._finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
+            by_content = lead.pinned and not isinstance(lead, Shuffle)
+            self._finish(name, stages[name], None if by_content else wanted[name], num_parts)
         return stale
 
     def need_rows(self, parts: Collection[int] | None) -> None:
@@ -396,7 +397,7 @@ class Work:
         if parts and isinstance(lead, Fold):
             plain = replace(plain, number=self._run_rounds(executor, plain, wanted[name]))
         commit = {part: {n: wanted[n][part] for n in stages if part in todo[n]} for part in parts}
-        if lead.pinned:  # such tables carry the digest of their rows instead of their origin
+        if lead.pinned and not isinstance(lead, Shuffle):  # they carry the digest of their rows, not their origin
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
         if isinstance(lead, SharedMap):
             vouched = frozenset(n for n in stages if (before := self.before[n]) is not None and before.complete)

@@ -70,7 +70,7 @@ def test_command_prints_every_figure_beside_its_peer(
     with pytest.raises(SystemExit, match="^0$"):
         main(["kmeans", "--seeds", "1", "--threads", "1", "--json"])
     figures = json.loads(capsys.readouterr().out)["figures"]
-    assert len(figures) == 16
+    assert len(figures) == 18
     without_peer = [figure["name"] for figure in figures if not figure["peer"]]
     difference = "Lloyd over 16 parts, 10 iterations: largest difference of a coordinate"
     assert without_peer == ["entropy of the pool itself", difference]

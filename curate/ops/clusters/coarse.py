@@ -7,6 +7,7 @@ with all vectors that visit it; there is no loop over vectors.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from curate.errors import ConfigError
 from curate.ops.blocks import blocks
 from curate.ops.clusters.kmeans import fit_kmeans
+from curate.ops.clusters.split import share_leaves
 from curate.ops.vectors import normalize
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def fit_lists(x: np.ndarray, num_lists: int, *, seed: int, num_iterations: int =
     fit = fit_kmeans(x, len(seeds) - 1, seed=seeds[0], num_iterations=num_iterations)
     member = nearest_lists(x, CoarseLists.flat(fit.centroids), 1)[:, 0]
     sizes = np.bincount(member, minlength=len(fit.centroids))
-    counts = _share_lists(sizes, num_lists)
+    counts = share_leaves(sizes, num_lists)
     order = np.argsort(member, kind="stable")
     found, start = [], 0
     for size, count, group_seed in zip(sizes, counts, seeds[1:], strict=True):
@@ -109,7 +111,9 @@ class _ListSearch:
         sizes = np.bincount(lists.group, minlength=len(lists.group_centroids))  # (G,) lists of each group
         self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         needed = _groups_needed(sizes, num_probes)
-        self.num_groups = min(len(sizes), max(needed, GROUPS_SEARCHED + num_probes - 1))
+        # Groups smaller than sqrt(K), which those of clusters are, are searched in larger number.
+        several = math.ceil(GROUPS_SEARCHED * len(sizes) / max(1.0, len(lists.centroids) ** 0.5))
+        self.num_groups = min(len(sizes), max(needed, several, GROUPS_SEARCHED + num_probes - 1))
 
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
         """(B, P) int32: the lists nearest to each of (B, D) vectors."""
@@ -140,16 +144,3 @@ class _ListSearch:
 def _groups_needed(sizes: np.ndarray, num_probes: int) -> int:
     """Groups that hold `num_probes` lists even if they are the smallest."""
     return int(np.searchsorted(np.cumsum(np.sort(sizes)), num_probes) + 1) if len(sizes) else 0
-
-
-def _share_lists(sizes: np.ndarray, total: int) -> np.ndarray:
-    """(G,) int64 lists of each group: by its size, at most its size, 1 at least where it has any; sums to `total`."""
-    exact = sizes * (total / sizes.sum())
-    counts = np.clip(np.floor(exact).astype(np.int64), np.minimum(sizes, 1), sizes)
-    order = np.argsort(-(exact - counts), kind="stable")
-    while (left := total - counts.sum()) != 0:
-        room = order[(counts[order] < sizes[order]) if left > 0 else (counts[order] > 1)]
-        if left < 0:
-            room = room[::-1]
-        counts[room[: abs(left)]] += np.sign(left)
-    return counts

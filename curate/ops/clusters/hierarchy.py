@@ -29,12 +29,17 @@ import numpy as np
 
 from curate.errors import ConfigError
 from curate.ops.clusters.faiss_seam import Device
-from curate.ops.clusters.kmeans import find_with_distance, fit_kmeans
+from curate.ops.clusters.guide import NearestSearch
+from curate.ops.clusters.kmeans import fit_kmeans
 from curate.ops.clusters.seeding import Seeding
+from curate.ops.clusters.split import fit_split
 from curate.ops.edges import rank_in_group
 
 IMAGES_PER_LEAF = 20
-"""`auto_levels`: images per cluster of the lowest level."""
+"""`auto_levels`: images per cluster of the lowest level, up to `LINEAR_UP_TO` of them."""
+LINEAR_UP_TO = 1_000_000
+"""`auto_levels`: images beyond which leaves grow with their square root: a leaf of four times the images holds twice as
+many, so that leaves stay few enough for one machine to hold, and can be sampled."""
 BRANCHING = 10
 """`auto_levels`: clusters below one of the next level."""
 MAX_LEVELS = 4
@@ -144,15 +149,17 @@ def cluster_paths(leaf_ids: np.ndarray, parents: Sequence[np.ndarray]) -> np.nda
 def auto_levels(num_images: int) -> list[int]:
     """How many clusters each level should have, leaves first, for a pool of `num_images` >= 1.
 
-    One leaf per 20 images; each level above has a tenth of the clusters, as long as that is 10 or more,
-    up to 4 levels. So 40 images give [2], 2,000 give [100, 10], 743 million give four levels.
+    One leaf per 20 images up to a million, then 50,000 for the square root of each million; each level above has a
+    tenth of the clusters, as long as that is 10 or more, up to 4 levels. So 40 images give [2], 2,000 give [100, 10],
+    a million give [50000, 5000, 500, 50], 743 million give 1,362,902 leaves of 545 images.
 
     Raises:
         ConfigError: there is no image.
     """
     if num_images < 1:
         raise ConfigError(f"{num_images} images: clustering needs at least 1; do the sources hold any?")
-    levels = [max(1, num_images // IMAGES_PER_LEAF)]
+    as_if = num_images if num_images <= LINEAR_UP_TO else int((num_images * LINEAR_UP_TO) ** 0.5)
+    levels = [max(1, as_if // IMAGES_PER_LEAF)]
     while len(levels) < MAX_LEVELS and levels[-1] // BRANCHING >= BRANCHING:
         levels.append(levels[-1] // BRANCHING)
     return levels
@@ -186,7 +193,7 @@ def _fit_level(
     seed = np.random.SeedSequence(how.seed, spawn_key=(level,))
     wanted = min(num_clusters, len(points))  # fewer only where clusters below came out empty
     centroids = _fit_resampled(points, wanted, r=r, seed=seed, how=how)
-    cluster_id, squared = find_with_distance(points, centroids, spherical=how.spherical, device=how.device)
+    cluster_id, squared = _find(points, centroids, how)
     # All points are assigned, those too that resampling left out; clusters without any are dropped here.
     present, parent = np.unique(cluster_id, return_inverse=True)
     nodes = Nodes(
@@ -202,24 +209,35 @@ def _fit_resampled(
 ) -> np.ndarray:
     """(K, D) float32 centroids of one level; with r > 0 they follow the support of `points`, not their density."""
     first, *rounds = seed.spawn(1 + (how.num_resamplings if r else 0))
-    fit = partial(
-        fit_kmeans,
+    fit = partial(fit_split, fit=partial(_fit_plain, how=how))
+    centroids = fit(points, num_clusters, seed=first)  # (K, D)
+    for round_seed in rounds:
+        # r x K points at most, however many each centroid stands for: density no longer counts.
+        sample = points[_closest_rows(points, centroids, r, how)]
+        centroids = fit(sample, min(num_clusters, len(sample)), seed=round_seed)
+    return centroids
+
+
+def _fit_plain(x: np.ndarray, num_clusters: int, seed: np.random.SeedSequence, *, how: LevelFit) -> np.ndarray:
+    return fit_kmeans(
+        x,
+        num_clusters,
+        seed=seed,
         num_iterations=how.num_iterations,
         tolerance=how.tolerance,
         spherical=how.spherical,
         seeding=how.seeding,
         device=how.device,
-    )
-    centroids = fit(points, num_clusters, seed=first).centroids  # (K, D)
-    for round_seed in rounds:
-        # r x K points at most, however many each centroid stands for: density no longer counts.
-        sample = points[_closest_rows(points, centroids, r, how)]
-        centroids = fit(sample, min(num_clusters, len(sample)), seed=round_seed).centroids
-    return centroids
+    ).centroids
+
+
+def _find(points: np.ndarray, centroids: np.ndarray, how: LevelFit) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int32 nearest centroid of each point, and (N,) float32 squared L2 distance to it."""
+    return NearestSearch.over(centroids, spherical=how.spherical, device=how.device).with_distance(points)
 
 
 def _closest_rows(points: np.ndarray, centroids: np.ndarray, r: int, how: LevelFit) -> np.ndarray:
     """Ascending rows of the `r` points closest to each centroid among those assigned to it."""
-    cluster_id, squared = find_with_distance(points, centroids, spherical=how.spherical, device=how.device)
+    cluster_id, squared = _find(points, centroids, how)
     order = np.lexsort((squared, cluster_id))  # by cluster, the closest first
     return np.sort(order[rank_in_group(cluster_id[order]) < r])

@@ -4,9 +4,10 @@ import numpy as np
 
 from curate.ops.blocks import blocks
 from curate.ops.clusters.faiss_seam import Device, find_nearest_on_gpu
+from curate.ops.parallel import in_threads
 
-BLOCK_ROWS, BLOCK_CENTROIDS = 4096, 8192
-"""Shape of one product: 128 MiB at most, whatever the numbers of vectors and centroids."""
+BLOCK_ROWS, BLOCK_CENTROIDS = 1024, 8192
+"""Shape of one product: 32 MiB at most a thread, whatever the numbers of vectors and centroids."""
 
 
 def find_nearest(
@@ -31,10 +32,13 @@ def find_nearest(
         return find_nearest_on_gpu(x, centroids, spherical=spherical)
     cluster_id, score = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
     offsets = None if spherical else squared_norms(centroids) / 2
-    for rows in blocks(len(x), BLOCK_ROWS):
+
+    def search(rows: slice) -> None:
         cluster_id[rows], score[rows] = _largest_product(x[rows], centroids, offsets)
         if not spherical:  # |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2)
             score[rows] = np.maximum(squared_norms(x[rows]) - 2 * score[rows], 0)
+
+    in_threads(search, blocks(len(x), BLOCK_ROWS))
     return cluster_id, score
 
 

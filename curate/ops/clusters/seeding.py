@@ -6,12 +6,13 @@ draw seeds by D2 sampling instead: a vector is drawn with probability proportion
 nearest seed so far, so that what is far from all seeds is drawn sooner or later, however rare.
 
 k-means++ draws one seed after the other, since each draw depends on the seeds before it. That is K passes over the
-data, each of them a product with one vector, which is memory-bound. The greedy variant draws 2 + ln K candidates a step
-and takes the best of them, for a clearly lower inertia at more work. Here candidates are drawn for many steps at once,
-by the distances that hold when the block begins, and the distances of all of them are one matrix product. When its
-step comes, the distance of a candidate may have fallen; it is then accepted with probability (D2 now) / (D2 at the
-block's begin), which gives exactly the distribution of its step (rejection sampling). A block ends when too few of its
-candidates are left.
+data, each of them a product with one vector, which is memory-bound. The greedy variant draws several candidates a step
+and takes the best of them, for a lower inertia at more work. For few clusters it draws 2 + ln K, as is usual; for many
+it draws two, since more would make seeding longer than all of Lloyd's iterations and lower the inertia by 1 %. Here
+candidates are drawn for many steps at once, by the distances that hold when the block begins, and the distances of all
+of them are one matrix product. When its step comes, the distance of a candidate may have fallen; it is then accepted
+with probability (D2 now) / (D2 at the block's begin), which gives exactly the distribution of its step (rejection
+sampling). A block ends when too few of its candidates are left.
 
 k-means|| (parallel) draws about K candidates at once in each of five rounds, by the distances that hold when the round
 begins. That is five passes however large K is, each of them one large product. The candidates, about 5 K, are then
@@ -25,13 +26,17 @@ from typing import Literal
 
 import numpy as np
 
+from curate.ops.blocks import blocks
 from curate.ops.clusters.faiss_seam import Device
-from curate.ops.clusters.nearest import find_nearest, squared_norms
+from curate.ops.clusters.nearest import BLOCK_ROWS, find_nearest, squared_norms
+from curate.ops.parallel import in_threads
 
 Seeding = Literal["auto", "plusplus", "parallel"]
 """plusplus: greedy k-means++. parallel: k-means||. auto: whichever `choose_seeding` says."""
 GREEDY_DISTANCES = 1 << 34
 """N x K up to which `auto` takes greedy k-means++: a million vectors for 16,384 clusters, half an hour of one core."""
+FEW_CLUSTERS = 256
+"""Clusters up to which a step of greedy k-means++ draws 2 + ln K candidates; beyond it draws two."""
 ROUNDS = 5
 """Rounds of k-means||, as in the paper's experiments; more only where these found too few candidates."""
 OVERSAMPLING = 1
@@ -65,9 +70,9 @@ def choose_seeds(
 def choose_seeding(num_rows: int, num_clusters: int, *, block_bytes: int) -> Literal["plusplus", "parallel"]:
     """Greedy k-means++ while it is quick and the distances of one of its steps fit into `block_bytes`.
 
-    It takes K steps one after the other, each of which passes several times over N x (2 + ln K) distances; k-means||
-    takes five large products of N x K distances, on a GPU if there is one. Both run on a sample that is in memory: it
-    represents the distances of the rest, and rounds over all parts would each cost a pass over all vectors.
+    It takes K steps one after the other, each of which passes several times over N distances of each candidate;
+    k-means|| takes five large products of N x K distances, on a GPU if there is one. Both run on a sample that is in
+    memory: it represents the distances of the rest, and rounds over all parts would each cost a pass over all vectors.
     """
     fits = 8 * _num_candidates(num_clusters) * num_rows <= block_bytes
     return "plusplus" if fits and num_rows * num_clusters <= GREEDY_DISTANCES else "parallel"
@@ -83,13 +88,13 @@ def seed_kmeans(
 ) -> np.ndarray:
     """(K,) int64, distinct rows of `x` chosen by greedy k-means++.
 
-    Each step draws 2 + floor(ln K) candidates by D2 sampling and takes the one that lowers the inertia most.
+    Each step draws some candidates by D2 sampling and takes the one that lowers the inertia most.
     Candidates come in blocks, as the module says. Where fewer than K vectors differ, the rest is drawn at random.
 
     Args:
         x: (N, D) float32, N >= K >= 1.
         weights: (N,) float32 > 0, how many vectors each row stands for; None: one.
-        block_bytes: memory for distances; (2 + ln K) x N x 8 bytes are taken even where this is less.
+        block_bytes: memory for distances; 8 N bytes for each candidate are taken even where this is less.
 
     Source: Arthur & Vassilvitskii 2007, greedy as in its section 7.
     """
@@ -162,7 +167,7 @@ def seed_parallel(
 
 def _num_candidates(num_clusters: int) -> int:
     """Candidates of one step of greedy k-means++."""
-    return 2 + int(log(num_clusters))
+    return 2 + int(log(num_clusters)) if num_clusters <= FEW_CLUSTERS else 2
 
 
 def _potentials(trials: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -189,9 +194,15 @@ def _draw_rest(
 
 def _squared_distances(x: np.ndarray, norms: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(P, N) float32 squared L2 distances of `x[rows]` to all of `x`; exactly 0 to itself."""
-    distances = (-2 * x[rows]) @ x.T
-    distances += norms
-    distances += norms[rows][:, None]
-    np.maximum(distances, 0, out=distances)
+    proposed = -2 * x[rows]
+    distances = np.empty((len(rows), len(x)), np.float32)
+
+    def fill(columns: slice) -> None:
+        block = proposed @ x[columns].T
+        block += norms[columns]
+        block += norms[rows][:, None]
+        np.maximum(block, 0, out=distances[:, columns])
+
+    in_threads(fill, blocks(len(x), BLOCK_ROWS))
     distances[np.arange(len(rows)), rows] = 0  # rounding must not let a chosen row be drawn again
     return distances

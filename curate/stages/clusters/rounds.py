@@ -7,10 +7,12 @@ workers there are or which was first, and a killed run goes on from the leaves o
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.engine.stage import Batches
 from curate.engine.table import Table
 from curate.ops.blocks import blocks
+from curate.ops.clusters.guide import Guide, build_guide
 from curate.ops.clusters.hierarchy import Nodes, TreeLevel
 from curate.ops.clusters.kmeans import Sums
 from curate.ops.vectors import VectorSpec, normalize, pack, unpack
@@ -21,8 +23,9 @@ SUMS_ROWS = 4096
 
 def read_leaves(state: pa.Table) -> Nodes:
     """The leaves that a round left."""
-    centroids, _ = unpack(state["centroid"], VectorSpec.of(state.schema))
-    return Nodes(np.ascontiguousarray(centroids), state["num_images"].to_numpy(), state["inertia"].to_numpy())
+    rows = state.filter(pc.equal(state["level"], 0))
+    centroids, _ = unpack(rows["centroid"], VectorSpec.of(state.schema))
+    return Nodes(np.ascontiguousarray(centroids), rows["num_images"].to_numpy(), rows["inertia"].to_numpy())
 
 
 def read_sample(partials: Table, spec: VectorSpec) -> np.ndarray:
@@ -56,10 +59,9 @@ def sums_rows(total: Sums) -> Batches:
         yield pa.RecordBatch.from_arrays(columns, schema=sums_schema(total.sums.shape[1]))
 
 
-def read_sums(partials: Table, state: pa.Table) -> Sums:
+def read_sums(partials: Table, num_leaves: int, dim: int) -> Sums:
     """The sums of all groups, added in their order, so that the total is the same wherever they were made."""
-    dim = VectorSpec.of(state.schema).dim
-    total = Sums.zero(len(state), dim)
+    total = Sums.zero(num_leaves, dim)
     for number in sorted(partials.committed()):
         with partials.open(number) as file:
             for batch in file.iter_batches(SUMS_ROWS):
@@ -69,26 +71,53 @@ def read_sums(partials: Table, state: pa.Table) -> Sums:
     return total
 
 
-def state_rows(leaves: Nodes, schema: pa.Schema, *, iteration: int, finished: bool) -> pa.RecordBatch:
-    """The leaves as rows of the state that a round leaves; `iteration`: Lloyd iterations over all images so far."""
+def sorted_by_group(leaves: Nodes, *, seed: int) -> tuple[Nodes, Guide]:
+    """Leaves in the order of their groups, and the groups; where they are few, as they are and none."""
+    guide = build_guide(leaves.centroids, seed=seed)
+    if not guide:
+        return leaves, guide
+    order = np.argsort(guide[0].member, kind="stable")
+    first = guide[0]._replace(member=guide[0].member[order])
+    return Nodes(*(column[order] for column in leaves)), (first, *guide[1:])
+
+
+def state_rows(leaves: Nodes, guide: Guide, schema: pa.Schema, *, iteration: int, finished: bool) -> Batches:
+    """Leaves and groups as rows of the state that a round leaves.
+
+    Args:
+        iteration: Lloyd iterations over all images so far.
+    """
     count = len(leaves.centroids)
     top = TreeLevel(leaves.centroids, np.full(count, -1, np.int32), leaves.num_images, leaves.inertia)
-    rounds = [pa.array(np.full(count, iteration, np.int32)), pa.array(np.full(count, finished))]
-    return pa.RecordBatch.from_arrays([*_level_columns(top, 0), *rounds], schema=schema)
+    for rows in (level_rows(top, 0, guide, schema), *guide_rows(leaves, guide, schema)):
+        rounds = [pa.array(np.full(len(rows), iteration, np.int32)), pa.array(np.full(len(rows), finished))]
+        yield pa.RecordBatch.from_arrays([*rows.columns, *rounds], schema=schema)
 
 
-def level_rows(level: TreeLevel, number: int, schema: pa.Schema) -> pa.RecordBatch:
-    """A level of the tree as rows of the table of centroids; number 0 are the leaves."""
-    return pa.RecordBatch.from_arrays(_level_columns(level, number), schema=schema)
+def level_rows(level: TreeLevel, number: int, guide: Guide, schema: pa.Schema) -> pa.RecordBatch:
+    """A level of the tree as rows of the table of centroids; number 0 are the leaves, which have groups."""
+    return _rows(level, number, guide[0].member if guide and number == 0 else None, schema)
 
 
-def _level_columns(level: TreeLevel, number: int) -> list[pa.Array]:
+def guide_rows(leaves: Nodes, guide: Guide, schema: pa.Schema) -> Batches:
+    """The groups of leaves as rows, below the leaves: level -1, and so on."""
+    sizes = leaves.num_images
+    for depth, groups in enumerate(guide, start=1):
+        count = len(groups.centroids)
+        sizes = np.bincount(groups.member, weights=sizes, minlength=count)
+        above = guide[depth].member if depth < len(guide) else None
+        yield _rows(TreeLevel(groups.centroids, np.full(count, -1), sizes, np.zeros(count)), -depth, above, schema)
+
+
+def _rows(level: TreeLevel, number: int, group: np.ndarray | None, schema: pa.Schema) -> pa.RecordBatch:
     count = len(level.centroids)
-    return [
+    columns = [
         pa.array(np.full(count, number, np.int16)),
         pa.array(np.arange(count, dtype=np.int32)),
         pa.array(level.parent.astype(np.int32), mask=level.parent < 0),
         pack(level.centroids.astype(np.float32)),
         pa.array(level.num_images.astype(np.int64)),
         pa.array(level.inertia.astype(np.float64)),
+        pa.nulls(count, pa.int32()) if group is None else pa.array(group.astype(np.int32)),
     ]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(list(schema)[: len(columns)], schema.metadata))

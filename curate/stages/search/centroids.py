@@ -1,12 +1,19 @@
 """Tables of centroids as other stages read them: inverted lists of `FitLists`, clusters of `FitClusters`."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.engine.stage import Batches
 from curate.engine.table import Table
 from curate.ops.clusters.coarse import CoarseLists
+from curate.ops.clusters.guide import Groups, Guide
 from curate.ops.vectors import VectorSpec, normalize, pack, unpack
+
+SCANNED_ROWS = 16_384
+"""Centroids that are held at once where they are read some at a time."""
 
 
 def read_centroids(centroids: Table, *, level: int = 0) -> np.ndarray:
@@ -14,6 +21,25 @@ def read_centroids(centroids: Table, *, level: int = 0) -> np.ndarray:
     rows = centroids.read_all(["level", "centroid"])
     vectors, _ = unpack(rows["centroid"], VectorSpec.of(rows.schema))
     return np.ascontiguousarray(vectors[rows["level"].to_numpy() == level])
+
+
+def is_guided(centroids: Table) -> bool:
+    """Whether the leaves have groups by which they are searched."""
+    return any(pc.min(rows["level"]).as_py() < 0 for rows in centroids.scan(["level"]) if len(rows))
+
+
+def scan_leaves(centroids: Table) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first, (K, D) float32 centroids) of some leaves at a time, in their order."""
+    first = 0
+    for part in centroids.parts():
+        with centroids.open(part.number) as file:
+            spec = VectorSpec.of(file.schema_arrow)
+            for batch in file.iter_batches(SCANNED_ROWS, columns=["level", "centroid"]):
+                vectors, _ = unpack(batch["centroid"], spec)
+                leaves = vectors[batch["level"].to_numpy() == 0]
+                if len(leaves):
+                    yield first, np.ascontiguousarray(leaves)
+                first += len(leaves)
 
 
 def num_leaves(centroids: Table) -> int:
@@ -29,14 +55,28 @@ def read_parents(centroids: Table) -> list[np.ndarray]:
 
 
 def read_lists(centroids: Table) -> CoarseLists:
-    """The centroids of inverted lists, and their groups where there are any."""
+    """The centroids of inverted lists, and their groups where there are any; clusters taken as lists have theirs."""
     rows = centroids.read_all()
     vectors, _ = unpack(rows["centroid"], VectorSpec.of(rows.schema))
-    leaf = rows["level"].to_numpy() == 0
-    if leaf.all():
-        return CoarseLists.flat(vectors)
-    group = rows["parent_id"].combine_chunks().filter(pa.array(leaf)).to_numpy().astype(np.int32)
-    return CoarseLists(normalize(vectors[leaf]), group, normalize(vectors[~leaf]))
+    level = rows["level"].to_numpy()
+    leaf, of_groups = level == 0, level == (-1 if "group_id" in rows.schema.names else 1)
+    if not of_groups.any():
+        return CoarseLists.flat(vectors[leaf])
+    column = rows["group_id" if "group_id" in rows.schema.names else "parent_id"]
+    group = column.combine_chunks().filter(pa.array(leaf)).to_numpy().astype(np.int32)
+    return CoarseLists(normalize(vectors[leaf]), group, normalize(vectors[of_groups]))
+
+
+def read_guide(rows: pa.Table) -> Guide:
+    """The groups of leaf clusters, from the rows of a table of clusters or of the state that it is made of."""
+    if "group_id" not in rows.schema.names:
+        return ()
+    level, found = rows["level"].to_numpy(), []
+    for depth in range(1, 1 - int(level.min(initial=0))):
+        below, own = rows.filter(pa.array(level == 1 - depth)), rows.filter(pa.array(level == -depth))
+        vectors, _ = unpack(own["centroid"], VectorSpec.of(rows.schema))
+        found.append(Groups(np.ascontiguousarray(vectors), below["group_id"].to_numpy()))
+    return tuple(found)
 
 
 def list_rows(lists: CoarseLists, sizes: np.ndarray, schema: pa.Schema) -> Batches:

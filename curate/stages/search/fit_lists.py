@@ -51,7 +51,7 @@ class FitLists(Fold):
         "hashes": each(HASHES, optional=True),
         "catalog": whole(CATALOG),
     }
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     pinned: ClassVar[bool] = True
 
     num_lists: int | Literal["auto"] = "auto"

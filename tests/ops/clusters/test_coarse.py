@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from curate.errors import ConfigError
 from curate.ops.clusters import coarse
-from curate.ops.clusters.coarse import CoarseLists, _share_lists, fit_lists, nearest_lists
+from curate.ops.clusters.coarse import CoarseLists, fit_lists, nearest_lists
+from curate.ops.clusters.split import share_leaves
 from curate.ops.vectors import normalize
 
 
@@ -68,7 +69,7 @@ def test_shares_are_exact_and_within_the_sizes(sizes: list[int], data: st.DataOb
     if occupied == 0:
         return
     total = data.draw(st.integers(occupied, int(given_sizes.sum())))
-    shares = _share_lists(given_sizes, total)
+    shares = share_leaves(given_sizes, total)
     assert shares.sum() == total
     assert (shares <= given_sizes).all()
     assert (shares[given_sizes > 0] >= 1).all()

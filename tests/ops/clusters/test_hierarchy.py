@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from benchmarks.trees import draw_evenly, fit_tree, parents_of
 from curate.errors import ConfigError
 from curate.ops.clusters import hierarchy
+from curate.ops.clusters.assign import assign
 from curate.ops.clusters.hierarchy import LevelFit, auto_levels, cluster_paths
-from curate.ops.clusters.kmeans import assign
 from curate.ops.entropy import normalized_entropy
 from curate.ops.vectors import normalize
 

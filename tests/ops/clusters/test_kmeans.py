@@ -1,6 +1,7 @@
 """k-means against scikit-learn, faiss-free brute force and planted clusters."""
 
 import tracemalloc
+from functools import partial
 from importlib import resources
 from itertools import pairwise
 
@@ -14,7 +15,8 @@ from sklearn.decomposition import PCA
 
 from curate.errors import ConfigError
 from curate.ops.clusters import kmeans, nearest
-from curate.ops.clusters.kmeans import Sums, assign, fit_kmeans, move_centroids, run_lloyd, sum_by_nearest
+from curate.ops.clusters.assign import assign
+from curate.ops.clusters.kmeans import Sums, fit_kmeans, move_centroids, run_lloyd, sum_by_nearest
 from curate.ops.vectors import normalize
 
 
@@ -189,3 +191,23 @@ def test_unusable_vectors_are_errors():
         fit_kmeans(np.full((3, 2), np.inf, np.float32), 1, seed=0)
     with pytest.raises(ValueError, match="vectors have 2 dims, centroids 3"):
         assign(np.ones((3, 2), np.float32), np.ones((1, 3), np.float32))
+
+
+@pytest.mark.parametrize("spherical", [True, False])
+def test_lloyd_that_skips_centroids_that_stayed_equals_lloyd_that_does_not(spherical, monkeypatch):
+    x = normalize(make_blobs(600, 8, centers=30, random_state=0)[0].astype(np.float32))
+    run = partial(run_lloyd, x, x[::12], num_iterations=12, spherical=spherical, tolerance=0)
+    calls = []
+    whole = kmeans.find_with_distance
+    monkeypatch.setattr(
+        kmeans, "find_with_distance", lambda x, c, **how: calls.append(len(x) * len(c)) or whole(x, c, **how)
+    )
+    skipping = run()
+    done = sum(calls)
+    monkeypatch.setattr(kmeans, "WORTH_SKIPPING", -1)
+    calls.clear()
+    plain = run()
+    assert done < 0.7 * sum(calls)
+    assert skipping.sizes.tolist() == plain.sizes.tolist()
+    assert skipping.iterations == plain.iterations
+    assert skipping.centroids == pytest.approx(plain.centroids, abs=1e-6)

@@ -36,8 +36,14 @@ def test_tree_has_a_parent_for_every_node_and_counts_only_fitted_images(tmp_path
 
 
 def test_more_clusters_than_images_names_the_largest_valid_number(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"levels=\[500\]: 102 images are left to cluster; .* at most 102"):
+    with pytest.raises(ConfigError, match=r"levels=\[150\]: 102 images are left to cluster; .* at most 102"):
+        clustered(tmp_path, FitClusters(levels=(150,)))
+
+
+def test_more_clusters_than_listed_images_are_an_error_before_any_vector_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"levels=\[500\]: there are 240 images; .* at most 240"):
         clustered(tmp_path, FitClusters(levels=(500,)))
+    assert not list((tmp_path / "vectors").rglob("part-*.parquet"))
 
 
 def test_auto_is_resolved_from_the_images_that_are_left(tmp_path: Path) -> None:
@@ -153,13 +159,21 @@ def test_resampled_leaves_cannot_be_fitted_to_all_images(tmp_path: Path) -> None
 
 
 def test_sample_stays_within_its_bytes(tmp_path: Path) -> None:
-    fit = FitClusters(levels=(12,), sample_bytes=40 * 4 * 16)
+    fit = FitClusters(levels=(1,), sample_bytes=40 * 4 * 16)
     rows = clustered(tmp_path / "a", fit).store.table("centroids").read_all(["num_images"])
     assert 40 <= sum(rows["num_images"].to_pylist()) <= 42  # rounded up in both parts
-    with pytest.raises(ConfigError, match=r"sample_bytes=700: holds 10 vectors of 16 dims, .* least 12; set it to 768"):
-        clustered(tmp_path / "b", fit.model_copy(update={"sample_bytes": 700}))
     with pytest.raises(ConfigError, match=r"sample_bytes=2560: holds 40 vectors .* least 51"):
-        clustered(tmp_path / "c", fit.model_copy(update={"sample_share": 0.5}))
+        clustered(tmp_path / "b", fit.model_copy(update={"sample_share": 0.5}))
+
+
+def test_a_sample_too_small_for_32_images_a_leaf_is_an_error_before_any_vector_is_made(tmp_path: Path) -> None:
+    fit = FitClusters(levels=(12,), sample_bytes=70 * 4 * 16)  # 2 cells of 2 leaves
+    message = (
+        r"sample_bytes=4480: holds 70 vectors .* enough for 4 leaves, and 12 are wanted: .* to 4, or set it to 8192"
+    )
+    with pytest.raises(ConfigError, match=message):
+        clustered(tmp_path, fit)
+    assert not list((tmp_path / "vectors").rglob("part-*.parquet"))
 
 
 def test_figures_of_each_level_follow_from_its_rows(tmp_path: Path) -> None:
@@ -208,7 +222,7 @@ def test_sample_follows_the_images_left_in_each_part(levels: int, tmp_path: Path
 def test_errors_name_the_key_that_was_typed(tmp_path: Path) -> None:
     for number, (given, message) in enumerate(
         (
-            ({"levels": [500]}, r"^clusters\.levels=\[500\]: 102 images"),
+            ({"levels": [500]}, r"^clusters\.levels=\[500\]: there are 240 images"),
             ({"levels": [3, 12]}, r"^clusters\.levels=\[3, 12\]: "),
             ({"levels": [12], "sample_bytes": 700}, r"^clusters\.sample_bytes=700: "),
             ({"levels": [12, 3], "points_per_centroid": [1]}, r"^clusters\.points_per_centroid=\[1\]: "),
@@ -227,7 +241,8 @@ def test_law_counts_the_products_of_every_iteration(fit: Literal["sample", "all"
     vectors = Shape(10**6, 1000, 0, row_bytes=40, dim=16)
     stage = FitClusters(levels=(100, 10), fit=fit, num_iterations=5, max_points_per_cluster=200)
     demand, made = stage.cost({"embeddings": vectors}, Assumptions(images=10**6))
-    on_sample, above = 2 * (100 * 200) * 100 * 16 * (5 + 8), 2 * 100 * 10 * 16 * 5  # seeding costs 8 iterations
+    on_sample = 2 * (100 * 200) * 100 * 16 * (5 + 8)  # seeding costs 8 iterations
+    above = 2 * 100 * 10 * 16 * (5 + 8 + 1)  # and at last each centroid below finds its own
     assert demand.serial_products == on_sample + above
     assert demand.products == (5 * 2 * 10**6 * 100 * 16 if fit == "all" else 0)
     assert demand.read == vectors.num_bytes * (6 if fit == "all" else 1)
