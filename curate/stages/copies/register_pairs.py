@@ -87,11 +87,24 @@ class RegisterPairs(Shuffle):
                 ids = pairs["image_id"].to_numpy()
                 rows = pairs.filter(pa.array((ids >= low) & (ids < low + IMAGES_AT_ONCE)))
                 with one_blas_thread():
-                    found = list(_register_all(rows, queries, images))
+                    found = list(self._register_all(rows, queries, images))
                 results = [pa.array([getattr(one, name) for one in found]) for name in Registration._fields]
                 columns = [*(column.combine_chunks() for column in rows.columns), *results]
                 yield pa.table(columns, names=REGISTERED.names).cast(REGISTERED).to_batches()[0]
                 advance(len(rows))
+
+    def _register_all(self, pairs: pa.Table, queries: "_Lookup", images: "_Lookup") -> Iterator[Registration]:
+        """The registration of each pair; pairs of one image follow each other."""
+        last, b = -1, None
+        for query, image in zip(pairs["query_id"].to_pylist(), pairs["image_id"].to_pylist(), strict=True):
+            if image != last:
+                last, b = image, images.of(image)
+            a = queries.of(query)
+            yield NONE if a is None or b is None else self.lay_over(a, b)
+
+    def lay_over(self, a: LocalFeatures, b: LocalFeatures) -> Registration:
+        """How well the picture of an image lies over that of its query."""
+        return register(a, b)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
@@ -128,16 +141,6 @@ class _Lookup:
         """Those of one image; None: it could not be opened."""
         row = self._places.get(image_id)
         return None if row is None else read_features(self._rows.slice(row, 1).to_pylist()[0])
-
-
-def _register_all(pairs: pa.Table, queries: _Lookup, images: _Lookup) -> Iterator[Registration]:
-    """The registration of each pair; pairs of one image follow each other."""
-    last, b = -1, None
-    for query, image in zip(pairs["query_id"].to_pylist(), pairs["image_id"].to_pylist(), strict=True):
-        if image != last:
-            last, b = image, images.of(image)
-        a = queries.of(query)
-        yield NONE if a is None or b is None else register(a, b)
 
 
 def _by_image(features: Table, part: int, rows: np.ndarray) -> Iterator[tuple[int, _Lookup]]:

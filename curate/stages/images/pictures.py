@@ -215,11 +215,7 @@ def read_pictures(
     before: _Before | None = None,
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield (table, rows) of the stages of a pass; see the head of this file."""
-    wanted = np.ones(len(catalog), bool)
-    if images is not None:
-        wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
-    if chosen is not None:
-        wanted &= np.isin(np.arange(len(catalog)), row_of(chosen["image_id"].to_numpy()))
+    wanted = wanted_rows(catalog, images, duplicates, chosen)
     if before is not None:
         wanted &= np.isin(np.arange(len(catalog)), list(before.open_rows))
     rows = np.flatnonzero(wanted)
@@ -244,6 +240,18 @@ def read_pictures(
                 batch = collector.batch()
                 batch = batch if before is None else before.completed(name, start, batch)
                 yield name, mark_open(batch, len(missing), rows=missing)
+
+
+def wanted_rows(
+    catalog: pa.Table, images: pa.Table | None, duplicates: pa.Table | None, chosen: pa.Table | None
+) -> np.ndarray:
+    """(N,) bool: images of a part that a pass opens; a first pass, which has no `images` yet, opens all of them."""
+    wanted = np.ones(len(catalog), bool)
+    if images is not None:
+        wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
+    if chosen is not None:
+        wanted &= np.isin(np.arange(len(catalog)), row_of(chosen["image_id"].to_numpy()))
+    return wanted
 
 
 def accepted_mask(images: pa.Table) -> np.ndarray:
