@@ -16,7 +16,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from math import gcd
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -263,12 +262,23 @@ def _by_place(contents: np.ndarray, values: dict[int, float]) -> np.ndarray:
 
 
 def _permuted(numbers: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """(N,) int64: a permutation of 0..size-1 that leaves no neighbors together."""
-    step = max(1, int(size * 0.7390851332) + seed)
-    while gcd(step, size) != 1:
-        step += 1
-    found: np.ndarray = (numbers * step + seed) % size
-    return found
+    """(N,) int64: a permutation of 0..size-1: one of all numbers of as many bits, followed until it comes back below.
+
+    A linear one would do, were it not for hashes of ids that multiply as well.
+    """
+    bits = np.uint64(max(2, (size - 1).bit_length()))
+    mask, half = np.uint64((1 << int(bits)) - 1), np.uint64(int(bits) // 2 + 1)
+    found = numbers.astype(np.uint64)
+    todo = np.ones(len(found), bool)
+    with np.errstate(over="ignore"):
+        while todo.any():
+            x = found[todo]
+            for odd in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB):
+                x = (x * np.uint64(odd) + np.uint64(seed)) & mask
+                x ^= x >> half
+            found[todo] = x
+            todo = found >= np.uint64(size)
+    return found.astype(np.int64)
 
 
 def _directions(numbers: np.ndarray, dim: int, purpose: str) -> np.ndarray:
