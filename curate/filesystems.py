@@ -1,9 +1,9 @@
 """The file systems of URLs: one place makes those of sources, workdirs, shards and evaluations.
 
-Three things are alike for all of them, and are set here. A listing is asked for anew each time: fsspec keeps listings
+Four things are alike for all of them, and are set here. A listing is asked for anew each time: fsspec keeps listings
 for the life of a process, so that a driver would look for the parts of its workers in a folder as it was before them.
-A request has time limits, and one that is under way for long says so, since fsspec waits without a word. And a library
-that is missing is named with the extra that brings it.
+A request has time limits, and one that is under way for long says so, since fsspec waits without a word. A library
+that is missing is named with the extra that brings it. And what passes a file system is counted (see `counting.py`).
 
 Limits and credentials that the user gives to fsspec (`~/.config/fsspec`, `FSSPEC_S3_ENDPOINT_URL`) or to the library of
 the store (`AWS_ENDPOINT_URL`, `AWS_PROFILE`) stay as they are.
@@ -11,10 +11,12 @@ the store (`AWS_ENDPOINT_URL`, `AWS_PROFILE`) stay as they are.
 
 import asyncio
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -23,11 +25,13 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.dircache import DirCache
 from fsspec.implementations.local import LocalFileSystem
 
+from curate import counting
 from curate.errors import CurateError, MissingExtra, SourceError, WorkdirError
 from curate.retrying import Cause, describe_error, find_cause, is_refusal
 
 log = logging.getLogger(__name__)
 
+LOCAL = frozenset({"file", "local"})
 WEB = frozenset({"http", "https"})
 S3 = frozenset({"s3", "s3a"})
 GCS = frozenset({"gs", "gcs"})
@@ -98,8 +102,8 @@ def open_filesystem(
         ValueError: the protocol is known, but this is none of its URLs.
     """
     protocol, shown = protocol_of(url), shown or url
-    if "://" not in url:  # fsspec would take `::` in a name for a chain of file systems
-        local = LocalFileSystem()
+    if "://" not in url or protocol in LOCAL:  # fsspec would take `::` in a name for a chain of file systems
+        local = CountedLocal()
         return local, local._strip_protocol(url)
     if "::" in url and protocol != "file":
         raise error(f"{shown}: chained URLs are not supported; give the last one, without `...::`")
@@ -118,6 +122,8 @@ def open_filesystem(
         cache.clear()
     if isinstance(fs, AsyncFileSystem):
         _watch(fs.loop)
+    if protocol in S3:
+        _count_s3(fs)
     return fs, path
 
 
@@ -139,8 +145,8 @@ def _options(protocol: str, limits: Limits) -> dict[str, Any]:
     """Limits as the file system of a protocol takes them; what the user's fsspec config says stays."""
     given = fsspec.config.conf.get(protocol, {})
     if protocol in WEB:
-        timeout = client_timeout(limits)
-        return {"client_kwargs": {"timeout": timeout, **given.get("client_kwargs", {})}, "use_listings_cache": False}
+        client = {"timeout": client_timeout(limits), "trace_configs": [_trace()]}
+        return {"client_kwargs": client | given.get("client_kwargs", {}), "use_listings_cache": False}
     if protocol in S3:
         limited = {
             "connect_timeout": limits.connect,
@@ -151,7 +157,9 @@ def _options(protocol: str, limits: Limits) -> dict[str, Any]:
         return {"config_kwargs": limited | given.get("config_kwargs", {}), "use_listings_cache": False}
     if protocol in GCS:
         own = {"requests_timeout": client_timeout(limits)} | given
-        return {"requests_timeout": own["requests_timeout"], "use_listings_cache": False}
+        session = {"trace_configs": [_trace()]} | given.get("session_kwargs", {})
+        limited = {"requests_timeout": own["requests_timeout"], "session_kwargs": session}
+        return limited | {"use_listings_cache": False}
     if protocol in AZURE:
         own = {"connection_timeout": limits.connect, "read_timeout": limits.stall} | given
         return {name: own[name] for name in ("connection_timeout", "read_timeout")} | {"use_listings_cache": False}
@@ -165,6 +173,83 @@ def client_timeout(limits: Limits) -> Any:
     return aiohttp.ClientTimeout(
         total=limits.in_all, connect=limits.connect, sock_connect=limits.connect, sock_read=limits.stall
     )
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+class CountedLocal(LocalFileSystem):
+    """The local files, read without a buffer: each read of the caller is one of the system."""
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> Any:
+        if mode != "rb":
+            return super()._open(path, mode, block_size, **options)
+        return counting.CountedFile(path)
+
+    def info(self, path: str | os.DirEntry[str], **options: Any) -> dict[str, Any]:
+        """Of a path, which every listing asks for first; of an entry of a folder it is a part of the listing."""
+        counting.note(requests=isinstance(path, str))
+        found: dict[str, Any] = super().info(path, **options)
+        return found
+
+    def exists(self, path: str, **options: Any) -> bool:
+        """Whether something is there."""
+        counting.note(requests=1)
+        return bool(super().exists(path, **options))
+
+    def isdir(self, path: str) -> bool:
+        """Whether a folder is there."""
+        counting.note(requests=1)
+        return bool(super().isdir(path))
+
+
+def _count_s3(fs: Any) -> None:
+    """Count what the client of a file system sends to S3; where it is connected anew, of the new client."""
+    if hasattr(fs, "_counted_client"):
+        return
+    connect, fs._counted_client = fs.set_session, None
+
+    async def set_session(*args: Any, **kwargs: Any) -> Any:
+        client = await connect(*args, **kwargs)
+        if client is not fs._counted_client:
+            fs._counted_client = client
+            client.meta.events.register("before-send.s3", _note_sent)
+            client.meta.events.register("after-call.s3.GetObject", _note_object)
+        return client
+
+    fs.set_session = set_session
+
+
+def _note_sent(request: Any, **_: Any) -> None:
+    """Of each attempt, with the bytes of an object that it carries."""
+    headers = request.headers if request.method == "PUT" else {}
+    length = headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length") or 0
+    counting.note(requests=1, bytes_written=int(length))
+
+
+def _note_object(parsed: dict[str, Any], **_: Any) -> None:
+    counting.note(bytes_read=parsed.get("ContentLength", 0))
+
+
+@cache
+def _trace() -> Any:
+    """What aiohttp tells of each request of a client."""
+    import aiohttp
+
+    async def sent(*_: Any) -> None:
+        counting.note(requests=1)
+
+    async def chunk(_: Any, __: Any, told: Any) -> None:
+        counting.note(bytes_written=len(told.chunk))
+
+    async def answered(_: Any, __: Any, told: Any) -> None:
+        counting.note(bytes_read=told.response.content_length or 0)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(sent)
+    trace.on_request_chunk_sent.append(chunk)
+    trace.on_request_end.append(answered)
+    return trace
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

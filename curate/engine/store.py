@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from curate import counting
 from curate.errors import TableError, WorkdirError
 from curate.filesystems import PATTERN_SIGNS, Explained, open_filesystem
 from curate.locking import hold
@@ -97,6 +98,7 @@ class Store:
                 with _explain_os_errors(target):
                     file.flush()
                     os.fsync(file.fileno())
+                    num_bytes = file.tell()
                     file.close()
             except BaseException:
                 with contextlib.suppress(OSError):  # what was left to flush is thrown away with the file
@@ -106,6 +108,7 @@ class Store:
                 if self.is_local:
                     temporary.replace(target)
                     _flush_folder(Path(target).parent)
+                    counting.note(requests=1, bytes_written=num_bytes)
                 else:
                     self._put(temporary, target)
 
@@ -137,6 +140,7 @@ class Store:
         target = self.join(name)
         if self.is_local:
             path = Path(target)
+            counting.note(requests=1)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         elif any(sign in target for sign in PATTERN_SIGNS):  # which `rm` would take for a pattern
             for path in self.fs.find(target):
@@ -151,6 +155,7 @@ class Store:
             if self.is_local:
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
                 Path(source).replace(target)
+                counting.note(requests=1)
                 _flush_folder(Path(target).parent)
             else:
                 self.fs.copy(source, target)

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
+from curate import counting
+from curate.counting import Counts
 from curate.engine.part_writer import CONTENT, FINGERPRINT, OPEN, OPEN_ROWS, Part, PartWriter
 from curate.engine.store import Store
 from curate.errors import DamagedPart, TableError, first_line, foreign_text
@@ -68,7 +70,18 @@ class Manifest:
     rows_in: int | None = None
     """Rows of the input that the stage worked through; None: it listed what lies outside."""
     made_with: list[str] = field(default_factory=list)
-    """Other tables that the same tasks made: their seconds are these."""
+    """Other tables that the same tasks made: their seconds and counts are these."""
+    counted: dict[str, Counts] = field(default_factory=dict)
+    """What tasks cost, of all runs that contributed, by phase; `driver`: what the driver of the last run did for the
+    table, beside tasks. Empty: made by a version that did not count."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As `_table.json` holds it."""
+        return {**vars(self), "counted": {phase: counts.as_json() for phase, counts in self.counted.items()}}
+
+    def counts(self) -> Counts:
+        """What all tasks cost, and the driver."""
+        return Counts.sum(self.counted.values())
 
 
 class Table:
@@ -258,7 +271,7 @@ class Table:
     # -- writing ---------------------------------------------------------------------------------------------
 
     def write_manifest(self, manifest: Manifest) -> None:
-        self.store.write_json(f"{self.name}/{MANIFEST}", manifest.__dict__)
+        self.store.write_json(f"{self.name}/{MANIFEST}", manifest.as_json())
 
     def log_task(self, entry: dict[str, Any]) -> None:
         """Append a line to the progress of a table in the making: for its manifest, and for `curate status`.
@@ -272,6 +285,7 @@ class Table:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+            counting.note(requests=1, bytes_written=len(line) + 1)
             return
         if self._lines is None:
             self._lines = [json.dumps(known) for known in self.task_log()]

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from curate.counting import Counts, metered
 from curate.engine.part_writer import Part, PartWriter
 from curate.engine.shuffle import read_bucket, sorted_by_bucket
 from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, Stage
@@ -75,6 +76,8 @@ class Done:
     part: Part
     seconds: float
     """Wall-clock, on the worker."""
+    counts: Counts = field(default_factory=Counts)
+    """What the task cost, all that it committed together."""
 
 
 def perform(root: str, task: Task, threads: int) -> list[Done]:
@@ -86,8 +89,11 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     show_warnings_visibly()
     try:
         store = Store(root)
-        with surrounded(workdir=store), task.within.used() if task.within else nullcontext():
-            return _perform(store, task, time.perf_counter())
+        with metered() as meter, surrounded(workdir=store), task.within.used() if task.within else nullcontext():
+            start = time.perf_counter()
+            parts = _perform(store, task)
+            seconds, counts = time.perf_counter() - start, meter.counts()
+        return [Done(table, task.phase, part, seconds, counts) for table, part in parts.items()]
     except Exception as error:
         error.add_note(f"while making {task}")
         raise
@@ -96,9 +102,10 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
         release_holes()
 
 
-def _perform(store: Store, task: Task, start: float) -> list[Done]:
+def _perform(store: Store, task: Task) -> dict[str, Part]:
+    """Make and commit the part of each table of a task."""
     if isinstance(next(iter(task.stages.values())), SharedMap):
-        return _perform_together(store, task, start)
+        return _perform_together(store, task)
     ((name, stage),) = task.stages.items()
     fingerprint = task.fingerprints[name]
     if task.phase == "scatter":
@@ -119,8 +126,7 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
     else:
         target, part = store.table(name), task.part
         rows = _run(stage, name, store, task)
-    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)
-    return [Done(name, task.phase, done, time.perf_counter() - start)]
+    return {name: target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)}
 
 
 def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:
@@ -152,7 +158,7 @@ def _state_before(store: Store, task: Task) -> dict[str, Any]:
     return {"state": store.table(f"{name}/{STATE}").read(task.number - 1) if task.number else None}
 
 
-def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
+def _perform_together(store: Store, task: Task) -> dict[str, Part]:
     """The part of every table of a pass, over one reading of the inputs."""
     lead = next(iter(task.stages.values()))
     assert isinstance(lead, SharedMap)
@@ -164,8 +170,7 @@ def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
         for name, batch in _rows_together(lead, store, task):
             if name in writers:
                 writers[name].write(batch)
-    seconds = time.perf_counter() - start
-    return [Done(name, "run", writer.done(), seconds) for name, writer in writers.items()]
+    return {name: writer.done() for name, writer in writers.items()}
 
 
 def _rows_together(lead: SharedMap, store: Store, task: Task) -> Iterator[tuple[str, pa.RecordBatch]]:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from curate import progress
 from curate.config import digest, identity
+from curate.counting import Counts, Meter, metered
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
 from curate.engine.part_writer import Part
@@ -53,6 +54,9 @@ class Step:
 class Work:
     """Making the tables of one step."""
 
+    _meter: Meter
+    """What the driver does for the step, while it runs."""
+
     def __init__(self, store: Store, step: Step, flags: Flags, *, damaged: Collection[Place] = ()) -> None:
         """`damaged`: parts that are there and do not hold what was written: they are made again."""
         self.store, self.step, self.flags, self.damaged = store, step, flags, frozenset(damaged)
@@ -62,6 +66,10 @@ class Work:
 
     def run(self, executor: Executor) -> list[str]:
         """Make what is missing; returns the names of the tables that changed."""
+        with metered() as self._meter:
+            return self._run(executor)
+
+    def _run(self, executor: Executor) -> list[str]:
         lead = next(iter(self.step.stages.values()))
         if isinstance(lead, Scan):
             return self._run_scan(lead)
@@ -348,6 +356,7 @@ class Work:
                 figures=figures.model_dump(mode="json"),
                 rows_in=stage.rows_in(figures, **known),
                 made_with=[other for other in self.step.stages if other != name],
+                counted=_counted(log) | {"driver": self._meter.counts()},
             )
         )
         self.store.remove(f"{name}/{PROGRESS}")
@@ -379,6 +388,16 @@ def _committed(table: Table, num_parts: int) -> list[Part]:
     return [found[number] for number in range(num_parts)]
 
 
+def _counted(log: Iterable[Mapping[str, Any]]) -> dict[str, Counts]:
+    """What tasks cost, by phase, as their log tells."""
+    by_phase: dict[str, list[Counts]] = {}
+    for entry in log:
+        counts = Counts.of_json(entry.get("counts"))
+        if counts != Counts():  # what the driver listed is in its own
+            by_phase.setdefault(entry["phase"], []).append(counts)
+    return {phase: Counts.sum(counts) for phase, counts in by_phase.items()}
+
+
 def _log_entry(done: Done) -> dict[str, Any]:
     return {
         "phase": done.phase,
@@ -387,6 +406,7 @@ def _log_entry(done: Done) -> dict[str, Any]:
         "seconds": round(done.seconds, 3),
         "fingerprint": done.part.fingerprint,
         "content": done.part.content,
+        "counts": done.counts.as_json(),
     }
 
 
