@@ -61,6 +61,8 @@ WITHIN_CONCEPT, OWN_STRAY = 0.9, 0.25
 """How far a picture is from its concept, and a copy from its picture, in the space of concepts."""
 READ_BYTES = 1 << 20
 """Bytes that are read of a file at once."""
+DENSE = 0.5
+"""Share of the images of a file that are wanted from which on it is read through."""
 HEAD = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR42mNsaGhgIAUwMZAIRjWMahg6GgDJTAGg54KQ4AAAAABJRU5ErkJggg=="
 )
@@ -153,16 +155,19 @@ class FakedImages:
 
 
 def _bodies(fs: object, path: str, offsets: Sequence[int], length: int) -> Iterator[bytes]:
-    """What lies behind the head of each image, read in pieces of `READ_BYTES` at most; offsets ascend."""
+    """What lies behind the head of each image; offsets ascend.
+
+    Where most images are wanted they are read in pieces of `READ_BYTES` with what lies between, else one by one.
+    """
     head = len(_head(0, 0))
+    spanned = offsets[-1] + length - offsets[0]
+    piece = max(length, READ_BYTES // length * length) if len(offsets) * length >= DENSE * spanned else length
     with fs.open(path, "rb") as file:  # type: ignore[attr-defined]
         held, start = b"", 0
-        for place, offset in enumerate(offsets):
-            if offset + length > start + len(held) or offset < start:
-                last = offsets[min(place + READ_BYTES // length, len(offsets)) - 1]
-                until = min(max(last, offset) + length, offset + max(READ_BYTES, length))
+        for offset in offsets:
+            if not start <= offset <= start + len(held) - length:
                 file.seek(offset)
-                held, start = file.read(until - offset), offset
+                held, start = file.read(min(piece, offsets[-1] + length - offset)), offset
             yield held[offset - start + head : offset - start + length]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scale.pool import Pool, make_source
-from benchmarks.scale.stages import FakedEmbed, FakedFeatures, FakedInspect, FakedRegisterPairs, backbone
+from benchmarks.scale.stages import FakedEmbed, FakedExtractFeatures, FakedInspect, FakedRegisterPairs, backbone
 from curate.config import Settings, read_yaml
 from curate.engine.pipeline import Pipeline
 from curate.pipelines import dedup as _dedup
@@ -22,7 +22,7 @@ class FakedCopies(Copies):
     """How copies are found, among faked pictures."""
 
     embed: FakedEmbed
-    features: FakedFeatures = FakedFeatures()
+    features: FakedExtractFeatures = FakedExtractFeatures()
     registration: FakedRegisterPairs = FakedRegisterPairs()
 
 

@@ -153,7 +153,7 @@ class FakedEmbed(FakedPictures, Embed):
         return pa.RecordBatch.from_arrays([chunk.ids, pack(vectors, valid=valid)], schema=schema)
 
 
-class FakedFeatures(FakedPictures, ExtractFeatures):
+class FakedExtractFeatures(FakedPictures, ExtractFeatures):
     """Local features of a stated size, which tell what a picture is a copy of."""
 
     feature_bytes: Annotated[int, Field(ge=64)] = 2000
@@ -164,13 +164,13 @@ class FakedFeatures(FakedPictures, ExtractFeatures):
         place = np.full(len(chunk.ids), -1)
         place[chunk.wanted] = np.arange(len(chunk.contents))
         points = self.feature_bytes // 2 // (POINT_BYTES + DESCRIPTOR)
-        noise = np.random.default_rng(0).bytes(self.feature_bytes)
-        told = [number.to_bytes(8, "little") for number in copies_of(chunk.contents).tolist()]
-        picture = noise[8 : self.feature_bytes - points * (POINT_BYTES + DESCRIPTOR)]
+        rows = np.random.default_rng(chunk.contents.tolist()).integers(0, 256, (len(place), self.feature_bytes), np.uint8)
+        rows[chunk.wanted, -8:] = copies_of(chunk.contents).astype("<i8")[:, None].view(np.uint8)
+        told = [row.tobytes() for row in rows[chunk.wanted]]
+        cuts = (0, points * POINT_BYTES, points * (POINT_BYTES + DESCRIPTOR), self.feature_bytes)
         columns = {
-            "points": [noise[: points * POINT_BYTES]] * len(told),
-            "descriptors": [noise[: points * DESCRIPTOR]] * len(told),
-            "picture": [one + picture for one in told],
+            name: [one[start:stop] for one in told]
+            for name, (start, stop) in zip(FEATURES.names[1:], itertools.pairwise(cuts), strict=True)
         }
         at = pa.array(place, mask=place < 0)
         arrays = [pa.array(columns[name], pa.binary()).take(at) for name in columns]
@@ -182,7 +182,7 @@ class FakedRegisterPairs(RegisterPairs):
 
     def lay_over(self, a: LocalFeatures, b: LocalFeatures) -> Registration:
         """By what both are copies of."""
-        return AGREE if a.encoded[:8] == b.encoded[:8] else DIFFER
+        return AGREE if a.encoded[-8:] == b.encoded[-8:] else DIFFER
 
 
 class FakedBackbone:

@@ -75,15 +75,27 @@ class Demand:
     """Bytes of the largest task, beside code and models."""
     tasks: float = 0
     """Tasks that a scheduler handles."""
+    requests: float = 0
+    """Requests to the store and the sources: reads, and files published, removed or looked at."""
+    serial_read: float = 0
+    """Of `read`, bytes that one process reads: the driver, or the one task that makes a state."""
+    n_log_n: bool = False
+    """Whether it grows as N log N instead of N, as sorts do and searches whose lists grow with the images."""
     note: str = ""
     """What a reader of the plan should know."""
 
     @classmethod
     def sum(cls, demands: "list[Demand]") -> "Demand":
         """The demand of stages that work side by side over the same parts."""
-        names = [field.name for field in fields(cls) if field.name not in ("tasks", "note")]
+        apart = ("tasks", "n_log_n", "note")
+        names = [field.name for field in fields(cls) if field.name not in apart]
         added = {name: sum(getattr(demand, name) for demand in demands) for name in names}
-        return cls(**added, tasks=max(d.tasks for d in demands), note=", ".join(d.note for d in demands if d.note))
+        return cls(
+            **added,
+            tasks=max(d.tasks for d in demands),
+            n_log_n=any(d.n_log_n for d in demands),
+            note=", ".join(d.note for d in demands if d.note),
+        )
 
     def with_reading(self, images: float, given: Assumptions) -> "Demand":
         """The same, and `images` encoded images read and decoded."""
