@@ -22,7 +22,7 @@ SIZES = (50_000, 200_000, 800_000)
 
 def command(
     images: Annotated[list[int] | None, typer.Option(help="images of the pools, ascending")] = None,
-    recipes: Annotated[list[str] | None, typer.Option(help=f"some of {", ".join(RECIPES)}")] = None,
+    recipes: Annotated[list[str] | None, typer.Option(help=f"some of {', '.join(RECIPES)}")] = None,
     workers: Annotated[int, typer.Option(help="worker processes of Dask; 0: all in one process")] = 0,
     kill: Annotated[int, typer.Option(help="times that the driver of each run is killed and started again")] = 0,
     dim: Annotated[int, typer.Option(help="dimensions of the embeddings")] = 64,
