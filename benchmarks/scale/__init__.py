@@ -46,7 +46,8 @@ def as_json(runs: list[Ran]) -> str:
     """Everything that was counted and planned, for programs."""
     rows = [row.as_json() for run in runs for row in run.rows]
     wholes = [
-        {"recipe": run.recipe, "images": run.rows[0].images, "seconds": run.seconds, "driver_bytes": run.driver_bytes}
+        {"recipe": run.recipe, "images": run.rows[0].images, "seconds": run.seconds}
+        | {"driver_bytes": run.driver_bytes, "kills": run.kills, "compared": run.compared}
         for run in runs
     ]
     return json.dumps({"machine": machine(), "rows": rows, "runs": wholes, "growing": growing(runs)}, indent=2)

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.scale.pool import BORDERED, CONTAINER_IMAGES, NAME_BYTES, OWN_BYTES
 from benchmarks.scale.recipes import Scale, make_config
 from benchmarks.scale.stages import unfaked
 from curate.counting import Counts
@@ -33,6 +34,8 @@ DRIVER = "driver"
 """The phase of a manifest's counts that no task did."""
 LOG = "run.log"
 """What the commands of a run said, beside its workdir."""
+COMPARED_IMAGES = 50_000
+"""Images of a pool up to which a run that was killed is compared with one that was not."""
 POLL_SECONDS = 0.05
 """Between two looks at a driver."""
 
@@ -90,8 +93,10 @@ class Ran:
     """By the clock, report included."""
     driver_bytes: int | None
     """Resident memory of the driver at most; None: it did the tasks, too."""
-    digests: dict[str, str]
-    """By table: what its rows are."""
+    kills: int = 0
+    """Times that the driver was killed and started again."""
+    compared: bool = False
+    """Whether its tables were compared with those of a run that was not killed, and are the same."""
 
 
 def run_recipe(
@@ -102,22 +107,35 @@ def run_recipe(
     Args:
         folder: where temporary folders go; None: where the system has them.
         workers: processes of Dask; 0: all in one process.
-        kills: times that the driver is killed (SIGKILL), in the making of tables that the seed draws, and started again.
+        kills: times that the driver is killed (SIGKILL), in the making of tables that the seed draws, and started
+            again; up to `COMPARED_IMAGES` the tables are then compared with those of a run that was not killed.
 
     Raises:
-        RuntimeError: the command failed.
+        RuntimeError: the command failed, or the tables are others.
     """
     with tempfile.TemporaryDirectory(prefix="scale-", dir=folder) as name:
         here = Path(name)
         config = make_config(recipe, images, here, scale, workers=workers)
-        path = here / "config.yaml"
-        path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
         start = time.perf_counter()
-        names = find_recipe(config.recipe).outline(Store(config.workdir), config).names
-        peak = _run(path, here, names=names, kills=kills, seed=scale.seed)
-        seconds = time.perf_counter() - start
-        rows, alone = read_rows(recipe, config, images, scale), peak if workers else None
-        return Ran(recipe, rows, seconds, alone, digests(config))
+        peak = _run(config, here, kills=kills, seed=scale.seed)
+        seconds, rows = time.perf_counter() - start, read_rows(recipe, config, images, scale)
+        compared = kills > 0 and images <= COMPARED_IMAGES
+        if compared:
+            _compare(config, here)
+        return Ran(recipe, rows, seconds, peak if workers else None, kills, compared)
+
+
+def _compare(config: RecipeConfig, folder: Path) -> None:
+    """Make the tables once more, without an interruption.
+
+    Raises:
+        RuntimeError: some are others.
+    """
+    again = config.model_copy(update={"workdir": f"{config.workdir}-again"})
+    _run(again, folder, kills=0, seed=0)
+    one, other = digests(config), digests(again)
+    if differing := [name for name, found in one.items() if found != other[name]]:
+        raise RuntimeError(f"{', '.join(differing)}: the killed run left other rows than one that was not killed")
 
 
 def read_rows(recipe: str, config: RecipeConfig, images: int, scale: Scale) -> list[Row]:
@@ -131,7 +149,7 @@ def read_rows(recipe: str, config: RecipeConfig, images: int, scale: Scale) -> l
         name = next(iter(step.stages))
         made = store.table(name).complete_manifest()
         tasks = Counts.sum(counts for phase, counts in made.counted.items() if phase != DRIVER)
-        driver = Counts.sum(store.table(one).complete_manifest().counted[DRIVER] for one in step.stages)
+        driver = store.table(list(step.stages)[-1]).complete_manifest().counted[DRIVER]  # of all tables of the step
         counts = Counts.sum([tasks, _without_peak(driver)])
         stage = unfaked([type(one).__name__ for one in step.stages.values()])
         inputs = _input_bytes(store, step, made, scale)
@@ -153,8 +171,20 @@ def assumptions(recipe: str, images: int, scale: Scale, store: Store) -> Assumpt
         kept=kept / images,
         selected=store.table("selection").num_rows(),
         image_bytes=scale.image_bytes,
-        pairs=store.table(near[0]).num_rows() / images,
+        doubted=_rows(store, "internal/candidates/pairs") / max(1, _rows(store, near[0])),
+        chosen=_rows(store, "internal/chosen/copy") / images,
+        name_bytes=NAME_BYTES,
+        own_bytes=OWN_BYTES,
+        bordered=BORDERED,
+        file_images=CONTAINER_IMAGES,
+        pairs=_rows(store, near[0]) / images,
     )
+
+
+def _rows(store: Store, name: str) -> int:
+    """Rows of a table; 0: the recipe has none of that name."""
+    table = store.table(name)
+    return table.num_rows() if table.is_complete() else 0
 
 
 def digests(config: RecipeConfig) -> dict[str, str]:
@@ -188,20 +218,23 @@ def _input_bytes(store: Store, step: Step, made: Manifest, scale: Scale) -> int:
 # -- the driver ------------------------------------------------------------------------------------------------
 
 
-def _run(config: Path, folder: Path, *, names: list[str], kills: int, seed: int) -> int:
+def _run(config: RecipeConfig, folder: Path, *, kills: int, seed: int) -> int:
     """`curate run` until it ends well, killed in the making of `kills` tables on the way; returns its peak memory."""
+    path, workdir = folder / "config.yaml", Path(config.workdir)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    names = find_recipe(config.recipe).outline(Store(config.workdir), config).names
     drawn = random.Random(seed).sample(range(1, len(names) - 1), kills) if kills else []
     peak = 0
     for victim in [*(names[place] for place in sorted(drawn)), None]:
-        with _driver(config, folder) as driver:
+        with _driver(path, folder) as driver:
             while driver.poll() is None:
                 peak = max(peak, _high_water(driver.pid))
-                if victim is not None and _has_begun(folder / "run" / victim):
+                if victim is not None and _has_begun(workdir / victim):
                     driver.kill()
                     driver.wait()
                 time.sleep(POLL_SECONDS)
         if driver.returncode != (0 if victim is None else -signal.SIGKILL):
-            raise RuntimeError(f"curate run {config} ended with {driver.returncode}: {_last(folder)}")
+            raise RuntimeError(f"curate run {path} ended with {driver.returncode}: {_last(folder)}")
     return peak
 
 

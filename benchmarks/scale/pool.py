@@ -14,7 +14,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -59,6 +59,10 @@ CONCEPT_SHARES = np.array([0.25, 0.15, 0.12, 0.1, 0.08, 0.07, 0.06, 0.05, 0.04, 
 """Shares of concepts that follow each other: some are 25 times as frequent as others, in a pool of any size."""
 WITHIN_CONCEPT, OWN_STRAY = 0.9, 0.25
 """How far a picture is from its concept, and a copy from its picture, in the space of concepts."""
+CONTAINER_IMAGES = 10_000
+"""Images of a file."""
+NAME_BYTES, OWN_BYTES = 3, 0.5
+"""Bytes in a table of what names an image, and of its caption: both compress well."""
 READ_BYTES = 1 << 20
 """Bytes that are read of a file at once."""
 DENSE = 0.5
@@ -79,7 +83,7 @@ class Pool(Settings):
     """Images of the pool that it is used with."""
     image_bytes: Annotated[int, Field(ge=256)] = 4000
     """Bytes of an encoded image."""
-    container_images: Annotated[int, Field(ge=1)] = 10_000
+    container_images: Annotated[int, Field(ge=1)] = CONTAINER_IMAGES
     """Images of a file."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of all that is drawn."""
@@ -151,7 +155,7 @@ class FakedImages:
                 if pool.image_bytes > max_bytes:
                     yield too_large(pool.image_bytes, max_bytes)
                     continue
-                yield Read(_head(pool.seed, content) + body, extra=caption and {"caption": caption})
+                yield Read(_head(pool.seed, content) + body, extra=None if caption is None else {"caption": caption})
 
 
 def _bodies(fs: object, path: str, offsets: Sequence[int], length: int) -> Iterator[bytes]:
@@ -246,8 +250,8 @@ def hashes(contents: np.ndarray) -> np.ndarray:
 
 def uniform(numbers: np.ndarray, purpose: str) -> np.ndarray:
     """(N,) float64 in [0, 1), drawn by the number alone."""
-    found: np.ndarray = (_words(numbers, 1, purpose)[:, 0] >> np.uint64(11)) * 2.0**-53
-    return found
+    drawn = np.right_shift(_words(numbers, 1, purpose)[:, 0], np.uint64(11))
+    return drawn.astype(np.float64) * 2.0**-53
 
 
 def _lead(contents: np.ndarray, leads: dict[int, int]) -> np.ndarray:
@@ -258,7 +262,7 @@ def _lead(contents: np.ndarray, leads: dict[int, int]) -> np.ndarray:
     return found
 
 
-def _by_place(contents: np.ndarray, values: dict[int, float]) -> np.ndarray:
+def _by_place(contents: np.ndarray, values: Mapping[int, float]) -> np.ndarray:
     """(N,) the value of each content's place in its block; 0 where there is none."""
     table = np.zeros(BLOCK)
     table[list(values)] = list(values.values())

@@ -1,4 +1,4 @@
-"""The stages that open pictures, with faked ones: the same tables, read and written alike, without decoding or networks.
+"""The stages that open pictures, with faked ones: the same tables, read and written, without decoding and networks.
 
 Files are read as ever, since that is work of the pipeline; what the pictures show comes from `pool.py`.
 """
@@ -17,7 +17,6 @@ from benchmarks.scale.pool import (
     REJECTED,
     Pool,
     concept_vectors,
-    concepts_of,
     copies_of,
     copy_vectors,
     hashes,
@@ -73,19 +72,10 @@ class FakedPictures(PictureStage):
         raise NotImplementedError
 
     @classmethod
-    def run_together(
-        cls,
-        stages: Mapping[str, Self],
-        part: int,
-        *,
-        catalog: pa.Table,
-        images: pa.Table | None = None,
-        duplicates: pa.Table | None = None,
-        chosen: pa.Table | None = None,
-        **tables: Any,
-    ) -> Iterator[tuple[str, pa.RecordBatch]]:
+    def run_together(cls, stages: Mapping[str, Self], part: int, **tables: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
         """The rows of all stages, over one reading of the files."""
-        wanted = wanted_rows(catalog, images, duplicates, chosen)
+        catalog, images = tables["catalog"], tables.get("images")
+        wanted = wanted_rows(catalog, images, tables.get("duplicates"), tables.get("chosen"))
         rows, source = catalog.filter(pa.array(wanted)), source_of(catalog)
         reads = (read_part if images is None else read_bytes)(rows, source)
         pool, contents = pool_of(source.path), np.zeros(len(catalog), np.int64)
@@ -159,12 +149,18 @@ class FakedExtractFeatures(FakedPictures, ExtractFeatures):
     feature_bytes: Annotated[int, Field(ge=64)] = 2000
     """Bytes of an image's features; 45,000 of real ones."""
 
+    def row_bytes(self) -> float:
+        """As stated."""
+        return self.feature_bytes
+
     def faked(self, chunk: Chunk) -> pa.RecordBatch:
         """Features of each wanted image."""
         place = np.full(len(chunk.ids), -1)
         place[chunk.wanted] = np.arange(len(chunk.contents))
         points = self.feature_bytes // 2 // (POINT_BYTES + DESCRIPTOR)
-        rows = np.random.default_rng(chunk.contents.tolist()).integers(0, 256, (len(place), self.feature_bytes), np.uint8)
+        rows = np.random.default_rng(chunk.contents.tolist()).integers(
+            0, 256, (len(place), self.feature_bytes), np.uint8
+        )
         rows[chunk.wanted, -8:] = copies_of(chunk.contents).astype("<i8")[:, None].view(np.uint8)
         told = [row.tobytes() for row in rows[chunk.wanted]]
         cuts = (0, points * POINT_BYTES, points * (POINT_BYTES + DESCRIPTOR), self.feature_bytes)

@@ -57,16 +57,17 @@ def growing(runs: Sequence[Ran]) -> list[dict[str, object]]:
     return [one._asdict() for one in growths(runs) if one.factor > one.allowed]
 
 
-def misplanned(row: Row) -> dict[str, float]:
+def misplanned(row: Row, floors: Mapping[str, float] = FLOORS) -> dict[str, float]:
     """Figures of a step of which the plan is off by more than `PLANNED`: planned for each counted one.
 
-    Both count as much as the floor where they are less.
+    Args:
+        floors: what both count as where they are less.
     """
     pairs = {
         "bytes_read": (row.planned.read, row.counts.bytes_read),
         "requests": (row.planned.requests, row.counts.requests),
     }
-    ratios = {name: max(plan, FLOORS[name]) / max(found, FLOORS[name]) for name, (plan, found) in pairs.items()}
+    ratios = {name: max(plan, floors[name]) / max(found, floors[name]) for name, (plan, found) in pairs.items()}
     return {name: ratio for name, ratio in ratios.items() if not 1 / PLANNED <= ratio <= PLANNED}
 
 
@@ -118,9 +119,10 @@ def _whole(run: Ran) -> str:
     cpu = sum(one.counts.cpu_seconds for one in run.rows)
     read, requests = (sum(getattr(one.counts, name) for one in run.rows) for name in ("bytes_read", "requests"))
     driver = "" if run.driver_bytes is None else f", driver {size(run.driver_bytes)}"
+    killed = f", killed {run.kills} times" * bool(run.kills) + ", same tables as without" * run.compared
     return (
         f"  {row.images:,} images: {run.seconds:,.0f} s, {cpu:,.0f} CPU s in tables, {size(read)} read by "
-        f"{amount(requests)} requests{driver}"
+        f"{amount(requests)} requests{driver}{killed}"
     )
 
 

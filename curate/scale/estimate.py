@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from curate.engine.cost import Assumptions, Demand, Shape
+from curate.engine.demands import around
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Stage
 from curate.engine.store import Store
@@ -85,11 +86,13 @@ def plan_demands(pipeline: Pipeline, given: Assumptions) -> list[tuple[Step, Dem
         inputs = {
             key: None if names is None else [shapes[name] for name in names] for key, names in step.inputs.items()
         }
-        demands = []
+        demands, made = [], []
         for name, stage in step.stages.items():
             demand, shapes[name] = stage.cost(_known(stage, inputs), given)
             demands.append(demand)
-        found.append((step, Demand.sum(demands), shapes[next(iter(step.stages))]))
+            made.append(shapes[name])
+        demands.append(around(list(step.stages.values()), inputs, made))
+        found.append((step, Demand.sum(demands), made[0]))
     return found
 
 
@@ -100,9 +103,7 @@ def plan_scale(config: RecipeConfig, given: Assumptions, machines: Machines) -> 
         ConfigError: the size of a model is not known without its weights.
     """
     pipeline = find_recipe(config.recipe).outline(Store(config.workdir), config)
-    return [
-        _estimate(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)
-    ]
+    return [_estimate(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)]
 
 
 def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, Any]:

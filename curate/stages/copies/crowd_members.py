@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from curate.engine.cost import Demand, Shapes
 from curate.engine.table import Table
 
 
@@ -46,3 +47,9 @@ class CrowdMembers:
         """(E,) bool: whether an image of each pair stands in a crowd."""
         found: np.ndarray = self.have(pairs["query_id"].to_numpy()) | self.have(pairs["image_id"].to_numpy())
         return found
+
+
+def members_read(inputs: Shapes, tasks: float) -> Demand:
+    """What it takes so many tasks to know the members of crowds: each reads all of them."""
+    crowds = inputs.get("crowds")
+    return Demand() if crowds is None else crowds.scanned(tasks)

@@ -159,7 +159,7 @@ class Deduplicate(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         images, edges = inputs["images"], sum(table.rows for table in inputs["neighbors"])
-        made = Shape(pool=given.images, row_bytes=VERDICT_BYTES)
+        made = Shape(pool=given.images, row_bytes=VERDICT_BYTES, parts=inputs["catalog"].parts, columns=8)
         demand = Demand(
             serial_rows=JUDGED_ROWS[self.chains] * (images.rows + edges),
             read=images.rows * FACT_BYTES + EDGES_READ[self.chains] * edges * EDGE_BYTES,

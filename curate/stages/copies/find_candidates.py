@@ -13,7 +13,7 @@ from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import rank_in_group
-from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.stages.copies.verified_pairs import distinct_pairs, least_similarity, oriented
 from curate.stages.search.find_truth import measured
@@ -83,8 +83,9 @@ class FindCandidates(Shuffle):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Half of the pairs of a loose search are doubtful."""
         found: Shape = inputs["neighbors"]
         most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
-        made = Shape(pool=min(found.rows / 2, most), row_bytes=EDGE_BYTES)
-        return Demand(rows=2 * found.rows, read=found.num_bytes, written=made.num_bytes, scratch=found.num_bytes), made
+        parts = inputs["catalog"].parts
+        made = Shape(pool=min(found.rows * given.doubted, most), row_bytes=EDGE_BYTES, parts=parts, columns=3)
+        demand = Demand(rows=2 * found.rows, read=found.num_bytes, written=made.num_bytes, scratch=found.num_bytes)
+        return Demand.sum([demand, members_read(inputs, found.parts + parts)]), made

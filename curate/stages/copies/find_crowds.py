@@ -135,7 +135,7 @@ class FindCrowds(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs = sum(table.rows for name in ("near", "strong") for table in inputs[name])
-        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=12)
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=5, parts=inputs["catalog"].parts, columns=3)
         demand = Demand(
             serial_rows=given.images + pairs,
             read=pairs * EDGE_BYTES,

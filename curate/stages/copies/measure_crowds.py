@@ -14,7 +14,7 @@ from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.copies.crowds import Surroundings, Usual, surroundings, usual
-from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.tables import CATALOG, CROWDS, REGISTERED, SURROUNDINGS
 
@@ -74,9 +74,10 @@ class MeasureCrowds(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["registered"]
-        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=16)
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=10, parts=inputs["catalog"].parts, columns=3)
         scratch = 2 * pairs.rows * EDGE_BYTES / 2
-        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=scratch), made
+        demand = Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=scratch)
+        return Demand.sum([demand, members_read(inputs, pairs.parts)]), made
 
 
 def read_surroundings(table: Table) -> Surroundings:

@@ -110,7 +110,7 @@ class RegisterPairs(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs, features = inputs["candidates"], inputs["features"]
-        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES)
+        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES, parts=inputs["catalog"].parts, columns=6)
         scratch = pairs.rows * FEATURE_BYTES
         read = pairs.num_bytes + 2 * features.num_bytes
         return Demand(pairs=pairs.rows, rows=pairs.rows, read=read, written=made.num_bytes, scratch=scratch), made

@@ -11,7 +11,6 @@ computed again in float32, so that the table does not depend on the device (`ops
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -48,6 +47,8 @@ ASKED_BY: tuple[tuple[str, str, Color], ...] = (
     ("heldout", "by held-out", "d"),
 )
 """Role of the query, and how the histogram shows its pairs."""
+RECALL_SCANS = 3
+"""Times that the pairs are read to measure the recall: once to look for true ones, twice to follow equal images."""
 THRESHOLDS_TITLE = "Similarity thresholds"
 """Title of the facts about thresholds."""
 
@@ -186,16 +187,20 @@ class FindNeighbors(Map):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         lists: Shape = inputs["lists"]
         asking = min(lists.rows, given.num_images(self.queries))
-        made = Shape(pool=asking * (self.max_neighbors if self.threshold == -1 else given.pairs))
+        made = Shape(pool=asking * (self.max_neighbors if self.threshold == -1 else given.pairs), parts=lists.parts)
         largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
         demand = Demand(
             products=2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim,
             read=lists.num_bytes,
             written=made.num_bytes,
             memory=largest * (lists.row_bytes + 4 * lists.dim),
-            tasks=math.ceil(lists.rows / ROWS_PER_PART),
+            tasks=lists.parts,
+            n_log_n=True,
         )
-        return demand, made
+        if inputs.get("truth") is None:
+            return demand, made
+        judged = [inputs["queries"].scanned(), inputs["truth"].scanned(), made.scanned(RECALL_SCANS)]
+        return Demand.sum([demand, *judged]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         if not _is_judged_later(table, run):
