@@ -303,7 +303,7 @@ def _words(numbers: np.ndarray, width: int, purpose: str) -> np.ndarray:
     """(N, width) uint64: random words, drawn by number, place and purpose alone (SplitMix64)."""
     start = np.uint64(int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little"))
     with np.errstate(over="ignore"):
-        x = numbers.astype(np.uint64)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
+        x: np.ndarray = numbers.astype(np.uint64)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
         x = x * np.uint64(0x9E3779B97F4A7C15) + start
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -225,3 +225,9 @@ class Shape(NamedTuple):
 
 Shapes = Mapping[str, Any]
 """Shapes of a stage's inputs by name; None where left out, a list where the stage takes many."""
+
+
+def catalog_parts(inputs: Shapes) -> float:
+    """Parts of the catalog, which tables have that follow it; 1 where a law is asked without one."""
+    catalog = inputs.get("catalog")
+    return 1 if catalog is None else float(catalog.parts)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.image_ids import part_of
 from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
@@ -41,5 +41,5 @@ class ChooseImages(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["candidates"]
         chosen = min(given.images * given.chosen, 2 * pairs.rows)
-        made = Shape(pool=chosen, row_bytes=ID_BYTES, parts=inputs["catalog"].parts, columns=1)
+        made = Shape(pool=chosen, row_bytes=ID_BYTES, parts=catalog_parts(inputs), columns=1)
         return Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=8 * pairs.rows), made

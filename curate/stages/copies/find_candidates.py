@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.image_ids import Parts, part_of
 from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
@@ -85,7 +85,7 @@ class FindCandidates(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
-        parts = inputs["catalog"].parts
+        parts = catalog_parts(inputs)
         made = Shape(pool=min(found.rows * given.doubted, most), row_bytes=EDGE_BYTES, parts=parts, columns=3)
         demand = Demand(rows=2 * found.rows, read=found.num_bytes, written=made.num_bytes, scratch=found.num_bytes)
         return Demand.sum([demand, members_read(inputs, found.parts + parts)]), made

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, pick
 from curate.engine.image_ids import Parts, id_bounds
@@ -135,7 +135,7 @@ class FindCrowds(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs = sum(table.rows for name in ("near", "strong") for table in inputs[name])
-        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=5, parts=inputs["catalog"].parts, columns=3)
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=5, parts=catalog_parts(inputs), columns=3)
         demand = Demand(
             serial_rows=given.images + pairs,
             read=pairs * EDGE_BYTES,

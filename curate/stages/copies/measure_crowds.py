@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.figures import Figures
 from curate.engine.image_ids import part_of
 from curate.engine.shuffle import partition
@@ -74,7 +74,7 @@ class MeasureCrowds(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["registered"]
-        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=10, parts=inputs["catalog"].parts, columns=3)
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=10, parts=catalog_parts(inputs), columns=3)
         scratch = 2 * pairs.rows * EDGE_BYTES / 2
         demand = Demand(rows=2 * pairs.rows, read=pairs.num_bytes, written=made.num_bytes, scratch=scratch)
         return Demand.sum([demand, members_read(inputs, pairs.parts)]), made

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from curate import progress
 from curate.config import Execution
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.shuffle import partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
@@ -110,7 +110,7 @@ class RegisterPairs(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs, features = inputs["candidates"], inputs["features"]
-        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES, parts=inputs["catalog"].parts, columns=6)
+        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=6)
         scratch = pairs.rows * FEATURE_BYTES
         read = pairs.num_bytes + 2 * features.num_bytes
         return Demand(pairs=pairs.rows, rows=pairs.rows, read=read, written=made.num_bytes, scratch=scratch), made

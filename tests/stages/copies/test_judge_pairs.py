@@ -115,4 +115,5 @@ def test_thresholds_and_scores_are_told(verified: Pipeline) -> None:
 
 def test_cost_is_two_readings_of_the_pairs() -> None:
     demand, made_of = JudgePairs().cost({"registered": Shape(pool=100, row_bytes=36)}, Assumptions(images=10))
-    assert (demand.rows, demand.read, made_of.rows) == (200, 7200, 10)
+    footer = Shape(pool=100, row_bytes=36).opened().read
+    assert (demand.rows, demand.read, made_of.rows) == (200, 7200 + footer, 10)
