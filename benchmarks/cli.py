@@ -5,8 +5,9 @@ imported: the others may need libraries that are not here.
 """
 
 import ast
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -33,9 +34,28 @@ def main(arguments: Sequence[str]) -> None:
     name, *options = arguments
     set_up_process()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(import_module(f"benchmarks.{name}").command)
+    command = import_module(f"benchmarks.{name}").command
+    app.command()(command)
     with explained_errors():
-        app(options, prog_name=f"{PROGRAM} {name}")
+        app(spread(command, options), prog_name=f"{PROGRAM} {name}")
+
+
+def spread(command: Callable[..., None], options: Sequence[str]) -> list[str]:
+    """Options that take several values, each value with its name: `--images 1 2` as `--images 1 --images 2`."""
+    lists = {
+        f"--{parameter.name.replace('_', '-')}"
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if "list[" in str(parameter.annotation)
+    }
+    found: list[str] = []
+    name = ""
+    for word in options:
+        if word.startswith("-"):
+            name = word if word in lists else ""
+            found += [] if name else [word]
+        else:
+            found += [name, word] if name else [word]
+    return found
 
 
 def measurements() -> dict[str, str]:

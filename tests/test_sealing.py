@@ -108,3 +108,29 @@ def test_a_seal_of_a_stranger_takes_no_memory() -> None:
     forged = WHOLE[:place] + (1).to_bytes(4, "little") + WHOLE[place + 4 :]
     with pytest.raises(DamagedBytes, match="its checksums are not those that were written"):
         is_sealed(io.BytesIO(forged))
+
+
+class Counting(io.BytesIO):
+    """A file that notes what is read of it."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reads: list[int] = []
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        self.reads.append(len(found))
+        return found
+
+
+def test_columns_side_by_side_take_one_read_and_a_small_file_one_in_all() -> None:
+    file = Counting(WHOLE)
+    with open_parquet(file) as parquet:
+        assert len(file.reads) == 1
+        parquet.read()
+    assert len(file.reads) == 2
+    assert sum(file.reads) < len(WHOLE) + BLOCK_BYTES
+    small = Counting(sealed(ROWS.slice(0, 1000)))
+    with open_parquet(small) as parquet:
+        assert parquet.read().equals(ROWS.slice(0, 1000))
+    assert small.reads == [len(small.getvalue())]

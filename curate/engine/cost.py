@@ -1,9 +1,16 @@
 """What a stage costs, in terms that no machine enters: its operations, bytes and rows, as a law of its inputs.
 
-Each stage states its own law (`Stage.cost`); `curate.scale` sums the laws of a recipe and divides by the rates of
-machines. Where the data decide (how many copies there are, how large an image is), a law takes what the user assumes.
+Each stage states its own law (`Stage.cost`); what the engine does around any stage, such as the footers that it looks
+at, is in `engine/demands.py`. `curate.scale` sums both over a recipe and divides by the rates of machines.
+Where the data decide (how many copies there are, how large an image is), a law takes what the user assumes.
+
+Bytes are those that files have. A part is opened by one read of its end (`sealing.TAIL_BYTES`), which is all of a small
+one; the columns of a row group then come by one read where they lie side by side. What columns take: vectors, hashes
+and images what they are; ids in the order of the catalog 1.2 bytes, in any other order as much as tells them apart (2.5
+bytes of ten thousand, 4 of a billion), similarities 3.3, and names that repeat next to nothing.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, NamedTuple
@@ -11,14 +18,26 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from curate.config import Settings
+from curate.sealing import TAIL_BYTES
 
-EDGE_BYTES = 24
-"""Bytes of an edge or of another narrow row in a table."""
 PASS_ROWS = 0.1
 """What reading a narrow row and looking it up takes, in rows that are sorted or joined."""
-
 PART_IMAGES = 65_536
 """Images of a part of the catalog."""
+EDGE_BYTES = 9
+"""Bytes of an edge in a table: two ids, of which one is in order, and a similarity."""
+ID_BYTES = 1.2
+"""Bytes of an id in the order of the catalog."""
+FOOTER_BYTES, COLUMN_BYTES = 400, 300
+"""Bytes of a part beside its rows, and more for each of its columns: footer, seal, schema with its documentation."""
+SPAN_BYTES = 32 << 20
+"""Bytes that a read of columns side by side fetches at most."""
+PIECE_BYTES, DENSE = 1 << 20, 0.5
+"""Bytes of a piece in which a file of many images is read, and the share of them that must be wanted."""
+MANIFEST_BYTES, ENTRY_BYTES = 1500, 240
+"""Bytes of a manifest, and more for each part."""
+STEP_REQUESTS = 16
+"""Requests of the driver for a table, whatever its size: manifests of it and its inputs, listings, hidden folders."""
 
 
 class Assumptions(Settings):
@@ -40,6 +59,18 @@ class Assumptions(Settings):
     """Megapixels of an image; 0.35 have 512 pixels on the short side."""
     pairs: Annotated[float, Field(ge=0)] = 2.0
     """Pairs of copies that a search finds for each image."""
+    doubted: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of these pairs that are verified by laying one picture over the other, where the recipe does so."""
+    chosen: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Images that occur in verified pairs, for each image of the pool."""
+    name_bytes: Annotated[float, Field(ge=0)] = 110
+    """Bytes of what names an image, its uri and key, compressed."""
+    own_bytes: Annotated[float, Field(ge=0)] = 100
+    """Bytes of an image's own columns, such as a caption, compressed."""
+    bordered: Annotated[float, Field(ge=0, le=1)] = 0.03
+    """Share of the images within a border of one color."""
+    file_images: Annotated[float, Field(ge=1)] = 1
+    """Images of a file of the sources; 1: each is a file of its own, more: tars or Parquet files."""
 
     @property
     def kept_images(self) -> int:
@@ -80,23 +111,46 @@ class Demand:
     """Bytes of the largest task, beside code and models."""
     tasks: float = 0
     """Tasks that a scheduler handles."""
+    requests: float = 0
+    """Requests to the store and the sources: reads, and files published, removed or looked at."""
+    serial_read: float = 0
+    """Of `read`, bytes that one process reads: the driver, or the one task that makes a state."""
+    n_log_n: bool = False
+    """Whether it grows as N log N instead of N, as sorts do and searches whose lists grow with the images."""
     note: str = ""
     """What a reader of the plan should know."""
 
     @classmethod
     def sum(cls, demands: "list[Demand]") -> "Demand":
         """The demand of stages that work side by side over the same parts."""
-        names = [field.name for field in fields(cls) if field.name not in ("tasks", "note")]
+        apart = ("tasks", "n_log_n", "note")
+        names = [field.name for field in fields(cls) if field.name not in apart]
         added = {name: sum(getattr(demand, name) for demand in demands) for name in names}
-        return cls(**added, tasks=max(d.tasks for d in demands), note=", ".join(d.note for d in demands if d.note))
-
-    def with_reading(self, images: float, given: Assumptions) -> "Demand":
-        """The same, and `images` encoded images read and decoded."""
-        return replace(
-            self,
-            megapixels=self.megapixels + images * given.megapixels,
-            read=self.read + images * given.image_bytes,
+        return cls(
+            **added,
+            tasks=max(d.tasks for d in demands),
+            n_log_n=any(d.n_log_n for d in demands),
+            note=", ".join(d.note for d in demands if d.note),
         )
+
+    def with_reading(self, images: float, given: Assumptions, *, of: float = 0) -> "Demand":
+        """The same, and `images` encoded images read and decoded.
+
+        Args:
+            of: images of the files that are opened; 0: no more than are read.
+        """
+        opened = self.with_bytes(images, given, of=of)
+        return replace(opened, megapixels=self.megapixels + images * given.megapixels)
+
+    def with_bytes(self, images: float, given: Assumptions, *, of: float = 0) -> "Demand":
+        """The same, and the bytes of `images` encoded images read: of files that hold many in pieces, if most of
+        them are wanted."""
+        whole = max(of, images)
+        through = given.file_images > 1 and images >= DENSE * whole
+        read = (whole if through else images) * given.image_bytes
+        pieces = read / PIECE_BYTES if through else images
+        requests = pieces + (whole / given.file_images if through else 0)
+        return replace(self, read=self.read + read, requests=self.requests + requests)
 
 
 class Shape(NamedTuple):
@@ -116,6 +170,10 @@ class Shape(NamedTuple):
     """Inverted lists, or leaf clusters."""
     stored: float = 0
     """Of the rows of inverted lists, those that are stored; the others are queries."""
+    parts: float = 1
+    """Parts of the table."""
+    columns: int = 4
+    """Columns as Parquet stores them: those of a struct count each."""
 
     @property
     def rows(self) -> float:
@@ -127,10 +185,53 @@ class Shape(NamedTuple):
         """Bytes of all rows."""
         return self.rows * self.row_bytes
 
+    @property
+    def around_bytes(self) -> float:
+        """Bytes of a part beside its rows."""
+        return FOOTER_BYTES + COLUMN_BYTES * self.columns
+
     def of(self, roles: tuple[str, ...]) -> float:
         """Rows of these roles."""
         return float(sum(getattr(self, role) for role in roles))
 
+    def opened(self, times: float = 1) -> Demand:
+        """Every part opened so many times, for its rows or its footer alone: one read of its end."""
+        end = min(TAIL_BYTES, self.num_bytes / self.parts + self.around_bytes)
+        return Demand(read=times * self.parts * end, requests=times * self.parts)
+
+    def fetched(self, times: float = 1, *, share: float = 1, ranges: int = 1) -> Demand:
+        """What reading every part takes after it was opened: nothing where its end is all of it.
+
+        Args:
+            share: of the bytes of a row, those of the columns that are read.
+            ranges: of bytes that do not lie side by side.
+        """
+        each = share * self.num_bytes / self.parts
+        if self.num_bytes / self.parts + self.around_bytes <= TAIL_BYTES:
+            return Demand()
+        reads = ranges * math.ceil(each / ranges / SPAN_BYTES)
+        return Demand(read=times * self.parts * each, requests=times * self.parts * reads)
+
+    def beside(self, times: float = 1) -> Demand:
+        """What reading every part takes beside the bytes of its rows, which the law of the stage states."""
+        whole = Demand.sum([self.opened(), self.fetched()])
+        return Demand(read=times * (whole.read - self.num_bytes), requests=times * whole.requests)
+
+    def scanned(self, times: float = 1, *, share: float = 1, ranges: int = 1) -> Demand:
+        """The whole table read so many times by tasks of other parts: its manifest, and every part."""
+        manifest = self.looked_up(times)
+        return Demand.sum([manifest, self.opened(times), self.fetched(times, share=share, ranges=ranges)])
+
+    def looked_up(self, times: float = 1) -> Demand:
+        """The manifest read so many times."""
+        return Demand(read=times * (MANIFEST_BYTES + ENTRY_BYTES * self.parts), requests=times)
+
 
 Shapes = Mapping[str, Any]
 """Shapes of a stage's inputs by name; None where left out, a list where the stage takes many."""
+
+
+def catalog_parts(inputs: Shapes) -> float:
+    """Parts of the catalog, which tables have that follow it; 1 where a law is asked without one."""
+    catalog = inputs.get("catalog")
+    return 1 if catalog is None else float(catalog.parts)

@@ -51,7 +51,7 @@ class Input:
     """What a stage reads under one name."""
 
     schema: pa.Schema
-    """Columns that must be there; a column of type null stands for any type."""
+    """Columns that must be there, and of `each` those that are read; a column of type null stands for any type."""
     how: Literal["each", "whole"]
     """each: the part of the same number, as a pa.Table. whole: the Table, to be read part by part."""
     optional: bool = False

@@ -319,5 +319,5 @@ def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any
         elif spec.how == "whole":
             tables[name] = Table(store, names[0], digest=task.manifests.get(names[0]))
         else:
-            tables[name] = store.table(names[0]).read(task.part)
+            tables[name] = store.table(names[0]).read(task.part, spec.schema.names)
     return tables

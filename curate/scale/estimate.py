@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from curate.engine.cost import Assumptions, Demand, Shape
+from curate.engine.demands import around
+from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Stage
 from curate.engine.store import Store
+from curate.engine.work import Step
 from curate.errors import ConfigError
 from curate.recipe import RecipeConfig, find_recipe
 from curate.scale.hardware import Hardware, Processor
@@ -55,8 +58,14 @@ class Estimate:
     seconds: float
     bound: str
     """What takes most of it: CPU, GPU, reading, writing, one process, or parts."""
+    alone: float
+    """Of the seconds, those that one process works alone, whatever the machines."""
     memory: float
     """Bytes of the largest task."""
+    read: float
+    """Bytes read, from the store and the sources."""
+    requests: float
+    """Requests to both."""
     stored: float
     """Bytes that stay."""
     scratch: float
@@ -69,26 +78,32 @@ class Estimate:
     """Of the law."""
 
 
+def plan_demands(pipeline: Pipeline, given: Assumptions) -> list[tuple[Step, Demand, Shape]]:
+    """What each step demands, and the shape of its first table; neither weights nor images need be here."""
+    shapes: dict[str, Shape] = {}
+    found = []
+    for step in pipeline.steps:
+        inputs = {
+            key: None if names is None else [shapes[name] for name in names] for key, names in step.inputs.items()
+        }
+        demands, made = [], []
+        for name, stage in step.stages.items():
+            demand, shapes[name] = stage.cost(_known(stage, inputs), given)
+            demands.append(demand)
+            made.append(shapes[name])
+        demands.append(around(list(step.stages.values()), inputs, made))
+        found.append((step, Demand.sum(demands), made[0]))
+    return found
+
+
 def plan_scale(config: RecipeConfig, given: Assumptions, machines: Machines) -> list[Estimate]:
-    """One estimate a step, in the order of the recipe; neither weights nor images need be here.
+    """One estimate a step, in the order of the recipe.
 
     Raises:
         ConfigError: the size of a model is not known without its weights.
     """
-    outline = find_recipe(config.recipe).outline(Store(config.workdir), config)
-    shapes: dict[str, Shape] = {}
-    found = []
-    for step in outline.steps:
-        inputs = {
-            key: None if names is None else [shapes[name] for name in names] for key, names in step.inputs.items()
-        }
-        demands = []
-        for name, stage in step.stages.items():
-            demand, shapes[name] = stage.cost(_known(stage, inputs), given)
-            demands.append(demand)
-        rows = shapes[next(iter(step.stages))].rows
-        found.append(_estimate(step.stages, demands, rows, machines))
-    return found
+    pipeline = find_recipe(config.recipe).outline(Store(config.workdir), config)
+    return [_estimate(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)]
 
 
 def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, Any]:
@@ -100,9 +115,9 @@ def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, 
     return found
 
 
-def _estimate(stages: dict[str, Stage], demands: list[Demand], rows: float, used: Machines) -> Estimate:
+def _estimate(stages: dict[str, Stage], demand: Demand, rows: float, used: Machines) -> Estimate:
     """Of one step; the stages of a pass work side by side."""
-    hw, cores, number, demand = used.hardware, used.cores, used.number, Demand.sum(demands)
+    hw, cores, number = used.hardware, used.cores, used.number
     gpu = hw.gpu if used.gpus and any(getattr(s, "device", "cpu") != "cpu" for s in stages.values()) else None
     on_cpu = demand.megapixels / hw.decode + demand.pairs / hw.registration + demand.rows / hw.rows
     if gpu is None:
@@ -110,13 +125,15 @@ def _estimate(stages: dict[str, Stage], demands: list[Demand], rows: float, used
     side_by_side = {
         "CPU": on_cpu / cores,
         "GPU": _seconds_on(gpu, demand) / max(1, used.gpus),
-        "reading": demand.read / (hw.read * number),
+        "reading": (demand.read - demand.serial_read) / (hw.read * number),
         "writing": (demand.written + demand.scratch) / (hw.write * number),
     }
     alone = min(cores, hw.cores)
     serial_rate = gpu.products if gpu else hw.core.products * alone
     after_another = {
-        "one process": demand.serial_rows / hw.rows + demand.serial_products / serial_rate,
+        "one process": demand.serial_rows / hw.rows
+        + demand.serial_products / serial_rate
+        + demand.serial_read / hw.read,
         "parts": demand.tasks * SECONDS_PER_PART,
     }
     every = side_by_side | after_another
@@ -125,7 +142,10 @@ def _estimate(stages: dict[str, Stage], demands: list[Demand], rows: float, used
         stage=" + ".join(type(stage).__name__ for stage in stages.values()),
         seconds=max(side_by_side.values()) + sum(after_another.values()),
         bound=max(every, key=every.__getitem__),
+        alone=after_another["one process"],
         memory=demand.memory,
+        read=demand.read,
+        requests=demand.requests,
         stored=demand.written,
         scratch=demand.scratch,
         rows=rows,
@@ -147,12 +167,16 @@ class Total:
     """All GPUs, while tables are made that use them."""
     core_hours: float
     """All cores, all the time."""
+    alone: float
+    """Of the seconds, those that one process works alone."""
+    read: float
+    requests: float
     stored: float
     peak_stored: float
     """Bytes, with what is removed again."""
     memory: float
     price: float | None
-    """Of the hours, and a month of storage; None: no prices are known."""
+    """Of the hours, of the requests, and of a month of storage; None: no prices are known."""
 
 
 def total(estimates: Sequence[Estimate], machines: Machines) -> Total:
@@ -166,9 +190,19 @@ def total(estimates: Sequence[Estimate], machines: Machines) -> Total:
         stored += one.stored
         peak = max(peak, stored + one.scratch)
     per_hour = (hw.gpu.price if hw.gpu else 0.0) * gpu_hours + hw.core.price * core_hours
-    price = per_hour + hw.storage_price * stored / 1e12
+    requests = sum(e.requests for e in estimates)
+    price = per_hour + hw.storage_price * stored / 1e12 + hw.request_price * requests / 1e6
     return Total(
-        seconds, gpu_hours, core_hours, stored, peak, max((e.memory for e in estimates), default=0), price or None
+        seconds=seconds,
+        gpu_hours=gpu_hours,
+        core_hours=core_hours,
+        alone=sum(e.alone for e in estimates),
+        read=sum(e.read for e in estimates),
+        requests=requests,
+        stored=stored,
+        peak_stored=peak,
+        memory=max((e.memory for e in estimates), default=0),
+        price=price or None,
     )
 
 
@@ -195,17 +229,42 @@ def describe_assumptions(given: Assumptions, machines: Machines) -> str:
     )
 
 
-HEAD = ("table", "stage", "time", "bound by", "largest task", "stored", "note")
+ALONE_FROM = 0.01
+"""Share of a step's time from which on the plan tells how long one process works alone."""
+HEAD = ("table", "stage", "time", "bound by", "largest task", "read", "requests", "stored", "note")
 
 
 def cells(estimates: Sequence[Estimate], machines: Machines) -> list[tuple[str, ...]]:
     """The rows of the table, the sum last."""
-    rows = [(e.table, e.stage, duration(e.seconds), e.bound, size(e.memory), size(e.stored), e.note) for e in estimates]
+    rows = [
+        (
+            *(e.table, e.stage, duration(e.seconds), e.bound, size(e.memory), size(e.read)),
+            *(amount(e.requests), size(e.stored), ", ".join(filter(None, [_alone(e), e.note]))),
+        )
+        for e in estimates
+    ]
     whole = total(estimates, machines)
     hours = [f"{whole.gpu_hours:,.0f} GPU hours"] * bool(machines.gpus) + [f"{whole.core_hours:,.0f} core hours"]
     price = [] if whole.price is None else [f"price {whole.price:,.0f}"]
-    note = ", ".join([*hours, f"{size(whole.peak_stored)} at most", *price])
-    return [*rows, ("all", "", duration(whole.seconds), "", size(whole.memory), size(whole.stored), note)]
+    alone = f"one process: {duration(whole.alone)}"
+    note = ", ".join([*hours, alone, f"{size(whole.peak_stored)} at most", *price])
+    of_all = (size(whole.memory), size(whole.read), amount(whole.requests), size(whole.stored))
+    return [*rows, ("all", "", duration(whole.seconds), "", *of_all, note)]
+
+
+def _alone(estimate: Estimate) -> str:
+    """That a step, or a part of it, is done by one process; empty where that is not worth a word."""
+    if estimate.alone < ALONE_FROM * estimate.seconds:
+        return ""
+    return f"one process: {duration(estimate.alone)}"
+
+
+def amount(number: float) -> str:
+    """Such as 950, 12 k, 3.4 M, in powers of ten; empty for nothing."""
+    for limit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= limit:
+            return f"{number / limit:.1f} {name}"
+    return f"{number / 1e3:.0f} k" if number >= 1e4 else f"{number:.0f}" if number else ""
 
 
 def duration(seconds: float) -> str:

@@ -67,6 +67,8 @@ class Hardware(Settings):
     """Bytes a second that one machine writes to the store."""
     storage_price: Annotated[float, Field(ge=0)] = 0.0
     """Of a terabyte (1e12 bytes) for a month."""
+    request_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of a million requests, most of which read."""
 
 
 def load_hardware(name: str) -> Hardware:

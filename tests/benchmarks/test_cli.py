@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cli import main, measurements
+from benchmarks.cli import main, measurements, spread
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +46,13 @@ def test_errors_of_the_user_are_shown_without_a_traceback(capsys: pytest.Capture
     with pytest.raises(SystemExit, match="^1$"):
         main(["copies", "--folder", str(tmp_path)])
     assert capsys.readouterr().err.startswith(f"error: SourceError: {tmp_path}: 0 usable pictures")
+
+
+def test_values_that_follow_an_option_of_several_are_its_own() -> None:
+    def command(path: str, sizes: list[int] | None = None, num: int = 1) -> None:
+        """Of a path, some sizes and a number."""
+
+    given = ["here", "--sizes", "1", "2", "3", "--num", "4", "--sizes", "5"]
+    wanted = ["here", *("--sizes", "1", "--sizes", "2", "--sizes", "3"), "--num", "4", "--sizes", "5"]
+    assert spread(command, given) == wanted
+    assert spread(command, ["--num", "4", "there"]) == ["--num", "4", "there"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.engine.cost import Assumptions
+from curate.engine.cost import Assumptions, Demand
 from curate.engine.freshness import Flags
 from curate.engine.image_ids import Parts
 from curate.engine.store import Store
@@ -96,3 +96,29 @@ def test_table_ends_with_the_sum_in_people_s_units() -> None:
     assert "GPU hours" in rows[-1][-1]
     assert [duration(s) for s in (3, 90, 600, 9000, 3e5)] == ["3.0 s", "90 s", "10 min", "2.5 h", "3.5 d"]
     assert [size(b) for b in (0, 5e3, 2e6, 3e9, 4e12, 5e15)] == ["", "5 kB", "2.0 MB", "3.0 GB", "4.0 TB", "5.0 PB"]
+
+
+def test_requests_are_told_and_priced_where_the_hardware_says_so() -> None:
+    config, free = load_config("dedup", [*SOURCES, "workdir=/none/w"]), load_hardware("cpu")
+    dear = Machines(free.model_copy(update={"request_price": free.request_price + 10}), 64, 0)
+    found = plan_scale(config, Assumptions(images=10**7), dear)
+    whole, without = total(found, dear), total(found, Machines(free, 64, 0))
+    assert whole.requests == pytest.approx(sum(e.requests for e in found))
+    assert whole.requests > 10**7  # each image is a file
+    assert (whole.price or 0) - (without.price or 0) == pytest.approx(10 * whole.requests / 1e6)
+    archives = plan_scale(config, Assumptions(images=10**7, file_images=10_000), dear)
+    assert total(archives, dear).requests < 0.2 * whole.requests
+
+
+def test_what_one_process_does_is_told_with_the_step_and_in_all() -> None:
+    config = load_config("dedup", [*SOURCES, "workdir=/none/w"])
+    found = plan_scale(config, Assumptions(images=10**8), on("cpu", gpus=0))
+    rows = {row[0]: row[-1] for row in cells(found, on("cpu", gpus=0))}
+    assert "one process: " in rows["catalog"]
+    assert "one process" not in rows["internal/neighbors/copy"]
+    assert f"one process: {duration(sum(e.alone for e in found))}" in rows["all"]
+
+
+def test_demand_of_a_pass_grows_as_its_fastest_stage() -> None:
+    demand = Demand.sum([Demand(read=1, requests=2, tasks=3), Demand(read=10, n_log_n=True, tasks=5)])
+    assert (demand.read, demand.requests, demand.tasks, demand.n_log_n) == (11, 2, 5, True)

@@ -101,9 +101,7 @@ class FitLeaves(Shuffle):
         taken = np.cumsum(share * expected)
         return Splitting(leaves, share, np.unique((taken - share * expected) // room, return_inverse=True)[1])
 
-    def scatter(
-        self, part: int, *, embeddings: pa.Table, cells: Table, catalog: Table
-    ) -> Iterator[Scattered]:
+    def scatter(self, part: int, *, embeddings: pa.Table, cells: Table, catalog: Table) -> Iterator[Scattered]:
         if not cells.num_rows() or ROLES[Parts.of(catalog).role[part]] not in self.clusters.roles:
             return
         splitting, spec = self._splitting(cells), VectorSpec.of(embeddings.schema)

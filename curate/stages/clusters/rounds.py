@@ -64,10 +64,12 @@ def read_sums(partials: Table, num_leaves: int, dim: int) -> Sums:
     total = Sums.zero(num_leaves, dim)
     for number in sorted(partials.committed()):
         with partials.open(number) as file:
-            for batch in file.iter_batches(SUMS_ROWS):
-                sums = np.frombuffer(batch["sum"].buffers()[1], np.float64)
-                rows = sums.reshape(-1, dim)[batch["sum"].offset :][: len(batch)]
-                total.add(rows, batch["size"].to_numpy(), batch["inertia"].to_numpy(), batch["cluster_id"].to_numpy())
+            for group in range(file.num_row_groups):  # of which one at a time is fetched
+                for batch in file.iter_batches(SUMS_ROWS, row_groups=[group]):
+                    sums = np.frombuffer(batch["sum"].buffers()[1], np.float64)
+                    rows = sums.reshape(-1, dim)[batch["sum"].offset :][: len(batch)]
+                    ids, sizes, inertias = (batch[name].to_numpy() for name in ("cluster_id", "size", "inertia"))
+                    total.add(rows, sizes, inertias, ids)
     return total
 
 

@@ -6,15 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.image_ids import part_of
 from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.tables import CATALOG, CHOSEN, PAIRS
-
-CHOSEN_SHARE = 0.5
-"""Share of the images that occur in candidates, as the cost law assumes."""
 
 
 class ChooseImages(Shuffle):
@@ -43,6 +40,7 @@ class ChooseImages(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["candidates"]
-        made = Shape(pool=min(given.images * CHOSEN_SHARE, 2 * pairs.rows), row_bytes=8)
-        way = num_levels(8 * pairs.rows, given.images / PART_IMAGES) * 8 * pairs.rows
+        chosen = min(given.images * given.chosen, 2 * pairs.rows)
+        made = Shape(pool=chosen, row_bytes=ID_BYTES, parts=catalog_parts(inputs), columns=1)
+        way = num_levels(8 * pairs.rows, made.parts) * 8 * pairs.rows
         return Demand(rows=2 * pairs.rows, read=pairs.num_bytes + way, written=made.num_bytes, scratch=way), made

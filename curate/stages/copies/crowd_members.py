@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from curate.engine.cost import Demand, Shapes
 from curate.engine.store import Store
 from curate.engine.table import Table
 
@@ -57,3 +58,9 @@ def _read(root: str, name: str, contents: tuple[str, ...]) -> tuple[np.ndarray, 
     """Ids and groups of the images in crowds; `contents` of the parts tell one table from another of that name."""
     rows = Store(root).table(name).read_all(["image_id", "hash_groups"])
     return rows["image_id"].to_numpy(), rows["hash_groups"].to_numpy()
+
+
+def members_read(inputs: Shapes, tasks: float) -> Demand:
+    """What it takes so many tasks to know the members of crowds: each reads all of them."""
+    crowds = inputs.get("crowds")
+    return Demand() if crowds is None else crowds.scanned(tasks)

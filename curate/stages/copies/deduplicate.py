@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import Parts
@@ -173,7 +173,7 @@ class Deduplicate(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         images, edges = inputs["images"], sum(table.rows for table in inputs["neighbors"])
-        made = Shape(pool=given.images, row_bytes=VERDICT_BYTES)
+        made = Shape(pool=given.images, row_bytes=VERDICT_BYTES, parts=catalog_parts(inputs), columns=8)
         demand = Demand(
             serial_rows=JUDGED_ROWS[self.chains] * (images.rows + edges),
             read=images.rows * FACT_BYTES + EDGES_READ[self.chains] * edges * EDGE_BYTES,

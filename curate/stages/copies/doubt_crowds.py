@@ -17,7 +17,7 @@ from curate.engine.show import Section, Text
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
 from curate.models.thresholds import NEAREST_HASH, STRONG_HASH
-from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import TITLE
 from curate.stages.copies.verified_pairs import least_similarity
 from curate.tables import CATALOG, CROWDS, NEIGHBORS
@@ -66,7 +66,8 @@ class DoubtCrowds(Map):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
-        return Demand(rows=found.rows, read=found.num_bytes, written=found.num_bytes), found
+        demand = Demand(rows=found.rows, read=found.num_bytes, written=found.num_bytes)
+        return Demand.sum([demand, members_read(inputs, found.parts)]), found
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         doubted = DoubtFigures.of(table).doubted

@@ -66,8 +66,15 @@ class ExtractFeatures(PictureStage):
         return figures.images
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        made: Shape = inputs["chosen"]._replace(row_bytes=FEATURE_BYTES)
-        return Demand(megapixels=MEGAPIXELS * made.rows, written=made.num_bytes).with_reading(made.rows, given), made
+        listed: Shape = inputs.get("catalog") or Shape()
+        made = inputs["chosen"]._replace(row_bytes=self.row_bytes(), parts=listed.parts, columns=4)
+        read = sum(inputs[name].num_bytes for name in ("catalog", "images", "chosen") if name in inputs)
+        demand = Demand(megapixels=MEGAPIXELS * made.rows, read=read, written=made.num_bytes)
+        return demand.with_reading(made.rows, given, of=listed.rows), made
+
+    def row_bytes(self) -> float:
+        """Bytes of an image's features in the table, as the law assumes."""
+        return FEATURE_BYTES
 
 
 def features_row(features: LocalFeatures) -> dict[str, Any]:

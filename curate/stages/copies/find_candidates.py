@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, PART_IMAGES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.image_ids import Parts, part_of
 from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import rank_in_group
-from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.stages.copies.verified_pairs import distinct_pairs, least_similarity, oriented
 from curate.stages.search.find_truth import measured
@@ -83,9 +83,12 @@ class FindCandidates(Shuffle):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Half of the pairs of a loose search are doubtful."""
         found: Shape = inputs["neighbors"]
         most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
-        made = Shape(pool=min(found.rows / 2, most), row_bytes=EDGE_BYTES)
-        way = num_levels(found.num_bytes / 2, given.images / PART_IMAGES) * found.num_bytes / 2
-        return Demand(rows=2 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way), made
+        made = Shape(
+            pool=min(found.rows * given.doubted, most), row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=3
+        )
+        sent = found.num_bytes * given.doubted
+        way = num_levels(sent, made.parts) * sent
+        demand = Demand(rows=2 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way)
+        return Demand.sum([demand, members_read(inputs, found.parts + made.parts)]), made

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, pick
 from curate.engine.image_ids import Parts
@@ -145,10 +145,8 @@ class FindCrowds(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         near, strong = (sum(table.rows for table in inputs[name]) for name in ("near", "strong"))
-        pairs = (
-            2 * near + 2 * strong
-        )  # near ones for the groups and for the figures, strong ones for both kinds of groups
-        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=12)
+        pairs = 2 * near + 2 * strong  # near ones for groups and figures, strong ones for both kinds of groups
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=5, parts=catalog_parts(inputs), columns=3)
         demand = Demand(
             serial_rows=given.images + pairs,
             read=pairs * EDGE_BYTES,

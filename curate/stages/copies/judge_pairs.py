@@ -19,7 +19,7 @@ from curate.engine.tallies import Tally, tally_batch
 from curate.models.thresholds import REGISTRATION
 from curate.ops.copies.crowds import standing_out
 from curate.ops.copies.registration import registration_score
-from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import TITLE
 from curate.stages.copies.measure_crowds import read_surroundings, usual_surroundings
 from curate.stages.copies.verified_pairs import least_similarity
@@ -140,8 +140,11 @@ class JudgePairs(Map):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """A tenth of the doubtful pairs are copies."""
         pairs: Shape = inputs["registered"]
-        made = Shape(pool=pairs.rows / 10)
-        return Demand(rows=pairs.rows, read=pairs.num_bytes, written=made.num_bytes), made
+        made = Shape(pool=pairs.rows / 10, parts=pairs.parts)
+        demand = Demand(rows=pairs.rows, read=pairs.num_bytes, written=made.num_bytes)
+        around = inputs.get("surroundings")
+        known = [members_read(inputs, pairs.parts)] + ([] if around is None else [around.scanned(pairs.parts)])
+        return Demand.sum([demand, *known]), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         yield threshold_fact(self, table)

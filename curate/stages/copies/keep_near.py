@@ -12,7 +12,7 @@ from curate.engine.image_ids import Parts
 from curate.engine.show import Section
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
-from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.verified_pairs import least_similarity
 from curate.stages.search.find_truth import measured
 from curate.stages.search.neighbors import similarity_section, threshold_fact
@@ -51,10 +51,10 @@ class KeepNear(Map):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """Half of the pairs of a loose search are near ones."""
         found: Shape = inputs["neighbors"]
-        made = found._replace(pool=found.rows / 2)
-        return Demand(rows=found.rows, read=found.num_bytes, written=found.num_bytes / 2), made
+        made = found._replace(pool=found.rows * (1 - given.doubted), curated=0, heldout=0)
+        demand = Demand(rows=found.rows, read=found.num_bytes, written=made.num_bytes)
+        return Demand.sum([demand, members_read(inputs, found.parts)]), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         yield threshold_fact(self, table)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.figures import Figures
 from curate.engine.image_ids import part_of
 from curate.engine.shuffle import Scattered, num_levels, partition
@@ -16,7 +16,7 @@ from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.ops.copies.crowds import Surroundings, Usual, surroundings, usual
-from curate.stages.copies.crowd_members import CrowdMembers
+from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.tables import CATALOG, CROWDS, REGISTERED, SURROUNDINGS
 
@@ -74,9 +74,10 @@ class MeasureCrowds(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["registered"]
-        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=16)
-        way = num_levels(pairs.num_bytes, given.images / PART_IMAGES) * pairs.num_bytes
-        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes + way, written=made.num_bytes, scratch=way), made
+        made = Shape(pool=given.images * CROWD_SHARE, row_bytes=10, parts=catalog_parts(inputs), columns=3)
+        way = num_levels(pairs.num_bytes, made.parts) * pairs.num_bytes
+        demand = Demand(rows=2 * pairs.rows, read=pairs.num_bytes + way, written=made.num_bytes, scratch=way)
+        return Demand.sum([demand, members_read(inputs, pairs.parts)]), made
 
 
 def read_surroundings(table: Table) -> Surroundings:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from curate import progress
 from curate.config import Execution
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.shuffle import Scattered, num_levels, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
@@ -88,17 +88,30 @@ class RegisterPairs(Shuffle):
                 ids = pairs["image_id"].to_numpy()
                 rows = pairs.filter(pa.array((ids >= low) & (ids < low + IMAGES_AT_ONCE)))
                 with one_blas_thread():
-                    found = list(_register_all(rows, queries, images))
+                    found = list(self._register_all(rows, queries, images))
                 results = [pa.array([getattr(one, name) for one in found]) for name in Registration._fields]
                 columns = [*(column.combine_chunks() for column in rows.columns), *results]
                 yield pa.table(columns, names=REGISTERED.names).cast(REGISTERED).to_batches()[0]
                 advance(len(rows))
 
+    def _register_all(self, pairs: pa.Table, queries: "_Lookup", images: "_Lookup") -> Iterator[Registration]:
+        """The registration of each pair; pairs of one image follow each other."""
+        last, b = -1, None
+        for query, image in zip(pairs["query_id"].to_pylist(), pairs["image_id"].to_pylist(), strict=True):
+            if image != last:
+                last, b = image, images.of(image)
+            a = queries.of(query)
+            yield NONE if a is None or b is None else self.lay_over(a, b)
+
+    def lay_over(self, a: LocalFeatures, b: LocalFeatures) -> Registration:
+        """How well the picture of an image lies over that of its query."""
+        return register(a, b)
+
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs, features = inputs["candidates"], inputs["features"]
-        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES)
+        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=6)
         way = pairs.rows * FEATURE_BYTES
         way *= num_levels(way, pairs.rows / PAIRS_AT_ONCE, raw=True)
         read = pairs.num_bytes + 2 * features.num_bytes + way
@@ -130,16 +143,6 @@ class _Lookup:
         """Those of one image; None: it could not be opened."""
         row = self._places.get(image_id)
         return None if row is None else read_features(self._rows.slice(row, 1).to_pylist()[0])
-
-
-def _register_all(pairs: pa.Table, queries: _Lookup, images: _Lookup) -> Iterator[Registration]:
-    """The registration of each pair; pairs of one image follow each other."""
-    last, b = -1, None
-    for query, image in zip(pairs["query_id"].to_pylist(), pairs["image_id"].to_pylist(), strict=True):
-        if image != last:
-            last, b = image, images.of(image)
-        a = queries.of(query)
-        yield NONE if a is None or b is None else register(a, b)
 
 
 def _by_image(features: Table, part: int, rows: np.ndarray) -> Iterator[tuple[int, _Lookup]]:

@@ -32,8 +32,10 @@ SOURCE = b"curate.source"
 """Key of a part's metadata under which the config of its source travels."""
 CLASSES = b"curate.classes"
 """Key of a part's metadata under which the names of classes travel that the files of its images declare."""
-ROW_BYTES = 120
-"""Bytes of a row of `catalog`."""
+ROW_BYTES = 4
+"""Bytes of a row of `catalog` beside what names the image."""
+COLUMNS = 13
+"""Columns of `catalog`, those of sidecars counted each."""
 MEMORY_PER_ROW = 1e3
 """Bytes that a listed image takes until its part is written."""
 
@@ -101,11 +103,13 @@ class Catalog(Scan):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        made = Shape(given.images, given.curated, given.heldout, ROW_BYTES)
+        sizes = (given.images, given.curated, given.heldout)
+        parts = sum(-(-size // self.rows_per_part) for size in sizes)
+        made = Shape(*sizes, row_bytes=ROW_BYTES + given.name_bytes, parts=parts, columns=COLUMNS)
         demand = Demand(
             serial_rows=made.rows,
             written=made.num_bytes,
-            tasks=-(-made.rows // self.rows_per_part),
+            tasks=parts,
             memory=self.rows_per_part * MEMORY_PER_ROW,
         )
         return demand, made

@@ -1,6 +1,7 @@
 """Embed: one unit vector an image, by a frozen backbone."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Execution, without_folder
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.table import Table
@@ -140,11 +141,15 @@ class Embed(PictureStage):
 
         weights = weights_for_plan(self.model, self.weights)
         dim = describe(self.model, weights).dim
-        later = inputs.get("duplicates") is not None
-        made = Shape(given.kept_images, given.curated) if later else inputs["catalog"]
-        made = made._replace(row_bytes=8 + dim * np.dtype(self.dtype).itemsize, dim=dim)
-        demand = Demand(forward=made.rows * forward_flops(self.model, weights), written=made.num_bytes)
-        return demand.with_reading(made.rows, given) if later else demand, made
+        listed, later = inputs["catalog"], inputs.get("duplicates") is not None
+        made = listed._replace(pool=given.kept_images, heldout=0) if later else listed
+        share = 1 if self.view == "whole" else given.bordered
+        made = made._replace(row_bytes=ID_BYTES + share * dim * np.dtype(self.dtype).itemsize, dim=dim, columns=2)
+        demand = Demand(forward=share * made.rows * forward_flops(self.model, weights), written=made.num_bytes)
+        if not later:
+            return demand, made
+        read = sum(inputs[name].num_bytes for name in ("catalog", "images", "duplicates"))
+        return replace(demand, read=read).with_reading(made.rows, given, of=listed.pool + listed.curated), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         weights = table.complete_manifest().pins.get("weights", "")[:digits]

@@ -31,8 +31,10 @@ from curate.stages.images.image_tally import ImageTally
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import CATALOG, CURATED, HELDOUT, IMAGES, POOL, REJECT_REASONS, ROLES
 
-FACT_BYTES = 180
-"""Bytes of a row of `images`."""
+FACT_BYTES = 80
+"""Bytes of a row of `images` beside its own columns: a SHA-256, a PDQ hash, and some numbers."""
+COLUMNS = 15
+"""Columns of `images`."""
 NUM_SHOWN = 10
 """Rejected images that the report shows of each reason."""
 MEANING = {
@@ -161,8 +163,9 @@ class Inspect(PictureStage):
         return str(self.field_error("max_reject_fraction", f"={self.max_reject_fraction}"))
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        made = inputs["catalog"]._replace(row_bytes=FACT_BYTES)
-        return Demand(written=made.num_bytes).with_reading(made.rows, given), made
+        listed: Shape = inputs["catalog"]
+        made = listed._replace(row_bytes=FACT_BYTES + given.own_bytes, columns=COLUMNS)
+        return Demand(read=listed.num_bytes, written=made.num_bytes).with_reading(made.rows, given), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = InspectFigures.of(table)

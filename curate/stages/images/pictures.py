@@ -222,11 +222,7 @@ def read_pictures(
     earlier: Earlier | None = None,
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield (table, rows) of the stages of a pass; see the head of this file."""
-    wanted = np.ones(len(catalog), bool)
-    if images is not None:
-        wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
-    if chosen is not None:
-        wanted &= np.isin(np.arange(len(catalog)), row_of(chosen["image_id"].to_numpy()))
+    wanted = wanted_rows(catalog, images, duplicates, chosen)
     taken = np.zeros(len(catalog), bool) if earlier is None else wanted & earlier.known
     wanted &= ~taken
     rows = np.flatnonzero(wanted)
@@ -252,6 +248,18 @@ def read_pictures(
                 if earlier is not None and name in earlier.tables:
                     batch = _completed(batch, earlier.tables[name].read(len(batch)), taken[start : start + len(batch)])
                 yield name, mark_open(batch, len(missing), rows=missing)
+
+
+def wanted_rows(
+    catalog: pa.Table, images: pa.Table | None, duplicates: pa.Table | None, chosen: pa.Table | None
+) -> np.ndarray:
+    """(N,) bool: images of a part that a pass opens; a first pass, which has no `images` yet, opens all of them."""
+    wanted = np.ones(len(catalog), bool)
+    if images is not None:
+        wanted = accepted_mask(images) & _kept_mask(catalog, duplicates)
+    if chosen is not None:
+        wanted &= np.isin(np.arange(len(catalog)), row_of(chosen["image_id"].to_numpy()))
+    return wanted
 
 
 def accepted_mask(images: pa.Table) -> np.ndarray:

@@ -227,7 +227,8 @@ class BuildLists(Shuffle):
         both = vectors.of(tuple(role for role in self.queries if role in self.stored))
         rows = stored + asking * probes * forms - both
         compared = min(lists, (1 + GROUPS) * math.sqrt(lists))
-        made = Shape(pool=rows, row_bytes=vectors.row_bytes + 5, dim=vectors.dim, lists=lists, stored=stored)
+        made = Shape(pool=rows, row_bytes=vectors.row_bytes + 1, dim=vectors.dim, lists=lists, stored=stored)
+        made = made._replace(parts=min(lists, math.ceil(rows / ROWS_PER_PART)))
         largest = max(ROWS_PER_PART, rows / max(1, lists)) * LISTS_SKEW
         parts = math.ceil(rows / ROWS_PER_PART)
         levels = num_levels(made.num_bytes, parts, raw=True)

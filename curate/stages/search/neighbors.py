@@ -53,6 +53,8 @@ ASKED_BY: tuple[tuple[str, str, Color], ...] = (
     ("heldout", "by held-out", "d"),
 )
 """Role of the query, and how the histogram shows its pairs."""
+RECALL_SCANS = 3
+"""Times that the pairs are read to measure the recall: once to look for true ones, twice to follow equal images."""
 THRESHOLDS_TITLE = "Similarity thresholds"
 """Title of the facts about thresholds."""
 
@@ -199,7 +201,7 @@ class FindNeighbors(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         sending, lists = self.lists.cost(inputs, given)
         asking = min(lists.rows, given.num_images(self.queries))
-        made = Shape(pool=asking * (self.max_neighbors if self.threshold == -1 else given.pairs))
+        made = Shape(pool=asking * (self.max_neighbors if self.threshold == -1 else given.pairs), parts=lists.parts)
         largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
         compared = 2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim
         demand = replace(
@@ -207,6 +209,8 @@ class FindNeighbors(Shuffle):
             products=sending.products + compared,
             written=made.num_bytes,
             memory=max(sending.memory, largest * (lists.row_bytes + 4 * lists.dim)),
+            tasks=lists.parts,
+            n_log_n=True,
         )
         return demand, made
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import Shape, Shapes
+from curate.engine.cost import ID_BYTES, Shape, Shapes
 from curate.engine.image_ids import Parts
 from curate.engine.table import Table
 from curate.errors import ConfigError
@@ -56,7 +56,7 @@ def vectors_shape(inputs: Shapes) -> Shape:
     """The shape of the vectors of the one input that is given, for the laws of cost."""
     shape: Shape = either(inputs)
     if inputs.get("embeddings") is None:
-        return shape._replace(row_bytes=8 + HASH_BYTES, dim=8 * HASH_BYTES)
+        return shape._replace(row_bytes=ID_BYTES + HASH_BYTES, dim=8 * HASH_BYTES)
     return shape
 
 

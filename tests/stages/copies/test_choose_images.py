@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from curate.engine.cost import Assumptions, Shape
 from curate.engine.pipeline import Pipeline
-from curate.stages.copies.choose_images import CHOSEN_SHARE, ChooseImages
+from curate.stages.copies.choose_images import ChooseImages
 from curate.tables import PAIRS
 from tests.scattered import by_bucket
 from tests.stages.copies.given_pairs import ROLES, doubtful
@@ -33,5 +33,5 @@ def test_cost_is_at_most_two_images_a_pair() -> None:
     given = Assumptions(images=1000)
     demand, few = ChooseImages().cost({"candidates": Shape(pool=10, row_bytes=24)}, given)
     _, many = ChooseImages().cost({"candidates": Shape(pool=10**6, row_bytes=24)}, given)
-    assert (few.rows, many.rows) == (20, CHOSEN_SHARE * 1000)
+    assert (few.rows, many.rows) == (20, given.chosen * 1000)
     assert (demand.rows, demand.read) == (20, 240 + 8 * 10)

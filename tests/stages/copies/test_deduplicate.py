@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate.engine.cost import Assumptions, Shape
+from curate.engine.cost import EDGE_BYTES, Assumptions, Shape
 from curate.engine.finished import Finished, FinishedTable
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.show import Gallery, Heading, Text
@@ -317,7 +317,7 @@ def test_cost_grows_with_images_and_edges_in_one_process() -> None:
     inputs = {"images": Shape(pool=90, curated=10), "neighbors": [Shape(pool=50), Shape(pool=5)]}
     demand, made = Deduplicate(chains="join").cost(inputs, Assumptions(images=90))
     assert (demand.serial_rows, demand.memory, demand.note) == (155, 2600, "one process")
-    assert demand.read == 100 * 40 + 3 * 55 * 24
+    assert demand.read == 100 * 40 + 3 * 55 * EDGE_BYTES
     more = Deduplicate().cost(inputs, Assumptions(images=90))[0]
-    assert (more.serial_rows, more.read) == (pytest.approx(2.4 * 155), 100 * 40 + 8 * 55 * 24)
+    assert (more.serial_rows, more.read) == (pytest.approx(2.4 * 155), 100 * 40 + 8 * 55 * EDGE_BYTES)
     assert made.num_bytes == demand.written == demand.scratch == 90 * 50

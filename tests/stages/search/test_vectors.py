@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.engine.cost import Shape
+from curate.engine.cost import ID_BYTES, Shape
 from curate.engine.image_ids import Parts
 from curate.engine.table import Table
 from curate.errors import ConfigError
@@ -105,7 +105,7 @@ def test_either_embeddings_or_hashes_are_searched() -> None:
 def test_shape_of_hashes_is_that_of_their_bits() -> None:
     embeddings, images = Shape(5, row_bytes=100, dim=46), Shape(5, row_bytes=180)
     assert vectors_shape({"embeddings": embeddings}) == embeddings
-    assert vectors_shape({"embeddings": None, "hashes": images}) == Shape(5, row_bytes=40, dim=256)
+    assert vectors_shape({"embeddings": None, "hashes": images}) == Shape(5, row_bytes=ID_BYTES + 32, dim=256)
 
 
 def test_only_hashes_search_in_mirrored_and_turned_forms() -> None:
