@@ -2,7 +2,7 @@
 
 A search through inverted lists loses some neighbors, and nothing that it finds tells how many. So a few thousand
 sampled images (`SampleQueries`) are compared with every other image. Half of them choose how many lists a query probes
-(`BuildLists`), the other half measure the recall of what was found (`FindNeighbors`): a recall measured on the queries
+(`BuildLists`), the other half measure the recall of what was found (`MeasureRecall`): a recall measured on the queries
 that chose would be too good.
 """
 
