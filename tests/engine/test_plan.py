@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from curate.engine.executors import InProcess
 from curate.engine.plan import plan_run
+from curate.errors import ConfigError
 from curate.stages.clusters.fit_clusters import FitClusters
 from tests.engine.test_pipeline import NONE, build
 from tests.stages.planted import make, planted
@@ -41,3 +44,11 @@ def test_plan_tells_what_auto_becomes(tmp_path: Path) -> None:
     make(p)
     (after,) = [s for s in plan_run(p, NONE, num_images=2000) if s.table == "centroids"]
     assert (after.state, after.auto, after.at_most) == ("kept", {"levels": [102 // 20]}, False)
+
+
+def test_plan_refuses_what_cannot_work_with_so_many_images(tmp_path: Path) -> None:
+    p, catalog, vectors = planted(tmp_path)
+    p.add("centroids", FitClusters(levels=(500,)), embeddings=vectors, catalog=catalog)
+    with pytest.raises(ConfigError, match=r"levels=\[500\]: there are 400 images; .* at most 400"):
+        plan_run(p, NONE, num_images=400)
+    assert plan_run(p, NONE, num_images=500)

@@ -11,7 +11,9 @@ from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline
 from curate.engine.store import Store
+from curate.errors import ConfigError
 from curate.ops.clusters import guide, split
+from curate.ops.clusters.coarse import nearest_lists
 from curate.ops.clusters.hierarchy import auto_levels
 from curate.ops.clusters.kmeans import find_with_distance
 from curate.ops.vectors import VectorSpec, unpack
@@ -21,6 +23,7 @@ from curate.stages.clusters.assign import Assign, AssignFigures
 from curate.stages.clusters.fit_cells import FitCells
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.clusters.fit_leaves import FitLeaves
+from curate.stages.search.centroids import read_lists
 from tests.stages.planted import PlantedCatalog, PlantedVectors, all_vectors, make
 
 CELLS, LEAVES, CLUSTERS = (f"internal/centroids/{name}" for name in ("cells", "leaves", "clusters"))
@@ -208,3 +211,25 @@ def test_tables_do_not_depend_on_the_order_of_tasks(small: None, tmp_path: Path)
     make(forwards)
     backwards.run(Backwards(2), Flags())
     assert contents(forwards) == contents(backwards)
+
+
+def test_leaves_taken_as_inverted_lists_are_searched_by_their_groups(small: None, tmp_path: Path) -> None:
+    p = declared(tmp_path, SPLIT)
+    make(p)
+    lists, (_, x) = read_lists(p.store.table(CLUSTERS)), all_vectors(p)
+    assert len(lists.group_centroids) > 1
+    assert (np.diff(lists.group) >= 0).all()
+    exact = (x @ lists.centroids.T).argmax(axis=1)
+    assert (nearest_lists(x, lists, 1)[:, 0] == exact).mean() >= 0.99
+
+
+@pytest.mark.parametrize("num_images", [10**6, 10**9])
+def test_plan_refuses_more_leaves_than_images_and_than_tasks_can_hold(num_images: int) -> None:
+    inputs = {"embeddings": Shape(num_images, row_bytes=2056, dim=1024)}
+    with pytest.raises(ConfigError, match=rf"levels=\[{num_images + 1}\]: there are {num_images} images; .* at most"):
+        FitClusters(levels=(num_images + 1,)).cost(inputs, Assumptions(images=num_images))
+    small = FitClusters(levels=(50_000,), sample_bytes=16 << 20)  # 4,096 vectors: 128 cells of 128 leaves
+    with pytest.raises(ConfigError, match=r"16777216: holds 4096 .* to 16384, or set it to 29360128 or more"):
+        small.cost(inputs, Assumptions(images=num_images))
+    small.model_copy(update={"levels": (16_384,)}).cost(inputs, Assumptions(images=num_images))
+    small.model_copy(update={"sample_bytes": 29_360_128}).cost(inputs, Assumptions(images=num_images))
