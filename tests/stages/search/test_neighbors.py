@@ -230,6 +230,12 @@ def test_components_of_turned_and_identical_hashes_are_those_of_brute_force(tmp_
     assert components(120, part_of(found) * 60 + row_of(found)) == components(120, near)
 
 
+def test_a_search_takes_a_gpu_where_either_of_its_halves_does() -> None:
+    halves = [(device, lists) for device in ("cpu", "cuda:1") for lists in ("cpu", "cuda")]
+    taken = [FindNeighbors(device=own, lists=BuildLists(device=lists)).resources() for own, lists in halves]
+    assert taken == [{}, {"GPU": 1.0}, {"GPU": 1.0}, {"GPU": 1.0}]
+
+
 # -- telling about it ----------------------------------------------------------------------------------------
 
 
