@@ -56,8 +56,8 @@ class Input:
     many: bool = False
     """Several tables of this schema, as a list."""
     beyond_rows: bool = False
-    """The stage reads more than rows, such as files that the table's figures name. Equal rows do not tell that these are
-    equal, so it depends on what the table is made of."""
+    """The stage reads more than rows, such as files that the table's figures name. Equal rows do not tell that
+    those are equal too, so it depends on what the table is made of."""
 
 
 def each(schema: pa.Schema, *, optional: bool = False) -> Input:
