@@ -18,8 +18,8 @@ from curate.counting import note
 
 BLOCK_BYTES = 8 << 20
 """Bytes that are fetched together at most, unless one range alone is longer."""
-HOLE_BYTES = 16 << 10
-"""Unwanted bytes that a block may hold in any case."""
+HOLE_BYTES = 64 << 10
+"""Unwanted bytes that a block may hold in any case: they come in far less time than another request takes."""
 HOLE_SHARE = 1 / 8
 """Unwanted bytes that a block may hold, as a share of the wanted ones."""
 

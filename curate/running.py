@@ -70,7 +70,8 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
         with start_executor(config.executor) as executor:
             changed = _run(pipeline, executor, flags, record, keep_working=config.keep == "all")
             _report(pipeline, executor)
-    report, unavailable = store.join(PAGE), find_open(pipeline)
+        unavailable = find_open(pipeline)
+    report = store.join(PAGE)
     _judge(unavailable, config, report)
     return Outcome(config, changed, report, time.monotonic() - start, unavailable)
 

@@ -1,14 +1,17 @@
 """Whole runs whose workdir and source lie on an object store that fails: equal tables, and sentences that help."""
 
+import io
 import logging
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -32,7 +35,7 @@ TABLES = ("catalog", "images", "internal/exact", "duplicates", "selection", "sha
 @pytest.fixture(scope="module")
 def stores() -> Iterator[Store]:
     """The S3, with twenty pictures in a bucket; known to this process and those that it starts."""
-    with object_store(["pool", "runs", "closed"]) as made, pytest.MonkeyPatch.context() as patch:
+    with object_store(["pool", "many", "runs", "closed"]) as made, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "http_proxy", "HTTP_PROXY"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_ENDPOINT_URL", made.url)
@@ -101,7 +104,7 @@ def by_number(faults: dict[int, Fault]) -> Any:
 
 
 def test_run_on_a_failing_store_gives_the_tables_of_a_local_one(s3: Store, local: dict[str, bytes]) -> None:
-    s3.fault = by_number({173: 503, 71: "break", 7: "slow", 211: 500})
+    s3.fault = by_number({73: 503, 31: "break", 7: "slow", 61: 500})
     workdir = run("s3://runs/plain")
     assert min(s3.faults[kind] for kind in (500, 503, "slow", "break")) >= 2
     s3.fault = lambda request: None
@@ -136,6 +139,34 @@ def test_counted_are_the_requests_that_the_store_saw_and_the_bytes_of_objects(s3
         tables = [made.table(name).complete_manifest().counts() for name in TABLES]
         left = beside.counts().requests
     assert 0.9 * len(s3.requests) < sum(counts.requests for counts in tables) + left <= len(s3.requests)
+
+
+def test_run_over_tars_and_loose_files_takes_few_requests_and_hardly_a_byte_too_many(s3: Store, tmp_path: Path) -> None:
+    """The bytes that a run needs: each picture for its facts, the chosen ones for the shards, the tables it reads."""
+    fs, _ = open_filesystem("s3://pool")
+    pictures = [encode(picture(number)) + np.random.default_rng(number).bytes(20_000) for number in range(300)]
+    for number in range(0, 100):
+        fs.pipe_file(f"many/loose/{number:03d}.png", pictures[number])
+    for first in range(100, 300, 100):
+        with tarfile.open(tmp_path / "some.tar", "w") as tar:
+            for number in range(first, first + 100):
+                member = tarfile.TarInfo(f"{number:03d}.png")
+                member.size = len(pictures[number])
+                tar.addfile(member, io.BytesIO(pictures[number]))
+        fs.put_file(str(tmp_path / "some.tar"), f"many/tars/{first}.tar")
+    s3.forget()
+    named = [{"name": name, "path": f"s3://many/{name}"} for name in ("loose", "tars")]
+    made = run("s3://runs/budget", sources={"pool": named}, rows_per_part=150)
+    assert made.table("selection").num_rows() > 290
+    assert len(s3.requests) < 3 * len(pictures)
+    num_bytes = sum(map(len, pictures))
+    for table, phase in (("images", "run"), ("shards/data", "scatter")):
+        counts = made.table(table).complete_manifest().counted[phase]
+        assert 0.95 * num_bytes < counts.bytes_read < 1.2 * num_bytes
+    assert not [path for path in made.fs.find(made.path) if "/_" in path and not path.endswith("/_table.json")]
+    run_again = len(s3.requests)
+    run("s3://runs/budget", sources={"pool": named}, rows_per_part=150)
+    assert len(s3.requests) - run_again < 50
 
 
 KILLED = """

@@ -10,11 +10,17 @@ from curate.cli.arguments import Json, Workdir
 from curate.cli.consoles import say, say_json, show_table
 
 
-def status(workdir: Workdir) -> None:
+def status(
+    workdir: Workdir,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="also what each table took: CPU time, bytes, requests, memory")
+    ] = False,
+) -> None:
     """Tables of a run: parts done, rows in and out, seconds, rows/s; then what to look at before trusting it."""
     from curate.engine.store import Store
     from curate.errors import CurateError
     from curate.report.sections import warnings
+    from curate.report.status import costs as read_costs
     from curate.report.status import status as read_status
     from curate.running import report_is_behind
     from curate.sources.objects import OBJECTS, cached_bytes
@@ -28,6 +34,9 @@ def status(workdir: Workdir) -> None:
         found, unknown = None, str(error)
     rows = read_status(store, names, outdated=found.outdated if found else None)
     show_table(("stage", "parts", "rows in", "rows out", "seconds", "rows/s"), (row.cells() for row in rows))
+    if costs:
+        head = ("stage", "CPU s", "MB read", "MB written", "requests", "peak MB of a task")
+        show_table(head, (cost.cells() for cost in read_costs(store, names)))
     kept = cached_bytes(store) if store.is_local else 0
     if kept:
         place = store.join(OBJECTS)

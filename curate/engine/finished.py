@@ -26,6 +26,8 @@ from curate.tables import ROLES
 
 MAX_ROWS = 2_000_000
 """Rows of a table that are read for one section; larger tables are sampled, and the page says so."""
+CATALOG_PARTS = 4
+"""Parts of the catalog that are held, some 10 MB each."""
 MAX_NAMED = 10
 """Images that are named in a list; of more, the number."""
 
@@ -148,8 +150,20 @@ class Finished:
 
     def catalog_row(self, image_id: int) -> pa.Table:
         """The row of an image in the catalog, with the metadata of its part."""
+        return self.catalog_part(part_of(image_id)).slice(row_of(image_id), 1)
+
+    def catalog_part(self, part: int) -> pa.Table:
+        """A part of the catalog; the last ones are kept, since a page names hundreds of images, most of few parts."""
         assert self.catalog is not None
-        return self.catalog.read(part_of(image_id)).slice(row_of(image_id), 1)
+        if part not in self._catalog_parts:
+            while len(self._catalog_parts) >= CATALOG_PARTS:
+                del self._catalog_parts[next(iter(self._catalog_parts))]
+            self._catalog_parts[part] = self.catalog.read(part)
+        return self._catalog_parts[part]
+
+    @cached_property
+    def _catalog_parts(self) -> dict[int, pa.Table]:
+        return {}
 
     def name_image(self, image_id: int) -> str:
         """An image by its key and id, for people."""

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "_table.json"
 PROGRESS = "_progress.jsonl"
+DRIVER = "driver"
+"""Among the phases of a manifest's counts: what no task did."""
 PROGRESS_SECONDS = 10.0
 """Between two writings of the whole progress, where a store cannot append."""
 LOGGED = {"phase": str, "part": int, "rows": int, "seconds": int | float}
@@ -106,6 +108,8 @@ class Table:
         self._lines: list[str] | None = None
         """Lines of the progress, where the store cannot append."""
         self._publish_at = 0.0
+        self._is_published = True
+        """Whether a file may hold some of them."""
 
     def __repr__(self) -> str:
         return f"Table({self.store.root}/{self.name})"
@@ -311,8 +315,8 @@ class Table:
     def log_task(self, entry: dict[str, Any]) -> None:
         """Append a line to the progress of a table in the making: for its manifest, and for `curate status`.
 
-        An object store cannot append: there all lines are published again, the first at once, the others every
-        `PROGRESS_SECONDS` and by `publish_log`. What a killed driver had not published is missing from the seconds.
+        An object store cannot append: there all lines are published again, every `PROGRESS_SECONDS` and by
+        `publish_log`. What a killed driver had not published is missing from the seconds and counts.
         """
         line = json.dumps(entry)
         if self.store.is_local:
@@ -324,15 +328,29 @@ class Table:
             return
         if self._lines is None:
             self._lines = [json.dumps(known) for known in self.task_log()]
+            self._is_published = bool(self._lines)
+        if not self._publish_at:
+            self._publish_at = time.monotonic() + PROGRESS_SECONDS
         self._lines.append(line)
         if time.monotonic() >= self._publish_at:
             self.publish_log()
 
     def publish_log(self) -> None:
         """Write the lines of `log_task` that are not written yet."""
-        if self._lines is not None:
+        if self._lines:
             self.store.write_bytes(f"{self.name}/{PROGRESS}", "".join(f"{line}\n" for line in self._lines).encode())
-            self._publish_at = time.monotonic() + PROGRESS_SECONDS
+            self._publish_at, self._is_published = time.monotonic() + PROGRESS_SECONDS, True
+
+    def start_log(self) -> None:
+        """Begin the progress of a table that nobody has begun before, so that none has to be looked for."""
+        if not self.store.is_local:
+            self._lines, self._is_published = [], False
+
+    def end_log(self) -> None:
+        """Remove the progress."""
+        if self._lines is None or self._is_published or self.store.is_local:
+            self.store.remove_file(f"{self.name}/{PROGRESS}")
+        self._lines = None
 
     def task_log(self) -> list[dict[str, Any]]:
         """What `log_task` was given, by earlier runs too; lines that cannot be read, such as a last one cut by a kill,
@@ -388,7 +406,7 @@ class Table:
 
     def drop_parts(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self.store.remove(self.file_name(number))
+            self.store.remove_file(self.file_name(number))
 
 
 @cache

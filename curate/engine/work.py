@@ -38,7 +38,7 @@ from curate.engine.part_writer import Part
 from curate.engine.shuffle import with_bucket
 from curate.engine.stage import Fold, IteratedFold, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
-from curate.engine.table import PROGRESS, Manifest, Table
+from curate.engine.table import DRIVER, Manifest, Table
 from curate.engine.tasks import LISTED, PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
 from curate.errors import StaleTable, TableError
 
@@ -165,7 +165,7 @@ class Work:
         left = table.absent() if manifest.cleaned else set()
         if len(left) < len(manifest.cleaned):
             self.store.remove_folders(name, (PIECES, PARTIALS, STATE))
-            self.store.remove_file(f"{name}/{PROGRESS}")
+            table.end_log()
             table.write_manifest(replace(manifest, cleaned=sorted(left)))
 
     def _cleaned(self, name: str, todo: Collection[int]) -> list[dict[str, Any]]:
@@ -464,6 +464,8 @@ class Work:
         self, name: str, stage: Stage, num_parts: int | None, *, cleaned: Sequence[dict[str, Any]] = ()
     ) -> None:
         declared = self.step.stages[name]
+        if self.before[name] is None:
+            self.tables[name].start_log()
         stage.before_making(self.tables[name])
         inputs = {k: list(v) for k, v in self.step.inputs.items() if v is not None}
         self.tables[name].write_manifest(
@@ -511,17 +513,18 @@ class Work:
         )
         known = known_inputs(stage, self.inputs)
         figures = stage.summarize(Table(self.store, name, complete), **known)
-        self.store.remove_folders(name, (PIECES, PARTIALS, STATE))
+        if isinstance(stage, Shuffle | Fold):
+            self.store.remove_folders(name, (PIECES, PARTIALS, STATE))
         table.write_manifest(
             replace(
                 complete,
                 figures=figures.model_dump(mode="json"),
                 rows_in=stage.rows_in(figures, **known),
                 made_with=[other for other in self.step.stages if other != name],
-                counted=_counted(log) | {"driver": self._meter.counts()},
+                counted=_counted(log) | {DRIVER: self._meter.counts()},
             )
         )
-        self.store.remove_file(f"{name}/{PROGRESS}")
+        table.end_log()
         logger.info("%s: %d rows in %d parts, %.1f s", name, complete.rows, num_parts, complete.seconds)
 
 

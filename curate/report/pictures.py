@@ -81,8 +81,7 @@ class Pictures:
 
     def _rows(self, part: int, ids: np.ndarray) -> pa.Table:
         """Rows of the catalog."""
-        assert self.run.catalog is not None
-        return self.run.catalog.read(part).take(row_of(ids))
+        return self.run.catalog_part(part).take(row_of(ids))
 
     def __getitem__(self, image_id: int) -> Shown:
         if int(image_id) not in self._shown:
