@@ -163,6 +163,7 @@ def test_run_over_tars_and_loose_files_takes_few_requests_and_hardly_a_byte_too_
     for table, phase in (("images", "run"), ("shards/data", "scatter")):
         counts = made.table(table).complete_manifest().counted[phase]
         assert 0.95 * num_bytes < counts.bytes_read < 1.2 * num_bytes
+    assert not [path for path in made.fs.find(made.path) if "/_" in path and not path.endswith("/_table.json")]
     run_again = len(s3.requests)
     run("s3://runs/budget", sources={"pool": named}, rows_per_part=150)
     assert len(s3.requests) - run_again < 50

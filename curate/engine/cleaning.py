@@ -8,9 +8,10 @@ has to be made that reads one whose rows are gone, making it raises `CleanedRows
 parts again under the fingerprints that they had, and then goes on (`Pipeline.run`).
 
 What may go: tables under `internal/`, complete and without open rows. What stays: results; fitted tables, which are
-small and might be fitted otherwise by now; tables that report, `sweep` and `explain` read (those of stages that tell
-something, unless by figures alone, and their inputs `Stage.tells_from`), so that these say the same before and after;
-and whatever a table reads that is still to be made.
+small and might be fitted otherwise by now; tables that share a pass with results, which to have again would take
+another pass over the pool; tables that report, `sweep` and `explain` read (those of stages that tell something, unless
+by figures alone, and their inputs `Stage.tells_from`), so that these say the same before and after; and whatever a
+table reads that is still to be made.
 
 A process may be killed between any two lines here: the manifest is written first, so that a part which is marked and
 still there is a file too many, and removed the next time.
@@ -73,7 +74,8 @@ def find_unneeded(steps: Sequence["Step"], store: "Store", current: Collection[s
             needed[name] = any(
                 one not in current or (needed[one] and _is_cleaned(store, one)) for one in readers.get(name, ())
             )
-            if name in current and not needed[name] and name not in told and _may_go(stage, store.table(name)):
+            shares = len(step.stages) > 1
+            if name in current and not needed[name] | shares and name not in told and _may_go(stage, store.table(name)):
                 unneeded.append(name)
     return unneeded[::-1]
 

@@ -97,7 +97,9 @@ def stage_digests(stages: Mapping[str, Stage]) -> dict[str, str]:
 
 def _reading(spec: Input, tables: Any, *, aligned: bool) -> Callable[[int], str]:
     """What each part reads of one input: its own part, or all parts (digested once, not once a part)."""
-    contents = [[part.read_as for part in table.parts()] for table in as_list(tables)]
+    contents = [
+        [part.fingerprint if spec.beyond_rows else part.read_as for part in table.parts()] for table in as_list(tables)
+    ]
     if aligned and spec.how == "each" and contents:
         return lambda part: contents[0][part]
     everything = digest(contents)

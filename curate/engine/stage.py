@@ -58,6 +58,9 @@ class Input:
     """The recipe may leave it out; the stage then gets None."""
     many: bool = False
     """Several tables of this schema, as a list."""
+    beyond_rows: bool = False
+    """The stage reads more than rows, such as files that the table's figures name. Equal rows do not tell that
+    those are equal too, so it depends on what the table is made of."""
 
 
 def each(schema: pa.Schema, *, optional: bool = False) -> Input:
@@ -65,9 +68,9 @@ def each(schema: pa.Schema, *, optional: bool = False) -> Input:
     return Input(schema, "each", optional=optional)
 
 
-def whole(schema: pa.Schema, *, optional: bool = False, many: bool = False) -> Input:
-    """An input of which a task may read every part."""
-    return Input(schema, "whole", optional=optional, many=many)
+def whole(schema: pa.Schema, *, optional: bool = False, many: bool = False, beyond_rows: bool = False) -> Input:
+    """An input of which a task may read every part; the others are told at `Input`."""
+    return Input(schema, "whole", optional=optional, many=many, beyond_rows=beyond_rows)
 
 
 class Stage(Settings):

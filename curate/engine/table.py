@@ -420,7 +420,7 @@ class Table:
 
     def drop_parts(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self.store.remove(self.file_name(number))
+            self.store.remove_file(self.file_name(number))
 
 
 @cache

@@ -272,6 +272,52 @@ def test_rebuild_replaces_the_table_and_what_depends_on_it_but_not_fitted_tables
     assert values(tmp_path, "scaled") == [(n + 5) * old_total for n in range(30)]
 
 
+class Clip(Map):
+    """Numbers, the larger ones cut to `limit`."""
+
+    inputs: ClassVar[dict[str, Input]] = {"numbers": each(NUMBERS)}
+    limit: int
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return NUMBERS
+
+    def run(self, part: int, *, numbers: pa.Table) -> Batches:
+        yield rows(min(n, self.limit) for n in numbers["n"].to_pylist())
+
+
+class Audit(Map):
+    """Reads what the rows of its input do not tell."""
+
+    inputs: ClassVar[dict[str, Input]] = {"numbers": whole(NUMBERS, beyond_rows=True)}
+    parts_like: ClassVar[str | None] = "one"
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return NUMBERS
+
+    def run(self, part: int, *, numbers: Table) -> Batches:
+        yield rows([numbers.complete_manifest().config["limit"]])
+
+
+def test_a_change_ends_where_rows_are_as_they_were_but_for_those_who_read_more_than_rows(tmp_path: Path) -> None:
+    def clipped(limit: int) -> Pipeline:
+        p = Pipeline(Store(tmp_path), seed=0)
+        cut = p.add("clipped", Clip(limit=limit), numbers=p.add("numbers", Count()))
+        p.add("audit", Audit(), numbers=cut)
+        p.add("total", Total(), numbers=p.add("added", AddTo(), numbers=cut))
+        return p
+
+    clipped(100).run(InProcess(1), NONE)
+    before = files(tmp_path)
+    flags = Flags(rebuild=frozenset({"clipped"}))
+    assert clipped(99).run(InProcess(1), flags) == ["clipped", "audit"]
+    assert values(tmp_path, "audit") == [99]
+    assert clipped(15).run(InProcess(1), flags) == ["clipped", "audit", "added", "total"]
+    after = files(tmp_path)
+    assert after["added/part-00000.parquet"] == before["added/part-00000.parquet"]  # whose numbers are below all limits
+    assert values(tmp_path, "total") == [sum(min(n, 15) + 1 for n in range(30))]
+    assert clipped(15).run(InProcess(1), NONE) == []
+
+
 def test_refit_fits_again(tmp_path: Path) -> None:
     build(tmp_path).run(InProcess(1), NONE)
     with pytest.raises(StaleTable, match=r"fitted .*weight: 1 -> 2.*--refit"):

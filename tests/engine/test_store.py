@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.engine.store import TEMPORARY, Store
+from curate.engine.table import Manifest, Table
 from curate.errors import TableError, WorkdirError
 from curate.ops.vectors import VectorSpec, pack, unpack
 from curate.tables import column, embeddings_schema
@@ -202,3 +203,42 @@ def test_signs_of_patterns_in_urls_are_names() -> None:
     store.remove("a")
     assert not store.table("a").committed()
     assert other.table("a").committed().keys() == {0}
+
+
+def test_driver_reads_a_manifest_once_and_sees_what_it_writes_itself(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    store.write_json("a/_table.json", {"n": 1})
+    with store.keeping():
+        assert store.read_json("a/_table.json") == {"n": 1}
+        other.write_json("a/_table.json", {"n": 2})
+        assert store.read_json("a/_table.json") == {"n": 1}
+        store.write_json("a/_table.json", {"n": 3})
+        assert store.read_json("a/_table.json") == other.read_json("a/_table.json") == {"n": 3}
+        store.remove("a")
+        assert store.read_json("a/_table.json") is None
+        other.write_json("a/_table.json", {"n": 4})
+    assert store.read_json("a/_table.json") == {"n": 4}
+
+
+def test_worker_that_knows_a_manifest_by_its_digest_does_not_read_it_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    part = store.table("a").commit(0, SCHEMA, [rows(0, 9)], fingerprint="f")
+    made = Manifest("Given", 1, {}, {}, {}, {}, complete=True, parts=[part.__dict__], rows=9)
+    store.table("a").write_manifest(made)
+    digest = store.table("a").manifest_digest()
+    assert Table(store, "a", digest=digest).num_rows() == 9
+    (tmp_path / "a/_table.json").unlink()
+    assert Table(store, "a", digest=digest).num_rows() == 9
+    assert not Table(store, "a", digest="of another one").is_complete()
+
+
+def test_folders_within_a_folder_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("a/_pieces/x", "a/_pieces/b/y", "a/_state/x", "a/_pieces_of_mine/x", "a/x", "b/_pieces/x"):
+        store.write_bytes(name, b"1")
+    store.remove_folders("a", ("_pieces", "_state", "_partials"))
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["a/_pieces_of_mine/x", "a/x", "b/_pieces/x"]
+    assert store.list_files("a") == {"x": 1}
+    assert store.list_files("a", "y") == store.list_files("none", "x") == {}
+    store.remove_file("a/none")

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from curate.engine.table import Manifest
-from curate.report.status import TableStatus, status
+from curate.counting import Counts
+from curate.engine.table import DRIVER, Manifest
+from curate.report.status import TableStatus, costs, status
 from curate.stages.images.embed import Embed, EmbedFigures
 from tests.report.workdir import Workdir
 
@@ -69,3 +70,25 @@ def test_a_table_whose_parts_no_input_tells_has_no_total(tmp_path: Path) -> None
 
 def test_a_workdir_in_which_nothing_began_has_no_rows(tmp_path: Path) -> None:
     assert status(Workdir(tmp_path).store, ["catalog", "images"]) == []
+
+
+def test_costs_tell_tasks_and_driver_together_and_those_of_a_pass_once(workdir: Workdir) -> None:
+    counted = {
+        "scatter": Counts(1, 20, 3_000_000, 500_000, 1.5, 70_000_000),
+        "run": Counts(1, 2000, 1_000_000, 500_000, 0.5, 60_000_000),
+        DRIVER: Counts(1, 3, 0, 0, 0.25, 900_000_000),
+    }
+    for name, others in (("images", ["duplicates"]), ("duplicates", ["images"])):
+        table = workdir.store.table(name)
+        table.write_manifest(replace(table.complete_manifest(), counted=counted, made_with=others))
+    found = costs(workdir.store, ["catalog", "images", "duplicates", "none"])
+    assert [row.cells() for row in found] == [
+        ("images", "2.2", "4.0", "1.0", "2,023", "70.0"),
+        ("duplicates (with images)", "", "", "", "", ""),
+    ]
+
+
+def test_a_cleaned_table_is_marked(workdir: Workdir) -> None:
+    table = workdir.store.table("images")
+    table.write_manifest(replace(table.complete_manifest(), cleaned=[0, 1]))
+    assert rows_of(workdir)["images"].cells()[:2] == ("images (cleaned)", "3/3")

@@ -50,7 +50,6 @@ class Embed(PictureStage):
 
     version: ClassVar[int] = 2
     tally: ClassVar[type[Tally] | None] = VectorTally
-    tells_by_figures: ClassVar[bool] = True
 
     model: str
     """Id of a backbone, see `curate models`."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Evaluate(Map):
     """k-NN of the pretrained teacher and of its own initialization on a folder of labeled images."""
 
-    inputs: ClassVar[dict[str, Input]] = {"pretrain": whole(TRAINING_LOG)}
+    inputs: ClassVar[dict[str, Input]] = {"pretrain": whole(TRAINING_LOG, beyond_rows=True)}  # the weights
     parts_like: ClassVar[str | None] = "one"
 
     labelled: str = "bundled"
