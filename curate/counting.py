@@ -5,7 +5,8 @@ pass, so the counting happens in the file systems that sources and workdirs are 
 
     opens          files opened for reading; a whole object that is fetched at once counts as one
     requests       on an object store or web server each request sent, repeated ones too; on a disk what would be one:
-                   a read that reaches the system, a file published, moved or removed, a listing, a look at a file
+                   a read that reaches the system and finds something, a file published, moved or removed, a listing,
+                   a look at a file
     bytes_read     that these reads gave
     bytes_written  of files published, and of lines added to a log
 
@@ -114,12 +115,12 @@ class CountedFile(io.FileIO):
 
     def readinto(self, buffer: Any) -> int:
         got = super().readinto(buffer)
-        note(requests=1, bytes_read=got)
+        note(requests=min(got, 1), bytes_read=got)
         return got
 
     def readall(self) -> bytes:
         data = super().readall()
-        note(requests=1, bytes_read=len(data))
+        note(requests=min(len(data), 1), bytes_read=len(data))
         return data
 
     def read(self, size: int | None = -1) -> bytes:
@@ -129,7 +130,7 @@ class CountedFile(io.FileIO):
         parts, left = [], size
         while left:
             part = super().read(left)
-            note(requests=1, bytes_read=len(part))
+            note(requests=min(len(part), 1), bytes_read=len(part))
             parts.append(part)
             left -= len(part)
             if not part:

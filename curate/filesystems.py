@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import fsspec
@@ -311,7 +311,7 @@ class Explained:
     def __init__(self, inner: Any, root: str) -> None:
         self._inner, self._root = inner, root
 
-    def open(self, path: str) -> "Explained":
+    def open(self, path: str, mode: Literal["rb"] = "rb") -> "Explained":
         """A file for reading bytes, whose reads are explained as well."""
         return Explained(self._explained(open_ranges)(self._inner, path), self._root)
 
