@@ -15,7 +15,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -27,6 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curate import counting
 from curate.errors import CurateError, MissingExtra, SourceError, WorkdirError
+from curate.ranges import RangeFile, Span
 from curate.retrying import Cause, describe_error, find_cause, is_refusal
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ CONNECTIONS = 32
 """Connections of a process to S3: as many as threads read at once, and some more."""
 ATTEMPTS = 5
 """How often the library of S3 tries a request that is answered by 500, 503 or SlowDown."""
+STREAM_BYTES = 5 << 20
+"""Bytes that a file of S3 reads ahead where it is read in order and no ranges are known, such as a list."""
 SAY_SECONDS = 25.0
 """A request that is under way for longer says so, and again after each time as long."""
 
@@ -127,6 +130,48 @@ def open_filesystem(
     return fs, path
 
 
+def open_ranges(filesystem: Any, path: str, *, blocks: Sequence[Span] | None = None) -> Any:
+    """A file for reading at any offset: of an object store by ranges, see `ranges.py`; of others as `open` gives it.
+
+    Args:
+        blocks: ascending ranges of which all will be read; None: not known. With them, or with none to read, the file
+            is looked at now; else with the first read.
+    """
+    protocols = protocols_of(filesystem)
+    if not protocols & STORES:
+        counting.note(opens=1)
+        return filesystem.open(path, "rb")
+    file = RangeFile(filesystem, path, suffixes=bool(protocols & S3), blocks=blocks or ())
+    return file if blocks is None else file.begin()
+
+
+def read_object(filesystem: Any, path: str) -> bytes:
+    """All bytes of a file; of S3 without asking for the length first."""
+    if not protocols_of(filesystem) & S3:
+        data: bytes = filesystem.cat_file(path)
+        return data
+    counting.note(opens=1)
+    return read_range(filesystem, path, 0, None)
+
+
+def read_range(filesystem: Any, path: str, start: int, stop: int | None, **options: Any) -> bytes:
+    """Bytes of a file of an object store in one request; of an empty file a store refuses any."""
+    try:
+        data: bytes = filesystem.cat_file(path, start=start, end=stop, **options)
+    except Exception as error:
+        cause = find_cause(error, remote=True)
+        if cause is not None and cause.text.startswith("HTTP 416"):
+            return b""
+        raise
+    return data
+
+
+def protocols_of(filesystem: Any) -> frozenset[str]:
+    """The names of the protocol that a file system speaks."""
+    named = filesystem.protocol
+    return frozenset([named] if isinstance(named, str) else named)
+
+
 def list_parquet(filesystem: Any, path: str) -> list[str]:
     """Parquet files in order of name: those of a folder, one file, or what a pattern finds; empty: nothing is there."""
     if filesystem.isdir(path):
@@ -154,7 +199,8 @@ def _options(protocol: str, limits: Limits) -> dict[str, Any]:
             "max_pool_connections": CONNECTIONS,
             "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
         }
-        return {"config_kwargs": limited | given.get("config_kwargs", {}), "use_listings_cache": False}
+        block = {"default_block_size": given.get("default_block_size", STREAM_BYTES)}
+        return {"config_kwargs": limited | given.get("config_kwargs", {}), "use_listings_cache": False} | block
     if protocol in GCS:
         own = {"requests_timeout": client_timeout(limits)} | given
         session = {"trace_configs": [_trace()]} | given.get("session_kwargs", {})
@@ -265,9 +311,14 @@ class Explained:
     def __init__(self, inner: Any, root: str) -> None:
         self._inner, self._root = inner, root
 
-    def open(self, path: str, mode: str = "rb", **options: Any) -> "Explained":
-        """A file of the file system, whose reads are explained as well."""
-        return Explained(self._explained(self._inner.open)(path, mode, **options), self._root)
+    def open(self, path: str) -> "Explained":
+        """A file for reading bytes, whose reads are explained as well."""
+        return Explained(self._explained(open_ranges)(self._inner, path), self._root)
+
+    def cat_file(self, path: str) -> bytes:
+        """All bytes of a file."""
+        data: bytes = self._explained(read_object)(self._inner, path)
+        return data
 
     def __enter__(self) -> "Explained":
         self._inner.__enter__()

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "counting", "filesystems", "interrupt", "logs", "memory", "opening", "progress"}
+BASE = {"errors", "config", "counting", "filesystems", "interrupt", "logs", "memory", "opening", "progress", "ranges"}
 BASE |= {"sealed_json", "sealing", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -26,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "logs": {"text"},
     "surroundings": set(),
     "retrying": {"errors"},
-    "filesystems": {"errors", "retrying", "counting"},
+    "ranges": {"counting"},
+    "filesystems": {"errors", "retrying", "counting", "ranges"},
     "locking": {"errors"},
     "registry": {"errors"},
     "samples": BASE | {"ops"},

@@ -1,14 +1,17 @@
 """Whole runs whose workdir and source lie on an object store that fails: equal tables, and sentences that help."""
 
+import io
 import logging
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -32,7 +35,7 @@ TABLES = ("catalog", "images", "internal/exact", "duplicates", "selection", "sha
 @pytest.fixture(scope="module")
 def stores() -> Iterator[Store]:
     """The S3, with twenty pictures in a bucket; known to this process and those that it starts."""
-    with object_store(["pool", "runs", "closed"]) as made, pytest.MonkeyPatch.context() as patch:
+    with object_store(["pool", "many", "runs", "closed"]) as made, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "http_proxy", "HTTP_PROXY"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_ENDPOINT_URL", made.url)
@@ -138,6 +141,33 @@ def test_counted_are_the_requests_that_the_store_saw_and_the_bytes_of_objects(s3
     assert 0.9 * len(s3.requests) < sum(counts.requests for counts in tables) + left <= len(s3.requests)
 
 
+def test_run_over_tars_and_loose_files_takes_few_requests_and_hardly_a_byte_too_many(s3: Store, tmp_path: Path) -> None:
+    """The bytes that a run needs: each picture for its facts, the chosen ones for the shards, the tables it reads."""
+    fs, _ = open_filesystem("s3://pool")
+    pictures = [encode(picture(number)) + np.random.default_rng(number).bytes(20_000) for number in range(300)]
+    for number in range(0, 100):
+        fs.pipe_file(f"many/loose/{number:03d}.png", pictures[number])
+    for first in range(100, 300, 100):
+        with tarfile.open(tmp_path / "some.tar", "w") as tar:
+            for number in range(first, first + 100):
+                member = tarfile.TarInfo(f"{number:03d}.png")
+                member.size = len(pictures[number])
+                tar.addfile(member, io.BytesIO(pictures[number]))
+        fs.put_file(str(tmp_path / "some.tar"), f"many/tars/{first}.tar")
+    s3.forget()
+    named = [{"name": name, "path": f"s3://many/{name}"} for name in ("loose", "tars")]
+    made = run("s3://runs/budget", sources={"pool": named}, rows_per_part=150)
+    assert made.table("selection").num_rows() > 290
+    assert len(s3.requests) < 3 * len(pictures)
+    num_bytes = sum(map(len, pictures))
+    for table, phase in (("images", "run"), ("shards/data", "scatter")):
+        counts = made.table(table).complete_manifest().counted[phase]
+        assert 0.95 * num_bytes < counts.bytes_read < 1.2 * num_bytes
+    run_again = len(s3.requests)
+    run("s3://runs/budget", sources={"pool": named}, rows_per_part=150)
+    assert len(s3.requests) - run_again < 50
+
+
 KILLED = """
 import json, sys
 from curate.config import parse
@@ -237,7 +267,7 @@ def test_store_that_does_not_answer_says_so_and_is_given_up(
     fs.exists(path)  # the library reads its models of services first, for as long as a request may take here
     s3.fault = lambda request: "hang"
     with caplog.at_level(logging.WARNING), pytest.raises(Exception, match=r".") as told:
-        filesystems.Explained(fs, "s3://runs/x").cat_file(path, timeout=1)
+        filesystems.Explained(fs, "s3://runs/x").info(path, timeout=1)
     assert isinstance(told.value, WorkdirError)
     assert "s3://runs/x: timed out, at every attempt" in str(told.value)
     assert "has not answered for 0 s; still waiting" in caplog.text

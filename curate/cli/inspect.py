@@ -10,11 +10,17 @@ from curate.cli.arguments import Json, Workdir
 from curate.cli.consoles import say, say_json, show_table
 
 
-def status(workdir: Workdir) -> None:
+def status(
+    workdir: Workdir,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="also what each table took: CPU time, bytes, requests, memory")
+    ] = False,
+) -> None:
     """Tables of a run: parts done, rows in and out, seconds, rows/s; then what to look at before trusting it."""
     from curate.engine.store import Store
     from curate.errors import CurateError
     from curate.report.sections import warnings
+    from curate.report.status import costs as read_costs
     from curate.report.status import status as read_status
     from curate.running import report_is_behind
     from curate.sources.objects import OBJECTS, cached_bytes
@@ -28,6 +34,9 @@ def status(workdir: Workdir) -> None:
         found, unknown = None, str(error)
     rows = read_status(store, names, outdated=found.outdated if found else None)
     show_table(("stage", "parts", "rows in", "rows out", "seconds", "rows/s"), (row.cells() for row in rows))
+    if costs:
+        head = ("stage", "CPU s", "MB read", "MB written", "requests", "peak MB of a task")
+        show_table(head, (cost.cells() for cost in read_costs(store, names)))
     kept = cached_bytes(store) if store.is_local else 0
     if kept:
         place = store.join(OBJECTS)
@@ -39,6 +48,26 @@ def status(workdir: Workdir) -> None:
         say(f"- {text}")
     if found.tables and report_is_behind(store):
         say(f"- Report and dataset card tell of earlier tables, or are missing: `curate report {workdir}` writes them.")
+
+
+def clean(
+    workdir: Workdir,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, remove nothing")] = False,
+) -> None:
+    """Remove the rows of working tables that nothing needs any more; results stay, and no run makes them again.
+
+    Their parts stay known, so that the next run does nothing. A changed setting that needs such rows makes them again.
+    With `keep: results` in the config a run does this on its way.
+    """
+    from curate.engine.store import Store
+    from curate.running import clean_workdir
+
+    removed = clean_workdir(Store(workdir), dry_run=dry_run)
+    rows = [(one.table, str(one.parts), f"{one.num_bytes / 1e6:,.1f}") for one in removed]
+    if rows:
+        show_table(("table", "parts", "MB"), rows)
+    total = sum(one.num_bytes for one in removed) / 1e6
+    say(f"{total:,.1f} MB {'would be removed' if dry_run else 'removed'}")
 
 
 def report(workdir: Workdir) -> None:

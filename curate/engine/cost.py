@@ -202,8 +202,9 @@ class Shape(NamedTuple):
             share: of the bytes of a row, those of the columns that are read.
             ranges: of bytes that do not lie side by side.
         """
-        each = share * self.num_bytes / self.parts
-        if self.num_bytes / self.parts + self.around_bytes <= TAIL_BYTES:
+        rows = self.num_bytes / self.parts
+        each = min(share * rows, rows + self.around_bytes - TAIL_BYTES)  # what came with the end is not read again
+        if each <= 0:
             return Demand()
         reads = ranges * math.ceil(each / ranges / SPAN_BYTES)
         return Demand(read=times * self.parts * each, requests=times * self.parts * reads)

@@ -45,6 +45,8 @@ class Task:
     fingerprints: dict[str, str]
     """Table name to the fingerprint to commit; only these tables are committed."""
     inputs: dict[str, tuple[str, ...] | None]
+    manifests: dict[str, str] = field(default_factory=dict)
+    """Input table to the digest of its manifest, which a worker then reads once and not once a task."""
     resources: dict[str, float] = field(default_factory=dict)
     number: int = 0
     """Round of an IteratedFold; phase run: its last one."""
@@ -209,9 +211,9 @@ def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any
         if names is None:
             tables[name] = None
         elif spec.many:
-            tables[name] = [store.table(n) for n in names]
+            tables[name] = [Table(store, n, digest=task.manifests.get(n)) for n in names]
         elif spec.how == "whole":
-            tables[name] = store.table(names[0])
+            tables[name] = Table(store, names[0], digest=task.manifests.get(names[0]))
         else:
             tables[name] = store.table(names[0]).read(task.part, spec.schema.names)
     return tables

@@ -18,7 +18,7 @@ import re
 import stat
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -27,8 +27,11 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from curate.counting import note
 from curate.errors import SourceError, SourceLost, first_line
+from curate.filesystems import open_ranges
 from curate.opening import NotRegularFile, open_regular
+from curate.ranges import Span, plan_blocks
 from curate.retrying import describe_error, find_cause, is_permanent, retry
 from curate.sources.braces import expand_braces, has_braces
 from curate.sources.left_out import LINK_OUT, LONG_KEY, leave_out, leave_outside
@@ -175,8 +178,12 @@ def _read_list(path: str) -> Iterator[tuple[bytes, bytes]]:
         yield line, line if is_remote(line.decode(errors="replace")) else os.path.join(parent, line)
 
 
-def open_file(uri: str) -> Any:
+def open_file(uri: str, *, spans: Iterable[Span] | None = None) -> Any:
     """Open a file for reading bytes at any offset.
+
+    Args:
+        spans: ranges that will be read, of which an object store gives neighbors at once; empty: what will be read is
+            found out from its end. None: it is read in order.
 
     Raises:
         SourceLost: it is gone, or may not be opened.
@@ -186,7 +193,7 @@ def open_file(uri: str) -> Any:
     remote = is_remote(uri)
     try:
         return retry(
-            lambda: open_remote(uri) if remote else _open_local(uri),
+            lambda: open_remote(uri, spans=spans) if remote else _open_local(uri),
             where=uri,
             remote=remote,
             patience=network().patience,
@@ -218,10 +225,13 @@ def why_no_url(uri: str) -> str | None:
     return "it holds control characters" if re.search(r"[\x00-\x1f\x7f]", url) else None
 
 
-def open_remote(uri: str) -> Any:
-    """Open a file of an object store or web server; errors come as its library raises them."""
+def open_remote(uri: str, *, spans: Iterable[Span] | None = None) -> Any:
+    """Open a file of an object store or web server, see `open_file`; errors come as its library raises them."""
     fs, path = open_filesystem(decode_uri(uri).decode())
-    return fs.open(path, "rb")
+    if spans is None:
+        note(opens=1)
+        return fs.open(path, "rb")
+    return open_ranges(fs, path, blocks=plan_blocks(spans))
 
 
 def file_exists(uri: str) -> bool:

@@ -1,6 +1,7 @@
 """The command line: what it loads, how it names errors, and the commands of `curate samples`."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from curate.progress import track
 from curate.recipe import load_config
 from curate.running import run_config
 from curate.samples.pool import make_pool
+from curate.verifying import verify
 from curate.workdir import record
 
 HEAVY = ("torch", "timm", "open_clip", "dask", "transformers", "faiss", "scipy")
@@ -56,6 +58,45 @@ def test_help_and_status_load_no_heavy_library(workdir: Path) -> None:
     told, heavy = loaded("status", str(workdir))
     assert heavy == set()
     assert "shards/data" in told
+
+
+def test_every_command_says_the_same_after_a_clean(workdir: Path, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(workdir, root)
+    image = str(Store(root).table("catalog").read(0)["image_id"][7])
+
+    def told(*arguments: str) -> str:
+        found = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+        assert found.exit_code == 0
+        return found.output
+
+    def said() -> list[str]:
+        told("report", str(root))
+        pages = [(root / name).read_text() for name in ("report/index.html", "shards/README.md")]
+        return [*pages, told("explain", str(root), image), told("sweep", str(root), "--json")]
+
+    before, there = said(), set(root.rglob("*.parquet"))
+    assert "would be removed" in told("clean", str(root), "--dry-run")
+    assert set(root.rglob("*.parquet")) == there
+    cleaned = told("clean", str(root))
+    gone = there - set(root.rglob("*.parquet"))
+    assert gone
+    assert all("internal" in path.relative_to(root).parts for path in gone)
+    assert "internal/lists/copy" in cleaned
+    assert said() == before
+    assert "internal/lists/copy (cleaned)" in told("status", str(root))
+    assert verify(str(root)).damaged == {}
+    config = load_config("dedup", [f"sources.pool={samples_of(root)}", f"workdir={root}"])
+    changed = run_config(config, Flags()).changed
+    assert changed == []
+    costs = told("status", str(root), "--costs")
+    assert "peak MB of a task" in costs
+    assert "embeddings/copy (with images)" in costs
+
+
+def samples_of(root: Path) -> str:
+    """The pool that the catalog of a workdir lists."""
+    return str(Path(Store(root).table("catalog").read(0)["uri"][0].as_py()).parent)
 
 
 def test_errors_of_a_training_name_its_config() -> None:

@@ -25,6 +25,7 @@ class ProjectCopies(Map):
     """Projects embeddings into the copy space."""
 
     inputs: ClassVar[dict[str, Input]] = {"embeddings": each(VECTORS), "space": whole(SPACE)}
+    tells_by_figures: ClassVar[bool] = True
 
     dim: Annotated[int, Field(ge=2)] = 256
     """Dimensions of the space; recipes set it."""

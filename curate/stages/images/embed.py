@@ -47,6 +47,7 @@ class Embed(PictureStage):
     """Embeds accepted images; with `duplicates`, only the pool images that were kept and the curated ones."""
 
     version: ClassVar[int] = 2
+    tells_by_figures: ClassVar[bool] = True
 
     model: str
     """Id of a backbone, see `curate models`."""
