@@ -32,7 +32,7 @@ PIECE_BYTES, DENSE = 1 << 20, 0.5
 """Bytes of a piece in which a file of many images is read, and the share of them that must be wanted."""
 MANIFEST_BYTES, ENTRY_BYTES = 1500, 240
 """Bytes of a manifest, and more for each part."""
-STEP_REQUESTS = 16
+STEP_REQUESTS = 6
 """Requests of the driver for a table, whatever its size: manifests of it and its inputs, listings, hidden folders."""
 
 
