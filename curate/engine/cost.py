@@ -36,7 +36,7 @@ PIECE_BYTES, DENSE = 1 << 20, 0.5
 """Bytes of a piece in which a file of many images is read, and the share of them that must be wanted."""
 MANIFEST_BYTES, ENTRY_BYTES = 1500, 240
 """Bytes of a manifest, and more for each part."""
-STEP_REQUESTS = 16
+STEP_REQUESTS = 6
 """Requests of the driver for a table, whatever its size: manifests of it and its inputs, listings, hidden folders."""
 
 
@@ -206,8 +206,9 @@ class Shape(NamedTuple):
             share: of the bytes of a row, those of the columns that are read.
             ranges: of bytes that do not lie side by side.
         """
-        each = share * self.num_bytes / self.parts
-        if self.num_bytes / self.parts + self.around_bytes <= TAIL_BYTES:
+        rows = self.num_bytes / self.parts
+        each = min(share * rows, rows + self.around_bytes - TAIL_BYTES)  # what came with the end is not read again
+        if each <= 0:
             return Demand()
         reads = ranges * math.ceil(each / ranges / SPAN_BYTES)
         return Demand(read=times * self.parts * each, requests=times * self.parts * reads)

@@ -280,8 +280,7 @@ class Table:
         """
         path = self.part_path(part)
         try:
-            # Requests to a store are put together: the ranges of all columns are held at once for that.
-            with self.store.fs.open(path) as raw, open_parquet(raw, pre_buffer=not self.store.is_local) as file:
+            with self.store.fs.open(path) as raw, open_parquet(raw) as file:
                 yield file
         except FileNotFoundError as error:
             manifest = self.manifest()
