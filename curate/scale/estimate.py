@@ -91,8 +91,8 @@ def plan_demands(pipeline: Pipeline, given: Assumptions) -> list[tuple[Step, Dem
             demand, shapes[name] = stage.cost(_known(stage, inputs), given)
             demands.append(demand)
             made.append(shapes[name])
-        demands.append(around(list(step.stages.values()), inputs, made))
-        found.append((step, Demand.sum(demands), made[0]))
+        engine = around(list(step.stages.values()), inputs, made)
+        found.append((step, Demand.phases([Demand.sum(demands), engine]), made[0]))
     return found
 
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import rank_in_group
@@ -18,6 +19,9 @@ from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.stages.copies.verified_pairs import distinct_pairs, least_similarity, oriented
 from curate.stages.search.find_truth import measured
 from curate.tables import CATALOG, CROWDS, NEIGHBORS, PAIRS, THRESHOLDS
+
+PIECE_BYTES = 16
+"""Bytes of a pair on its way."""
 
 
 class FindCandidates(Shuffle):
@@ -88,7 +92,6 @@ class FindCandidates(Shuffle):
         made = Shape(
             pool=min(found.rows * given.doubted, most), row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=3
         )
-        sent = found.num_bytes * given.doubted
-        way = num_levels(sent, made.parts) * sent
-        demand = Demand(rows=2 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way)
-        return Demand.sum([demand, members_read(inputs, found.parts + made.parts)]), made
+        sent = Sent(found.rows * given.doubted, found.parts, made.parts, row_bytes=PIECE_BYTES, memory_bytes=20)
+        demand = Demand(rows=2 * found.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given), members_read(inputs)]), made

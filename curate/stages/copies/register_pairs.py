@@ -10,8 +10,9 @@ from pydantic import Field
 from curate import progress
 from curate.config import Execution
 from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of, row_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.engine.threads import one_blas_thread
@@ -24,6 +25,8 @@ PAIRS_AT_ONCE = 2048
 """Pairs of a task, about: the features of their queries take at most 60 MB."""
 IMAGES_AT_ONCE = 1024
 """Images whose features are read together, 30 MB at most: those of a row group."""
+REGISTERED_BYTES = 22
+"""Bytes of a pair that was laid over."""
 FEATURE_NAMES = ["points", "descriptors", "picture"]
 PIECE = pa.schema([*PAIRS, *(FEATURES.field(name) for name in FEATURE_NAMES)])
 """A pair with the features of its query, which the first pair of a query in a bucket has alone."""
@@ -111,11 +114,14 @@ class RegisterPairs(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs, features = inputs["candidates"], inputs["features"]
-        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=6)
-        way = pairs.rows * FEATURE_BYTES
-        way *= num_levels(way, pairs.rows / PAIRS_AT_ONCE, raw=True)
-        read = pairs.num_bytes + 2 * features.num_bytes + way
-        return Demand(pairs=pairs.rows, rows=pairs.rows, read=read, written=made.num_bytes, scratch=way), made
+        parts = catalog_parts(inputs)
+        blocks = self.blocks or max(1, round(pairs.rows / parts / PAIRS_AT_ONCE))
+        made = Shape(pool=pairs.rows, row_bytes=REGISTERED_BYTES, parts=parts * blocks, columns=6)
+        # Every pair brings the features of its query, but for the second ones of a query in a block.
+        each = features.row_bytes + EDGE_BYTES
+        sent = Sent(pairs.rows, pairs.parts, made.parts, each, memory_bytes=FEATURE_BYTES, raw=True)
+        demand = Demand(pairs=pairs.rows, rows=pairs.rows, written=made.num_bytes)
+        return Demand.phases([demand, features.scanned(1 + blocks), shuffled(sent, given)]), made
 
 
 class _Lookup:

@@ -209,7 +209,6 @@ class FindNeighbors(Shuffle):
             products=sending.products + compared,
             written=made.num_bytes,
             memory=max(sending.memory, largest * (lists.row_bytes + 4 * lists.dim)),
-            tasks=lists.parts,
             n_log_n=True,
         )
         return demand, made

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import folded, grouped, one_process
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import plural
 from curate.engine.show import Numbers, Section
 from curate.engine.stage import (
-    MAX_GROUPS,
     Batches,
     Input,
     IteratedFold,
@@ -169,11 +169,17 @@ class DescribeSet(IteratedFold):
             products=2 * vectors.rows * asking * vectors.dim,
             rows=vectors.rows,
             serial_rows=PASS_ROWS * (chosen.rows + pairs),
-            read=(2 if asking else 1) * vectors.num_bytes + 2 * 8 * chosen.rows + pairs * EDGE_BYTES,
-            scratch=MAX_GROUPS * samples,
             memory=given.images / 4 + samples,
         )
-        return demand, Shape()
+        rounds, ids = 2 if asking else 1, ID_BYTES / max(1, chosen.row_bytes)
+        alone = one_process([chosen.scanned(share=ids), *(table.scanned() for table in inputs["neighbors"])])
+        read = [vectors.scanned(rounds), chosen.scanned(rounds, share=ids)]
+        groups, made = grouped(vectors), Shape(pool=10)
+        sampled = Shape(
+            pool=min(3 * groups * self.num_samples, 2 * vectors.rows), row_bytes=4 * vectors.dim, parts=groups
+        )
+        state = Shape(pool=asking, row_bytes=4 * vectors.dim)
+        return Demand.phases([demand, alone, *read, folded(sampled, state, made, rounds=rounds)]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         rows = table.read_all().to_pylist()
