@@ -178,6 +178,7 @@ def assumptions(recipe: str, images: int, scale: Scale, store: Store) -> Assumpt
         bordered=BORDERED,
         file_images=CONTAINER_IMAGES,
         pairs=_rows(store, near[0]) / images,
+        hash_pairs=_rows(store, "internal/neighbors/pdq") / images,
     )
 
 

@@ -7,7 +7,7 @@ Where the data decide (how many copies there are, how large an image is), a law 
 Bytes are those that files have. A part is opened by one read of its end (`sealing.TAIL_BYTES`), which is all of a small
 one; the columns of a row group then come by one read where they lie side by side. What columns take: vectors, hashes
 and images what they are; ids in the order of the catalog 1.2 bytes, in any other order as much as tells them apart (2.5
-bytes of ten thousand, 4 of a billion), similarities 3.3, and names that repeat next to nothing.
+bytes of a million, 3.7 of a billion), similarities 3.3, and names that repeat next to nothing.
 """
 
 import math
@@ -26,8 +26,8 @@ PASS_ROWS = 0.1
 """What reading a narrow row and looking it up takes, in rows that are sorted or joined."""
 PART_IMAGES = 65_536
 """Images of a part of the catalog."""
-EDGE_BYTES = 9
-"""Bytes of an edge in a table: two ids, of which one is in order, and a similarity."""
+SIMILARITY_BYTES = 3.3
+"""Bytes of a similarity, compressed."""
 ID_BYTES = 1.2
 """Bytes of an id in the order of the catalog."""
 FOOTER_BYTES, COLUMN_BYTES = 400, 300
@@ -62,6 +62,8 @@ class Assumptions(Settings):
     """Pairs of copies that a search finds for each image."""
     doubted: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of these pairs that are verified by laying one picture over the other, where the recipe does so."""
+    hash_pairs: Annotated[float, Field(ge=0)] = 1.0
+    """Pairs of near perceptual hashes that a search finds for each image."""
     chosen: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Images that occur in verified pairs, for each image of the pool."""
     name_bytes: Annotated[float, Field(ge=0)] = 110
@@ -118,6 +120,8 @@ class Demand:
     """Requests to the store and the sources: reads, and files published, removed or looked at."""
     serial_read: float = 0
     """Of `read`, bytes that one process reads: the driver, or the one task that makes a state."""
+    parts_read: float | None = None
+    """Parts that are read of the inputs that are read part by part; None: all."""
     process_read: float = 0
     """Of `read`, where one process works: bytes that each process reads once and keeps."""
     process_requests: float = 0
@@ -130,12 +134,13 @@ class Demand:
     @classmethod
     def sum(cls, demands: "list[Demand]") -> "Demand":
         """The demand of stages that work side by side over the same parts."""
-        apart = ("tasks", "n_log_n", "note")
+        apart = ("tasks", "parts_read", "n_log_n", "note")
         names = [field.name for field in fields(cls) if field.name not in apart]
         added = {name: sum(getattr(demand, name) for demand in demands) for name in names}
         return cls(
             **added,
             tasks=max((d.tasks for d in demands), default=0),
+            parts_read=next((d.parts_read for d in demands if d.parts_read is not None), None),
             n_log_n=any(d.n_log_n for d in demands),
             note=", ".join(d.note for d in demands if d.note),
         )
@@ -176,7 +181,7 @@ class Shape(NamedTuple):
     """Rows of curated images."""
     heldout: float = 0
     """Rows of held-out images."""
-    row_bytes: float = EDGE_BYTES
+    row_bytes: float = 0
     """Bytes of a row."""
     dim: int = 0
     """Dimensions of its vectors."""
@@ -241,6 +246,12 @@ class Shape(NamedTuple):
     def scanned(self, times: float = 1, *, share: float = 1, ranges: int = 1) -> Demand:
         """The whole table read so many times by tasks of other parts."""
         return Demand.sum([self.opened(times), self.fetched(times, share=share, ranges=ranges)])
+
+
+def edge_bytes(given: Assumptions) -> float:
+    """Bytes of a pair in a table: an id in order, one in any other order, and a similarity."""
+    images = given.num_images(("pool", "curated", "heldout"))
+    return ID_BYTES + math.log2(max(2, images)) / 8 + SIMILARITY_BYTES
 
 
 Shapes = Mapping[str, Any]

@@ -29,18 +29,25 @@ BATCH_BYTES = 400
 """Bytes around the rows of a segment: Arrow's message, and columns that end at multiples of 64 bytes."""
 
 
-def around(stages: Sequence[Stage], inputs: Mapping[str, Sequence[Shape] | None], made: Sequence[Shape]) -> Demand:
+def around(
+    stages: Sequence[Stage],
+    inputs: Mapping[str, Sequence[Shape] | None],
+    made: Sequence[Shape],
+    demand: Demand,
+) -> Demand:
     """What making the tables of a step takes beside what their stages state: parts of inputs and of the tables.
 
     Args:
         inputs: of all stages, by name; None where left out.
         made: the shape of each table.
+        demand: what the stages state.
     """
     found = [*map(_committed, made), Demand(tasks=made[0].parts)]
     for shape, share in _each(stages, inputs):
-        found.append(shape.scanned(share=share))
-        if isinstance(stages[0], Fold):  # once for the partial results, and where parts are made beside the state
-            found.append(shape.scanned(min(1, made[0].parts / shape.parts), share=share))
+        times = 1.0 if demand.parts_read is None else min(1, demand.parts_read / shape.parts)
+        if isinstance(stages[0], Fold) and demand.parts_read is None:  # again where parts are made beside the state
+            times += min(1, made[0].parts / shape.parts)
+        found.append(shape.scanned(times, share=share))
     return Demand.phases(found)
 
 

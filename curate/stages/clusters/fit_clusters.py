@@ -375,7 +375,9 @@ class FitClusters(IteratedFold):
         first = None if split else Shape(pool=sample, row_bytes=4 * vectors.dim, parts=groups, columns=1)
         sums = Shape(pool=groups * levels[0], row_bytes=8 * vectors.dim + 16, parts=groups)
         rounds = [folded(first, made, made)] + [folded(sums, made, made, rounds=passes + 1)] * (passes > 0)
-        read = [vectors.scanned(passes + (not split)), *([inputs["leaves"].scanned()] if split else [])]
+        # Each group opens a part more, for its schema; what was sampled is read twice, first to be counted.
+        read = [vectors.scanned(passes + (not split)), vectors.opened((1 + passes) * groups / vectors.parts)]
+        read += [*([] if first is None else [first.scanned()]), *([inputs["leaves"].scanned()] if split else [])]
         return Demand.phases([demand, *rounds, *read]), made
 
     def _level_products(self, points: float, clusters: float) -> float:

@@ -154,7 +154,7 @@ class FitLeaves(Shuffle):
         vectors, cells = inputs["embeddings"], inputs["cells"].lists
         fit = self.clusters
         if not cells:
-            return Demand(note="not needed"), Shape(dim=vectors.dim)
+            return Demand(parts_read=1, note="not needed"), Shape(dim=vectors.dim)
         count = vectors.of(fit.roles)
         levels = fit.model_copy(update=fit.estimate(int(count))).levels
         assert not isinstance(levels, str)

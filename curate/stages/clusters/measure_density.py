@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts, edge_bytes
 from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import part_of
 from curate.engine.shuffle import Scattered, partition
@@ -15,9 +15,6 @@ from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import Edges, merge_top_k
 from curate.tables import CATALOG, DENSITY, NEIGHBORS
-
-PIECE_BYTES = 12
-"""Bytes of a pair on its way."""
 
 
 class MeasureDensity(Shuffle):
@@ -57,6 +54,6 @@ class MeasureDensity(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         made = Shape(pool=given.kept_images, row_bytes=ID_BYTES + 4, parts=catalog_parts(inputs), columns=2)
-        sent = Sent(found.rows, found.parts, made.parts, row_bytes=PIECE_BYTES, memory_bytes=20)
+        sent = Sent(found.rows, found.parts, made.parts, row_bytes=edge_bytes(given), memory_bytes=20)
         demand = Demand(rows=2 * found.rows, written=made.num_bytes)
         return Demand.phases([demand, shuffled(sent, given)]), made

@@ -51,11 +51,11 @@ JUDGED_ROWS: dict[Chains, float] = {"join": 1, "split": 2.4}
 """Rows sorted or joined for each image and for each edge."""
 EDGES_READ: dict[Chains, int] = {"join": 3, "split": 8}
 """Times that the edges are read."""
-IMAGES_READ: dict[Chains, int] = {"join": 3, "split": 4}
+IMAGES_READ: dict[Chains, int] = {"join": 2, "split": 3}
 """Times that the facts of the images are read."""
 JUDGED_BY = ("image_id", "width", "height", "reject")
 """What is read of an image."""
-VERDICT_BYTES = 50
+VERDICT_BYTES = 8
 """Bytes of a row of `duplicates`."""
 NUM_MATCHES = 12
 """Curated images that resemble held-out ones, as many as are shown."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of
 from curate.engine.shuffle import Scattered, partition
@@ -58,7 +58,11 @@ class FindExact(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         images: Shape = inputs["images"]
-        made = Shape(pool=images.rows * EXACT_SHARE, parts=max(1, round(images.rows / ROWS_PER_PART)))
+        made = Shape(
+            pool=images.rows * EXACT_SHARE,
+            row_bytes=edge_bytes(given),
+            parts=max(1, round(images.rows / ROWS_PER_PART)),
+        )
         sent = Sent(images.rows, images.parts, made.parts, row_bytes=HASHED_BYTES)
         demand = Demand(rows=3 * images.rows, written=made.num_bytes)
         return Demand.phases([demand, shuffled(sent, given)]), made

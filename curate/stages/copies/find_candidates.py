@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts, edge_bytes
 from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of
 from curate.engine.shuffle import Scattered, partition
@@ -19,9 +19,6 @@ from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.stages.copies.verified_pairs import distinct_pairs, least_similarity, oriented
 from curate.stages.search.find_truth import measured
 from curate.tables import CATALOG, CROWDS, NEIGHBORS, PAIRS, THRESHOLDS
-
-PIECE_BYTES = 16
-"""Bytes of a pair on its way."""
 
 
 class FindCandidates(Shuffle):
@@ -89,9 +86,9 @@ class FindCandidates(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
-        made = Shape(
-            pool=min(found.rows * given.doubted, most), row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=3
-        )
-        sent = Sent(found.rows * given.doubted, found.parts, made.parts, row_bytes=PIECE_BYTES, memory_bytes=20)
+        offered, each = min(found.rows * given.doubted, most), edge_bytes(given)
+        made = Shape(pool=offered, row_bytes=each, parts=catalog_parts(inputs), columns=3)
+        # Both directions of a pair are sent, as far as they were found.
+        sent = Sent(2 * found.rows * given.doubted, found.parts, made.parts, row_bytes=each, memory_bytes=20)
         demand = Demand(rows=2 * found.rows, written=made.num_bytes)
         return Demand.phases([demand, shuffled(sent, given), members_read(inputs)]), made

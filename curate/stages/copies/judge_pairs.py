@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.demands import by_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
@@ -141,7 +141,7 @@ class JudgePairs(Map):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """A tenth of the doubtful pairs are copies."""
         pairs: Shape = inputs["registered"]
-        made = Shape(pool=pairs.rows / 10, parts=pairs.parts)
+        made = Shape(pool=pairs.rows / 10, row_bytes=edge_bytes(given), parts=pairs.parts)
         demand = Demand(rows=pairs.rows, written=made.num_bytes)
         around = inputs.get("surroundings")
         known = [members_read(inputs)] + ([] if around is None else [by_process([around.scanned()])])

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from curate.config import Execution
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
-from curate.engine.demands import Sent, by_process, shuffled
+from curate.engine.demands import Sent, by_process, one_process, shuffled
 from curate.engine.image_ids import Parts
 from curate.engine.shuffle import Scattered, partition, row_bytes
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
@@ -242,7 +242,9 @@ class BuildLists(Shuffle):
         # A row travels as it lies in memory: its id, its list and its vector.
         sent = Sent(rows, vectors.parts, made.parts, row_bytes=vectors.row_bytes - ID_BYTES + 13, raw=True)
         centroids = by_process([inputs["centroids"].scanned()])
-        return Demand.phases([demand, shuffled(sent, given), centroids]), made
+        # One process chooses the number of probes.
+        sample = [inputs[name].scanned() for name in ("queries", "truth") if inputs.get(name) is not None]
+        return Demand.phases([demand, shuffled(sent, given), centroids, one_process(sample)]), made
 
 
 def known_lists(centroids: Table) -> tuple[CoarseLists, np.ndarray]:

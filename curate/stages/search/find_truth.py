@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.demands import folded, grouped
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, num_groups, parts_of_group, scan_partials, whole
@@ -130,13 +130,17 @@ class FindTruth(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         vectors, queries = vectors_shape(inputs), inputs["queries"]
-        forms = num_forms(hashed=inputs.get("hashes") is not None, dihedral=self.dihedral)
+        hashed = inputs.get("hashes") is not None
+        forms = num_forms(hashed=hashed, dihedral=self.dihedral)
         products = 2 * forms * queries.rows * vectors.of(self.answers) * vectors.dim
         groups = grouped(vectors)
-        each = self.max_neighbors if self.threshold == -1 else min(self.max_neighbors, given.pairs)
-        made = queries._replace(pool=queries.rows * each, row_bytes=vectors.row_bytes + EDGE_BYTES, columns=4)
+        each = self.max_neighbors if self.threshold == -1 else given.hash_pairs if hashed else given.pairs
+        # A vector that several queries find is stored once.
+        made = queries._replace(
+            pool=queries.rows * each, row_bytes=vectors.row_bytes / 2 + edge_bytes(given), columns=4
+        )
         found = made._replace(pool=made.pool * (groups if self.threshold == -1 else 1), parts=groups)
-        read = [vectors.scanned(), queries.scanned(2 * groups)]  # queries once for their kind
+        read = [vectors.scanned(), queries.scanned(groups + 1)]
         demand = Demand(products=products, written=made.num_bytes)
         return Demand.phases([demand, *read, folded(found, made, made)]), made
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.demands import folded, grouped
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
@@ -136,7 +136,7 @@ class MeasureRecall(IteratedFold):
         groups, made = grouped(pairs), Shape(pool=1, columns=3)
         known = Shape(pool=truth.rows, row_bytes=MEMBER_BYTES, columns=5)
         read = [pairs.scanned(ROUNDS), queries.scanned(groups + ROUNDS), truth.scanned(groups + ROUNDS)]
-        found = Shape(pool=truth.rows, parts=groups, columns=3)
+        found = Shape(pool=truth.rows, row_bytes=edge_bytes(given), parts=groups, columns=3)
         demand = Demand(rows=ROUNDS * pairs.rows)
         return Demand.phases([demand, *read, folded(found, known, made, rounds=ROUNDS)]), made
 

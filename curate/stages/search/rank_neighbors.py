@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.shuffle import Scattered, partition
@@ -20,10 +20,8 @@ from curate.tables import CATALOG, CURATED, NEAREST, NEIGHBORS
 QUERIES_AT_ONCE = 1024
 """Queries whose candidates are sorted together: small sorts stay in the processor's cache."""
 
-PIECE_BYTES = 16
-"""Bytes of a pair on its way."""
-NEAREST_BYTES = 12
-"""Bytes of a ranked pair."""
+RANK_BYTES = 2
+"""Bytes of a rank."""
 
 
 class RankNeighbors(Shuffle):
@@ -70,8 +68,10 @@ class RankNeighbors(Shuffle):
         found: Shape = inputs["neighbors"]
         catalog: Shape | None = inputs.get("catalog")
         parts = 1 if catalog is None else catalog.parts_of("curated", given)
-        made = Shape(pool=min(found.rows, given.curated * self.k), row_bytes=NEAREST_BYTES, parts=parts)
-        sent = Sent(found.rows, found.parts, made.parts, row_bytes=PIECE_BYTES, memory_bytes=20)
+        made = Shape(
+            pool=min(found.rows, given.curated * self.k), row_bytes=RANK_BYTES + edge_bytes(given), parts=parts
+        )
+        sent = Sent(found.rows, found.parts, made.parts, row_bytes=edge_bytes(given), memory_bytes=20)
         demand = Demand(rows=3 * found.rows, written=made.num_bytes)
         return Demand.phases([demand, shuffled(sent, given)]), made
 

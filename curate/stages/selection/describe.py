@@ -163,7 +163,7 @@ class DescribeSet(IteratedFold):
         """Every vector meets the sample of the curated sets; one process reads ids of the selection and of pairs."""
         vectors, chosen = inputs["embeddings"], inputs["selection"]
         pairs = sum(table.rows for table in inputs["neighbors"])
-        asking = self.num_samples if given.curated else 0
+        asking = min(self.num_samples, given.curated)
         samples = 3 * self.num_samples * vectors.dim * 4
         demand = Demand(
             products=2 * vectors.rows * asking * vectors.dim,
@@ -175,9 +175,9 @@ class DescribeSet(IteratedFold):
         alone = one_process([chosen.scanned(share=ids), *(table.scanned() for table in inputs["neighbors"])])
         read = [vectors.scanned(rounds), chosen.scanned(rounds, share=ids)]
         groups, made = grouped(vectors), Shape(pool=10)
-        sampled = Shape(
-            pool=min(3 * groups * self.num_samples, 2 * vectors.rows), row_bytes=4 * vectors.dim, parts=groups
-        )
+        most = groups * self.num_samples
+        looked_at = min(most, vectors.rows) + min(most, chosen.rows) + asking
+        sampled = Shape(pool=looked_at, row_bytes=4 * vectors.dim, parts=groups)
         state = Shape(pool=asking, row_bytes=4 * vectors.dim)
         return Demand.phases([demand, alone, *read, folded(sampled, state, made, rounds=rounds)]), made
 

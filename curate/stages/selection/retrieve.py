@@ -27,8 +27,8 @@ from curate.tables import ASSIGNMENTS, CATALOG, NEAREST, POOL, RETRIEVED
 
 NUM_QUERIES, NUM_SHOWN = 8, 8
 """Queries of each route that the report shows, and pool images beside each."""
-PASSES = 4
-"""Times that one process reads the assignments where clusters are drawn from: to count, and for the draws."""
+PASSES = 3
+"""Times that one process reads the assignments where clusters are drawn from: to count, and twice to draw."""
 LIMIT_BYTES = 20
 """Bytes of what was drawn of a leaf."""
 ROW_BYTES = 60
@@ -207,7 +207,7 @@ class Retrieve(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Each set asks for as many images as it has, or as were found near them.
 
-        One process passes over the assignments to count, and where clusters are drawn from three times more.
+        Where clusters are drawn from, one process passes over the assignments to count and to draw.
         """
         leaves, near = inputs["assignments"], inputs.get("nearest")
         found = 0 if near is None else near.rows

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from curate.config import Execution
 from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes, catalog_parts
-from curate.engine.demands import folded, one_process
+from curate.engine.demands import by_process, folded, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts, part_of
@@ -59,14 +59,14 @@ DROPPED = "dropped"
 """Purpose of the state's rows that name, in `limit_id`, a curated image to leave out."""
 COLUMNS = 6
 """Columns of `selection` as Parquet stores them."""
-PASSES = 3
-"""Times that one process reads what it draws from."""
+PASSES = 2
+"""Times that one process reads what it draws from: to count, and to collect what is near the limits."""
 LIMIT_BYTES = 20
 """Bytes of what was drawn of a leaf."""
 KEPT_BYTES = ID_BYTES + 0.1
 """Bytes of a verdict that are read: the image, and the verdict."""
-TREE_READS, TREE_BYTES = 4, 6
-"""Times that a part reads the tree, and bytes of a node without its centroid."""
+TREE_READS, TREE_BYTES = 2, 6
+"""Times that a process reads the tree, and bytes of a node without its centroid."""
 ROW_BYTES = 60
 """Bytes of a row of `selection`."""
 NUM_SELECTED, NUM_PASSED_OVER = 40, 30
@@ -267,7 +267,7 @@ class Select(Fold):
         return rows
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """The rows are made in parallel; where images are drawn, one process passes over them three times before."""
+        """The rows are made in parallel; where images are drawn, one process passes over them twice before."""
         kept, found = given.kept_images + given.curated, inputs.get("retrieved")
         chosen: float = kept
         if self.mix is not None and self.mix.total is not None:
@@ -291,7 +291,7 @@ class Select(Fold):
             images, parts = inputs["images"], inputs["catalog"].parts_of("curated", given)
             read += [images.scanned(parts / images.parts, share=images.share(("image_id", "reject")))]
         if centroids is not None:
-            read += [centroids.scanned(TREE_READS * made.parts, share=TREE_BYTES / centroids.row_bytes)]
+            read += [by_process([centroids.scanned(TREE_READS, share=TREE_BYTES / centroids.row_bytes)])]
         demand = Demand(rows=kept, serial_rows=passes * PASS_ROWS * kept, written=made.num_bytes, memory=memory)
         return Demand.phases([demand, one_process(drawn), *read, folded(None, limits, made)]), made
 
