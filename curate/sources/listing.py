@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from curate.errors import SourceError
 from curate.sources.beside import Surroundings
 from curate.sources.config import Source
-from curate.sources.files import File, find_files, find_listed
+from curate.sources.containers import find_files, find_listed
+from curate.sources.files import File
 from curate.sources.folder import FolderFormat, looks_like_image
 from curate.sources.formats import DETECTED, find_format
 from curate.sources.found import Found

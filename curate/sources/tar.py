@@ -24,9 +24,10 @@ from curate.errors import SourceDamaged, SourceError
 from curate.retrying import describe_error, retry
 from curate.sources.beside import ShardTable, Surroundings
 from curate.sources.config import Source
+from curate.sources.containers import find_files
 from curate.sources.description_tables import digest_name
 from curate.sources.descriptions import Descriptions
-from curate.sources.files import File, find_files, open_file
+from curate.sources.files import File, open_file
 from curate.sources.found import Found, Sidecar
 from curate.sources.kinds import DESCRIBING, Kinds, Named, webdataset_key
 from curate.sources.left_out import (
