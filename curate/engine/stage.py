@@ -23,10 +23,13 @@ Beside making rows, a stage tells what it costs (`cost`), what the report shows 
 the recipe, in order, and know none of them by name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
 
 from curate.config import Settings
@@ -35,6 +38,7 @@ from curate.engine.devices import uses_gpu
 from curate.engine.figures import Figures
 from curate.engine.show import Check, FlowStep, Section
 from curate.engine.table import Table
+from curate.errors import TableError
 
 if TYPE_CHECKING:
     from curate.engine.finished import Finished, ImagePlace
@@ -302,6 +306,114 @@ class Scan(Stage):
         The rows' schema may carry metadata of the part; it is kept.
         """
         raise NotImplementedError
+
+
+class Listing(Scan):
+    """A Scan whose work is done by tasks: the driver finds groups of what is to be listed, and cuts parts by counts.
+
+    See `curate.engine.scanning`. What is listed lies in containers, each a home of some rows; a row tells its home.
+    """
+
+    def find_groups(self) -> Iterator[tuple[str, str]]:
+        """(what a task is to list, its fingerprint), in order; in the driver, which keeps none of the texts.
+
+        Equal fingerprints tell that listing would find the same rows.
+        """
+        raise NotImplementedError
+
+    def listed_schema(self) -> pa.Schema:
+        """Schema of listed rows."""
+        raise NotImplementedError
+
+    def list_group(self, group: str, known: "Known | None", tell: Callable[[str], None]) -> Batches:
+        """The rows of a group; with `known`, those alone that the table does not hold.
+
+        Args:
+            tell: takes, when all rows are yielded, what `cut` and `fill` have to know of them, counts among it.
+        """
+        raise NotImplementedError
+
+    def resolve_listed(self, told: Iterable[str], previous: Mapping[str, Any] | None) -> Self:
+        """Replace every `auto` by its value, now that all groups are listed.
+
+        Args:
+            told: of each group, in order.
+            previous: resolved fields of the complete table that is appended to, if there is one.
+        """
+        return self
+
+    def cut(self, told: Iterable[str], known: Table | None) -> Iterator[list[tuple[int, int, int]]]:
+        """What each new part is made of: (group, first row, row behind the last), in order.
+
+        Args:
+            told: of each group, in order.
+            known: the complete table that is appended to, if there is one.
+        """
+        raise NotImplementedError
+
+    def fill(self, part: int, pieces: "Sequence[Piece]") -> tuple[pa.Schema, Batches]:
+        """The rows of a part, and their schema, whose metadata may tell of the part."""
+        raise NotImplementedError
+
+    def homes_of(self, rows: pa.Table) -> Sequence[str]:
+        """The container of each row of a complete part."""
+        raise NotImplementedError
+
+    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
+        """All parts, listed in this process and held in memory."""
+        if known is not None:
+            raise TableError(f"{known.name}: a listing is appended to by tasks alone")
+        told: list[str] = []
+        groups = [list(self.list_group(group, None, told.append)) for group, _ in self.find_groups()]
+        stage = self.resolve_listed(told, None)
+        for part, cut in enumerate(stage.cut(told, None)):
+            pieces = [
+                Piece(told[group], start, stop, partial(_slice, groups[group], self.listed_schema(), start, stop))
+                for group, start, stop in cut
+            ]
+            schema, batches = stage.fill(part, pieces)
+            yield part, pa.Table.from_batches(batches, schema)
+
+
+def _slice(batches: Sequence[pa.RecordBatch], schema: pa.Schema, start: int, stop: int) -> Batches:
+    yield from pa.Table.from_batches(batches, schema).slice(start, stop - start).to_batches()
+
+
+class Piece(NamedTuple):
+    """Rows of a group that go into one part."""
+
+    told: str
+    """What listing the group told."""
+    start: int
+    stop: int
+    """Rows of the group, [start, stop)."""
+    rows: Callable[[], Batches]
+    """Reads them."""
+
+
+class Known:
+    """What a complete listing holds, container by container; the part that was read last is held."""
+
+    def __init__(self, table: Table, places: Table) -> None:
+        self._table, self._places = table, places
+        self._homes: pa.Table | None = None
+        self._part: tuple[int, pa.Table] | None = None
+
+    def rows_of(self, home: str, columns: list[str]) -> Iterator[pa.Table]:
+        """The rows of a container, in order; the columns are those of the first call."""
+        if self._homes is None:
+            self._homes = self._places.read(0)
+        digests, wanted = self._homes["home"].to_numpy(), np.uint64(digest_text(home))
+        low, high = (int(np.searchsorted(digests, wanted, side)) for side in ("left", "right"))
+        for place in self._homes.slice(low, high - low).to_pylist():
+            if self._part is None or self._part[0] != place["part"]:
+                self._part = place["part"], self._table.read(place["part"], columns)
+            yield self._part[1].slice(place["start"], place["stop"] - place["start"])
+
+
+def digest_text(text: str) -> int:
+    """64 bits that stand for a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def read_partials(partials: Table, columns: list[str] | None = None) -> pa.Table:

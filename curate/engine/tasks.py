@@ -3,14 +3,16 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from curate.engine.part_writer import Part, PartWriter
 from curate.engine.shuffle import read_bucket, sorted_by_bucket
-from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, Stage
+from curate.engine.stage import Fold, Input, IteratedFold, Known, Listing, Piece, SharedMap, Shuffle, Stage, digest_text
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.threads import set_threads
@@ -19,9 +21,17 @@ from curate.logs import show_warnings_visibly
 from curate.memory import release_holes
 from curate.surroundings import surrounded
 
-PIECES, PARTIALS, STATE, LISTED = "_pieces", "_partials", "_state", "_listed"
+PIECES, PARTIALS, STATE = "_pieces", "_partials", "_state"
+GROUPS, LISTED, TOLD, HOMES, KNOWN, CUT, REMADE = "_groups", "_listed", "_told", "_homes", "_known", "_cut", "_remade"
 """Hidden folders of a table in the making."""
-HIDDEN = (PIECES, PARTIALS, STATE, LISTED)
+HIDDEN = (PIECES, PARTIALS, STATE, GROUPS, LISTED, TOLD, HOMES, KNOWN, CUT, REMADE)
+
+
+TEXT = pa.schema([pa.field("text", pa.large_string(), nullable=False)])
+HOME_ROWS = pa.schema(
+    [pa.field("home", pa.uint64()), pa.field("part", pa.int32()), pa.field("start", pa.int64()), pa.field("stop", pa.int64())]
+)
+"""Digest of a container, and where rows of it lie in a complete listing."""
 
 
 class Surroundings(Protocol):
@@ -36,7 +46,7 @@ class Surroundings(Protocol):
 class Task:
     """One part of one step, in one phase; all that a worker needs but the store."""
 
-    phase: Literal["run", "scatter", "partial", "combine"]
+    phase: Literal["run", "scatter", "partial", "combine", "list", "homes"]
     part: int
     stages: dict[str, Stage]
     """Table name to stage; several only where they share one reading."""
@@ -51,6 +61,12 @@ class Task:
     """Make all rows of a part, also where only some are open."""
     within: Surroundings | None = None
     """What the worker does it within."""
+    known: bool = False
+    """Phase list: the table is complete, and only what it does not hold is wanted."""
+    target: str = ""
+    """Phase run of a Listing: the table that takes the part."""
+    pieces: tuple[tuple[int, int, int], ...] = ()
+    """Phase run of a Listing: (listed part, first row, row behind the last) of what the part is made of."""
 
     @property
     def label(self) -> str:
@@ -77,6 +93,18 @@ class Done:
     """Wall-clock, on the worker."""
 
 
+def log_entry(done: Done) -> dict[str, Any]:
+    """What the progress of a table says of a task."""
+    return {
+        "phase": done.phase,
+        "part": done.part.number,
+        "rows": done.part.rows,
+        "seconds": round(done.seconds, 3),
+        "fingerprint": done.part.fingerprint,
+        "content": done.part.content,
+    }
+
+
 def perform(root: str, task: Task, threads: int) -> list[Done]:
     """Run a task with `threads` threads: read its inputs, make its rows, commit its parts.
 
@@ -101,6 +129,8 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
         return _perform_together(store, task, start)
     ((name, stage),) = task.stages.items()
     fingerprint = task.fingerprints[name]
+    if isinstance(stage, Listing):
+        return [replace(_perform_listing(store, name, stage, task), seconds=time.perf_counter() - start)]
     if task.phase == "scatter":
         assert isinstance(stage, Shuffle)
         target, part = store.table(f"{name}/{PIECES}"), task.part
@@ -121,6 +151,53 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
         rows = _run(stage, name, store, task)
     done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)
     return [Done(name, task.phase, done, time.perf_counter() - start)]
+
+
+def _perform_listing(store: Store, name: str, stage: Listing, task: Task) -> Done:
+    fingerprint, table = task.fingerprints[name], store.table(name)
+    if task.phase == "homes":
+        done = store.table(f"{name}/{HOMES}").commit(task.part, HOME_ROWS, _homes(stage, table, task.part), fingerprint=fingerprint)
+        return Done(name, task.phase, done, 0)
+    if task.phase == "list":
+        text: str = store.table(f"{name}/{GROUPS}").read(task.part)["text"][0].as_py()
+        known = Known(table, store.table(f"{name}/{KNOWN}")) if task.known else None
+        told: list[str] = []
+        rows = stage.list_group(text, known, told.append)
+        done = store.table(f"{name}/{LISTED}").commit(task.part, stage.listed_schema(), rows, fingerprint=fingerprint)
+        write_text(store.table(f"{name}/{TOLD}"), task.part, told[0], fingerprint=fingerprint)
+        return Done(name, task.phase, done, 0)
+    listed, told_of = store.table(f"{name}/{LISTED}"), store.table(f"{name}/{TOLD}")
+    pieces = [
+        Piece(told_of.read(number)["text"][0].as_py(), start, stop, partial(read_rows, listed, number, start, stop))
+        for number, start, stop in task.pieces
+    ]
+    schema, batches = stage.fill(task.part, pieces)
+    return Done(name, task.phase, store.table(task.target).commit(task.part, schema, batches), 0)
+
+
+def _homes(stage: Listing, table: Table, part: int) -> Iterator[pa.RecordBatch]:
+    """Where the rows of each container lie in one part."""
+    found = np.array([digest_text(home) for home in stage.homes_of(table.read(part))], np.uint64)
+    bounds = np.flatnonzero(np.r_[True, found[1:] != found[:-1], True]) if len(found) else np.zeros(0, np.int64)
+    columns = [found[bounds[:-1]], np.full(len(bounds[:-1]), part, np.int32), bounds[:-1], bounds[1:]]
+    yield pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, HOME_ROWS, strict=True)], schema=HOME_ROWS)
+
+
+def read_rows(table: Table, part: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """Some rows of a part, by the row groups that hold them."""
+    with table.open(part) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            after = first + file.metadata.row_group(group).num_rows
+            if first < stop and after > start:
+                low, high = max(start, first), min(stop, after)
+                yield from file.read_row_group(group).slice(low - first, high - low).to_batches()
+            first = after
+
+
+def write_text(table: Table, part: int, text: str, *, fingerprint: str = "") -> None:
+    """Commit a part of one row that is a text."""
+    table.commit(part, TEXT, [pa.RecordBatch.from_arrays([pa.array([text], pa.large_string())], schema=TEXT)], fingerprint=fingerprint)
 
 
 def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:

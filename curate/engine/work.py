@@ -28,9 +28,10 @@ from curate.engine.freshness import Flags, part_fingerprints, previous_resolved,
 from curate.engine.part_writer import Part
 from curate.engine.shuffle import with_bucket
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
+from curate.engine.scanning import Scanning
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
-from curate.engine.tasks import LISTED, PARTIALS, PIECES, STATE, Done, Surroundings, Task, inputs_of
+from curate.engine.tasks import HIDDEN, PARTIALS, PIECES, STATE, Surroundings, Task, inputs_of, log_entry
 from curate.errors import TableError
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Work:
         """Make what is missing; returns the names of the tables that changed."""
         lead = next(iter(self.step.stages.values()))
         if isinstance(lead, Scan):
-            return self._run_scan(lead)
+            return Scanning(self, lead, executor).run()
         if (lead.pinned and self._pinned_holds()) or self.as_before() is not None:
             return []
         stages = {
@@ -80,10 +81,10 @@ class Work:
         if isinstance(lead, Shuffle) and lead.reuses:
             stages = {name: self._look_back(name, stage) for name, stage in stages.items()}
         for name in stale:
-            self._open_manifest(name, stages[name], num_parts)
+            self.open_manifest(name, stages[name], num_parts)
         self._run_phases(executor, stages, wanted, todo)
         for name in stale:
-            self._finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
+            self.finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
         return stale
 
     def _look_back(self, name: str, stage: Stage) -> Stage:
@@ -112,82 +113,6 @@ class Work:
         wanted = part_fingerprints(stages, self.inputs, num_parts)
         fresh = all(self.is_complete(name, num_parts) and not self.missing(name, wanted[name]) for name in stages)
         return stages if fresh else None
-
-    def _run_scan(self, stage: Scan) -> list[str]:
-        ((name, table),) = self.tables.items()
-        before = self.before[name]
-        complete = before is not None and before.complete and not self.flags.may_rebuild(name)
-        known = table.parts() if complete else []
-        if complete:
-            table.drop_parts(table.committed().keys() - {part.number for part in known})  # of a rescan that was killed
-            self._list_lost(stage, [part for part in known if part.number in self.lost(name)])
-        if complete and not self.flags.rescan:
-            return []
-        if before is not None and before.complete and not complete:
-            entries = self._list_elsewhere(stage)
-        else:
-            if not complete:
-                self._open_manifest(name, stage, None)
-            entries = self._list(table, stage.scan(table if complete else None))
-        self._finish(name, stage, None, len(known) + len(entries))  # also where nothing is new: figures may be
-        return [name] if entries or not complete else []
-
-    def _list(self, target: Table, parts: Iterable[tuple[int, pa.Table]]) -> list[dict[str, Any]]:
-        """Commit what a scan finds to `target`, and log it there; returns the entries of the log."""
-        entries, start = [], time.perf_counter()
-        with progress.track(next(iter(self.tables)), 0, unit="parts") as advance:
-            for part, rows in parts:
-                done = target.commit(part, rows.schema, rows.to_batches())
-                entries.append(_log_entry(Done(target.name, "run", done, time.perf_counter() - start)))
-                target.log_task(entries[-1])
-                start = time.perf_counter()
-                advance(1, note=f"{done.rows} images")
-        return entries
-
-    @contextlib.contextmanager
-    def _listed(self) -> Iterator[Table]:
-        """A hidden table for what is listed before it replaces what is there."""
-        listed = self.store.table(f"{next(iter(self.tables))}/{LISTED}")
-        self.store.remove(listed.name)  # of a run that was killed
-        try:
-            yield listed
-        finally:
-            self.store.remove(listed.name)
-
-    def _list_elsewhere(self, stage: Scan) -> list[dict[str, Any]]:
-        """Replace a complete listing, once the new one is: a source that is not there must not cost what is."""
-        ((name, table),) = self.tables.items()
-        with self._listed() as listed:
-            entries = self._list(listed, stage.scan(None))
-            self._open_manifest(name, stage, None)
-            for entry in entries:
-                listed.move_part(entry["part"], table)
-                table.log_task(entry)
-        return entries
-
-    def _list_lost(self, stage: Scan, lost: list[Part]) -> None:
-        """Make parts of a complete listing anew that are gone or damaged.
-
-        Raises:
-            TableError: the sources are not what they were, so that image ids would move.
-        """
-        ((name, table),) = self.tables.items()
-        missing = {part.number: part for part in lost}
-        if not missing:
-            return
-        with self._listed() as listed:
-            self._list(listed, (one for one in stage.scan(None) if one[0] in missing))
-            found = listed.footers(listed.committed())
-            for number, part in missing.items():
-                if found.get(number) != part:
-                    raise TableError(
-                        f"{table.part_path(number)}: damaged or gone, and its source is not what it was when it was "
-                        f"listed; restore the source, or list all anew with --rebuild {name} (what depends on it "
-                        "follows)"
-                    )
-            for number in missing:
-                logger.warning("%s: damaged or gone; listed again", table.part_path(number))
-                listed.move_part(number, table)
 
     def _pinned_holds(self) -> bool:
         """Whether a table that is known by its content is there and may stay."""
@@ -237,7 +162,7 @@ class Work:
         if lead.pinned:  # such tables carry the digest of their rows instead of their origin
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
         tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
-        self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
+        self.execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
 
     def _run_rounds(self, executor: Executor, plain: Task, wanted: list[str]) -> int:
         """All rounds of a Fold (a plain one has one), after the newest state that is there; returns the last one."""
@@ -265,7 +190,7 @@ class Work:
         fingerprint = _state_fingerprint(plain.number, wanted)
         combine = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas)})
         task = replace(combine, fingerprints={name: fingerprint})
-        self._execute(executor, _label(task), [task], 1)
+        self.execute(executor, _label(task), [task], 1)
 
     def _run_hidden(self, executor: Executor, task: Task, folder: str, made_of: list[Any]) -> None:
         """A phase whose parts live in a hidden folder of the table until the table is finished.
@@ -283,24 +208,36 @@ class Work:
         fresh -= {part for table, part in self.damaged if table == hidden.name}
         task = replace(task, fingerprints={name: fingerprint})
         tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
-        self._execute(executor, _label(task), tasks, count)
+        self.execute(executor, _label(task), tasks, count)
 
-    def _execute(self, executor: Executor, label: str, tasks: list[Task], total: int) -> None:
+    def execute(
+        self, executor: Executor, label: str, tasks: list[Task], total: int, *, unit: str = "parts", counted: str = ""
+    ) -> None:
+        """Run tasks, and log what they commit.
+
+        Args:
+            total: of the tasks that were wanted, those included that are done.
+            unit: what a task makes, for the progress.
+            counted: what the rows are, where the progress tells their number.
+        """
         if not tasks:
             return
-        with progress.track(label, total, done=total - len(tasks), unit="parts") as advance:
+        with progress.track(label, total, done=total - len(tasks), unit=unit) as advance:
             try:
+                rows = 0
                 for done in executor.run(self.store.root, tasks):
                     for one in done:
-                        self.tables[one.table].log_task(_log_entry(one))
-                    advance(1)
+                        self.tables[one.table].log_task(log_entry(one))
+                        rows += one.part.rows
+                    advance(1, note=f"{rows:,} {counted}" if counted else "")
             except BaseException:
                 for table in self.tables.values():
                     with contextlib.suppress(Exception):  # the error that ends the run is told, not this one
                         table.publish_log()
                 raise
 
-    def _open_manifest(self, name: str, stage: Stage, num_parts: int | None) -> None:
+    def open_manifest(self, name: str, stage: Stage, num_parts: int | None) -> None:
+        """Say what makes the table, which is not complete from now on."""
         declared = self.step.stages[name]
         stage.before_making(self.tables[name])
         inputs = {k: list(v) for k, v in self.step.inputs.items() if v is not None}
@@ -316,7 +253,7 @@ class Work:
             )
         )
 
-    def _finish(self, name: str, stage: Stage, wanted: list[str] | None, num_parts: int) -> None:
+    def finish(self, name: str, stage: Stage, wanted: list[str] | None, num_parts: int) -> None:
         """Drop what is left over, sum up, and publish the one manifest that makes the table complete.
 
         Args:
@@ -340,7 +277,7 @@ class Work:
         )
         known = known_inputs(stage, self.inputs)
         figures = stage.summarize(Table(self.store, name, complete), **known)
-        for hidden in (PIECES, PARTIALS, STATE):
+        for hidden in HIDDEN:
             self.store.remove(f"{name}/{hidden}")
         table.write_manifest(
             replace(
@@ -377,17 +314,6 @@ def _committed(table: Table, num_parts: int) -> list[Part]:
         if number not in found:
             raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
     return [found[number] for number in range(num_parts)]
-
-
-def _log_entry(done: Done) -> dict[str, Any]:
-    return {
-        "phase": done.phase,
-        "part": done.part.number,
-        "rows": done.part.rows,
-        "seconds": round(done.seconds, 3),
-        "fingerprint": done.part.fingerprint,
-        "content": done.part.content,
-    }
 
 
 def open_input(store: Store, step: Step, key: str, opened: Mapping[str, Table] | None = None) -> Any:

@@ -102,18 +102,6 @@ class Container(NamedTuple):
                 return len(files) + sum(_members(file.length or 0) for file in files)
         return 1
 
-    def homes(self) -> tuple[str, ...]:
-        """The folders that its loose files lie in, and its archives, where they are told; see `home_of`."""
-        match self.body:
-            case Run(folder=folder, upto=upto, state=state):
-                own = () if len(state) == 1 or upto is None else (posixpath.join(folder, upto),)
-                return (folder.rstrip("/"), *own)
-            case Path(uri=uri):
-                return (uri.rpartition("/")[0], uri)
-            case Objects(files=files):
-                return tuple(file.uri for file in files)
-        return ()
-
 
 MEMBER_BYTES = 50_000
 """Bytes of a member of an archive, where a guess is needed."""

@@ -52,6 +52,15 @@ class LeftOut(Counter[str]):
         counts = {reason: [number, self.example.get(reason)] for reason, number in self.items()}
         return {"counts": counts, "outside": outside, "once": sorted(self.once)}
 
+    def take(self) -> dict[str, Any]:
+        """What `pack` gives; from now on nothing is counted."""
+        packed = self.pack()
+        self.clear()
+        self.example.clear()
+        self.once.clear()
+        self.outside = None
+        return packed
+
     def add(self, packed: Mapping[str, Any]) -> None:
         """Add what `pack` gave for files that come later in the listing."""
         twice = Counter(reason for reason, name in map(tuple, packed["once"]) if (reason, name) in self.once)

@@ -1,27 +1,44 @@
 """Catalog: where every image of every source lies. No image byte is copied, ids never move."""
 
+import itertools
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
+from curate.config import digest
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished, ImagePlace
-from curate.engine.image_ids import CatalogFigures, LeftOutFigures, ids_of_part
+from curate.engine.image_ids import CatalogFigures, LeftOutFigures, Parts, ids_of_part
 from curate.engine.show import FlowStep, Numbers, Section, Text
-from curate.engine.stage import Scan
+from curate.engine.stage import Batches, Known, Listing, Piece
 from curate.engine.table import Table
 from curate.errors import SourceError, TableError
-from curate.sources.class_names import Names, common_classes
+from curate.sources.beside import leave_out_rows
+from curate.sources.class_names import Names
 from curate.sources.config import Source, Sources
-from curate.sources.found import Found, cut_parts
+from curate.sources.found import Span, cut_parts
 from curate.sources.left_out import LeftOut, is_loss
-from curate.sources.listing import list_source
+from curate.sources.listing import GROUP_FILES, Group, GroupFacts, check_listed, find_groups, list_group
+from curate.stages.images.listed import (
+    LISTED,
+    RowsPerPart,
+    Told,
+    choose_rows_per_part,
+    classes_text,
+    home_of,
+    listed_rows,
+    only_new,
+    pack_numbers,
+    unpack_numbers,
+)
 from curate.tables import CATALOG, ROLES
 
 logger = logging.getLogger(__name__)
@@ -34,9 +51,11 @@ ROW_BYTES = 120
 """Bytes of a row of `catalog`."""
 MEMORY_PER_ROW = 1e3
 """Bytes that a listed image takes until its part is written."""
+BATCH_ROWS = 4096
+"""Images that are listed before they are written down."""
 
 
-class Catalog(Scan):
+class Catalog(Listing):
     """Lists the sources in a fixed order and cuts each into parts; a later scan appends what is new."""
 
     version: ClassVar[int] = 3
@@ -44,49 +63,142 @@ class Catalog(Scan):
 
     sources: Sources
     """What to list."""
-    rows_per_part: Annotated[int, Field(ge=1)] = 65_536
-    """Images of a part at most; an archive stays whole where it fits."""
+    rows_per_part: RowsPerPart = "auto"
+    """Images of a part at most; an archive stays whole where it fits. auto: by the number of images that are listed
+    first, see `choose_rows_per_part`."""
 
     _left_out: dict[str, LeftOut] = PrivateAttr(default_factory=dict)
+    _parts: list[tuple[str, str, int]] = PrivateAttr(default_factory=list)
+    """(source, role, images) of each part, known when parts are cut."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return CATALOG
 
-    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
-        part = len(known.parts()) if known else 0
-        for role, source in self.sources.by_role():
-            skipped = self._left_out[source.name] = LeftOut()
-            found: Iterable[Found] = list_source(source, skipped=skipped)
-            if known:
-                found = _new(found, known, source)
-            for rows in cut_parts(found, rows_per_part=self.rows_per_part):
-                yield part, catalog_rows(part, role, source, rows)
-                part += 1
-            if skipped:
-                logger.info("%s: left out: %s", source.name, dict(skipped))
+    def listed_schema(self) -> pa.Schema:
+        return LISTED
+
+    # -- listing ---------------------------------------------------------------------------------------------
+
+    def find_groups(self) -> Iterator[tuple[str, str]]:
+        for _, source in self.sources.by_role():
+            described = source.model_dump_json()
+            for group in find_groups(source):
+                text = json.dumps([source.name, *group])
+                content = [described, *group[:2], group.before] if group.lasting else uuid.uuid4().hex
+                yield text, digest(content)
+
+    def list_group(self, group: str, known: Known | None, tell: Callable[[str], None]) -> Batches:
+        name, *values = json.loads(group)
+        _, source = self._source(name)
+        asked, facts = Group(*values), GroupFacts(LeftOut(), {})
+        told, declared = Told(name, asked.kind), dict[int, int]()
+        found = list_group(source, asked, facts)
+        if known is not None:
+            found = only_new(found, known, told)
+        while rows := list(itertools.islice(found, BATCH_ROWS)):
+            told.add(rows, declared)
+            yield listed_rows(rows)
+        if known is None:
+            told.listed = told.rows()
+        told.left_out = facts.left_out.pack()
+        told.tables = {key: (index.num_rows, pack_numbers(index.used_rows())) for key, index in facts.tables.items()}
+        tell(told.text())
+
+    def _source(self, name: str) -> tuple[str, Source]:
+        """(role, source) of that name."""
+        return next((role, source) for role, source in self.sources.by_role() if source.name == name)
+
+    def resolve_listed(self, told: Iterable[str], previous: Mapping[str, Any] | None) -> Self:
+        kinds, listed = set[str](), Counter[str]()
+        left_out = {source.name: LeftOut() for _, source in self.sources.by_role()}
+        for name, groups in itertools.groupby(map(Told.parse, told), lambda one: one.source):
+            used: dict[str, np.ndarray] = {}
+            for one in groups:
+                kinds.add(one.kind)
+                listed[name] += one.listed
+                left_out[name].add(one.left_out)
+                for key, (num_rows, rows) in one.tables.items():
+                    used.setdefault(key, np.zeros(num_rows, bool))[unpack_numbers(rows)] = True
+            for key, rows in used.items():
+                leave_out_rows(left_out[name], key, int(np.count_nonzero(~rows)), int(rows.argmin()) if len(rows) else 0)
+        for _, source in self.sources.by_role():
+            check_listed(source, listed[source.name], left_out[source.name])
+            if left_out[source.name]:
+                logger.info("%s: left out: %s", source.name, dict(left_out[source.name]))
+        rows_per_part = self.rows_per_part
+        if rows_per_part == "auto":
+            rows_per_part = choose_rows_per_part(listed.total(), kinds) if previous is None else previous["rows_per_part"]
+        resolved = self.model_copy(update={"rows_per_part": rows_per_part})
+        resolved._left_out = left_out
+        return resolved
+
+    def cut(self, told: Iterable[str], known: Table | None) -> Iterator[list[tuple[int, int, int]]]:
+        assert self.rows_per_part != "auto"
+        before = _parts_of(known) if known is not None else []
+        self._parts = list(before)
+        numbered = enumerate(map(Told.parse, told))
+        for name, groups in itertools.groupby(numbered, lambda one: one[1].source):
+            role, _ = self._source(name)
+            left = deque[tuple[int, int, int]]()
+            counts = Counter[str]()
+
+            def spans(groups: Any = groups, left: Any = left, counts: Counter[str] = counts) -> Iterator[Span]:
+                for number, one in groups:
+                    left.append((number, 0, one.rows()))
+                    counts.update(known=one.known, changed=one.changed)
+                    yield from one.cuts(number)
+
+            for size in cut_parts(spans(), rows_per_part=self.rows_per_part):
+                self._parts.append((name, role, size))
+                yield list(_take(left, size))
+            if known is not None:
+                _tell_changes(name, counts, sum(rows for source, _, rows in before if source == name))
+
+    def fill(self, part: int, pieces: Sequence[Piece]) -> tuple[pa.Schema, Batches]:
+        told = [Told.parse(piece.told) for piece in pieces]
+        role, source = self._source(told[0].source)
+        rows = pa.Table.from_batches((batch for piece in pieces for batch in piece.rows()), LISTED).combine_chunks()
+        columns = [
+            pa.array(ids_of_part(part, len(rows))),
+            pa.array([source.name] * len(rows)),
+            pa.array([role] * len(rows)),
+            *rows.columns,
+        ]
+        found = (one.classes_of(piece.start, piece.stop) for one, piece in zip(told, pieces, strict=True))
+        classes = classes_text(itertools.chain.from_iterable(found))
+        schema = CATALOG.with_metadata({SOURCE: source.model_dump_json().encode(), CLASSES: classes})
+        return schema, iter(pa.Table.from_arrays(columns, schema=schema).combine_chunks().to_batches())
+
+    def homes_of(self, rows: pa.Table) -> Sequence[str]:
+        columns = [rows[name].to_pylist() for name in ("uri", "key", "offset", "row")]
+        return list(map(home_of, *columns))
 
     def summarize(self, table: Table, **inputs: Any) -> CatalogFigures:
-        parts = []
-        for part in table.parts():
-            first = table.read(part.number, ["source", "role"]).slice(0, 1).to_pylist()[0]
-            parts.append((first["source"], first["role"], part.rows))
         left_out = [
             LeftOutFigures(source=name, reason=reason, count=number, example=skipped.example.get(reason, ""))
             for name, skipped in self._left_out.items()
             for reason, number in sorted(skipped.items())
         ]
         names = [source.name for _, source in self.sources.by_role()]
-        return CatalogFigures.of_parts(parts, sources=names, left_out=left_out)
+        return CatalogFigures.of_parts(self._parts, sources=names, left_out=left_out)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
+    def estimate(self, num_images: int) -> dict[str, Any]:
+        return {"rows_per_part": choose_rows_per_part(num_images)} if self.rows_per_part == "auto" else {}
+
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         made = Shape(given.images, given.curated, given.heldout, ROW_BYTES)
+        rows = self.rows_per_part
+        if rows == "auto":
+            rows = choose_rows_per_part(int(made.rows))
         demand = Demand(
-            serial_rows=made.rows,
+            rows=made.rows,
+            read=made.num_bytes,
             written=made.num_bytes,
-            tasks=-(-made.rows // self.rows_per_part),
-            memory=self.rows_per_part * MEMORY_PER_ROW,
+            scratch=made.num_bytes,
+            tasks=-(-made.rows // GROUP_FILES) + -(-made.rows // rows),
+            memory=max(rows, BATCH_ROWS) * MEMORY_PER_ROW,
         )
         return demand, made
 
@@ -163,50 +275,34 @@ def read_picture(rows: pa.Table) -> Image.Image:
         raise SourceError(f"{uri}: {error.reason}: {error}") from error
 
 
-def catalog_rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
-    """The rows of one part of the catalog."""
-    columns = [
-        pa.array(ids_of_part(part, len(found))),
-        pa.array([source.name] * len(found)),
-        pa.array([role] * len(found)),
-        *(pa.array([getattr(f, name) for f in found], CATALOG.field(name).type) for name in CATALOG.names[3:]),
+def _take(left: deque[tuple[int, int, int]], size: int) -> Iterator[tuple[int, int, int]]:
+    """(group, first row, row behind the last) of the next `size` rows; `left` keeps the others."""
+    while size:
+        group, start, stop = left.popleft()
+        end = min(stop, start + size)
+        if end > start:
+            yield group, start, end
+        if end < stop:
+            left.appendleft((group, end, stop))
+        size -= end - start
+
+
+def _parts_of(table: Table) -> list[tuple[str, str, int]]:
+    """(source, role, images) of the parts of a complete catalog."""
+    parts = Parts.of(table)
+    return [
+        (name, ROLES[role], int(rows)) for name, role, rows in zip(parts.source, parts.role, parts.rows, strict=True)
     ]
-    classes = json.dumps(common_classes(item.classes for item in found), sort_keys=True).encode()
-    schema = CATALOG.with_metadata({SOURCE: source.model_dump_json().encode(), CLASSES: classes})
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _new(found: Iterable[Found], known: Table, source: Source) -> Iterator[Found]:
-    """What the catalog does not list yet; reports what changed or vanished since."""
-    listed = {}
-    for rows in known.scan(["source", "uri", "key", "offset", "row", "length", "modified", "sidecars"]):
-        if rows["source"][0].as_py() == source.name:
-            for r in rows.to_pylist():
-                beside = None if r["sidecars"] is None else [tuple(s.values()) for s in r["sidecars"]]
-                place = _place(r["uri"], r["key"], r["offset"], r["row"])
-                listed[place] = (r["length"], r["modified"], _digest(beside))
-    changed = 0
-    for item in found:
-        before = listed.pop(_place(item.uri, item.key, item.offset, item.row), None)
-        if before is None:
-            yield item
-        elif before != (item.length, item.modified, _digest(item.sidecars)):
-            changed += 1
-    if changed or listed:
+def _tell_changes(name: str, counts: Counter[str], listed: int) -> None:
+    """Report what a rescan found of the images that were listed before."""
+    vanished = max(0, listed - counts["known"])
+    if counts["changed"] or vanished:
         logger.warning(
             "%s: %d images or what lies beside them changed and %d images vanished since they were listed; their rows "
             "stay as they are (--rebuild all starts anew)",
-            source.name,
-            changed,
-            len(listed),
+            name,
+            counts["changed"],
+            vanished,
         )
-
-
-def _place(uri: str, key: str, offset: int | None, row: int | None) -> tuple[object, ...]:
-    """What an image of a source is known by: two tables may hold the same URL in the same row."""
-    return (uri, offset, row) if row is None else (uri, offset, row, key)
-
-
-def _digest(beside: Iterable[tuple[Any, ...]] | None) -> int | None:
-    """What lies beside an image as one number, since those of all images are held at once."""
-    return None if beside is None else hash(tuple(map(tuple, beside)))
