@@ -27,9 +27,9 @@ from curate.stages.copies.project_copies import ProjectCopies
 from curate.stages.copies.register_pairs import RegisterPairs
 from curate.stages.copies.search_planted import SearchPlanted
 from curate.stages.images.catalog import Catalog
-from curate.stages.images.listed import RowsPerPart
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
+from curate.stages.images.listed import RowsPerPart
 from curate.stages.images.pictures import PictureStage
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.find_truth import FindTruth

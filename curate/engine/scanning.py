@@ -68,7 +68,8 @@ class Scanning:
         complete = self.before is not None and self.before.complete and not flags.may_rebuild(self.name)
         known = table.parts() if complete else []
         if complete:
-            table.drop_parts(table.committed().keys() - {part.number for part in known})  # of a rescan that was killed
+            if not (flags.rescan and isinstance(self.stage, Listing)):  # of a rescan that was killed
+                table.drop_parts(table.committed().keys() - {part.number for part in known})
             self._list_lost([part for part in known if part.number in self.work.lost(self.name)])
         if complete and not flags.rescan:
             return []
@@ -208,10 +209,14 @@ class Scanning:
         whole = digest(["known", [part.fingerprint for part in parts]])
         found = merged.whole_footers(merged.committed()).get(0)
         if found is None or found.fingerprint != whole or (merged.name, 0) in self.work.damaged:
-            there = {n for n, footer in homes.whole_footers(homes.committed()).items() if footer.fingerprint == wanted[n]}
+            there = {
+                n for n, footer in homes.whole_footers(homes.committed()).items() if footer.fingerprint == wanted[n]
+            }
             there -= {number for name, number in self.work.damaged if name == homes.name}
             tasks = [
-                self._task("homes", n, stage, {self.name: one}, known=True) for n, one in wanted.items() if n not in there
+                self._task("homes", n, stage, {self.name: one}, known=True)
+                for n, one in wanted.items()
+                if n not in there
             ]
             self.work.execute(self.executor, f"{self.name} (known)", tasks, len(parts))
             rows = pa.concat_tables([homes.read(part.number) for part in parts]).sort_by(

@@ -29,7 +29,12 @@ HIDDEN = (PIECES, PARTIALS, STATE, GROUPS, LISTED, TOLD, HOMES, KNOWN, CUT, REMA
 
 TEXT = pa.schema([pa.field("text", pa.large_string(), nullable=False)])
 HOME_ROWS = pa.schema(
-    [pa.field("home", pa.uint64()), pa.field("part", pa.int32()), pa.field("start", pa.int64()), pa.field("stop", pa.int64())]
+    [
+        pa.field("home", pa.uint64()),
+        pa.field("part", pa.int32()),
+        pa.field("start", pa.int64()),
+        pa.field("stop", pa.int64()),
+    ]
 )
 """Digest of a container, and where rows of it lie in a complete listing."""
 
@@ -156,7 +161,9 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
 def _perform_listing(store: Store, name: str, stage: Listing, task: Task) -> Done:
     fingerprint, table = task.fingerprints[name], store.table(name)
     if task.phase == "homes":
-        done = store.table(f"{name}/{HOMES}").commit(task.part, HOME_ROWS, _homes(stage, table, task.part), fingerprint=fingerprint)
+        done = store.table(f"{name}/{HOMES}").commit(
+            task.part, HOME_ROWS, _homes(stage, table, task.part), fingerprint=fingerprint
+        )
         return Done(name, task.phase, done, 0)
     if task.phase == "list":
         text: str = store.table(f"{name}/{GROUPS}").read(task.part)["text"][0].as_py()
@@ -180,7 +187,9 @@ def _homes(stage: Listing, table: Table, part: int) -> Iterator[pa.RecordBatch]:
     found = np.array([digest_text(home) for home in stage.homes_of(table.read(part))], np.uint64)
     bounds = np.flatnonzero(np.r_[True, found[1:] != found[:-1], True]) if len(found) else np.zeros(0, np.int64)
     columns = [found[bounds[:-1]], np.full(len(bounds[:-1]), part, np.int32), bounds[:-1], bounds[1:]]
-    yield pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, HOME_ROWS, strict=True)], schema=HOME_ROWS)
+    yield pa.RecordBatch.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, HOME_ROWS, strict=True)], schema=HOME_ROWS
+    )
 
 
 def read_rows(table: Table, part: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
@@ -197,7 +206,12 @@ def read_rows(table: Table, part: int, start: int, stop: int) -> Iterator[pa.Rec
 
 def write_text(table: Table, part: int, text: str, *, fingerprint: str = "") -> None:
     """Commit a part of one row that is a text."""
-    table.commit(part, TEXT, [pa.RecordBatch.from_arrays([pa.array([text], pa.large_string())], schema=TEXT)], fingerprint=fingerprint)
+    table.commit(
+        part,
+        TEXT,
+        [pa.RecordBatch.from_arrays([pa.array([text], pa.large_string())], schema=TEXT)],
+        fingerprint=fingerprint,
+    )
 
 
 def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:

@@ -14,8 +14,7 @@ again, and a pass then reads the open rows alone.
 
 import contextlib
 import logging
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,9 +25,9 @@ from curate.config import digest, identity
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
 from curate.engine.part_writer import Part
+from curate.engine.scanning import Scanning
 from curate.engine.shuffle import with_bucket
 from curate.engine.stage import Fold, IteratedFold, Scan, Shuffle, Stage
-from curate.engine.scanning import Scanning
 from curate.engine.store import Store
 from curate.engine.table import PROGRESS, Manifest, Table
 from curate.engine.tasks import HIDDEN, PARTIALS, PIECES, STATE, Surroundings, Task, inputs_of, log_entry

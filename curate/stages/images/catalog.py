@@ -71,6 +71,9 @@ class Catalog(Listing):
     _parts: list[tuple[str, str, int]] = PrivateAttr(default_factory=list)
     """(source, role, images) of each part, known when parts are cut."""
 
+    def __getstate__(self) -> dict[Any, Any]:  # what the driver knows of a listing does not travel with tasks
+        return super().__getstate__() | {"__pydantic_private__": {"_left_out": {}, "_parts": []}}
+
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return CATALOG
 
@@ -120,14 +123,18 @@ class Catalog(Listing):
                 for key, (num_rows, rows) in one.tables.items():
                     used.setdefault(key, np.zeros(num_rows, bool))[unpack_numbers(rows)] = True
             for key, rows in used.items():
-                leave_out_rows(left_out[name], key, int(np.count_nonzero(~rows)), int(rows.argmin()) if len(rows) else 0)
+                leave_out_rows(
+                    left_out[name], key, int(np.count_nonzero(~rows)), int(rows.argmin()) if len(rows) else 0
+                )
         for _, source in self.sources.by_role():
             check_listed(source, listed[source.name], left_out[source.name])
             if left_out[source.name]:
                 logger.info("%s: left out: %s", source.name, dict(left_out[source.name]))
         rows_per_part = self.rows_per_part
         if rows_per_part == "auto":
-            rows_per_part = choose_rows_per_part(listed.total(), kinds) if previous is None else previous["rows_per_part"]
+            rows_per_part = (
+                choose_rows_per_part(listed.total(), kinds) if previous is None else previous["rows_per_part"]
+            )
         resolved = self.model_copy(update={"rows_per_part": rows_per_part})
         resolved._left_out = left_out
         return resolved
@@ -157,7 +164,8 @@ class Catalog(Listing):
     def fill(self, part: int, pieces: Sequence[Piece]) -> tuple[pa.Schema, Batches]:
         told = [Told.parse(piece.told) for piece in pieces]
         role, source = self._source(told[0].source)
-        rows = pa.Table.from_batches((batch for piece in pieces for batch in piece.rows()), LISTED).combine_chunks()
+        rows = pa.Table.from_batches((batch for piece in pieces for batch in piece.rows()), LISTED)
+        rows = rows.take(pa.array(np.arange(len(rows))))  # what Parquet reads leaves bytes under nulls to chance
         columns = [
             pa.array(ids_of_part(part, len(rows))),
             pa.array([source.name] * len(rows)),

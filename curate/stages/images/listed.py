@@ -192,4 +192,3 @@ def _digests(rows: pa.Table, source: str) -> Iterator[tuple[int, int]]:
 def _place(uri: str, key: str, offset: int | None, row: int | None) -> int:
     """What an image of a source is known by: two tables may hold the same URL in the same row."""
     return hash((uri, offset, row) if row is None else (uri, offset, row, key))
-

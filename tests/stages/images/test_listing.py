@@ -29,7 +29,7 @@ from tests.sources.helpers import catalog_rows, cut_found, write_files, write_ta
 
 ROWS = 5
 NONE = Flags()
-PLUGINS = '''
+PLUGINS = """
 import zipfile
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class Whole(Zips):
 
     def find(self, source, *, skipped):
         return self.pieces.find(source, skipped=skipped)
-'''
+"""
 
 
 def write_pool(root: Path) -> dict[str, Source]:
@@ -105,7 +105,9 @@ def write_pool(root: Path) -> dict[str, Source]:
     for number, size in enumerate((4, 6)):
         pq.write_table(pa.table({"url": [f"http://h/{i}.jpg" for i in range(size)]}), urls / f"{number}.parquet")
     (urls / "2.csv").write_text("url,text\n" + "".join(f"http://h/c{i}.jpg,t\n" for i in range(3)))
-    (root / "list.txt").write_text("tree/a.jpg\ntree/many\nnowhere.jpg\nhttp://h/x.jpg\n/etc/passwd\ntree/b\ntree/b.jpg\n")
+    (root / "list.txt").write_text(
+        "tree/a.jpg\ntree/many\nnowhere.jpg\nhttp://h/x.jpg\n/etc/passwd\ntree/b\ntree/b.jpg\n"
+    )
     (root / "tars.txt").write_text("tars/4.tar\ntars/sub\ntars/0.tar\n")
     (root / "formats.py").write_text(PLUGINS)
     (root / "zips").mkdir()
@@ -146,7 +148,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Source]
     fsspec.filesystem("memory").rm("/listing", recursive=True)
 
 
-@pytest.fixture(params=[1 << 14, 3, 1], ids=["few groups", "groups of three", "groups of one"])
+@pytest.fixture(params=[1 << 14, 3], ids=["few groups", "groups of three"])
 def group_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     files: int = request.param
     for module, name in ((listing, "GROUP_FILES"), (folders, "RUN_NAMES"), (containers, "LINES")):
@@ -296,7 +298,7 @@ def test_a_rescan_appends_what_is_new_and_tells_what_changed_and_vanished(
 ) -> None:
     monkeypatch.setattr(listed, "ROWS_HELD", 2)
     pool = write_pool(tmp_path)
-    names = ("tree", "tars", "rows", "urls", "list", "pattern", "zips", "whole")
+    names = ("tree", "tars", "rows", "urls", "list", "braces", "zips", "whole")
     sources = [pool[name] for name in names]
     root = tmp_path / "run"
     build(root, *sources).run(InProcess(1), NONE)
@@ -330,7 +332,7 @@ def test_a_rescan_appends_what_is_new_and_tells_what_changed_and_vanished(
         *[("rows", key) for key in ("9.parquet/n0.jpg", "9.parquet/n1.jpg")],
         ("urls", "2.csv#3"),
         *[("list", key) for key in ("tree/many/35.jpg", "elsewhere/o.jpg")],
-        *[("pattern", key) for key in ("c/new.jpg", "many/35.jpg")],
+        ("braces", "many/35.jpg"),
         ("zips", "2.zip/0.jpg"),
         ("whole", "2.zip/0.jpg"),
     ]
@@ -344,11 +346,11 @@ def test_a_rescan_appends_what_is_new_and_tells_what_changed_and_vanished(
         "tars": (7, 6),
         "urls": (3, 0),
         "list": (1, 1),
-        "pattern": (1, 1),
+        "braces": (1, 1),
     }
     figures = CatalogFigures.of(Store(root).table("catalog"))
     assert sum(figures.part_rows) == len(rows)
-    assert [ROWS >= size for size in figures.part_rows] == [True] * len(after)
+    assert [size <= ROWS for size in figures.part_rows] == [True] * len(after)
 
 
 def test_a_killed_rescan_goes_on(tmp_path: Path) -> None:
@@ -396,8 +398,8 @@ def test_a_source_that_is_gone_costs_nothing(tmp_path: Path) -> None:
             build(root, *sources).run(InProcess(1), flags)
         assert contents(root) == before
         assert Store(root).table("catalog").is_complete()
-    (root / "catalog/part-00000.parquet").unlink()
-    with pytest.raises((SourceError, TableError)):
+    (root / sorted(f"catalog/{name}" for name in before)[-1]).unlink()
+    with pytest.raises(TableError, match="damaged or gone, and its source is not what it was"):
         build(root, *sources).run(InProcess(1), NONE)
 
 
@@ -410,8 +412,8 @@ def test_a_mixture_is_refused_wherever_it_is(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
-    write_files(tmp_path / "pool", ["a.csv", ".b.jpg"])
-    with pytest.raises(SourceError, match=r"no image was found .*left out: 1 x hidden file, 1 x other file \(\.csv\)"):
+    write_files(tmp_path / "pool", ["a.pdf", ".b.jpg"])
+    with pytest.raises(SourceError, match=r"no image was found .*left out: 1 x hidden file, 1 x other file \(\.pdf\)"):
         build(tmp_path / "run", Source(name="p", path=str(tmp_path / "pool"))).run(InProcess(1), NONE)
 
 
@@ -429,7 +431,10 @@ def test_the_driver_holds_containers_and_no_images(tmp_path: Path, kind: str, mo
                 write_tar(root / f"{number}.tar", {f"{image:05d}.jpg": b"" for image in range(images)})
         stage, told = Catalog(sources=Sources(pool=(Source(name="p", path=str(root)),))), []
         groups = [text for text, _ in stage.find_groups()]
-        assert sum(batch.num_rows for group in groups for batch in stage.list_group(group, None, told.append)) == 3 * images
+        assert (
+            sum(batch.num_rows for group in groups for batch in stage.list_group(group, None, told.append))
+            == 3 * images
+        )
         return sum(map(len, groups)), sum(map(len, told))
 
     monkeypatch.setattr(listing, "GROUP_FILES", 1 << 14)
