@@ -1,9 +1,9 @@
 """The file systems of URLs: one place makes those of sources, workdirs, shards and evaluations.
 
-Three things are alike for all of them, and are set here. A listing is asked for anew each time: fsspec keeps listings
+Four things are alike for all of them, and are set here. A listing is asked for anew each time: fsspec keeps listings
 for the life of a process, so that a driver would look for the parts of its workers in a folder as it was before them.
-A request has time limits, and one that is under way for long says so, since fsspec waits without a word. And a library
-that is missing is named with the extra that brings it.
+A request has time limits, and one that is under way for long says so, since fsspec waits without a word. A library
+that is missing is named with the extra that brings it. And what passes a file system is counted (see `counting.py`).
 
 Limits and credentials that the user gives to fsspec (`~/.config/fsspec`, `FSSPEC_S3_ENDPOINT_URL`) or to the library of
 the store (`AWS_ENDPOINT_URL`, `AWS_PROFILE`) stay as they are.
@@ -11,10 +11,12 @@ the store (`AWS_ENDPOINT_URL`, `AWS_PROFILE`) stay as they are.
 
 import asyncio
 import logging
+import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -23,11 +25,14 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.dircache import DirCache
 from fsspec.implementations.local import LocalFileSystem
 
+from curate import counting
 from curate.errors import CurateError, MissingExtra, SourceError, WorkdirError
+from curate.ranges import RangeFile, Span
 from curate.retrying import Cause, describe_error, find_cause, is_refusal
 
 log = logging.getLogger(__name__)
 
+LOCAL = frozenset({"file", "local"})
 WEB = frozenset({"http", "https"})
 S3 = frozenset({"s3", "s3a"})
 GCS = frozenset({"gs", "gcs"})
@@ -51,6 +56,8 @@ CONNECTIONS = 32
 """Connections of a process to S3: as many as threads read at once, and some more."""
 ATTEMPTS = 5
 """How often the library of S3 tries a request that is answered by 500, 503 or SlowDown."""
+STREAM_BYTES = 5 << 20
+"""Bytes that a file of S3 reads ahead where it is read in order and no ranges are known, such as a list."""
 SAY_SECONDS = 25.0
 """A request that is under way for longer says so, and again after each time as long."""
 
@@ -98,8 +105,8 @@ def open_filesystem(
         ValueError: the protocol is known, but this is none of its URLs.
     """
     protocol, shown = protocol_of(url), shown or url
-    if "://" not in url:  # fsspec would take `::` in a name for a chain of file systems
-        local = LocalFileSystem()
+    if "://" not in url or protocol in LOCAL:  # fsspec would take `::` in a name for a chain of file systems
+        local = CountedLocal()
         return local, local._strip_protocol(url)
     if "::" in url and protocol != "file":
         raise error(f"{shown}: chained URLs are not supported; give the last one, without `...::`")
@@ -118,7 +125,51 @@ def open_filesystem(
         cache.clear()
     if isinstance(fs, AsyncFileSystem):
         _watch(fs.loop)
+    if protocol in S3:
+        _count_s3(fs)
     return fs, path
+
+
+def open_ranges(filesystem: Any, path: str, *, blocks: Sequence[Span] | None = None) -> Any:
+    """A file for reading at any offset: of an object store by ranges, see `ranges.py`; of others as `open` gives it.
+
+    Args:
+        blocks: ascending ranges of which all will be read; None: not known. With them, or with none to read, the file
+            is looked at now; else with the first read.
+    """
+    protocols = protocols_of(filesystem)
+    if not protocols & STORES:
+        counting.note(opens=1)
+        return filesystem.open(path, "rb")
+    file = RangeFile(filesystem, path, suffixes=bool(protocols & S3), blocks=blocks or ())
+    return file if blocks is None else file.begin()
+
+
+def read_object(filesystem: Any, path: str) -> bytes:
+    """All bytes of a file; of S3 without asking for the length first."""
+    if not protocols_of(filesystem) & S3:
+        data: bytes = filesystem.cat_file(path)
+        return data
+    counting.note(opens=1)
+    return read_range(filesystem, path, 0, None)
+
+
+def read_range(filesystem: Any, path: str, start: int, stop: int | None, **options: Any) -> bytes:
+    """Bytes of a file of an object store in one request; of an empty file a store refuses any."""
+    try:
+        data: bytes = filesystem.cat_file(path, start=start, end=stop, **options)
+    except Exception as error:
+        cause = find_cause(error, remote=True)
+        if cause is not None and cause.text.startswith("HTTP 416"):
+            return b""
+        raise
+    return data
+
+
+def protocols_of(filesystem: Any) -> frozenset[str]:
+    """The names of the protocol that a file system speaks."""
+    named = filesystem.protocol
+    return frozenset([named] if isinstance(named, str) else named)
 
 
 def list_parquet(filesystem: Any, path: str) -> list[str]:
@@ -139,8 +190,8 @@ def _options(protocol: str, limits: Limits) -> dict[str, Any]:
     """Limits as the file system of a protocol takes them; what the user's fsspec config says stays."""
     given = fsspec.config.conf.get(protocol, {})
     if protocol in WEB:
-        timeout = client_timeout(limits)
-        return {"client_kwargs": {"timeout": timeout, **given.get("client_kwargs", {})}, "use_listings_cache": False}
+        client = {"timeout": client_timeout(limits), "trace_configs": [_trace()]}
+        return {"client_kwargs": client | given.get("client_kwargs", {}), "use_listings_cache": False}
     if protocol in S3:
         limited = {
             "connect_timeout": limits.connect,
@@ -148,10 +199,13 @@ def _options(protocol: str, limits: Limits) -> dict[str, Any]:
             "max_pool_connections": CONNECTIONS,
             "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
         }
-        return {"config_kwargs": limited | given.get("config_kwargs", {}), "use_listings_cache": False}
+        block = {"default_block_size": given.get("default_block_size", STREAM_BYTES)}
+        return {"config_kwargs": limited | given.get("config_kwargs", {}), "use_listings_cache": False} | block
     if protocol in GCS:
         own = {"requests_timeout": client_timeout(limits)} | given
-        return {"requests_timeout": own["requests_timeout"], "use_listings_cache": False}
+        session = {"trace_configs": [_trace()]} | given.get("session_kwargs", {})
+        limited = {"requests_timeout": own["requests_timeout"], "session_kwargs": session}
+        return limited | {"use_listings_cache": False}
     if protocol in AZURE:
         own = {"connection_timeout": limits.connect, "read_timeout": limits.stall} | given
         return {name: own[name] for name in ("connection_timeout", "read_timeout")} | {"use_listings_cache": False}
@@ -167,6 +221,83 @@ def client_timeout(limits: Limits) -> Any:
     )
 
 
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+class CountedLocal(LocalFileSystem):
+    """The local files, read without a buffer: each read of the caller is one of the system."""
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> Any:
+        if mode != "rb":
+            return super()._open(path, mode, block_size, **options)
+        return counting.CountedFile(path)
+
+    def info(self, path: str | os.DirEntry[str], **options: Any) -> dict[str, Any]:
+        """Of a path, which every listing asks for first; of an entry of a folder it is a part of the listing."""
+        counting.note(requests=isinstance(path, str))
+        found: dict[str, Any] = super().info(path, **options)
+        return found
+
+    def exists(self, path: str, **options: Any) -> bool:
+        """Whether something is there."""
+        counting.note(requests=1)
+        return bool(super().exists(path, **options))
+
+    def isdir(self, path: str) -> bool:
+        """Whether a folder is there."""
+        counting.note(requests=1)
+        return bool(super().isdir(path))
+
+
+def _count_s3(fs: Any) -> None:
+    """Count what the client of a file system sends to S3; where it is connected anew, of the new client."""
+    if hasattr(fs, "_counted_client"):
+        return
+    connect, fs._counted_client = fs.set_session, None
+
+    async def set_session(*args: Any, **kwargs: Any) -> Any:
+        client = await connect(*args, **kwargs)
+        if client is not fs._counted_client:
+            fs._counted_client = client
+            client.meta.events.register("before-send.s3", _note_sent)
+            client.meta.events.register("after-call.s3.GetObject", _note_object)
+        return client
+
+    fs.set_session = set_session
+
+
+def _note_sent(request: Any, **_: Any) -> None:
+    """Of each attempt, with the bytes of an object that it carries."""
+    headers = request.headers if request.method == "PUT" else {}
+    length = headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length") or 0
+    counting.note(requests=1, bytes_written=int(length))
+
+
+def _note_object(parsed: dict[str, Any], **_: Any) -> None:
+    counting.note(bytes_read=parsed.get("ContentLength", 0))
+
+
+@cache
+def _trace() -> Any:
+    """What aiohttp tells of each request of a client."""
+    import aiohttp
+
+    async def sent(*_: Any) -> None:
+        counting.note(requests=1)
+
+    async def chunk(_: Any, __: Any, told: Any) -> None:
+        counting.note(bytes_written=len(told.chunk))
+
+    async def answered(_: Any, __: Any, told: Any) -> None:
+        counting.note(bytes_read=told.response.content_length or 0)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(sent)
+    trace.on_request_chunk_sent.append(chunk)
+    trace.on_request_end.append(answered)
+    return trace
+
+
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
@@ -180,9 +311,14 @@ class Explained:
     def __init__(self, inner: Any, root: str) -> None:
         self._inner, self._root = inner, root
 
-    def open(self, path: str, mode: str = "rb", **options: Any) -> "Explained":
-        """A file of the file system, whose reads are explained as well."""
-        return Explained(self._explained(self._inner.open)(path, mode, **options), self._root)
+    def open(self, path: str) -> "Explained":
+        """A file for reading bytes, whose reads are explained as well."""
+        return Explained(self._explained(open_ranges)(self._inner, path), self._root)
+
+    def cat_file(self, path: str) -> bytes:
+        """All bytes of a file."""
+        data: bytes = self._explained(read_object)(self._inner, path)
+        return data
 
     def __enter__(self) -> "Explained":
         self._inner.__enter__()

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from curate.counting import open_counted
+
 AnyPath = str | bytes | Path
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = (
@@ -38,7 +40,7 @@ def open_regular(path: AnyPath) -> io.BufferedReader:
         OSError: it is gone, or may not be read.
     """
     _check(path, os.stat(path))  # noqa: PTH116  # a name need not be text
-    return open(path, "rb", opener=_open)
+    return open_counted(path, opener=_open)
 
 
 def read_regular(path: AnyPath) -> bytes:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -41,6 +41,9 @@ class RecipeConfig(Settings):
     """Seed of every random choice."""
     executor: Annotated[ExecutorConfig, Execution()] = ExecutorConfig()
     """Where tasks run."""
+    keep: Annotated[Literal["all", "results"], Execution()] = "all"
+    """Which tables stay. all: working tables too, so that a changed setting makes again only what depends on it.
+    results: a working table goes as soon as nothing needs its rows; what a later change needs of them is made again."""
 
     @field_validator("workdir")
     @classmethod

@@ -3,10 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from curate import workdir
 from curate.config import digest
+from curate.engine.cleaning import Removed, clean, find_unneeded
 from curate.engine.executors import Executor, start_executor
 from curate.engine.freshness import Flags
 from curate.engine.open_rows import OpenRows, find_open
@@ -52,7 +54,7 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     store = Store(config.workdir)
     pipeline = declare(config, store)
     workdir.claim(store, config.recipe)  # before anything is written there
-    with store.lock(), config.sources.network.used(), staying("every committed part stays"):
+    with store.lock(), store.keeping(), config.sources.network.used(), staying("every committed part stays"):
         damage = workdir.claim(store, config.recipe)
         if damage is not None:
             logger.warning("%s", damage)
@@ -66,7 +68,7 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
             record()
         store.remove_leftovers()
         with start_executor(config.executor) as executor:
-            changed = _run(pipeline, executor, flags, record)
+            changed = _run(pipeline, executor, flags, record, keep_working=config.keep == "all")
             _report(pipeline, executor)
     report, unavailable = store.join(PAGE), find_open(pipeline)
     _judge(unavailable, config, report)
@@ -88,14 +90,16 @@ def _report(pipeline: Pipeline, executor: Executor) -> None:
             pipeline.mend(executor, error)
 
 
-def _run(pipeline: Pipeline, executor: Executor, flags: Flags, listed: Callable[[], None]) -> list[str]:
+def _run(
+    pipeline: Pipeline, executor: Executor, flags: Flags, listed: Callable[[], None], *, keep_working: bool
+) -> list[str]:
     """Make the tables; an error says also what is open, which may be its reason.
 
     Args:
         listed: called when the sources are listed.
     """
     try:
-        return pipeline.run(executor, flags, listed=listed)
+        return pipeline.run(executor, flags, listed=listed, keep_working=keep_working)
     except CurateError as error:
         found = find_open(pipeline)
         if found.images:
@@ -153,9 +157,23 @@ def _reported(store: Store) -> object:
 
 
 def _made_of(store: Store) -> dict[str, str]:
-    """Digest of all that report and card tell of."""
+    """Digest of all that report and card tell of; they read no table that is ever cleaned."""
     names = workdir.open_record(store).tables
-    return {"tables": digest([store.read_json(f"{name}/{MANIFEST}") for name in names])}
+    manifests = [store.read_json(f"{name}/{MANIFEST}") for name in names]
+    return {"tables": digest([None if one is None else {**one, "cleaned": []} for one in manifests])}
+
+
+def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
+    """Remove the rows of working tables that no table of the workdir's recipe needs any more; see `cleaning.py`.
+
+    Raises:
+        WorkdirError: it holds no run, or another process works on it.
+        ConfigError: its recipe is not known here.
+    """
+    with nullcontext() if dry_run else store.lock():
+        found, steps = workdir.find_tables(store), workdir.declared_steps(store)
+        unneeded = find_unneeded(steps, store, [one.name for one in found.tables])
+        return clean(map(store.table, unneeded), dry_run=dry_run)
 
 
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:

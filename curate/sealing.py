@@ -178,6 +178,8 @@ class _Seal(NamedTuple):
     sums: tuple[int, ...]
     tail: bytes
     """All that follows the pages."""
+    before: bytes
+    """What was read with it: the end of the pages."""
 
 
 def _find_seal(file: Any) -> _Seal | None:
@@ -186,16 +188,17 @@ def _find_seal(file: Any) -> _Seal | None:
     Raises:
         DamagedBytes: there is one, and some bit of it or of the footer has changed.
     """
-    size = file.seek(0, 2)
-    tail = _read_tail(file, size, min(size, TAIL_BYTES))
+    tail, size = _read_tail(file, TAIL_BYTES)
     if len(tail) < END_BYTES:
         return None
     footer = int.from_bytes(tail[-END_BYTES : -len(MAGIC)], "little") + END_BYTES
-    if footer + FIXED.size > size or tail[-len(MAGIC) :] != MAGIC:
+    if (size is not None and footer + FIXED.size > size) or tail[-len(MAGIC) :] != MAGIC:
         if MARK in tail:
             raise DamagedBytes("its end is not the one that was written")
         return None  # no Parquet at all, or not ours
-    tail = tail if footer + FIXED.size <= len(tail) else _read_tail(file, size, footer + FIXED.size)
+    tail = _at_least(file, tail, footer + FIXED.size)
+    if footer + FIXED.size > len(tail):
+        return None
     mark, pages, block, digest = FIXED.unpack_from(tail, len(tail) - footer - FIXED.size)
     if _flipped(mark) > MAX_FLIPPED:
         if MARK in tail:
@@ -203,19 +206,32 @@ def _find_seal(file: Any) -> _Seal | None:
         return None
     count = -(-pages // block) if block else 0
     rest = 4 * count + FIXED.size + footer
-    if mark != MARK or block < MIN_BLOCK or pages + rest != size:
+    if mark != MARK or block < MIN_BLOCK or size not in (None, pages + rest):
         raise DamagedBytes("its checksums are not those that were written")
-    tail = tail[len(tail) - rest :] if rest <= len(tail) else _read_tail(file, size, rest)
-    sums = struct.unpack_from(f"<{count}I", tail)
-    plain = tail[: 4 * count] + FIXED.pack(mark, pages, block, bytes(32)) + tail[4 * count + FIXED.size :]
+    tail = _at_least(file, tail, rest)
+    if rest > len(tail):
+        raise DamagedBytes("its checksums are not those that were written")
+    sums_at, end = len(tail) - rest, tail[len(tail) - rest :]
+    sums = struct.unpack_from(f"<{count}I", end)
+    plain = end[: 4 * count] + FIXED.pack(mark, pages, block, bytes(32)) + end[4 * count + FIXED.size :]
     if hashlib.sha256(plain).digest() != digest:
         raise DamagedBytes("its footer is not the one that was written")
-    return _Seal(size, pages, block, sums, tail)
+    return _Seal(pages + rest, pages, block, sums, end, tail[:sums_at])
 
 
-def _read_tail(file: Any, size: int, length: int) -> bytes:
-    file.seek(size - length)
-    return bytes(file.read(length))
+def _read_tail(file: Any, length: int) -> tuple[bytes, int | None]:
+    """The last bytes of a file, and its length where it is known."""
+    if hasattr(file, "read_tail"):  # of an object store, which gives these in one request
+        tail, size = file.read_tail(length)
+        return tail, size
+    size = file.seek(0, 2)
+    file.seek(max(0, size - length))
+    return bytes(file.read(min(size, length))), size
+
+
+def _at_least(file: Any, tail: bytes, length: int) -> bytes:
+    """The last bytes of a file, as many as asked for where there are so many."""
+    return tail if length <= len(tail) else _read_tail(file, length)[0]
 
 
 def _flipped(mark: bytes) -> int:
@@ -248,13 +264,21 @@ class _CheckedFile:
         block, sums = self._seal.block, self._seal.sums
         first, last = start // block, -(-stop // block)
         begin, end = first * block, min(last * block, self._seal.pages)
-        self._file.seek(begin)
-        view = memoryview(self._file.read(end - begin))
+        view = memoryview(self._fetch(begin, end))
         for number in range(first, last):
             place = number * block - begin
             if zlib.crc32(view[place : place + block]) != sums[number]:
                 raise DamagedBytes(f"bytes {number * block} to {min(number * block + block, end)} are not as written")
         return view[start - begin : stop - begin]
+
+    def _fetch(self, begin: int, end: int) -> Any:
+        """Bytes of the pages; what came with the footer is not read again."""
+        known = self._seal.pages - len(self._seal.before)
+        if begin >= known:
+            return memoryview(self._seal.before)[begin - known : end - known]
+        self._file.seek(begin)
+        data = self._file.read(min(end, known) - begin)
+        return data + self._seal.before[: end - known] if end > known else data
 
     def seek(self, place: int, whence: int = 0) -> int:
         self._place = place + (0, self._place, self._seal.size)[whence]

@@ -130,7 +130,9 @@ def _lost_parts(filesystem: Any, sizes: Mapping[str, int]) -> Iterator[tuple[str
         try:
             manifest = load_sealed(filesystem.cat_file(path))
             parts = manifest["parts"] if manifest["complete"] else []
-            wanted = {f"{path.rpartition('/')[0]}/part-{one['number']:05d}.parquet": one["num_bytes"] for one in parts}
+            cleaned, folder = set(manifest.get("cleaned", ())), path.rpartition("/")[0]
+            parts = [one for one in parts if one["number"] not in cleaned]
+            wanted = {f"{folder}/part-{one['number']:05d}.parquet": one["num_bytes"] for one in parts}
         except (ValueError, KeyError, TypeError):
             continue  # named already, or of an earlier version
         for part, size in wanted.items():

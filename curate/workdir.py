@@ -6,8 +6,10 @@ from typing import Any
 
 from curate.config import Settings
 from curate.engine.finished import Finished, find_finished, open_finished
+from curate.engine.pipeline import Pipeline
 from curate.engine.store import TEMPORARY, Store
 from curate.engine.table import MANIFEST
+from curate.engine.work import Step
 from curate.errors import ConfigError, TableError, WorkdirError, first_line
 from curate.locking import LOCK
 
@@ -142,17 +144,26 @@ def open_tables(store: Store) -> Finished:
     return _look(store, open_finished)
 
 
+def declared_steps(store: Store) -> list[Step]:
+    """What the recipe of the run in a workdir declares, under its current settings; errors as of `find_tables`."""
+    return _outline(store, open_record(store)).steps
+
+
 def _look(store: Store, find: Callable[..., Finished]) -> Finished:
+    found = open_record(store)
+    outline = _outline(store, found)
+    return find(store, found.recipe, found.config, outline.steps, pins=found.pins)
+
+
+def _outline(store: Store, found: RunRecord) -> Pipeline:
     from curate.recipe import check_config, find_recipe
 
-    found = open_record(store)
     _refuse_own_code(store, found.recipe)
     try:
         config = check_config(found.config, where=store.join(RUN))
     except ConfigError as error:
         raise ConfigError(f"{error}\n(run its config again, which writes {RUN} anew)") from error
-    outline = find_recipe(config.recipe).outline(store, config)
-    return find(store, found.recipe, found.config, outline.steps, pins=found.pins)
+    return find_recipe(config.recipe).outline(store, config)
 
 
 def _refuse_own_code(store: Store, recipe: str) -> None:

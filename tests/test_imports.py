@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "config", "filesystems", "interrupt", "logs", "memory", "opening", "progress"}
+BASE = {"errors", "config", "counting", "filesystems", "interrupt", "logs", "memory", "opening", "progress", "ranges"}
 BASE |= {"sealed_json", "sealing", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
     "text": {"errors", "opening"},
-    "opening": set(),
+    "counting": set(),
+    "opening": {"counting"},
     "config": {"errors", "text"},
     "memory": set(),
     "sealed_json": set(),
@@ -25,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "logs": {"text"},
     "surroundings": set(),
     "retrying": {"errors"},
-    "filesystems": {"errors", "retrying"},
+    "ranges": {"counting"},
+    "filesystems": {"errors", "retrying", "counting", "ranges"},
     "locking": {"errors"},
     "registry": {"errors"},
     "samples": BASE | {"ops"},

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from curate.cli import app
 from curate.config import parse
+from curate.counting import metered
 from curate.engine.freshness import Flags
 from curate.engine.store import Store as Workdir
 from curate.errors import ConfigError, SourceError, WorkdirError
@@ -117,9 +118,30 @@ def test_run_on_a_failing_store_gives_the_tables_of_a_local_one(s3: Store, local
     assert run("s3://runs/plain").table("images").manifest() == workdir.table("images").manifest()
 
 
+def test_counted_are_the_requests_that_the_store_saw_and_the_bytes_of_objects(s3: Store) -> None:
+    fs, _ = open_filesystem("s3://runs")
+    workdir = Workdir("s3://runs/counted")
+    s3.fault = lambda request: 503 if request.number == 1 else None
+    with metered() as meter:
+        workdir.write_bytes("file", bytes(300_000))
+        assert workdir.read_bytes("file") == bytes(300_000)
+        assert workdir.read_bytes("none") is None
+        assert fs.cat_file("runs/counted/file", start=10, end=1010) == bytes(1000)
+        found = meter.counts()
+    assert s3.faults[503] == 1
+    assert (found.requests, found.bytes_read, found.bytes_written) == (len(s3.requests), 301_000, 300_000)
+    s3.forget()
+    with metered() as beside:
+        made = run("s3://runs/counted")
+        tables = [made.table(name).complete_manifest().counts() for name in TABLES]
+        left = beside.counts().requests
+    assert 0.9 * len(s3.requests) < sum(counts.requests for counts in tables) + left <= len(s3.requests)
+
+
 KILLED = """
 import json, sys
 from curate.config import parse
+from curate.counting import metered
 from curate.engine.freshness import Flags
 from curate.running import run_config
 from tests.equal_bytes import EqualBytes
@@ -215,7 +237,7 @@ def test_store_that_does_not_answer_says_so_and_is_given_up(
     fs.exists(path)  # the library reads its models of services first, for as long as a request may take here
     s3.fault = lambda request: "hang"
     with caplog.at_level(logging.WARNING), pytest.raises(Exception, match=r".") as told:
-        filesystems.Explained(fs, "s3://runs/x").cat_file(path, timeout=1)
+        filesystems.Explained(fs, "s3://runs/x").info(path, timeout=1)
     assert isinstance(told.value, WorkdirError)
     assert "s3://runs/x: timed out, at every attempt" in str(told.value)
     assert "has not answered for 0 s; still waiting" in caplog.text

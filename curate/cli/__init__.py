@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": inspect.sweep,
     "explain": inspect.explain,
     "verify": verify.verify,
+    "clean": inspect.clean,
     "train": train.train,
     "eval": train.evaluate,
     "visualize": train.visualize,

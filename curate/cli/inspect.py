@@ -41,6 +41,26 @@ def status(workdir: Workdir) -> None:
         say(f"- Report and dataset card tell of earlier tables, or are missing: `curate report {workdir}` writes them.")
 
 
+def clean(
+    workdir: Workdir,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, remove nothing")] = False,
+) -> None:
+    """Remove the rows of working tables that nothing needs any more; results stay, and no run makes them again.
+
+    Their parts stay known, so that the next run does nothing. A changed setting that needs such rows makes them again.
+    With `keep: results` in the config a run does this on its way.
+    """
+    from curate.engine.store import Store
+    from curate.running import clean_workdir
+
+    removed = clean_workdir(Store(workdir), dry_run=dry_run)
+    rows = [(one.table, str(one.parts), f"{one.num_bytes / 1e6:,.1f}") for one in removed]
+    if rows:
+        show_table(("table", "parts", "MB"), rows)
+    total = sum(one.num_bytes for one in removed) / 1e6
+    say(f"{total:,.1f} MB {'would be removed' if dry_run else 'removed'}")
+
+
 def report(workdir: Workdir) -> None:
     """Write the report and the dataset card again."""
     from curate.engine.store import Store

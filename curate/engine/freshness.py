@@ -208,8 +208,8 @@ def _fits_vectors(table: Table, inputs: list[Table]) -> bool:
 
 
 def _vectors_of(table: Table) -> list[bytes]:
-    """Model and weights of the vectors of a table; empty: it holds none."""
-    meta = (table.schema().metadata or {}) if table.parts() else {}
+    """Model and weights of the vectors of a table; empty: it holds none, or was cleaned."""
+    meta = (table.schema().metadata or {}) if table.parts() and not table.complete_manifest().cleaned else {}
     return [meta[key] for key in VECTOR_META[2:] if key in meta]
 
 

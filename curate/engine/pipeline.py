@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.engine.cleaning import CleanedRows, clean, find_unneeded
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, as_list, why_stale
 from curate.engine.stage import Input, Scan, SharedMap, Shuffle, Stage
@@ -112,13 +113,17 @@ class Pipeline:
 
     # -- running ---------------------------------------------------------------------------------------------
 
-    def run(self, executor: Executor, flags: Flags, *, listed: Callable[[], None] | None = None) -> list[str]:
+    def run(
+        self, executor: Executor, flags: Flags, *, listed: Callable[[], None] | None = None, keep_working: bool = True
+    ) -> list[str]:
         """Make every table that is not there yet.
 
-        A part that turns out to be damaged while it is read is made again, with a warning, and the run goes on.
+        A part that turns out to be damaged while it is read is made again, with a warning, and the run goes on; so are
+        parts that were cleaned and whose rows something needs that is to be made.
 
         Args:
             listed: called when the sources are listed: from then on the workdir is one of this configuration.
+            keep_working: False cleans each working table as soon as nothing needs its rows, see `cleaning.py`.
 
         Returns:
             Names of the tables that changed.
@@ -128,7 +133,7 @@ class Pipeline:
             DamagedPart: no step makes the damaged part, it is damaged again, or its stage takes rows from it.
         """
         self.check(flags)
-        return self._make(executor, flags, listed=listed)
+        return self._make(executor, flags, listed=listed, keep_working=keep_working)
 
     def mend(self, executor: Executor, error: DamagedPart) -> None:
         """Make a part again that turned out to be damaged after the run.
@@ -145,28 +150,54 @@ class Pipeline:
         *,
         listed: Callable[[], None] | None = None,
         error: DamagedPart | None = None,
+        keep_working: bool = True,
     ) -> list[str]:
         changed: list[str] = []
+        restore: dict[int, dict[str, set[int]]] = {}  # by number of the step that makes the tables
         place, done, mended = 0, 0, set[Place]()
         damaged: dict[int, set[Place]] = {}  # by number of the step that makes the part
         if listed is not None and not any(isinstance(s, Scan) for step in self.steps for s in step.stages.values()):
             listed()
         while error is not None or place < len(self.steps):
             if error is not None:
-                place = self._note_damage(error, damaged, mended)
+                place, error = self._note_damage(error, damaged, mended), None
             step, allowed = self.steps[place], flags if place >= done else Flags()  # nothing as a whole twice
             try:
-                made = Work(self.store, step, allowed, damaged=damaged.get(place, ())).run(executor)
+                work = Work(self.store, step, allowed, damaged=damaged.get(place, ()), restore=restore.get(place))
+                made = work.run(executor)
             except DamagedPart as found:
                 error = found
+                continue
+            except CleanedRows as found:
+                place = self._note_cleaned(found, restore)
                 continue
             if listed is not None and any(isinstance(stage, Scan) for stage in step.stages.values()):
                 listed()
             changed += [name for name in made if name not in changed]
             damaged.pop(place, None)
-            error, place = None, place + 1
+            restore.pop(place, None)
+            place += 1
+            if not keep_working:
+                current = {name for step in self.steps[:place] for name in step.stages}
+                clean(map(self.store.table, find_unneeded(self.steps, self.store, current)))
             done = max(done, place)
         return changed
+
+    def _note_cleaned(self, needed: CleanedRows, restore: dict[int, dict[str, set[int]]]) -> int:
+        """Add parts to those that are made again; returns the number of the first step that makes some.
+
+        Raises:
+            TableError: no step makes them, so that they cannot be had.
+        """
+        places: list[int] = []
+        for name, parts in needed.wanted.items():
+            place = self._maker(name)
+            if place is None:
+                raise TableError(f"{name}: its rows were removed, and this recipe does not make them; {needed.reader}")
+            logger.info("%s: its rows were removed, %s needs %d parts of them again", name, needed.reader, len(parts))
+            restore.setdefault(place, {}).setdefault(name, set()).update(parts)
+            places.append(place)
+        return min(places)
 
     def _note_damage(self, error: DamagedPart, damaged: dict[int, set[Place]], mended: set[Place]) -> int:
         """Add a part to those that are made again; returns the number of the step that makes it.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curate.config import differences, identity
+from curate.engine.cleaning import CleanedRows
 from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, why_stale
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Scan, Stage
@@ -20,7 +21,8 @@ class StepPlan:
     table: str
     stage: str
     state: str
-    """kept, make, resume, update (some parts), waiting (for inputs that change), or stale (an error)."""
+    """kept, make, resume, update (some parts), restore (parts that were cleaned), waiting (for inputs that change), or
+    stale (an error)."""
     parts: int | None = None
     """Of the table; None: only known once its inputs are there."""
     todo: int | None = None
@@ -49,7 +51,20 @@ def plan_run(pipeline: Pipeline, flags: Flags, *, num_images: int) -> list[StepP
                 plan.auto = _auto(identity(stage), identity(stage.model_copy(update=stage.estimate(num_images))))
                 plan.at_most = True
             plans.append(plan)
+    _plan_restored(pipeline, plans)
     return plans
+
+
+def _plan_restored(pipeline: Pipeline, plans: list[StepPlan]) -> None:
+    """Note which cleaned tables are made again, for those that will read them."""
+    by_name = {plan.table: plan for plan in plans}
+    for step in reversed(pipeline.steps):
+        if all(by_name[name].state == "kept" for name in step.stages):
+            continue
+        for name in {name for names in step.inputs.values() for name in names or ()}:
+            plan, absent = by_name.get(name), pipeline.store.table(name).absent()
+            if plan is not None and plan.state == "kept" and absent:
+                plan.state, plan.todo, plan.note = "restore", len(absent), "cleaned; its rows are needed again"
 
 
 def _plan_table(store: Store, step: Step, name: str, flags: Flags, *, waiting: bool) -> StepPlan:
@@ -84,6 +99,13 @@ def _plan_parts(plan: StepPlan, found: Manifest | None, work: Work) -> StepPlan:
     if kept is not None and found is not None:
         plan.state, plan.parts, plan.todo = "kept", len(found.parts), 0
         plan.auto = _auto(found.config, found.resolved)
+        plan.note = "cleaned" if found.cleaned else ""
+        return plan
+    try:
+        work.need_rows(None)
+    except CleanedRows as needed:  # `auto` may be decided by them
+        plan.state = "make" if found is None else "update"
+        plan.note = f"needs rows of {', '.join(needed.wanted)}, which were cleaned"
         return plan
     stages = {
         name: stage.resolve(previous_resolved(work.before[name], stage), **known_inputs(stage, work.inputs))

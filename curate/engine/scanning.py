@@ -73,10 +73,11 @@ class Scanning:
             self._list_lost([part for part in known if part.number in self.work.lost(self.name)])
         if complete and not flags.rescan:
             return []
-        if isinstance(self.stage, Listing):
-            stage, num_parts = self._list_in_tasks(self.stage, table if complete else None)
+        stage, num_parts = self.stage, len(known)
+        if isinstance(stage, Listing):
+            stage, num_parts = self._list_in_tasks(stage, table if complete else None)
         else:
-            stage, num_parts = self.stage, len(known) + self._list_here(table if complete else None)
+            num_parts += self._list_here(table if complete else None)
         self.work.finish(self.name, stage, None, num_parts)  # also where nothing is new: figures may be
         return [self.name] if num_parts > len(known) or not complete else []
 
@@ -119,8 +120,7 @@ class Scanning:
             self.work.store.remove(hidden.name)
 
     def _drop_hidden(self) -> None:
-        for folder in (GROUPS, LISTED, TOLD, HOMES, KNOWN, CUT):
-            self.work.store.remove(f"{self.name}/{folder}")
+        self.work.store.remove_folders(self.name, (GROUPS, LISTED, TOLD, HOMES, KNOWN, CUT))
 
     # -- in the driver -------------------------------------------------------------------------------------------
 
@@ -178,8 +178,8 @@ class Scanning:
         tasks: list[Task] = []
         free = itertools.count(max(there.values(), default=-1) + 1)
         with progress.track(f"{self.name} (find)", 0, unit="groups") as advance:
-            for text, fingerprint in stage.find_groups():
-                fingerprint = digest([fingerprint, stage.version, since])
+            for text, content in stage.find_groups():
+                fingerprint = digest([content, stage.version, since])
                 number = there.pop(fingerprint, None)
                 if number is None:
                     number = next(free)

@@ -82,6 +82,8 @@ class Stage(Settings):
     """Name of the input whose parts the output has; `one`: a single part; None: the first input read part by part."""
     needs_local: ClassVar[str] = ""
     """Why the workdir must be a folder of this machine, and what to do elsewhere; empty: it need not be one."""
+    tells_from: ClassVar[tuple[str, ...]] = ()
+    """Inputs whose rows `show`, `explain` and their like read: these tables are never cleaned."""
     explained_as: ClassVar[str] = ""
     """Word in front of what `explain` says."""
 

@@ -9,14 +9,15 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from curate import counting
 from curate.errors import TableError, WorkdirError
-from curate.filesystems import PATTERN_SIGNS, Explained, open_filesystem
+from curate.filesystems import PATTERN_SIGNS, S3, Explained, open_filesystem, protocols_of
 from curate.locking import hold
 from curate.sealed_json import dump_sealed, load_sealed
 
@@ -36,6 +37,33 @@ class Store:
         self.is_local = isinstance(fs, LocalFileSystem)
         self.path: str = path if self.is_local else fs.unstrip_protocol(path)  # as messages tell it
         self.fs: Any = fs if self.is_local else Explained(fs, self.root)
+        self._kept: dict[str, bytes | None] | None = None
+        """Small files as they were read or written, while nobody else writes them."""
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Within, `read_kept` reads each file once: for the driver, which alone writes manifests.
+
+        A run asks hundreds of times what its tables are, and on an object store each answer takes a request.
+        """
+        before, self._kept = self._kept, {} if self._kept is None else self._kept
+        try:
+            yield
+        finally:
+            self._kept = before
+
+    def read_kept(self, name: str) -> bytes | None:
+        """As `read_bytes`; what was read before is not read again where this process alone writes, see `keeping`."""
+        if self._kept is None:
+            return self.read_bytes(name)
+        if name not in self._kept:
+            self._kept[name] = self.read_bytes(name)
+        return self._kept[name]
+
+    def _forget(self, name: str) -> None:
+        """Of a file or folder that changes."""
+        for known in [known for known in self._kept or () if known == name or known.startswith(f"{name}/")]:
+            del self._kept[known]  # type: ignore[union-attr]
 
     def table(self, name: str) -> "Table":
         """The table of that name, whether it is there or not."""
@@ -52,7 +80,7 @@ class Store:
         Raises:
             TableError: it is damaged.
         """
-        data = self.read_bytes(name)
+        data = self.read_kept(name)
         if data is None:
             return None
         try:
@@ -79,6 +107,8 @@ class Store:
         """Publish a whole file in one step."""
         with self.publish(name) as file:
             file.write(data)
+        if self._kept is not None and name.endswith(".json"):
+            self._kept[name] = data
 
     @contextlib.contextmanager
     def publish(self, name: str) -> Iterator[IO[bytes]]:
@@ -88,6 +118,7 @@ class Store:
             WorkdirError: the disk is full or the workdir cannot be written.
         """
         target = self.join(name)
+        self._forget(name)
         with self._temporary(target) as temporary:
             with _explain_os_errors(target):
                 file = temporary.open("wb")
@@ -97,6 +128,7 @@ class Store:
                 with _explain_os_errors(target):
                     file.flush()
                     os.fsync(file.fileno())
+                    num_bytes = file.tell()
                     file.close()
             except BaseException:
                 with contextlib.suppress(OSError):  # what was left to flush is thrown away with the file
@@ -106,6 +138,7 @@ class Store:
                 if self.is_local:
                     temporary.replace(target)
                     _flush_folder(Path(target).parent)
+                    counting.note(requests=1, bytes_written=num_bytes)
                 else:
                     self._put(temporary, target)
 
@@ -135,8 +168,10 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file or folder of the workdir, if it is there."""
         target = self.join(name)
+        self._forget(name)
         if self.is_local:
             path = Path(target)
+            counting.note(requests=1)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         elif any(sign in target for sign in PATTERN_SIGNS):  # which `rm` would take for a pattern
             for path in self.fs.find(target):
@@ -144,13 +179,58 @@ class Store:
         elif self.fs.exists(target):
             self.fs.rm(target, recursive=True)
 
+    def remove_file(self, name: str) -> None:
+        """Remove a file, if it is there; an object store is not asked first."""
+        self._forget(name)
+        if self.is_local:
+            self.remove(name)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rm_file(self.join(name))
+
+    def remove_folders(self, name: str, folders: Collection[str]) -> None:
+        """Remove folders within a folder, those that are there; on an object store by one listing of it."""
+        if self.is_local:
+            for folder in folders:
+                if Path(self.join(name, folder)).exists():
+                    self.remove(f"{name}/{folder}")
+            return
+        begins = tuple(f"{name}/{folder}/" for folder in folders)
+        found = [path for path in self.fs.find(self.join(name)) if self._name_of(path).startswith(begins)]
+        if any(sign in path for path in found for sign in PATTERN_SIGNS):
+            for path in found:
+                self.fs.rm_file(path)
+        elif found:
+            self.fs.rm(found)
+
+    def _name_of(self, path: str) -> str:
+        """The name in the workdir of a path that a listing gave."""
+        root: str = self.fs._strip_protocol(self.path)
+        return path[len(root.rstrip("/")) + 1 :]
+
+    def list_files(self, name: str, begin: str = "") -> dict[str, int]:
+        """Names and bytes of the files in a folder, not below, that begin so; empty where it is not there."""
+        folder = self.join(name)
+        if begin and not self.is_local and protocols_of(self.fs) & S3:  # `ls` asks again where nothing is there
+            listed = self.fs.find(folder, prefix=begin, detail=True).values()
+        else:
+            try:
+                listed = self.fs.ls(folder, detail=True)
+            except FileNotFoundError:
+                return {}
+        found = {file["name"].rsplit("/", 1)[-1]: file for file in listed if file["type"] == "file"}
+        return {last: file["size"] for last, file in found.items() if last.startswith(begin)}
+
     def move(self, name: str, target: str) -> None:
         """Move a file within the workdir, over one of that name; in one step on POSIX."""
+        self._forget(name)
+        self._forget(target)
         source, target = self.join(name), self.join(target)
         with _explain_os_errors(target):
             if self.is_local:
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
                 Path(source).replace(target)
+                counting.note(requests=1)
                 _flush_folder(Path(target).parent)
             else:
                 self.fs.copy(source, target)

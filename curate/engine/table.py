@@ -5,6 +5,7 @@ figures) and, while it is being made, `_progress.jsonl`. A part carries its fing
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -20,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
+from curate import counting
+from curate.counting import Counts
 from curate.engine.part_writer import CONTENT, FINGERPRINT, OPEN, OPEN_ROWS, Part, PartWriter
 from curate.engine.store import Store
 from curate.errors import DamagedPart, TableError, first_line, foreign_text
@@ -68,16 +71,38 @@ class Manifest:
     rows_in: int | None = None
     """Rows of the input that the stage worked through; None: it listed what lies outside."""
     made_with: list[str] = field(default_factory=list)
-    """Other tables that the same tasks made: their seconds are these."""
+    """Other tables that the same tasks made: their seconds and counts are these."""
+    counted: dict[str, Counts] = field(default_factory=dict)
+    """What tasks cost, of all runs that contributed, by phase; `driver`: what the driver of the last run did for the
+    table, beside tasks. Empty: made by a version that did not count."""
+
+    cleaned: list[int] = field(default_factory=list)
+    """Parts whose files were removed since nothing needs their rows any more, see `cleaning.py`; of a table in the
+    making, `parts` tells of these alone."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As `_table.json` holds it."""
+        return {**vars(self), "counted": {phase: counts.as_json() for phase, counts in self.counted.items()}}
+
+    def counts(self) -> Counts:
+        """What all tasks cost, and the driver."""
+        return Counts.sum(self.counted.values())
 
 
 class Table:
     """A table of a workdir. Cheap to make: nothing is read until asked."""
 
-    def __init__(self, store: Store, name: str, manifest: Manifest | None = None) -> None:
+    def __init__(self, store: Store, name: str, manifest: Manifest | None = None, *, digest: str | None = None) -> None:
+        """The table of that name.
+
+        Args:
+            manifest: what it is taken to be, before that is published.
+            digest: of the manifest that it has; who has read one of it before does not read it again.
+        """
         self.store = store
         self.name = name
         self._manifest = manifest
+        self._digest = digest
         self._lines: list[str] | None = None
         """Lines of the progress, where the store cannot append."""
         self._publish_at = 0.0
@@ -98,14 +123,21 @@ class Table:
         if self._manifest is not None:
             return self._manifest
         path = self.store.join(self.name, MANIFEST)
+        if self._digest is not None and self._digest in _parsed:
+            return _parsed[self._digest]
         try:
-            data = self.store.read_bytes(f"{self.name}/{MANIFEST}")
+            data = self.store.read_kept(f"{self.name}/{MANIFEST}")
             return None if data is None else _parse_manifest(data)
         except (TypeError, ValueError) as error:
             raise TableError(
                 f"{path}: damaged, or of another version ({first_line(error)}); remove this file and run again: parts "
                 "that are whole are kept"
             ) from error
+
+    def manifest_digest(self) -> str | None:
+        """Of what `_table.json` holds; None: it is not there."""
+        data = self.store.read_kept(f"{self.name}/{MANIFEST}")
+        return None if data is None else _digest(data)
 
     def parts(self) -> list[Part]:
         """The parts of a complete table, in order."""
@@ -133,12 +165,14 @@ class Table:
 
     def committed(self) -> dict[int, int]:
         """Number and bytes of the parts that are there, by listing."""
-        try:
-            files = self.store.fs.ls(self.store.join(self.name), detail=True)
-        except FileNotFoundError:
-            return {}
-        found = [(PART_NAME.fullmatch(file["name"].rsplit("/", 1)[-1]), file) for file in files]
-        return {int(name[1]): file["size"] for name, file in found if name and file["type"] == "file"}
+        files = self.store.list_files(self.name, "part-")
+        found = [(PART_NAME.fullmatch(name), size) for name, size in files.items()]
+        return {int(name[1]): size for name, size in found if name}
+
+    def absent(self) -> set[int]:
+        """Parts that were cleaned and are not there."""
+        manifest = self.manifest()
+        return set(manifest.cleaned) - self.committed().keys() if manifest and manifest.cleaned else set()
 
     def footer(self, part: int) -> Part | None:
         """What the footer of a part says; None where it is absent.
@@ -167,7 +201,7 @@ class Table:
 
     def _metadata(self, part: int) -> pq.FileMetaData | None:
         try:
-            with self.store.fs.open(self.part_path(part), "rb") as file, open_parquet(file) as parquet:
+            with self.store.fs.open(self.part_path(part)) as file, open_parquet(file) as parquet:
                 return parquet.metadata
         except FileNotFoundError:
             return None
@@ -233,9 +267,16 @@ class Table:
         """
         path = self.part_path(part)
         try:
-            with self.store.fs.open(path, "rb") as raw, open_parquet(raw) as file:
+            # Requests to a store are put together: the ranges of all columns are held at once for that.
+            with self.store.fs.open(path) as raw, open_parquet(raw, pre_buffer=not self.store.is_local) as file:
                 yield file
         except FileNotFoundError as error:
+            manifest = self.manifest()
+            if manifest is not None and part in manifest.cleaned:
+                raise TableError(
+                    f"{path}: was cleaned, as nothing needed its rows; run its config with --rebuild {self.name} to "
+                    "have them again"
+                ) from error
             raise TableError(f"{path}: no such part; run the pipeline again to make it") from error
         except (OSError, pa.ArrowException) as error:
             if says_damage(error):
@@ -258,7 +299,7 @@ class Table:
     # -- writing ---------------------------------------------------------------------------------------------
 
     def write_manifest(self, manifest: Manifest) -> None:
-        self.store.write_json(f"{self.name}/{MANIFEST}", manifest.__dict__)
+        self.store.write_json(f"{self.name}/{MANIFEST}", manifest.as_json())
 
     def log_task(self, entry: dict[str, Any]) -> None:
         """Append a line to the progress of a table in the making: for its manifest, and for `curate status`.
@@ -272,6 +313,7 @@ class Table:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+            counting.note(requests=1, bytes_written=len(line) + 1)
             return
         if self._lines is None:
             self._lines = [json.dumps(known) for known in self.task_log()]
@@ -290,13 +332,8 @@ class Table:
         are left out."""
         if self._lines is not None:
             return [json.loads(line) for line in self._lines]
-        try:
-            with self.store.fs.open(self.store.join(self.name, PROGRESS), "rb") as file:
-                lines = file.read().decode(errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
         entries = []
-        for line in lines:
+        for line in (self.store.read_bytes(f"{self.name}/{PROGRESS}") or b"").decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
                 if isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in LOGGED.items()):
@@ -341,12 +378,31 @@ def _manifests() -> TypeAdapter[Manifest]:
     return TypeAdapter(Manifest)
 
 
-@lru_cache(maxsize=16)
+_parsed: dict[str, Manifest] = {}
+"""The newest manifests that this process has read, by digest; shared, and read only."""
+_PARSED_AT_MOST = 64
+
+
+@lru_cache(maxsize=_PARSED_AT_MOST)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _parse_manifest(data: bytes) -> Manifest:
     """Every task asks for the manifests of its inputs, whose megabytes at many parts take longer to parse than to read.
 
-    Known by the bytes, so that a changed file is never missed; what comes back is shared, and read only.
+    Known by the bytes, so that a changed file is never missed.
     """
+    digest = _digest(data)
+    if digest not in _parsed:
+        manifest = _manifest_of(data)
+        while len(_parsed) >= _PARSED_AT_MOST:
+            _parsed.pop(next(iter(_parsed)), None)
+        _parsed[digest] = manifest
+    return _parsed[digest]
+
+
+def _manifest_of(data: bytes) -> Manifest:
     found = load_sealed(data)
     if not isinstance(found, dict):
         raise TypeError(f"it holds {type(found).__name__}")

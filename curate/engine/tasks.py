@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
+from curate.counting import Counts, metered
 from curate.engine.part_writer import Part, PartWriter
 from curate.engine.shuffle import read_bucket, sorted_by_bucket
 from curate.engine.stage import Fold, Input, IteratedFold, Known, Listing, Piece, SharedMap, Shuffle, Stage, digest_text
@@ -59,6 +60,8 @@ class Task:
     fingerprints: dict[str, str]
     """Table name to the fingerprint to commit; only these tables are committed."""
     inputs: dict[str, tuple[str, ...] | None]
+    manifests: dict[str, str] = field(default_factory=dict)
+    """Input table to the digest of its manifest, which a worker then reads once and not once a task."""
     resources: dict[str, float] = field(default_factory=dict)
     number: int = 0
     """Round of an IteratedFold; phase run: its last one."""
@@ -96,6 +99,8 @@ class Done:
     part: Part
     seconds: float
     """Wall-clock, on the worker."""
+    counts: Counts = field(default_factory=Counts)
+    """What the task cost, all that it committed together."""
 
 
 def log_entry(done: Done) -> dict[str, Any]:
@@ -107,6 +112,7 @@ def log_entry(done: Done) -> dict[str, Any]:
         "seconds": round(done.seconds, 3),
         "fingerprint": done.part.fingerprint,
         "content": done.part.content,
+        "counts": done.counts.as_json(),
     }
 
 
@@ -119,8 +125,11 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     show_warnings_visibly()
     try:
         store = Store(root)
-        with surrounded(workdir=store), task.within.used() if task.within else nullcontext():
-            return _perform(store, task, time.perf_counter())
+        with metered() as meter, surrounded(workdir=store), task.within.used() if task.within else nullcontext():
+            start = time.perf_counter()
+            parts = _perform(store, task)
+            seconds, counts = time.perf_counter() - start, meter.counts()
+        return [Done(table, task.phase, part, seconds, counts) for table, part in parts.items()]
     except Exception as error:
         error.add_note(f"while making {task}")
         raise
@@ -129,13 +138,14 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
         release_holes()
 
 
-def _perform(store: Store, task: Task, start: float) -> list[Done]:
+def _perform(store: Store, task: Task) -> dict[str, Part]:
+    """Make and commit the part of each table of a task."""
     if isinstance(next(iter(task.stages.values())), SharedMap):
-        return _perform_together(store, task, start)
+        return _perform_together(store, task)
     ((name, stage),) = task.stages.items()
     fingerprint = task.fingerprints[name]
     if isinstance(stage, Listing):
-        return [replace(_perform_listing(store, name, stage, task), seconds=time.perf_counter() - start)]
+        return {name: _perform_listing(store, name, stage, task)}
     if task.phase == "scatter":
         assert isinstance(stage, Shuffle)
         target, part = store.table(f"{name}/{PIECES}"), task.part
@@ -154,17 +164,15 @@ def _perform(store: Store, task: Task, start: float) -> list[Done]:
     else:
         target, part = store.table(name), task.part
         rows = _run(stage, name, store, task)
-    done = target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)
-    return [Done(name, task.phase, done, time.perf_counter() - start)]
+    return {name: target.commit(part, task.schemas[name], rows, fingerprint=fingerprint)}
 
 
-def _perform_listing(store: Store, name: str, stage: Listing, task: Task) -> Done:
+def _perform_listing(store: Store, name: str, stage: Listing, task: Task) -> Part:
     fingerprint, table = task.fingerprints[name], store.table(name)
     if task.phase == "homes":
-        done = store.table(f"{name}/{HOMES}").commit(
+        return store.table(f"{name}/{HOMES}").commit(
             task.part, HOME_ROWS, _homes(stage, table, task.part), fingerprint=fingerprint
         )
-        return Done(name, task.phase, done, 0)
     if task.phase == "list":
         text: str = store.table(f"{name}/{GROUPS}").read(task.part)["text"][0].as_py()
         known = Known(table, store.table(f"{name}/{KNOWN}")) if task.known else None
@@ -172,14 +180,14 @@ def _perform_listing(store: Store, name: str, stage: Listing, task: Task) -> Don
         rows = stage.list_group(text, known, told.append)
         done = store.table(f"{name}/{LISTED}").commit(task.part, stage.listed_schema(), rows, fingerprint=fingerprint)
         write_text(store.table(f"{name}/{TOLD}"), task.part, told[0], fingerprint=fingerprint)
-        return Done(name, task.phase, done, 0)
+        return done
     listed, told_of = store.table(f"{name}/{LISTED}"), store.table(f"{name}/{TOLD}")
     pieces = [
         Piece(told_of.read(number)["text"][0].as_py(), start, stop, partial(read_rows, listed, number, start, stop))
         for number, start, stop in task.pieces
     ]
     schema, batches = stage.fill(task.part, pieces)
-    return Done(name, task.phase, store.table(task.target).commit(task.part, schema, batches), 0)
+    return store.table(task.target).commit(task.part, schema, batches)
 
 
 def _homes(stage: Listing, table: Table, part: int) -> Iterator[pa.RecordBatch]:
@@ -243,7 +251,7 @@ def _state_before(store: Store, task: Task) -> dict[str, Any]:
     return {"state": store.table(f"{name}/{STATE}").read(task.number - 1) if task.number else None}
 
 
-def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
+def _perform_together(store: Store, task: Task) -> dict[str, Part]:
     """The part of every table of a pass, over one reading of the inputs."""
     lead = next(iter(task.stages.values()))
     assert isinstance(lead, SharedMap)
@@ -255,8 +263,7 @@ def _perform_together(store: Store, task: Task, start: float) -> list[Done]:
         for name, batch in _rows_together(lead, store, task):
             if name in writers:
                 writers[name].write(batch)
-    seconds = time.perf_counter() - start
-    return [Done(name, "run", writer.done(), seconds) for name, writer in writers.items()]
+    return {name: writer.done() for name, writer in writers.items()}
 
 
 def _rows_together(lead: SharedMap, store: Store, task: Task) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -295,9 +302,9 @@ def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any
         if names is None:
             tables[name] = None
         elif spec.many:
-            tables[name] = [store.table(n) for n in names]
+            tables[name] = [Table(store, n, digest=task.manifests.get(n)) for n in names]
         elif spec.how == "whole":
-            tables[name] = store.table(names[0])
+            tables[name] = Table(store, names[0], digest=task.manifests.get(names[0]))
         else:
             tables[name] = store.table(names[0]).read(task.part)
     return tables

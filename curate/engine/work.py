@@ -14,7 +14,7 @@ again, and a pass then reads the open rows alone.
 
 import contextlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ import pyarrow as pa
 
 from curate import progress
 from curate.config import digest, identity
+from curate.counting import Counts, Meter, metered
+from curate.engine.cleaning import CleanedRows, rows_gone
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, part_fingerprints, previous_resolved, resolved_stage
 from curate.engine.part_writer import Part
@@ -53,20 +55,51 @@ class Step:
 class Work:
     """Making the tables of one step."""
 
-    def __init__(self, store: Store, step: Step, flags: Flags, *, damaged: Collection[Place] = ()) -> None:
-        """`damaged`: parts that are there and do not hold what was written: they are made again."""
+    _meter: Meter
+    """What the driver does for the step, while it runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        step: Step,
+        flags: Flags,
+        *,
+        damaged: Collection[Place] = (),
+        restore: Mapping[str, Collection[int]] | None = None,
+    ) -> None:
+        """Work on a step.
+
+        Args:
+            damaged: parts that are there and do not hold what was written: they are made again.
+            restore: by table parts that were cleaned and whose rows are needed again.
+        """
         self.store, self.step, self.flags, self.damaged = store, step, flags, frozenset(damaged)
+        self.restore = dict(restore or {})
         self.tables = {name: store.table(name) for name in step.stages}
         self.inputs = {name: open_input(store, step, name) for name in step.inputs}
         self.before = {name: table.manifest() for name, table in self.tables.items()}
 
     def run(self, executor: Executor) -> list[str]:
         """Make what is missing; returns the names of the tables that changed."""
+        with metered() as self._meter:
+            return self._run(executor)
+
+    def _run(self, executor: Executor) -> list[str]:
         lead = next(iter(self.step.stages.values()))
         if isinstance(lead, Scan):
             return Scanning(self, lead, executor).run()
-        if (lead.pinned and self._pinned_holds()) or self.as_before() is not None:
+        if lead.pinned and self._pinned_holds():
             return []
+        kept = self.as_before()
+        if kept is not None:
+            if self.restore:
+                self._restore(executor, kept)
+            for name in kept:
+                self._settle(name)
+            return []
+        regroups = isinstance(lead, Shuffle | Fold)
+        if regroups or any(type(stage).resolve is not Stage.resolve for stage in self.step.stages.values()):
+            self.need_rows(None)
         stages = {
             name: stage.resolve(previous_resolved(self.before[name], stage), **known_inputs(stage, self.inputs))
             for name, stage in self.step.stages.items()
@@ -77,14 +110,62 @@ class Work:
         stale = [name for name in stages if todo[name] or not self.is_complete(name, num_parts)]
         if not stale:
             return []
+        self.need_rows(set().union(*todo.values()))
         if isinstance(lead, Shuffle) and lead.reuses:
             stages = {name: self._look_back(name, stage) for name, stage in stages.items()}
         for name in stale:
-            self.open_manifest(name, stages[name], num_parts)
+            self.open_manifest(name, stages[name], num_parts, cleaned=self._cleaned(name, todo[name]))
         self._run_phases(executor, stages, wanted, todo)
         for name in stale:
             self.finish(name, stages[name], None if lead.pinned else wanted[name], num_parts)
         return stale
+
+    def need_rows(self, parts: Collection[int] | None) -> None:
+        """Raise CleanedRows where rows of the inputs were removed.
+
+        Args:
+            parts: numbers of the parts to make; None: all rows may be read.
+        """
+        regroups = isinstance(next(iter(self.step.stages.values())), Shuffle | Fold)
+        specs = inputs_of(self.step.stages)
+        read = {
+            key: (self.inputs[key], spec.how == "each" and not regroups)
+            for key, spec in specs.items()
+            if key in self.inputs
+        }
+        gone = rows_gone(read, parts)
+        if gone and (parts is None or parts):
+            raise CleanedRows(gone, " + ".join(self.step.stages))
+
+    def _restore(self, executor: Executor, stages: dict[str, Stage]) -> None:
+        """Make parts of complete tables again that were cleaned; they get the fingerprints that they had."""
+        wanted = {name: [part.fingerprint for part in self.tables[name].parts()] for name in stages}
+        todo = {name: sorted(self.tables[name].absent() & set(self.restore.get(name, ()))) for name in stages}
+        self.need_rows(set().union(*todo.values()))
+        self._run_phases(executor, stages, wanted, todo)
+        for name, parts in todo.items():
+            table = self.tables[name]
+            for number, footer in table.footers(parts).items():
+                if footer.fingerprint != wanted[name][number]:
+                    raise TableError(
+                        f"{table.part_path(number)}: cannot be made again as it was, since some data could not be had "
+                        "this time; run the same command again"
+                    )
+
+    def _settle(self, name: str) -> None:
+        """End the restoring of parts, also one that was killed: parts that are there are not cleaned any more."""
+        table, manifest = self.tables[name], self.tables[name].complete_manifest()
+        left = table.absent() if manifest.cleaned else set()
+        if len(left) < len(manifest.cleaned):
+            self.store.remove_folders(name, (PIECES, PARTIALS, STATE))
+            self.store.remove_file(f"{name}/{PROGRESS}")
+            table.write_manifest(replace(manifest, cleaned=sorted(left)))
+
+    def _cleaned(self, name: str, todo: Collection[int]) -> list[dict[str, Any]]:
+        """What is told of the parts of a table that were cleaned and stay so."""
+        before = self.before[name]
+        gone = self.tables[name].absent() - set(todo) if before is not None else set()
+        return [part for part in before.parts if part["number"] in gone] if before is not None else []
 
     def _look_back(self, name: str, stage: Stage) -> Stage:
         assert isinstance(stage, Shuffle)
@@ -110,7 +191,10 @@ class Work:
         else:
             num_parts = lead.num_parts(**known_inputs(lead, self.inputs))
         wanted = part_fingerprints(stages, self.inputs, num_parts)
-        fresh = all(self.is_complete(name, num_parts) and not self.missing(name, wanted[name]) for name in stages)
+        fresh = all(
+            self.is_complete(name, num_parts) and not self.missing(name, wanted[name], restoring=False)
+            for name in stages
+        )
         return stages if fresh else None
 
     def _pinned_holds(self) -> bool:
@@ -128,16 +212,24 @@ class Work:
         before = self.before[name]
         return before is not None and before.complete and len(before.parts) == num_parts
 
-    def missing(self, name: str, wanted: list[str]) -> list[int]:
-        """Parts to make: absent, made of something else, or all where the user asked for a rebuild."""
+    def missing(self, name: str, wanted: list[str], *, restoring: bool = True) -> list[int]:
+        """Parts to make: absent, made of something else, or all where the user asked for a rebuild.
+
+        Args:
+            restoring: whether parts that were cleaned count as absent where their rows are needed again.
+        """
         if self.flags.may_rebuild(name):
             return list(range(len(wanted)))
         table, before = self.tables[name], self.before[name]
         there = {n: size for n, size in table.committed().items() if (name, n) not in self.damaged}
-        known = {part.number: part for part in table.parts()} if before and before.complete else {}
+        known = {part["number"]: Part(**part) for part in before.parts} if before else {}
         # A finished table's manifest is trusted, where the file still has the size that it tells.
         found = {n: part for n, part in known.items() if n in there and part.num_bytes in (0, there[n])}
         found |= table.whole_footers(n for n in there if n not in known and n < len(wanted))
+        if before is not None:  # where rows are gone, what they were made of is known
+            again = {n for damaged, n in self.damaged if damaged == name}
+            again |= set(self.restore.get(name, ())) if restoring else set()
+            found |= {n: known[n] for n in set(before.cleaned) - again - there.keys()}
         return [n for n, fingerprint in enumerate(wanted) if n not in found or found[n].fingerprint != fingerprint]
 
     def _run_phases(
@@ -146,7 +238,7 @@ class Work:
         name, lead = next(iter(stages.items()))
         parts = sorted(set().union(*map(set, todo.values())))
         schemas = {n: s.output_schema(**known_inputs(s, self.step.input_schemas)) for n, s in stages.items()}
-        plain = Task("run", 0, stages, schemas, {}, self.step.inputs)
+        plain = Task("run", 0, stages, schemas, {}, self.step.inputs, self._manifests())
         anew = any(map(self.flags.may_rebuild, stages))
         plain = replace(plain, resources=lead.resources(), anew=anew, within=self.step.within)
         schemas_in = known_inputs(lead, self.step.input_schemas)
@@ -162,6 +254,12 @@ class Work:
             commit = {part: dict.fromkeys(names, "") for part, names in commit.items()}
         tasks = [replace(plain, part=part, fingerprints=commit[part]) for part in parts]
         self.execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
+
+    def _manifests(self) -> dict[str, str]:
+        """Input table to the digest of its manifest."""
+        names = {name for names in self.step.inputs.values() for name in names or ()}
+        digests = {name: self.store.table(name).manifest_digest() for name in sorted(names)}
+        return {name: digest for name, digest in digests.items() if digest is not None}
 
     def _run_rounds(self, executor: Executor, plain: Task, wanted: list[str]) -> int:
         """All rounds of a Fold (a plain one has one), after the newest state that is there; returns the last one."""
@@ -235,7 +333,9 @@ class Work:
                         table.publish_log()
                 raise
 
-    def open_manifest(self, name: str, stage: Stage, num_parts: int | None) -> None:
+    def open_manifest(
+        self, name: str, stage: Stage, num_parts: int | None, *, cleaned: Sequence[dict[str, Any]] = ()
+    ) -> None:
         """Say what makes the table, which is not complete from now on."""
         declared = self.step.stages[name]
         stage.before_making(self.tables[name])
@@ -249,6 +349,8 @@ class Work:
                 pins=stage.pins(),
                 inputs=inputs,
                 num_parts=num_parts,
+                parts=list(cleaned),
+                cleaned=[part["number"] for part in cleaned],
             )
         )
 
@@ -259,34 +361,38 @@ class Work:
             wanted: fingerprints that the parts must have; None: tables known by their content.
         """
         table = self.tables[name]
-        table.drop_parts(table.committed().keys() - set(range(num_parts)))
         sizes = table.committed()
-        parts = [replace(part, num_bytes=sizes[part.number]) for part in _committed(table, num_parts)]
-        if wanted is not None and not all(part.fulfills(w) for part, w in zip(parts, wanted, strict=True)):
-            raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
+        table.drop_parts(sizes.keys() - set(range(num_parts)))
         opened, log = table.manifest(), table.task_log()
         assert opened is not None
+        gone = {part["number"]: Part(**part) for part in opened.parts if part["number"] not in sizes}
+        made = _committed(table, [number for number in range(num_parts) if number not in gone])
+        made = {number: replace(part, num_bytes=sizes[number]) for number, part in made.items()}
+        parts = [made[number] if number in made else gone[number] for number in range(num_parts)]
+        if wanted is not None and not all(part.fulfills(w) for part, w in zip(parts, wanted, strict=True)):
+            raise TableError(f"{name}: changed while it was made, by another run on {self.store.root}? run again")
         complete = replace(
             opened,
             complete=True,
             num_parts=num_parts,
             parts=[part.__dict__ for part in parts],
+            cleaned=sorted(gone),
             rows=sum(part.rows for part in parts),
             seconds=round(opened.seconds + sum(entry["seconds"] for entry in log), 3),
         )
         known = known_inputs(stage, self.inputs)
         figures = stage.summarize(Table(self.store, name, complete), **known)
-        for hidden in HIDDEN:
-            self.store.remove(f"{name}/{hidden}")
+        self.store.remove_folders(name, HIDDEN)
         table.write_manifest(
             replace(
                 complete,
                 figures=figures.model_dump(mode="json"),
                 rows_in=stage.rows_in(figures, **known),
                 made_with=[other for other in self.step.stages if other != name],
+                counted=_counted(log) | {"driver": self._meter.counts()},
             )
         )
-        self.store.remove(f"{name}/{PROGRESS}")
+        self.store.remove_file(f"{name}/{PROGRESS}")
         logger.info("%s: %d rows in %d parts, %.1f s", name, complete.rows, num_parts, complete.seconds)
 
 
@@ -306,13 +412,23 @@ def _is_state(states: Table, number: int, wanted: list[str]) -> bool:
     return footer is not None and footer.fingerprint == _state_fingerprint(number, wanted)
 
 
-def _committed(table: Table, num_parts: int) -> list[Part]:
-    """What the footers say, in order."""
-    found = table.footers(range(num_parts))
-    for number in range(num_parts):
+def _committed(table: Table, numbers: Sequence[int]) -> dict[int, Part]:
+    """What the footers say, by number."""
+    found = table.footers(numbers)
+    for number in numbers:
         if number not in found:
             raise TableError(f"{table.part_path(number)}: vanished while the table was made; run again")
-    return [found[number] for number in range(num_parts)]
+    return found
+
+
+def _counted(log: Iterable[Mapping[str, Any]]) -> dict[str, Counts]:
+    """What tasks cost, by phase, as their log tells."""
+    by_phase: dict[str, list[Counts]] = {}
+    for entry in log:
+        counts = Counts.of_json(entry.get("counts"))
+        if counts != Counts():  # what the driver listed is in its own
+            by_phase.setdefault(entry["phase"], []).append(counts)
+    return {phase: Counts.sum(counts) for phase, counts in by_phase.items()}
 
 
 def open_input(store: Store, step: Step, key: str, opened: Mapping[str, Table] | None = None) -> Any:

@@ -29,6 +29,8 @@ class TableStatus:
     """Why the current settings would make another table; empty: they would not, or it is not known."""
     num_open: int = 0
     """Rows that an error which may pass kept away: the next run reads them again."""
+    cleaned: bool = False
+    """Whether rows were removed, since nothing needs them."""
 
     @property
     def rows_per_second(self) -> float | None:
@@ -40,7 +42,8 @@ class TableStatus:
     def _name(self) -> str:
         if not self.complete:
             return f"{self.table} ({self.phase or 'begun'})"
-        marks = [*(["outdated"] if self.outdated else []), *([f"{count(self.num_open)} open"] if self.num_open else [])]
+        marks = ["outdated"] * bool(self.outdated) + ["cleaned"] * self.cleaned
+        marks += [f"{count(self.num_open)} open"] * bool(self.num_open)
         return f"{self.table} ({', '.join(marks)})" if marks else self.table
 
     def cells(self) -> tuple[str, str, str, str, str, str]:
@@ -72,7 +75,8 @@ def _status(store: Store, name: str, manifest: Manifest) -> TableStatus:
     if manifest.complete:
         parts = len(manifest.parts)
         seen = TableStatus(name, manifest.stage, True, parts, parts, manifest.rows_in, manifest.rows, manifest.seconds)
-        return replace(seen, num_open=sum(part.get("open", 0) for part in manifest.parts))
+        num_open = sum(part.get("open", 0) for part in manifest.parts)
+        return replace(seen, num_open=num_open, cleaned=bool(manifest.cleaned))
     table = store.table(name)
     log = table.task_log()
     rows = {entry["part"]: entry["rows"] for entry in log if entry["phase"] == "run"}

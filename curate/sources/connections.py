@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from curate.counting import note
 from curate.retrying import describe_error
 from curate.sources.addresses import ANYTHING, PUBLIC, Permit
 
@@ -112,7 +113,9 @@ class _Timed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         self._wire.set_time()
-        return self._raw.readinto(buffer)
+        got = self._raw.readinto(buffer)
+        note(bytes_read=got or 0)
+        return got
 
     def close(self) -> None:
         self._raw.close()

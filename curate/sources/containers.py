@@ -5,7 +5,7 @@ small and goes through JSON, so that tasks on other machines go through the file
 of all containers, in order, are the files of the source: whoever lists in one process does just that.
 """
 
-# ruff: noqa: PTH112, PTH119, PTH120
+# ruff: noqa: PTH112, PTH116, PTH119, PTH120
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import os
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from curate.sources.beside import Neighbors
+from curate.sources.beside import Around, Neighbors
 from curate.sources.braces import expand_braces, has_braces
 from curate.sources.files import File, fixed_part, is_glob, is_there
 from curate.sources.folders import Listing, OpenFolders, Path, Run, find_glob, find_local, one_file, walk
@@ -86,7 +86,9 @@ class Container(NamedTuple):
         """The container that `pack` was called for."""
         name, path, fixed, *values = packed
         if name == Objects.__name__:
-            files = [Object(*one[:-1], None if one[-1] is None else Neighbors(*one[-1])) for one in values[0]]
+            files = [
+                Object(u, k, n, m, None if beside is None else Neighbors(*beside)) for u, k, n, m, beside in values[0]
+            ]
             return cls(Objects(tuple(files)), path, fixed)
         forms: dict[str, Any] = {form.__name__: form for form in (Run, Path, Lines, Tree)}
         return cls(forms[name](*values), path, fixed)
@@ -243,7 +245,7 @@ def _find_objects(url: str, finding: Finding) -> Iterator[Objects]:
     """The files under a URL, so that each container ends with a file that is one of its own."""
     held: list[Object] = []
     for file in find_remote(url, finding.skipped, finding.around):
-        beside = None if file.around is None else Neighbors.of(file.around, file.name)
+        beside = Neighbors.of(file.around, file.name) if isinstance(file.around, Around) else None
         held.append(Object(file.uri, file.key, file.length, file.modified, beside))
         if (finding.apart is not None and finding.apart(file.uri)) or len(held) == LINES:
             yield Objects(tuple(held))

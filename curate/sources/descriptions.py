@@ -3,11 +3,12 @@
 # ruff: noqa: PTH110, PTH114, PTH122
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
+import itertools
 import os
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -56,6 +57,12 @@ class Descriptions:
         if sidecars is None:
             sidecars = [] if is_remote(uri) else self._look(decode_uri(uri), stem)
         return self._merge(uri, sidecars, lambda sidecar: self._read_file(stem + decode_uri(sidecar.name), uri))
+
+    def members(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) of each member of an archive that describes an image."""
+        for sidecar in itertools.chain.from_iterable(found or () for found in self._sidecars):
+            if sidecar.kind != "table":
+                yield sidecar.offset or 0, sidecar.length or 0
 
     def of_member(self, row: int, uri: str, name: str, read: Callable[[int, int], bytes]) -> Described:
         """The own columns of an image in a tar; `read` gives the bytes at (offset, length)."""

@@ -7,13 +7,17 @@ import glob
 import json
 import os
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import fsspec
 
+from curate.counting import note
 from curate.errors import SourceError, SourceLost, first_line
+from curate.filesystems import open_ranges
 from curate.opening import NotRegularFile, open_regular
+from curate.ranges import Span, plan_blocks
 from curate.retrying import describe_error, find_cause, retry
 from curate.sources.network import network, open_filesystem
 from curate.sources.uri import decode_uri, is_remote
@@ -49,8 +53,12 @@ class File(NamedTuple):
         return decode_uri(last) if "\\" in last else last.encode()
 
 
-def open_file(uri: str) -> Any:
+def open_file(uri: str, *, spans: Iterable[Span] | None = None) -> Any:
     """Open a file for reading bytes at any offset.
+
+    Args:
+        spans: ranges that will be read, of which an object store gives neighbors at once; empty: what will be read is
+            found out from its end. None: it is read in order.
 
     Raises:
         SourceLost: it is gone, or may not be opened.
@@ -60,7 +68,7 @@ def open_file(uri: str) -> Any:
     remote = is_remote(uri)
     try:
         return retry(
-            lambda: open_remote(uri) if remote else _open_local(uri),
+            lambda: open_remote(uri, spans=spans) if remote else _open_local(uri),
             where=uri,
             remote=remote,
             patience=network().patience,
@@ -92,10 +100,13 @@ def why_no_url(uri: str) -> str | None:
     return "it holds control characters" if re.search(r"[\x00-\x1f\x7f]", url) else None
 
 
-def open_remote(uri: str) -> Any:
-    """Open a file of an object store or web server; errors come as its library raises them."""
+def open_remote(uri: str, *, spans: Iterable[Span] | None = None) -> Any:
+    """Open a file of an object store or web server, see `open_file`; errors come as its library raises them."""
     fs, path = open_filesystem(decode_uri(uri).decode())
-    return fs.open(path, "rb")
+    if spans is None:
+        note(opens=1)
+        return fs.open(path, "rb")
+    return open_ranges(fs, path, blocks=plan_blocks(spans))
 
 
 def file_exists(uri: str) -> bool:

@@ -10,7 +10,7 @@ times, links, what lies beside. While a folder is cut its names are held, some 9
 bytes for each of its runs and 60 for each folder in it.
 """
 
-# ruff: noqa: PTH110, PTH112, PTH113, PTH116, PTH118, PTH207
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH207
 # Paths are bytes here, which pathlib does not take: a name need not be text.
 
 import glob

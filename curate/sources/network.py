@@ -26,9 +26,10 @@ from pydantic import Field
 
 from curate import filesystems
 from curate.config import Settings
+from curate.counting import note
 from curate.errors import SourceError, SourceLost
-from curate.filesystems import STORES, WEB, Limits, client_timeout, protocol_of
-from curate.retrying import ATTEMPTS, FIRST_WAIT, LONGEST_WAIT, Patience, find_cause
+from curate.filesystems import STORES, WEB, Limits, client_timeout, protocol_of, read_range
+from curate.retrying import ATTEMPTS, FIRST_WAIT, LONGEST_WAIT, Patience
 from curate.sources.addresses import Permit, written_addresses
 from curate.sources.secrets import Secrets, lacks_secret
 
@@ -228,7 +229,8 @@ def read_remote(url: str, max_bytes: int, *, seconds: float) -> bytes:
         data: bytes = sync(fs.loop, _get, fs, path, max_bytes, client_timeout(limits))
         return data
     if isinstance(fs, AsyncFileSystem):
-        return _read_at_once(fs, path, max_bytes, seconds)
+        note(opens=1)
+        return read_range(fs, path, 0, max_bytes + 1, timeout=seconds)
     end, parts, left = time.monotonic() + seconds, [], max_bytes + 1
     with fs.open(path, "rb") as file:
         while left and (part := file.read(min(left, CHUNK_BYTES))):
@@ -250,15 +252,3 @@ async def _get(fs: Any, url: str, max_bytes: int, timeout: Any) -> bytes:
             if not left:
                 break
     return b"".join(parts)
-
-
-def _read_at_once(fs: Any, path: str, max_bytes: int, seconds: float) -> bytes:
-    """By one request for the range; of an empty object a store refuses any."""
-    try:
-        data: bytes = fs.cat_file(path, start=0, end=max_bytes + 1, timeout=seconds)
-    except Exception as error:
-        cause = find_cause(error, remote=True)
-        if cause is not None and cause.text.startswith("HTTP 416"):
-            return b""
-        raise
-    return data

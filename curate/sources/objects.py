@@ -175,7 +175,7 @@ def _row(one: Wanted) -> int:
 @contextlib.contextmanager
 def _opened(workdir: Workdir, path: str) -> Iterator[pq.ParquetFile]:
     with (
-        workdir.fs.open(workdir.join(path), "rb") as file,
+        workdir.fs.open(workdir.join(path)) as file,
         open_parquet(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as chunk,
     ):
         yield chunk

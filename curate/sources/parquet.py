@@ -106,7 +106,7 @@ def _short_bytes(cell: pa.BinaryScalar) -> bytes | None:
 
 @contextlib.contextmanager
 def _open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    with open_file(uri) as file:
+    with open_file(uri, spans=()) as file:
         yield retry(lambda: _parquet_file(file, uri), where=uri, remote=is_remote(uri), patience=network().patience)
 
 

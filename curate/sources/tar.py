@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.errors import SourceDamaged, SourceError
+from curate.ranges import Span
 from curate.retrying import describe_error, retry
 from curate.sources.beside import ShardTable, Surroundings
 from curate.sources.config import Source
@@ -464,14 +465,15 @@ def read_members(uri: str, wanted: Sequence[tuple[int, int]], *, max_bytes: int)
     Raises:
         SourceError: the archive is gone, or shorter than its listing.
     """
-    with open_file(uri) as archive:
+    spans = [(offset, offset + length) for offset, length in wanted if length <= max_bytes]
+    with open_file(uri, spans=spans) as archive:
         for offset, length in wanted:
             yield _read_at(archive, uri, offset, length, max_bytes)
 
 
 NEAR = 4 << 20
-"""Bytes between an image and what describes it above which a second reader goes for the latter: on an object store each
-jump fetches a block anew, so that images in front and captions behind (`tar cf a.tar *.jpg *.txt`) are two streams."""
+"""Bytes between an image and what describes it above which a second reader goes for the latter: of an object store each
+reader holds one block, so that images in front and captions behind (`tar cf a.tar *.jpg *.txt`) are two streams."""
 
 
 def read_described_members(
@@ -486,7 +488,9 @@ def read_described_members(
     Raises:
         SourceError: the archive is damaged, or is not the one that was listed.
     """
-    with open_file(uri) as archive, _Later(uri) as far:
+    images = [(at - tarfile.BLOCKSIZE, at + (size if size <= max_bytes else 0)) for at, size in wanted]
+    texts = [(at - tarfile.BLOCKSIZE, at + size) for at, size in descriptions.members()]
+    with open_file(uri, spans=[*images, *texts]) as archive, _Later(uri, texts) as far:
         for row, ((offset, length), key) in enumerate(zip(wanted, keys, strict=True)):
 
             def read_text(at: int, size: int, near: int = offset) -> bytes:
@@ -500,8 +504,8 @@ def read_described_members(
 class _Later:
     """A second reader of an archive, opened when it is needed first."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri, self._file = uri, None
+    def __init__(self, uri: str, spans: Sequence[Span]) -> None:
+        self._uri, self._spans, self._file = uri, spans, None
 
     def __enter__(self) -> "_Later":
         return self
@@ -512,7 +516,7 @@ class _Later:
 
     def open(self) -> Any:
         if self._file is None:
-            self._file = open_file(self._uri)
+            self._file = open_file(self._uri, spans=self._spans)
         return self._file
 
 

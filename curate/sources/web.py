@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from curate import __version__
+from curate.counting import note
 from curate.retrying import ATTEMPTS, FIRST_WAIT
 from curate.sources.addresses import PUBLIC, Permit, PrivateAddress
 from curate.sources.connections import (
@@ -447,6 +448,7 @@ class _Client:
         }
         if parts.username is not None:
             headers["Authorization"] = basic_login(parts)
+        note(opens=1, requests=1)
         connection.request("GET", self._connections.target(parts), headers=headers)
         return connection.getresponse()
 

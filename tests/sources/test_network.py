@@ -239,4 +239,4 @@ def test_file_systems_get_the_time_outs_and_what_the_user_configured_stays(monke
     limits = fs.client_kwargs["timeout"]
     assert (path, limits.total, limits.sock_connect, limits.sock_read) == ("http://host/a.jpg", 2, 0.5, 0.3)
     monkeypatch.setitem(fsspec.config.conf, "http", {"client_kwargs": {"trust_env": True}})
-    assert open_filesystem("http://host/a.jpg")[0].client_kwargs.keys() == {"timeout", "trust_env"}
+    assert open_filesystem("http://host/a.jpg")[0].client_kwargs.keys() == {"timeout", "trust_env", "trace_configs"}

@@ -115,7 +115,7 @@ def test_passing_errors_in_the_middle_of_an_archive_lose_and_repeat_nothing(
     else:
         pq.write_table(pa.table({"jpg": images}), path, row_group_size=100, write_batch_size=8, data_page_size=4096)
     table = catalog(list_source(source(path)))
-    monkeypatch.setattr(tar if kind == "tar" else parquet, "open_file", Flaky)
+    monkeypatch.setattr(tar if kind == "tar" else parquet, "open_file", lambda uri, spans: Flaky(uri))
     monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
     before = Flaky.num_reads
     assert [r.data for r in read_part(table, source(path))] == images

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.counting import count_children
 from curate.errors import CurateError
 from curate.ops.images.bounds import MAX_DECODE_BYTES, Bounds
 from curate.ops.images.decode import RejectedImage
@@ -570,3 +571,4 @@ def _forget() -> None:
 
 os.register_at_fork(after_in_child=_forget)
 atexit.register(end_decoders)
+count_children(decoder_pids)

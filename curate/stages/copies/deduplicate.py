@@ -101,6 +101,7 @@ class Deduplicate(Fold):
     version: ClassVar[int] = 3
     parts_like: ClassVar[str | None] = "catalog"
     explained_as: ClassVar[str] = "copies"
+    tells_from: ClassVar[tuple[str, ...]] = ("neighbors",)
 
     chains: Chains = "split"
     """Where a and b are a pair, b and c, and so on. split: in components of five images or more an image goes only for

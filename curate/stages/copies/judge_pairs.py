@@ -68,6 +68,7 @@ class JudgePairs(Map):
         "thresholds": whole(THRESHOLDS, optional=True),
         "catalog": whole(CATALOG),
     }
+    tells_from: ClassVar[tuple[str, ...]] = ("registered", "crowds", "surroundings")
 
     threshold: Annotated[float, Field(ge=-1, le=1)] = REGISTRATION.threshold
     """Least score of a pair of pool and curated images, -1..1: the agreement of both pictures, and 0.125 more for each

@@ -120,11 +120,11 @@ class Catalog(Listing):
                 kinds.add(one.kind)
                 listed[name] += one.listed
                 left_out[name].add(one.left_out)
-                for key, (num_rows, rows) in one.tables.items():
-                    used.setdefault(key, np.zeros(num_rows, bool))[unpack_numbers(rows)] = True
-            for key, rows in used.items():
+                for key, (num_rows, packed) in one.tables.items():
+                    used.setdefault(key, np.zeros(num_rows, bool))[unpack_numbers(packed)] = True
+            for key, asked in used.items():
                 leave_out_rows(
-                    left_out[name], key, int(np.count_nonzero(~rows)), int(rows.argmin()) if len(rows) else 0
+                    left_out[name], key, int(np.count_nonzero(~asked)), int(np.argmin(np.append(asked, False)))
                 )
         for _, source in self.sources.by_role():
             check_listed(source, listed[source.name], left_out[source.name])
@@ -143,20 +143,20 @@ class Catalog(Listing):
         assert self.rows_per_part != "auto"
         before = _parts_of(known) if known is not None else []
         self._parts = list(before)
+        left = deque[tuple[int, int, int]]()
+        counts = Counter[str]()
+
+        def spans(groups: Iterable[tuple[int, Told]]) -> Iterator[Span]:
+            for number, one in groups:
+                left.append((number, 0, one.rows()))
+                counts.update(known=one.known, changed=one.changed)
+                yield from one.cuts(number)
+
         numbered = enumerate(map(Told.parse, told))
         for name, groups in itertools.groupby(numbered, lambda one: one[1].source):
-            role, _ = self._source(name)
-            left = deque[tuple[int, int, int]]()
-            counts = Counter[str]()
-
-            def spans(groups: Any = groups, left: Any = left, counts: Counter[str] = counts) -> Iterator[Span]:
-                for number, one in groups:
-                    left.append((number, 0, one.rows()))
-                    counts.update(known=one.known, changed=one.changed)
-                    yield from one.cuts(number)
-
-            for size in cut_parts(spans(), rows_per_part=self.rows_per_part):
-                self._parts.append((name, role, size))
+            counts.clear()
+            for size in cut_parts(spans(groups), rows_per_part=self.rows_per_part):
+                self._parts.append((name, self._source(name)[0], size))
                 yield list(_take(left, size))
             if known is not None:
                 _tell_changes(name, counts, sum(rows for source, _, rows in before if source == name))

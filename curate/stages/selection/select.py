@@ -87,6 +87,7 @@ class Select(Fold):
     version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
     explained_as: ClassVar[str] = "selected"
+    tells_from: ClassVar[tuple[str, ...]] = ("retrieved",)
 
     include_curated: bool | tuple[str, ...] = True
     """Whether to add the accepted images of the curated sources: of all, of none, or of those named here."""
