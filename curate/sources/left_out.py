@@ -91,6 +91,14 @@ def leave_outside(counts: Counter[str], name: str, path: bytes) -> None:
         counts.leave_outside(os.path.dirname(os.path.realpath(path)))
 
 
+def count_all(counts: Counter[str], more: LeftOut) -> None:
+    """Add what was left out of files that come later in the listing."""
+    if isinstance(counts, LeftOut):
+        counts.add(more.pack())
+    else:
+        counts.update(more)
+
+
 def leave_out_once(counts: Counter[str], reason: str, name: str) -> None:
     """Count what several tasks may meet: a `LeftOut` counts it once."""
     if isinstance(counts, LeftOut):

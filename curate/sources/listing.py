@@ -90,7 +90,7 @@ def find_groups(source: Source) -> Iterator[Group]:
 
 
 def _group(found: Iterator[tuple[str, Any, int, bool]], skipped: LeftOut) -> Iterator[Group]:
-    """Groups of (kind, packed container, weight, whether it lasts); `skipped` is what was counted since the last one."""
+    """Groups of (kind, packed container, weight, whether it lasts); `skipped` is what was counted since then."""
     held: list[Any] = []
     weight, before, kind = 0, skipped.take(), ""
     for kind, container, files, lasting in found:

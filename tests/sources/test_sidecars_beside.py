@@ -192,7 +192,7 @@ def test_sidecars_far_behind_the_images_are_read_by_a_second_reader(
     opened: list[str] = []
     open_file = tar.open_file
     table = catalog(list_source(source(path)))
-    monkeypatch.setattr(tar, "open_file", lambda uri: opened.append(uri) or open_file(uri))
+    monkeypatch.setattr(tar, "open_file", lambda uri, **options: opened.append(uri) or open_file(uri, **options))
     for near, times in ((4 << 20, 1), (1, 2)):
         opened.clear()
         monkeypatch.setattr(tar, "NEAR", near)
