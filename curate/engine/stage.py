@@ -9,7 +9,7 @@ files or executors:
     Fold       `partial(part, **tables)`, `combine(partials, **whole)` makes one state, `run(part, state, **tables)`.
 
 IteratedFold is a Fold of several rounds (Lloyd), each given the state of the round before. Scan is the root of a
-pipeline: it lists what lies outside the workdir.
+pipeline: it lists what lies outside the workdir. A Listing is a Scan by tasks.
 
 A row whose data could not be had by an error that may pass (a busy server) is **open**. The stage says so of the
 batch that holds it: `yield mark_open(batch, num, rows=...)`, from `curate.engine.part_writer`; this works wherever rows

@@ -209,7 +209,8 @@ class TarFormat:
             images = _Archive(file, number, kinds, skipped).images()
             if not is_remote(file.uri):
                 return lambda: images
-            return pool.submit(copy_context().run, list[Found], images).result
+            context = copy_context()
+            return pool.submit(lambda: context.run(lambda: list(images))).result
         if unpack_command(file.uri):
             raise compressed_archive(file.uri)
         if file.around is None or not file.around.describes(file.name):
