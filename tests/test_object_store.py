@@ -101,7 +101,7 @@ def by_number(faults: dict[int, Fault]) -> Any:
 
 
 def test_run_on_a_failing_store_gives_the_tables_of_a_local_one(s3: Store, local: dict[str, bytes]) -> None:
-    s3.fault = by_number({173: 503, 71: "break", 7: "slow", 211: 500})
+    s3.fault = by_number({83: 503, 71: "break", 7: "slow", 101: 500})
     workdir = run("s3://runs/plain")
     assert min(s3.faults[kind] for kind in (500, 503, "slow", "break")) >= 2
     s3.fault = lambda request: None
