@@ -129,8 +129,10 @@ class Retrieve(Fold):
         self._check_k(left)
         if self.route == "sample":
             return self
-        counts = count_leaves(inputs["assignments"], [part.number for part in pool])
-        return self.model_copy(update={"cluster": self.cluster.with_caps(left, int(np.count_nonzero(counts)))})
+        filled = 0
+        if self.cluster.per_cluster == "auto":  # the driver reads 4 bytes an image
+            filled = int(np.count_nonzero(count_leaves(inputs["assignments"], [part.number for part in pool])))
+        return self.model_copy(update={"cluster": self.cluster.with_caps(left, filled)})
 
     def _check_names(self, known: set[str]) -> None:
         unknown = self.sample.k_per_set.keys() - known
