@@ -30,6 +30,7 @@ from curate.stages.copies.search_planted import SearchPlanted
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
 from curate.stages.images.inspect import Inspect
+from curate.stages.images.listed import RowsPerPart
 from curate.stages.images.pictures import PictureStage
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.find_truth import FindTruth
@@ -164,8 +165,9 @@ class Copies(Settings):
 class CurationConfig(RecipeConfig):
     """What the configs of all recipes share: how a run begins, and how it ends."""
 
-    rows_per_part: Annotated[int, Field(ge=1)] = 65_536
-    """Images of a part at most: the unit of work and of resume."""
+    rows_per_part: RowsPerPart = "auto"
+    """Images of a part at most: the unit of work and of resume. auto: about a 16th to a 32nd of what is listed first,
+    256 to 65,536 (of Parquet files 2,048 or more); a rescan keeps it."""
     inspect: Inspect = Inspect()
     """Which images are rejected."""
     copies: Copies

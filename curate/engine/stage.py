@@ -10,7 +10,7 @@ files or executors:
     Fold       `partial(part, **tables)`, `combine(partials, **whole)` makes one state, `run(part, state, **tables)`.
 
 IteratedFold is a Fold of several rounds (Lloyd), each given the state of the round before. Scan is the root of a
-pipeline: it lists what lies outside the workdir.
+pipeline: it lists what lies outside the workdir. A Listing is a Scan by tasks.
 
 A row whose data could not be had by an error that may pass (a busy server) is **open**. The stage says so of the
 batch that holds it: `yield mark_open(batch, num, rows=...)`, from `curate.engine.part_writer`; this works wherever rows
@@ -24,10 +24,13 @@ Beside making rows, a stage tells what it costs (`cost`), what the report shows 
 the recipe, in order, and know none of them by name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from curate.config import Settings, differences, identity
@@ -39,11 +42,13 @@ from curate.engine.show import Check, FlowStep, Section
 from curate.engine.shuffle import Scattered, row_bytes
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
+from curate.errors import TableError
 
 if TYPE_CHECKING:
     from curate.engine.finished import Finished, ImagePlace
 
 Batches = Iterator[pa.RecordBatch]
+ListingT = TypeVar("ListingT", bound="Listing")
 
 
 @dataclass(frozen=True)
@@ -354,17 +359,6 @@ class Scan(Stage):
         """
         raise NotImplementedError
 
-    def go_on(self, known: Table) -> Iterator[tuple[int, pa.Table]]:
-        """(part number, rows): what brings a complete table of other settings up to these, see `differs_from`.
-
-        Parts that are there are replaced where what they list lies elsewhere by now: no other part may notice. New
-        parts follow.
-
-        Raises:
-            StaleTable: it cannot be.
-        """
-        yield from ()
-
 
 MAX_GROUPS = 256
 """Partial results at most of a Fold that makes one of several parts."""
@@ -385,6 +379,157 @@ def scan_partials(partials: Table, columns: list[str] | None = None) -> Iterator
     """The partial results of a Fold one by one, in the order of the parts they came from; at least one is there."""
     for part in sorted(partials.committed()):
         yield partials.read(part, columns)
+
+
+class Listing(Scan):
+    """A Scan whose work is done by tasks: the driver finds groups of what is to be listed, and cuts parts by counts.
+
+    See `curate.engine.scanning`. What is listed lies in containers, each a home of some rows; a row tells its home.
+    """
+
+    def find_groups(self) -> Iterator[tuple[str, str]]:
+        """(what a task is to list, its fingerprint), in order; in the driver, which keeps none of the texts.
+
+        Equal fingerprints tell that listing would find the same rows.
+        """
+        raise NotImplementedError
+
+    def listed_schema(self) -> pa.Schema:
+        """Schema of listed rows."""
+        raise NotImplementedError
+
+    def list_group(self, group: str, known: "Known | None", tell: Callable[[str], None]) -> Batches:
+        """The rows of a group; with `known`, those alone that the table does not hold.
+
+        Args:
+            tell: takes, when all rows are yielded, what `cut` and `fill` have to know of them, counts among it.
+        """
+        raise NotImplementedError
+
+    def resolve_listed(self, told: Iterable[str], previous: Mapping[str, Any] | None) -> Self:
+        """Replace every `auto` by its value, now that all groups are listed.
+
+        Args:
+            told: of each group, in order.
+            previous: resolved fields of the complete table that is appended to, if there is one.
+        """
+        return self
+
+    def cut(self, told: Iterable[str], known: Table | None) -> Iterator[list[tuple[int, int, int]]]:
+        """What each new part is made of: (group, first row, row behind the last), in order.
+
+        Args:
+            told: of each group, in order.
+            known: the complete table that is appended to, if there is one.
+        """
+        raise NotImplementedError
+
+    def fill(self, part: int, pieces: "Sequence[Piece]") -> tuple[pa.Schema, Batches]:
+        """The rows of a part, and their schema, whose metadata may tell of the part."""
+        raise NotImplementedError
+
+    def homes_of(self, rows: pa.Table, told: str | None = None) -> Sequence[str]:
+        """The container of each row of a complete part.
+
+        Args:
+            told: what listing a group told, where the rows are those of a group: their containers are then named alike
+                wherever they lie, as `move` asks for them.
+        """
+        raise NotImplementedError
+
+    def changed(self, known: Table) -> "Changed[Self]":
+        """What brings a complete table of other settings up to these, where `differs_from` finds nothing between."""
+        return Changed(None, (), None)
+
+    def move(self, rows: pa.Table, found: "Known", tell: Callable[[str], None]) -> tuple[pa.Schema, Batches]:
+        """A part of which all that it lists lies elsewhere by now: its rows with their new places; no other may notice.
+
+        Args:
+            found: what lies there.
+            tell: takes what `check_moved` has to know of the part.
+
+        Raises:
+            StaleTable: something is not there, or not the same.
+        """
+        raise NotImplementedError
+
+    def check_moved(self, known: Table, moved: Table, told: Mapping[int, str]) -> None:
+        """Called by the driver when all parts are moved, before they replace those that are there.
+
+        Args:
+            moved: holds the parts as they will be, under their numbers.
+            told: of each of them.
+
+        Raises:
+            StaleTable: what lies there is not what was listed.
+        """
+
+    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
+        """All parts, listed in this process and held in memory."""
+        if known is not None:
+            raise TableError(f"{known.name}: a listing is appended to by tasks alone")
+        told: list[str] = []
+        groups = [list(self.list_group(group, None, told.append)) for group, _ in self.find_groups()]
+        stage = self.resolve_listed(told, None)
+        for part, cut in enumerate(stage.cut(told, None)):
+            pieces = [
+                Piece(told[group], start, stop, partial(_slice, groups[group], self.listed_schema(), start, stop))
+                for group, start, stop in cut
+            ]
+            schema, batches = stage.fill(part, pieces)
+            yield part, pa.Table.from_batches(batches, schema)
+
+
+def _slice(batches: Sequence[pa.RecordBatch], schema: pa.Schema, start: int, stop: int) -> Batches:
+    yield from pa.Table.from_batches(batches, schema).slice(start, stop - start).to_batches()
+
+
+class Changed(NamedTuple, Generic[ListingT]):
+    """How a complete listing can be brought up to other settings."""
+
+    moved: ListingT | None
+    """Lists what lies elsewhere by now; None: nothing does."""
+    parts: Sequence[int]
+    """Numbers of the parts that list it."""
+    added: ListingT | None
+    """Lists what the table does not list yet; None: there is nothing."""
+
+
+class Piece(NamedTuple):
+    """Rows of a group that go into one part."""
+
+    told: str
+    """What listing the group told."""
+    start: int
+    stop: int
+    """Rows of the group, [start, stop)."""
+    rows: Callable[[], Batches]
+    """Reads them."""
+
+
+class Known:
+    """What a listing holds, container by container; the part that was read last is held."""
+
+    def __init__(self, table: Table, places: Table) -> None:
+        self._table, self._places = table, places
+        self._homes: pa.Table | None = None
+        self._part: tuple[int, pa.Table] | None = None
+
+    def rows_of(self, home: str, columns: list[str]) -> Iterator[pa.Table]:
+        """The rows of a container, in order; the columns are those of the first call."""
+        if self._homes is None:
+            self._homes = self._places.read(0)
+        digests, wanted = self._homes["home"].to_numpy(), np.uint64(digest_text(home))
+        low, high = (int(np.searchsorted(digests, wanted, side)) for side in ("left", "right"))
+        for place in self._homes.slice(low, high - low).to_pylist():
+            if self._part is None or self._part[0] != place["part"]:
+                self._part = place["part"], self._table.read(place["part"], columns)
+            yield self._part[1].slice(place["start"], place["stop"] - place["start"])
+
+
+def digest_text(text: str) -> int:
+    """64 bits that stand for a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def read_partials(partials: Table, columns: list[str] | None = None) -> pa.Table:

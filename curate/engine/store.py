@@ -188,13 +188,16 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self.fs.rm_file(self.join(name))
 
-    def remove_folders(self, name: str, folders: Collection[str]) -> None:
-        """Remove folders within a folder, those that are there; on an object store by one listing of it."""
+    def remove_folders(self, name: str, folders: Collection[str]) -> bool:
+        """Remove folders within a folder, those that are there; on an object store by one listing of it.
+
+        Returns whether there was any.
+        """
         if self.is_local:
-            for folder in folders:
-                if Path(self.join(name, folder)).exists():
-                    self.remove(f"{name}/{folder}")
-            return
+            there = [folder for folder in folders if Path(self.join(name, folder)).exists()]
+            for folder in there:
+                self.remove(f"{name}/{folder}")
+            return bool(there)
         begins = tuple(f"{name}/{folder}/" for folder in folders)
         found = [path for path in self.fs.find(self.join(name)) if self._name_of(path).startswith(begins)]
         if any(sign in path for path in found for sign in PATTERN_SIGNS):
@@ -202,6 +205,7 @@ class Store:
                 self.fs.rm_file(path)
         elif found:
             self.fs.rm(found)
+        return bool(found)
 
     def _name_of(self, path: str) -> str:
         """The name in the workdir of a path that a listing gave."""

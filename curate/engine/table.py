@@ -344,7 +344,7 @@ class Table:
 
     def start_log(self) -> None:
         """Begin the progress of a table that nobody has begun before, so that none has to be looked for."""
-        if not self.store.is_local:
+        if not self.store.is_local and self._lines is None:
             self._lines, self._is_published = [], False
 
     def end_log(self) -> None:

@@ -2,9 +2,10 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -25,7 +26,7 @@ from curate.engine.shuffle import (
     write_coarse,
     write_fine,
 )
-from curate.engine.stage import Fold, Input, IteratedFold, SharedMap, Shuffle, Stage
+from curate.engine.stage import Fold, Input, IteratedFold, Known, Listing, Piece, SharedMap, Shuffle, Stage, digest_text
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.tallies import add
@@ -35,9 +36,24 @@ from curate.logs import show_warnings_visibly
 from curate.memory import release_holes
 from curate.surroundings import surrounded
 
-SCATTERED, PIECES, PARTIALS, STATE, LISTED = "_scattered", "_pieces", "_partials", "_state", "_listed"
+SCATTERED, PIECES, PARTIALS, STATE = "_scattered", "_pieces", "_partials", "_state"
 """Hidden folders of a table in the making; of a Shuffle: the first of two levels, and the last level."""
-HIDDEN = (SCATTERED, PIECES, PARTIALS, STATE, LISTED)
+GROUPS, LISTED, TOLD, HOMES, KNOWN, CUT, REMADE = "_groups", "_listed", "_told", "_homes", "_known", "_cut", "_remade"
+MOVED, DOUBTS = "_moved", "_doubts"
+"""The same of a Listing, see `scanning.py`."""
+LISTING = (GROUPS, LISTED, TOLD, HOMES, KNOWN, CUT, REMADE, MOVED, DOUBTS)
+HIDDEN = (SCATTERED, PIECES, PARTIALS, STATE, *LISTING)
+
+TEXT = pa.schema([pa.field("text", pa.large_string(), nullable=False)])
+HOME_ROWS = pa.schema(
+    [
+        pa.field("home", pa.uint64()),
+        pa.field("part", pa.int32()),
+        pa.field("start", pa.int64()),
+        pa.field("stop", pa.int64()),
+    ]
+)
+"""Digest of a container, and where rows of it lie in a listing."""
 
 
 class Surroundings(Protocol):
@@ -52,7 +68,7 @@ class Surroundings(Protocol):
 class Task:
     """One part of one step, in one phase; all that a worker needs but the store."""
 
-    phase: Literal["run", "scatter", "regroup", "partial", "combine"]
+    phase: Literal["run", "scatter", "regroup", "partial", "combine", "list", "homes", "move"]
     part: int
     """Of a Shuffle: the number of a group of input parts, of a file of the second level, or of a bucket."""
     stages: dict[str, Stage]
@@ -80,6 +96,15 @@ class Task:
     """How the rows of a Shuffle travel."""
     pieces: pa.Schema | None = None
     """Schema of these rows."""
+    known: bool = False
+    """Phase list: the table is complete, and only what it does not hold is wanted. Phase homes: it is the table whose
+    containers are noted, and not what was listed."""
+    target: str = ""
+    """Phases run and move of a Listing: the table that takes the part."""
+    moved_from: str = ""
+    """The same: what the part stands for, see `Part.moved_from`."""
+    cut: tuple[tuple[int, int, int], ...] = ()
+    """Phase run of a Listing: (listed part, first row, row behind the last) of what the part is made of."""
 
     @property
     def label(self) -> str:
@@ -106,6 +131,19 @@ class Done:
     """Wall-clock, on the worker."""
     counts: Counts = field(default_factory=Counts)
     """What the task cost, all that it committed together."""
+
+
+def log_entry(done: Done) -> dict[str, Any]:
+    """What the progress of a table says of a task."""
+    return {
+        "phase": done.phase,
+        "part": done.part.number,
+        "rows": done.part.rows,
+        "seconds": round(done.seconds, 3),
+        "fingerprint": done.part.fingerprint,
+        "content": done.part.content,
+        "counts": done.counts.as_json(),
+    }
 
 
 def perform(root: str, task: Task, threads: int) -> list[Done]:
@@ -138,6 +176,8 @@ def _perform(store: Store, task: Task) -> dict[str, Part]:
         return _perform_shuffle(store, task)
     ((name, stage),) = task.stages.items()
     fingerprint = task.fingerprints[name]
+    if isinstance(stage, Listing):
+        return {name: _perform_listing(store, name, stage, task)}
     if task.phase == "partial":
         assert isinstance(stage, Fold)
         target, part = store.table(f"{name}/{PARTIALS}"), task.part
@@ -238,6 +278,75 @@ def _by_part(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Record
         for start, stop in itertools.pairwise(np.flatnonzero(np.diff(parts, prepend=-1, append=-1)).tolist()):
             part = int(parts[start])
             yield part, batch.slice(start, stop - start)
+
+
+def _perform_listing(store: Store, name: str, stage: Listing, task: Task) -> Part:
+    fingerprint, table = task.fingerprints[name], store.table(name)
+    listed, told_of = store.table(f"{name}/{LISTED}"), store.table(f"{name}/{TOLD}")
+    if task.phase == "homes":
+        if task.known:
+            found = stage.homes_of(table.read(task.part))
+        else:
+            found = stage.homes_of(listed.read(task.part), read_text(told_of, task.part))
+        rows = _homes(found, task.part)
+        return store.table(f"{name}/{HOMES}").commit(task.part, HOME_ROWS, rows, fingerprint=fingerprint)
+    told: list[str] = []
+    if task.phase == "list":
+        text = read_text(store.table(f"{name}/{GROUPS}"), task.part)
+        known = Known(table, store.table(f"{name}/{KNOWN}")) if task.known else None
+        rows = stage.list_group(text, known, told.append)
+        done = listed.commit(task.part, stage.listed_schema(), rows, fingerprint=fingerprint)
+        write_text(told_of, task.part, told[0], fingerprint=fingerprint)
+        return done
+    if task.phase == "move":
+        known = Known(listed, store.table(f"{name}/{KNOWN}"))
+        schema, batches = stage.move(table.read(task.part), known, told.append)
+        write_text(store.table(f"{name}/{DOUBTS}"), task.part, told[0])
+    else:
+        pieces = [
+            Piece(read_text(told_of, number), start, stop, partial(read_rows, listed, number, start, stop))
+            for number, start, stop in task.cut
+        ]
+        schema, batches = stage.fill(task.part, pieces)
+    return store.table(task.target).commit(task.part, schema, batches, moved_from=task.moved_from)
+
+
+def _homes(homes: Sequence[str], part: int) -> Iterator[pa.RecordBatch]:
+    """Where the rows of each container lie in one part."""
+    found = np.array([digest_text(home) for home in homes], np.uint64)
+    bounds = np.flatnonzero(np.r_[True, found[1:] != found[:-1], True]) if len(found) else np.zeros(0, np.int64)
+    columns = [found[bounds[:-1]], np.full(len(bounds[:-1]), part, np.int32), bounds[:-1], bounds[1:]]
+    yield pa.RecordBatch.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, HOME_ROWS, strict=True)], schema=HOME_ROWS
+    )
+
+
+def read_rows(table: Table, part: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """Some rows of a part, by the row groups that hold them."""
+    with table.open(part) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            after = first + file.metadata.row_group(group).num_rows
+            if first < stop and after > start:
+                low, high = max(start, first), min(stop, after)
+                yield from file.read_row_group(group).slice(low - first, high - low).to_batches()
+            first = after
+
+
+def write_text(table: Table, part: int, text: str, *, fingerprint: str = "") -> None:
+    """Commit a part of one row that is a text."""
+    table.commit(
+        part,
+        TEXT,
+        [pa.RecordBatch.from_arrays([pa.array([text], pa.large_string())], schema=TEXT)],
+        fingerprint=fingerprint,
+    )
+
+
+def read_text(table: Table, part: int) -> str:
+    """What `write_text` committed."""
+    text: str = table.read(part)["text"][0].as_py()
+    return text
 
 
 def _run(stage: Stage, name: str, store: Store, task: Task) -> Iterator[pa.RecordBatch]:

@@ -16,8 +16,7 @@ what is there.
 import contextlib
 import hashlib
 import logging
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,27 +33,26 @@ from curate.engine.freshness import (
     previous_resolved,
     resolved_stage,
     stage_digests,
-    why_stale,
 )
 from curate.engine.part_writer import Part
 from curate.engine.pieces import PieceFiles, holds_raw
+from curate.engine.scanning import Scanning
 from curate.engine.shuffle import TASK_MEMORY, Layout
 from curate.engine.stage import Fold, IteratedFold, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
 from curate.engine.table import DRIVER, Manifest, Table
 from curate.engine.tasks import (
-    LISTED,
     PARTIALS,
     PIECES,
     SCATTERED,
     STATE,
-    Done,
     Surroundings,
     Task,
     inputs_of,
+    log_entry,
     piece_files,
 )
-from curate.errors import StaleTable, TableError
+from curate.errors import TableError
 
 logger = logging.getLogger(__name__)
 Place = tuple[str, int]
@@ -110,7 +108,7 @@ class Work:
     def _run(self, executor: Executor) -> list[str]:
         lead = next(iter(self.step.stages.values()))
         if isinstance(lead, Scan):
-            return self._run_scan(lead)
+            return Scanning(self, lead, executor).run()
         if lead.pinned and self._pinned_holds():
             return []
         kept = self.as_before()
@@ -137,11 +135,11 @@ class Work:
         if isinstance(lead, Shuffle) and lead.reuses:
             stages = {name: self._look_back(name, stage) for name, stage in stages.items()}
         for name in stale:
-            self._open_manifest(name, stages[name], num_parts, cleaned=self._cleaned(name, todo[name]))
+            self.open_manifest(name, stages[name], num_parts, cleaned=self._cleaned(name, todo[name]))
         self._run_phases(executor, stages, wanted, todo)
         for name in stale:
             by_content = lead.pinned and not isinstance(lead, Shuffle)
-            self._finish(name, stages[name], None if by_content else wanted[name], num_parts)
+            self.finish(name, stages[name], None if by_content else wanted[name], num_parts)
         return stale
 
     def need_rows(self, parts: Collection[int] | None) -> None:
@@ -221,133 +219,6 @@ class Work:
         )
         return stages if fresh else None
 
-    def _run_scan(self, stage: Scan) -> list[str]:
-        ((name, table),) = self.tables.items()
-        before = self.before[name]
-        complete = before is not None and before.complete and not self.flags.may_rebuild(name)
-        followed = complete and self._follow(stage)
-        known = table.parts() if complete else []
-        if complete:
-            table.drop_parts(table.committed().keys() - {part.number for part in known})  # of a rescan that was killed
-            self._list_lost(stage, [part for part in known if part.number in self.lost(name)])
-        if complete and not self.flags.rescan:
-            return [name] if followed else []
-        if before is not None and before.complete and not complete:
-            entries = self._list_elsewhere(stage)
-        else:
-            if not complete:
-                self._open_manifest(name, stage, None)
-            entries = self._list(table, stage.scan(table if complete else None))
-        self._finish(name, stage, None, len(known) + len(entries))  # also where nothing is new: figures may be
-        return [name] if entries or followed or not complete else []
-
-    def _follow(self, stage: Scan) -> bool:
-        """Bring a complete listing of other settings up to those of now; returns whether there was anything to do.
-
-        Parts are replaced, so a kill between two of them must not leave a listing of which nobody knows where which
-        images lie. All are listed aside first, and a manifest there says that they are whole. Where a run finds that
-        manifest, of settings that are not its own, it ends what was begun; of its own, it does all of it once more.
-        """
-        ((name, table),) = self.tables.items()
-        listed = self.store.table(f"{name}/{LISTED}")
-        begun = listed.manifest()
-        if begun is not None and begun.complete and begun.config != identity(stage):
-            self._replace_parts(listed, type(stage).model_validate(begun.config), begun)
-            stale = why_stale(table, stage, self.step.schemas[name], self.flags)
-            if stale:
-                raise StaleTable(stale)
-        self.store.remove(listed.name)
-        found = table.complete_manifest()
-        if found.config == identity(stage):
-            return False
-        known = table.parts()
-        table.drop_parts(table.committed().keys() - {part.number for part in known})
-        moved_from = {part.number: part.read_as for part in known}
-        try:
-            entries = self._list(listed, stage.go_on(table), moved_from=moved_from)
-        except BaseException:
-            self.store.remove(listed.name)
-            raise
-        made = replace(found, config=identity(stage), resolved=identity(stage), pins=stage.pins())
-        listed.write_manifest(made)
-        for entry in entries:
-            table.log_task(entry)
-        self._replace_parts(listed, stage, made)
-        self.store.remove(listed.name)
-        return True
-
-    def _replace_parts(self, listed: Table, stage: Scan, made: Manifest) -> None:
-        """Put the parts that were listed aside in place of those that are there, and behind them."""
-        ((name, table),) = self.tables.items()
-        for number in sorted(listed.committed()):
-            listed.move_part(number, table)
-        self._finish(name, stage, None, max(table.committed()) + 1, opened=made)
-
-    def _list(
-        self, target: Table, parts: Iterable[tuple[int, pa.Table]], *, moved_from: Mapping[int, str] | None = None
-    ) -> list[dict[str, Any]]:
-        """Commit what a scan finds to `target`, and log it there; returns the entries of the log.
-
-        Args:
-            moved_from: by number, what parts stand for that lie elsewhere by now, see `Part.moved_from`.
-        """
-        entries, start = [], time.perf_counter()
-        with progress.track(next(iter(self.tables)), 0, unit="parts") as advance:
-            for part, rows in parts:
-                moved = (moved_from or {}).get(part, "")
-                done = target.commit(part, rows.schema, rows.to_batches(), moved_from=moved)
-                entries.append(_log_entry(Done(target.name, "run", done, time.perf_counter() - start)))
-                target.log_task(entries[-1])
-                start = time.perf_counter()
-                advance(1, note=f"{done.rows} images")
-        return entries
-
-    @contextlib.contextmanager
-    def _listed(self) -> Iterator[Table]:
-        """A hidden table for what is listed before it replaces what is there."""
-        listed = self.store.table(f"{next(iter(self.tables))}/{LISTED}")
-        self.store.remove(listed.name)  # of a run that was killed
-        try:
-            yield listed
-        finally:
-            self.store.remove(listed.name)
-
-    def _list_elsewhere(self, stage: Scan) -> list[dict[str, Any]]:
-        """Replace a complete listing, once the new one is: a source that is not there must not cost what is."""
-        ((name, table),) = self.tables.items()
-        with self._listed() as listed:
-            entries = self._list(listed, stage.scan(None))
-            self._open_manifest(name, stage, None)
-            for entry in entries:
-                listed.move_part(entry["part"], table)
-                table.log_task(entry)
-        return entries
-
-    def _list_lost(self, stage: Scan, lost: list[Part]) -> None:
-        """Make parts of a complete listing anew that are gone or damaged.
-
-        Raises:
-            TableError: the sources are not what they were, so that image ids would move.
-        """
-        ((name, table),) = self.tables.items()
-        missing = {part.number: part for part in lost}
-        if not missing:
-            return
-        with self._listed() as listed:
-            moved_from = {number: part.moved_from for number, part in missing.items()}
-            self._list(listed, (one for one in stage.scan(None) if one[0] in missing), moved_from=moved_from)
-            found = listed.footers(listed.committed())
-            for number, part in missing.items():
-                if found.get(number) != part:
-                    raise TableError(
-                        f"{table.part_path(number)}: damaged or gone, and its source is not what it was when it was "
-                        f"listed; restore the source, or list all anew with --rebuild {name} (what depends on it "
-                        "follows)"
-                    )
-            for number in missing:
-                logger.warning("%s: damaged or gone; listed again", table.part_path(number))
-                listed.move_part(number, table)
-
     def _pinned_holds(self) -> bool:
         """Whether a table that is known by its content is there and may stay."""
         ((name, before),) = self.before.items()
@@ -404,7 +275,7 @@ class Work:
             plain = replace(plain, made_by=stage_digests(stages), vouched=vouched)
         damaged = {part for table, part in self.damaged if table in stages}
         tasks = [replace(plain, part=part, fingerprints=commit[part], anew=anew or part in damaged) for part in parts]
-        self._execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
+        self.execute(executor, " + ".join(stages), tasks, max(len(w) for w in wanted.values()))
 
     def _shuffle(self, executor: Executor, plain: Task, wanted: list[str], parts: list[int]) -> Task:
         """Bring the rows of a Shuffle to the buckets `parts`; returns the task that such a bucket then is.
@@ -442,7 +313,7 @@ class Work:
     def _run_pieces(self, executor: Executor, task: Task, files: PieceFiles, wanted: Iterable[int], total: int) -> None:
         """Make the files of one level of a Shuffle that are not there."""
         tasks = [replace(task, part=number) for number in self._missing_pieces(task, files, wanted)]
-        self._execute(executor, _label(task), tasks, total)
+        self.execute(executor, _label(task), tasks, total)
 
     def _missing_pieces(self, task: Task, files: PieceFiles, wanted: Iterable[int]) -> list[int]:
         (fingerprint,) = task.fingerprints.values()
@@ -485,7 +356,7 @@ class Work:
         fingerprint = _state_fingerprint(plain.number, wanted)
         combine = replace(plain, phase="combine", schemas={name: lead.state_schema(**schemas)})
         task = replace(combine, fingerprints={name: fingerprint}, num_parts=len(wanted))
-        self._execute(executor, _label(task), [task], 1)
+        self.execute(executor, _label(task), [task], 1)
 
     def _run_hidden(self, executor: Executor, task: Task, folder: str, made_of: list[Any]) -> None:
         """A phase whose parts live in a hidden folder of the table until the table is finished.
@@ -503,26 +374,38 @@ class Work:
         fresh -= {part for table, part in self.damaged if table == hidden.name}
         task = replace(task, fingerprints={name: fingerprint})
         tasks = [replace(task, part=part) for part in range(count) if part not in fresh]
-        self._execute(executor, _label(task), tasks, count)
+        self.execute(executor, _label(task), tasks, count)
 
-    def _execute(self, executor: Executor, label: str, tasks: list[Task], total: int) -> None:
+    def execute(
+        self, executor: Executor, label: str, tasks: list[Task], total: int, *, unit: str = "parts", counted: str = ""
+    ) -> None:
+        """Run tasks, and log what they commit.
+
+        Args:
+            total: of the tasks that were wanted, those included that are done.
+            unit: what a task makes, for the progress.
+            counted: what the rows are, where the progress tells their number.
+        """
         if not tasks:
             return
-        with progress.track(label, total, done=total - len(tasks), unit="parts") as advance:
+        with progress.track(label, total, done=total - len(tasks), unit=unit) as advance:
             try:
+                rows = 0
                 for done in executor.run(self.store.root, tasks):
                     for one in done:
-                        self.tables[one.table].log_task(_log_entry(one))
-                    advance(1)
+                        self.tables[one.table].log_task(log_entry(one))
+                        rows += one.part.rows
+                    advance(1, note=f"{rows:,} {counted}" if counted else "")
             except BaseException:
                 for table in self.tables.values():
                     with contextlib.suppress(Exception):  # the error that ends the run is told, not this one
                         table.publish_log()
                 raise
 
-    def _open_manifest(
+    def open_manifest(
         self, name: str, stage: Stage, num_parts: int | None, *, cleaned: Sequence[dict[str, Any]] = ()
     ) -> None:
+        """Say what makes the table, which is not complete from now on."""
         declared = self.step.stages[name]
         if self.before[name] is None:
             self.tables[name].start_log()
@@ -542,7 +425,7 @@ class Work:
             )
         )
 
-    def _finish(
+    def finish(
         self, name: str, stage: Stage, wanted: list[str] | None, num_parts: int, *, opened: Manifest | None = None
     ) -> None:
         """Drop what is left over, sum up, and publish the one manifest that makes the table complete.
@@ -621,18 +504,6 @@ def _counted(log: Iterable[Mapping[str, Any]]) -> dict[str, Counts]:
         if counts != Counts():  # what the driver listed is in its own
             by_phase.setdefault(entry["phase"], []).append(counts)
     return {phase: Counts.sum(counts) for phase, counts in by_phase.items()}
-
-
-def _log_entry(done: Done) -> dict[str, Any]:
-    return {
-        "phase": done.phase,
-        "part": done.part.number,
-        "rows": done.part.rows,
-        "seconds": round(done.seconds, 3),
-        "fingerprint": done.part.fingerprint,
-        "content": done.part.content,
-        "counts": done.counts.as_json(),
-    }
 
 
 def open_input(store: Store, step: Step, key: str, opened: Mapping[str, Table] | None = None) -> Any:

@@ -8,15 +8,16 @@ image is told there what describes it, and reading opens nothing that is not the
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from curate.errors import SourceError
 from curate.sources.description_tables import FILE_NAME, KEY, METADATA, RowIndex, index_rows
 from curate.sources.files import File, file_exists
 from curate.sources.found import Sidecar
 from curate.sources.kinds import Kinds
-from curate.sources.left_out import NO_ROW, UNMATCHED_ROW, UNREADABLE_TABLE, leave_out
+from curate.sources.left_out import NO_ROW, UNMATCHED_ROW, UNREADABLE_TABLE, leave_out, leave_out_once
 from curate.sources.suffixes import PARQUET, TFRECORD, suffix_of
 from curate.sources.uri import decode_uri, encode_uri
 
@@ -64,17 +65,23 @@ def read_index(uri: str, column: str, key: str, skipped: Counter[str]) -> RowInd
     try:
         return index_rows(uri, column)
     except SourceError:
-        leave_out(skipped, UNREADABLE_TABLE, key)
+        leave_out_once(skipped, UNREADABLE_TABLE, key)
         return None
 
 
 class Surroundings:
-    """What describes the images of one source, folder by folder; made anew for each listing."""
+    """What describes the images of one source, folder by folder; made anew for each listing, and for each task of it.
+
+    A table may describe images of many folders, which several tasks list. So each tells of its tables which rows its
+    images asked for, and what nobody asked for is counted at the end, over all of them.
+    """
 
     def __init__(self, source: "Source", skipped: Counter[str]) -> None:
         self.kinds = Kinds(source)
         self.skipped = skipped
-        self._tables: list[tuple[str, RowIndex]] = []
+        self._tables: dict[str, RowIndex | None] = {}
+        """By key: tables of folders; None: one that cannot be used."""
+        self._above: dict[str, Around | None] = {}
 
     def enter(
         self,
@@ -87,7 +94,7 @@ class Surroundings:
         above: "Around | None" = None,
         shard_table: str | None = None,
     ) -> "Around":
-        """What lies around the images of a folder.
+        """What lies around the images of a folder; the caller counts what is `Around.refused`.
 
         Args:
             folder: encoded path or URL.
@@ -99,14 +106,16 @@ class Surroundings:
             shard_table: a Parquet file beside the folder, of the folder's name.
         """
         beside: dict[bytes, list[tuple[str, bytes]]] = {}
+        out: dict[bytes, str] = {}
         for name in filter(self.kinds.may_describe, names):
             named = self.kinds.split(os.fsdecode(name))
             if named is not None and (why := refused(name)) is None:
                 base = os.fsencode(named.base)
                 beside.setdefault(base, []).append((named.kind, name[len(base) :]))
             elif named is not None:
-                leave_out(self.skipped, why or "", key + encode_uri(name))
+                out[name] = why or ""
         around = Around(self, folder, key, beside, has)
+        around.refused = out
         if beside:
             around.find_described(names)
         around.inherit(above)
@@ -116,16 +125,63 @@ class Surroundings:
         around.shard_uri = shard_table if shard_table is not None and describes(shard_table) else None
         return around
 
-    def remember(self, key: str, index: RowIndex) -> None:
-        """Count the rows of this table that no image asked for, when the listing is done."""
-        self._tables.append((key, index))
+    def above(
+        self, folder: str, key: str, tables: Sequence[int], refused: Callable[[str, bytes], str | None]
+    ) -> "Around | None":
+        """What the folder around a folder hands down to it: the nearest table that can be used.
+
+        Args:
+            folder: as of `enter`.
+            key: as of `enter`.
+            tables: folders around it that hold one, as steps upwards, nearest first.
+            refused: as of `enter`, of a file of one of these folders.
+        """
+        for steps in tables:
+            place, where = _upwards(folder, steps), _upwards(key, steps)
+            if where not in self._above:
+                self._above[where] = self._take_table(place, where, refused)
+            found = self._above[where]
+            for left in range(steps - 1, 0, -1) if found is not None else ():
+                below = Around(self, _upwards(folder, left), _upwards(key, left), {}, lambda name: False)
+                below.inherit(found)
+                found = below
+            if found is not None:
+                return found
+        return None
+
+    def _take_table(self, folder: str, key: str, refused: Callable[[str, bytes], str | None]) -> "Around | None":
+        around = Around(self, folder, key, {}, lambda name: False)
+        there = (table for table in METADATA if file_exists(posixpath.join(folder, table)))
+        return around if any(around.take_metadata(table, partial(refused, folder)) for table in there) else None
+
+    def index(self, uri: str, key: str) -> RowIndex | None:
+        """The rows of a table of a folder, read once; None: it tells of no images, or cannot be read."""
+        if key not in self._tables:
+            self._tables[key] = read_index(uri, FILE_NAME, key, self.skipped)
+        return self._tables[key]
+
+    def tables(self) -> Iterator[tuple[str, RowIndex]]:
+        """The tables of folders by key, with the rows that images asked for."""
+        yield from ((key, index) for key, index in self._tables.items() if index is not None)
 
     def finish(self) -> None:
         """Count what described no image; to be called when all images are listed."""
-        for key, index in self._tables:
+        for key, index in self.tables():
             number, first = index.unused()
-            if number:
-                leave_out(self.skipped, UNMATCHED_ROW, f"{key} row {first}", number)
+            leave_out_rows(self.skipped, key, number, first)
+
+
+def leave_out_rows(skipped: Counter[str], key: str, number: int, first: int) -> None:
+    """Count rows of a table that describe no image."""
+    if number:
+        leave_out(skipped, UNMATCHED_ROW, f"{key} row {first}", number)
+
+
+def _upwards(path: str, steps: int) -> str:
+    """A folder around the one at an encoded path; a slash at its end stays."""
+    slash = "/" if path.endswith("/") else ""
+    kept = path.rstrip("/").split("/")[:-steps]
+    return "/".join(kept) + slash if kept else ""
 
 
 class Around:
@@ -147,6 +203,8 @@ class Around:
         self.shard_uri: str | None = None
         """The Parquet file beside this folder that describes it."""
         self._shard: ShardTable | None = None
+        self.refused: dict[bytes, str] = {}
+        """Files that would describe images and are not read, and why."""
         self._parquets: dict[bytes, bool] = {}  # whether they describe a shard: told by their footers, so asked once
 
     def find_described(self, names: Iterable[bytes]) -> None:
@@ -172,15 +230,14 @@ class Around:
         """Use a table of this folder, if it is one that names images."""
         why = refused(name.encode())
         if why is not None:
-            leave_out(self._all.skipped, why, self._key + name)
+            leave_out_once(self._all.skipped, why, self._key + name)
             return False
         uri = posixpath.join(self._folder, name)
         if suffix_of(name) in PARQUET and not describes(uri):
             return False
-        index = read_index(uri, FILE_NAME, self._key + name, self._all.skipped)
+        index = self._all.index(uri, self._key + name)
         if index is None:
             return False
-        self._all.remember(self._key + name, index)
         self._own_table, self._metadata = name.encode(), (name, "", index)
         return True
 
@@ -222,6 +279,15 @@ class Around:
 
     def describes(self, name: bytes) -> bool:
         """Whether a file of the folder describes images of the source, and is none itself."""
+        told = self.describes_by_name(name)
+        if told is not None:
+            return told
+        if name not in self._parquets:
+            self._parquets[name] = describes(posixpath.join(self._folder, encode_uri(name)))
+        return self._parquets[name]
+
+    def describes_by_name(self, name: bytes) -> bool | None:
+        """As `describes`; None: a Parquet file that has to be opened to know."""
         if name == self._own_table or (name.endswith(STATS) and self._has(name.removesuffix(STATS) + b".parquet")):
             return True
         if self._all.kinds.may_describe(name):
@@ -229,11 +295,50 @@ class Around:
             return named is not None and os.fsencode(named.base) in self._described
         if suffix_of(os.fsdecode(name)) not in PARQUET:
             return False
-        if name not in self._parquets:
-            self._parquets[name] = self._describes_shard(name)
-        return self._parquets[name]
-
-    def _describes_shard(self, name: bytes) -> bool:
         stem = name[: name.rfind(b".")]
         mates = (stem + b"/", stem + b".tar", *(stem + suffix.encode() for suffix in TFRECORD))
-        return any(map(self._has, mates)) and describes(posixpath.join(self._folder, encode_uri(name)))
+        return None if any(map(self._has, mates)) else False
+
+
+class Neighbors(NamedTuple):
+    """What of the files beside an archive, or beside a file among archives, has to be known; goes through JSON."""
+
+    told: bool | None
+    """Whether the file describes images; None: it has to be opened to know."""
+    tables: tuple[str, ...]
+    """Parquet files of its stem."""
+
+    @classmethod
+    def of(cls, around: Around, name: bytes) -> "Neighbors":
+        """Those of a file of that name."""
+        stem = encode_uri(name[: name.rfind(b".")] if b"." in name else name)
+        there = tuple(stem + suffix for suffix in sorted(PARQUET) if around.has(stem + suffix))
+        return cls(around.describes_by_name(name), there)
+
+    def at(self, uri: str) -> "Beside":
+        """The same as a view of the file at that URL."""
+        return Beside(uri, self)
+
+
+class Beside:
+    """Stands for what lies around a file where the files of its folder are not at hand."""
+
+    def __init__(self, uri: str, neighbors: Neighbors) -> None:
+        self._uri, self._neighbors = uri, neighbors
+
+    def has(self, name: str) -> bool:
+        """Whether a Parquet file of that encoded name lies beside it."""
+        return name in self._neighbors.tables
+
+    def describes(self, name: bytes) -> bool:
+        """Whether the file, whose name is known, describes images."""
+        told = self._neighbors.told
+        return describes(self._uri) if told is None else told
+
+    def of_image(self, name: bytes) -> tuple[Sidecar, ...]:
+        """Nothing: among archives no loose image is listed."""
+        return ()
+
+
+View = Around | Beside
+"""What a file may ask of what lies around it."""

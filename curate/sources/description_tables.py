@@ -71,6 +71,10 @@ class RowIndex:
         self._used[row] = 1
         return row
 
+    def used_rows(self) -> np.ndarray:
+        """Rows that were found, ascending."""
+        return np.flatnonzero(np.frombuffer(self._used, np.uint8))
+
     def unused(self) -> tuple[int, int]:
         """(number of rows that were never found, the first of them)."""
         return self._used.count(0), self._used.find(0)

@@ -13,8 +13,9 @@ from curate.opening import open_regular
 from curate.retrying import find_cause, retry
 from curate.sources.beside import Surroundings
 from curate.sources.config import Source
+from curate.sources.containers import find_files
 from curate.sources.descriptions import Described, Descriptions
-from curate.sources.files import File, find_files, why_no_url
+from curate.sources.files import File, why_no_url
 from curate.sources.formats import BUILTIN, DETECTED
 from curate.sources.found import Found
 from curate.sources.kinds import DESCRIBING, Kinds

@@ -17,11 +17,13 @@ suffixes of the files and choose among the built-in ones. A format of one's own 
             with zipfile.ZipFile(source.path) as archive:
                 for key in rows["key"].to_pylist():
                     yield Read(archive.read(key))
+
+With two more methods, `containers` and `find_in`, tasks list such a source side by side; see `InContainers`.
 """
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from curate.errors import ConfigError
 from curate.registry import resolve
@@ -81,6 +83,40 @@ class SourceFormat(Protocol):
         Raises:
             SourceError: an archive is damaged or has changed, or reading failed again and again. An image that alone
                 cannot be had is no error: its `Read` says why.
+        """
+        ...
+
+
+@runtime_checkable
+class InContainers(Protocol):
+    """What a `SourceFormat` may have besides: two methods by which tasks list its images side by side.
+
+    Without them one task lists the whole source by `find`, and begins again where it was killed.
+    """
+
+    def containers(self, source: "Source", *, skipped: Counter[str]) -> Iterator[Any]:
+        """The archives, pages or folders of the source, in the same order each time, as small values for JSON.
+
+        One process asks for all of them. A value tells what changes with the content, such as size and modification
+        time: an interrupted listing keeps what it has of equal values.
+
+        Args:
+            skipped: as of `SourceFormat.find`.
+
+        Raises:
+            SourceError: the source is not there.
+        """
+        ...
+
+    def find_in(self, container: Any, source: "Source", *, skipped: Counter[str]) -> "Iterator[Found]":
+        """The images of one container: those of all of them, in order, are what `find` gives.
+
+        Args:
+            container: as JSON gives it back, so that tuples are lists.
+            skipped: as of `SourceFormat.find`.
+
+        Raises:
+            SourceError: it is gone or damaged.
         """
         ...
 

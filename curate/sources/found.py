@@ -42,25 +42,54 @@ class Found(NamedTuple):
     """What describes the image, the more telling behind; None: not known from listing, so reading looks for it."""
 
 
-def cut_parts(found: Iterable[Found], *, rows_per_part: int = 65_536) -> Iterator[list[Found]]:
-    """Cut a listing into parts of at most `rows_per_part` images, at the bounds of archives where possible.
+class Span(NamedTuple):
+    """Images of a listing that follow each other: those of one archive, or loose ones."""
 
-    An archive that is larger than a part is cut inside. Memory: one part, whatever the archives hold.
+    images: int
+    archive: int | None
+    """Differs between archives that follow each other; None: loose images."""
+
+
+def cut_parts(spans: Iterable[Span], *, rows_per_part: int) -> Iterator[int]:
+    """Sizes of the parts that a listing is cut into: at most `rows_per_part`, at the bounds of archives where possible.
+
+    An archive that is larger than a part is cut inside.
 
     Raises:
         ValueError: `rows_per_part` is not positive.
     """
     if rows_per_part < 1:
         raise ValueError(f"rows_per_part is {rows_per_part}, it must be at least 1")
-    part: list[Found] = []
-    start = 0  # where the archive of the last image begins in `part`
-    for item in found:
-        if not part or item.container is None or item.container != part[-1].container:
-            start = len(part)
-        part.append(item)
-        if len(part) > rows_per_part:
-            cut = start or rows_per_part
-            yield part[:cut]
-            part, start = part[cut:], 0
-    if part:
-        yield part
+    held = 0
+    for whole in _joined(spans):
+        images = whole.images
+        if whole.archive is None:
+            first = min(images, rows_per_part - held)
+            held, images = held + first, images - first
+        elif held and held + images > rows_per_part:
+            yield held
+            held = 0
+        while images:
+            if held == rows_per_part:
+                yield held
+                held = 0
+            more = min(images, rows_per_part - held)
+            held, images = held + more, images - more
+    if held:
+        yield held
+
+
+def _joined(spans: Iterable[Span]) -> Iterator[Span]:
+    """Spans of one archive as one; none without images."""
+    held: Span | None = None
+    for span in spans:
+        if not span.images:
+            continue
+        if held is not None and span.archive is not None and span.archive == held.archive:
+            held = Span(held.images + span.images, held.archive)
+            continue
+        if held is not None:
+            yield held
+        held = span
+    if held is not None:
+        yield held

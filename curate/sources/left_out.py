@@ -5,8 +5,11 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from curate.sources.limits import MAX_NAME_BYTES, MAX_SIDECAR_BYTES, shortened
+from curate.sources.uri import decode_uri, encode_uri
 
 UNMATCHED = "description without an image"
 TOO_LONG = f"description longer than {MAX_SIDECAR_BYTES >> 20} MiB"
@@ -40,6 +43,38 @@ class LeftOut(Counter[str]):
         self.example: dict[str, str] = {}
         self.outside: bytes | None = None
         """A folder in which files lie that only `roots` would allow; None: there were none."""
+        self.once: set[tuple[str, str]] = set()
+        """(reason, name) of what several tasks may meet, and that counts once."""
+
+    def pack(self) -> dict[str, Any]:
+        """As a value for JSON."""
+        outside = None if self.outside is None else encode_uri(self.outside)
+        counts = {reason: [number, self.example.get(reason)] for reason, number in self.items()}
+        return {"counts": counts, "outside": outside, "once": sorted(self.once)}
+
+    def take(self) -> dict[str, Any]:
+        """What `pack` gives; from now on nothing is counted."""
+        packed = self.pack()
+        self.clear()
+        self.example.clear()
+        self.once.clear()
+        self.outside = None
+        return packed
+
+    def add(self, packed: Mapping[str, Any]) -> None:
+        """Add what `pack` gave for files that come later in the listing."""
+        twice = Counter(reason for reason, name in map(tuple, packed["once"]) if (reason, name) in self.once)
+        self.once.update(map(tuple, packed["once"]))
+        for reason, (number, example) in packed["counts"].items():
+            if number > twice[reason]:
+                leave_out(self, reason, example or "", number - twice[reason])
+        if packed["outside"] is not None:
+            self.leave_outside(decode_uri(packed["outside"]))
+
+    def leave_outside(self, folder: bytes) -> None:
+        """Note that something in a folder would need `roots`."""
+        common = os.path.commonpath([self.outside or folder, folder])
+        self.outside = common if common.strip(b"/") else self.outside  # not all of the machine
 
 
 def leave_out(counts: Counter[str], reason: str, name: str, number: int = 1) -> None:
@@ -53,9 +88,24 @@ def leave_outside(counts: Counter[str], name: str, path: bytes) -> None:
     """Count a local path that leads out of its source."""
     leave_out(counts, OUTSIDE, name)
     if isinstance(counts, LeftOut):
-        folder = os.path.dirname(os.path.realpath(path))
-        common = os.path.commonpath([counts.outside or folder, folder])
-        counts.outside = common if common.strip(b"/") else counts.outside  # not all of the machine
+        counts.leave_outside(os.path.dirname(os.path.realpath(path)))
+
+
+def count_all(counts: Counter[str], more: LeftOut) -> None:
+    """Add what was left out of files that come later in the listing."""
+    if isinstance(counts, LeftOut):
+        counts.add(more.pack())
+    else:
+        counts.update(more)
+
+
+def leave_out_once(counts: Counter[str], reason: str, name: str) -> None:
+    """Count what several tasks may meet: a `LeftOut` counts it once."""
+    if isinstance(counts, LeftOut):
+        if (reason, name) in counts.once:
+            return
+        counts.once.add((reason, name))
+    leave_out(counts, reason, name)
 
 
 def is_loss(reason: str, number: int, *, num_images: int) -> bool:

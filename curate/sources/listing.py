@@ -6,14 +6,26 @@ import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from curate.errors import SourceError
 from curate.sources.beside import Surroundings
 from curate.sources.config import Source
-from curate.sources.files import File, find_files, find_listed
+from curate.sources.containers import (
+    Container,
+    Finding,
+    Tree,
+    files_of,
+    find_containers,
+    find_files,
+    find_lines,
+    find_listed,
+)
+from curate.sources.description_tables import RowIndex
+from curate.sources.files import File
 from curate.sources.folder import FolderFormat, looks_like_image
-from curate.sources.formats import DETECTED, find_format
+from curate.sources.formats import DETECTED, InContainers, find_format
 from curate.sources.found import Found
 from curate.sources.left_out import OUTSIDE, LeftOut
 from curate.sources.parquet import ParquetFormat
@@ -22,7 +34,7 @@ from curate.sources.roots import is_list
 from curate.sources.suffixes import IMAGE, PARQUET, TAR, TFRECORD, may_be_image, suffix_of, unpack_command
 from curate.sources.tar import TarFormat, compressed_archive
 from curate.sources.uri import encode_uri
-from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packed_table
+from curate.sources.urls import TEXT_TABLES, UrlFormat, has_url_column, is_packed_table, is_table
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +51,153 @@ _FORMATS: dict[str, FolderFormat | TarFormat | ParquetFormat | UrlFormat] = {
 }
 
 
+class Group(NamedTuple):
+    """Some containers of a source, which one task lists; small, and JSON-ready."""
+
+    kind: str
+    """The format that lists it: a built-in one, or as the source names it."""
+    containers: tuple[Any, ...]
+    """Packed, or as the format's `containers` gave them; empty: there is only what was left out."""
+    before: dict[str, Any]
+    """What was left out while they were found, see `LeftOut.pack`."""
+    lasting: bool = True
+    """Whether equal containers hold equal files; False: nobody knows before they are listed."""
+
+
+class GroupFacts(NamedTuple):
+    """What listing a group tells beside its images."""
+
+    left_out: LeftOut
+    tables: dict[str, RowIndex]
+    """Tables that describe images of several folders, by key, with the rows that images asked for."""
+
+
+GROUP_FILES = 16_384
+"""Files and members of a group, about; a single archive may hold more."""
+
+
+def find_groups(source: Source) -> Iterator[Group]:
+    """The containers of a source in groups, so that listing these one after the other is listing the source.
+
+    Costs about a microsecond for each name of a local folder, a few for each line of a list, an entry of a listing for
+    each file of an object store, and holds no more than one group, the names of one folder, and that listing.
+
+    Raises:
+        SourceError: the source is not there, cannot be listed, or what it holds is not clear.
+    """
+    skipped = LeftOut()
+    yield from reach_of(source).around(_group(_find_containers(source, skipped), skipped))
+
+
+def _group(found: Iterator[tuple[str, Any, int, bool]], skipped: LeftOut) -> Iterator[Group]:
+    """Groups of (kind, packed container, weight, whether it lasts); `skipped` is what was counted since then."""
+    held: list[Any] = []
+    weight, before, kind = 0, skipped.take(), ""
+    for kind, container, files, lasting in found:
+        if held and (weight + files > GROUP_FILES or not lasting):
+            yield Group(kind, tuple(held), before)
+            held, weight, before = [], 0, skipped.take()
+        held.append(container)
+        weight += files
+        if not lasting:
+            yield Group(kind, tuple(held), before, lasting=False)
+            held, weight, before = [], 0, skipped.take()
+    if held or skipped or before["counts"]:
+        left = LeftOut()
+        left.add(before)
+        left.add(skipped.take())
+        yield Group(kind, tuple(held), left.pack())
+
+
+def _find_containers(source: Source, skipped: LeftOut) -> Iterator[tuple[str, Any, int, bool]]:
+    if source.format not in (*DETECTED, *_FORMATS):
+        own = find_format(source.format)
+        if isinstance(own, InContainers):
+            yield from ((source.format, one, GROUP_FILES, True) for one in own.containers(source, skipped=skipped))
+        else:
+            yield source.format, None, GROUP_FILES, False
+        return
+    kind = source.format
+    if kind in DETECTED:
+        kind = _recognize(_files(source, Surroundings(source, LeftOut()), LeftOut()), source)[0]
+    around = Surroundings(source, skipped) if _is_described(source) else None
+    finding = Finding(skipped, around, source.roots, _APART.get(kind))
+    finder = find_lines if _is_listed(source) else find_containers
+    for container in finder(source.path, finding):
+        yield kind, container.pack(), container.weight(), not isinstance(container.body, Tree)
+    if around is not None:
+        around.finish()
+
+
+def _is_listed(source: Source) -> bool:
+    """Whether the files of a source are those of the lines of its list."""
+    return is_list(source) and source.format in (*DETECTED, "urls")
+
+
+def _is_described(source: Source) -> bool:
+    """Whether what lies beside the files of a source is asked for."""
+    return source.format not in ("parquet", "urls")
+
+
+_APART: dict[str, Callable[[str], bool]] = {
+    "tar": lambda name: suffix_of(name) in TAR,
+    "parquet": lambda name: suffix_of(name) in PARQUET,
+    "urls": is_table,
+}
+"""What is a container of its own, by kind of source."""
+
+
+def list_group(source: Source, group: Group, told: GroupFacts) -> Iterator[Found]:
+    """The images of a group of containers, in order; `told` gains what else there is to tell.
+
+    `Found.container` tells archives of one group apart.
+
+    Raises:
+        SourceError: as of `list_source`, but for a source without images.
+    """
+    told.left_out.add(group.before)
+    yield from reach_of(source).around(_list_group(source, group, told))
+
+
+def _list_group(source: Source, group: Group, told: GroupFacts) -> Iterator[Found]:
+    if not group.containers:
+        return
+    if group.kind not in _FORMATS:
+        own = find_format(group.kind)
+        if not isinstance(own, InContainers):
+            yield from own.find(source, skipped=told.left_out)
+            return
+        for number, container in enumerate(group.containers):
+            for found in own.find_in(container, source, skipped=told.left_out):
+                yield found._replace(container=number) if found.container is not None else found
+        return
+    around = Surroundings(source, told.left_out) if _is_described(source) else None
+    finding = Finding(told.left_out, around, source.roots)
+    containers = map(Container.unpack, group.containers)
+    files = files_of(containers, finding, listed_in=source.path if _is_listed(source) else None)
+    if source.format in DETECTED:
+        files = _refuse_mixture(files, group.kind, source)
+    yield from _FORMATS[group.kind].find_among(files, source, skipped=told.left_out)
+    if around is not None:
+        told.tables.update(around.tables())
+
+
+def check_listed(source: Source, num_images: int, counts: Counter[str]) -> None:
+    """Refuse a source without images, and tell how to allow what its links and paths lead to.
+
+    Raises:
+        SourceError: it has no image.
+    """
+    if not num_images:
+        raise SourceError(
+            f"source {source.name}: {source.path}: no image was found (format {source.format}); left out: "
+            f"{_left_out(counts)}; give a folder of images, tars, Parquet files, tables of URLs, or a .txt that lists "
+            f"them{_how_to_allow(source, counts)}"
+        )
+    if counts[OUTSIDE]:
+        log.warning("source %s: %s: %s", source.name, source.path, _how_to_allow(source, counts).removeprefix("; "))
+
+
 def list_source(source: Source, *, skipped: Counter[str] | None = None) -> Iterator[Found]:
     """Every image of a source, in bytewise order of paths (a list: of its lines), archives in their own order.
 
@@ -53,18 +212,11 @@ def list_source(source: Source, *, skipped: Counter[str] | None = None) -> Itera
             compressed or damaged, or images, tars and Parquet files are mixed under `format: auto`.
     """
     counts = skipped if skipped is not None else LeftOut()
-    found = reach_of(source).around(_find(source, counts))
-    first = next(found, None)
-    if first is None:
-        raise SourceError(
-            f"source {source.name}: {source.path}: no image was found (format {source.format}); left out: "
-            f"{_left_out(counts)}; give a folder of images, tars, Parquet files, tables of URLs, or a .txt that lists "
-            f"them{_how_to_allow(source, counts)}"
-        )
-    yield first
-    yield from found
-    if counts[OUTSIDE]:
-        log.warning("source %s: %s: %s", source.name, source.path, _how_to_allow(source, counts).removeprefix("; "))
+    num_images = 0
+    for found in reach_of(source).around(_find(source, counts)):
+        num_images += 1
+        yield found
+    check_listed(source, num_images, counts)
 
 
 def _how_to_allow(source: Source, counts: Counter[str]) -> str:
@@ -92,11 +244,14 @@ def _find(source: Source, skipped: Counter[str]) -> Iterator[Found]:
         yield from find_format(source.format).find(source, skipped=skipped)
         return
     around = Surroundings(source, skipped)
-    finder = find_listed if is_list(source) else find_files
-    files = finder(source.path, skipped=skipped, around=around, roots=source.roots)
-    kind, files = _recognize(files, source)
+    kind, files = _recognize(_files(source, around, skipped), source)
     yield from _FORMATS[kind].find_among(_refuse_mixture(files, kind, source), source, skipped=skipped)
     around.finish()
+
+
+def _files(source: Source, around: Surroundings, skipped: Counter[str]) -> Iterator[File]:
+    finder = find_listed if is_list(source) else find_files
+    return finder(source.path, skipped=skipped, around=around, roots=source.roots)
 
 
 def _kind_of(file: File) -> str | None:

@@ -15,7 +15,8 @@ from curate.retrying import Tries, describe_error, is_damage, retry
 from curate.sealing import open_parquet
 from curate.sources.class_names import column_classes, declared_classes, name_classes
 from curate.sources.config import Source
-from curate.sources.files import File, find_files, open_file
+from curate.sources.containers import find_files
+from curate.sources.files import File, open_file
 from curate.sources.found import Found
 from curate.sources.left_out import LONG_PATH, leave_out
 from curate.sources.limits import MAX_IMAGE_COLUMNS, MAX_NAME_BYTES, MAX_TABLE_COLUMNS

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from curate.filesystems import STORES, WEB, protocol_of
 from curate.sources.addresses import permit_of
 from curate.sources.config import Source
-from curate.sources.files import list_entries
+from curate.sources.lists import list_entries
 from curate.sources.network import Reach
 from curate.sources.roots import is_list
 from curate.sources.secrets import Secrets

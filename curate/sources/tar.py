@@ -13,22 +13,26 @@ import shlex
 import tarfile
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from curate.errors import SourceDamaged, SourceError
-from curate.ranges import Span
+from curate.ranges import RangeFile, Span
 from curate.retrying import describe_error, retry
 from curate.sources.beside import ShardTable, Surroundings
 from curate.sources.config import Source
+from curate.sources.containers import find_files
 from curate.sources.description_tables import digest_name
 from curate.sources.descriptions import Descriptions
-from curate.sources.files import File, find_files, open_file
+from curate.sources.files import File, open_file
 from curate.sources.found import Found, Sidecar
+from curate.sources.headers import HeaderFile
 from curate.sources.kinds import DESCRIBING, Kinds, Named, webdataset_key
 from curate.sources.left_out import (
     DEVICE,
@@ -41,6 +45,7 @@ from curate.sources.left_out import (
     UNMATCHED,
     UNSAFE,
     LeftOut,
+    count_all,
     leave_out,
 )
 from curate.sources.limits import MAX_NAME_BYTES, MAX_SIDECAR_BYTES
@@ -184,16 +189,34 @@ class TarFormat:
 
     def find_among(self, files: Iterable[File], source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """The images of the archives among `files`, in their order; errors as of `find`."""
-        number, kinds = 0, Kinds(source)
-        for file in files:
-            if suffix_of(file.uri) in TAR:
-                yield from _Archive(file, number, kinds, skipped).images()
-                number += 1
-            elif unpack_command(file.uri):
-                raise compressed_archive(file.uri)
-            elif file.around is None or not file.around.describes(file.name):
-                reason = why_not_image(file.uri) if not may_be_image(file.uri) else "file outside archives"
-                leave_out(skipped, reason, file.key)
+        kinds = Kinds(source)
+        with ThreadPoolExecutor(SIDE_BY_SIDE, "archives") as pool:
+            waiting: deque[tuple[LeftOut, Callable[[], Iterable[Found]]]] = deque()
+            for number, file in enumerate(files):
+                own = LeftOut()
+                waiting.append((own, self._look_at(file, number, kinds, own, pool)))
+                if len(waiting) > SIDE_BY_SIDE or not is_remote(file.uri):
+                    yield from _next_found(waiting, skipped)
+            while waiting:
+                yield from _next_found(waiting, skipped)
+
+    @staticmethod
+    def _look_at(
+        file: File, number: int, kinds: Kinds, skipped: LeftOut, pool: ThreadPoolExecutor
+    ) -> Callable[[], Iterable[Found]]:
+        """What gives the images of a file: an archive of an object store is begun with at once, in a thread."""
+        if suffix_of(file.uri) in TAR:
+            images = _Archive(file, number, kinds, skipped).images()
+            if not is_remote(file.uri):
+                return lambda: images
+            context = copy_context()
+            return pool.submit(lambda: context.run(lambda: list(images))).result
+        if unpack_command(file.uri):
+            raise compressed_archive(file.uri)
+        if file.around is None or not file.around.describes(file.name):
+            reason = why_not_image(file.uri) if not may_be_image(file.uri) else "file outside archives"
+            leave_out(skipped, reason, file.key)
+        return list
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
         """Each archive is opened once and read at the offsets alone, those of the sidecars included."""
@@ -206,6 +229,15 @@ class TarFormat:
                 yield from read_members(uri, spans, max_bytes=max_bytes)
 
 
+def _next_found(
+    waiting: deque[tuple[LeftOut, Callable[[], Iterable[Found]]]], skipped: Counter[str]
+) -> Iterator[Found]:
+    """The images of the file that waits longest; what it left out is counted in the order of the files."""
+    own, images = waiting.popleft()
+    yield from images()
+    count_all(skipped, own)
+
+
 def compressed_archive(uri: str) -> SourceError:
     """The refusal of an archive that cannot be read in place."""
     return SourceError(
@@ -213,6 +245,8 @@ def compressed_archive(uri: str) -> SourceError:
     )
 
 
+SIDE_BY_SIDE = 8
+"""Archives of an object store that a task lists at once: it mostly waits for headers."""
 IMAGES_HELD = 65_536
 """Images of an archive that are held until all of its headers are seen; of larger ones the headers are walked twice."""
 
@@ -236,7 +270,8 @@ class _Archive:
 
     def images(self) -> Iterator[Found]:
         """In the order of the archive."""
-        with open_file(self._file.uri) as archive:
+        with open_file(self._file.uri, spans=()) as file:
+            archive = HeaderFile(file) if isinstance(file, RangeFile) else file
             refused, held = LeftOut(), list[_Member]()
             for member in self._walk(archive, refused, self._index):
                 if len(held) <= IMAGES_HELD:

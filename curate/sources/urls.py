@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from curate.errors import SourceError
 from curate.sources.config import Source
-from curate.sources.files import File, find_files, find_listed
+from curate.sources.containers import find_files, find_listed
+from curate.sources.files import File
 from curate.sources.found import Found
 from curate.sources.limits import MAX_NAME_BYTES
 from curate.sources.network import network

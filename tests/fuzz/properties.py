@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curate.errors import CurateError
 from curate.ops.images.inspect import ImageLimits, inspect_image
-from curate.sources.files import find_listed
+from curate.sources.containers import find_listed
 from curate.sources.listing import list_source
 from curate.sources.read import Read
 from curate.sources.reading import read_part

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from curate.sources.files import find_listed
+from curate.sources.containers import find_listed
 from curate.sources.sidecars import merge_sidecars
 from curate.sources.values import LEFT_OUT, choose_columns
 from tests.fuzz.properties import (

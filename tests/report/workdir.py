@@ -15,6 +15,7 @@ from PIL import Image
 
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, FinishedTable
+from curate.engine.image_ids import CatalogFigures
 from curate.engine.stage import Stage
 from curate.engine.store import Store
 from curate.engine.table import Manifest, Table
@@ -143,8 +144,8 @@ class Workdir:
     def catalog(self) -> "Workdir":
         stage = Catalog(sources=self.sources)
         parts = [part for _, part in stage.scan(None)]
-        table = self.put("catalog", stage, parts)
-        self.tell("catalog", stage.summarize(table))
+        rows = [(part["source"][0].as_py(), part["role"][0].as_py(), len(part)) for part in parts]
+        self.put("catalog", stage, parts, CatalogFigures.of_parts(rows))
         for part in parts:
             self.ids |= {row["key"]: row["image_id"] for row in part.select(["key", "image_id"]).to_pylist()}
         return self

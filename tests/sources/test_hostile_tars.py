@@ -33,7 +33,7 @@ class CountedFile(io.BytesIO):
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_counted(uri: str) -> Any:
+    def open_counted(uri: str, **options: Any) -> Any:
         return CountedFile(Path(uri).read_bytes())
 
     monkeypatch.setattr(CountedFile, "left", 2000)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import SourceDamaged, SourceError
-from curate.sources import files, parquet, values
+from curate.sources import parquet, remote, values
 from curate.sources.left_out import LONG_PATH, LeftOut
 from curate.sources.limits import (
     MAX_COLUMN_NAME_BYTES,
@@ -276,8 +276,8 @@ def test_a_server_that_makes_up_folders_without_end_is_left_in_time(monkeypatch:
             asked.append(url)
             return [{"name": f"{url}{name}"} for name in ("a/", "b/", "c.jpg", f"{'n' * MAX_NAME_BYTES}/")]
 
-    monkeypatch.setattr(files, "MAX_WEB_FOLDERS", 50)
+    monkeypatch.setattr(remote, "MAX_WEB_FOLDERS", 50)
     with pytest.raises(SourceError, match="https://x/: pages link to more than 50 folders below it; give those of the"):
-        files._find_on_web(Pages(), "https://x/")
+        remote._find_on_web(Pages(), "https://x/")
     assert len(asked) <= 26
     assert max(map(len, asked)) < MAX_NAME_BYTES

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from curate.sources import files, tar
+from curate.sources import remote, tar
 from curate.sources.left_out import LeftOut
 from curate.sources.listing import list_source
 from curate.sources.reading import read_part
@@ -111,7 +111,7 @@ def test_pages_of_a_web_folder_lead_nowhere_but_below_it() -> None:
         def ls(self, url: str, *, detail: bool) -> list[dict[str, str]]:
             return [{"name": name if "://" in name else url + name} for name in pages.pop(url)]
 
-    assert sorted(files._find_on_web(Pages(), root)) == [f"{root}a.jpg", f"{root}s/b.jpg"]
+    assert sorted(remote._find_on_web(Pages(), root)) == [f"{root}a.jpg", f"{root}s/b.jpg"]
 
 
 @pytest.mark.parametrize("held", [65_536, 2])
@@ -192,7 +192,7 @@ def test_sidecars_far_behind_the_images_are_read_by_a_second_reader(
     opened: list[str] = []
     open_file = tar.open_file
     table = catalog(list_source(source(path)))
-    monkeypatch.setattr(tar, "open_file", lambda uri: opened.append(uri) or open_file(uri))
+    monkeypatch.setattr(tar, "open_file", lambda uri, **options: opened.append(uri) or open_file(uri, **options))
     for near, times in ((4 << 20, 1), (1, 2)):
         opened.clear()
         monkeypatch.setattr(tar, "NEAR", near)

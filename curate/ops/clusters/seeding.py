@@ -8,11 +8,11 @@ nearest seed so far, so that what is far from all seeds is drawn sooner or later
 k-means++ draws one seed after the other, since each draw depends on the seeds before it. That is K passes over the
 data, each of them a product with one vector, which is memory-bound. The greedy variant draws several candidates a step
 and takes the best of them, for a lower inertia at more work. For few clusters it draws 2 + ln K, as is usual; for many
-it draws two, since more would make seeding longer than all of Lloyd's iterations and lower the inertia by 1 %. Here
-candidates are drawn for many steps at once, by the distances that hold when the block begins, and the distances of all
-of them are one matrix product. When its step comes, the distance of a candidate may have fallen; it is then accepted
-with probability (D2 now) / (D2 at the block's begin), which gives exactly the distribution of its step (rejection
-sampling). A block ends when too few of its candidates are left.
+it draws four: with more of them seeding takes longer than all of Lloyd's iterations, and with two a tree by L2 shows
+rare concepts less often. Here candidates are drawn for many steps at once, by the distances that hold when the block
+begins, and the distances of all of them are one matrix product. When its step comes, the distance of a candidate may
+have fallen; it is then accepted with probability (D2 now) / (D2 at the block's begin), which gives exactly the
+distribution of its step (rejection sampling). A block ends when too few of its candidates are left.
 
 k-means|| (parallel) draws about K candidates at once in each of five rounds, by the distances that hold when the round
 begins. That is five passes however large K is, each of them one large product. The candidates, about 5 K, are then
@@ -36,7 +36,9 @@ Seeding = Literal["auto", "plusplus", "parallel"]
 GREEDY_DISTANCES = 1 << 34
 """N x K up to which `auto` takes greedy k-means++: a million vectors for 16,384 clusters, half an hour of one core."""
 FEW_CLUSTERS = 256
-"""Clusters up to which a step of greedy k-means++ draws 2 + ln K candidates; beyond it draws two."""
+"""Clusters up to which a step of greedy k-means++ draws 2 + ln K candidates; beyond it draws fewer."""
+MANY_CANDIDATES = 4
+"""What it draws then."""
 ROUNDS = 5
 """Rounds of k-means||, as in the paper's experiments; more only where these found too few candidates."""
 OVERSAMPLING = 1
@@ -167,7 +169,7 @@ def seed_parallel(
 
 def _num_candidates(num_clusters: int) -> int:
     """Candidates of one step of greedy k-means++."""
-    return 2 + int(log(num_clusters)) if num_clusters <= FEW_CLUSTERS else 2
+    return 2 + int(log(num_clusters)) if num_clusters <= FEW_CLUSTERS else MANY_CANDIDATES
 
 
 def _potentials(trials: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

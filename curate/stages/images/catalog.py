@@ -1,29 +1,45 @@
 """Catalog: where every image of every source lies. No image byte is copied, ids never move."""
 
+import itertools
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
-from curate.config import differences, identity
+from curate.config import differences, digest, identity
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished, ImagePlace
-from curate.engine.image_ids import CatalogFigures, LeftOutFigures, ids_of_part
+from curate.engine.image_ids import CatalogFigures, LeftOutFigures, ids_of_part, part_of
 from curate.engine.show import FlowStep, Numbers, Section, Text
-from curate.engine.stage import Scan
+from curate.engine.stage import Batches, Changed, Known, Listing, Piece
 from curate.engine.table import Table
 from curate.errors import SourceError, TableError
-from curate.sources.class_names import Names, common_classes
+from curate.sources.beside import leave_out_rows
+from curate.sources.class_names import Names
 from curate.sources.config import Source, Sources
-from curate.sources.found import Found, cut_parts
+from curate.sources.found import Span, cut_parts
 from curate.sources.left_out import LeftOut, is_loss
-from curate.sources.listing import list_source
-from curate.stages.images.moved import SourceChanges, move_parts
+from curate.sources.listing import GROUP_FILES, Group, GroupFacts, check_listed, find_groups, list_group
+from curate.stages.images.listed import (
+    LISTED,
+    RowsPerPart,
+    Told,
+    choose_rows_per_part,
+    classes_text,
+    home_of,
+    listed_rows,
+    only_new,
+    pack_numbers,
+    unpack_numbers,
+)
+from curate.stages.images.moved import Drawn, SourceChanges, check_moved, draw_doubtful, find_moved, lasting_home
 from curate.tables import CATALOG, ROLES
 
 logger = logging.getLogger(__name__)
@@ -38,9 +54,11 @@ COLUMNS = 13
 """Columns of `catalog`, those of sidecars counted each."""
 MEMORY_PER_ROW = 1e3
 """Bytes that a listed image takes until its part is written."""
+BATCH_ROWS = 4096
+"""Images that are listed before they are written down."""
 
 
-class Catalog(Scan):
+class Catalog(Listing):
     """Lists the sources in a fixed order and cuts each into parts; a later scan appends what is new."""
 
     version: ClassVar[int] = 3
@@ -48,69 +66,183 @@ class Catalog(Scan):
 
     sources: Sources
     """What to list."""
-    rows_per_part: Annotated[int, Field(ge=1)] = 65_536
-    """Images of a part at most; an archive stays whole where it fits."""
+    rows_per_part: RowsPerPart = "auto"
+    """Images of a part at most; an archive stays whole where it fits. auto: by the number of images that are listed
+    first, see `choose_rows_per_part`."""
 
     _left_out: dict[str, LeftOut] = PrivateAttr(default_factory=dict)
+    _parts: list[tuple[str, str, int]] = PrivateAttr(default_factory=list)
+    """(source, role, images) of each part, known when parts are cut."""
+
+    def __getstate__(self) -> dict[Any, Any]:  # what the driver knows of a listing does not travel with tasks
+        return super().__getstate__() | {"__pydantic_private__": {"_left_out": {}, "_parts": []}}
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return CATALOG
 
-    def scan(self, known: Table | None) -> Iterator[tuple[int, pa.Table]]:
-        part = len(known.parts()) if known else 0
-        for role, source in self.sources.by_role():
-            skipped = self._left_out[source.name] = LeftOut()
-            found: Iterable[Found] = list_source(source, skipped=skipped)
-            if known:
-                found = _new(found, known, source)
-            for rows in cut_parts(found, rows_per_part=self.rows_per_part):
-                yield part, catalog_rows(part, role, source, rows)
-                part += 1
-            if skipped:
-                logger.info("%s: left out: %s", source.name, dict(skipped))
+    def listed_schema(self) -> pa.Schema:
+        return LISTED
+
+    # -- listing ---------------------------------------------------------------------------------------------
+
+    def find_groups(self) -> Iterator[tuple[str, str]]:
+        for _, source in self.sources.by_role():
+            described = source.model_dump_json()
+            for group in find_groups(source):
+                text = json.dumps([source.name, *group])
+                content = [described, *group[:2], group.before] if group.lasting else uuid.uuid4().hex
+                yield text, digest(content)
+
+    def list_group(self, group: str, known: Known | None, tell: Callable[[str], None]) -> Batches:
+        name, *values = json.loads(group)
+        _, source = self._source(name)
+        asked, facts = Group(*values), GroupFacts(LeftOut(), {})
+        told, declared = Told(name, asked.kind), dict[int, int]()
+        found = list_group(source, asked, facts)
+        if known is not None:
+            found = only_new(found, known, told)
+        while rows := list(itertools.islice(found, BATCH_ROWS)):
+            told.add(rows, declared)
+            yield listed_rows(rows)
+        if known is None:
+            told.listed = told.rows()
+        told.left_out = facts.left_out.pack()
+        told.tables = {key: (index.num_rows, pack_numbers(index.used_rows())) for key, index in facts.tables.items()}
+        tell(told.text())
+
+    def _source(self, name: str) -> tuple[str, Source]:
+        """(role, source) of that name."""
+        return next((role, source) for role, source in self.sources.by_role() if source.name == name)
+
+    def resolve_listed(self, told: Iterable[str], previous: Mapping[str, Any] | None) -> Self:
+        kinds, listed = set[str](), Counter[str]()
+        left_out = {source.name: LeftOut() for _, source in self.sources.by_role()}
+        for name, groups in itertools.groupby(map(Told.parse, told), lambda one: one.source):
+            used: dict[str, np.ndarray] = {}
+            for one in groups:
+                kinds.add(one.kind)
+                listed[name] += one.listed
+                left_out[name].add(one.left_out)
+                for key, (num_rows, packed) in one.tables.items():
+                    used.setdefault(key, np.zeros(num_rows, bool))[unpack_numbers(packed)] = True
+            for key, asked in used.items():
+                leave_out_rows(
+                    left_out[name], key, int(np.count_nonzero(~asked)), int(np.argmin(np.append(asked, False)))
+                )
+        for _, source in self.sources.by_role():
+            check_listed(source, listed[source.name], left_out[source.name])
+            if left_out[source.name]:
+                logger.info("%s: left out: %s", source.name, dict(left_out[source.name]))
+        rows_per_part = self.rows_per_part
+        if rows_per_part == "auto":
+            rows_per_part = (
+                choose_rows_per_part(listed.total(), kinds) if previous is None else previous["rows_per_part"]
+            )
+        resolved = self.model_copy(update={"rows_per_part": rows_per_part})
+        resolved._left_out = left_out
+        return resolved
+
+    def cut(self, told: Iterable[str], known: Table | None) -> Iterator[list[tuple[int, int, int]]]:
+        assert self.rows_per_part != "auto"
+        before = _parts_of(CatalogFigures.of(known)) if known is not None else []
+        self._parts = list(before)
+        left = deque[tuple[int, int, int]]()
+        counts = Counter[str]()
+
+        def spans(groups: Iterable[tuple[int, Told]]) -> Iterator[Span]:
+            for number, one in groups:
+                left.append((number, 0, one.rows()))
+                counts.update(known=one.known, changed=one.changed)
+                yield from one.cuts(number)
+
+        numbered = enumerate(map(Told.parse, told))
+        for name, groups in itertools.groupby(numbered, lambda one: one[1].source):
+            counts.clear()
+            for size in cut_parts(spans(groups), rows_per_part=self.rows_per_part):
+                self._parts.append((name, self._source(name)[0], size))
+                yield list(_take(left, size))
+            if known is not None:
+                _tell_changes(name, counts, sum(rows for source, _, rows in before if source == name))
+
+    def fill(self, part: int, pieces: Sequence[Piece]) -> tuple[pa.Schema, Batches]:
+        told = [Told.parse(piece.told) for piece in pieces]
+        role, source = self._source(told[0].source)
+        rows = pa.Table.from_batches((batch for piece in pieces for batch in piece.rows()), LISTED)
+        rows = rows.take(pa.array(np.arange(len(rows))))  # what Parquet reads leaves bytes under nulls to chance
+        found = (one.classes_of(piece.start, piece.stop) for one, piece in zip(told, pieces, strict=True))
+        return _catalog_rows(part, role, source, rows, classes_text(itertools.chain.from_iterable(found)))
+
+    def homes_of(self, rows: pa.Table, told: str | None = None) -> Sequence[str]:
+        columns = [rows[name].to_pylist() for name in ("uri", "key", "offset", "row")]
+        if told is None:
+            return list(map(home_of, *columns))
+        source = Told.parse(told).source
+        return [lasting_home(source, *place) for place in zip(*columns, strict=True)]
 
     def differs_from(self, config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """A catalog follows sources that moved, and takes up those that were added; see `moved.py`."""
         yield from SourceChanges.between(config.get("sources", {}), self.sources).others
         yield from differences({**config, "sources": identity(self.sources)}, identity(self))
 
-    def go_on(self, known: Table) -> Iterator[tuple[int, pa.Table]]:
-        changes = SourceChanges.between(known.complete_manifest().config["sources"], self.sources)
-        for role, source in changes.moved:
-            yield from move_parts(known, role, source, catalog_rows)
-        if changes.added:
-            added = {role: tuple(source for of, source in changes.added if of == role) for role in ROLES}
-            listing = self.model_copy(update={"sources": self.sources.model_copy(update=added)})
-            yield from listing.scan(known)
-            self._left_out.update(listing._left_out)
+    def changed(self, known: Table) -> Changed[Self]:
+        changes, figures = self._changes(known), CatalogFigures.of(known)
+        moved = {figures.sources.index(source.name) for _, source in changes.moved}
+        parts = [part for part, source in enumerate(figures.part_source) if source in moved]
+        return Changed(self._of(changes.moved), parts, self._of(changes.added))
+
+    def _changes(self, known: Table) -> SourceChanges:
+        return SourceChanges.between(known.complete_manifest().config["sources"], self.sources)
+
+    def _of(self, sources: Sequence[tuple[str, Source]]) -> Self | None:
+        """The catalog of these (role, source) alone; None where there are none."""
+        if not sources:
+            return None
+        roles = {role: tuple(source for of, source in sources if of == role) for role in ROLES}
+        return self.model_copy(update={"sources": self.sources.model_copy(update=roles)})
+
+    def move(self, rows: pa.Table, found: Known, tell: Callable[[str], None]) -> tuple[pa.Schema, Batches]:
+        role, source = self._source(rows["source"][0].as_py())
+        part, classes = part_of(rows["image_id"][0].as_py()), (rows.schema.metadata or {})[CLASSES]
+        after = find_moved(rows, source, found, LISTED)
+        tell(json.dumps(draw_doubtful(rows, after)))
+        return _catalog_rows(part, role, source, after, classes)
+
+    def check_moved(self, known: Table, moved: Table, told: Mapping[int, str]) -> None:
+        figures = CatalogFigures.of(known)
+        for _, source in self.sources.by_role():
+            parts = [part for part in told if figures.sources[figures.part_source[part]] == source.name]
+            check_moved(known, moved, source, [Drawn(*json.loads(told[part])) for part in parts])
 
     def summarize(self, table: Table, **inputs: Any) -> CatalogFigures:
-        parts = []
-        for part in table.parts():
-            first = table.read(part.number, ["source", "role"]).slice(0, 1).to_pylist()[0]
-            parts.append((first["source"], first["role"], part.rows))
+        """What is known by now of sources that were not listed again stays."""
         known = table.complete_manifest().figures
-        before = CatalogFigures.model_validate(known).left_out if known else ()
-        left_out = [found for found in before if found.source not in self._left_out]
+        before = CatalogFigures.model_validate(known) if known else CatalogFigures.of_parts(())
+        left_out = [found for found in before.left_out if found.source not in self._left_out]
         left_out += [
             LeftOutFigures(source=name, reason=reason, count=number, example=skipped.example.get(reason, ""))
             for name, skipped in self._left_out.items()
             for reason, number in sorted(skipped.items())
         ]
         names = [source.name for _, source in self.sources.by_role()]
-        return CatalogFigures.of_parts(parts, sources=names, left_out=left_out)
+        return CatalogFigures.of_parts(self._parts or _parts_of(before), sources=names, left_out=left_out)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
+    def estimate(self, num_images: int) -> dict[str, Any]:
+        return {"rows_per_part": choose_rows_per_part(num_images)} if self.rows_per_part == "auto" else {}
+
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         sizes = (given.images, given.curated, given.heldout)
-        parts = sum(-(-size // self.rows_per_part) for size in sizes)
+        rows = choose_rows_per_part(int(sum(sizes))) if self.rows_per_part == "auto" else self.rows_per_part
+        parts = sum(-(-size // rows) for size in sizes)
         made = Shape(*sizes, row_bytes=ROW_BYTES + given.name_bytes, parts=parts, columns=COLUMNS)
         demand = Demand(
-            serial_rows=made.rows,
+            rows=made.rows,
+            read=made.num_bytes,
             written=made.num_bytes,
-            tasks=parts,
-            memory=self.rows_per_part * MEMORY_PER_ROW,
+            scratch=made.num_bytes,
+            tasks=-(-made.rows // GROUP_FILES) + parts,
+            memory=max(rows, BATCH_ROWS) * MEMORY_PER_ROW,
         )
         return demand, made
 
@@ -187,50 +319,46 @@ def read_picture(rows: pa.Table) -> Image.Image:
         raise SourceError(f"{uri}: {error.reason}: {error}") from error
 
 
-def catalog_rows(part: int, role: str, source: Source, found: list[Found]) -> pa.Table:
-    """The rows of one part of the catalog."""
+def _take(left: deque[tuple[int, int, int]], size: int) -> Iterator[tuple[int, int, int]]:
+    """(group, first row, row behind the last) of the next `size` rows; `left` keeps the others."""
+    while size:
+        group, start, stop = left.popleft()
+        end = min(stop, start + size)
+        if end > start:
+            yield group, start, end
+        if end < stop:
+            left.appendleft((group, end, stop))
+        size -= end - start
+
+
+def _parts_of(figures: CatalogFigures) -> list[tuple[str, str, int]]:
+    """(source, role, images) of each part."""
+    columns = (figures.part_source, figures.part_role, figures.part_rows)
+    return [(figures.sources[source], ROLES[role], rows) for source, role, rows in zip(*columns, strict=True)]
+
+
+def _catalog_rows(
+    part: int, role: str, source: Source, rows: pa.Table, classes: bytes
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """A part of the catalog, from rows of `LISTED` in memory of their own."""
     columns = [
-        pa.array(ids_of_part(part, len(found))),
-        pa.array([source.name] * len(found)),
-        pa.array([role] * len(found)),
-        *(pa.array([getattr(f, name) for f in found], CATALOG.field(name).type) for name in CATALOG.names[3:]),
+        pa.array(ids_of_part(part, len(rows))),
+        pa.array([source.name] * len(rows)),
+        pa.array([role] * len(rows)),
+        *rows.columns,
     ]
-    classes = json.dumps(common_classes(item.classes for item in found), sort_keys=True).encode()
     schema = CATALOG.with_metadata({SOURCE: source.model_dump_json().encode(), CLASSES: classes})
-    return pa.Table.from_arrays(columns, schema=schema)
+    return schema, iter(pa.Table.from_arrays(columns, schema=schema).combine_chunks().to_batches())
 
 
-def _new(found: Iterable[Found], known: Table, source: Source) -> Iterator[Found]:
-    """What the catalog does not list yet; reports what changed or vanished since."""
-    listed = {}
-    for rows in known.scan(["source", "uri", "key", "offset", "row", "length", "modified", "sidecars"]):
-        if rows["source"][0].as_py() == source.name:
-            for r in rows.to_pylist():
-                beside = None if r["sidecars"] is None else [tuple(s.values()) for s in r["sidecars"]]
-                place = _place(r["uri"], r["key"], r["offset"], r["row"])
-                listed[place] = (r["length"], r["modified"], _digest(beside))
-    changed = 0
-    for item in found:
-        before = listed.pop(_place(item.uri, item.key, item.offset, item.row), None)
-        if before is None:
-            yield item
-        elif before != (item.length, item.modified, _digest(item.sidecars)):
-            changed += 1
-    if changed or listed:
+def _tell_changes(name: str, counts: Counter[str], listed: int) -> None:
+    """Report what a rescan found of the images that were listed before."""
+    vanished = max(0, listed - counts["known"])
+    if counts["changed"] or vanished:
         logger.warning(
             "%s: %d images or what lies beside them changed and %d images vanished since they were listed; their rows "
             "stay as they are (--rebuild all starts anew)",
-            source.name,
-            changed,
-            len(listed),
+            name,
+            counts["changed"],
+            vanished,
         )
-
-
-def _place(uri: str, key: str, offset: int | None, row: int | None) -> tuple[object, ...]:
-    """What an image of a source is known by: two tables may hold the same URL in the same row."""
-    return (uri, offset, row) if row is None else (uri, offset, row, key)
-
-
-def _digest(beside: Iterable[tuple[Any, ...]] | None) -> int | None:
-    """What lies beside an image as one number, since those of all images are held at once."""
-    return None if beside is None else hash(tuple(map(tuple, beside)))

@@ -14,38 +14,37 @@ of every image that they read, so that a wrong image costs itself alone.
 """
 
 import hashlib
+import heapq
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.config import differences, identity
-from curate.engine.image_ids import CatalogFigures, part_of
+from curate.engine.image_ids import part_of, row_of
+from curate.engine.stage import Known, digest_text
 from curate.engine.table import Table
 from curate.errors import StaleTable
 from curate.sources.config import Source, Sources
-from curate.sources.found import Found
-from curate.sources.listing import list_source
 from curate.sources.reading import read_bytes
+from curate.sources.urls import is_row_of_urls
 from curate.tables import ROLES
 
 logger = logging.getLogger(__name__)
 
 NUM_CHECKED = 64
 """Images of a moved source that are read at most, where times do not tell that they are the same."""
-MAX_STRANGE = 1_000_000
-"""Images that may be listed at the new place beyond those that were recognized, before the search is given up."""
 FACTS = "images"
 """Table of all recipes that holds the SHA-256 of each image."""
 PLACE = ("path", "roots")
 """Settings of a source that say where it lies."""
+PLACE_COLUMNS = ("key", "offset", "row")
+"""What an image of a source is known by wherever that lies."""
 
-MakeRows = Callable[[int, str, Source, list[Found]], pa.Table]
+Place = tuple[str, int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -85,25 +84,109 @@ def _settings_that_differ(
     yield from differences({"role": then_role, **then}, {"role": role, **identity(source)})
 
 
-def move_parts(known: Table, role: str, source: Source, make_rows: MakeRows) -> Iterator[tuple[int, pa.Table]]:
-    """(part number, rows) of a source in a catalog, with the places where its images lie now.
+def lasting_home(source: str, uri: str, key: str, offset: int | None, row: int | None) -> str:
+    """Where an image is looked for wherever its source lies: its folder, or what the name of its archive or table is
+    within its key."""
+    if offset is None and row is None:
+        return f"{source}\n{key.rpartition('/')[0]}"
+    name = uri.rpartition("/")[2]
+    if row is not None and is_row_of_urls(uri, row):
+        name = key.rpartition("#")[0]
+    before, found, _ = key.partition(name)
+    return f"{source}\n{before}{found}"
+
+
+def find_moved(rows: pa.Table, source: Source, found: Known, schema: pa.Schema) -> pa.Table:
+    """The rows of a part of a catalog as they are listed where its source lies now, in the order of the part.
+
+    Containers may lie in any order there, as images of a later `--rescan` follow those of the first listing. So each
+    is gone through once, and what the part asks for is kept.
+
+    Args:
+        schema: columns that are listed.
 
     Raises:
-        StaleTable: what lies there is not what the catalog lists.
-        SourceError: nothing can be listed there.
+        StaleTable: an image is not there, or not the same.
     """
-    figures = CatalogFigures.of(known)
-    number = figures.sources.index(source.name)
-    listing, check = _Listing(known, source), _Check(known, source)
-    total = 0
-    for part in (part for part, of in enumerate(figures.part_source) if of == number):
-        before = known.read(part)
-        items = [listing.take(row) for row in before.to_pylist()]
-        after = make_rows(part, role, source, items)
-        check.add(before, after)
-        total += len(items)
-        yield part, after
-    checked = check.finish()
+    places = list(zip(*(rows[name].to_pylist() for name in PLACE_COLUMNS), strict=True))
+    homes: dict[str, set[Place]] = {}
+    for uri, place in zip(rows["uri"].to_pylist(), places, strict=True):
+        homes.setdefault(lasting_home(source.name, uri, *place), set()).add(place)
+    kept, numbers, total = [schema.empty_table()], dict[Place, int](), 0
+    for home, wanted in homes.items():
+        for listed in found.rows_of(home, schema.names):
+            there = zip(*(listed[name].to_pylist() for name in PLACE_COLUMNS), strict=True)
+            taken = {place: row for row, place in enumerate(there) if place in wanted}
+            numbers |= {place: total + number for number, place in enumerate(taken)}
+            kept.append(listed.take(pa.array(taken.values(), pa.int64())))
+            total += len(taken)
+    for place in places:
+        if place not in numbers:
+            raise _moved_elsewhere(source, f"the image {place[0]} is not there")
+    after = pa.concat_tables(kept).take(pa.array([numbers[place] for place in places], pa.int64()))
+    _compare(rows, after, source)
+    return after
+
+
+def _compare(before: pa.Table, after: pa.Table, source: Source) -> None:
+    """Raise where an image has another length by now, or other descriptions beside it."""
+    columns = [table[name].to_pylist() for name in ("length", "sidecars") for table in (before, after)]
+    for key, length, now, beside, beside_now in zip(before["key"].to_pylist(), *columns, strict=True):
+        if None not in (length, now) and length != now:
+            raise _moved_elsewhere(source, f"the image {key} has {now:,} bytes instead of {length:,}")
+        if beside != beside_now:
+            raise _moved_elsewhere(source, f"the image {key} has other descriptions beside it")
+
+
+class Drawn(NamedTuple):
+    """What moving a part tells: JSON-ready."""
+
+    images: int
+    """Images of the part."""
+    doubtful: int
+    """Those whose modification times do not tell that they are the same."""
+    image_ids: list[int]
+    """Some of these: the ids whose digests are least, so that the least of all parts are drawn from all images in
+    question with equal probability."""
+
+
+def draw_doubtful(before: pa.Table, after: pa.Table) -> Drawn:
+    """Draw images whose modification times differ, from the rows of a part as they were and as they will be."""
+    same = pc.equal(before["modified"], after["modified"]).fill_null(False).to_numpy()
+    doubtful = before["image_id"].to_numpy()[~same].tolist()
+    return Drawn(len(before), len(doubtful), _least(doubtful))
+
+
+def _least(image_ids: Iterable[int]) -> list[int]:
+    return heapq.nsmallest(NUM_CHECKED, image_ids, key=lambda image_id: digest_text(str(image_id)))
+
+
+def check_moved(known: Table, moved: Table, source: Source, drawn: Sequence[Drawn]) -> None:
+    """Read some images of a source whose modification times do not tell that they are the same.
+
+    Args:
+        moved: holds the rows of the source as they will be.
+        drawn: what `draw_doubtful` gave of each part.
+
+    Raises:
+        StaleTable: one of them is another image, or nobody knows what they were.
+    """
+    total, doubtful = sum(one.images for one in drawn), sum(one.doubtful for one in drawn)
+    asked = _least(image_id for one in drawn for image_id in one.image_ids)
+    facts = known.store.table(FACTS)
+    if asked and not facts.is_complete():
+        raise _moved_elsewhere(
+            source,
+            f"the modification times of {doubtful:,} images differ, and {FACTS} does not tell yet what they were; copy "
+            "them with their times (cp -a, rsync -t)",
+        )
+    checked = sum(_is_same(facts, moved, source, image_id) for image_id in sorted(asked))
+    if asked and not checked:
+        raise _moved_elsewhere(
+            source,
+            f"modification times differ, and none of {len(asked)} images could be had to compare them with the first "
+            "pass",
+        )
     logger.info(
         "%s: source %s moved to %s: its %d images were recognized by name, place, length and %s; nothing made of them "
         "is made again",
@@ -115,117 +198,25 @@ def move_parts(known: Table, role: str, source: Source, make_rows: MakeRows) -> 
     )
 
 
-def _moved_elsewhere(known: Table, source: Source, why: str) -> StaleTable:
+def _is_same(facts: Table, moved: Table, source: Source, image_id: int) -> bool:
+    """Whether an image is known and was read; raises where it is another one."""
+    part, row = part_of(image_id), row_of(image_id)
+    sha256 = facts.read(part, ["sha256"])["sha256"][row].as_py()
+    if sha256 is None:
+        return False
+    listed = moved.read(part).slice(row, 1)
+    (read,) = read_bytes(listed, source, damaged=True)
+    key = listed["key"][0].as_py()
+    if read.data is None:
+        raise _moved_elsewhere(source, f"the image {key} cannot be read ({read.error})")
+    if hashlib.sha256(read.data).digest() != sha256:
+        raise _moved_elsewhere(source, f"the image {key} is another one (other SHA-256)")
+    return True
+
+
+def _moved_elsewhere(source: Source, why: str) -> StaleTable:
     return StaleTable(
-        f"{known.name} was made with another configuration: source {source.name} is now {source.path}, where {why}. "
-        f"Put the old path back, choose another workdir, or run again with --rebuild {known.name} to list it anew "
-        "(what depends on it follows)"
+        f"catalog was made with another configuration: source {source.name} is now {source.path}, where {why}. "
+        "Put the old path back, choose another workdir, or run again with --rebuild catalog to list it anew (what "
+        "depends on it follows)"
     )
-
-
-class _Listing:
-    """What is listed at the new place, handed out by what the catalog knows.
-
-    Parts hold images in the order of a listing, those of a later `--rescan` behind those of the first. So the listing
-    is followed along, and only images that come too early are held: those that were added later, and new ones.
-    """
-
-    def __init__(self, known: Table, source: Source) -> None:
-        self._known, self._source = known, source
-        self._found = list_source(source, skipped=Counter())
-        self._early: dict[tuple[Any, ...], Found] = {}
-        self._taken = 0
-
-    def take(self, row: Mapping[str, Any]) -> Found:
-        """The image of a row of the catalog.
-
-        Raises:
-            StaleTable: it is not there, or not the same.
-        """
-        wanted = _place(row["key"], row["offset"], row["row"])
-        found = self._early.pop(wanted, None)
-        while found is None:
-            item = next(self._found, None)
-            if item is None or len(self._early) > self._taken + MAX_STRANGE:
-                raise self._lacks(row, "is not there")
-            place = _place(item.key, item.offset, item.row)
-            if place == wanted:
-                found = item
-            else:
-                self._early[place] = item
-        if None not in (found.length, row["length"]) and found.length != row["length"]:
-            raise self._lacks(row, f"has {found.length:,} bytes instead of {row['length']:,}")
-        beside = None if row["sidecars"] is None else [tuple(one.values()) for one in row["sidecars"]]
-        if beside != (None if found.sidecars is None else [tuple(one) for one in found.sidecars]):
-            raise self._lacks(row, "has other descriptions beside it")
-        self._taken += 1
-        return found
-
-    def _lacks(self, row: Mapping[str, Any], what: str) -> StaleTable:
-        return _moved_elsewhere(self._known, self._source, f"the image {row['key']} {what}")
-
-
-def _place(key: str, offset: int | None, row: int | None) -> tuple[Any, ...]:
-    """What an image is known by wherever its source lies."""
-    return key, offset, row
-
-
-class _Check:
-    """Draws images whose modification times do not tell that they are the same, and reads them."""
-
-    def __init__(self, known: Table, source: Source) -> None:
-        self._known, self._source = known, source
-        self._rng = np.random.default_rng(0)
-        self._drawn: list[tuple[int, pa.Table]] = []
-        """(row in its part, its row of the catalog) of each."""
-        self._doubtful = 0
-
-    def add(self, before: pa.Table, after: pa.Table) -> None:
-        """Rows of a part as they were and as they will be: those in doubt are drawn with equal probability."""
-        same = pc.equal(before["modified"], after["modified"]).fill_null(False).to_numpy()
-        for row in np.flatnonzero(~same).tolist():
-            self._doubtful += 1
-            place = len(self._drawn) if len(self._drawn) < NUM_CHECKED else int(self._rng.integers(self._doubtful))
-            if place < NUM_CHECKED:
-                self._drawn[place : place + 1] = [(row, after.slice(row, 1))]
-
-    def finish(self) -> int:
-        """Read what was drawn; returns how many images that were.
-
-        Raises:
-            StaleTable: one of them is another image, or nobody knows what they were.
-        """
-        if not self._drawn:
-            return 0
-        facts = self._known.store.table(FACTS)
-        if not facts.is_complete():
-            raise _moved_elsewhere(
-                self._known,
-                self._source,
-                f"the modification times of {self._doubtful:,} images differ, and {FACTS} "
-                "does not tell yet what they were; copy them with their times (cp -a, rsync -t)",
-            )
-        checked = sum(self._is_same(facts, row, listed) for row, listed in self._drawn)
-        if not checked:
-            raise _moved_elsewhere(
-                self._known,
-                self._source,
-                f"modification times differ, and none of {len(self._drawn)} images could be "
-                "had to compare them with the first pass",
-            )
-        return checked
-
-    def _is_same(self, facts: Table, row: int, listed: pa.Table) -> bool:
-        """Whether an image is known and was read; raises where it is another one."""
-        part = part_of(listed["image_id"][0].as_py())
-        sha256 = facts.read(part, ["sha256"])["sha256"][row].as_py()
-        if sha256 is None:
-            return False
-        (read,) = read_bytes(listed, self._source, damaged=True)
-        if read.data is None:
-            key = listed["key"][0].as_py()
-            raise _moved_elsewhere(self._known, self._source, f"the image {key} cannot be read ({read.error})")
-        if hashlib.sha256(read.data).digest() != sha256:
-            key = listed["key"][0].as_py()
-            raise _moved_elsewhere(self._known, self._source, f"the image {key} is another one (other SHA-256)")
-        return True
