@@ -75,10 +75,10 @@ def plan(
     from curate.scale import estimate
     from curate.scale.hardware import load_hardware
 
-    stated = {"images": images, "curated": curated, "heldout": heldout, "kept": kept, "selected": selected}
-    stated |= {"image_bytes": image_bytes, "megapixels": megapixels, "pairs": pairs}
+    stated: dict[str, float | None] = {"images": images, "curated": curated, "heldout": heldout, "kept": kept}
+    stated |= {"selected": selected, "image_bytes": image_bytes, "megapixels": megapixels, "pairs": pairs}
     loaded = load_config(config, overrides or [])
-    stated |= {"hash_pairs": hash_pairs, "file_images": file_images, "task_memory": loaded.executor.task_memory}
+    stated |= {"hash_pairs": hash_pairs, "file_images": file_images, "task_memory": loaded.executor.task_bytes}
     given = parse(Assumptions, stated, where="plan")
     profile = load_hardware(hardware)
     machines = estimate.machines(profile, cores=cpus, gpus=gpus)
