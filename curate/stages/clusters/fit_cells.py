@@ -90,7 +90,8 @@ class FitCells(Fold):
         made = Shape(pool=cells, row_bytes=4 * vectors.dim + 24, dim=vectors.dim, lists=cells)
         share = self._share(cells, count, vectors.dim)
         if share is None:
-            return Demand.phases([Demand(parts_read=1, note="not needed"), folded(None, made, made)]), made
+            looked_at = vectors.opened(2 / vectors.parts)  # for what the vectors are
+            return Demand.phases([Demand(parts_read=1, note="not needed"), looked_at, folded(None, made, made)]), made
         sample = share * count
         products = 2 * sample * cells * vectors.dim * (self.clusters.num_iterations + SEEDING_PASSES)
         demand = Demand(

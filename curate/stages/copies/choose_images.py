@@ -14,7 +14,7 @@ from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.tables import CATALOG, CHOSEN, PAIRS
 
-SENT_ID_BYTES = 3
+SENT_ID_BYTES = 1
 """Bytes of an id on its way."""
 
 

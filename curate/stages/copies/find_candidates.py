@@ -86,9 +86,9 @@ class FindCandidates(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
-        offered, each = min(found.rows * given.doubted, most), edge_bytes(given)
+        offered, each = min(found.rows * given.doubted / 2, most), edge_bytes(given)
         made = Shape(pool=offered, row_bytes=each, parts=catalog_parts(inputs), columns=3)
-        # Both directions of a pair are sent, as far as they were found.
-        sent = Sent(2 * found.rows * given.doubted, found.parts, made.parts, row_bytes=each, memory_bytes=20)
+        # A search finds most pairs in both directions, of which one is offered.
+        sent = Sent(found.rows * given.doubted, found.parts, made.parts, row_bytes=each, memory_bytes=20)
         demand = Demand(rows=2 * found.rows, written=made.num_bytes)
         return Demand.phases([demand, shuffled(sent, given), members_read(inputs)]), made

@@ -140,7 +140,8 @@ class FindTruth(Fold):
             pool=queries.rows * each, row_bytes=vectors.row_bytes / 2 + edge_bytes(given), columns=4
         )
         found = made._replace(pool=made.pool * (groups if self.threshold == -1 else 1), parts=groups)
-        read = [vectors.scanned(), queries.scanned(groups + 1)]
+        listed: Shape = either(inputs)
+        read = [listed.scanned(share=listed.share(HASHES.names)), queries.scanned(groups + 1)]
         demand = Demand(products=products, written=made.num_bytes)
         return Demand.phases([demand, *read, folded(found, made, made)]), made
 

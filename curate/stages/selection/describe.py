@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.demands import folded, grouped, one_process
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
@@ -179,7 +179,10 @@ class DescribeSet(IteratedFold):
         looked_at = min(most, vectors.rows) + min(most, chosen.rows) + asking
         sampled = Shape(pool=looked_at, row_bytes=4 * vectors.dim, parts=groups)
         state = Shape(pool=asking, row_bytes=4 * vectors.dim)
-        return Demand.phases([demand, alone, *read, folded(sampled, state, made, rounds=rounds)]), made
+        found = Shape(pool=groups * asking, row_bytes=edge_bytes(given), parts=groups)
+        work = [folded(sampled, state, made)]
+        work += [state.scanned(groups + 1), sampled.opened(), folded(found, made, made)] if asking else []
+        return Demand.phases([demand, alone, *read, *work]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         rows = table.read_all().to_pylist()
