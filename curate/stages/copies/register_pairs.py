@@ -117,9 +117,11 @@ class RegisterPairs(Shuffle):
         parts = catalog_parts(inputs)
         blocks = self.blocks or max(1, round(pairs.rows / parts / PAIRS_AT_ONCE))
         made = Shape(pool=pairs.rows, row_bytes=edge_bytes(given) + FOUND_BYTES, parts=parts * blocks, columns=6)
-        # Every pair brings the features of its query, but for the second ones of a query in a block.
-        each = features.row_bytes + edge_bytes(given)
-        sent = Sent(pairs.rows, pairs.parts, made.parts, each, memory_bytes=FEATURE_BYTES, raw=True)
+        # Of the pairs of a query that fall into one block, the first alone brings its features.
+        each = max(1, 2 * pairs.rows / max(1, features.rows))  # pairs of a query
+        share = made.parts * (1 - (1 - 1 / made.parts) ** each) / each if made.parts > 1 else 1 / each
+        size = share * features.row_bytes + edge_bytes(given)
+        sent = Sent(pairs.rows, pairs.parts, made.parts, size, memory_bytes=FEATURE_BYTES, raw=True)
         demand = Demand(pairs=pairs.rows, rows=pairs.rows, written=made.num_bytes)
         return Demand.phases([demand, features.scanned(1 + blocks), shuffled(sent, given)]), made
 
