@@ -114,7 +114,7 @@ def test_what_one_process_does_is_told_with_the_step_and_in_all() -> None:
     config = load_config("dedup", [*SOURCES, "workdir=/none/w"])
     found = plan_scale(config, Assumptions(images=10**8), on("cpu", gpus=0))
     rows = {row[0]: row[-1] for row in cells(found, on("cpu", gpus=0))}
-    assert "one process: " in rows["catalog"]
+    assert "one process: " in rows["duplicates"]
     assert "one process" not in rows["internal/neighbors/copy"]
     assert f"one process: {duration(sum(e.alone for e in found))}" in rows["all"]
 
