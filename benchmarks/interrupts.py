@@ -124,7 +124,7 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     seen = ["visualize", "curate", "bundled", f"--output={output / 'seen'}"]
     yield Phase("visualize", seen, "curate.evaluation.visualize:gather_pictures")
     yield Phase("export", ["export", "dinov2_vits14", "--to", "onnx"], "curate.models.convert.convert:load_source")
-    yield Phase("plan", ["plan", "dedup", *new, "--images=1000"], "curate.scale.hardware:_product_rate")
+    yield Phase("plan", ["plan", "dedup", *new, "--images=1000"], "curate.scale.here:_product_rate")
     yield Phase("samples", ["samples", str(output / "pool")], "curate.samples.pool:_write_items")
     for looking in ("status", "report", "sweep"):
         yield Phase(
