@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 import subprocess
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from typer.testing import CliRunner
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 from curate.cli import app
 from curate.config import apply_overrides, parse, read_yaml
 from curate.engine.executors import ExecutorConfig
-from curate.scale.estimate import duration, size
+from curate.scale.estimate import amount, duration, size
 from curate.trainer.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -56,33 +58,56 @@ def test_job_scripts_are_valid_shell_and_the_guide_names_them_all() -> None:
         assert all((ROOT / name).exists() for name in named)
 
 
-def planned_rows(guide: str) -> list[tuple[str, ...]]:
-    """The table that the guide's first command prints, without stages and notes but with the sum's."""
-    (command, *_) = re.findall(r"```sh\ncurate (plan .*?)```", guide, re.DOTALL)
-    found = CliRunner().invoke(app, [*shlex.split(command.replace("\\\n", " ")), "--json"], catch_exceptions=False)
-    plan = json.loads(found.stdout)
-    rows = [
-        (t["table"], duration(t["seconds"]), t["bound"], size(t["memory"]), size(t["stored"])) for t in plan["tables"]
-    ]
+SHOWN_FROM = 0.02
+"""Share of a case's time below which the guide leaves a step out."""
+
+
+@cache
+def plans() -> list[dict[str, Any]]:
+    """What the commands of the guide to scale print, as JSON."""
+    commands = re.findall(r"```sh\ncurate (plan .*?)```", SCALE, re.DOTALL)
+    given = [[*shlex.split(command.replace("\\\n", " ")), "--json"] for command in commands]
+    return [json.loads(CliRunner().invoke(app, one, catch_exceptions=False).stdout) for one in given]
+
+
+def tables(head: str) -> list[list[tuple[str, ...]]]:
+    """The rows of the tables of the guide that begin with a line."""
+    found = [part.split("\n\n")[0].splitlines()[2:] for part in SCALE.split(head)[1:]]
+    return [[tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines] for lines in found]
+
+
+def case_rows(plan: dict[str, Any]) -> list[tuple[str, ...]]:
     whole = plan["total"]
-    hours = f"{whole['gpu_hours']:,.0f} GPU hours"
-    return [*rows, ("all", duration(whole["seconds"]), hours, size(whole["memory"]), size(whole["stored"]))]
+    long = [t for t in plan["tables"] if t["seconds"] >= SHOWN_FROM * whole["seconds"]]
+    rows = [(t["table"], duration(t["seconds"]), t["bound"], size(t["read"]), size(t["stored"])) for t in long]
+    hours = f"{whole['gpu_hours']:,.0f} GPU hours" if plan["gpus"] else f"{whole['core_hours']:,.0f} core hours"
+    return [*rows, ("all", duration(whole["seconds"]), hours, size(whole["read"]), size(whole["stored"]))]
 
 
-def test_scale_study_shows_what_its_command_prints() -> None:
-    shown = [
-        tuple(cell.strip() for cell in line.strip("|").split("|"))
-        for line in SCALE.split("| table | time |")[1].split("\n\n")[0].splitlines()[2:]
-    ]
-    assert shown == planned_rows(SCALE)
+def summary_row(plan: dict[str, Any]) -> tuple[str, ...]:
+    whole, images = plan["total"], plan["assumptions"]["images"]
+    price = "" if whole["price"] is None else f"{whole['price']:,.0f}"
+    return (
+        f"{images:,} images, {plan['hardware']['name']}: {duration(whole['seconds'])}, alone {duration(whole['alone'])}",
+        size(whole["memory"]),
+        size(whole["peak_stored"]),
+        amount(whole["requests"]),
+        price,
+    )
 
 
-def test_every_command_of_the_scale_study_is_accepted() -> None:
-    commands = re.findall(r"`curate (plan [a-z].*? sources.pool=POOL)`", SCALE)
-    assert len(commands) == 3
-    for command in commands:
-        here = command if "--hardware" in command else f"{command} --hardware cpu"
-        assert CliRunner().invoke(app, shlex.split(here), catch_exceptions=False).exit_code == 0
+def test_scale_study_shows_what_its_commands_print() -> None:
+    assert tables("| table | time |") == [case_rows(plan) for plan in plans()]
+
+
+def test_scale_study_sums_up_what_its_commands_print() -> None:
+    assert tables("| case | largest task |") == [[summary_row(plan) for plan in plans()]]
+
+
+def test_command_of_the_scale_study_for_this_machine_is_accepted() -> None:
+    (command,) = re.findall(r"`curate (plan [a-z].*? sources.pool=POOL)`", SCALE)
+    found = CliRunner().invoke(app, shlex.split(f"{command} --hardware cpu"), catch_exceptions=False)
+    assert found.exit_code == 0
 
 
 TRAINING = (ROOT / "docs/training.md").read_text()

@@ -227,7 +227,8 @@ def describe_assumptions(given: Assumptions, machines: Machines) -> str:
     gpus = f", {machines.gpus} GPUs" * bool(machines.gpus)
     return (
         f"{given.images:,} images, {given.curated:,} curated, {given.heldout:,} held out; {given.image_bytes:,} bytes "
-        f"and {given.megapixels} megapixels each, {given.pairs:g} pairs of copies an image, {given.kept:.0%} kept; "
+        f"and {given.megapixels} megapixels each, {given.pairs:g} pairs of copies and {given.hash_pairs:g} of near "
+        f"hashes an image, {given.kept:.0%} kept; "
         f"{machines.number} x {machines.hardware.name}: {machines.cores} cores{gpus}"
     )
 
