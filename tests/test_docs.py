@@ -87,8 +87,9 @@ def case_rows(plan: dict[str, Any]) -> list[tuple[str, ...]]:
 def summary_row(plan: dict[str, Any]) -> tuple[str, ...]:
     whole, images = plan["total"], plan["assumptions"]["images"]
     price = "" if whole["price"] is None else f"{whole['price']:,.0f}"
+    took = f"{duration(whole['seconds'])}, alone {duration(whole['alone'])}"
     return (
-        f"{images:,} images, {plan['hardware']['name']}: {duration(whole['seconds'])}, alone {duration(whole['alone'])}",
+        f"{images:,} images, {plan['hardware']['name']}: {took}",
         size(whole["memory"]),
         size(whole["peak_stored"]),
         amount(whole["requests"]),

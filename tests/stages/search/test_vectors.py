@@ -105,7 +105,9 @@ def test_either_embeddings_or_hashes_are_searched() -> None:
 def test_shape_of_hashes_is_that_of_their_bits() -> None:
     embeddings, images = Shape(5, row_bytes=100, dim=46), Shape(5, row_bytes=180)
     assert vectors_shape({"embeddings": embeddings}) == embeddings
-    assert vectors_shape({"embeddings": None, "hashes": images}) == Shape(5, row_bytes=ID_BYTES + 32, dim=256)
+    assert vectors_shape({"embeddings": None, "hashes": images}) == Shape(
+        5, row_bytes=ID_BYTES + 32, dim=256, columns=2
+    )
 
 
 def test_only_hashes_search_in_mirrored_and_turned_forms() -> None:
