@@ -258,7 +258,7 @@ class PieceFiles:
         """A file, of which no more is read than is asked for."""
         path = self.store.join(self.file_name(number))
         try:
-            with self.store.fs.open(path, "rb", cache_type="none") as file:
+            with self.store.fs.open(path, "rb") as file:
                 yield file
         except FileNotFoundError as error:
             raise TableError(f"{path}: no such file of scattered rows; run the pipeline again to make it") from error
