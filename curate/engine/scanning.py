@@ -119,7 +119,7 @@ class Scanning:
         with self._hidden(REMADE) as remade:
             moved_from = {number: part.moved_from for number, part in missing.items()}
             if isinstance(self.stage, Listing):
-                stage = resolved_stage(self.stage, self.table.complete_manifest())
+                stage = resolved_stage(self.stage, self.table.complete_manifest()).as_listed(self.table)
                 (listed,) = self._list_groups([stage], None)
                 self._write_parts(stage, listed, None, remade, only=moved_from)
             else:

@@ -459,6 +459,21 @@ def test_part_that_is_lost_after_its_source_moved_is_listed_again_and_stands_for
     assert files(root / "images") == facts
 
 
+def test_parts_that_are_lost_after_sources_were_added_are_listed_again(tmp_path: Path) -> None:
+    pool, root = write_pool(tmp_path / "pool", "folder"), tmp_path / "run"
+    roles = {"pool": str(pool), "heldout": str(write_files(tmp_path / "h", ["1.jpg"]))}
+    run(root, **roles)
+    roles["curated"] = str(
+        write_files(tmp_path / "c", ["1.jpg", "2.jpg"])
+    )  # listed before the held-out set in a new run
+    run(root, **roles)
+    before = {name: data for name, data in files(root).items() if "part" in name}
+    for part in (1, 3, 4):
+        (root / f"catalog/part-{part:05d}.parquet").unlink()
+    assert run(root, **roles) == []
+    assert {name: data for name, data in files(root).items() if "part" in name} == before
+
+
 def test_chosen_size_of_parts_is_kept_where_sources_move_and_are_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
