@@ -171,13 +171,14 @@ def assumptions(recipe: str, images: int, scale: Scale, store: Store) -> Assumpt
         kept=kept / images,
         selected=store.table("selection").num_rows(),
         image_bytes=scale.image_bytes,
-        doubted=_rows(store, "internal/candidates/pairs") / max(1, _rows(store, near[0])),
+        doubted=min(1, 2 * _rows(store, "internal/candidates/pairs") / max(1, _rows(store, near[0]))),
         chosen=_rows(store, "internal/chosen/copy") / images,
         name_bytes=NAME_BYTES,
         own_bytes=OWN_BYTES,
         bordered=BORDERED,
         file_images=CONTAINER_IMAGES,
         pairs=_rows(store, near[0]) / images,
+        hash_pairs=_rows(store, "internal/neighbors/pdq") / images,
     )
 
 

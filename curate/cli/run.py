@@ -64,6 +64,7 @@ def plan(
     image_bytes: Annotated[int, typer.Option(help="bytes of an encoded image")] = 100_000,
     megapixels: Annotated[float, typer.Option(help="megapixels of an image")] = 0.35,
     pairs: Annotated[float, typer.Option(help="pairs of copies that a search finds, for each image")] = 2.0,
+    hash_pairs: Annotated[float, typer.Option(help="pairs of near perceptual hashes, for each image")] = 1.0,
     file_images: Annotated[float, typer.Option(help="images of a file of the sources; 1: no tars")] = 1,
     json_: Json = False,
 ) -> None:
@@ -74,10 +75,11 @@ def plan(
     from curate.scale import estimate
     from curate.scale.hardware import load_hardware
 
-    stated = {"images": images, "curated": curated, "heldout": heldout, "kept": kept, "selected": selected}
-    stated |= {"image_bytes": image_bytes, "megapixels": megapixels, "pairs": pairs}
-    stated |= {"file_images": file_images}
-    given, loaded = parse(Assumptions, stated, where="plan"), load_config(config, overrides or [])
+    stated: dict[str, float | None] = {"images": images, "curated": curated, "heldout": heldout, "kept": kept}
+    stated |= {"selected": selected, "image_bytes": image_bytes, "megapixels": megapixels, "pairs": pairs}
+    loaded = load_config(config, overrides or [])
+    stated |= {"hash_pairs": hash_pairs, "file_images": file_images, "task_memory": loaded.executor.task_bytes}
+    given = parse(Assumptions, stated, where="plan")
     profile = load_hardware(hardware)
     machines = estimate.machines(profile, cores=cpus, gpus=gpus)
     found = estimate.plan_scale(loaded, given, machines)

@@ -7,25 +7,27 @@ Where the data decide (how many copies there are, how large an image is), a law 
 Bytes are those that files have. A part is opened by one read of its end (`sealing.TAIL_BYTES`), which is all of a small
 one; the columns of a row group then come by one read where they lie side by side. What columns take: vectors, hashes
 and images what they are; ids in the order of the catalog 1.2 bytes, in any other order as much as tells them apart (2.5
-bytes of ten thousand, 4 of a billion), similarities 3.3, and names that repeat next to nothing.
+bytes of a million, 3.7 of a billion), similarities 3.3, and names that repeat next to nothing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from curate.config import Settings
+from curate.engine.shuffle import TASK_MEMORY
 from curate.sealing import TAIL_BYTES
 
 PASS_ROWS = 0.1
 """What reading a narrow row and looking it up takes, in rows that are sorted or joined."""
 PART_IMAGES = 65_536
 """Images of a part of the catalog."""
-EDGE_BYTES = 9
-"""Bytes of an edge in a table: two ids, of which one is in order, and a similarity."""
+SIMILARITY_BYTES = 3.3
+"""Bytes of a similarity, compressed."""
 ID_BYTES = 1.2
 """Bytes of an id in the order of the catalog."""
 FOOTER_BYTES, COLUMN_BYTES = 400, 300
@@ -34,10 +36,9 @@ SPAN_BYTES = 32 << 20
 """Bytes that a read of columns side by side fetches at most."""
 PIECE_BYTES, DENSE = 1 << 20, 0.5
 """Bytes of a piece in which a file of many images is read, and the share of them that must be wanted."""
-MANIFEST_BYTES, ENTRY_BYTES = 1500, 240
-"""Bytes of a manifest, and more for each part."""
-STEP_REQUESTS = 6
-"""Requests of the driver for a table, whatever its size: manifests of it and its inputs, listings, hidden folders."""
+STEP_REQUESTS = 8
+"""Requests of the driver for a table, whatever its size: its manifest twice, progress, listings, parts that tell a
+schema."""
 
 
 class Assumptions(Settings):
@@ -61,6 +62,8 @@ class Assumptions(Settings):
     """Pairs of copies that a search finds for each image."""
     doubted: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of these pairs that are verified by laying one picture over the other, where the recipe does so."""
+    hash_pairs: Annotated[float, Field(ge=0)] = 1.0
+    """Pairs of near perceptual hashes that a search finds for each image."""
     chosen: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Images that occur in verified pairs, for each image of the pool."""
     name_bytes: Annotated[float, Field(ge=0)] = 110
@@ -69,6 +72,8 @@ class Assumptions(Settings):
     """Bytes of an image's own columns, such as a caption, compressed."""
     bordered: Annotated[float, Field(ge=0, le=1)] = 0.03
     """Share of the images within a border of one color."""
+    task_memory: Annotated[int, Field(ge=1 << 20)] = TASK_MEMORY
+    """Bytes that a task may use, `executor.task_memory`: rows on their way take two levels where it is small."""
     file_images: Annotated[float, Field(ge=1)] = 1
     """Images of a file of the sources; 1: each is a file of its own, more: tars or Parquet files."""
 
@@ -110,11 +115,17 @@ class Demand:
     memory: float = 0
     """Bytes of the largest task, beside code and models."""
     tasks: float = 0
-    """Tasks that a scheduler handles."""
+    """Tasks that a scheduler handles, beside one for each part of the table."""
     requests: float = 0
     """Requests to the store and the sources: reads, and files published, removed or looked at."""
     serial_read: float = 0
     """Of `read`, bytes that one process reads: the driver, or the one task that makes a state."""
+    parts_read: float | None = None
+    """Parts that are read of the inputs that are read part by part; None: all."""
+    process_read: float = 0
+    """Of `read`, where one process works: bytes that each process reads once and keeps."""
+    process_requests: float = 0
+    """Of `requests`, the same."""
     n_log_n: bool = False
     """Whether it grows as N log N instead of N, as sorts do and searches whose lists grow with the images."""
     note: str = ""
@@ -123,15 +134,23 @@ class Demand:
     @classmethod
     def sum(cls, demands: "list[Demand]") -> "Demand":
         """The demand of stages that work side by side over the same parts."""
-        apart = ("tasks", "n_log_n", "note")
+        apart = ("tasks", "parts_read", "n_log_n", "note")
         names = [field.name for field in fields(cls) if field.name not in apart]
         added = {name: sum(getattr(demand, name) for demand in demands) for name in names}
         return cls(
             **added,
-            tasks=max(d.tasks for d in demands),
+            tasks=max((d.tasks for d in demands), default=0),
+            parts_read=next((d.parts_read for d in demands if d.parts_read is not None), None),
             n_log_n=any(d.n_log_n for d in demands),
             note=", ".join(d.note for d in demands if d.note),
         )
+
+    @classmethod
+    def phases(cls, demands: "Iterable[Demand]") -> "Demand":
+        """The demand of work that follows each other."""
+        every = list(demands)
+        tasks, memory = sum(d.tasks for d in every), max((d.memory for d in every), default=0)
+        return replace(cls.sum(every), tasks=tasks, memory=memory)
 
     def with_reading(self, images: float, given: Assumptions, *, of: float = 0) -> "Demand":
         """The same, and `images` encoded images read and decoded.
@@ -162,7 +181,7 @@ class Shape(NamedTuple):
     """Rows of curated images."""
     heldout: float = 0
     """Rows of held-out images."""
-    row_bytes: float = EDGE_BYTES
+    row_bytes: float = 0
     """Bytes of a row."""
     dim: int = 0
     """Dimensions of its vectors."""
@@ -174,6 +193,8 @@ class Shape(NamedTuple):
     """Parts of the table."""
     columns: int = 4
     """Columns as Parquet stores them: those of a struct count each."""
+    widths: Mapping[str, float] = MappingProxyType({})
+    """Bytes of a row by column, of tables of which stages read few; empty: all columns count as read."""
 
     @property
     def rows(self) -> float:
@@ -194,6 +215,15 @@ class Shape(NamedTuple):
         """Rows of these roles."""
         return float(sum(getattr(self, role) for role in roles))
 
+    def share(self, names: Iterable[str]) -> float:
+        """Share of the bytes of a row that some columns take."""
+        return sum(self.widths.get(name, 0) for name in names) / self.row_bytes if self.widths else 1
+
+    def parts_of(self, role: str, given: Assumptions) -> float:
+        """Parts of the images of one role, of a table that follows the catalog: a part holds images of one source."""
+        share = given.num_images((role,)) / max(1, given.num_images(("pool", "curated", "heldout")))
+        return max(1, round(self.parts * share)) if share else 0
+
     def opened(self, times: float = 1) -> Demand:
         """Every part opened so many times, for its rows or its footer alone: one read of its end."""
         end = min(TAIL_BYTES, self.num_bytes / self.parts + self.around_bytes)
@@ -213,19 +243,15 @@ class Shape(NamedTuple):
         reads = ranges * math.ceil(each / ranges / SPAN_BYTES)
         return Demand(read=times * self.parts * each, requests=times * self.parts * reads)
 
-    def beside(self, times: float = 1) -> Demand:
-        """What reading every part takes beside the bytes of its rows, which the law of the stage states."""
-        whole = Demand.sum([self.opened(), self.fetched()])
-        return Demand(read=times * (whole.read - self.num_bytes), requests=times * whole.requests)
-
     def scanned(self, times: float = 1, *, share: float = 1, ranges: int = 1) -> Demand:
-        """The whole table read so many times by tasks of other parts: its manifest, and every part."""
-        manifest = self.looked_up(times)
-        return Demand.sum([manifest, self.opened(times), self.fetched(times, share=share, ranges=ranges)])
+        """The whole table read so many times by tasks of other parts."""
+        return Demand.sum([self.opened(times), self.fetched(times, share=share, ranges=ranges)])
 
-    def looked_up(self, times: float = 1) -> Demand:
-        """The manifest read so many times."""
-        return Demand(read=times * (MANIFEST_BYTES + ENTRY_BYTES * self.parts), requests=times)
+
+def edge_bytes(given: Assumptions) -> float:
+    """Bytes of a pair in a table: an id in order, one in any other order, and a similarity."""
+    images = given.num_images(("pool", "curated", "heldout"))
+    return ID_BYTES + math.log2(max(2, images)) / 8 + SIMILARITY_BYTES
 
 
 Shapes = Mapping[str, Any]

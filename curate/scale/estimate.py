@@ -91,8 +91,9 @@ def plan_demands(pipeline: Pipeline, given: Assumptions) -> list[tuple[Step, Dem
             demand, shapes[name] = stage.cost(_known(stage, inputs), given)
             demands.append(demand)
             made.append(shapes[name])
-        demands.append(around(list(step.stages.values()), inputs, made))
-        found.append((step, Demand.sum(demands), made[0]))
+        stated = Demand.sum(demands)
+        engine = around(list(step.stages.values()), inputs, made, stated)
+        found.append((step, Demand.phases([stated, engine]), made[0]))
     return found
 
 

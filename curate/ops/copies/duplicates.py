@@ -88,7 +88,7 @@ class Judged(NamedTuple):
 
 
 ImageStream = Callable[[], Iterable[AcceptedImages]]
-"""The accepted images of all roles, part by part in order; called three times or four."""
+"""The accepted images of all roles, part by part in order; called twice, to split chains once more."""
 EdgeStream = Callable[[], Iterable[CopyEdges]]
 """All edges, those of equal bytes among them (see `exact.equal_bytes`); called three times, to split chains four times
 more and once for as many edges as are gathered at once."""
@@ -113,7 +113,7 @@ def deduplicate(
         window_edges: edges that `chains` gathers at once; None: by the size of the catalog.
 
     Yields:
-        One table for each part of the pool that `images` gave.
+        One table for each part of the pool that has accepted images.
 
     Raises:
         ValueError: an edge with an image that is not accepted, or more images than a key can hold.
@@ -127,9 +127,10 @@ def deduplicate(
     if keep_every is not None or chains == "split":
         judge.look_closer(images, counted, chains=chains, keep_every=keep_every, window_edges=window_edges)
     judge.weigh(counted())
-    for some in images():
-        if len(some.image_ids) and parts.role[some.image_ids[0] >> 32] == POOL:
-            yield judge.rows(some.image_ids)
+    for part in np.flatnonzero(parts.role == POOL).tolist():
+        nodes = graph.accepted(int(graph.first[part]), int(graph.first[part + 1]))
+        if len(nodes):
+            yield judge.rows(graph.image_ids(nodes))
 
 
 def _strong(graph: CopyGraph, edges: EdgeStream, components: np.ndarray, oversized: Oversized) -> Iterator[CopyEdges]:

@@ -179,11 +179,13 @@ class CopyGraph:
 
     def accepted_blocks(self) -> Iterator[np.ndarray]:
         """(M,) int64: the nodes of accepted images in ascending order, a block at a time."""
-        for start in range(0, self.size, BLOCK_NODES):
-            count = min(BLOCK_NODES, self.size - start)
-            # A block at a time: all bits at once would take a byte a node.
-            bits = np.unpackbits(self._accepted[start >> 3 :][: count // 8 + 1], count=count, bitorder="little")
-            yield start + np.flatnonzero(bits)
+        for start in range(0, self.size, BLOCK_NODES):  # all bits at once would take a byte a node
+            yield self.accepted(start, min(start + BLOCK_NODES, self.size))
+
+    def accepted(self, start: int, stop: int) -> np.ndarray:
+        """(M,) int64: the nodes of accepted images from `start` to before `stop`, in ascending order."""
+        bits = np.unpackbits(self._accepted[start >> 3 : -(-stop // 8)], bitorder="little")
+        return start + np.flatnonzero(bits[start & 7 : (start & 7) + stop - start])
 
     def component_sizes(self, components: np.ndarray) -> np.ndarray:
         """(N,) uint32: accepted images of the component that each node is the smallest of; 0 at other nodes."""

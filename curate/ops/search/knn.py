@@ -12,7 +12,8 @@ depends on the number of dimensions alone.
 The product is larger than its result, so a block of queries meets a block of base vectors at a time, and memory is
 `block_bytes`. In most rows of a block nothing is similar enough: one pass takes the maximum of each row, and only rows
 whose maximum reaches the threshold are looked at value by value. Where the k best of a row are wanted, a pair must also
-come near the k-th best product of its row within the block; and once k pairs of a row are held, the weakest of them
+come near the k-th best product of its row within the block, or where it counts in both directions near that of its
+column; and once k pairs of a row are held, the weakest of them
 is the threshold of that row in all further blocks.
 
 A pair of a self-join need be computed once. Blocks below the diagonal are left out; where one block would hold the
@@ -196,6 +197,10 @@ class _Join:
             enough = near >= self._cut(near, least[hit])[:, None]
         else:
             enough = near >= torch.minimum(least[hit][:, None], across[None])
+            if self.max_neighbors is not None and enough.sum() > self.max_neighbors * sum(near.shape):
+                # More than the k best of each row and of each column: a pair must come near one of either.
+                rows_least, columns_least = self._cut(near, least[hit]), self._cut(near.T, across)
+                enough = near >= torch.minimum(rows_least[:, None], columns_least[None])
         enough &= near > -torch.inf  # what was masked above stays out where the threshold is -inf
         rows, cols = torch.nonzero(enough, as_tuple=True)
         return hit[rows].cpu().numpy(), cols.cpu().numpy()

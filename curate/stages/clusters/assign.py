@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.config import Execution
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import by_process, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.numbers import count, plural
@@ -28,6 +29,8 @@ from curate.stages.clusters.levels import SizeFigures, images_section
 from curate.stages.search.centroids import is_guided, num_leaves, read_guide, scan_leaves
 from curate.tables import ASSIGNMENTS, CENTROIDS, SELECTION, VECTORS
 
+ASSIGNED_BYTES = ID_BYTES + 6
+"""Bytes of a row."""
 NUM_BIGGEST, NUM_RANDOM = 3, 5
 """Clusters that the report shows: the largest ones, and random others."""
 COMPARED = 1024
@@ -106,14 +109,14 @@ class Assign(Map):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         vectors, leaves = inputs["embeddings"], inputs["centroids"].lists
-        made = vectors._replace(row_bytes=16)
+        made = vectors._replace(row_bytes=ASSIGNED_BYTES, columns=3, lists=leaves)
         demand = Demand(
             products=2 * vectors.rows * products_guided(leaves, self.device) * vectors.dim,
-            read=vectors.num_bytes,
             written=made.num_bytes,
             memory=leaves * vectors.dim * 8,
         )
-        return demand, made
+        counted = one_process([made.scanned(share=4 / ASSIGNED_BYTES)])  # leaves, for their sizes
+        return Demand.phases([demand, by_process([inputs["centroids"].scanned()]), counted]), made
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         agreement = AssignFigures.of(table).agreement

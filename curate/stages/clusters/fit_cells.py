@@ -8,6 +8,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import folded
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, each, whole
 from curate.engine.table import Table
@@ -89,15 +90,15 @@ class FitCells(Fold):
         made = Shape(pool=cells, row_bytes=4 * vectors.dim + 24, dim=vectors.dim, lists=cells)
         share = self._share(cells, count, vectors.dim)
         if share is None:
-            return Demand(note="not needed"), made
+            looked_at = vectors.opened(2 / vectors.parts)  # for what the vectors are
+            return Demand.phases([Demand(parts_read=1, note="not needed"), looked_at, folded(None, made, made)]), made
         sample = share * count
         products = 2 * sample * cells * vectors.dim * (self.clusters.num_iterations + SEEDING_PASSES)
         demand = Demand(
             serial_products=products,
-            read=vectors.num_bytes,
             written=made.num_bytes,
-            scratch=sample * vectors.dim * 4,
             memory=sample * vectors.dim * 4 + (384 << 20),
             note=f"{cells} cells on {sample:.3g} images",
         )
-        return demand, made
+        sampled = Shape(pool=sample, row_bytes=4 * vectors.dim, parts=vectors.parts, columns=1)
+        return Demand.phases([demand, folded(sampled, made, made)]), made

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import folded
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
@@ -366,13 +367,18 @@ class FitClusters(IteratedFold):
         demand = Demand(
             serial_products=2 * vectors.dim * (once + above + building_products(levels[0])),
             products=passes * 2 * count * products_guided(levels[0], self.device) * vectors.dim,
-            read=(passes if split else 1 + passes) * vectors.num_bytes,
             written=made.num_bytes,
-            scratch=passes and self.num_groups * levels[0] * vectors.dim * 8,
             memory=sample * vectors.dim * 4 + levels[0] * vectors.dim * (60 if passes else 24),
             note=f"{levels[0]} leaves" + (", fitted cell by cell" if split else f" on {sample:.3g} images"),
         )
-        return demand, made
+        groups = max(1, min(self.num_groups, vectors.parts))
+        first = None if split else Shape(pool=sample, row_bytes=4 * vectors.dim, parts=groups, columns=1)
+        sums = Shape(pool=groups * levels[0], row_bytes=8 * vectors.dim + 16, parts=groups)
+        rounds = [folded(first, made, made)] + [folded(sums, made, made, rounds=passes + 1)] * (passes > 0)
+        # Each group opens a part more, for its schema; what was sampled is read twice, first to be counted.
+        read = [vectors.scanned(passes + (not split)), vectors.opened((1 + passes) * groups / vectors.parts)]
+        read += [*([] if first is None else [first.scanned()]), *([inputs["leaves"].scanned()] if split else [])]
+        return Demand.phases([demand, *rounds, *read]), made
 
     def _level_products(self, points: float, clusters: float) -> float:
         """Products by which a level above the leaves is fitted and resampled."""

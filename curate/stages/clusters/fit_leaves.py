@@ -5,6 +5,7 @@ cells. So millions of leaves are fitted by as many tasks as the pool is large, e
 (`ops/clusters/split.py`). Which images are sampled is decided by their ids, so that tasks need not know of each other.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts
 from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
@@ -152,22 +154,22 @@ class FitLeaves(Shuffle):
         vectors, cells = inputs["embeddings"], inputs["cells"].lists
         fit = self.clusters
         if not cells:
-            return Demand(note="not needed"), Shape(dim=vectors.dim)
+            return Demand(parts_read=1, note="not needed"), Shape(dim=vectors.dim)
         count = vectors.of(fit.roles)
         levels = fit.model_copy(update=fit.estimate(int(count))).levels
         assert not isinstance(levels, str)
         # A cell gives at most what a task holds, by `room` of `_splitting`, if cells are about as large as each other.
         taken = min(count, levels[0] * fit.max_points_per_cluster, cells * (fit.sample_bytes // (8 * vectors.dim)))
-        made = Shape(pool=levels[0], row_bytes=4 * vectors.dim + 44, dim=vectors.dim, lists=levels[0])
+        parts = max(1, math.ceil(taken / (fit.sample_bytes // (8 * vectors.dim))))
+        made = Shape(pool=levels[0], row_bytes=4 * vectors.dim + 44, dim=vectors.dim, lists=levels[0], parts=parts)
         within = taken * levels[0] / cells * (fit.num_iterations + SEEDING_PASSES)
-        moved = taken * vectors.row_bytes
         demand = Demand(
             products=2 * vectors.dim * (taken * products_guided(cells) + within),
             rows=taken,
-            read=vectors.num_bytes + moved,
             written=made.num_bytes,
-            scratch=moved,
             memory=fit.sample_bytes + (384 << 20),
             note=f"{levels[0]} leaves on {taken:.3g} images",
         )
-        return demand, made
+        sent = Sent(taken, vectors.parts, made.parts, row_bytes=vectors.row_bytes + 3, raw=True)
+        read = inputs["cells"].scanned(2 * vectors.parts + made.parts)
+        return Demand.phases([demand, shuffled(sent, given), read]), made

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts, edge_bytes
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import part_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import Edges, merge_top_k
@@ -52,6 +53,7 @@ class MeasureDensity(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
-        made = Shape(pool=given.kept_images, row_bytes=12)
-        way = num_levels(found.num_bytes, given.images / PART_IMAGES) * found.num_bytes
-        return Demand(rows=2 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way), made
+        made = Shape(pool=given.kept_images, row_bytes=ID_BYTES + 4, parts=catalog_parts(inputs), columns=2)
+        sent = Sent(found.rows, found.parts, made.parts, row_bytes=edge_bytes(given), memory_bytes=20)
+        demand = Demand(rows=2 * found.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given)]), made

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import folded
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
@@ -81,6 +82,10 @@ class ScreenFigures(Figures):
     """Smallest usual density, a cosine."""
     high: float
     """Largest usual density, a cosine."""
+
+
+LEAF_BYTES = 14
+"""Bytes of what a part adds to a leaf, and of a leaf in the state."""
 
 
 class JunkTally(Tally):
@@ -208,8 +213,12 @@ class Screen(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         density, leaves = inputs["density"], inputs["assignments"]
-        made = density._replace(row_bytes=17)
-        return Demand(rows=2 * density.rows, read=2 * leaves.num_bytes, written=made.num_bytes), made
+        made = density._replace(row_bytes=ID_BYTES + 8, columns=4)
+        by_leaf = min(leaves.lists, leaves.rows / leaves.parts)  # leaves that the images of a part are in
+        found = Shape(pool=by_leaf * leaves.parts, row_bytes=LEAF_BYTES, parts=leaves.parts)
+        state = Shape(pool=leaves.lists, row_bytes=LEAF_BYTES)
+        demand = Demand(rows=2 * density.rows, written=made.num_bytes)
+        return Demand.phases([demand, folded(found, state, made)]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         sample, figures = run.sample(table, SCREENED.names), ScreenFigures.of(table)

@@ -7,11 +7,15 @@ import numpy as np
 import pyarrow as pa
 
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import part_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.tables import CATALOG, CHOSEN, PAIRS
+
+SENT_ID_BYTES = 1
+"""Bytes of an id on its way."""
 
 
 class ChooseImages(Shuffle):
@@ -42,5 +46,7 @@ class ChooseImages(Shuffle):
         pairs: Shape = inputs["candidates"]
         chosen = min(given.images * given.chosen, 2 * pairs.rows)
         made = Shape(pool=chosen, row_bytes=ID_BYTES, parts=catalog_parts(inputs), columns=1)
-        way = num_levels(8 * pairs.rows, made.parts) * 8 * pairs.rows
-        return Demand(rows=2 * pairs.rows, read=pairs.num_bytes + way, written=made.num_bytes, scratch=way), made
+        # Images of a part of pairs, each once: its own, and those of other parts.
+        sent = Sent(min(2 * pairs.rows, 2 * chosen), pairs.parts, made.parts, row_bytes=SENT_ID_BYTES, memory_bytes=8)
+        demand = Demand(rows=2 * pairs.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given)]), made

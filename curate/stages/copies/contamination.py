@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import EDGE_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import PASS_ROWS, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import folded, one_process
 from curate.engine.image_ids import Parts, ids_of_part, part_of, row_of
 from curate.engine.numbers import plural
 from curate.engine.stage import Batches, Fold, Input, whole
@@ -39,17 +40,16 @@ class FindContaminated(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs = sum(table.rows for table in inputs["neighbors"]) if given.heldout else 0
-        made = Shape(pool=CONTAMINATED_SHARE * given.images if given.heldout else 0, row_bytes=8)
+        touching = CONTAMINATED_SHARE * given.images if given.heldout else 0
+        made = Shape(pool=touching, row_bytes=8, parts=catalog_parts(inputs), columns=1)
         images = given.num_images(("pool", "curated", "heldout"))
         demand = Demand(
             serial_rows=2 * PASS_ROWS * pairs,
-            read=2 * pairs * EDGE_BYTES,
             written=made.num_bytes,
-            scratch=made.num_bytes,
             memory=images / 8,
-            note="one process",
         )
-        return demand, made
+        alone = one_process([table.scanned(2) for table in inputs["neighbors"]] if given.heldout else [])
+        return Demand.phases([demand, alone, folded(None, made, made, by_image=True)]), made
 
 
 class ImageSet:

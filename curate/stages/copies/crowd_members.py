@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.engine.cost import Demand, Shapes
+from curate.engine.demands import by_process
 from curate.engine.store import Store
 from curate.engine.table import Table
 
@@ -60,7 +61,7 @@ def _read(root: str, name: str, contents: tuple[str, ...]) -> tuple[np.ndarray, 
     return rows["image_id"].to_numpy(), rows["hash_groups"].to_numpy()
 
 
-def members_read(inputs: Shapes, tasks: float) -> Demand:
-    """What it takes so many tasks to know the members of crowds: each reads all of them."""
+def members_read(inputs: Shapes) -> Demand:
+    """What it takes to know the members of crowds: each process reads all of them."""
     crowds = inputs.get("crowds")
-    return Demand() if crowds is None else crowds.scanned(tasks)
+    return Demand() if crowds is None else by_process([crowds.scanned()])

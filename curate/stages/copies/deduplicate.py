@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import folded, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import Parts
@@ -50,9 +51,11 @@ JUDGED_ROWS: dict[Chains, float] = {"join": 1, "split": 2.4}
 """Rows sorted or joined for each image and for each edge."""
 EDGES_READ: dict[Chains, int] = {"join": 3, "split": 8}
 """Times that the edges are read."""
-FACT_BYTES = 40
-"""Bytes that are read of an image."""
-VERDICT_BYTES = 50
+IMAGES_READ: dict[Chains, int] = {"join": 2, "split": 3}
+"""Times that the facts of the images are read."""
+JUDGED_BY = ("image_id", "width", "height", "reject")
+"""What is read of an image."""
+VERDICT_BYTES = 8
 """Bytes of a row of `duplicates`."""
 NUM_MATCHES = 12
 """Curated images that resemble held-out ones, as many as are shown."""
@@ -141,7 +144,7 @@ class Deduplicate(Fold):
         parts = Parts.of(tables["catalog"])
         found = deduplicate(
             CatalogParts(parts.role, parts.rank, parts.rows),
-            lambda: map(_accepted, tables["images"].scan(["image_id", "width", "height", "reject"])),
+            lambda: map(_accepted, tables["images"].scan(list(JUDGED_BY))),
             lambda: _edges(tables["neighbors"]),
             oversized=self.oversized,
             chains=self.chains,
@@ -176,13 +179,13 @@ class Deduplicate(Fold):
         made = Shape(pool=given.images, row_bytes=VERDICT_BYTES, parts=catalog_parts(inputs), columns=8)
         demand = Demand(
             serial_rows=JUDGED_ROWS[self.chains] * (images.rows + edges),
-            read=images.rows * FACT_BYTES + EDGES_READ[self.chains] * edges * EDGE_BYTES,
             written=made.num_bytes,
-            scratch=made.num_bytes,
             memory=JUDGED_BYTES * images.rows,
-            note="one process",
         )
-        return demand, made
+        passes = IMAGES_READ[self.chains]
+        read = [images.scanned(passes, share=images.share(JUDGED_BY), ranges=2)]
+        read += [table.scanned(EDGES_READ[self.chains]) for table in inputs["neighbors"]]
+        return Demand.phases([demand, one_process(read), folded(None, made, made, by_image=True)]), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = DeduplicateFigures.of(table)

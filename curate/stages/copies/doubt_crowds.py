@@ -66,8 +66,8 @@ class DoubtCrowds(Map):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
-        demand = Demand(rows=found.rows, read=found.num_bytes, written=found.num_bytes)
-        return Demand.sum([demand, members_read(inputs, found.parts)]), found
+        demand = Demand(rows=found.rows, written=found.num_bytes)
+        return Demand.sum([demand, members_read(inputs)]), found
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         doubted = DoubtFigures.of(table).doubted

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.copies.exact import equal_bytes
@@ -57,10 +58,14 @@ class FindExact(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         images: Shape = inputs["images"]
-        hashed = images.rows * HASHED_BYTES
-        made = Shape(pool=images.rows * EXACT_SHARE)
-        way = num_levels(hashed, images.rows / ROWS_PER_PART) * hashed
-        return Demand(rows=3 * images.rows, read=hashed + way, written=made.num_bytes, scratch=way), made
+        made = Shape(
+            pool=images.rows * EXACT_SHARE,
+            row_bytes=edge_bytes(given),
+            parts=max(1, round(images.rows / ROWS_PER_PART)),
+        )
+        sent = Sent(images.rows, images.parts, made.parts, row_bytes=HASHED_BYTES)
+        demand = Demand(rows=3 * images.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given)]), made
 
 
 def _digests(rows: pa.Table) -> np.ndarray:

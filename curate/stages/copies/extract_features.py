@@ -68,8 +68,7 @@ class ExtractFeatures(PictureStage):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         listed: Shape = inputs.get("catalog") or Shape()
         made = inputs["chosen"]._replace(row_bytes=self.row_bytes(), parts=listed.parts, columns=4)
-        read = sum(inputs[name].num_bytes for name in ("catalog", "images", "chosen") if name in inputs)
-        demand = Demand(megapixels=MEGAPIXELS * made.rows, read=read, written=made.num_bytes)
+        demand = Demand(megapixels=MEGAPIXELS * made.rows, written=made.num_bytes)
         return demand.with_reading(made.rows, given, of=listed.rows), made
 
     def row_bytes(self) -> float:

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts, edge_bytes
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import rank_in_group
@@ -85,10 +86,9 @@ class FindCandidates(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         most = given.images * (self.max_pairs + CROWD_SHARE * self.crowd_pairs)
-        made = Shape(
-            pool=min(found.rows * given.doubted, most), row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=3
-        )
-        sent = found.num_bytes * given.doubted
-        way = num_levels(sent, made.parts) * sent
-        demand = Demand(rows=2 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way)
-        return Demand.sum([demand, members_read(inputs, found.parts + made.parts)]), made
+        offered, each = min(found.rows * given.doubted / 2, most), edge_bytes(given)
+        made = Shape(pool=offered, row_bytes=each, parts=catalog_parts(inputs), columns=3)
+        # A search finds most pairs in both directions, of which one is offered.
+        sent = Sent(found.rows * given.doubted, found.parts, made.parts, row_bytes=each, memory_bytes=20)
+        demand = Demand(rows=2 * found.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given), members_read(inputs)]), made

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import folded, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, pick
 from curate.engine.image_ids import Parts
@@ -145,16 +146,13 @@ class FindCrowds(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         near, strong = (sum(table.rows for table in inputs[name]) for name in ("near", "strong"))
-        pairs = 2 * near + 2 * strong  # near ones for groups and figures, strong ones for both kinds of groups
+        read = [shape.scanned(2) for shape in (*inputs["near"], *inputs["strong"])]  # near: for groups and figures
         made = Shape(pool=given.images * CROWD_SHARE, row_bytes=5, parts=catalog_parts(inputs), columns=3)
         demand = Demand(
-            serial_rows=given.images + pairs,
-            read=pairs * EDGE_BYTES,
-            written=made.num_bytes,
-            memory=NODE_BYTES * given.images,
-            note="one process",
+            serial_rows=given.images + 2 * (near + strong), written=made.num_bytes, memory=NODE_BYTES * given.images
         )
-        return demand, made
+        alone = one_process(read)
+        return Demand.phases([demand, alone, folded(None, made, made, by_image=True)]), made
 
     def headline(self, table: Table, run: Finished) -> str | None:
         found = CrowdFigures.of(table).crowded

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
+from curate.engine.demands import by_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
@@ -140,10 +141,10 @@ class JudgePairs(Map):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """A tenth of the doubtful pairs are copies."""
         pairs: Shape = inputs["registered"]
-        made = Shape(pool=pairs.rows / 10, parts=pairs.parts)
-        demand = Demand(rows=pairs.rows, read=pairs.num_bytes, written=made.num_bytes)
+        made = Shape(pool=pairs.rows / 10, row_bytes=edge_bytes(given), parts=pairs.parts)
+        demand = Demand(rows=pairs.rows, written=made.num_bytes)
         around = inputs.get("surroundings")
-        known = [members_read(inputs, pairs.parts)] + ([] if around is None else [around.scanned(pairs.parts)])
+        known = [members_read(inputs)] + ([] if around is None else [by_process([around.scanned()])])
         return Demand.sum([demand, *known]), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:

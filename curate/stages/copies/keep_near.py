@@ -53,8 +53,8 @@ class KeepNear(Map):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
         made = found._replace(pool=found.rows * (1 - given.doubted), curated=0, heldout=0)
-        demand = Demand(rows=found.rows, read=found.num_bytes, written=made.num_bytes)
-        return Demand.sum([demand, members_read(inputs, found.parts)]), made
+        demand = Demand(rows=found.rows, written=made.num_bytes)
+        return Demand.sum([demand, members_read(inputs)]), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         yield threshold_fact(self, table)

@@ -9,9 +9,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import Sent, one_process, shuffled
 from curate.engine.figures import Figures
 from curate.engine.image_ids import part_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.store import Store
 from curate.engine.table import Table
@@ -20,6 +21,10 @@ from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.tables import CATALOG, CROWDS, REGISTERED, SURROUNDINGS
 
+CROWD_PAIRS = 0.3
+"""Share of the pairs that are laid over each other whose images stand in crowds, as the cost law assumes."""
+PIECE_BYTES = 6
+"""Bytes of an image and an agreement on their way."""
 PIECE = pa.schema([REGISTERED.field(name) for name in ("image_id", "least_agreement")])
 
 
@@ -75,9 +80,10 @@ class MeasureCrowds(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs: Shape = inputs["registered"]
         made = Shape(pool=given.images * CROWD_SHARE, row_bytes=10, parts=catalog_parts(inputs), columns=3)
-        way = num_levels(pairs.num_bytes, made.parts) * pairs.num_bytes
-        demand = Demand(rows=2 * pairs.rows, read=pairs.num_bytes + way, written=made.num_bytes, scratch=way)
-        return Demand.sum([demand, members_read(inputs, pairs.parts)]), made
+        sent = Sent(2 * CROWD_PAIRS * pairs.rows, pairs.parts, made.parts, row_bytes=PIECE_BYTES, memory_bytes=12)
+        demand = Demand(rows=2 * pairs.rows, written=made.num_bytes)
+        alone = one_process([made.scanned()])  # for what is usual in all of them
+        return Demand.phases([demand, shuffled(sent, given), members_read(inputs), alone]), made
 
 
 def read_surroundings(table: Table) -> Surroundings:

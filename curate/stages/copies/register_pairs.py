@@ -9,9 +9,10 @@ from pydantic import Field
 
 from curate import progress
 from curate.config import Execution
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts, edge_bytes
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of, row_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.engine.threads import one_blas_thread
@@ -23,7 +24,9 @@ from curate.tables import CATALOG, FEATURES, PAIRS, REGISTERED
 PAIRS_AT_ONCE = 2048
 """Pairs of a task, about: the features of their queries take at most 60 MB."""
 IMAGES_AT_ONCE = 1024
-"""Images whose features are read together, 30 MB at most: those of a row group."""
+"""Images whose features are read together, 30 MB at most."""
+FOUND_BYTES = 8
+"""Bytes of what laying one picture of a pair over the other has found."""
 FEATURE_NAMES = ["points", "descriptors", "picture"]
 PIECE = pa.schema([*PAIRS, *(FEATURES.field(name) for name in FEATURE_NAMES)])
 """A pair with the features of its query, which the first pair of a query in a bucket has alone."""
@@ -63,9 +66,9 @@ class RegisterPairs(Shuffle):
     def scatter(self, part: int, *, candidates: pa.Table, features: Table, catalog: Table) -> Iterator[Scattered]:
         """Each pair to the block of the image that is not its query."""
         rows = Parts.of(catalog).rows
-        for low, found in _by_image(features, part, row_of(candidates["query_id"].to_numpy())):
-            query = candidates["query_id"].to_numpy()
-            pairs = candidates.filter(pa.array((query >= low) & (query < low + IMAGES_AT_ONCE)))
+        query = candidates["query_id"].to_numpy()
+        for low, high, found in _by_image(features, part, query):
+            pairs = candidates.filter(pa.array((query >= low) & (query < high)))
             image = pairs["image_id"].to_numpy()
             bucket = self._bucket(image, rows)
             pieces = _with_features(pairs, bucket, found)
@@ -84,9 +87,9 @@ class RegisterPairs(Shuffle):
         pairs = pieces.select(PAIRS.names).sort_by([("image_id", "ascending"), ("query_id", "ascending")])
         queries = _Lookup.of_queries(pieces)
         with progress.track(f"registration {part}", len(pairs), unit="pairs") as advance:
-            for low, images in _by_image(features, part // self.blocks, row_of(pairs["image_id"].to_numpy())):
-                ids = pairs["image_id"].to_numpy()
-                rows = pairs.filter(pa.array((ids >= low) & (ids < low + IMAGES_AT_ONCE)))
+            ids = pairs["image_id"].to_numpy()
+            for low, high, images in _by_image(features, part // self.blocks, ids):
+                rows = pairs.filter(pa.array((ids >= low) & (ids < high)))
                 with one_blas_thread():
                     found = list(self._register_all(rows, queries, images))
                 results = [pa.array([getattr(one, name) for one in found]) for name in Registration._fields]
@@ -111,11 +114,14 @@ class RegisterPairs(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         pairs, features = inputs["candidates"], inputs["features"]
-        made = Shape(pool=pairs.rows, row_bytes=EDGE_BYTES, parts=catalog_parts(inputs), columns=6)
-        way = pairs.rows * FEATURE_BYTES
-        way *= num_levels(way, pairs.rows / PAIRS_AT_ONCE, raw=True)
-        read = pairs.num_bytes + 2 * features.num_bytes + way
-        return Demand(pairs=pairs.rows, rows=pairs.rows, read=read, written=made.num_bytes, scratch=way), made
+        parts = catalog_parts(inputs)
+        blocks = self.blocks or max(1, round(pairs.rows / parts / PAIRS_AT_ONCE))
+        made = Shape(pool=pairs.rows, row_bytes=edge_bytes(given) + FOUND_BYTES, parts=parts * blocks, columns=6)
+        # Every pair brings the features of its query, but for the second ones of a query in a block.
+        each = features.row_bytes + edge_bytes(given)
+        sent = Sent(pairs.rows, pairs.parts, made.parts, each, memory_bytes=FEATURE_BYTES, raw=True)
+        demand = Demand(pairs=pairs.rows, rows=pairs.rows, written=made.num_bytes)
+        return Demand.phases([demand, features.scanned(1 + blocks), shuffled(sent, given)]), made
 
 
 class _Lookup:
@@ -124,6 +130,16 @@ class _Lookup:
     def __init__(self, ids: np.ndarray, rows: pa.Table) -> None:
         self._rows = rows
         self._places = {image_id: row for row, image_id in enumerate(ids.tolist())}
+
+    @classmethod
+    def of_images(cls, rows: pa.Table) -> "_Lookup":
+        """Those of some rows of the table of features."""
+        return cls(rows["image_id"].to_numpy(), rows.select(FEATURE_NAMES))
+
+    @property
+    def first(self) -> int:
+        """The id of the first of them."""
+        return next(iter(self._places))
 
     @classmethod
     def of_queries(cls, pieces: pa.Table) -> "_Lookup":
@@ -145,14 +161,27 @@ class _Lookup:
         return None if row is None else read_features(self._rows.slice(row, 1).to_pylist()[0])
 
 
-def _by_image(features: Table, part: int, rows: np.ndarray) -> Iterator[tuple[int, _Lookup]]:
-    """(first id of a block of images, features of those at `rows`), for the blocks that hold any."""
-    wanted = np.unique(rows)
-    for start in np.unique(wanted // IMAGES_AT_ONCE * IMAGES_AT_ONCE).tolist():
-        low, ids = part << 32 | start, wanted + (part << 32)
-        tables = features.read_images(part, low, low + IMAGES_AT_ONCE)
-        found = pa.concat_tables([table.filter(np.isin(table["image_id"].to_numpy(), ids)) for table in tables])
-        yield low, _Lookup(found["image_id"].to_numpy(), found.select(FEATURE_NAMES))
+_NOTHING = _Lookup(np.empty(0, np.int64), FEATURES.empty_table().select(FEATURE_NAMES))
+
+
+def _by_image(features: Table, part: int, image_ids: np.ndarray) -> Iterator[tuple[int, int, _Lookup]]:
+    """(first id, first id after it, features of those of `image_ids`) of blocks of images that are all of a part.
+
+    Every row group is read once, in order; a block is some of one.
+    """
+    if len(image_ids) == 0:
+        return
+    wanted = np.unique(image_ids)
+    held, low = _NOTHING, part << 32
+    for rows in features.read_images(part, int(wanted[0]), int(wanted[-1]) + 1):
+        found = rows.filter(np.isin(rows["image_id"].to_numpy(), wanted))
+        for start in range(0, len(found), IMAGES_AT_ONCE):
+            block = _Lookup.of_images(found.slice(start, IMAGES_AT_ONCE))
+            if held is not _NOTHING:
+                yield low, block.first, held
+                low = block.first
+            held = block
+    yield low, (part + 1) << 32, held
 
 
 def _with_features(pairs: pa.Table, bucket: np.ndarray, found: _Lookup) -> pa.Table:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.config import Execution
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, num_groups, parts_of_group, scan_partials, whole
 from curate.engine.table import Table
@@ -103,7 +103,7 @@ class SearchPlanted(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         vectors, asking = inputs["embeddings"], inputs["planted"].rows / 2
-        made = Shape(pool=asking * (PER_COPY + 1), row_bytes=EDGE_BYTES)
+        made = Shape(pool=asking * (PER_COPY + 1), row_bytes=edge_bytes(given))
         return Demand(products=2 * asking * vectors.rows * vectors.dim, read=vectors.num_bytes), made
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import math
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pydantic import PrivateAttr
 
 from curate.config import differences, digest, identity
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import logged
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import CatalogFigures, LeftOutFigures, ids_of_part, part_of
 from curate.engine.show import FlowStep, Numbers, Section, Text
@@ -50,6 +52,10 @@ CLASSES = b"curate.classes"
 """Key of a part's metadata under which the names of classes travel that the files of its images declare."""
 ROW_BYTES = 4
 """Bytes of a row of `catalog` beside what names the image."""
+TOLD_BYTES = 200
+"""Bytes that tell of a group of listed files; more where archives are many."""
+LISTING_REQUESTS = 20
+"""Requests of the driver for the hidden folders of a listing."""
 COLUMNS = 13
 """Columns of `catalog`, those of sidecars counted each."""
 MEMORY_PER_ROW = 1e3
@@ -247,15 +253,15 @@ class Catalog(Listing):
         rows = choose_rows_per_part(int(sum(sizes))) if self.rows_per_part == "auto" else self.rows_per_part
         parts = sum(-(-size // rows) for size in sizes)
         made = Shape(*sizes, row_bytes=ROW_BYTES + given.name_bytes, parts=parts, columns=COLUMNS)
-        demand = Demand(
-            rows=made.rows,
-            read=made.num_bytes,
-            written=made.num_bytes,
-            scratch=made.num_bytes,
-            tasks=-(-made.rows // GROUP_FILES) + parts,
-            memory=max(rows, BATCH_ROWS) * MEMORY_PER_ROW,
-        )
-        return demand, made
+        groups = sum(math.ceil(size / max(GROUP_FILES, given.file_images)) for size in sizes)
+        listed = made._replace(parts=groups, columns=COLUMNS - 3)
+        told = Shape(pool=groups, row_bytes=TOLD_BYTES, parts=groups, columns=1)
+        demand = Demand(rows=made.rows, written=made.num_bytes, memory=max(rows, BATCH_ROWS) * MEMORY_PER_ROW)
+        # A part opens the groups that its rows lie in, and reads of each the row groups that hold some.
+        opened = listed.opened(max(1, parts / groups))
+        tasks = Demand.sum([opened, listed.fetched(), told.scanned(2 + max(1, parts / groups))])
+        hidden = Demand(requests=LISTING_REQUESTS + 3 * groups, scratch=listed.num_bytes + told.num_bytes)
+        return Demand.phases([demand, tasks, hidden, logged(groups)]), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         listed = {role: run.parts.num_images([role]) for role in ROLES}

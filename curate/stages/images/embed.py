@@ -1,7 +1,6 @@
 """Embed: one unit vector an image, by a frozen backbone."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -143,12 +142,12 @@ class Embed(PictureStage):
         listed, later = inputs["catalog"], inputs.get("duplicates") is not None
         made = listed._replace(pool=given.kept_images, heldout=0) if later else listed
         share = 1 if self.view == "whole" else given.bordered
-        made = made._replace(row_bytes=ID_BYTES + share * dim * np.dtype(self.dtype).itemsize, dim=dim, columns=2)
+        each = share * dim * np.dtype(self.dtype).itemsize
+        made = made._replace(row_bytes=ID_BYTES + each, dim=dim, columns=2, widths={})
         demand = Demand(forward=share * made.rows * forward_flops(self.model, weights), written=made.num_bytes)
         if not later:
             return demand, made
-        read = sum(inputs[name].num_bytes for name in ("catalog", "images", "duplicates"))
-        return replace(demand, read=read).with_reading(made.rows, given, of=listed.pool + listed.curated), made
+        return demand.with_reading(made.rows, given, of=listed.pool + listed.curated), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         weights = table.complete_manifest().pins.get("weights", "")[:digits]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.config import Execution, Settings
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts, part_of, row_of
@@ -21,7 +21,7 @@ from curate.engine.stage import Input, each
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
 from curate.errors import TooManyRejects, TooManyUnavailable
-from curate.ops.images.hashes import pdq
+from curate.ops.images.hashes import HASH_BYTES, pdq
 from curate.ops.images.inspect import ImageLimits, Inspected
 from curate.sources.read import UNAVAILABLE, Read
 from curate.sources.values import LEFT_OUT
@@ -31,8 +31,19 @@ from curate.stages.images.image_tally import ImageTally
 from curate.stages.images.pictures import PictureStage, Seen
 from curate.tables import CATALOG, CURATED, HELDOUT, IMAGES, POOL, REJECT_REASONS, ROLES
 
-FACT_BYTES = 80
-"""Bytes of a row of `images` beside its own columns: a SHA-256, a PDQ hash, and some numbers."""
+WIDTHS = {
+    "image_id": ID_BYTES,
+    "sha256": 32,
+    "num_bytes": 2.5,
+    "width": 1.5,
+    "height": 1.5,
+    "pdq": HASH_BYTES,
+    "pdq_quality": 1,
+    "luma_std": 4,
+    "smoothness": 4,
+    "reject": 0.1,
+}
+"""Bytes of a row of `images` by column, beside those that depend on the images: the others take next to nothing."""
 COLUMNS = 15
 """Columns of `images`."""
 NUM_SHOWN = 10
@@ -164,8 +175,9 @@ class Inspect(PictureStage):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         listed: Shape = inputs["catalog"]
-        made = listed._replace(row_bytes=FACT_BYTES + given.own_bytes, columns=COLUMNS)
-        return Demand(read=listed.num_bytes, written=made.num_bytes).with_reading(made.rows, given), made
+        widths = {**WIDTHS, "pdq_within_border": given.bordered * HASH_BYTES, "extra": given.own_bytes}
+        made = listed._replace(row_bytes=sum(widths.values()), columns=COLUMNS, widths=widths)
+        return Demand(written=made.num_bytes).with_reading(made.rows, given), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = InspectFigures.of(table)

@@ -15,6 +15,7 @@ recall, the other half judge it. Lists that are too large for one task are split
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -22,16 +23,18 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import Sent, by_process, one_process, shuffled
 from curate.engine.image_ids import Parts
-from curate.engine.shuffle import Scattered, num_levels, partition, row_bytes
+from curate.engine.shuffle import Scattered, partition, row_bytes
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
+from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.ops.clusters.coarse import CoarseLists, nearest_lists
 from curate.ops.images.hashes import dihedral
 from curate.ops.search.recall import choose_num_probes, list_rank
 from curate.ops.vectors import pack, to_float32
-from curate.stages.search.centroids import num_leaves, read_lists
+from curate.stages.search.centroids import lists_of, num_leaves, read_lists
 from curate.stages.search.list_grid import ListGrid
 from curate.stages.search.pairs import read_pairs
 from curate.stages.search.vectors import (
@@ -135,8 +138,7 @@ class BuildLists(Shuffle):
 
     def _grid(self, centroids: Table, catalog: Table, *, hashed: bool) -> ListGrid:
         """Which lists are split, by their share of the fitting sample; none where there are no queries."""
-        rows = centroids.read_all(["level", "num_images"])
-        sampled = rows["num_images"].to_numpy()[rows["level"].to_numpy() == 0]
+        _, sampled = known_lists(centroids)
         if not self.queries:
             return ListGrid.of(np.ones(len(sampled), np.int64))
         parts = Parts.of(catalog)
@@ -176,7 +178,7 @@ class BuildLists(Shuffle):
         per_part = self._lists_per_part(catalog, grid.num_lists, hashed=hashed)
         store, search = role in self.stored, role in self.queries
         forms = self._forms(listed) if search else listed.vectors[None]
-        placed = self._place(listed, forms, read_lists(centroids), grid, store=store, search=search)
+        placed = self._place(listed, forms, known_lists(centroids)[0], grid, store=store, search=search)
         for start in range(0, len(placed.list_id), ROWS_AT_ONCE):
             some = _Placed(*(column[start : start + ROWS_AT_ONCE] for column in placed))
             yield from partition(some.table(listed, forms), some.list_id // per_part)
@@ -228,21 +230,37 @@ class BuildLists(Shuffle):
         rows = stored + asking * probes * forms - both
         compared = min(lists, (1 + GROUPS) * math.sqrt(lists))
         made = Shape(pool=rows, row_bytes=vectors.row_bytes + 1, dim=vectors.dim, lists=lists, stored=stored)
-        made = made._replace(parts=min(lists, math.ceil(rows / ROWS_PER_PART)))
+        made = made._replace(parts=max(1, min(lists, round(rows / ROWS_PER_PART))))
         largest = max(ROWS_PER_PART, rows / max(1, lists)) * LISTS_SKEW
-        parts = math.ceil(rows / ROWS_PER_PART)
-        levels = num_levels(made.num_bytes, parts, raw=True)
         demand = Demand(
             products=2 * (stored + asking * forms) * compared * vectors.dim,
             rows=2 * rows,
-            read=vectors.num_bytes + levels * made.num_bytes,
             written=made.num_bytes,
-            scratch=levels * made.num_bytes,
             memory=largest * made.row_bytes * 3,
-            tasks=parts,
             note=f"{lists} lists, {probes} probes",
         )
-        return demand, made
+        # A row travels as it lies in memory: its id, its list and its vector.
+        sent = Sent(rows, vectors.parts, made.parts, row_bytes=vectors.row_bytes - ID_BYTES + 13, raw=True)
+        centroids = by_process([inputs["centroids"].scanned()])
+        # One process chooses the number of probes.
+        sample = [inputs[name].scanned() for name in ("queries", "truth") if inputs.get(name) is not None]
+        return Demand.phases([demand, shuffled(sent, given), centroids, one_process(sample)]), made
+
+
+def known_lists(centroids: Table) -> tuple[CoarseLists, np.ndarray]:
+    """The centroids of the lists, and (K,) int64 the vectors of the fitting sample in each.
+
+    A process reads them once, not once a part: 65,536 lists of 512 dimensions are 134 MB.
+    """
+    content = tuple(part.content for part in centroids.parts())
+    return _known_lists(centroids.store.root, centroids.name, content)
+
+
+@lru_cache(maxsize=1)
+def _known_lists(root: str, name: str, content: tuple[str, ...]) -> tuple[CoarseLists, np.ndarray]:
+    """`content` of the parts tells one table from another of that name."""
+    rows = Store(root).table(name).read_all()
+    return lists_of(rows), rows["num_images"].to_numpy()[rows["level"].to_numpy() == 0]
 
 
 class _Placed(NamedTuple):

@@ -56,7 +56,11 @@ def read_parents(centroids: Table) -> list[np.ndarray]:
 
 def read_lists(centroids: Table) -> CoarseLists:
     """The centroids of inverted lists, and their groups where there are any; clusters taken as lists have theirs."""
-    rows = centroids.read_all()
+    return lists_of(centroids.read_all())
+
+
+def lists_of(rows: pa.Table) -> CoarseLists:
+    """The same, from all rows of the table."""
     vectors, _ = unpack(rows["centroid"], VectorSpec.of(rows.schema))
     level = rows["level"].to_numpy()
     leaf, of_groups = level == 0, level == (-1 if "group_id" in rows.schema.names else 1)

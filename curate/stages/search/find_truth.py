@@ -14,7 +14,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
+from curate.engine.demands import folded, grouped
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, num_groups, parts_of_group, scan_partials, whole
 from curate.engine.table import Table
@@ -129,9 +130,20 @@ class FindTruth(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         vectors, queries = vectors_shape(inputs), inputs["queries"]
-        forms = num_forms(hashed=inputs.get("hashes") is not None, dihedral=self.dihedral)
+        hashed = inputs.get("hashes") is not None
+        forms = num_forms(hashed=hashed, dihedral=self.dihedral)
         products = 2 * forms * queries.rows * vectors.of(self.answers) * vectors.dim
-        return Demand(products=products, read=vectors.num_bytes), queries
+        groups = grouped(vectors)
+        each = self.max_neighbors if self.threshold == -1 else given.hash_pairs if hashed else given.pairs
+        # A vector that several queries find is stored once.
+        made = queries._replace(
+            pool=queries.rows * each, row_bytes=vectors.row_bytes / 2 + edge_bytes(given), columns=4
+        )
+        found = made._replace(pool=made.pool * (groups if self.threshold == -1 else 1), parts=groups)
+        listed: Shape = either(inputs)
+        read = [listed.scanned(share=listed.share(HASHES.names)), queries.scanned(groups + 1)]
+        demand = Demand(products=products, written=made.num_bytes)
+        return Demand.phases([demand, *read, folded(found, made, made)]), made
 
 
 def measured(thresholds: Table | None, **uses: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import folded
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
 from curate.engine.table import Table
@@ -125,10 +126,6 @@ class FitLists(Fold):
         sample = min(MAX_SAMPLE, lists * SAMPLE_PER_LIST, count)
         products = 2 * sample * 2 * math.sqrt(lists) * vectors.dim * (self.num_iterations + SEEDING_PASSES)
         made = Shape(pool=lists, row_bytes=4 * vectors.dim, dim=vectors.dim, lists=lists)
-        demand = Demand(
-            serial_products=products,
-            read=vectors.num_bytes,
-            written=made.num_bytes,
-            memory=3 * sample * vectors.dim * 4,
-        )
-        return demand, made
+        demand = Demand(serial_products=products, written=made.num_bytes, memory=3 * sample * vectors.dim * 4)
+        sampled = Shape(pool=sample, row_bytes=4 * vectors.dim, parts=vectors.parts, columns=1)
+        return Demand.phases([demand, folded(sampled, made, made)]), made

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
+from curate.engine.demands import folded, grouped
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.show import Numbers, Section, Text
@@ -28,6 +29,10 @@ PARTIAL = pa.schema([NEIGHBORS.field("query_id"), NEIGHBORS.field("image_id"), p
 ROUND = [pa.field("finished", pa.bool_()), pa.field("member", pa.int64())]
 STATE = pa.schema([*ROUND, *(field.with_nullable(True) for field in RECALL)])
 """Images that matter; in the last round the recall instead."""
+ROUNDS = 2
+"""Rounds that it takes mostly: images that equal others are followed once."""
+MEMBER_BYTES = 8
+"""Bytes of an image that matters."""
 MAX_ROUNDS = 1000
 """More than a chain of ties is long."""
 TITLE = "Recall of the searches"
@@ -127,9 +132,13 @@ class MeasureRecall(IteratedFold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """The pairs are read twice where images equal each other, as they mostly do."""
-        pairs: Shape = inputs["neighbors"]
-        return Demand(rows=2 * pairs.rows, read=2 * pairs.rows * EDGE_BYTES), Shape(pool=1)
+        pairs, queries, truth = inputs["neighbors"], inputs["queries"], inputs["truth"]
+        groups, made = grouped(pairs), Shape(pool=1, columns=3)
+        known = Shape(pool=truth.rows, row_bytes=MEMBER_BYTES, columns=5)
+        read = [pairs.scanned(ROUNDS), queries.scanned(groups + ROUNDS), truth.scanned(groups + ROUNDS)]
+        found = Shape(pool=truth.rows, row_bytes=edge_bytes(given), parts=groups, columns=3)
+        demand = Demand(rows=ROUNDS * pairs.rows)
+        return Demand.phases([demand, *read, folded(found, known, made, rounds=ROUNDS)]), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         found = RecallFigures.of(table)

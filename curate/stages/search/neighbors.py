@@ -25,7 +25,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
 from curate.engine.show import Beside, Block, Color, Heading, Histogram, Marker, Section, Series, Text
@@ -201,7 +201,9 @@ class FindNeighbors(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         sending, lists = self.lists.cost(inputs, given)
         asking = min(lists.rows, given.num_images(self.queries))
-        made = Shape(pool=asking * (self.max_neighbors if self.threshold == -1 else given.pairs), parts=lists.parts)
+        pairs = given.pairs if inputs.get("hashes") is None else given.hash_pairs
+        found = asking * (self.max_neighbors if self.threshold == -1 else pairs)
+        made = Shape(pool=found, row_bytes=edge_bytes(given), parts=lists.parts)
         largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
         compared = 2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim
         demand = replace(
@@ -209,7 +211,6 @@ class FindNeighbors(Shuffle):
             products=sending.products + compared,
             written=made.num_bytes,
             memory=max(sending.memory, largest * (lists.row_bytes + 4 * lists.dim)),
-            tasks=lists.parts,
             n_log_n=True,
         )
         return demand, made

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.engine.cost import PART_IMAGES, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of, row_of
-from curate.engine.shuffle import Scattered, num_levels, partition
+from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.ops.edges import Edges, merge_top_k, rank_in_group
@@ -18,6 +19,9 @@ from curate.tables import CATALOG, CURATED, NEAREST, NEIGHBORS
 
 QUERIES_AT_ONCE = 1024
 """Queries whose candidates are sorted together: small sorts stay in the processor's cache."""
+
+RANK_BYTES = 2
+"""Bytes of a rank."""
 
 
 class RankNeighbors(Shuffle):
@@ -62,10 +66,14 @@ class RankNeighbors(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         found: Shape = inputs["neighbors"]
-        made = Shape(pool=min(found.rows, given.curated * self.k))
-        levels = num_levels(found.num_bytes, given.curated / PART_IMAGES)
-        way = levels * found.num_bytes
-        return Demand(rows=3 * found.rows, read=found.num_bytes + way, written=made.num_bytes, scratch=way), made
+        catalog: Shape | None = inputs.get("catalog")
+        parts = 1 if catalog is None else catalog.parts_of("curated", given)
+        made = Shape(
+            pool=min(found.rows, given.curated * self.k), row_bytes=RANK_BYTES + edge_bytes(given), parts=parts
+        )
+        sent = Sent(found.rows, found.parts, made.parts, row_bytes=edge_bytes(given), memory_bytes=20)
+        demand = Demand(rows=3 * found.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given)]), made
 
 
 def _by_queries(edges: Edges) -> Iterator[Edges]:

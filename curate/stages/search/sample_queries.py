@@ -8,6 +8,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import folded
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
 from curate.engine.table import Table
@@ -78,4 +79,6 @@ class SampleQueries(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         vectors = vectors_shape(inputs)
         count = min(self.num_queries, vectors.of(self.queries))
-        return Demand(read=vectors.num_bytes), vectors._replace(pool=count, curated=0, heldout=0)
+        sampled = vectors._replace(pool=count, curated=0, heldout=0)
+        made = sampled._replace(parts=1)
+        return Demand.phases([Demand(written=made.num_bytes), folded(sampled, made, made)]), made

@@ -56,7 +56,7 @@ def vectors_shape(inputs: Shapes) -> Shape:
     """The shape of the vectors of the one input that is given, for the laws of cost."""
     shape: Shape = either(inputs)
     if inputs.get("embeddings") is None:
-        return shape._replace(row_bytes=ID_BYTES + HASH_BYTES, dim=8 * HASH_BYTES)
+        return shape._replace(row_bytes=ID_BYTES + HASH_BYTES, dim=8 * HASH_BYTES, columns=2, widths={})
     return shape
 
 

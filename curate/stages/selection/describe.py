@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import EDGE_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes, edge_bytes
+from curate.engine.demands import folded, grouped, one_process
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import plural
 from curate.engine.show import Numbers, Section
 from curate.engine.stage import (
-    MAX_GROUPS,
     Batches,
     Input,
     IteratedFold,
@@ -163,17 +163,26 @@ class DescribeSet(IteratedFold):
         """Every vector meets the sample of the curated sets; one process reads ids of the selection and of pairs."""
         vectors, chosen = inputs["embeddings"], inputs["selection"]
         pairs = sum(table.rows for table in inputs["neighbors"])
-        asking = self.num_samples if given.curated else 0
+        asking = min(self.num_samples, given.curated)
         samples = 3 * self.num_samples * vectors.dim * 4
         demand = Demand(
             products=2 * vectors.rows * asking * vectors.dim,
             rows=vectors.rows,
             serial_rows=PASS_ROWS * (chosen.rows + pairs),
-            read=(2 if asking else 1) * vectors.num_bytes + 2 * 8 * chosen.rows + pairs * EDGE_BYTES,
-            scratch=MAX_GROUPS * samples,
             memory=given.images / 4 + samples,
         )
-        return demand, Shape()
+        rounds, ids = 2 if asking else 1, ID_BYTES / max(1, chosen.row_bytes)
+        alone = one_process([chosen.scanned(share=ids), *(table.scanned() for table in inputs["neighbors"])])
+        read = [vectors.scanned(rounds), chosen.scanned(rounds, share=ids)]
+        groups, made = grouped(vectors), Shape(pool=10)
+        most = groups * self.num_samples
+        looked_at = min(most, vectors.rows) + min(most, chosen.rows) + asking
+        sampled = Shape(pool=looked_at, row_bytes=4 * vectors.dim, parts=groups)
+        state = Shape(pool=asking, row_bytes=4 * vectors.dim)
+        found = Shape(pool=groups * asking, row_bytes=edge_bytes(given), parts=groups)
+        work = [folded(sampled, state, made)]
+        work += [state.scanned(groups + 1), sampled.opened(), folded(found, made, made)] if asking else []
+        return Demand.phases([demand, alone, *read, *work]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         rows = table.read_all().to_pylist()

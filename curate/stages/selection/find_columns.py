@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import folded, grouped
 from curate.engine.image_ids import row_of
 from curate.engine.stage import Batches, Input, IteratedFold, num_groups, parts_of_group, scan_partials, whole
 from curate.engine.table import Table
@@ -33,8 +34,8 @@ PARTIAL = pa.schema(
 )
 """What a group adds: a row with its bytes, and whether names were dropped; then a row for each column."""
 STATE = pa.schema([pa.field("finished", pa.bool_()), *OWN_COLUMNS])
-EXTRA_BYTES = 40
-"""Bytes that are read of an image."""
+NAMED, NAMED_BYTES = 10, 40
+"""Own columns that sources have, about, and bytes that tell of one."""
 
 
 class OwnColumns(NamedTuple):
@@ -137,7 +138,13 @@ class FindColumns(IteratedFold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         chosen: Shape = inputs["selection"]
-        return Demand(rows=chosen.rows, read=chosen.rows * (8 + EXTRA_BYTES)), Shape(pool=1)
+        groups, made = grouped(chosen), Shape(pool=NAMED, row_bytes=NAMED_BYTES, columns=9)
+        images, catalog = inputs["images"], inputs["catalog"]
+        read = [chosen.scanned(share=ID_BYTES / chosen.row_bytes)]
+        read += [images.scanned(share=images.share(("num_bytes", "extra")), ranges=2)]
+        read += [catalog.scanned(share=ID_BYTES / catalog.row_bytes)]
+        found = made._replace(pool=groups * NAMED, parts=groups)
+        return Demand.phases([Demand(rows=chosen.rows), *read, folded(found, made, made)]), made
 
 
 def _names(state: pa.Table) -> frozenset[str]:

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import part_of
 from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
@@ -33,5 +34,7 @@ class GroupByImage(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         near: Shape = inputs["nearest"]
-        demand = Demand(rows=2 * near.rows, read=2 * near.num_bytes, written=near.num_bytes, scratch=near.num_bytes)
-        return demand, near
+        made = near._replace(parts=catalog_parts(inputs))
+        sent = Sent(near.rows, near.parts, made.parts, row_bytes=near.row_bytes + 2, memory_bytes=24)
+        demand = Demand(rows=2 * near.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given)]), made

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, edge_bytes
+from curate.engine.demands import folded, one_process
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
@@ -48,11 +49,9 @@ class MatchQueries(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Sorts of all candidates in one process, a few rounds of them."""
         found = inputs["nearest"]
-        made = Shape(pool=given.curated * self.sample.largest_k)
-        demand = Demand(
-            serial_rows=4 * found.rows, read=found.num_bytes, written=made.num_bytes, memory=PAIR_BYTES * found.rows
-        )
-        return demand, made
+        made = Shape(pool=given.curated * self.sample.largest_k, row_bytes=edge_bytes(given))
+        demand = Demand(serial_rows=4 * found.rows, written=made.num_bytes, memory=PAIR_BYTES * found.rows)
+        return Demand.phases([demand, one_process([found.scanned()]), folded(None, made, made)]), made
 
 
 def _edges(rows: pa.Table) -> Edges:

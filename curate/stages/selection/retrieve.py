@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.config import Execution, Settings
-from curate.engine.cost import PASS_ROWS, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import PASS_ROWS, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import folded, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
@@ -26,6 +27,10 @@ from curate.tables import ASSIGNMENTS, CATALOG, NEAREST, POOL, RETRIEVED
 
 NUM_QUERIES, NUM_SHOWN = 8, 8
 """Queries of each route that the report shows, and pool images beside each."""
+PASSES = 3
+"""Times that one process reads the assignments where clusters are drawn from: to count, and twice to draw."""
+LIMIT_BYTES = 20
+"""Bytes of what was drawn of a leaf."""
 ROW_BYTES = 60
 """Bytes of a row of `retrieved`."""
 TITLES = {
@@ -202,20 +207,23 @@ class Retrieve(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Each set asks for as many images as it has, or as were found near them.
 
-        One process passes over the assignments to count, and where clusters are drawn from three times more.
+        Where clusters are drawn from, one process passes over the assignments to count and to draw.
         """
         leaves, near = inputs["assignments"], inputs.get("nearest")
         found = 0 if near is None else near.rows
-        made = Shape(pool=min(2 * max(given.curated, found), leaves.rows), row_bytes=ROW_BYTES)
-        passes = 1 + (0 if self.route == "sample" else 3)
+        asked = min(2 * max(given.curated, found), leaves.rows)
+        made = Shape(pool=asked, row_bytes=ROW_BYTES, parts=catalog_parts(inputs), columns=5)
+        passes = PASSES if self.route != "sample" else 0
         demand = Demand(
             rows=leaves.rows + found,
             serial_rows=passes * PASS_ROWS * leaves.rows,
-            read=(1 + passes) * leaves.num_bytes + (0 if near is None else near.num_bytes),
             written=made.num_bytes,
             memory=self.max_bytes,
         )
-        return demand, made
+        limits = Shape(pool=leaves.lists if passes else 0, row_bytes=LIMIT_BYTES, columns=6)
+        alone = one_process([leaves.scanned(passes)])
+        read = [leaves.scanned(passes > 0), *([] if near is None else [near.scanned()])]
+        return Demand.phases([demand, alone, *read, folded(None, limits, made)]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         counts = RetrieveFigures.of(table).sets

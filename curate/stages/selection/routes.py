@@ -1,6 +1,7 @@
 """The routes by which images enter the selection, one part of the catalog at a time, as arrays."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.engine.image_ids import Parts
+from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.errors import TableError
 from curate.ops.clusters.hierarchy import cluster_paths
@@ -102,7 +104,8 @@ class RouteTables:
         """The number of leaves, and the parents above them; see `cluster_paths`."""
         if self.centroids is None:
             return 0, []
-        return num_leaves(self.centroids), read_parents(self.centroids)
+        contents = tuple(part.content for part in self.centroids.parts())
+        return _tree(self.centroids.store.root, self.centroids.name, contents)
 
     def assigned(self, part: int) -> Assigned:
         """The clustered images of a part; none where the recipe clusters nothing."""
@@ -155,6 +158,13 @@ class RouteTables:
         rows = self.images.read(part, ["image_id", "reject"])
         accepted: np.ndarray = rows["image_id"].to_numpy()[accepted_mask(rows)]
         return accepted
+
+
+@lru_cache(maxsize=1)
+def _tree(root: str, name: str, contents: tuple[str, ...]) -> tuple[int, list[np.ndarray]]:
+    """Read once by a process, not once a part; `contents` of the parts tell one table from another of that name."""
+    centroids = Store(root).table(name)
+    return num_leaves(centroids), read_parents(centroids)
 
 
 def selection_batch(

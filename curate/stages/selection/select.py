@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.cost import EDGE_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import by_process, folded, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts, part_of
@@ -56,6 +57,16 @@ BY_LEAF = ("balance", "cap")
 """Draws with a group for each leaf; the others have one group."""
 DROPPED = "dropped"
 """Purpose of the state's rows that name, in `limit_id`, a curated image to leave out."""
+COLUMNS = 6
+"""Columns of `selection` as Parquet stores them."""
+PASSES = 2
+"""Times that one process reads what it draws from: to count, and to collect what is near the limits."""
+LIMIT_BYTES = 20
+"""Bytes of what was drawn of a leaf."""
+KEPT_BYTES = ID_BYTES + 0.1
+"""Bytes of a verdict that are read: the image, and the verdict."""
+TREE_READS, TREE_BYTES = 2, 6
+"""Times that a process reads the tree, and bytes of a node without its centroid."""
 ROW_BYTES = 60
 """Bytes of a row of `selection`."""
 NUM_SELECTED, NUM_PASSED_OVER = 40, 30
@@ -256,7 +267,7 @@ class Select(Fold):
         return rows
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        """The rows are made in parallel; where images are drawn, one process passes over them three times before."""
+        """The rows are made in parallel; where images are drawn, one process passes over them twice before."""
         kept, found = given.kept_images + given.curated, inputs.get("retrieved")
         chosen: float = kept
         if self.mix is not None and self.mix.total is not None:
@@ -265,12 +276,24 @@ class Select(Fold):
             chosen = AUTO_TARGET * kept if self.balance.target == "auto" else self.balance.target
         elif found is not None:
             chosen = min(kept, found.rows + given.curated)
-        made = Shape(pool=given.selected or chosen, row_bytes=ROW_BYTES)
-        passes = 3 if self.mix is not None or self.balance is not None or self.cap is not None else 0
+        made = Shape(pool=given.selected or chosen, row_bytes=ROW_BYTES, parts=catalog_parts(inputs), columns=COLUMNS)
+        passes = PASSES if self.mix is not None or self.balance is not None or self.cap is not None else 0
         memory = self.max_bytes if passes else 0
-        read = (1 + passes) * kept * EDGE_BYTES
-        drawn = passes * PASS_ROWS * kept
-        return Demand(rows=kept, serial_rows=drawn, read=read, written=made.num_bytes, memory=memory), made
+        leaves, centroids = inputs.get("assignments"), inputs.get("centroids")
+        limits = Shape(pool=0 if leaves is None or not passes else leaves.lists, row_bytes=LIMIT_BYTES, columns=5)
+        drawn = [shape.scanned(passes) for shape in (leaves, inputs.get("screened"), found) if shape is not None]
+        read = [shape.scanned() for shape in (leaves, inputs.get("screened"), found) if shape is not None]
+        read += [inputs["contaminated"].scanned(1)]
+        if found is None and self.balance is None:
+            duplicates = inputs["duplicates"]
+            read += [duplicates.scanned(share=KEPT_BYTES / duplicates.row_bytes)]
+        if given.curated and self.include_curated is not False:
+            images, parts = inputs["images"], inputs["catalog"].parts_of("curated", given)
+            read += [images.scanned(parts / images.parts, share=images.share(("image_id", "reject")))]
+        if centroids is not None:
+            read += [by_process([centroids.scanned(TREE_READS, share=TREE_BYTES / centroids.row_bytes)])]
+        demand = Demand(rows=kept, serial_rows=passes * PASS_ROWS * kept, written=made.num_bytes, memory=memory)
+        return Demand.phases([demand, one_process(drawn), *read, folded(None, limits, made)]), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         """With a balance route, retrieval drops nobody."""

@@ -11,6 +11,7 @@ still to be read, and only sends the facts of images where most are there; `run`
 import hashlib
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -22,13 +23,14 @@ from pydantic import Field, PrivateAttr
 
 from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.demands import Sent, shuffled
 from curate.engine.figures import Figures
 from curate.engine.finished import MAX_NAMED, Finished, ImagePlace
 from curate.engine.image_ids import row_of
 from curate.engine.numbers import count, plural
 from curate.engine.part_writer import mark_open
 from curate.engine.show import FlowStep, Numbers, Section, Text
-from curate.engine.shuffle import Scattered, num_levels, row_bytes
+from curate.engine.shuffle import Scattered, row_bytes
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
@@ -57,6 +59,8 @@ T = TypeVar("T")
 
 CARD = "shards/README.md"
 """The dataset card, which names the digest of the rows."""
+PIECE_BYTES, COLUMNS = 40, 16
+"""Bytes of an image on its way beside the image and its own columns, and columns of a shard."""
 BATCH_BYTES = 32 << 20
 """Bytes of encoded images that a task holds before it writes them."""
 LOOKED_AT = 64
@@ -241,7 +245,7 @@ class WriteShards(Shuffle):
         return float(found.num_bytes + inputs["selection"].num_rows() * row_bytes(pieces))
 
     def scatter(
-        self, part: int, *, selection: pa.Table, catalog: Table, images: Table, own_columns: Table
+        self, part: int, *, selection: pa.Table, catalog: Table, images: Table, **known: Table
     ) -> Iterator[Scattered]:
         places, facts = catalog.read(part), images.read(part)
         keys = self._keys(part, len(places))
@@ -376,18 +380,16 @@ class WriteShards(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """Every image is read from its source, and once more from the scattered rows; twice where these take two
         levels, from about 256 shards on."""
-        rows = inputs["selection"].rows
-        size = rows * given.image_bytes
-        way = num_levels(size, size / self.shard_bytes, raw=True) * size
-        demand = Demand(
-            rows=2 * rows,
-            read=size + way,
-            written=size,
-            scratch=way,
-            memory=3 * self.shard_bytes,
-            tasks=-(-size // self.shard_bytes),
-        )
-        return demand, Shape(pool=rows, row_bytes=given.image_bytes)
+        chosen: Shape = inputs["selection"]
+        size = chosen.rows * given.image_bytes
+        shards = self.num_shards if self.num_shards != "auto" else math.ceil(size / self.shard_bytes)
+        each = given.image_bytes + given.name_bytes + given.own_bytes
+        made = Shape(pool=chosen.rows, row_bytes=each, parts=max(1, shards), columns=COLUMNS)
+        demand = Demand(rows=2 * chosen.rows, written=made.num_bytes, memory=3 * self.shard_bytes)
+        images = demand.with_bytes(chosen.rows, given, of=given.images + given.curated)
+        facts = [inputs["catalog"].scanned(), inputs["images"].scanned()]
+        sent = Sent(chosen.rows, chosen.parts, made.parts, row_bytes=each + PIECE_BYTES, raw=True)
+        return Demand.phases([images, *facts, shuffled(sent, given)]), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         """Which roles a removal list hit is not recorded, so that what it leaves counts both."""
