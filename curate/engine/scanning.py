@@ -96,6 +96,8 @@ class Scanning:
             if not (flags.rescan and isinstance(self.stage, Listing)):  # of a rescan that was killed
                 table.drop_parts(table.committed().keys() - {part.number for part in known})
             self._list_lost([part for part in known if part.number in self.work.lost(self.name)])
+        elif self.before is not None:  # what was made aside for the listing that this one replaces
+            self.work.store.remove_folders(self.name, (MOVED,))
         if complete and not flags.rescan:
             return [self.name] if followed else []
         stage, num_parts = self.stage, len(known)

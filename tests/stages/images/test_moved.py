@@ -21,6 +21,7 @@ from curate.engine.plan import plan_run
 from curate.engine.stage import Batches, Input, Map, each
 from curate.engine.store import Store
 from curate.engine.table import Table
+from curate.engine.work import Work
 from curate.errors import StaleTable
 from curate.sources import containers, folders
 from curate.sources import listing as listings
@@ -439,6 +440,31 @@ def test_figures_of_sets_that_were_added_survive_a_kill_while_parts_are_moved(
     tables = [Store(where).table("catalog") for where in (root, tmp_path / "fresh")]
     assert CatalogFigures.of(tables[0]) == CatalogFigures.of(tables[1])
     assert [found.example for found in CatalogFigures.of(tables[0]).left_out] == ["x.md"]
+
+
+def test_rebuilding_forgets_a_move_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, root = write_pool(tmp_path / "old", "folder"), tmp_path / "run"
+    run(root, pool=str(old))
+    shutil.copytree(old, tmp_path / "new")
+    write_files(old, ["0/0.jpg"])
+    finish, rebuild = Work.finish, Flags(rebuild=frozenset({"catalog"}))
+
+    def killed(*args: Any, **options: Any) -> None:
+        raise Killed
+
+    def killed_behind(*args: Any, **options: Any) -> None:
+        finish(*args, **options)
+        raise Killed
+
+    for fragile, place, flags in ((killed, "move_part", Flags()), (killed_behind, "finish", rebuild)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Table if place == "move_part" else Work, place, fragile)
+            with pytest.raises(Killed):
+                run(root, flags, pool=str(old if flags is rebuild else tmp_path / "new"))
+    run(root, pool=str(old))
+    run(tmp_path / "fresh", pool=str(old))
+    assert rows(root) == rows(tmp_path / "fresh")
+    assert not [path for path in root.rglob("_*") if path.name != "_table.json"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
