@@ -366,6 +366,7 @@ def test_sources_of_every_kind_are_followed_by_tasks_and_end_as_if_they_had_been
     listing(root, *(old[name] for name in names)).run(InProcess(1), Flags(rescan=True))
     before = rows(root)
     shutil.move(tmp_path / "old", tmp_path / "new/place")
+    fsspec.filesystem("memory").rm("/listing", recursive=True)  # which is not of these sources
     new = [
         old[name].model_copy(update={"path": old[name].path.replace(f"{tmp_path}/old", f"{tmp_path}/new/place")})
         for name in names
