@@ -19,8 +19,9 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from curate.config import Settings
+from curate.engine.part_writer import ROW_GROUP_ROWS
 from curate.engine.shuffle import TASK_MEMORY
-from curate.sealing import TAIL_BYTES
+from curate.sealing import BLOCK_BYTES, TAIL_BYTES
 
 PASS_ROWS = 0.1
 """What reading a narrow row and looking it up takes, in rows that are sorted or joined."""
@@ -234,12 +235,15 @@ class Shape(NamedTuple):
 
         Args:
             share: of the bytes of a row, those of the columns that are read.
-            ranges: of bytes that do not lie side by side.
+            ranges: of bytes that do not lie side by side, in each row group.
         """
         rows = self.num_bytes / self.parts
-        each = min(share * rows, rows + self.around_bytes - TAIL_BYTES)  # what came with the end is not read again
-        if each <= 0:
+        whole = rows + self.around_bytes - TAIL_BYTES  # what came with the end is not read again
+        if whole <= 0:
             return Demand()
+        if share < 1:
+            ranges *= math.ceil(self.rows / self.parts / ROW_GROUP_ROWS)
+        each = min(share * rows + (share < 1) * ranges * BLOCK_BYTES, whole)  # whole blocks, each with its checksum
         reads = ranges * math.ceil(each / ranges / SPAN_BYTES)
         return Demand(read=times * self.parts * each, requests=times * self.parts * reads)
 

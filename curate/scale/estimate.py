@@ -123,10 +123,12 @@ def _estimate(stages: dict[str, Stage], demand: Demand, rows: float, used: Machi
     on_cpu = demand.megapixels / hw.decode + demand.pairs / hw.registration + demand.rows / hw.rows
     if gpu is None:
         on_cpu += demand.forward / hw.core.forward + demand.products / hw.core.products
+    others = max(0, cores - 1)  # processes beside the one that the laws count, as many as there can be
+    read, requests = demand.read + others * demand.process_read, demand.requests + others * demand.process_requests
     side_by_side = {
         "CPU": on_cpu / cores,
         "GPU": _seconds_on(gpu, demand) / max(1, used.gpus),
-        "reading": (demand.read - demand.serial_read) / (hw.read * number),
+        "reading": (read - demand.serial_read) / (hw.read * number),
         "writing": (demand.written + demand.scratch) / (hw.write * number),
     }
     alone = min(cores, hw.cores)
@@ -145,8 +147,8 @@ def _estimate(stages: dict[str, Stage], demand: Demand, rows: float, used: Machi
         bound=max(every, key=every.__getitem__),
         alone=after_another["one process"],
         memory=demand.memory,
-        read=demand.read,
-        requests=demand.requests,
+        read=read,
+        requests=requests,
         stored=demand.written,
         scratch=demand.scratch,
         rows=rows,

@@ -114,11 +114,25 @@ def test_what_one_process_does_is_told_with_the_step_and_in_all() -> None:
     config = load_config("dedup", [*SOURCES, "workdir=/none/w"])
     found = plan_scale(config, Assumptions(images=10**8), on("cpu", gpus=0))
     rows = {row[0]: row[-1] for row in cells(found, on("cpu", gpus=0))}
-    assert "one process: " in rows["catalog"]
+    assert "one process: " in rows["duplicates"]
     assert "one process" not in rows["internal/neighbors/copy"]
     assert f"one process: {duration(sum(e.alone for e in found))}" in rows["all"]
+
+
+def test_what_each_process_reads_is_read_by_every_core() -> None:
+    config, given = load_config("lvd142m", [*SOURCES, "workdir=/none/w"]), Assumptions(images=10**8, curated=10**6)
+    (few, many) = (plan_scale(config, given, on("cpu", cores=cores, gpus=0)) for cores in (1, 101))
+    more = {a.table: b.read - a.read for a, b in zip(few, many, strict=True)}
+    centroids = next(e.stored for e in few if e.table == "internal/centroids/clusters")
+    assert more["assignments"] == pytest.approx(100 * centroids, rel=0.05)
+    assert more["duplicates"] == 0
 
 
 def test_demand_of_a_pass_grows_as_its_fastest_stage() -> None:
     demand = Demand.sum([Demand(read=1, requests=2, tasks=3), Demand(read=10, n_log_n=True, tasks=5)])
     assert (demand.read, demand.requests, demand.tasks, demand.n_log_n) == (11, 2, 5, True)
+
+
+def test_demand_of_phases_adds_tasks_and_takes_the_largest_memory() -> None:
+    demand = Demand.phases([Demand(read=1, tasks=3, memory=7), Demand(read=10, tasks=5, memory=2)])
+    assert (demand.read, demand.tasks, demand.memory) == (11, 8, 7)

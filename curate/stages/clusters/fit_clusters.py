@@ -377,7 +377,8 @@ class FitClusters(IteratedFold):
         rounds = [folded(first, made, made)] + [folded(sums, made, made, rounds=passes + 1)] * (passes > 0)
         # Each group opens a part more, for its schema; what was sampled is read twice, first to be counted.
         read = [vectors.scanned(passes + (not split)), vectors.opened((1 + passes) * groups / vectors.parts)]
-        read += [*([] if first is None else [first.scanned()]), *([inputs["leaves"].scanned()] if split else [])]
+        read += [] if first is None else [first.scanned()]
+        read += [inputs["leaves"].scanned()] if split and inputs.get("leaves") else []
         return Demand.phases([demand, *rounds, *read]), made
 
     def _level_products(self, points: float, clusters: float) -> float:

@@ -12,6 +12,7 @@ from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts, edge_bytes
 from curate.engine.demands import Sent, shuffled
 from curate.engine.image_ids import Parts, part_of, row_of
+from curate.engine.part_writer import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
@@ -21,8 +22,9 @@ from curate.ops.copies.registration import NONE, Registration, register
 from curate.stages.copies.extract_features import FEATURE_BYTES, read_features
 from curate.tables import CATALOG, FEATURES, PAIRS, REGISTERED
 
-PAIRS_AT_ONCE = 2048
-"""Pairs of a task, about: the features of their queries take at most 60 MB."""
+PAIRS_AT_ONCE = 4096
+"""Pairs of a task, about: the features of their queries take at most 120 MB, and those of its images are more than one
+row group, so that reading whole ones costs little."""
 IMAGES_AT_ONCE = 1024
 """Images whose features are read together, 30 MB at most."""
 FOUND_BYTES = 8
@@ -42,7 +44,7 @@ class RegisterPairs(Shuffle):
     }
 
     blocks: Annotated[int, Field(ge=1), Execution()] | None = None
-    """Tasks for the images of a part of the catalog; null: as many as hold about 2,048 pairs each."""
+    """Tasks for the images of a part of the catalog; null: as many as hold about 4,096 pairs each."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return REGISTERED
@@ -117,11 +119,16 @@ class RegisterPairs(Shuffle):
         parts = catalog_parts(inputs)
         blocks = self.blocks or max(1, round(pairs.rows / parts / PAIRS_AT_ONCE))
         made = Shape(pool=pairs.rows, row_bytes=edge_bytes(given) + FOUND_BYTES, parts=parts * blocks, columns=6)
-        # Every pair brings the features of its query, but for the second ones of a query in a block.
-        each = features.row_bytes + edge_bytes(given)
-        sent = Sent(pairs.rows, pairs.parts, made.parts, each, memory_bytes=FEATURE_BYTES, raw=True)
+        # Of the pairs of a query that fall into one block, the first alone brings its features.
+        each = max(1, 2 * pairs.rows / max(1, features.rows))  # pairs of a query
+        share = made.parts * (1 - (1 - 1 / made.parts) ** each) / each if made.parts > 1 else 1 / each
+        size = share * features.row_bytes + edge_bytes(given)
+        sent = Sent(pairs.rows, pairs.parts, made.parts, size, memory_bytes=FEATURE_BYTES, raw=True)
         demand = Demand(pairs=pairs.rows, rows=pairs.rows, written=made.num_bytes)
-        return Demand.phases([demand, features.scanned(1 + blocks), shuffled(sent, given)]), made
+        listed = given.num_images(("pool", "curated", "heldout")) / parts
+        group = min(1, ROW_GROUP_BYTES * parts / max(1, features.num_bytes), ROW_GROUP_ROWS / listed)  # of a part
+        read = [features.scanned(), features.opened(blocks), features.fetched(1 + (blocks - 1) * group)]
+        return Demand.phases([demand, *read, shuffled(sent, given)]), made
 
 
 class _Lookup:

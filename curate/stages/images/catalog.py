@@ -19,6 +19,7 @@ from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.demands import logged
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import CatalogFigures, LeftOutFigures, ids_of_part, part_of
+from curate.engine.part_writer import ROW_GROUP_ROWS
 from curate.engine.show import FlowStep, Numbers, Section, Text
 from curate.engine.stage import Batches, Changed, Known, Listing, Piece
 from curate.engine.table import Table
@@ -259,7 +260,8 @@ class Catalog(Listing):
         demand = Demand(rows=made.rows, written=made.num_bytes, memory=max(rows, BATCH_ROWS) * MEMORY_PER_ROW)
         # A part opens the groups that its rows lie in, and reads of each the row groups that hold some.
         opened = listed.opened(max(1, parts / groups))
-        tasks = Demand.sum([opened, listed.fetched(), told.scanned(2 + max(1, parts / groups))])
+        read = listed.fetched(max(1, min(ROW_GROUP_ROWS, listed.rows / groups) / rows))
+        tasks = Demand.sum([opened, read, told.scanned(2 + max(1, parts / groups))])
         hidden = Demand(requests=LISTING_REQUESTS + 3 * groups, scratch=listed.num_bytes + told.num_bytes)
         return Demand.phases([demand, tasks, hidden, logged(groups)]), made
 

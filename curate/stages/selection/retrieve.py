@@ -31,7 +31,7 @@ PASSES = 3
 """Times that one process reads the assignments where clusters are drawn from: to count, and twice to draw."""
 LIMIT_BYTES = 20
 """Bytes of what was drawn of a leaf."""
-ROW_BYTES = 60
+ROW_BYTES = 10
 """Bytes of a row of `retrieved`."""
 TITLES = {
     "sample": ("By sample", "The nearest pool images of a query, with their cosine to it."),

@@ -67,7 +67,7 @@ KEPT_BYTES = ID_BYTES + 0.1
 """Bytes of a verdict that are read: the image, and the verdict."""
 TREE_READS, TREE_BYTES = 2, 6
 """Times that a process reads the tree, and bytes of a node without its centroid."""
-ROW_BYTES = 60
+ROW_BYTES = 10
 """Bytes of a row of `selection`."""
 NUM_SELECTED, NUM_PASSED_OVER = 40, 30
 """Random images that the report shows."""

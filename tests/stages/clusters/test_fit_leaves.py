@@ -139,7 +139,7 @@ def test_killed_fit_resumes_to_equal_tables_and_loses_no_cell(small: None, tmp_p
     whole = declared(tmp_path / "whole", SPLIT)
     make(whole)
     num_cell_tasks = len(ROLES) + 1 + 1  # sample of each part, the cells, their table
-    first = len(ROLES) + num_cell_tasks + 1  # vectors, cells, one group of scattered parts
+    first = len(ROLES) + num_cell_tasks + 1  # vectors, cells, and one task that scatters so few
     killed = declared(tmp_path / "killed", SPLIT)
     with pytest.raises(Killed):
         killed.run(Fragile(first + 2), Flags())

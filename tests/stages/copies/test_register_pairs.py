@@ -10,10 +10,10 @@ import pytest
 from curate.engine.cost import Assumptions, Shape
 from curate.engine.executors import ExecutorConfig, start_executor
 from curate.engine.freshness import Flags
+from curate.engine.part_writer import ROW_GROUP_ROWS
 from curate.engine.pipeline import Pipeline
 from curate.ops.copies.registration import NONE, Registration, register
 from curate.stages.copies import register_pairs as under_test
-from curate.stages.copies.extract_features import FEATURE_BYTES
 from curate.stages.copies.register_pairs import PAIRS_AT_ONCE, RegisterPairs
 from curate.tables import REGISTERED
 from tests.scattered import by_bucket
@@ -120,10 +120,15 @@ def test_tables_have_equal_bytes_in_two_folders(verified: Pipeline, tmp_path: Pa
 
 
 def test_cost_is_that_of_registering_every_candidate() -> None:
-    inputs = {"candidates": Shape(pool=100, row_bytes=24), "features": Shape(pool=10, row_bytes=1000)}
-    demand, made_of = RegisterPairs().cost(inputs, Assumptions(images=10))
-    assert (demand.pairs, demand.scratch, made_of.rows) == (100, 100 * FEATURE_BYTES, 100)
-    assert demand.read == 2400 + 2 * 10_000 + 100 * FEATURE_BYTES
+    given, catalog = Assumptions(images=10**6), Shape(pool=10**6, parts=16)
+    inputs = {"catalog": catalog, "candidates": Shape(pool=10**6, row_bytes=24, parts=16)}
+    inputs |= {"features": Shape(pool=10**6, row_bytes=1000, parts=16)}
+    demand, made_of = RegisterPairs().cost(inputs, given)
+    assert (demand.pairs, made_of.rows, made_of.parts) == (10**6, 10**6, 16 * round(10**6 / 16 / PAIRS_AT_ONCE))
+    levels = round(demand.scratch / 1e9)
+    assert demand.scratch == pytest.approx(levels * 1e9, rel=0.05)  # the features of a query with each of its pairs
+    of_images = 1 + 14 * ROW_GROUP_ROWS * 16 / 10**6  # by whole row groups
+    assert demand.read == pytest.approx(demand.scratch + (1 + of_images) * 1e9, rel=0.02)
 
 
 def test_the_schema_is_that_of_registered_pairs() -> None:

@@ -352,6 +352,10 @@ def test_cost_grows_with_the_pairs_within_lists() -> None:
     compared = 2 * 2.0 * 3300 * (1100 / 10) * 16  # twice the products of lists of equal length
     assert demand.products == sent.products + compared
     assert (lists.rows, demand.scratch, demand.read) == (3300, sent.scratch, sent.read)
+    _, hashed = FindNeighbors(threshold=0.8, heldout_threshold=0.8, lists=build).cost(
+        {"hashes": inputs["embeddings"], "centroids": inputs["centroids"]}, given
+    )
+    assert hashed.rows == given.hash_pairs * 1100
     assert (made.rows, demand.written) == (3 * 1100, made.num_bytes)  # the lists are not among what stays
     _, nearest = FindNeighbors(threshold=-1, queries=("curated",), max_neighbors=5).cost(inputs, given)
     assert nearest.rows == 5 * 100

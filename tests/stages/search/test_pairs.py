@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curate.engine import stage as stage_module
-from curate.engine.cost import EDGE_BYTES, Assumptions, Shape
+from curate.engine.cost import Assumptions, Shape
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store
 from curate.ops.vectors import normalize
@@ -106,5 +106,8 @@ def test_ties_are_followed_from_part_to_part(groups: int, tmp_path: Path, monkey
 
 
 def test_cost_of_the_recall_is_two_readings_of_the_pairs() -> None:
-    demand, made = MeasureRecall().cost({"neighbors": Shape(pool=100)}, Assumptions(images=10))
-    assert (demand.rows, demand.read, made.rows) == (200, 200 * EDGE_BYTES, 1)
+    given = Assumptions(images=10)
+    inputs = {"neighbors": Shape(pool=10**6, row_bytes=8), "queries": Shape(pool=9), "truth": Shape(pool=9)}
+    demand, made = MeasureRecall().cost(inputs, given)
+    assert (demand.rows, made.rows) == (2 * 10**6, 1)
+    assert demand.read == pytest.approx(2 * 8 * 10**6, rel=0.02)

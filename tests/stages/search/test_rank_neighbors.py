@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Shape
+from curate.engine.cost import Assumptions, Shape
 from curate.engine.image_ids import part_of
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.rank_neighbors import RankNeighbors
@@ -38,4 +38,4 @@ def test_law_ranks_no_more_than_were_found() -> None:
     for found, ranked in ((1000, 400), (300, 300)):
         demand, made = RankNeighbors(k=4).cost({"neighbors": Shape(found)}, given)
         assert made.rows == ranked
-        assert demand.scratch == found * EDGE_BYTES
+        assert demand.rows == 3 * found

@@ -37,4 +37,4 @@ def test_law_samples_no_more_than_there_are() -> None:
     for queries, rows in (("pool", 200), ("curated", 10)):
         demand, made = SampleQueries(num_queries=200, queries=(queries,)).cost(vectors, Assumptions(images=1000))
         assert (made.rows, made.row_bytes, made.dim) == (rows, 40, 16)
-        assert demand.read == 1020 * 40
+        assert demand.written == rows * 40

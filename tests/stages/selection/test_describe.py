@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate.engine.cost import EDGE_BYTES, Assumptions, Shape
+from curate.engine.cost import Assumptions, Shape
 from curate.engine.finished import open_finished
 from curate.engine.pipeline import Pipeline, Ref
 from curate.ops.selection.diversity import vendi_score
@@ -58,8 +58,7 @@ def assert_shown(p: Pipeline, found: dict[tuple[str, str], dict[str, Any]]) -> N
 
 def test_cost_is_that_of_the_samples_against_all_vectors() -> None:
     vectors = Shape(pool=900, curated=100, row_bytes=100, dim=32)
-    for curated, products in ((100, 2 * 1000 * 2000 * 32), (0, 0)):
+    for curated, products in ((10**6, 2 * 1000 * 2000 * 32), (100, 2 * 1000 * 100 * 32), (0, 0)):
         inputs = {"embeddings": vectors, "selection": Shape(50), "neighbors": [Shape(30)]}
         demand, _ = DescribeSet().cost(inputs, Assumptions(images=1000, curated=curated))
         assert (demand.products, demand.serial_products, demand.serial_rows) == (products, 0, 8)
-        assert demand.read == (2 if curated else 1) * 100_000 + 2 * 8 * 50 + 30 * EDGE_BYTES

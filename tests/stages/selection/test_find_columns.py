@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from curate.engine import stage as stage_module
-from curate.engine.cost import Assumptions, Shape
+from curate.engine.cost import ID_BYTES, Assumptions, Shape
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store
 from curate.stages.selection import own_columns
-from curate.stages.selection.find_columns import EXTRA_BYTES, FindColumns, OwnColumns
+from curate.stages.selection.find_columns import FindColumns, OwnColumns
 from curate.stages.selection.own_columns import ColumnKinds
 from curate.tables import CATALOG, IMAGES, SELECTION
 from tests.stages.planted import given_catalog, given_table
@@ -79,5 +79,12 @@ def test_too_many_names_are_looked_at_twice(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_cost_is_one_reading_of_what_is_selected() -> None:
-    demand, _ = FindColumns().cost({"selection": Shape(pool=50)}, Assumptions(images=1000))
-    assert (demand.rows, demand.read) == (50, 50 * (8 + EXTRA_BYTES))
+    images = Shape(pool=10**6, row_bytes=100, widths={"extra": 40, "num_bytes": 2})
+    inputs = {
+        "selection": Shape(pool=10**6, row_bytes=12),
+        "catalog": Shape(pool=10**6, row_bytes=60),
+        "images": images,
+    }
+    demand, _ = FindColumns().cost(inputs, Assumptions(images=10**6))
+    assert demand.rows == 10**6
+    assert (42 + 2 * ID_BYTES) * 10**6 < demand.read < 75 * 10**6  # of the images two columns, by whole blocks

@@ -1,6 +1,7 @@
 """WriteShards: what is left out, and images of any length."""
 
 import hashlib
+import math
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -174,10 +175,16 @@ def test_an_image_is_told_its_row_or_why_it_has_none(tmp_path: Path) -> None:
 
 
 def test_cost_is_that_of_reading_every_image_twice() -> None:
-    given = Assumptions(images=100, image_bytes=1000)
-    demand, made = WriteShards(shard_bytes=30_000).cost({"selection": Shape(pool=40, curated=50)}, given)
-    assert (demand.read, demand.written, demand.scratch, demand.tasks) == (180_000, 90_000, 90_000, 3)
-    assert (made.rows, made.num_bytes) == (90, 90_000)
+    given = Assumptions(images=10**6, image_bytes=10**5)
+    inputs = {name: Shape(pool=10**6, parts=16) for name in ("selection", "catalog", "images")}
+    demand, made = WriteShards().cost(inputs, given)
+    size = 10**6 * (10**5 + given.name_bytes + given.own_bytes)
+    assert demand.written == made.num_bytes == size
+    assert (made.rows, made.parts) == (10**6, math.ceil(1e11 / (256 << 20)))
+    assert demand.scratch == pytest.approx(2 * size, rel=0.01)  # 373 shards: two levels
+    assert demand.read == pytest.approx(3 * size, rel=0.01)
+    ample = given.model_copy(update={"task_memory": 4 << 30})  # runs of 1 GiB give each shard 2.7 MB
+    assert WriteShards().cost(inputs, ample)[0].read == pytest.approx(2 * size, rel=0.01)
 
 
 def test_moved_removal_list_is_the_same_and_a_changed_one_is_not(tmp_path: Path) -> None:
