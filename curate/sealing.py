@@ -133,7 +133,11 @@ def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
     options = {"pre_buffer": True} | options
     if seal is not None:
         footer = pq.read_metadata(pa.BufferReader(seal.tail))  # Arrow would read 64 KiB from the end again
-        return pq.ParquetFile(_CheckedFile(file, seal), metadata=footer, **options)
+        checked = _CheckedFile(file, seal)
+        if len(seal.before) == seal.pages:  # all of a small file, of which a part without rows is read no further
+            checked.read(seal.pages)
+            checked.seek(0)
+        return pq.ParquetFile(checked, metadata=footer, **options)
     file.seek(0)
     return pq.ParquetFile(file, page_checksum_verification=True, **options)
 
@@ -191,7 +195,7 @@ def _find_seal(file: Any) -> _Seal | None:
     Raises:
         DamagedBytes: there is one, and some bit of it or of the footer has changed.
     """
-    tail, size = _read_tail(file, TAIL_BYTES)
+    tail, size = read_tail(file, TAIL_BYTES)
     if len(tail) < END_BYTES:
         return None
     footer = int.from_bytes(tail[-END_BYTES : -len(MAGIC)], "little") + END_BYTES
@@ -222,7 +226,7 @@ def _find_seal(file: Any) -> _Seal | None:
     return _Seal(pages + rest, pages, block, sums, end, tail[:sums_at])
 
 
-def _read_tail(file: Any, length: int) -> tuple[bytes, int | None]:
+def read_tail(file: Any, length: int) -> tuple[bytes, int | None]:
     """The last bytes of a file, and its length where it is known."""
     if hasattr(file, "read_tail"):  # of an object store, which gives these in one request
         tail, size = file.read_tail(length)
@@ -234,7 +238,7 @@ def _read_tail(file: Any, length: int) -> tuple[bytes, int | None]:
 
 def _at_least(file: Any, tail: bytes, length: int) -> bytes:
     """The last bytes of a file, as many as asked for where there are so many."""
-    return tail if length <= len(tail) else _read_tail(file, length)[0]
+    return tail if length <= len(tail) else read_tail(file, length)[0]
 
 
 def _flipped(mark: bytes) -> int:

@@ -20,7 +20,14 @@ from curate.workdir import find_tables, open_tables
 from tests.equal_bytes import EqualBytes, encode, picture
 
 NUM_IMAGES = 5
-AFTER_IMAGES = ["internal/exact", "duplicates", "selection", "shards/data"]
+AFTER_IMAGES = [
+    "internal/exact",
+    "internal/contaminated",
+    "duplicates",
+    "selection",
+    "internal/own_columns",
+    "shards/data",
+]
 
 
 class Killed(Exception):
@@ -99,11 +106,18 @@ def test_tables_of_an_earlier_setting_are_left_out_of_page_story_and_status(
 def test_tables_made_before_the_cut_are_current_and_those_behind_it_are_not(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_until(monkeypatch, root, "duplicates", flags=Flags(frozenset({"images"})), **STRICTER)
-    assert [one.name for one in open_tables(store(root)).tables] == ["catalog", "images", "internal/exact"]
-    run(root, **STRICTER)
+    (root / "pool/new.png").write_bytes(encode(picture(99)))
+    run_until(monkeypatch, root, "duplicates", flags=Flags(rescan=True))
+    there = [one.name for one in open_tables(store(root)).tables]
+    assert there == ["catalog", "images", "internal/exact", "internal/contaminated"]
+    run(root)
     assert find_tables(store(root)).outdated == {}
     assert "left out" not in told(root)
+
+
+def test_what_turns_out_as_it_was_outdates_nothing_behind_it(root: Path) -> None:
+    assert run(root, flags=Flags(frozenset({"images"})), **STRICTER) == ["images"]
+    assert find_tables(store(root)).outdated == {}
 
 
 def test_new_images_outdate_what_was_made_without_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,10 @@ from tests.object_store import Fault, Request, Store, object_store
 
 ROOT = Path(__file__).parent.parent
 NUM_IMAGES = 20
-TABLES = ("catalog", "images", "internal/exact", "duplicates", "selection", "shards/data")
+TABLES = (
+    *("catalog", "images", "internal/exact", "internal/contaminated", "duplicates", "selection"),
+    *("internal/own_columns", "shards/data"),
+)
 
 
 @pytest.fixture(scope="module")

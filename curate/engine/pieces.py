@@ -27,6 +27,7 @@ import pyarrow as pa
 from curate.engine.store import Store
 from curate.engine.table import FOOTER_THREADS, REMOVE_AND_RUN
 from curate.errors import DamagedPart, TableError
+from curate.sealing import read_tail
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class PieceWriter:
         """Write what follows the segments; returns the digest of it, which stands for all rows."""
         self._writer.close()
         index = np.array(self._entries, ENTRY).tobytes()
-        told = json.dumps({"fingerprint": self._fingerprint, "rows": self.rows}).encode()
+        told = json.dumps({"fingerprint": self._fingerprint, "rows": self.rows, "end": self._file.place}).encode()
         seal = _seal(index, told, self._start, len(self._entries))
         self._file.write(index + told + FIXED.pack(MARK, self._start, len(self._entries), len(told), seal))
         return seal.hex()[:32]
@@ -234,31 +235,31 @@ class PieceFiles:
         return pa.ipc.read_record_batch(pa.ipc.read_message(data), self.schema)
 
     def _index(self, number: int, file: IO[bytes]) -> _Index:
-        size = file.seek(0, 2)
-        tail_start = max(0, size - TAIL_BYTES)
-        tail = _range(file, tail_start, size)
+        tail, _ = read_tail(file, TAIL_BYTES)
         if len(tail) < FIXED.size:
             raise self._damaged(number, "it has no end")
         mark, start, count, length, seal = FIXED.unpack_from(tail, len(tail) - FIXED.size)
         rest = count * ENTRY.itemsize + length + FIXED.size
-        if mark != MARK or rest > size:
+        if mark != MARK:
             raise self._damaged(number, "its end is not the one that was written")
         if rest > len(tail):
-            tail_start, tail = size - rest, _range(file, size - rest, size)
+            tail, _ = read_tail(file, rest)
+        if rest > len(tail):
+            raise self._damaged(number, "its end is not the one that was written")
         index = tail[len(tail) - rest : len(tail) - FIXED.size - length]
         told = tail[len(tail) - FIXED.size - length : len(tail) - FIXED.size]
         if _seal(index, told, start, count) != seal:
             raise self._damaged(number, "its index is not the one that was written")
-        entries = np.frombuffer(index, ENTRY)
+        entries, found = np.frombuffer(index, ENTRY), json.loads(told)
         starts = start + np.cumsum([0, *entries["num_bytes"][:-1].tolist()], dtype=np.int64)
-        return _Index(json.loads(told), entries, starts, tail, tail_start)
+        return _Index(found, entries, starts, tail, found["end"] + rest - len(tail))
 
     @contextlib.contextmanager
     def _opened(self, number: int) -> Iterator[IO[bytes]]:
         """A file, of which no more is read than is asked for."""
         path = self.store.join(self.file_name(number))
         try:
-            with self.store.fs.open(path, "rb", cache_type="none") as file:
+            with self.store.fs.open(path, "rb") as file:
                 yield file
         except FileNotFoundError as error:
             raise TableError(f"{path}: no such file of scattered rows; run the pipeline again to make it") from error

@@ -96,6 +96,8 @@ class Scanning:
             if not (flags.rescan and isinstance(self.stage, Listing)):  # of a rescan that was killed
                 table.drop_parts(table.committed().keys() - {part.number for part in known})
             self._list_lost([part for part in known if part.number in self.work.lost(self.name)])
+        elif self.before is not None:  # what was made aside for the listing that this one replaces
+            self.work.store.remove_folders(self.name, (MOVED,))
         if complete and not flags.rescan:
             return [self.name] if followed else []
         stage, num_parts = self.stage, len(known)
@@ -119,7 +121,7 @@ class Scanning:
         with self._hidden(REMADE) as remade:
             moved_from = {number: part.moved_from for number, part in missing.items()}
             if isinstance(self.stage, Listing):
-                stage = resolved_stage(self.stage, self.table.complete_manifest())
+                stage = resolved_stage(self.stage, self.table.complete_manifest()).as_listed(self.table)
                 (listed,) = self._list_groups([stage], None)
                 self._write_parts(stage, listed, None, remade, only=moved_from)
             else:
@@ -202,28 +204,45 @@ class Scanning:
             for number, footer in told.whole_footers(told.committed().keys() & rows.committed().keys()).items()
             if not {(told.name, number), (rows.name, number)} & self.work.damaged
         }
-        listed: list[_Listed] = []
-        tasks: list[Task] = []
-        free = itertools.count(max(there.values(), default=-1) + 1)
-        with progress.track(f"{self.name} (find)", 0, unit="groups") as advance:
-            for stage in stages:
-                listed.append(_Listed([], []))
-                for text, content in stage.find_groups():
-                    fingerprint = digest([content, stage.version, since])
-                    number = there.pop(fingerprint, None)
-                    if number is None:
-                        number = next(free)
-                        write_text(groups, number, text)
-                        plain = self._task("list", stage, {self.name: fingerprint})
-                        tasks.append(replace(plain, part=number, known=known is not None))
-                    listed[-1].numbers.append(number)
-                    listed[-1].fingerprints.append(fingerprint)
-                    advance(1)
+        try:
+            listed, tasks = self._find(stages, there, since)
+        except Exception:  # such as a source that is not there
+            if not there:
+                self._give_up()
+            raise
         wanted = {number for one in listed for number in one.numbers}
         for table in (groups, rows, told):
             table.drop_parts(table.committed().keys() - wanted)
         self.work.execute(self.executor, f"{self.name} (list)", tasks, len(wanted), unit="groups", counted="images")
         return listed
+
+    def _find(
+        self, stages: Sequence[Listing], there: Mapping[str, int], since: str
+    ) -> tuple[list[_Listed], list[Task]]:
+        """Find the groups of each stage; returns the tasks that list those which are not there.
+
+        Args:
+            there: fingerprints of groups that were listed, and their numbers.
+            since: fingerprint of what the table holds, of which nothing is listed again; empty: nothing.
+        """
+        groups = self.work.store.table(f"{self.name}/{GROUPS}")
+        left, listed, tasks = dict(there), list[_Listed](), list[Task]()
+        free = itertools.count(max(left.values(), default=-1) + 1)
+        with progress.track(f"{self.name} (find)", 0, unit="groups") as advance:
+            for stage in stages:
+                listed.append(_Listed([], []))
+                for text, content in stage.find_groups():
+                    fingerprint = digest([content, stage.version, since])
+                    number = left.pop(fingerprint, None)
+                    if number is None:
+                        number = next(free)
+                        write_text(groups, number, text)
+                        plain = self._task("list", stage, {self.name: fingerprint})
+                        tasks.append(replace(plain, part=number, known=bool(since)))
+                    listed[-1].numbers.append(number)
+                    listed[-1].fingerprints.append(fingerprint)
+                    advance(1)
+        return listed, tasks
 
     def _told(self, listed: _Listed) -> Iterator[str]:
         """What the tasks told of their groups, in order."""

@@ -437,6 +437,10 @@ class Listing(Scan):
         """
         raise NotImplementedError
 
+    def as_listed(self, known: Table) -> Self:
+        """The stage that lists in the order in which a complete table was listed; by default there is one order."""
+        return self
+
     def changed(self, known: Table) -> "Changed[Self]":
         """What brings a complete table of other settings up to these, where `differs_from` finds nothing between."""
         return Changed(None, (), None)

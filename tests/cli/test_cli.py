@@ -82,10 +82,10 @@ def test_every_command_says_the_same_after_a_clean(workdir: Path, tmp_path: Path
     gone = there - set(root.rglob("*.parquet"))
     assert gone
     assert all("internal" in path.relative_to(root).parts for path in gone)
-    assert "internal/lists/copy" in cleaned
+    assert "internal/features/copy" in cleaned
     assert "within_border" not in cleaned  # of the pass over the pool
     assert said() == before
-    assert "internal/lists/copy (cleaned)" in told("status", str(root))
+    assert "internal/features/copy (cleaned)" in told("status", str(root))
     assert verify(str(root)).damaged == {}
     config = load_config("dedup", [f"sources.pool={samples_of(root)}", f"workdir={root}"])
     changed = run_config(config, Flags()).changed

@@ -26,9 +26,9 @@ SMALL = ("internal/queries/", "internal/truth/", "internal/centroids/", "interna
 """Tables that do not grow with the catalog: samples of a fixed size, centroids, a row of figures, a row a column; so do
 states of rounds, of which the first row is read."""
 
-STILL_READ = {"catalog", "assignments", "internal/surroundings"}
-"""Two columns of what was listed; 4 bytes of each image for the sizes of leaves; 16 bytes of each image in a crowd for
-their median."""
+STILL_READ = {"catalog/_told", "assignments", "internal/surroundings"}
+"""What tasks told of the containers that they listed; 4 bytes of each image for the sizes of leaves; 16 bytes of each
+image in a crowd for their median."""
 
 
 class Reads:

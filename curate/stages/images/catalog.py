@@ -80,9 +80,11 @@ class Catalog(Listing):
     _left_out: dict[str, LeftOut] = PrivateAttr(default_factory=dict)
     _parts: list[tuple[str, str, int]] = PrivateAttr(default_factory=list)
     """(source, role, images) of each part, known when parts are cut."""
+    _order: tuple[str, ...] = PrivateAttr(default=())
+    """Names of the sources in the order in which they are listed; empty: by role, as they are given."""
 
     def __getstate__(self) -> dict[Any, Any]:  # what the driver knows of a listing does not travel with tasks
-        return super().__getstate__() | {"__pydantic_private__": {"_left_out": {}, "_parts": []}}
+        return super().__getstate__() | {"__pydantic_private__": {"_left_out": {}, "_parts": [], "_order": ()}}
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         return CATALOG
@@ -93,7 +95,10 @@ class Catalog(Listing):
     # -- listing ---------------------------------------------------------------------------------------------
 
     def find_groups(self) -> Iterator[tuple[str, str]]:
-        for _, source in self.sources.by_role():
+        sources = [source for _, source in self.sources.by_role()]
+        if self._order:
+            sources.sort(key=lambda source: self._order.index(source.name))
+        for source in sources:
             described = source.model_dump_json()
             for group in find_groups(source):
                 text = json.dumps([source.name, *group])
@@ -190,6 +195,12 @@ class Catalog(Listing):
         """A catalog follows sources that moved, and takes up those that were added; see `moved.py`."""
         yield from SourceChanges.between(config.get("sources", {}), self.sources).others
         yield from differences({**config, "sources": identity(self.sources)}, identity(self))
+
+    def as_listed(self, known: Table) -> Self:
+        """Sources that were added follow all that were there."""
+        ordered = self.model_copy()
+        ordered._order = CatalogFigures.of(known).sources
+        return ordered
 
     def changed(self, known: Table) -> Changed[Self]:
         changes, figures = self._changes(known), CatalogFigures.of(known)

@@ -4,7 +4,8 @@ Whoever mounts a pool at another path, or copies it to another bucket, has the s
 verdicts hold, and only the places in the catalog are wrong. So a source of which nothing but `path` (and `roots`)
 differs is listed where it lies now, and each image that the catalog knows is looked for there: by its key, which is its
 path below the source and within its archive, its offset or row, its length, and what lies beside it. All must be there;
-what is there besides is left to `--rescan`.
+what is there besides is left to `--rescan`. Tasks do both (see `engine/scanning.py`), a part each; of a folder whose
+images fill many parts, each of these goes through the whole listing of the folder.
 
 Equal lengths are no proof of equal bytes. Where modification times agree too (another mount, `cp -a`, `rsync -t`), that
 is taken for one, as it is by `--rescan`. Where they do not, as after a copy to a bucket, images drawn from those in

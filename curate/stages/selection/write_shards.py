@@ -245,7 +245,7 @@ class WriteShards(Shuffle):
         return float(found.num_bytes + inputs["selection"].num_rows() * row_bytes(pieces))
 
     def scatter(
-        self, part: int, *, selection: pa.Table, catalog: Table, images: Table, own_columns: Table
+        self, part: int, *, selection: pa.Table, catalog: Table, images: Table, **known: Table
     ) -> Iterator[Scattered]:
         places, facts = catalog.read(part), images.read(part)
         keys = self._keys(part, len(places))

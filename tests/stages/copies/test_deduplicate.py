@@ -320,6 +320,8 @@ def test_cost_grows_with_images_and_edges_in_one_process() -> None:
     more = Deduplicate().cost(inputs, Assumptions(images=90))[0]
     assert more.serial_rows == pytest.approx(2.4 * 155)
     assert made.num_bytes == demand.written == 90 * VERDICT_BYTES
-    edges, images = (Shape(pool=10**8, row_bytes=8), Shape(pool=10**8, row_bytes=80, widths={"width": 4}, parts=1000))
+    edges, images = Shape(pool=10**8, row_bytes=8), Shape(pool=10**8, row_bytes=80, widths={"width": 4}, parts=1000)
     read = Deduplicate().cost({"images": images, "neighbors": [edges]}, Assumptions(images=1))[0].serial_read
-    assert read == pytest.approx((3 * 4 + 8 * 8) * 10**6, rel=0.02)  # of the images the few columns that it needs
+    facts = images.scanned(3, share=4 / 80, ranges=2).read  # of the images the few columns that it needs
+    assert read == pytest.approx(8 * edges.num_bytes + facts, rel=0.01)
+    assert 3 * 4 * 10**8 < facts < 0.3 * 3 * images.num_bytes

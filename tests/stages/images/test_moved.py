@@ -21,13 +21,18 @@ from curate.engine.plan import plan_run
 from curate.engine.stage import Batches, Input, Map, each
 from curate.engine.store import Store
 from curate.engine.table import Table
+from curate.engine.work import Work
 from curate.errors import StaleTable
+from curate.sources import containers, folders
+from curate.sources import listing as listings
 from curate.sources.config import Source, Sources
 from curate.sources.reading import read_bytes
+from curate.stages.images import listed
 from curate.stages.images import moved as under_test
 from curate.stages.images.catalog import Catalog
 from curate.tables import CATALOG
 from tests.sources.helpers import write_files, write_tar
+from tests.stages.images.test_listing import write_pool as write_pool_of_all
 
 FACTS = pa.schema([pa.field("image_id", pa.int64()), pa.field("sha256", pa.binary(32))])
 read: list[str] = []
@@ -320,3 +325,204 @@ def test_run_that_is_killed_while_it_moves_parts_ends_as_one_that_was_not(
         name: data for name, data in facts.items() if "part" in name
     }
     assert not [path for path in root.rglob("_*") if path.name != "_table.json"]
+
+
+def listing(root: Path, *sources: Source, rows: Any = 4) -> Pipeline:
+    """The catalog alone."""
+    p = Pipeline(Store(root), seed=0)
+    p.add("catalog", Catalog(sources=Sources(pool=sources), rows_per_part=rows))
+    return p
+
+
+class Backwards(InProcess):
+    """Tasks in another order; remembers their phases, and dies after a number of them."""
+
+    def __init__(self, left: int = 1000) -> None:
+        super().__init__(1)
+        self.left, self.done = left, list[str]()
+
+    def run(self, root: str, tasks: Any) -> Any:
+        for task in reversed(tasks):
+            if not self.left:
+                raise Killed
+            self.left -= 1
+            self.done.append(task.phase)
+            yield from super().run(root, [task])
+
+
+def test_sources_of_every_kind_are_followed_by_tasks_and_end_as_if_they_had_been_listed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((listings, "GROUP_FILES"), (folders, "RUN_NAMES"), (containers, "LINES")):
+        monkeypatch.setattr(module, name, 3)
+    names = ("tree", "tars", "rows", "tar-list", "braces", "one")
+    old, root = write_pool_of_all(tmp_path / "old"), tmp_path / "run"
+    (tmp_path / "old/tree/z/out.jpg").unlink()
+    for name, target in (("again", "../b"), ("loop", "..")):  # which go with the pool
+        (tmp_path / "old/tree/z" / name).unlink()
+        (tmp_path / "old/tree/z" / name).symlink_to(target)
+    listing(root, *(old[name] for name in names)).run(InProcess(1), Flags())
+    write_files(tmp_path / "old/tree", ["many/05.jpg"])  # which a rescan appends out of order
+    listing(root, *(old[name] for name in names)).run(InProcess(1), Flags(rescan=True))
+    before = rows(root)
+    shutil.move(tmp_path / "old", tmp_path / "new/place")
+    fsspec.filesystem("memory").rm("/listing", recursive=True)  # which is not of these sources
+    new = [
+        old[name].model_copy(update={"path": old[name].path.replace(f"{tmp_path}/old", f"{tmp_path}/new/place")})
+        for name in names
+    ]
+    executor = Backwards()
+    listing(root, *new).run(executor, Flags())
+    assert set(executor.done) == {"list", "homes", "move"}
+    after = rows(root)
+    places = ("uri", "modified")
+    assert [{k: v for k, v in row.items() if k not in places} for row in after] == [
+        {k: v for k, v in row.items() if k not in places} for row in before
+    ]
+    listing(tmp_path / "fresh", *new).run(InProcess(1), Flags())
+    fresh = {(row["source"], row["key"], row["offset"], row["row"]): row["uri"] for row in rows(tmp_path / "fresh")}
+    assert {(row["source"], row["key"], row["offset"], row["row"]): row["uri"] for row in after} == fresh
+
+
+def test_following_that_is_killed_anywhere_goes_on_and_no_task_is_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listings, "GROUP_FILES", 2)
+    monkeypatch.setattr(folders, "RUN_NAMES", 2)
+    old = Source(name="old", path=str(write_pool(tmp_path / "old", "folder")))
+    moved = Source(name="old", path=str(tmp_path / "new"))
+    added = Source(name="added", path=str(write_files(tmp_path / "h", [f"{n}.jpg" for n in range(7)] + ["x.md"])))
+    for name in ("whole", "killed"):
+        listing(tmp_path / name, old).run(InProcess(1), Flags())
+    move(tmp_path / "old", tmp_path / "new")
+    whole, attempts, done = Backwards(), 0, list[str]()
+    listing(tmp_path / "whole", moved, added).run(whole, Flags())
+    while True:
+        executor = Backwards(1)
+        try:
+            listing(tmp_path / "killed", moved, added).run(executor, Flags())
+            break
+        except Killed:
+            attempts += 1
+        finally:
+            done += executor.done
+    assert attempts > 10
+    assert sorted(done) == sorted(whole.done)
+    whole_files, killed_files = (files(tmp_path / name / "catalog") for name in ("whole", "killed"))
+    assert whole_files.keys() == killed_files.keys()
+    assert {name for name in whole_files if whole_files[name] != killed_files[name]} == {"_table.json"}  # seconds
+    tables = [Store(tmp_path / name).table("catalog") for name in ("whole", "killed")]
+    assert CatalogFigures.of(tables[0]) == CatalogFigures.of(tables[1])
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_figures_of_sets_that_were_added_survive_a_kill_while_parts_are_moved(
+    tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, root = write_pool(tmp_path / "pool", "folder"), tmp_path / "run"
+    heldout = write_files(tmp_path / "h", ["1.jpg", "x.md"])
+    run(root, pool=str(pool))
+    new = move(pool, tmp_path / "new")
+    left = [after]
+
+    def fragile(self: Table, *args: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        move_part(self, *args)
+
+    move_part = Table.move_part
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "move_part", fragile)
+        with pytest.raises(Killed):
+            run(root, pool=str(new), heldout=str(heldout))
+    run(root, pool=str(new), heldout=str(heldout))
+    run(tmp_path / "fresh", pool=str(new), heldout=str(heldout))
+    tables = [Store(where).table("catalog") for where in (root, tmp_path / "fresh")]
+    assert CatalogFigures.of(tables[0]) == CatalogFigures.of(tables[1])
+    assert [found.example for found in CatalogFigures.of(tables[0]).left_out] == ["x.md"]
+
+
+def test_rebuilding_forgets_a_move_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, root = write_pool(tmp_path / "old", "folder"), tmp_path / "run"
+    run(root, pool=str(old))
+    shutil.copytree(old, tmp_path / "new")
+    write_files(old, ["0/0.jpg"])
+    finish, rebuild = Work.finish, Flags(rebuild=frozenset({"catalog"}))
+
+    def killed(*args: Any, **options: Any) -> None:
+        raise Killed
+
+    def killed_behind(*args: Any, **options: Any) -> None:
+        finish(*args, **options)
+        raise Killed
+
+    for fragile, place, flags in ((killed, "move_part", Flags()), (killed_behind, "finish", rebuild)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Table if place == "move_part" else Work, place, fragile)
+            with pytest.raises(Killed):
+                run(root, flags, pool=str(old if flags is rebuild else tmp_path / "new"))
+    run(root, pool=str(old))
+    run(tmp_path / "fresh", pool=str(old))
+    assert rows(root) == rows(tmp_path / "fresh")
+    assert not [path for path in root.rglob("_*") if path.name != "_table.json"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_part_that_is_lost_after_its_source_moved_is_listed_again_and_stands_for_what_it_did(
+    tmp_path: Path, kind: str
+) -> None:
+    old, root = write_pool(tmp_path / "old", kind), tmp_path / "run"
+    run(root, pool=str(old))
+    facts = files(root / "images")
+    new = move(old, tmp_path / "new")
+    run(root, pool=str(new))
+    before = files(root)
+    (root / "catalog/part-00001.parquet").unlink()
+    assert run(root, pool=str(new)) == []
+    assert {name: data for name, data in files(root).items() if "part" in name} == {
+        name: data for name, data in before.items() if "part" in name
+    }
+    assert files(root / "images") == facts
+
+
+def test_parts_that_are_lost_after_sources_were_added_are_listed_again(tmp_path: Path) -> None:
+    pool, root = write_pool(tmp_path / "pool", "folder"), tmp_path / "run"
+    roles = {"pool": str(pool), "heldout": str(write_files(tmp_path / "h", ["1.jpg"]))}
+    run(root, **roles)
+    roles["curated"] = str(
+        write_files(tmp_path / "c", ["1.jpg", "2.jpg"])
+    )  # listed before the held-out set in a new run
+    run(root, **roles)
+    before = {name: data for name, data in files(root).items() if "part" in name}
+    for part in (1, 3, 4):
+        (root / f"catalog/part-{part:05d}.parquet").unlink()
+    assert run(root, **roles) == []
+    assert {name: data for name, data in files(root).items() if "part" in name} == before
+
+
+def test_chosen_size_of_parts_is_kept_where_sources_move_and_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listed, "FEWEST_ROWS", 4)
+    old = Source(name="pool", path=str(write_files(tmp_path / "pool", [f"{n:02d}.jpg" for n in range(10)])))
+    listing(tmp_path / "run", old, rows="auto").run(InProcess(1), Flags())
+    new = old.model_copy(update={"path": str(move(tmp_path / "pool", tmp_path / "new"))})
+    added = Source(name="added", path=str(write_files(tmp_path / "h", [f"{n:03d}.jpg" for n in range(150)])))
+    table = Store(tmp_path / "run").table("catalog")
+    for sources, sizes in (((new,), [4, 4, 2]), ((new, added), [4, 4, 2, *[4] * 37, 2])):
+        listing(tmp_path / "run", *sources, rows="auto").run(InProcess(1), Flags())
+        assert [part.rows for part in table.parts()] == sizes
+        manifest = table.complete_manifest()
+        assert (manifest.config["rows_per_part"], manifest.resolved["rows_per_part"]) == ("auto", 4)
+    write_files(tmp_path / "h", ["1500.jpg"])
+    listing(tmp_path / "run", new, added, rows="auto").run(InProcess(1), Flags(rescan=True))
+    assert [part.rows for part in table.parts()] == [4, 4, 2, *[4] * 37, 2, 1]
+
+
+def test_images_are_drawn_from_all_parts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which images are checked does not depend on how they are cut into parts."""
+    monkeypatch.setattr(under_test, "NUM_CHECKED", 5)
+    ids = list(range(100))
+    drawn = [under_test._least(ids[start : start + 20]) for start in range(0, 100, 20)]
+    assert under_test._least(image_id for some in drawn for image_id in some) == under_test._least(ids)

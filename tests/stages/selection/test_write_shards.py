@@ -281,7 +281,7 @@ def test_most_images_are_taken_from_earlier_shards_and_only_the_others_read(
 def test_driver_looks_at_a_few_shards_to_know_whether_most_images_lie_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: float, reused: bool
 ) -> None:
-    monkeypatch.setattr(write_shards, "LOOKED_AT", 4)
+    monkeypatch.setattr(module, "LOOKED_AT", 4)
     parts = [[{"image_id": part << 32 | row} for row in range(300)] for part in range(6)]
     ids = pa.schema([CATALOG.field("image_id")])
     tables = {name: given_table(tmp_path, name, ids, parts) for name in ("selection", "catalog")}
