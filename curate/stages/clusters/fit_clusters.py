@@ -376,7 +376,8 @@ class FitClusters(IteratedFold):
         sums = Shape(pool=groups * levels[0], row_bytes=8 * vectors.dim + 16, parts=groups)
         rounds = [folded(first, made, made)] + [folded(sums, made, made, rounds=passes + 1)] * (passes > 0)
         # Each group opens a part more, for its schema; what was sampled is read twice, first to be counted.
-        read = [vectors.scanned(passes + (not split)), vectors.opened((1 + passes) * groups / vectors.parts)]
+        partial = passes + (not split)  # rounds that read the vectors
+        read = [vectors.scanned(partial), vectors.opened(partial * groups / vectors.parts)]
         read += [] if first is None else [first.scanned()]
         read += [inputs["leaves"].scanned()] if split and inputs.get("leaves") else []
         return Demand.phases([demand, *rounds, *read]), made

@@ -137,7 +137,7 @@ class FindTruth(Fold):
         each = self.max_neighbors if self.threshold == -1 else given.hash_pairs if hashed else given.pairs
         # A vector that several queries find is stored once.
         made = queries._replace(
-            pool=queries.rows * each, row_bytes=vectors.row_bytes / 2 + edge_bytes(given), columns=4
+            pool=queries.rows * each, row_bytes=vectors.row_bytes / 3 + edge_bytes(given), columns=4
         )
         found = made._replace(pool=made.pool * (groups if self.threshold == -1 else 1), parts=groups)
         listed: Shape = either(inputs)

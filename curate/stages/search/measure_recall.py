@@ -29,8 +29,9 @@ PARTIAL = pa.schema([NEIGHBORS.field("query_id"), NEIGHBORS.field("image_id"), p
 ROUND = [pa.field("finished", pa.bool_()), pa.field("member", pa.int64())]
 STATE = pa.schema([*ROUND, *(field.with_nullable(True) for field in RECALL)])
 """Images that matter; in the last round the recall instead."""
-ROUNDS = 2
-"""Rounds that it takes mostly: images that equal others are followed once."""
+ROUNDS = 2.5
+"""Rounds that it takes mostly: two where images that equal others are tied to one of them, three where several lists
+tie them to several."""
 MEMBER_BYTES = 8
 """Bytes of an image that matters."""
 MAX_ROUNDS = 1000

@@ -141,7 +141,7 @@ class FindColumns(IteratedFold):
         groups, made = grouped(chosen), Shape(pool=NAMED, row_bytes=NAMED_BYTES, columns=9)
         images, catalog = inputs["images"], inputs["catalog"]
         read = [chosen.scanned(share=ID_BYTES / chosen.row_bytes)]
-        read += [images.scanned(share=images.share(("num_bytes", "extra")), ranges=2)]
+        read += [images.scanned(share=images.share(("num_bytes", "extra")))]
         read += [catalog.scanned(share=ID_BYTES / catalog.row_bytes)]
         found = made._replace(pool=groups * NAMED, parts=groups)
         return Demand.phases([Demand(rows=chosen.rows), *read, folded(found, made, made)]), made

@@ -13,7 +13,7 @@ from curate.ops.vectors import normalize
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
-from curate.stages.search.measure_recall import MeasureRecall, RecallFigures
+from curate.stages.search.measure_recall import ROUNDS, MeasureRecall, RecallFigures
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.pairs import read_pairs
 from curate.stages.search.sample_queries import SampleQueries
@@ -105,9 +105,9 @@ def test_ties_are_followed_from_part_to_part(groups: int, tmp_path: Path, monkey
         assert (figures.recall, figures.recall_pairs) == (recall, 2)
 
 
-def test_cost_of_the_recall_is_two_readings_of_the_pairs() -> None:
+def test_cost_of_the_recall_is_that_of_reading_the_pairs_in_rounds() -> None:
     given = Assumptions(images=10)
     inputs = {"neighbors": Shape(pool=10**6, row_bytes=8), "queries": Shape(pool=9), "truth": Shape(pool=9)}
     demand, made = MeasureRecall().cost(inputs, given)
-    assert (demand.rows, made.rows) == (2 * 10**6, 1)
-    assert demand.read == pytest.approx(2 * 8 * 10**6, rel=0.02)
+    assert (demand.rows, made.rows) == (ROUNDS * 10**6, 1)
+    assert demand.read == pytest.approx(ROUNDS * 8 * 10**6, rel=0.02)
