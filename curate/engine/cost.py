@@ -252,10 +252,14 @@ class Shape(NamedTuple):
         return Demand.sum([self.opened(times), self.fetched(times, share=share, ranges=ranges)])
 
 
+def id_bytes(given: Assumptions) -> float:
+    """Bytes of an id in any order but that of the catalog: as much as tells it apart."""
+    return math.log2(max(2, given.num_images(("pool", "curated", "heldout")))) / 8
+
+
 def edge_bytes(given: Assumptions) -> float:
     """Bytes of a pair in a table: an id in order, one in any other order, and a similarity."""
-    images = given.num_images(("pool", "curated", "heldout"))
-    return ID_BYTES + math.log2(max(2, images)) / 8 + SIMILARITY_BYTES
+    return ID_BYTES + id_bytes(given) + SIMILARITY_BYTES
 
 
 Shapes = Mapping[str, Any]

@@ -57,6 +57,8 @@ MAX_PROBES = 32
 """Lists that a query probes at most by `auto`."""
 MIN_PAIRS = 50
 """True pairs that it takes to choose the number of probes."""
+PLACED_BYTES, PLACE_BYTES = 13, 4
+"""Bytes of an image id and a list in memory, and compressed."""
 LISTS_SKEW = 2.0
 """Products within lists of uneven length, relative to those within lists of equal length."""
 ROWS_AT_ONCE = 16_384
@@ -224,7 +226,8 @@ class BuildLists(Shuffle):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         vectors, lists = vectors_shape(inputs), inputs["centroids"].lists
         probes = min(lists, AUTO_PROBES if self.num_probes == "auto" else self.num_probes)
-        forms = num_forms(hashed=inputs.get("hashes") is not None, dihedral=self.dihedral)
+        hashed, vector = inputs.get("hashes") is not None, vectors.row_bytes - ID_BYTES
+        forms = num_forms(hashed=hashed, dihedral=self.dihedral)
         stored, asking = vectors.of(self.stored), vectors.of(self.queries)
         both = vectors.of(tuple(role for role in self.queries if role in self.stored))
         rows = stored + asking * probes * forms - both
@@ -239,8 +242,11 @@ class BuildLists(Shuffle):
             memory=largest * made.row_bytes * 3,
             note=f"{lists} lists, {probes} probes",
         )
-        # A row travels as it lies in memory: its id, its list and its vector.
-        sent = Sent(rows, vectors.parts, made.parts, row_bytes=vectors.row_bytes - ID_BYTES + 13, raw=True)
+        # A row travels as it lies in memory: its id, its list and its vector. Hashes are compressed, and one that
+        # probes several lists of a part takes its bytes once.
+        once = made.parts * (1 - (1 - 1 / made.parts) ** probes) / probes
+        each = once * vector + PLACE_BYTES if hashed else vector + PLACED_BYTES
+        sent = Sent(rows, vectors.parts, made.parts, each, memory_bytes=vector + PLACED_BYTES, raw=not hashed)
         centroids = by_process([inputs["centroids"].scanned()])
         # One process chooses the number of probes.
         sample = [inputs[name].scanned() for name in ("queries", "truth") if inputs.get(name) is not None]

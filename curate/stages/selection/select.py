@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.config import Execution
-from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.cost import ID_BYTES, PASS_ROWS, Assumptions, Demand, Shape, Shapes, catalog_parts, id_bytes
 from curate.engine.demands import by_process, folded, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
@@ -67,8 +67,8 @@ KEPT_BYTES = ID_BYTES + 0.1
 """Bytes of a verdict that are read: the image, and the verdict."""
 TREE_READS, TREE_BYTES = 2, 6
 """Times that a process reads the tree, and bytes of a node without its centroid."""
-ROW_BYTES = 10
-"""Bytes of a row of `selection`."""
+ROW_BYTES, PATH_BYTES = 2, 3
+"""Bytes of a row of `selection` beside its cluster path and the image that asked for it, and of its cluster path."""
 NUM_SELECTED, NUM_PASSED_OVER = 40, 30
 """Random images that the report shows."""
 SHARE_NAMES = {
@@ -276,10 +276,11 @@ class Select(Fold):
             chosen = AUTO_TARGET * kept if self.balance.target == "auto" else self.balance.target
         elif found is not None:
             chosen = min(kept, found.rows + given.curated)
-        made = Shape(pool=given.selected or chosen, row_bytes=ROW_BYTES, parts=catalog_parts(inputs), columns=COLUMNS)
+        leaves, centroids = inputs.get("assignments"), inputs.get("centroids")
+        each = ROW_BYTES + PATH_BYTES * (leaves is not None) + id_bytes(given) * (found is not None)
+        made = Shape(pool=given.selected or chosen, row_bytes=each, parts=catalog_parts(inputs), columns=COLUMNS)
         passes = PASSES if self.mix is not None or self.balance is not None or self.cap is not None else 0
         memory = self.max_bytes if passes else 0
-        leaves, centroids = inputs.get("assignments"), inputs.get("centroids")
         limits = Shape(pool=0 if leaves is None or not passes else leaves.lists, row_bytes=LIMIT_BYTES, columns=5)
         drawn = [shape.scanned(passes) for shape in (leaves, inputs.get("screened"), found) if shape is not None]
         read = [shape.scanned() for shape in (leaves, inputs.get("screened"), found) if shape is not None]
