@@ -131,15 +131,25 @@ class FakedImages:
 
     def find(self, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
         """Every image, file by file."""
-        pool, folder = pool_of(source.path), Path(source.path).parent
-        for number in range(pool.images):
-            file, place = divmod(number, pool.container_images)
+        for file in self.containers(source, skipped=skipped):
+            yield from self.find_in(file, source, skipped=skipped)
+
+    def containers(self, source: Source, *, skipped: Counter[str]) -> Iterator[int]:
+        """The numbers of the files: tasks list them side by side, as archives."""
+        pool = pool_of(source.path)
+        yield from range(-(-pool.images // pool.container_images))
+
+    def find_in(self, container: int, source: Source, *, skipped: Counter[str]) -> Iterator[Found]:
+        """The images of one file."""
+        pool, path = pool_of(source.path), f"{Path(source.path).parent}/{container:06d}.faked"
+        first = container * pool.container_images
+        for number in range(first, min(pool.images, first + pool.container_images)):
             yield Found(
-                f"{folder}/{file:06d}.faked",
-                f"{file:06d}/{number:09d}.png",
-                offset=place * pool.image_bytes,
+                path,
+                f"{container:06d}/{number:09d}.png",
+                offset=(number - first) * pool.image_bytes,
                 length=pool.image_bytes,
-                container=file,
+                container=container,
             )
 
     def read(self, rows: pa.Table, source: Source, *, max_bytes: int, extra: bool) -> Iterator[Read]:
