@@ -19,7 +19,9 @@ PLANNED = 1.5
 """Factor by which the plan may be off."""
 FIGURES = ("cpu_seconds", "bytes_read", "bytes_written", "requests")
 FLOORS: Mapping[str, float] = {"cpu_seconds": 1.0, "bytes_read": 2 << 20, "bytes_written": 2 << 20, "requests": 300}
-"""What a whole step may take at any size: below that a figure says nothing about growth, nor about the plan."""
+"""What a whole step may take at any size: below that a figure says nothing about growth."""
+UNPLANNED: Mapping[str, float] = {"bytes_read": 128 << 10, "requests": 40}
+"""What a whole step may take unplanned: manifests, and ends of parts that are hardly longer."""
 HEAD = ("step", "images", "CPU us", "read B", "written B", "requests", "growth", "read/needed", "task", "plan off by")
 
 
@@ -57,7 +59,7 @@ def growing(runs: Sequence[Ran]) -> list[dict[str, object]]:
     return [one._asdict() for one in growths(runs) if one.factor > one.allowed]
 
 
-def misplanned(row: Row, floors: Mapping[str, float] = FLOORS) -> dict[str, float]:
+def misplanned(row: Row, floors: Mapping[str, float] = UNPLANNED) -> dict[str, float]:
     """Figures of a step of which the plan is off by more than `PLANNED`: planned for each counted one.
 
     Args:

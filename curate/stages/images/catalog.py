@@ -254,9 +254,7 @@ class Catalog(Listing):
         rows = choose_rows_per_part(int(sum(sizes))) if self.rows_per_part == "auto" else self.rows_per_part
         parts = sum(-(-size // rows) for size in sizes)
         made = Shape(*sizes, row_bytes=ROW_BYTES + given.name_bytes, parts=parts, columns=COLUMNS)
-        each = (
-            GROUP_FILES if given.file_images == 1 else given.file_images
-        )  # images of a group of files, or of an archive
+        each = GROUP_FILES if given.file_images == 1 else given.file_images  # of a group of files, or of an archive
         groups = sum(math.ceil(size / each) for size in sizes)
         listed = made._replace(parts=groups, columns=COLUMNS - 3)
         told = Shape(pool=groups, row_bytes=TOLD_BYTES, parts=groups, columns=1)
