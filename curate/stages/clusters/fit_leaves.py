@@ -154,7 +154,8 @@ class FitLeaves(Shuffle):
         vectors, cells = inputs["embeddings"], inputs["cells"].lists
         fit = self.clusters
         if not cells:
-            return Demand(parts_read=1, note="not needed"), Shape(dim=vectors.dim)
+            looked_at = vectors.opened(2 / vectors.parts)  # for what the vectors are
+            return Demand.phases([Demand(parts_read=1, note="not needed"), looked_at]), Shape(dim=vectors.dim)
         count = vectors.of(fit.roles)
         levels = fit.model_copy(update=fit.estimate(int(count))).levels
         assert not isinstance(levels, str)
