@@ -187,9 +187,8 @@ class CalibrateCopies(Fold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        pairs, features = inputs["found"], inputs["features"]
-        demand = Demand(pairs=2 * pairs.rows, read=features.num_bytes, scratch=pairs.rows * PAIR_BYTES)
-        return demand, Shape(pool=CURVE_POINTS)
+        pairs: Shape = inputs["found"]
+        return Demand(pairs=2 * pairs.rows, scratch=pairs.rows * PAIR_BYTES), Shape(pool=CURVE_POINTS)
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         planted = [PlantFigures.of(copies) for copies in run.inputs_of(table, "planted")]

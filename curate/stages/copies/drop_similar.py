@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.engine.cost import Assumptions, Demand, Shape, Shapes
+from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts
+from curate.engine.demands import Sent, shuffled
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import part_of
@@ -88,9 +89,12 @@ class DropSimilar(Shuffle):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
-        made = Shape(pool=given.images, row_bytes=VERDICT_BYTES)
-        demand = Demand(rows=3 * made.rows, read=2 * made.num_bytes, written=made.num_bytes, scratch=made.num_bytes)
-        return demand, made
+        """At most all images are alike to another one."""
+        ranked: Shape = inputs["ranked"]
+        made = Shape(pool=given.images, row_bytes=VERDICT_BYTES, parts=catalog_parts(inputs), columns=8)
+        sent = Sent(ranked.rows, ranked.parts, made.parts, row_bytes=ranked.row_bytes)
+        demand = Demand(rows=3 * made.rows, written=made.num_bytes)
+        return Demand.phases([demand, shuffled(sent, given), inputs["duplicates"].scanned()]), made
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = DropSimilarFigures.of(table)

@@ -79,7 +79,6 @@ class FitCopySpace(Fold):
         made = Shape(pool=self.dim, row_bytes=4 * dim, dim=dim)
         demand = Demand(
             serial_products=2 * dim * dim * (2 * sample + planted.rows + SPECTRUM * dim),
-            read=vectors.num_bytes,
             written=made.num_bytes,
             memory=3 * sample * dim * 8,
         )

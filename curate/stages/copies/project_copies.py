@@ -63,7 +63,7 @@ class ProjectCopies(Map):
         vectors: Shape = inputs["embeddings"]
         made = vectors._replace(row_bytes=8 + 2 * self.dim, dim=self.dim)
         products = 2 * vectors.rows * vectors.dim * self.dim
-        return Demand(products=products, read=vectors.num_bytes, written=made.num_bytes), made
+        return Demand(products=products, written=made.num_bytes), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         origin = [other.name for key in self.inputs for other in run.inputs_of(table, key)]

@@ -119,7 +119,7 @@ class RankWithin(Map):
         lists: Shape = inputs["lists"]
         products = 2 * LISTS_SKEW * lists.rows * lists.rows / max(1, lists.lists) * lists.dim
         made = Shape(pool=lists.rows, row_bytes=RANKED_BYTES)
-        return Demand(products=products, rows=lists.rows, read=lists.num_bytes, written=made.num_bytes), made
+        return Demand(products=products, rows=lists.rows, written=made.num_bytes), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         sweep, total = RankFigures.of(table).sweep, max(1, table.num_rows())

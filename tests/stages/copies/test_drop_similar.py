@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.engine.cost import Assumptions
+from curate.engine.cost import Assumptions, Shape
 from curate.engine.executors import ExecutorConfig, start_executor
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline
@@ -82,5 +82,7 @@ def test_images_that_went_are_counted_and_explained(tmp_path: Path) -> None:
 
 
 def test_cost_grows_with_the_pool() -> None:
-    demand, made = DropSimilar().cost({}, Assumptions(images=1000))
-    assert (made.rows, demand.rows, demand.written, demand.read) == (1000, 3000, 40_000, 80_000)
+    inputs = {"ranked": Shape(pool=1000, row_bytes=32), "duplicates": Shape(pool=1000, row_bytes=8, columns=8)}
+    demand, made = DropSimilar().cost(inputs, Assumptions(images=1000))
+    assert (made.rows, demand.rows, demand.written) == (1000, 3000, 40_000)
+    assert 1000 * (32 + 8) < demand.read < 2 * 1000 * (32 + 8)  # ranks on their way, verdicts as they were
