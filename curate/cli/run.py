@@ -10,8 +10,6 @@ from curate.cli.consoles import say, say_json, show_table
 if TYPE_CHECKING:
     from curate.engine.plan import StepPlan
 
-PLAN_COLUMNS = ("table", "stage", "state", "parts to do", "auto", "note")
-
 
 def run(
     config: Config,

@@ -25,8 +25,6 @@ from curate.sealing import BLOCK_BYTES, TAIL_BYTES
 
 PASS_ROWS = 0.1
 """What reading a narrow row and looking it up takes, in rows that are sorted or joined."""
-PART_IMAGES = 65_536
-"""Images of a part of the catalog."""
 SIMILARITY_BYTES = 3.3
 """Bytes of a similarity, compressed."""
 ID_BYTES = 1.2

@@ -41,11 +41,6 @@ def ids_of_part(part: int, num_rows: int) -> np.ndarray:
     return np.int64(part) << ROW_BITS | np.arange(num_rows, dtype=np.int64)
 
 
-def id_bounds(part: int) -> tuple[int, int]:
-    """The ids of a part's images lie in [low, high)."""
-    return part << ROW_BITS, (part + 1) << ROW_BITS
-
-
 class LeftOutFigures(Settings):
     """What a source holds and the catalog does not list, for one reason."""
 

@@ -53,8 +53,6 @@ ASKED_BY: tuple[tuple[str, str, Color], ...] = (
     ("heldout", "by held-out", "d"),
 )
 """Role of the query, and how the histogram shows its pairs."""
-RECALL_SCANS = 3
-"""Times that the pairs are read to measure the recall: once to look for true ones, twice to follow equal images."""
 THRESHOLDS_TITLE = "Similarity thresholds"
 """Title of the facts about thresholds."""
 
