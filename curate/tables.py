@@ -565,8 +565,8 @@ FIGURES = pa.schema(
 EVALUATION = pa.schema(
     [
         column("backbone", pa.string(), "pretrained, initial, or gain: the difference, image by image"),
-        column("metric", pa.string(), "knn: leave-one-out k-NN accuracy on the labeled images"),
-        column("k", pa.int32(), "neighbors"),
+        column("metric", pa.string(), "parts: found by a part of it; knn: class by leave-one-out k-NN"),
+        column("k", pa.int32(), "neighbors that vote; null: not a k-NN", nullable=True),
         column("num_images", pa.int64(), "labeled images"),
         column("value", pa.float64(), "0..1"),
         column("stderr", pa.float64(), "standard error of the value"),

@@ -279,7 +279,11 @@ class Workdir:
         exports = PretrainFigures(export="pretrain/run/backbone.safetensors", initial="pretrain/run/initial")
         inputs = {"shards": ["shards/data"]}
         self.put("pretrain", Pretrain(), [rows(TRAINING_LOG, *log)], exports, inputs=inputs)
-        scores = [("pretrained", "knn", 5, 100, 0.5, 0.05), ("initial", "knn", 5, 100, 0.25, 0.0433)]
+        scores = [
+            (name, metric, k, 100, value, 0.05)
+            for metric, k in (("parts", None), ("knn", 5))
+            for name, value in (("pretrained", 0.5), ("initial", 0.25), ("gain", 0.25))
+        ]
         inputs = {"pretrain": ["pretrain"]}
         self.put("internal/evaluation", Evaluate(), [rows(EVALUATION, *scores)], inputs=inputs)
         return self

@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from curate.engine.executors import InProcess
 from curate.engine.freshness import Flags
 from curate.engine.pipeline import Pipeline, Ref
-from curate.engine.show import Heading, Numbers
+from curate.engine.show import Heading, Numbers, Text
 from curate.engine.store import Store
 from curate.errors import ConfigError
 from curate.models.files.export import ExportInfo, write_export
 from curate.stages.training.evaluate import Evaluate
 from curate.stages.training.pretrain import PretrainFigures
-from curate.tables import EVALUATION, TRAINING_LOG
+from curate.tables import TRAINING_LOG
 from tests.models.nets.test_vit import seeded
 from tests.stages.planted import given_table, opened
 from tests.stages.training.test_look import TINY
@@ -44,19 +43,21 @@ def test_both_exports_are_measured_on_the_labelled_images(tmp_path: Path) -> Non
 
     table = p.store.table("evaluation")
     rows = table.read_all().to_pylist()
-    pretrained, initial, gain = rows
-    assert [row["backbone"] for row in rows] == ["pretrained", "initial", "gain"]
-    assert {(row["metric"], row["k"], row["num_images"]) for row in rows} == {("knn", 1, 8)}
-    assert gain["value"] == pretrained["value"] - initial["value"]
-    assert all(0 <= row["value"] <= 1 for row in (pretrained, initial))
+    assert [(row["metric"], row["k"]) for row in rows] == [("parts", None)] * 3 + [("knn", 1)] * 3
+    assert [row["backbone"] for row in rows] == ["pretrained", "initial", "gain"] * 2
+    assert {row["num_images"] for row in rows} == {8}
+    for pretrained, initial, gain in (rows[:3], rows[3:]):
+        assert gain["value"] == pretrained["value"] - initial["value"]
+        assert all(0 <= row["value"] <= 1 for row in (pretrained, initial))
     assert table.complete_manifest().rows_in is None
 
     (section,) = stage.show(table, opened(tmp_path, {"evaluation": stage}))
-    heading, numbers, _ = section.blocks
+    heading, numbers, text = section.blocks
     assert (section.title, heading) == ("Pretraining", Heading("Evaluation"))
     assert isinstance(numbers, Numbers)
-    assert numbers.head == tuple(name.replace("_", " ") for name in EVALUATION.names)
-    assert np.array_equal([row[4] for row in numbers.rows], [row["value"] for row in rows])
+    assert isinstance(text, Text)
+    assert [row[1:4] for row in numbers.rows] == [tuple(row["value"] for row in part) for part in (rows[:3], rows[3:])]
+    assert "30 to 60 %" in text.text
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_is_made(tmp_path: Path) -> None:
