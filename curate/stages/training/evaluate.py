@@ -29,8 +29,8 @@ PARTS_SEED = 0
 class Evaluate(Map):
     """The pretrained teacher beside its own initialization on a folder of labeled images.
 
-    Two questions: is a picture found again by a part of it, which is what pretraining asks for and shows in minutes; and
-    do the nearest pictures tell its class, which takes far more images and steps than a quickstart has.
+    Is a picture found again by a part of it? Pretraining asks for this, so it shows within minutes. And
+    do the nearest pictures tell its class? That takes far more images and steps than a quickstart has.
     """
 
     version: ClassVar[int] = 2
