@@ -311,6 +311,7 @@ LISTED = pa.schema(
         column("role", pa.string(), "pool, curated or heldout"),
         column("key", pa.string(), "name within the source: relative path, of an archive's member ARCHIVE/NAME"),
         column("uri", pa.string(), "file that holds the image, or its URL, *** for its secrets"),
+        column("own_file", pa.bool_(), "whether that file holds this image alone; false: an archive or a table"),
         column("sha256", pa.string(), "of the encoded bytes, hex; null: unreadable", nullable=True),
         column("width", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
         column("height", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),

@@ -27,6 +27,7 @@ from curate.engine.image_ids import ids_of_part, part_of, row_of
 from curate.engine.table import Table
 from curate.errors import CurateError, TableError
 from curate.sources.read import UNAVAILABLE
+from curate.sources.urls import is_row_of_urls
 from curate.stages.clusters.assign import Assign
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.drop_similar import SIMILAR, DropSimilar
@@ -107,6 +108,18 @@ def list_images(
     return by_group(lambda with_keys: tables.rows(tables.numbers(roles), with_keys), schema)
 
 
+def verdicts_of(run: Finished) -> Table:
+    """The table of the last verdicts on the images of the pool.
+
+    Raises:
+        TableError: there is none yet.
+    """
+    judged = [table for kind in (DropSimilar, Deduplicate) for _, table in run.made_by(kind)]
+    if not judged:
+        raise TableError(f"{run.store.root}: has no verdicts{_because(run, 'duplicates')}; run its config first")
+    return judged[0]
+
+
 @dataclass(frozen=True)
 class _Tables:
     """The tables of a run that a listing joins."""
@@ -121,15 +134,14 @@ class _Tables:
 
     @classmethod
     def of(cls, run: Finished, wanted: Wanted) -> "_Tables":
-        judged = [table for kind in (DropSimilar, Deduplicate) for _, table in run.made_by(kind)]
+        verdicts = verdicts_of(run)
         found, chosen, leaves = run.only(Inspect), run.only(Select), run.only(Assign)
-        if run.catalog is None or found is None or not judged:
-            raise TableError(f"{run.store.root}: has no verdicts{_because(run, 'duplicates')}; run its config first")
+        assert run.catalog is not None and found is not None  # verdicts are made of them
         if wanted is Wanted.selected and chosen is None:
             why = _because(run, "selection")
             raise TableError(f"{run.store.root}: has no selection{why}; ask for the images that are kept instead")
         selection, assignments = chosen and chosen[1], leaves and leaves[1]
-        return cls(run, wanted, run.catalog, found[1], judged[0], selection, assignments)
+        return cls(run, wanted, run.catalog, found[1], verdicts, selection, assignments)
 
     def numbers(self, roles: Sequence[str]) -> list[int]:
         """Parts of these roles, ascending."""
@@ -179,6 +191,8 @@ class _Tables:
             if wanted:
                 rows = table.read(part, wanted)
                 found |= {name: _one(rows[name]) for name in wanted}
+        if "own_file" in names:
+            found["own_file"] = _own_files(self.catalog.read(part, ["uri", "offset", "row"]))
         if "sha256" in found:
             found["sha256"] = _hex(found["sha256"])
         if "cluster" in names:
@@ -294,6 +308,14 @@ def _mask(wanted: Wanted, columns: Mapping[str, Any]) -> np.ndarray:
         listed = pc.is_in(columns["verdict"], pa.array(VERDICTS_OF[wanted]))
     mask: np.ndarray = listed.to_numpy(zero_copy_only=False)
     return mask
+
+
+def _own_files(listed: pa.Table) -> pa.Array:
+    """(N,) whether each image of a part of the catalog is a file of its own, here or on the web."""
+    rows = listed["row"]
+    if rows.null_count == len(rows):
+        return _one(listed["offset"].is_null())
+    return pa.repeat(is_row_of_urls(listed["uri"][0].as_py(), rows[0].as_py()), len(listed))
 
 
 def _places(num_rows: int, image_ids: pa.ChunkedArray) -> pa.Array:
