@@ -136,7 +136,8 @@ class _Tables:
     def of(cls, run: Finished, wanted: Wanted) -> "_Tables":
         verdicts = verdicts_of(run)
         found, chosen, leaves = run.only(Inspect), run.only(Select), run.only(Assign)
-        assert run.catalog is not None and found is not None  # verdicts are made of them
+        assert run.catalog is not None  # verdicts are made of both
+        assert found is not None
         if wanted is Wanted.selected and chosen is None:
             why = _because(run, "selection")
             raise TableError(f"{run.store.root}: has no selection{why}; ask for the images that are kept instead")

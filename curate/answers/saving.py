@@ -1,8 +1,8 @@
 """Listings as files: CSV, JSON lines, Parquet, and bare paths for other programs.
 
-In Parquet and JSON lines every value is what the tables hold. A CSV is read by spreadsheets and terminals, where control
-characters of a name do harm and cannot be seen: they are written out, such as `\\n`. Cells that begin with `=`, `+`, `-`
-or `@` stay as they are, since other programs read them as data; import such a file into a spreadsheet as text.
+In Parquet and JSON lines every value is what the tables hold. A CSV is read by spreadsheets and terminals, where
+control characters of a name do harm and cannot be seen: they are written out, such as `\\n`. Cells that begin with `=`,
+`+`, `-` or `@` stay as they are, since other programs read them as data; import such a file into a spreadsheet as text.
 """
 
 import json

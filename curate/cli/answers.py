@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +19,7 @@ from curate.text import visible_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from curate.answers.rows import Wanted
     from curate.answers.saving import NotAPath
-    from curate.engine.finished import Finished
 
 SHOWN = 20
 """Rows of a listing on a terminal."""
@@ -57,9 +55,9 @@ Selected = Annotated[bool, typer.Option("--selected", help="images of the select
 All = Annotated[bool, typer.Option("--all", help="every image")]
 Roles = Annotated[
     list[Role] | None,
-    typer.Option("--role", help="images of these sources: pool, curated, heldout; none: of the pool"),
+    typer.Option("--role", metavar="ROLE", help="pool, curated or heldout; may be repeated; none: pool"),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="at most so many images")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="at most so many images")]
 
 
 def list_(
@@ -87,16 +85,16 @@ def list_(
     control characters in names written out; --parquet and --jsonl hold names as they are.
 
     Examples:
-
-      curate list runs/mine                                      what there is, and the first copies
-
-      curate list runs/mine --dropped --csv copies.csv           all copies, for a spreadsheet
-
-      curate list runs/mine --groups --parquet groups.parquet    groups of copies, those that stay first
-
-      curate list runs/mine --contaminated --jsonl -             copies of benchmark images, for other programs
-
-      curate list runs/mine --dropped --paths0 | xargs -0 rm     delete the files of copies: look at them first
+        # what there is, and the first copies
+        curate list runs/mine
+        # all copies, for a spreadsheet
+        curate list runs/mine --dropped --csv copies.csv
+        # groups of copies, those that stay first
+        curate list runs/mine --groups --parquet groups.parquet
+        # copies of benchmark images, for other programs
+        curate list runs/mine --contaminated --jsonl -
+        # delete the files of copies, once you have looked at them
+        curate list runs/mine --dropped --paths0 | xargs -0 rm
     """
     from curate.answers.counts import Counts
     from curate.answers.rows import Wanted, list_images, listed_schema
