@@ -494,7 +494,11 @@ def shards_schema(extra: dict[str, pa.DataType], classes: Mapping[str, Sequence[
         classes: by own column of type int64, the names of its classes in the order of their numbers.
     """
     own = [f.with_nullable(True) for f in SHARD_COLUMNS]  # `datasets` matches nullable fields only
-    fields = own + [pa.field(name, dtype) for name, dtype in sorted(extra.items())]
+    return huggingface_schema([*own, *(pa.field(name, dtype) for name, dtype in sorted(extra.items()))], classes or {})
+
+
+def huggingface_schema(fields: Sequence[pa.Field], classes: Mapping[str, Sequence[str]] | None = None) -> pa.Schema:
+    """Schema whose metadata makes `datasets` decode the column `image` as a picture; `classes` as of the shards."""
     features: dict[str, Any] = {"info": {"features": {f.name: _hf_feature(f, classes or {}) for f in fields}}}
     return pa.schema(fields, metadata={b"huggingface": json.dumps(features).encode()})
 

@@ -8,7 +8,6 @@ the rows of a piece are read from all runs, sorted in memory, and handed on. So 
 """
 
 import errno
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from curate.tables import LISTED
 
 KEYS = ("group", "verdict", "image_id")
 """Columns that say where a row belongs."""
-RUN_BYTES = 64 << 20
+RUN_BYTES = 32 << 20
 """Rows that are sorted at once."""
 BATCH_ROWS = 1024
 """Rows that are read at once of a sorted run; when runs are merged, as many of each are held."""
@@ -45,20 +44,19 @@ def by_group(
         CurateError: the folder for temporary files is full.
     """
     columns = [*schema, *(LISTED.field(name) for name in KEYS if name not in schema.names)]
-    runs = (_sorted(rows) for rows in _collect(list_rows(pa.schema(columns)), run_bytes))
-    first, second = next(runs, None), next(runs, None)
+    tables = _collect(list_rows(pa.schema(columns)), run_bytes)
+    first = next(tables, None)
+    second = next(tables, None)
     if first is None:
         return
     if second is None:  # nothing has to be written
-        yield _batch(first, schema)
+        yield _batch(_sorted(first), schema)
         return
     with tempfile.TemporaryDirectory(prefix="curate-groups-") as folder:
-        written = [
-            _Run.write(Path(folder) / str(number), rows)
-            for number, rows in enumerate(itertools.chain([first, second], runs))
-        ]
+        runs = [_Run.write(Path(folder) / "0", _sorted(first)), _Run.write(Path(folder) / "1", _sorted(second))]
         del first, second
-        yield from (_batch(rows, schema) for rows in _merge(written))
+        runs += [_Run.write(Path(folder) / str(number), _sorted(rows)) for number, rows in enumerate(tables, start=2)]
+        yield from (_batch(rows, schema) for rows in _merge(runs))
 
 
 def _collect(batches: Iterator[pa.RecordBatch], num_bytes: int) -> Iterator[pa.Table]:

@@ -68,6 +68,10 @@ VERDICTS_OF: Mapping[Wanted, tuple[str, ...]] = {
     Wanted.contaminated: ("contaminated",),
 }
 """Those that a word means by its verdicts alone."""
+JUDGED_BY = ["image_id", "verdict", "component_id", "component_size", "partner_id"]
+"""What is always read of the verdicts."""
+OF_PAIRS = {"similarity": "similarity", "evidence": "kind", "detail": "direct"}
+"""Columns of a listing that need another one of the verdicts."""
 NAMES = {"partner_key": "key", "partner_uri": "uri"}
 """Columns about the partner, and those of the catalog that they repeat."""
 
@@ -158,15 +162,15 @@ class _Tables:
     def _windows(self, parts: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Parts that follow each other, and the partners of their wanted rows, ascending; larger and larger ones."""
         window: list[int] = []
-        ids, limit = np.empty(0, np.int64), FIRST_PARTNERS
+        found, limit = [np.empty(0, np.int64)], FIRST_PARTNERS
         for part in parts:
-            window.append(part)
             _, judged = self._judged(part, ())
-            ids = np.union1d(ids, judged["partner_id"].drop_null().to_numpy())
-            if len(ids) >= limit:
-                yield window, ids
-                window, ids, limit = [], ids[:0], min(4 * limit, MOST_PARTNERS)
-        yield window, ids
+            window.append(part)
+            found.append(judged["partner_id"].drop_null().unique().to_numpy())
+            if sum(map(len, found)) >= limit:
+                yield window, np.unique(np.concatenate(found))
+                window, found, limit = [], found[:1], min(4 * limit, MOST_PARTNERS)
+        yield window, np.unique(np.concatenate(found))
 
     def _batch(self, part: int, schema: pa.Schema, partners: "_Partners") -> pa.RecordBatch:
         """The wanted rows of one part."""
@@ -203,7 +207,7 @@ class _Tables:
     def _judged(self, part: int, names: Collection[str]) -> tuple[np.ndarray, pa.Table]:
         """(M,) int64, the wanted rows of a part, ascending; and what the verdicts say of them."""
         facts = self.images.read(part, ["reject", *(["detail"] if "detail" in names else [])])
-        verdicts = self.verdicts.read(part)
+        verdicts = self.verdicts.read(part, [*JUDGED_BY, *(OF_PAIRS[name] for name in names if name in OF_PAIRS)])
         found = verdicts.take(_places(len(facts), verdicts["image_id"]))
         word, size, reject = (_one(column) for column in (found["verdict"], found["component_size"], facts["reject"]))
         partner, stays = _one(found["partner_id"]), pc.equal(word, "kept")
@@ -215,8 +219,7 @@ class _Tables:
             ),
             "reason": pc.coalesce(reject, _only(pc.invert(stays), word)),
             "partner_id": partner,
-            "similarity": found["similarity"],
-            "evidence": found["kind"],
+            **{name: found[OF_PAIRS[name]] for name in ("similarity", "evidence") if name in names},
             "group": _only(grouped, _one(found["component_id"])),
             "group_size": _only(grouped, size),
         }

@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": inspect.report,
     "sweep": inspect.sweep,
     "list": answers.list_,
+    "write": answers.write,
     "explain": inspect.explain,
     "verify": verify.verify,
     "clean": inspect.clean,

@@ -138,6 +138,70 @@ def list_(
     _write(batches, schema, format_, str(place), overwrite=force)
 
 
+def write(
+    workdir: Workdir,
+    output: Annotated[str, typer.Argument(help="new or empty folder, or a URL; of csv a file")],
+    to: Annotated[
+        str, typer.Option(metavar="FORMAT", help="folder, webdataset, huggingface, csv, coco or fiftyone")
+    ] = "folder",
+    kept: Kept = False,
+    dropped: Dropped = False,
+    rejected: Rejected = False,
+    contaminated: Contaminated = False,
+    selected: Selected = False,
+    all_: All = False,
+    role: Roles = None,
+    link: Annotated[bool, typer.Option("--link", help="symbolic links to files of this machine, not copies")] = False,
+    hard_link: Annotated[bool, typer.Option("--hard-link", help="hard links to them")] = False,
+    shard_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="encoded bytes of a shard: webdataset, huggingface")
+    ] = "256MB",
+) -> None:
+    """Write images as a data set for other tools: what the selection holds, unless it is said otherwise.
+
+    Bytes are those of the source, with caption, label and provenance beside them. Nothing is moved, deleted or
+    replaced. Run the same command again to go on with a writing that was interrupted.
+
+    Examples:
+        # the selection as WebDataset tars
+        curate write runs/mine tars --to webdataset --shard-size 1GB
+        # as a folder of links with metadata.jsonl, which `datasets` loads as an image folder
+        curate write runs/mine chosen --to folder --link
+        # copies and what they are copies of, to look at in FiftyOne
+        curate write runs/mine look --to fiftyone --dropped
+        # Parquet with the pictures, for `datasets.load_dataset`
+        curate write runs/mine hub --to huggingface
+    """
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    from curate.answers.rows import Wanted
+    from curate.answers.write.write import write_images
+    from curate.engine.numbers import plural
+    from curate.engine.store import Store
+    from curate.workdir import open_tables
+
+    asked = {"kept": kept, "dropped": dropped, "rejected": rejected, "contaminated": contaminated}
+    asked |= {"selected": selected, "all": all_}
+    wanted = _one_of({f"--{name}": Wanted(name) for name, given in asked.items() if given})
+    linked = _one_of({name: name for name, given in (("--link", link), ("--hard-link", hard_link)) if given})
+    try:
+        shard_bytes = int(TypeAdapter(ByteSize).validate_python(shard_size))
+    except ValidationError as error:
+        raise CurateError(f"--shard-size {shard_size}: not a size; write 256MB or 1GiB") from error
+    made = write_images(
+        open_tables(Store(workdir)),
+        to,
+        output,
+        wanted=wanted,
+        roles=None if role is None else [str(one) for one in role],
+        link=None if linked is None else "symbolic" if linked == "--link" else "hard",
+        shard_bytes=shard_bytes,
+    )
+    links = f", {plural(made.linked, 'link')} among them" if made.linked else ""
+    lost = f"; {plural(made.lost, 'image')} could not be had any more" if made.lost else ""
+    say(f"{output}: {plural(made.images, 'image')}{links}{lost}")
+
+
 def _one_of(given: "dict[str, Any]") -> Any:
     """The one that was given, None where none was."""
     if len(given) > 1:
