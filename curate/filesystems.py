@@ -10,6 +10,7 @@ the store (`AWS_ENDPOINT_URL`, `AWS_PROFILE`) stay as they are.
 """
 
 import asyncio
+import io
 import logging
 import os
 import re
@@ -308,16 +309,25 @@ class Explained:
     A file or folder that is not there stays the error that it is: whoever asks knows what it means.
     """
 
-    def __init__(self, inner: Any, root: str) -> None:
-        self._inner, self._root = inner, root
+    def __init__(self, inner: Any, root: str, *, held: Callable[[str], bytes | None] = lambda path: None) -> None:
+        """Wrap a file system, or a file.
 
-    def open(self, path: str, mode: Literal["rb"] = "rb") -> "Explained":
+        Args:
+            held: the bytes of a file of the file system where they need not be asked for.
+        """
+        self._inner, self._root, self._held = inner, root, held
+
+    def open(self, path: str, mode: Literal["rb"] = "rb") -> "Explained | io.BytesIO":
         """A file for reading bytes, whose reads are explained as well."""
+        held = self._held(path)
+        if held is not None:
+            return io.BytesIO(held)
         return Explained(self._explained(open_ranges)(self._inner, path), self._root)
 
     def cat_file(self, path: str) -> bytes:
         """All bytes of a file."""
-        data: bytes = self._explained(read_object)(self._inner, path)
+        held = self._held(path)
+        data: bytes = self._explained(read_object)(self._inner, path) if held is None else held
         return data
 
     def __enter__(self) -> "Explained":

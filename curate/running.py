@@ -54,7 +54,12 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     store = Store(config.workdir)
     pipeline = declare(config, store)
     workdir.claim(store, config.recipe, pipeline.names)  # before anything is written there
-    with store.lock(), store.keeping(), config.sources.network.used(), staying("every committed part stays"):
+    with (
+        store.lock(),
+        store.keeping(alone=config.executor.kind == "inprocess"),
+        config.sources.network.used(),
+        staying("every committed part stays"),
+    ):
         damage = workdir.claim(store, config.recipe, pipeline.names)
         if damage is not None:
             logger.warning("%s", damage)

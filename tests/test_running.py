@@ -163,9 +163,29 @@ def test_second_run_finds_nothing_to_do(finished: Path, samples: Path) -> None:
     assert parquet_hashes(finished) == before
 
 
-def test_dask_and_in_process_give_equal_tables(finished: Path, samples: Path, tmp_path: Path) -> None:
+DRIVER = """
+import sys
+from curate import running
+from curate.engine.freshness import Flags
+from curate.recipe import load_config
+if __name__ == "__main__":
+    running.write_report = lambda store: sys.exit("the driver loaded torch" if "torch" in sys.modules else 0)
+    running.run_config(load_config(sys.argv[1], sys.argv[2:]), Flags())
+    sys.exit("no report was asked for")
+"""
+"""Ends where the tables are made: the report of a training shows what its backbone sees, which takes torch."""
+
+
+def test_dask_and_in_process_give_equal_tables_and_a_driver_needs_no_torch(
+    finished: Path, samples: Path, tmp_path: Path
+) -> None:
     dask = ("executor.kind=local", "executor.workers=2")
-    run_recipe("quickstart", samples, tmp_path / "run", "rows_per_part=25", "evaluate=null", *SMALL_TRAINING, *dask)
+    values = overrides(samples, tmp_path / "run", "rows_per_part=25", "evaluate=null", *SMALL_TRAINING, *dask)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "driver.py"), "configs/quickstart.yaml", *values]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
     assert parquet_hashes(tmp_path / "run") == parquet_hashes(finished)
 
 

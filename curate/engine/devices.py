@@ -1,10 +1,6 @@
-"""Whether a stage's choice of device means a GPU on this machine."""
+"""Whether a stage's choice of device may mean a GPU."""
 
 
-def uses_gpu(device: str) -> bool:
-    """`auto` means the first GPU where there is one; torch is asked only then."""
-    if device != "auto":
-        return device.startswith("cuda")
-    import torch
-
-    return torch.cuda.is_available()
+def may_use_gpu(device: str) -> bool:
+    """`auto` may: it means the first GPU of the worker, and only workers know whether they have one."""
+    return device == "auto" or device.startswith("cuda")

@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from curate.config import Settings, differences, identity
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
-from curate.engine.devices import uses_gpu
+from curate.engine.devices import may_use_gpu
 from curate.engine.figures import Figures
 from curate.engine.row_reuse import Earlier
 from curate.engine.show import Check, FlowStep, Section
@@ -116,6 +116,14 @@ class Stage(Settings):
         """
         return self
 
+    def is_resolved(self) -> bool:
+        """Whether no field is left whose `auto` depends on the machine that performs the tasks."""
+        return True
+
+    def resolve_on_worker(self) -> Self:
+        """Replace these, on a worker: the driver may have no GPU where workers have one, and needs no torch."""
+        return self
+
     def pins(self) -> dict[str, str]:
         """Contents the rows depend on beside fields and inputs, such as the hash of a weight file."""
         return {}
@@ -130,8 +138,8 @@ class Stage(Settings):
         return next((len(inputs[name].parts()) for name in read if inputs.get(name) is not None), 1)
 
     def resources(self) -> dict[str, float]:
-        """What a task occupies on a worker: a GPU, for a stage whose field `device` means one here."""
-        return {"GPU": 1.0} if uses_gpu(getattr(self, "device", "cpu")) else {}
+        """What a task occupies on a worker that offers it: a GPU, for a stage whose field `device` may mean one."""
+        return {"GPU": 1.0} if may_use_gpu(getattr(self, "device", "cpu")) else {}
 
     def run(self, *args: Any, **tables: Any) -> Batches:
         """The rows of one part."""

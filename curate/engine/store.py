@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from fsspec.implementations.local import LocalFileSystem
 
 from curate import counting
+from curate.engine.held_files import HeldFiles
 from curate.errors import TableError, WorkdirError
 from curate.filesystems import PATTERN_SIGNS, S3, Explained, open_filesystem, protocols_of
 from curate.locking import hold
@@ -24,6 +25,8 @@ from curate.sealed_json import dump_sealed, load_sealed
 if TYPE_CHECKING:
     from curate.engine.table import Table
 
+_held: dict[str, HeldFiles] = {}
+"""By path of a workdir that this process alone writes to."""
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not published yet."""
 
@@ -36,21 +39,34 @@ class Store:
         fs, path = open_filesystem(self.root, error=WorkdirError)
         self.is_local = isinstance(fs, LocalFileSystem)
         self.path: str = path if self.is_local else fs.unstrip_protocol(path)  # as messages tell it
-        self.fs: Any = fs if self.is_local else Explained(fs, self.root)
+        self.fs: Any = fs if self.is_local else Explained(fs, self.root, held=self._held_bytes)
         self._kept: dict[str, bytes | None] | None = None
         """Small files as they were read or written, while nobody else writes them."""
 
     @contextlib.contextmanager
-    def keeping(self) -> Iterator[None]:
+    def keeping(self, *, alone: bool = False) -> Iterator[None]:
         """Within, `read_kept` reads each file once: for the driver, which alone writes manifests.
 
         A run asks hundreds of times what its tables are, and on an object store each answer takes a request.
+
+        Args:
+            alone: this process performs the tasks too, so that nobody else writes here: of a remote workdir, small
+                files that it publishes are not asked for again, see `held_files.py`.
         """
         before, self._kept = self._kept, {} if self._kept is None else self._kept
+        holds = alone and not self.is_local and self.path not in _held
+        if holds:
+            _held[self.path] = HeldFiles()
         try:
             yield
         finally:
             self._kept = before
+            if holds:
+                del _held[self.path]
+
+    def _held_bytes(self, path: str) -> bytes | None:
+        held = _held.get(self.path)
+        return None if held is None else held.get(path)
 
     def read_kept(self, name: str) -> bytes | None:
         """As `read_bytes`; what was read before is not read again where this process alone writes, see `keeping`."""
@@ -64,6 +80,8 @@ class Store:
         """Of a file or folder that changes."""
         for known in [known for known in self._kept or () if known == name or known.startswith(f"{name}/")]:
             del self._kept[known]  # type: ignore[union-attr]
+        if (held := _held.get(self.path)) is not None:
+            held.forget(self.join(name))
 
     def table(self, name: str) -> "Table":
         """The table of that name, whether it is there or not."""
@@ -149,6 +167,8 @@ class Store:
             raise WorkdirError(
                 f"{self.root}: no such bucket or container; make it first, or choose another workdir=URL"
             ) from error
+        if (held := _held.get(self.path)) is not None:
+            held.hold(target, file)
 
     @contextlib.contextmanager
     def _temporary(self, target: str) -> Iterator[Path]:
@@ -198,6 +218,8 @@ class Store:
             for folder in there:
                 self.remove(f"{name}/{folder}")
             return bool(there)
+        for folder in folders:
+            self._forget(f"{name}/{folder}")
         begins = tuple(f"{name}/{folder}/" for folder in folders)
         found = [path for path in self.fs.find(self.join(name)) if self._name_of(path).startswith(begins)]
         if any(sign in path for path in found for sign in PATTERN_SIGNS):
@@ -223,7 +245,11 @@ class Store:
             except FileNotFoundError:
                 return {}
         found = {file["name"].rsplit("/", 1)[-1]: file for file in listed if file["type"] == "file"}
-        return {last: file["size"] for last, file in found.items() if last.startswith(begin)}
+        sizes = {last: file["size"] for last, file in found.items() if last.startswith(begin)}
+        if (held := _held.get(self.path)) is not None:
+            for last, num_bytes in sizes.items():
+                held.compare(f"{folder}/{last}", num_bytes)
+        return sizes
 
     def move(self, name: str, target: str) -> None:
         """Move a file within the workdir, over one of that name; in one step on POSIX."""

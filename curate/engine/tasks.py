@@ -68,7 +68,8 @@ class Surroundings(Protocol):
 class Task:
     """One part of one step, in one phase; all that a worker needs but the store."""
 
-    phase: Literal["run", "scatter", "regroup", "partial", "combine", "list", "homes", "move"]
+    phase: Literal["run", "scatter", "regroup", "partial", "combine", "list", "homes", "move", "resolve"]
+    """Phase resolve makes no part: it tells what `auto` means on the worker."""
     part: int
     """Of a Shuffle: the number of a group of input parts, of a file of the second level, or of a bucket."""
     stages: dict[str, Stage]
@@ -131,6 +132,8 @@ class Done:
     """Wall-clock, on the worker."""
     counts: Counts = field(default_factory=Counts)
     """What the task cost, all that it committed together."""
+    stage: Stage | None = None
+    """Phase resolve: the stage of the table, with what `auto` means on the worker."""
 
 
 def log_entry(done: Done) -> dict[str, Any]:
@@ -156,6 +159,10 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     try:
         store = Store(root)
         with metered() as meter, surrounded(workdir=store), task.within.used() if task.within else nullcontext():
+            if task.phase == "resolve":
+                nothing = Part(task.part, 0, "", "")
+                resolved = {name: stage.resolve_on_worker() for name, stage in task.stages.items()}
+                return [Done(name, task.phase, nothing, 0, stage=stage) for name, stage in resolved.items()]
             start = time.perf_counter()
             parts = _perform(store, task)
             seconds, counts = time.perf_counter() - start, meter.counts()

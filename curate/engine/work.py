@@ -125,6 +125,8 @@ class Work:
             name: stage.resolve(previous_resolved(self.before[name], stage), **known_inputs(stage, self.inputs))
             for name, stage in self.step.stages.items()
         }
+        if not all(stage.is_resolved() for stage in stages.values()):
+            stages = self._resolve_on_worker(executor, stages)
         num_parts = stages[next(iter(stages))].num_parts(**known_inputs(lead, self.inputs))
         wanted = part_fingerprints(stages, self.inputs, num_parts)
         todo = {name: self.missing(name, wanted[name]) for name in stages}
@@ -141,6 +143,13 @@ class Work:
             by_content = lead.pinned and not isinstance(lead, Shuffle)
             self.finish(name, stages[name], None if by_content else wanted[name], num_parts)
         return stale
+
+    def _resolve_on_worker(self, executor: Executor, stages: dict[str, Stage]) -> dict[str, Stage]:
+        """The stages with what `auto` means where they will run, told by one worker for all of them."""
+        resources = next(iter(stages.values())).resources()
+        task = Task("resolve", 0, stages, {}, {}, {}, resources=resources, within=self.step.within)
+        found = {one.table: one.stage for done in executor.run(self.store.root, [task]) for one in done}
+        return {name: found[name] or stage for name, stage in stages.items()}
 
     def need_rows(self, parts: Collection[int] | None) -> None:
         """Raise CleanedRows where rows of the inputs were removed.

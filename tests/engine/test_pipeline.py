@@ -1,8 +1,8 @@
 """Toy stages of every kind: what is made, kept, made again, resumed or refused."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +16,7 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Batches, Fold, Input, IteratedFold, Map, Scan, Shuffle, each, whole
 from curate.engine.store import Store
 from curate.engine.table import Table
+from curate.engine.tasks import Done, Task
 from curate.errors import StaleTable, TableError
 
 NUMBERS = pa.schema([pa.field("n", pa.int64())])
@@ -49,6 +50,23 @@ class AddTo(Map):
 
     def run(self, part: int, *, numbers: pa.Table) -> Batches:
         yield rows(pc.add(numbers["n"], self.amount).to_pylist())
+
+
+class AddAsMeasured(AddTo):
+    """Adds what is found out where the numbers are added, and a number for each time that this was asked."""
+
+    amount: int | Literal["auto"] = "auto"  # type: ignore[assignment]
+    asked: ClassVar[list[str]] = []
+
+    def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
+        return self.model_copy(update={"amount": previous["amount"]}) if previous else self
+
+    def is_resolved(self) -> bool:
+        return self.amount != "auto"
+
+    def resolve_on_worker(self) -> Self:
+        self.asked.append(type(self).__name__)
+        return self.model_copy(update={"amount": 100 + len(self.asked)})
 
 
 class ByParity(Shuffle):
@@ -437,3 +455,38 @@ def test_wiring_is_checked_before_any_compute(tmp_path: Path) -> None:
         p.add("a", AddTo(), numbers=[numbers])
     with pytest.raises(TableError, match="declared twice"):
         p.add("numbers", Count())
+
+
+class _Noting(InProcess):
+    """Notes the phases of what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.phases: list[str] = []
+
+    def run(self, root: str, tasks: Sequence[Task]) -> Iterator[list[Done]]:
+        self.phases += [task.phase for task in tasks]
+        yield from super().run(root, tasks)
+
+
+def test_what_depends_on_the_machine_is_asked_of_a_worker_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AddAsMeasured, "asked", [])
+
+    def measured(flags: Flags) -> list[str]:
+        p = Pipeline(Store(tmp_path), seed=0)
+        p.add("added", AddAsMeasured(), numbers=p.add("numbers", Count()))
+        executor = _Noting()
+        p.run(executor, flags)
+        return executor.phases
+
+    assert measured(NONE) == ["resolve", "run", "run", "run"]
+    table = Store(tmp_path).table("added")
+    made = table.complete_manifest()
+    assert (made.config["amount"], made.resolved["amount"]) == ("auto", 101)
+    assert table.read_all()["n"].to_pylist() == [n + 101 for n in range(30)]
+    assert measured(NONE) == []
+    assert measured(Flags(rescan=True)) == ["run"]  # the part that is new, with what was found then
+    assert table.read_all()["n"].to_pylist() == [n + 101 for n in range(40)]
+    assert AddAsMeasured.asked == ["AddAsMeasured"]

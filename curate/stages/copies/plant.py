@@ -91,6 +91,12 @@ class PlantCopies(Fold):
         before = (previous or {}).get("embed")
         return self.model_copy(update={"sample_share": share, "embed": self.embed.resolve(before)})
 
+    def is_resolved(self) -> bool:
+        return self.embed.is_resolved()
+
+    def resolve_on_worker(self) -> Self:
+        return self.model_copy(update={"embed": self.embed.resolve_on_worker()})
+
     def partial(self, part: int, *, catalog: pa.Table, images: pa.Table) -> Batches:
         """The rows of the sampled images of one part of the pool."""
         if len(catalog) == 0 or catalog["role"][0].as_py() != "pool":

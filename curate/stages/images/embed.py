@@ -72,14 +72,18 @@ class Embed(PictureStage):
         return embeddings_schema(info.dim, dtype=self.dtype, model=self.model, weights=info.weights_hash)
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        if self.precision != "auto":
+        if self.precision != "auto" or not previous:
             return self
-        if previous:
-            return self.model_copy(update={"precision": previous["precision"]})
+        return self.model_copy(update={"precision": previous["precision"]})
+
+    def is_resolved(self) -> bool:
+        return self.precision != "auto"
+
+    def resolve_on_worker(self) -> Self:
         from curate.models.device import resolve_device, resolve_precision
 
         info = describe(self.model, self.weights, fetch=True)
-        chosen = resolve_precision("auto", resolve_device(self.device), bf16=info.bf16)
+        chosen = resolve_precision(self.precision, resolve_device(self.device), bf16=info.bf16)
         return self.model_copy(update={"precision": chosen})
 
     def pins(self) -> dict[str, str]:

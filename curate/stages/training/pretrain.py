@@ -7,13 +7,14 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from curate.config import digest, identity
-from curate.engine.devices import uses_gpu
+from curate.engine.devices import may_use_gpu
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.numbers import count
 from curate.engine.show import Section, Text
 from curate.engine.stage import Batches, Input, Map, whole
 from curate.engine.table import Table
+from curate.models.device import Precision
 from curate.stages.training.log_charts import log_charts
 from curate.stages.training.look import look_through
 from curate.tables import SHARD_COLUMNS, TRAINING_LOG
@@ -66,18 +67,26 @@ class Pretrain(Map):
         return TRAINING_LOG
 
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
-        from curate.models.device import resolve_device, resolve_precision
         from curate.trainer.initial import origins
 
         found = self.model_copy(update={"origins": origins(self.train)})
-        if self.train.precision != "auto":
+        if self.train.precision != "auto" or not previous:
             return found
-        known = previous["train"]["precision"] if previous else None
-        chosen = known or resolve_precision("auto", resolve_device(self.train.device))
-        return found.model_copy(update={"train": self.train.model_copy(update={"precision": chosen})})
+        return found._at(previous["train"]["precision"])
+
+    def is_resolved(self) -> bool:
+        return self.train.precision != "auto"
+
+    def resolve_on_worker(self) -> Self:
+        from curate.models.device import resolve_device, resolve_precision
+
+        return self._at(resolve_precision(self.train.precision, resolve_device(self.train.device)))
+
+    def _at(self, precision: Precision) -> Self:
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
 
     def resources(self) -> dict[str, float]:
-        return {"GPU": 1.0} if uses_gpu(self.train.device) else {}
+        return {"GPU": 1.0} if may_use_gpu(self.train.device) else {}
 
     def run(self, part: int, *, shards: Table) -> Batches:
         rows = [

@@ -116,7 +116,7 @@ def test_sample_is_a_share_of_the_pool(made: Pipeline) -> None:
 
 
 def test_resources_are_those_of_the_model() -> None:
-    assert PlantCopies(embed=LUMA).resources() == {}
+    assert PlantCopies(embed=LUMA.model_copy(update={"device": "cpu"})).resources() == {}
     assert PlantCopies(embed=LUMA.model_copy(update={"device": "cuda"})).resources() == {"GPU": 1.0}
 
 

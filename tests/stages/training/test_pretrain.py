@@ -80,8 +80,8 @@ def test_a_seed_of_the_trainer_in_a_recipe_is_an_error_that_names_the_right_one(
         load_config("configs/quickstart.yaml", [*places, f"workdir={tmp_path}/w", "pretrain.train.seed=3"])
 
 
-def test_a_gpu_is_asked_for_where_the_training_uses_one() -> None:
-    for device, wanted in (("cpu", {}), ("cuda", {"GPU": 1})):
+def test_a_gpu_is_asked_for_where_the_training_may_use_one() -> None:
+    for device, wanted in (("cpu", {}), ("auto", {"GPU": 1}), ("cuda", {"GPU": 1})):
         assert Pretrain(train=SETTINGS.model_copy(update={"device": device})).resources() == wanted
 
 
