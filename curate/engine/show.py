@@ -176,16 +176,35 @@ class Section:
 
 @dataclass(frozen=True)
 class FlowStep:
-    """A step on the way from the pool to the result: how many images are left, and why the others went."""
+    """A step on the way from the pool to the result: how many images are left, and why the others were kept out.
+
+    The images that are left and those that were kept out are those of the step before.
+    """
 
     name: str
+    """What the images that are left are, such as `usable`."""
     pool: int
     """Images of the pool that are left."""
     curated: int | None = None
     """Curated images beside them; None: the step does not concern them."""
     drops: tuple[tuple[str, int], ...] = ()
-    """(reason, images of the pool that left for it)."""
+    """(reason, images of the pool that were kept out for it)."""
     note: str = ""
+    kept_out: str = ""
+    """Follows `kept out` where all of these are named together, such as `as copies`."""
+    station: bool = False
+    """Its number stands at the top of the page."""
+    merged: bool = False
+    """`pool` and `drops` count curated images too: which role an image had that was kept out is not recorded."""
+
+    @property
+    def num_dropped(self) -> int:
+        """Images that were kept out, for whatever reason."""
+        return sum(number for _, number in self.drops)
+
+    def before(self, step: "FlowStep") -> int:
+        """Of the step before this one, the images that are counted here."""
+        return step.pool + (step.curated or 0) if self.merged else step.pool
 
 
 Check = Literal["unsafe content", "faces", "illegal content", "watermarks", "licenses", "benchmarks", "copies"]

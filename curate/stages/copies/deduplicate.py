@@ -65,6 +65,8 @@ EVIDENCE = {
     "aligned": "by embedding, verified by alignment",
     "hash": "by perceptual hash",
 }
+COPIED = {"pool": "pool images", "curated": "curated images"}
+"""What a copy is one of, by the role of the image that stays."""
 
 
 class DeduplicateFigures(Figures):
@@ -190,18 +192,20 @@ class Deduplicate(Fold):
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = DeduplicateFigures.of(table)
         drops = [
-            (f"copy of a {role} image, {EVIDENCE.get(kind, kind)}", number)
+            (f"copies of {COPIED.get(role, role)}, {EVIDENCE.get(kind, kind)}", number)
             for role, kinds in figures.copies_by_evidence.items()
             for kind, number in kinds.items()
         ]
         drops.sort(key=lambda drop: -drop[1])
         note = f"{plural(figures.more_of_bursts, 'more frame')} of bursts among them" if figures.more_of_bursts else ""
-        yield FlowStep("one of each copy", figures.kept + figures.benchmark, drops=tuple(drops), note=note)
+        left = figures.kept + figures.benchmark
+        yield FlowStep("not copies", left, drops=tuple(drops), note=note, kept_out="as copies", station=True)
         if run.parts.num_images(["heldout"]):
-            touching = ("in a group that touches a held-out image", figures.benchmark)
+            touching = ("in a group of copies that holds a held-out image", figures.benchmark)
             heldout = Usable.of(run, "heldout")
             note = "" if heldout is None or not heldout.lost else f"compared with {heldout.used}"
-            yield FlowStep("compared with held-out images", figures.kept, drops=(touching,), note=note)
+            why = "for held-out images"
+            yield FlowStep("clean", figures.kept, drops=(touching,), note=note, kept_out=why, station=True)
 
     def headline(self, table: Table, run: Finished) -> str:
         return f"{count(DeduplicateFigures.of(table).kept)} kept"

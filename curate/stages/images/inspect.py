@@ -183,14 +183,12 @@ class Inspect(PictureStage):
         figures = InspectFigures.of(table)
         pool, curated = figures.rejected_of("pool"), figures.rejected_of("curated")
         away = figures.unavailable.get(ROLES[POOL], 0)
-        left = run.parts.num_images([ROLES[POOL]]) - pool["unreadable"] - away
         listed = run.parts.num_images([ROLES[CURATED]]) or None
-        lost = (("unreadable", pool["unreadable"]), *([("unavailable", away)] if away else []))
-        yield FlowStep("read", left, listed and listed - figures.unavailable.get(ROLES[CURATED], 0), lost)
-        reasons = tuple((reason, number) for reason, number in pool.most_common() if reason != "unreadable")
-        accepted = left - sum(number for _, number in reasons)
-        away = figures.unavailable.get(ROLES[CURATED], 0)
-        yield FlowStep("accepted", accepted, listed and listed - curated.total() - away, reasons)
+        reasons = [(reason.replace("_", " "), number) for reason, number in pool.most_common() if number]
+        drops = (*reasons, *([("could not be had, an error that may pass", away)] if away else []))
+        left = run.parts.num_images([ROLES[POOL]]) - sum(number for _, number in drops)
+        lost = curated.total() + figures.unavailable.get(ROLES[CURATED], 0)
+        yield FlowStep("usable", left, listed and listed - lost, drops, kept_out="as unusable", station=True)
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         from curate.stages.images.usable import Usable  # it reads this stage's figures

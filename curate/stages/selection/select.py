@@ -303,12 +303,14 @@ class Select(Fold):
         for retrieved in run.inputs_of(table, "retrieved"):
             if isinstance(run.stage_of(retrieved), Retrieve) and "balance" not in figures.routes:
                 unique = RetrieveFigures.of(retrieved).unique
-                yield FlowStep("retrieved", unique, None, (("resemble no curated image", left - unique),))
+                drops = (("resemble no curated image", left - unique),)
+                yield FlowStep("like curated images", unique, drops=drops, kept_out="as unlike the curated images")
                 left = unique
         pool, curated = figures.roles["pool"], figures.roles["curated"] or None
         routes = ", ".join(f"{route} {count(number)}" for route, number in figures.routes.items())
-        drops = (("chosen by no route, or above a cap", max(0, left - pool)),)
-        yield FlowStep("selected", pool, curated, drops, f"routes: {routes}" if routes else "")
+        drops = (("chosen by no route, or above a cap", left - pool),)
+        note = f"routes: {routes}" if routes else ""
+        yield FlowStep("selected", pool, curated, drops, note, kept_out="by the selection", station=True)
 
     def headline(self, table: Table, run: Finished) -> str | None:
         return f"{count(table.num_rows())} selected"
