@@ -5,8 +5,8 @@ numbers, and a test reads them. Sections of equal titles, from several tables, b
 tables of numbers with equal heads are joined.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -114,19 +114,30 @@ class Picture:
     image_id: int
     captions: tuple[str, ...] = ()
     mark: Mark = ""
-    named: bool = True
-    """Its file name is the last line."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures in a row that wraps."""
+    """Pictures in a row that wraps, some to a page."""
 
     pictures: tuple[Picture, ...]
     more: int = 0
     """Pictures that belong here too and are not shown."""
     group: bool = False
     """The pictures belong together: a frame is drawn around them."""
+    rest: str = ""
+    """Command that lists them all."""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Groups of pictures, some to a page."""
+
+    groups: tuple[Gallery, ...]
+    more: int = 0
+    """Groups that belong here too and are not shown."""
+    rest: str = ""
+    """Command that lists them all."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,10 @@ class Examples:
     """Images that may not decode: a gallery of those that do, a line of text for each of the others."""
 
     pictures: tuple[Picture, ...]
+    more: int = 0
+    """Images that belong here too and are not shown."""
+    rest: str = ""
+    """Command that lists them all."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,26 @@ class Drawings:
 
 
 @dataclass(frozen=True)
+class Coloring:
+    """What the colors of points tell."""
+
+    name: str
+    labels: tuple[str, ...]
+    codes: np.ndarray
+    """(N,) number of each point's label; -1: none"""
+
+
+@dataclass(frozen=True)
+class PointMap:
+    """Images as points, those alike near each other: ids, x and y are (N,)."""
+
+    image_ids: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    colorings: tuple[Coloring, ...]
+
+
+@dataclass(frozen=True)
 class Beside:
     """Columns of blocks, side by side where the page is wide enough."""
 
@@ -160,7 +195,20 @@ class Beside:
     """Two columns at most."""
 
 
-Block: TypeAlias = Text | Heading | Numbers | Curves | Histogram | SortedBars | Gallery | Examples | Drawings | Beside
+Block: TypeAlias = (
+    Text
+    | Heading
+    | Numbers
+    | Curves
+    | Histogram
+    | SortedBars
+    | Gallery
+    | Pages
+    | Examples
+    | Drawings
+    | PointMap
+    | Beside
+)
 Blocks: TypeAlias = tuple[Block, ...]
 
 
@@ -176,16 +224,41 @@ class Section:
 
 @dataclass(frozen=True)
 class FlowStep:
-    """A step on the way from the pool to the result: how many images are left, and why the others went."""
+    """A step on the way from the pool to the result: how many images are left, and why the others were kept out.
+
+    The images that are left and those that were kept out are those of the step before.
+    """
 
     name: str
+    """What the images that are left are, such as `usable`."""
     pool: int
     """Images of the pool that are left."""
     curated: int | None = None
     """Curated images beside them; None: the step does not concern them."""
     drops: tuple[tuple[str, int], ...] = ()
-    """(reason, images of the pool that left for it)."""
+    """(reason, images of the pool that were kept out for it)."""
     note: str = ""
+    kept_out: str = ""
+    """Follows `kept out` where all of these are named together, such as `as copies`."""
+    station: bool = False
+    """Its number stands at the top of the page."""
+    merged: bool = False
+    """`pool` and `drops` count curated images too: which role an image had that was kept out is not recorded."""
+
+    @property
+    def num_dropped(self) -> int:
+        """Images that were kept out, for whatever reason."""
+        return sum(number for _, number in self.drops)
+
+    def before(self, step: "FlowStep") -> int:
+        """Of the step before this one, the images that are counted here."""
+        return step.pool + (step.curated or 0) if self.merged else step.pool
+
+
+LIST_KEPT, LIST_SELECTED, LIST_REJECTED, LIST_GROUPS, LIST_CONTAMINATED = (
+    f"curate list WORKDIR --{wanted}" for wanted in ("kept", "selected", "rejected", "groups", "contaminated")
+)
+"""Commands that list what a gallery does not show."""
 
 
 Check = Literal["unsafe content", "faces", "illegal content", "watermarks", "licenses", "benchmarks", "copies"]
@@ -193,6 +266,58 @@ Check = Literal["unsafe content", "faces", "illegal content", "watermarks", "lic
 stage has left open of those that it has."""
 
 
-def gallery(image_ids: Sequence[int] | np.ndarray) -> Gallery:
-    """Pictures without captions."""
-    return Gallery(tuple(Picture(int(image_id), named=False) for image_id in image_ids))
+def gallery(image_ids: Sequence[int] | np.ndarray, *, total: int = 0, rest: str = "") -> Gallery:
+    """Pictures without captions.
+
+    Args:
+        total: images that belong there, those that are shown among them.
+        rest: command that lists them all.
+    """
+    pictures = tuple(Picture(int(image_id)) for image_id in image_ids)
+    return Gallery(pictures, more=max(0, total - len(pictures)), rest=rest)
+
+
+def without_empty(blocks: Iterable[Block]) -> Blocks:
+    """Blocks that show something: no gallery without pictures, no table without rows, no heading of nothing."""
+    found: list[Block] = []
+    for block in blocks:
+        shown = block
+        if isinstance(block, Beside):
+            shown = replace(block, columns=tuple(column for column in map(without_empty, block.columns) if column))
+        if not _is_empty(shown):
+            if isinstance(shown, Heading) and found and isinstance(found[-1], Heading):
+                found.pop()
+            found.append(shown)
+    if found and isinstance(found[-1], Heading):
+        found.pop()
+    return tuple(found)
+
+
+def _is_empty(block: Block) -> bool:
+    match block:
+        case Text(text) | Heading(text):
+            return not text
+        case Numbers():
+            return not block.rows
+        case Gallery() | Examples():
+            return not block.pictures
+        case Pages():
+            return not block.groups
+        case Drawings():
+            return not block.drawings
+        case PointMap():
+            return len(block.image_ids) == 0
+        case Beside():
+            return not block.columns
+    return False
+
+
+def images_of(block: Block) -> Iterator[int]:
+    """Ids of the images that a block shows as pictures of their own, in order."""
+    match block:
+        case Gallery() | Examples():
+            yield from (picture.image_id for picture in block.pictures)
+        case Pages():
+            yield from (image for group in block.groups for image in images_of(group))
+        case Beside():
+            yield from (image for column in block.columns for one in column for image in images_of(one))

@@ -9,7 +9,7 @@ import yaml
 from curate.config import digest, without_folder
 from curate.engine.finished import Finished
 from curate.engine.numbers import count, plural
-from curate.engine.show import Check
+from curate.engine.show import Check, FlowStep
 from curate.engine.table import Table
 from curate.errors import TableError
 from curate.report.sections import facts
@@ -209,14 +209,19 @@ def _how(run: Finished) -> Iterator[str]:
     yield from (f"- Source {_safe(line)}." for line in known.pop("Sources", []))
     yield from ["", "Of the pool's images:", ""]
     for number, step in enumerate(run.flow(), 1):
-        drops = "; ".join(f"{count(n)} dropped: {_safe(reason.replace('_', ' '))}" for reason, n in step.drops if n)
         curated = f" and {count(step.curated)} curated" if step.curated else ""
-        text = ". ".join(part for part in (drops, _safe(step.note)) if part)
+        text = ". ".join(part for part in (_kept_out(step), _safe(step.note)) if part)
         yield f"{number}. {step.name}: {count(step.pool)}{curated}{f' ({text})' if text else ''}"
     (seed,) = known.pop("Seed")
     for title, lines in known.items():
         yield from ["", f"{title}:", "", *(f"- {_safe(line)}" for line in lines)]
     yield from ["", f"Seed: {_safe(seed)}."]
+
+
+def _kept_out(step: FlowStep) -> str:
+    """How many images a step kept out and why; empty where there are none."""
+    reasons = "; ".join(f"{_safe(reason)}: {count(number)}" for reason, number in step.drops if number)
+    return f"kept out {step.kept_out}: {count(step.num_dropped)}, of these {reasons}" if reasons else ""
 
 
 def _not_checked(run: Finished) -> str:

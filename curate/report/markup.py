@@ -1,9 +1,10 @@
 """HTML that is escaped by construction: only `el` makes markup, and it escapes every plain string it is given, and
 writes out control characters and those that turn the direction of text."""
 
+import json
 from collections.abc import Iterable
 from html import escape
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from curate.text import visible
 
@@ -37,3 +38,11 @@ def join(content: Content) -> Markup:
     if isinstance(content, str | int):
         return Markup(escape(visible(str(content))))
     return Markup("".join(join(child) for child in content))
+
+
+def data_block(values: Any, *, name: str | None = None) -> Markup:
+    """Values for the page's own script, as JSON that no browser runs and that cannot end its element."""
+    text = json.dumps(values, separators=(",", ":"))  # ASCII: what would act unseen is written out
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return el("script", Markup(text), type="application/json", id=name)

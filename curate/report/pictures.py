@@ -1,12 +1,17 @@
-"""Thumbnails of images wherever they lie: read safely, made small, put into the page as data."""
+"""Pictures of images wherever they lie: read safely, drawn anew, put into the page or into a folder beside it.
+
+A picture is decoded once, and made into two JPEG files of our own: a thumbnail, and where it is larger than that, one
+to open. They hold nothing of a stranger's file but its pixels. A page is one file as long as its pictures fit into
+`BUDGET`. Of a page with more, the thumbnails that are seen at first are still in the page while they fit; the others,
+and all pictures to open, lie in a folder beside it.
+"""
 
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +24,8 @@ from curate.ops.images.bounds import Bounds
 from curate.ops.images.decode import RejectedImage
 from curate.ops.images.decoding import decode_picture
 from curate.ops.images.depth import SignificantBits
-from curate.report.markup import Content, Markup, el
+from curate.report.markup import Content, Markup, data_block, el
+from curate.report.picture_folder import PictureFolder, name_of
 from curate.sources.config import Source
 from curate.sources.read import Read
 from curate.sources.reading import is_loose, read_bytes, read_loose
@@ -31,15 +37,32 @@ HEIGHT = 128
 WIDTH = 256
 QUALITY = 70
 """Of the thumbnails' JPEG."""
+SIDE = 1200
+"""Pixels of the longer side of a picture that is opened, at most."""
+QUALITY_OPENED = 82
 MAX_BYTES = 64 << 20
-"""Of an original that a thumbnail is made from."""
+"""Of an original that pictures are made from."""
 BUDGET = 5 << 20
-"""Bytes of all thumbnails, a third more in the page; what comes after is left out."""
+"""Bytes of the pictures within a page, as text: of all, or else of the thumbnails that are seen at first."""
+MAX_PICTURES = 2500
+"""Images of one page; what comes after is left out."""
 BOUNDS = Bounds(max_pixels=89_478_485, max_seconds=2)
 """Of decoding such an original, a guard against decompression bombs; otherwise rejected pictures are shown too."""
 THREADS = 4
 T = TypeVar("T")
 LEFT_OUT = "left out to keep this page small"
+
+
+class Drawn(NamedTuple):
+    """An image as JPEG files."""
+
+    thumbnail: bytes | None
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the thumbnail."""
+    opened: bytes | None = None
+    """None: the thumbnail is as large as the picture."""
+    missing: str = ""
+    """Why there is no thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -49,88 +72,166 @@ class Shown:
     source: str
     role: str
     key: str
-    data: bytes | None = None
-    """JPEG thumbnail; None: `missing` says why there is none."""
+    thumbnail: bytes | None = None
+    """None: `missing` says why there is none."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the thumbnail."""
+    opened: str = ""
+    """Name of the picture that is opened; empty: the thumbnail is all there is."""
     missing: str = ""
 
 
 class Pictures:
-    """The pictures of a page: `load` reads many at once, `figure` puts one into the page."""
+    """The pictures of a page: `load` reads many at once, `figure` puts one into the page.
 
-    def __init__(self, run: Finished, *, budget: int = BUDGET) -> None:
+    A page loads all that it shows before it draws anything: then it is known whether it is a large one.
+    """
+
+    def __init__(self, run: Finished, *, beside: str | None = None, budget: int | None = None) -> None:
+        """
+        Args:
+            beside: folder of the workdir, next to the page, for what the page cannot hold; None: that is left out.
+        """
         self.run = run
-        self.left = budget
+        self.left = BUDGET if budget is None else budget
+        self._folder = None if beside is None else PictureFolder(run.store, beside)
+        self._held: dict[str, bytes] | None = {}  # None: pictures that are opened do not fit into the page
         self._shown: dict[int, Shown] = {}
 
     def load(self, image_ids: Iterable[int]) -> None:
         """Read the pictures that are not there yet, part by part: an archive is opened once a call."""
-        wanted = np.array(sorted({int(i) for i in image_ids} - self._shown.keys()), np.int64)
-        for part in np.unique(part_of(wanted)).tolist():
-            self._load_part(part, wanted[part_of(wanted) == part])
+        wanted = [one for one in dict.fromkeys(map(int, image_ids)) if one not in self._shown]
+        room = max(0, MAX_PICTURES - len(self._shown))
+        for part, ids in by_part(wanted[:room]):
+            drawn = self.each(part, ids, draw)
+            for image_id, name, one in zip(ids.tolist(), self._names(part, ids), drawn, strict=True):
+                opened = "" if one.opened is None else self._hold(one.opened)
+                self._shown[image_id] = Shown(*name, one.thumbnail, one.size, opened, one.missing)
+        for part, ids in by_part(wanted[room:]):
+            for image_id, name in zip(ids.tolist(), self._names(part, ids), strict=True):
+                self._shown[image_id] = Shown(*name, missing=LEFT_OUT)
 
-    def _load_part(self, part: int, ids: np.ndarray) -> None:
+    def each(self, part: int, ids: np.ndarray, make: Callable[[Read, SignificantBits], T]) -> Iterator[T]:
+        """What `make` makes of the bytes of images of one part, in order."""
         rows = self._rows(part, ids)
-        names = rows.select(["source", "role", "key"]).to_pylist()
         with surrounded(workdir=self.run.store, settings={"offline": True}):  # a page sends no requests
-            thumbnails = list(_thumbnails(rows, self.left))
-        for image_id, name, (data, why) in zip(ids.tolist(), names, thumbnails, strict=True):
-            fits = data is None or len(data) <= self.left
-            shown = Shown(**name, data=data if fits else None, missing=why if fits else LEFT_OUT)
-            self.left -= len(shown.data or b"")
-            self._shown[image_id] = shown
+            bits = source_of(rows).significant_bits
+            yield from _of_each(rows, lambda read: make(read, bits))
 
     def _rows(self, part: int, ids: np.ndarray) -> pa.Table:
         """Rows of the catalog."""
         return self.run.catalog_part(part).take(row_of(ids))
+
+    def _names(self, part: int, ids: np.ndarray) -> list[tuple[str, str, str]]:
+        """(source, role, key) of images of one part."""
+        columns = self._rows(part, ids).select(["source", "role", "key"]).to_pydict()
+        return list(zip(*columns.values(), strict=True))
+
+    def place(self, jpeg: bytes, *, later: bool = False) -> str:
+        """Where the page finds a picture that it shows: within itself while there is room, empty where there is none.
+
+        Args:
+            later: it is seen only where a page of a gallery is turned; within a large page there is no room for these.
+        """
+        src = _as_data(jpeg)
+        if len(src) <= self.left and not (later and self._held is None and self._folder is not None):
+            self.left -= len(src)
+            self._release()
+            return src
+        return "" if self._folder is None else f"{self._folder.relative}/{self._folder.put(jpeg)}"
+
+    def _hold(self, jpeg: bytes) -> str:
+        """The name of a picture that is opened."""
+        name = name_of(jpeg)
+        if self._held is not None:
+            self._held[name] = jpeg
+            self._release()
+        elif self._folder is not None:
+            self._folder.put(jpeg)
+        return name
+
+    def _release(self) -> None:
+        """Once the pictures that are opened do not fit into the page, all of them go to the folder."""
+        if self._held is None or 4 * sum(map(len, self._held.values())) // 3 <= self.left:
+            return
+        if self._folder is not None:
+            for jpeg in self._held.values():
+                self._folder.put(jpeg)
+        self._held = None
 
     def __getitem__(self, image_id: int) -> Shown:
         if int(image_id) not in self._shown:
             self.load([image_id])
         return self._shown[int(image_id)]
 
+    def names(self, image_ids: Iterable[int]) -> dict[int, str]:
+        """Sources and keys of images, whether their pictures are loaded or not."""
+        return {
+            image_id: f"{source}: {key}"
+            for part, ids in by_part(image_ids)
+            for image_id, (source, _, key) in zip(ids.tolist(), self._names(part, ids), strict=True)
+        }
+
     def is_shown(self, image_id: int) -> bool:
         """Whether there is a picture to see."""
-        return self[image_id].data is not None
+        return self[image_id].thumbnail is not None
 
-    def figure(self, image_id: int, *caption: Content, mark: str = "") -> Markup:
-        """The picture with lines of text under it; without a picture, a placeholder that says why.
+    def figure(self, image_id: int, *caption: Content, mark: str = "", later: bool = False) -> Markup:
+        """The picture with its name and lines of text under it; without a picture, a placeholder that says why.
 
         Args:
             mark: a class of the style sheet: kept, heldout, query or curated.
+            later: as of `place`.
         """
         shown = self[image_id]
-        lines = [el("span", line) for line in caption if line]
-        if shown.data is None:
-            inside = el("div", el("span", shown.missing), class_="none")
+        src = "" if shown.thumbnail is None else self.place(shown.thumbnail, later=later)
+        if src:
+            width, height = shown.size
+            image = el("img", src=src, alt=shown.key, width=width, height=height, loading="lazy")
+            inside = el("button", image, type="button", class_="open", data_picture=shown.opened)
         else:
-            inside = inline(shown.data, alt=shown.key)
+            inside = el("div", el("span", shown.missing or LEFT_OUT), class_="none")
+        lines = [*(el("span", line) for line in caption if line), el("span", short_name(shown.key), class_="name")]
         title = f"{shown.source}: {shown.key} (image {image_id})"
-        return el("figure", inside, el("figcaption", lines) if lines else None, class_=mark or None, title=title)
+        return el("figure", inside, el("figcaption", lines), class_=mark or None, title=title)
 
-    def grid(self, image_ids: Iterable[int]) -> Markup:
-        """Pictures without captions."""
-        ids = [int(i) for i in image_ids]
-        self.load(ids)
-        return el("div", [self.figure(i) for i in ids], class_="grid")
+    def data(self) -> Markup:
+        """What the script of the page needs to open pictures: those in the page, and the folder of the others."""
+        held = {name: base64.b64encode(jpeg).decode() for name, jpeg in (self._held or {}).items()}
+        folder = None if self._folder is None or self._held is not None else self._folder.relative
+        return data_block({"folder": folder, "held": held}, name="pictures")
+
+    def finish(self) -> None:
+        """Wait until what lies beside the page is written."""
+        if self._folder is not None:
+            self._folder.finish()
+
+    def remove_others(self) -> None:
+        """Remove pictures beside the page that it does not show: once it is written."""
+        if self._folder is not None:
+            self._folder.remove_others()
+
+
+def by_part(image_ids: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(part, ascending ids of its images)."""
+    ids = np.array(sorted(image_ids), np.int64)
+    for part in np.unique(part_of(ids)).tolist():
+        yield part, ids[part_of(ids) == part]
 
 
 def inline(jpeg: bytes, *, alt: str) -> Markup:
     """A JPEG as part of the page."""
-    return el("img", src=f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", alt=alt, loading="lazy")
+    return el("img", src=_as_data(jpeg), alt=alt, loading="lazy")
+
+
+def _as_data(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def short_name(key: str, length: int = 24) -> str:
     """The last step of a key, shortened in the middle."""
     name = key.rsplit("/", 1)[-1]
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
-
-
-def _thumbnails(rows: pa.Table, budget: int) -> Iterator[tuple[bytes | None, str]]:
-    """(JPEG, "") or (None, why) for catalog rows of one part, in order."""
-    if budget <= 0:
-        yield from [(None, LEFT_OUT)] * len(rows)
-        return
-    yield from _of_each(rows, partial(_thumbnail, bits=source_of(rows).significant_bits))
 
 
 def _of_each(rows: pa.Table, make: Callable[[Read], T]) -> Iterator[T]:
@@ -162,23 +263,32 @@ def _read_archives(rows: pa.Table, source: Source) -> Iterator[Read]:
         yield from [Read(error=str(error))] * (len(rows) - done)
 
 
-def _thumbnail(read: Read, bits: SignificantBits) -> tuple[bytes | None, str]:
-    picture, why = _decoded(read, HEIGHT, bits)
+def draw(read: Read, bits: SignificantBits) -> Drawn:
+    """The pictures of an image."""
+    picture, why = decoded(read, SIDE * 3 // 4, bits)
     if picture is None:
-        return None, why
-    picture = _bounded(picture)
-    picture.thumbnail((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    return encode(picture), ""
+        return Drawn(None, missing=why)
+    bounded = _bounded(picture)
+    small = _at_most(bounded, WIDTH, HEIGHT)
+    opened = _at_most(picture, SIDE, SIDE)
+    larger = small.size != picture.size
+    return Drawn(encode(small), small.size, encode(opened, QUALITY_OPENED) if larger else None)
 
 
-def encode(picture: Image.Image) -> bytes:
-    """A picture as a small JPEG."""
+def _at_most(picture: Image.Image, width: int, height: int) -> Image.Image:
+    smaller = picture.copy()
+    smaller.thumbnail((width, height), Image.Resampling.BICUBIC)
+    return smaller
+
+
+def encode(picture: Image.Image, quality: int = QUALITY) -> bytes:
+    """A picture as JPEG."""
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
+    picture.save(file, "JPEG", quality=quality, optimize=True)
     return file.getvalue()
 
 
-def _decoded(read: Read, min_side: int, bits: SignificantBits) -> tuple[Image.Image | None, str]:
+def decoded(read: Read, min_side: int, bits: SignificantBits) -> tuple[Image.Image | None, str]:
     """(picture, "") or (None, why)."""
     if read.data is None:
         return None, read.error or "cannot be read"

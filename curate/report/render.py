@@ -1,15 +1,19 @@
 """Blocks as HTML: how each kind of `engine.show` block looks on a page."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from curate.engine import show
+from curate.engine.numbers import plural
 from curate.report.charts import curves, histogram, sorted_bars
-from curate.report.markup import Content, Markup, el
+from curate.report.markup import Content, Markup, el, join
 from curate.report.pictures import Pictures, inline, short_name
+from curate.report.point_map import render_map
 
 MAX_LINES = 6
 """Images without a picture that are told in words; more would be a list, not examples."""
+IN_GALLERY, IN_GROUP, GROUPS = 24, 12, 6
+"""Pictures on a page of a gallery and of a framed group; groups on a page."""
 
 
 def render_section(section: show.Section, pictures: Pictures) -> Markup:
@@ -51,30 +55,62 @@ def _cell(cell: show.Cell) -> Markup:
     return el("td", cell or "")
 
 
-def _figure(picture: show.Picture, pictures: Pictures) -> Markup:
-    name = short_name(pictures[picture.image_id].key) if picture.named else ""
+def _figure(picture: show.Picture, pictures: Pictures, *, later: bool) -> Markup:
     captions: list[Content] = [
         el("b", line) if i == 0 and picture.mark else line for i, line in enumerate(picture.captions)
     ]
-    return pictures.figure(picture.image_id, *captions, name, mark=picture.mark)
+    return pictures.figure(picture.image_id, *captions, mark=picture.mark, later=later)
 
 
-def _gallery(block: show.Gallery, pictures: Pictures) -> Markup:
-    pictures.load([picture.image_id for picture in block.pictures])
-    more = el("span", f"+ {block.more:,} more", class_="more") if block.more else None
-    figures = [_figure(picture, pictures) for picture in block.pictures]
-    return el("div", figures, more, class_="grid group evidence" if block.group else "grid")
+def _figures(found: Sequence[show.Picture], pictures: Pictures, size: int, *, later: bool = False) -> list[Markup]:
+    """Figures of which `size` are seen at first."""
+    return [_figure(picture, pictures, later=later or place >= size) for place, picture in enumerate(found)]
+
+
+def _gallery(block: show.Gallery, pictures: Pictures, *, later: bool = False) -> Markup:
+    pictures.load(show.images_of(block))
+    size = IN_GROUP if block.group else IN_GALLERY
+    shown = _pages(_figures(block.pictures, pictures, size, later=later), size, "grid")
+    more = _more(block.more, "image", block.rest)
+    return el("div", shown, more, class_="group" if block.group else "gallery")
+
+
+def _grouped(block: show.Pages, pictures: Pictures) -> Markup:
+    pictures.load(show.images_of(block))
+    groups = [_gallery(group, pictures, later=place >= GROUPS) for place, group in enumerate(block.groups)]
+    return el("div", _pages(groups, GROUPS, "pairs"), _more(block.more, "group", block.rest))
+
+
+def _pages(items: list[Markup], size: int, kind: str) -> Markup:
+    """Items, some to a page; the script of the page turns them."""
+    pages = [
+        el("div", items[start : start + size], class_=f"page {kind}", hidden="" if start else None)
+        for start in range(0, len(items), size)
+    ]
+    return el("div", pages, class_="pages", data_size=size, data_total=len(items)) if len(pages) > 1 else join(pages)
+
+
+def _more(number: int, what: str, rest: str) -> Markup | None:
+    """How many are not on the page, and the command that lists them."""
+    if not number:
+        return None
+    listed = [" ", el("span", "listed by ", el("code", rest))] if rest else None
+    return el("p", f"and {plural(number, what)} more", listed, class_="more")
 
 
 def _examples(block: show.Examples, pictures: Pictures) -> Markup:
-    pictures.load([picture.image_id for picture in block.pictures])
+    pictures.load(show.images_of(block))
     seen = [picture for picture in block.pictures if pictures.is_shown(picture.image_id)]
-    unseen = [picture for picture in block.pictures if picture not in seen][:MAX_LINES]
-    lines = [el("li", el("b", short_name(pictures[p.image_id].key, 40)), " ", _why(p, pictures)) for p in unseen]
+    unseen = [picture for picture in block.pictures if picture not in seen]
+    lines = [
+        el("li", el("b", short_name(pictures[p.image_id].key, 40)), " ", _why(p, pictures)) for p in unseen[:MAX_LINES]
+    ]
+    figures = _figures(seen, pictures, IN_GROUP)
     return el(
         "div",
-        el("div", [_figure(picture, pictures) for picture in seen], class_="grid detailed") if seen else None,
+        _pages(figures, IN_GROUP, "grid detailed") if seen else None,
         el("ul", lines, class_="details") if lines else None,
+        _more(block.more + len(unseen) - len(lines), "image", block.rest),
     )
 
 
@@ -107,8 +143,10 @@ RENDER: dict[type, Callable[[Any, Pictures], Markup]] = {
     show.Histogram: lambda block, _: histogram(block),
     show.SortedBars: lambda block, _: sorted_bars(block),
     show.Gallery: _gallery,
+    show.Pages: _grouped,
     show.Examples: _examples,
     show.Drawings: _drawings,
+    show.PointMap: render_map,
     show.Beside: _beside,
 }
 """By kind of block."""

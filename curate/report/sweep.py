@@ -85,7 +85,7 @@ def write_sweep(run: Finished) -> tuple[list[Swept], str]:
         el("p", text, class_="lead"),
         *(el("p", line) for line in outdated(run)),
     )
-    page = document(f"{run.name}: thresholds", el("body", head, el("main", blocks)))
+    page = document(f"{run.name}: thresholds", el("body", head, el("main", blocks)), pictures)
     run.store.write_bytes(SWEEP_FILE, page.encode())
     return rows, run.store.join(SWEEP_FILE)
 

@@ -71,7 +71,7 @@ def test_every_column_is_explained(workdir: Workdir) -> None:
 
 def test_steps_thresholds_and_screenings_are_told(workdir: Workdir) -> None:
     _, body = card(workdir)
-    assert "accepted: 7 and 2 curated (1 dropped: empty; 1 dropped: noise)" in body
+    assert "usable: 7 and 2 curated (kept out as unusable: 2, of these empty: 1; noise: 1)" in body
     assert "copies from 0.9 on, of held-out images from 0.85 on" in body
     missing = body.split("## What was not checked")[1].split("## ")[0]
     for screening in ("NSFW", "faces", "watermarks", "licenses", "illegal content"):

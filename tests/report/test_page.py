@@ -1,5 +1,8 @@
 """The page of a whole run: its sections and their order, and that nothing from outside gets into it."""
 
+import base64
+import hashlib
+import json
 import os
 import re
 import time
@@ -8,19 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from curate.report import page
+import curate
+from curate.report import page, pictures
 from curate.report.explain import explain
 from curate.report.page import write_page
 from curate.report.render import anchor_of
 from tests.report.test_markup import Reader, read
-from tests.report.workdir import CAPTION, HOSTILE, Workdir
+from tests.report.workdir import CAPTION, HOSTILE, Workdir, picture
 
 SECTIONS = [
     "Look at this first",
     "From the pool to the result",
+    "Go on",
     "What the selection is made of",
     "Cluster sizes before and after",
-    "Dropped",
+    "Kept out",
     "Similarity of the pairs",
     "Recall of the searches",
     "Copies",
@@ -50,18 +55,21 @@ def test_a_full_run_has_every_section_and_links_to_it(workdir: Workdir) -> None:
     found, names = read(text), [anchor_of(title) for title in SECTIONS]
     assert re.findall("<h2>(.*?)</h2>", text) == SECTIONS
     assert anchors(found) == names
-    assert [a["href"] for tag, a in found.tags if tag == "a"] == [f"#{name}" for name in names]
+    links = [a["href"] for tag, a in found.tags if tag == "a"]
+    assert links[: len(names)] == [f"#{name}" for name in names]
+    assert links[len(names) :] == ["../shards/data/", "../shards/README.md", "#contents"]
 
 
 AFTER: list[tuple[int, set[str]]] = [
-    (1, {"From the pool to the result", "Timings"}),
-    (2, {"From the pool to the result", "Dropped", "Timings"}),
+    (1, {"From the pool to the result", "Go on", "Timings"}),
+    (2, {"From the pool to the result", "Go on", "Kept out", "Timings"}),
     (
         3,
         {
             "Look at this first",
             "From the pool to the result",
-            "Dropped",
+            "Go on",
+            "Kept out",
             "Similarity of the pairs",
             "Recall of the searches",
             "Copies",
@@ -106,18 +114,71 @@ def test_hostile_names_stay_text(workdir: Workdir) -> None:
     text = report(workdir)
     found = read(text)
     assert HOSTILE in found.text  # the warning of the shards carries the whole name
-    assert not [tag for tag, _ in found.tags if tag in ("script", "iframe", "object", "link", "base", "form")]
+    assert not [tag for tag, _ in found.tags if tag in ("iframe", "object", "link", "base", "form")]
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     assert CAPTION not in text
 
 
+def test_its_own_script_alone_runs(workdir: Workdir) -> None:
+    """A browser runs what has a digest of the policy; blocks of JSON are data, and hold nothing that ends them."""
+    text = report(workdir)
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", text, re.DOTALL)
+    assert [bool(attributes) for attributes, _ in scripts].count(False) == 1
+    for attributes, script in scripts:
+        if attributes:
+            assert 'type="application/json"' in attributes
+            json.loads(script)
+            assert not re.search("[<>&]", script)
+        else:
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert f"script-src 'sha256-{digest}'" in page.policy()
+            assert script == Path(page.__file__).with_name("page.js").read_text()
+
+
 def test_the_page_asks_for_nothing_outside_itself(workdir: Workdir) -> None:
     found = read(report(workdir))
-    sources = [a[name] or "" for _, a in found.tags for name in ("src", "href") if name in a]
-    assert sources
-    assert all(s.startswith(("data:image/jpeg;base64,", "#")) for s in sources)
-    assert "url(" not in found.text
-    assert page.POLICY in [a.get("content") for _, a in found.tags]
+    shown = [a["src"] or "" for _, a in found.tags if "src" in a]
+    assert shown
+    assert all(one.startswith("data:image/jpeg;base64,") for one in shown)
+    assert all((a["href"] or "").startswith(("#", "../shards/")) for _, a in found.tags if "href" in a)
+    assert page.policy() in [a.get("content") for _, a in found.tags]
+    assert not Path(workdir.store.join(page.PICTURES)).exists()
+
+
+def test_a_large_page_has_its_pictures_beside_it(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture that the page names is there, and of an earlier page none is left."""
+    for seed, name in enumerate(("a.jpg", "b.jpg")):
+        picture(seed, (400, 300)).save(Path(workdir.sources.pool[0].path) / name, "JPEG")
+    folder = Path(workdir.store.join(page.PICTURES))
+    small = report(workdir)
+    monkeypatch.setattr(pictures, "BUDGET", 4000)
+    folder.mkdir(parents=True)
+    (folder / "old.jpg").write_bytes(b"")
+    found = read(report(workdir))
+    beside = {a["src"] for _, a in found.tags if (a.get("src") or "").startswith("pictures/")}
+    opened = {f"pictures/{a['data-picture']}" for _, a in found.tags if a.get("data-picture")}
+    assert len(opened) == 2
+    assert {f"pictures/{path.name}" for path in folder.iterdir()} == beside | opened
+    assert report_again_is_equal(workdir, folder)
+    monkeypatch.undo()
+    assert report(workdir) == small
+    assert not folder.exists()
+
+
+def report_again_is_equal(workdir: Workdir, folder: Path) -> bool:
+    """Pictures that are there are not written again."""
+    before, times = report(workdir), {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    return report(workdir) == before and {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+
+
+def test_settings_are_shown_without_the_places_of_the_machine(workdir: Workdir) -> None:
+    config = {"seed": 3, "sources": {"pool": [{"path": "s3://mine/secret/cats"}]}, "weights": ["/home/me/w.pt"]}
+    text = read(page.render_page(replace(workdir.run, config=config), pictures.Pictures(workdir.run))).text
+    assert "path: '.../cats'" in text or "path: .../cats" in text
+    assert ".../w.pt" in text
+    assert "mine" not in text
+    assert "/home" not in text
+    assert f"curate {curate.__version__}" in text
 
 
 def test_the_page_names_no_place_on_the_machine(workdir: Workdir, tmp_path: Path) -> None:
@@ -140,7 +201,7 @@ def test_vanished_pictures_leave_a_whole_page(workdir: Workdir) -> None:
             path.unlink()
     text = report(workdir)
     assert anchors(read(text)) == [anchor_of(title) for title in SECTIONS]
-    assert "data:image" not in text
+    assert 'src="data:image' not in text
     assert "No such file" in text
 
 

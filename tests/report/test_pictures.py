@@ -1,6 +1,9 @@
 """Thumbnails of images wherever they lie."""
 
+import base64
 import io
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from PIL import Image
 
 from curate.engine.store import Store
 from curate.engine.table import Manifest
-from curate.report.pictures import HEIGHT, LEFT_OUT, WIDTH, Pictures, short_name
+from curate.report.pictures import HEIGHT, LEFT_OUT, SIDE, WIDTH, Pictures, short_name
 from curate.sources.config import Sources
 from curate.stages.images.catalog import Catalog
 from tests.report.workdir import Workdir, picture
@@ -36,11 +39,30 @@ def test_a_thumbnail_is_a_small_jpeg_whatever_the_shape(tmp_path: Path, size: tu
     (tmp_path / "pool").mkdir()
     picture(1, size).save(tmp_path / "pool/x.jpg", "JPEG")
     shown = listed(tmp_path / "run", tmp_path / "pool")[0]
-    assert shown.data is not None
-    with Image.open(io.BytesIO(shown.data)) as thumbnail:
+    assert shown.thumbnail is not None
+    with Image.open(io.BytesIO(shown.thumbnail)) as thumbnail:
         assert thumbnail.format == "JPEG"
         assert thumbnail.width <= WIDTH
         assert min(16, *size) <= thumbnail.height <= HEIGHT
+        assert thumbnail.size == shown.size
+    assert bool(shown.opened) == (size[0] > WIDTH or size[1] > HEIGHT)
+
+
+def test_a_large_picture_opens_as_a_jpeg_of_bounded_size_without_metadata(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home"
+    picture(1, (2400, 1800)).save(tmp_path / "pool/x.jpg", "JPEG", exif=exif)
+    pictures = listed(tmp_path / "run", tmp_path / "pool")
+    held = json.loads(re.findall(">(.*)<", pictures.data())[0])["held"]
+    assert held == {}
+    pictures.load([0])
+    values = json.loads(re.findall(">(.*)<", pictures.data())[0])
+    data = base64.b64decode(values["held"][pictures[0].opened])
+    with Image.open(io.BytesIO(data)) as opened:
+        assert (opened.format, opened.size) == ("JPEG", (SIDE, SIDE * 3 // 4))
+    assert b"taken at home" not in data
+    assert values["folder"] is None
 
 
 def test_pictures_in_a_tar_are_shown(tmp_path: Path) -> None:
@@ -49,7 +71,7 @@ def test_pictures_in_a_tar_are_shown(tmp_path: Path) -> None:
     pictures.load([0, 3])
     assert [pictures[i].key.rsplit("/", 1)[-1] for i in (0, 3)] == ["0.jpg", "3.jpg"]
     assert all(pictures.is_shown(i) for i in (0, 3))
-    assert pictures[0].data != pictures[3].data
+    assert pictures[0].thumbnail != pictures[3].thumbnail
 
 
 def test_a_tar_that_is_gone_leaves_placeholders_that_say_so(tmp_path: Path) -> None:
@@ -72,13 +94,44 @@ def test_a_vanished_file_becomes_a_placeholder_and_its_neighbors_stay(workdir: W
     assert pictures[a].missing in pictures.figure(a)
 
 
-def test_the_page_has_a_budget(workdir: Workdir) -> None:
+def sources(page: str) -> list[str]:
+    """Where the pictures of a page are found: `data`, or a folder."""
+    return [re.split("[:/]", src)[0] for src in re.findall('src="(.*?)"', page)]
+
+
+def test_what_a_page_cannot_hold_is_left_out_or_lies_beside_it(workdir: Workdir) -> None:
     ids = [workdir.ids[name] for name in ("a.jpg", "b.jpg", "left.jpg")]
-    one = len(Pictures(workdir.run)[ids[0]].data or b"")
-    pictures = Pictures(workdir.run, budget=one)
+    thumbnail = Pictures(workdir.run)[ids[0]].thumbnail
+    assert thumbnail is not None
+    room = 23 + -(-len(thumbnail) // 3) * 4  # `data:image/jpeg;base64,`
+    alone, beside = Pictures(workdir.run, budget=room), Pictures(workdir.run, budget=room, beside="report/beside")
+    pages = ["".join(map(pictures.figure, ids)) for pictures in (alone, beside)]
+    beside.finish()
+    assert sources(pages[0]) == ["data"]
+    assert pages[0].count(LEFT_OUT) == 2
+    assert sources(pages[1]) == ["data", "beside", "beside"]
+    for name in re.findall('src="(beside/.*?)"', pages[1]):
+        assert Path(workdir.store.join("report", name)).read_bytes().startswith(b"\xff\xd8")
+
+
+def test_a_large_page_holds_what_is_seen_at_first(workdir: Workdir) -> None:
+    ids = [workdir.ids[name] for name in ("a.jpg", "b.jpg", "left.jpg")]
+    picture(3, (500, 500)).save(Path(workdir.sources.pool[0].path, "a.jpg"), "JPEG")
+    pictures = Pictures(workdir.run, budget=12000, beside="report/beside")
+    pictures.load(ids)  # the picture that opens has no room, so that this is a large page
+    page = pictures.figure(ids[1], later=True) + pictures.figure(ids[2])
+    pictures.finish()
+    assert sources(page) == ["beside", "data"]
+
+
+def test_a_page_has_so_many_pictures(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.report.pictures.MAX_PICTURES", 2)
+    ids = [workdir.ids[name] for name in ("left.jpg", "a.jpg", "b.jpg")]
+    pictures = Pictures(workdir.run)
     pictures.load(ids)
-    assert [pictures.is_shown(i) for i in ids] == [True, False, False]
-    assert pictures[ids[1]].missing == LEFT_OUT
+    assert [pictures.is_shown(i) for i in ids] == [True, True, False]
+    assert pictures[ids[2]].missing == LEFT_OUT
+    assert "b.jpg" in pictures.figure(ids[2])
 
 
 def test_rejected_pictures_are_shown_where_they_decode(workdir: Workdir) -> None:

@@ -67,8 +67,8 @@ def test_columns_of_several_stages_stand_side_by_side_where_nothing_is_between_t
 
 def test_several_stages_tell_of_what_was_dropped_in_one_section(workdir: Workdir) -> None:
     found = sections(workdir.run)
-    assert titles(found).count("Dropped") == 1
-    dropped = next(section for section in found if section.title == "Dropped")
+    assert titles(found).count("Kept out") == 1
+    dropped = next(section for section in found if section.title == "Kept out")
     (reasons,) = (block for block in dropped.blocks if isinstance(block, Beside))
     shown = [*(block for column in reasons.columns for block in column), *dropped.blocks]
     headings = [block.text for block in shown if isinstance(block, Heading)]

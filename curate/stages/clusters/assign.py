@@ -14,7 +14,7 @@ from curate.engine.demands import by_process, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.numbers import count, plural
-from curate.engine.show import Beside, Block, Blocks, Heading, Section, Text, gallery
+from curate.engine.show import LIST_KEPT, Beside, Block, Blocks, Heading, Section, Text, gallery
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.store import Store
 from curate.engine.table import Table
@@ -31,13 +31,13 @@ from curate.tables import ASSIGNMENTS, CENTROIDS, SELECTION, VECTORS
 
 ASSIGNED_BYTES = ID_BYTES + 6
 """Bytes of a row."""
-NUM_BIGGEST, NUM_RANDOM = 3, 5
+NUM_BIGGEST, NUM_RANDOM = 4, 8
 """Clusters that the report shows: the largest ones, and random others."""
 COMPARED = 1024
 """Images that are compared with all leaves, to tell how often the nearest one was found."""
 TRUSTED = 0.99
 """Share of them below which the report warns."""
-SHOWN = 6
+SHOWN = 36
 """Pictures nearest to the centroid of a cluster, and as many random ones."""
 
 
@@ -162,15 +162,15 @@ def _examples(table: Table, run: Finished) -> Iterator[Block]:
         after = "" if selected is None else f", {count(int(selected[cluster : cluster + 1].sum()))} selected"
         yield Heading(f"Cluster {cluster}: {plural(int(sizes[cluster]), 'image')}{after}")
         mine = rows.filter(pc.equal(rows["cluster_id"], cluster))["image_id"].to_numpy()
-        yield _pictures(mine, run, cluster)
+        yield _pictures(mine, run, cluster, int(sizes[cluster]))
 
 
-def _pictures(image_ids: np.ndarray, run: Finished, cluster: int) -> Beside:
+def _pictures(image_ids: np.ndarray, run: Finished, cluster: int, size: int) -> Beside:
     """Pictures of a cluster whose images are given in order of falling similarity to the centroid."""
-    columns: list[Blocks] = [(Text("nearest to the centroid"), gallery(image_ids[:SHOWN]))]
+    columns: list[Blocks] = [(Text("Nearest to the centroid"), gallery(image_ids[:SHOWN]))]
     random = pick(image_ids[SHOWN:], SHOWN, run.rng(f"cluster {cluster}"))
     if len(random):
-        columns.append((Text("random others"), gallery(random)))
+        columns.append((Text("Random others"), gallery(random, total=size - SHOWN, rest=LIST_KEPT)))
     return Beside(tuple(columns), wide=True)
 
 

@@ -24,7 +24,7 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import plural
-from curate.engine.show import Block, Heading, Histogram, Marker, Section, Series, Text, gallery
+from curate.engine.show import LIST_KEPT, Block, Heading, Histogram, Marker, Section, Series, Text, gallery
 from curate.engine.stage import Batches, Fold, Input, each, scan_partials, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
@@ -40,7 +40,7 @@ LEAST_MAD = 0.02
 """MAD of log(1 - density) that is assumed at least: 2 % of the distance to the neighbors is nothing that one sees."""
 NUM_BINS = 60
 """Bins of the histogram in the report."""
-SHOWN = 12
+SHOWN = 48
 """Pictures of each kind in the report."""
 
 PARTIAL = pa.schema(
@@ -236,7 +236,7 @@ class Screen(Fold):
         for title, mask in (("too alike", junk & alike), ("like nothing else", junk & ~alike)):
             if mask.any():
                 shown = pick(ids[mask], SHOWN, run.rng(f"screening {title}"))
-                blocks += [Heading(f"Kept out: {title}"), gallery(shown)]
+                blocks += [Heading(f"Kept out: {title}"), gallery(shown, total=int(mask.sum()), rest=LIST_KEPT)]
         yield Section("Kept out of the balanced draw", tuple(blocks))
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.engine.finished import Finished, pick
-from curate.engine.show import Block, Gallery, Heading, Picture
+from curate.engine.show import LIST_CONTAMINATED, LIST_GROUPS, Block, Gallery, Heading, Pages, Picture
 from curate.tables import POOL, ROLES
 
 COLUMNS = ["image_id", "component_id", "verdict", "partner_id", "similarity", "kind", "direct"]
 """Columns of `duplicates` that groups are made of."""
-NUM_BIGGEST, NUM_RANDOM, NUM_CONTAMINATED = 6, 12, 12
+NUM_BIGGEST, NUM_RANDOM, NUM_CONTAMINATED = 6, 60, 48
 """Groups that are shown: the biggest, some of the others, some that resemble a held-out image."""
-SHOWN_BIG, SHOWN_SMALL = 12, 6
+SHOWN_BIG, SHOWN_SMALL = 36, 12
 """Pictures of one of the biggest groups, and of another one."""
 
 
@@ -53,23 +53,25 @@ def copy_galleries(groups: CopyGroups, run: Finished) -> Iterator[Block]:
     shown = (("The biggest groups", biggest, SHOWN_BIG), ("Random groups", random, SHOWN_SMALL))
     for title, chosen, limit in shown:
         if len(chosen):
-            yield Heading(title)
-            yield from (_copies(groups.rows_of(group), run, limit) for group in chosen.tolist())
+            galleries = tuple(_copies(groups.rows_of(group), run, limit) for group in chosen.tolist())
+            more = len(others) - len(random) if chosen is random else 0
+            yield from (Heading(title), Pages(galleries, more=more, rest=LIST_GROUPS))
 
 
 def heldout_galleries(rows: pa.Table, run: Finished) -> Iterator[Block]:
     """Some of the held-out images, each beside the group of copies that left because of it."""
     rows = rows.filter(pc.equal(rows["verdict"], "benchmark"))
-    components = pick(np.unique(rows["component_id"].to_numpy()), NUM_CONTAMINATED, run.rng("contamination"))
-    for component in components.tolist():
-        yield _contaminated(rows.filter(pc.equal(rows["component_id"], component)))
+    found = np.unique(rows["component_id"].to_numpy())
+    components = pick(found, NUM_CONTAMINATED, run.rng("contamination"))
+    galleries = [_contaminated(rows.filter(pc.equal(rows["component_id"], one))) for one in components.tolist()]
+    yield Pages(tuple(galleries), more=len(found) - len(galleries), rest=LIST_CONTAMINATED)
 
 
 def curated_gallery(curated: int, heldout: int) -> Gallery:
     """A curated image beside the held-out one that it resembles: it stays, so it must be seen."""
     pictures = (
-        Picture(heldout, ("held out",), "heldout", named=False),
-        Picture(curated, ("curated, stays",), "curated", named=False),
+        Picture(heldout, ("held out",), "heldout"),
+        Picture(curated, ("curated, stays",), "curated"),
     )
     return Gallery(pictures, group=True)
 
@@ -86,16 +88,16 @@ def _copies(rows: pa.Table, run: Finished, limit: int) -> Gallery:
 
 def _contaminated(rows: pa.Table) -> Gallery:
     gone = rows.sort_by([("similarity", "descending"), ("image_id", "ascending")]).to_pylist()
-    return _group([Picture(gone[0]["partner_id"], ("held out",), "heldout")], gone, SHOWN_SMALL)
+    return _group([Picture(gone[0]["partner_id"], ("held out",), "heldout")], gone, SHOWN_SMALL, LIST_CONTAMINATED)
 
 
-def _group(stay: list[Picture], gone: list[dict[str, Any]], limit: int) -> Gallery:
+def _group(stay: list[Picture], gone: list[dict[str, Any]], limit: int, rest: str = LIST_GROUPS) -> Gallery:
     """At most `limit` pictures of a group, of them half that stay, and how many more there are."""
     first = stay[: limit // 2]
     shown = gone[: limit - len(first)]
     others = (Picture(member["image_id"], (evidence(member),)) for member in shown)
     more = len(stay) - len(first) + len(gone) - len(shown)
-    return Gallery((*first, *others), more=more, group=True)
+    return Gallery((*first, *others), more=more, group=True, rest=rest)
 
 
 def evidence(row: dict[str, Any]) -> str:

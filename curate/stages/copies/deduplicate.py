@@ -15,7 +15,7 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural
-from curate.engine.show import Block, Check, FlowStep, Heading, Section, Text
+from curate.engine.show import Block, Check, FlowStep, Heading, Pages, Section, Text, without_empty
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
@@ -57,7 +57,7 @@ JUDGED_BY = ("image_id", "width", "height", "reject")
 """What is read of an image."""
 VERDICT_BYTES = 8
 """Bytes of a row of `duplicates`."""
-NUM_MATCHES = 12
+NUM_MATCHES = 48
 """Curated images that resemble held-out ones, as many as are shown."""
 EVIDENCE = {
     "sha256": "same bytes",
@@ -65,6 +65,8 @@ EVIDENCE = {
     "aligned": "by embedding, verified by alignment",
     "hash": "by perceptual hash",
 }
+COPIED = {"pool": "pool images", "curated": "curated images"}
+"""What a copy is one of, by the role of the image that stays."""
 
 
 class DeduplicateFigures(Figures):
@@ -190,18 +192,20 @@ class Deduplicate(Fold):
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = DeduplicateFigures.of(table)
         drops = [
-            (f"copy of a {role} image, {EVIDENCE.get(kind, kind)}", number)
+            (f"copies of {COPIED.get(role, role)}, {EVIDENCE.get(kind, kind)}", number)
             for role, kinds in figures.copies_by_evidence.items()
             for kind, number in kinds.items()
         ]
         drops.sort(key=lambda drop: -drop[1])
         note = f"{plural(figures.more_of_bursts, 'more frame')} of bursts among them" if figures.more_of_bursts else ""
-        yield FlowStep("one of each copy", figures.kept + figures.benchmark, drops=tuple(drops), note=note)
+        left = figures.kept + figures.benchmark
+        yield FlowStep("not copies", left, drops=tuple(drops), note=note, kept_out="as copies", station=True)
         if run.parts.num_images(["heldout"]):
-            touching = ("in a group that touches a held-out image", figures.benchmark)
+            touching = ("in a group of copies that holds a held-out image", figures.benchmark)
             heldout = Usable.of(run, "heldout")
             note = "" if heldout is None or not heldout.lost else f"compared with {heldout.used}"
-            yield FlowStep("compared with held-out images", figures.kept, drops=(touching,), note=note)
+            why = "for held-out images"
+            yield FlowStep("clean", figures.kept, drops=(touching,), note=note, kept_out=why, station=True)
 
     def headline(self, table: Table, run: Finished) -> str:
         return f"{count(DeduplicateFigures.of(table).kept)} kept"
@@ -268,16 +272,15 @@ class Deduplicate(Fold):
             bursts = f"Of bursts {figures.more_of_bursts} more frames stay. " if figures.more_of_bursts else ""
             text = f"{found}{plural(len(groups.sizes), 'group')} of copies{where}. {largest} {bursts}{sample.note}"
             yield Section("Copies", (Text(text.strip()), *copy_galleries(groups, run)))
-        else:
-            yield Section("Copies", (Text("No copies were found."),))
-        if run.parts.num_images(["heldout"]):
+        shown = without_empty([*heldout_galleries(sample.rows, run), *_curated(run)])
+        if shown:
             heldout = Usable.of(run, "heldout")
             compared = "" if heldout is None else f" Compared: {heldout.used}."
             text = (
-                f"{plural(figures.benchmark, 'image')} of the pool left: the whole group of copies goes when one of "
-                f"them resembles a held-out image.{compared} {sample.note}"
+                f"{plural(figures.benchmark, 'image')} of the pool kept out: where one image of a group of copies "
+                f"resembles a held-out image, the whole group is.{compared} {sample.note}"
             )
-            yield Section("Held-out images", (Text(text.strip()), *heldout_galleries(sample.rows, run), *_curated(run)))
+            yield Section("Held-out images", (Text(text.strip()), *shown))
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         if image.role != "pool":
@@ -396,10 +399,12 @@ def _is_selected(run: Finished) -> bool:
 
 
 def _curated(run: Finished) -> Iterator[Block]:
-    matches = curated_matches(run)[:NUM_MATCHES].tolist()
-    if matches:
-        yield Heading("Curated images that resemble held-out ones")
-    yield from (curated_gallery(curated, heldout) for curated, heldout in matches)
+    matches = curated_matches(run)
+    galleries = tuple(curated_gallery(curated, heldout) for curated, heldout in matches[:NUM_MATCHES].tolist())
+    yield from (
+        Heading("Curated images that resemble held-out ones"),
+        Pages(galleries, more=len(matches) - len(galleries)),
+    )
 
 
 # -- one image -----------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class DropSimilar(Shuffle):
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         figures = DropSimilarFigures.of(table)
         drops = (("alike to a preferred one of its cluster", figures.similar),)
-        yield FlowStep("one of those alike", figures.kept, drops=drops)
+        yield FlowStep("not look-alikes", figures.kept, drops=drops, kept_out="as alike to the backbone")
 
     def headline(self, table: Table, run: Finished) -> str:
         return f"{count(DropSimilarFigures.of(table).kept)} kept"

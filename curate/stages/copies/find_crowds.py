@@ -16,7 +16,7 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished, pick
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural, share
-from curate.engine.show import Block, Gallery, Picture, Section, Text
+from curate.engine.show import LIST_KEPT, Block, Gallery, Picture, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
@@ -34,7 +34,7 @@ NODE_BYTES = 28
 """Bytes of memory that an image of the catalog takes."""
 CROWD_SHARE = 0.05
 """Share of the images in crowds, as the cost law assumes."""
-NUM_SHOWN = 12
+NUM_SHOWN = 48
 """Images of crowds that the report shows."""
 TITLE = "Pictures that look alike"
 """Title of the report's section on crowds."""
@@ -181,7 +181,7 @@ class FindCrowds(Fold):
         told = self._warning(found)
         blocks: list[Block] = [
             Text(f"{told[0].upper()}{told[1:]}."),
-            Gallery(pictures, more=found.crowded - len(pictures)),
+            Gallery(pictures, more=found.crowded - len(pictures), rest=LIST_KEPT),
         ]
         yield Section(TITLE, tuple(blocks))
 

@@ -13,7 +13,7 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural
-from curate.engine.show import Block, Gallery, Heading, Picture, Section, Text
+from curate.engine.show import Block, Gallery, Heading, Pages, Picture, Section, Text
 from curate.engine.stage import Batches, Input, Map, each, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
@@ -28,7 +28,7 @@ from curate.stages.search.find_truth import measured
 from curate.stages.search.neighbors import similarity_section, threshold_fact
 from curate.tables import CATALOG, CROWDS, HELDOUT, NEIGHBORS, REGISTERED, SURROUNDINGS, THRESHOLDS
 
-NUM_PAIRS = 6
+NUM_PAIRS = 24
 """Pairs that count, and pairs that do not, as many of each as are shown."""
 
 
@@ -172,11 +172,10 @@ class JudgePairs(Map):
             ("Pairs that stand out, the least alike first", "counts", found.counts, 1),
             ("Pairs that do not, the most alike first", "does not count", found.alike & ~found.counts, -1),
         ):
-            chosen = np.flatnonzero(mask & found.crowded)
-            chosen = chosen[np.argsort(strongest * found.score[chosen], kind="stable")][:NUM_PAIRS]
-            if len(chosen):
-                yield Heading(title)
-                yield from (_pair(rows.slice(at, 1).to_pylist()[0], verdict) for at in chosen.tolist())
+            all_ = np.flatnonzero(mask & found.crowded)
+            chosen = all_[np.argsort(strongest * found.score[all_], kind="stable")][:NUM_PAIRS]
+            pairs = tuple(_pair(rows.slice(at, 1).to_pylist()[0], verdict) for at in chosen.tolist())
+            yield from (Heading(title), Pages(pairs, more=len(all_) - len(pairs)))
 
 
 def _tally(found: _Verdicts) -> JudgeTally:

@@ -268,7 +268,7 @@ class Catalog(Listing):
 
     def flow(self, table: Table, run: Finished, before: FlowStep | None) -> Iterator[FlowStep]:
         listed = {role: run.parts.num_images([role]) for role in ROLES}
-        yield FlowStep("listed", listed["pool"], listed["curated"] or None)
+        yield FlowStep("listed", listed["pool"], listed["curated"] or None, station=True)
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         sizes = Counter[tuple[str, str]]()

@@ -16,7 +16,7 @@ from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts, part_of, row_of
-from curate.engine.show import Beside, Blocks, Examples, FlowStep, Heading, Picture, Section, Text
+from curate.engine.show import LIST_REJECTED, Beside, Blocks, Examples, FlowStep, Heading, Picture, Section, Text
 from curate.engine.stage import Input, each
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
@@ -46,7 +46,7 @@ WIDTHS = {
 """Bytes of a row of `images` by column, beside those that depend on the images: the others take next to nothing."""
 COLUMNS = 15
 """Columns of `images`."""
-NUM_SHOWN = 10
+NUM_SHOWN = 48
 """Rejected images that the report shows of each reason."""
 MEANING = {
     "unavailable": "kept away by an error that may pass: no verdict, the next run reads them again",
@@ -183,14 +183,12 @@ class Inspect(PictureStage):
         figures = InspectFigures.of(table)
         pool, curated = figures.rejected_of("pool"), figures.rejected_of("curated")
         away = figures.unavailable.get(ROLES[POOL], 0)
-        left = run.parts.num_images([ROLES[POOL]]) - pool["unreadable"] - away
         listed = run.parts.num_images([ROLES[CURATED]]) or None
-        lost = (("unreadable", pool["unreadable"]), *([("unavailable", away)] if away else []))
-        yield FlowStep("read", left, listed and listed - figures.unavailable.get(ROLES[CURATED], 0), lost)
-        reasons = tuple((reason, number) for reason, number in pool.most_common() if reason != "unreadable")
-        accepted = left - sum(number for _, number in reasons)
-        away = figures.unavailable.get(ROLES[CURATED], 0)
-        yield FlowStep("accepted", accepted, listed and listed - curated.total() - away, reasons)
+        reasons = [(reason.replace("_", " "), number) for reason, number in pool.most_common() if number]
+        drops = (*reasons, *([("could not be had, an error that may pass", away)] if away else []))
+        left = run.parts.num_images([ROLES[POOL]]) - sum(number for _, number in drops)
+        lost = curated.total() + figures.unavailable.get(ROLES[CURATED], 0)
+        yield FlowStep("usable", left, listed and listed - lost, drops, kept_out="as unusable", station=True)
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         from curate.stages.images.usable import Usable  # it reads this stage's figures
@@ -237,8 +235,9 @@ class Inspect(PictureStage):
             shown = [Picture(row["image_id"], (row["detail"] or "",)) for row in mine.take(chosen).to_pylist()]
             images = f"{total[reason]:,} image{'' if total[reason] == 1 else 's'}"
             title = Heading(f"{reason.replace('_', ' ')}: {images}")
-            reasons.append((title, Text(MEANING[reason]), Examples(tuple(shown))))
-        yield Section("Dropped", (Beside(tuple(reasons)),))
+            examples = Examples(tuple(shown), more=total[reason] - len(shown), rest=LIST_REJECTED)
+            reasons.append((title, Text(MEANING[reason]), examples))
+        yield Section("Kept out", (Beside(tuple(reasons)),))
 
     def why_open(self, table: Table, part: int, rows: Sequence[int]) -> list[str]:
         details: list[str] = table.read(part, ["detail"])["detail"].take(list(rows)).to_pylist()

@@ -15,7 +15,7 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import plural
-from curate.engine.show import Block, Gallery, Heading, Numbers, Picture, Section, Text
+from curate.engine.show import Block, Gallery, Heading, Numbers, Pages, Picture, Section, Text
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
@@ -25,7 +25,7 @@ from curate.stages.selection.by_sample import BySample, rows_by_sample
 from curate.stages.selection.retrieved import ORIGINS, curated_sets, in_order
 from curate.tables import ASSIGNMENTS, CATALOG, NEAREST, POOL, RETRIEVED
 
-NUM_QUERIES, NUM_SHOWN = 8, 8
+NUM_QUERIES, NUM_SHOWN = 18, 24
 """Queries of each route that the report shows, and pool images beside each."""
 PASSES = 3
 """Times that one process reads the assignments where clusters are drawn from: to count, and twice to draw."""
@@ -259,14 +259,15 @@ def _route(run: Finished, rows: pa.Table, origin: str) -> Iterator[Block]:
     title, text = TITLES[origin]
     yield Heading(title)
     yield Text(text)
-    queries = pick(np.unique(rows["query_id"].to_numpy()), NUM_QUERIES, run.rng(f"retrieved {origin}"))
-    for query in queries.tolist():
-        yield _query(query, rows.filter(pc.equal(rows["query_id"], query)))
+    asked = np.unique(rows["query_id"].to_numpy())
+    queries = pick(asked, NUM_QUERIES, run.rng(f"retrieved {origin}"))
+    galleries = tuple(_query(query, rows.filter(pc.equal(rows["query_id"], query))) for query in queries.tolist())
+    yield Pages(galleries, more=len(asked) - len(galleries))
 
 
 def _query(query: int, rows: pa.Table) -> Gallery:
     ordered = rows.sort_by([("similarity", "descending"), ("image_id", "ascending")])
     shown = ordered.slice(0, NUM_SHOWN).to_pylist()
     first = Picture(query, ("query",), "query")
-    others = [Picture(row["image_id"], (f"{row['similarity']:.3f}",), named=False) for row in shown]
+    others = [Picture(row["image_id"], (f"{row['similarity']:.3f}",)) for row in shown]
     return Gallery((first, *others), more=len(rows) - len(shown), group=True)

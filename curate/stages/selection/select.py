@@ -20,7 +20,7 @@ from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts, part_of
 from curate.engine.numbers import count, plural, share
-from curate.engine.show import FlowStep, Heading, Numbers, Section, Share, Text, gallery
+from curate.engine.show import LIST_KEPT, LIST_SELECTED, FlowStep, Heading, Numbers, Section, Share, Text, gallery
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
@@ -69,7 +69,7 @@ TREE_READS, TREE_BYTES = 2, 6
 """Times that a process reads the tree, and bytes of a node without its centroid."""
 ROW_BYTES, PATH_BYTES = 2, 3
 """Bytes of a row of `selection` beside its cluster path and the image that asked for it, and of its cluster path."""
-NUM_SELECTED, NUM_PASSED_OVER = 40, 30
+NUM_SELECTED, NUM_PASSED_OVER = 240, 120
 """Random images that the report shows."""
 SHARE_NAMES = {
     "retrieval": "resemble the curated sets",
@@ -303,12 +303,14 @@ class Select(Fold):
         for retrieved in run.inputs_of(table, "retrieved"):
             if isinstance(run.stage_of(retrieved), Retrieve) and "balance" not in figures.routes:
                 unique = RetrieveFigures.of(retrieved).unique
-                yield FlowStep("retrieved", unique, None, (("resemble no curated image", left - unique),))
+                drops = (("resemble no curated image", left - unique),)
+                yield FlowStep("like curated images", unique, drops=drops, kept_out="as unlike the curated images")
                 left = unique
         pool, curated = figures.roles["pool"], figures.roles["curated"] or None
         routes = ", ".join(f"{route} {count(number)}" for route, number in figures.routes.items())
-        drops = (("chosen by no route, or above a cap", max(0, left - pool)),)
-        yield FlowStep("selected", pool, curated, drops, f"routes: {routes}" if routes else "")
+        drops = (("chosen by no route, or above a cap", left - pool),)
+        note = f"routes: {routes}" if routes else ""
+        yield FlowStep("selected", pool, curated, drops, note, kept_out="by the selection", station=True)
 
     def headline(self, table: Table, run: Finished) -> str | None:
         return f"{count(table.num_rows())} selected"
@@ -341,14 +343,18 @@ class Select(Fold):
             if len(sizes.before):
                 yield sizes_section(sizes)
         ids = run.sample(table, ["image_id"], role="pool").rows["image_id"].to_numpy()
-        text = Text("Random images of the pool that were selected.")
-        yield Section("Selected", (text, gallery(pick(ids, NUM_SELECTED, run.rng("selected")))))
+        chosen = pick(ids, NUM_SELECTED, run.rng("selected"))
+        if len(chosen):
+            shown = gallery(chosen, total=figures.roles["pool"], rest=LIST_SELECTED)
+            random = "Random images" if shown.more else "All images"
+            yield Section("Selected", (Text(f"{random} of the pool that were selected."), shown))
         passed_over = _passed_over(run, table)
         if len(passed_over):
-            number = plural(figures.kept - figures.roles["pool"], "image")
-            text = Text("good pictures that no route chose, or that a cap or the balance left out")
-            shown = gallery(pick(passed_over, NUM_PASSED_OVER, run.rng("not selected")))
-            yield Section("Dropped", (Heading(f"not selected: {number}"), text, shown))
+            number = figures.kept - figures.roles["pool"]
+            text = Text("Good pictures that no route chose, or that a cap or the balance left out.")
+            chosen = pick(passed_over, NUM_PASSED_OVER, run.rng("not selected"))
+            shown = gallery(chosen, total=number, rest=LIST_KEPT)
+            yield Section("Kept out", (Heading(f"not selected: {plural(number, 'image')}"), text, shown))
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         rows = run.rows_of(image, table)

@@ -406,7 +406,15 @@ class WriteShards(Shuffle):
                 ("unavailable", figures.away),
             )
             named = tuple((reason, number) for reason, number in drops if number)
-            yield FlowStep("in the shards", table.num_rows(), None, named, f"{shards}, curated included")
+            yield FlowStep(
+                "in the shards",
+                table.num_rows(),
+                drops=named,
+                note=f"{shards}, curated images included",
+                kept_out="of the shards",
+                station=True,
+                merged=True,
+            )
         else:
             yield FlowStep("in the shards", before.pool, before.curated, (), shards)
 

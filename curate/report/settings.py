@@ -1,0 +1,85 @@
+"""What a run was made with, and what can be done with it, at the top of its page."""
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from curate import __version__
+from curate.config import without_folder
+from curate.engine.finished import Finished
+from curate.report.markup import Content, Markup, el
+from curate.stages.copies.deduplicate import Deduplicate
+from curate.stages.selection.write_shards import CARD, WriteShards
+
+AT_ONCE = ("Sources", "Tables made")
+"""Facts that are seen without unfolding them."""
+SWEPT = "report/sweep.html"
+
+
+def settings(run: Finished, known: Mapping[str, list[str]]) -> Markup:
+    """Version, command and sources; models, thresholds and the whole config folded.
+
+    Args:
+        known: titles to lines, see `sections.facts`.
+    """
+    first = {name: known[name] for name in AT_ONCE if name in known}
+    first |= {"Version": [f"curate {__version__}"], "Command": ["curate run config.yaml"]}
+    others = {name: lines for name, lines in known.items() if name not in first}
+    told = "config.yaml: as it was run. Places are shown by the last step of their paths."
+    return el(
+        "div",
+        _facts(first),
+        el("details", el("summary", "Models, thresholds and other facts"), _facts(others)) if others else None,
+        el("details", el("summary", "Config"), el("p", told, class_="quiet"), el("pre", _config(run))),
+        class_="settings",
+    )
+
+
+def _facts(known: Mapping[str, list[str]]) -> Markup:
+    rows: list[Content] = [
+        [el("dt", title), el("dd", el("ul", [el("li", line) for line in lines]))] for title, lines in known.items()
+    ]
+    return el("dl", rows, class_="facts")
+
+
+def _config(run: Finished) -> str:
+    values = {"recipe": run.recipe, **run.config}
+    return yaml.safe_dump(_without_places(values), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _without_places(values: Any) -> Any:
+    """Values without the folders and buckets of a machine, which are nobody's business who reads the page."""
+    if isinstance(values, Mapping):
+        return {str(name): _without_places(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_without_places(value) for value in values]
+    if isinstance(values, str) and (posixpath.isabs(values) or "://" in values):
+        named = without_folder(values)
+        return named if named != values else f".../{posixpath.basename(values.rstrip('/'))}"
+    return values
+
+
+def further(run: Finished) -> Markup:
+    """Commands and files that lead on from the page; WORKDIR stands for the folder that holds the report."""
+    rows: list[tuple[str, Content]] = []
+    if run.only(Deduplicate) is not None:
+        rows += [
+            ("Which images, and why", el("code", "curate list WORKDIR --dropped")),
+            ("Look at doubtful pairs, and decide", el("code", "curate review WORKDIR")),
+            ("Other thresholds for copies", [el("code", "curate sweep WORKDIR"), _sweep(run)]),
+        ]
+    rows.append(("The story of one image", el("code", "curate explain WORKDIR NAME")))
+    if run.only(WriteShards) is not None:
+        card = [el("a", "shards", href="../shards/data/"), " and ", el("a", "their card", href=f"../{CARD}")]
+        rows.append(("The result", card))
+    items: Content = [[el("dt", what), el("dd", how)] for what, how in rows]
+    where = el("p", f"WORKDIR is the folder {run.name}, in which report/index.html lies.", class_="quiet")
+    return el("div", el("dl", items, class_="facts"), where)
+
+
+def _sweep(run: Finished) -> Content:
+    if not run.store.fs.exists(run.store.join(SWEPT)):
+        return None
+    return [", as ", el("a", "a page", href=posixpath.basename(SWEPT))]
