@@ -12,8 +12,8 @@ from docs.generators.markdown import paragraphs
 
 HEAD = """# Python
 
-`import curate` costs no PyTorch: a name is loaded when it is first used. All names below are public; what else lies in the
-package may change without notice, see [Versions](../versions.md).
+`import curate` costs no PyTorch: a name is loaded when it is first used. All names below are public; what else lies in
+the package may change without notice, see [Versions](../versions.md).
 """
 
 GROUPS = {
@@ -68,33 +68,20 @@ def _own_doc(what: type) -> str:
 
 
 def _signature(name: str, what: Any) -> str:
-    if isinstance(what, property):
-        return f"```python\n{name}: {_returns(what)}\n```"
-    # The type of every plug-in is a long name; text annotations are shown as they are written.
     return f"```python\n{name}{_written(what)}\n```"
 
 
 def _written(what: Any) -> str:
-    """The signature as the source has it."""
-    source = textwrap.dedent(inspect.getsource(what))
+    """The signature as the source has it; of a property its type."""
+    source = textwrap.dedent(inspect.getsource(what.fget if isinstance(what, property) else what))
     node = ast.parse(source).body[0]
     assert isinstance(node, ast.FunctionDef)
+    returns = ast.unparse(node.returns).replace("'", "") if node.returns else ""
+    if isinstance(what, property):
+        return f": {returns}"
     node.args.args = [one for one in node.args.args if one.arg not in {"self", "cls"}]
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({ast.unparse(node.args)}){returns}".replace("'", "")
-
-
-def _returns(what: property) -> str:
-    return str(inspect.get_annotations(what.fget)["return"]) if _plain(what) else _name_of(what)
-
-
-def _plain(what: property) -> bool:
-    return isinstance(inspect.get_annotations(what.fget)["return"], str)
-
-
-def _name_of(what: property) -> str:
-    annotation = inspect.get_annotations(what.fget)["return"]
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    arguments = ast.unparse(node.args).replace("'", "")
+    return f"({arguments}) -> {returns}" if returns else f"({arguments})"
 
 
 def _fields(what: type) -> Iterator[tuple[str, str]]:
