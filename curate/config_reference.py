@@ -84,7 +84,8 @@ def _keys(
                 {
                     one: list(_keys(one, _if_of(one, value), at=place, execution=speed, described=described))
                     for one in inside
-                }
+                },
+                value,
             )
 
 
@@ -97,15 +98,20 @@ def _is_base(model: type[Settings]) -> bool:
     return model.model_fields["kind"].is_required()
 
 
-def _of_kinds(sections: dict[type[Settings], list[Key]]) -> Iterator[Key]:
-    """The keys of all kinds that a section may be of; one that all have alike comes once."""
+def _of_kinds(sections: dict[type[Settings], list[Key]], given: Any) -> Iterator[Key]:
+    """The keys of all kinds that a section may be of; one that all have alike comes once.
+
+    Args:
+        given: the value of the section where the config says nothing.
+    """
     kinds: dict[Key, list[str]] = {}
     for model, keys in sections.items():
         for key in keys:
             kinds.setdefault(key, []).append(str(model.model_fields["kind"].default) if len(sections) > 1 else "")
     choice = [key for key, having in kinds.items() if len(sections) > 1 and key.name.endswith(".kind")]
     if choice:
-        yield replace(choice[0], type=" | ".join([*(key.type for key in choice), "text"]))
+        kind = given.kind if type(given) in sections else None
+        yield replace(choice[0], type=" | ".join([*(key.type for key in choice), "text"]), default=kind)
     for key, having in kinds.items():
         if len(having) == len(sections):
             yield key
