@@ -1,6 +1,7 @@
 """The page of commands, from the tree that parses them."""
 
 import re
+import textwrap
 import typing
 from collections.abc import Iterator
 from enum import Enum
@@ -54,15 +55,11 @@ def _section(name: str, command: Any) -> str:
 
 
 def _prose(text: str) -> str:
-    """Help text: lines that are indented, or that click is told to leave as they are, are shown as they stand."""
-    blocks = []
-    for block in re.split(r"\n\s*\n", text.strip().replace("\f", "")):
-        lines = block.splitlines()
-        if lines[0].strip() == "\b":
-            blocks.append("```text\n" + "\n".join(line.rstrip() for line in lines[1:]) + "\n```")
-        else:
-            blocks.append(" ".join(line.strip() for line in lines))
-    return "\n\n".join(blocks)
+    """Help text: its paragraphs, and its examples as they stand."""
+    told, _, examples = text.replace("\f", "").partition("Examples:")
+    blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", told.strip())]
+    shown = textwrap.dedent(examples.strip("\n")).rstrip()
+    return "\n\n".join([*blocks, *([f"```sh\n{shown}\n```"] if shown else [])])
 
 
 def _usage(argument: Any) -> str:

@@ -10,7 +10,7 @@ from docs.generators.markdown import code, table
 HEAD = """# Config keys
 
 Every key of every recipe, with its default. A key with dots is nested: `copies.embed.model` is `embed:` below `copies:`
-in a YAML file, or `copies.embed.model=sscd` on the command line. `curate config KEY` prints the same.
+in a YAML file, or `copies.embed.model=sscd` on the command line. `curate config RECIPE KEY` tells the same.
 
 A key marked *speed* changes how fast a run is, and no result; it may change at any time. Lists of sections have
 brackets: `sources.pool[].path`.

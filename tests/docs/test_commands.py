@@ -47,7 +47,7 @@ def check_config(command: str, values: Mapping[str, Any]) -> None:
     """Read the config of a command with all that it sets."""
     overrides = [*(values.get("overrides") or [])]
     if command in {"run", "plan"}:
-        overrides += [f"sources.{role}={values[role]}" for role in ROLES if values.get(role)]
+        overrides += [f"sources.{role}={path}" for role in ROLES for path in values.get(role) or ()]
         load_config(values["config"], overrides)
     elif command == "train":
         overrides += [f"{key}={values[key]}" for key in ("shards", "output") if values.get(key)]
