@@ -1,7 +1,9 @@
 # Every target is idempotent; a fresh machine needs Python >= 3.11 with venv, and pip's access to PyPI.
 PYTHON ?= python3
-EXTRA ?= cpu
 VENV := .venv
+INSTALLED := $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*)))
+# cpu or gpu; what is installed stays until the other one is asked for.
+EXTRA ?= $(or $(INSTALLED),cpu)
 STAMP := $(VENV)/.installed-$(EXTRA)
 PIP := -m pip install --quiet --disable-pip-version-check
 
@@ -10,18 +12,22 @@ FLOORS := constraints/floors.txt
 EXTRAS := cpu,slurm,report,wandb,huggingface,formats,s3,gcs,azure,http,onnx,fuzz,dev
 TESTS ?= tests
 READER := datasets duckdb pillow
+SITE := 'mkdocs>=1.6,<2' 'mkdocs-material>=9.6,<10'
 
-.PHONY: install test lint quickstart readers floors resolve clean
+.PHONY: install test lint quickstart readers docs reference floors resolve clean
 
 install: $(STAMP)
 
+# faiss-cpu and faiss-gpu write the same files: the one that is not wanted goes first.
 $(STAMP): pyproject.toml
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/.installed-*
+	@$(VENV)/bin/python -m pip uninstall -qq --yes faiss-$(if $(findstring gpu,$(EXTRA)),cpu,gpu)
 	$(VENV)/bin/python $(PIP) -e ".[$(EXTRA),report,dev]"
 	@touch $@
 
 test: install lint
-	@$(MAKE) --no-print-directory -j 2 readers
+	@$(MAKE) --no-print-directory -j 2 readers docs
 	READERS=".venv-readers-floor/bin/python .venv-readers-newest/bin/python" \
 		OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 -rs
 
@@ -42,6 +48,19 @@ readers: .venv-readers-floor/.installed .venv-readers-newest/.installed
 	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) $(READER)
 	@touch $@
+
+# The documents as static files in build/site; a link that leads nowhere is an error.
+docs: .venv-docs/.installed
+	.venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/.installed: Makefile
+	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) $(SITE)
+	@touch $@
+
+# The pages of docs/reference, which are written from the code.
+reference: install
+	$(VENV)/bin/python -m docs.generators docs/reference
 
 # The oldest version of everything, together, and the tests with it: after a change of a lower bound, and before a
 # release. It takes a Python 3.11, 8 GB and the time of an installation and of all tests; TESTS=tests/feed takes a part.
@@ -72,4 +91,4 @@ quickstart: install
 	$(VENV)/bin/curate run configs/quickstart.yaml
 
 clean:
-	rm -rf $(VENV) .venv-floors .venv-readers-floor .venv-readers-newest .venv-resolve runs build *.egg-info
+	rm -rf $(VENV) .venv-docs .venv-floors .venv-readers-floor .venv-readers-newest .venv-resolve runs build *.egg-info

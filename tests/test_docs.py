@@ -18,21 +18,23 @@ from curate.scale.estimate import amount, duration, size
 from curate.trainer.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
-CLUSTER = (ROOT / "docs/cluster.md").read_text()
+CLUSTER = (ROOT / "docs/guides/cluster.md").read_text()
+SLURM = (ROOT / "docs/guides/slurm.md").read_text()
+KUBERNETES = (ROOT / "docs/guides/kubernetes.md").read_text()
 SCALE = (ROOT / "docs/scale.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", CLUSTER, re.DOTALL)
+def blocks(language: str, page: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def test_executor_of_the_slurm_example_is_valid() -> None:
-    (config,) = [yaml.safe_load(block)["executor"] for block in blocks("yaml") if block.startswith("executor:")]
+    (config,) = [yaml.safe_load(block)["executor"] for block in blocks("yaml", SLURM) if block.startswith("executor:")]
     assert ExecutorConfig.model_validate(config).slurm.gpus == 1
 
 
 def test_kubernetes_objects_parse_and_name_existing_fields() -> None:
-    (manifest,) = [block for block in blocks("yaml") if "apiVersion" in block]
+    (manifest,) = [block for block in blocks("yaml", KUBERNETES) if "apiVersion" in block]
     cluster, job = yaml.safe_load_all(manifest)
     assert (cluster["kind"], job["kind"]) == ("DaskCluster", "Job")
     args = job["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -41,16 +43,14 @@ def test_kubernetes_objects_parse_and_name_existing_fields() -> None:
     assert ExecutorConfig.model_validate(given | {"threads": int(given["threads"])}).kind == "scheduler"
 
 
-def test_scripts_are_valid_shell_and_every_kind_is_told() -> None:
-    for block in blocks("sh"):
-        subprocess.run(["sh", "-n"], input=block, text=True, check=True)
+def test_every_kind_of_executor_is_told() -> None:
     kinds = ExecutorConfig.model_json_schema()["properties"]["kind"]["enum"]
     assert all(f"| `{kind}` |" in CLUSTER for kind in kinds)
 
 
 def test_job_scripts_are_valid_shell_and_the_guide_names_them_all() -> None:
     scripts = sorted((ROOT / "docs/slurm").iterdir())
-    assert {path.name for path in scripts} == set(re.findall(r"\(slurm/(\w+\.sh)\)", CLUSTER))
+    assert {path.name for path in scripts} == set(re.findall(r"\(\.\./slurm/(\w+\.sh)\)", SLURM))
     for path in scripts:
         subprocess.run(["bash", "-n", path], check=True)
         named = re.findall(r"sbatch \w+\.sh (configs/\S+)", path.read_text())
@@ -111,7 +111,7 @@ def test_command_of_the_scale_study_for_this_machine_is_accepted() -> None:
     assert found.exit_code == 0
 
 
-TRAINING = (ROOT / "docs/training.md").read_text()
+TRAINING = (ROOT / "docs/guides/training.md").read_text()
 
 
 def test_trainings_of_the_guide_are_valid_configs() -> None:
@@ -128,14 +128,9 @@ def test_every_training_config_is_told_of_in_the_guide() -> None:
         assert path.stem in TRAINING or path.stem.startswith("mnist5k"), path
 
 
-def test_scripts_of_the_training_guide_are_valid_shell() -> None:
-    for block in re.findall(r"```sh\n(.*?)```", TRAINING, re.DOTALL):
-        subprocess.run(["sh", "-n"], input=block, text=True, check=True)
-
-
 def test_every_module_that_the_guides_name_is_there() -> None:
     folders = ("curate", "pipelines", "benchmarks", "tests")
     modules = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
-    for guide in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for guide in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         named = re.findall(r"`(?:[a-z_]+/)*([a-z_]+\.py)`", guide.read_text())
         assert set(named) - modules == set(), guide
