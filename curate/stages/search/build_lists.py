@@ -240,6 +240,7 @@ class BuildLists(Shuffle):
             rows=2 * rows,
             written=made.num_bytes,
             memory=largest * made.row_bytes * 3,
+            settles=True,  # more probes find as many pairs in more lists, up to MAX_PROBES
             note=f"{lists} lists, {probes} probes",
         )
         # A row travels as it lies in memory: its id, its list and its vector. Hashes are compressed, and one that

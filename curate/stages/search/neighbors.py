@@ -201,7 +201,7 @@ class FindNeighbors(Shuffle):
         asking = min(lists.rows, given.num_images(self.queries))
         pairs = given.pairs if inputs.get("hashes") is None else given.hash_pairs
         found = asking * (self.max_neighbors if self.threshold == -1 else pairs)
-        made = Shape(pool=found, row_bytes=edge_bytes(given), parts=lists.parts)
+        made = Shape(pool=found, row_bytes=edge_bytes(given), parts=lists.parts, settles=True)
         largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
         compared = 2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim
         demand = replace(
