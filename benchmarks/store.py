@@ -52,6 +52,8 @@ CLIENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 """What a client of S3 wants to know beside the address; moto takes anything."""
+OTHERS = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "http_proxy", "HTTP_PROXY")
+"""What would lead it elsewhere."""
 OPENED = {"images": None, "embeddings/retrieval": "vector", "internal/features/copy": "points", "selection": None}
 """Tables whose rows are images that were opened once, to the column that is null where one was not; None: all were.
 Of `selection` the shards opened them."""
@@ -115,8 +117,8 @@ def measure(num_images: int, places: Sequence[str], *, tars: bool = False, folde
         here = Path(name)
         make_pool(here / "samples", num_images=num_images - BESIDE)
         if tars:
-            _pack_half(here / "samples")
-        os.environ.update(CLIENT | {"AWS_ENDPOINT_URL": url})
+            pack_half(here / "samples")
+        point_at(url)
         _upload(here / "samples")
         taken()
         ran = []
@@ -127,6 +129,13 @@ def measure(num_images: int, places: Sequence[str], *, tars: bool = False, folde
             ran.append(_look(place, config, num_images, asked))
             taken()
         return ran
+
+
+def point_at(url: str) -> None:
+    """Have this process, and those that it starts, ask the store at a URL and no other."""
+    os.environ.update(CLIENT | {"AWS_ENDPOINT_URL": url})
+    for name in OTHERS:
+        os.environ.pop(name, None)
 
 
 def make_config(place: str, folder: Path, *, tars: bool = False) -> RecipeConfig:
@@ -140,7 +149,7 @@ def make_config(place: str, folder: Path, *, tars: bool = False) -> RecipeConfig
     return check_config(values | {"recipe": "lvd142m", "workdir": workdir, "sources": sources}, where="quickstart")
 
 
-def _pack_half(folder: Path) -> None:
+def pack_half(folder: Path) -> None:
     """Move every other image of the pool into tars of a hundred."""
     (folder / TARS).mkdir()
     files = sorted((folder / "pool").iterdir())[::2]
@@ -223,7 +232,7 @@ def _serve(pipe: Connection) -> None:
 
     def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            asked.append(_asked(environ, dict(headers)))
+            asked.append(_asked(environ, status, dict(headers)))
             return start(status, headers, *rest)
 
         answer: Iterable[bytes] = inner(environ, started)
@@ -244,12 +253,15 @@ def _serve(pipe: Connection) -> None:
         asked.clear()
 
 
-def _asked(environ: Mapping[str, Any], headers: Mapping[str, str]) -> Asked:
-    kind, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+def _asked(environ: Mapping[str, Any], status: str, headers: Mapping[str, str]) -> Asked:
+    kind, path = environ["REQUEST_METHOD"], environ["PATH_INFO"].encode("latin-1").decode()
     if kind == "GET" and "/" not in path.strip("/"):
         return Asked("LIST", path, 0)
-    length = headers.get("Content-Length", 0) if kind == "GET" else environ.get("CONTENT_LENGTH") or 0
-    return Asked(kind, path, int(length) if kind in ("GET", "PUT") else 0)
+    if kind == "PUT":
+        length = environ.get("HTTP_X_AMZ_DECODED_CONTENT_LENGTH") or environ.get("CONTENT_LENGTH")
+    else:
+        length = headers.get("Content-Length") if kind == "GET" and status.startswith("2") else 0
+    return Asked(kind, path, int(length or 0))
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
@@ -264,8 +276,8 @@ def as_json(runs: Sequence[Ran]) -> str:
             "requests": len(run.asked),
             "requests_an_image": run.requests,
             "kinds": run.kinds(),
-            "source_bytes": run.read_bytes(SOURCES),
-            "needed_source_bytes": run.needed_bytes,
+            "image_bytes": run.read_bytes(SOURCES),
+            "needed_image_bytes": run.needed_bytes,
             "table_bytes": run.read_bytes(RUNS),
             "stages": {name: counts.as_json() for name, counts in run.stages.items()},
             "asked": [{"kind": kind, "folder": place, "requests": number} for (kind, place), number in _by_folder(run)],

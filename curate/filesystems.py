@@ -330,6 +330,10 @@ class Explained:
         data: bytes = self._explained(read_object)(self._inner, path) if held is None else held
         return data
 
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        return self._held(path) is not None or bool(self._explained(self._inner.exists)(path))
+
     def __enter__(self) -> "Explained":
         self._inner.__enter__()
         return self

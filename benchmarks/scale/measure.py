@@ -80,6 +80,7 @@ class Row:
             "planned_bytes_written": round(self.planned.written + self.planned.scratch),
             "planned_requests": round(self.planned.requests),
             "n_log_n": self.planned.n_log_n,
+            "settles": self.planned.settles,
         }
 
 

@@ -1,16 +1,17 @@
 """What the counts of runs of several sizes say: figures an image, how they grow, and what is more than it should be."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from benchmarks.scale.measure import Ran, Row
+from curate.engine.cost import Demand
 from curate.scale.estimate import amount, size
 
 GROWTH = 1.15
 """Times by which a figure of an image may grow from one size to the next; of a step whose law says N log N, times the
-ratio of the logarithms."""
+ratio of the logarithms; of one whose law says that growth ends at a bound, times what it says of both sizes."""
 AMPLIFICATION = 2.5
 """Bytes that may be read for each byte of inputs and output."""
 DRIVER_BYTES = (1 << 30, 1)
@@ -22,7 +23,26 @@ FLOORS: Mapping[str, float] = {"cpu_seconds": 1.0, "bytes_read": 2 << 20, "bytes
 """What a whole step may take at any size: below that a figure says nothing about growth."""
 UNPLANNED: Mapping[str, float] = {"bytes_read": 128 << 10, "requests": 40}
 """What a whole step may take unplanned: manifests, and ends of parts that are hardly longer."""
-HEAD = ("step", "images", "CPU us", "read B", "written B", "requests", "growth", "read/needed", "task", "plan off by")
+PLANS: Mapping[str, Callable[[Demand], float]] = {
+    "cpu_seconds": lambda planned: planned.products + planned.serial_products,
+    "bytes_read": lambda planned: planned.read,
+    "bytes_written": lambda planned: planned.written + planned.scratch,
+    "requests": lambda planned: planned.requests,
+}
+"""What a law says of a figure; of CPU seconds what grows faster than rows do."""
+HEAD = (
+    "step",
+    "law",
+    "images",
+    "CPU us",
+    "read B",
+    "written B",
+    "requests",
+    "growth",
+    "read/needed",
+    "task",
+    "plan off by",
+)
 
 
 class Growth(NamedTuple):
@@ -46,12 +66,25 @@ def growths(runs: Sequence[Ran]) -> Iterator[Growth]:
 
 
 def _growth(few: Row, many: Row) -> Iterator[Growth]:
-    logs = math.log(many.images) / math.log(few.images) if many.planned.n_log_n else 1
     for figure in FIGURES:
         before, after = getattr(few.counts, figure), getattr(many.counts, figure)
         if after > FLOORS[figure]:
             factor = (after / many.images) / (max(before, 1e-9) / few.images)
-            yield Growth(many.recipe, many.table, many.stage, figure, factor, GROWTH * logs)
+            yield Growth(many.recipe, many.table, many.stage, figure, factor, GROWTH * _foreseen(few, many, figure))
+
+
+def _foreseen(few: Row, many: Row, figure: str) -> float:
+    """Times by which the law of a step lets a figure of an image grow; 1 where it grows with N."""
+    logs = math.log(many.images) / math.log(few.images) if many.planned.n_log_n else 1
+    before, after = PLANS[figure](few.planned), PLANS[figure](many.planned)
+    if not many.planned.settles or not before:
+        return logs
+    return max(logs, after / many.images / (before / few.images))
+
+
+def law_of(row: Row) -> str:
+    """How a step grows, as its law says."""
+    return ("N log N" if row.planned.n_log_n else "N") + ", settling" * row.planned.settles
 
 
 def growing(runs: Sequence[Ran]) -> list[dict[str, object]]:
@@ -91,15 +124,18 @@ def _cells(runs: Sequence[Ran], grown: Mapping[tuple[str, str], Growth]) -> Iter
     for table in steps:
         for run in runs:
             row = by_step[table, run.rows[0].images]
-            yield _row_cells(row, grown.get((row.recipe, table)) if run is runs[-1] else None, first=run is runs[0])
+            growth = grown.get((row.recipe, table)) if run is runs[-1] else None
+            law = law_of(by_step[table, runs[-1].rows[0].images]) if run is runs[0] else ""
+            yield _row_cells(row, growth, law)
 
 
-def _row_cells(row: Row, growth: Growth | None, *, first: bool) -> tuple[str, ...]:
+def _row_cells(row: Row, growth: Growth | None, law: str) -> tuple[str, ...]:
     counts, each = row.counts, row.images
     off = ", ".join(f"{name} x {ratio:.2g}" for name, ratio in misplanned(row).items())
     fastest = "" if growth is None else f"{growth.factor:.2f} {growth.figure.removesuffix('_seconds')}"
     return (
-        f"{row.table} ({row.stage})" if first else "",
+        f"{row.table} ({row.stage})" * bool(law),
+        law,
         f"{each:,}",
         f"{1e6 * counts.cpu_seconds / each:,.1f}",
         f"{counts.bytes_read / each:,.0f}",

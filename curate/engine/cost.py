@@ -127,13 +127,16 @@ class Demand:
     """Of `requests`, the same."""
     n_log_n: bool = False
     """Whether it grows as N log N instead of N, as sorts do and searches whose lists grow with the images."""
+    settles: bool = False
+    """Whether what it takes an image grows with N up to a bound: the second level of a shuffle, lists that each query
+    probes, a sample of a bounded size. Its other fields tell by how much."""
     note: str = ""
     """What a reader of the plan should know."""
 
     @classmethod
     def sum(cls, demands: "list[Demand]") -> "Demand":
         """The demand of stages that work side by side over the same parts."""
-        apart = ("tasks", "parts_read", "n_log_n", "note")
+        apart = ("tasks", "parts_read", "n_log_n", "settles", "note")
         names = [field.name for field in fields(cls) if field.name not in apart]
         added = {name: sum(getattr(demand, name) for demand in demands) for name in names}
         return cls(
@@ -141,6 +144,7 @@ class Demand:
             tasks=max((d.tasks for d in demands), default=0),
             parts_read=next((d.parts_read for d in demands if d.parts_read is not None), None),
             n_log_n=any(d.n_log_n for d in demands),
+            settles=any(d.settles for d in demands),
             note=", ".join(d.note for d in demands if d.note),
         )
 
@@ -194,6 +198,8 @@ class Shape(NamedTuple):
     """Columns as Parquet stores them: those of a struct count each."""
     widths: Mapping[str, float] = MappingProxyType({})
     """Bytes of a row by column, of tables of which stages read few; empty: all columns count as read."""
+    settles: bool = False
+    """Whether requests for its parts grow in that way, see `Demand.settles`."""
 
     @property
     def rows(self) -> float:

@@ -42,12 +42,12 @@ def around(
         made: the shape of each table.
         demand: what the stages state.
     """
-    found = [*map(_committed, made), Demand(tasks=made[0].parts)]
+    found = [*map(_committed, made), Demand(tasks=made[0].parts, settles=any(shape.settles for shape in made))]
     for shape, share in _each(stages, inputs):
         times = 1.0 if demand.parts_read is None else min(1, demand.parts_read / shape.parts)
         if isinstance(stages[0], Fold) and demand.parts_read is None:  # again where parts are made beside the state
             times += min(1, made[0].parts / shape.parts)
-        found.append(shape.scanned(times, share=share))
+        found.append(replace(shape.scanned(times, share=share), settles=shape.settles))
     return Demand.phases(found)
 
 
@@ -103,7 +103,7 @@ def shuffled(sent: Sent, given: Assumptions) -> Demand:
     files = coarse * layout.slices
     first = _level(sent, groups, keys=coarse, runs=runs, opened=coarse)
     last = _level(sent, files, keys=buckets / coarse, runs=runs, opened=buckets / coarse)
-    return Demand.phases([memory, first, last])
+    return replace(Demand.phases([memory, first, last]), settles=True)  # of a smaller N there is one level
 
 
 def _level(sent: Sent, files: float, *, keys: float, runs: float, opened: float) -> Demand:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ from benchmarks.scale.pool import (
     make_source,
 )
 from benchmarks.scale.recipes import RECIPES, Scale, make_config
-from benchmarks.scale.verdicts import UNPLANNED, growing, misplanned
+from benchmarks.scale.verdicts import UNPLANNED, growing, law_of, misplanned
 from curate.counting import Counts
 from curate.engine.cost import Demand
 from curate.engine.freshness import Flags
@@ -98,20 +99,38 @@ def test_every_step_reads_what_its_law_says(tmp_path: Path, recipe: str) -> None
     assert 0.7 < kept / 2000 < 0.85
 
 
-def _row(images: int, cpu: float, *, n_log_n: bool = False, read: int = 0) -> Row:
+def _row(images: int, cpu: float, *, read: int = 0, **law: Any) -> Row:
     counts = Counts(cpu_seconds=cpu, bytes_read=read, bytes_written=10 * images)
-    return Row("dedup", "table", "Stage", images, 0.0, counts, 0, images, Demand(read=read, n_log_n=n_log_n))
+    return Row("dedup", "table", "Stage", images, 0.0, counts, 0, images, Demand(**{"read": read} | law))
+
+
+def told(few: Row, many: Row) -> list[object]:
+    """Figures that grow by more than they may."""
+    return [one["figure"] for one in growing([Ran("dedup", [few], 0, None), Ran("dedup", [many], 0, None)])]
 
 
 def test_more_than_linear_growth_is_told_and_n_log_n_where_the_law_says_so() -> None:
-    def told(few: Row, many: Row) -> list[object]:
-        return [one["figure"] for one in growing([Ran("dedup", [few], 0, None), Ran("dedup", [many], 0, None)])]
-
     assert told(_row(200_000, 100), _row(800_000, 400)) == []
     assert told(_row(200_000, 100), _row(800_000, 480)) == ["cpu_seconds"]
     assert told(_row(200_000, 100, n_log_n=True), _row(800_000, 480, n_log_n=True)) == []
     assert told(_row(200_000, 100, n_log_n=True), _row(800_000, 600, n_log_n=True)) == ["cpu_seconds"]
     assert told(_row(200_000, 0.01), _row(800_000, 0.2)) == []  # below the floor
+
+
+def test_growth_that_ends_at_a_bound_may_be_what_the_law_foresees_and_no_more() -> None:
+    few, many = 100 << 20, 800 << 20  # twice as many bytes an image
+    assert told(_row(200_000, 1, read=few), _row(800_000, 4, read=many)) == ["bytes_read"]
+    assert told(_row(200_000, 1, read=few), _row(800_000, 4, read=many, settles=True)) == []
+    less = replace(_row(800_000, 4, read=many), planned=Demand(read=many / 2, settles=True))
+    assert told(_row(200_000, 1, read=few), less) == ["bytes_read"]
+    products = _row(800_000, 800, serial_products=1600, settles=True)
+    assert told(_row(200_000, 100, serial_products=200), products) == []
+    assert told(_row(200_000, 100, serial_products=400), products) == ["cpu_seconds"]
+    assert [law_of(_row(1, 1, **law)) for law in ({}, {"n_log_n": True}, {"settles": True})] == [
+        "N",
+        "N log N",
+        "N, settling",
+    ]
 
 
 def test_plan_is_held_to_a_factor_above_the_floor() -> None:

@@ -50,6 +50,7 @@ def test_what_a_process_alone_published_is_not_read_again(store: Store) -> None:
         assert store.read_bytes("a/part") == task.read_bytes("a/part") == b"written"
         with store.fs.open(store.join("a/part")) as file:
             assert file.read() == b"written"
+        assert [store.fs.exists(store.join(name)) for name in ("a/part", "b")] == [True, False]
         assert store.list_files("a") == {"part": 7}
         write_behind("a/part", b"of another length")
         assert store.list_files("a") == {"part": 17}

@@ -90,13 +90,28 @@ FEW = 2 * MAX_TEXT_BYTES // BYTES_EACH
 """Numbers in a list, where one value may take little more than a text."""
 
 
+VIEWS = pa.array([AT, OVER, None, "b"], pa.string_view())
+
+
+def has_size(column: pa.Array) -> bool:
+    """Whether Arrow can tell the bytes of a column."""
+    try:
+        return bool(column.nbytes)
+    except pa.ArrowTypeError:
+        return False
+
+
 @pytest.mark.parametrize(
     "column",
     [
         pa.array([AT, OVER, None, "b"]),
         pa.array([WIDE_AT, WIDE_OVER, None, "b"]),
         pa.array([AT, OVER, None, "b"], pa.large_string()),
-        pa.array([AT, OVER, None, "b"], pa.string_view()),
+        pytest.param(
+            VIEWS,
+            id="string_view",
+            marks=pytest.mark.skipif(not has_size(VIEWS), reason="this Arrow reads views as plain text"),
+        ),
         pa.array([AT, OVER, None, "b"]).dictionary_encode(),
         pa.array([[AT], [OVER, "b"], None, []]),
         pa.array([{"a": AT}, {"a": OVER}, None, {"a": "b"}]),

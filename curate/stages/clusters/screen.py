@@ -85,7 +85,9 @@ class ScreenFigures(Figures):
 
 
 LEAF_BYTES = 14
-"""Bytes of what a part adds to a leaf, and of a leaf in the state."""
+"""Bytes of what a part adds to a leaf."""
+COHERENCE_BYTES = 7
+"""Bytes of a leaf in the state: its number, in order, and a mean."""
 
 
 class JunkTally(Tally):
@@ -216,7 +218,7 @@ class Screen(Fold):
         made = density._replace(row_bytes=ID_BYTES + 8, columns=4)
         by_leaf = min(leaves.lists, leaves.rows / leaves.parts)  # leaves that the images of a part are in
         found = Shape(pool=by_leaf * leaves.parts, row_bytes=LEAF_BYTES, parts=leaves.parts)
-        state = Shape(pool=leaves.lists, row_bytes=LEAF_BYTES)
+        state = Shape(pool=leaves.lists, row_bytes=COHERENCE_BYTES)
         demand = Demand(rows=2 * density.rows, written=made.num_bytes)
         return Demand.phases([demand, folded(found, state, made)]), made
 

@@ -20,6 +20,9 @@ from curate.stages.copies.verified_pairs import distinct_pairs, least_similarity
 from curate.stages.search.find_truth import measured
 from curate.tables import CATALOG, CROWDS, NEIGHBORS, PAIRS, THRESHOLDS
 
+PAIR_BYTES = 20
+"""Bytes of a pair in memory."""
+
 
 class FindCandidates(Shuffle):
     """Takes the pairs whose cosine does not decide, each once, and of an image the most similar ones alone.
@@ -89,6 +92,12 @@ class FindCandidates(Shuffle):
         offered, each = min(found.rows * given.doubted / 2, most), edge_bytes(given)
         made = Shape(pool=offered, row_bytes=each, parts=catalog_parts(inputs), columns=3)
         # A search finds most pairs in both directions, of which one is offered.
-        sent = Sent(found.rows * given.doubted, found.parts, made.parts, row_bytes=each, memory_bytes=20)
+        sent = Sent(
+            found.rows * given.doubted,
+            found.parts,
+            made.parts,
+            row_bytes=each,
+            memory_bytes=PAIR_BYTES / max(given.doubted, 1e-9),  # the way is laid out for all pairs
+        )
         demand = Demand(rows=2 * found.rows, written=made.num_bytes)
         return Demand.phases([demand, shuffled(sent, given), members_read(inputs)]), made

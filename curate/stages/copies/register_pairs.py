@@ -124,7 +124,8 @@ class RegisterPairs(Shuffle):
         share = made.parts * (1 - (1 - 1 / made.parts) ** each) / each if made.parts > 1 else 1 / each
         size = share * features.row_bytes + edge_bytes(given)
         sent = Sent(pairs.rows, pairs.parts, made.parts, size, memory_bytes=FEATURE_BYTES, raw=True)
-        demand = Demand(pairs=pairs.rows, rows=pairs.rows, written=made.num_bytes)
+        # The more parts, the more of its pairs do: in the end each one.
+        demand = Demand(pairs=pairs.rows, rows=pairs.rows, written=made.num_bytes, settles=True)
         listed = given.num_images(("pool", "curated", "heldout")) / parts
         group = min(1, ROW_GROUP_BYTES * parts / max(1, features.num_bytes), ROW_GROUP_ROWS / listed)  # of a part
         read = [features.scanned(), features.opened(blocks), features.fetched(1 + (blocks - 1) * group)]

@@ -223,9 +223,13 @@ class BuildLists(Shuffle):
 
     # -- telling about it ------------------------------------------------------------------------------------
 
+    def expected_probes(self, num_lists: int) -> int:
+        """Lists that a query probes, for the laws of cost."""
+        return min(num_lists, AUTO_PROBES if self.num_probes == "auto" else self.num_probes)
+
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         vectors, lists = vectors_shape(inputs), inputs["centroids"].lists
-        probes = min(lists, AUTO_PROBES if self.num_probes == "auto" else self.num_probes)
+        probes = self.expected_probes(lists)
         hashed, vector = inputs.get("hashes") is not None, vectors.row_bytes - ID_BYTES
         forms = num_forms(hashed=hashed, dihedral=self.dihedral)
         stored, asking = vectors.of(self.stored), vectors.of(self.queries)
@@ -240,17 +244,26 @@ class BuildLists(Shuffle):
             rows=2 * rows,
             written=made.num_bytes,
             memory=largest * made.row_bytes * 3,
+            settles=True,  # more probes find as many pairs in more lists, up to MAX_PROBES
             note=f"{lists} lists, {probes} probes",
         )
         # A row travels as it lies in memory: its id, its list and its vector. Hashes are compressed, and one that
         # probes several lists of a part takes its bytes once.
-        once = made.parts * (1 - (1 - 1 / made.parts) ** probes) / probes
+        once = num_met(probes, made.parts) / probes
         each = once * vector + PLACE_BYTES if hashed else vector + PLACED_BYTES
-        sent = Sent(rows, vectors.parts, made.parts, each, memory_bytes=vector + PLACED_BYTES, raw=not hashed)
+        # Their way is laid out for all images of the catalog, whether they have a vector or not.
+        listed = given.num_images(self.stored) + probes * forms * given.num_images(self.queries)
+        held = (vector + PLACED_BYTES) * listed / max(1, rows)
+        sent = Sent(rows, vectors.parts, made.parts, each, memory_bytes=held, raw=not hashed)
         centroids = by_process([inputs["centroids"].scanned()])
         # One process chooses the number of probes.
         sample = [inputs[name].scanned() for name in ("queries", "truth") if inputs.get(name) is not None]
         return Demand.phases([demand, shuffled(sent, given), centroids, one_process(sample)]), made
+
+
+def num_met(probes: float, parts: float) -> float:
+    """Parts of a table of lists that the probes of a query fall into, on average."""
+    return parts * (1 - (1 - 1 / parts) ** probes)
 
 
 def known_lists(centroids: Table) -> tuple[CoarseLists, np.ndarray]:

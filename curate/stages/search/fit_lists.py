@@ -13,7 +13,7 @@ from curate.engine.demands import folded
 from curate.engine.image_ids import Parts
 from curate.engine.stage import Batches, Fold, Input, each, read_partials, whole
 from curate.engine.table import Table
-from curate.ops.clusters.coarse import CoarseLists, fit_lists, nearest_lists
+from curate.ops.clusters.coarse import GROUPED_FROM, CoarseLists, fit_lists, nearest_lists
 from curate.ops.vectors import VectorSpec, normalize, unpack
 from curate.stages.search.centroids import list_rows
 from curate.stages.search.vectors import (
@@ -116,16 +116,19 @@ class FitLists(Fold):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         """k-means of the sample, in one process.
 
-        In two levels: the vectors of a group meet the lists of the group, so that all meet the square root of them
-        twice.
+        Few lists all meet all vectors; many have two levels: the vectors of a group meet the lists of the group, so
+        that all meet the square root of them twice. Lists and sample grow with N, so that what an image takes grows
+        with the number of lists, then with its root, until the sample is as large as it gets.
         """
         vectors = vectors_shape(inputs)
         count = int(vectors.of(self.stored))
         lists = self.model_copy(update=self.estimate(count)).num_lists
         assert isinstance(lists, int)
         sample = min(MAX_SAMPLE, lists * SAMPLE_PER_LIST, count)
-        products = 2 * sample * 2 * math.sqrt(lists) * vectors.dim * (self.num_iterations + SEEDING_PASSES)
+        met = lists if lists < GROUPED_FROM else 2 * math.sqrt(lists)
+        products = 2 * sample * met * vectors.dim * (self.num_iterations + SEEDING_PASSES)
         made = Shape(pool=lists, row_bytes=4 * vectors.dim, dim=vectors.dim, lists=lists)
-        demand = Demand(serial_products=products, written=made.num_bytes, memory=3 * sample * vectors.dim * 4)
+        memory = 3 * sample * vectors.dim * 4
+        demand = Demand(serial_products=products, written=made.num_bytes, memory=memory, settles=True)
         sampled = Shape(pool=sample, row_bytes=4 * vectors.dim, parts=vectors.parts, columns=1)
         return Demand.phases([demand, folded(sampled, made, made)]), made

@@ -36,9 +36,9 @@ from curate.models.thresholds import copy_thresholds
 from curate.ops.edges import Edges, merge_top_k
 from curate.ops.search.knn import find_neighbors, join_within
 from curate.ops.vectors import VectorSpec, to_float32, unpack
-from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART, BuildLists
+from curate.stages.search.build_lists import LISTS_SKEW, ROWS_PER_PART, BuildLists, num_met
 from curate.stages.search.find_truth import measured
-from curate.stages.search.vectors import Role, vector_spec
+from curate.stages.search.vectors import Role, vector_spec, vectors_shape
 from curate.tables import HELDOUT, NEIGHBORS, ROLES, THRESHOLDS
 
 NUM_BINS = 60
@@ -198,10 +198,12 @@ class FindNeighbors(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         sending, lists = self.lists.cost(inputs, given)
-        asking = min(lists.rows, given.num_images(self.queries))
         pairs = given.pairs if inputs.get("hashes") is None else given.hash_pairs
-        found = asking * (self.max_neighbors if self.threshold == -1 else pairs)
-        made = Shape(pool=found, row_bytes=edge_bytes(given), parts=lists.parts)
+        found = pairs * min(lists.rows, given.num_images(self.queries))
+        if self.threshold == -1:  # as many in every part where an image looks
+            met = num_met(self.lists.expected_probes(lists.lists), lists.parts)
+            found = self.max_neighbors * met * vectors_shape(inputs).of(self.queries)
+        made = Shape(pool=found, row_bytes=edge_bytes(given), parts=lists.parts, settles=True)
         largest = max(ROWS_PER_PART, lists.rows / max(1, lists.lists)) * LISTS_SKEW
         compared = 2 * LISTS_SKEW * lists.rows * lists.stored / max(1, lists.lists) * lists.dim
         demand = replace(

@@ -220,7 +220,8 @@ class Retrieve(Fold):
             written=made.num_bytes,
             memory=self.max_bytes,
         )
-        limits = Shape(pool=leaves.lists if passes else 0, row_bytes=LIMIT_BYTES, columns=6)
+        hit = min(leaves.lists, given.curated / (1 + self.cluster.min_queries))  # the others have no row in the state
+        limits = Shape(pool=hit if passes else 0, row_bytes=LIMIT_BYTES, columns=6)
         alone = one_process([leaves.scanned(passes)])
         read = [leaves.scanned(passes > 0), *([] if near is None else [near.scanned()])]
         return Demand.phases([demand, alone, *read, folded(None, limits, made)]), made

@@ -61,7 +61,7 @@ COLUMNS = 6
 """Columns of `selection` as Parquet stores them."""
 PASSES = 2
 """Times that one process reads what it draws from: to count, and to collect what is near the limits."""
-LIMIT_BYTES = 20
+LIMIT_BYTES = 8
 """Bytes of what was drawn of a leaf."""
 KEPT_BYTES = ID_BYTES + 0.1
 """Bytes of a verdict that are read: the image, and the verdict."""

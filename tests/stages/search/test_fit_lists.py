@@ -10,8 +10,9 @@ from curate.engine.cost import Assumptions, Shape
 from curate.engine.pipeline import Pipeline
 from curate.engine.store import Store
 from curate.errors import ConfigError
+from curate.ops.clusters.coarse import GROUPED_FROM
 from curate.stages.search.centroids import num_leaves, read_centroids, read_lists
-from curate.stages.search.fit_lists import FitLists
+from curate.stages.search.fit_lists import ROWS_PER_LIST, SAMPLE_PER_LIST, SEEDING_PASSES, FitLists
 from tests.stages.planted import PlantedCatalog, PlantedVectors, make
 
 
@@ -60,3 +61,13 @@ def test_auto_is_one_list_for_a_thousand_images_within_bounds(images: int, lists
     assert FitLists(num_lists=7).estimate(images) == {}
     _, made = FitLists().cost({"embeddings": Shape(images, dim=16)}, Assumptions(images=images))
     assert (made.rows, made.lists) == (lists, lists)
+
+
+def test_cost_counts_every_list_that_a_vector_meets() -> None:
+    def products(images: int) -> float:
+        return FitLists().cost({"embeddings": Shape(images, dim=16)}, Assumptions(images=images))[0].serial_products
+
+    few, most = products(500_000), products(2_000_000)
+    assert few == 2 * 500 * SAMPLE_PER_LIST * 500 * 16 * (10 + SEEDING_PASSES)
+    assert most == pytest.approx(16 * few)  # all lists meet all vectors
+    assert products(GROUPED_FROM * ROWS_PER_LIST) < most / 10  # through groups of lists

@@ -359,3 +359,10 @@ def test_cost_grows_with_the_pairs_within_lists() -> None:
     assert (made.rows, demand.written) == (3 * 1100, made.num_bytes)  # the lists are not among what stays
     _, nearest = FindNeighbors(threshold=-1, queries=("curated",), max_neighbors=5).cost(inputs, given)
     assert nearest.rows == 5 * 100
+    many = inputs | {"embeddings": Shape(1_000_000, 100, row_bytes=64, dim=16), "centroids": Shape(1000, lists=1000)}
+    _, nearest = FindNeighbors(threshold=-1, queries=("curated",), max_neighbors=5, lists=build).cost(many, given)
+    parts = nearest.parts
+    drawn = np.random.default_rng(0).integers(0, round(parts), (20_000, 3))  # the parts that three probes fall into
+    met = np.mean([len(set(row)) for row in drawn.tolist()])
+    assert parts > 10
+    assert nearest.rows == pytest.approx(5 * 100 * met, rel=0.01)
