@@ -17,7 +17,7 @@ import curate
 from curate.samples.bundled import photos_by_category
 
 PHOTOS = [path for paths in photos_by_category().values() for path in paths[:2]][:20]
-ODD = ('a\nb.jpg', 'quo"te, comma.jpg', "=cmd|x.jpg", "-rf.jpg", "Case.jpg", "case.jpg", "..b/..c.jpg", "Grüße 世界.jpg")
+ODD = ('a\nb.jpg', 'quo"te, comma.jpg', "=cmd|x.jpg", "-rf.jpg", "Case.jpg", "case.jpg", "b../c..jpg", "Grüße 世界.jpg")
 """Names of files in the folder, each of another picture."""
 BYTES = b"\xff\xfe.jpg"
 """A name that is no text."""
@@ -45,7 +45,7 @@ class Made:
 
 def write_sources(root: Path) -> dict[str, object]:
     """Pool (folder, tar, Parquet), curated and held-out images; the sources of a config."""
-    for folder in ("photos/..b", "tars", "curated", "heldout"):
+    for folder in ("photos/b..", "tars", "curated", "heldout"):
         (root / folder).mkdir(parents=True)
     for number, name in enumerate(ODD):
         (root / "photos" / name).write_bytes(jpeg(number))

@@ -179,7 +179,7 @@ def test_counts_are_those_of_the_rows(made: Made) -> None:
         number = counts.number_of(wanted)
         assert number == (None if wanted is Wanted.groups else len(listed(run, wanted)))
     assert counts.listed == len(listed(run, Wanted.all, roles=["pool"]))
-    assert counts.sentence().startswith("19 images in the pool: 11 kept, 5 dropped for another image that stays, ")
+    assert counts.sentence().startswith("20 images in the pool: 12 kept, 5 dropped for another image that stays, ")
 
 
 

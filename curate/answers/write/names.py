@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from curate.engine.image_ids import part_of, row_of
 from curate.ops.images.formats import READ
-from curate.text import visible
 
 UNSAFE = re.compile(r'[<>:"|?*\\]')
 NUMBERED = re.compile(r"~\d+-\d+$")
@@ -82,7 +81,8 @@ def _stem(source: str, key: str, form: str | None) -> str:
 
 def _safe(step: str) -> str:
     """One step of a path that no system takes for another one."""
-    clean = UNSAFE.sub("_", visible(step, keep="")).encode()[:MAX_STEP].decode(errors="ignore").rstrip(". ")
+    printed = "".join(letter if letter.isprintable() else "_" for letter in step)
+    clean = UNSAFE.sub("_", printed).encode()[:MAX_STEP].decode(errors="ignore").rstrip(". ")
     if clean.startswith((".", "__")):  # hidden from readers of data sets
         clean = f"_{clean.lstrip('._')}"
     return f"_{clean}" if not clean or clean.partition(".")[0].lower() in RESERVED else clean
