@@ -210,11 +210,12 @@ def _join(root: str) -> int:
 
     where, place = os.fspath(root), os.fspath(Path(root) / "duckdb.csv")
     connection = duckdb.connect(config={"threads": 1, "memory_limit": "8GB", "temp_directory": os.fspath(root)})
+    connection.sql("set enable_progress_bar = false")
     connection.sql(
         f"""
         copy (
-            select c.image_id, c.source, c.role, c.key, c.uri, hex(i.sha256), i.width, i.height, d.verdict, d.partner_id,
-                p.key, p.uri, d.similarity, d.kind, d.component_id, d.component_size
+            select c.image_id, c.source, c.role, c.key, c.uri, hex(i.sha256), i.width, i.height, d.verdict,
+                d.partner_id, p.key, p.uri, d.similarity, d.kind, d.component_id, d.component_size
             from '{where}/duplicates/part-*.parquet' d
             join '{where}/catalog/part-*.parquet' c using (image_id)
             join '{where}/images/part-*.parquet' i using (image_id)

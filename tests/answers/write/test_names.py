@@ -12,7 +12,9 @@ from curate.answers.write.names import RESERVED, Names
 
 SCHEMA = pa.schema([("image_id", pa.int64()), ("source", pa.string()), ("key", pa.string()), ("format", pa.string())])
 STEPS = st.one_of(
-    st.sampled_from(["a", "A", "a.", "a ", "..", ".", "con", "NUL.x", "~0-0", "x~0-1", "\ufb01", "fi", "__a", ".a", "a:b"]),
+    st.sampled_from(
+        ["a", "A", "a.", "a ", "..", ".", "con", "NUL.x", "~0-0", "x~0-1", "\ufb01", "fi", "__a", ".a", "a:b"]
+    ),
     st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=30),
 )
 KEYS = st.builds("/".join, st.lists(STEPS, min_size=1, max_size=5)).map(lambda key: f"{key}.jpg")
@@ -57,7 +59,10 @@ def test_names_are_unique_and_safe_whatever_the_keys(images: list[tuple[str, str
         (["x/../../up.jpg", "/etc/passwd"], ["x/_/_/up.jpg", "etc/passwd.jpg"]),
         (["Case.jpg", "case.jpeg", "other.jpg"], ["Case~7-0.jpg", "case~7-1.jpg", "other.jpg"]),
         (["a\nb.jpg", "\\xff.jpg"], ["a_b.jpg", "_xff.jpg"]),
-        (["one.tar/x/1.jpg", "rows.parquet#3", "no suffix"], ["one.tar/x/1.jpg", "rows.parquet#3.jpg", "no suffix.jpg"]),
+        (
+            ["one.tar/x/1.jpg", "rows.parquet#3", "no suffix"],
+            ["one.tar/x/1.jpg", "rows.parquet#3.jpg", "no suffix.jpg"],
+        ),
         (["aux.jpg", ".hidden.jpg", "__x.jpg"], ["_aux.jpg", "_hidden.jpg", "_x.jpg"]),
         (["é" * 99 + "a.jpg", "é" * 99 + "b.jpg"], ["é" * 60 + "~7-0.jpg", "é" * 60 + "~7-1.jpg"]),
         (["/".join(["é" * 50] * 9) + "/a.jpg"], ["a.jpg"]),
