@@ -18,7 +18,7 @@ import typer
 
 from benchmarks.figures import Figure, measured, show
 from curate.answers.rows import Wanted, list_images, listed_schema
-from curate.answers.saving import WRITERS, write_paths
+from curate.answers.saving import PATH_COLUMNS, WRITERS, write_paths
 from curate.cli.arguments import Json
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, FinishedTable
@@ -182,7 +182,7 @@ def open_faked(root: str) -> Finished:
     return Finished(store, "hierarchical", {}, tables)
 
 
-def _list(root: str, wanted: str, format_: str, columns: Sequence[str] | None = None) -> int:
+def list_faked(root: str, wanted: str, format_: str, columns: Sequence[str] | None = None) -> int:
     """Bytes that a listing writes."""
     run = open_faked(root)
     place = Path(root) / f"listed.{format_}"
@@ -195,7 +195,7 @@ def _list(root: str, wanted: str, format_: str, columns: Sequence[str] | None = 
     return place.stat().st_size
 
 
-def _read(root: str) -> int:
+def read_tables(root: str) -> int:
     """Rows that pyarrow reads of the same tables, batch by batch, and nothing else."""
     rows = 0
     for name in ("catalog", "images", "duplicates", "assignments", "selection"):
@@ -204,7 +204,7 @@ def _read(root: str) -> int:
     return rows
 
 
-def _join(root: str) -> int:
+def join_dropped(root: str) -> int:
     """The same as the listing of copies, joined and written by DuckDB."""
     import duckdb
 
@@ -238,21 +238,21 @@ def bench_answers(num_images: int, *, workdir: Path | None = None) -> list[Figur
         root = str(workdir or Path(temporary) / "run")
         measured(make_tables, root, num_images)
         steps: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
-            ("pyarrow reads the tables", _read, ()),
-            ("list --dropped --csv", _list, ("dropped", "csv")),
-            ("list --dropped --paths0", _list, ("dropped", "paths", ["uri", "own_file", "partner_uri", "evidence"])),
-            ("list --groups --csv", _list, ("groups", "csv")),
-            ("list --selected --parquet", _list, ("selected", "parquet")),
-            ("list --all --csv", _list, ("all", "csv")),
-            ("DuckDB joins and writes the dropped", _join, ()),
+            ("pyarrow reads the tables", read_tables, ()),
+            ("list --dropped --csv", list_faked, ("dropped", "csv")),
+            ("list --dropped --paths0", list_faked, ("dropped", "paths", PATH_COLUMNS)),
+            ("list --groups --csv", list_faked, ("groups", "csv")),
+            ("list --selected --parquet", list_faked, ("selected", "parquet")),
+            ("list --all --csv", list_faked, ("all", "csv")),
+            ("DuckDB joins and writes the dropped", join_dropped, ()),
         ]
         return [_figure(name, step, (root, *given)) for name, step, given in steps]
 
 
 def _figure(name: str, step: Callable[..., Any], given: tuple[Any, ...]) -> Figure:
     cost = measured(step, *given)
-    what = "rows" if step is _read else "bytes written"
-    over = "" if cost.peak_bytes <= BUDGET or step is not _list else f", MORE THAN {BUDGET >> 20} MiB"
+    what = "rows" if step is read_tables else "bytes written"
+    over = "" if cost.peak_bytes <= BUDGET or step is not list_faked else f", MORE THAN {BUDGET >> 20} MiB"
     note = f"{cost.result:,} {what}{over}"
     return Figure(name, cost.seconds, "s", cpu_seconds=cost.cpu_seconds, peak_bytes=cost.peak_bytes, note=note)
 

@@ -68,6 +68,8 @@ VERDICTS_OF: Mapping[Wanted, tuple[str, ...]] = {
     Wanted.contaminated: ("contaminated",),
 }
 """Those that a word means by its verdicts alone."""
+WITH_PARTNERS = (Wanted.all, Wanted.dropped, Wanted.groups, Wanted.contaminated)
+"""Those among which some do not stay for another image."""
 JUDGED_BY = ["image_id", "verdict", "component_id", "component_size", "partner_id"]
 """What is always read of the verdicts."""
 OF_PAIRS = {"similarity": "similarity", "evidence": "kind", "detail": "direct"}
@@ -93,7 +95,9 @@ def listed_schema(columns: Sequence[str] | None = None) -> pa.Schema:
 def list_images(
     run: Finished, wanted: Wanted, columns: Sequence[str] | None = None, *, roles: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of images in the order of the catalog; of `groups` group by group. At most one part is held.
+    """Rows of images in the order of the catalog; of `groups` group by group.
+
+    Memory: a part of each table, and names of `MOST_PARTNERS` images.
 
     Args:
         columns: names of `LISTED` in the order wanted; None: all.
@@ -101,11 +105,14 @@ def list_images(
 
     Raises:
         TableError: the run has no verdicts yet, or no selection where that is asked for.
-        CurateError: there is no such column.
+        CurateError: there is no such column or role.
     """
     schema = listed_schema(columns)
     if roles is None:
         roles = ("pool", "curated") if wanted is Wanted.selected else ("pool",)
+    unknown = next((role for role in roles if role not in ROLES), None)
+    if unknown is not None:
+        raise CurateError(f"{unknown}: no role of a source; there are {', '.join(ROLES)}")
     tables = _Tables.of(run, wanted)
     if wanted is not Wanted.groups:
         return tables.rows(tables.numbers(roles), schema)
@@ -140,8 +147,8 @@ class _Tables:
     def of(cls, run: Finished, wanted: Wanted) -> "_Tables":
         verdicts = verdicts_of(run)
         found, chosen, leaves = run.only(Inspect), run.only(Select), run.only(Assign)
-        assert run.catalog is not None  # verdicts are made of both
-        assert found is not None
+        if run.catalog is None or found is None:
+            raise TableError(f"{run.store.root}: has no facts of its images; run its config first")
         if wanted is Wanted.selected and chosen is None:
             why = _because(run, "selection")
             raise TableError(f"{run.store.root}: has no selection{why}; ask for the images that are kept instead")
@@ -155,7 +162,8 @@ class _Tables:
     def rows(self, parts: Sequence[int], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The wanted rows of these parts, in one batch of each part that has some."""
         repeated = [NAMES[name] for name in schema.names if name in NAMES]
-        for window, ids in self._windows(parts) if repeated else [(parts, np.empty(0, np.int64))]:
+        look_up = repeated and self.wanted in WITH_PARTNERS
+        for window, ids in self._windows(parts) if look_up else [(parts, np.empty(0, np.int64))]:
             partners = _Partners.read(self.catalog, ids, repeated)
             yield from (batch for part in window if len(batch := self._batch(part, schema, partners)))
 
@@ -280,8 +288,7 @@ class _Partners:
 
     def names_of(self, image_ids: pa.ChunkedArray) -> dict[str, pa.Array]:
         """The columns about these partners; null where an image has none."""
-        place = np.searchsorted(self._ids, image_ids.fill_null(-1).to_numpy())
-        take = pa.array(place, mask=image_ids.is_null().to_numpy())
+        take = pc.index_in(_one(image_ids), pa.array(self._ids))
         return {name: self._names[of].take(take) for name, of in NAMES.items() if of in self._names}
 
 
