@@ -68,8 +68,8 @@ VERDICTS_OF: Mapping[Wanted, tuple[str, ...]] = {
     Wanted.contaminated: ("contaminated",),
 }
 """Those that a word means by its verdicts alone."""
-WITH_PARTNERS = (Wanted.all, Wanted.dropped, Wanted.groups, Wanted.contaminated)
-"""Those among which some do not stay for another image."""
+BY_DECISION = "decision"
+"""Reason of an image that a person kept or dropped."""
 JUDGED_BY = ["image_id", "verdict", "component_id", "component_size", "partner_id"]
 """What is always read of the verdicts."""
 OF_PAIRS = {"similarity": "similarity", "evidence": "kind", "detail": "direct"}
@@ -162,8 +162,7 @@ class _Tables:
     def rows(self, parts: Sequence[int], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The wanted rows of these parts, in one batch of each part that has some."""
         repeated = [NAMES[name] for name in schema.names if name in NAMES]
-        look_up = repeated and self.wanted in WITH_PARTNERS
-        for window, ids in self._windows(parts) if look_up else [(parts, np.empty(0, np.int64))]:
+        for window, ids in self._windows(parts) if repeated else [(parts, np.empty(0, np.int64))]:
             partners = _Partners.read(self.catalog, ids, repeated)
             yield from (batch for part in window if len(batch := self._batch(part, schema, partners)))
 
@@ -218,14 +217,14 @@ class _Tables:
         verdicts = self.verdicts.read(part, [*JUDGED_BY, *(OF_PAIRS[name] for name in names if name in OF_PAIRS)])
         found = verdicts.take(_places(len(facts), verdicts["image_id"]))
         word, size, reject = (_one(column) for column in (found["verdict"], found["component_size"], facts["reject"]))
-        partner, stays = _one(found["partner_id"]), pc.equal(word, "kept")
+        partner = _one(found["partner_id"])
         grouped = pc.or_(pc.greater(size, 1), pc.and_(pc.is_valid(partner), pc.not_equal(word, SIMILAR)))
         columns = {
             "verdict": pc.coalesce(
                 pc.if_else(pc.equal(reject, UNAVAILABLE), UNAVAILABLE, "rejected"),
                 _in_words(word, ROLES[self.run.parts.role[part]]),
             ),
-            "reason": pc.coalesce(reject, _only(pc.invert(stays), word)),
+            "reason": pc.coalesce(reject, _reason(word, partner)),
             "partner_id": partner,
             **{name: found[OF_PAIRS[name]] for name in ("similarity", "evidence") if name in names},
             "group": _only(grouped, _one(found["component_id"])),
@@ -305,6 +304,13 @@ def _in_words(word: pa.Array, role: str) -> pa.Array:
         gone = pc.if_else(pc.equal(word, "benchmark"), "contaminated", "dropped")
         return pc.if_else(pc.equal(word, "kept"), "kept", gone)
     return pa.repeat(pa.scalar("kept" if role == "curated" else None, pa.string()), len(word))
+
+
+def _reason(word: pa.Array, partner: pa.Array) -> pa.Array:
+    """Why an image does not stay, as the tables say; a kept one with a partner would have gone for that one."""
+    stays = pc.equal(word, "kept")
+    decided = pc.or_(pc.equal(word, "dropped"), pc.and_(stays, pc.is_valid(partner)))
+    return pc.coalesce(_only(decided, pa.repeat(BY_DECISION, len(word))), _only(pc.invert(stays), word))
 
 
 def _mask(wanted: Wanted, columns: Mapping[str, Any]) -> np.ndarray:

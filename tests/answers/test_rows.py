@@ -21,7 +21,7 @@ from curate.stages.clusters.assign import Assign
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
-from curate.tables import ASSIGNMENTS, LISTED, REJECT_REASONS
+from curate.tables import ASSIGNMENTS, DUPLICATES, LISTED, REJECT_REASONS, ROLES
 from tests.answers.conftest import ODD, Made
 
 JOIN = """
@@ -160,6 +160,8 @@ def test_columns_come_in_the_order_that_is_asked_for(clustered: Finished) -> Non
     found = listed(clustered, Wanted.all, columns=asked)
     assert [*found[0]] == asked
     assert found == [{name: row[name] for name in asked} for row in joined(clustered) if row["role"] == "pool"]
+    with pytest.raises(CurateError, match=r"^test: no role of a source; there are pool, curated, heldout"):
+        list_images(clustered, Wanted.all, roles=["test"])
     with pytest.raises(CurateError, match=r"^colour: no column of a listing; there are image_id, source"):
         list_images(clustered, Wanted.all, ["colour"])
 
@@ -195,6 +197,31 @@ def test_what_a_removal_list_names_is_not_selected(written: bool, made: Made, tm
     config = run.config if written else {**run.config, "write": {"removal_list": str(tmp_path / "gone.txt")}}
     removed = Finished(run.store, run.recipe, config, tables)
     assert [row["image_id"] for row in listed(removed, Wanted.selected)] == [row["image_id"] for row in chosen[2:]]
+
+
+def test_what_a_person_decided_is_told(made: Made, tmp_path: Path) -> None:
+    """Verdicts as decisions make them: `dropped`, and `kept` with what the image would have gone for."""
+    run = made.run.finished
+    judged = run.only(Deduplicate)
+    assert judged is not None
+    verdicts = [row for part in judged[1].scan() for row in part.to_pylist()]
+    copy = next(row for row in verdicts if row["verdict"] == "duplicate")
+    alone = next(row for row in verdicts if row["component_size"] == 1 and row["verdict"] == "kept")
+    changed = {copy["image_id"]: copy | {"verdict": "kept"}, alone["image_id"]: alone | {"verdict": "dropped"}}
+    table, parts = Store(tmp_path).table("duplicates"), []
+    for number, part in enumerate(judged[1].scan()):
+        now = [changed.get(row["image_id"], row) for row in part.to_pylist()]
+        batches = pa.Table.from_pylist(now, schema=DUPLICATES).to_batches()
+        parts.append(table.commit(number, DUPLICATES, batches).__dict__)
+    table.write_manifest(Manifest("Deduplicate", 1, {}, {}, {}, {}, complete=True, parts=parts))
+    decided = replace(run, tables=(*without(run, Deduplicate).tables, FinishedTable(judged[0], table)))
+    told = {row["image_id"]: row for row in listed(decided, Wanted.all, roles=ROLES)}
+    kept, dropped = told[copy["image_id"]], told[alone["image_id"]]
+    assert (kept["verdict"], kept["reason"], kept["partner_id"]) == ("kept", "decision", copy["partner_id"])
+    assert kept["partner_key"] == told[copy["partner_id"]]["key"]
+    assert (dropped["verdict"], dropped["reason"], dropped["partner_id"]) == ("dropped", "decision", None)
+    assert kept in listed(decided, Wanted.kept)
+    assert dropped in listed(decided, Wanted.dropped)
 
 
 def test_counts_are_those_of_the_rows(made: Made) -> None:

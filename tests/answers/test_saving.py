@@ -81,10 +81,8 @@ def test_paths_are_files_as_the_system_names_them(made: Made) -> None:
 
 
 def row_of(uri: str, partner: str | None, evidence: str | None = "sha256", *, own: bool = True) -> pa.RecordBatch:
-    schema = listed_schema(PATH_COLUMNS)
-    return pa.RecordBatch.from_pylist(
-        [dict(zip(PATH_COLUMNS, (uri, own, partner, evidence), strict=True))], schema=schema
-    )
+    row = dict(zip(PATH_COLUMNS, (uri, own, "dropped", partner, evidence), strict=True))
+    return pa.RecordBatch.from_pylist([row], schema=listed_schema(PATH_COLUMNS))
 
 
 def test_a_file_that_stays_under_another_name_is_not_told_to_go(tmp_path: Path) -> None:
