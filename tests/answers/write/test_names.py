@@ -74,5 +74,5 @@ def test_names_are_those_of_the_source_where_these_are_safe(keys: list[str], exp
 
 
 def test_the_suffix_is_that_of_the_format_and_a_source_is_named_beside_others() -> None:
-    found = names(["a.jpg", "b.JPEG", "c.png"], ["s", "s", "t"], ["PNG", "JPEG", None])
-    assert found == ["s/a.jpg.png", "s/b.jpg", "t/c"]
+    found = names(["a.jpg", "b.JPEG", "c.pNg", "d.e f"], ["s", "s", "t", "t"], ["PNG", "JPEG", None, None])
+    assert found == ["s/a.jpg.png", "s/b.jpg", "t/c.pNg", "t/d.e f"]
