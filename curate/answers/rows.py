@@ -5,7 +5,8 @@ Most tables have the parts of the catalog, so that their join is a zip, one part
 The partner of a copy lies anywhere in the catalog. Reading it image by image takes a request each, and reading what is
 needed of the catalog for each part that is listed takes parts times parts. So the partners of many parts are collected
 first, as numbers, until they are `MOST_PARTNERS`; then each part of the catalog that holds some of them is read once.
-The first of these windows are small, so that the first rows come at once.
+The first of these windows are small, so that the first rows come at once. Names are thus read once for each half a
+million partners: ten million images take a few passes over them, a billion would need a join that sorts.
 
 A group of copies has members in any part. `by_group.py` sorts the rows for that.
 """
