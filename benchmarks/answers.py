@@ -18,7 +18,7 @@ import typer
 
 from benchmarks.figures import Figure, measured, show
 from curate.answers.rows import Wanted, list_images, listed_schema
-from curate.answers.saving import WRITERS, write_paths
+from curate.answers.saving import PATH_COLUMNS, WRITERS, write_paths
 from curate.cli.arguments import Json
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, FinishedTable
@@ -182,7 +182,7 @@ def open_faked(root: str) -> Finished:
     return Finished(store, "hierarchical", {}, tables)
 
 
-def _list(root: str, wanted: str, format_: str, columns: Sequence[str] | None = None) -> int:
+def list_faked(root: str, wanted: str, format_: str, columns: Sequence[str] | None = None) -> int:
     """Bytes that a listing writes."""
     run = open_faked(root)
     place = Path(root) / f"listed.{format_}"
@@ -195,7 +195,7 @@ def _list(root: str, wanted: str, format_: str, columns: Sequence[str] | None = 
     return place.stat().st_size
 
 
-def _read(root: str) -> int:
+def read_tables(root: str) -> int:
     """Rows that pyarrow reads of the same tables, batch by batch, and nothing else."""
     rows = 0
     for name in ("catalog", "images", "duplicates", "assignments", "selection"):
@@ -204,17 +204,18 @@ def _read(root: str) -> int:
     return rows
 
 
-def _join(root: str) -> int:
+def join_dropped(root: str) -> int:
     """The same as the listing of copies, joined and written by DuckDB."""
     import duckdb
 
     where, place = os.fspath(root), os.fspath(Path(root) / "duckdb.csv")
     connection = duckdb.connect(config={"threads": 1, "memory_limit": "8GB", "temp_directory": os.fspath(root)})
+    connection.sql("set enable_progress_bar = false")
     connection.sql(
         f"""
         copy (
-            select c.image_id, c.source, c.role, c.key, c.uri, hex(i.sha256), i.width, i.height, d.verdict, d.partner_id,
-                p.key, p.uri, d.similarity, d.kind, d.component_id, d.component_size
+            select c.image_id, c.source, c.role, c.key, c.uri, hex(i.sha256), i.width, i.height, d.verdict,
+                d.partner_id, p.key, p.uri, d.similarity, d.kind, d.component_id, d.component_size
             from '{where}/duplicates/part-*.parquet' d
             join '{where}/catalog/part-*.parquet' c using (image_id)
             join '{where}/images/part-*.parquet' i using (image_id)
@@ -237,21 +238,21 @@ def bench_answers(num_images: int, *, workdir: Path | None = None) -> list[Figur
         root = str(workdir or Path(temporary) / "run")
         measured(make_tables, root, num_images)
         steps: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
-            ("pyarrow reads the tables", _read, ()),
-            ("list --dropped --csv", _list, ("dropped", "csv")),
-            ("list --dropped --paths0", _list, ("dropped", "paths", ["uri", "own_file", "partner_uri", "evidence"])),
-            ("list --groups --csv", _list, ("groups", "csv")),
-            ("list --selected --parquet", _list, ("selected", "parquet")),
-            ("list --all --csv", _list, ("all", "csv")),
-            ("DuckDB joins and writes the dropped", _join, ()),
+            ("pyarrow reads the tables", read_tables, ()),
+            ("list --dropped --csv", list_faked, ("dropped", "csv")),
+            ("list --dropped --paths0", list_faked, ("dropped", "paths", PATH_COLUMNS)),
+            ("list --groups --csv", list_faked, ("groups", "csv")),
+            ("list --selected --parquet", list_faked, ("selected", "parquet")),
+            ("list --all --csv", list_faked, ("all", "csv")),
+            ("DuckDB joins and writes the dropped", join_dropped, ()),
         ]
         return [_figure(name, step, (root, *given)) for name, step, given in steps]
 
 
 def _figure(name: str, step: Callable[..., Any], given: tuple[Any, ...]) -> Figure:
     cost = measured(step, *given)
-    what = "rows" if step is _read else "bytes written"
-    over = "" if cost.peak_bytes <= BUDGET or step is not _list else f", MORE THAN {BUDGET >> 20} MiB"
+    what = "rows" if step is read_tables else "bytes written"
+    over = "" if cost.peak_bytes <= BUDGET or step is not list_faked else f", MORE THAN {BUDGET >> 20} MiB"
     note = f"{cost.result:,} {what}{over}"
     return Figure(name, cost.seconds, "s", cpu_seconds=cost.cpu_seconds, peak_bytes=cost.peak_bytes, note=note)
 

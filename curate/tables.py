@@ -331,11 +331,12 @@ LISTED = pa.schema(
         column(
             "reason",
             pa.string(),
-            "why it does not stay: duplicate, similar, benchmark, or one of REJECT_REASONS; null: it stays",
+            "why it does not stay: duplicate, similar, benchmark or one of REJECT_REASONS; decision: a person kept or "
+            "dropped it; null: it stays",
             nullable=True,
         ),
         column("detail", pa.string(), "what was found, in words; null: nothing to add", nullable=True),
-        column("partner_id", pa.int64(), "the image that stays instead, or a held-out one; null: none", nullable=True),
+        column("partner_id", pa.int64(), "the image that it goes for, or would without a decision", nullable=True),
         column("partner_key", pa.string(), "key of the partner", nullable=True),
         column("partner_uri", pa.string(), "uri of the partner", nullable=True),
         column("similarity", pa.float32(), "of the pair of images that decided, 0..1; null: none did", nullable=True),

@@ -21,7 +21,7 @@ from curate.tables import LISTED
 
 KEYS = ("group", "verdict", "image_id")
 """Columns that say where a row belongs."""
-RUN_BYTES = 32 << 20
+RUN_BYTES = 16 << 20
 """Rows that are sorted at once."""
 BATCH_ROWS = 1024
 """Rows that are read at once of a sorted run; when runs are merged, as many of each are held."""

@@ -5,7 +5,8 @@ Most tables have the parts of the catalog, so that their join is a zip, one part
 The partner of a copy lies anywhere in the catalog. Reading it image by image takes a request each, and reading what is
 needed of the catalog for each part that is listed takes parts times parts. So the partners of many parts are collected
 first, as numbers, until they are `MOST_PARTNERS`; then each part of the catalog that holds some of them is read once.
-The first of these windows are small, so that the first rows come at once.
+The first of these windows are small, so that the first rows come at once. Names are thus read once for each half a
+million partners: ten million images take a few passes over them, a billion would need a join that sorts.
 
 A group of copies has members in any part. `by_group.py` sorts the rows for that.
 """
@@ -68,6 +69,8 @@ VERDICTS_OF: Mapping[Wanted, tuple[str, ...]] = {
     Wanted.contaminated: ("contaminated",),
 }
 """Those that a word means by its verdicts alone."""
+BY_DECISION = "decision"
+"""Reason of an image that a person kept or dropped."""
 JUDGED_BY = ["image_id", "verdict", "component_id", "component_size", "partner_id"]
 """What is always read of the verdicts."""
 OF_PAIRS = {"similarity": "similarity", "evidence": "kind", "detail": "direct"}
@@ -93,7 +96,9 @@ def listed_schema(columns: Sequence[str] | None = None) -> pa.Schema:
 def list_images(
     run: Finished, wanted: Wanted, columns: Sequence[str] | None = None, *, roles: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of images in the order of the catalog; of `groups` group by group. At most one part is held.
+    """Rows of images in the order of the catalog; of `groups` group by group.
+
+    Memory: a part of each table, and names of `MOST_PARTNERS` images.
 
     Args:
         columns: names of `LISTED` in the order wanted; None: all.
@@ -101,11 +106,14 @@ def list_images(
 
     Raises:
         TableError: the run has no verdicts yet, or no selection where that is asked for.
-        CurateError: there is no such column.
+        CurateError: there is no such column or role.
     """
     schema = listed_schema(columns)
     if roles is None:
         roles = ("pool", "curated") if wanted is Wanted.selected else ("pool",)
+    unknown = next((role for role in roles if role not in ROLES), None)
+    if unknown is not None:
+        raise CurateError(f"{unknown}: no role of a source; there are {', '.join(ROLES)}")
     tables = _Tables.of(run, wanted)
     if wanted is not Wanted.groups:
         return tables.rows(tables.numbers(roles), schema)
@@ -140,8 +148,8 @@ class _Tables:
     def of(cls, run: Finished, wanted: Wanted) -> "_Tables":
         verdicts = verdicts_of(run)
         found, chosen, leaves = run.only(Inspect), run.only(Select), run.only(Assign)
-        assert run.catalog is not None  # verdicts are made of both
-        assert found is not None
+        if run.catalog is None or found is None:
+            raise TableError(f"{run.store.root}: has no facts of its images; run its config first")
         if wanted is Wanted.selected and chosen is None:
             why = _because(run, "selection")
             raise TableError(f"{run.store.root}: has no selection{why}; ask for the images that are kept instead")
@@ -210,14 +218,14 @@ class _Tables:
         verdicts = self.verdicts.read(part, [*JUDGED_BY, *(OF_PAIRS[name] for name in names if name in OF_PAIRS)])
         found = verdicts.take(_places(len(facts), verdicts["image_id"]))
         word, size, reject = (_one(column) for column in (found["verdict"], found["component_size"], facts["reject"]))
-        partner, stays = _one(found["partner_id"]), pc.equal(word, "kept")
+        partner = _one(found["partner_id"])
         grouped = pc.or_(pc.greater(size, 1), pc.and_(pc.is_valid(partner), pc.not_equal(word, SIMILAR)))
         columns = {
             "verdict": pc.coalesce(
                 pc.if_else(pc.equal(reject, UNAVAILABLE), UNAVAILABLE, "rejected"),
                 _in_words(word, ROLES[self.run.parts.role[part]]),
             ),
-            "reason": pc.coalesce(reject, _only(pc.invert(stays), word)),
+            "reason": pc.coalesce(reject, _reason(word, partner)),
             "partner_id": partner,
             **{name: found[OF_PAIRS[name]] for name in ("similarity", "evidence") if name in names},
             "group": _only(grouped, _one(found["component_id"])),
@@ -280,8 +288,7 @@ class _Partners:
 
     def names_of(self, image_ids: pa.ChunkedArray) -> dict[str, pa.Array]:
         """The columns about these partners; null where an image has none."""
-        place = np.searchsorted(self._ids, image_ids.fill_null(-1).to_numpy())
-        take = pa.array(place, mask=image_ids.is_null().to_numpy())
+        take = pc.index_in(_one(image_ids), pa.array(self._ids))
         return {name: self._names[of].take(take) for name, of in NAMES.items() if of in self._names}
 
 
@@ -298,6 +305,13 @@ def _in_words(word: pa.Array, role: str) -> pa.Array:
         gone = pc.if_else(pc.equal(word, "benchmark"), "contaminated", "dropped")
         return pc.if_else(pc.equal(word, "kept"), "kept", gone)
     return pa.repeat(pa.scalar("kept" if role == "curated" else None, pa.string()), len(word))
+
+
+def _reason(word: pa.Array, partner: pa.Array) -> pa.Array:
+    """Why an image does not stay, as the tables say; a kept one with a partner would have gone for that one."""
+    stays = pc.equal(word, "kept")
+    decided = pc.or_(pc.equal(word, "dropped"), pc.and_(stays, pc.is_valid(partner)))
+    return pc.coalesce(_only(decided, pa.repeat(BY_DECISION, len(word))), _only(pc.invert(stays), word))
 
 
 def _mask(wanted: Wanted, columns: Mapping[str, Any]) -> np.ndarray:

@@ -22,7 +22,7 @@ Batches = Iterable[pa.RecordBatch]
 
 UNPRINTED = r"[^\x20-\x7e]"
 """What `visible` may change, and much that it does not: a first look, without Python's pace."""
-PATH_COLUMNS = ("uri", "own_file", "partner_uri", "evidence")
+PATH_COLUMNS = ("uri", "own_file", "verdict", "partner_uri", "evidence")
 """What `write_paths` reads."""
 GROUP_ROWS = 65_536
 """Rows of a row group of Parquet."""
@@ -68,7 +68,7 @@ class NotAPath(NamedTuple):
     remote: int
     """On the web or in an object store."""
     kept: int
-    """Whose file is that of the image that stays: two sources, or two names, list one file."""
+    """That go, but whose file is that of the image that stays: two sources, or two names, list one file."""
 
 
 def write_paths(batches: Batches, file: IO[bytes], *, end: bytes) -> NotAPath:
@@ -81,12 +81,14 @@ def write_paths(batches: Batches, file: IO[bytes], *, end: bytes) -> NotAPath:
     within = remote = kept = 0
     for batch in batches:
         paths = []
-        for uri, own, partner, evidence in zip(*(batch[name].to_pylist() for name in PATH_COLUMNS), strict=True):
+        for uri, own, verdict, partner, evidence in zip(
+            *(batch[name].to_pylist() for name in PATH_COLUMNS), strict=True
+        ):
             if is_remote(uri):
                 remote += 1
             elif not own:
                 within += 1
-            elif partner is not None and _is_same_file(uri, partner, evidence):
+            elif verdict != "kept" and partner is not None and _is_same_file(uri, partner, evidence):
                 kept += 1
             else:
                 paths.append(decode_uri(uri) + end)

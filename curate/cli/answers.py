@@ -4,7 +4,7 @@ import itertools
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,44 +98,24 @@ def list_(
     """
     from curate.answers.counts import Counts
     from curate.answers.rows import Wanted, list_images, listed_schema
-    from curate.answers.saving import PATH_COLUMNS
     from curate.engine.store import Store
     from curate.workdir import open_tables
 
-    asked = {
-        Wanted.kept: kept,
-        Wanted.dropped: dropped,
-        Wanted.rejected: rejected,
-        Wanted.groups: groups,
-        Wanted.contaminated: contaminated,
-        Wanted.selected: selected,
-        Wanted.all: all_,
-    }
-    wanted = _one_of({f"--{name}": name for name, given in asked.items() if given})
-    targets = {"--csv": csv, "--parquet": parquet, "--jsonl": jsonl, "--paths": paths, "--paths0": paths0}
-    given = {name: (name, value) for name, value in targets.items() if value}
-    target = _one_of(given)
-    run = open_tables(Store(workdir))
-    listed, roles = wanted or Wanted.dropped, None if role is None else [str(one) for one in role]
-    as_paths = paths or paths0
-    if as_paths and columns:
-        raise CurateError("--columns: paths have none; leave it out, or choose --csv or --jsonl")
-    names = columns.split(",") if columns else None
-    on_terminal = target is None and sys.stdout.isatty()
-    if on_terminal and names is None:
-        names = list(SHOWN_COLUMNS[listed])
-    if as_paths:
-        names = list(PATH_COLUMNS)
-    schema = listed_schema(names)
-    batches = _first(list_images(run, listed, names, roles=roles), (limit or SHOWN) + 1 if on_terminal else limit)
+    asked = {"kept": kept, "dropped": dropped, "rejected": rejected, "groups": groups, "contaminated": contaminated}
+    wanted = _one_of(asked | {"selected": selected, "all": all_})
+    format_, place = _target({"csv": csv, "parquet": parquet, "jsonl": jsonl, "paths": paths, "paths0": paths0})
+    listed, run = Wanted(wanted or "dropped"), open_tables(Store(workdir))
+    names = _columns(columns, format_, listed)
+    most = (limit or SHOWN) + 1 if format_ == "table" else limit
+    roles = None if role is None else [str(one) for one in role]
+    batches = _first(list_images(run, listed, names, roles=roles), most)
     if wanted is None:
-        print(visible_text(Counts.of(run).sentence()), file=sys.stdout if on_terminal else sys.stderr)
-    if on_terminal:
-        _show(batches, schema, limit or SHOWN, [workdir, *([f"--{wanted}"] if wanted else [])])
-        return
-    format_ = target[0].removeprefix("--") if target else "csv"
-    place = target[1] if target and not as_paths else STDOUT
-    _write(batches, schema, format_, str(place), overwrite=force)
+        to = sys.stdout if format_ == "table" else sys.stderr
+        print(visible_text(Counts.of(run).sentence()), file=to)
+    if format_ == "table":
+        _show(batches, listed_schema(names), limit or SHOWN, [workdir, *([f"--{wanted}"] if wanted else [])])
+    else:
+        _write(batches, listed_schema(names), format_, place, overwrite=force)
 
 
 def write(
@@ -167,8 +147,8 @@ def write(
         curate write runs/mine tars --to webdataset --shard-size 1GB
         # as a folder of links with metadata.jsonl, which `datasets` loads as an image folder
         curate write runs/mine chosen --to folder --link
-        # copies and what they are copies of, to look at in FiftyOne
-        curate write runs/mine look --to fiftyone --dropped
+        # every image with its verdict, to look at in FiftyOne
+        curate write runs/mine look --to fiftyone --all --link
         # Parquet with the pictures, for `datasets.load_dataset`
         curate write runs/mine hub --to huggingface
     """
@@ -181,9 +161,8 @@ def write(
     from curate.workdir import open_tables
 
     asked = {"kept": kept, "dropped": dropped, "rejected": rejected, "contaminated": contaminated}
-    asked |= {"selected": selected, "all": all_}
-    wanted = _one_of({f"--{name}": Wanted(name) for name, given in asked.items() if given})
-    linked = _one_of({name: name for name, given in (("--link", link), ("--hard-link", hard_link)) if given})
+    wanted = _one_of(asked | {"selected": selected, "all": all_})
+    linked = _one_of({"link": link, "hard-link": hard_link})
     try:
         shard_bytes = int(TypeAdapter(ByteSize).validate_python(shard_size))
     except ValidationError as error:
@@ -192,9 +171,9 @@ def write(
         open_tables(Store(workdir)),
         to,
         output,
-        wanted=wanted,
+        wanted=None if wanted is None else Wanted(wanted),
         roles=None if role is None else [str(one) for one in role],
-        link=None if linked is None else "symbolic" if linked == "--link" else "hard",
+        link=None if linked is None else "symbolic" if linked == "link" else "hard",
         shard_bytes=shard_bytes,
     )
     links = f", {plural(made.linked, 'link')} among them" if made.linked else ""
@@ -202,11 +181,34 @@ def write(
     say(f"{output}: {plural(made.images, 'image')}{links}{lost}")
 
 
-def _one_of(given: "dict[str, Any]") -> Any:
-    """The one that was given, None where none was."""
-    if len(given) > 1:
-        raise CurateError(f"{' and '.join(given)}: they exclude each other; give one")
-    return next(iter(given.values()), None)
+def _one_of(given: Mapping[str, Any]) -> str | None:
+    """Name of the one option that was given; None: none was."""
+    found = [name for name, value in given.items() if value]
+    if len(found) > 1:
+        raise CurateError(f"{' and '.join(f'--{name}' for name in found)}: they exclude each other; give one")
+    return found[0] if found else None
+
+
+def _target(given: Mapping[str, str | bool | None]) -> tuple[str, str]:
+    """Format and file of a listing: on a terminal a table, unless it is said otherwise."""
+    name = _one_of(given)
+    if name is None:
+        return "table" if sys.stdout.isatty() else "csv", STDOUT
+    place = given[name]
+    return name, place if isinstance(place, str) else STDOUT
+
+
+def _columns(asked: str | None, format_: str, listed: str) -> list[str] | None:
+    """The columns to list; None: all."""
+    from curate.answers.saving import PATH_COLUMNS
+
+    if format_.startswith("paths"):
+        if asked:
+            raise CurateError("--columns: paths have none; leave it out, or choose --csv or --jsonl")
+        return list(PATH_COLUMNS)
+    if asked:
+        return asked.split(",")
+    return list(SHOWN_COLUMNS[listed]) if format_ == "table" else None
 
 
 def _first(batches: "Iterator[pa.RecordBatch]", limit: int | None) -> "Iterator[pa.RecordBatch]":

@@ -47,9 +47,8 @@ def test_rows_are_sorted_whatever_fits_into_memory(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BATCH_ROWS", 7)
         patch.setattr(module, "PIECE_BATCHES", piece)
-        found = [
-            row for batch in by_group(lambda schema: iter(batches), KEYED, run_bytes=run_bytes) for row in batch.to_pylist()
-        ]
+        sorted_batches = by_group(lambda schema: iter(batches), KEYED, run_bytes=run_bytes)
+        found = [row for batch in sorted_batches for row in batch.to_pylist()]
     assert found == expected
 
 
@@ -58,7 +57,9 @@ def test_only_the_columns_that_are_asked_for_come_back_and_the_files_go(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     asked = pa.schema([LISTED.field("key")])
-    found = by_group(lambda schema: (batch.select(schema.names) for batch in grouped(0, 100, 5, 9)), asked, run_bytes=999)
+    found = by_group(
+        lambda schema: (batch.select(schema.names) for batch in grouped(0, 100, 5, 9)), asked, run_bytes=999
+    )
     assert next(found).schema.equals(asked)
     assert [*tmp_path.rglob("*")]
     found.close()  # type: ignore[attr-defined]  # as whoever stops reading does

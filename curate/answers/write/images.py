@@ -104,7 +104,7 @@ class Images:
     @cached_property
     def _facts(self) -> Table:
         found = self.run.only(Inspect)
-        assert found is not None  # verdicts are made of them
+        assert found is not None  # listing has asked for it
         return found[1]
 
     def digest(self) -> str:

@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from curate.engine.image_ids import part_of, row_of
 from curate.ops.images.formats import READ
-from curate.text import visible
 
 UNSAFE = re.compile(r'[<>:"|?*\\]')
+SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+"""What stays of the name of a file whose format is not known."""
 NUMBERED = re.compile(r"~\d+-\d+$")
 RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))])
 """Names of devices on Windows, whatever the suffix."""
@@ -37,7 +38,7 @@ class Names:
         stems, folders, sources = [np.empty(0, np.uint64)], set[str](), set[str]()
         for rows in batches:
             sources.update(rows["source"].to_pylist())
-            found = _stems(rows)
+            found = [stem for stem, _ in _stems_and_suffixes(rows)]
             stems.append(_digests(found))
             folders.update(map(posixpath.dirname, found))
         self._several = len(sources) > 1
@@ -46,15 +47,13 @@ class Names:
 
     def of(self, rows: pa.RecordBatch) -> list[str]:
         """The name of each image of a batch, with slashes; its source stands first where there are several."""
-        stems = _stems(rows)
-        shared = np.isin(_digests(stems), self._shared).tolist()
+        found = _stems_and_suffixes(rows)
+        shared = np.isin(_digests(stem for stem, _ in found), self._shared).tolist()
         names = []
-        for stem, twice, image_id, form in zip(
-            stems, shared, rows["image_id"].to_pylist(), rows["format"].to_pylist(), strict=True
-        ):
+        for (stem, suffix), twice, image_id in zip(found, shared, rows["image_id"].to_pylist(), strict=True):
             plain = stem if self._several else stem.partition("/")[2]
             number = f"~{part_of(image_id)}-{row_of(image_id)}" if twice or NUMBERED.search(stem) else ""
-            names.append(f"{plain}{number}{suffix_of(form)}")
+            names.append(f"{plain}{number}{suffix}")
         return names
 
 
@@ -63,26 +62,31 @@ def suffix_of(form: str | None) -> str:
     return READ[form].suffixes[0] if form in READ else ""
 
 
-def _stems(rows: pa.RecordBatch) -> list[str]:
-    """Safe names with their source and without their suffix."""
+def _stems_and_suffixes(rows: pa.RecordBatch) -> list[tuple[str, str]]:
+    """Safe names, with their source and without their suffix; and their suffix."""
     return [
-        _stem(source, key, form)
+        _stem_and_suffix(source, key, form)
         for source, key, form in zip(*(rows[name].to_pylist() for name in ("source", "key", "format")), strict=True)
     ]
 
 
-def _stem(source: str, key: str, form: str | None) -> str:
+def _stem_and_suffix(source: str, key: str, form: str | None) -> tuple[str, str]:
     stem, suffix = posixpath.splitext(key)
     if form in READ and suffix.lower() not in READ[form].suffixes:
         stem = key
+    if form not in READ and not SUFFIX.fullmatch(suffix):
+        stem, suffix = key, ""
     steps = [_safe(step) for step in stem.split("/") if step]
     name = "/".join([_safe(source), *(steps or ["image"])])
-    return name if len(name.encode()) <= MAX_NAME else f"{_safe(source)}/{steps[-1]}"
+    if len(name.encode()) > MAX_NAME:
+        name = f"{_safe(source)}/{steps[-1]}"
+    return name, suffix_of(form) or suffix
 
 
 def _safe(step: str) -> str:
     """One step of a path that no system takes for another one."""
-    clean = UNSAFE.sub("_", visible(step, keep="")).encode()[:MAX_STEP].decode(errors="ignore").rstrip(". ")
+    printed = "".join(letter if letter.isprintable() else "_" for letter in step)
+    clean = UNSAFE.sub("_", printed).encode()[:MAX_STEP].decode(errors="ignore").rstrip(". ")
     if clean.startswith((".", "__")):  # hidden from readers of data sets
         clean = f"_{clean.lstrip('._')}"
     return f"_{clean}" if not clean or clean.partition(".")[0].lower() in RESERVED else clean

@@ -10,7 +10,7 @@ class Written:
     """Counts of images."""
 
     images: int = 0
-    """In the data set."""
+    """In the data set; of shards that an earlier writing has finished, as many as they were to hold."""
     lost: int = 0
     """Not in it, since they are gone, have changed or cannot be had now; the log names each."""
     linked: int = 0
