@@ -51,7 +51,7 @@ readers: .venv-readers-floor/.installed .venv-readers-newest/.installed
 
 # The documents as static files in build/site; a link that leads nowhere is an error.
 docs: .venv-docs/.installed
-	.venv-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
 .venv-docs/.installed: Makefile
 	rm -rf $(@D) && $(PYTHON) -m venv $(@D)

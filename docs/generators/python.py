@@ -73,7 +73,8 @@ def _signature(name: str, what: Any) -> str:
 
 def _written(what: Any) -> str:
     """The signature as the source has it; of a property its type."""
-    source = textwrap.dedent(inspect.getsource(what.fget if isinstance(what, property) else what))
+    code: Any = what.fget if isinstance(what, property) else what
+    source = textwrap.dedent(inspect.getsource(code))
     node = ast.parse(source).body[0]
     assert isinstance(node, ast.FunctionDef)
     returns = ast.unparse(node.returns).replace("'", "") if node.returns else ""

@@ -28,6 +28,11 @@ In Python, `curate.open_run("runs/photos").tables["images"]` is the same table. 
 means. The type of a vector depends on the model: `fixed_size_binary[2560]` holds 1,280 numbers of float16.
 """
 
+LISTS = """## Rows of curate list
+
+`curate list` and `Run.list` join these tables when they are asked: one row an image.
+"""
+
 RECIPES: dict[str, dict[str, Any]] = {
     "dedup": {"copies": {"embed": {"model": "lite0-copy"}, "threshold": "auto"}},
     "semdedup": {"copies": {"embed": {"model": "lite0-copy"}}, "embed": {"model": "lite0"}},
@@ -62,7 +67,7 @@ def tables_page() -> str:
     found = declared()
     results = {name: one for name, one in found.items() if not name.startswith("internal/")}
     working = {name: one for name, one in found.items() if name not in results}
-    parts = [HEAD, "## Results", *_entries(results)]
+    parts = [HEAD, "## Results", *_entries(results), LISTS, _columns(curate.tables.LISTED)]
     parts += ["## Why an image is rejected", "The first reason of this list that holds counts.", _reasons()]
     parts += ["## Working tables", "`curate clean` removes the rows of those that nothing needs any more."]
     return "\n\n".join([*parts, *_entries(working)])
@@ -88,8 +93,12 @@ def _entries(found: dict[str, Declared]) -> Iterator[str]:
         recipes = "every recipe" if everywhere else ", ".join(map(code, one.recipes))
         yield f"### {name}"
         yield f"{' '.join(told.split())} Made by `{type(one.stage).__name__}`, in {recipes}."
-        rows = [(code(column.name), _type(column.type), _meaning(column)) for column in one.schema]
-        yield table(("column", "type", "meaning"), rows)
+        yield _columns(one.schema)
+
+
+def _columns(schema: pa.Schema) -> str:
+    rows = [(code(column.name), _type(column.type), _meaning(column)) for column in schema]
+    return table(("column", "type", "meaning"), rows)
 
 
 def _type(dtype: pa.DataType) -> str:

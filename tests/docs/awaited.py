@@ -10,6 +10,7 @@ AWAITED = (
     r"run\.list\(",
     r"copies\.heldout_threshold",
     r"curate (eval|export|visualize) runs/",
+    r"curate report .*--open",
 )
 
 

@@ -46,8 +46,9 @@ def given(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:
 def check_config(command: str, values: Mapping[str, Any]) -> None:
     """Read the config of a command with all that it sets."""
     overrides = [*(values.get("overrides") or [])]
-    if command in {"run", "plan"}:
+    if command == "run":
         overrides += [f"sources.{role}={path}" for role in ROLES for path in values.get(role) or ()]
+    if command in {"run", "plan"} and not values["config"].startswith("my-"):
         load_config(values["config"], overrides)
     elif command == "train":
         overrides += [f"{key}={values[key]}" for key in ("shards", "output") if values.get(key)]

@@ -63,6 +63,15 @@ def test_pages_load_nothing_from_elsewhere() -> None:
         assert not re.search(r"!\[[^\]]*\]\(https?:|<(script|img|iframe|link)\b|```mermaid", page.read_text()), page
 
 
+def test_built_pages_ask_no_other_server() -> None:
+    """The theme may bring addresses of its own, as its plugin for use without a server does."""
+    built = sorted((ROOT / "build/site").rglob("*.html"))
+    if not built:
+        pytest.skip("no build/site: make docs")
+    asking = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//")
+    assert [path for path in built if asking.search(path.read_text())] == []
+
+
 def test_readme_is_a_page_long() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS
 
