@@ -187,7 +187,8 @@ class Pictures:
         src = "" if shown.thumbnail is None else self.place(shown.thumbnail, later=later)
         if src:
             width, height = shown.size
-            image = el("img", src=src, alt=shown.key, width=width, height=height, loading="lazy")
+            lazy = None if src.startswith("data:") else "lazy"
+            image = el("img", src=src, alt=shown.key, width=width, height=height, loading=lazy, decoding="async")
             inside = el("button", image, type="button", class_="open", data_picture=shown.opened)
         else:
             inside = el("div", el("span", shown.missing or LEFT_OUT), class_="none")
@@ -221,7 +222,7 @@ def by_part(image_ids: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
 
 def inline(jpeg: bytes, *, alt: str) -> Markup:
     """A JPEG as part of the page."""
-    return el("img", src=_as_data(jpeg), alt=alt, loading="lazy")
+    return el("img", src=_as_data(jpeg), alt=alt, decoding="async")
 
 
 def _as_data(jpeg: bytes) -> str:
