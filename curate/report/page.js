@@ -52,7 +52,10 @@ function open(opener) {
   large.src = source(opener);
   const told = [...figure.querySelectorAll("figcaption span:not(.name)")].map((line) => line.textContent);
   words.textContent = [figure.title, ...told].join(" · ");
-  if (!viewer.open) viewer.showModal();
+  if (!viewer.open) {
+    viewer.showModal();
+    viewer.focus();
+  }
 }
 
 function step(by) {
@@ -61,6 +64,7 @@ function step(by) {
 }
 
 viewer.className = "viewer";
+viewer.tabIndex = -1;
 viewer.append(large, words, button("‹", "picture before", () => step(-1)), button("›", "next picture", () => step(1)),
   button("×", "close", () => viewer.close()));
 viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
