@@ -104,7 +104,10 @@ for (const map of document.querySelectorAll("figure.map")) {
     tile.style.backgroundImage = values.sheets[sheet] ? `url("${values.sheets[sheet]}")` : "none";
     tile.style.backgroundPosition =
       `${-(place % values.columns) * values.tile}px ${-Math.floor(place / values.columns) * values.tile}px`;
-    const told = values.colorings.map((one) => `${one.name}: ${one.codes[i] < 0 ? "others" : one.labels[one.codes[i]]}`);
+    const told = values.colorings.map((one) => {
+      const label = one.codes[i] < 0 ? "others" : one.labels[one.codes[i]];
+      return label.startsWith(one.name) ? label : `${one.name}: ${label}`;
+    });
     said.textContent = [values.names[i], ...told].join(" · ");
   };
   const nearest = (x, y, among = () => true) => {

@@ -249,7 +249,7 @@ class DescribeSet(IteratedFold):
             for name, num_images in measured_on.items()
         )
         meanings = dict.fromkeys((name, MEANING.get(name, OF_CURATED)) for name in measured_on)
-        told = [Text(f"{name}: {meaning[0].lower()}{meaning[1:]}") for name, meaning in meanings]
+        told = [Text(f"{name[0].upper()}{name[1:]}: {meaning[0].lower()}{meaning[1:]}") for name, meaning in meanings]
         numbers = Numbers(("", *SETS.values(), "measured on"), body)
         yield Section("The selection beside the pool", (numbers, *told, Text(ABOUT_SETS)), first=True)
 

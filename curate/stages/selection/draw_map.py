@@ -159,7 +159,8 @@ class DrawMap(Fold):
         colorings = [coloring(name, values) for name, values in found if len(set(values)) > 1 or name == "verdict"]
         points = PointMap(ids, rows["x"].to_numpy(), rows["y"].to_numpy(), tuple(colorings))
         named = ", ".join(vectors.name for vectors in run.inputs_of(table, "embeddings"))
-        text = f"{plural(len(rows), 'random image')} of {named}, a point each. {HOW[self.projection]}"
+        which = "A random sample of" if len(rows) == self.num_images else "All"
+        text = f"{which} {plural(len(rows), 'image')} of {named}, a point each. {HOW[self.projection]}"
         yield Section("Map", (Text(text), points), first=True)
 
     def _verdict(self, verdict: str, run: Finished, table: Table) -> str:

@@ -93,7 +93,7 @@ def assert_shown(p: Pipeline, found: dict[tuple[str, str], dict[str, Any]]) -> N
         assert isinstance(name, str)
         assert values == [found.get((name, of), {"value": None})["value"] for of in SETS]
         assert measured_on == f"{found[name, 'selection']['num_images']} images"
-        assert any(isinstance(block, Text) and block.text.startswith(f"{name}: ") for block in told)
+        assert any(isinstance(block, Text) and block.text.lower().startswith(f"{name}: ".lower()) for block in told)
     assert len(numbers.rows) == len({name for name, _ in found})
 
 
