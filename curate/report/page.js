@@ -125,7 +125,8 @@ for (const map of document.querySelectorAll("figure.map")) {
     if (found >= 0) look(found);
   };
 
-  values.colorings.forEach((one, i) => choices.append(button(one.name, `color by ${one.name}`, () => color(i))));
+  if (values.colorings.length > 1)
+    values.colorings.forEach((one, i) => choices.append(button(one.name, `color by ${one.name}`, () => color(i))));
   drawing.addEventListener("pointermove", pointed);
   drawing.addEventListener("pointerdown", pointed);
   drawing.addEventListener("keydown", (event) => {

@@ -12,7 +12,7 @@ from curate.report.point_map import render_map
 
 MAX_LINES = 6
 """Images without a picture that are told in words; more would be a list, not examples."""
-IN_GALLERY, IN_GROUP, GROUPS = 24, 12, 6
+IN_GALLERY, IN_GROUP, GROUPS = 24, 12, 4
 """Pictures on a page of a gallery and of a framed group; groups on a page."""
 
 
