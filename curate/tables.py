@@ -603,12 +603,27 @@ OWN_COLUMNS = pa.schema(
 FIGURES = pa.schema(
     [
         column("name", pa.string(), "what was measured: Vendi score, images with a copy left, nearest to SOURCE"),
-        column("set", pa.string(), "of what: pool (all that deduplication kept) or selection"),
+        column(
+            "set",
+            pa.string(),
+            "of what: usable (the pool as it came, copies as the image that stays of them), deduplicated or selection",
+        ),
         column("value", pa.float64(), "its value"),
         column("num_images", pa.int64(), "images it was measured on"),
     ]
 )
 """Of DescribeSet: the curated set itself."""
+
+MAP = pa.schema(
+    [
+        IMAGE_ID,
+        column("x", pa.float32(), "place on the map, in no unit"),
+        column("y", pa.float32(), "the same"),
+        column("cluster", pa.int32(), "leaf cluster; null where nothing was clustered", nullable=True),
+        column("verdict", pa.string(), "selected, kept (not selected), duplicate, benchmark or curated (not selected)"),
+    ]
+)
+"""Of DrawMap: a sample of the embedded images in two dimensions, in order of their ids."""
 
 EVALUATION = pa.schema(
     [

@@ -37,6 +37,7 @@ from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.sample_queries import SampleQueries
+from curate.stages.selection.draw_map import DrawMap
 from curate.stages.selection.find_columns import FindColumns
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
@@ -174,6 +175,8 @@ class CurationConfig(RecipeConfig):
     """How copies are found."""
     select: Select = Select()
     """Which of the images that are left enter the result."""
+    map: DrawMap | None = DrawMap()
+    """How many images the map of the report has, and how they are laid out; null: there is no map."""
     write: WriteShards | None = WriteShards()
     """How the result is written as shards; null: the run ends with the selection."""
 
@@ -183,6 +186,8 @@ class Deduplicated(NamedTuple):
 
     catalog: Ref
     images: Ref
+    embeddings: Ref
+    """Copy embeddings."""
     neighbors: list[Ref]
     """Pairs of copies."""
     contaminated: Ref
@@ -237,7 +242,22 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     contaminated = p.add("internal/contaminated", FindContaminated(), neighbors=pairs, catalog=catalog)
     found = {"catalog": catalog, "images": images, "contaminated": contaminated}
     duplicates = p.add("duplicates", copies.judges, neighbors=pairs, **found)
-    return Deduplicated(catalog, images, pairs, contaminated, duplicates)
+    return Deduplicated(catalog, images, vectors[0], pairs, contaminated, duplicates)
+
+
+def draw_map(
+    p: Pipeline,
+    draw: DrawMap | None,
+    pool: Deduplicated,
+    *,
+    embeddings: Ref,
+    selection: Ref | None,
+    assignments: Ref | None = None,
+) -> None:
+    """The map of the report: of the images that were embedded last."""
+    if draw is not None:
+        told = {"duplicates": pool.duplicates, "assignments": assignments, "selection": selection}
+        p.add("internal/map", draw, embeddings=embeddings, catalog=pool.catalog, **told)
 
 
 def write_shards(p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref) -> Ref:

@@ -6,7 +6,7 @@ Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.101
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
 from curate.pipelines.clusters import fit_clusters
-from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
+from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
 from curate.pipelines.search import find_pairs
 from curate.stages.clusters.assign import Assign
 from curate.stages.clusters.fit_clusters import FitClusters
@@ -62,7 +62,15 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     clustered = {"assignments": leaves, "centroids": tree, "screened": screened}
     chosen = p.add("selection", cfg.select, **pool.selectable, **clustered)
     given = {"selection": chosen, "catalog": catalog}
-    p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
+    p.add(
+        "internal/figures",
+        cfg.describe,
+        embeddings=vectors,
+        neighbors=pool.neighbors,
+        duplicates=duplicates,
+        **given,
+    )
+    draw_map(p, cfg.map, pool, embeddings=vectors, selection=chosen, assignments=leaves)
     if cfg.write is not None:
         write_shards(p, cfg.write, images=images, **given)
 

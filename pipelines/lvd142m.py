@@ -7,7 +7,7 @@ dataset card says so.
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
 from curate.pipelines.clusters import fit_clusters
-from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
+from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
 from curate.pipelines.hierarchical import Screening, screen_pool
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.stages.clusters.assign import Assign
@@ -91,7 +91,15 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
     clustered = {"assignments": leaves, "centroids": centroids, "screened": screened}
     chosen = p.add("selection", cfg.select, **pool.selectable, retrieved=found, **clustered)
     given = {"selection": chosen, "catalog": catalog}
-    p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
+    p.add(
+        "internal/figures",
+        cfg.describe,
+        embeddings=vectors,
+        neighbors=pool.neighbors,
+        duplicates=duplicates,
+        **given,
+    )
+    draw_map(p, cfg.map, pool, embeddings=vectors, selection=chosen, assignments=leaves)
     return None if cfg.write is None else write_shards(p, cfg.write, images=images, **given)
 
 

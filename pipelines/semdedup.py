@@ -7,7 +7,7 @@ from typing import Literal
 
 from curate.engine.pipeline import Pipeline
 from curate.pipelines.clusters import fit_clusters
-from curate.pipelines.copies import CurationConfig, deduplicate_pool, write_shards
+from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.copies.drop_similar import DropSimilar
 from curate.stages.copies.rank_within import RankWithin
@@ -54,6 +54,14 @@ def semdedup(p: Pipeline, cfg: Semdedup) -> None:
 
     chosen = p.add("selection", cfg.select, **pool._replace(duplicates=judged).selectable)
     given = {"selection": chosen, "catalog": catalog}
-    p.add("internal/figures", cfg.describe, embeddings=vectors, neighbors=pool.neighbors, **given)
+    p.add(
+        "internal/figures",
+        cfg.describe,
+        embeddings=vectors,
+        neighbors=pool.neighbors,
+        duplicates=duplicates,
+        **given,
+    )
+    draw_map(p, cfg.map, pool, embeddings=vectors, selection=chosen)
     if cfg.write is not None:
         write_shards(p, cfg.write, images=images, **given)

@@ -34,6 +34,7 @@ from curate.tables import DUPLICATES
 from curate.verifying import verify
 from curate.workdir import open_record, open_tables
 from tests.killing import Killing
+from tests.report.test_flow import assert_adds_up
 
 SMALL_TRAINING = [
     "pretrain.train.model.preset=tiny",
@@ -97,6 +98,12 @@ def test_quickstart_makes_every_fixed_name(finished: Path) -> None:
     assert list((finished / "shards" / "data").glob("*.parquet"))
     assert (finished / "report" / "index.html").stat().st_size > 10_000
     assert list(finished.rglob("*.safetensors"))
+
+
+def test_what_is_left_and_what_was_kept_out_add_up(finished: Path) -> None:
+    found = open_tables(Store(finished)).flow()
+    assert_adds_up(found)
+    assert [step.name for step in found if step.station] == ["listed", "usable", "not copies", "clean", "selected"]
 
 
 def test_a_person_finds_few_names_in_a_workdir(finished: Path) -> None:
@@ -261,6 +268,7 @@ def test_changed_setting_is_stale_and_deletes_nothing(finished: Path, samples: P
 def test_other_recipes_reach_their_shards(name: str, samples: Path, tmp_path: Path) -> None:
     outcome = run_recipe(name, samples, tmp_path / "run")
     assert "shards/data" in outcome.changed
+    assert_adds_up(open_tables(Store(tmp_path / "run")).flow())
     kept = figures(tmp_path / "run", "duplicates")["kept"]
     assert 0 < kept < Parts.of(Store(tmp_path / "run").table("catalog")).num_images(["pool"])
     routes = figures(tmp_path / "run", "selection")["routes"]

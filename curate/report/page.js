@@ -52,7 +52,10 @@ function open(opener) {
   large.src = source(opener);
   const told = [...figure.querySelectorAll("figcaption span:not(.name)")].map((line) => line.textContent);
   words.textContent = [figure.title, ...told].join(" · ");
-  if (!viewer.open) viewer.showModal();
+  if (!viewer.open) {
+    viewer.showModal();
+    viewer.focus();
+  }
 }
 
 function step(by) {
@@ -61,6 +64,7 @@ function step(by) {
 }
 
 viewer.className = "viewer";
+viewer.tabIndex = -1;
 viewer.append(large, words, button("‹", "picture before", () => step(-1)), button("›", "next picture", () => step(1)),
   button("×", "close", () => viewer.close()));
 viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
@@ -100,7 +104,10 @@ for (const map of document.querySelectorAll("figure.map")) {
     tile.style.backgroundImage = values.sheets[sheet] ? `url("${values.sheets[sheet]}")` : "none";
     tile.style.backgroundPosition =
       `${-(place % values.columns) * values.tile}px ${-Math.floor(place / values.columns) * values.tile}px`;
-    const told = values.colorings.map((one) => `${one.name}: ${one.codes[i] < 0 ? "others" : one.labels[one.codes[i]]}`);
+    const told = values.colorings.map((one) => {
+      const label = one.codes[i] < 0 ? "others" : one.labels[one.codes[i]];
+      return label.startsWith(one.name) ? label : `${one.name}: ${label}`;
+    });
     said.textContent = [values.names[i], ...told].join(" · ");
   };
   const nearest = (x, y, among = () => true) => {
@@ -118,7 +125,8 @@ for (const map of document.querySelectorAll("figure.map")) {
     if (found >= 0) look(found);
   };
 
-  values.colorings.forEach((one, i) => choices.append(button(one.name, `color by ${one.name}`, () => color(i))));
+  if (values.colorings.length > 1)
+    values.colorings.forEach((one, i) => choices.append(button(one.name, `color by ${one.name}`, () => color(i))));
   drawing.addEventListener("pointermove", pointed);
   drawing.addEventListener("pointerdown", pointed);
   drawing.addEventListener("keydown", (event) => {

@@ -44,9 +44,10 @@ class PictureFolder:
 
     def remove_others(self) -> None:
         """Remove what this page does not show."""
-        if not self._used:
+        if self._there and not self._used:
             self._store.remove(self._name)
-        for name in sorted(self._there - self._used if self._used else ()):
+            return
+        for name in sorted(self._there - self._used):
             self._store.remove_file(f"{self._name}/{name}")
 
 

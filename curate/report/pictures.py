@@ -44,11 +44,13 @@ MAX_BYTES = 64 << 20
 """Of an original that pictures are made from."""
 BUDGET = 5 << 20
 """Bytes of the pictures within a page, as text: of all, or else of the thumbnails that are seen at first."""
-MAX_PICTURES = 2500
+MAX_PICTURES = 2000
 """Images of one page; what comes after is left out."""
 BOUNDS = Bounds(max_pixels=89_478_485, max_seconds=2)
 """Of decoding such an original, a guard against decompression bombs; otherwise rejected pictures are shown too."""
 THREADS = 4
+AT_ONCE = 256
+"""Pictures that are held before they are placed, some 100 kB each."""
 T = TypeVar("T")
 LEFT_OUT = "left out to keep this page small"
 
@@ -111,12 +113,12 @@ class Pictures:
             for image_id, name in zip(ids.tolist(), self._names(part, ids), strict=True):
                 self._shown[image_id] = Shown(*name, missing=LEFT_OUT)
 
-    def each(self, part: int, ids: np.ndarray, make: Callable[[Read, SignificantBits], T]) -> Iterator[T]:
+    def each(self, part: int, ids: np.ndarray, make: Callable[[Read, SignificantBits], T]) -> list[T]:
         """What `make` makes of the bytes of images of one part, in order."""
         rows = self._rows(part, ids)
+        bits = source_of(rows).significant_bits
         with surrounded(workdir=self.run.store, settings={"offline": True}):  # a page sends no requests
-            bits = source_of(rows).significant_bits
-            yield from _of_each(rows, lambda read: make(read, bits))
+            return list(_of_each(rows, lambda read: make(read, bits)))
 
     def _rows(self, part: int, ids: np.ndarray) -> pa.Table:
         """Rows of the catalog."""
@@ -187,7 +189,8 @@ class Pictures:
         src = "" if shown.thumbnail is None else self.place(shown.thumbnail, later=later)
         if src:
             width, height = shown.size
-            image = el("img", src=src, alt=shown.key, width=width, height=height, loading="lazy")
+            lazy = None if src.startswith("data:") else "lazy"
+            image = el("img", src=src, alt=shown.key, width=width, height=height, loading=lazy, decoding="async")
             inside = el("button", image, type="button", class_="open", data_picture=shown.opened)
         else:
             inside = el("div", el("span", shown.missing or LEFT_OUT), class_="none")
@@ -213,15 +216,16 @@ class Pictures:
 
 
 def by_part(image_ids: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(part, ascending ids of its images)."""
+    """(part, ascending ids of images of it), so many at once that their pictures can be held."""
     ids = np.array(sorted(image_ids), np.int64)
     for part in np.unique(part_of(ids)).tolist():
-        yield part, ids[part_of(ids) == part]
+        mine = ids[part_of(ids) == part]
+        yield from ((part, mine[start : start + AT_ONCE]) for start in range(0, len(mine), AT_ONCE))
 
 
 def inline(jpeg: bytes, *, alt: str) -> Markup:
     """A JPEG as part of the page."""
-    return el("img", src=_as_data(jpeg), alt=alt, loading="lazy")
+    return el("img", src=_as_data(jpeg), alt=alt, decoding="async")
 
 
 def _as_data(jpeg: bytes) -> str:

@@ -21,23 +21,12 @@ RADIUS = 5
 TILE, COLUMNS = 96, 12
 """Pixels of a small picture, and how many are in a row of a sheet, which has as many rows."""
 QUALITY = 60
-COLORS = 10
-"""Labels that have a color of their own in the style sheet."""
 
 
 def render_map(block: PointMap, pictures: Pictures) -> Markup:
     """The map with a switch of its colors, the picture of the point that is looked at, and the points as a list."""
-    x, y = _places(block.x, WIDTH), _places(-block.y, HEIGHT)
-    first = block.colorings[0]
-    points = [
-        el("circle", cx=cx, cy=cy, r=RADIUS, class_=f"c{code}" if code >= 0 else "c")
-        for cx, cy, code in zip(x.tolist(), y.tolist(), first.codes.tolist(), strict=True)
-    ]
     names = pictures.names(block.image_ids.tolist())
     told = [f"{names[image_id]} (image {image_id})" for image_id in block.image_ids.tolist()]
-    label = f"Map of {len(points)} images, those alike near each other; arrow keys go from point to point"
-    drawing = el("svg", points, viewBox=f"0 0 {WIDTH} {HEIGHT}", tabindex=0, role="application", aria_label=label)
-    look = el("div", el("i", class_="tile"), el("p", "Point at an image.", aria_live="polite"), class_="look")
     values = {
         "sheets": [pictures.place(sheet) for sheet in _sheets(block.image_ids, pictures)],
         "tile": TILE,
@@ -45,17 +34,29 @@ def render_map(block: PointMap, pictures: Pictures) -> Markup:
         "names": told,
         "colorings": [{"name": c.name, "labels": c.labels, "codes": c.codes.tolist()} for c in block.colorings],
     }
+    look = el("div", el("i", class_="tile"), el("p", "Point at an image.", aria_live="polite"), class_="look")
+    field = el("div", _drawing(block), look, class_="field")
     switch = el("div", class_="switch")
-    legends = [el("div", _legend(one), class_="legend", hidden=None if one is first else "") for one in block.colorings]
-    return el(
-        "figure",
-        switch,
-        legends,
-        el("div", drawing, look, class_="field"),
-        _listed(block, told),
-        data_block(values),
-        class_="map",
-    )
+    return el("figure", switch, _legends(block), field, _listed(block, told), data_block(values), class_="map")
+
+
+def _drawing(block: PointMap) -> Markup:
+    """The points, in the first of their colors."""
+    x, y = _places(block.x, WIDTH), _places(-block.y, HEIGHT)
+    points = [
+        el("circle", cx=cx, cy=cy, r=RADIUS, class_=f"c{code}" if code >= 0 else "c")
+        for cx, cy, code in zip(x.tolist(), y.tolist(), block.colorings[0].codes.tolist(), strict=True)
+    ]
+    label = f"Map of {len(points)} images, those alike near each other; arrow keys go from point to point"
+    return el("svg", points, viewBox=f"0 0 {WIDTH} {HEIGHT}", tabindex=0, role="application", aria_label=label)
+
+
+def _legends(block: PointMap) -> list[Markup]:
+    """What the colors mean, of which the first ones are seen."""
+    return [
+        el("div", _legend(coloring), class_="legend", hidden="" if place else None)
+        for place, coloring in enumerate(block.colorings)
+    ]
 
 
 def _places(values: np.ndarray, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from curate.report.point_map import render_map
 
 MAX_LINES = 6
 """Images without a picture that are told in words; more would be a list, not examples."""
-IN_GALLERY, IN_GROUP, GROUPS = 24, 12, 6
+IN_GALLERY, IN_GROUP, GROUPS = 24, 12, 4
 """Pictures on a page of a gallery and of a framed group; groups on a page."""
 
 
@@ -37,22 +37,22 @@ def anchor_of(title: str) -> str:
 
 
 def _numbers(block: show.Numbers, _: Pictures) -> Markup:
-    """Columns of numbers are aligned to the right, their heads with them."""
+    """Columns of numbers are aligned to the right, their heads with them; narrow pages fold a row to a card."""
     columns = list(zip(*block.rows, strict=True)) or [()] * len(block.head)
     numeric = [any(isinstance(cell, int | float) for cell in column) for column in columns]
     head = [el("th", name, class_="number" if right else None) for name, right in zip(block.head, numeric, strict=True)]
-    rows = [el("tr", [_cell(cell) for cell in row]) for row in block.rows]
-    table = el("table", el("thead", el("tr", head)), el("tbody", rows))
+    rows = [el("tr", [_cell(*named) for named in zip(block.head, row, strict=True)]) for row in block.rows]
+    table = el("table", el("thead", el("tr", head)), el("tbody", rows), class_="folds")
     return el("div", table, class_="scroll")
 
 
-def _cell(cell: show.Cell) -> Markup:
+def _cell(name: str, cell: show.Cell) -> Markup:
     if isinstance(cell, show.Share):
         bar = el("i", class_="bar a", style=f"width:{100 * cell.value:.2f}%")
         return el("td", el("div", bar, class_="track"), class_="time")
     if isinstance(cell, int | float):
-        return el("td", f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4g}", class_="number")
-    return el("td", cell or "")
+        return el("td", f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4g}", class_="number", data_label=name)
+    return el("td", cell or "", data_label=name if cell else None)
 
 
 def _figure(picture: show.Picture, pictures: Pictures, *, later: bool) -> Markup:

@@ -78,7 +78,7 @@ def test_numbers_stand_to_the_right_with_separators_and_shares_as_bars(workdir: 
         Numbers(("name", "count", ""), (("a", 12345, Share(0.25)), (None, 0.123456, None))), Pictures(workdir.run)
     )
     assert re.findall(r'<th( class="number")?>', page) == ["", ' class="number"', ""]
-    assert re.findall(r'<td class="number">(.*?)</td>', page) == ["12,345", "0.1235"]
+    assert re.findall(r'<td class="number" data-label="count">(.*?)</td>', page) == ["12,345", "0.1235"]
     assert "width:25.00%" in page
 
 

@@ -31,7 +31,7 @@ from curate.tables import ASSIGNMENTS, CENTROIDS, SELECTION, VECTORS
 
 ASSIGNED_BYTES = ID_BYTES + 6
 """Bytes of a row."""
-NUM_BIGGEST, NUM_RANDOM = 4, 8
+NUM_BIGGEST, NUM_RANDOM = 3, 5
 """Clusters that the report shows: the largest ones, and random others."""
 COMPARED = 1024
 """Images that are compared with all leaves, to tell how often the nearest one was found."""

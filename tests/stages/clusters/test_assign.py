@@ -17,7 +17,7 @@ from curate.engine.stage import Batches, Input, Map, each
 from curate.engine.table import Table
 from curate.ops.clusters.balance import size_figures
 from curate.ops.vectors import VectorSpec, unpack
-from curate.stages.clusters.assign import Assign, AssignFigures
+from curate.stages.clusters.assign import SHOWN, Assign, AssignFigures
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.tables import ASSIGNMENTS, SELECTION
 from tests.stages.clusters.clustered import clustered
@@ -98,9 +98,9 @@ def test_report_shows_the_largest_clusters_nearest_images_first(tmp_path: Path) 
         near = pictures.columns[0][1]
         assert isinstance(near, Gallery)
         expected = rows[rows.cluster_id == cluster].image_id.tolist()
-        assert [picture.image_id for picture in near.pictures] == expected[:6]
+        assert [picture.image_id for picture in near.pictures] == expected[:SHOWN]
         others = [p.image_id for column in pictures.columns[1:] for p in column[1].pictures]  # type: ignore[union-attr]
-        assert set(others) <= set(expected[6:])
+        assert set(others) <= set(expected[SHOWN:])
 
 
 def test_report_tells_how_many_images_of_a_cluster_were_selected(tmp_path: Path) -> None:

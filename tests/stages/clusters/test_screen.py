@@ -108,7 +108,8 @@ def test_report_shows_junk_by_its_reason(tmp_path: Path) -> None:
     for block, ids in ((alike_pictures, rows.image_id[dense]), (other_pictures, rows.image_id[rows.junk & ~dense])):
         assert isinstance(block, Gallery)
         assert {picture.image_id for picture in block.pictures} <= set(ids)
-        assert len(block.pictures) == min(12, len(ids))
+        assert len(block.pictures) == min(48, len(ids))
+        assert block.more == len(ids) - len(block.pictures)
 
 
 def test_explain_tells_why_an_image_was_left_out(tmp_path: Path) -> None:

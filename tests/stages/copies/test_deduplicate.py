@@ -11,7 +11,7 @@ import pytest
 from curate.engine.cost import Assumptions, Shape
 from curate.engine.finished import Finished, FinishedTable
 from curate.engine.pipeline import Pipeline, Ref
-from curate.engine.show import Gallery, Heading, Text
+from curate.engine.show import Heading, Pages, Text
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.ops.copies.graph import Oversized
@@ -162,13 +162,13 @@ def story(run: Finished, image_id: int) -> list[str]:
 def test_every_image_that_left_is_counted_with_its_evidence(run: Finished) -> None:
     stage, table = told(run)
     copies, clean = stage.flow(table, run, None)
-    assert (copies.name, copies.pool) == ("one of each copy", 9)
+    assert (copies.name, copies.pool, copies.kept_out) == ("not copies", 9, "as copies")
     assert set(copies.drops) == {
-        ("copy of a curated image, by embedding", 1),
-        ("copy of a pool image, by embedding", 1),
+        ("copies of curated images, by embedding", 1),
+        ("copies of pool images, by embedding", 1),
     }
-    assert (clean.name, clean.pool) == ("compared with held-out images", 7)
-    assert clean.drops == (("in a group that touches a held-out image", 2),)
+    assert (clean.name, clean.pool, clean.kept_out) == ("clean", 7, "for held-out images")
+    assert clean.drops == (("in a group of copies that holds a held-out image", 2),)
     assert stage.headline(table, run) == "7 kept"
     assert list(stage.checks(table, run)) == ["copies", "benchmarks"]
 
@@ -177,14 +177,11 @@ def test_groups_of_copies_show_the_image_that_stays_and_the_evidence(run: Finish
     stage, table = told(run)
     copies, heldout = stage.show(table, run)
     assert (copies.title, heldout.title) == ("Copies", "Held-out images")
-    text, title, *groups = copies.blocks
+    text, title, pages = copies.blocks
     assert text == Text("2 images kept out as copies. 2 groups of copies. The largest has 2 images.")
     assert title == Heading("The biggest groups")
-    shown = [
-        [(picture.image_id, picture.captions) for picture in group.pictures]
-        for group in groups
-        if isinstance(group, Gallery)
-    ]
+    assert isinstance(pages, Pages)
+    shown = [[(picture.image_id, picture.captions) for picture in group.pictures] for group in pages.groups]
     assert shown == [
         [(1, ("kept",)), (2, ("0.950 embedding",))],
         [(2 << 32, ("stays: curated",)), (0, ("0.970 embedding",))],
@@ -194,15 +191,15 @@ def test_groups_of_copies_show_the_image_that_stays_and_the_evidence(run: Finish
 def test_heldout_images_stand_beside_what_left_because_of_them(run: Finished) -> None:
     stage, table = told(run)
     _, heldout = stage.show(table, run)
-    text, group, title, *matches = heldout.blocks
+    text, pages, title, matches = heldout.blocks
     assert isinstance(text, Text)
-    assert text.text.startswith("2 images of the pool left")
-    assert isinstance(group, Gallery)
+    assert text.text.startswith("2 images of the pool kept out")
+    assert isinstance(pages, Pages)
+    assert isinstance(matches, Pages)
+    (group,) = pages.groups
     assert [(p.image_id, p.mark) for p in group.pictures] == [(3 << 32, "heldout"), (4, ""), (3, "")]
     assert title == Heading("Curated images that resemble held-out ones")
-    assert [[p.image_id for p in match.pictures] for match in matches if isinstance(match, Gallery)] == [
-        [3 << 32 | 2, 2 << 32 | 1]
-    ]
+    assert [[p.image_id for p in match.pictures] for match in matches.groups] == [[3 << 32 | 2, 2 << 32 | 1]]
 
 
 def test_curated_images_that_resemble_heldout_ones_are_found_and_warned_of(run: Finished) -> None:
@@ -264,10 +261,11 @@ def test_report_and_story_of_a_burst_name_the_frames_that_stay(burst: Finished) 
         "copies among frames of bursts, of which about one of 3 stays",
     )
     (section,) = stage.show(table, burst)
-    text, _, gallery = section.blocks
+    text, _, pages = section.blocks
     assert isinstance(text, Text)
     assert text.text.endswith("The largest has 6 images. Of bursts 2 more frames stay.")
-    assert isinstance(gallery, Gallery)
+    assert isinstance(pages, Pages)
+    (gallery,) = pages.groups
     assert [(picture.image_id, picture.captions) for picture in gallery.pictures] == [
         (0, ("kept",)),
         (3, ("kept",)),
@@ -300,8 +298,7 @@ def test_an_image_without_a_pair_with_the_one_that_stays_is_no_copy_of_it(tmp_pa
 def test_without_copies_and_heldout_images_little_is_said(tmp_path: Path) -> None:
     found = opened(judged(tmp_path, [[image(part, row) for row in range(3)] for part in range(2)], []))
     stage, table = told(found)
-    (section,) = stage.show(table, found)
-    assert section.blocks == (Text("No copies were found."),)
+    assert not list(stage.show(table, found))
     assert [(step.pool, step.drops) for step in stage.flow(table, found, None)] == [(6, ())]
     assert list(stage.checks(table, found)) == ["copies"]
     assert not list(stage.warn(table, found))

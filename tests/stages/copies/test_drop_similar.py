@@ -69,7 +69,7 @@ def test_images_that_went_are_counted_and_explained(tmp_path: Path) -> None:
     similar = [image_id for image_id, row in rows.items() if row["verdict"] == "similar"]
     kept = sum(row["verdict"] == "kept" for row in rows.values())
     (step,) = stage.flow(table, run, None)
-    assert (step.name, step.pool) == ("one of those alike", kept)
+    assert (step.name, step.pool) == ("not look-alikes", kept)
     assert step.drops == (("alike to a preferred one of its cluster", len(similar)),)
     assert DropSimilarFigures.of(table).similar == len(similar)
     assert stage.headline(table, run) == f"{kept} kept"

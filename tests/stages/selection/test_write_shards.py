@@ -148,8 +148,10 @@ def test_funnel_counts_both_roles_where_a_removal_list_hit(tmp_path: Path) -> No
     shards, run = Store(tmp_path / "run").table("shards"), opened(tmp_path / "run", {})
     assert list(stage.flow(shards, run, before)) == [FlowStep("in the shards", 2, 1, (), "1 shard")]
     stage, _ = summed_up(tmp_path, tables, "a.jpg\n", num_rows=2)
-    removed = FlowStep("in the shards", 2, None, (("on the removal list", 1),), "1 shard, curated included")
-    assert list(stage.flow(shards, run, before)) == [removed]
+    (removed,) = stage.flow(shards, run, before)
+    assert (removed.pool, removed.curated, removed.note) == (2, None, "1 shard, curated images included")
+    assert removed.drops == (("on the removal list", 1),)
+    assert removed.before(before) == removed.pool + removed.num_dropped
     assert stage.headline(shards, run) == "2 in the shards"
 
 
