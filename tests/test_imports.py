@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "filesystems": {"errors", "retrying", "counting", "ranges"},
     "locking": {"errors"},
     "registry": {"errors"},
+    "decisions": BASE | {"locking", "sources"},
     "samples": BASE | {"ops"},
     "engine": BASE | {"tables", "locking"},
     "ops": BASE | {"tables"},

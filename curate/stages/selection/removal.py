@@ -1,14 +1,10 @@
 """Removal lists (takedown): which images their entries name, and what to say of entries that name none or several.
 
-An entry is the SHA-256 of an image in hex, its `key`, its `uri`, or `SOURCE/KEY` where two sources have images of one
-key. The key of an archive's member begins with the archive, so that an entry never means a namesake in another one.
+What an entry may be: see `sources/entries.py`.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,24 +15,15 @@ from pydantic import Field
 
 from curate.engine.figures import Figures
 from curate.engine.numbers import count, plural
-from curate.sources.secrets import MARK, NUMBERED, strip_text
+from curate.sources.entries import Entries
 from curate.text import read_lines
 
-SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 NUM_KEPT = 1000
 """Entries that figures name at most, of each kind."""
 NUM_TOLD = 5
 """Entries that a warning names at most."""
 NUM_LOGGED = 20
 """Entries at most whose hits are logged one by one."""
-
-
-class Hit(NamedTuple):
-    """An image that an entry names."""
-
-    row: int
-    """Of its part of the catalog."""
-    entry: str
 
 
 class EntryFigures(Figures):
@@ -100,67 +87,14 @@ def _few(texts: Iterable[str], total: int) -> str:
     return ", ".join(shown) + (", ..." if total > len(shown) else "")
 
 
-@dataclass(frozen=True)
-class RemovalList:
-    """Entries, as they are written in the list; a sha256 in lower case, a URL as tables hold it: without secrets."""
+def read_removal_list(path: Path) -> Entries:
+    """The entries of a text file, one a line; blank lines and those that begin with `#` say nothing.
 
-    entries: frozenset[str]
-
-    @classmethod
-    def read(cls, path: Path) -> "RemovalList":
-        """The entries of a text file, one a line; blank lines and those that begin with `#` say nothing.
-
-        Raises:
-            ValueError: the file is no text.
-        """
-        lines = (line.strip() for line in read_lines(path))
-        return cls(frozenset(_normalize(line) for line in lines if line and not line.startswith("#")))
-
-    def __bool__(self) -> bool:
-        return bool(self.entries)
-
-    def hits(self, catalog: pa.Table, images: pa.Table) -> Iterator[Hit]:
-        """The images of a part of the catalog that entries name; an image twice where two entries name it.
-
-        Args:
-            catalog: columns source, key and uri.
-            images: the aligned column sha256.
-        """
-        if not self.entries or len(catalog) == 0:
-            return
-        before = f"{catalog['source'][0].as_py()}/"
-        within = {entry.removeprefix(before): entry for entry in self.entries if entry.startswith(before)}
-        plain = {entry: entry for entry in self.entries}
-        yield from _named(catalog["key"], plain)
-        yield from _named(catalog["uri"], plain)
-        marked = {entry: entry for entry in self.entries if MARK in entry}
-        for column in ("uri", "key") if marked else ():  # lines of a list, which no one who names a picture knows
-            yield from _named(pc.replace_substring_regex(catalog[column], NUMBERED, MARK), marked)
-        yield from _named(catalog["key"], within)
-        yield from _named(images["sha256"], self._digests)
-
-    def removed(self, catalog: pa.Table, images: pa.Table) -> np.ndarray:
-        """(N,) bool: the images of a part that any entry names; arguments as of `hits`."""
-        mask = np.zeros(len(catalog), bool)
-        mask[[hit.row for hit in self.hits(catalog, images)]] = True
-        return mask
-
-    @cached_property
-    def _digests(self) -> dict[bytes, str]:
-        return {bytes.fromhex(entry): entry for entry in self.entries if SHA256.fullmatch(entry)}
-
-
-def _normalize(line: str) -> str:
-    digest = SHA256.fullmatch(line)
-    return digest.group(1).lower() if digest else strip_text(line)
-
-
-def _named(column: pa.ChunkedArray, entries: Mapping[str, str] | Mapping[bytes, str]) -> Iterator[Hit]:
-    """Rows whose value is one of `entries`, with the entry that the value stands for."""
-    if entries:
-        found = pc.is_in(column, pa.array(list(entries), column.type))
-        for row in np.flatnonzero(found.to_numpy()).tolist():
-            yield Hit(row, entries[column[row].as_py()])
+    Raises:
+        ValueError: the file is no text.
+    """
+    lines = (line.strip() for line in read_lines(path))
+    return Entries.of(line for line in lines if line and not line.startswith("#"))
 
 
 class PartRows(NamedTuple):
@@ -172,7 +106,7 @@ class PartRows(NamedTuple):
     """(N,) bool"""
 
 
-def removal_figures(wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]) -> RemovalFigures:
+def removal_figures(wanted: Entries, parts: Callable[[], Iterable[PartRows]]) -> RemovalFigures:
     """Count what every entry named.
 
     Args:
@@ -222,10 +156,10 @@ def _named_so(entries: Iterable[str], parts: Callable[[], Iterable[PartRows]]) -
     return found
 
 
-def _equal_left(gone: set[bytes], wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]) -> int:
+def _equal_left(gone: set[bytes], wanted: Entries, parts: Callable[[], Iterable[PartRows]]) -> int:
     """Selected images that stay, of these SHA-256."""
     left = 0
     for part in parts() if gone else ():
         equal = pc.is_in(part.images["sha256"], pa.array(list(gone), pa.binary(32))).to_numpy()
-        left += int((equal & part.selected & ~wanted.removed(part.catalog, part.images)).sum())
+        left += int((equal & part.selected & ~wanted.named(part.catalog, part.images)).sum())
     return left
