@@ -178,6 +178,11 @@ def reference(images, rows, *, chains="join", keep_every=None, decided=Decisions
             stays[i] = min((j for j in component if digest[j] == digest[i]), key=first_of_equal)
         if wrong:
             group |= {i: min(j for j in component if stays[j] == stays[i]) for i in component}
+    return _verdicts(pool, role, group, stays, strength, decided)
+
+
+def _verdicts(pool, role, group, stays, strength, decided):
+    """What is said of each image."""
     verdicts = {}
     for i in pool:
         partner = stays[i]
