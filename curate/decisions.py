@@ -89,6 +89,11 @@ def read_decisions(path: str | Path) -> list[Decision]:
     return last_ones(_Place(path).read()[0])
 
 
+def read_bytes(path: str | Path) -> bytes | None:
+    """The file as it is, for `parse_decisions`; None: there is none."""
+    return _Place(path).read_bytes()
+
+
 def append_decisions(path: str | Path, decisions: Iterable[Decision]) -> None:
     """Add decisions to a file, made where there is none; each replaces what the file says about the image or pair.
 

@@ -314,8 +314,8 @@ RETRIEVED = pa.schema(
 
 ORIGIN = pa.struct(
     [
-        column("route", pa.string(), "curated, sample, cluster, balance or kept (all that passed)"),
-        column("set", pa.string(), "curated source; null for balance and kept", nullable=True),
+        column("route", pa.string(), "curated, sample, cluster, balance, kept (all that passed) or decision"),
+        column("set", pa.string(), "curated source; null for balance, kept and decision", nullable=True),
         column("query_id", pa.int64(), "the query; null where there is none", nullable=True),
     ]
 )

@@ -152,8 +152,9 @@ def _changes(found: Manifest, stage: Stage, pins: Mapping[str, str] | None = Non
     changes = []
     if found.version != stage.version:
         changes.append(f"version of the stage: {found.version} -> {stage.version}")
-    now = stage.pins() if pins is None else pins
-    differing = [*stage.differs_from(found.config), *differences(found.pins, now)]
+    differing = [*stage.differs_from(found.config)]
+    if pins is not None or not stage.pins_are_data:
+        differing += differences(found.pins, stage.pins() if pins is None else pins)
     return [*changes, *(f"{k}: {a!r} -> {b!r}" for k, a, b in differing)]
 
 

@@ -4,7 +4,9 @@ Removal lists and decisions are written so. The key of an archive's member begin
 never means a namesake in another one.
 """
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +19,8 @@ import pyarrow.compute as pc
 from curate.sources.secrets import MARK, NUMBERED, strip_text
 
 SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+NUM_TOLD = 5
+"""Entries that a warning names at most."""
 
 
 class Hit(NamedTuple):
@@ -71,6 +75,22 @@ class Entries:
         mask[[hit.row for hit in self.hits(catalog, images)]] = True
         return mask
 
+    def endings(self, catalog: pa.Table, *, most: int) -> Iterator[tuple[str, str]]:
+        """(entry, key) of keys within folders or archives whose last step is an entry: so many of each entry.
+
+        Args:
+            catalog: the column key.
+        """
+        if not self.entries:
+            return
+        told = Counter[str]()
+        last = pc.replace_substring_regex(catalog["key"], "(?s)^.*/", "")
+        for hit in _named(last, self._plain):
+            key = catalog["key"][hit.row].as_py()
+            if key != hit.entry and told[hit.entry] < most:
+                told[hit.entry] += 1
+                yield hit.entry, key
+
     @cached_property
     def _plain(self) -> dict[str, str]:
         return {entry: entry for entry in self.entries}
@@ -90,3 +110,23 @@ def _named(column: pa.ChunkedArray, entries: Mapping[str, str] | Mapping[bytes, 
         found = pc.is_in(column, pa.array(list(entries), column.type))
         for row in np.flatnonzero(found.to_numpy()).tolist():
             yield Hit(row, entries[column[row].as_py()])
+
+
+# -- telling of them -----------------------------------------------------------------------------------------
+
+
+def shown_entry(entry: str) -> str:
+    """An entry as pages show it: they name no place on a machine."""
+    return f".../{entry.rsplit('/', 1)[-1]}" if entry.startswith("/") else entry
+
+
+def hint(named_so: Iterable[str]) -> str:
+    """What may be meant by an entry that names no image: keys that end with it; empty: nothing is known."""
+    keys = ", ".join(named_so)
+    return f" (give the whole key: {keys})" if keys else ""
+
+
+def few(texts: Iterable[str], total: int) -> str:
+    """The first of so many texts, in one line."""
+    told = list(itertools.islice(texts, NUM_TOLD))
+    return ", ".join(told) + (", ..." if total > len(told) else "")

@@ -44,6 +44,9 @@ class Decided(NamedTuple):
         return cls(none, none, none, none, np.empty((0, 2), np.int64))
 
 
+_SINGLE = ("keep", "drop", "represent", "alone")
+
+
 def is_among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
     """(N,) bool: which of `values` are in a short array."""
     if len(ascending) == 0:
@@ -52,24 +55,18 @@ def is_among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
     return found
 
 
-class DecidedNodes:
-    """Decisions, as the nodes of a graph."""
+class Counting:
+    """Which edges count: by ids, so that edges need not have been checked."""
 
-    def __init__(self, graph: CopyGraph, decided: Decided) -> None:
-        self._graph, self._decided = graph, decided
+    def __init__(self, decided: Decided, *, without: np.ndarray | None = None) -> None:
+        """Look up the pairs of some decisions.
+
+        Args:
+            without: (K,) int64, ascending, images of which no edge counts at all, not even one of equal bytes.
+        """
+        self._alone, self._without = decided.alone, np.empty(0, np.int64) if without is None else without
         self._ends = np.unique(decided.apart)
         self._pairs = np.unique(self._codes(decided.apart[:, 0], decided.apart[:, 1]))
-        self.keep, self.drop, self.represent, self._alone = map(graph.nodes, decided[:4])
-        self._apart = graph.nodes(decided.apart)
-        self._no_set = decided.drop[graph.parts.role[decided.drop >> 32] == CURATED]
-
-    def __bool__(self) -> bool:
-        return any(map(len, self._decided))
-
-    @property
-    def has_pairs(self) -> bool:
-        """Whether any two images are no copies of each other."""
-        return len(self._pairs) > 0
 
     def _codes(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """(N,) int64: numbers of pairs, the same in either order, of images that are in some pair."""
@@ -77,15 +74,38 @@ class DecidedNodes:
         found: np.ndarray = low * len(self._ends) + high
         return found
 
-    def counting(self, edges: Iterable[CopyEdges]) -> Iterator[CopyEdges]:
+    def off(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(N,) bool: pairs of images that are no copies of each other, unless their bytes are equal."""
+        found = is_among(a, self._alone) | is_among(b, self._alone)
+        both = np.flatnonzero(is_among(a, self._ends) & is_among(b, self._ends))
+        found[both] |= is_among(self._codes(a[both], b[both]), self._pairs)
+        return found
+
+    def edges(self, edges: Iterable[CopyEdges]) -> Iterator[CopyEdges]:
         """The edges without those that count no longer."""
         for batch in edges:
-            off = is_among(batch.query_ids, self._decided.alone) | is_among(batch.image_ids, self._decided.alone)
-            both = np.flatnonzero(is_among(batch.query_ids, self._ends) & is_among(batch.image_ids, self._ends))
-            off[both] |= is_among(self._codes(batch.query_ids[both], batch.image_ids[both]), self._pairs)
-            off &= batch.kind != SHA256
-            off |= is_among(batch.query_ids, self._no_set) | is_among(batch.image_ids, self._no_set)
+            off = self.off(batch.query_ids, batch.image_ids) & (batch.kind != SHA256)
+            off |= is_among(batch.query_ids, self._without) | is_among(batch.image_ids, self._without)
             yield batch.take(~off) if off.any() else batch
+
+
+class DecidedNodes:
+    """Decisions, as the nodes of a graph."""
+
+    def __init__(self, graph: CopyGraph, decided: Decided) -> None:
+        self._graph, self._decided = graph, decided
+        self.keep, self.drop, self.represent, self._alone = (graph.nodes(getattr(decided, name)) for name in _SINGLE)
+        self._apart = graph.nodes(decided.apart)
+        curated = decided.drop[graph.parts.role[decided.drop >> 32] == CURATED]
+        self.counting = Counting(decided, without=curated)
+
+    def __bool__(self) -> bool:
+        return any(map(len, self._decided))
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether any two images are no copies of each other."""
+        return len(self._apart) > 0
 
     def choose_twins(self, twins: np.ndarray, preference: Preference) -> np.ndarray:
         """Of images of equal bytes one that may stay, where the preferred one may not or another represents them.

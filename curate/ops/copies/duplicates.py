@@ -142,7 +142,7 @@ def deduplicate(
 
 
 def _counting(by: DecidedNodes, edges: EdgeStream) -> Iterator[CopyEdges]:
-    return by.counting(edges())
+    return by.counting.edges(edges())
 
 
 def _strong(graph: CopyGraph, edges: EdgeStream, components: np.ndarray, oversized: Oversized) -> Iterator[CopyEdges]:

@@ -107,6 +107,7 @@ class Chooser:
             return ids, repeats, origins
         candidates = self._capped(ids, assigned)
         gone = candidates.image_ids[self.limits["cap"].repeats(candidates) == 0]
+        gone = gone[~np.isin(gone, self.given.wanted(part))]
         stays = ~np.isin(ids, gone)
         return ids[stays], repeats[stays], origins.take(~np.isin(origins.image_ids, gone))
 
@@ -121,6 +122,7 @@ class Chooser:
             counts.append((candidates.image_ids[repeats > 0], repeats[repeats > 0]))
         if self.given.retrieved is None and not (self.even or self.mixed):
             origins.append(Origins.of(self.given.kept(part), "kept"))
+        origins.append(Origins.of(self.given.wanted(part), "decision"))
         reasons = Origins.concat(origins)
         ids = np.unique(reasons.image_ids)
         repeats = np.ones(len(ids), np.int32)

@@ -15,13 +15,13 @@ from pydantic import Field
 
 from curate.engine.figures import Figures
 from curate.engine.numbers import count, plural
-from curate.sources.entries import Entries
+from curate.sources.entries import Entries, few, hint, shown_entry
 from curate.text import read_lines
 
 NUM_KEPT = 1000
 """Entries that figures name at most, of each kind."""
-NUM_TOLD = 5
-"""Entries that a warning names at most."""
+MAX_NEAR = 3
+"""Keys at most that are told of an entry that names no image."""
 NUM_LOGGED = 20
 """Entries at most whose hits are logged one by one."""
 
@@ -55,36 +55,28 @@ class RemovalFigures(Figures):
     def hits(self) -> Iterator[str]:
         """A line for each entry that figures name."""
         for entry, found in self.entries.items():
-            yield f"{shown(entry)}: {plural(found.images, 'image')}, {count(found.selected)} of the selection"
+            yield f"{shown_entry(entry)}: {plural(found.images, 'image')}, {count(found.selected)} of the selection"
 
     def warnings(self) -> Iterator[str]:
         """What to look at: an entry that names nothing may be a typing error, one that names several too wide."""
         if self.none:
-            told = (f"{shown(entry)}{_hint(found)}" for entry, found in self.entries.items() if not found.images)
-            yield f"removal_list: {self.none} of {self.num_entries} entries match no image: {_few(told, self.none)}"
+            told = (
+                f"{shown_entry(entry)}{hint(found.named_so)}"
+                for entry, found in self.entries.items()
+                if not found.images
+            )
+            yield f"removal_list: {self.none} of {self.num_entries} entries match no image: {few(told, self.none)}"
         if self.several:
-            told = (f"{shown(entry)} ({found.images})" for entry, found in self.entries.items() if found.images > 1)
+            told = (
+                f"{shown_entry(entry)} ({found.images})" for entry, found in self.entries.items() if found.images > 1
+            )
             text = f"removal_list: {self.several} of {self.num_entries} entries match several images, and remove all: "
-            yield text + _few(told, self.several)
+            yield text + few(told, self.several)
         if self.equal_left:
             yield (
                 f"removal_list: {plural(self.equal_left, 'image')} left in the shards with the same bytes as one that "
                 "was removed; give the sha256 in place of the key to remove these, too"
             )
-
-
-def shown(entry: str) -> str:
-    """An entry as pages show it: they name no place on a machine."""
-    return f".../{entry.rsplit('/', 1)[-1]}" if entry.startswith("/") else entry
-
-
-def _hint(found: EntryFigures) -> str:
-    return f" (give the whole key: {', '.join(found.named_so)})" if found.named_so else ""
-
-
-def _few(texts: Iterable[str], total: int) -> str:
-    shown = [text for text, _ in zip(texts, range(NUM_TOLD), strict=False)]
-    return ", ".join(shown) + (", ..." if total > len(shown) else "")
 
 
 def read_removal_list(path: Path) -> Entries:
@@ -131,9 +123,9 @@ def removal_figures(wanted: Entries, parts: Callable[[], Iterable[PartRows]]) ->
     figures: dict[str, EntryFigures] = {}
     for entry in sorted(named):
         # They travel with the shards: no path of this machine may. Of two of one name the last step tells too little.
-        number, name = 2, shown(entry)
+        number, name = 2, shown_entry(entry)
         while name in figures:
-            name, number = f"{shown(entry)} ({number})", number + 1
+            name, number = f"{shown_entry(entry)} ({number})", number + 1
         figures[name] = EntryFigures(images=images[entry], selected=chosen[entry], named_so=hints.get(entry, ()))
     return RemovalFigures(
         entries=figures,
@@ -147,12 +139,11 @@ def removal_figures(wanted: Entries, parts: Callable[[], Iterable[PartRows]]) ->
 
 def _named_so(entries: Iterable[str], parts: Callable[[], Iterable[PartRows]]) -> dict[str, tuple[str, ...]]:
     """Of entries that name no image: keys whose last step they are, at most three each."""
-    found: dict[str, tuple[str, ...]] = dict.fromkeys(entries, ())
+    missed = Entries(frozenset(entries))
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(missed.entries, ())
     for part in parts() if found else ():
-        for key in part.catalog["key"].to_pylist():
-            name = key.rsplit("/", 1)[-1]
-            if name in found and len(found[name]) < 3:
-                found[name] += (key,)
+        for entry, key in missed.endings(part.catalog, most=MAX_NEAR):
+            found[entry] = (*found[entry], key)[:MAX_NEAR]
     return found
 
 

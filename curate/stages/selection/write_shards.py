@@ -36,7 +36,7 @@ from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
 from curate.errors import ConfigError, TableError, TooManyRejects
 from curate.sources.class_names import Names
-from curate.sources.entries import Entries
+from curate.sources.entries import Entries, shown_entry
 from curate.sources.read import Read
 from curate.stages.selection.class_columns import class_numbers
 from curate.stages.selection.find_columns import OwnColumns
@@ -57,7 +57,6 @@ from curate.stages.selection.removal import (
     RemovalFigures,
     read_removal_list,
     removal_figures,
-    shown,
 )
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
 from curate.tables import CATALOG, HF_IMAGE, IMAGES, OWN_COLUMNS, SELECTION, SHARD_COLUMNS, shards_schema
@@ -423,7 +422,7 @@ class WriteShards(Shuffle):
         removal = ShardFigures.of(table).removal
         if removal.num_entries:
             rows = tuple(
-                (shown(entry), found.images, found.selected)
+                (shown_entry(entry), found.images, found.selected)
                 for entry, found in itertools.islice(removal.entries.items(), NUM_SHOWN)
             )
             part = "" if len(rows) == removal.num_entries else f", {len(rows)} of them below"

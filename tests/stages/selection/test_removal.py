@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.sources.entries import Entries
-from curate.stages.selection.removal import PartRows, RemovalFigures, read_removal_list, removal_figures, shown
+from curate.sources.entries import Entries, shown_entry
+from curate.stages.selection.removal import PartRows, RemovalFigures, read_removal_list, removal_figures
 
 SOURCES = {
     "web": ["shard-0.tar/000003.jpg", "shard-1.tar/000003.jpg", "shard-1.tar/000004.jpg"],
@@ -55,7 +55,7 @@ def counted(*entries: str) -> RemovalFigures:
 )
 def test_an_entry_names_what_it_says_and_nothing_else(entry: str, images: int, selected: int) -> None:
     figures = counted(entry)
-    found = figures.entries[shown(entry)]
+    found = figures.entries[shown_entry(entry)]
     assert (found.images, found.selected, figures.removed) == (images, selected, selected)
     assert (figures.none, figures.several) == (int(images == 0), int(images > 1))
 
