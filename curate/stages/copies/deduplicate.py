@@ -226,7 +226,7 @@ class Deduplicate(Fold):
             for role, kinds in figures.copies_by_evidence.items()
             for kind, number in kinds.items()
         ]
-        drops += [("dropped by your decision", figures.dropped)] if figures.dropped else []
+        drops += [("by your decision", figures.dropped)] if figures.dropped else []
         drops.sort(key=lambda drop: -drop[1])
         notes = [f"{plural(figures.more_of_bursts, 'more frame')} of bursts among them"] * (figures.more_of_bursts > 0)
         by_decision = sum(figures.kept_by_decision.values())
@@ -277,7 +277,7 @@ class Deduplicate(Fold):
             yield f"{table.name}: {self._chain_warning(figures, size)}"
         if "benchmark" in figures.kept_by_decision:
             number = plural(figures.kept_by_decision["benchmark"], "image")
-            yield f"{table.name}: {number} that resemble held-out ones were kept by your decision"
+            yield f"{table.name}: {number} kept by your decision though the group resembles a held-out image"
         if figures.curated_heldout and not _is_selected(run):
             yield curated_warning(figures.curated_heldout)
 

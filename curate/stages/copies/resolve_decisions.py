@@ -136,7 +136,7 @@ class ResolveDecisions(Fold):
         "exact": whole(NEIGHBORS),
     }
     tally: ClassVar[type[Tally] | None] = DecisionTally
-    explained_as: ClassVar[str] = "your decision"
+    explained_as: ClassVar[str] = "decided"
     pins_are_data: ClassVar[bool] = True
 
     given: Annotated[tuple[Decision, ...], Execution()] = ()
@@ -210,9 +210,8 @@ class ResolveDecisions(Fold):
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures = DecisionFigures.of(table).found
         counts = tuple((name, number, figures.images.get(name, 0)) for name, number in figures.lines.items())
-        entries = tuple(
-            (shown_entry(entry), found.images) for entry, found in itertools.islice(figures.entries.items(), NUM_SHOWN)
-        )
+        odd_first = sorted(figures.entries.items(), key=lambda named: named[1].images == 1)
+        entries = tuple((shown_entry(entry), found.images) for entry, found in odd_first[:NUM_SHOWN])
         part = "" if len(entries) == figures.num_entries else f", {len(entries)} of them below"
         text = Text(f"{plural(figures.num_entries, 'entry', 'entries')} in the file of decisions{part}.")
         heads = ("decision", "lines", "images"), ("entry", "images it names")
@@ -223,10 +222,10 @@ class ResolveDecisions(Fold):
         rows += [row for row in run.rows_where(table, "other_id", image.image_id) if row not in rows]
         for row in rows:
             if row["other_id"] is None:
-                yield "a copy of none" if row["decision"] == "not-copies" else row["decision"]
+                yield "by you: a copy of none" if row["decision"] == "not-copies" else f"by you: {row['decision']}"
             else:
                 other = row["other_id"] if row["image_id"] == image.image_id else row["image_id"]
-                yield f"no copy of {run.name_image(other)}"
+                yield f"by you: no copy of {run.name_image(other)}"
 
 
 def read_decided(table: Table | None) -> Decided | None:

@@ -328,7 +328,7 @@ class Select(Fold):
         by_decision = SelectFigures.of(table).contaminated.by_decision
         if by_decision:
             number = plural(by_decision, "selected image")
-            yield "Held-out images", f"{number} that resemble held-out ones were kept by decision of a person"
+            yield "Held-out images", f"kept by decision of a person though like a held-out one: {number}"
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         """A pool image that touches a held-out one must never get here: its component went as a whole."""
@@ -414,7 +414,7 @@ def _checks(figures: SelectFigures, run: Finished) -> Iterator[str]:
             "resemble a held-out image."
         )
     if found.by_decision:
-        yield f"Kept by your decision although they resemble a held-out one: {plural(found.by_decision, 'image')}."
+        yield f"Kept by your decision though like a held-out one: {plural(found.by_decision, 'more image')}."
     if junk is not None:
         yield (
             f"{plural(junk.screened, 'image')} screened out as junk before balancing, {count(junk.selected)} of them "
