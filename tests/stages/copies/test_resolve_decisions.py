@@ -1,5 +1,6 @@
 """ResolveDecisions: which images lines mean, what is told of lines, and how its table is applied."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import fsspec
 import pytest
 
 from curate.decisions import Decision, append_decisions
-from curate.engine.cost import Assumptions, Shape
+from curate.engine.cost import Assumptions, Demand, Shape
+from curate.engine.demands import around
 from curate.engine.executors import ExecutorConfig, InProcess, start_executor
 from curate.engine.freshness import Flags
 from curate.engine.image_ids import CatalogFigures
@@ -215,13 +217,40 @@ def test_lines_lie_in_any_file_system() -> None:
     assert other.read_decisions(Store(other.workdir)) == []  # type: ignore[attr-defined]
 
 
-def test_what_it_costs_grows_with_the_images_and_not_with_the_lines() -> None:
-    def cost(rows: int, lines: int) -> tuple[float, float]:
-        shape = Shape(pool=rows, row_bytes=100, parts=rows / 1000)
-        stage = ResolveDecisions(given=tuple(Decision(f"{n}", "keep") for n in range(lines)))
-        inputs = {"catalog": shape, "images": shape, "exact": shape}
-        demand, made = stage.cost(inputs, Assumptions(images=rows))
-        assert made.rows == lines
-        return demand.read, demand.memory
+def test_what_it_costs_is_what_the_file_system_counts(tmp_path: Path) -> None:
+    rows, num_parts = 4000, 6
+    names = [[hashlib.sha1(f"{part}/{row}".encode()).hexdigest() for row in range(rows)] for part in range(num_parts)]
+    ids = [[part << 32 | row for row in range(rows)] for part in range(num_parts)]
+    about = {"source": "web", "role": "pool"}
+    listed = [
+        [about | {"image_id": i, "key": name, "uri": f"/{name}"} for i, name in zip(*part, strict=True)]
+        for part in zip(ids, names, strict=True)
+    ]
+    facts = [
+        [{"image_id": i, "sha256": hashlib.sha256(name.encode()).digest()} for i, name in zip(*part, strict=True)]
+        for part in zip(ids, names, strict=True)
+    ]
+    figures = CatalogFigures.of_parts(("web", "pool", rows) for _ in range(num_parts))
+    catalog = given_table(tmp_path, "catalog", CATALOG, listed, figures=figures)
+    images = given_table(tmp_path, "images", IMAGES, facts)
+    given_table(tmp_path, "exact", NEIGHBORS, [[]])
+    stage = ResolveDecisions(given=tuple(Decision(names[0][row], "keep") for row in range(10)))
+    p = Pipeline(Store(tmp_path), seed=0)
+    refs = {"catalog": Ref("catalog", CATALOG), "images": Ref("images", IMAGES), "exact": Ref("exact", NEIGHBORS)}
+    p.add("decided", stage, **refs)
+    p.run(InProcess(1), Flags())
+    counted = p.store.table("decided").complete_manifest().counts()
 
-    assert cost(10_000, 10)[0] * 9 < cost(100_000, 10)[0] < cost(100_000, 1000)[0] * 1.01
+    widths = {"image_id": 1.2, "sha256": 32, "reject": 0.1}
+    sizes = {table.name: sum(table.committed().values()) / catalog.num_rows() for table in (catalog, images)}
+    whole = Shape(pool=catalog.num_rows(), parts=num_parts, columns=12)
+    shapes = {
+        "catalog": whole._replace(row_bytes=sizes["catalog"]),
+        "images": whole._replace(row_bytes=sizes["images"], columns=15, widths=widths),
+        "exact": Shape(columns=4),
+    }
+    demand, made = stage.cost(shapes, Assumptions(images=catalog.num_rows()))
+    law = Demand.phases([demand, around([stage], {name: [shape] for name, shape in shapes.items()}, [made], demand)])
+    assert made.rows == 10
+    assert counted.bytes_read == pytest.approx(law.read, rel=0.25)
+    assert counted.requests == pytest.approx(law.requests, rel=0.25)
