@@ -14,9 +14,9 @@ Fitted tables (centroids, thresholds) would make every added image refit everyth
 carries the digest of its own rows as fingerprint, and stays whatever its inputs become. A listing whose images moved
 stands for the one before (`Part.moved_from`): where images lie is nothing that is made of them.
 
-Some contents that a stage pins are data that people add, such as their decisions (`Stage.pins_are_data`). Other ones are
-no other configuration: what depends on them is made again without a word from the user. Who only looks takes those of
-the last run, so that a line which was written since takes no table away.
+Some contents that a stage pins are data that people add, such as their decisions (`Stage.pins_are_data`). Others are no
+other configuration: what depends on them is made again without a word from the user. Who only looks takes those of the
+last run, so that a line which was written since takes no table away.
 
 A part some of whose rows could not be had carries the digest of the wanted fingerprint and of its content; see
 `part_writer.py`.
