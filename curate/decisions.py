@@ -3,14 +3,18 @@
 A line is `image,decision,other,note`. `image` and `other` name images as removal lists do (see `sources/entries.py`).
 What a line means:
 
-- `keep`: the image stays, whatever the copies say. It enters the selection, too.
-- `drop`: the image goes. Of the rest of its group the one stays that the rule prefers.
-- `represent`: of its group this image stays, in place of the one that the rule would choose.
-- `not-copies`: `image` and `other` are no copies of each other and never go one for the other. Without an `other`, the
-  image stands alone: it is a copy of none.
+- `keep`: the image stays, whatever the copies say, and enters the selection beyond all draws and caps. Of images that
+  resemble held-out ones, one that is named comes back; report and card then say so.
+- `drop`: the image goes, and is never selected. Of the rest of its group the one stays that the rule prefers.
+- `represent`: of its group this image stays, in place of the one that the rule would choose. Of a group that resembles
+  held-out images none does; beside a curated image, which stays anyway, it stays too.
+- `not-copies`: `image` and `other` are no copies of each other. Where other images tie the two together, both stay, and
+  each of these others goes for the one that it resembles more. Without an `other`, the image is a copy of none, and no
+  others are copies through it. An `other` may be held out, or curated. Equal bytes are copies in any case.
 
 About one image the last of the lines `keep`, `drop`, `represent` and `not-copies` without `other` counts, and about one
-pair the last line. No decision makes a picture readable: one that was rejected stays out.
+pair the last line. No decision makes a picture readable: one that was rejected stays out. Of curated images `drop` leaves
+one out, and `keep` keeps one that `select.drop_contaminated` would leave out.
 
 The file is written by people, by `curate review`, and by both. It is read strictly, since a line that is skipped looks
 like one that was applied. It is replaced as a whole, in one step: whoever reads meets the file before or after, never

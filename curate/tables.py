@@ -204,8 +204,8 @@ DECIDED = pa.schema(
         column("other_id", pa.int64(), "not-copies: of this image alone; null: of none", nullable=True),
     ]
 )
-"""One row per decision, by image_id, then other_id: of each image one without `other_id` at most, of a pair its smaller
-id first."""
+"""One row per decision, by image_id, then other_id: of keep, drop and represent one of an image at most; of a pair the
+smaller id first."""
 
 DUPLICATES = pa.schema(
     [

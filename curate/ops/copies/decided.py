@@ -24,7 +24,7 @@ from curate.tables import CURATED, DECISIONS, POOL
 
 
 class Decided(NamedTuple):
-    """Decisions by image; of an image that several name, one of the first four at most."""
+    """Decisions by image; of an image that several name, one of the first three at most."""
 
     keep: np.ndarray
     """(K,) int64, ascending"""

@@ -46,7 +46,7 @@ NUM_KEPT = 1000
 """Entries that figures name at most, of each kind."""
 NUM_SHOWN = 100
 """Entries that the report shows."""
-MAX_PAIRS = 100_000
+MAX_PAIRS = 1_000_000
 """Pairs that the lines may mean: a line with two archives is a mistake."""
 MAX_NEAR = 3
 """Keys at most that are told of an entry that names no image."""
@@ -291,6 +291,7 @@ class _Meant:
             role, order = int(parts.role[part]), (int(parts.rank[part]), image)
             self._of[entry].append(_Named(image, row["sha256"], row["accepted"], role, order))
         self._single: dict[int, str] = {}
+        self._alone: set[int] = set()
         self._pairs: set[tuple[int, int]] = set()
         self._overruled: set[int] = set()
         self._idle: set[int] = set()
