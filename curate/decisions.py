@@ -13,8 +13,8 @@ What a line means:
   others are copies through it. An `other` may be held out, or curated. Equal bytes are copies in any case.
 
 About one image the last of the lines `keep`, `drop`, `represent` and `not-copies` without `other` counts, and about one
-pair the last line. No decision makes a picture readable: one that was rejected stays out. Of curated images `drop` leaves
-one out, and `keep` keeps one that `select.drop_contaminated` would leave out.
+pair the last line. No decision makes a picture readable: one that was rejected stays out. Of curated images `drop`
+leaves one out, and `keep` keeps one that `select.drop_contaminated` would leave out.
 
 The file is written by people, by `curate review`, and by both. It is read strictly, since a line that is skipped looks
 like one that was applied. It is replaced as a whole, in one step: whoever reads meets the file before or after, never
