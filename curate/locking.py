@@ -1,4 +1,4 @@
-"""One process at a time in a folder: an advisory lock on a file in it, which the system drops with the process."""
+"""One process at a time in a folder or with a file: an advisory lock, which the system drops with the process."""
 
 import os
 from collections.abc import Iterator
@@ -41,6 +41,34 @@ def hold(folder: Path, *, setting: str, work: str) -> Iterator[None]:
             raise WorkdirError(
                 f"{setting}={folder}: cannot be locked: {error}; set {setting} to a folder on a local disk"
             ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def waiting(file: Path) -> Iterator[None]:
+    """Hold a lock for the moment that a change takes, after whoever holds it now.
+
+    Args:
+        file: that is locked, made where it is missing; it stays behind, empty.
+
+    Raises:
+        WorkdirError: it cannot be made or locked.
+    """
+    import fcntl
+
+    try:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise WorkdirError(
+            f"{file}: cannot be written: {error.strerror}; make its folder, or write elsewhere"
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise WorkdirError(f"{file}: cannot be locked: {error.strerror}; choose a local disk") from error
         yield
     finally:
         os.close(handle)

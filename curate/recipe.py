@@ -7,7 +7,7 @@ config file is checked against. Built-in ones are in `pipelines/`; `recipe: my_p
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -66,9 +66,13 @@ class Recipe:
     config: type[RecipeConfig]
     declare: Callable[[Pipeline, Any], Any]
 
-    def outline(self, store: Store, config: RecipeConfig) -> Pipeline:
-        """What the recipe declares, to look at: no schema is asked for, so no model has to be known."""
-        pipeline = Pipeline(store, seed=config.seed, with_schemas=False)
+    def outline(self, store: Store, config: RecipeConfig, *, recorded: Collection[str] | None = None) -> Pipeline:
+        """What the recipe declares, to look at: no schema is asked for, so no model has to be known.
+
+        Args:
+            recorded: see `Pipeline`.
+        """
+        pipeline = Pipeline(store, seed=config.seed, with_schemas=False, recorded=recorded)
         self.declare(pipeline, config)
         return pipeline
 

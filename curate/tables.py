@@ -192,14 +192,31 @@ SURROUNDINGS = pa.schema(
     ]
 )
 
-VERDICTS = ("kept", "duplicate", "benchmark")
+VERDICTS = ("kept", "duplicate", "benchmark", "dropped")
+
+DECISIONS = ("keep", "drop", "represent", "not-copies")
+"""What a person may decide about an image, see `curate/decisions.py`."""
+
+DECIDED = pa.schema(
+    [
+        IMAGE_ID,
+        column("decision", pa.string(), "keep, drop, represent or not-copies"),
+        column("other_id", pa.int64(), "not-copies: of this image alone; null: of none", nullable=True),
+    ]
+)
+"""One row per decision, by image_id, then other_id: of keep, drop and represent one of an image at most; of a pair the
+smaller id first."""
 
 DUPLICATES = pa.schema(
     [
         IMAGE_ID,
         column("component_id", pa.int64(), "smallest image_id of its component, chains split; alone = its own"),
         column("component_size", pa.int32(), "pool images of the component"),
-        column("verdict", pa.string(), "kept, duplicate (of partner) or benchmark (component touches heldout)"),
+        column(
+            "verdict",
+            pa.string(),
+            "kept, duplicate (of partner), benchmark (component touches heldout) or dropped (by a person)",
+        ),
         column(
             "partner_id",
             pa.int64(),
@@ -228,6 +245,14 @@ DUPLICATES = pa.schema(
     ]
 )
 """One row per accepted pool image, in the catalog's parts and order (no rejects, no other roles)."""
+
+JUDGED = DUPLICATES.append(
+    column(
+        "decision", pa.string(), "what a person decided about the image, see `DECIDED`; null: nothing", nullable=True
+    )
+)
+"""`DUPLICATES` of a run with decisions. Where these alone kept or dropped an image, its partner and evidence tell what
+it would have gone for."""
 
 ASSIGNMENTS = pa.schema(
     [
@@ -289,8 +314,8 @@ RETRIEVED = pa.schema(
 
 ORIGIN = pa.struct(
     [
-        column("route", pa.string(), "curated, sample, cluster, balance or kept (all that passed)"),
-        column("set", pa.string(), "curated source; null for balance and kept", nullable=True),
+        column("route", pa.string(), "curated, sample, cluster, balance, kept (all that passed) or decision"),
+        column("set", pa.string(), "curated source; null for balance, kept and decision", nullable=True),
         column("query_id", pa.int64(), "the query; null where there is none", nullable=True),
     ]
 )

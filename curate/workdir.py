@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import Settings
+from curate.decisions import FILE
 from curate.engine.cleaning import WORKING
 from curate.engine.finished import Finished, find_finished, open_finished
 from curate.engine.pipeline import Pipeline
@@ -186,7 +187,7 @@ def _outline(store: Store, found: RunRecord) -> Pipeline:
         config = check_config(found.config, where=store.join(RUN))
     except ConfigError as error:
         raise ConfigError(f"{error}\n(run its config again, which writes {RUN} anew)") from error
-    return find_recipe(config.recipe).outline(store, config)
+    return find_recipe(config.recipe).outline(store, config, recorded=found.tables)
 
 
 def _refuse_own_code(store: Store, recipe: str) -> None:
@@ -213,4 +214,4 @@ def _foreign_files(store: Store) -> list[str]:
     if not store.fs.exists(store.path):
         return []
     names = [entry.rsplit("/", 1)[-1] for entry in store.fs.ls(store.path, detail=False)]
-    return sorted(name for name in names if name != LOCK and not name.startswith(TEMPORARY))
+    return sorted(name for name in names if name != LOCK and not name.startswith((TEMPORARY, FILE, f".{FILE}")))

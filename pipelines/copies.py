@@ -2,10 +2,12 @@
 
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from curate.config import Settings
+from curate.config import Settings, absolute_path
+from curate.decisions import FILE, Decision, parse_decisions, read_bytes
 from curate.engine.pipeline import Pipeline, Ref
+from curate.engine.store import Store
 from curate.models.backbones.load import describe, weights_for_plan
 from curate.models.thresholds import COPY_THRESHOLDS, STRONG_HASH, VERIFICATION, CopyRule, verification
 from curate.pipelines.search import GroundTruth, find_pairs
@@ -26,6 +28,7 @@ from curate.stages.copies.measure_crowds import MeasureCrowds
 from curate.stages.copies.plant import PlantCopies
 from curate.stages.copies.project_copies import ProjectCopies
 from curate.stages.copies.register_pairs import RegisterPairs
+from curate.stages.copies.resolve_decisions import ResolveDecisions
 from curate.stages.copies.search_planted import SearchPlanted
 from curate.stages.images.catalog import Catalog
 from curate.stages.images.embed import Embed
@@ -41,6 +44,9 @@ from curate.stages.selection.draw_map import DrawMap
 from curate.stages.selection.find_columns import FindColumns
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
+
+DECISIONS = "internal/decisions"
+"""The table of what a person decided."""
 
 
 class Calibration(Settings):
@@ -173,12 +179,35 @@ class CurationConfig(RecipeConfig):
     """Which images are rejected."""
     copies: Copies
     """How copies are found."""
+    decisions: str | None = "auto"
+    """What a person decided about images: path or URL of a CSV file with the columns image, decision (keep, drop,
+    represent, not-copies), other and note. auto: `decisions.csv` of the workdir, where it exists; null: nothing."""
     select: Select = Select()
     """Which of the images that are left enter the result."""
     map: DrawMap | None = DrawMap()
     """How many images the map of the report has, and how they are laid out; null: there is no map."""
     write: WriteShards | None = WriteShards()
     """How the result is written as shards; null: the run ends with the selection."""
+
+    @field_validator("decisions")
+    @classmethod
+    def _absolute_decisions(cls, decisions: str | None) -> str | None:
+        return decisions if decisions in (None, "auto") else absolute_path(str(decisions))
+
+    def read_decisions(self, workdir: Store) -> list[Decision]:
+        """The lines of the file, those that later ones replace among them.
+
+        Raises:
+            ConfigError: a file that is named is not there, or what is there is no such file.
+        """
+        if self.decisions is None:
+            return []
+        automatic = self.decisions == "auto"
+        where = workdir.join(FILE) if automatic else self.decisions
+        data = workdir.read_bytes(FILE) if automatic else read_bytes(where)
+        if data is None and not automatic:
+            raise self.field_error("decisions", f"={where}: no such file; give a CSV file, or leave it at auto")
+        return [] if data is None else parse_decisions(data, where=where)
 
 
 class Deduplicated(NamedTuple):
@@ -192,11 +221,13 @@ class Deduplicated(NamedTuple):
     """Pairs of copies."""
     contaminated: Ref
     duplicates: Ref
+    decided: Ref | None
+    """What a person decided; None: nothing."""
 
     @property
     def selectable(self) -> dict[str, Ref]:
         """What `Select` reads of them."""
-        return {name: getattr(self, name) for name in ("catalog", "images", "contaminated", "duplicates")}
+        return {name: getattr(self, name) for name in ("catalog", "images", "contaminated", "duplicates", "decided")}
 
 
 def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
@@ -239,10 +270,23 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         pairs = [p.add("internal/trusted/copy", DoubtCrowds(), neighbors=near, crowds=crowds, catalog=catalog)]
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
-    contaminated = p.add("internal/contaminated", FindContaminated(), neighbors=pairs, catalog=catalog)
-    found = {"catalog": catalog, "images": images, "contaminated": contaminated}
-    duplicates = p.add("duplicates", copies.judges, neighbors=pairs, **found)
-    return Deduplicated(catalog, images, vectors[0], pairs, contaminated, duplicates)
+    decided = _decided(p, cfg, catalog=catalog, images=images, exact=exact)
+    given: dict[str, Ref | list[Ref] | None] = {"neighbors": pairs, "catalog": catalog, "decided": decided}
+    contaminated = p.add("internal/contaminated", FindContaminated(), **given)
+    duplicates = p.add("duplicates", copies.judges, **given, images=images, contaminated=contaminated)
+    return Deduplicated(catalog, images, vectors[0], pairs, contaminated, duplicates, decided)
+
+
+def _decided(p: Pipeline, cfg: CurationConfig, **given: Ref) -> Ref | None:
+    """Which images a person decided about. A run without decisions has no such table.
+
+    Of a run that is looked at it is asked what that run read: a line that was added since is for the next one, and
+    until then the tables that are there are right.
+    """
+    if p.recorded is not None:
+        return p.add(DECISIONS, ResolveDecisions(), **given) if DECISIONS in p.recorded else None
+    lines = cfg.read_decisions(p.store)
+    return p.add(DECISIONS, ResolveDecisions(given=tuple(lines)), **given) if lines else None
 
 
 def draw_map(

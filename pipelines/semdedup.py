@@ -50,7 +50,14 @@ def semdedup(p: Pipeline, cfg: Semdedup) -> None:
     build = BuildLists(stored=("pool",), queries=(), num_probes=1)
     lists = p.add("internal/lists/clusters", build, embeddings=vectors, centroids=centroids, catalog=catalog)
     ranked = p.add("internal/semdedup/ranked", cfg.rank, lists=lists, centroids=centroids)
-    judged = p.add("internal/semdedup/verdicts", cfg.drop, ranked=ranked, duplicates=duplicates, catalog=catalog)
+    judged = p.add(
+        "internal/semdedup/verdicts",
+        cfg.drop,
+        ranked=ranked,
+        duplicates=duplicates,
+        catalog=catalog,
+        decided=pool.decided,
+    )
 
     chosen = p.add("selection", cfg.select, **pool._replace(duplicates=judged).selectable)
     given = {"selection": chosen, "catalog": catalog}

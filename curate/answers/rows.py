@@ -27,13 +27,13 @@ from curate.engine.finished import Finished
 from curate.engine.image_ids import ids_of_part, part_of, row_of
 from curate.engine.table import Table
 from curate.errors import CurateError, TableError
+from curate.sources.entries import Entries
 from curate.sources.read import UNAVAILABLE
 from curate.sources.urls import is_row_of_urls
 from curate.stages.clusters.assign import Assign
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.drop_similar import SIMILAR, DropSimilar
 from curate.stages.images.inspect import Inspect
-from curate.stages.selection.removal import RemovalList
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 from curate.tables import LISTED, ROLES
@@ -247,11 +247,11 @@ class _Tables:
         chosen[row_of(self.selection.read(part, ["image_id"])["image_id"].to_numpy())] = True
         if chosen.any() and self._removal:
             names, digests = self.catalog.read(part, ["source", "key", "uri"]), self.images.read(part, ["sha256"])
-            chosen &= ~self._removal.removed(names, digests)
+            chosen &= ~self._removal.named(names, digests)
         return pa.array(chosen)
 
     @cached_property
-    def _removal(self) -> RemovalList:
+    def _removal(self) -> Entries:
         """Names images that are handed on no more, though the selection holds them."""
         written = self.run.only(WriteShards)
         given = written[0].removal_list if written else (self.run.config.get("write") or {}).get("removal_list")

@@ -14,6 +14,10 @@ Fitted tables (centroids, thresholds) would make every added image refit everyth
 carries the digest of its own rows as fingerprint, and stays whatever its inputs become. A listing whose images moved
 stands for the one before (`Part.moved_from`): where images lie is nothing that is made of them.
 
+Some contents that a stage pins are data that people add, such as their decisions (`Stage.pins_are_data`). Others are no
+other configuration: what depends on them is made again without a word from the user. Who only looks takes those of the
+last run, so that a line which was written since takes no table away.
+
 A part some of whose rows could not be had carries the digest of the wanted fingerprint and of its content; see
 `part_writer.py`.
 
@@ -152,8 +156,9 @@ def _changes(found: Manifest, stage: Stage, pins: Mapping[str, str] | None = Non
     changes = []
     if found.version != stage.version:
         changes.append(f"version of the stage: {found.version} -> {stage.version}")
-    now = stage.pins() if pins is None else pins
-    differing = [*stage.differs_from(found.config), *differences(found.pins, now)]
+    differing = [*stage.differs_from(found.config)]
+    if pins is not None or not stage.pins_are_data:
+        differing += differences(found.pins, stage.pins() if pins is None else pins)
     return [*changes, *(f"{k}: {a!r} -> {b!r}" for k, a, b in differing)]
 
 

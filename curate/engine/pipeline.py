@@ -5,7 +5,7 @@ recipe, not of its third hour.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ class Pipeline:
         with_schemas: bool = True,
         within: Surroundings | None = None,
         task_memory: int = TASK_MEMORY,
+        recorded: Collection[str] | None = None,
     ) -> None:
         """A pipeline without steps.
 
@@ -56,10 +57,13 @@ class Pipeline:
                 such a pipeline cannot run.
             within: what its tasks are done within, on whatever worker; the caller enters it in this process.
             task_memory: bytes that a task of a Shuffle may use, about; tables do not depend on it.
+            recorded: tables of the run that is looked at: a recipe that makes some only where there is a file, asks
+                here; None: a run is declared.
         """
         self.store = store
         self.task_memory = task_memory
         self.seed = seed
+        self.recorded = recorded
         self.steps: list[Step] = []
         self._with_schemas = with_schemas
         self._within = within

@@ -88,6 +88,8 @@ class Stage(Settings):
     """A fitted table: known by its content, so that appended data does not make it stale."""
     parts_like: ClassVar[str | None] = None
     """Name of the input whose parts the output has; `one`: a single part; None: the first input read part by part."""
+    pins_are_data: ClassVar[bool] = False
+    """Whether other `pins` are data that came in, so that the table is made again without asking."""
     needs_local: ClassVar[str] = ""
     """Why the workdir must be a folder of this machine, and what to do elsewhere; empty: it need not be one."""
     tally: ClassVar[type[Tally] | None] = None

@@ -103,7 +103,9 @@ def plan_scale(config: RecipeConfig, given: Assumptions, machines: Machines) -> 
     Raises:
         ConfigError: the size of a model is not known without its weights.
     """
-    pipeline = find_recipe(config.recipe).outline(Store(config.workdir), config)
+    store = Store(config.workdir)
+    # Whether there are decisions is not asked of an object store: a plan needs no key to it.
+    pipeline = find_recipe(config.recipe).outline(store, config, recorded=None if store.is_local else ())
     return [_estimate(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)]
 
 

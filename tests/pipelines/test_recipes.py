@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from curate.decisions import Decision, append_decisions
 from curate.engine.pipeline import Pipeline
 from curate.engine.store import Store
 from curate.errors import ConfigError
@@ -64,6 +65,20 @@ def test_settings_add_steps_and_leave_them_out(
     names = outline(name, tmp_path, changes).names
     assert set(made) <= set(names)
     assert not set(not_made) & set(names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decisions_are_read_by_what_judges_and_selects_and_by_nothing_else(name: str, tmp_path: Path) -> None:
+    before = outline(name, tmp_path)
+    append_decisions(tmp_path / "decisions.csv", [Decision("a.jpg", "keep")])
+    after = outline(name, tmp_path)
+    assert set(after.names) - set(before.names) == {"internal/decisions"}
+    reading = {
+        table for s in after.steps if "internal/decisions" in (s.inputs.get("decided") or ()) for table in s.stages
+    }
+    similar = {"internal/semdedup/verdicts"} if name == "semdedup" else set()
+    assert reading == {"internal/contaminated", "duplicates", "selection"} | similar
+    assert outline(name, tmp_path, ["decisions=null"]).names == before.names
 
 
 def test_recall_is_measured_from_the_threshold_of_the_search_on(tmp_path: Path) -> None:

@@ -15,9 +15,19 @@ import numpy as np
 
 from curate.ops.copies.graph import CopyGraph
 
+NO_NODES = np.empty(0, np.int64)
+
 
 def thin_bursts(
-    graph: CopyGraph, components: np.ndarray, where: np.ndarray, *, twins: np.ndarray, best: np.ndarray, every: int
+    graph: CopyGraph,
+    components: np.ndarray,
+    where: np.ndarray,
+    *,
+    twins: np.ndarray,
+    best: np.ndarray,
+    every: int,
+    also: np.ndarray = NO_NODES,
+    never: np.ndarray = NO_NODES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every so-manieth frame of components that are large enough.
 
@@ -29,42 +39,53 @@ def thin_bursts(
         twins: (N,) uint32, see `CopyGraph.twins`.
         best: (N,) uint32, the image of each node's component that would stay alone.
         every: of so many frames one stays, >= 2.
+        also: (H,) int64, nodes that stay beside these.
+        never: (D,) int64, nodes that do not stay and count for nothing.
 
     Returns:
         nodes, stays: (M,) uint32, the frames of bursts, and the frame that stays instead: itself or another one.
         burst: (N,) bool, at its smallest node whether a component is one.
     """
-    burst = (_count_frames(graph, components, twins) > every) & where
+    burst = (_count_frames(graph, components, twins, never) > every) & where
     keys, kept = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    for nodes, key in _frames(graph, components, twins, burst):
+    for nodes, key in _frames(graph, components, twins, burst, never):
         stays = ((key & np.uint64(0xFFFFFFFF)) % np.uint64(every) == 0) | (twins[best[nodes]] == nodes)
+        if len(also):
+            stays |= np.isin(nodes, also)
         keys.append(key[stays])
         kept.append(nodes[stays])
     key_of, node_of = np.concatenate(keys), np.concatenate(kept)
     order = np.argsort(key_of)
     key_of, node_of = key_of[order], node_of[order]
     found = [(np.empty(0, np.uint32), np.empty(0, np.uint32))]
-    for nodes, key in _frames(graph, components, twins, burst):
+    for nodes, key in _frames(graph, components, twins, burst, never):
         found.append((nodes.astype(np.uint32), node_of[_nearest(key_of, key)].astype(np.uint32)))
     nodes, stays = (np.concatenate(columns) for columns in zip(*found, strict=True))
     return nodes, stays, burst
 
 
-def _count_frames(graph: CopyGraph, components: np.ndarray, twins: np.ndarray) -> np.ndarray:
+def _count_frames(graph: CopyGraph, components: np.ndarray, twins: np.ndarray, never: np.ndarray) -> np.ndarray:
     """(N,) uint32: frames of the component that each node is the smallest of."""
     counts = np.zeros(graph.size, np.uint32)
-    for nodes in graph.accepted_blocks():
-        np.add.at(counts, components[nodes[twins[nodes] == nodes]], np.uint32(1))
+    for accepted in graph.accepted_blocks():
+        np.add.at(counts, components[_distinct(accepted, twins, never)], np.uint32(1))
     return counts
 
 
+def _distinct(nodes: np.ndarray, twins: np.ndarray, never: np.ndarray) -> np.ndarray:
+    """One of equal bytes, without those that never stay."""
+    found: np.ndarray = nodes[twins[nodes] == nodes]
+    return found[~np.isin(found, never)] if len(never) else found
+
+
 def _frames(
-    graph: CopyGraph, components: np.ndarray, twins: np.ndarray, burst: np.ndarray
+    graph: CopyGraph, components: np.ndarray, twins: np.ndarray, burst: np.ndarray, never: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames of bursts in ascending order, a block at a time: (M,) int64 nodes, and (M,) uint64 component and place."""
     seen = np.zeros(graph.size, np.uint32)  # frames of each component in blocks before
     for accepted in graph.accepted_blocks():
-        nodes = accepted[(twins[accepted] == accepted) & burst[components[accepted]]]
+        nodes = _distinct(accepted, twins, never)
+        nodes = nodes[burst[components[nodes]]]
         root = components[nodes]
         order = np.argsort(root, kind="stable")
         ordered = root[order]

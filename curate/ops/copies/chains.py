@@ -15,6 +15,9 @@ as many copies of one picture as different pictures.
 
 Images of equal bytes are one here, and the pairs of each are those of all.
 
+What a person decided fits in: images that must stay are asked before all others, as curated ones are, and images that
+must not are never asked; their pairs count.
+
 Why two pairs: copies of one picture often resemble the original alone, and the image that stays may be any of them.
 With one pair a tenth of the copies are missed; with three, most chains of look-alikes pass
 (`python -m benchmarks chains`).
@@ -36,6 +39,7 @@ from curate.ops.copies.evidence import strength
 from curate.ops.copies.graph import BLOCK_NODES, AcceptedImages, CopyEdges, CopyGraph, Preference
 from curate.tables import CURATED, POOL
 
+NO_NODES = np.empty(0, np.int64)
 NONE = (1 << 32) - 1
 WINDOW_EDGES = 1 << 22
 """Edges, each from both ends, that are gathered in one pass at least; 20 bytes each."""
@@ -55,6 +59,8 @@ def split_chains(
     images: Iterable[AcceptedImages],
     edges: Callable[[], Iterable[CopyEdges]],
     window_edges: int | None = None,
+    always: np.ndarray = NO_NODES,
+    never: np.ndarray = NO_NODES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image that stays instead of each, in some components.
 
@@ -67,17 +73,19 @@ def split_chains(
         twins: (N,) uint32, see `CopyGraph.twins`.
         images: the accepted images of all roles.
         window_edges: edges that are gathered at once; None: by the size of the catalog.
+        always: (H,) int64, nodes that stay in any case; of equal bytes the one in `twins`.
+        never: (D,) int64, nodes that do not; of equal bytes all, or another one is in `twins`.
 
     Returns:
         nodes, stays: (C,) uint32, one of equal bytes, and the node that stays instead: itself, another one of its
-        component, or a curated image.
+        component, or a curated image. Of `never` it may be itself where nothing else is near.
     """
     among = _Images(graph, components, twins)
     among.number(images, where, preference)
     if len(among.nodes) == 0:
         return among.nodes, among.nodes
     window = window_edges or max(WINDOW_EDGES, graph.size // WINDOW_SHARE)
-    stays = _ask(among, edges, window)
+    stays = _ask(among, edges, window, always=among.mask(always), never=among.mask(never))
     return among.nodes, _representatives(among, stays, edges)
 
 
@@ -123,6 +131,13 @@ class _Images:
             self.nodes[start : start + BLOCK_NODES] = preference.nodes(keys[::-1][start : start + BLOCK_NODES])
         self.place[self.nodes] = np.arange(len(self.nodes), dtype=np.uint32)
 
+    def mask(self, nodes: np.ndarray) -> np.ndarray:
+        """(C,) bool: at which places some nodes are."""
+        found = np.zeros(len(self.nodes), bool)
+        places = self.place[nodes]
+        found[places[places != NONE]] = True
+        return found
+
     def pairs(self, edges: Iterable[CopyEdges]) -> Iterator[_Pairs]:
         """The edges within these components, each once, and those to curated images."""
         for batch, role in self._graph.oriented(edges):
@@ -141,12 +156,15 @@ class _Images:
             )
 
 
-def _ask(among: _Images, edges: Callable[[], Iterable[CopyEdges]], window: int) -> np.ndarray:
+def _ask(
+    among: _Images, edges: Callable[[], Iterable[CopyEdges]], window: int, *, always: np.ndarray, never: np.ndarray
+) -> np.ndarray:
     """(C,) bool: which images stay."""
     size = len(among.nodes)
-    stays, near, degree = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, np.uint32)
+    stays, near, degree = always.copy(), always.copy(), np.zeros(size, np.uint32)
     for pairs in among.pairs(edges()):
         near[pairs.touching] = True  # next to an image that stays
+        near[pairs.a[always[pairs.b]]] = near[pairs.b[always[pairs.a]]] = True
         for ends in (pairs.a, pairs.b):
             np.add.at(degree, ends, np.uint32(1))
     start = 0
@@ -154,7 +172,8 @@ def _ask(among: _Images, edges: Callable[[], Iterable[CopyEdges]], window: int) 
         stop = _end_of_window(start, near, degree, window)
         rows, cols = _gather(among.pairs(edges()), start, stop, near)
         for begin in range(start, stop, ASKED_AT_ONCE):
-            asked = (begin + np.flatnonzero(~near[begin : min(begin + ASKED_AT_ONCE, stop)])).astype(np.uint32)
+            block = slice(begin, min(begin + ASKED_AT_ONCE, stop))
+            asked = (begin + np.flatnonzero(~near[block] & ~never[block])).astype(np.uint32)
             first, last = np.searchsorted(rows, asked), np.searchsorted(rows, asked, side="right")
             for image, low, high in zip(asked.tolist(), first.tolist(), last.tolist(), strict=True):
                 if near[image]:
@@ -206,7 +225,9 @@ def _representatives(among: _Images, stays: np.ndarray, edges: Callable[[], Iter
         for a, b in ((pairs.a, pairs.b), (pairs.b, pairs.a)):
             leads = tied[b] & ~tied[a] & ~stays[a]
             found.add(a[leads], among.nodes[b[leads]], pairs.strength[leads])
-    behind = np.flatnonzero(~tied & ~stays)
+    far = found.other == NONE  # of images that never stay, and those that do
+    found.other[far] = among.nodes[far]
+    behind = np.flatnonzero(~tied & ~stays & ~far)
     found.other[behind] = found.other[among.place[found.other[behind]]]
     return np.where(stays, among.nodes, found.other)
 

@@ -15,6 +15,7 @@ The rules, in the order they apply:
 6. Chains are split, where asked for: in other components of rules 3 and 4 with five images or more an image goes
    only for one that it resembles, or that it shares a copy with, see `chains`. The images that go for one image, and
    that image, are the component from then on.
+7. What a person decided comes before all of these, see `decided`.
 
 The partner in 2 is the held-out image with the strongest edge into the component, in 3 the curated one, where chains
 are not split. Evidence is ranked by similarity (equal bytes have 1), then sha256 before embedding before aligned before
@@ -42,6 +43,7 @@ import numpy as np
 
 from curate.ops.copies.bursts import thin_bursts
 from curate.ops.copies.chains import split_chains
+from curate.ops.copies.decided import Decided, DecidedNodes, is_among
 from curate.ops.copies.evidence import STRENGTH_BITS, similarity_and_kind, strength
 from curate.ops.copies.graph import (
     BLOCK_NODES,
@@ -54,7 +56,7 @@ from curate.ops.copies.graph import (
 )
 from curate.tables import CURATED, HELDOUT, POOL, VERDICTS
 
-KEPT, DUPLICATE, BENCHMARK = (VERDICTS.index(name) for name in ("kept", "duplicate", "benchmark"))
+KEPT, DUPLICATE, BENCHMARK, DROPPED = map(VERDICTS.index, VERDICTS)
 Chains = Literal["split", "join"]
 """Whether a component may be a chain of pairs, or is split where one end does not resemble the other."""
 LONG = 5
@@ -78,13 +80,15 @@ class Judged(NamedTuple):
     verdict: np.ndarray
     """(M,) int8, index into `tables.VERDICTS`"""
     partner_ids: np.ndarray
-    """(M,) int64; -1 when kept"""
+    """(M,) int64; -1 when kept; where a decision alone kept or dropped the image, what it would have gone for"""
     similarity: np.ndarray
     """(M,) float32, of the edge that decided; NaN when kept"""
     kind: np.ndarray
     """(M,) int8, index into `graph.KINDS`; -1 when kept"""
     direct: np.ndarray
     """(M,) bool, whether that edge leads to the partner"""
+    decision: np.ndarray
+    """(M,) int8, index into `tables.DECISIONS`; -1: nothing was decided"""
 
 
 ImageStream = Callable[[], Iterable[AcceptedImages]]
@@ -103,6 +107,7 @@ def deduplicate(
     chains: Chains = "split",
     keep_every: int | None = None,
     window_edges: int | None = None,
+    decided: Decided | None = None,
 ) -> Iterator[Judged]:
     """Judge every accepted pool image by the rules of this module.
 
@@ -111,6 +116,7 @@ def deduplicate(
         chains: whether images that only a chain of pairs ties to the one that stays are judged on their own.
         keep_every: of components with more than so many images one stays of so many, >= 2; None: one of each component.
         window_edges: edges that `chains` gathers at once; None: by the size of the catalog.
+        decided: what a person decided; None: nothing.
 
     Yields:
         One table for each part of the pool that has accepted images.
@@ -119,18 +125,24 @@ def deduplicate(
         ValueError: an edge with an image that is not accepted, or more images than a key can hold.
     """
     graph = CopyGraph(parts, images())
-    components, counted = graph.components(edges()), edges
+    by = DecidedNodes(graph, decided or Decided.nothing())
+    counted = partial(_counting, by, edges) if by else edges
+    components = graph.components(counted())
     if oversized is not None:
-        counted = partial(_strong, graph, edges, components, oversized)
+        counted = partial(_strong, graph, counted, components, oversized)
         components = graph.components(counted())
-    judge = _Judge(graph, components, images, counted)
-    if keep_every is not None or chains == "split":
+    judge = _Judge(graph, components, images, counted, by)
+    if keep_every is not None or chains == "split" or by.has_pairs:
         judge.look_closer(images, counted, chains=chains, keep_every=keep_every, window_edges=window_edges)
     judge.weigh(counted())
     for part in np.flatnonzero(parts.role == POOL).tolist():
         nodes = graph.accepted(int(graph.first[part]), int(graph.first[part + 1]))
         if len(nodes):
             yield judge.rows(graph.image_ids(nodes))
+
+
+def _counting(by: DecidedNodes, edges: EdgeStream) -> Iterator[CopyEdges]:
+    return by.counting.edges(edges())
 
 
 def _strong(graph: CopyGraph, edges: EdgeStream, components: np.ndarray, oversized: Oversized) -> Iterator[CopyEdges]:
@@ -140,10 +152,12 @@ def _strong(graph: CopyGraph, edges: EdgeStream, components: np.ndarray, oversiz
 class _Judge:
     """What stays instead of each image, and the rows that follow from it."""
 
-    def __init__(self, graph: CopyGraph, components: np.ndarray, images: ImageStream, edges: EdgeStream) -> None:
+    def __init__(
+        self, graph: CopyGraph, components: np.ndarray, images: ImageStream, edges: EdgeStream, by: DecidedNodes
+    ) -> None:
         """Judge components as they are, by rules 2 to 4."""
-        self.graph, self.root = graph, components
-        self.preference = Preference(graph)
+        self.graph, self.root, self.by = graph, components, by
+        self.preference = Preference(graph, chosen=by.represent)
         self.outside = _OutsideMatches.of(graph, components, edges())
         self.stays = self._one_of_each(images())
 
@@ -152,7 +166,9 @@ class _Judge:
         best = np.zeros(self.graph.size, np.uint64)  # at each root the largest key of its images
         for some in images:
             if len(some.image_ids) and self.graph.parts.role[some.image_ids[0] >> 32] == POOL:
-                np.maximum.at(best, self.root[self.graph.nodes(some.image_ids)], self.preference.keys(some))
+                nodes, keys = self.graph.nodes(some.image_ids), self.preference.keys(some)
+                may = ~is_among(nodes, self.by.drop) if len(self.by.drop) else slice(None)
+                np.maximum.at(best, self.root[nodes[may]], keys[may])
         stays = np.arange(self.graph.size, dtype=np.uint32)
         for start in range(0, self.graph.size, BLOCK_NODES):
             root = self.root[start : start + BLOCK_NODES].astype(np.int64)
@@ -171,16 +187,28 @@ class _Judge:
         keep_every: int | None,
         window_edges: int | None,
     ) -> None:
-        """Apply rules 5 and 6: thin bursts, split chains."""
-        twins = self.graph.twins(edges(), self.preference)
+        """Apply rules 5 and 6: thin bursts, split chains, and components of images that are no copies of each other."""
+        twins = self.by.choose_twins(self.graph.twins(edges(), self.preference), self.preference)
         heldout, curated = (self.outside.touched(self.graph, role) for role in (HELDOUT, CURATED))
+        heads = self.by.heads(self.root, heldout, twins)
         burst = np.zeros(self.graph.size, bool)
         if keep_every is not None:
             alone, best = ~heldout & ~curated, self.stays
-            nodes, stays, burst = thin_bursts(self.graph, self.root, alone, twins=twins, best=best, every=keep_every)
+            nodes, stays, burst = thin_bursts(
+                self.graph,
+                self.root,
+                alone,
+                twins=twins,
+                best=best,
+                every=keep_every,
+                also=heads,
+                never=self.by.drop,
+            )
             self._replace(twins, burst, nodes, stays)
-        if chains == "split":
-            where = (self.graph.component_sizes(self.root) >= LONG) & ~heldout & ~burst
+        if chains == "split" or len(heads):
+            long = LONG if chains == "split" else np.iinfo(np.uint32).max
+            where = (self.graph.component_sizes(self.root) >= long) & ~heldout & ~burst
+            where[self.root[heads[~burst[self.root[heads]]]]] = True
             nodes, stays = split_chains(
                 self.graph,
                 self.root,
@@ -190,9 +218,18 @@ class _Judge:
                 images=images(),
                 edges=edges,
                 window_edges=window_edges,
+                always=heads,
+                never=self.by.drop,
             )
             self._replace(twins, where, nodes, stays)
-            del twins
+        else:
+            where = np.zeros(self.graph.size if self.by.has_pairs else 0, bool)
+        if self.by.has_pairs:
+            apart = self.by.not_for(self.stays)
+            self.stays[apart] = twins[apart]
+            where[self.root[apart]] = True
+        del twins
+        if len(where):
             self._regroup(where)
 
     def _replace(self, twins: np.ndarray, where: np.ndarray, nodes: np.ndarray, stays: np.ndarray) -> None:
@@ -255,6 +292,9 @@ class _Judge:
         kept, partner_ids = partner == node, self.graph.image_ids(partner)
         verdict = np.where(kept, KEPT, DUPLICATE)
         verdict[self.graph.parts.role[partner_ids >> 32] == HELDOUT] = BENCHMARK
+        back = is_among(node, self.by.keep) | (is_among(node, self.by.represent) & (verdict != BENCHMARK))
+        verdict[back] = KEPT
+        verdict[is_among(node, self.by.drop)] = DROPPED
         similarity, kind = similarity_and_kind(evidence)
         return Judged(
             image_ids,
@@ -265,6 +305,7 @@ class _Judge:
             np.where(kept, np.float32(np.nan), similarity),
             np.where(kept, np.int8(-1), kind),
             (evidence >> DIRECT).astype(bool),
+            self.by.names(node),
         )
 
 

@@ -23,8 +23,10 @@ MAX_NODES = 1 << 32
 """Images of the catalog at most: a node takes half of a 64-bit key, see `duplicates`."""
 BLOCK_NODES = 1 << 19
 """Nodes looked at together, a multiple of eight."""
-MAX_PIXELS = (1 << 32) - 1
-"""Pixels beyond which two pictures count as equally large: half of a key."""
+FIRST = (1 << 32) - 1
+"""Pixels of an image that is preferred to all others, whatever it has: half of a key."""
+MAX_PIXELS = FIRST - 1
+"""Pixels beyond which two pictures count as equally large."""
 LOW_HALF = np.uint64(0xFFFFFFFF)
 
 
@@ -198,11 +200,19 @@ class CopyGraph:
 class Preference:
     """Which image of a component would rather stay: most pixels, then lowest source rank, then smallest id.
 
+    Before all of them come those that are chosen, by source rank, then id.
+
     Nodes have a position in the order of the last two, which differs from that of ids where a later source has a
     lower rank.
     """
 
-    def __init__(self, graph: CopyGraph) -> None:
+    def __init__(self, graph: CopyGraph, *, chosen: np.ndarray | None = None) -> None:
+        """Order the nodes of a graph.
+
+        Args:
+            chosen: (K,) int64, nodes that are preferred to all others; None: there are none.
+        """
+        self._chosen = chosen
         rank, rows, first = graph.parts.rank, graph.parts.rows, graph.first
         order = np.lexsort((np.arange(len(rank)), rank))  # parts by rank of their source
         self._graph, self._order = graph, order
@@ -219,6 +229,8 @@ class Preference:
         nodes, part = self._graph.nodes(images.image_ids), images.image_ids >> 32
         position = self._positions(nodes, part).astype(np.uint64)
         pixels = np.minimum(images.num_pixels, MAX_PIXELS).astype(np.uint64)
+        if self._chosen is not None and len(self._chosen):
+            pixels[np.isin(nodes, self._chosen)] = FIRST
         return (pixels << np.uint64(32)) | (LOW_HALF - position)
 
     def nodes(self, keys: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.engine.cost import PASS_ROWS, Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.demands import folded, one_process
@@ -12,7 +13,10 @@ from curate.engine.image_ids import Parts, ids_of_part, part_of, row_of
 from curate.engine.numbers import plural
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
-from curate.tables import CATALOG, CONTAMINATED, CURATED, HELDOUT, NEIGHBORS, POOL
+from curate.ops.copies.decided import Counting, Decided
+from curate.ops.copies.graph import KINDS, CopyEdges
+from curate.stages.copies.resolve_decisions import read_decided
+from curate.tables import CATALOG, CONTAMINATED, CURATED, DECIDED, HELDOUT, NEIGHBORS, POOL
 
 CONTAMINATED_SHARE = 0.01
 """Share of the images that resemble a held-out one, as the cost law assumes."""
@@ -24,7 +28,11 @@ class FindContaminated(Fold):
     One process: a bit an image of the catalog, and one batch of pairs.
     """
 
-    inputs: ClassVar[dict[str, Input]] = {"neighbors": whole(NEIGHBORS, many=True), "catalog": whole(CATALOG)}
+    inputs: ClassVar[dict[str, Input]] = {
+        "neighbors": whole(NEIGHBORS, many=True),
+        "catalog": whole(CATALOG),
+        "decided": whole(DECIDED, optional=True),
+    }
     parts_like: ClassVar[str | None] = "catalog"
     state_by_image: ClassVar[bool] = True
 
@@ -33,7 +41,7 @@ class FindContaminated(Fold):
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         parts = Parts.of(tables["catalog"])
-        found = touching_heldout(tables["neighbors"], parts)
+        found = touching_heldout(tables["neighbors"], parts, read_decided(tables["decided"]))
         for number in sorted(parts.numbers(POOL) + parts.numbers(CURATED)):
             ids = ids_of_part(number, int(parts.rows[number]))
             yield pa.RecordBatch.from_arrays([pa.array(ids[found.has(ids)])], schema=CONTAMINATED)
@@ -84,20 +92,24 @@ class ImageSet:
         return row >> 3, np.left_shift(1, row & 7).astype(np.uint8)
 
 
-def touching_heldout(neighbors: Sequence[Table], parts: Parts) -> ImageSet:
+def touching_heldout(neighbors: Sequence[Table], parts: Parts, decided: Decided | None = None) -> ImageSet:
     """Pool and curated images that resemble a held-out one as closely as contamination does.
 
     Those with an edge to a held-out image (the tables of neighbors, equal bytes among them, hold none below its
     threshold), and those identical to such an image: FindNeighbors lets one image stand for all of its vector.
+    Pairs that a person called no copies do not count.
     """
     found = ImageSet(parts)
     if not parts.numbers(HELDOUT):
         return found
-    for query, image, _ in _edges(neighbors):
+    counting = Counting(decided or Decided.nothing())
+    for edges in counting.edges(copy_edges(neighbors)):
+        query, image = edges.query_ids, edges.image_ids
         for one, other in ((query, image), (image, query)):
             found.add(other[(parts.role_of(one) == HELDOUT) & (parts.role_of(other) != HELDOUT)])
-    for query, image, similarity in _edges(neighbors):
-        twins = (parts.role_of(query) == parts.role_of(image)) & (similarity >= 1)
+    for edges in counting.edges(copy_edges(neighbors)):
+        query, image = edges.query_ids, edges.image_ids
+        twins = (parts.role_of(query) == parts.role_of(image)) & (edges.similarity >= 1)
         for one, other in ((query[twins], image[twins]), (image[twins], query[twins])):
             found.add(other[found.has(one)])
     return found
@@ -112,7 +124,9 @@ def curated_warning(num_curated: int) -> str:
     )
 
 
-def _edges(neighbors: Sequence[Table]) -> Iterator[tuple[np.ndarray, ...]]:
-    names = ["query_id", "image_id", "similarity"]
-    for rows in (rows for table in neighbors for rows in table.scan(names)):
-        yield tuple(rows[name].to_numpy() for name in names)
+def copy_edges(neighbors: Sequence[Table]) -> Iterator[CopyEdges]:
+    """The rows of tables of pairs."""
+    kinds = pa.array(KINDS)
+    for rows in (rows for table in neighbors for rows in table.scan()):
+        kind = pc.index_in(rows["kind"], value_set=kinds).to_numpy().astype(np.int8)
+        yield CopyEdges(rows["query_id"].to_numpy(), rows["image_id"].to_numpy(), rows["similarity"].to_numpy(), kind)

@@ -1,7 +1,7 @@
 """Deduplicate: components of copies, and what stays of each."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -12,17 +12,17 @@ from pydantic import Field
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes, catalog_parts
 from curate.engine.demands import folded, one_process
 from curate.engine.figures import Figures
-from curate.engine.finished import Finished, ImagePlace
+from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
 from curate.engine.numbers import count, plural
-from curate.engine.show import Block, Check, FlowStep, Heading, Pages, Section, Text, without_empty
+from curate.engine.show import Block, Check, FlowStep, Heading, Pages, Section, Text, gallery, without_empty
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
 from curate.ops.codes import names_of
 from curate.ops.copies.duplicates import Chains, Judged, deduplicate
-from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
-from curate.stages.copies.contamination import ImageSet, curated_warning
+from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, Oversized
+from curate.stages.copies.contamination import ImageSet, copy_edges, curated_warning
 from curate.stages.copies.copy_groups import (
     COLUMNS,
     CopyGroups,
@@ -32,10 +32,25 @@ from curate.stages.copies.copy_groups import (
 )
 from curate.stages.copies.doubt_crowds import DoubtCrowds
 from curate.stages.copies.exact import FindExact
+from curate.stages.copies.resolve_decisions import read_decided
 from curate.stages.copies.verdict_tally import VerdictTally
 from curate.stages.images.pictures import accepted_mask
 from curate.stages.images.usable import Usable, is_rejected
-from curate.tables import CATALOG, CONTAMINATED, CURATED, DUPLICATES, IMAGES, NEIGHBORS, POOL, ROLES, VERDICTS
+from curate.tables import (
+    CATALOG,
+    CONTAMINATED,
+    CURATED,
+    DECIDED,
+    DECISIONS,
+    DUPLICATES,
+    HELDOUT,
+    IMAGES,
+    JUDGED,
+    NEIGHBORS,
+    POOL,
+    ROLES,
+    VERDICTS,
+)
 
 GIANT_SHARE = 0.05
 """Share of the pool above which one component suggests that a loose threshold chains images together."""
@@ -57,6 +72,8 @@ JUDGED_BY = ("image_id", "width", "height", "reject")
 """What is read of an image."""
 VERDICT_BYTES = 8
 """Bytes of a row of `duplicates`."""
+NUM_DROPPED = 48
+"""Images that a person dropped, as many as are shown."""
 NUM_MATCHES = 48
 """Curated images that resemble held-out ones, as many as are shown."""
 EVIDENCE = {
@@ -67,6 +84,12 @@ EVIDENCE = {
 }
 COPIED = {"pool": "pool images", "curated": "curated images"}
 """What a copy is one of, by the role of the image that stays."""
+
+_CHECKED: dict[str, tuple[Check, str]] = {
+    "benchmark": ("benchmarks", "copies of benchmark images"),
+    "duplicate": ("copies", "copies within the dataset"),
+}
+"""What an image that a person kept leaves open, by the verdict that it would have."""
 
 
 class DeduplicateFigures(Figures):
@@ -90,6 +113,10 @@ class DeduplicateFigures(Figures):
     """Images of that component that stay: one, several of a burst, or none."""
     more_of_bursts: int = 0
     """Frames of bursts that stay beside one of each."""
+    dropped: int = 0
+    """Images that a person dropped."""
+    kept_by_decision: dict[str, int] = Field(default_factory=dict)
+    """Images that stay by decision of a person alone, by the verdict that they would have: duplicate or benchmark."""
     curated_heldout: int
     """Curated images that resemble a held-out one; they stay."""
 
@@ -107,7 +134,9 @@ class DeduplicateTally(VerdictTally):
     largest_direct: int = 0
     largest_kept: int = 0
     surviving: int = 0
-    """Components of which an image stays."""
+    """Components of which an image stays that no person kept."""
+    kept_by_decision: dict[str, int] = Field(default_factory=dict)
+    """Images that a person alone kept, by the verdict that they would have."""
 
 
 class Deduplicate(Fold):
@@ -121,6 +150,7 @@ class Deduplicate(Fold):
         "images": whole(IMAGES),
         "neighbors": whole(NEIGHBORS, many=True),
         "contaminated": whole(CONTAMINATED),
+        "decided": whole(DECIDED, optional=True),
     }
     version: ClassVar[int] = 3
     parts_like: ClassVar[str | None] = "catalog"
@@ -140,23 +170,25 @@ class Deduplicate(Fold):
     """A stricter threshold inside components that are too large; null: a warning alone."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        return DUPLICATES
+        return DUPLICATES if inputs["decided"] is None else JUDGED
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
-        parts = Parts.of(tables["catalog"])
+        parts, schema = Parts.of(tables["catalog"]), self.output_schema(decided=tables["decided"])
         found = deduplicate(
             CatalogParts(parts.role, parts.rank, parts.rows),
             lambda: map(_accepted, tables["images"].scan(list(JUDGED_BY))),
-            lambda: _edges(tables["neighbors"]),
+            lambda: copy_edges(tables["neighbors"]),
             oversized=self.oversized,
             chains=self.chains,
             keep_every=self.keep_every,
+            decided=read_decided(tables["decided"]),
         )
         counts = _Counts(parts)
-        for batch in map(_batch, found):
+        for judged in found:
+            batch = _batch(judged, schema)
             counts.add(pa.Table.from_batches([batch]))
             yield batch
-        yield tally_batch(counts.tally(), DUPLICATES)
+        yield tally_batch(counts.tally(), schema)
 
     def summarize(self, table: Table, **inputs: Any) -> DeduplicateFigures:
         found, parts = DeduplicateTally.of(table), Parts.of(inputs["catalog"])
@@ -170,7 +202,8 @@ class Deduplicate(Fold):
             largest_component=found.largest_component,
             largest_direct=found.largest_direct,
             largest_kept=found.largest_kept,
-            more_of_bursts=found.kept - found.surviving,
+            more_of_bursts=found.kept - sum(found.kept_by_decision.values()) - found.surviving,
+            kept_by_decision=found.kept_by_decision,
             curated_heldout=sum(p.rows for p in inputs["contaminated"].parts() if parts.role[p.number] == CURATED),
         )
 
@@ -196,9 +229,12 @@ class Deduplicate(Fold):
             for role, kinds in figures.copies_by_evidence.items()
             for kind, number in kinds.items()
         ]
+        drops += [("by your decision", figures.dropped)] if figures.dropped else []
         drops.sort(key=lambda drop: -drop[1])
-        note = f"{plural(figures.more_of_bursts, 'more frame')} of bursts among them" if figures.more_of_bursts else ""
-        left = figures.kept + figures.benchmark
+        notes = [f"{plural(figures.more_of_bursts, 'more frame')} of bursts among them"] * (figures.more_of_bursts > 0)
+        by_decision = sum(figures.kept_by_decision.values())
+        notes += [f"{plural(by_decision, 'image')} kept by your decision"] if by_decision else []
+        left, note = figures.kept + figures.benchmark, "; ".join(notes)
         yield FlowStep("not copies", left, drops=tuple(drops), note=note, kept_out="as copies", station=True)
         if run.parts.num_images(["heldout"]):
             touching = ("in a group of copies that holds a held-out image", figures.benchmark)
@@ -221,7 +257,11 @@ class Deduplicate(Fold):
         if heldout is not None and heldout.lost:
             text = f"{count(heldout.lost)} of {plural(heldout.listed, 'held-out image')}"
             yield "benchmarks", f"copies of benchmark images: {text} could not be compared ({heldout.why})"
-        if DeduplicateFigures.of(table).more_of_bursts:
+        figures = DeduplicateFigures.of(table)
+        for verdict, number in figures.kept_by_decision.items():
+            check, of = _CHECKED[verdict]
+            yield check, f"{of}: {plural(number, 'image')} kept by decision of a person"
+        if figures.more_of_bursts:
             yield "copies", f"copies among frames of bursts, of which about one of {self.keep_every} stays"
         pairs = [run.stage_of(pairs) for pairs in run.inputs_of(table, "neighbors")]
         if pairs and all(isinstance(stage, FindExact) for stage in pairs):
@@ -240,6 +280,9 @@ class Deduplicate(Fold):
         figures, size = DeduplicateFigures.of(table), table.num_rows()
         if figures.largest_component > max(GIANT_SIZE, GIANT_SHARE * size):
             yield f"{table.name}: {self._chain_warning(figures, size)}"
+        if "benchmark" in figures.kept_by_decision:
+            number = plural(figures.kept_by_decision["benchmark"], "image")
+            yield f"{table.name}: {number} kept by your decision though the group resembles a held-out image"
         if figures.curated_heldout and not _is_selected(run):
             yield curated_warning(figures.curated_heldout)
 
@@ -281,6 +324,11 @@ class Deduplicate(Fold):
                 f"resembles a held-out image, the whole group is.{compared} {sample.note}"
             )
             yield Section("Held-out images", (Text(text.strip()), *shown))
+        if figures.dropped:
+            dropped = sample.rows.filter(pc.equal(sample.rows["verdict"], "dropped"))["image_id"].to_numpy()
+            pictures = pick(dropped, NUM_DROPPED, run.rng("dropped by decision"))
+            heading = Heading(f"by your decision: {plural(figures.dropped, 'image')}")
+            yield Section("Dropped", (heading, gallery(pictures, total=figures.dropped)))
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         if image.role != "pool":
@@ -299,14 +347,7 @@ def _accepted(rows: pa.Table) -> AcceptedImages:
     return AcceptedImages(good["image_id"].to_numpy(), pixels)
 
 
-def _edges(neighbors: Sequence[Table]) -> Iterator[CopyEdges]:
-    kinds = pa.array(KINDS)
-    for rows in (rows for table in neighbors for rows in table.scan()):
-        kind = pc.index_in(rows["kind"], value_set=kinds).to_numpy().astype(np.int8)
-        yield CopyEdges(rows["query_id"].to_numpy(), rows["image_id"].to_numpy(), rows["similarity"].to_numpy(), kind)
-
-
-def _batch(found: Judged) -> pa.RecordBatch:
+def _batch(found: Judged, schema: pa.Schema) -> pa.RecordBatch:
     kept = found.partner_ids < 0
     columns = [
         pa.array(found.image_ids),
@@ -317,8 +358,9 @@ def _batch(found: Judged) -> pa.RecordBatch:
         pa.array(found.similarity, pa.float32(), mask=kept),
         names_of(np.where(kept, -1, found.kind), KINDS),
         pa.array(found.direct, mask=kept),
+        names_of(found.decision, DECISIONS),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=DUPLICATES)
+    return pa.RecordBatch.from_arrays(columns[: len(schema)], schema=schema)
 
 
 def _counts(column: pa.ChunkedArray) -> Counter[Any]:
@@ -332,6 +374,7 @@ class _Counts:
         self._parts, self._largest = parts, _Largest()
         self._sizes, self._evidence = Counter[int](), {role: Counter[str]() for role in ROLES}
         self._surviving = ImageSet(parts)  # components, by their smallest image
+        self._by_decision = Counter[str]()
 
     def add(self, rows: pa.Table) -> None:
         self._sizes += _counts(rows["component_size"])
@@ -340,7 +383,11 @@ class _Counts:
         for number in np.unique(role).tolist():
             self._evidence[ROLES[number]] += _counts(copies.filter(pa.array(role == number))["kind"])
         self._largest.add(rows)
-        self._surviving.add(rows.filter(pc.equal(rows["verdict"], "kept"))["component_id"].to_numpy())
+        kept = rows.filter(pc.equal(rows["verdict"], "kept"))
+        again = kept["partner_id"].is_valid()  # what it would have gone for
+        self._surviving.add(kept.filter(pc.invert(again))["component_id"].to_numpy())
+        role = self._parts.role_of(kept["partner_id"].drop_null().to_numpy().astype(np.int64))
+        self._by_decision += Counter(np.where(role == HELDOUT, "benchmark", "duplicate").tolist())
 
     def tally(self) -> DeduplicateTally:
         return DeduplicateTally(
@@ -350,6 +397,7 @@ class _Counts:
             largest_direct=self._largest.direct,
             largest_kept=self._largest.kept,
             surviving=self._surviving.count(self._parts, POOL),
+            kept_by_decision=dict(sorted(self._by_decision.items())),
         )
 
 
@@ -415,7 +463,8 @@ def _explain_outside(image: ImagePlace, table: Table, run: Finished) -> Iterator
     if is_rejected(run, image):
         yield "not compared, since it was rejected: copies of it may be in the result"
         return
-    gone = [row["image_id"] for row in run.rows_where(table, "partner_id", image.image_id)]
+    told = run.rows_where(table, "partner_id", image.image_id)
+    gone = [row["image_id"] for row in told if row["verdict"] in ("duplicate", "benchmark")]
     heldout = image.role == "heldout"
     if len(gone) == 1:
         because = "its group touches it" if heldout else "its group consists of copies of it"
@@ -427,34 +476,46 @@ def _explain_outside(image: ImagePlace, table: Table, run: Finished) -> Iterator
 
 def _explain_verdict(image: ImagePlace, row: dict[str, Any], table: Table, run: Finished) -> Iterator[str]:
     group = run.rows_where(table, "component_id", row["component_id"])
-    num_kept = sum(member["verdict"] == "kept" for member in group)
-    if row["verdict"] == "kept":
-        yield "kept" if num_kept == 1 else f"kept, as {num_kept} frames of its burst are"
+    num_kept = sum(member["verdict"] == "kept" and member["partner_id"] is None for member in group)
+    if row["partner_id"] is None:
+        yield _explain_alone(row, num_kept)
     else:
-        yield f"dropped as {row['verdict']}: {_because(row, num_kept)} {run.name_image(row['partner_id'])}"
-        yield _explain_evidence(row, table, run)
+        heldout = run.has_role(np.array([row["partner_id"]]), "heldout")[0]
+        told = {"kept": "kept by your decision, though", "dropped": "dropped by your decision, and"}
+        begin = told.get(row["verdict"], f"dropped as {row['verdict']}:")
+        yield f"{begin} {_because(row, num_kept, heldout=heldout)} {run.name_image(row['partner_id'])}"
+        yield _explain_evidence(row, table, run, heldout=heldout)
     others = [member["image_id"] for member in group if member["image_id"] != image.image_id]
     if others:
         yield f"its group has {plural(len(group), 'image')}; the others are"
         yield from run.name_images(others)
 
 
-def _because(row: dict[str, Any], num_kept: int) -> str:
+def _explain_alone(row: dict[str, Any], num_kept: int) -> str:
+    """Of an image that goes for no other."""
+    if row["verdict"] == "dropped":
+        return "dropped by your decision"
+    if row.get("decision") == "represent":
+        return "kept: it represents its group by your decision"
+    return "kept" if num_kept == 1 else f"kept, as {num_kept} frames of its burst are"
+
+
+def _because(row: dict[str, Any], num_kept: int, *, heldout: bool) -> str:
     """What the image that stays is to one that goes."""
-    if row["verdict"] == "benchmark":
+    if heldout:
         return "its group touches the held-out image"
     if row["direct"]:
         return "a copy of"
     return "of the frames of its burst that stay, the nearest is" if num_kept > 1 else "its group is represented by"
 
 
-def _explain_evidence(row: dict[str, Any], table: Table, run: Finished) -> str:
+def _explain_evidence(row: dict[str, Any], table: Table, run: Finished, *, heldout: bool) -> str:
     if not row["direct"]:
         found = "the bytes of" if row["kind"] == "sha256" else f"similarity {row['similarity']:.4f} by {row['kind']} to"
         return f"{found} another image of its group"
     if row["kind"] == "sha256":
         return "the bytes are the same"
-    limit = _threshold(row["kind"], table, run, heldout=row["verdict"] == "benchmark")
+    limit = _threshold(row["kind"], table, run, heldout=heldout)
     needed = "" if limit is None else f", the threshold is {limit:g}"
     return f"similarity {row['similarity']:.4f} by {row['kind']}{needed}"
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
@@ -18,8 +19,10 @@ from curate.engine.shuffle import Scattered, partition
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
+from curate.ops.copies.decided import Counting
+from curate.stages.copies.resolve_decisions import read_decided
 from curate.stages.copies.verdict_tally import VerdictTally
-from curate.tables import CATALOG, DUPLICATES, RANKED
+from curate.tables import CATALOG, DECIDED, DUPLICATES, JUDGED, RANKED
 
 SIMILAR = "similar"
 """Verdict beside those of `tables.VERDICTS`: another image of the cluster, the partner, stands for this one."""
@@ -40,13 +43,15 @@ class DropSimilar(Shuffle):
     """The verdicts of deduplication, and `similar` for images that resemble a preferred one of their cluster.
 
     An image goes if its similarity to any preferred one exceeds 1 - eps, whether that one stays or not, as in the
-    paper.
+    paper. Images that a person keeps, lets represent a group or calls a copy of none stay; so does one that he calls no
+    copy of the one that it is most like.
     """
 
     inputs: ClassVar[dict[str, Input]] = {
         "ranked": each(RANKED),
         "duplicates": whole(DUPLICATES),
         "catalog": whole(CATALOG),
+        "decided": whole(DECIDED, optional=True),
     }
     parts_like: ClassVar[str | None] = "catalog"
     tally: ClassVar[type[Tally] | None] = VerdictTally
@@ -56,17 +61,21 @@ class DropSimilar(Shuffle):
     """Images of cosine above 1 - eps are the same to the backbone, 0..2; look at the sweep in the report."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        return DUPLICATES
+        return DUPLICATES if inputs["decided"] is None else JUDGED
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return RANKED
 
-    def scatter(self, part: int, *, ranked: pa.Table, duplicates: Table, catalog: Table) -> Iterator[Scattered]:
+    def scatter(
+        self, part: int, *, ranked: pa.Table, duplicates: Table, catalog: Table, decided: Table | None
+    ) -> Iterator[Scattered]:
         """Each image that is alike to another one to its own part."""
         similar = ranked.filter(pc.greater(ranked["similarity"], 1 - self.eps)).sort_by("image_id")
+        if decided is not None:
+            similar = similar.filter(pa.array(~_stays(similar, decided)))
         yield from partition(similar, part_of(similar["image_id"].to_numpy()))
 
-    def run(self, part: int, *, pieces: pa.Table, duplicates: Table, catalog: Table) -> Batches:
+    def run(self, part: int, *, pieces: pa.Table, duplicates: Table, catalog: Table, decided: Table | None) -> Batches:
         judged, pieces = duplicates.read(part).combine_chunks(), pieces.sort_by("image_id")
         place = pc.index_in(judged["image_id"], value_set=pieces["image_id"].combine_chunks())
         similar, found = place.is_valid(), pieces.take(place)
@@ -108,3 +117,12 @@ class DropSimilar(Shuffle):
         for row in run.rows_of(image, table):
             if row["verdict"] == SIMILAR:
                 yield f"dropped: alike to {run.name_image(row['partner_id'])}, cosine {row['similarity']:.4f}"
+
+
+def _stays(similar: pa.Table, decided: Table) -> np.ndarray:
+    """(N,) bool: images that stay by decision of a person, of those that resemble a preferred one."""
+    by = read_decided(decided)
+    assert by is not None
+    ids, partner = similar["image_id"].to_numpy(), similar["partner_id"].to_numpy()
+    named: np.ndarray = np.isin(ids, np.concatenate([by.keep, by.represent]))
+    return named | Counting(by).off(ids, partner)

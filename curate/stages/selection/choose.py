@@ -51,7 +51,7 @@ class Chooser:
         """Images that any route chose, part by part, by leaf."""
         for part in self.given.parts.numbers(POOL):
             assigned = self.given.assigned(part)
-            yield self._capped(self._union(part, assigned)[0], assigned)
+            yield self._capped(part, self._union(part, assigned)[0], assigned)
 
     def curated_ids(self, part: int) -> np.ndarray:
         """(N,) int64, ascending: accepted images of a part that is included."""
@@ -73,7 +73,9 @@ class Chooser:
             keys = self._keys(ids, "balance")
         return Keyed(assigned.leaf[free], keys, ids)
 
-    def _capped(self, image_ids: np.ndarray, assigned: Assigned) -> Keyed:
+    def _capped(self, part: int, image_ids: np.ndarray, assigned: Assigned) -> Keyed:
+        """Clustered images that no person keeps: those stay beyond the cap."""
+        image_ids = np.setdiff1d(image_ids, self.given.wanted(part), assume_unique=True)
         leaf, known = assigned.leaf_of(image_ids)
         ids = image_ids[known]
         return Keyed(leaf[known], self._keys(ids, "cap"), ids)
@@ -105,7 +107,7 @@ class Chooser:
         ids, repeats, origins = self._union(part, assigned)
         if "cap" not in self.limits:
             return ids, repeats, origins
-        candidates = self._capped(ids, assigned)
+        candidates = self._capped(part, ids, assigned)
         gone = candidates.image_ids[self.limits["cap"].repeats(candidates) == 0]
         stays = ~np.isin(ids, gone)
         return ids[stays], repeats[stays], origins.take(~np.isin(origins.image_ids, gone))
@@ -121,6 +123,7 @@ class Chooser:
             counts.append((candidates.image_ids[repeats > 0], repeats[repeats > 0]))
         if self.given.retrieved is None and not (self.even or self.mixed):
             origins.append(Origins.of(self.given.kept(part), "kept"))
+        origins.append(Origins.of(self.given.wanted(part), "decision"))
         reasons = Origins.concat(origins)
         ids = np.unique(reasons.image_ids)
         repeats = np.ones(len(ids), np.int32)

@@ -1,14 +1,10 @@
 """Removal lists (takedown): which images their entries name, and what to say of entries that name none or several.
 
-An entry is the SHA-256 of an image in hex, its `key`, its `uri`, or `SOURCE/KEY` where two sources have images of one
-key. The key of an archive's member begins with the archive, so that an entry never means a namesake in another one.
+What an entry may be: see `sources/entries.py`.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,24 +15,15 @@ from pydantic import Field
 
 from curate.engine.figures import Figures
 from curate.engine.numbers import count, plural
-from curate.sources.secrets import MARK, NUMBERED, strip_text
+from curate.sources.entries import Entries, few, hint, shown_entry
 from curate.text import read_lines
 
-SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 NUM_KEPT = 1000
 """Entries that figures name at most, of each kind."""
-NUM_TOLD = 5
-"""Entries that a warning names at most."""
+MAX_NEAR = 3
+"""Keys at most that are told of an entry that names no image."""
 NUM_LOGGED = 20
 """Entries at most whose hits are logged one by one."""
-
-
-class Hit(NamedTuple):
-    """An image that an entry names."""
-
-    row: int
-    """Of its part of the catalog."""
-    entry: str
 
 
 class EntryFigures(Figures):
@@ -68,17 +55,23 @@ class RemovalFigures(Figures):
     def hits(self) -> Iterator[str]:
         """A line for each entry that figures name."""
         for entry, found in self.entries.items():
-            yield f"{shown(entry)}: {plural(found.images, 'image')}, {count(found.selected)} of the selection"
+            yield f"{shown_entry(entry)}: {plural(found.images, 'image')}, {count(found.selected)} of the selection"
 
     def warnings(self) -> Iterator[str]:
         """What to look at: an entry that names nothing may be a typing error, one that names several too wide."""
         if self.none:
-            told = (f"{shown(entry)}{_hint(found)}" for entry, found in self.entries.items() if not found.images)
-            yield f"removal_list: {self.none} of {self.num_entries} entries match no image: {_few(told, self.none)}"
+            told = (
+                f"{shown_entry(entry)}{hint(found.named_so)}"
+                for entry, found in self.entries.items()
+                if not found.images
+            )
+            yield f"removal_list: {self.none} of {self.num_entries} entries match no image: {few(told, self.none)}"
         if self.several:
-            told = (f"{shown(entry)} ({found.images})" for entry, found in self.entries.items() if found.images > 1)
+            told = (
+                f"{shown_entry(entry)} ({found.images})" for entry, found in self.entries.items() if found.images > 1
+            )
             text = f"removal_list: {self.several} of {self.num_entries} entries match several images, and remove all: "
-            yield text + _few(told, self.several)
+            yield text + few(told, self.several)
         if self.equal_left:
             yield (
                 f"removal_list: {plural(self.equal_left, 'image')} left in the shards with the same bytes as one that "
@@ -86,81 +79,14 @@ class RemovalFigures(Figures):
             )
 
 
-def shown(entry: str) -> str:
-    """An entry as pages show it: they name no place on a machine."""
-    return f".../{entry.rsplit('/', 1)[-1]}" if entry.startswith("/") else entry
+def read_removal_list(path: Path) -> Entries:
+    """The entries of a text file, one a line; blank lines and those that begin with `#` say nothing.
 
-
-def _hint(found: EntryFigures) -> str:
-    return f" (give the whole key: {', '.join(found.named_so)})" if found.named_so else ""
-
-
-def _few(texts: Iterable[str], total: int) -> str:
-    shown = [text for text, _ in zip(texts, range(NUM_TOLD), strict=False)]
-    return ", ".join(shown) + (", ..." if total > len(shown) else "")
-
-
-@dataclass(frozen=True)
-class RemovalList:
-    """Entries, as they are written in the list; a sha256 in lower case, a URL as tables hold it: without secrets."""
-
-    entries: frozenset[str]
-
-    @classmethod
-    def read(cls, path: Path) -> "RemovalList":
-        """The entries of a text file, one a line; blank lines and those that begin with `#` say nothing.
-
-        Raises:
-            ValueError: the file is no text.
-        """
-        lines = (line.strip() for line in read_lines(path))
-        return cls(frozenset(_normalize(line) for line in lines if line and not line.startswith("#")))
-
-    def __bool__(self) -> bool:
-        return bool(self.entries)
-
-    def hits(self, catalog: pa.Table, images: pa.Table) -> Iterator[Hit]:
-        """The images of a part of the catalog that entries name; an image twice where two entries name it.
-
-        Args:
-            catalog: columns source, key and uri.
-            images: the aligned column sha256.
-        """
-        if not self.entries or len(catalog) == 0:
-            return
-        before = f"{catalog['source'][0].as_py()}/"
-        within = {entry.removeprefix(before): entry for entry in self.entries if entry.startswith(before)}
-        plain = {entry: entry for entry in self.entries}
-        yield from _named(catalog["key"], plain)
-        yield from _named(catalog["uri"], plain)
-        marked = {entry: entry for entry in self.entries if MARK in entry}
-        for column in ("uri", "key") if marked else ():  # lines of a list, which no one who names a picture knows
-            yield from _named(pc.replace_substring_regex(catalog[column], NUMBERED, MARK), marked)
-        yield from _named(catalog["key"], within)
-        yield from _named(images["sha256"], self._digests)
-
-    def removed(self, catalog: pa.Table, images: pa.Table) -> np.ndarray:
-        """(N,) bool: the images of a part that any entry names; arguments as of `hits`."""
-        mask = np.zeros(len(catalog), bool)
-        mask[[hit.row for hit in self.hits(catalog, images)]] = True
-        return mask
-
-    @cached_property
-    def _digests(self) -> dict[bytes, str]:
-        return {bytes.fromhex(entry): entry for entry in self.entries if SHA256.fullmatch(entry)}
-
-
-def _normalize(line: str) -> str:
-    digest = SHA256.fullmatch(line)
-    return digest.group(1).lower() if digest else strip_text(line)
-
-
-def _named(column: pa.ChunkedArray, entries: Mapping[str, str] | Mapping[bytes, str]) -> Iterator[Hit]:
-    """Rows whose value is one of `entries`, with the entry that the value stands for."""
-    if entries:
-        found = pc.is_in(column, pa.array(list(entries), column.type))
-        for row in np.flatnonzero(found.to_numpy()).tolist():
-            yield Hit(row, entries[column[row].as_py()])
+    Raises:
+        ValueError: the file is no text.
+    """
+    lines = (line.strip() for line in read_lines(path))
+    return Entries.of(line for line in lines if line and not line.startswith("#"))
 
 
 class PartRows(NamedTuple):
@@ -172,7 +98,7 @@ class PartRows(NamedTuple):
     """(N,) bool"""
 
 
-def removal_figures(wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]) -> RemovalFigures:
+def removal_figures(wanted: Entries, parts: Callable[[], Iterable[PartRows]]) -> RemovalFigures:
     """Count what every entry named.
 
     Args:
@@ -197,9 +123,9 @@ def removal_figures(wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]
     figures: dict[str, EntryFigures] = {}
     for entry in sorted(named):
         # They travel with the shards: no path of this machine may. Of two of one name the last step tells too little.
-        number, name = 2, shown(entry)
+        number, name = 2, shown_entry(entry)
         while name in figures:
-            name, number = f"{shown(entry)} ({number})", number + 1
+            name, number = f"{shown_entry(entry)} ({number})", number + 1
         figures[name] = EntryFigures(images=images[entry], selected=chosen[entry], named_so=hints.get(entry, ()))
     return RemovalFigures(
         entries=figures,
@@ -213,19 +139,18 @@ def removal_figures(wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]
 
 def _named_so(entries: Iterable[str], parts: Callable[[], Iterable[PartRows]]) -> dict[str, tuple[str, ...]]:
     """Of entries that name no image: keys whose last step they are, at most three each."""
-    found: dict[str, tuple[str, ...]] = dict.fromkeys(entries, ())
+    missed = Entries(frozenset(entries))
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(missed.entries, ())
     for part in parts() if found else ():
-        for key in part.catalog["key"].to_pylist():
-            name = key.rsplit("/", 1)[-1]
-            if name in found and len(found[name]) < 3:
-                found[name] += (key,)
+        for entry, key in missed.endings(part.catalog, most=MAX_NEAR):
+            found[entry] = (*found[entry], key)[:MAX_NEAR]
     return found
 
 
-def _equal_left(gone: set[bytes], wanted: RemovalList, parts: Callable[[], Iterable[PartRows]]) -> int:
+def _equal_left(gone: set[bytes], wanted: Entries, parts: Callable[[], Iterable[PartRows]]) -> int:
     """Selected images that stay, of these SHA-256."""
     left = 0
     for part in parts() if gone else ():
         equal = pc.is_in(part.images["sha256"], pa.array(list(gone), pa.binary(32))).to_numpy()
-        left += int((equal & part.selected & ~wanted.removed(part.catalog, part.images)).sum())
+        left += int((equal & part.selected & ~wanted.named(part.catalog, part.images)).sum())
     return left

@@ -8,18 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.engine.image_ids import Parts
+from curate.engine.image_ids import Parts, part_of
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.errors import TableError
 from curate.ops.clusters.hierarchy import cluster_paths
 from curate.ops.codes import names_of
+from curate.ops.copies.decided import Decided
+from curate.stages.copies.resolve_decisions import read_decided
 from curate.stages.images.pictures import accepted_mask
 from curate.stages.search.centroids import num_leaves, read_parents
 from curate.stages.selection.retrieved import source_names
 from curate.tables import ASSIGNMENTS, ORIGIN, POOL, SELECTION
 
-ROUTES = ("sample", "cluster", "balance", "kept", "curated")
+ROUTES = ("sample", "cluster", "balance", "kept", "curated", "decision")
 """Values of `origins.route`."""
 NO_SET, NO_QUERY = -1, -1
 
@@ -91,6 +93,7 @@ class RouteTables:
     assignments: Table | None
     centroids: Table | None
     screened: Table | None
+    decided: Decided
     similarity: bool
     """Whether the similarities to the centroids are read: a draw at random can do without."""
 
@@ -98,7 +101,9 @@ class RouteTables:
     def of(cls, tables: dict[str, Any], *, similarity: bool) -> "RouteTables":
         """From the inputs of `Select`."""
         names = ("images", "duplicates", "contaminated", "retrieved", "assignments", "centroids", "screened")
-        return cls(Parts.of(tables["catalog"]), **{name: tables[name] for name in names}, similarity=similarity)
+        given = {name: tables[name] for name in names}
+        decided = read_decided(tables["decided"]) or Decided.nothing()
+        return cls(Parts.of(tables["catalog"]), **given, decided=decided, similarity=similarity)
 
     def tree(self) -> tuple[int, list[np.ndarray]]:
         """The number of leaves, and the parents above them; see `cluster_paths`."""
@@ -147,6 +152,11 @@ class RouteTables:
         rows = self.duplicates.read(part, ["image_id", "verdict"])
         kept: np.ndarray = rows.filter(pc.equal(rows["verdict"], "kept"))["image_id"].to_numpy()
         return kept
+
+    def wanted(self, part: int) -> np.ndarray:
+        """(N,) int64, ascending: pool images that a person keeps."""
+        mine = self.decided.keep[part_of(self.decided.keep) == part]
+        return np.intersect1d(mine, self.kept(part)) if len(mine) else mine
 
     def touching(self, part: int) -> np.ndarray:
         """(N,) int64, ascending: images that resemble a held-out one."""

@@ -45,6 +45,7 @@ from curate.tables import (
     CENTROIDS,
     CONTAMINATED,
     CURATED,
+    DECIDED,
     DUPLICATES,
     IMAGES,
     POOL,
@@ -76,12 +77,15 @@ SHARE_NAMES = {
     "balance": "even sample over the clusters",
     "curated": "curated sets",
     "kept": "kept by deduplication",
+    "decision": "kept by your decision",
 }
 """Shares of the selection in words."""
 
 
 class Select(Fold):
     """The curated set: retrieved images, a balanced sample, or everything kept, and the curated sources as is.
+
+    Images that a person keeps are added to these, beyond targets, shares and caps; curated ones that he drops are not.
 
     Memory of `combine`: `max_bytes`, about 60 bytes a leaf, and nothing an image; of `run`: its part and 60 bytes a
     leaf.
@@ -96,6 +100,7 @@ class Select(Fold):
         "assignments": whole(ASSIGNMENTS, optional=True),
         "centroids": whole(CENTROIDS, optional=True),
         "screened": whole(SCREENED, optional=True),
+        "decided": whole(DECIDED, optional=True),
     }
     version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
@@ -191,12 +196,12 @@ class Select(Fold):
 
     def _dropped(self, tables: dict[str, Any]) -> np.ndarray:
         """(M,) int64, ascending: curated images to leave out."""
-        found = [np.empty(0, np.int64)]
-        if self.drop_contaminated:
-            given = self._tables(tables)
-            for part in given.parts.numbers(CURATED):
-                found.append(np.intersect1d(given.accepted(part), given.touching(part)))
-        return np.concatenate(found)
+        given = self._tables(tables)
+        by, found = given.decided, [np.empty(0, np.int64)]
+        for part in given.parts.numbers(CURATED) if self.drop_contaminated else ():
+            touching = np.intersect1d(given.accepted(part), given.touching(part))
+            found.append(np.setdiff1d(touching, by.keep))
+        return np.union1d(np.concatenate(found), by.drop[given.parts.role_of(by.drop) == CURATED])
 
     def _purposes(self) -> list[str]:
         """The draws, each after those that it depends on."""
@@ -233,7 +238,9 @@ class Select(Fold):
             assigned = chooser.given.assigned(part)
             rows = chooser.rows(part, assigned)
             junk = assigned.image_ids[assigned.junk]
-            counted = SelectTally.of_part(rows, touching=chooser.given.touching(part), junk=junk)
+            counted = SelectTally.of_part(
+                rows, touching=chooser.given.touching(part), junk=junk, wanted=chooser.given.wanted(part)
+            )
             yield tally_batch(counted, SELECTION)
             yield rows
 
@@ -320,6 +327,10 @@ class Select(Fold):
         if contaminated:
             verb = "resembles" if contaminated == 1 else "resemble"
             yield "Held-out images", f"{plural(contaminated, 'selected curated image')} {verb} a held-out one"
+        by_decision = SelectFigures.of(table).contaminated.by_decision
+        if by_decision:
+            number = plural(by_decision, "selected image")
+            yield "Held-out images", f"kept by decision of a person though like a held-out one: {number}"
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         """A pool image that touches a held-out one must never get here: its component went as a whole."""
@@ -408,6 +419,8 @@ def _checks(figures: SelectFigures, run: Finished) -> Iterator[str]:
             f"{plural(found.pool, 'selected pool image')} and {plural(found.curated, 'selected curated image')} "
             "resemble a held-out image."
         )
+    if found.by_decision:
+        yield f"Kept by your decision though like a held-out one: {plural(found.by_decision, 'more image')}."
     if junk is not None:
         yield (
             f"{plural(junk.screened, 'image')} screened out as junk before balancing, {count(junk.selected)} of them "

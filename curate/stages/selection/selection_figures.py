@@ -39,6 +39,8 @@ class ContaminationCount(Settings):
     """Images of the curated sets."""
     routes: dict[str, int]
     """By route; an image that several routes chose counts for each."""
+    by_decision: int = 0
+    """Images of the pool that a person kept; they are in no other number."""
 
 
 class JunkCount(Settings):
@@ -85,20 +87,25 @@ class SelectTally(Tally):
     """Images that resemble a held-out one."""
     contaminated_routes: dict[str, int] = Field(default_factory=dict)
     """The same by route."""
+    contaminated_by_decision: int = 0
+    """Images that a person kept and that resemble a held-out one; not among those."""
     junk: int = 0
     """Images that screening found to be junk."""
 
     @classmethod
-    def of_part(cls, rows: pa.RecordBatch, *, touching: np.ndarray, junk: np.ndarray) -> Self:
-        """Of the selected images of a part, ids of those that resemble a held-out one, and of junk."""
+    def of_part(cls, rows: pa.RecordBatch, *, touching: np.ndarray, junk: np.ndarray, wanted: np.ndarray) -> Self:
+        """Of the selected images of a part; ids of those that resemble a held-out one, of junk, and of those that a
+        person keeps."""
         chosen, ids = pa.Table.from_batches([rows]), rows["image_id"].to_numpy()
-        shares, hit = count_shares(chosen), chosen.filter(pa.array(np.isin(ids, touching)))
+        by_decision = np.isin(ids, touching) & np.isin(ids, wanted)
+        shares, hit = count_shares(chosen), chosen.filter(pa.array(np.isin(ids, touching) & ~by_decision))
         return cls(
             routes=count_routes(chosen),
             images={name: share.images for name, share in shares.items()},
             shown={name: share.shown for name, share in shares.items()},
             contaminated=len(hit),
             contaminated_routes=count_routes(hit),
+            contaminated_by_decision=int(by_decision.sum()),
             junk=int(np.isin(ids, junk).sum()),
         )
 
@@ -115,7 +122,12 @@ def selection_figures(selection: Table, parts: Parts, duplicates: Table, screene
         roles={role: int(rows[parts.numbers(number)].sum()) for number, role in enumerate(ROLES)},
         routes=dict(sorted(total.routes.items())),
         shares={name: RouteShare(images=total.images[name], shown=total.shown[name]) for name in sorted(total.images)},
-        contaminated=ContaminationCount(pool=pool, curated=curated, routes=total.contaminated_routes),
+        contaminated=ContaminationCount(
+            pool=pool,
+            curated=curated,
+            routes=total.contaminated_routes,
+            by_decision=total.contaminated_by_decision,
+        ),
         junk=junk,
     )
 

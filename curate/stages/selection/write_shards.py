@@ -36,6 +36,7 @@ from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
 from curate.errors import ConfigError, TableError, TooManyRejects
 from curate.sources.class_names import Names
+from curate.sources.entries import Entries, shown_entry
 from curate.sources.read import Read
 from curate.stages.selection.class_columns import class_numbers
 from curate.stages.selection.find_columns import OwnColumns
@@ -50,7 +51,13 @@ from curate.stages.selection.own_columns import (
 )
 from curate.stages.selection.readable import make_rows_readable
 from curate.stages.selection.reader_figures import ReaderFigures, ReaderTally, read_warnings
-from curate.stages.selection.removal import NUM_LOGGED, PartRows, RemovalFigures, RemovalList, removal_figures, shown
+from curate.stages.selection.removal import (
+    NUM_LOGGED,
+    PartRows,
+    RemovalFigures,
+    read_removal_list,
+    removal_figures,
+)
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
 from curate.tables import CATALOG, HF_IMAGE, IMAGES, OWN_COLUMNS, SELECTION, SHARD_COLUMNS, shards_schema
 
@@ -155,19 +162,19 @@ class WriteShards(Shuffle):
             return {}
         return {"removal_list": hashlib.sha256("\n".join(sorted(self.removal().entries)).encode()).hexdigest()}
 
-    def removal(self) -> RemovalList:
+    def removal(self) -> Entries:
         """The images that no shard may hold.
 
         Raises:
             ConfigError: the list is not there, or no text.
         """
         if self.removal_list is None:
-            return RemovalList(frozenset())
+            return Entries(frozenset())
         path = Path(self.removal_list)
         if not path.is_file():
             raise self.field_error("removal_list", f"={path}: no such file; give a text file, or leave it out")
         try:
-            return RemovalList.read(path)
+            return read_removal_list(path)
         except ValueError as error:
             raise self.field_error("removal_list", f"={path}: not a list: {error}; save it as text") from error
 
@@ -274,7 +281,7 @@ class WriteShards(Shuffle):
 
     def _removed_rows(self, selection: pa.Table, places: pa.Table, facts: pa.Table) -> np.ndarray:
         """(N,) bool: rows of the selection that the removal list names."""
-        removed: np.ndarray = self.removal().removed(places, facts)[row_of(selection["image_id"].to_numpy())]
+        removed: np.ndarray = self.removal().named(places, facts)[row_of(selection["image_id"].to_numpy())]
         return removed
 
     def _drain(self, held: list[dict[str, Any]]) -> Scattered:
@@ -428,7 +435,7 @@ class WriteShards(Shuffle):
         removal = ShardFigures.of(table).removal
         if removal.num_entries:
             rows = tuple(
-                (shown(entry), found.images, found.selected)
+                (shown_entry(entry), found.images, found.selected)
                 for entry, found in itertools.islice(removal.entries.items(), NUM_SHOWN)
             )
             part = "" if len(rows) == removal.num_entries else f", {len(rows)} of them below"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import curate.ops.copies as ops
+from curate.ops.copies.decided import Decided
 from curate.ops.copies.duplicates import Judged, deduplicate
 from curate.ops.copies.exact import equal_bytes
 from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, CopyEdges, Oversized
@@ -65,7 +66,7 @@ def catalog_of(images, rows_per_part=None):
     return part, (part << 32) | row, parts
 
 
-def judged(images, *rows, batch=3, rows_per_part=None, **options):
+def judged(images, *rows, batch=3, rows_per_part=None, decided=None, **options):
     """The verdicts, of edges above their thresholds and of equal bytes, which arrive `batch` at a time."""
     role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
     found = [
@@ -82,6 +83,7 @@ def judged(images, *rows, batch=3, rows_per_part=None, **options):
     whole = CopyEdges(*(np.concatenate(columns) for columns in zip(exact, near, strict=True)))
     accepted = [AcceptedImages(ids[part == p], images.num_pixels[part == p]) for p in range(len(parts.role))]
     stream = [whole.take(np.arange(i, min(i + batch, len(whole.kind)))) for i in range(0, len(whole.kind), batch)]
+    options |= {} if decided is None else {"decided": decided.ids(place)}
     found = list(deduplicate(parts, lambda: accepted, lambda: stream, **{"chains": "join"} | options))
     return Judged(*(np.concatenate(columns) for columns in zip(*found, strict=True))) if found else None
 
@@ -105,26 +107,35 @@ def judge(images, *rows, rows_per_part=None, **options):
     }
 
 
-def reference(images, rows, *, chains="join", keep_every=None):
+class Decisions(NamedTuple):
+    """What was decided, by names; `apart` holds sets of two."""
+
+    keep: frozenset = frozenset()
+    drop: frozenset = frozenset()
+    represent: frozenset = frozenset()
+    alone: frozenset = frozenset()
+    apart: frozenset = frozenset()
+
+    def ids(self, place):
+        named = [np.sort(np.array([place[name] for name in names], np.int64)) for names in self[:4]]
+        pairs = np.array([[place[name] for name in pair] for pair in self.apart], np.int64)
+        return Decided(*named, pairs.reshape(-1, 2))
+
+
+def reference(images, rows, *, chains="join", keep_every=None, decided=Decisions()):  # noqa: B008
     """The rules of the module, image by image, on dictionaries."""
     role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
     digest = {i: images.sha256[n].tobytes() for n, i in enumerate(role)}
     pixels = dict(zip(role, images.num_pixels.tolist(), strict=True))
     rank = dict(zip(role, images.source_rank.tolist(), strict=True))
-    strength = {}
-    for a, b in product(role, role):
-        if a == b:
-            continue
-        found = [(1, 1.0, 0)] if digest[a] == digest[b] else []
-        for q, i, s, kind in rows:
-            least = (RELATIVE if HELDOUT in (role[a], role[b]) else SELF)[kind]
-            if {q, i} == {a, b} and np.float32(s) >= np.float32(least):
-                found.append((0, s, -KINDS.index(kind)))
-        if found:
-            strength[a, b] = max(found)
+    strength = _strengths(role, digest, rows, decided)
 
     def preference(image):
-        return -pixels[image], rank[image], image
+        chosen = image in decided.represent
+        return not chosen, 0 if chosen else -pixels[image], rank[image], image
+
+    def first_of_equal(image):
+        return image not in decided.represent, image in decided.drop, rank[image], image
 
     group, stays = {}, {}  # the component of each image, and what stays instead
     pool = [i for i in role if role[i] == POOL]
@@ -140,41 +151,80 @@ def reference(images, rows, *, chains="join", keep_every=None):
             for r in (HELDOUT, CURATED)
         }
         group[start] = min(component)
-        first = {digest[i]: i for i in sorted(component, key=lambda i: (rank[i], i), reverse=True)}
-        frames = sorted(first.values())
+        first = {digest[i]: i for i in sorted(component, key=first_of_equal, reverse=True)}
+        distinct = sorted(first.values())
+        frames = [i for i in distinct if i not in decided.drop]
         curated = [i for i in role if role[i] == CURATED]
+        may = component - decided.drop
+        heads = {first[digest[i]] for pair in decided.apart if pair <= may for i in pair}
+        # Where all are dropped, an image goes for nothing.
+        stays[start] = min(may, key=preference) if may else start
+        if outside[CURATED] and may:
+            stays[start] = -max(outside[CURATED])[1]
         if outside[HELDOUT]:
-            stays[start] = -max(outside[HELDOUT])[1]
+            stays[start] = -max(outside[HELDOUT])[1] if may else start
         elif keep_every is not None and len(frames) > keep_every and not outside[CURATED]:
-            stays |= _thinned(frames, min(frames, key=preference), keep_every, component, digest)
-        elif chains == "split" and len(component) >= 5:
-            found = _split(sorted(frames, key=preference), curated, component, digest, strength)
+            found = _thinned(frames, min(frames, key=preference), keep_every, component, digest, heads)
+            stays |= {i: found.get(i, stays[start]) for i in component}
+        elif (chains == "split" and len(component) >= 5) or heads:
+            ordered = sorted(distinct, key=preference)
+            found = _split(ordered, curated, component, digest, strength, heads, decided.drop)
             stays |= found
             group |= {i: min(j for j in component if found[j] == found[i]) for i in component}
-        else:
-            best = min(component, key=preference)
-            stays[start] = -max(outside[CURATED])[1] if outside[CURATED] else best
+    for start in pool:
+        component = {i for i in pool if group[i] == group[start]}
+        wrong = {i for i in component if frozenset((i, stays[i])) in decided.apart and role[stays[i]] == CURATED}
+        for i in wrong:
+            stays[i] = min((j for j in component if digest[j] == digest[i]), key=first_of_equal)
+        if wrong:
+            group |= {i: min(j for j in component if stays[j] == stays[i]) for i in component}
+    return _verdicts(pool, role, group, stays, strength, decided)
+
+
+def _verdicts(pool, role, group, stays, strength, decided):
+    """What is said of each image."""
     verdicts = {}
     for i in pool:
         partner = stays[i]
+        verdict = "kept" if partner == i else "benchmark" if role[partner] == HELDOUT else "duplicate"
+        if i in decided.keep or (i in decided.represent and verdict != "benchmark"):
+            verdict = "kept"
+        if i in decided.drop:
+            verdict = "dropped"
         if partner == i:
-            verdicts[i] = (group[i], "kept", None, None, None)
+            verdicts[i] = (group[i], verdict, None, None, None)
             continue
-        verdict = "benchmark" if role[partner] == HELDOUT else "duplicate"
         others = [strength[i, b] for b in pool if group[b] == group[i] and (i, b) in strength]
         edge = strength.get((i, partner)) or max(others)
         verdicts[i] = (group[i], verdict, partner, round(edge[1], 3), KINDS[-edge[2]])
     return verdicts
 
 
-def _thinned(frames, best, every, component, digest):
-    """Every so-manieth frame and the best one; of each image the nearest of them."""
-    kept = [n for n, frame in enumerate(frames) if n % every == 0 or frame == best]
+def _strengths(role, digest, rows, decided):
+    """The strongest edge of each two images, in both orders, by what counts."""
+    strength = {}
+    for a, b in product(role, role):
+        if a == b or any(role[i] == CURATED and i in decided.drop for i in (a, b)):
+            continue
+        found = [(1, 1.0, 0)] if digest[a] == digest[b] else []
+        off = {a, b} & decided.alone or frozenset((a, b)) in decided.apart
+        for q, i, s, kind in () if off else rows:
+            least = (RELATIVE if HELDOUT in (role[a], role[b]) else SELF)[kind]
+            if {q, i} == {a, b} and np.float32(s) >= np.float32(least):
+                found.append((0, s, -KINDS.index(kind)))
+        if found:
+            strength[a, b] = max(found)
+    return strength
+
+
+def _thinned(frames, best, every, component, digest, heads):
+    """Every so-manieth frame, the best one and heads; of each image the nearest of them."""
+    kept = [n for n, frame in enumerate(frames) if n % every == 0 or frame == best or frame in heads]
     nearest = {digest[f]: frames[min(kept, key=lambda k: (abs(k - n), k))] for n, f in enumerate(frames)}
-    return {i: nearest[digest[i]] for i in component}
+    return {i: nearest[digest[i]] for i in component if digest[i] in nearest}
 
 
-def _split(ordered, curated, component, digest, strength):
+def _split(ordered, curated, component, digest, strength, heads, dropped):
     """What stays instead of each image, by the definition: distances in the graph of distinct bytes."""
     members = {f: [i for i in component if digest[i] == digest[f]] for f in ordered} | {c: [c] for c in curated}
     edge = {}
@@ -182,8 +232,10 @@ def _split(ordered, curated, component, digest, strength):
         found = [strength[i, j] for i in members[a] for j in members[b] if (i, j) in strength]
         if found and a != b and not (a in curated and b in curated):
             edge[a, b] = max(x[1:] for x in found)  # of equal bytes: those of a curated image, similarity 1
-    centers = list(curated)
+    centers = [*curated, *heads]
     for image in ordered:
+        if image in dropped or image in heads:
+            continue
         around = {b for b in ordered if (image, b) in edge}
         if not any((image, c) in edge or any((b, c) in edge for b in around) for c in centers):
             centers.append(image)
@@ -196,7 +248,8 @@ def _split(ordered, curated, component, digest, strength):
     stays = {c: c for c in centers} | direct
     for image in ordered:
         if image not in stays:
-            stays[image] = direct[-max((edge[image, b], -b) for b in direct if (image, b) in edge)[1]]
+            through = [(edge[image, b], -b) for b in direct if (image, b) in edge]
+            stays[image] = direct[-max(through)[1]] if through else image  # dropped, and far from all
     return {i: stays[f] for f in ordered for i in members[f]}
 
 
@@ -259,6 +312,108 @@ def test_chains_and_bursts_equal_their_definition_on_a_graph(chains, keep_every,
         expected = reference(images, rows, **options)
         assert judge(images, *rows, window_edges=1 + seed % 4, **options) == expected, seed
         assert judge(images, *rows, batch=1000, rows_per_part=1 + seed % 5, **options) == expected, seed
+
+
+def decisions_on(images, rng):
+    """Some decisions on each image, and some pairs; what says that two are no copies is said of all of equal bytes."""
+    names, digests = images.names.tolist(), images.sha256[:, 5].tolist()
+    chosen = rng.choice(6, len(names), p=[0.1, 0.15, 0.1, 0.08, 0.0, 0.57])
+    named = [frozenset(n for n, kind in zip(names, chosen, strict=True) if kind == place) for place in range(4)]
+    equal = {
+        n: {m for m, other in zip(names, digests, strict=True) if other == d}
+        for n, d in zip(names, digests, strict=True)
+    }
+    pairs = rng.choice(names, (int(rng.integers(0, 4)), 2)).tolist()
+    apart = frozenset(frozenset(p) for a, b in pairs if equal[a] != equal[b] for p in product(equal[a], equal[b]))
+    return Decisions(*named[:3], frozenset().union(*(equal[n] for n in named[3])), apart)
+
+
+@pytest.mark.parametrize("chains", ["join", "split"])
+@pytest.mark.parametrize("keep_every", [None, 2])
+def test_what_was_decided_equals_its_definition_on_a_graph(chains, keep_every, monkeypatch):
+    options = {"chains": chains, "keep_every": keep_every}
+    monkeypatch.setattr(ops.chains, "ASKED_AT_ONCE", 4)
+    for module in (ops.graph, ops.duplicates, ops.chains, ops.decided):
+        monkeypatch.setattr(module, "BLOCK_NODES", 8)
+    for seed in range(120):
+        images, rows = tangled(seed)
+        decided = decisions_on(images, np.random.default_rng(1000 + seed))
+        expected = reference(images, rows, decided=decided, **options)
+        found = judge(images, *rows, window_edges=1 + seed % 4, decided=decided, **options)
+        assert found == expected, (seed, decided)
+        assert judge(images, *rows, batch=1000, rows_per_part=1 + seed % 5, decided=decided, **options) == expected
+        check_decided(images, found, decided)
+
+
+def check_decided(images, verdicts, decided):
+    """What decisions promise, whatever the rules are."""
+    role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
+    kept = {i for i, row in verdicts.items() if row[1] == "kept"}
+    assert kept >= decided.keep & verdicts.keys()
+    assert kept >= {
+        i for i in decided.represent & verdicts.keys() if verdicts[i][2] is None or role[verdicts[i][2]] != 2
+    }
+    assert {i for i, row in verdicts.items() if row[1] == "dropped"} == decided.drop & verdicts.keys()
+    partners = {row[2] for row in verdicts.values() if row[1] == "duplicate"}
+    assert not partners & decided.drop
+    for pair in decided.apart:
+        a, b = sorted(pair, key=lambda i: i not in verdicts)
+        if a in verdicts and verdicts[a][1] == "duplicate":
+            assert verdicts[a][2] != b, "no image goes for one that it is no copy of"
+        if {a, b} <= verdicts.keys() - decided.drop and "benchmark" not in (verdicts[a][1], verdicts[b][1]):
+            went_for = [row[2] if row[1] == "duplicate" else i for i, row in ((i, verdicts[i]) for i in pair)]
+            assert went_for[0] != went_for[1], "nor for the same one"
+
+
+def test_no_decision_changes_nothing():
+    for seed in range(10):
+        images, rows = tangled(seed)
+        assert judge(images, *rows, chains="split", decided=Decisions()) == judge(images, *rows, chains="split")
+
+
+CHAIN = [(0, 10, 0.9, "embedding"), (10, 20, 0.8, "embedding")]
+
+
+def test_a_pair_that_is_no_copy_is_split_and_both_stay():
+    found = judge(
+        images_of([0] * 3, pixels=[1, 2, 3]), *CHAIN, decided=Decisions(apart=frozenset([frozenset([0, 20])]))
+    )
+    assert found == {
+        0: (0, "kept", None, None, None),
+        10: (0, "duplicate", 0, 0.9, "embedding"),  # the stronger pair
+        20: (20, "kept", None, None, None),
+    }
+
+
+def test_an_image_that_is_a_copy_of_none_ties_no_others():
+    found = judge(images_of([0] * 3), *CHAIN, decided=Decisions(alone=frozenset([10])))
+    assert {row[:2] for row in found.values()} == {(0, "kept"), (10, "kept"), (20, "kept")}
+
+
+def test_an_image_represents_its_group_and_a_dropped_one_still_ties_it():
+    images = images_of([0] * 3, pixels=[1, 2, 3])
+    assert judge(images, *CHAIN, decided=Decisions(represent=frozenset([0])))[20][1:3] == ("duplicate", 0)
+    found = judge(images, *CHAIN, decided=Decisions(drop=frozenset([20])))
+    assert [row[:3] for row in found.values()] == [(0, "duplicate", 10), (0, "kept", None), (0, "dropped", 10)]
+    found = judge(images, *CHAIN, decided=Decisions(drop=frozenset([0, 10, 20])))
+    assert {row[1:3] for row in found.values()} == {("dropped", None)}
+
+
+def test_only_an_image_that_is_named_comes_back_from_a_group_that_touches_a_heldout_one():
+    images, rows = images_of([0, 0, 0, 2]), [*CHAIN, (20, 30, 0.9, "embedding")]
+    found = judge(images, *rows, decided=Decisions(keep=frozenset([0]), represent=frozenset([10])))
+    assert [row[1:3] for row in found.values()] == [("kept", 30), ("benchmark", 30), ("benchmark", 30)]
+    apart = frozenset([frozenset([20, 30])])
+    assert judge(images, *rows, decided=Decisions(apart=apart))[10][1] == "duplicate", "the pair was an error"
+
+
+def test_no_decision_makes_two_of_equal_bytes():
+    images = images_of([0, 0, 0], digests=[7, 7, 9])
+    decided = Decisions(alone=frozenset([0, 10]))
+    found = judge(images, (0, 20, 0.9, "embedding"), decided=decided)
+    assert [row[:2] for row in found.values()] == [(0, "kept"), (0, "duplicate"), (20, "kept")]
+    found = judge(images, (0, 20, 0.9, "embedding"), decided=Decisions(drop=frozenset([0])))
+    assert [row[1] for row in found.values()] == ["dropped", "kept", "duplicate"], "the other one of the same bytes"
 
 
 @settings(deadline=None, max_examples=200)

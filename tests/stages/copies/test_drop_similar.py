@@ -53,6 +53,28 @@ def test_verdicts_equal_a_loop(tmp_path: Path, keep: str) -> None:
             )
 
 
+def test_what_a_person_decided_comes_before_likeness(tmp_path: Path) -> None:
+    p = declare(tmp_path / "before")
+    make(p)
+    similar = expected(p, keep="hard", eps=0.15)
+    kept, represents, alone, apart, *_ = sorted(similar)
+    pair = sorted([apart, similar[apart][0]])
+    said = [
+        (kept, "keep", None),
+        (represents, "represent", None),
+        (alone, "not-copies", None),
+        (pair[0], "not-copies", pair[1]),
+    ]
+    rows = [dict(zip(("image_id", "decision", "other_id"), row, strict=True)) for row in said]
+    decided = declare(tmp_path / "after", decided=sorted(rows, key=lambda row: row["image_id"]))
+    make(decided)
+    found = {
+        row["image_id"] for row in decided.store.table("verdicts").read_all().to_pylist() if row["verdict"] == "similar"
+    }
+    freed = {i for i, (partner, _) in similar.items() if alone in (i, partner)} | {kept, represents, apart}
+    assert found == similar.keys() - freed
+
+
 def test_dask_gives_equal_bytes(tmp_path: Path) -> None:
     make(declare(tmp_path / "one"))
     with start_executor(ExecutorConfig(kind="local", workers=2, threads=1)) as executor:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.stages.selection.removal import PartRows, RemovalFigures, RemovalList, removal_figures, shown
+from curate.sources.entries import Entries, shown_entry
+from curate.stages.selection.removal import PartRows, RemovalFigures, read_removal_list, removal_figures
 
 SOURCES = {
     "web": ["shard-0.tar/000003.jpg", "shard-1.tar/000003.jpg", "shard-1.tar/000004.jpg"],
@@ -34,7 +35,7 @@ def parts() -> list[PartRows]:
 
 
 def counted(*entries: str) -> RemovalFigures:
-    wanted = RemovalList(frozenset(entries))
+    wanted = Entries(frozenset(entries))
     return removal_figures(wanted, parts)
 
 
@@ -54,18 +55,18 @@ def counted(*entries: str) -> RemovalFigures:
 )
 def test_an_entry_names_what_it_says_and_nothing_else(entry: str, images: int, selected: int) -> None:
     figures = counted(entry)
-    found = figures.entries[shown(entry)]
+    found = figures.entries[shown_entry(entry)]
     assert (found.images, found.selected, figures.removed) == (images, selected, selected)
     assert (figures.none, figures.several) == (int(images == 0), int(images > 1))
 
 
 def test_masks_agree_with_brute_force_over_all_four_ways_to_name_an_image() -> None:
     entries = ["own/000003.jpg", digest("own", "000004.jpg").hex(), "shard-0.tar/000003.jpg", "/pool/more/000003.jpg"]
-    wanted = RemovalList(frozenset(entries))
+    wanted = Entries(frozenset(entries))
     for part in parts():
         rows = zip(*(part.catalog[name].to_pylist() for name in ("source", "key", "uri")), strict=True)
         names = [{key, uri, f"{source}/{key}", digest(source, key).hex()} for source, key, uri in rows]
-        assert wanted.removed(part.catalog, part.images).tolist() == [bool(n & set(entries)) for n in names]
+        assert wanted.named(part.catalog, part.images).tolist() == [bool(n & set(entries)) for n in names]
 
 
 def test_a_name_that_is_no_whole_key_is_told_where_it_occurs() -> None:
@@ -92,4 +93,4 @@ def test_a_list_is_read_with_comments_blanks_and_hashes_in_any_form(tmp_path: Pa
     upper = "AB" * 32
     text = f"\ufeff# by request\r\n\r\n  {upper}  \r\nsha256:{'cd' * 32}\r\na b.jpg\r\n"
     (tmp_path / "list.txt").write_bytes(text.encode())
-    assert RemovalList.read(tmp_path / "list.txt").entries == {"ab" * 32, "cd" * 32, "a b.jpg"}
+    assert read_removal_list(tmp_path / "list.txt").entries == {"ab" * 32, "cd" * 32, "a b.jpg"}

@@ -30,6 +30,7 @@ from curate.tables import (
     CATALOG,
     CENTROIDS,
     CONTAMINATED,
+    DECIDED,
     DUPLICATES,
     IMAGES,
     NEIGHBORS,
@@ -53,6 +54,7 @@ INPUTS = {
     "assignments": ASSIGNMENTS,
     "centroids": CENTROIDS,
     "screened": SCREENED,
+    "decided": DECIDED,
 }
 CLUSTERED = ("assignments", "centroids")
 
@@ -277,6 +279,58 @@ def test_dask_and_in_process_select_equal_tables(tmp_path: Path) -> None:
                 contents = [part.content for part in Store(root).table("selection").parts()]
                 found[-1].append((rows, contents, figures(root)))
     assert found[0] == found[1]
+
+
+KEPT = [1, 3 << 32 | 2]
+"""Pool images that a person keeps."""
+
+
+def decide(root: Path) -> None:
+    """Keep some pool images and a curated one, drop two curated ones and one of the pool."""
+    said = [*((i, "keep") for i in [*KEPT, 1 << 32 | 3]), *((i, "drop") for i in (7, 1 << 32 | 1, 4 << 32 | 2))]
+    given_table(root, "decided", DECIDED, [[{"image_id": i, "decision": what} for i, what in sorted(said)]])
+
+
+@pytest.mark.parametrize(
+    ("stage", "optional"),
+    [
+        (Select(), ()),
+        (Select(), ("retrieved",)),
+        (Select(balance=Balance(target=20)), ("screened", *CLUSTERED)),
+        (Select(cap=1), ("retrieved", *CLUSTERED)),
+        (Select(mix=Mix(routes={"retrieval": 0.5, "curated": 0.5}, total=20)), ("retrieved", *CLUSTERED)),
+    ],
+)
+def test_what_a_person_keeps_is_added_and_curated_images_that_he_drops_are_not(
+    stage: Select, optional: tuple[str, ...], tmp_path: Path
+) -> None:
+    plant(tmp_path)
+    decide(tmp_path)
+    before = {row["image_id"]: row for row in select(tmp_path, stage, *optional)}
+    after = {row["image_id"]: row for row in select(tmp_path, stage, *optional, "decided")}
+    routes = {i: [origin["route"] for origin in row["origins"]] for i, row in after.items()}
+    assert {i for i, found in routes.items() if "decision" in found} == set(KEPT)
+    assert all(after[i]["repeats"] >= 1 for i in KEPT)
+    assert not {1 << 32 | 1, 4 << 32 | 2} & after.keys()
+    if stage.mix is None and stage.cap is None:  # where others may take the places of these
+        gone = {1 << 32 | 1, 4 << 32 | 2}
+        assert after.keys() == (before.keys() - gone) | set(KEPT)
+        assert all(after[i] == row for i, row in before.items() if i not in gone | set(KEPT))
+
+
+def test_images_that_a_person_keeps_though_like_heldout_ones_are_counted_apart(tmp_path: Path) -> None:
+    heldout = 2 << 32
+    pairs = [(heldout, KEPT[0]), (heldout, 2), (heldout, 1 << 32 | 3), (heldout, 1 << 32 | 4)]
+    plant(tmp_path, edges=[{"query_id": q, "image_id": i, "similarity": 0.9, "kind": "hash"} for q, i in pairs])
+    decide(tmp_path)
+    stage = Select(drop_contaminated=True)
+    chosen = {row["image_id"] for row in select(tmp_path, stage, "decided")}
+    assert (1 << 32 | 3 in chosen, 1 << 32 | 4 in chosen) == (True, False), "curated ones, too"
+    found = figures(tmp_path).contaminated
+    assert (found.pool, found.curated, found.by_decision) == (1, 1, 1)
+    assert any(
+        line.endswith("though like a held-out one: 1 selected image") for _, line in stage.facts(*told(tmp_path, stage))
+    )
 
 
 def test_small_routes_repeat_to_meet_their_share(tmp_path: Path) -> None:
