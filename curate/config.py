@@ -247,21 +247,22 @@ def _fields_at(model: type[Settings], path: Iterable[Any]) -> set[str]:
             m
             for known in models
             if step in known.model_fields
-            for m in _settings_in(known.model_fields[step].annotation)
+            for m in settings_in(known.model_fields[step].annotation)
         ]
         models = deeper or models  # steps such as list indices or union tags lead to no field
     return {name for known in models for name in known.model_fields}
 
 
-def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
+def settings_in(annotation: Any) -> Iterator[type[Settings]]:
+    """The settings classes that a field of this type may hold: all of a union, and plug-ins that are loaded."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         if issubclass(annotation, Settings):
             yield annotation
             for subclass in annotation.__subclasses__() if annotation.extensible else ():
-                yield from _settings_in(subclass)
+                yield from settings_in(subclass)
         return
     for inner in typing.get_args(annotation):
-        yield from _settings_in(inner)
+        yield from settings_in(inner)
 
 
 def refuse_url(path: str | Path, *, setting: str) -> None:

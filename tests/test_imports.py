@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "counting": set(),
     "opening": {"counting"},
     "config": {"errors", "text"},
+    "config_reference": {"config"},
     "memory": set(),
     "sealed_json": set(),
     "sealing": set(),
