@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
+from curate import command
 from curate.errors import ConfigError
 from curate.text import read_text, shortened
 
@@ -107,16 +108,30 @@ def find_config(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    bundled = _bundled_configs()
+    bundled = bundled_configs()
     key = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
     if key in bundled:
         return bundled[key]
-    raise ConfigError(f"{name}: no such config file, nor a bundled one; bundled are: {', '.join(sorted(bundled))}")
+    if (path / "run.json").is_file():
+        raise ConfigError(
+            f"{name}: a workdir, no config; to see what is in it, run: {command.line('status', str(name))}"
+        )
+    if path.is_dir():
+        run = command.line("run", "dedup", "--pool", str(name))
+        raise ConfigError(f"{name}: a folder, no config; to find the near-duplicates among its pictures, run: {run}")
+    last = {known.rpartition("/")[2]: known for known in bundled}
+    near = [last.get(one, one) for one in difflib.get_close_matches(key, [*bundled, *last], n=3)]
+    hint = f"did you mean {' or '.join(dict.fromkeys(near))}? " if near else ""
+    raise ConfigError(
+        f"{name}: no such config file, nor a bundled one; {hint}bundled are: {', '.join(sorted(bundled))}"
+    )
 
 
-def _bundled_configs() -> dict[str, Path]:
+def bundled_configs() -> dict[str, Path]:
+    """The configs that come with the package, by name: `dedup`, `train/tiny`."""
     root = Path(__file__).parent / "configs"
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
+    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
+    return {name: path for name, path in found.items() if not name.startswith("hardware/")}
 
 
 def apply_overrides(

@@ -6,7 +6,8 @@ from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from benchmarks.scale.measure import Ran, Row
-from curate.scale.estimate import amount, size
+from curate.engine.numbers import size
+from curate.scale.estimate import amount
 
 GROWTH = 1.15
 """Times by which a figure of an image may grow from one size to the next; of a step whose law says N log N, times the

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate import progress
 from curate.engine.cleaning import CleanedRows, clean, find_unneeded
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, as_list, why_stale
@@ -172,6 +173,7 @@ class Pipeline:
             if error is not None:
                 place, error = self._note_damage(error, damaged, mended), None
             step, allowed = self.steps[place], flags if place >= done else Flags()  # nothing as a whole twice
+            progress.at_step(place + 1, len(self.steps))
             try:
                 lost = damaged.get(place, ())
                 work = Work(

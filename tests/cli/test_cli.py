@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from curate import progress
 from curate.cli import COMMANDS, app
 from curate.cli.consoles import say, show_table
 from curate.cli.inspect import status
@@ -161,10 +162,12 @@ SHOWN = r"a\x1b]0;owned\x07[red]b[/red][link=file:///etc]c\u202e"
 """A name as a stranger may choose it, and how its first line is shown."""
 
 
-def test_names_of_strangers_do_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_strangers_do_not_command_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     say(f"{NAME}: kept")
     assert capsys.readouterr().out == f"{SHOWN}\nerror: fake: kept\n"
-    show_table(("name",), [(NAME,)], boxed=False)
+    show_table(("name",), [(NAME,)])
     assert rf"{SHOWN}\nerror: fake" in capsys.readouterr().out
     error = SourceError(f"{NAME}: damaged")
     error.add_note(f"while reading {NAME}")
@@ -173,9 +176,10 @@ def test_names_of_strangers_do_not_command_the_terminal(capsys: pytest.CaptureFi
     told = capsys.readouterr().err
     assert told.startswith(f"error: SourceError: {SHOWN}\n  error: fake: damaged\n  while reading {SHOWN}")
     assert not [line for line in told.splitlines()[1:] if not line.startswith("  ")]
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
     with track(NAME, 1) as advance:
         advance(1, note=NAME)
-    assert capsys.readouterr().err == rf"{SHOWN}\nerror: fake: 1/1  {SHOWN}\nerror: fake" + "\n"
+    assert rf"{SHOWN}\nerror: fake: 1/1, 0 s left, {SHOWN}\nerror: fake" + "\n" == capsys.readouterr().err
 
 
 def test_faults_of_ours_are_told_as_python_does_but_visible() -> None:
