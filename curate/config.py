@@ -108,10 +108,10 @@ def find_config(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    bundled = bundled_configs()
+    files = _bundled_files()
     key = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
-    if key in bundled:
-        return bundled[key]
+    if key in files:
+        return files[key]
     if (path / "run.json").is_file():
         raise ConfigError(
             f"{name}: a workdir, no config; to see what is in it, run: {command.line('status', str(name))}"
@@ -119,6 +119,7 @@ def find_config(name: str | Path) -> Path:
     if path.is_dir():
         run = command.line("run", "dedup", "--pool", str(name))
         raise ConfigError(f"{name}: a folder, no config; to find the near-duplicates among its pictures, run: {run}")
+    bundled = bundled_configs()
     last = {known.rpartition("/")[2]: known for known in bundled}
     near = [last.get(one, one) for one in difflib.get_close_matches(key, [*bundled, *last], n=3)]
     hint = f"did you mean {' or '.join(dict.fromkeys(near))}? " if near else ""
@@ -128,10 +129,13 @@ def find_config(name: str | Path) -> Path:
 
 
 def bundled_configs() -> dict[str, Path]:
-    """The configs that come with the package, by name: `dedup`, `train/tiny`."""
+    """The configs of recipes and trainings that come with the package, by name: `dedup`, `train/tiny`."""
+    return {name: path for name, path in _bundled_files().items() if not name.startswith("hardware/")}
+
+
+def _bundled_files() -> dict[str, Path]:
     root = Path(__file__).parent / "configs"
-    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
-    return {name: path for name, path in found.items() if not name.startswith("hardware/")}
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("**/*.yaml"))}
 
 
 def apply_overrides(

@@ -78,9 +78,14 @@ def be_silent(silent: bool = True) -> None:
     _Shown.silent = silent
 
 
-def at_step(number: int, total: int) -> None:
-    """Say which step of a whole the work that follows belongs to, such as the third table of 38."""
-    _Shown.step = f"[{number}/{total}] " if total > 1 else ""
+@contextmanager
+def at_step(number: int, total: int) -> Iterator[None]:
+    """Say which step of a whole the work within belongs to, such as the third table of 38."""
+    before, _Shown.step = _Shown.step, f"[{number}/{total}] " if total > 1 else ""
+    try:
+        yield
+    finally:
+        _Shown.step = before
 
 
 @contextmanager

@@ -16,7 +16,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No earlier line counts."""
     monkeypatch.setattr(progress._Shown, "last", None)
     yield
-    progress.at_step(0, 0)
     progress.be_silent(False)
 
 
@@ -50,8 +49,7 @@ def test_lines_are_a_minute_apart_over_all_work(capsys: pytest.CaptureFixture[st
 
 
 def test_what_is_done_inside_counts_as_a_part_of_a_step(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
-    progress.at_step(3, 8)
-    with progress.track("images", 4, done=2, unit="parts") as advance:
+    with progress.at_step(3, 8), progress.track("images", 4, done=2, unit="parts") as advance:
         with progress.track("images part 2", 10, unit="images") as inner:
             clock.now = 60.0
             inner(5, note="busy")  # half a part in a minute; one and a half are left
@@ -92,8 +90,8 @@ def test_rich_is_imported_for_a_terminal_only() -> None:
 def test_a_terminal_has_one_display_that_goes_when_the_work_is_done() -> None:
     code = """
 from curate import progress
-progress.at_step(2, 9)
-with progress.track("a table of a rather long name that does not fit here", 2, unit="parts") as outer:
+name = "a table of a rather long name that does not fit here"
+with progress.at_step(2, 9), progress.track(name, 2, unit="parts") as outer:
     with progress.track("part 0", 4, unit="images") as inner:
         inner(2)
     outer(2, note="[red]")

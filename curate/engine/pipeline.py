@@ -173,13 +173,13 @@ class Pipeline:
             if error is not None:
                 place, error = self._note_damage(error, damaged, mended), None
             step, allowed = self.steps[place], flags if place >= done else Flags()  # nothing as a whole twice
-            progress.at_step(place + 1, len(self.steps))
             try:
                 lost = damaged.get(place, ())
                 work = Work(
                     self.store, step, allowed, damaged=lost, restore=restore.get(place), task_memory=self.task_memory
                 )
-                made = work.run(executor)
+                with progress.at_step(place + 1, len(self.steps)):
+                    made = work.run(executor)
             except DamagedPart as found:
                 error = found
                 continue
