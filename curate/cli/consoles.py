@@ -54,15 +54,21 @@ def say_json(text: str) -> None:
 
 def say_heading(text: str) -> None:
     """Print a line that stands out on a terminal."""
-    console().print(visible_line(text), style="bold", soft_wrap=True)
+    console().print(visible_text(text), style="bold", soft_wrap=True)
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Print names and what is known of them, in two columns; long texts are folded on a terminal."""
     rows = [(visible_line(name), visible_text(text)) for name, text in facts]
     left = max((len(name) for name, _ in rows), default=0) + GAP
+    narrow = 2 * left > width()
+    left = 2 if narrow else left
     for name, text in rows:
         lines = [part for line in text.split("\n") for part in fold(line, max(width() - left - 2, LEAST))]
+        if narrow:
+            say(f"  {name}")
+            say("\n".join(f"    {line}" for line in lines))
+            continue
         say("\n".join(f"  {name if number == 0 else '':<{left}}{line}" for number, line in enumerate(lines)))
 
 

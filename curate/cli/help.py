@@ -128,7 +128,7 @@ def _meaning(param: Any) -> str:
     text = f"{text[:1].upper()}{text[1:]}" if text[:1].islower() and text.split()[0].isalpha() else text
     text = text if text.endswith((".", ")", ":")) or not text else f"{text}."
     default = None if param.param_type_name == "argument" or param.is_flag or param.is_eager else param.default
-    if param.required:
+    if param.required and param.param_type_name == "option":
         return f"{text} [required]"
     return text if default in (None, "", ()) or callable(default) else f"{text} [default: {default}]"
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli.consoles import say, show_table
+from curate.cli.consoles import say, say_heading, show_facts, show_table
 
 
 def models() -> None:
@@ -18,17 +18,24 @@ def models() -> None:
     """
     from curate.models.backbones.load import known_models
 
+    known = known_models()
     rows = [
         (
             info.model,
             str(info.dim),
             f"{info.preprocess.size} px",
             info.license,
-            "present" if info.weights_present else info.how_to_get,
+            "present" if info.weights_present else "absent",
         )
-        for info in known_models()
+        for info in known
     ]
     show_table(("model", "dims", "input", "license", "weights"), rows)
+    absent = [(info.model, info.how_to_get) for info in known if not info.weights_present]
+    if absent:
+        say_heading(
+            "\nHow to get those that are absent; a run fetches what the hub has by itself, where it can be reached:"
+        )
+        show_facts(absent)
 
 
 def export(

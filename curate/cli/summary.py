@@ -75,9 +75,8 @@ def _images(run: "Finished") -> Iterator[tuple[str, str]]:
     from curate.stages.selection.select import Select
     from curate.tables import ROLES
 
-    others = ", ".join(
-        f"{count(n)} {SPOKEN.get(role, role)}" for role in ROLES[1:] if (n := run.parts.num_images([role]))
-    )
+    counts = [(SPOKEN.get(role, role), run.parts.num_images([role])) for role in ROLES[1:]]
+    others = ", ".join(f"{count(number)} {role}" for role, number in counts if number)
     yield "listed", f"{plural(run.parts.num_images(['pool']), 'image')} of the pool{f'; {others}' if others else ''}"
     if (inspected := run.only(Inspect)) is not None:
         found = InspectFigures.of(inspected[1])
