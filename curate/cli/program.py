@@ -46,8 +46,12 @@ def listen(*, quiet: bool, verbose: bool) -> None:
         raise ConfigError("--quiet and --verbose: give one of the two")
     progress.be_silent(quiet)
     logging.getLogger("curate").setLevel(logging.WARNING if quiet else logging.INFO)
-    shown = verbose or not sys.stderr.isatty()
+    shown = verbose or not _on_terminal()
     logging.getLogger(TABLES_MADE).setLevel(logging.NOTSET if shown else logging.WARNING)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
