@@ -26,6 +26,7 @@ from curate.engine.numbers import plural, size
 from curate.errors import CurateError, first_line, pip_install
 from curate.memory import machine_memory
 from curate.recipe import RecipeConfig
+from curate.text import visible_line
 
 State = Literal["ok", "warn", "fail"]
 """ok; warn: a run works, but something may be missed; fail: a run would stop."""
@@ -283,6 +284,7 @@ def _sources(config: RecipeConfig) -> Iterator[Finding]:
     """The first images of every source, listed, and one of them read."""
     from curate.sources.listing import list_source
     from curate.sources.secrets import strip_text
+    from curate.sources.uri import decode_uri, is_remote
 
     with config.sources.network.used():
         for role, source in config.sources.by_role():
@@ -295,5 +297,13 @@ def _sources(config: RecipeConfig) -> Iterator[Finding]:
                 yield Finding(key, "fail", strip_text(first_line(error)))
                 continue
             took = time.perf_counter() - start
+            locked = [
+                one.uri for one in found if not is_remote(one.uri) and not os.access(decode_uri(one.uri), os.R_OK)
+            ]
+            if locked:
+                first = f"{plural(len(locked), 'file')} of the first {len(found)}"
+                text = f"{first} may not be read: {visible_line(locked[0])}"
+                yield Finding(key, "fail", text, "give the user who runs this the right to read them")
+                continue
             more = "the first " if len(found) == LISTED else ""
             yield Finding(key, "ok", f"{place}: {more}{plural(len(found), 'image')} listed in {took:.1f} s")

@@ -88,6 +88,14 @@ def test_folders_that_may_not_be_read_are_named(pool: Path, tmp_path: Path) -> N
     assert (there.state, str(pool) in there.text) == ("fail", True)
 
 
+def test_files_that_may_not_be_read_are_named(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = os.fsencode(pool / "1.png")
+    real = os.access
+    monkeypatch.setattr(doctor.os, "access", lambda place, mode: place != locked and real(place, mode))
+    there = found(config(tmp_path))["sources.pool"]
+    assert (there.state, f"1 file of the first 3 may not be read: {pool}/1.png" in there.text) == ("fail", True)
+
+
 def test_a_workdir_that_may_not_be_written_fails(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.os, "access", lambda _place, _mode: False)
     there = found(config(tmp_path))["workdir"]
@@ -116,9 +124,9 @@ def test_two_builds_of_faiss_or_none_fail(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_command_prints_lines_or_json_and_its_status_says_whether_a_run_would_work(
     pool: Path, tmp_path: Path
 ) -> None:
-    words = ["doctor", "dedup", f"sources.pool={pool}", f"workdir={tmp_path / 'run'}"]
+    words = ["doctor", "dedup", "--pool", str(pool), "--workdir", str(tmp_path / "run")]
     there = CliRunner().invoke(app, words)
     assert (there.exit_code, "sources.pool" in there.output) == (0, True)
-    gone = CliRunner().invoke(app, [*words, "sources.heldout=/nowhere", "--json"])
+    gone = CliRunner().invoke(app, [*words, "--heldout", "/nowhere", "--json"])
     states = {one["topic"]: one["state"] for one in json.loads(gone.output)}
     assert (gone.exit_code, states["sources.heldout"], states["sources.pool"]) == (1, "fail", "ok")

@@ -15,6 +15,9 @@ from curate.cli.program import explained_errors, set_up_process
 
 HELP = """From a messy pool of images to a curated data set, to a pretrained backbone.
 
+Exit status of every command: 0 it is done; 1 an error that is told; 2 a wrong command line; others are told by the help
+of the command.
+
 Examples:
     # near-duplicates in a folder, and what to do next
     curate run dedup --pool photos

@@ -34,6 +34,23 @@ Weights = Annotated[
 CompareWeights = Annotated[
     str | None, typer.Option("--compare-weights", metavar="FILE", help="the same of the model to compare with")
 ]
+Pool = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pool", metavar="PATH", help="images to choose from: folder, tars, Parquet, list, table of URLs, URL"
+    ),
+]
+Heldout = Annotated[
+    list[str] | None,
+    typer.Option("--heldout", metavar="PATH", help="benchmark whose images must not be in the result; may be repeated"),
+]
+Curated = Annotated[
+    list[str] | None,
+    typer.Option("--curated", metavar="PATH", help="trusted images, the queries of retrieval; may be repeated"),
+]
+NewWorkdir = Annotated[
+    str | None, typer.Option("--workdir", metavar="DIR", help="folder or URL of the run; none: runs/RECIPE-POOL")
+]
 Workdir = Annotated[str, typer.Argument(help="folder or URL of a run")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N", metavar="DEVICE")]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from curate.cli.arguments import Json, Overrides
+from curate.cli.arguments import Curated, Heldout, Json, NewWorkdir, Overrides, Pool
 from curate.cli.consoles import console, fold, say_json, width
+from curate.cli.loading import load_run
 from curate.text import visible_line
 
 COLORS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -18,6 +19,10 @@ def doctor(
         str | None, typer.Argument(help="config of the run that is meant; none: the machine alone")
     ] = None,
     overrides: Overrides = None,
+    pool: Pool = None,
+    heldout: Heldout = None,
+    curated: Curated = None,
+    workdir: NewWorkdir = None,
     json_: Json = False,
 ) -> None:
     """Look whether a run would work here: versions, processor, GPU, memory, disk, sources, weights.
@@ -27,13 +32,13 @@ def doctor(
     Examples:
         curate doctor
         # also sources, weights and workdir of a run
-        curate doctor dedup sources.pool=photos
+        curate doctor dedup --pool photos
         curate doctor my.yaml
     """
     from curate.doctor import examine
-    from curate.recipe import load_config
 
-    loaded = None if config is None else load_config(config, overrides or [])
+    sources = {"pool": pool, "heldout": heldout, "curated": curated}
+    loaded = None if config is None else load_run(config, overrides, sources, workdir)
     findings = []
     for found in examine(loaded):
         findings.append(found)

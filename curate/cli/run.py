@@ -1,44 +1,26 @@
 """`curate run` and `curate plan`: make the tables of a recipe, or say what making them will cost."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate import command
-from curate.cli.arguments import Config, Json, Overrides, Quiet, Verbose
+from curate.cli.arguments import Config, Curated, Heldout, Json, NewWorkdir, Overrides, Pool, Quiet, Verbose
 from curate.cli.consoles import say, say_json, show_table
+from curate.cli.loading import load_run
 from curate.cli.program import listen
 from curate.cli.summary import say_outcome
-from curate.errors import ConfigError
 
 if TYPE_CHECKING:
     from curate.engine.plan import StepPlan
-    from curate.recipe import RecipeConfig
 
 
 def run(
     config: Config,
     overrides: Overrides = None,
-    pool: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pool", metavar="PATH", help="images to choose from: folder, tars, Parquet, list, table of URLs, URL"
-        ),
-    ] = None,
-    heldout: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--heldout", metavar="PATH", help="benchmark whose images must not be in the result; may be repeated"
-        ),
-    ] = None,
-    curated: Annotated[
-        list[str] | None,
-        typer.Option("--curated", metavar="PATH", help="trusted images, the queries of retrieval; may be repeated"),
-    ] = None,
-    workdir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="folder or URL of the run; none: runs/RECIPE-POOL")
-    ] = None,
+    pool: Pool = None,
+    heldout: Heldout = None,
+    curated: Curated = None,
+    workdir: NewWorkdir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, make nothing")] = False,
     rebuild: Annotated[
         list[str] | None,
@@ -74,7 +56,7 @@ def run(
     from curate.running import run_config
 
     listen(quiet=quiet, verbose=verbose)
-    loaded = _load(config, overrides or [], {"pool": pool, "heldout": heldout, "curated": curated}, workdir)
+    loaded = load_run(config, overrides, {"pool": pool, "heldout": heldout, "curated": curated}, workdir)
     flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan)
     if dry_run:
         show_table(
@@ -82,27 +64,6 @@ def run(
         )
         return
     say_outcome(run_config(loaded, flags), quiet=quiet, verbose=verbose)
-
-
-def _load(
-    config: str, overrides: list[str], sources: dict[str, list[str] | None], workdir: str | None
-) -> "RecipeConfig":
-    """The config with what the options say.
-
-    Raises:
-        ConfigError: also where a bundled config is asked for and nobody says which pictures.
-    """
-    from curate.config import bundled_configs, read_yaml
-    from curate.recipe import load_config
-
-    given = {role: paths[0] if len(paths) == 1 else paths for role, paths in sources.items() if paths}
-    said = "pool" in given or any(one.startswith(("sources=", "sources.pool=")) for one in overrides)
-    if config in bundled_configs() and not said and not Path(config).is_file():
-        place = read_yaml(config).get("sources", {}).get("pool")
-        if place == "pool" and not Path(place).exists():
-            raise ConfigError(f"{config}: of which pictures? run: {command.line('run', config, '--pool', 'FOLDER')}")
-    changes: dict[str, Any] = {"sources": given} if given else {}
-    return load_config(config, overrides, changes=changes | ({"workdir": workdir} if workdir else {}))
 
 
 def plan(

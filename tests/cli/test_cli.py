@@ -121,6 +121,46 @@ def test_errors_of_the_user_are_one_line_and_an_exit_status(capsys: pytest.Captu
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "nowhere.yaml"],
+        ["run", "dedup", "--pool", "nowhere"],
+        ["run", "dedup", "--pool", "locked", "--workdir", "locked/run"],
+        ["run", "dedup", "--pool", "nowhere", "copies.hashs=1"],
+        ["run", "dedup", "--pool", "nowhere", "no_value"],
+        ["plan", "dedpu", "--images", "10"],
+        ["status", "nowhere"],
+        ["report", "nowhere", "--open"],
+        ["sweep", "locked"],
+        ["explain", "nowhere", "0"],
+        ["clean", "nowhere"],
+        ["verify", "nowhere"],
+        ["config", "dedup", "nothing"],
+        ["init", "dedup", "locked/dedup.yaml"],
+        ["train", "train/tiny"],
+        ["train", "train/tiny", "--shards", "nowhere", "--output", "out"],
+        ["eval", "nothing", "--data", "bundled"],
+        ["eval", "lite0", "--data", "nowhere"],
+        ["visualize", "lite0", "nowhere", "--output", "looks"],
+        ["export", "nowhere", "--to", "hub"],
+        ["samples", "check", "nowhere", "nowhere.csv"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_user_gets_wrong_is_told_without_a_traceback(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "locked").write_text("a file where a folder should be")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended, explained_errors():
+        app(words, prog_name="curate")
+    told = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert told.startswith("error: ")
+    assert any(word.strip("-") in told for word in words)
+
+
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["status", str(tmp_path)])
     assert "no run of curate here; make one with" in str(found.exception)
