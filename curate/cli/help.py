@@ -10,6 +10,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,8 @@ def _word(kind: Any) -> str:
     """What stands for a value of this type."""
     if kind in _WORDS:
         return _WORDS[kind]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(one.value) for one in kind)
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(map(str, typing.get_args(kind)))
     return next((word for one in typing.get_args(kind) if (word := _word(one))), "")

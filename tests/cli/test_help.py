@@ -1,5 +1,6 @@
 """What `--help` prints: complete, in plain words, with examples that are commands, and as wide as the terminal."""
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ def test_help_follows_the_terminal_and_says_all(words: tuple[str, ...]) -> None:
 
 def commands_in(examples: list[str]) -> list[list[str]]:
     lines = [line.strip() for line in examples if line.strip() and not line.strip().startswith("#")]
-    return [shlex.split(line[line.index("curate ") :])[1:] for line in lines]
+    words = (shlex.split(line[line.index("curate ") :])[1:] for line in lines)
+    return [list(itertools.takewhile(lambda word: word not in ("|", ">", "&&"), line)) for line in words]
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)
