@@ -10,9 +10,10 @@ import multiprocessing
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from curate.text import visible_line
@@ -62,6 +63,53 @@ class _Work:
         return f"{int(self.done):,}{whole} {self.unit}".rstrip()
 
 
+@dataclass
+class _Whole:
+    """Several steps of which it is known about how long each takes beside the others.
+
+    What is expected comes from rates of some machine, so it is held against the clock: the steps that were made so far
+    say how much longer everything takes here.
+    """
+
+    expected: Mapping[str, float]
+    """Seconds by step."""
+    worked: float = 0.0
+    """Seconds that finished steps took; those that were there already do not count."""
+    worked_expected: float = 0.0
+    """Seconds that were expected of these."""
+    current: float = 0.0
+    """Seconds that are expected of the step under way."""
+    after: float = 0.0
+    """Seconds that are expected of those after it."""
+    began: float = 0.0
+    """When the step under way began."""
+
+    def begin(self, number: int, names: Sequence[str], began: float) -> None:
+        self.current, *after = [self.expected.get(name, 0.0) for name in names[number - 1 :]]
+        self.after, self.began = sum(after), began
+
+    def end(self) -> None:
+        took = time.monotonic() - self.began
+        if took >= _WORKED:
+            self.worked, self.worked_expected = self.worked + took, self.worked_expected + self.current
+
+    def left(self, of_work: float | None) -> float:
+        """Seconds until all is done.
+
+        Args:
+            of_work: until the work under way is, which may be a part of its step; None: nobody knows.
+        """
+        pace = self.worked / self.worked_expected if self.worked >= _TELLING and self.worked_expected else 1.0
+        of_step = pace * self.current - (time.monotonic() - self.began)
+        return max(of_work or 0.0, of_step, 0.0) + pace * self.after
+
+
+_WORKED = 0.2
+"""Seconds from which on a step counts as one that was made."""
+_TELLING = 2.0
+"""Seconds of work from which on the pace of this machine is known."""
+
+
 class _Shown:
     """What this process shows; there is one display at most."""
 
@@ -71,6 +119,10 @@ class _Shown:
     step: str = ""
     last: float | None = None
     """When the last line was printed, or the first work began."""
+    expect: Callable[[], Mapping[str, float]] | None = None
+    whole: _Whole | None = None
+    begin: Callable[[], None] = staticmethod(lambda: None)
+    """Begins the step under way, where `whole` is not known yet."""
 
 
 def be_silent(silent: bool = True) -> None:
@@ -79,13 +131,46 @@ def be_silent(silent: bool = True) -> None:
 
 
 @contextmanager
-def at_step(number: int, total: int) -> Iterator[None]:
-    """Say which step of a whole the work within belongs to, such as the third table of 38."""
-    before, _Shown.step = _Shown.step, f"[{number}/{total}] " if total > 1 else ""
+def expecting(find: Callable[[], Mapping[str, float]]) -> Iterator[None]:
+    """Tell the time that is left of all steps of the work within, not of the one under way alone.
+
+    Args:
+        find: about how many seconds each step takes, by its name; called after the first one, which lists what there is
+            to do, and only where there is work to show.
+    """
+    _Shown.expect = find
     try:
         yield
     finally:
-        _Shown.step = before
+        _Shown.expect = _Shown.whole = None
+
+
+@contextmanager
+def at_step(number: int, names: Sequence[str]) -> Iterator[None]:
+    """Say which step of a whole the work within belongs to, such as the third table of 38.
+
+    Args:
+        number: from 1 on.
+        names: of all steps.
+    """
+    _Shown.step = f"[{number}/{len(names)}] " if len(names) > 1 else ""
+    _Shown.begin = partial(_begin, number, names, time.monotonic())
+    if _Shown.whole is not None:
+        _Shown.begin()
+    try:
+        yield
+    finally:
+        _Shown.step, _Shown.begin = "", lambda: None
+        if _Shown.whole is not None:
+            _Shown.whole.end()
+
+
+def _begin(number: int, names: Sequence[str], began: float) -> None:
+    """Begin a step of the whole; what to expect of that is asked in the first step that has work to show."""
+    if _Shown.whole is None and _Shown.expect is not None and number > 1:
+        _Shown.whole = _Whole(_Shown.expect())
+    if _Shown.whole is not None:
+        _Shown.whole.begin(number, names, began)
 
 
 @contextmanager
@@ -134,7 +219,7 @@ def _innermost(work: _Work) -> _Work:
 def _bar(work: _Work) -> Iterator[Callable[[], None]]:
     # Imported here, since modules that only may show progress are imported by commands that print a line and end.
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
     def text(name: str, overflow: Any = "ignore") -> Any:
@@ -147,12 +232,12 @@ def _bar(work: _Work) -> Iterator[Callable[[], None]]:
     def fields() -> dict[str, Any]:
         label = _Shown.step + work.label
         label = label if len(label) <= room else f"{label[: room - 1]}…"
-        return {"label": label, "count": work.shown().count(), "note": work.told()}
+        return {"label": label, "count": work.shown().count(), "left": left(), "note": work.told()}
 
     columns: list[Any] = [text("label"), BarColumn(bar_width=12 if width >= 80 else 6), text("count")]
     columns += [TimeElapsedColumn()] if width >= 80 else []
-    columns += [TimeRemainingColumn(), TextColumn("left")] if work.total else []
-    columns += [text("note", "ellipsis")]
+    columns += [text("left"), text("note", "ellipsis")]
+    left = _left_of(work)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=work.total or None, **fields())
         yield lambda: bars.update(task, completed=work.position(), **fields())
@@ -161,19 +246,34 @@ def _bar(work: _Work) -> Iterator[Callable[[], None]]:
 @contextmanager
 def _lines(work: _Work) -> Iterator[Callable[[], None]]:
     """A line when a minute has passed since the last one, of whatever work it was."""
-    start, before = time.monotonic(), work.position()
-    _Shown.last = start if _Shown.last is None else _Shown.last
+    _Shown.last = time.monotonic() if _Shown.last is None else _Shown.last
+    left = _left_of(work)
 
     def refresh() -> None:
         now = time.monotonic()
         if _Shown.last is not None and now - _Shown.last >= PLAIN_INTERVAL:
             _Shown.last = now
-            moved = work.position() - before
-            left = (now - start) * (work.total - work.position()) / moved if work.total and moved > 0 else None
-            told = [work.shown().count(), *([] if left is None else [f"{_duration(left)} left"]), work.told()]
-            print(f"{_Shown.step}{work.label}: {', '.join(filter(None, told))}", file=sys.stderr, flush=True)
+            told = filter(None, [work.shown().count(), left(), work.told()])
+            print(f"{_Shown.step}{work.label}: {', '.join(told)}", file=sys.stderr, flush=True)
 
     yield refresh
+
+
+def _left_of(work: _Work) -> Callable[[], str]:
+    """What tells how much time is left, of the whole where that is known; empty where nobody knows."""
+    start, before = time.monotonic(), work.position()
+    if _Shown.whole is None:
+        _Shown.begin()
+
+    def left() -> str:
+        moved = work.position() - before
+        to_go = work.total - work.position()
+        alone = (time.monotonic() - start) * to_go / moved if work.total and moved > 0 else None
+        if _Shown.whole is not None:
+            return f"{_duration(_Shown.whole.left(alone))} left"
+        return "" if alone is None else f"{_duration(alone)} left{' in this step' if _Shown.step else ''}"
+
+    return left
 
 
 def _duration(seconds: float) -> str:

@@ -49,12 +49,13 @@ def test_lines_are_a_minute_apart_over_all_work(capsys: pytest.CaptureFixture[st
 
 
 def test_what_is_done_inside_counts_as_a_part_of_a_step(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
-    with progress.at_step(3, 8), progress.track("images", 4, done=2, unit="parts") as advance:
+    names = list("abcdefgh")
+    with progress.at_step(3, names), progress.track("images", 4, done=2, unit="parts") as advance:
         with progress.track("images part 2", 10, unit="images") as inner:
             clock.now = 60.0
             inner(5, note="busy")  # half a part in a minute; one and a half are left
         advance(1)
-    assert capsys.readouterr().err == "[3/8] images: 2/4 parts, 3 min left, busy\n"
+    assert capsys.readouterr().err == "[3/8] images: 2/4 parts, 3 min left in this step, busy\n"
 
 
 def test_of_a_single_step_what_is_done_inside_is_counted(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
@@ -62,6 +63,37 @@ def test_of_a_single_step_what_is_done_inside_is_counted(capsys: pytest.CaptureF
         clock.now = 60.0
         inner(25, note="loss 3")
     assert capsys.readouterr().err == "pretrain: 25/100 iterations, 3 min left, loss 3\n"
+
+
+def test_the_time_left_of_all_steps_follows_the_pace_of_those_that_were_made(
+    capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
+    asked: list[float] = []
+
+    def find() -> dict[str, float]:
+        asked.append(clock.now)
+        return {"list": 1.0, "there": 100.0, "embed": 30.0, "search": 30.0, "write": 60.0}
+
+    names = ["list", "there", "embed", "search", "write"]
+    with progress.expecting(find):
+        with progress.at_step(1, names):
+            clock.now = 5.0
+        with progress.at_step(2, names):
+            pass  # nothing to do there, which says nothing of the pace
+        with progress.at_step(3, names), progress.track("embed", 4) as advance:
+            clock.now = 65.0  # twice what was expected: one of four in all of its time
+            advance(1)
+            clock.now = 245.0
+            advance(3)
+        with progress.at_step(4, names), progress.track("search", 2) as advance:
+            clock.now = 365.0  # half of it; the pace is eight times what was expected
+            advance(1)
+    assert asked == [5.0]  # not in the first step, nor in one that has nothing to do
+    assert capsys.readouterr().err.splitlines() == [
+        "[3/5] embed: 1/4, 4 min left",  # 180 s of its own, 90 s of the others
+        "[3/5] embed: 4/4, 90 s left",
+        "[4/5] search: 1/2, 10 min left",  # 120 s of its own, 8 x 60 s
+    ]
 
 
 def test_work_without_a_known_end_tells_no_time(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
@@ -91,7 +123,7 @@ def test_a_terminal_has_one_display_that_goes_when_the_work_is_done() -> None:
     code = """
 from curate import progress
 name = "a table of a rather long name that does not fit here"
-with progress.at_step(2, 9), progress.track(name, 2, unit="parts") as outer:
+with progress.at_step(2, list("abcdefghi")), progress.track(name, 2, unit="parts") as outer:
     with progress.track("part 0", 4, unit="images") as inner:
         inner(2)
     outer(2, note="[red]")

@@ -11,7 +11,11 @@ from typer.testing import CliRunner
 
 from curate.api import open_run
 from curate.cli import COMMANDS, app
+from curate.cli.expecting import seconds_by_table
+from curate.engine.store import Store
 from curate.errors import StaleTable
+from curate.recipe import load_config
+from curate.running import declare
 from curate.samples.pool import make_pool
 
 SERVES = ("review",)
@@ -130,3 +134,13 @@ def test_shards_are_found_by_every_name_of_theirs(printed: str, home: Path) -> N
     places = ["", "/", "/shards", "/shards/data", "/shards/data/*.parquet"]
     found = {read_index(f"runs/dedup-photos{place}").fingerprint for place in places}
     assert len(found) == 1
+
+
+def test_the_time_that_is_left_is_expected_of_what_there_is_to_do(printed: str, home: Path) -> None:
+    config = load_config("dedup", changes={"sources": {"pool": "photos", "heldout": "samples/heldout"}})
+    steps = [next(iter(step.stages)) for step in declare(config, Store(config.workdir)).steps]
+    whole = seconds_by_table(config, anew=True)
+    assert set(steps) <= whole.keys()
+    assert min(whole.values()) > 0
+    assert max(whole, key=lambda name: whole[name]) in ("images", "internal/features/copy")
+    assert set(seconds_by_table(config, anew=False).values()) == {0.0}

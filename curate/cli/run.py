@@ -1,11 +1,14 @@
 """`curate run` and `curate plan`: make the tables of a recipe, or say what making them will cost."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from curate import progress
 from curate.cli.arguments import Config, Curated, Heldout, Json, NewWorkdir, Overrides, Pool, Quiet, Verbose
 from curate.cli.consoles import say, say_json, show_table
+from curate.cli.expecting import seconds_by_table
 from curate.cli.loading import load_run
 from curate.cli.program import listen
 from curate.cli.summary import say_outcome
@@ -63,7 +66,10 @@ def run(
             ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))
         )
         return
-    say_outcome(run_config(loaded, flags), quiet=quiet, verbose=verbose)
+    anew = bool(rebuild) or refit or rescan
+    with progress.expecting(partial(seconds_by_table, loaded, anew=anew)):
+        outcome = run_config(loaded, flags)
+    say_outcome(outcome, quiet=quiet, verbose=verbose)
 
 
 def plan(

@@ -178,7 +178,7 @@ class Pipeline:
                 work = Work(
                     self.store, step, allowed, damaged=lost, restore=restore.get(place), task_memory=self.task_memory
                 )
-                with progress.at_step(place + 1, len(self.steps)):
+                with progress.at_step(place + 1, [next(iter(one.stages)) for one in self.steps]):
                     made = work.run(executor)
             except DamagedPart as found:
                 error = found
