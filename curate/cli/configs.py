@@ -19,7 +19,7 @@ from curate.errors import ConfigError
 def config(
     name: Annotated[
         str | None,
-        typer.Argument(help="YAML file or bundled config; none: list these", autocompletion=complete_config),
+        typer.Argument(help="YAML file, bundled config, or a key; none: list configs", autocompletion=complete_config),
     ] = None,
     key: Annotated[str | None, typer.Argument(help="a key or section, such as copies.embed; none: all")] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="print YAML with every value that would count")] = False,
@@ -36,6 +36,8 @@ def config(
         # some of them
         curate config lvd142m copies
         curate config train/small optimizer.base_lr
+        # a key, wherever it is
+        curate config copies.threshold
         # as a file
         curate config hierarchical --yaml
     """
@@ -43,6 +45,9 @@ def config(
         show_table(("config", "what it is"), [(name, _first_comment(path)) for name, path in bundled_configs().items()])
         say(f"\nThe keys of one: {command.line('config', 'dedup')}")
         return
+    if key is None and (home := _home_of(name)) is not None:
+        say(f"{name} in {home}:\n")
+        name, key = home, name
     values = read_yaml(name)
     keys, place = _under(_keys(values), key, name=name), key or ""
     if yaml:
@@ -123,6 +128,14 @@ def _under(keys: Sequence[Key], key: str | None, *, name: str) -> list[Key]:
     near = [one.name for one in last] or difflib.get_close_matches(key, [one.name for one in keys], n=3)
     hint = f"did you mean {', '.join(dict.fromkeys(near[:5]))}?" if near else f"see {command.line('config', name)}"
     raise ConfigError(f"{name} has no key {key!r}; {hint}")
+
+
+def _home_of(name: str) -> str | None:
+    """The first bundled config that has a key of this name; None: none has, or it names a config or a folder."""
+    if name in bundled_configs() or "/" in name or Path(name).exists() or name.endswith(".yaml"):
+        return None
+    homes = sorted(bundled_configs(), key=lambda one: (one.startswith("train/"), one != "train/small", one))
+    return next((home for home in homes if any(key.name == name for key in _keys(read_yaml(home)))), None)
 
 
 def _show(key: Key, value: Any) -> None:

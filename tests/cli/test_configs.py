@@ -51,6 +51,14 @@ def test_a_section_and_a_key_are_told_with_the_value_of_the_config() -> None:
     assert "evaluation.labelled\n    text; required\n" in told("config", "train/tiny", "evaluation")
 
 
+def test_a_key_alone_is_found_in_the_first_config_that_has_it() -> None:
+    assert told("config", "copies.threshold").startswith(
+        "copies.threshold in dedup:\n\ncopies.threshold\n    known | auto"
+    )
+    assert told("config", "screening.screen.z").startswith("screening.screen.z in hierarchical:\n")
+    assert told("config", "optimizer.clip_norm").startswith("optimizer.clip_norm in train/small:\n")
+
+
 def test_unknown_keys_and_names_suggest_near_ones() -> None:
     with pytest.raises(ConfigError, match=r"dedup has no key 'copies.emebd'; did you mean copies.embed"):
         told("config", "dedup", "copies.emebd")
