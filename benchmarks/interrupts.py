@@ -134,8 +134,9 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
         )
     yield Phase("verify", ["verify", str(workdir)], "curate.verifying:check_file")
     yield Phase("clean", ["clean", str(workdir)], "curate.engine.cleaning:find_unneeded")
+    yield Phase("doctor", ["doctor", "dedup", *new], "curate.doctor:_disk_rates")
     explain = ["explain", str(workdir), "0"]
-    yield Phase("explain", explain, "curate.report.explain:find_image")
+    yield Phase("explain", explain, "curate.report.finding:find_image")
     yield Phase("C code with the interpreter's lock", explain, "curate.workdir:open_tables", instead=HOLDING)
     yield Phase("C code without it", explain, "curate.workdir:open_tables", instead=RELEASING)
 

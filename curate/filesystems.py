@@ -173,6 +173,10 @@ def protocols_of(filesystem: Any) -> frozenset[str]:
     return frozenset([named] if isinstance(named, str) else named)
 
 
+SHARDS = "shards/data"
+"""Where the shards of a run lie in its workdir."""
+
+
 def list_parquet(filesystem: Any, path: str) -> list[str]:
     """Parquet files in order of name: those of a folder, one file, or what a pattern finds; empty: nothing is there."""
     if filesystem.isdir(path):
@@ -181,6 +185,18 @@ def list_parquet(filesystem: Any, path: str) -> list[str]:
     if filesystem.exists(path):
         return [path]
     return sorted(filesystem.glob(path)) if any(sign in path for sign in PATTERN_SIGNS) else []
+
+
+def list_shards(filesystem: Any, path: str) -> list[str]:
+    """As `list_parquet`, where `path` may also be a workdir or its folder `shards`."""
+    found = list_parquet(filesystem, path)
+    inside = ("data", SHARDS) if not found and filesystem.isdir(path) else ()
+    folders = (f"{path.rstrip('/')}/{name}" for name in inside)
+    return found or next((there for folder in folders if (there := _list_folder(filesystem, folder))), [])
+
+
+def _list_folder(filesystem: Any, folder: str) -> list[str]:
+    return list_parquet(filesystem, folder) if filesystem.isdir(folder) else []
 
 
 def _file_name(path: str) -> str:

@@ -3,7 +3,8 @@
 import copy
 import logging
 import os
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 from curate.text import indented, visible, visible_text
 
@@ -17,6 +18,23 @@ class VisibleFormatter(logging.Formatter):
         if isinstance(record.args, tuple) and record.name != "py.warnings":  # these are several lines by themselves
             plain.args = tuple(map(_on_one_line, record.args))
         return indented(visible_text(super().format(plain).rstrip()))
+
+
+class ToStandardError(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error now: while a display of progress is on the terminal, lines go above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(VisibleFormatter("%(message)s"))
+
+    @property  # type: ignore[override]
+    def stream(self) -> TextIO:
+        """Standard error."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _stream: TextIO) -> None:
+        pass  # what was standard error when this was made
 
 
 def _on_one_line(argument: Any) -> Any:

@@ -7,25 +7,28 @@ config file is checked against. Built-in ones are in `pipelines/`; `recipe: my_p
 
 import inspect
 import typing
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from curate.config import Execution, Settings, absolute_path, apply_overrides, parse, read_yaml
+from curate.config import Execution, Settings, absolute_path, apply_overrides, merge, parse, read_yaml
 from curate.engine.executors import ExecutorConfig
 from curate.engine.pipeline import Pipeline
 from curate.engine.store import Store
 from curate.errors import ConfigError
 from curate.registry import resolve
-from curate.sources.config import Sources
+from curate.sources.config import Sources, last_plain_step
+from curate.sources.uri import local_path
 
 BUILTIN = {
     name: f"curate.pipelines.{name}:{name}" for name in ("dedup", "semdedup", "hierarchical", "lvd142m", "pretrain")
 }
 """Built-in recipes, imported when asked for."""
+MAX_POOL_NAME = 60
+"""Characters of a pool's name in the name of a workdir."""
 
 
 class RecipeConfig(Settings):
@@ -34,7 +37,8 @@ class RecipeConfig(Settings):
     recipe: str
     """Name of a recipe: built in, `package.module:function`, `./file.py:function`, or of an installed package."""
     workdir: str
-    """Folder or URL of the tables; made when it is not there."""
+    """Folder or URL of the tables; made when it is not there. Where it is not given: runs/RECIPE-POOL, with the last
+    step of the first pool's path."""
     sources: Sources
     """Where the images lie: pool, curated, heldout; each a path or a list of {name, path}."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -97,17 +101,24 @@ def find_recipe(name: object) -> Recipe:
     return Recipe(name, config, declare)
 
 
-def load_config(name: str | Path, overrides: Iterable[str] = ()) -> RecipeConfig:
+def load_config(
+    name: str | Path, overrides: Iterable[str] = (), *, changes: Mapping[str, Any] | None = None
+) -> RecipeConfig:
     """The config of a run from a YAML file, of the type that its recipe takes.
 
     Args:
         name: a path, or the name of a bundled config.
         overrides: `key=value` texts.
+        changes: values in the place of those of the file, before the overrides; nested ones key by key.
 
     Raises:
         ConfigError: unreadable, without a recipe, or with keys or values the recipe does not take.
     """
-    return check_config(apply_overrides(read_yaml(name), overrides, shorthand={"sources": "pool"}), where=str(name))
+    values = read_yaml(name)
+    if changes and "sources" in changes and not isinstance(values.get("sources", {}), dict):
+        values["sources"] = {"pool": values["sources"]}
+    values = apply_overrides(merge(values, changes or {}), overrides, shorthand={"sources": "pool"})
+    return check_config(values, where=str(name))
 
 
 def check_config(values: dict[str, Any], *, where: str) -> RecipeConfig:
@@ -118,4 +129,20 @@ def check_config(values: dict[str, Any], *, where: str) -> RecipeConfig:
     """
     if "recipe" not in values:
         raise ConfigError(f"{where}: has no `recipe`; is it a config for `curate train`?")
+    if values.get("workdir") is None:
+        values = {**values, "workdir": default_workdir(values["recipe"], values.get("sources"))}
     return parse(find_recipe(values["recipe"]).config, values, where=where)
+
+
+def default_workdir(recipe: object, sources: object) -> str:
+    """The workdir of a run that names none: runs/RECIPE-POOL.
+
+    Args:
+        recipe: name of the recipe; of `./file.py:function` the function counts.
+        sources: what the config says of them.
+    """
+    pool = sources.get("pool") if isinstance(sources, Mapping) else sources
+    while isinstance(pool, list | tuple | Mapping):
+        pool = pool.get("path") if isinstance(pool, Mapping) else next(iter(pool), None)
+    name = "" if pool is None else last_plain_step(absolute_path(local_path(str(pool)).partition("?")[0]))
+    return "runs/" + "-".join(filter(None, [str(recipe).rpartition(":")[2], name[:MAX_POOL_NAME]]))

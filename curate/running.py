@@ -42,6 +42,8 @@ class Outcome:
     seconds: float
     unavailable: OpenRows
     """Images that an error which may pass kept away: the next run reads exactly these again."""
+    checks: tuple[str, ...] = ()
+    """What a person should look at before trusting the result; the report begins with it."""
 
 
 def run_config(config: RecipeConfig, flags: Flags) -> Outcome:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from curate import command
 from curate.config import Settings
 from curate.decisions import FILE
 from curate.engine.cleaning import WORKING
@@ -64,7 +65,7 @@ def read_record(store: Store) -> RunRecord | None:
     if isinstance(found, dict) and "recipe" in found and found.get("layout") not in READABLE:
         raise WorkdirError(
             f"{store.root}: was made by another version of curate, which arranged tables otherwise; go on with that "
-            "version, or choose another workdir=DIR and run again"
+            "version, or choose another workdir (--workdir DIR) and run again"
         )
     try:
         return RunRecord.model_validate(found)
@@ -75,7 +76,7 @@ def read_record(store: Store) -> RunRecord | None:
 def _damaged(store: Store, text: str) -> DamagedRecord:
     return DamagedRecord(
         f"{store.join(RUN)}: not written by curate, or damaged ({text}); where this is a workdir, run its config "
-        "again, which writes the file anew, else choose another workdir=DIR"
+        "again, which writes the file anew, else choose another workdir (--workdir DIR)"
     )
 
 
@@ -106,7 +107,7 @@ def claim(store: Store, recipe: str, tables: Collection[str]) -> str | None:
             return f"{store.join(RUN)}: is gone; it is written anew"
         raise WorkdirError(
             f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
-            "choose an empty or new workdir=DIR"
+            "choose an empty or new workdir (--workdir DIR)"
         )
     if found is not None and found.recipe != recipe:
         _check_growth(store, found, recipe, tables)
@@ -121,7 +122,7 @@ def _check_growth(store: Store, found: RunRecord, recipe: str, tables: Collectio
             f"{store.root}: holds a run of recipe {found.recipe!r}, this one is {recipe!r}, which does not make its "
             f"{'tables' if len(missing) > 1 else 'table'} {', '.join(missing[:MAX_NAMED])}"
             f"{f' and {len(missing) - MAX_NAMED} more' if len(missing) > MAX_NAMED else ''}; a workdir goes on with a "
-            "recipe that makes all that is there (dedup grows into the others); choose another workdir=DIR"
+            "recipe that makes all that is there (dedup grows into the others); choose another workdir (--workdir DIR)"
         )
     logger.info("%s: a run of recipe %r goes on as one of %r", store.root, found.recipe, recipe)
 
@@ -144,7 +145,8 @@ def open_record(store: Store) -> RunRecord:
     found = read_record(store)
     if found is None:
         raise WorkdirError(
-            f"{store.root}: no run of curate here; make one with `curate run CONFIG workdir={store.root}`"
+            f"{store.root}: no run of curate here; make one with "
+            f"`{command.line('run', 'dedup', '--pool', 'FOLDER', '--workdir', store.root)}`"
         )
     return found
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from benchmarks.scale.measure import Ran, Row
 from curate.engine.cost import Demand
-from curate.scale.estimate import amount, size
+from curate.engine.numbers import size
+from curate.scale.estimate import amount
 
 GROWTH = 1.15
 """Times by which a figure of an image may grow from one size to the next; of a step whose law says N log N, times the

@@ -5,13 +5,29 @@ start without torch.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from curate.cli import answers, inspect, models, run, samples, train, verify
+from curate.cli import answers, configs, doctor, inspect, models, run, samples, train, verify
+from curate.cli.help import Command, Group
 from curate.cli.program import explained_errors, set_up_process
 
-HELP = "From a messy pool of images to a curated data set, to a pretrained backbone."
+HELP = """From a messy pool of images to a curated data set, to a pretrained backbone.
+
+Exit status of every command: 0 it is done; 1 an error that is told; 2 a wrong command line; others are told by the help
+of the command.
+
+Examples:
+    # near-duplicates in a folder, and what to do next
+    curate run dedup --pool photos
+    # a balanced sample of what is left
+    curate run hierarchical --pool photos
+    # every key of a config, and what it means
+    curate config dedup
+    # whether this machine is fit for a run
+    curate doctor
+"""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
@@ -24,6 +40,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": inspect.explain,
     "verify": verify.verify,
     "clean": inspect.clean,
+    "config": configs.config,
+    "init": configs.init,
+    "doctor": doctor.doctor,
     "train": train.train,
     "eval": train.evaluate,
     "visualize": train.visualize,
@@ -31,10 +50,33 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": models.models,
 }
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=HELP,
+)
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=Command)(command)
 app.add_typer(samples.app, name="samples")
+
+
+def _say_version(wanted: bool) -> None:
+    from curate import __version__
+
+    if wanted:
+        typer.echo(f"curate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
 
 
 def main() -> None:

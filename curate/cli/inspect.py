@@ -2,12 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from curate.cli.arguments import Json, Workdir
 from curate.cli.consoles import say, say_json, show_table
+from curate.cli.summary import near
+from curate.errors import WorkdirError
 
 
 def status(
@@ -16,7 +19,12 @@ def status(
         bool, typer.Option("--costs", help="also what each table took: CPU time, bytes, requests, memory")
     ] = False,
 ) -> None:
-    """Tables of a run: parts done, rows in and out, seconds, rows/s; then what to look at before trusting it."""
+    """List the tables of a run and how far they are; then what to look at before trusting it.
+
+    Examples:
+        curate status runs/dedup-photos
+        curate status runs/dedup-photos --costs
+    """
     from curate.engine.store import Store
     from curate.errors import CurateError
     from curate.report.sections import warnings
@@ -58,6 +66,10 @@ def clean(
 
     Their parts stay known, so that the next run does nothing. A changed setting that needs such rows makes them again.
     With `keep: results` in the config a run does this on its way.
+
+    Examples:
+        curate clean runs/dedup-photos --dry-run
+        curate clean runs/dedup-photos
     """
     from curate.engine.store import Store
     from curate.running import clean_workdir
@@ -70,16 +82,42 @@ def clean(
     say(f"{total:,.1f} MB {'would be removed' if dry_run else 'removed'}")
 
 
-def report(workdir: Workdir) -> None:
-    """Write the report and the dataset card again."""
-    from curate.engine.store import Store
-    from curate.running import write_report
+def report(
+    workdir: Workdir,
+    show: Annotated[
+        bool, typer.Option("--open", help="open the report in a browser; written only where it is behind")
+    ] = False,
+) -> None:
+    """Write the report and the dataset card again, or open the report.
 
-    say(write_report(Store(workdir)))
+    Examples:
+        curate report runs/dedup-photos
+        curate report runs/dedup-photos --open
+    """
+    from curate.engine.store import Store
+    from curate.running import PAGE, report_is_behind, write_report
+
+    store = Store(workdir)
+    if show and not store.is_local:
+        raise WorkdirError(f"{store.root}: a browser opens files of this machine alone; copy the folder report first")
+    page = store.join(PAGE) if show and not report_is_behind(store) else write_report(store)
+    say(near(page))
+    if show:
+        import webbrowser
+
+        if not webbrowser.open(Path(page).absolute().as_uri()):
+            say("no browser can be started here; copy the file to where there is one")
 
 
 def sweep(workdir: Workdir, json_: Json = False) -> None:
-    """What each threshold for copies would drop, with the pairs about it: a table, and WORKDIR/report/sweep.html."""
+    """Say what each threshold for copies would drop: a table, and a page with the pairs about each.
+
+    The page is WORKDIR/report/sweep.html.
+
+    Examples:
+        curate sweep runs/dedup-photos
+        curate sweep runs/dedup-photos --json
+    """
     from curate.engine.store import Store
     from curate.report.sections import outdated
     from curate.report.sweep import as_rows, write_sweep
@@ -100,8 +138,18 @@ def sweep(workdir: Workdir, json_: Json = False) -> None:
     say(page)
 
 
-def explain(workdir: Workdir, image: Annotated[str, typer.Argument(help="image_id, key, path or file name")]) -> None:
-    """Tell the story of one image: where it came from, what kept or dropped it, and why."""
+def explain(
+    workdir: Workdir,
+    image: Annotated[str, typer.Argument(help="image_id, key, path, file name, or a part of one")],
+) -> None:
+    """Tell the story of one image: where it came from, what kept or dropped it, and why.
+
+    Examples:
+        curate explain runs/dedup-photos IMG_0042.jpg
+        curate explain runs/dedup-photos holidays/2019/IMG_0042.jpg
+        # the pictures whose name holds these letters, if there are several
+        curate explain runs/dedup-photos 0042
+    """
     from curate.engine.store import Store
     from curate.report.explain import explain as tell
     from curate.sources.uri import encode_uri

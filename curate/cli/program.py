@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from curate import interrupt
-from curate.errors import CurateError, TooManyUnavailable, TrainingInterrupted
-from curate.logs import VisibleFormatter
+from curate import interrupt, progress
+from curate.errors import ConfigError, CurateError, TooManyUnavailable, TrainingInterrupted
+from curate.logs import ToStandardError
 from curate.text import indented, visible_text
 
 SIGTERM_EXIT = 128 + 15
@@ -18,6 +18,9 @@ SIGTERM_EXIT = 128 + 15
 
 UNAVAILABLE_EXIT = 3
 """Exit status of a run that made everything, but without more images than allowed: run the same command again."""
+
+TABLES_MADE = "curate.engine.work"
+"""Logs a line for every table, which on a terminal the display of progress stands for."""
 
 NOISY = ("distributed", "PIL", "fsspec", "asyncio", "faiss", "timm", "onnxscript", "onnx_ir")
 """Libraries of which only warnings are logged."""
@@ -30,13 +33,25 @@ def set_up_process() -> None:
     # Python's tracker of shared resources cleans up after a process that a signal has ended, and complains about it.
     filters = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker"]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
-    to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(VisibleFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[to_terminal])
+    logging.basicConfig(level=logging.INFO, handlers=[ToStandardError()])
     logging.captureWarnings(True)
     sys.excepthook = _print_traceback
     for library in NOISY:
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def listen(*, quiet: bool, verbose: bool) -> None:
+    """Choose how much a command says on its way: by default a line a table, or on a terminal a display in its place."""
+    if quiet and verbose:
+        raise ConfigError("--quiet and --verbose: give one of the two")
+    progress.be_silent(quiet)
+    logging.getLogger("curate").setLevel(logging.WARNING if quiet else logging.INFO)
+    shown = verbose or not _on_terminal()
+    logging.getLogger(TABLES_MADE).setLevel(logging.NOTSET if shown else logging.WARNING)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:

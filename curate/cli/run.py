@@ -1,11 +1,17 @@
 """`curate run` and `curate plan`: make the tables of a recipe, or say what making them will cost."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.cli.arguments import Config, Json, Overrides
+from curate import progress
+from curate.cli.arguments import Config, Curated, Heldout, Json, NewWorkdir, Overrides, Pool, Quiet, Verbose
 from curate.cli.consoles import say, say_json, show_table
+from curate.cli.expecting import seconds_by_table
+from curate.cli.loading import load_run
+from curate.cli.program import listen
+from curate.cli.summary import say_outcome
 
 if TYPE_CHECKING:
     from curate.engine.plan import StepPlan
@@ -14,36 +20,56 @@ if TYPE_CHECKING:
 def run(
     config: Config,
     overrides: Overrides = None,
+    pool: Pool = None,
+    heldout: Heldout = None,
+    curated: Curated = None,
+    workdir: NewWorkdir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, make nothing")] = False,
     rebuild: Annotated[
-        list[str] | None, typer.Option(help="table to make again under the current config; `all` for every one")
+        list[str] | None,
+        typer.Option(metavar="TABLE", help="table to make again under the current config; `all` for every one"),
     ] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="fit centroids again")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="fit centroids and thresholds again")] = False,
     rescan: Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a recipe: make every table that is missing, then the report.
 
+    A run that was stopped goes on where it was, and one that is done says so. Where the images lie is said by --pool,
+    --heldout and --curated, or by keys of the config (`sources.pool=PATH`), which win.
+
     Exit status: 0 all is made; 1 an error stopped the run; 2 a wrong command line; 3 all is made, but more images than
     sources.max_unavailable could not be had (a busy server, a broken connection): the same command reads these again.
+
+    Examples:
+        # near-duplicates in a folder; tables and report in runs/dedup-photos
+        curate run dedup --pool photos
+        # none that resembles a benchmark
+        curate run dedup --pool photos --heldout imagenet/val --heldout cub200
+        # what it would do
+        curate run dedup --pool photos --dry-run
+        # a balanced sample of what is left, in a workdir of your own
+        curate run hierarchical --pool photos --workdir runs/even select.balance.target=10000
+        # a config of your own (`curate init hierarchical` writes one)
+        curate run hierarchical.yaml seed=1
     """
     from curate.engine.freshness import Flags
-    from curate.recipe import load_config
     from curate.running import plan_config as make_plan
     from curate.running import run_config
 
-    loaded = load_config(config, overrides or [])
+    listen(quiet=quiet, verbose=verbose)
+    loaded = load_run(config, overrides, {"pool": pool, "heldout": heldout, "curated": curated}, workdir)
     flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan)
     if dry_run:
         show_table(
             ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))
         )
         return
-    outcome = run_config(loaded, flags)
-    made = ", ".join(outcome.changed) if outcome.changed else "nothing to do, every table is there"
-    say(f"{loaded.workdir}: {made} ({outcome.seconds:.1f} s)")
-    say(f"report: {outcome.report}")
-    if loaded.workdir.endswith("quickstart"):
-        say(_what_next(loaded.workdir))
+    anew = bool(rebuild) or refit or rescan
+    with progress.expecting(partial(seconds_by_table, loaded, anew=anew)):
+        outcome = run_config(loaded, flags)
+    say_outcome(outcome, quiet=quiet, verbose=verbose)
 
 
 def plan(
@@ -66,7 +92,14 @@ def plan(
     file_images: Annotated[float, typer.Option(help="images of a file of the sources; 1: no tars")] = 1,
     json_: Json = False,
 ) -> None:
-    """Time, memory, storage and price of a recipe for many images: from rates of machines, without running it."""
+    """Say what a recipe will take for many images: time, memory, storage and price, without running it.
+
+    Examples:
+        # 100 million images on this machine
+        curate plan dedup --images 100000000
+        # the same on 64 A100
+        curate plan lvd142m --images 1000000000 --gpus 64 --hardware a100
+    """
     from curate.config import parse
     from curate.engine.cost import Assumptions
     from curate.recipe import load_config
@@ -93,13 +126,3 @@ def _plan_cells(step: "StepPlan") -> tuple[str, ...]:
     auto = ", ".join(f"{name} = {value}" for name, value in step.auto.items())
     at_most = "at most " if auto and step.at_most else ""
     return step.table, step.stage, step.state, todo, at_most + auto, step.note
-
-
-def _what_next(workdir: str) -> str:
-    return f"""
-Next, with pictures of your own:
-  curate run configs/dedup.yaml sources.pool=FOLDER workdir=runs/mine            remove near-duplicates
-  curate run configs/hierarchical.yaml sources.pool=FOLDER workdir=runs/mine2    and balance what is left
-  curate run configs/lvd142m.yaml sources.pool=FOLDER sources.curated=SEEDS sources.heldout=BENCHMARKS workdir=...
-  curate train configs/train/tiny.yaml shards={workdir}/shards/data output=runs/tiny
-  curate explain {workdir} NAME_OF_AN_IMAGE                                      why an image was kept or dropped"""

@@ -1,52 +1,113 @@
 """`curate train`, `eval` and `visualize`: pretrain a backbone, measure one, draw what one sees."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from curate.cli.arguments import Config, Device, Json, Overrides
+from curate import command
+from curate.cli.arguments import (
+    CompareWeights,
+    Config,
+    Device,
+    Json,
+    Model,
+    Overrides,
+    Quiet,
+    Verbose,
+    Weights,
+)
 from curate.cli.consoles import say, say_json, show_table
+from curate.cli.program import listen
+from curate.cli.summary import near
 from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, Bounds
 
 
-def train(config: Config, overrides: Overrides = None) -> None:
-    """Pretrain a backbone on curated shards; a killed run resumes."""
-    from curate.api import train_values
-    from curate.config import apply_overrides, read_yaml
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="workdir of a run, its folder shards, or a folder, file or pattern"),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="folder for checkpoints, the log and the exports")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pretrain a backbone on curated shards; a training that was stopped goes on where it was.
 
-    result = train_values(apply_overrides(read_yaml(config), overrides or []), where=config)
-    say(f"export: {result.export}")
+    Exit status: 0 it is trained; 1 an error stopped it; 2 a wrong command line; 143 SIGTERM stopped it, and a
+    checkpoint is written: the same command goes on.
+
+    Examples:
+        # a tiny ViT, in about a minute on two cores
+        curate train train/tiny --shards runs/dedup-photos --output runs/tiny
+        # the same, longer
+        curate train train/tiny --shards runs/dedup-photos --output runs/longer iterations=2000
+        # every key
+        curate config train/small
+        # on 8 GPUs
+        torchrun --nproc_per_node 8 --no-python curate train train/small --shards runs/even --output runs/small
+    """
+    from curate.api import train_values
+    from curate.config import apply_overrides, merge, read_yaml
+
+    listen(quiet=quiet, verbose=verbose)
+    given: dict[str, Any] = {"shards": shards, "output": output}
+    values = merge(read_yaml(config), {name: value for name, value in given.items() if value is not None})
+    result = train_values(apply_overrides(values, overrides or []), where=config)
+    export = near(str(result.export))
+    say(f"export: {export}")
+    if not quiet:
+        say("Next:")
+        say(f"  {command.line('eval', export, '--data', 'FOLDER')}  # how good it is, by a subfolder a class")
+        say(f"  {command.line('visualize', export, 'FOLDER', '--output', 'looks')}  # what it sees")
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="model id, the .safetensors of an export, or an .onnx file")],
+    model: Model,
     data: Annotated[
-        str, typer.Option(help="folder with a subfolder a class, Parquet (folder, file, pattern), bundled or mnist5k")
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="folder with a subfolder a class, Parquet (workdir, folder, file, pattern), bundled or mnist5k",
+        ),
     ],
-    weights: Annotated[str | None, typer.Option(help="path or URL of the weights; none: packaged or hub")] = None,
+    weights: Weights = None,
     test: Annotated[
-        str | None, typer.Option(help="set whose images are classified; none: held-out or left-out images")
+        str | None,
+        typer.Option(metavar="PLACE", help="set whose images are classified; none: held-out or left-out images"),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="column of the labels in Parquet files")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="column of the labels in Parquet files")] = None,
     measures: Annotated[
-        str, typer.Option(help="some of them, with commas")
+        str, typer.Option(metavar="NAMES", help="some of them, with commas")
     ] = "knn,linear,logistic,retrieval,copies,splits",
     splits: Annotated[int, typer.Option(help="random 7:3 splits of the measure `splits`")] = 5,
     seed: Annotated[int, typer.Option(help="seed of splits, heads and edits")] = 0,
     max_decode_bytes: Annotated[
-        int, typer.Option(min=1 << 20, help="memory that decoding a picture may take")
+        int, typer.Option(min=1 << 20, metavar="BYTES", help="memory that decoding a picture may take")
     ] = MAX_DECODE_BYTES,
     max_seconds: Annotated[
-        float, typer.Option(min=0.1, help="seconds of CPU time that decoding a picture may take")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="seconds of CPU time that decoding a picture may take")
     ] = 2 * MAX_SECONDS,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = "auto",
-    compare: Annotated[str | None, typer.Option(help="second model or export, for paired differences")] = None,
-    compare_weights: Annotated[str | None, typer.Option(help="weights of the second model")] = None,
+    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32 or bf16")] = "auto",
+    compare: Annotated[str | None, typer.Option(metavar="MODEL", help="a second model, for paired differences")] = None,
+    compare_weights: CompareWeights = None,
     json_: Json = False,
 ) -> None:
-    """Measure a frozen backbone: k-NN, linear classifiers, retrieval, copy detection; every figure with its error."""
+    """Measure a frozen backbone: k-NN, linear classifiers, retrieval, copies; every figure with its error.
+
+    Examples:
+        # an export of the trainer, on pictures that come with curate
+        curate eval runs/tiny --data bundled
+        # beside another model
+        curate eval runs/tiny --data photos/by_class --compare lite0
+        # k-NN alone, on a labeled Parquet file
+        curate eval dinov2_vits14 --data birds.parquet --label species --measures knn
+    """
     from curate.evaluation import evaluate as runner
     from curate.evaluation import summary
     from curate.evaluation.labeled import open_labeled
@@ -65,16 +126,19 @@ def evaluate(
         return
     say("\n".join(map(summary.describe_evaluation, found)))
     columns = summary.HEAD if compare is None else summary.COMPARED_HEAD
-    show_table(columns, summary.evaluation_rows(*found), boxed=False)
+    show_table(columns, summary.evaluation_rows(*found))
 
 
 def visualize(
-    model: Annotated[str, typer.Argument(help="a backbone, as in `curate models`; curate: an export of the trainer")],
+    model: Model,
     images: Annotated[list[str], typer.Argument(help="pictures, folders of pictures, or `bundled`")],
-    output: Annotated[Path, typer.Option(help="folder to make; one of an earlier call is written anew")],
-    weights: Annotated[str | None, typer.Option(help="path or URL of the weights")] = None,
-    compare: Annotated[str | None, typer.Option(help="other weights of the same model, drawn below")] = None,
-    size: Annotated[int | None, typer.Option(help="short edge in pixels; none: twice the model's own")] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="folder to make; one of an earlier call is written anew")],
+    weights: Weights = None,
+    compare: Annotated[str | None, typer.Option(metavar="MODEL", help="another model, drawn below")] = None,
+    compare_weights: CompareWeights = None,
+    size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="short edge in pixels; none: twice the model's own")
+    ] = None,
     block: Annotated[int, typer.Option(help="whose attention; -1: the last")] = -1,
     mass: Annotated[float, typer.Option(help="share of the attention that the masks keep")] = 0.6,
     threshold: Annotated[
@@ -84,7 +148,13 @@ def visualize(
     most: Annotated[int, typer.Option(help="pictures at most, evenly spread over those given", min=1)] = 8,
     device: Device = "auto",
 ) -> None:
-    """Draw what a backbone sees: attention of each head, masks of it, and its patch features as colors."""
+    """Draw what a backbone sees: attention of each head, masks of it, and its patch features as colors.
+
+    Examples:
+        curate visualize runs/tiny photos --output looks
+        # two trainings of one model, on pictures that come with curate
+        curate visualize runs/tiny bundled --output looks --compare runs/longer
+    """
     from curate.config import parse
     from curate.evaluation import visualize as pictured
     from curate.evaluation.drawing.output_folder import check_output
@@ -95,8 +165,8 @@ def visualize(
     stated = {"size": size, "block": block, "mass": mass, "threshold": threshold, "attention": attention}
     looks = parse(pictured.Looks, stated, where="visualize")
     pictures = pictured.gather_pictures([PHOTOS if place == "bundled" else place for place in images], most=most)
-    given = [weights] if compare is None else [weights, compare]
-    loaded = [load_backbone(model, weights=one, device=device, precision="fp32") for one in given]
+    given = [(model, weights), *([] if compare is None else [(compare, compare_weights)])]
+    loaded = [load_backbone(name, weights=file, device=device, precision="fp32") for name, file in given]
     backbones = pictured.name_backbones(loaded)
     views = pictured.view(backbones, pictures, looks)
     sheet = pictured.write_views(

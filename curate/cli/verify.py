@@ -15,6 +15,10 @@ def verify(
     """Read every file that carries a digest, and name those that are not what was written.
 
     Exit status: 0 all are; 1 some are not.
+
+    Examples:
+        curate verify runs/dedup-photos
+        curate verify runs/tiny
     """
     import json
 

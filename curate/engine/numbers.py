@@ -25,6 +25,14 @@ def seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
+def size(num_bytes: float) -> str:
+    """Bytes, in powers of ten: 2.1 GB; empty for nothing."""
+    for limit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if num_bytes >= limit:
+            return f"{num_bytes / limit:.1f} {name}"
+    return f"{num_bytes / 1e3:.0f} kB" if num_bytes else ""
+
+
 def rate(value: float) -> str:
     """A number per second: a decimal only where it matters."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

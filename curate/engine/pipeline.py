@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate import progress
 from curate.engine.cleaning import CleanedRows, clean, find_unneeded
 from curate.engine.executors import Executor
 from curate.engine.freshness import Flags, as_list, why_stale
@@ -181,7 +182,8 @@ class Pipeline:
                 work = Work(
                     self.store, step, allowed, damaged=lost, restore=restore.get(place), task_memory=self.task_memory
                 )
-                made = work.run(executor)
+                with progress.at_step(place + 1, [next(iter(one.stages)) for one in self.steps]):
+                    made = work.run(executor)
             except DamagedPart as found:
                 error = found
                 continue

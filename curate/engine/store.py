@@ -313,5 +313,7 @@ def _explain_os_errors(target: str) -> Iterator[None]:
             yield
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-            raise WorkdirError(f"{target}: cannot be written ({error.strerror}); choose another workdir=DIR") from error
+            raise WorkdirError(
+                f"{target}: cannot be written ({error.strerror}); choose another workdir (--workdir DIR)"
+            ) from error
         raise

@@ -11,7 +11,7 @@ from curate.evaluation.linear import BLOCKS
 from curate.evaluation.measures import MEASURES, Measure, Measured, check_images, take_measures
 from curate.evaluation.scores import Score
 from curate.models.backbones.backbone import Backbone
-from curate.models.backbones.load import from_file, load_backbone
+from curate.models.backbones.load import load_backbone
 from curate.models.device import PrecisionChoice
 
 NUM_SPLITS = 5
@@ -94,7 +94,6 @@ def load(model: str, *, weights: str | None, device: str, precision: str) -> Bac
     """
     if precision not in get_args(PrecisionChoice):
         raise ConfigError(f"precision={precision}: known are {', '.join(get_args(PrecisionChoice))}")
-    model, weights = from_file(model, weights)
     return load_backbone(model, weights=weights, device=device, precision=cast(PrecisionChoice, precision))
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.errors import ConfigError, SourceError
-from curate.filesystems import list_parquet, open_filesystem
+from curate.filesystems import list_shards, open_filesystem
 from curate.opening import open_of
 from curate.ops.images import formats
 from curate.ops.images.bounds import Bounds
@@ -89,7 +89,7 @@ def open_labeled(
     if data == "mnist5k":
         return from_arrays(*load_mnist5k(), name=data)
     filesystem, path = open_filesystem(data)
-    files = [file for file in list_parquet(filesystem, path) if file.endswith(".parquet")]
+    files = [file for file in list_shards(filesystem, path) if file.endswith(".parquet")]
     if files:
         return _open_labeled_parquet(data, filesystem, files, decode, label=label, labeled=labeled)
     if label is not None:

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.errors import ConfigError, SourceError
 from curate.feed.row_groups import RowGroup, read_row_groups
 from curate.feed.settings import FeedSettings
-from curate.filesystems import list_parquet, open_filesystem
+from curate.filesystems import list_shards, open_filesystem
 from curate.opening import open_of
 from curate.progress import track
 from curate.retrying import is_damage, retry
@@ -99,7 +99,7 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
     """Read the footers of all shards, and of their rows the columns that repeats and weights need.
 
     Args:
-        shards: a folder, a file or a pattern, local or an fsspec URL.
+        shards: a workdir, its folder `shards`, any folder of shards, a file or a pattern; local or an fsspec URL.
 
     Raises:
         SourceError: no shard there, one is damaged, or one lacks a column that is needed.
@@ -107,9 +107,9 @@ def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
     """
     feed = feed or FeedSettings()
     filesystem, path = open_filesystem(shards)
-    paths = list_parquet(filesystem, path)
+    paths = list_shards(filesystem, path)
     if not paths:
-        raise SourceError(f"{shards}: no Parquet shard; give a folder, a file or a pattern of shards")
+        raise SourceError(f"{shards}: no Parquet shard; give a workdir, a folder, a file or a pattern of shards")
     groups: list[RowGroup] = []
     damaged: list[str] = []
     with ThreadPoolExecutor(READERS) as pool, track("read footers", len(paths), unit="shards") as advance:

@@ -8,6 +8,7 @@ from typing import Any
 
 from curate.engine.cost import Assumptions, Demand, Shape
 from curate.engine.demands import around
+from curate.engine.numbers import size
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Stage
 from curate.engine.store import Store
@@ -279,11 +280,3 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.{1 if unit == 3600 or seconds < 10 else 0}f} {name}"
     return f"{seconds / 86400:.1f} d"
-
-
-def size(num_bytes: float) -> str:
-    """Such as 2.1 GB, in powers of ten; empty for nothing."""
-    for limit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if num_bytes >= limit:
-            return f"{num_bytes / limit:.1f} {name}"
-    return f"{num_bytes / 1e3:.0f} kB" if num_bytes else ""

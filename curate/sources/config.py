@@ -222,7 +222,12 @@ def _default_name(role: str, entry: Any, num_entries: int) -> str:
     path = entry.get("path", "") if isinstance(entry, dict) else entry
     if num_entries == 1 or not isinstance(path, str | Path):
         return role
-    return next(_plain_words(reversed(str(path).split("/"))), role)
+    return last_plain_step(str(path)) or role
+
+
+def last_plain_step(path: str) -> str:
+    """The last step of a path or URL that is no pattern, as a word that may stand in a name; empty: there is none."""
+    return next(_plain_words(reversed(path.split("/"))), "")
 
 
 def _plain_words(steps: Iterable[str]) -> Iterator[str]:

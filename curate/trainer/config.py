@@ -196,8 +196,8 @@ class TrainConfig(TrainSettings):
     """One pretraining run."""
 
     shards: str
-    """Parquet shards: a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; each may be an fsspec
-    URL."""
+    """Parquet shards: the workdir of a run, a folder, a file, or a pattern such as runs/a/shards/data/*.parquet; each
+    may be an fsspec URL."""
     output: str
     """Folder for checkpoints, the log and exports; on a disk or a shared file system, no URL."""
     seed: int = Field(default=0, ge=0)

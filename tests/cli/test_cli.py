@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from curate import progress
 from curate.cli import COMMANDS, app
 from curate.cli.consoles import say, show_table
 from curate.cli.inspect import status
@@ -120,6 +121,46 @@ def test_errors_of_the_user_are_one_line_and_an_exit_status(capsys: pytest.Captu
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "nowhere.yaml"],
+        ["run", "dedup", "--pool", "nowhere"],
+        ["run", "dedup", "--pool", "locked", "--workdir", "locked/run"],
+        ["run", "dedup", "--pool", "nowhere", "copies.hashs=1"],
+        ["run", "dedup", "--pool", "nowhere", "no_value"],
+        ["plan", "dedpu", "--images", "10"],
+        ["status", "nowhere"],
+        ["report", "nowhere", "--open"],
+        ["sweep", "locked"],
+        ["explain", "nowhere", "0"],
+        ["clean", "nowhere"],
+        ["verify", "nowhere"],
+        ["config", "dedup", "nothing"],
+        ["init", "dedup", "locked/dedup.yaml"],
+        ["train", "train/tiny"],
+        ["train", "train/tiny", "--shards", "nowhere", "--output", "out"],
+        ["eval", "nothing", "--data", "bundled"],
+        ["eval", "lite0", "--data", "nowhere"],
+        ["visualize", "lite0", "nowhere", "--output", "looks"],
+        ["export", "nowhere", "--to", "hub"],
+        ["samples", "check", "nowhere", "nowhere.csv"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_user_gets_wrong_is_told_without_a_traceback(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "locked").write_text("a file where a folder should be")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended, explained_errors():
+        app(words, prog_name="curate")
+    told = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert told.startswith("error: ")
+    assert any(word.strip("-") in told for word in words)
+
+
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["status", str(tmp_path)])
     assert "no run of curate here; make one with" in str(found.exception)
@@ -161,10 +202,12 @@ SHOWN = r"a\x1b]0;owned\x07[red]b[/red][link=file:///etc]c\u202e"
 """A name as a stranger may choose it, and how its first line is shown."""
 
 
-def test_names_of_strangers_do_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_strangers_do_not_command_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     say(f"{NAME}: kept")
     assert capsys.readouterr().out == f"{SHOWN}\nerror: fake: kept\n"
-    show_table(("name",), [(NAME,)], boxed=False)
+    show_table(("name",), [(NAME,)])
     assert rf"{SHOWN}\nerror: fake" in capsys.readouterr().out
     error = SourceError(f"{NAME}: damaged")
     error.add_note(f"while reading {NAME}")
@@ -173,9 +216,10 @@ def test_names_of_strangers_do_not_command_the_terminal(capsys: pytest.CaptureFi
     told = capsys.readouterr().err
     assert told.startswith(f"error: SourceError: {SHOWN}\n  error: fake: damaged\n  while reading {SHOWN}")
     assert not [line for line in told.splitlines()[1:] if not line.startswith("  ")]
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
     with track(NAME, 1) as advance:
         advance(1, note=NAME)
-    assert capsys.readouterr().err == rf"{SHOWN}\nerror: fake: 1/1  {SHOWN}\nerror: fake" + "\n"
+    assert rf"{SHOWN}\nerror: fake: 1/1, 0 s left, {SHOWN}\nerror: fake" + "\n" == capsys.readouterr().err
 
 
 def test_faults_of_ours_are_told_as_python_does_but_visible() -> None:

@@ -28,7 +28,7 @@ def memory(tmp_path):
 
 def test_no_shards_is_an_error(tmp_path):
     for shards in (tmp_path, tmp_path / "gone", tmp_path / "*.parquet"):
-        with pytest.raises(SourceError, match=r"no Parquet shard; give a folder"):
+        with pytest.raises(SourceError, match=r"no Parquet shard; give a workdir"):
             read_index(str(shards))
 
 

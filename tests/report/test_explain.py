@@ -86,14 +86,61 @@ def test_several_matches_are_listed(workdir: Workdir) -> None:
     again = Workdir(Path(workdir.store.root).parent / "again")
     (Path(again.sources.curated[0].path) / "a.jpg").write_bytes(b"")
     again.catalog()
-    with pytest.raises(CurateError, match=r"2 images fit; name one by its id:\n.* pool: a.jpg\n.* curated: a.jpg"):
+    with pytest.raises(
+        CurateError,
+        match=r"2 images fit; name one by its id, such as .*curate explain .*:\n.* pool: a.jpg\n.* curated: a.jpg",
+    ):
         explain(again.run, "a.jpg")
 
 
-@pytest.mark.parametrize("name", ["nowhere.jpg", "9", "999999999999", "04", "jpg", ""])
+@pytest.mark.parametrize("name", ["nowhere.jpg", "9", "999999999999", "04", ""])
 def test_an_unknown_image_is_an_error(workdir: Workdir, name: str) -> None:
     with pytest.raises(CurateError, match="none of the 12 images of .* has this image_id, key or path"):
         explain(workdir.run, name)
+
+
+def test_a_part_of_a_name_is_enough_and_several_are_listed(workdir: Workdir) -> None:
+    assert explain(workdir.run, "ISE.p") == explain(workdir.run, "noise.png")
+    with pytest.raises(CurateError, match=r"(?s)^bench: 2 images fit; .* pool: bench.jpg\n.* pool: bench_copy.jpg$"):
+        explain(workdir.run, "bench")
+    with pytest.raises(CurateError, match=r"(?s)jpg: 11 images fit; .*\n  and 1 more$"):
+        explain(workdir.run, "jpg")
+
+
+def test_an_exact_name_wins_over_a_part(workdir: Workdir) -> None:
+    assert f"image {workdir.ids['a.jpg']} " in explain(workdir.run, "a.jpg")
+    assert explain(workdir.run, "pool/a.jpg") == explain(workdir.run, "a.jpg")
+
+
+def test_near_names_are_told(workdir: Workdir) -> None:
+    with pytest.raises(CurateError, match=rf"near names:\n  {workdir.ids['bench.jpg']}  pool: bench.jpg"):
+        explain(workdir.run, "benhc.jpg")
+    with pytest.raises(CurateError, match=r"pool: noise.png"):
+        explain(workdir.run, "somewhere/noise.jpg")
+
+
+def test_folders_may_be_written_as_on_windows(workdir: Workdir) -> None:
+    assert explain(workdir.run, r"pictures\pool\b.jpg") == explain(workdir.run, "b.jpg")
+
+
+def test_names_are_found_as_they_are_written_in_tables_and_as_they_are_shown(tmp_path: Path) -> None:
+    made = Workdir(tmp_path)
+    for name in ("back\\slash.jpg", "two\nlines.jpg"):
+        (Path(made.sources.pool[0].path) / name).write_bytes(b"")
+    run = made.catalog().run
+    assert "back" in explain(run, "back\\slash.jpg")
+    assert explain(run, r"back\\slash.jpg") == explain(run, "back\\slash.jpg")
+    assert explain(run, r"two\nlines.jpg") == explain(run, "two\nlines.jpg")
+
+
+def test_a_file_that_is_no_picture_is_told_so(workdir: Workdir) -> None:
+    pool = Path(workdir.sources.pool[0].path)
+    (pool / "notes.md").write_text("no picture")
+    with pytest.raises(CurateError, match=r"pool/notes.md was left out, since it is no picture: other file \(\.md\)"):
+        explain(workdir.run, "notes.md")
+    (pool / "later.jpg").write_bytes(b"")
+    with pytest.raises(CurateError, match=r"pool/later.jpg is there, but is not in the catalog; .* --rescan"):
+        explain(workdir.run, str(pool / "later.jpg"))
 
 
 def test_a_story_ends_where_the_tables_end(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from curate.errors import SourceError
 from curate.models.backbones.backbone import Backbone
-from curate.models.backbones.load import from_file, load_backbone
+from curate.models.backbones.load import load_backbone
 from curate.models.device import PrecisionChoice
 from curate.opening import read_regular
 from curate.ops.images.decode import RejectedImage
@@ -50,8 +50,7 @@ class Embedder:
 
 
 def load_embedder(model: str, *, weights: str | None, device: str, precision: PrecisionChoice) -> Embedder:
-    """As `load_backbone`; `model` may also be the file of an export, or an ONNX file."""
-    model, weights = from_file(model, weights)
+    """As `load_backbone`."""
     return Embedder(load_backbone(model, weights=weights, device=device, precision=precision))
 
 

@@ -36,6 +36,7 @@ from curate.errors import ConfigError
 from curate.models.backbones import dinov2, exported, installed, lite0, luma, onnx_file, sscd
 from curate.models.device import PrecisionChoice, resolve_device, resolve_precision
 from curate.models.info import ModelInfo
+from curate.models.names import BY_FILE, resolve_model
 from curate.registry import distribution_of, known_names, resolve
 
 if TYPE_CHECKING:
@@ -73,9 +74,6 @@ EXAMPLES = {
 }
 """What `known_models` lists of the families whose models have no list here."""
 
-BY_FILE = {".safetensors": "curate", ".onnx": "onnx"}
-"""Ids of the models that are nothing without a file, by its suffix."""
-
 
 def load_backbone(
     model: str, *, weights: str | None = None, device: str = "auto", precision: PrecisionChoice = "auto"
@@ -83,7 +81,7 @@ def load_backbone(
     """Build the frozen embedder `model` on a device, fetching weights that are not here yet.
 
     Args:
-        model: an id, see above.
+        model: an id, a file or a folder, see `models/names.py`.
         weights: path or https URL (`#sha256=HEX` pins it); None: packaged or from the model hub.
         device: auto, cpu, cuda or cuda:N.
         precision: of the forward pass; auto: bfloat16 where the device is faster with it and the model bears it.
@@ -131,12 +129,6 @@ def check_precision(info: ModelInfo, precision: PrecisionChoice) -> None:
         raise ConfigError(f"{info.model}: computes in the precision of its file; set precision to auto, not to bf16")
 
 
-def from_file(model: str, weights: str | None) -> tuple[str, str | None]:
-    """Model id and weights, where `model` may be the file of an export or an ONNX file."""
-    known = next((known for suffix, known in BY_FILE.items() if model.endswith(suffix)), None)
-    return (model, weights) if known is None else (known, model)
-
-
 def weights_for_plan(model: str, weights: str | None) -> str | None:
     """The weights that a plan asks: those that are here, and those without which the id says nothing; a plan is made on
     machines, too, that do not have them yet."""
@@ -148,7 +140,7 @@ def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> 
     """Facts of a model without building it: dimensions, preprocessing, license, where its weights are.
 
     Args:
-        model: an id, see above.
+        model: as in `load_backbone`.
         weights: as in `load_backbone`.
         fetch: download weights that are not on this machine; else they are reported as absent.
 
@@ -156,6 +148,7 @@ def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> 
         ConfigError: unknown model, or a plug-in that does not keep the contract above.
         WeightsError: a given path does not exist, or a download failed.
     """
+    model, weights = resolve_model(model, weights)
     name = dinov2.canonical(model) or model
     info = _family(name).describe(name, weights, fetch=fetch)
     if not isinstance(info, ModelInfo):
@@ -172,9 +165,6 @@ def known_models() -> list[ModelInfo]:
 
 
 def _family(model: str) -> Family:
-    known, file = from_file(model, None)
-    if file is not None:
-        raise ConfigError(f"model: {model!r} is a file; write model: {known} and weights: {file}")
     open_family = f"{model.partition('/')[0]}/NAME"
     name = open_family if open_family in BUILT_IN else model
     found = resolve("backbone", name, BUILT_IN, key="model")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.config import Execution, without_folder
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
@@ -17,6 +17,7 @@ from curate.engine.tallies import Tally
 from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.load import check_precision, describe, weights_for_plan
 from curate.models.device import PrecisionChoice
+from curate.models.names import resolve_model
 from curate.ops.images.preprocess import decode_side, preprocess
 from curate.ops.vectors import pack
 from curate.stages.images.image_tally import VectorTally
@@ -51,10 +52,10 @@ class Embed(PictureStage):
     tally: ClassVar[type[Tally] | None] = VectorTally
 
     model: str
-    """Id of a backbone, see `curate models`."""
+    """Id of a backbone, see `curate models`; or an export of the trainer, an ONNX file, or the folder of one."""
     weights: Annotated[str | None, Execution()] = None
-    """Weight file, folder or URL; null: what the model id brings along or the hub has. Known by their content, so
-    a file may move."""
+    """Weight file, folder or URL; null: what the model brings along or the hub has. Known by their content, so a file
+    may move."""
     precision: PrecisionChoice = "auto"
     """Precision of the forward pass; auto: the faster one on the device, chosen once for the whole table."""
     dtype: Literal["float16", "float32"] = "float16"
@@ -65,6 +66,18 @@ class Embed(PictureStage):
     """Images of a forward pass."""
     device: Annotated[str, Execution()] = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_a_file(cls, values: Any) -> Any:
+        """A file named as the model counts as its weights: tables are known by what it holds, not by its path."""
+        if not isinstance(values, dict) or not isinstance(values.get("model"), str):
+            return values
+        try:
+            model, weights = resolve_model(values["model"], values.get("weights"))
+        except WeightsError as error:
+            raise ValueError(str(error)) from error
+        return values | {"model": model, "weights": weights}
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         info = describe(self.model, self.weights, fetch=True)

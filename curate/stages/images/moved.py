@@ -218,6 +218,6 @@ def _is_same(facts: Table, moved: Table, source: Source, image_id: int) -> bool:
 def _moved_elsewhere(source: Source, why: str) -> StaleTable:
     return StaleTable(
         f"catalog was made with another configuration: source {source.name} is now {source.path}, where {why}. "
-        "Put the old path back, choose another workdir, or run again with --rebuild catalog to list it anew (what "
-        "depends on it follows)"
+        "Put the old path back, choose another workdir (--workdir DIR), or run again with --rebuild catalog to list it "
+        "anew (what depends on it follows)"
     )

@@ -210,14 +210,13 @@ def test_other_weights_are_refused(
         describe("onnx", weights)
 
 
-def test_a_file_is_a_model_where_there_is_no_config(tmp_path: Path) -> None:
+def test_a_file_or_its_folder_is_a_model(tmp_path: Path) -> None:
     file = str(save_onnx(tmp_path / "a.onnx"))
     picture = Image.fromarray(pixels(1)[0].permute(1, 2, 0).numpy())
     found = load_embedder(file, weights=None, device="cpu", precision="auto").embed([picture])
     np.testing.assert_allclose(found, expected(pixels(1).numpy() / 255, "vector"), atol=1e-5)
     assert evaluate.load(file, weights=None, device="cpu", precision="auto").dim == DIM
-    with pytest.raises(ConfigError, match=r"model: '.*a.onnx' is a file; write model: onnx and weights: .*a.onnx"):
-        describe(file)
+    assert describe(str(tmp_path)).weights == describe("onnx", file).weights
 
 
 def test_a_linear_classifier_gets_the_vectors_as_they_are(tmp_path: Path) -> None:
