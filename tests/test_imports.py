@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking"},
     "answers": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
+    "review": BASE | {"tables", "engine", "ops", "sources", "stages", "report", "answers", "decisions"},
     "scale": BASE | {"engine", "ops", "models", "sources", "samples", "stages", "recipe"},
     "doctor": BASE | {"__init__", "engine", "models", "sources", "recipe"},
     "running": BASE | {"engine", "sources", "recipe", "workdir", "report"},
