@@ -50,6 +50,7 @@ def test_wheel_brings_one_package(wheel: Path) -> None:
     others = {
         "curate/py.typed",
         "curate/report/style.css",
+        *(f"curate/review/{name}" for name in ("page.html", "review.css", "review.js", "icon.png")),
         "curate/samples/ATTRIBUTION.csv",
         "curate/samples/mnist5k.npz",
     }

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import answers, configs, doctor, inspect, models, run, samples, train, verify
+from curate.cli import answers, configs, doctor, inspect, models, review, run, samples, train, verify
 from curate.cli.help import Command, Group
 from curate.cli.program import explained_errors, set_up_process
 
@@ -38,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": answers.list_,
     "write": answers.write,
     "explain": inspect.explain,
+    "review": review.review,
     "verify": verify.verify,
     "clean": inspect.clean,
     "config": configs.config,
