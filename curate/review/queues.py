@@ -25,9 +25,11 @@ from curate.stages.copies.drop_similar import SIMILAR, DropSimilar
 from curate.stages.images.inspect import Inspect
 from curate.tables import POOL, REJECT_REASONS
 
-REASONS = {SIMILAR: "too like another image of its cluster", "dropped": "by your decision"}
+KEPT, DUPLICATE, BENCHMARK, DROPPED = "kept", "duplicate", "benchmark", "dropped"
+"""Verdicts of the tables."""
+DECISION = "decision"
+REASONS = {SIMILAR: "too like another image of its cluster", DECISION: "by your decision"}
 """Why an image was dropped, in words, beside the kinds of evidence."""
-KEPT, DUPLICATE, BENCHMARK = "kept", "duplicate", "benchmark"
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,7 @@ def find_dropped(table: Table) -> Iterator[tuple[str, np.ndarray]]:
     for rows in table.scan(["image_id", "verdict", "similarity", "kind"]):
         gone = rows.filter(pc.invert(pc.is_in(rows["verdict"], pa.array([KEPT, BENCHMARK]))))
         reason = pc.if_else(pc.equal(gone["verdict"], DUPLICATE), gone["kind"], gone["verdict"])
+        reason = pc.if_else(pc.equal(gone["verdict"], DROPPED), DECISION, reason)
         for name, some in _by_value(gone, reason):
             ids[name].append(some["image_id"].to_numpy())
             similarity[name].append(pc.fill_null(some["similarity"], 1).to_numpy())

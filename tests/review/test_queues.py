@@ -82,5 +82,5 @@ def test_what_a_person_kept_or_dropped(tmp_path: Path) -> None:
     assert {name: ids.tolist() for name, ids in find_dropped(table)} == {
         "sha256": [6],
         "embedding": [2],
-        "dropped": [3],
+        "decision": [3],
     }
