@@ -11,6 +11,7 @@ AWAITED = (
     r"copies\.heldout_threshold",
     r"curate (eval|export|visualize) runs/",
     r"curate report .*--open",
+    r"--install-completion",
 )
 
 

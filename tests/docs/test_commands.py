@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,12 +34,19 @@ def leaves(command: Any) -> Iterator[Any]:
             yield from leaves(one)
 
 
-def given(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:
-    """What the program would do with these words: its command, with its parameters; None: it only tells."""
-    seen: list[tuple[str, Mapping[str, Any]]] = []
-    tree = typer.main.get_command(app)
+@cache
+def program() -> tuple[Any, list[tuple[str, Mapping[str, Any]]]]:
+    """The tree of commands, none of which does anything, and what each was called with."""
+    tree, seen = typer.main.get_command(app), list[tuple[str, Mapping[str, Any]]]()
     for leaf in leaves(tree):
         leaf.callback = lambda name=leaf.name, **values: seen.append((name, values))
+    return tree, seen
+
+
+def given(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:
+    """What the program would do with these words: its command, with its parameters; None: it only tells."""
+    tree, seen = program()
+    seen.clear()
     tree.main(words, prog_name="curate", standalone_mode=False)
     return seen[0] if seen else None
 
@@ -65,7 +73,8 @@ def test_every_block_of_shell_says_how_it_is_tested() -> None:
 @pytest.mark.parametrize("block", SHELL, ids=name_of)
 def test_block_is_shell_and_its_commands_are_accepted(block: Block) -> None:
     subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
-    found = [words for line in block.lines for words in commands(line) if not is_awaited(" ".join(["curate", *words]))]
+    found = [words for line in block.lines for words in commands(line)]
+    found = [words for words in found if not is_awaited(" ".join(["curate", *words]))]
     for words in found:
         asked = given([word.replace("...", "PATH") for word in words])
         if asked is not None:
