@@ -45,7 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking"},
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "scale": BASE | {"engine", "ops", "models", "sources", "samples", "stages", "recipe"},
-    "running": BASE | {"engine", "sources", "recipe", "workdir", "report"},
+    "updating": BASE | {"engine", "recipe", "workdir", "report"},
+    "running": BASE | {"engine", "sources", "recipe", "workdir", "report", "updating"},
 }
 ANYTHING = {"__init__", "__main__", "api", "cli"}
 """The front door and the command line import whatever they call; nothing imports them."""

@@ -20,6 +20,12 @@ def run(
     ] = None,
     refit: Annotated[bool, typer.Option("--refit", help="fit centroids again")] = False,
     rescan: Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")] = False,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help="make again what changed settings need; the old results stay until the new are complete"
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe: make every table that is missing, then the report.
 
@@ -32,13 +38,13 @@ def run(
     from curate.running import run_config
 
     loaded = load_config(config, overrides or [])
-    flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan)
+    flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan, update=update)
     if dry_run:
         show_table(
             ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))
         )
         return
-    outcome = run_config(loaded, flags)
+    outcome = run_config(loaded, flags, command=(config, *(overrides or [])))
     made = ", ".join(outcome.changed) if outcome.changed else "nothing to do, every table is there"
     say(f"{loaded.workdir}: {made} ({outcome.seconds:.1f} s)")
     say(f"report: {outcome.report}")

@@ -44,7 +44,7 @@ class Evaluate(Map):
         from curate.evaluation.accuracy import paired_stderr
 
         made = PretrainFigures.of(pretrain)
-        pretrained, initial = (self._accuracy(pretrain.store.join(path)) for path in (made.export, made.initial))
+        pretrained, initial = (self._accuracy(pretrain.store.find(path)) for path in (made.export, made.initial))
         gain = pretrained.value - initial.value
         rows = [
             ("pretrained", pretrained.value, pretrained.stderr),
