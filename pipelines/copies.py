@@ -341,7 +341,9 @@ def _verified(
         rule = copies.rule()
         strict = asdict(rule.certain)
         tried = {"threshold": rule.sure, "heldout_threshold": rule.sure}
-        tried |= {"floor": rule.floor.threshold, "heldout_floor": rule.floor.heldout_threshold}
+        tried["floor"] = rule.floor.threshold
+        if rule.floor.heldout_threshold != rule.floor.threshold:
+            tried["heldout_floor"] = rule.floor.heldout_threshold
         judge = judge.model_copy(update={"least_cosine": rule.least, "heldout_least_cosine": rule.heldout_least})
     given = {"neighbors": near, "crowds": crowds, "thresholds": thresholds, "catalog": catalog}
     certain = p.add("internal/neighbors/copy", KeepNear(**strict), **given)

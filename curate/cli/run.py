@@ -39,6 +39,15 @@ def run(
 
     loaded = load_config(config, overrides or [])
     flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan, update=update)
+    if update:
+        from curate.scale.change import HEAD, cost_of_change
+
+        change = cost_of_change(loaded, make_plan(loaded, flags))
+        if change.steps:
+            show_table(HEAD, change.cells())
+        say(change.describe())
+    if dry_run and update:
+        return
     if dry_run:
         show_table(
             ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))

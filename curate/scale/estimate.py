@@ -104,7 +104,7 @@ def plan_scale(config: RecipeConfig, given: Assumptions, machines: Machines) -> 
         ConfigError: the size of a model is not known without its weights.
     """
     pipeline = find_recipe(config.recipe).outline(Store(config.workdir), config)
-    return [_estimate(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)]
+    return [estimate_step(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)]
 
 
 def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, 
     return found
 
 
-def _estimate(stages: dict[str, Stage], demand: Demand, rows: float, used: Machines) -> Estimate:
+def estimate_step(stages: dict[str, Stage], demand: Demand, rows: float, used: Machines) -> Estimate:
     """Of one step; the stages of a pass work side by side."""
     hw, cores, number = used.hardware, used.cores, used.number
     gpu = hw.gpu if used.gpus and any(getattr(s, "device", "cpu") != "cpu" for s in stages.values()) else None

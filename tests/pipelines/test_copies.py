@@ -147,7 +147,9 @@ def test_a_given_threshold_goes_to_the_stages_that_it_changes(tmp_path: Path) ->
     assert {name for name in known if known[name] != heldout[name]} == {"internal/neighbors/aligned"}
     below = declared(tmp_path, "copies.threshold=0.5")
     near, pairs = below["internal/candidates/near"], below["internal/candidates/pairs"]
-    assert (near.threshold, near.heldout_threshold) == (pairs.floor, pairs.heldout_floor) == (0.5, 0.5)
+    assert (near.threshold, near.heldout_threshold, pairs.floor, pairs.heldout_floor) == (0.5, 0.5, 0.5, None)
+    apart = declared(tmp_path, "copies.heldout_threshold=0.5")["internal/candidates/pairs"]
+    assert (apart.floor, apart.heldout_floor) == (0.7, 0.5)
     alone = declared(tmp_path, "copies.threshold=0.8", "copies.verify=false")["internal/neighbors/copy"]
     assert (alone.threshold, alone.heldout_threshold) == (0.8, 0.78)
 
