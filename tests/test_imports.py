@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "scale": BASE | {"engine", "ops", "models", "sources", "samples", "stages", "recipe"},
     "updating": BASE | {"engine", "recipe", "workdir", "report"},
+    "sweeping": BASE | {"engine", "recipe", "workdir", "pipelines", "stages", "report", "updating"},
     "running": BASE | {"engine", "sources", "recipe", "workdir", "report", "updating"},
 }
 ANYTHING = {"__init__", "__main__", "api", "cli"}

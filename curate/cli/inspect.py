@@ -24,6 +24,7 @@ def status(
     from curate.report.status import status as read_status
     from curate.running import report_is_behind
     from curate.sources.objects import OBJECTS, cached_bytes
+    from curate.updating import under_way
     from curate.workdir import find_tables, open_record
 
     store = Store(workdir)
@@ -46,6 +47,9 @@ def status(
         return
     for text in warnings(found):
         say(f"- {text}")
+    update = under_way(store)
+    if update is not None:
+        say(f"- {update.describe()}.")
     if found.tables and report_is_behind(store):
         say(f"- Report and dataset card tell of earlier tables, or are missing: `curate report {workdir}` writes them.")
 
@@ -79,22 +83,28 @@ def report(workdir: Workdir) -> None:
 
 
 def sweep(workdir: Workdir, json_: Json = False) -> None:
-    """What each threshold for copies would drop, with the pairs about it: a table, and WORKDIR/report/sweep.html."""
+    """What each threshold for copies would keep and drop, by all evidence together; nothing of the run is changed.
+
+    A table, and WORKDIR/report/sweep.html with images that go from each threshold on. The last line is the command that
+    applies a row.
+    """
     from curate.engine.store import Store
     from curate.report.sections import outdated
-    from curate.report.sweep import as_rows, write_sweep
+    from curate.report.sweep import HEAD, by_key, example_of, write_sweep
+    from curate.sweeping import sweep as try_all
     from curate.workdir import open_tables
 
-    run = open_tables(Store(workdir))
-    found, page = write_sweep(run)
+    store = Store(workdir)
+    found = try_all(store)
+    run = open_tables(store)
+    page = write_sweep(run, found)
     if json_:
-        say_json(json.dumps(as_rows(found), indent=2))
+        say_json(json.dumps([row.as_json() for row in found], indent=2))
         return
-    cells = [
-        (row.search, f"{row.threshold:.4g}", *map(str, (row.pairs, row.dropped, row.largest, row.heldout)))
-        for row in found
-    ]
-    show_table(("search", "threshold", "pairs", "images dropped", "largest group", "touch held-out"), cells)
+    for key, rows in by_key(found).items():
+        show_table((key, *HEAD[1:]), (row.cells() for row in rows))
+        if len(rows) > 1:
+            say(f"To apply a row, for example: {example_of(rows).command}")
     for text in outdated(run):
         say(f"- {text}")
     say(page)
