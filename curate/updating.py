@@ -90,9 +90,10 @@ def _is_of(found: RunRecord, config: RecipeConfig) -> bool:
     if found.recipe != config.recipe:
         return False
     try:
-        return identity(check_config(found.config, where=RUN)) == identity(config)
+        before = check_config(found.config, where=RUN)
     except ConfigError:  # of a version with other keys
         return False
+    return identity(before) | {"workdir": ""} == identity(config) | {"workdir": ""}  # which may have been moved
 
 
 def before_training(pipeline: Pipeline) -> Pipeline:
