@@ -117,9 +117,7 @@ def _update(
 def _recorder(pipeline: Pipeline, config: RecipeConfig, command: Sequence[str] | None) -> Callable[[], None]:
     """What marks the pipeline's workdir as one of this run."""
     pins = pipeline.pins()
-    return partial(
-        workdir.record, pipeline.store, config.recipe, config, pipeline.names, pins=pins, command=command
-    )
+    return partial(workdir.record, pipeline.store, config.recipe, config, pipeline.names, pins=pins, command=command)
 
 
 def _report(pipeline: Pipeline, executor: Executor) -> None:

@@ -1,10 +1,11 @@
 """`curate sweep`: what each threshold for copies would keep and drop, by all evidence together.
 
-Thresholds do not act alone: chains of pairs are split, hashes and equal bytes join what the embedding does not, held-out
-images take whole groups with them. So nothing is estimated: for each value the tables that it changes are made, up to
-the verdicts, in a store that lies over the workdir (`engine/store.py`, folder `.sweep`), exactly as `--update` would
-make them, and are counted. The workdir stays as it is. A value costs what its tables cost; where pairs are verified and
-it lies above what has been verified, no picture is opened. Without verification each value searches once more.
+Thresholds do not act alone: chains of pairs are split, hashes and equal bytes join what the embedding does not,
+held-out images take whole groups with them. So nothing is estimated: for each value the tables that it changes are
+made, up to the verdicts, in a store that lies over the workdir (`engine/store.py`, folder `.sweep`), exactly as
+`--update` would make them, and are counted. The workdir stays as it is. A value costs what its tables cost; where pairs
+are verified and it lies above what has been verified, no picture is opened. Without verification each value searches
+once more.
 
 Memory: that of deduplication, and a bit an image.
 """
@@ -76,7 +77,9 @@ def sweep(store: Store, *, keys: Sequence[str] = ()) -> list[Swept]:
             raise ConfigError(f"{store.root}: recipe {run.recipe!r} has no threshold for copies")
         judged = run.only(Deduplicate)
         if judged is None:
-            raise TableError(f"{store.root}: the verdicts on copies of its settings are not there; run its config first")
+            raise TableError(
+                f"{store.root}: the verdicts on copies of its settings are not there; run its config first"
+            )
         wanted = [one for one in _wanted(config.copies, run.parts) if not keys or one.key in keys]
         store.remove(SWEEP)
         try:

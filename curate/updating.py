@@ -1,11 +1,11 @@
 """An update: what a change of settings needs is made beside what is there, and replaces it when all is complete.
 
-The difficulty: a table is replaced part by part, which for the table itself is safe (`engine/work.py`), but a user whose
-run is killed on the way has neither the old result nor the new one, and the shards that a training reads change under
-it. So an update works in a store that lies over the workdir (`engine/store.py`, folder `.update`): parts that stay are
-read where they are, parts that change are written there, and so are their manifests, `run.json`, the report and the
-card. Until all is complete, the workdir holds the old run, whole, and whoever looks at it sees nothing else. Killed, the
-update goes on from the parts that it has, as any run does.
+The difficulty: a table is replaced part by part, which for the table itself is safe (`engine/work.py`), but a user
+whose run is killed on the way has neither the old result nor the new one, and the shards that a training reads change
+under it. So an update works in a store that lies over the workdir (`engine/store.py`, folder `.update`): parts that
+stay are read where they are, parts that change are written there, and so are their manifests, `run.json`, the report
+and the card. Until all is complete, the workdir holds the old run, whole, and whoever looks at it sees nothing else.
+Killed, the update goes on from the parts that it has, as any run does.
 
 Then files move to their places. That takes moments, but it can be interrupted too: `_switch.json` in the folder is
 written first, and as long as it is there, those who look read through the folder (`workdir.current`), so that they see
@@ -151,4 +151,3 @@ def drop_unlisted_parts(store: Store, pipeline: Pipeline) -> None:
             table = store.table(name)
             if isinstance(stage, Scan) and table.is_complete():
                 table.drop_parts(table.committed().keys() - {part.number for part in table.parts()})
-

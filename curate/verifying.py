@@ -11,8 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.engine.store import TEMPORARY
-from curate.engine.store import MANIFEST
+from curate.engine.store import MANIFEST, TEMPORARY
 from curate.engine.table import PROGRESS
 from curate.errors import ConfigError, CurateError, first_line
 from curate.filesystems import open_filesystem

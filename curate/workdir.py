@@ -99,9 +99,9 @@ def _damaged(store: Store, text: str) -> DamagedRecord:
 def claim(store: Store, recipe: str, tables: Collection[str], *, update: bool = False) -> str | None:
     """Make sure that the workdir is new, this recipe's, or one that grows into it.
 
-    A run grows into another recipe that makes all of its results, and more; an update makes it one of any recipe. Tables
-    that both declare alike are kept, those that the new one does not declare stay for the way back. A record that is
-    damaged or gone is written anew: the tables say themselves what they were made of.
+    A run grows into another recipe that makes all of its results, and more; an update makes it one of any recipe.
+    Tables that both declare alike are kept, those that the new one does not declare stay for the way back. A record
+    that is damaged or gone is written anew: the tables say themselves what they were made of.
 
     Args:
         tables: those that the recipe declares.

@@ -51,7 +51,6 @@ from curate.stages.selection.find_columns import FindColumns
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
-
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 

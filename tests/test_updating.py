@@ -1,4 +1,4 @@
-"""Changed settings: what is made again, that the old results stay until it is complete, and that a kill costs nothing."""
+"""Changed settings: what is made again, that the old results stay until all is complete, and kills on the way."""
 
 import shutil
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from curate.engine.store import UPDATE, Store
 from curate.errors import ConfigError, StaleTable, WorkdirError
 from curate.recipe import load_config
 from curate.running import Outcome, plan_config, run_config
-from curate.samples.pool import make_pool
 from curate.scale.change import cost_of_change
 from curate.tables import ROLES
 from curate.updating import under_way
@@ -39,37 +38,23 @@ class Killed(BaseException):
     """Ends a run as a kill would, as far as the workdir can tell."""
 
 
-@pytest.fixture(scope="module")
-def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("update")
-    make_pool(root / "s", num_images=40, seed=5, curated_each=1, num_heldout=8)
-    return root
-
-
-def run(pools: Path, workdir: Path, *more: str, recipe: str = "dedup", flags: Flags = UPDATES) -> Outcome:
-    roles = [f"sources.{role}={pools}/s/{role}" for role in ROLES]
+def run(dedup_pool: Path, workdir: Path, *more: str, recipe: str = "dedup", flags: Flags = UPDATES) -> Outcome:
+    roles = [f"sources.{role}={dedup_pool}/{role}" for role in ROLES]
     given = [*roles, f"workdir={workdir}", "executor.threads=1", "rows_per_part=25", *more]
     return run_config(load_config(recipe, given), flags, command=(recipe, *given))
 
 
 @pytest.fixture(scope="module")
-def made(pools: Path) -> Path:
-    """A run with the thresholds of the model."""
-    run(pools, pools / "made/run", flags=Flags())
-    return pools / "made/run"
-
-
-@pytest.fixture(scope="module")
-def stricter(pools: Path) -> Path:
+def stricter(dedup_pool: Path) -> Path:
     """A run from nothing with a stricter one."""
-    run(pools, pools / "stricter/run", STRICTER, flags=Flags())
-    return pools / "stricter/run"
+    run(dedup_pool, dedup_pool / "stricter/run", STRICTER, flags=Flags())
+    return dedup_pool / "stricter/run"
 
 
 @pytest.fixture
-def workdir(made: Path, tmp_path: Path) -> Path:
+def workdir(dedup_run: Path, tmp_path: Path) -> Path:
     """A copy of the run."""
-    shutil.copytree(made, tmp_path / "run")
+    shutil.copytree(dedup_run, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -84,11 +69,11 @@ def results(workdir: Path) -> dict[str, bytes]:
 
 
 def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_run_from_nothing(
-    pools: Path, workdir: Path, stricter: Path
+    dedup_pool: Path, workdir: Path, stricter: Path
 ) -> None:
     before = results(workdir)
     with pytest.raises(StaleTable) as stale:
-        run(pools, workdir, STRICTER, flags=Flags())
+        run(dedup_pool, workdir, STRICTER, flags=Flags())
     told = str(stale.value).splitlines()
     assert told[0] == "internal/neighbors/copy was made with another configuration: threshold: 0.92 -> 0.97"
     assert told[1] == "internal/neighbors/aligned was made with another configuration: least_cosine: None -> 0.97"
@@ -104,13 +89,13 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     assert results(workdir) == before
 
     with looking() as looked:
-        outcome = run(pools, workdir, STRICTER)
+        outcome = run(dedup_pool, workdir, STRICTER)
     assert not any(looked.values())
     assert set(outcome.changed) <= set(CHANGED)
     assert {"duplicates", "selection", "shards/data"} <= set(outcome.changed)
     assert results(workdir) == results(stricter) != before
     assert not (workdir / UPDATE).exists()
-    assert run(pools, workdir, STRICTER, flags=Flags()).changed == []
+    assert run(dedup_pool, workdir, STRICTER, flags=Flags()).changed == []
 
 
 def at_task(number: int) -> Callable[[pytest.MonkeyPatch], None]:
@@ -140,8 +125,8 @@ def at_report(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kill", [at_task(1), at_task(8), at_task(14), at_task(20), at_report])
 def test_killed_on_the_way_the_old_results_are_whole_and_the_next_update_goes_on(
     kill: Callable[[pytest.MonkeyPatch], None],
-    pools: Path,
-    made: Path,
+    dedup_pool: Path,
+    dedup_run: Path,
     stricter: Path,
     workdir: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -149,9 +134,9 @@ def test_killed_on_the_way_the_old_results_are_whole_and_the_next_update_goes_on
     with monkeypatch.context() as patch:
         kill(patch)
         with pytest.raises(Killed):
-            run(pools, workdir, STRICTER)
+            run(dedup_pool, workdir, STRICTER)
     store = Store(workdir)
-    assert files(workdir) == files(made)
+    assert files(workdir) == files(dedup_run)
     assert "threshold" in open_record(store).config["copies"]
     assert open_record(store).config["copies"]["threshold"] == "known"
     found = open_tables(store)
@@ -161,16 +146,16 @@ def test_killed_on_the_way_the_old_results_are_whole_and_the_next_update_goes_on
     assert begun is not None
     assert begun.describe().endswith(f"{STRICTER} --update` goes on with it, and until then all stays")
     with pytest.raises(WorkdirError, match="An update to other settings is under way"):
-        run(pools, workdir, flags=Flags())
-    assert files(workdir) == files(made)
-    run(pools, workdir, STRICTER)
+        run(dedup_pool, workdir, flags=Flags())
+    assert files(workdir) == files(dedup_run)
+    run(dedup_pool, workdir, STRICTER)
     assert results(workdir) == results(stricter)
     assert under_way(store) is None
 
 
 @pytest.mark.parametrize("moves", [0, 3, 12, 19])
 def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
-    moves: int, pools: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+    moves: int, dedup_pool: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, switching, left = Path.replace, running.updating.end_switch, [moves]
 
@@ -188,7 +173,7 @@ def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
     with monkeypatch.context():
         monkeypatch.setattr(running.updating, "end_switch", switch)
         with pytest.raises(Killed):
-            run(pools, workdir, STRICTER)
+            run(dedup_pool, workdir, STRICTER)
     monkeypatch.undo()
     seen = open_tables(Store(workdir))
     assert seen.config["copies"]["threshold"] == 0.97
@@ -199,47 +184,53 @@ def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
     ]
     for name in ("duplicates", "selection", "shards/data"):
         assert seen.store.table(name).read_all() == fresh.store.table(name).read_all()
-    run(pools, workdir, STRICTER, flags=Flags())
+    run(dedup_pool, workdir, STRICTER, flags=Flags())
     assert results(workdir) == results(stricter)
     assert not (workdir / UPDATE).exists()
 
 
 def test_an_update_that_was_begun_is_given_up_by_the_settings_of_before(
-    pools: Path, made: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+    dedup_pool: Path, dedup_run: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         at_task(8)(patch)
         with pytest.raises(Killed):
-            run(pools, workdir, STRICTER)
-    assert run(pools, workdir).changed == []
-    assert files(workdir).keys() == files(made).keys()
+            run(dedup_pool, workdir, STRICTER)
+    assert run(dedup_pool, workdir).changed == []
+    assert files(workdir).keys() == files(dedup_run).keys()
     assert not (workdir / UPDATE).exists()
 
 
-def test_an_update_that_fails_before_anything_is_made_leaves_nothing(pools: Path, made: Path, workdir: Path) -> None:
+def test_an_update_that_fails_before_anything_is_made_leaves_nothing(
+    dedup_pool: Path, dedup_run: Path, workdir: Path
+) -> None:
     with pytest.raises(ConfigError, match="num_shards=5000"):
-        run(pools, workdir, "write.num_shards=5000")
-    assert files(workdir) == files(made)
+        run(dedup_pool, workdir, "write.num_shards=5000")
+    assert files(workdir) == files(dedup_run)
     assert not (workdir / UPDATE).exists()
 
 
-def test_one_update_serves_many_stale_tables(pools: Path, workdir: Path) -> None:
+def test_one_update_serves_many_stale_tables(dedup_pool: Path, workdir: Path) -> None:
     changes = (STRICTER, "select.drop_contaminated=true", "copies.judge.threshold=0.6", "write.num_shards=2")
     with pytest.raises(StaleTable) as stale:
-        run(pools, workdir, *changes, flags=Flags())
+        run(dedup_pool, workdir, *changes, flags=Flags())
     message = str(stale.value)
-    for said in ("least_cosine: None -> 0.97; threshold: 0.5 -> 0.6", "drop_contaminated: False -> True", "num_shards: "):
+    for said in (
+        "least_cosine: None -> 0.97; threshold: 0.5 -> 0.6",
+        "drop_contaminated: False -> True",
+        "num_shards: ",
+    ):
         assert message.count(said) == 1
     assert message.count("--update") == 2  # the sentence, and the command
     command = message.splitlines()[-1].split()
     run_config(load_config(command[2], command[3:-1]), UPDATES)
-    assert run(pools, workdir, *changes, flags=Flags()).changed == []
+    assert run(dedup_pool, workdir, *changes, flags=Flags()).changed == []
     assert Store(workdir).table("shards/data").complete_manifest().resolved["num_shards"] == 2
     assert not open_tables(Store(workdir)).outdated
 
 
-def test_sources_that_are_others_stay_an_error(pools: Path, made: Path, workdir: Path) -> None:
-    for sources in (f"sources.pool={pools}/s/heldout", "sources.heldout=[]"):
+def test_sources_that_are_others_stay_an_error(dedup_pool: Path, dedup_run: Path, workdir: Path) -> None:
+    for sources in (f"sources.pool={dedup_pool}/heldout", "sources.heldout=[]"):
         with pytest.raises(StaleTable, match="catalog was made with another configuration"):
-            run(pools, workdir, sources)
-        assert files(workdir) == files(made)
+            run(dedup_pool, workdir, sources)
+        assert files(workdir) == files(dedup_run)

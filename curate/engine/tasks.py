@@ -155,7 +155,11 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     show_warnings_visibly()
     try:
         store = Store(root)
-        with metered() as meter, surrounded(workdir=store.below or store), task.within.used() if task.within else nullcontext():
+        with (
+            metered() as meter,
+            surrounded(workdir=store.below or store),
+            task.within.used() if task.within else nullcontext(),
+        ):
             start = time.perf_counter()
             parts = _perform(store, task)
             seconds, counts = time.perf_counter() - start, meter.counts()

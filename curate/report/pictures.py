@@ -71,7 +71,9 @@ class Pictures:
     def _load_part(self, part: int, ids: np.ndarray) -> None:
         rows = self._rows(part, ids)
         names = rows.select(["source", "role", "key"]).to_pylist()
-        with surrounded(workdir=self.run.store.below or self.run.store, settings={"offline": True}):  # a page sends no requests
+        with surrounded(
+            workdir=self.run.store.below or self.run.store, settings={"offline": True}
+        ):  # a page sends no requests
             thumbnails = list(_thumbnails(rows, self.left))
         for image_id, name, (data, why) in zip(ids.tolist(), names, thumbnails, strict=True):
             fits = data is None or len(data) <= self.left

@@ -96,47 +96,47 @@ def cost_of_change(config: RecipeConfig, plans: Sequence[StepPlan]) -> Change:
     pipeline = find_recipe(config.recipe).outline(store, config)
     given = _assumptions(store, pipeline.steps)
     hardware = load_hardware(REFERENCE)
-    by_name = {plan.table: plan for plan in plans}
     steps = [(step, demand, _law_seconds(step, demand, hardware)) for step, demand, _ in plan_demands(pipeline, given)]
-    factor = _corrections(store, steps)
     workers = 1 if config.executor.kind == "inprocess" else config.executor.workers or 2
-    return Change(
-        tuple(
-            _making(store, step, by_name, demand, seconds * factor[_reads(demand)], given, workers)
-            for step, demand, seconds in steps
-            if any(by_name[name].state != "kept" for name in step.stages)
+    costing = _Costing(store, {plan.table: plan for plan in plans}, given, _corrections(store, steps), workers)
+    found = (costing.step(*one) for one in steps)
+    return Change(tuple(one for one in found if one is not None))
+
+
+@dataclass(frozen=True)
+class _Costing:
+    """What the steps cost of one run."""
+
+    store: Store
+    plans: Mapping[str, StepPlan]
+    given: Assumptions
+    corrections: Mapping[bool, float]
+    workers: int
+
+    def step(self, step: Step, demand: Demand, law: float) -> Making | None:
+        """Of one step, by its demand and the seconds that its law says; None: nothing is to be made."""
+        todo = [self.plans[name] for name in step.stages if self.plans[name].state != "kept"]
+        if not todo:
+            return None
+        manifests = [self.store.table(plan.table).manifest() for plan in todo]
+        recorded = [one.seconds for one in manifests if one is not None and one.complete]
+        seconds = max(recorded) if len(recorded) == len(todo) else law * self.corrections[_reads(demand)]
+        share = max((1.0 if plan.todo is None or not plan.parts else plan.todo / plan.parts) for plan in todo)
+        most = self.given.num_images(ROLES)
+        images = min(most, round(demand.megapixels / self.given.megapixels)) if _reads(demand) else 0
+        return Making(
+            tables=tuple(plan.table for plan in todo),
+            why=next((plan.note for plan in todo if plan.note), _reason(todo[0])),
+            parts=None if any(plan.todo is None for plan in todo) else max(plan.todo or 0 for plan in todo),
+            images=round(images * share),
+            seconds=seconds * share / self.workers,
         )
-    )
-
-
-def _making(
-    store: Store,
-    step: Step,
-    plans: Mapping[str, StepPlan],
-    demand: Demand,
-    law: float,
-    given: Assumptions,
-    workers: int,
-) -> Making:
-    todo = [plans[name] for name in step.stages if plans[name].state != "kept"]
-    manifests = [store.table(plan.table).manifest() for plan in todo]
-    recorded = [one.seconds for one in manifests if one is not None and one.complete]
-    share = max((1.0 if plan.todo is None or not plan.parts else plan.todo / plan.parts) for plan in todo)
-    parts = None if any(plan.todo is None for plan in todo) else max(plan.todo or 0 for plan in todo)
-    seconds = max(recorded) if len(recorded) == len(todo) else law
-    most = given.num_images(("pool", "curated", "heldout"))
-    images = min(most, round(demand.megapixels / given.megapixels)) if _reads(demand) else 0
-    return Making(
-        tuple(plan.table for plan in todo),
-        next((plan.note for plan in todo if plan.note), _reason(todo[0])),
-        parts,
-        round(images * share),
-        seconds * share / workers,
-    )
 
 
 def _reason(plan: StepPlan) -> str:
-    return {"make": "not made yet", "resume": "begun", "stale": "another configuration"}.get(plan.state, "what it reads changes")
+    return {"make": "not made yet", "resume": "begun", "stale": "another configuration"}.get(
+        plan.state, "what it reads changes"
+    )
 
 
 def _reads(demand: Demand) -> bool:

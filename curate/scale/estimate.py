@@ -104,7 +104,9 @@ def plan_scale(config: RecipeConfig, given: Assumptions, machines: Machines) -> 
         ConfigError: the size of a model is not known without its weights.
     """
     pipeline = find_recipe(config.recipe).outline(Store(config.workdir), config)
-    return [estimate_step(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)]
+    return [
+        estimate_step(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)
+    ]
 
 
 def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, Any]:
