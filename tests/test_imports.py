@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "workdir": BASE | {"engine", "recipe", "locking"},
     "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking"},
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
-    "scale": BASE | {"engine", "ops", "models", "sources", "samples", "stages", "recipe"},
+    "scale": BASE | {"tables", "engine", "ops", "models", "sources", "samples", "stages", "recipe"},
     "updating": BASE | {"engine", "recipe", "workdir", "report"},
     "sweeping": BASE | {"engine", "recipe", "workdir", "pipelines", "stages", "report", "updating"},
     "running": BASE | {"engine", "sources", "recipe", "workdir", "report", "updating"},
