@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.incremental import looking
@@ -13,6 +14,8 @@ from curate.engine import executors
 from curate.engine.freshness import Flags
 from curate.engine.store import UPDATE, Store
 from curate.errors import ConfigError, StaleTable, WorkdirError
+from curate.models.thresholds import REGISTRATION, VERIFICATION
+from curate.ops.copies.registration import registration_score
 from curate.recipe import load_config
 from curate.running import Outcome, plan_config, run_config
 from curate.scale.change import cost_of_change
@@ -60,8 +63,8 @@ def workdir(dedup_run: Path, tmp_path: Path) -> Path:
 
 def files(workdir: Path) -> dict[str, bytes]:
     """All that lies in a workdir but what an update makes beside it."""
-    found = (path for path in workdir.rglob("*") if path.is_file() and UPDATE not in path.parts)
-    return {path.relative_to(workdir).as_posix(): path.read_bytes() for path in found if path.name != ".lock"}
+    there = (path for path in workdir.rglob("*") if path.is_file() and UPDATE not in path.parts)
+    return {path.relative_to(workdir).as_posix(): path.read_bytes() for path in there if path.name != ".lock"}
 
 
 def results(workdir: Path) -> dict[str, bytes]:
@@ -139,9 +142,9 @@ def test_killed_on_the_way_the_old_results_are_whole_and_the_next_update_goes_on
     assert files(workdir) == files(dedup_run)
     assert "threshold" in open_record(store).config["copies"]
     assert open_record(store).config["copies"]["threshold"] == "known"
-    found = open_tables(store)
-    assert not found.outdated
-    assert [one.name for one in found.tables] == list(open_record(store).tables)
+    opened = open_tables(store)
+    assert not opened.outdated
+    assert [one.name for one in opened.tables] == list(open_record(store).tables)
     begun = under_way(store)
     assert begun is not None
     assert begun.describe().endswith(f"{STRICTER} --update` goes on with it, and until then all stays")
@@ -234,3 +237,51 @@ def test_sources_that_are_others_stay_an_error(dedup_pool: Path, dedup_run: Path
         with pytest.raises(StaleTable, match="catalog was made with another configuration"):
             run(dedup_pool, workdir, sources)
         assert files(workdir) == files(dedup_run)
+
+
+def pairs(store: Store, table: str) -> list[dict[str, Any]]:
+    """Pairs with whether a held-out image is the query."""
+    rows = store.table(table).read_all()
+    asked = open_tables(store).has_role(rows["query_id"].to_numpy(), "heldout")
+    return [{**row, "heldout": bool(one)} for row, one in zip(rows.to_pylist(), asked, strict=True)]
+
+
+def counted(store: Store, least: float) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    """(unverified, verified): pairs that count where those of the pool must reach `least`, as the config tells it."""
+    assert store.table("internal/crowds").num_rows() == 0
+    known = VERIFICATION["lite0-copy"]
+    certain = {
+        (row["query_id"], row["image_id"])
+        for row in pairs(store, "internal/candidates/near")
+        if row["similarity"] >= (known.sure if row["heldout"] else max(known.sure, least))
+    }
+    verified = set[tuple[int, int]]()
+    for row in pairs(store, "internal/registered/copy"):
+        score = registration_score(np.array([row["agreement"]]), np.array([row["num_points"]]))[0]
+        needed = REGISTRATION.heldout_threshold if row["heldout"] else REGISTRATION.threshold
+        if score >= needed and (row["heldout"] or row["similarity"] >= least):
+            verified.add((row["query_id"], row["image_id"]))
+    return certain, verified
+
+
+def found(store: Store, table: str) -> set[tuple[int, int]]:
+    return {(row["query_id"], row["image_id"]) for row in pairs(store, table)}
+
+
+def test_a_number_is_the_cosine_from_which_pairs_count_and_doubtful_ones_are_verified(
+    dedup_pool: Path, dedup_run: Path, stricter: Path, workdir: Path
+) -> None:
+    sizes = []
+    for place, least in ((dedup_run, 0.7), (stricter, 0.97)):
+        certain, verified = counted(Store(place), least)
+        assert found(Store(place), "internal/neighbors/copy") == certain
+        assert found(Store(place), "internal/neighbors/aligned") == verified
+        sizes.append((len(certain), len(verified)))
+    assert sizes[1][0] < sizes[0][0]
+    with looking() as looked:  # below what has been verified: more pictures are laid over each other
+        run(dedup_pool, workdir, "copies.threshold=0.62")
+    store = Store(workdir)
+    tried = pairs(store, "internal/registered/copy")
+    assert 0.62 <= min(row["similarity"] for row in tried) < 0.7
+    assert looked.keys() <= {"features"}
+    assert found(store, "internal/neighbors/aligned") == counted(store, 0.62)[1]
