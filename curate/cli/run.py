@@ -33,21 +33,23 @@ def run(
     sources.max_unavailable could not be had (a busy server, a broken connection): the same command reads these again.
     """
     from curate.engine.freshness import Flags
+    from curate.engine.store import Store
     from curate.recipe import load_config
     from curate.running import plan_config as make_plan
     from curate.running import run_config
+    from curate.workdir import read_record
 
     loaded = load_config(config, overrides or [])
     flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan, update=update)
-    if update:
+    if update and read_record(Store(loaded.workdir)) is not None:
         from curate.scale.change import HEAD, cost_of_change
 
         change = cost_of_change(loaded, make_plan(loaded, flags))
         if change.steps:
             show_table(HEAD, change.cells())
         say(change.describe())
-    if dry_run and update:
-        return
+        if dry_run:
+            return
     if dry_run:
         show_table(
             ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))

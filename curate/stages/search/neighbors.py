@@ -307,8 +307,8 @@ def stricter_heldout(threshold: float | None, heldout: float | None) -> Iterator
     if threshold is not None and heldout is not None and heldout > threshold:
         yield (
             f"Images count as copies of held-out ones from a similarity of {heldout:g} on, as copies within the pool "
-            f"from {threshold:g} on: the result may hold copies of benchmark images that would go as copies of each other."
-            f" Set copies.heldout_threshold to {threshold:g} at most, or leave it out"
+            f"from {threshold:g} on: the result may hold copies of benchmark images that would go as copies of each "
+            f"other. Set copies.heldout_threshold to {threshold:g} at most, or leave it out"
         )
 
 
