@@ -101,23 +101,23 @@ def _wanted(copies: Copies, parts: Parts) -> Iterator[_Wanted]:
     own, heldout = copies.given
     if copies.verifies:
         rule = copies.rule()
-        low, low_heldout = rule.floor.threshold, rule.floor.heldout_threshold
+        low, low_heldout, strict = rule.floor.threshold, rule.floor.heldout_threshold, [rule.sure]
     else:
         search = copies.unverified_search()
         assert search.threshold is not None
         assert search.heldout_threshold is not None
-        low, low_heldout = search.threshold, search.heldout_threshold
+        low, low_heldout, strict = search.threshold, search.heldout_threshold, []
     known: tuple[str, ...] = ("known",) if own is not None else ()
-    yield _Wanted(POOL, "known" if own is None else own, (*_grid(low, own), *known))
+    yield _Wanted(POOL, "known" if own is None else own, (*_grid(low, own, strict), *known))
     if compared:
         nothing: tuple[None, ...] = (None,) if heldout is not None else ()
-        yield _Wanted(HELDOUT, heldout, (*_grid(low_heldout, heldout), *nothing))
+        yield _Wanted(HELDOUT, heldout, (*_grid(low_heldout, heldout, strict), *nothing))
 
 
-def _grid(low: float, now: float | None) -> list[float]:
-    """Thresholds from the strictest down to `low`, that of now left out."""
+def _grid(low: float, now: float | None, more: Sequence[float]) -> list[float]:
+    """Thresholds from the strictest down to `low`, those of `more` among them, and that of now left out."""
     steps = np.arange(np.ceil(round(low / STEP, 6)), 1 / STEP) * STEP
-    values = {round(low, 6), *STRICT, *(round(float(step), 6) for step in steps)}
+    values = {round(low, 6), *STRICT, *more, *(round(float(step), 6) for step in steps)}
     return sorted((value for value in values if value != now and low <= value < 1), reverse=True)
 
 
