@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.incremental import looking
 from curate import running
+from curate.cli import app
 from curate.engine import executors
 from curate.engine.freshness import Flags
 from curate.engine.store import UPDATE, Store
@@ -84,12 +86,16 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     assert told[-1].endswith(f"{STRICTER} --update")
     assert results(workdir) == before
 
-    config = load_config("dedup", told[-1].split()[3:-1])
+    words = told[-1].split()[1:]
+    shown = CliRunner().invoke(app, [*words, "--dry-run"], catch_exceptions=False).stdout
+    assert "threshold: 0.92 -> 0.97" in shown
+    assert "To be made: 7 tables at most; no image is read; about " in shown
+    config = load_config("dedup", words[2:-1])
     change = cost_of_change(config, plan_config(config, UPDATES))
     assert [name for step in change.steps for name in step.tables] == CHANGED
     assert change.images == 0
-    assert change.describe().startswith("To be made: 7 tables at most; no image is read; about ")
     assert results(workdir) == before
+    assert not (workdir / UPDATE).exists()
 
     with looking() as looked:
         outcome = run(dedup_pool, workdir, STRICTER)
@@ -148,6 +154,8 @@ def test_killed_on_the_way_the_old_results_are_whole_and_the_next_update_goes_on
     begun = under_way(store)
     assert begun is not None
     assert begun.describe().endswith(f"{STRICTER} --update` goes on with it, and until then all stays")
+    seen = " ".join(CliRunner().invoke(app, ["status", str(workdir)], catch_exceptions=False).stdout.split())
+    assert "An update to other settings is under way" in seen
     with pytest.raises(WorkdirError, match="An update to other settings is under way"):
         run(dedup_pool, workdir, flags=Flags())
     assert files(workdir) == files(dedup_run)

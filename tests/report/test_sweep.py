@@ -1,5 +1,6 @@
 """The sweep over thresholds: each row is what its command then gives."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -84,6 +85,12 @@ def test_page_and_console_end_with_the_command_that_applies_a_row(rows: list[Swe
     assert "copies.threshold=0.99 --update" in page
     chosen = next(row for row in rows if row.key.value == 0.99)
     assert shlex.split(chosen.command)[-2:] == ["copies.threshold=0.99", "--update"]
+    assert json.loads(json.dumps(chosen.as_json()))["value"] == 0.99
+    assert chosen.cells() == (
+        "0.99",
+        *(str(n) for n in (chosen.kept, chosen.dropped, chosen.largest, chosen.contaminated)),
+        "",
+    )
 
 
 def test_the_command_of_a_row_gives_the_numbers_of_the_row(rows: list[Swept], store: Store) -> None:
