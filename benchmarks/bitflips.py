@@ -19,8 +19,8 @@ import typer
 from curate.cli.arguments import Json
 from curate.cli.consoles import say
 from curate.engine.freshness import Flags
-from curate.engine.store import Store
-from curate.engine.table import MANIFEST, PART_NAME
+from curate.engine.store import MANIFEST, Store
+from curate.engine.table import PART_NAME
 from curate.errors import CurateError
 from curate.models.files.description import find_description
 from curate.models.files.state_dict import read_state_dict

@@ -67,7 +67,7 @@ def _run(root: Path, name: str, *overrides: str, seed: int) -> Store:
     """Copies are not looked for, so that the pool's shares are known."""
     total = len(list((root / "pool").iterdir()))
     given = [f"sources.pool={root / 'pool'}", f"workdir={root / name}", f"seed={seed}"]
-    given += ["copies.neighbors.threshold=1", "copies.neighbors.heldout_threshold=1", "copies.hashes=false"]
+    given += ["copies.threshold=1", "copies.verify=false", "copies.hashes=false"]
     given += [f"clusters.levels=[{min(NUM_CLUSTERS, total // 4)}]", f"select.balance.target={round(DRAWN * total)}"]
     run_config(load_config("hierarchical", [*given, *overrides]), Flags())
     return Store(str(root / name))

@@ -197,6 +197,7 @@ def run(
     rebuild: Sequence[str] = (),
     refit: bool = False,
     rescan: bool = False,
+    update: bool = False,
     **changes: Any,
 ) -> Run:
     """Run a recipe: make every table that is missing, then the report; a killed run goes on where it stopped.
@@ -206,6 +207,8 @@ def run(
         rebuild: tables to make again under the current config; `all` for every one.
         refit: fit centroids and thresholds again.
         rescan: list the sources again, and append new images.
+        update: make again what other settings than those of the workdir's run need; the old results stay until the new
+            ones are complete.
         changes: keys of the config, such as `workdir="runs/mine", sources={"pool": "photos"}, seed=1`.
 
     Raises:
@@ -215,7 +218,7 @@ def run(
     """
     values, where = _given(config)
     parsed = check_config(merge(values, changes), where=where)
-    run_config(parsed, Flags(frozenset(rebuild), refit=refit, rescan=rescan))
+    run_config(parsed, Flags(frozenset(rebuild), refit=refit, rescan=rescan, update=update))
     return Run(Store(parsed.workdir))
 
 

@@ -170,9 +170,9 @@ def _processor() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     import torch
 
-    from curate.engine.devices import uses_gpu
+    from curate.models.device import resolve_device
 
-    if uses_gpu("auto"):
+    if resolve_device().type == "cuda":
         for number in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(number)
             yield Finding("GPU", "ok", f"{facts.name}, {size(facts.total_memory)}, CUDA {torch.version.cuda}")

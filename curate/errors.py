@@ -46,7 +46,7 @@ class WorkdirError(CurateError):
 
 
 class StaleTable(CurateError):
-    """A table was made with another configuration; only a flag of the user's rebuilds it."""
+    """A table was made with another configuration; only a flag of the user's, `--update`, replaces it."""
 
 
 class TableError(CurateError):

@@ -2,11 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from curate import workdir
+from curate import updating, workdir
 from curate.config import digest
 from curate.engine.cleaning import Removed, clean, find_unneeded
 from curate.engine.executors import Executor, start_executor
@@ -15,8 +17,7 @@ from curate.engine.open_rows import OpenRows, find_open
 from curate.engine.pipeline import Pipeline
 from curate.engine.plan import StepPlan, plan_run
 from curate.engine.stage import Scan
-from curate.engine.store import Store
-from curate.engine.table import MANIFEST
+from curate.engine.store import MANIFEST, UPDATE, Store
 from curate.engine.work import Place
 from curate.errors import CurateError, DamagedPart, TableError, TooManyUnavailable
 from curate.interrupt import staying
@@ -27,7 +28,7 @@ PAGE = "report/index.html"
 logger = logging.getLogger(__name__)
 
 REPORT_MADE_OF = "report/made_of.json"
-"""Digest of the manifests that the report tells of."""
+"""Digest of the manifests that the report tells of, and what it says to look at first."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ class Outcome:
     """What a person should look at before trusting the result; the report begins with it."""
 
 
-def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
+def run_config(config: RecipeConfig, flags: Flags, *, command: Sequence[str] | None = None) -> Outcome:
     """Make every table of the config's recipe, then the report and the dataset card.
+
+    Args:
+        command: what followed `curate run` on the command line, the config first: `run.json` keeps it, so that errors
+            and `curate sweep` can tell the whole command that goes on.
 
     Raises:
         TooManyUnavailable: everything is made, but without more images than `sources.max_unavailable` allows.
@@ -55,32 +60,69 @@ def run_config(config: RecipeConfig, flags: Flags) -> Outcome:
     start = time.monotonic()
     store = Store(config.workdir)
     pipeline = declare(config, store)
-    workdir.claim(store, config.recipe, pipeline.names)  # before anything is written there
+    workdir.claim(store, config.recipe, pipeline.names, update=flags.update)  # before anything is written there
     with (
         store.lock(),
         store.keeping(alone=config.executor.kind == "inprocess"),
         config.sources.network.used(),
         staying("every committed part stays"),
     ):
-        damage = workdir.claim(store, config.recipe, pipeline.names)
+        updating.end_switch(store)
+        damage = workdir.claim(store, config.recipe, pipeline.names, update=flags.update)
         if damage is not None:
             logger.warning("%s", damage)
-        pipeline.check(flags)
-        pins = pipeline.pins()
-
-        def record() -> None:
-            workdir.record(store, config.recipe, config, pipeline.names, pins=pins)
-
-        if damage is not None or not store.fs.exists(store.join(workdir.RUN)):
-            record()
+        pipeline.check(flags, again=workdir.command_line(command, "--update"))
+        if not flags.update:
+            updating.refuse_under_way(store)
         store.remove_leftovers()
         with start_executor(config.executor) as executor:
-            changed = _run(pipeline, executor, flags, record, keep_working=config.keep == "all")
+            aside = _update(store, config, flags, executor, command=command) if flags.update else None
+            flags = flags if aside is None else Flags(update=True)  # nothing as a whole twice
+            record = _recorder(pipeline, config, command)
+            if damage is not None or not store.exists(workdir.RUN):
+                record()
+            made = _run(pipeline, executor, flags, record, keep_working=config.keep == "all")
+            changed = [*(aside or []), *(name for name in made if name not in (aside or []))]
             _report(pipeline, executor)
         unavailable = find_open(pipeline)
     report = store.join(PAGE)
     _judge(unavailable, config, report)
-    return Outcome(config, changed, report, time.monotonic() - start, unavailable)
+    return Outcome(config, changed, report, time.monotonic() - start, unavailable, reported_checks(store))
+
+
+def _update(
+    store: Store, config: RecipeConfig, flags: Flags, executor: Executor, *, command: Sequence[str] | None
+) -> list[str] | None:
+    """Make what other settings need beside what is there, then let it replace that; see `updating.py`.
+
+    Returns the tables that changed; None: nothing is replaced, since the workdir is new or of these settings already.
+    """
+    if not updating.replaces(store, config, declare(config, store)):
+        if updating.under_way(store) is not None:
+            logger.warning("%s: what an update to other settings had made is removed", store.root)
+        updating.forget(store)
+        return None
+    over = store.over(UPDATE)
+    pipeline = declare(config, over)
+    names = pipeline.names
+    updating.drop_unlisted_parts(store, pipeline)
+    record = _recorder(pipeline, config, command)
+    updating.before_training(pipeline)
+    with over.keeping():
+        try:
+            changed = _run(pipeline, executor, flags, record, keep_working=True)
+        except BaseException:
+            updating.forget_if_nothing_is_made(store, names)
+            raise
+        _report(pipeline, executor)
+    updating.switch(store, names)
+    return changed
+
+
+def _recorder(pipeline: Pipeline, config: RecipeConfig, command: Sequence[str] | None) -> Callable[[], None]:
+    """What marks the pipeline's workdir as one of this run."""
+    pins = pipeline.pins()
+    return partial(workdir.record, pipeline.store, config.recipe, config, pipeline.names, pins=pins, command=command)
 
 
 def _report(pipeline: Pipeline, executor: Executor) -> None:
@@ -132,7 +174,7 @@ def report_is_behind(store: Store) -> bool:
     """Whether the tables have changed since report and card were written, or one of these is missing."""
     from curate.report.card import is_behind
 
-    known = _reported(store) == _made_of(store) and store.fs.exists(store.join(PAGE))
+    known = _reported(store).get("tables") == _made_of(store) and store.exists(PAGE)
     return not known or is_behind(workdir.find_tables(store))
 
 
@@ -144,31 +186,37 @@ def write_report(store: Store) -> str:
     """
     from curate.report.card import write_card
     from curate.report.page import SWEEP_FILE, write_page
+    from curate.report.sections import warnings
 
     made_of = _made_of(store)
-    if _reported(store) != made_of:
+    if _reported(store).get("tables") != made_of:
         store.remove(SWEEP_FILE)  # thresholds of tables that are gone
     found = workdir.open_tables(store)
     write_card(found)
     page = write_page(found)
-    store.write_json(REPORT_MADE_OF, made_of)
+    store.write_json(REPORT_MADE_OF, {"tables": made_of, "checks": warnings(found)})
     return page
 
 
-def _reported(store: Store) -> object:
-    """What the report tells of; None: there is none, or nobody knows."""
+def reported_checks(store: Store) -> tuple[str, ...]:
+    """What the report says that a person should look at before trusting the result."""
+    return tuple(_reported(store).get("checks", ()))
+
+
+def _reported(store: Store) -> dict[str, Any]:
+    """What the report tells of; empty: there is none, or nobody knows."""
     try:
         found = store.read_json(REPORT_MADE_OF)
-        return {"tables": found} if isinstance(found, str) else found  # earlier versions wrote the digest alone
     except TableError:  # damaged: the report is written again
-        return None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _made_of(store: Store) -> dict[str, str]:
+def _made_of(store: Store) -> str:
     """Digest of all that report and card tell of; they read no table that is ever cleaned."""
     names = workdir.open_record(store).tables
     manifests = [store.read_json(f"{name}/{MANIFEST}") for name in names]
-    return {"tables": digest([None if one is None else {**one, "cleaned": []} for one in manifests])}
+    return digest([None if one is None else {**one, "cleaned": []} for one in manifests])
 
 
 def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
@@ -186,9 +234,10 @@ def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
 
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
     """What `run_config` would do; sources that were never listed are counted, to bound what `auto` will be."""
-    store = Store(config.workdir)
+    workdir_store = Store(config.workdir)
+    store = workdir_store.over(UPDATE) if flags.update else workdir_store
     pipeline = declare(config, store)
-    workdir.claim(store, config.recipe, pipeline.names)
+    workdir.claim(workdir_store, config.recipe, pipeline.names, update=flags.update)
     listed = next(store.table(n) for step in pipeline.steps for n, s in step.stages.items() if isinstance(s, Scan))
     if listed.is_complete():
         num_images = listed.num_rows()

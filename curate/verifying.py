@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.engine.store import TEMPORARY
-from curate.engine.table import MANIFEST, PROGRESS
+from curate.engine.store import MANIFEST, TEMPORARY
+from curate.engine.table import PROGRESS
 from curate.errors import ConfigError, CurateError, first_line
 from curate.filesystems import open_filesystem
 from curate.locking import LOCK

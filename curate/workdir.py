@@ -1,7 +1,7 @@
 """What a workdir says of its run: `run.json` holds the recipe, its config and the tables it declares, in order."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ from curate.decisions import FILE
 from curate.engine.cleaning import WORKING
 from curate.engine.finished import Finished, find_finished, open_finished
 from curate.engine.pipeline import Pipeline
-from curate.engine.store import TEMPORARY, Store
-from curate.engine.table import MANIFEST
+from curate.engine.store import MANIFEST, TEMPORARY, UPDATE, Store
 from curate.engine.work import Step
 from curate.errors import ConfigError, TableError, WorkdirError, first_line
 from curate.locking import LOCK
@@ -21,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 RUN = "run.json"
 """Marks a workdir."""
+SWITCH = "_switch.json"
+"""In the folder of an update that is complete, while its files move to their places, see `updating.py`."""
 LAYOUT = 4
 """Number of the arrangement of tables in a workdir; raised when another version of curate could not go on in it."""
 READABLE = (2, 3, LAYOUT)
@@ -47,6 +48,22 @@ class RunRecord(Settings):
     """Tables that the recipe declares, in the order in which they are made."""
     pins: dict[str, dict[str, str]] | None = None
     """By table: contents that it depends on beside its inputs, such as the hash of weights; null: not recorded."""
+    command: tuple[str, ...] | None = None
+    """What followed `curate run` on the command line: the config, then what overrides it; null: it was called from
+    Python, or by a version that did not record it."""
+
+
+def command_line(command: Sequence[str] | None, *more: str) -> str:
+    """The command line of a run with more words, fit for a shell; empty where none is recorded."""
+    return line("run", *command, *more) if command else ""
+
+
+def current(store: Store) -> Store:
+    """The store to look at: the workdir itself, or what lies over it while a complete update is put in its place."""
+    if store.below is not None:
+        return store
+    over = store.over(UPDATE)
+    return store if over.read_own(SWITCH) is None else over
 
 
 def read_record(store: Store) -> RunRecord | None:
@@ -80,15 +97,16 @@ def _damaged(store: Store, text: str) -> DamagedRecord:
     )
 
 
-def claim(store: Store, recipe: str, tables: Collection[str]) -> str | None:
+def claim(store: Store, recipe: str, tables: Collection[str], *, update: bool = False) -> str | None:
     """Make sure that the workdir is new, this recipe's, or one that grows into it.
 
-    A run grows into another recipe that makes all of its results, and more: tables that both declare alike are kept, of
-    the others the run says how to replace them. A record that is damaged or gone is written anew: the tables say
-    themselves what they were made of.
+    A run grows into another recipe that makes all of its results, and more; an update makes it one of any recipe.
+    Tables that both declare alike are kept, those that the new one does not declare stay for the way back. A record
+    that is damaged or gone is written anew: the tables say themselves what they were made of.
 
     Args:
         tables: those that the recipe declares.
+        update: whether tables of the earlier recipe may be replaced.
 
     Returns:
         What is wrong with the record of a workdir that holds tables; None: nothing.
@@ -109,7 +127,7 @@ def claim(store: Store, recipe: str, tables: Collection[str]) -> str | None:
             f"{store.root}: not empty, and not a workdir of curate ({', '.join(_foreign_files(store)[:3])}); "
             "choose an empty or new workdir (--workdir DIR)"
         )
-    if found is not None and found.recipe != recipe:
+    if found is not None and found.recipe != recipe and not update:
         _check_growth(store, found, recipe, tables)
     return None
 
@@ -121,18 +139,25 @@ def _check_growth(store: Store, found: RunRecord, recipe: str, tables: Collectio
         raise WorkdirError(
             f"{store.root}: holds a run of recipe {found.recipe!r}, this one is {recipe!r}, which does not make its "
             f"{'tables' if len(missing) > 1 else 'table'} {', '.join(missing[:MAX_NAMED])}"
-            f"{f' and {len(missing) - MAX_NAMED} more' if len(missing) > MAX_NAMED else ''}; a workdir goes on with a "
-            "recipe that makes all that is there (dedup grows into the others); choose another workdir (--workdir DIR)"
+            f"{f' and {len(missing) - MAX_NAMED} more' if len(missing) > MAX_NAMED else ''}; run again with --update "
+            "to go on here by this recipe (what both make alike is kept), or choose another workdir (--workdir DIR)"
         )
     logger.info("%s: a run of recipe %r goes on as one of %r", store.root, found.recipe, recipe)
 
 
 def record(
-    store: Store, recipe: str, config: Settings, tables: list[str], *, pins: dict[str, dict[str, str]] | None = None
+    store: Store,
+    recipe: str,
+    config: Settings,
+    tables: list[str],
+    *,
+    pins: dict[str, dict[str, str]] | None = None,
+    command: Sequence[str] | None = None,
 ) -> None:
-    """Mark the workdir with the recipe, the config, the tables and the pins of the run that now begins."""
+    """Mark the workdir with the recipe, the config, the tables, the pins and the command of the run that now begins."""
     values = config.model_dump(mode="json")
-    made = RunRecord(layout=LAYOUT, recipe=recipe, config=values, tables=tuple(tables), pins=pins)
+    given = None if command is None else tuple(command)
+    made = RunRecord(layout=LAYOUT, recipe=recipe, config=values, tables=tuple(tables), pins=pins, command=given)
     store.write_json(RUN, made.model_dump())
 
 
@@ -176,6 +201,7 @@ def declared_steps(store: Store) -> list[Step]:
 
 
 def _look(store: Store, find: Callable[..., Finished]) -> Finished:
+    store = current(store)
     found = open_record(store)
     outline = _outline(store, found)
     return find(store, found.recipe, found.config, outline.steps, pins=found.pins)

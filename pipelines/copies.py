@@ -1,5 +1,6 @@
 """Listing, inspection and deduplication: how every recipe begins."""
 
+from dataclasses import asdict
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -9,7 +10,16 @@ from curate.decisions import FILE, Decision, parse_decisions, read_bytes
 from curate.engine.pipeline import Pipeline, Ref
 from curate.engine.store import Store
 from curate.models.backbones.load import describe, weights_for_plan
-from curate.models.thresholds import COPY_THRESHOLDS, STRONG_HASH, VERIFICATION, CopyRule, verification
+from curate.models.thresholds import (
+    COPY_THRESHOLDS,
+    STRONG_HASH,
+    VERIFICATION,
+    CopyRule,
+    VerifiedRule,
+    unverified,
+    verification,
+    verified,
+)
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
 from curate.stages.copies.calibrate import CalibrateCopies
@@ -48,6 +58,8 @@ from curate.stages.selection.write_shards import WriteShards
 DECISIONS = "internal/decisions"
 """The table of what a person decided."""
 
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+
 
 class Calibration(Settings):
     """How `threshold: auto` measures: copies are planted on some of the pool's own images."""
@@ -74,16 +86,21 @@ class Copies(Settings):
     """Which lists a vector goes to."""
     sample: SampleQueries = SampleQueries()
     """Images whose neighbors are found by brute force, to choose the number of probes and to measure the recall."""
-    threshold: Literal["known", "auto"] = "known"
-    """Where thresholds of the embedding come from; known: they belong to its model, or are given in `neighbors`; auto:
-    they are measured on copies planted in this pool, which works for any model."""
+    threshold: Literal["known", "auto"] | Cosine = "known"
+    """Cosine of the copy embedding from which on a pair of pool and curated images may count, -1..1. Where pairs are
+    verified, those below the model's strict cosine count only if one picture can be laid over the other; a number above
+    that cosine is stricter still. known: the values that belong to the model. auto: they are measured on copies planted
+    in this pool, which works for any model."""
+    heldout_threshold: Cosine | None = None
+    """The same for a pair with a held-out image; null: the model's own value, or, where `threshold` is a number that is
+    looser, as far below that as the model's values are apart. So it is never stricter than the pool's."""
     calibration: Calibration = Calibration()
     """How `threshold: auto` measures."""
     neighbors: FindNeighbors = FindNeighbors()
-    """The search by the embedding; its thresholds are by default those known for the model."""
+    """The search by the embedding; `threshold` says from which cosine on."""
     verify: bool | Literal["auto"] = "auto"
     """Whether pairs of doubtful cosine count only where one picture can be laid over the other; auto: where it is
-    known, or measured, which pairs of the model are doubtful, and `neighbors` gives no threshold of its own."""
+    known, or measured, which pairs of the model are doubtful."""
     candidates: FindCandidates = FindCandidates()
     """How many pairs of an image are laid over each other at most."""
     features: ExtractFeatures = ExtractFeatures()
@@ -117,8 +134,24 @@ class Copies(Settings):
     def _one_way_to_judge(self) -> Self:
         if self.threshold == "auto" and self.verify is False:
             raise ValueError("threshold=auto measures how pairs are verified; set verify=auto, or threshold=known")
-        if self.threshold == "auto" and (self.neighbors.threshold, self.neighbors.heldout_threshold) != (None, None):
-            raise ValueError("threshold=auto measures the thresholds; give none in neighbors, or set threshold=known")
+        if self.threshold == "auto" and self.heldout_threshold is not None:
+            raise ValueError(
+                f"threshold=auto measures the thresholds; leave heldout_threshold={self.heldout_threshold:g} out, or "
+                "set threshold=known or a number"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_place_for_thresholds(self) -> Self:
+        stages = (("neighbors", "threshold", "heldout_threshold"), ("judge", "least_cosine", "heldout_least_cosine"))
+        for group, *names in stages:
+            for name, instead in zip(names, ("threshold", "heldout_threshold"), strict=True):
+                given = getattr(getattr(self, group), name)
+                if given is not None:
+                    raise ValueError(
+                        f"{group}.{name}={given:g}: set copies.{instead}={given:g} instead: from which similarity on "
+                        "pairs count (copies.verify=false counts them without verification)"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -146,9 +179,6 @@ class Copies(Settings):
         """Whether doubtful pairs are verified."""
         if self.verify != "auto":
             return self.verify
-        given = (self.neighbors.threshold, self.neighbors.heldout_threshold)
-        if given != (None, None):
-            return False
         declared = self.declared
         known = self.embed.model in VERIFICATION or (declared is not None and declared.verification is not None)
         return known or self.threshold == "auto"
@@ -160,13 +190,22 @@ class Copies(Settings):
             return None
         return describe(self.embed.model, weights_for_plan(self.embed.model, self.embed.weights)).copies
 
-    def known_neighbors(self) -> FindNeighbors:
-        """The search with what the model's file declares where the config gives no thresholds."""
-        if self.declared is None:
-            return self.neighbors
-        known, names = self.declared.thresholds, ("threshold", "heldout_threshold")
-        missing = {name: getattr(known, name) for name in names if getattr(self.neighbors, name) is None}
-        return self.neighbors.model_copy(update=missing)
+    @property
+    def given(self) -> tuple[float | None, float | None]:
+        """The numbers that the config gives, for pairs of the pool and for those with held-out images; null: none."""
+        return (None if isinstance(self.threshold, str) else self.threshold), self.heldout_threshold
+
+    def unverified_search(self) -> FindNeighbors:
+        """The search where thresholds alone decide: from the given cosines on, else from those of the model."""
+        known = COPY_THRESHOLDS.get(self.embed.model) if self.declared is None else self.declared.thresholds
+        found = unverified(*self.given, known=known)
+        if found is None:  # the search says that the model has none
+            return self.neighbors.model_copy(update={"heldout_threshold": self.heldout_threshold})
+        return self.neighbors.model_copy(update=asdict(found))
+
+    def rule(self) -> VerifiedRule:
+        """Which pairs are verified, and which count, where that is not measured."""
+        return verified(*self.given, known=verification(self.embed.model, declared=self.declared))
 
 
 class CurationConfig(RecipeConfig):
@@ -244,10 +283,11 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     if copies.threshold == "auto":
         views, thresholds = _calibrated(p, copies, views, catalog=catalog, images=images)
 
-    find = copies.neighbors if thresholds is not None else copies.known_neighbors()
-    if copies.verifies and thresholds is None:
-        floor = verification(copies.embed.model, declared=copies.declared).crowd_floor
-        find = find.model_copy(update={"threshold": floor, "heldout_threshold": floor})
+    find = copies.neighbors
+    if thresholds is None and copies.verifies:
+        find = find.model_copy(update=asdict(copies.rule().search))
+    elif thresholds is None:
+        find = copies.unverified_search()
     into = "internal/candidates/near" if copies.verifies else None
     near = _search(p, copies, "copy", find, catalog=catalog, into=into, thresholds=thresholds, **views)
     hashes = []
@@ -258,9 +298,8 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     if copies.crowds == "judge":
         find_crowds = copies.find_crowds
         if copies.verifies and thresholds is None and find_crowds.alike is None:
-            find_crowds = find_crowds.model_copy(
-                update={"alike": verification(copies.embed.model, declared=copies.declared).alike}
-            )
+            alike = verification(copies.embed.model, declared=copies.declared).alike
+            find_crowds = find_crowds.model_copy(update={"alike": alike})
         evidence = {"near": [near], "strong": [*hashes, exact], "thresholds": thresholds}
         crowds = p.add("internal/crowds", find_crowds, catalog=catalog, **evidence)
     pairs = [near]
@@ -358,11 +397,17 @@ def _verified(
     images: Ref,
 ) -> list[Ref]:
     """Pairs of a strict cosine, and those that agree when one picture is laid over the other."""
-    strict, tried = {}, {}
+    strict: dict[str, float] = {}
+    tried: dict[str, float] = {}
+    judge = copies.judge
     if thresholds is None:
-        known = verification(copies.embed.model, declared=copies.declared)
-        strict = {"threshold": known.sure, "heldout_threshold": known.sure}
-        tried = {**strict, "floor": known.floor}
+        rule = copies.rule()
+        strict = asdict(rule.certain)
+        tried = {"threshold": rule.sure, "heldout_threshold": rule.sure}
+        tried["floor"] = rule.floor.threshold
+        if rule.floor.heldout_threshold != rule.floor.threshold:
+            tried["heldout_floor"] = rule.floor.heldout_threshold
+        judge = judge.model_copy(update={"least_cosine": rule.least, "heldout_least_cosine": rule.heldout_least})
     given = {"neighbors": near, "crowds": crowds, "thresholds": thresholds, "catalog": catalog}
     certain = p.add("internal/neighbors/copy", KeepNear(**strict), **given)
     doubtful = p.add("internal/candidates/pairs", copies.candidates.model_copy(update=tried), **given)
@@ -372,7 +417,7 @@ def _verified(
         around = p.add("internal/surroundings", MeasureCrowds(), registered=registered, crowds=crowds, catalog=catalog)
     judged = p.add(
         "internal/neighbors/aligned",
-        copies.judge,
+        judge,
         registered=registered,
         crowds=crowds,
         surroundings=around,

@@ -1,8 +1,34 @@
 """Property tests try the same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones."""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session")
+def dedup_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pool of 40 images, 6 curated and 8 held-out ones."""
+    from curate.samples.pool import make_pool
+
+    folder = tmp_path_factory.mktemp("dedup")
+    make_pool(folder, num_images=40, seed=5, curated_each=1, num_heldout=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dedup_run(dedup_pool: Path) -> Path:
+    """A run of `dedup` on it, with parts of 25 images; copy it before you change it."""
+    from curate.engine.freshness import Flags
+    from curate.recipe import load_config
+    from curate.running import run_config
+
+    workdir = dedup_pool / "made/run"
+    roles = [f"sources.{role}={dedup_pool / role}" for role in ("pool", "curated", "heldout")]
+    given = [*roles, f"workdir={workdir}", "executor.threads=1", "rows_per_part=25"]
+    run_config(load_config("dedup", given), Flags(), command=("dedup", *given))
+    return workdir

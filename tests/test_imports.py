@@ -49,9 +49,11 @@ ALLOWED: dict[str, set[str]] = {
     "answers": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "review": BASE | {"tables", "engine", "ops", "sources", "stages", "report", "answers", "decisions"},
-    "scale": BASE | {"engine", "ops", "models", "sources", "samples", "stages", "recipe"},
+    "scale": BASE | {"tables", "engine", "ops", "models", "sources", "samples", "stages", "recipe"},
     "doctor": BASE | {"__init__", "engine", "models", "sources", "recipe"},
-    "running": BASE | {"engine", "sources", "recipe", "workdir", "report"},
+    "updating": BASE | {"engine", "recipe", "workdir", "report"},
+    "sweeping": BASE | {"engine", "recipe", "workdir", "pipelines", "stages", "report", "updating"},
+    "running": BASE | {"engine", "sources", "recipe", "workdir", "report", "updating"},
 }
 ANYTHING = {"__init__", "__main__", "api", "cli"}
 """The front door and the command line import whatever they call; nothing imports them."""

@@ -20,10 +20,11 @@ from curate.config import parse
 from curate.counting import metered
 from curate.engine.freshness import Flags
 from curate.engine.store import Store as Workdir
-from curate.errors import ConfigError, SourceError, WorkdirError
+from curate.errors import ConfigError, SourceError, StaleTable, WorkdirError
 from curate.filesystems import open_filesystem
 from curate.report.status import status
 from curate.running import run_config, write_report
+from curate.workdir import open_tables
 from tests.equal_bytes import EqualBytes, encode, picture
 from tests.object_store import Fault, Request, Store, object_store
 
@@ -288,3 +289,25 @@ def test_store_that_does_not_answer_says_so_and_is_given_up(
     assert isinstance(told.value, WorkdirError)
     assert "s3://runs/x: timed out, at every attempt" in str(told.value)
     assert "has not answered for 0 s; still waiting" in caplog.text
+
+
+def test_an_update_stopped_while_its_files_move_is_seen_whole_and_ended_by_the_next_run(
+    s3: Store, tmp_path: Path
+) -> None:
+    one: dict[str, Any] = {"write": {"num_shards": 1}, "inspect": {"max_reject_fraction": 1, "limits": {"min_side": 8}}}
+    before, wanted = parts(run("s3://runs/updated")), parts(run(tmp_path / "run", **one))
+    changed = parse(EqualBytes, values("s3://runs/updated", **one), where="test")
+    with pytest.raises(StaleTable, match="images was made(.|\n)*shards/data was made(.|\n)*--update"):
+        run_config(changed, Flags())
+    s3.fault = lambda request: 403 if request.method == "PUT" and "updated/shards/data/part" in request.path else None
+    with pytest.raises(WorkdirError, match="HTTP 403 Forbidden"):
+        run_config(changed, Flags(update=True))
+    s3.forget()
+    seen = open_tables(Workdir("s3://runs/updated"))
+    assert not seen.outdated
+    assert parts(seen.store) == wanted != before
+    assert run_config(changed, Flags()).changed == []
+    assert parts(Workdir("s3://runs/updated")) == wanted
+    fs, _ = open_filesystem("s3://runs")
+    assert not fs.find("runs/updated/.update")
+    assert len(fs.find("runs/updated/shards/data")) == 2  # a part and the manifest, where there were two parts

@@ -59,7 +59,9 @@ def test_only_new_workdirs_and_those_that_grow_into_the_recipe_are_claimed(tmp_p
     claim(store, "semdedup", [*TABLES, "selection"])
     with pytest.raises(WorkdirError, match="run of recipe 'dedup', this one is 'mine', which does not make its table"):
         claim(store, "mine", ["catalog", "selection", "internal/lists"])
-    with pytest.raises(WorkdirError, match="does not make its tables catalog, a, b and 2 more; a workdir goes on with"):
+    with pytest.raises(
+        WorkdirError, match="does not make its tables catalog, a, b and 2 more; run again with --update"
+    ):
         claim(recorded(tmp_path, tables=["catalog", *"abcd"]), "mine", ["images"])
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.txt").touch()

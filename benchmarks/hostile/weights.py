@@ -75,18 +75,14 @@ def _embed(files: Files, weights: str, seed: int, folder: Path) -> list[list[str
     put_good(folder / "pool", seed)
     model = "curate" if weights.endswith(".safetensors") else "dinov2_vits14"
     embed = f"copies.embed={{model: {model}, weights: '{folder / weights}'}}"
-    return [
-        run(folder, folder / "pool", embed, "copies.neighbors.threshold=0.9", "copies.neighbors.heldout_threshold=0.9")
-    ]
+    return [run(folder, folder / "pool", embed, "copies.threshold=0.9")]
 
 
 def _embed_onnx(files: Files, seed: int, folder: Path) -> list[list[str]]:
     _put(files, folder)
     put_good(folder / "pool", seed)
     embed = f"copies.embed={{model: onnx, weights: '{folder / 'hostile.onnx'}'}}"
-    return [
-        run(folder, folder / "pool", embed, "copies.neighbors.threshold=0.9", "copies.neighbors.heldout_threshold=0.9")
-    ]
+    return [run(folder, folder / "pool", embed, "copies.threshold=0.9")]
 
 
 def _config(verb: str, data: bytes, folder: Path) -> list[list[str]]:

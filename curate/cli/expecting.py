@@ -1,6 +1,7 @@
 """About how long the tables of a run take beside each other, for the time that the display of progress tells."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,6 @@ def seconds_by_table(config: "RecipeConfig", *, anew: bool) -> Mapping[str, floa
     """
     from curate.config import parse
     from curate.engine.cost import Assumptions
-    from curate.engine.devices import uses_gpu
     from curate.engine.image_ids import Parts
     from curate.engine.store import Store
     from curate.scale import estimate
@@ -36,7 +36,7 @@ def seconds_by_table(config: "RecipeConfig", *, anew: bool) -> Mapping[str, floa
         parts = Parts.of(store.table("catalog"))
         counts = {key: parts.num_images([role]) for key, role in ROLES.items()}
         given = parse(Assumptions, counts, where="progress")
-        gpus = 1 if uses_gpu("auto") else 0
+        gpus = 1 if shutil.which("nvidia-smi") else 0  # the driver process need not load torch
         machines = estimate.machines(load_hardware("a100" if gpus else "cpu"), cores=os.cpu_count() or 1, gpus=gpus)
         found: dict[str, float] = {}
         for one in estimate.plan_scale(config, given, machines):

@@ -32,6 +32,7 @@ def status(
     from curate.report.status import status as read_status
     from curate.running import report_is_behind
     from curate.sources.objects import OBJECTS, cached_bytes
+    from curate.updating import under_way
     from curate.workdir import find_tables, open_record
 
     store = Store(workdir)
@@ -54,6 +55,9 @@ def status(
         return
     for text in warnings(found):
         say(f"- {text}")
+    update = under_way(store)
+    if update is not None:
+        say(f"- {update.describe()}.")
     if found.tables and report_is_behind(store):
         say(f"- Report and dataset card tell of earlier tables, or are missing: `curate report {workdir}` writes them.")
 
@@ -110,9 +114,10 @@ def report(
 
 
 def sweep(workdir: Workdir, json_: Json = False) -> None:
-    """Say what each threshold for copies would drop: a table, and a page with the pairs about each.
+    """Say what each threshold for copies would keep and drop, by all evidence together; nothing of the run is changed.
 
-    The page is WORKDIR/report/sweep.html.
+    A table, and WORKDIR/report/sweep.html with images that go from each threshold on. The last line is the command that
+    applies a row.
 
     Examples:
         curate sweep runs/dedup-photos
@@ -120,19 +125,21 @@ def sweep(workdir: Workdir, json_: Json = False) -> None:
     """
     from curate.engine.store import Store
     from curate.report.sections import outdated
-    from curate.report.sweep import as_rows, write_sweep
+    from curate.report.sweep import HEAD, by_key, example_of, write_sweep
+    from curate.sweeping import sweep as try_all
     from curate.workdir import open_tables
 
-    run = open_tables(Store(workdir))
-    found, page = write_sweep(run)
+    store = Store(workdir)
+    found = try_all(store)
+    run = open_tables(store)
+    page = write_sweep(run, found)
     if json_:
-        say_json(json.dumps(as_rows(found), indent=2))
+        say_json(json.dumps([row.as_json() for row in found], indent=2))
         return
-    cells = [
-        (row.search, f"{row.threshold:.4g}", *map(str, (row.pairs, row.dropped, row.largest, row.heldout)))
-        for row in found
-    ]
-    show_table(("search", "threshold", "pairs", "images dropped", "largest group", "touch held-out"), cells)
+    for key, rows in by_key(found).items():
+        show_table((key, *HEAD[1:]), (row.cells() for row in rows))
+        if len(rows) > 1:
+            say(f"To apply a row, for example: {example_of(rows).command}")
     for text in outdated(run):
         say(f"- {text}")
     say(page)

@@ -35,3 +35,12 @@ def load_run(
             raise ConfigError(f"{config}: of which pictures? run: {command.line('run', config, '--pool', 'FOLDER')}")
     changes: dict[str, Any] = {"sources": given} if given else {}
     return load_config(config, overrides, changes=changes | ({"workdir": workdir} if workdir else {}))
+
+
+def words_of(
+    config: str, overrides: list[str] | None, sources: Mapping[str, list[str] | None], workdir: str | None
+) -> tuple[str, ...]:
+    """What was typed after `curate run`, but for its flags: the config first."""
+    options = [(f"--{role}", path) for role, paths in sources.items() for path in paths or []]
+    options += [("--workdir", workdir)] if workdir else []
+    return config, *(word for option in options for word in option), *(overrides or [])

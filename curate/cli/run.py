@@ -9,7 +9,7 @@ from curate import progress
 from curate.cli.arguments import Config, Curated, Heldout, Json, NewWorkdir, Overrides, Pool, Quiet, Verbose
 from curate.cli.consoles import say, say_json, show_table
 from curate.cli.expecting import seconds_by_table
-from curate.cli.loading import load_run
+from curate.cli.loading import load_run, words_of
 from curate.cli.program import listen
 from curate.cli.summary import say_outcome
 
@@ -31,6 +31,12 @@ def run(
     ] = None,
     refit: Annotated[bool, typer.Option("--refit", help="fit centroids and thresholds again")] = False,
     rescan: Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")] = False,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help="make again what changed settings need; the old results stay until the new are complete"
+        ),
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -51,24 +57,38 @@ def run(
         curate run dedup --pool photos --dry-run
         # a balanced sample of what is left, in a workdir of your own
         curate run hierarchical --pool photos --workdir runs/even select.balance.target=10000
+        # another threshold: makes again what it changes, and says first what that is
+        curate run dedup --pool photos copies.threshold=0.9 --update
         # a config of your own (`curate init hierarchical` writes one)
         curate run hierarchical.yaml seed=1
     """
     from curate.engine.freshness import Flags
+    from curate.engine.store import Store
     from curate.running import plan_config as make_plan
     from curate.running import run_config
+    from curate.workdir import read_record
 
     listen(quiet=quiet, verbose=verbose)
-    loaded = load_run(config, overrides, {"pool": pool, "heldout": heldout, "curated": curated}, workdir)
-    flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan)
+    sources = {"pool": pool, "heldout": heldout, "curated": curated}
+    loaded = load_run(config, overrides, sources, workdir)
+    flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan, update=update)
+    if update and read_record(Store(loaded.workdir)) is not None:
+        from curate.scale.change import HEAD, cost_of_change
+
+        change = cost_of_change(loaded, make_plan(loaded, flags))
+        if change.steps:
+            show_table(HEAD, change.cells())
+        say(change.describe())
+        if dry_run:
+            return
     if dry_run:
         show_table(
             ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))
         )
         return
-    anew = bool(rebuild) or refit or rescan
+    anew = bool(rebuild) or refit or rescan or update
     with progress.expecting(partial(seconds_by_table, loaded, anew=anew)):
-        outcome = run_config(loaded, flags)
+        outcome = run_config(loaded, flags, command=words_of(config, overrides, sources, workdir))
     say_outcome(outcome, quiet=quiet, verbose=verbose)
 
 

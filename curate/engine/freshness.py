@@ -8,7 +8,8 @@ that are made again, since some image was added, and turn out as they were cost 
 
 Three cases follow. Equal fingerprint: the part is kept. The same configuration but other inputs, since data came in:
 that part alone is made again. Another configuration: `StaleTable`, since a table in which parts of two configurations
-stand side by side is worth nothing, and replacing what a user has paid for takes his word.
+stand side by side is worth nothing, and replacing what a user has paid for takes his word: `--update`, which makes
+what the change needs beside what is there (`running.py`), and replaces that when all is complete.
 
 Fitted tables (centroids, thresholds) would make every added image refit everything behind them. They are pinned: a part
 carries the digest of its own rows as fingerprint, and stays whatever its inputs become. A listing whose images moved
@@ -57,6 +58,8 @@ class Flags:
     """Fit pinned tables (centroids) again."""
     rescan: bool = False
     """List the sources again and append what is new."""
+    update: bool = False
+    """Make again, under the settings of now, what they make otherwise; fitted tables where their own have changed."""
 
     def may_rebuild(self, table: str) -> bool:
         return table in self.rebuild or "all" in self.rebuild
@@ -110,27 +113,58 @@ def _reading(spec: Input, tables: Any, *, aligned: bool) -> Callable[[int], str]
     return lambda part: everything
 
 
-def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> str | None:
-    """What is wrong with a table that was made under another configuration and that no flag allows to replace.
+def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> list[str]:
+    """What differs of a table that was made under another configuration and that no flag allows to replace.
+
+    An update replaces all but a listing: other rows there would have other image ids.
 
     Args:
         schema: the one the stage now declares; a fitted table must hold vectors of the same model.
+
+    Returns:
+        A text for each field, `field: old -> new`; empty where nothing is wrong.
     """
     found = table.manifest()
     if found is None or flags.may_rebuild(table.name) or (stage.pinned and flags.refit):
-        return None
+        return []
+    if flags.update and not isinstance(stage, Scan):
+        return []
     if not found.complete and not table.committed():
-        return None  # nothing came of it, for example after a wrong path
+        return []  # nothing came of it, for example after a wrong path
     changes = _changes(found, stage)
     if stage.pinned and found.complete and not changes:
         changes = _other_vectors(table, schema)
-    if not changes:
-        return None
-    flag = f"--rebuild {table.name}{', or --refit for every fitted table,' if stage.pinned else ''}"
-    return (
-        f"{table.name} was made with another configuration: {'; '.join(changes)}. Put the old value back, choose "
-        f"another workdir, or run again with {flag} to replace it (what depends on it follows)"
-    )
+    return changes
+
+
+def stale_message(stale: Mapping[str, list[str]], *, listings: Collection[str], again: str = "") -> str:
+    """The error about tables of another configuration: what differs, once each, and the one way on.
+
+    Args:
+        stale: by table, see `why_stale`.
+        listings: those of them that no update replaces.
+        again: the command of the update, where it is known.
+    """
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, changes in stale.items():
+        alike.setdefault(tuple(changes), []).append(name)
+    lines = [
+        f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} made with another configuration: {'; '.join(why)}"
+        for why, names in alike.items()
+    ]
+    listed = [name for name in stale if name in listings]
+    if listed:
+        lines.append(
+            f"Put the old value back, choose another workdir=DIR, or run again with --update --rebuild {listed[0]}: "
+            "images are then listed anew, and everything is made again"
+        )
+    else:
+        lines.append(
+            "Put the old value back, choose another workdir=DIR, or run again with --update: it makes what the change "
+            f"needs, and what is there stays until that is complete{again and ':'}"
+        )
+        lines += [f"  {again}"] * bool(again)
+    return "\n".join(lines)
 
 
 def _other_vectors(table: Table, needed: pa.Schema) -> list[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate import progress
 from curate.engine.cleaning import CleanedRows, clean, find_unneeded
 from curate.engine.executors import Executor
-from curate.engine.freshness import Flags, as_list, why_stale
+from curate.engine.freshness import Flags, as_list, stale_message, why_stale
 from curate.engine.shuffle import TASK_MEMORY
 from curate.engine.stage import Input, Scan, SharedMap, Shuffle, Stage
 from curate.engine.store import Store
@@ -254,12 +254,23 @@ class Pipeline:
         owner = table.rsplit("/", 1)[0] if table.rsplit("/", 1)[-1] in HIDDEN else table
         return next((place for place, step in enumerate(self.steps) if owner in step.stages), None)
 
-    def check(self, flags: Flags) -> None:
+    def stale(self, flags: Flags) -> dict[str, list[str]]:
+        """By table: what differs, where it was made with another configuration and no flag allows to replace it."""
+        stages = ((step, name, stage) for step in self.steps for name, stage in step.stages.items())
+        found = (
+            (name, why_stale(self.store.table(name), one, step.schemas[name], flags)) for step, name, one in stages
+        )
+        return {name: why for name, why in found if why}
+
+    def check(self, flags: Flags, *, again: str = "") -> None:
         """Raise if a flag names no table, or a table was made with another configuration; reads manifests only.
+
+        Args:
+            again: the command that makes the tables again, for the error.
 
         Raises:
             ConfigError: a flag names a table that this pipeline does not make, or a stage cannot work there.
-            StaleTable: every stale table, on a line of its own.
+            StaleTable: every stale table; what differs, once each.
         """
         unknown = flags.rebuild - {"all"} - set(self._refs)
         if unknown:
@@ -270,14 +281,10 @@ class Pipeline:
             for name, stage in step.stages.items():
                 if stage.needs_local:
                     raise ConfigError(f"workdir={self.store.root}: {name}: {stage.needs_local}")
-        stale = [
-            reason
-            for step in self.steps
-            for name, stage in step.stages.items()
-            if (reason := why_stale(self.store.table(name), stage, step.schemas[name], flags))
-        ]
+        stale = self.stale(flags)
         if stale:
-            raise StaleTable("\n".join(stale))
+            listings = {name for step in self.steps for name, stage in step.stages.items() if isinstance(stage, Scan)}
+            raise StaleTable(stale_message(stale, listings=listings, again=again))
 
 
 # -- inputs --------------------------------------------------------------------------------------------------

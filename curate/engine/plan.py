@@ -76,13 +76,16 @@ def _plan_table(store: Store, step: Step, name: str, flags: Flags, *, waiting: b
     stage, table = step.stages[name], store.table(name)
     plan, found = StepPlan(name, type(stage).__name__, "make"), table.manifest()
     stale = why_stale(table, stage, step.schemas[name], flags)
-    if stale is not None:
-        plan.state, plan.note = "stale", stale
+    if stale:
+        plan.state, plan.note = "stale", "; ".join(stale)
         return plan
+    replaced = why_stale(table, stage, step.schemas[name], Flags()) if flags.update else []
+    if replaced:
+        plan.note = "; ".join(replaced)
     if isinstance(stage, Scan) or stage.pinned:
         return _plan_pinned(plan, found, stage, Work(store, step, flags))
     if waiting:
-        plan.state = "make" if found is None else "waiting"
+        plan.state = "make" if found is None or replaced else "waiting"
         return plan
     return _plan_parts(plan, found, Work(store, step, flags))
 
@@ -94,7 +97,7 @@ def _plan_pinned(plan: StepPlan, found: Manifest | None, stage: Stage, work: Wor
     if isinstance(stage, Scan) and found is not None and found.complete and found.config != identity(stage):
         plan.state, plan.note = "update", "sources lie elsewhere by now, or were added: they are listed"
         return plan
-    if found is not None and found.complete and not again and not flags.may_rebuild(plan.table):
+    if found is not None and found.complete and not again and not flags.may_rebuild(plan.table) and not plan.note:
         plan.parts, plan.todo = len(found.parts), len(work.lost(plan.table))
         plan.state = "update" if plan.todo else "kept"
         plan.auto = _auto(found.config, found.resolved)

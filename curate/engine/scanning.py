@@ -37,7 +37,7 @@ import pyarrow as pa
 from curate import progress
 from curate.config import digest, identity
 from curate.engine.executors import Executor
-from curate.engine.freshness import previous_resolved, resolved_stage, why_stale
+from curate.engine.freshness import previous_resolved, resolved_stage, stale_message, why_stale
 from curate.engine.part_writer import Part
 from curate.engine.stage import Listing, Scan
 from curate.engine.table import Manifest, Table
@@ -345,7 +345,7 @@ class Scanning:
             self._replace_parts(aside, begun)
             stale = why_stale(self.table, stage, self.work.step.schemas[self.name], self.work.flags)
             if stale:
-                raise StaleTable(stale)
+                raise StaleTable(stale_message({self.name: stale}, listings={self.name}))
         found = self.table.complete_manifest()
         if found.config == identity(stage):
             if not self.work.flags.rescan:  # which goes on with what one that was killed has left

@@ -1,6 +1,12 @@
 """A workdir on any fsspec file system: files published in one step, tables by name.
 
 Files are written under a temporary name and published at once, so a reader never sees half of one.
+
+A folder `.update` or `.sweep` of a workdir is a store that lies over it: what is written or removed there leaves the
+workdir as it is, what is read there and is not in the folder itself is the workdir's. So whatever works on a workdir
+can work beside it, table by table and part by part, without a copy of what does not change. Files of work in progress
+(names that begin with `_`, but for manifests) are never those of the workdir. `put_in_place` ends it: every file moves
+to its place in the workdir.
 """
 
 import contextlib
@@ -29,16 +35,28 @@ _held: dict[str, HeldFiles] = {}
 """By path of a workdir that this process alone writes to."""
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not published yet."""
+UPDATE, SWEEP = ".update", ".sweep"
+"""Folders of a workdir that are stores which lie over it: what an update has made so far, and what a sweep tries."""
+MANIFEST = "_table.json"
+"""The file of a table that says what made it, its parts and figures."""
 
 
 class Store:
     """A workdir: tables by name, and atomic files beside them."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = str(root)
-        fs, path = open_filesystem(self.root, error=WorkdirError)
+        self.address = str(root)
+        """What makes this store again, in another process too."""
+        parent, _, last = self.address.rstrip("/").rpartition("/")
+        self.below = Store(parent) if parent and last in (UPDATE, SWEEP) else None
+        """The workdir that this store lies over; None: it is a workdir itself."""
+        self.root: str = self.address if self.below is None else self.below.root
+        """The workdir, as the user gives it."""
+        fs, path = open_filesystem(self.address, error=WorkdirError)
         self.is_local = isinstance(fs, LocalFileSystem)
-        self.path: str = path if self.is_local else fs.unstrip_protocol(path)  # as messages tell it
+        self._place: str = path if self.is_local else fs.unstrip_protocol(path)
+        self.path: str = self._place if self.below is None else self.below.path
+        """Of the workdir, as messages tell it."""
         self.fs: Any = fs if self.is_local else Explained(fs, self.root, held=self._held_bytes)
         self._kept: dict[str, bytes | None] | None = None
         """Small files as they were read or written, while nobody else writes them."""
@@ -68,6 +86,22 @@ class Store:
         held = _held.get(self.path)
         return None if held is None else held.get(path)
 
+    def over(self, folder: str) -> "Store":
+        """The store that lies over this workdir in `folder`, whether that is there or not."""
+        found = Store(f"{self.address.rstrip('/')}/{folder}")
+        found.below = self  # which knows what it keeps
+        return found
+
+    def find(self, name: str) -> str:
+        """Path of a file to read: this store's own, or that of the workdir below."""
+        own = self.join(name)
+        return own if self.below is None or not _shows_through(name) or self.fs.exists(own) else self.below.join(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file or folder."""
+        own: bool = self.fs.exists(self.join(name))
+        return own or (self.below is not None and _shows_through(name) and self.below.exists(name))
+
     def read_kept(self, name: str) -> bytes | None:
         """As `read_bytes`; what was read before is not read again where this process alone writes, see `keeping`."""
         if self._kept is None:
@@ -90,7 +124,7 @@ class Store:
         return Table(self, name)
 
     def join(self, *names: str) -> str:
-        return "/".join([self.path.rstrip("/"), *names])
+        return "/".join([self._place.rstrip("/"), *names])
 
     def read_json(self, name: str) -> Any:
         """The JSON file `name`, or None when there is none.
@@ -111,6 +145,13 @@ class Store:
 
     def read_bytes(self, name: str) -> bytes | None:
         """The file `name`, or None when there is none."""
+        data = self.read_own(name)
+        if data is None and self.below is not None and _shows_through(name):
+            return self.below.read_bytes(name)
+        return data
+
+    def read_own(self, name: str) -> bytes | None:
+        """As `read_bytes`, but of this store alone, whatever lies below."""
         try:
             data: bytes = self.fs.cat_file(self.join(name))
         except (FileNotFoundError, NotADirectoryError):
@@ -186,7 +227,7 @@ class Store:
                 yield Path(folder) / "file"
 
     def remove(self, name: str) -> None:
-        """Remove a file or folder of the workdir, if it is there."""
+        """Remove a file or folder of the store, if it is there; what lies below stays."""
         target = self.join(name)
         self._forget(name)
         if self.is_local:
@@ -231,11 +272,12 @@ class Store:
 
     def _name_of(self, path: str) -> str:
         """The name in the workdir of a path that a listing gave."""
-        root: str = self.fs._strip_protocol(self.path)
+        root: str = self.fs._strip_protocol(self._place)
         return path[len(root.rstrip("/")) + 1 :]
 
     def list_files(self, name: str, begin: str = "") -> dict[str, int]:
         """Names and bytes of the files in a folder, not below, that begin so; empty where it is not there."""
+        shown = self.below.list_files(name, begin) if self.below is not None and _shows_through(name) else {}
         folder = self.join(name)
         if begin and not self.is_local and protocols_of(self.fs) & S3:  # `ls` asks again where nothing is there
             listed = self.fs.find(folder, prefix=begin, detail=True).values()
@@ -243,13 +285,13 @@ class Store:
             try:
                 listed = self.fs.ls(folder, detail=True)
             except FileNotFoundError:
-                return {}
+                return shown
         found = {file["name"].rsplit("/", 1)[-1]: file for file in listed if file["type"] == "file"}
         sizes = {last: file["size"] for last, file in found.items() if last.startswith(begin)}
         if (held := _held.get(self.path)) is not None:
             for last, num_bytes in sizes.items():
                 held.compare(f"{folder}/{last}", num_bytes)
-        return sizes
+        return shown | sizes
 
     def move(self, name: str, target: str) -> None:
         """Move a file within the workdir, over one of that name; in one step on POSIX."""
@@ -266,10 +308,31 @@ class Store:
                 self.fs.copy(source, target)
                 self.fs.rm_file(source)
 
+    def put_in_place(self) -> None:
+        """Move every file of this store to its place in the workdir below; begun and killed, it can be begun again.
+
+        Parts come before manifests, and files at the top last. On an object store each file is copied within the store.
+        """
+        below = self.below
+        assert below is not None
+        names = [self._name_of(path) for path in self.fs.find(self._place)] if self.fs.exists(self._place) else []
+        for name in sorted(names, key=lambda name: ("/" not in name, name.endswith(f"/{MANIFEST}"), name)):
+            if any(step.startswith("_") and step != MANIFEST for step in name.split("/")):
+                continue  # of work in progress
+            below._forget(name)
+            source, target = self.join(name), below.join(name)
+            with _explain_os_errors(target):
+                if self.is_local:
+                    Path(target).parent.mkdir(parents=True, exist_ok=True)
+                    Path(source).replace(target)
+                else:
+                    self.fs.copy(source, target)
+                    self.fs.rm_file(source)
+
     def remove_leftovers(self) -> None:
         """Remove temporary files that a killed run left; only while no other run holds the workdir."""
         if self.is_local:
-            for leftover in Path(self.path).rglob(f"{TEMPORARY}*"):
+            for leftover in Path(self._place).rglob(f"{TEMPORARY}*"):
                 leftover.unlink(missing_ok=True)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
@@ -291,6 +354,11 @@ def _flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _shows_through(name: str) -> bool:
+    """Whether a file or folder of the workdir is seen in a store over it: not where it is work in progress."""
+    return not any(step.startswith("_") and step != MANIFEST for step in name.split("/"))
 
 
 @contextlib.contextmanager

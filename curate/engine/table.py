@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from curate import counting
 from curate.counting import Counts
 from curate.engine.part_writer import CONTENT, FINGERPRINT, MOVED_FROM, OPEN, OPEN_ROWS, ROWS, Part, PartWriter
-from curate.engine.store import Store
+from curate.engine.store import MANIFEST, Store
 from curate.engine.tallies import TALLY, Tally
 from curate.errors import DamagedPart, TableError, first_line, foreign_text
 from curate.sealed_json import load_sealed
@@ -32,7 +32,6 @@ from curate.sealing import open_parquet, says_damage
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "_table.json"
 PROGRESS = "_progress.jsonl"
 DRIVER = "driver"
 """Among the phases of a manifest's counts: what no task did."""
@@ -119,7 +118,8 @@ class Table:
         return f"{self.name}/part-{part:05d}.parquet"
 
     def part_path(self, part: int) -> str:
-        return self.store.join(self.file_name(part))
+        """Where a part lies, or would."""
+        return self.store.find(self.file_name(part))
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Table:
         """What `_table.json` says; a manifest given to this object comes first, before it is published."""
         if self._manifest is not None:
             return self._manifest
-        path = self.store.join(self.name, MANIFEST)
+        path = self.store.find(f"{self.name}/{MANIFEST}")
         if self._digest is not None and self._digest in _parsed:
             return _parsed[self._digest]
         try:

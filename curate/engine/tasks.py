@@ -158,7 +158,11 @@ def perform(root: str, task: Task, threads: int) -> list[Done]:
     show_warnings_visibly()
     try:
         store = Store(root)
-        with metered() as meter, surrounded(workdir=store), task.within.used() if task.within else nullcontext():
+        with (
+            metered() as meter,
+            surrounded(workdir=store.below or store),
+            task.within.used() if task.within else nullcontext(),
+        ):
             if task.phase == "resolve":
                 nothing = Part(task.part, 0, "", "")
                 resolved = {name: stage.resolve_on_worker() for name, stage in task.stages.items()}

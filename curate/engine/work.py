@@ -33,6 +33,7 @@ from curate.engine.freshness import (
     previous_resolved,
     resolved_stage,
     stage_digests,
+    why_stale,
 )
 from curate.engine.part_writer import Part
 from curate.engine.pieces import PieceFiles, holds_raw
@@ -232,6 +233,8 @@ class Work:
         """Whether a table that is known by its content is there and may stay."""
         ((name, before),) = self.before.items()
         kept = before is not None and before.complete and not self.flags.refit and not self.flags.may_rebuild(name)
+        if kept and self.flags.update:  # of other settings, or other vectors: fitted again
+            kept = not why_stale(self.tables[name], self.step.stages[name], self.step.schemas[name], Flags())
         return kept and not self.lost(name)
 
     def lost(self, name: str) -> set[int]:
@@ -400,7 +403,7 @@ class Work:
         with progress.track(label, total, done=total - len(tasks), unit=unit) as advance:
             try:
                 rows = 0
-                for done in executor.run(self.store.root, tasks):
+                for done in executor.run(self.store.address, tasks):
                     for one in done:
                         self.tables[one.table].log_task(log_entry(one))
                         rows += one.part.rows

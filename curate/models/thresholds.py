@@ -89,6 +89,69 @@ def verification(model: str, *, declared: CopyRule | None = None) -> Verificatio
     return VERIFICATION[model]
 
 
+@dataclass(frozen=True)
+class VerifiedRule:
+    """Cosines by which pairs are found, verified and counted, see `verified`."""
+
+    search: Thresholds
+    """From which on the search finds pairs; in crowds all of them are verified."""
+    floor: Thresholds
+    """From which on pairs are verified elsewhere."""
+    sure: float
+    """From which on they are not, but in crowds."""
+    certain: Thresholds
+    """From which on pairs count unverified, but in crowds."""
+    least: float | None
+    """From which on verified pairs of pool and curated images count; None: all."""
+    heldout_least: float | None
+    """The same of pairs with held-out images."""
+
+
+def verified(given: float | None, heldout: float | None, *, known: Verification) -> VerifiedRule:
+    """What given thresholds mean where pairs are verified: a pair below one never counts, whatever it is laid over.
+
+    - At or above the model's `sure` a pair counts unverified, from the larger of both values on.
+    - Between the threshold and `sure` it is doubtful: it counts if the pictures agree.
+    - A threshold below `floor`, which is the smallest cosine that is verified without one, lowers that too, and one
+      below `crowd_floor` the search: then more pairs are laid over each other, and pictures opened for it. Any other
+      threshold is applied to pairs that have been verified anyway, so that changing it opens no picture.
+    - In crowds no cosine decides. There, too, a pair counts from the threshold on, if it stands out.
+    - Without a threshold of its own a pair with a held-out image counts as it does for the model, at any threshold of
+      the pool: whoever is stricter with the pool does not want more of the benchmark in it. It is verified as far down
+      as the pool's.
+
+    Args:
+        given: for pairs of pool and curated images; None: the model's values.
+        heldout: for pairs with a held-out image.
+    """
+    own = [given] if given is not None else []
+    asked = [heldout] if heldout is not None else own
+    return VerifiedRule(
+        search=Thresholds(min([known.crowd_floor, *own]), min([known.crowd_floor, *asked])),
+        floor=Thresholds(min([known.floor, *own]), min([known.floor, *asked])),
+        sure=known.sure,
+        certain=Thresholds(max([known.sure, *own]), max(known.sure, known.sure if heldout is None else heldout)),
+        least=given,
+        heldout_least=heldout,
+    )
+
+
+def unverified(given: float | None, heldout: float | None, *, known: Thresholds | None) -> Thresholds | None:
+    """The thresholds where they alone decide; None: they are neither given nor known.
+
+    Without one of its own, the held-out threshold is the model's, and never stricter than the pool's: it lies at least
+    as far below that as the model's two values are apart.
+    """
+    if given is None and known is None:
+        return None
+    pool = known.threshold if given is None and known is not None else given
+    assert pool is not None
+    if heldout is None:
+        gap = 0.0 if known is None else known.threshold - known.heldout_threshold
+        heldout = pool if known is None else min(known.heldout_threshold, round(pool - gap, 6))
+    return Thresholds(pool, max(heldout, -1.0))
+
+
 def copy_thresholds(
     model: str,
     *,
@@ -111,7 +174,7 @@ def copy_thresholds(
     if threshold is None or heldout_threshold is None:
         missing = "threshold" if threshold is None else "heldout_threshold"
         raise ConfigError(
-            f"{model}: no calibrated {missing} for copies; set threshold and heldout_threshold in the config, or use "
-            f"a model that has them: {', '.join(sorted(COPY_THRESHOLDS))}"
+            f"{model}: no calibrated {missing} for copies; set copies.threshold to a number or to auto, which measures "
+            f"it, or use a model that has one: {', '.join(sorted(COPY_THRESHOLDS))}"
         )
     return Thresholds(threshold, heldout_threshold)

@@ -61,8 +61,8 @@ SHOWN_CLASSES = 10
 TAKEDOWN = """\
 Each row names its source, its key in that source, the SHA-256 of its original bytes and every route that chose it
 (`origins`). To take an image down, put its SHA-256, its key, its URI or `SOURCE/KEY` on a line of a text file, set
-`write.removal_list` to that file and run the recipe again with `--rebuild shards/data`: only the shards are written
-anew, without it, and the run says how many images each line named. The sources need not be there any more.
+`write.removal_list` to that file and run the recipe again with `--update`: only the shards are written anew,
+without it, and the run says how many images each line named. The sources need not be there any more.
 Whoever loads older copies of the shards can filter by `sha256`.
 """
 

@@ -114,7 +114,7 @@ def dates(run: Finished) -> str:
     found = []
     for _, table in run.tables:
         try:
-            found.append(run.store.fs.modified(run.store.join(table.name, "_table.json")))
+            found.append(run.store.fs.modified(run.store.find(f"{table.name}/_table.json")))
         except (NotImplementedError, OSError):  # some file systems keep no dates
             return "unknown: the file system keeps no dates"
     first, last = (f"{date:%Y-%m-%d %H:%M}" for date in (min(found), max(found)))

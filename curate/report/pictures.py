@@ -117,7 +117,8 @@ class Pictures:
         """What `make` makes of the bytes of images of one part, in order."""
         rows = self._rows(part, ids)
         bits = source_of(rows).significant_bits
-        with surrounded(workdir=self.run.store, settings={"offline": True}):  # a page sends no requests
+        workdir = self.run.store.below or self.run.store
+        with surrounded(workdir=workdir, settings={"offline": True}):  # a page sends no requests
             return list(_of_each(rows, lambda read: make(read, bits)))
 
     def _rows(self, part: int, ids: np.ndarray) -> pa.Table:

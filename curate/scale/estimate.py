@@ -107,7 +107,9 @@ def plan_scale(config: RecipeConfig, given: Assumptions, machines: Machines) -> 
     store = Store(config.workdir)
     # Whether there are decisions is not asked of an object store: a plan needs no key to it.
     pipeline = find_recipe(config.recipe).outline(store, config, recorded=None if store.is_local else ())
-    return [_estimate(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)]
+    return [
+        estimate_step(step.stages, demand, made.rows, machines) for step, demand, made in plan_demands(pipeline, given)
+    ]
 
 
 def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _known(stage: Stage, inputs: Mapping[str, list[Shape] | None]) -> dict[str, 
     return found
 
 
-def _estimate(stages: dict[str, Stage], demand: Demand, rows: float, used: Machines) -> Estimate:
+def estimate_step(stages: dict[str, Stage], demand: Demand, rows: float, used: Machines) -> Estimate:
     """Of one step; the stages of a pass work side by side."""
     hw, cores, number = used.hardware, used.cores, used.number
     gpu = hw.gpu if used.gpus and any(getattr(s, "device", "cpu") != "cpu" for s in stages.values()) else None

@@ -276,7 +276,7 @@ def test_removed_part_alone_is_made_again_with_equal_bytes(tmp_path: Path) -> No
 def test_changed_field_is_stale_names_it_and_deletes_nothing(tmp_path: Path) -> None:
     build(tmp_path).run(InProcess(1), NONE)
     before = files(tmp_path)
-    with pytest.raises(StaleTable, match=r"added was made with another configuration: amount: 1 -> 5.*--rebuild added"):
+    with pytest.raises(StaleTable, match=r"added was made with another configuration: amount: 1 -> 5\n.*--update"):
         build(tmp_path, amount=5).run(InProcess(1), NONE)
     assert files(tmp_path) == before
 
@@ -338,7 +338,7 @@ def test_a_change_ends_where_rows_are_as_they_were_but_for_those_who_read_more_t
 
 def test_refit_fits_again(tmp_path: Path) -> None:
     build(tmp_path).run(InProcess(1), NONE)
-    with pytest.raises(StaleTable, match=r"fitted .*weight: 1 -> 2.*--refit"):
+    with pytest.raises(StaleTable, match=r"fitted .*weight: 1 -> 2\n.*--update"):
         build(tmp_path, weight=2).run(InProcess(1), NONE)
     assert build(tmp_path, weight=2).run(InProcess(1), Flags(refit=True)) == ["fitted", "scaled"]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.engine.store import TEMPORARY, Store
+from curate.engine.store import TEMPORARY, UPDATE, Store
 from curate.engine.table import Manifest, Table
 from curate.errors import TableError, WorkdirError
 from curate.ops.vectors import VectorSpec, pack, unpack
@@ -242,3 +242,57 @@ def test_folders_within_a_folder_are_removed_and_nothing_else(tmp_path: Path) ->
     assert store.list_files("a") == {"x": 1}
     assert store.list_files("a", "y") == store.list_files("none", "x") == {}
     store.remove_file("a/none")
+
+
+@pytest.fixture(params=["file", "memory"])
+def below(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A workdir with a table of two parts, of which work in progress is left."""
+    store = Store(tmp_path / "run" if request.param == "file" else f"memory://{tmp_path}/run")
+    names = ("run.json", "t/part-00000.parquet", "t/part-00001.parquet", "t/_table.json", "t/_state/part-00000.parquet")
+    for name in (*names, "t/_progress.jsonl"):
+        store.write_bytes(name, b"old")
+    return store
+
+
+def test_a_store_over_a_workdir_shows_its_files_but_none_of_work_in_progress(below: Store) -> None:
+    over = below.over(UPDATE)
+    assert over.root == below.root
+    assert Store(over.address).root == below.root
+    assert over.read_bytes("t/part-00000.parquet") == b"old"
+    assert over.find("t/part-00000.parquet") == below.join("t/part-00000.parquet")
+    assert over.list_files("t", "part-") == {"part-00000.parquet": 3, "part-00001.parquet": 3}
+    for name in ("t/_state/part-00000.parquet", "t/_progress.jsonl"):
+        assert over.read_bytes(name) is None
+        assert not over.exists(name)
+    assert over.list_files("t/_state") == {}
+    assert over.exists("t/_table.json")
+    assert over.read_own("t/_table.json") is None
+
+
+def test_what_is_written_or_removed_over_a_workdir_leaves_it_as_it_is(below: Store) -> None:
+    over = below.over(UPDATE)
+    over.write_bytes("t/part-00000.parquet", b"newer")
+    over.write_bytes("t/_state/part-00000.parquet", b"newer")
+    over.remove_file("t/part-00001.parquet")
+    over.remove_folders("t", ["_state"])
+    assert over.find("t/part-00000.parquet") == over.join("t/part-00000.parquet")
+    assert over.list_files("t", "part-") == {"part-00000.parquet": 5, "part-00001.parquet": 3}
+    assert below.read_bytes("t/part-00000.parquet") == b"old"
+    assert below.exists("t/_state/part-00000.parquet")
+
+
+def test_files_put_in_place_replace_those_of_the_workdir_the_record_last(
+    below: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, moved = below.over(UPDATE), list[str]()
+    for name in ("run.json", "t/_table.json", "t/part-00001.parquet", "a/part-00000.parquet", "t/_pieces/x"):
+        over.write_bytes(name, b"new")
+    forget = below._forget
+    monkeypatch.setattr(below, "_forget", lambda name: (moved.append(name), forget(name))[1])
+    over.put_in_place()
+    assert moved == ["a/part-00000.parquet", "t/part-00001.parquet", "t/_table.json", "run.json"]
+    assert [below.read_bytes(name) for name in moved] == [b"new"] * 4
+    assert below.read_bytes("t/part-00000.parquet") == b"old"
+    assert [over.read_own(name) for name in moved] == [None] * 4
+    over.put_in_place()  # as after a kill
+    assert below.read_bytes("t/part-00001.parquet") == b"new"

@@ -10,7 +10,9 @@ from curate.models.thresholds import (
     Thresholds,
     Verification,
     copy_thresholds,
+    unverified,
     verification,
+    verified,
 )
 
 
@@ -52,3 +54,53 @@ def test_what_a_file_declares_is_verified_first() -> None:
 def test_hashes_that_count_alone_are_nearer_where_more_is_asked() -> None:
     assert HASH_THRESHOLD < STRONG_HASH < NEAREST_HASH < 1
     assert pytest.approx(1 - 2 * 31 / 256) == STRONG_HASH
+
+
+TRIED = Verification(floor=0.7, alike=0.8, sure=0.9, crowd_floor=0.6)
+
+
+@pytest.mark.parametrize(
+    ("given", "heldout", "search", "floor", "certain"),
+    [
+        (None, None, (0.6, 0.6), (0.7, 0.7), (0.9, 0.9)),
+        (0.8, None, (0.6, 0.6), (0.7, 0.7), (0.9, 0.9)),  # what has been verified is cut off later
+        (0.95, None, (0.6, 0.6), (0.7, 0.7), (0.95, 0.9)),  # stricter with the pool, not with held-out images
+        (0.65, None, (0.6, 0.6), (0.65, 0.65), (0.9, 0.9)),
+        (0.5, None, (0.5, 0.5), (0.5, 0.5), (0.9, 0.9)),
+        (0.5, 0.8, (0.5, 0.6), (0.5, 0.7), (0.9, 0.9)),
+        (None, 0.5, (0.6, 0.5), (0.7, 0.5), (0.9, 0.9)),
+        (0.8, 0.95, (0.6, 0.6), (0.7, 0.7), (0.9, 0.95)),
+    ],
+)
+def test_a_given_threshold_lowers_what_is_verified_or_cuts_what_counts(
+    given: float | None,
+    heldout: float | None,
+    search: tuple[float, float],
+    floor: tuple[float, float],
+    certain: tuple[float, float],
+) -> None:
+    rule = verified(given, heldout, known=TRIED)
+    found = [(one.threshold, one.heldout_threshold) for one in (rule.search, rule.floor, rule.certain)]
+    assert found == [search, floor, certain]
+    assert (rule.least, rule.heldout_least, rule.sure) == (given, heldout, TRIED.sure)
+
+
+@pytest.mark.parametrize("given", [None, *(number / 20 for number in range(-20, 21))])
+@pytest.mark.parametrize("known", [None, Thresholds(0.6, 0.45), Thresholds(0.9, 0.9)])
+def test_without_a_threshold_of_their_own_heldout_images_are_never_compared_more_strictly(
+    given: float | None, known: Thresholds | None
+) -> None:
+    found = unverified(given, None, known=known)
+    if given is None:
+        assert found == known
+        return
+    assert found is not None
+    assert found.threshold == given
+    assert -1 <= found.heldout_threshold <= given
+    if known is not None:
+        assert found.heldout_threshold <= known.heldout_threshold
+
+
+def test_a_given_heldout_threshold_is_taken_as_it_is() -> None:
+    assert unverified(0.5, 0.9, known=Thresholds(0.6, 0.45)) == Thresholds(0.5, 0.9)
+    assert unverified(None, 0.9, known=Thresholds(0.6, 0.45)) == Thresholds(0.6, 0.9)

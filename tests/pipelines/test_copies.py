@@ -1,12 +1,14 @@
 """`threshold: auto`: planted copies choose the thresholds of any model, in a space that was fitted to the pool."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import curate
+from curate.engine.finished import Finished
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import ConfigError
@@ -93,8 +95,8 @@ def test_too_few_images_and_two_ways_to_judge_are_errors(tmp_path: Path) -> None
         run_config(load_config("dedup", given), Flags())
     with pytest.raises(ConfigError, match="threshold=auto measures how pairs are verified; set verify=auto, or"):
         load_config("dedup", [*given, "copies.verify=false"])
-    with pytest.raises(ConfigError, match="threshold=auto measures the thresholds; give none in neighbors, or"):
-        load_config("dedup", [*given, "copies.neighbors.heldout_threshold=0.7"])
+    with pytest.raises(ConfigError, match="threshold=auto measures the thresholds; leave heldout_threshold=0.7 out"):
+        load_config("dedup", [*given, "copies.heldout_threshold=0.7"])
 
 
 def test_where_thresholds_are_measured_or_known_doubtful_pairs_are_verified() -> None:
@@ -105,8 +107,60 @@ def test_where_thresholds_are_measured_or_known_doubtful_pairs_are_verified() ->
     known = {"model": "lite0-copy"}
     assert Copies(embed=known).verifies
     assert not Copies(embed=known, verify=False).verifies
-    assert not Copies(embed=known, neighbors={"threshold": 0.9}).verifies
-    assert Copies(embed=known, neighbors={"threshold": 0.9}, verify=True).verifies
+    assert Copies(embed=known, threshold=0.9).verifies
+    assert not Copies(embed=known, threshold=0.9, verify=False).verifies
+    assert not Copies(embed=given, threshold=0.9).verifies
+
+
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [
+        ("neighbors.threshold", "threshold"),
+        ("neighbors.heldout_threshold", "heldout_threshold"),
+        ("judge.least_cosine", "threshold"),
+        ("judge.heldout_least_cosine", "heldout_threshold"),
+    ],
+)
+def test_thresholds_are_set_in_one_place(tmp_path: Path, key: str, instead: str) -> None:
+    given = [f"sources.pool={tmp_path}", f"workdir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=rf"{key}=0.9: set copies\.{instead}=0.9 instead"):
+        load_config("dedup", [*given, f"copies.{key}=0.9"])
+
+
+def declared(tmp_path: Path, *changes: str) -> dict[str, Any]:
+    given = [f"sources.pool={tmp_path}", f"workdir={tmp_path / 'run'}"]
+    config = load_config("dedup", [*given, *changes])
+    p = find_recipe(config.recipe).outline(Store(config.workdir), config)
+    return {name: stage for step in p.steps for name, stage in step.stages.items()}
+
+
+def test_a_given_threshold_goes_to_the_stages_that_it_changes(tmp_path: Path) -> None:
+    """Above the model's floor nothing is searched or laid over anything again."""
+    known, given = declared(tmp_path), declared(tmp_path, "copies.threshold=0.95")
+    assert {name for name in known if known[name] != given[name]} == {
+        "internal/neighbors/copy",
+        "internal/neighbors/aligned",
+    }
+    within = declared(tmp_path, "copies.threshold=0.8")
+    assert {name for name in known if known[name] != within[name]} == {"internal/neighbors/aligned"}
+    heldout = declared(tmp_path, "copies.heldout_threshold=0.8")
+    assert {name for name in known if known[name] != heldout[name]} == {"internal/neighbors/aligned"}
+    below = declared(tmp_path, "copies.threshold=0.5")
+    near, pairs = below["internal/candidates/near"], below["internal/candidates/pairs"]
+    assert (near.threshold, near.heldout_threshold, pairs.floor, pairs.heldout_floor) == (0.5, 0.5, 0.5, None)
+    apart = declared(tmp_path, "copies.heldout_threshold=0.5")["internal/candidates/pairs"]
+    assert (apart.floor, apart.heldout_floor) == (0.7, 0.5)
+    alone = declared(tmp_path, "copies.threshold=0.8", "copies.verify=false")["internal/neighbors/copy"]
+    assert (alone.threshold, alone.heldout_threshold) == (0.8, 0.78)
+
+
+def test_heldout_images_compared_more_strictly_than_the_pool_are_told(tmp_path: Path) -> None:
+    for changes in ([], ["copies.verify=false"]):
+        stages = declared(tmp_path, "copies.threshold=0.8", "copies.heldout_threshold=0.9", *changes)
+        judge = stages["internal/neighbors/copy" if changes else "internal/neighbors/aligned"]
+        nobody = Finished(Store(tmp_path), "dedup", {}, ())
+        (text,) = judge.warn(nobody.store.table("none"), nobody)
+        assert "Set copies.heldout_threshold to 0.8 at most, or leave it out" in text
 
 
 @pytest.mark.parametrize("borders", [True, False])

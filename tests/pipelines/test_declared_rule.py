@@ -10,6 +10,7 @@ from PIL import Image
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.errors import ConfigError
+from curate.models.thresholds import Thresholds
 from curate.pipelines.copies import Copies
 from curate.recipe import load_config
 from curate.running import run_config
@@ -66,22 +67,25 @@ def test_given_thresholds_come_first(tmp_path: Path) -> None:
     file = save_onnx(tmp_path / "net.onnx", copies={**RULE, "verification": TRIED})
     copies = Copies(embed=Embed(model="onnx", weights=str(file)))
     assert copies.verifies
-    given = copies.model_copy(update={"neighbors": copies.neighbors.model_copy(update={"threshold": 0.97})})
-    assert not given.verifies
-    assert (given.known_neighbors().threshold, given.known_neighbors().heldout_threshold) == (0.97, 0.85)
+    assert copies.rule().certain == Thresholds(0.95, 0.95)
+    given = copies.model_copy(update={"threshold": 0.97})
+    assert given.verifies
+    assert (given.rule().certain, given.rule().least) == (Thresholds(0.97, 0.95), 0.97)
+    alone = given.model_copy(update={"verify": False}).unverified_search()
+    assert (alone.threshold, alone.heldout_threshold) == (0.97, 0.85)
     write_declaration(file)
     assert not copies.verifies
-    assert copies.known_neighbors() == copies.neighbors
+    assert copies.unverified_search() == copies.neighbors
 
 
 def test_weights_that_are_not_here_yet_hinder_no_plan() -> None:
     assert Copies(embed=Embed(model="dinov2_vits14", weights="gone.pth")).declared is None
-    assert Copies(embed=Embed(model="sscd-int8", weights="gone.onnx")).known_neighbors().threshold == 0.6
+    assert Copies(embed=Embed(model="sscd-int8", weights="gone.onnx")).unverified_search().threshold == 0.6
 
 
 def test_without_a_rule_thresholds_are_asked_for(pool: Path, tmp_path: Path) -> None:
     file = save_thumbnail(tmp_path / "net.onnx")
-    with pytest.raises(ConfigError, match="onnx: no calibrated threshold for copies; set threshold and"):
+    with pytest.raises(ConfigError, match="onnx: no calibrated threshold for copies; set copies.threshold to a"):
         run(pool, tmp_path / "run", f"copies.embed.weights={file}")
     with pytest.raises(
         ConfigError, match="onnx: it is not known which of its pairs to verify; set copies.verify=false"

@@ -82,7 +82,7 @@ def test_decisions_are_read_by_what_judges_and_selects_and_by_nothing_else(name:
 
 
 def test_recall_is_measured_from_the_threshold_of_the_search_on(tmp_path: Path) -> None:
-    for changes in ([], ["copies.verify=false", "copies.neighbors.threshold=0.8"]):
+    for changes in ([], ["copies.verify=false", "copies.threshold=0.8"]):
         found = stages(outline("dedup", tmp_path, changes))
         searches = {name.rpartition("/")[2]: s for name, s in found.items() if isinstance(s, FindNeighbors)}
         searches = {"copy" if name == "near" else name: stage for name, stage in searches.items()}

@@ -8,6 +8,7 @@ from curate.engine.finished import Finished
 from curate.engine.show import Beside, Block, Heading, Numbers, Section, Text
 from curate.engine.table import Table
 from curate.report.sections import facts, headline, sections, timings, warnings
+from curate.stages.copies.deduplicate import DeduplicateFigures
 from curate.stages.images.catalog import Catalog
 from tests.report.workdir import Workdir
 
@@ -108,3 +109,33 @@ def test_facts_warnings_and_headline_are_those_of_the_stages(workdir: Workdir) -
 
 def test_a_run_that_has_just_begun_tells_what_it_listed(tmp_path: Path) -> None:
     assert headline(Workdir(tmp_path).catalog().run) == "12 images listed."
+
+
+def test_steps_that_took_much_away_are_told(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path).everything()
+    table = workdir.store.table("duplicates")
+    figures = DeduplicateFigures.of(table)
+    for copies, largest, told in ((3, 20, 0), (4, 20, 1), (3, 21, 1)):
+        workdir.tell("duplicates", figures.model_copy(update={"duplicate": copies, "largest_component": largest}))
+        said = [text for text in warnings(workdir.run) if text.startswith("duplicates")]
+        assert len(said) == told
+        if copies == 4:
+            assert said[0].startswith("duplicates: 4 of 7 images (57.1 %) are kept out as copies.")
+        if largest == 21:
+            assert "one component holds 21 of 7 images" in said[0]
+            assert "oversized={size: 20, threshold: 0.95}" in said[0]
+
+
+def test_a_balanced_draw_whose_size_nobody_chose_is_told(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path).everything()
+    table = workdir.store.table("selection")
+    for target, left, told in (("auto", 2, True), ("auto", 0, False), (2, 2, False)):
+        manifest = replace(table.complete_manifest(), config={"balance": {"target": target}})
+        table.write_manifest(manifest)
+        workdir.tell("selection", workdir.selected(kept=2 + left))
+        said = [text for text in warnings(workdir.run) if "balanced draw" in text]
+        assert bool(said) == told
+        if told:
+            assert said[0].startswith(
+                "selection: the balanced draw leaves out 2 of the 4 images that deduplication kept (50"
+            )

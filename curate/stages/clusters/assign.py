@@ -77,7 +77,7 @@ class Assign(Map):
 
     def _search(self, centroids: Table) -> LeafSearch:
         content = tuple(part.content for part in centroids.parts())
-        return _leaf_search(centroids.store.root, centroids.name, content, self.spherical, self.device)
+        return _leaf_search(centroids.store.address, centroids.name, content, self.spherical, self.device)
 
     # -- telling about it ------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class CrowdMembers:
         """
         if crowds is None:
             return cls(np.empty(0, np.int64), np.empty(0, np.int16))
-        return cls(*_read(crowds.store.root, crowds.name, tuple(part.content for part in crowds.parts())))
+        return cls(*_read(crowds.store.address, crowds.name, tuple(part.content for part in crowds.parts())))
 
     def where(self, hash_groups: int) -> Self:
         """Those of them whose hash is near to those of so many other groups, or more."""

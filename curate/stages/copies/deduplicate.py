@@ -14,7 +14,7 @@ from curate.engine.demands import folded, one_process
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace, pick
 from curate.engine.image_ids import Parts
-from curate.engine.numbers import count, plural
+from curate.engine.numbers import count, plural, share
 from curate.engine.show import Block, Check, FlowStep, Heading, Pages, Section, Text, gallery, without_empty
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
@@ -54,8 +54,10 @@ from curate.tables import (
 
 GIANT_SHARE = 0.05
 """Share of the pool above which one component suggests that a loose threshold chains images together."""
-GIANT_SIZE = 100
-"""Images that a component may have in any pool."""
+GIANT_SIZE, LEAST_GIANT = 100, 20
+"""Images that a component may have in a large pool before it is cut, and in any pool before it is told."""
+MANY_COPIES = 0.5
+"""Share of the pool above which it is told how many images are kept out as copies."""
 CHAIN_SHARE = 0.5
 """Share of a component's other images that resemble the kept one, below which it looks more like a chain of images
 than like copies of one picture."""
@@ -276,9 +278,15 @@ class Deduplicate(Fold):
             yield "Held-out images", f"{heldout.used} could be compared{missing}"
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
-        """Of a component that is too large, and of curated images unless a selection tells of those that it holds."""
+        """Of much that goes, and of curated images unless a selection tells of those that it holds."""
         figures, size = DeduplicateFigures.of(table), table.num_rows()
-        if figures.largest_component > max(GIANT_SIZE, GIANT_SHARE * size):
+        if figures.duplicate > MANY_COPIES * size:
+            yield (
+                f"{table.name}: {count(figures.duplicate)} of {plural(size, 'image')} "
+                f"({share(figures.duplicate, size)}) are kept out as copies. If these are more than you expect, look "
+                "at the groups, and at what each threshold would keep: `curate sweep`"
+            )
+        if figures.largest_component > max(LEAST_GIANT, GIANT_SHARE * size):
             yield f"{table.name}: {self._chain_warning(figures, size)}"
         if "benchmark" in figures.kept_by_decision:
             number = plural(figures.kept_by_decision["benchmark"], "image")
@@ -289,17 +297,18 @@ class Deduplicate(Fold):
     def _chain_warning(self, figures: DeduplicateFigures, num_images: int) -> str:
         """What to look at, and what to do."""
         found = f"one component holds {figures.largest_component} of {num_images} images"
-        remedy = f"{self.field_error('oversized', '')}={{size: {GIANT_SIZE}, threshold: 0.95}}"
+        most = GIANT_SIZE if figures.largest_component > GIANT_SIZE else LEAST_GIANT
+        remedy = f"{self.field_error('oversized', '')}={{size: {most}, threshold: 0.95}}"
         if figures.largest_kept > 1:
             kind = f"taken for a burst, of which {figures.largest_kept} images stay"
         else:
-            share = figures.largest_direct / max(1, figures.largest_component - figures.largest_kept)
-            kind = f"and {share:.0%} of them resemble the image that stays: they may well be copies of one picture"
-            if share < CHAIN_SHARE and self.chains == "join":
-                kind = f"and {share:.0%} of them resemble the image that stays: they hang together as a chain"
+            direct = figures.largest_direct / max(1, figures.largest_component - figures.largest_kept)
+            kind = f"and {direct:.0%} of them resemble the image that stays: they may well be copies of one picture"
+            if direct < CHAIN_SHARE and self.chains == "join":
+                kind = f"and {direct:.0%} of them resemble the image that stays: they hang together as a chain"
                 remedy = f"{self.field_error('chains', '')}=split"
-            elif share < CHAIN_SHARE:
-                kind = f"and {share:.0%} of them resemble the image that stays, the others one of these"
+            elif direct < CHAIN_SHARE:
+                kind = f"and {direct:.0%} of them resemble the image that stays, the others one of these"
         return (
             f"{found}, {kind}. Look at it in the report; if these are different pictures, raise the threshold, or cut "
             f"such components: {remedy}"

@@ -18,7 +18,7 @@ from curate.stages.copies.crowd_members import CrowdMembers, members_read
 from curate.stages.copies.find_crowds import CROWD_SHARE
 from curate.stages.copies.verified_pairs import distinct_pairs, least_similarity, oriented
 from curate.stages.search.find_truth import measured
-from curate.tables import CATALOG, CROWDS, NEIGHBORS, PAIRS, THRESHOLDS
+from curate.tables import CATALOG, CROWDS, HELDOUT, NEIGHBORS, PAIRS, THRESHOLDS
 
 PAIR_BYTES = 20
 """Bytes of a pair in memory."""
@@ -45,6 +45,8 @@ class FindCandidates(Shuffle):
     """The same cosine for a pair with a held-out image, -1..1; recipes set it."""
     floor: Annotated[float, Field(ge=-1, le=1)] = -1.0
     """Least cosine of a pair that is tried, -1..1; in crowds all are that the search found. Recipes set it."""
+    heldout_floor: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """The same cosine for a pair with a held-out image, -1..1; null: as `floor`. Recipes set it."""
     max_pairs: Annotated[int, Field(ge=1)] = 8
     """Pairs that an image offers at most, >= 1: copies are among its nearest images. On the bundled photographs 8
     offer 98 % of the copies that 64 do."""
@@ -67,7 +69,10 @@ class FindCandidates(Shuffle):
         """Each doubtful pair to the part of its query."""
         parts = Parts.of(catalog)
         doubtful = neighbors["similarity"].to_numpy() < least_similarity(self, neighbors, parts)
-        doubtful &= neighbors["similarity"].to_numpy() >= np.float32(self.floor)
+        heldout = parts.role_of(neighbors["query_id"].to_numpy()) == HELDOUT
+        asked = self.floor if self.heldout_floor is None else self.heldout_floor
+        floor = np.where(heldout, asked, self.floor).astype(np.float32)
+        doubtful &= neighbors["similarity"].to_numpy() >= floor
         doubtful |= CrowdMembers.of(crowds).touch(neighbors)  # there no cosine decides
         pairs = oriented(neighbors.filter(pa.array(doubtful)), parts)
         yield from partition(pairs, part_of(pairs["query_id"].to_numpy()))

@@ -25,7 +25,7 @@ from curate.stages.copies.find_crowds import TITLE
 from curate.stages.copies.measure_crowds import read_surroundings, usual_surroundings
 from curate.stages.copies.verified_pairs import least_similarity
 from curate.stages.search.find_truth import measured
-from curate.stages.search.neighbors import similarity_section, threshold_fact
+from curate.stages.search.neighbors import THRESHOLDS_TITLE, similarity_section, stricter_heldout, threshold_fact
 from curate.tables import CATALOG, CROWDS, HELDOUT, NEIGHBORS, REGISTERED, SURROUNDINGS, THRESHOLDS
 
 NUM_PAIRS = 24
@@ -88,6 +88,11 @@ class JudgePairs(Map):
     time that the points which agree are twice as many as four."""
     heldout_threshold: Annotated[float, Field(ge=-1, le=1)] = REGISTRATION.heldout_threshold
     """Least score of a pair with a held-out image, -1..1."""
+    least_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Least cosine of a pair of pool and curated images, whatever its score, -1..1; null: any that was tried. Recipes
+    set it by `copies.threshold`."""
+    heldout_least_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """The same of a pair with a held-out image, by `copies.heldout_threshold`."""
     crowd_agreement: Annotated[float, Field(ge=-1, le=1)] = 0.3
     """Least agreement of 9 of 10 tiles, for a pair of images in crowds, -1..1: there the points of a common layout
     agree anyway."""
@@ -123,7 +128,7 @@ class JudgePairs(Map):
         query, image = pairs["query_id"].to_numpy(), pairs["image_id"].to_numpy()
         least_agreement = pairs["least_agreement"].to_numpy()
         score = registration_score(pairs["agreement"].to_numpy(), pairs["num_points"].to_numpy())
-        alike = score >= least_similarity(self, pairs, parts)
+        alike = (score >= least_similarity(self, pairs, parts)) & self._near_enough(pairs, parts)
         if crowds is None or surroundings is None:
             return _Verdicts(score, np.zeros(len(score), bool), alike, alike)
         known, usual = read_surroundings(surroundings), usual_surroundings(surroundings)
@@ -132,6 +137,14 @@ class JudgePairs(Map):
         crowded = CrowdMembers.of(crowds).touch(pairs)
         stands_out = (height >= least) & (least_agreement >= self.crowd_agreement)
         return _Verdicts(score, crowded, alike, alike & (stands_out | ~crowded))
+
+    def _near_enough(self, pairs: pa.Table, parts: Parts) -> np.ndarray:
+        """(E,) bool: pairs whose cosine may count."""
+        own, heldout = (-1.0 if one is None else one for one in (self.least_cosine, self.heldout_least_cosine))
+        asked_by_heldout = parts.role_of(pairs["query_id"].to_numpy()) == HELDOUT
+        least = np.where(asked_by_heldout, heldout, own).astype(np.float32)
+        found: np.ndarray = pairs["similarity"].to_numpy() >= least
+        return found
 
     def summarize(self, table: Table, **inputs: Any) -> JudgeFigures:
         return JudgeFigures(**JudgeTally.of(table).model_dump())
@@ -149,6 +162,12 @@ class JudgePairs(Map):
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         yield threshold_fact(self, table)
+        for whose, least in (("copies", self.least_cosine), ("held-out images", self.heldout_least_cosine)):
+            if least is not None:
+                yield THRESHOLDS_TITLE, f"{table.name}: {whose} from a cosine of {least:g} on"
+
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        yield from stricter_heldout(self.least_cosine, self.heldout_least_cosine)
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         yield from similarity_section(self, table, run)

@@ -88,7 +88,7 @@ class MeasureCrowds(Shuffle):
 
 def read_surroundings(table: Table) -> Surroundings:
     """The rows of the table of `MeasureCrowds`; a process reads them once: 16 bytes an image in a crowd."""
-    return _read(table.store.root, table.name, tuple(part.content for part in table.parts()))
+    return _read(table.store.address, table.name, tuple(part.content for part in table.parts()))
 
 
 @lru_cache(maxsize=1)

@@ -272,7 +272,7 @@ def known_lists(centroids: Table) -> tuple[CoarseLists, np.ndarray]:
     A process reads them once, not once a part: 65,536 lists of 512 dimensions are 134 MB.
     """
     content = tuple(part.content for part in centroids.parts())
-    return _known_lists(centroids.store.root, centroids.name, content)
+    return _known_lists(centroids.store.address, centroids.name, content)
 
 
 @lru_cache(maxsize=1)

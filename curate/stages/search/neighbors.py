@@ -219,6 +219,10 @@ class FindNeighbors(Shuffle):
         if not _is_judged_later(table, run):
             yield from similarity_section(self, table, run)
 
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        if not _is_judged_later(table, run):
+            yield from stricter_heldout(self.threshold, self.heldout_threshold)
+
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         if self.threshold == -1:
             yield THRESHOLDS_TITLE, f"{table.name}: the {self.max_neighbors} nearest of each query"
@@ -298,6 +302,16 @@ def threshold_fact(stage: Thresholded, table: Table) -> tuple[str, str]:
     """Title and line of the similarities from which on two images are copies, for `Stage.facts`."""
     text = f"copies from {stage.threshold:g} on, of held-out images from {stage.heldout_threshold:g} on"
     return THRESHOLDS_TITLE, f"{table.name}: {text}"
+
+
+def stricter_heldout(threshold: float | None, heldout: float | None) -> Iterator[str]:
+    """What to know where held-out images are compared more strictly than the pool is with itself."""
+    if threshold is not None and heldout is not None and heldout > threshold:
+        yield (
+            f"Images count as copies of held-out ones from a similarity of {heldout:g} on, as copies within the pool "
+            f"from {threshold:g} on: the result may hold copies of benchmark images that would go as copies of each "
+            f"other. Set copies.heldout_threshold to {threshold:g} at most, or leave it out"
+        )
 
 
 def similarity_section(stage: Thresholded, table: Table, run: Finished) -> Iterator[Section]:

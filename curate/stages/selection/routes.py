@@ -110,7 +110,7 @@ class RouteTables:
         if self.centroids is None:
             return 0, []
         contents = tuple(part.content for part in self.centroids.parts())
-        return _tree(self.centroids.store.root, self.centroids.name, contents)
+        return _tree(self.centroids.store.address, self.centroids.name, contents)
 
     def assigned(self, part: int) -> Assigned:
         """The clustered images of a part; none where the recipe clusters nothing."""

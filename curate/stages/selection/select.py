@@ -344,6 +344,20 @@ class Select(Fold):
             )
         if found.curated:
             yield curated_warning(found.curated)
+        yield from self._left_by_default(table)
+
+    def _left_by_default(self, table: Table) -> Iterator[str]:
+        """What a balanced draw leaves out whose size nobody has chosen."""
+        declared = table.complete_manifest().config.get("balance")
+        figures = SelectFigures.of(table)
+        left = figures.kept - figures.roles["pool"]
+        if declared is not None and declared["target"] == "auto" and left > 0:
+            yield (
+                f"{table.name}: the balanced draw leaves out {count(left)} of the {plural(figures.kept, 'image')} that "
+                f"deduplication kept ({share(left, figures.kept)}): by default it draws {AUTO_TARGET:.0%} of what it "
+                f"may. Set {self.field_error('balance.target', '')} to the number that you want, or "
+                f"{self.field_error('balance', '')}=null to keep all"
+            )
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures = SelectFigures.of(table)

@@ -57,7 +57,7 @@ class Evaluate(Map):
         from curate.evaluation.accuracy import paired_stderr
 
         made = PretrainFigures.of(pretrain)
-        pretrained, initial = (self._measure(pretrain.store.join(path)) for path in (made.export, made.initial))
+        pretrained, initial = (self._measure(pretrain.store.find(path)) for path in (made.export, made.initial))
         rows = []
         for metric, k in (("parts", None), ("knn", self.k)):
             after, before = pretrained[metric], initial[metric]

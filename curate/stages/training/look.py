@@ -51,13 +51,13 @@ def look_through(run: Finished, shards: Table, exports: Mapping[str, str]) -> Bl
     """
     if not run.store.is_local:
         return ()
-    gone = [path for path in exports.values() if not run.store.fs.exists(run.store.join(path))]
+    gone = [path for path in exports.values() if not run.store.exists(path)]
     if gone:
         return (Text(f"{', '.join(gone)}: no longer there, so there is nothing to look through."),)
     pictures = _pictures(run, shards)
     if not pictures:
         return ()
-    views = [_look(run.store.join(path), name, pictures) for name, path in exports.items()]
+    views = [_look(run.store.find(path), name, pictures) for name, path in exports.items()]
     drawn = [Drawings(_drawings(of_picture)) for of_picture in zip(*views, strict=True)]
     return (*_texts(len(pictures), views), *drawn)
 

@@ -79,3 +79,14 @@ def test_below_the_floor_pairs_of_images_in_crowds_alone_are_tried(tmp_path: Pat
         pair for _, rows in found for pair in zip(*(rows[name].to_pylist() for name in PAIRS.names[:2]), strict=True)
     ]
     assert sorted(ends) == [(0, 1), (5, 6), (5, 7)]
+
+
+def test_the_floor_of_held_out_images_is_that_of_others_or_their_own(tmp_path: Path) -> None:
+    catalog, asked = given_catalog(tmp_path, [("a", "pool", 9), ("b", "heldout", 9)]), 1 << 32
+    pairs = [(0, 1, 0.6), (0, 2, 0.8), (asked, 3, 0.6), (asked, 4, 0.8)]
+    columns = list(zip(*pairs, strict=True))
+    given = pa.table([*columns[:2], np.float32(columns[2]), ["embedding"] * len(pairs)], schema=NEIGHBORS)
+    for heldout_floor, images in ((None, [2, 4]), (0.5, [2, 3, 4]), (0.85, [2])):
+        stage = FindCandidates(threshold=0.9, heldout_threshold=0.9, floor=0.7, heldout_floor=heldout_floor)
+        found = stage.scatter(0, neighbors=given, crowds=None, catalog=catalog, thresholds=None)
+        assert sorted(image for _, rows in found for image in rows["image_id"].to_pylist()) == images

@@ -73,6 +73,18 @@ def test_thresholds_of_pool_and_heldout_pairs(tmp_path: Path) -> None:
     assert judged(tmp_path, JudgePairs(threshold=0.4, heldout_threshold=0.5), pairs) == [(1, 2), (1, 3)]
 
 
+def test_pairs_below_a_given_cosine_do_not_count_whatever_their_score(tmp_path: Path) -> None:
+    pairs = registered(*((1, 2 + n, 0.9, 0.9, 40) for n in range(3)), *((HELD, 2 + n, 0.9, 0.9, 40) for n in range(3)))
+    cosines = pa.array([0.6999, 0.7, 0.9] * 2, pa.float32())
+    pairs = pairs.set_column(2, REGISTERED.field("similarity"), cosines)
+    every = [(query, 2 + n) for query in (1, HELD) for n in range(3)]
+    assert judged(tmp_path, JudgePairs(), pairs) == every
+    assert judged(tmp_path, JudgePairs(least_cosine=0.7), pairs) == every[1:]
+    assert judged(tmp_path, JudgePairs(heldout_least_cosine=0.8), pairs) == [*every[:3], every[5]]
+    crowds = one_in_a_crowd(tmp_path)
+    assert judged(tmp_path, JudgePairs(least_cosine=0.95), registered((10, 20, 0.9, 0.99, 40)), **crowds) == []
+
+
 def height(spreads: float) -> float:
     """The agreement that stands out by so many standard deviations."""
     return float(np.tanh(MIDDLE + spreads * SPREAD))
