@@ -14,11 +14,12 @@ from curate import running
 from curate.cli import app
 from curate.engine import executors
 from curate.engine.freshness import Flags
+from curate.engine.plan import StepPlan
 from curate.engine.store import UPDATE, Store
 from curate.errors import ConfigError, StaleTable, WorkdirError
 from curate.models.thresholds import REGISTRATION, VERIFICATION
 from curate.ops.copies.registration import registration_score
-from curate.recipe import load_config
+from curate.recipe import RecipeConfig, load_config
 from curate.running import Outcome, plan_config, run_config
 from curate.scale.change import cost_of_change
 from curate.tables import ROLES
@@ -43,10 +44,19 @@ class Killed(BaseException):
     """Ends a run as a kill would, as far as the workdir can tell."""
 
 
-def run(dedup_pool: Path, workdir: Path, *more: str, recipe: str = "dedup", flags: Flags = UPDATES) -> Outcome:
+def planned(dedup_pool: Path, workdir: Path, *more: str) -> tuple[RecipeConfig, list[StepPlan]]:
+    config = load_config("dedup", given(dedup_pool, workdir, *more))
+    return config, plan_config(config, UPDATES)
+
+
+def given(dedup_pool: Path, workdir: Path, *more: str) -> list[str]:
     roles = [f"sources.{role}={dedup_pool}/{role}" for role in ROLES]
-    given = [*roles, f"workdir={workdir}", "executor.threads=1", "rows_per_part=25", *more]
-    return run_config(load_config(recipe, given), flags, command=(recipe, *given))
+    return [*roles, f"workdir={workdir}", "executor.threads=1", "rows_per_part=25", *more]
+
+
+def run(dedup_pool: Path, workdir: Path, *more: str, flags: Flags = UPDATES) -> Outcome:
+    words = given(dedup_pool, workdir, *more)
+    return run_config(load_config("dedup", words), flags, command=("dedup", *words))
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +99,15 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     words = told[-1].split()[1:]
     shown = CliRunner().invoke(app, [*words, "--dry-run"], catch_exceptions=False).stdout
     assert "threshold: 0.92 -> 0.97" in shown
-    assert "To be made: 7 tables at most; no image is read; about " in shown
-    config = load_config("dedup", words[2:-1])
-    change = cost_of_change(config, plan_config(config, UPDATES))
+    assert "To be made: at most 7 tables; no image is read; about " in shown
+    change = cost_of_change(*planned(dedup_pool, workdir, STRICTER))
     assert [name for step in change.steps for name in step.tables] == CHANGED
     assert change.images == 0
     assert results(workdir) == before
     assert not (workdir / UPDATE).exists()
 
+    other = cost_of_change(*planned(dedup_pool, workdir, "inspect.decode_side=300"))
+    assert (other.steps[0].tables[0], other.steps[0].images) == ("images", 54)  # all of them
     with looking() as looked:
         outcome = run(dedup_pool, workdir, STRICTER)
     assert not any(looked.values())
@@ -238,6 +249,21 @@ def test_one_update_serves_many_stale_tables(dedup_pool: Path, workdir: Path) ->
     assert run(dedup_pool, workdir, *changes, flags=Flags()).changed == []
     assert Store(workdir).table("shards/data").complete_manifest().resolved["num_shards"] == 2
     assert not open_tables(Store(workdir)).outdated
+
+
+def test_a_value_that_auto_became_makes_nothing_again_and_is_told_from_then_on(
+    dedup_pool: Path, dedup_run: Path, workdir: Path
+) -> None:
+    shards = Store(workdir).table("shards/data")
+    became = f"write.num_shards={shards.complete_manifest().resolved['num_shards']}"
+    with pytest.raises(StaleTable, match="shards/data was made"):
+        run(dedup_pool, workdir, became, flags=Flags())
+    run(dedup_pool, workdir, became)
+    assert run(dedup_pool, workdir, became, flags=Flags()).changed == []
+    assert not open_tables(Store(workdir)).outdated
+    assert {n: d for n, d in results(workdir).items() if n.endswith("parquet")} == {
+        n: d for n, d in results(dedup_run).items() if n.endswith("parquet")
+    }
 
 
 def test_sources_that_are_others_stay_an_error(dedup_pool: Path, dedup_run: Path, workdir: Path) -> None:

@@ -50,7 +50,7 @@ def plan_run(pipeline: Pipeline, flags: Flags, *, num_images: int) -> list[StepP
         upstream = {name for names in step.inputs.values() if names for name in names}
         for name, stage in step.stages.items():
             plan = _plan_table(pipeline.store, step, name, flags, waiting=bool(upstream & dirty))
-            if plan.state != "kept":
+            if plan.state != "kept" and plan.todo != 0:
                 dirty.add(name)
             if plan.state != "kept" and not plan.auto:
                 plan.auto = _auto(identity(stage), identity(stage.model_copy(update=stage.estimate(num_images))))
@@ -127,7 +127,7 @@ def _plan_parts(plan: StepPlan, found: Manifest | None, work: Work) -> StepPlan:
     wanted = part_fingerprints(stages, work.inputs, plan.parts)
     plan.todo = len(work.missing(plan.table, wanted[plan.table]))
     plan.auto = _auto(identity(work.step.stages[plan.table]), identity(stages[plan.table]))
-    if plan.todo == 0 and work.is_complete(plan.table, plan.parts):
+    if plan.todo == 0 and work.is_told(plan.table, plan.parts):
         plan.state = "kept"
     elif found is not None:
         plan.state = "update" if found.complete else "resume"

@@ -131,7 +131,7 @@ class Work:
         num_parts = stages[next(iter(stages))].num_parts(**known_inputs(lead, self.inputs))
         wanted = part_fingerprints(stages, self.inputs, num_parts)
         todo = {name: self.missing(name, wanted[name]) for name in stages}
-        stale = [name for name in stages if todo[name] or not self.is_complete(name, num_parts)]
+        stale = [name for name in stages if todo[name] or not self.is_told(name, num_parts)]
         if not stale:
             return []
         self.need_rows(set().union(*todo.values()))
@@ -245,6 +245,14 @@ class Work:
     def is_complete(self, name: str, num_parts: int) -> bool:
         before = self.before[name]
         return before is not None and before.complete and len(before.parts) == num_parts
+
+    def is_told(self, name: str, num_parts: int) -> bool:
+        """Whether the table is complete, and its manifest tells the settings of now.
+
+        A value that is given may be what `auto` became: then the parts stay, and the manifest alone is written anew.
+        """
+        stage, schema = self.step.stages[name], self.step.schemas[name]
+        return self.is_complete(name, num_parts) and not why_stale(self.tables[name], stage, schema, Flags())
 
     def missing(self, name: str, wanted: list[str], *, restoring: bool = True) -> list[int]:
         """Parts to make: absent, made of something else, or all where the user asked for a rebuild.

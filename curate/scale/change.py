@@ -2,8 +2,11 @@
 
 A table that the run has made before takes about as long again: its manifest tells the seconds. Of one that it has not
 made, the stage's law says what it takes, and the run's own tables say how fast this machine is beside the law: those
-that read pictures apart from the others, since the one depends on a model and the other on disks and searches. Both are
-bounds from above: rows and parts that turn out equal are not made again.
+that read pictures apart from the others, since the one depends on a model and the other on disks and searches.
+
+How many images a change lets through is known when it is made. So numbers of tables and images are bounds: what turns
+out equal is not made again, an image that a table holds is not read for it again, and where copies are judged anew all
+images might stay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +18,14 @@ from curate.engine.numbers import count, plural
 from curate.engine.plan import StepPlan
 from curate.engine.stage import Scan
 from curate.engine.store import Store
+from curate.engine.table import Manifest
 from curate.engine.work import Step
 from curate.recipe import RecipeConfig, find_recipe
 from curate.scale.estimate import duration, estimate_step, machines, plan_demands
 from curate.scale.hardware import Hardware, load_hardware
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
+from curate.stages.images.embed import Embed
+from curate.stages.images.inspect import Inspect
 from curate.tables import ROLES
 
 REFERENCE = "cpu"
@@ -39,7 +45,7 @@ class Making:
     images: int
     """Images that are read and decoded, at most."""
     seconds: float
-    """At most, about."""
+    """About, if all of these images are read."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Change:
 
     @property
     def seconds(self) -> float:
-        """At most, about."""
+        """About, if all of these images are read."""
         return sum(one.seconds for one in self.steps)
 
     def describe(self) -> str:
@@ -65,8 +71,8 @@ class Change:
             return "Nothing is to be made: every table is there."
         read = f"at most {plural(self.images, 'image')} are read" if self.images else "no image is read"
         return (
-            f"To be made: {plural(number, 'table')} at most; {read}; about {duration(self.seconds)} or less. What is "
-            "there stays until all is complete."
+            f"To be made: at most {plural(number, 'table')}; {read}; about {duration(self.seconds)}. What is there "
+            "stays until all is complete."
         )
 
     def cells(self) -> list[tuple[str, str, str, str, str]]:
@@ -94,7 +100,7 @@ def cost_of_change(config: RecipeConfig, plans: Sequence[StepPlan]) -> Change:
     """
     store = Store(config.workdir)
     pipeline = find_recipe(config.recipe).outline(store, config)
-    given = _assumptions(store, pipeline.steps)
+    given = _assumptions(store, pipeline.steps, plans)
     hardware = load_hardware(REFERENCE)
     steps = [(step, demand, _law_seconds(step, demand, hardware)) for step, demand, _ in plan_demands(pipeline, given)]
     workers = 1 if config.executor.kind == "inprocess" else config.executor.workers or 2
@@ -119,11 +125,17 @@ class _Costing:
         if not todo:
             return None
         manifests = [self.store.table(plan.table).manifest() for plan in todo]
-        recorded = [one.seconds for one in manifests if one is not None and one.complete]
-        seconds = max(recorded) if len(recorded) == len(todo) else law * self.corrections[_reads(demand)]
+        made = [one for one in manifests if one is not None and one.complete]
         share = max((1.0 if plan.todo is None or not plan.parts else plan.todo / plan.parts) for plan in todo)
-        most = self.given.num_images(ROLES)
-        images = min(most, round(demand.megapixels / self.given.megapixels)) if _reads(demand) else 0
+        images = min(self.given.num_images(ROLES), round(demand.megapixels / self.given.megapixels))
+        seconds = law * self.corrections[_reads(demand)]
+        if len(made) == len(todo):
+            seconds = max(one.seconds for one in made)
+            known = _read_before(step, made)
+            if images and known:
+                held = 0 if any(plan.note for plan in todo) else known  # with other settings none is right
+                images = max(0, images - held)
+                seconds *= images / known
         return Making(
             tables=tuple(plan.table for plan in todo),
             why=next((plan.note for plan in todo if plan.note), _reason(todo[0])),
@@ -137,6 +149,13 @@ def _reason(plan: StepPlan) -> str:
     return {"make": "not made yet", "resume": "begun", "stale": "another configuration"}.get(
         plan.state, "what it reads changes"
     )
+
+
+def _read_before(step: Step, made: Sequence[Manifest]) -> int:
+    """Images that a pass has read; 0: it does not tell."""
+    if not all(isinstance(stage, Embed | Inspect) for stage in step.stages.values()):
+        return 0
+    return max(one.rows_in or 0 for one in made)
 
 
 def _reads(demand: Demand) -> bool:
@@ -160,15 +179,16 @@ def _corrections(store: Store, steps: Sequence[tuple[Step, Demand, float]]) -> d
     return {reads: took / law if took and law else 1.0 for reads, (took, law) in found.items()}
 
 
-def _assumptions(store: Store, steps: Sequence[Step]) -> Assumptions:
-    """What the run knows of its images."""
+def _assumptions(store: Store, steps: Sequence[Step], plans: Sequence[StepPlan]) -> Assumptions:
+    """What the run knows of its images; where copies are judged anew, all of them may stay."""
+    stay = {plan.table for plan in plans if plan.state == "kept"}
     counted, kept = dict.fromkeys(ROLES, 0), None
     for name, stage in (one for step in steps for one in step.stages.items()):
         table = store.table(name)
         if isinstance(stage, Scan) and table.is_complete():
             parts = Parts.of(table)
             counted = {role: parts.num_images([role]) for role in ROLES}
-        if isinstance(stage, Deduplicate) and table.is_complete():
+        if isinstance(stage, Deduplicate) and name in stay:
             kept = DeduplicateFigures.of(table).kept
     known = Assumptions(**{"images": max(1, counted.pop("pool")), **counted})
-    return known if kept is None else known.model_copy(update={"kept": min(1.0, max(1, kept) / known.images)})
+    return known.model_copy(update={"kept": 1.0 if kept is None else min(1.0, max(1, kept) / known.images)})
