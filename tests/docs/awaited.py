@@ -11,7 +11,6 @@ AWAITED = (
     r"copies\.heldout_threshold",
     r"curate (eval|export|visualize) runs/",
     r"curate report .*--open",
-    r"--install-completion",
 )
 
 

@@ -45,6 +45,7 @@ def program() -> tuple[Any, list[tuple[str, Mapping[str, Any]]]]:
 
 def given(words: list[str]) -> tuple[str, Mapping[str, Any]] | None:
     """What the program would do with these words: its command, with its parameters; None: it only tells."""
+    assert "--install-completion" not in words, "parsing it changes the shell of whoever runs the tests"
     tree, seen = program()
     seen.clear()
     tree.main(words, prog_name="curate", standalone_mode=False)
