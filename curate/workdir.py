@@ -53,9 +53,9 @@ class RunRecord(Settings):
     Python, or by a version that did not record it."""
 
 
-def command_line(command: Sequence[str] | None, *more: str) -> str:
+def command_line(words: Sequence[str] | None, *more: str) -> str:
     """The command line of a run with more words, fit for a shell; empty where none is recorded."""
-    return line("run", *command, *more) if command else ""
+    return command.line("run", *words, *more) if words else ""
 
 
 def current(store: Store) -> Store:
