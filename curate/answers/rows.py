@@ -5,8 +5,8 @@ Most tables have the parts of the catalog, so that their join is a zip, one part
 The partner of a copy lies anywhere in the catalog. Reading it image by image takes a request each, and reading what is
 needed of the catalog for each part that is listed takes parts times parts. So the partners of many parts are collected
 first, as numbers, until they are `MOST_PARTNERS`; then each part of the catalog that holds some of them is read once.
-The first of these windows are small, so that the first rows come at once. Names are thus read once for each half a
-million partners: ten million images take a few passes over them, a billion would need a join that sorts.
+The first of these windows are small, so that the first rows come at once. Names are thus read once for some
+400,000 partners: ten million images take a few passes over them, a billion would need a join that sorts.
 
 A group of copies has members in any part. `by_group.py` sorts the rows for that.
 """
@@ -38,7 +38,7 @@ from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 from curate.tables import LISTED, ROLES
 
-FIRST_PARTNERS, MOST_PARTNERS = 1 << 12, 1 << 19
+FIRST_PARTNERS, MOST_PARTNERS = 1 << 12, 3 << 17
 """Images whose names are held at once, first and at most: some 100 bytes each."""
 NOT_DIRECT = "the pair is with another image of its group"
 """Detail of an image whose evidence does not lead to its partner."""
@@ -164,8 +164,15 @@ class _Tables:
         """The wanted rows of these parts, in one batch of each part that has some."""
         repeated = [NAMES[name] for name in schema.names if name in NAMES]
         for window, ids in self._windows(parts) if repeated else [(parts, np.empty(0, np.int64))]:
-            partners = _Partners.read(self.catalog, ids, repeated)
-            yield from (batch for part in window if len(batch := self._batch(part, schema, partners)))
+            yield from self._of_window(window, ids, repeated, schema)
+
+    def _of_window(
+        self, parts: Sequence[int], ids: np.ndarray, repeated: Sequence[str], schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of parts whose partners are these; their names go before those of the next window are read."""
+        pa.default_memory_pool().release_unused()  # of the window before: Arrow's pool would keep it
+        partners = _Partners.read(self.catalog, ids, repeated)
+        yield from (batch for part in parts if len(batch := self._batch(part, schema, partners)))
 
     def _windows(self, parts: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Parts that follow each other, and the partners of their wanted rows, ascending; larger and larger ones."""
