@@ -98,6 +98,7 @@ class DecidedNodes:
         self._apart = graph.nodes(decided.apart)
         curated = decided.drop[graph.parts.role[decided.drop >> 32] == CURATED]
         self.counting = Counting(decided, without=curated)
+        self._members = self._hubs = np.empty(0, np.int64)  # of equal bytes with an image that is dropped or represents
 
     def __bool__(self) -> bool:
         return any(map(len, self._decided))
@@ -121,11 +122,29 @@ class DecidedNodes:
             found.append(start + np.flatnonzero(is_among(twins[start : start + BLOCK_NODES], hubs)))
         members = np.concatenate(found)
         hub = twins[members]
+        self._members, self._hubs = members, hub.astype(np.int64)
         worth = 2 * is_among(members, self.represent) - is_among(members, self.drop).astype(int)
         order = np.lexsort((preference.of_nodes(members), -worth, hub))
         _, first, group = np.unique(hub[order], return_index=True, return_inverse=True)
         twins[members[order]] = members[order][first][group]
         return twins
+
+    def equal_to_their_stay(self, stays: np.ndarray) -> np.ndarray:
+        """(M,) int64: images that go for one of equal bytes which is not the center of the star of these edges.
+
+        No edge leads there, see `exact.equal_bytes`; asked after `choose_twins`.
+        """
+        other = stays[self._members].astype(np.int64)
+        known = is_among(other, self._members) & (other != self._members)
+        place = np.searchsorted(self._members, other[known])
+        equal = np.flatnonzero(known)[self._hubs[place] == self._hubs[known]]
+        found: np.ndarray = self._members[equal]
+        return found
+
+    @property
+    def moves_twins(self) -> bool:
+        """Whether another one of equal bytes may stay than without decisions."""
+        return len(self.drop) + len(self.represent) > 0
 
     def heads(self, components: np.ndarray, whole: np.ndarray, twins: np.ndarray) -> np.ndarray:
         """(H,) int64, ascending: images that stay since they hang together and are no copies of each other.

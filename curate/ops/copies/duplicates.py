@@ -47,6 +47,7 @@ from curate.ops.copies.decided import Decided, DecidedNodes, is_among
 from curate.ops.copies.evidence import STRENGTH_BITS, similarity_and_kind, strength
 from curate.ops.copies.graph import (
     BLOCK_NODES,
+    SHA256,
     AcceptedImages,
     CatalogParts,
     CopyEdges,
@@ -64,6 +65,9 @@ LONG = 5
 NONE = np.uint32(0xFFFFFFFF)
 DIRECT = np.uint64(STRENGTH_BITS)
 """Bit of an edge's key above its strength: the edge leads to the partner."""
+_EQUAL = CopyEdges(np.zeros(1, int), np.zeros(1, int), np.ones(1, np.float32), np.full(1, SHA256))
+SAME_BYTES = strength(_EQUAL)[0] | np.uint64(1) << DIRECT
+"""Key of an edge of equal bytes that leads to the partner."""
 EDGES_AT_ONCE = 1 << 20
 """Edges to outside images that are held before they are cut to the strongest of each component."""
 
@@ -132,7 +136,7 @@ def deduplicate(
         counted = partial(_strong, graph, counted, components, oversized)
         components = graph.components(counted())
     judge = _Judge(graph, components, images, counted, by)
-    if keep_every is not None or chains == "split" or by.has_pairs:
+    if keep_every is not None or chains == "split" or by.has_pairs or by.moves_twins:
         judge.look_closer(images, counted, chains=chains, keep_every=keep_every, window_edges=window_edges)
     judge.weigh(counted())
     for part in np.flatnonzero(parts.role == POOL).tolist():
@@ -222,15 +226,12 @@ class _Judge:
                 never=self.by.drop,
             )
             self._replace(twins, where, nodes, stays)
-        else:
-            where = np.zeros(self.graph.size if self.by.has_pairs else 0, bool)
-        if self.by.has_pairs:
-            apart = self.by.not_for(self.stays)
-            self.stays[apart] = twins[apart]
-            where[self.root[apart]] = True
+        apart = self.by.not_for(self.stays)
+        alone = twins[apart]
         del twins
-        if len(where):
+        if chains == "split" or len(heads):
             self._regroup(where)
+        self.stays[apart] = alone  # in the component still: others may hang together with the curated image through it
 
     def _replace(self, twins: np.ndarray, where: np.ndarray, nodes: np.ndarray, stays: np.ndarray) -> None:
         """Let `stays` stay instead of `nodes`, and instead of those of equal bytes; `where`: roots of them all."""
@@ -283,6 +284,7 @@ class _Judge:
                 # An edge between components leads to another outside image, or its component was split.
                 counts = direct | (self.root[a] == self.root[b])
                 np.maximum.at(strongest, a[counts], key[counts] | (direct[counts].astype(np.uint64) << DIRECT))
+        strongest[self.by.equal_to_their_stay(self.stays)] = SAME_BYTES
         return strongest
 
     def rows(self, image_ids: np.ndarray) -> Judged:
