@@ -64,11 +64,12 @@ def _without_places(values: Any) -> Any:
 def further(run: Finished) -> Markup:
     """Commands and files that lead on from the page; WORKDIR stands for the folder that holds the report."""
     rows: list[tuple[str, Content]] = []
+    swept = el("a", "a page", href=posixpath.basename(SWEPT))
     if run.only(Deduplicate) is not None:
         rows += [
             ("Which images, and why", el("code", "curate list WORKDIR --dropped")),
             ("Look at doubtful pairs, and decide", el("code", "curate review WORKDIR")),
-            ("Other thresholds for copies", [el("code", "curate sweep WORKDIR"), _sweep(run)]),
+            ("Other thresholds for copies", [el("code", "curate sweep WORKDIR"), ", which writes ", swept]),
         ]
     rows.append(("The story of one image", el("code", "curate explain WORKDIR NAME")))
     if run.only(WriteShards) is not None:
@@ -77,9 +78,3 @@ def further(run: Finished) -> Markup:
     items: Content = [[el("dt", what), el("dd", how)] for what, how in rows]
     where = el("p", f"WORKDIR is the folder {run.name}, in which report/index.html lies.", class_="quiet")
     return el("div", el("dl", items, class_="facts"), where)
-
-
-def _sweep(run: Finished) -> Content:
-    if not run.store.fs.exists(run.store.join(SWEPT)):
-        return None
-    return [", as ", el("a", "a page", href=posixpath.basename(SWEPT))]
