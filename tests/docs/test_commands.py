@@ -13,7 +13,6 @@ from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.settings import split_config
 from curate.recipe import load_config
 from curate.trainer.config import TrainConfig
-from tests.docs.awaited import is_awaited
 from tests.docs.blocks import Block, blocks, commands
 
 NEEDS = {"a checkout", "a Dask cluster", "docker", "GPUs", "kubernetes", "network", "slurm"}
@@ -75,7 +74,6 @@ def test_every_block_of_shell_says_how_it_is_tested() -> None:
 def test_block_is_shell_and_its_commands_are_accepted(block: Block) -> None:
     subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
     found = [words for line in block.lines for words in commands(line)]
-    found = [words for words in found if not is_awaited(" ".join(["curate", *words]))]
     for words in found:
         asked = given([word.replace("...", "PATH") for word in words])
         if asked is not None:

@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 
 from curate.cli import app
 from curate.samples.pool import make_pool
-from tests.docs.awaited import is_awaited
 from tests.docs.blocks import Block, blocks
 
 RUN = [block for language in ("sh", "python") for block in blocks(language) if block.is_run]
-RUN = [block for block in RUN if not is_awaited(block.text)]
 PAGES = sorted({block.page for block in RUN})
 KINDS = ("fish", "tools")
 """Categories of the trusted pictures, and of those with labels."""
