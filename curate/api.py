@@ -18,7 +18,7 @@ from curate.engine.finished import Finished
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.engine.table import Table
-from curate.errors import TableError
+from curate.errors import CurateError, TableError
 from curate.recipe import check_config
 from curate.running import run_config
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
@@ -27,8 +27,12 @@ from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from PIL import Image
 
+    from curate.answers.rows import Wanted
+    from curate.answers.write.files import Link
+    from curate.answers.write.written import Written
     from curate.models.backbones.embedder import Embedder
     from curate.models.device import PrecisionChoice
     from curate.trainer.train import TrainResult
@@ -115,6 +119,68 @@ class Run:
             if inspected and "heldout" in inspected.lost
             else 0,
         )
+
+    def list(
+        self, wanted: str = "dropped", *, columns: Sequence[str] | None = None, roles: Sequence[str] | None = None
+    ) -> "pa.RecordBatchReader":
+        """Images with their verdict, its reason and the image that stays instead: one row an image, as a stream.
+
+        `run.list("dropped").read_pandas()` has all of them in memory; iterating takes a part of the catalog at a time.
+
+        Args:
+            wanted: all, kept, dropped, rejected, groups, contaminated or selected.
+            columns: names of `curate.tables.LISTED`; None: all.
+            roles: images of these; None: of the pool, and of what is selected the curated ones too.
+
+        Raises:
+            TableError: the run has no verdicts yet, or no selection where that is asked for.
+            CurateError: there is no such column, or `wanted` means nothing.
+        """
+        import pyarrow as pa
+
+        from curate.answers.rows import list_images, listed_schema
+
+        rows = list_images(self.finished, _wanted(wanted), columns, roles=roles)
+        return pa.RecordBatchReader.from_batches(listed_schema(columns), rows)
+
+    def write(
+        self,
+        output: str | Path,
+        *,
+        to: str = "folder",
+        wanted: str | None = None,
+        roles: Sequence[str] | None = None,
+        link: "Link | None" = None,
+        shard_bytes: int | None = None,
+    ) -> "Written":
+        """Write images as a data set for other tools; the sources stay as they are.
+
+        Args:
+            output: new or empty folder or URL, or one that the same call left unfinished; of `csv` a file.
+            to: folder, webdataset, huggingface, csv, coco or fiftyone.
+            wanted: all, kept, dropped, rejected, contaminated or selected; None: the selection, or what is kept where
+                there is none.
+            roles: as of `list`.
+            link: symbolic or hard: links to files of this machine instead of copies; for folder, coco and fiftyone.
+            shard_bytes: encoded bytes of a shard, for webdataset and huggingface; None: 256 MiB.
+
+        Raises:
+            CurateError: the output holds something else, or an option does not fit the format.
+        """
+        from curate.answers.write.write import SHARD_BYTES, write_images
+
+        chosen = None if wanted is None else _wanted(wanted)
+        size = SHARD_BYTES if shard_bytes is None else shard_bytes
+        return write_images(self.finished, to, str(output), wanted=chosen, roles=roles, link=link, shard_bytes=size)
+
+
+def _wanted(word: str) -> "Wanted":
+    from curate.answers.rows import Wanted
+
+    try:
+        return Wanted(word)
+    except ValueError as error:
+        raise CurateError(f"wanted={word!r}: say one of {', '.join(Wanted)}") from error
 
 
 FiguresT = TypeVar("FiguresT", bound=Figures)

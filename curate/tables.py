@@ -304,6 +304,49 @@ SELECTION = pa.schema(
     ]
 )
 
+LISTED = pa.schema(
+    [
+        IMAGE_ID,
+        column("source", pa.string(), "name of the source, as in the config"),
+        column("role", pa.string(), "pool, curated or heldout"),
+        column("key", pa.string(), "name within the source: relative path, of an archive's member ARCHIVE/NAME"),
+        column("uri", pa.string(), "file that holds the image, or its URL, *** for its secrets"),
+        column("own_file", pa.bool_(), "whether that file holds this image alone; false: an archive or a table"),
+        column("sha256", pa.string(), "of the encoded bytes, hex; null: unreadable", nullable=True),
+        column("width", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
+        column("height", pa.int32(), "pixels, after EXIF rotation; null: header not readable", nullable=True),
+        column(
+            "verdict",
+            pa.string(),
+            "kept, dropped (another image stands for it), rejected (cannot be used), contaminated (touches held-out "
+            "images) or unavailable (tried again by the next run); null: a held-out image that was compared",
+            nullable=True,
+        ),
+        column(
+            "selected",
+            pa.bool_(),
+            "whether the selection holds it and no removal list names it; null: there is no selection",
+            nullable=True,
+        ),
+        column(
+            "reason",
+            pa.string(),
+            "why it does not stay: duplicate, similar, benchmark, or one of REJECT_REASONS; null: it stays",
+            nullable=True,
+        ),
+        column("detail", pa.string(), "what was found, in words; null: nothing to add", nullable=True),
+        column("partner_id", pa.int64(), "the image that stays instead, or a held-out one; null: none", nullable=True),
+        column("partner_key", pa.string(), "key of the partner", nullable=True),
+        column("partner_uri", pa.string(), "uri of the partner", nullable=True),
+        column("similarity", pa.float32(), "of the pair of images that decided, 0..1; null: none did", nullable=True),
+        column("evidence", pa.string(), "of that pair: sha256, embedding, aligned or hash; null: none", nullable=True),
+        column("group", pa.int64(), "component of copies that it belongs to; null: it is alone", nullable=True),
+        column("group_size", pa.int32(), "pool images of the component; null: it is alone", nullable=True),
+        column("cluster", pa.int32(), "leaf cluster; null: nothing was clustered, or not this image", nullable=True),
+    ]
+)
+"""Of `curate list` and `Run.list`: one row an image, joined from all tables that speak of it when they are asked."""
+
 HF_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 SHARD_COLUMNS = pa.schema(
@@ -451,7 +494,11 @@ def shards_schema(extra: dict[str, pa.DataType], classes: Mapping[str, Sequence[
         classes: by own column of type int64, the names of its classes in the order of their numbers.
     """
     own = [f.with_nullable(True) for f in SHARD_COLUMNS]  # `datasets` matches nullable fields only
-    fields = own + [pa.field(name, dtype) for name, dtype in sorted(extra.items())]
+    return huggingface_schema([*own, *(pa.field(name, dtype) for name, dtype in sorted(extra.items()))], classes or {})
+
+
+def huggingface_schema(fields: Sequence[pa.Field], classes: Mapping[str, Sequence[str]] | None = None) -> pa.Schema:
+    """Schema whose metadata makes `datasets` decode the column `image` as a picture; `classes` as of the shards."""
     features: dict[str, Any] = {"info": {"features": {f.name: _hf_feature(f, classes or {}) for f in fields}}}
     return pa.schema(fields, metadata={b"huggingface": json.dumps(features).encode()})
 

@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipelines": BASE | {"engine", "models", "stages", "recipe"},
     "workdir": BASE | {"engine", "recipe", "locking"},
     "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking"},
+    "answers": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "scale": BASE | {"engine", "ops", "models", "sources", "samples", "stages", "recipe"},
     "running": BASE | {"engine", "sources", "recipe", "workdir", "report"},

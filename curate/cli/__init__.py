@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from curate.cli import inspect, models, run, samples, train, verify
+from curate.cli import answers, inspect, models, run, samples, train, verify
 from curate.cli.program import explained_errors, set_up_process
 
 HELP = "From a messy pool of images to a curated data set, to a pretrained backbone."
@@ -19,6 +19,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "status": inspect.status,
     "report": inspect.report,
     "sweep": inspect.sweep,
+    "list": answers.list_,
+    "write": answers.write,
     "explain": inspect.explain,
     "verify": verify.verify,
     "clean": inspect.clean,

@@ -153,9 +153,14 @@ class WriteShards(Shuffle):
     def pins(self) -> dict[str, str]:
         if self.removal_list is None:
             return {}
-        return {"removal_list": hashlib.sha256("\n".join(sorted(self._removal().entries)).encode()).hexdigest()}
+        return {"removal_list": hashlib.sha256("\n".join(sorted(self.removal().entries)).encode()).hexdigest()}
 
-    def _removal(self) -> RemovalList:
+    def removal(self) -> RemovalList:
+        """The images that no shard may hold.
+
+        Raises:
+            ConfigError: the list is not there, or no text.
+        """
         if self.removal_list is None:
             return RemovalList(frozenset())
         path = Path(self.removal_list)
@@ -269,7 +274,7 @@ class WriteShards(Shuffle):
 
     def _removed_rows(self, selection: pa.Table, places: pa.Table, facts: pa.Table) -> np.ndarray:
         """(N,) bool: rows of the selection that the removal list names."""
-        removed: np.ndarray = self._removal().removed(places, facts)[row_of(selection["image_id"].to_numpy())]
+        removed: np.ndarray = self.removal().removed(places, facts)[row_of(selection["image_id"].to_numpy())]
         return removed
 
     def _drain(self, held: list[dict[str, Any]]) -> Scattered:
@@ -349,7 +354,7 @@ class WriteShards(Shuffle):
         table.store.remove(CARD)
 
     def summarize(self, table: Table, **inputs: Any) -> ShardFigures:
-        removal = removal_figures(self._removal(), lambda: _parts_of(inputs))
+        removal = removal_figures(self.removal(), lambda: _parts_of(inputs))
         for text in itertools.islice(removal.hits(), NUM_LOGGED):
             logger.info("%s: removal_list: %s", table.name, text)
         chosen = inputs["selection"].num_rows()

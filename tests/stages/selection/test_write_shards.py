@@ -97,10 +97,10 @@ def test_removal_list_names_files_that_are_no_text_as_tables_do_and_refuses_what
     path = tmp_path / "remove.txt"
     path.write_bytes(b"\xff.jpg\na\xe2\x80\xa8b.jpg\n")  # a line separator of Unicode ends no line
     stage = WriteShards(removal_list=str(path))
-    assert stage._removal().entries == {"\\xff.jpg", "a\u2028b.jpg"}
+    assert stage.removal().entries == {"\\xff.jpg", "a\u2028b.jpg"}
     path.write_bytes(b"PAR1\0\0")
     with pytest.raises(ConfigError, match=r"removal_list=.*remove\.txt: not a list: line 1 holds a NUL byte"):
-        stage._removal()
+        stage.removal()
 
 
 def test_value_that_a_declared_type_does_not_hold_is_told_with_its_image(tmp_path: Path) -> None:

@@ -1,0 +1,275 @@
+"""`curate list` and `curate write`: which images stay, which go and why, as rows, files and data sets."""
+
+import itertools
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from curate.cli.arguments import Workdir
+from curate.cli.consoles import say, show_table
+from curate.errors import CurateError
+from curate.interrupt import die
+from curate.text import visible_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from curate.answers.saving import NotAPath
+
+SHOWN = 20
+"""Rows of a listing on a terminal."""
+SHOWN_COLUMNS = {
+    "all": ("key", "verdict", "reason", "partner_key"),
+    "kept": ("key", "width", "height", "selected", "cluster"),
+    "dropped": ("key", "reason", "similarity", "evidence", "partner_key"),
+    "rejected": ("key", "reason", "detail"),
+    "groups": ("group", "key", "verdict", "similarity", "evidence"),
+    "contaminated": ("key", "similarity", "evidence", "partner_key"),
+    "selected": ("key", "role", "width", "height", "cluster"),
+}
+"""Columns that fit on a terminal, by what is listed."""
+STDOUT = "-"
+"""Name of a file that means the standard output."""
+
+
+class Role(StrEnum):
+    """Of a source."""
+
+    pool = "pool"
+    curated = "curated"
+    heldout = "heldout"
+
+
+Kept = Annotated[bool, typer.Option("--kept", help="images that stay")]
+Dropped = Annotated[bool, typer.Option("--dropped", help="copies, with the image that stays instead")]
+Rejected = Annotated[bool, typer.Option("--rejected", help="images that cannot be used, with the reason")]
+Contaminated = Annotated[
+    bool, typer.Option("--contaminated", help="images that go since they or copies of them resemble held-out ones")
+]
+Selected = Annotated[bool, typer.Option("--selected", help="images of the selection, curated ones among them")]
+All = Annotated[bool, typer.Option("--all", help="every image")]
+Roles = Annotated[
+    list[Role] | None,
+    typer.Option("--role", metavar="ROLE", help="pool, curated or heldout; may be repeated; none: pool"),
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="at most so many images")]
+
+
+def list_(
+    workdir: Workdir,
+    kept: Kept = False,
+    dropped: Dropped = False,
+    rejected: Rejected = False,
+    groups: Annotated[bool, typer.Option("--groups", help="groups of copies, those that stay first")] = False,
+    contaminated: Contaminated = False,
+    selected: Selected = False,
+    all_: All = False,
+    role: Roles = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="write a CSV; - for standard output")] = None,
+    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="write a Parquet file")] = None,
+    jsonl: Annotated[str | None, typer.Option(metavar="FILE", help="write JSON lines; - for standard output")] = None,
+    paths: Annotated[bool, typer.Option("--paths", help="print paths of local files alone, one a line")] = False,
+    paths0: Annotated[bool, typer.Option("--paths0", help="the same for xargs -0: each ends with a NUL byte")] = False,
+    columns: Annotated[str | None, typer.Option(metavar="A,B,...", help="columns, in this order")] = None,
+    limit: Limit = None,
+    force: Annotated[bool, typer.Option("--force", help="replace FILE where it is there already")] = False,
+) -> None:
+    """List images with their verdict, its reason, and the image that stays instead: one row an image.
+
+    On a terminal the first rows are shown as a table. Into a pipe or a file all of them are printed as CSV, with
+    control characters in names written out; --parquet and --jsonl hold names as they are.
+
+    Examples:
+        # what there is, and the first copies
+        curate list runs/mine
+        # all copies, for a spreadsheet
+        curate list runs/mine --dropped --csv copies.csv
+        # groups of copies, those that stay first
+        curate list runs/mine --groups --parquet groups.parquet
+        # copies of benchmark images, for other programs
+        curate list runs/mine --contaminated --jsonl -
+        # delete the files of copies, once you have looked at them
+        curate list runs/mine --dropped --paths0 | xargs -0 rm
+    """
+    from curate.answers.counts import Counts
+    from curate.answers.rows import Wanted, list_images, listed_schema
+    from curate.answers.saving import PATH_COLUMNS
+    from curate.engine.store import Store
+    from curate.workdir import open_tables
+
+    asked = {
+        Wanted.kept: kept,
+        Wanted.dropped: dropped,
+        Wanted.rejected: rejected,
+        Wanted.groups: groups,
+        Wanted.contaminated: contaminated,
+        Wanted.selected: selected,
+        Wanted.all: all_,
+    }
+    wanted = _one_of({f"--{name}": name for name, given in asked.items() if given})
+    targets = {"--csv": csv, "--parquet": parquet, "--jsonl": jsonl, "--paths": paths, "--paths0": paths0}
+    given = {name: (name, value) for name, value in targets.items() if value}
+    target = _one_of(given)
+    run = open_tables(Store(workdir))
+    listed, roles = wanted or Wanted.dropped, None if role is None else [str(one) for one in role]
+    as_paths = paths or paths0
+    if as_paths and columns:
+        raise CurateError("--columns: paths have none; leave it out, or choose --csv or --jsonl")
+    names = columns.split(",") if columns else None
+    on_terminal = target is None and sys.stdout.isatty()
+    if on_terminal and names is None:
+        names = list(SHOWN_COLUMNS[listed])
+    if as_paths:
+        names = list(PATH_COLUMNS)
+    schema = listed_schema(names)
+    batches = _first(list_images(run, listed, names, roles=roles), (limit or SHOWN) + 1 if on_terminal else limit)
+    if wanted is None:
+        print(visible_text(Counts.of(run).sentence()), file=sys.stdout if on_terminal else sys.stderr)
+    if on_terminal:
+        _show(batches, schema, limit or SHOWN, [workdir, *([f"--{wanted}"] if wanted else [])])
+        return
+    format_ = target[0].removeprefix("--") if target else "csv"
+    place = target[1] if target and not as_paths else STDOUT
+    _write(batches, schema, format_, str(place), overwrite=force)
+
+
+def write(
+    workdir: Workdir,
+    output: Annotated[str, typer.Argument(help="new or empty folder, or a URL; of csv a file")],
+    to: Annotated[
+        str, typer.Option(metavar="FORMAT", help="folder, webdataset, huggingface, csv, coco or fiftyone")
+    ] = "folder",
+    kept: Kept = False,
+    dropped: Dropped = False,
+    rejected: Rejected = False,
+    contaminated: Contaminated = False,
+    selected: Selected = False,
+    all_: All = False,
+    role: Roles = None,
+    link: Annotated[bool, typer.Option("--link", help="symbolic links to files of this machine, not copies")] = False,
+    hard_link: Annotated[bool, typer.Option("--hard-link", help="hard links to them")] = False,
+    shard_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="encoded bytes of a shard: webdataset, huggingface")
+    ] = "256MB",
+) -> None:
+    """Write images as a data set for other tools: what the selection holds, unless it is said otherwise.
+
+    Bytes are those of the source, with caption, label and provenance beside them. Nothing is moved, deleted or
+    replaced. Run the same command again to go on with a writing that was interrupted.
+
+    Examples:
+        # the selection as WebDataset tars
+        curate write runs/mine tars --to webdataset --shard-size 1GB
+        # as a folder of links with metadata.jsonl, which `datasets` loads as an image folder
+        curate write runs/mine chosen --to folder --link
+        # copies and what they are copies of, to look at in FiftyOne
+        curate write runs/mine look --to fiftyone --dropped
+        # Parquet with the pictures, for `datasets.load_dataset`
+        curate write runs/mine hub --to huggingface
+    """
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    from curate.answers.rows import Wanted
+    from curate.answers.write.write import write_images
+    from curate.engine.numbers import plural
+    from curate.engine.store import Store
+    from curate.workdir import open_tables
+
+    asked = {"kept": kept, "dropped": dropped, "rejected": rejected, "contaminated": contaminated}
+    asked |= {"selected": selected, "all": all_}
+    wanted = _one_of({f"--{name}": Wanted(name) for name, given in asked.items() if given})
+    linked = _one_of({name: name for name, given in (("--link", link), ("--hard-link", hard_link)) if given})
+    try:
+        shard_bytes = int(TypeAdapter(ByteSize).validate_python(shard_size))
+    except ValidationError as error:
+        raise CurateError(f"--shard-size {shard_size}: not a size; write 256MB or 1GiB") from error
+    made = write_images(
+        open_tables(Store(workdir)),
+        to,
+        output,
+        wanted=wanted,
+        roles=None if role is None else [str(one) for one in role],
+        link=None if linked is None else "symbolic" if linked == "--link" else "hard",
+        shard_bytes=shard_bytes,
+    )
+    links = f", {plural(made.linked, 'link')} among them" if made.linked else ""
+    lost = f"; {plural(made.lost, 'image')} could not be had any more" if made.lost else ""
+    say(f"{output}: {plural(made.images, 'image')}{links}{lost}")
+
+
+def _one_of(given: "dict[str, Any]") -> Any:
+    """The one that was given, None where none was."""
+    if len(given) > 1:
+        raise CurateError(f"{' and '.join(given)}: they exclude each other; give one")
+    return next(iter(given.values()), None)
+
+
+def _first(batches: "Iterator[pa.RecordBatch]", limit: int | None) -> "Iterator[pa.RecordBatch]":
+    """As many rows as that; None: all."""
+    left = limit
+    for batch in batches:
+        if left is None:
+            yield batch
+            continue
+        yield batch.slice(0, left)
+        left -= len(batch)
+        if left <= 0:
+            return
+
+
+def _show(batches: "Iterator[pa.RecordBatch]", schema: "pa.Schema", limit: int, command: Sequence[str]) -> None:
+    """The first rows as a table, and how to have the others."""
+    rows = list(itertools.chain.from_iterable(batch.to_pylist() for batch in batches))
+    if not rows:
+        say("no such image")
+        return
+    show_table(schema.names, ([_cell(value) for value in row.values()] for row in rows[:limit]))
+    if len(rows) > limit:
+        say(f"the first {limit}; all of them, in all columns: curate list {shlex.join(command)} --csv FILE")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _write(
+    batches: "Iterator[pa.RecordBatch]", schema: "pa.Schema", format_: str, place: str, *, overwrite: bool
+) -> None:
+    """A listing into a file, or to whoever reads the standard output; nothing is said once that has enough."""
+    from curate.answers.outputs import new_file
+    from curate.answers.saving import WRITERS, write_paths
+
+    if place != STDOUT:
+        with new_file(place, overwrite=overwrite) as file:
+            WRITERS[format_](batches, schema, file)
+        return
+    if format_ == "parquet":
+        raise CurateError("--parquet: not to standard output, which cannot be sought in; name a file")
+    try:
+        if format_.startswith("paths"):
+            _say_not_paths(write_paths(batches, sys.stdout.buffer, end=b"\0" if format_ == "paths0" else b"\n"))
+        else:
+            WRITERS[format_](batches, schema, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        die(signal.SIGPIPE)
+
+
+def _say_not_paths(found: "NotAPath") -> None:
+    """On standard error, what has no path."""
+    from curate.engine.numbers import plural
+
+    for number, why in (
+        (found.within, "lie inside archives or tables and have no path of their own"),
+        (found.remote, "lie on the web or in an object store"),
+        (found.kept, "are left out: their file is that of the image that stays, listed under two names"),
+    ):
+        if number:
+            print(f"{plural(number, 'image')}: {why}", file=sys.stderr)
