@@ -11,9 +11,9 @@ def program() -> list[str]:
     """The words before those of the command: `curate`, `.venv/bin/curate`, `python -m curate`."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return ["torchrun", "...", "--no-python", "curate"]
-    if sys.argv[0].endswith("__main__.py"):
-        return [_typed(sys.executable, ("python", "python3")), "-m", "curate"]
     script = Path(sys.argv[0])
+    if (script.parent.name, script.name) == ("curate", "__main__.py"):
+        return [_typed(sys.executable, ("python", "python3")), "-m", "curate"]
     return [_typed(str(script), ("curate",))] if script.name.startswith("curate") else ["curate"]
 
 

@@ -30,7 +30,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RecipeConfi
     """The configs of runs that are asked for; none is made."""
     asked: list[RecipeConfig] = []
 
-    def note(config: RecipeConfig, _flags: Any) -> Outcome:
+    def note(config: RecipeConfig, _flags: Any, **_recorded: Any) -> Outcome:
         asked.append(config)
         return Outcome(config, [], "report/index.html", 1.0, OpenRows(0, 0, ()))
 
@@ -142,3 +142,19 @@ def test_on_a_terminal_the_display_stands_for_the_lines(
     assert logging.getLogger("curate.workdir").isEnabledFor(logging.INFO)
     run("dedup", "--pool", "x", "--verbose")
     assert tables.isEnabledFor(logging.INFO)
+
+
+def test_the_words_that_a_run_records_ask_for_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorded: list[tuple[RecipeConfig, tuple[str, ...]]] = []
+
+    def note(config: RecipeConfig, _flags: Any, *, command: tuple[str, ...]) -> Outcome:
+        recorded.append((config, command))
+        return Outcome(config, [], "report/index.html", 1.0, OpenRows(0, 0, ()))
+
+    monkeypatch.setattr("curate.running.run_config", note)
+    monkeypatch.setattr(command, "say_outcome", lambda *_args, **_kwargs: None)
+    run("dedup", "--pool", "a b", "--heldout", "val", "--workdir", "runs/x", "seed=3", "--rescan")
+    run(*recorded[0][1])
+    assert recorded[0] == recorded[1]
+    assert "--rescan" not in recorded[0][1]
