@@ -242,7 +242,7 @@ class CurationConfig(RecipeConfig):
         if self.decisions is None:
             return []
         automatic = self.decisions == "auto"
-        where = workdir.join(FILE) if automatic else self.decisions
+        where = workdir.find(FILE) if automatic else self.decisions
         data = workdir.read_bytes(FILE) if automatic else read_bytes(where)
         if data is None and not automatic:
             raise self.field_error("decisions", f"={where}: no such file; give a CSV file, or leave it at auto")

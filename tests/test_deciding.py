@@ -34,10 +34,13 @@ class World:
         cheap = ["copies.borders=false", "copies.crowds=trust", "copies.verify=false", "executor.threads=1"]
         return [*roles, f"workdir={self.workdir}", "rows_per_part=20", *cheap, *more]
 
-    def run(self, *more: str, rebuild: list[str] | None = None) -> tuple[list[str], dict[str, int]]:
+    def run(
+        self, *more: str, rebuild: list[str] | None = None, update: bool = False
+    ) -> tuple[list[str], dict[str, int]]:
         """Tables that changed, and how many images were looked at for what."""
         with looking() as looked:
-            outcome = run_config(load_config("dedup", self.values(*more)), Flags(rebuild=frozenset(rebuild or ())))
+            flags = Flags(rebuild=frozenset(rebuild or ()), update=update)
+            outcome = run_config(load_config("dedup", self.values(*more)), flags)
         return outcome.changed, {key: count for key, count in looked.items() if count}
 
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
@@ -131,7 +134,10 @@ def test_decisions_hold_under_another_threshold_and_are_undone_without_a_trace(f
     verdicts = world.rows("duplicates")
     assert (verdicts[went]["verdict"], verdicts[kept[0]]["verdict"]) == ("kept", "dropped")
 
-    world.run(rebuild=TUNED)
+    changed, _ = world.run(update=True)
+    assert "duplicates" in changed
+    assert "internal/decisions" not in changed
+    assert world.rows("duplicates")[went]["verdict"] == "kept"
     forget_decisions(world.workdir / FILE, read_decisions(world.workdir / FILE))
     assert "duplicates" in world.run()[0]
     parts = {name: data for name, data in world.parts().items() if not name.startswith("internal/decisions/")}

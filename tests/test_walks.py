@@ -1,5 +1,6 @@
 """What a new user does, one command after the other: each comes from the help or from what the one before printed."""
 
+import csv
 import re
 import shlex
 import shutil
@@ -36,6 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copy(path, place)
     for path in benchmark[8:]:
         path.unlink()
+    shutil.copy(benchmark[0], folder / "photos/leak.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
@@ -144,3 +146,44 @@ def test_the_time_that_is_left_is_expected_of_what_there_is_to_do(printed: str, 
     assert min(whole.values()) > 0
     assert max(whole, key=lambda name: whole[name]) in ("images", "internal/features/copy")
     assert set(seconds_by_table(config, anew=False).values()) == {0.0}
+
+
+def copied(home: Path, name: str) -> str:
+    """A copy of the finished run, so that other tests meet it as it was."""
+    shutil.copytree(home / "runs/dedup-photos", home / "runs" / name)
+    return f"runs/{name}"
+
+
+def keys_in_shards(workdir: str) -> set[str]:
+    return set(open_run(workdir).tables["shards/data"].read_all(["key"])["key"].to_pylist())
+
+
+def test_copies_of_a_benchmark_are_listed_and_a_picture_is_taken_down(printed: str, home: Path) -> None:
+    workdir = copied(home, "public")
+    curate("list", workdir, "--contaminated", "--csv", "leaks.csv")
+    with Path("leaks.csv").open(newline="") as file:
+        leaks = {row["key"]: row["partner_key"] for row in csv.DictReader(file)}
+    assert len(leaks) == open_run(workdir).summary.contaminated > 0
+    assert "leak.jpg" in leaks
+    assert any((home / "samples/heldout" / partner).is_file() for partner in leaks.values())
+    before = keys_in_shards(workdir)
+    assert not before & leaks.keys()
+
+    gone = min(before)
+    Path("gone.txt").write_text(f"{gone}\n")
+    run = ("run", "dedup", "--pool", "photos", "--heldout", "samples/heldout", "--workdir", workdir)
+    told = curate(*run, "write.removal_list=gone.txt", "--update")
+    assert "0 images to read" in told or "no image" in told
+    assert keys_in_shards(workdir) == before - {gone}
+    assert gone not in curate("list", workdir, "--selected", "--jsonl", "-")
+
+
+def test_a_run_grows_into_a_balanced_set_a_training_and_an_export(printed: str, home: Path) -> None:
+    workdir = copied(home, "even")
+    pictures = ("--pool", "photos", "--heldout", "samples/heldout", "--workdir", workdir)
+    curate("run", "hierarchical", *pictures, "select.balance.target=8", "--update")
+    assert len(keys_in_shards(workdir)) == 8
+    told = curate("train", "train/tiny", "--shards", workdir, "--output", "runs/tiny", "iterations=2")
+    (export,) = re.findall(r"export: (\S+)", told)
+    curate("export", export, "--to", "timm", "--output", "runs/tiny/for_timm.safetensors")
+    assert Path("runs/tiny/for_timm.safetensors").is_file()

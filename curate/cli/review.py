@@ -1,7 +1,6 @@
 """`curate review`: look at what a run found, and decide."""
 
 import os
-import shlex
 import sys
 import webbrowser
 from enum import StrEnum
@@ -91,9 +90,10 @@ def _has_screen() -> bool:
 
 def apply(record: "RunRecord", workdir: str) -> str:
     """The command that makes what the decisions change."""
-    command = record.model_dump().get("command") or ["CONFIG", f"workdir={workdir}"]
+    from curate.workdir import command_line
+
     more = [] if record.config.get("decisions", "auto") else ["decisions=auto"]
-    return shlex.join(["curate", "run", *command, *more, "--update"])
+    return command_line(record.command or ("CONFIG", f"workdir={workdir}"), *more, "--update")
 
 
 def _export(session: "Session", folder: Path, pictures: Pictures, items: int) -> None:

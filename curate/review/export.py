@@ -52,7 +52,7 @@ def export(session: Session, folder: Path, *, sizes: Sizes, most_items: int) -> 
     _begin(folder)
     pictures = _Pictures(session, folder, sizes)
     summary, items, left_out = session.summary(), 0, 0
-    with surrounded(workdir=session.run.store, settings={"offline": True}):
+    with surrounded(workdir=session.workdir, settings={"offline": True}):
         for queue in summary["queues"]:
             pages = min(-(-queue["count"] // PAGE_ITEMS), -(-most_items // PAGE_ITEMS))
             with track(queue["title"], pages, unit="pages") as advance:

@@ -83,7 +83,7 @@ def serve(session: Session, *, port: int, tell: Callable[[str, int], None]) -> N
         tell(server.address(listening), listening)
         await asyncio.Event().wait()
 
-    with surrounded(workdir=session.run.store, settings={"offline": True}):  # a page sends no requests
+    with surrounded(workdir=session.workdir, settings={"offline": True}):  # a page sends no requests
         asyncio.run(until_interrupted())
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from curate.decisions import FILE, KINDS, Decision, Kind
 from curate.engine.finished import Finished
+from curate.engine.store import Store
 from curate.errors import CurateError, TableError
 from curate.review.items import PAGE_ITEMS, Image, Page, Pages
 from curate.review.marks import Mark, Marks, as_mark
@@ -42,6 +43,11 @@ class Session:
         self.originals = Originals(run)
         self.marks = Marks(decisions_path(run))
         self._judged = self._digest()
+
+    @property
+    def workdir(self) -> Store:
+        """The workdir of the run, also while an update is put in its place."""
+        return self.run.store.below or self.run.store
 
     def summary(self) -> dict[str, Any]:
         """What the page shows around the items."""
@@ -155,4 +161,4 @@ class Session:
 def decisions_path(run: Finished) -> str:
     """The file of decisions: the config's own, else the one in the workdir."""
     given = run.config.get("decisions", "auto")
-    return run.store.join(FILE) if given in (None, "auto") else str(given)
+    return (run.store.below or run.store).join(FILE) if given in (None, "auto") else str(given)

@@ -45,8 +45,10 @@ def test_it_serves_until_it_is_interrupted_and_says_what_stays(workdir: Path) ->
 
 
 def test_the_command_that_applies_decisions(workdir: Path) -> None:
-    found = open_record(Store(workdir))
+    found = open_record(Store(workdir)).model_copy(update={"command": None})
     assert apply(found, "runs/my photos") == "curate run CONFIG 'workdir=runs/my photos' --update"
+    typed = found.model_copy(update={"command": ("dedup", "--pool", "my photos")})
+    assert apply(typed, "w") == "curate run dedup --pool 'my photos' --update"
     none = found.model_copy(update={"config": found.config | {"decisions": None}})
     assert apply(none, "w") == "curate run CONFIG workdir=w decisions=auto --update"
 

@@ -2,15 +2,22 @@
 
 import csv
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from curate.api import Run
+from curate.cli import app
+from curate.cli.review import apply
+from curate.engine.store import Store
 from curate.review.export import export
 from curate.review.session import Session
+from curate.workdir import open_record, open_tables
 from tests.review.large_run import HOSTILE_GROUP, LARGE, LargeRun
 from tests.review.running import Running
 
@@ -160,6 +167,35 @@ def test_keys_alone_lead_through_everything(seen: Seen, session: Session, large_
     seen.press("k")
     seen.says("there is no picture")
     assert rows(session) == expected
+
+
+def test_a_decision_is_applied_by_the_command_that_the_page_shows(
+    browser: Any, dedup_run: Path, tmp_path: Path
+) -> None:
+    """A real run: look, keep a copy after all, run what the page says, and it stays."""
+    workdir = tmp_path / "run"
+    shutil.copytree(dedup_run, workdir)
+    store = Store(workdir)
+    command = apply(open_record(store), str(workdir)).replace(str(dedup_run), str(workdir))
+    running = Running(Session(open_tables(store), apply=command))
+    try:
+        seen = Seen(browser, WIDE, running.address)
+        name = seen["figure.chosen .key"].text_content()
+        seen.press("k")
+        seen.says(f"Written: keep, pool/{name}")
+        seen.press("l")
+        expect(seen["#apply"]).to_contain_text("--update")
+        words = shlex.split(seen["#apply"].text_content())
+        seen.close(running.address)
+    finally:
+        running.stop()
+
+    ran = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+
+    assert ran.exit_code == 0, ran.output
+    with Run(store).list("kept", columns=["key", "reason"]) as listed:
+        kept = dict(zip(*(column.to_pylist() for column in listed.read_all().columns), strict=True))
+    assert kept[name] == "decision"
 
 
 @sizes
