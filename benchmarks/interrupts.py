@@ -132,6 +132,10 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
             [looking, str(workdir)],
             "curate.workdir:find_tables" if looking == "status" else "curate.workdir:open_tables",
         )
+    yield Phase("list", ["list", str(workdir), "--all", "--csv", "-"], "curate.answers.rows:list_images")
+    written = ["write", str(workdir), str(output / "written"), "--to", "folder"]
+    yield Phase("write", written, "curate.answers.write.write:write_images")
+    yield Phase("review", ["review", str(workdir), "--no-open"], "curate.review.server:serve")
     yield Phase("verify", ["verify", str(workdir)], "curate.verifying:check_file")
     yield Phase("clean", ["clean", str(workdir)], "curate.engine.cleaning:find_unneeded")
     yield Phase("doctor", ["doctor", "dedup", *new], "curate.doctor:_disk_rates")

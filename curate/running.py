@@ -84,10 +84,10 @@ def run_config(config: RecipeConfig, flags: Flags, *, command: Sequence[str] | N
             made = _run(pipeline, executor, flags, record, keep_working=config.keep == "all")
             changed = [*(aside or []), *(name for name in made if name not in (aside or []))]
             _report(pipeline, executor)
-        unavailable = find_open(pipeline)
+        unavailable, checks = find_open(pipeline), reported_checks(store)
     report = store.join(PAGE)
     _judge(unavailable, config, report)
-    return Outcome(config, changed, report, time.monotonic() - start, unavailable, reported_checks(store))
+    return Outcome(config, changed, report, time.monotonic() - start, unavailable, checks)
 
 
 def _update(

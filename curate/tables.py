@@ -645,7 +645,7 @@ MAP = pa.schema(
         column("x", pa.float32(), "place on the map, in no unit"),
         column("y", pa.float32(), "the same"),
         column("cluster", pa.int32(), "leaf cluster; null where nothing was clustered", nullable=True),
-        column("verdict", pa.string(), "selected, kept (not selected), duplicate, benchmark or curated (not selected)"),
+        column("verdict", pa.string(), "selected, kept or curated (both not selected), duplicate, benchmark, dropped"),
     ]
 )
 """Of DrawMap: a sample of the embedded images in two dimensions, in order of their ids."""

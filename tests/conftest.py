@@ -1,13 +1,27 @@
 """Property tests try the same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from curate import progress
+from curate.cli.program import TABLES_MADE
+
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True)
+def loud() -> Iterator[None]:
+    """A command that runs in this process chooses what is said: not for the tests after it."""
+    yield
+    progress.be_silent(False)
+    for name in ("curate", TABLES_MADE):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,14 @@ from curate.running import plan_config, run_config
 from curate.samples.pool import make_pool
 from curate.workdir import find_tables
 
-APPLIED = ["internal/decisions", "internal/contaminated", "duplicates", "selection", "internal/own_columns"]
+APPLIED = [
+    "internal/decisions",
+    "internal/contaminated",
+    "duplicates",
+    "selection",
+    "internal/map",
+    "internal/own_columns",
+]
 """What decisions make again, and the shards behind it."""
 TUNED = [f"internal/{name}/pdq" for name in ("truth", "neighbors")]
 

@@ -34,6 +34,7 @@ CHANGED = [
     "internal/contaminated",
     "duplicates",
     "selection",
+    "internal/map",
     "internal/own_columns",
     "shards/data",
 ]
@@ -99,7 +100,7 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     words = told[-1].split()[1:]
     shown = CliRunner().invoke(app, [*words, "--dry-run"], catch_exceptions=False).stdout
     assert "threshold: 0.92 -> 0.97" in shown
-    assert "To be made: at most 7 tables; no image is read; about " in shown
+    assert "To be made: at most 8 tables; no image is read; about " in shown
     change = cost_of_change(*planned(dedup_pool, workdir, STRICTER))
     assert [name for step in change.steps for name in step.tables] == CHANGED
     assert change.images == 0

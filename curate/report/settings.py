@@ -46,6 +46,7 @@ def _facts(known: Mapping[str, list[str]]) -> Markup:
 
 def _config(run: Finished) -> str:
     values = {"recipe": run.recipe, **run.config}
+    values.pop("executor", None)  # of the machine: nothing in the tables depends on it
     return yaml.safe_dump(_without_places(values), sort_keys=False, allow_unicode=True, width=100)
 
 

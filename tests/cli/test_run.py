@@ -1,28 +1,18 @@
 """`curate run`: how pools, workdirs and configs are named, and what is said about those that are not there."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from curate import progress
 from curate.cli import app, program
 from curate.cli import run as command
 from curate.engine.open_rows import OpenRows
 from curate.errors import ConfigError
 from curate.recipe import RecipeConfig, check_config, default_workdir, load_config
 from curate.running import Outcome
-
-
-@pytest.fixture(autouse=True)
-def loud() -> Iterator[None]:
-    yield
-    progress.be_silent(False)
-    for name in ("curate", program.TABLES_MADE):
-        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture

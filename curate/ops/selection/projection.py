@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from curate.errors import ConfigError
+from curate.errors import ConfigError, pip_install
 
 MIN_UMAP = 5
 """Fewer vectors have no neighborhoods to keep."""
@@ -44,8 +44,7 @@ def project_umap(x: np.ndarray, *, seed: int) -> np.ndarray:
     try:
         import umap
     except ImportError as error:
-        text = "projection=umap needs a package that is not here: pip install 'curate-vision[map]'"
-        raise ConfigError(text) from error
+        raise ConfigError(f"projection=umap needs a package that is not here: {pip_install('map')}") from error
     if len(x) < MIN_UMAP:
         return project_pca(x)
     found = umap.UMAP(n_neighbors=min(15, len(x) - 1), metric="cosine", random_state=seed, n_jobs=1).fit_transform(x)

@@ -39,6 +39,7 @@ VERDICTS = {
     "kept": "not selected",
     "duplicate": "kept out as a copy",
     "benchmark": "kept out for a held-out image",
+    "dropped": "kept out by your decision",
     "curated": "curated, not selected",
 }
 """Verdicts of the map as the report calls them."""
