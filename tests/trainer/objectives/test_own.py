@@ -11,7 +11,7 @@ from curate.trainer.config import TrainConfig, TrainSettings
 from curate.trainer.train import train
 from tests.trainer.objectives.tiny import config
 
-GUIDE = Path(__file__).parents[3] / "docs" / "training.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "training.md"
 (OWN,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
 """The file that the guide shows."""
 
