@@ -30,7 +30,7 @@ select reject, count(*) from 'runs/photos/images/part-*.parquet' group by 1
 In Python, `curate.open_run("runs/photos").tables["images"]` is the same table. A column that may be null says what null
 means. The type of a vector depends on the model: `fixed_size_binary[2560]` holds 1,280 numbers of float16.
 
-The table `internal/decisions` and the column `decision` are there in runs with [decisions](../guides/decisions.md) alone.
+Runs with [decisions](../guides/decisions.md) alone have the table `internal/decisions` and the column `decision`.
 """
 
 LISTS = """## Rows of curate list
