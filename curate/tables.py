@@ -248,7 +248,10 @@ DUPLICATES = pa.schema(
 
 JUDGED = DUPLICATES.append(
     column(
-        "decision", pa.string(), "what a person decided about the image, see `DECIDED`; null: nothing", nullable=True
+        "decision",
+        pa.string(),
+        "what a person decided about the image: keep, drop, represent or not-copies; null: nothing",
+        nullable=True,
     )
 )
 """`DUPLICATES` of a run with decisions. Where these alone kept or dropped an image, its partner and evidence tell what

@@ -125,8 +125,8 @@ class Copies(Settings):
     """What follows from the pairs: how chains of pairs are split."""
     frames: Literal["copies", "keep-every"] = "copies"
     """What stays of a burst: many images of one subject that hang together, such as frames of a video. copies: one, as
-    of any copies; keep-every: of more than `keep_every` images the first, every so-manieth after it in the order of the
-    catalog (a source by its paths), and the one that would stay alone."""
+    of any copies; keep-every: of more than `keep_every` images the first, every `keep_every`-th after it in the order
+    of the catalog (a source by its paths), and the one that would stay alone."""
     keep_every: Annotated[int, Field(ge=2)] = 10
     """With frames=keep-every: of so many images of a burst one stays; equal bytes count once."""
 

@@ -4,11 +4,14 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 
 import curate.tables
+from curate.decisions import FILE, Decision, append_decisions
 from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Stage
 from curate.engine.store import Store
@@ -26,6 +29,8 @@ select reject, count(*) from 'runs/photos/images/part-*.parquet' group by 1
 
 In Python, `curate.open_run("runs/photos").tables["images"]` is the same table. A column that may be null says what null
 means. The type of a vector depends on the model: `fixed_size_binary[2560]` holds 1,280 numbers of float16.
+
+Runs with [decisions](../guides/decisions.md) alone have the table `internal/decisions` and the column `decision`.
 """
 
 LISTS = """## Rows of curate list
@@ -76,13 +81,17 @@ def tables_page() -> str:
 def declared() -> dict[str, Declared]:
     """Every table of the built-in recipes, in the order in which they are made."""
     found: dict[str, Declared] = {}
-    for name, values in RECIPES.items():
-        config = check_config({"sources": {"pool": "pool"}, "recipe": name, "workdir": "-", **values}, where=name)
-        pipeline = Pipeline(Store("-"), seed=0)
-        find_recipe(name).declare(pipeline, config)
-        for step in pipeline.steps:
-            for made, stage in step.stages.items():
-                found.setdefault(made, Declared(stage, step.schemas[made])).recipes.append(name)
+    with TemporaryDirectory() as folder:
+        decisions = Path(folder) / FILE
+        append_decisions(decisions, [Decision("000001.jpg", "keep")])
+        given = {"sources": {"pool": "pool"}, "workdir": "-", "decisions": str(decisions)}
+        for name, values in RECIPES.items():
+            config = check_config({**given, "recipe": name, **values}, where=name)
+            pipeline = Pipeline(Store("-"), seed=0)
+            find_recipe(name).declare(pipeline, config)
+            for step in pipeline.steps:
+                for made, stage in step.stages.items():
+                    found.setdefault(made, Declared(stage, step.schemas[made])).recipes.append(name)
     return found
 
 

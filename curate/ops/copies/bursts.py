@@ -1,4 +1,4 @@
-"""Bursts: of many images of one subject (frames of a video, product shots) every so-manieth stays, not one alone.
+"""Bursts: of many images of one subject (frames of a video, product shots) every n-th stays, not one alone.
 
 The order of frames is that of ids: the catalog lists a source by its paths, and frames are numbered there. Images of
 equal bytes are one frame. Of a component with more than `every` frames the first stays, the one `every` frames later
@@ -29,7 +29,7 @@ def thin_bursts(
     also: np.ndarray = NO_NODES,
     never: np.ndarray = NO_NODES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every so-manieth frame of components that are large enough.
+    """Every n-th frame of components that are large enough.
 
     Takes 9 bytes an image of the catalog, 8 for each frame of a burst, and 24 for each frame that stays.
 

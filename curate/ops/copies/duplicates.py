@@ -10,7 +10,7 @@ The rules, in the order they apply:
    `duplicate`: the curated image represents it.
 4. Otherwise one image is `kept`: most pixels, then lowest source rank, then smallest id. The others are its
    `duplicate`s.
-5. Bursts, where asked for: of a component of rule 4 with more than so many images every so-manieth stays, see
+5. Bursts, where asked for: of a component of rule 4 with more than so many images every n-th stays, see
    `bursts`.
 6. Chains are split, where asked for: in other components of rules 3 and 4 with five images or more an image goes
    only for one that it resembles, or that it shares a copy with, see `chains`. The images that go for one image, and

@@ -216,7 +216,7 @@ def _strengths(role, digest, rows, decided):
 
 
 def _thinned(frames, best, every, component, digest, heads):
-    """Every so-manieth frame, the best one and heads; of each image the nearest of them."""
+    """Every n-th frame, the best one and heads; of each image the nearest of them."""
     kept = [n for n, frame in enumerate(frames) if n % every == 0 or frame == best or frame in heads]
     nearest = {digest[f]: frames[min(kept, key=lambda k: (abs(k - n), k))] for n, f in enumerate(frames)}
     return {i: nearest[digest[i]] for i in component if digest[i] in nearest}

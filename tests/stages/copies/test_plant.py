@@ -27,7 +27,7 @@ from tests.stages.planted import make
 DIM = 24 * 24
 """Values of a vector of this model."""
 FRAMED = 10
-"""Every so-manieth picture stands in a frame."""
+"""Every n-th picture stands in a frame."""
 LUMA = Embed(model="luma24", precision="fp32", device="cpu", batch_size=16)
 
 
