@@ -72,7 +72,7 @@ def test_thresholds_are_linked_where_their_page_is_there(workdir: Workdir) -> No
 def test_the_command_is_the_one_that_was_typed_without_the_places_of_the_machine(workdir: Workdir) -> None:
     places = (
         "/data/mine/my cats",
-        "sources.heldout=https://secret/a=b/val?key=hidden",
+        "sources.heldout=https://secret/a=b/val?key=k3y",
         "sources.curated=[/data/mine/x, {path: /data/mine/y}]",
     )
     words = ("dedup", "--pool", *places, "--update", "seed=1")
@@ -81,7 +81,7 @@ def test_the_command_is_the_one_that_was_typed_without_the_places_of_the_machine
     assert f"curate run dedup --pool &#x27;.../my cats&#x27; sources.heldout=.../val {lists} --update seed=1" in text
     assert "/data/mine" not in text
     assert "secret" not in text
-    assert "hidden" not in text
+    assert "k3y" not in text
 
 
 AFTER: list[tuple[int, set[str]]] = [
