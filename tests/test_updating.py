@@ -80,6 +80,10 @@ def files(workdir: Path) -> dict[str, bytes]:
     return {path.relative_to(workdir).as_posix(): path.read_bytes() for path in there if path.name != ".lock"}
 
 
+def pictures(workdir: Path) -> set[str]:
+    return {name for name in files(workdir) if name.startswith("report/pictures")}
+
+
 def results(workdir: Path) -> dict[str, bytes]:
     return {name: data for name, data in files(workdir).items() if name.endswith((".parquet", "README.md"))}
 
@@ -88,6 +92,9 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     dedup_pool: Path, workdir: Path, stricter: Path
 ) -> None:
     before = results(workdir)
+    unused = workdir / f"report/pictures/{24 * '0'}.jpg"
+    unused.parent.mkdir(exist_ok=True)
+    unused.write_bytes(b"of the page before")
     with pytest.raises(StaleTable) as stale:
         run(dedup_pool, workdir, STRICTER, flags=Flags())
     told = str(stale.value).splitlines()
@@ -116,6 +123,7 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     assert {"duplicates", "selection", "shards/data"} <= set(outcome.changed)
     assert results(workdir) == results(stricter) != before
     assert not (workdir / UPDATE).exists()
+    assert pictures(workdir) == pictures(stricter)
     assert run(dedup_pool, workdir, STRICTER, flags=Flags()).changed == []
 
 
