@@ -107,6 +107,7 @@ def _update(
     names = pipeline.names
     updating.drop_unlisted_parts(store, pipeline)
     record = _recorder(pipeline, config, command)
+    updating.begin(store, record)
     updating.before_training(pipeline)
     with over.keeping():
         try:
@@ -235,7 +236,7 @@ def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
     """What `run_config` would do; sources that were never listed are counted, to bound what `auto` will be."""
     workdir_store = Store(config.workdir)
-    store = workdir_store.over(UPDATE) if flags.update else workdir_store
+    store = updating.laid_over(workdir_store) if flags.update else workdir_store
     pipeline = declare(config, store)
     workdir.claim(workdir_store, config.recipe, pipeline.names, update=flags.update)
     listed = next(store.table(n) for step in pipeline.steps for n, s in step.stages.items() if isinstance(s, Scan))

@@ -17,7 +17,7 @@ move, as in any other run.
 Until it ends, an update takes the disk space of the parts that it replaces a second time.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -104,8 +104,30 @@ def before_training(pipeline: Pipeline) -> Pipeline:
 
 
 def forget(store: Store) -> None:
-    """Remove what an update has made so far."""
+    """Remove what an update has made so far.
+
+    The record goes first: of a folder without one nothing is read (`begin`, `laid_over`). What is left of it where this
+    is killed is some of the files of an update, through which others of the workdir would show.
+    """
+    store.over(UPDATE).remove_file(RUN)
     store.remove(UPDATE)
+
+
+def begin(store: Store, record: Callable[[], None]) -> None:
+    """Begin an update or go on with one.
+
+    Args:
+        record: writes what it leads to.
+    """
+    if store.over(UPDATE).read_own(RUN) is None:
+        forget(store)
+    record()
+
+
+def laid_over(store: Store) -> Store:
+    """The store in which an update goes on; the workdir itself where none was begun."""
+    over = store.over(UPDATE)
+    return store if over.read_own(RUN) is None and over.read_own(SWITCH) is None else over
 
 
 def forget_if_nothing_is_made(store: Store, tables: Collection[str]) -> None:

@@ -232,6 +232,35 @@ def test_an_update_that_was_begun_is_given_up_by_the_settings_of_before(
     assert not (workdir / UPDATE).exists()
 
 
+def test_what_a_killed_removal_of_an_update_left_is_never_read(
+    dedup_pool: Path, dedup_run: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts without their manifest, some of the same size as those of the workdir: those would be taken for them."""
+    left = "internal/contaminated"
+
+    def cut(folder: Path) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.match(f"{left}/part-*"):
+                path.unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        at_report(patch)
+        with pytest.raises(Killed):
+            run(dedup_pool, workdir, STRICTER)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut)
+        with pytest.raises(Killed):
+            run(dedup_pool, workdir)
+    assert list((workdir / UPDATE / left).iterdir())
+    assert under_way(Store(workdir)) is None
+    _, plans = planned(dedup_pool, workdir, "write.num_shards=2")
+    assert [plan.table for plan in plans if plan.state != "kept"] == ["shards/data"]
+    run(dedup_pool, workdir, "write.num_shards=2")
+    kept = {name for name in results(dedup_run) if not name.startswith("shards")}
+    assert {name: results(workdir)[name] for name in kept} == {name: results(dedup_run)[name] for name in kept}
+
+
 def test_an_update_that_fails_before_anything_is_made_leaves_nothing(
     dedup_pool: Path, dedup_run: Path, workdir: Path
 ) -> None:
