@@ -19,7 +19,7 @@ from curate.engine.plan import StepPlan, plan_run
 from curate.engine.stage import Scan
 from curate.engine.store import MANIFEST, UPDATE, Store
 from curate.engine.work import Place
-from curate.errors import CurateError, DamagedPart, TableError, TooManyUnavailable
+from curate.errors import CurateError, DamagedPart, NothingSelected, TableError, TooManyUnavailable
 from curate.interrupt import staying
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
@@ -146,12 +146,17 @@ def _run(
 ) -> list[str]:
     """Make the tables; an error says also what is open, which may be its reason.
 
+    Where nothing was selected, the report is written, which tells why.
+
     Args:
         listed: called when the sources are listed.
     """
     try:
         return pipeline.run(executor, flags, listed=listed, keep_working=keep_working)
     except CurateError as error:
+        if isinstance(error, NothingSelected):
+            _report(pipeline, executor)
+            error.add_note(f"the report: {pipeline.store.join(PAGE)}")
         found = find_open(pipeline)
         if found.images:
             error.add_note(f"{found.describe()}; the same command reads exactly these again")
