@@ -233,6 +233,10 @@ def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
         ConfigError: its recipe is not known here.
     """
     with nullcontext() if dry_run else store.lock():
+        if dry_run:
+            store = workdir.current(store)
+        else:
+            updating.end_switch(store)  # whose tables must not be cleaned while their files move
         found, steps = workdir.find_tables(store), workdir.declared_steps(store)
         unneeded = find_unneeded(steps, store, [one.name for one in found.tables])
         return clean(map(store.table, unneeded), dry_run=dry_run)
@@ -241,9 +245,9 @@ def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
     """What `run_config` would do; sources that were never listed are counted, to bound what `auto` will be."""
     workdir_store = Store(config.workdir)
-    store = updating.laid_over(workdir_store) if flags.update else workdir_store
+    store = updating.laid_over(workdir_store) if flags.update else workdir.current(workdir_store)
     pipeline = declare(config, store)
-    workdir.claim(workdir_store, config.recipe, pipeline.names, update=flags.update)
+    workdir.claim(workdir.current(workdir_store), config.recipe, pipeline.names, update=flags.update)
     listed = next(store.table(n) for step in pipeline.steps for n, s in step.stages.items() if isinstance(s, Scan))
     if listed.is_complete():
         num_images = listed.num_rows()

@@ -20,7 +20,7 @@ from curate.errors import ConfigError, StaleTable, WorkdirError
 from curate.models.thresholds import REGISTRATION, VERIFICATION
 from curate.ops.copies.registration import registration_score
 from curate.recipe import RecipeConfig, load_config
-from curate.running import Outcome, plan_config, run_config
+from curate.running import Outcome, clean_workdir, plan_config, run_config
 from curate.scale.change import cost_of_change
 from curate.tables import ROLES
 from curate.updating import under_way
@@ -184,10 +184,8 @@ def test_killed_on_the_way_the_old_results_are_whole_and_the_next_update_goes_on
     assert under_way(store) is None
 
 
-@pytest.mark.parametrize("moves", [0, 3, 12, 19])
-def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
-    moves: int, dedup_pool: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def kill_in_switch(moves: int, dedup_pool: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update to a stricter threshold, killed when so many files are in their places."""
     replace, switching, left = Path.replace, running.updating.end_switch, [moves]
 
     def fragile(self: Path, target: Path | str) -> Path:
@@ -206,6 +204,13 @@ def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
         with pytest.raises(Killed):
             run(dedup_pool, workdir, STRICTER)
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("moves", [0, 3, 12, 19])
+def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
+    moves: int, dedup_pool: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_in_switch(moves, dedup_pool, workdir, monkeypatch)
     seen = open_tables(Store(workdir))
     assert seen.config["copies"]["threshold"] == 0.97
     assert not seen.outdated
@@ -218,6 +223,22 @@ def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
     run(dedup_pool, workdir, STRICTER, flags=Flags())
     assert results(workdir) == results(stricter)
     assert not (workdir / UPDATE).exists()
+
+
+def test_cleaning_and_planning_see_the_new_results_of_a_killed_switch(
+    dedup_pool: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_in_switch(12, dedup_pool, workdir, monkeypatch)
+    config = load_config("dedup", given(dedup_pool, workdir, STRICTER))
+    assert {plan.state for plan in plan_config(config, Flags())} == {"kept"}
+    told = clean_workdir(Store(workdir), dry_run=True)
+    assert (workdir / UPDATE).exists()
+    assert clean_workdir(Store(workdir)) == told
+    assert not (workdir / UPDATE).exists()
+    shutil.copytree(stricter, workdir.parent / "clean/run")
+    clean_workdir(Store(workdir.parent / "clean/run"))
+    assert results(workdir) == results(workdir.parent / "clean/run")
+    assert run(dedup_pool, workdir, STRICTER, flags=Flags()).changed == []
 
 
 def test_an_update_that_was_begun_is_given_up_by_the_settings_of_before(
