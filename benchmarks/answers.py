@@ -19,6 +19,7 @@ import typer
 from benchmarks.figures import Figure, measured, show
 from curate.answers.rows import Wanted, list_images, listed_schema
 from curate.answers.saving import PATH_COLUMNS, WRITERS, write_paths
+from curate.answers.staying import Staying
 from curate.cli.arguments import Json
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, FinishedTable
@@ -189,7 +190,7 @@ def list_faked(root: str, wanted: str, format_: str, columns: Sequence[str] | No
     batches = list_images(run, Wanted(wanted), columns)
     with place.open("wb") as file:
         if format_ == "paths":
-            write_paths(batches, file, end=b"\0")
+            write_paths(batches, file, end=b"\0", staying=Staying.beside(run, Wanted(wanted)))
         else:
             WRITERS[format_](batches, listed_schema(columns), file)
     return place.stat().st_size

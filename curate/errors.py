@@ -12,6 +12,10 @@ class ConfigError(CurateError):
     """A value, key or recipe of the configuration cannot be used."""
 
 
+class NothingSelected(ConfigError):
+    """No image is left to write; the tables that tell why are there."""
+
+
 class SourceError(CurateError):
     """A source of images is missing, empty, unreadable or unsafe."""
 

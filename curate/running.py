@@ -19,7 +19,7 @@ from curate.engine.plan import StepPlan, plan_run
 from curate.engine.stage import Scan
 from curate.engine.store import MANIFEST, UPDATE, Store
 from curate.engine.work import Place
-from curate.errors import CurateError, DamagedPart, TableError, TooManyUnavailable
+from curate.errors import CurateError, DamagedPart, NothingSelected, TableError, TooManyUnavailable
 from curate.interrupt import staying
 from curate.recipe import RecipeConfig, find_recipe
 from curate.sources.listing import list_source
@@ -107,6 +107,7 @@ def _update(
     names = pipeline.names
     updating.drop_unlisted_parts(store, pipeline)
     record = _recorder(pipeline, config, command)
+    updating.begin(store, record)
     updating.before_training(pipeline)
     with over.keeping():
         try:
@@ -145,12 +146,17 @@ def _run(
 ) -> list[str]:
     """Make the tables; an error says also what is open, which may be its reason.
 
+    Where nothing was selected, the report is written, which tells why.
+
     Args:
         listed: called when the sources are listed.
     """
     try:
         return pipeline.run(executor, flags, listed=listed, keep_working=keep_working)
     except CurateError as error:
+        if isinstance(error, NothingSelected):
+            _report(pipeline, executor)
+            error.add_note(f"the report: {pipeline.store.join(PAGE)}")
         found = find_open(pipeline)
         if found.images:
             error.add_note(f"{found.describe()}; the same command reads exactly these again")
@@ -227,6 +233,10 @@ def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
         ConfigError: its recipe is not known here.
     """
     with nullcontext() if dry_run else store.lock():
+        if dry_run:
+            store = workdir.current(store)
+        else:
+            updating.end_switch(store)  # whose tables must not be cleaned while their files move
         found, steps = workdir.find_tables(store), workdir.declared_steps(store)
         unneeded = find_unneeded(steps, store, [one.name for one in found.tables])
         return clean(map(store.table, unneeded), dry_run=dry_run)
@@ -235,9 +245,9 @@ def clean_workdir(store: Store, *, dry_run: bool = False) -> list[Removed]:
 def plan_config(config: RecipeConfig, flags: Flags) -> list[StepPlan]:
     """What `run_config` would do; sources that were never listed are counted, to bound what `auto` will be."""
     workdir_store = Store(config.workdir)
-    store = workdir_store.over(UPDATE) if flags.update else workdir_store
+    store = updating.laid_over(workdir_store) if flags.update else workdir.current(workdir_store)
     pipeline = declare(config, store)
-    workdir.claim(workdir_store, config.recipe, pipeline.names, update=flags.update)
+    workdir.claim(workdir.current(workdir_store), config.recipe, pipeline.names, update=flags.update)
     listed = next(store.table(n) for step in pipeline.steps for n, s in step.stages.items() if isinstance(s, Scan))
     if listed.is_complete():
         num_images = listed.num_rows()

@@ -17,7 +17,7 @@ move, as in any other run.
 Until it ends, an update takes the disk space of the parts that it replaces a second time.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -104,8 +104,30 @@ def before_training(pipeline: Pipeline) -> Pipeline:
 
 
 def forget(store: Store) -> None:
-    """Remove what an update has made so far."""
+    """Remove what an update has made so far.
+
+    The record goes first: of a folder without one nothing is read (`begin`, `laid_over`). What is left of it where this
+    is killed is some of the files of an update, through which others of the workdir would show.
+    """
+    store.over(UPDATE).remove_file(RUN)
     store.remove(UPDATE)
+
+
+def begin(store: Store, record: Callable[[], None]) -> None:
+    """Begin an update or go on with one.
+
+    Args:
+        record: writes what it leads to.
+    """
+    if store.over(UPDATE).read_own(RUN) is None:
+        forget(store)
+    record()
+
+
+def laid_over(store: Store) -> Store:
+    """The store in which an update goes on; the workdir itself where none was begun."""
+    over = store.over(UPDATE)
+    return store if over.read_own(RUN) is None and over.read_own(SWITCH) is None else over
 
 
 def forget_if_nothing_is_made(store: Store, tables: Collection[str]) -> None:
@@ -125,7 +147,8 @@ def switch(store: Store, tables: Collection[str]) -> None:
 
 def end_switch(store: Store) -> None:
     """End the switch of an update that is complete, also one that was killed; nothing where there is none."""
-    from curate.report.page import SWEEP_FILE
+    from curate.report.page import FILE, PICTURES, SWEEP_FILE
+    from curate.report.picture_folder import remove_unnamed
 
     over = store.over(UPDATE)
     if over.read_own(SWITCH) is None:
@@ -138,6 +161,7 @@ def end_switch(store: Store) -> None:
         known = {part["number"] for part in manifest.parts} - set(manifest.cleaned)
         table.drop_parts(table.committed().keys() - known)
     store.remove(SWEEP_FILE)  # thresholds of tables that are gone
+    remove_unnamed(store, PICTURES, (store.read_bytes(FILE) or b"").decode(errors="replace"))
     forget(store)
 
 

@@ -204,7 +204,7 @@ def _look(store: Store, find: Callable[..., Finished]) -> Finished:
     store = current(store)
     found = open_record(store)
     outline = _outline(store, found)
-    return find(store, found.recipe, found.config, outline.steps, pins=found.pins)
+    return find(store, found.recipe, found.config, outline.steps, pins=found.pins, command=found.command)
 
 
 def _outline(store: Store, found: RunRecord) -> Pipeline:

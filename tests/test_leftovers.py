@@ -13,7 +13,7 @@ from curate.config import parse
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.engine.work import Work
-from curate.errors import TableError
+from curate.errors import NothingSelected, TableError
 from curate.report.explain import explain
 from curate.running import report_is_behind, run_config, write_report
 from curate.workdir import find_tables, open_tables
@@ -218,3 +218,16 @@ def test_nothing_of_the_current_settings_is_an_error_that_names_what_lies_there(
     with pytest.raises(TableError, match="no finished table of its current settings; catalog is there, but made under"):
         open_tables(store(root))
     assert "catalog (outdated)" in told(root)
+
+
+def test_a_run_that_selects_nothing_writes_the_report_that_tells_why(root: Path) -> None:
+    """Every image of the pool is held out too; an update to that leaves what was there."""
+    before, sources = card(root), {"pool": str(root / "pool"), "heldout": str(root / "pool")}
+    for workdir in (root / "other", root / "run"):
+        update = Flags(rescan=True, update=True) if workdir.name == "run" else Flags()
+        with pytest.raises(NothingSelected, match="selection: no image was selected") as failed:
+            run(root, flags=update, sources=sources, workdir=str(workdir))
+        page = Path(failed.value.__notes__[0].removeprefix("the report: ")).read_text()
+        assert "5 images of the pool kept out" in page
+    assert card(root) == before
+    assert "5 images of the pool kept out" not in (root / "run/report/index.html").read_text()

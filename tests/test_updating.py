@@ -20,7 +20,7 @@ from curate.errors import ConfigError, StaleTable, WorkdirError
 from curate.models.thresholds import REGISTRATION, VERIFICATION
 from curate.ops.copies.registration import registration_score
 from curate.recipe import RecipeConfig, load_config
-from curate.running import Outcome, plan_config, run_config
+from curate.running import Outcome, clean_workdir, plan_config, run_config
 from curate.scale.change import cost_of_change
 from curate.tables import ROLES
 from curate.updating import under_way
@@ -80,6 +80,10 @@ def files(workdir: Path) -> dict[str, bytes]:
     return {path.relative_to(workdir).as_posix(): path.read_bytes() for path in there if path.name != ".lock"}
 
 
+def pictures(workdir: Path) -> set[str]:
+    return {name for name in files(workdir) if name.startswith("report/pictures")}
+
+
 def results(workdir: Path) -> dict[str, bytes]:
     return {name: data for name, data in files(workdir).items() if name.endswith((".parquet", "README.md"))}
 
@@ -88,6 +92,9 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     dedup_pool: Path, workdir: Path, stricter: Path
 ) -> None:
     before = results(workdir)
+    unused = workdir / f"report/pictures/{24 * '0'}.jpg"
+    unused.parent.mkdir(exist_ok=True)
+    unused.write_bytes(b"of the page before")
     with pytest.raises(StaleTable) as stale:
         run(dedup_pool, workdir, STRICTER, flags=Flags())
     told = str(stale.value).splitlines()
@@ -116,6 +123,7 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     assert {"duplicates", "selection", "shards/data"} <= set(outcome.changed)
     assert results(workdir) == results(stricter) != before
     assert not (workdir / UPDATE).exists()
+    assert pictures(workdir) == pictures(stricter)
     assert run(dedup_pool, workdir, STRICTER, flags=Flags()).changed == []
 
 
@@ -176,10 +184,8 @@ def test_killed_on_the_way_the_old_results_are_whole_and_the_next_update_goes_on
     assert under_way(store) is None
 
 
-@pytest.mark.parametrize("moves", [0, 3, 12, 19])
-def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
-    moves: int, dedup_pool: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def kill_in_switch(moves: int, dedup_pool: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update to a stricter threshold, killed when so many files are in their places."""
     replace, switching, left = Path.replace, running.updating.end_switch, [moves]
 
     def fragile(self: Path, target: Path | str) -> Path:
@@ -198,6 +204,13 @@ def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
         with pytest.raises(Killed):
             run(dedup_pool, workdir, STRICTER)
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("moves", [0, 3, 12, 19])
+def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
+    moves: int, dedup_pool: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_in_switch(moves, dedup_pool, workdir, monkeypatch)
     seen = open_tables(Store(workdir))
     assert seen.config["copies"]["threshold"] == 0.97
     assert not seen.outdated
@@ -212,6 +225,22 @@ def test_killed_while_files_move_to_their_places_the_new_results_are_seen_whole(
     assert not (workdir / UPDATE).exists()
 
 
+def test_cleaning_and_planning_see_the_new_results_of_a_killed_switch(
+    dedup_pool: Path, stricter: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_in_switch(12, dedup_pool, workdir, monkeypatch)
+    config = load_config("dedup", given(dedup_pool, workdir, STRICTER))
+    assert {plan.state for plan in plan_config(config, Flags())} == {"kept"}
+    told = clean_workdir(Store(workdir), dry_run=True)
+    assert (workdir / UPDATE).exists()
+    assert clean_workdir(Store(workdir)) == told
+    assert not (workdir / UPDATE).exists()
+    shutil.copytree(stricter, workdir.parent / "clean/run")
+    clean_workdir(Store(workdir.parent / "clean/run"))
+    assert results(workdir) == results(workdir.parent / "clean/run")
+    assert run(dedup_pool, workdir, STRICTER, flags=Flags()).changed == []
+
+
 def test_an_update_that_was_begun_is_given_up_by_the_settings_of_before(
     dedup_pool: Path, dedup_run: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +251,35 @@ def test_an_update_that_was_begun_is_given_up_by_the_settings_of_before(
     assert run(dedup_pool, workdir).changed == []
     assert files(workdir).keys() == files(dedup_run).keys()
     assert not (workdir / UPDATE).exists()
+
+
+def test_what_a_killed_removal_of_an_update_left_is_never_read(
+    dedup_pool: Path, dedup_run: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts without their manifest, some of the same size as those of the workdir: those would be taken for them."""
+    left = "internal/contaminated"
+
+    def cut(folder: Path) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.match(f"{left}/part-*"):
+                path.unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        at_report(patch)
+        with pytest.raises(Killed):
+            run(dedup_pool, workdir, STRICTER)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut)
+        with pytest.raises(Killed):
+            run(dedup_pool, workdir)
+    assert list((workdir / UPDATE / left).iterdir())
+    assert under_way(Store(workdir)) is None
+    _, plans = planned(dedup_pool, workdir, "write.num_shards=2")
+    assert [plan.table for plan in plans if plan.state != "kept"] == ["shards/data"]
+    run(dedup_pool, workdir, "write.num_shards=2")
+    kept = {name for name in results(dedup_run) if not name.startswith("shards")}
+    assert {name: results(workdir)[name] for name in kept} == {name: results(dedup_run)[name] for name in kept}
 
 
 def test_an_update_that_fails_before_anything_is_made_leaves_nothing(

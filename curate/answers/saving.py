@@ -6,7 +6,6 @@ control characters of a name do harm and cannot be seen: they are written out, s
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, NamedTuple
 
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from curate.answers.staying import COLUMNS, Staying
 from curate.sources.uri import decode_uri, is_remote
 from curate.text import visible
 
@@ -22,7 +22,7 @@ Batches = Iterable[pa.RecordBatch]
 
 UNPRINTED = r"[^\x20-\x7e]"
 """What `visible` may change, and much that it does not: a first look, without Python's pace."""
-PATH_COLUMNS = ("uri", "own_file", "verdict", "partner_uri", "evidence")
+PATH_COLUMNS = COLUMNS
 """What `write_paths` reads."""
 GROUP_ROWS = 65_536
 """Rows of a row group of Parquet."""
@@ -68,27 +68,27 @@ class NotAPath(NamedTuple):
     remote: int
     """On the web or in an object store."""
     kept: int
-    """That go, but whose file is that of the image that stays: two sources, or two names, list one file."""
+    """That go, but whose file is that of an image that stays: two sources, or two names, list one file."""
 
 
-def write_paths(batches: Batches, file: IO[bytes], *, end: bytes) -> NotAPath:
+def write_paths(batches: Batches, file: IO[bytes], *, end: bytes, staying: Staying) -> NotAPath:
     """Local paths of files that hold one image each, as the file system has them; other images are counted.
 
     Args:
         batches: with `PATH_COLUMNS`.
         end: what follows a path: a NUL byte, which no path holds, or a newline.
+        staying: files that are not named, since an image in them stays.
     """
     within = remote = kept = 0
     for batch in batches:
         paths = []
-        for uri, own, verdict, partner, evidence in zip(
-            *(batch[name].to_pylist() for name in PATH_COLUMNS), strict=True
-        ):
+        names = (batch[name].to_pylist() for name in ("uri", "own_file"))
+        for uri, own, stays in zip(*names, staying.mask(batch).tolist(), strict=True):
             if is_remote(uri):
                 remote += 1
             elif not own:
                 within += 1
-            elif verdict != "kept" and partner is not None and _is_same_file(uri, partner, evidence):
+            elif stays:
                 kept += 1
             else:
                 paths.append(decode_uri(uri) + end)
@@ -108,15 +108,6 @@ def _visible(texts: pa.StringArray) -> pa.StringArray:
         return texts
     told = [visible(text, keep="") for text in texts.filter(odd).to_pylist()]
     return pc.replace_with_mask(texts, odd, pa.array(told, pa.string()))
-
-
-def _is_same_file(uri: str, partner: str, evidence: str | None) -> bool:
-    """Whether two names mean one file, whose only copy must not be told to go."""
-    if uri == partner:
-        return True
-    if evidence != "sha256" or is_remote(partner):
-        return False
-    return os.path.realpath(decode_uri(uri)) == os.path.realpath(decode_uri(partner))
 
 
 def _gathered(batches: Batches, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from curate.answers.saving import NotAPath
+    from curate.answers.staying import Staying
 
 SHOWN = 20
 """Rows of a listing on a terminal."""
@@ -98,6 +99,7 @@ def list_(
     """
     from curate.answers.counts import Counts
     from curate.answers.rows import Wanted, list_images, listed_schema
+    from curate.answers.staying import Staying
     from curate.engine.store import Store
     from curate.workdir import open_tables
 
@@ -114,6 +116,8 @@ def list_(
         print(visible_text(Counts.of(run).sentence()), file=to)
     if format_ == "table":
         _show(batches, listed_schema(names), limit or SHOWN, [workdir, *([f"--{wanted}"] if wanted else [])])
+    elif format_.startswith("paths"):
+        _write_paths(batches, Staying.beside(run, listed, roles), end=b"\0" if format_ == "paths0" else b"\n")
     else:
         _write(batches, listed_schema(names), format_, place, overwrite=force)
 
@@ -246,7 +250,7 @@ def _write(
 ) -> None:
     """A listing into a file, or to whoever reads the standard output; nothing is said once that has enough."""
     from curate.answers.outputs import new_file
-    from curate.answers.saving import WRITERS, write_paths
+    from curate.answers.saving import WRITERS
 
     if place != STDOUT:
         with new_file(place, overwrite=overwrite) as file:
@@ -255,10 +259,18 @@ def _write(
     if format_ == "parquet":
         raise CurateError("--parquet: not to standard output, which cannot be sought in; name a file")
     try:
-        if format_.startswith("paths"):
-            _say_not_paths(write_paths(batches, sys.stdout.buffer, end=b"\0" if format_ == "paths0" else b"\n"))
-        else:
-            WRITERS[format_](batches, schema, sys.stdout.buffer)
+        WRITERS[format_](batches, schema, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        die(signal.SIGPIPE)
+
+
+def _write_paths(batches: "Iterator[pa.RecordBatch]", staying: "Staying", *, end: bytes) -> None:
+    """Paths for whoever reads the standard output."""
+    from curate.answers.saving import write_paths
+
+    try:
+        _say_not_paths(write_paths(batches, sys.stdout.buffer, end=end, staying=staying))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         die(signal.SIGPIPE)
@@ -271,7 +283,7 @@ def _say_not_paths(found: "NotAPath") -> None:
     for number, why in (
         (found.within, "lie inside archives or tables and have no path of their own"),
         (found.remote, "lie on the web or in an object store"),
-        (found.kept, "are left out: their file is that of the image that stays, listed under two names"),
+        (found.kept, "are left out: their file is that of an image that stays, listed under two names"),
     ):
         if number:
             print(f"{plural(number, 'image')}: {why}", file=sys.stderr)

@@ -94,6 +94,8 @@ class Finished:
     tables: tuple[FinishedTable, ...] = field(repr=False)
     outdated: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Complete tables that are left out, and why: of an earlier setting, or of inputs that have changed since."""
+    command: tuple[str, ...] | None = None
+    """What followed `curate run` on the command line; None: it was called from Python, or nobody knows."""
 
     @property
     def name(self) -> str:
@@ -231,11 +233,13 @@ def find_finished(
     steps: Sequence[Step],
     *,
     pins: Mapping[str, dict[str, str]] | None = None,
+    command: tuple[str, ...] | None = None,
 ) -> Finished:
     """The tables among those that steps declare which are complete and not outdated; there may be none.
 
     Args:
         pins: contents that the tables depend on beside their inputs, as the last run found them; None: not known.
+        command: what followed `curate run` on the command line; None: not known.
     """
     found: dict[str, FinishedTable] = {}
     outdated: dict[str, str] = {}
@@ -251,7 +255,7 @@ def find_finished(
             manifest = tables[name].manifest()
             if name not in outdated and manifest is not None and manifest.complete:
                 found[name] = FinishedTable(resolved_stage(stage, manifest), tables[name])
-    return Finished(store, recipe, config, tuple(found.values()), outdated)
+    return Finished(store, recipe, config, tuple(found.values()), outdated, command)
 
 
 def open_finished(
@@ -261,13 +265,14 @@ def open_finished(
     steps: Sequence[Step],
     *,
     pins: Mapping[str, dict[str, str]] | None = None,
+    command: tuple[str, ...] | None = None,
 ) -> Finished:
     """As `find_finished`, of a workdir in which something is finished.
 
     Raises:
         TableError: nothing is.
     """
-    found = find_finished(store, recipe, config, steps, pins=pins)
+    found = find_finished(store, recipe, config, steps, pins=pins, command=command)
     if not found.tables:
         earlier = "".join(f"; {name} is there, but {why}" for name, why in list(found.outdated.items())[:1])
         raise TableError(

@@ -1,12 +1,15 @@
 """The folder beside a page for the pictures that the page cannot hold."""
 
 import hashlib
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from curate.engine.store import Store
 
 WRITERS = 8
 """Files that are written at once: an object store answers each within a tenth of a second."""
+_NAME = re.compile(r"[0-9a-f]{24}\.jpg")
+"""What `name_of` makes."""
 
 
 class PictureFolder:
@@ -49,6 +52,16 @@ class PictureFolder:
             return
         for name in sorted(self._there - self._used):
             self._store.remove_file(f"{self._name}/{name}")
+
+
+def remove_unnamed(store: Store, folder: str, page: str) -> None:
+    """Remove the pictures that a page does not name; of an update, its page could not remove those it replaces."""
+    there, named = store.list_files(folder).keys(), set(_NAME.findall(page))
+    if not there & named:
+        store.remove(folder)
+        return
+    for name in sorted(there - named):
+        store.remove_file(f"{folder}/{name}")
 
 
 def name_of(jpeg: bytes) -> str:

@@ -1,6 +1,8 @@
 """What a run was made with, and what can be done with it, at the top of its page."""
 
 import posixpath
+import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,8 @@ from curate.stages.selection.write_shards import CARD, WriteShards
 AT_ONCE = ("Sources", "Tables made")
 """Facts that are seen without unfolding them."""
 SWEPT = "report/sweep.html"
+_PLACE = re.compile(r"""(?<![^=\[{,:\s"'])([\w+.-]+://|/)[^\s,\[\]{}"']*""")
+"""A folder or URL of a machine within a value."""
 
 
 def settings(run: Finished, known: Mapping[str, list[str]]) -> Markup:
@@ -25,7 +29,7 @@ def settings(run: Finished, known: Mapping[str, list[str]]) -> Markup:
         known: titles to lines, see `sections.facts`.
     """
     first = {name: known[name] for name in AT_ONCE if name in known}
-    first |= {"Version": [f"curate {__version__}"], "Command": ["curate run config.yaml"]}
+    first |= {"Version": [f"curate {__version__}"], "Command": [_command(run)]}
     others = {name: lines for name, lines in known.items() if name not in first}
     told = "config.yaml: as it was run. Places are shown by the last step of their paths."
     return el(
@@ -35,6 +39,22 @@ def settings(run: Finished, known: Mapping[str, list[str]]) -> Markup:
         el("details", el("summary", "Config"), el("p", told, class_="quiet"), el("pre", _config(run))),
         class_="settings",
     )
+
+
+def _command(run: Finished) -> str:
+    """What was typed, without the folders of a machine; of a call from Python, what makes the same run."""
+    words = ("config.yaml",) if run.command is None else run.command
+    return shlex.join(["curate", "run", *map(_without_place, words)])
+
+
+def _without_place(word: str) -> str:
+    """A word of a command line, be it a path, `KEY=PATH`, or a value of several places."""
+    key, equals, value = ("", "", word) if _PLACE.match(word) else word.partition("=")
+    return f"{key}{equals}{_without_places(value) if _PLACE.match(value) else _PLACE.sub(_last_step, value)}"
+
+
+def _last_step(found: re.Match[str]) -> str:
+    return str(_without_places(found[0]))
 
 
 def _facts(known: Mapping[str, list[str]]) -> Markup:
@@ -58,19 +78,22 @@ def _without_places(values: Any) -> Any:
         return [_without_places(value) for value in values]
     if isinstance(values, str) and (posixpath.isabs(values) or "://" in values):
         named = without_folder(values)
-        return named if named != values else f".../{posixpath.basename(values.rstrip('/'))}"
+        path = values.partition("?")[0] if "://" in values else values  # a query may hold a key
+        return named if named != values else f".../{posixpath.basename(path.rstrip('/'))}"
     return values
 
 
 def further(run: Finished) -> Markup:
     """Commands and files that lead on from the page; WORKDIR stands for the folder that holds the report."""
     rows: list[tuple[str, Content]] = []
-    swept = el("a", "a page", href=posixpath.basename(SWEPT))
+    sweep: Content = el("code", "curate sweep WORKDIR")
+    if run.store.fs.exists(run.store.join(SWEPT)):  # one below an update goes when that is complete
+        sweep = [sweep, ", which wrote ", el("a", "a page", href=posixpath.basename(SWEPT))]
     if run.only(Deduplicate) is not None:
         rows += [
             ("Which images, and why", el("code", "curate list WORKDIR --dropped")),
             ("Look at doubtful pairs, and decide", el("code", "curate review WORKDIR")),
-            ("Other thresholds for copies", [el("code", "curate sweep WORKDIR"), ", which writes ", swept]),
+            ("Other thresholds for copies", sweep),
         ]
     rows.append(("The story of one image", el("code", "curate explain WORKDIR NAME")))
     if run.only(WriteShards) is not None:

@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
+import curate
 from curate.answers.outputs import new_file
 from curate.answers.rows import Wanted, list_images, listed_schema
 from curate.answers.saving import PATH_COLUMNS, WRITERS, NotAPath, write_paths
+from curate.answers.staying import Staying
 from curate.cli import app
 from curate.errors import CurateError
 from curate.tables import LISTED
-from tests.answers.conftest import BYTES, ODD, Made
+from tests.answers.conftest import BYTES, ODD, Made, copy_of, jpeg
 
 HOSTILE = ["=1+1", "+1", "-1", "@x", "a\nb\r\n", 'q"u,o', "\x1b[2J\u202e", "", None, "Grüße", " lead"]
 """Cells of a column; names and texts that strangers chose."""
@@ -67,7 +69,8 @@ def test_no_row_is_a_file_with_columns(format_: str) -> None:
 
 def paths(made: Made, wanted: Wanted) -> tuple[list[bytes], NotAPath]:
     file = io.BytesIO()
-    found = write_paths(list_images(made.run.finished, wanted, PATH_COLUMNS), file, end=b"\0")
+    run = made.run.finished
+    found = write_paths(list_images(run, wanted, PATH_COLUMNS), file, end=b"\0", staying=Staying.beside(run, wanted))
     return file.getvalue().split(b"\0")[:-1], found
 
 
@@ -80,21 +83,30 @@ def test_paths_are_files_as_the_system_names_them(made: Made) -> None:
     assert others == NotAPath(within=7, remote=0, kept=0)
 
 
-def row_of(uri: str, partner: str | None, evidence: str | None = "sha256", *, own: bool = True) -> pa.RecordBatch:
-    row = dict(zip(PATH_COLUMNS, (uri, own, "dropped", partner, evidence), strict=True))
-    return pa.RecordBatch.from_pylist([row], schema=listed_schema(PATH_COLUMNS))
-
-
 def test_a_file_that_stays_under_another_name_is_not_told_to_go(tmp_path: Path) -> None:
-    """Two sources list it, or one of them by a link."""
-    (tmp_path / "a.jpg").write_bytes(b"x")
-    (tmp_path / "b.jpg").symlink_to("a.jpg")
-    (tmp_path / "c.jpg").write_bytes(b"x")
-    a, b, c = (str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
-    rows = [row_of(a, a, "embedding"), row_of(a, b), row_of(b, a), row_of(c, a), row_of("s3://x/y.jpg", a)]
-    file = io.BytesIO()
-    assert write_paths(iter(rows), file, end=b"\n") == NotAPath(within=0, remote=1, kept=3)
-    assert file.getvalue() == c.encode() + b"\n"
+    """Curated and held-out images that lie in the pool, twice each, and a copy that two names lead to.
+
+    Of two files with equal bytes the pair of the verdict tells one, so that it cannot say whether the other one stays.
+    """
+    pool = tmp_path / "pool"
+    for folder, number in (("curated", 0), ("heldout", 1)):
+        (pool / folder).mkdir(parents=True)
+        for name in ("a.jpg", "b.jpg"):
+            (pool / folder / name).write_bytes(jpeg(number))
+    (pool / "copy.jpg").write_bytes(copy_of(0))
+    (pool / "other.jpg").write_bytes(jpeg(2))
+    (pool / "same.jpg").write_bytes(jpeg(2))
+    link = tmp_path / "link.jpg"
+    link.symlink_to(pool / "other.jpg")
+    sources = {"pool": [str(pool), str(link)], "curated": str(pool / "curated"), "heldout": str(pool / "heldout")}
+    executor = {"kind": "inprocess", "threads": 1}
+    run = curate.run("dedup", workdir=str(tmp_path / "run"), sources=sources, write=None, executor=executor)
+    made = Made(run, tmp_path)
+    found, others = paths(made, Wanted.dropped)
+    assert {Path(os.fsdecode(path)).name for path in found} == {"copy.jpg", "same.jpg"}
+    assert others == NotAPath(within=0, remote=0, kept=3)
+    assert paths(made, Wanted.contaminated) == ([], NotAPath(within=0, remote=0, kept=2))
+    assert len(paths(made, Wanted.kept)[0]) == 1
 
 
 def test_no_file_is_replaced_unasked_and_none_is_half_written(tmp_path: Path) -> None:

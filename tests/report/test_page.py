@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import curate
+from curate.engine.store import UPDATE
 from curate.report import page, pictures
 from curate.report.explain import explain
 from curate.report.page import write_page
@@ -57,7 +58,30 @@ def test_a_full_run_has_every_section_and_links_to_it(workdir: Workdir) -> None:
     assert anchors(found) == names
     links = [a["href"] for tag, a in found.tags if tag == "a"]
     assert links[: len(names)] == [f"#{name}" for name in names]
-    assert links[len(names) :] == ["sweep.html", "../shards/data/", "../shards/README.md", "#contents"]
+    assert links[len(names) :] == ["../shards/data/", "../shards/README.md", "#contents"]
+
+
+def test_thresholds_are_linked_where_their_page_is_there(workdir: Workdir) -> None:
+    assert "sweep.html" not in report(workdir)
+    workdir.store.write_bytes(page.SWEEP_FILE, b"")
+    assert 'href="sweep.html"' in report(workdir)
+    above = replace(workdir.run, store=workdir.store.over(UPDATE))
+    assert "sweep.html" not in page.render_page(above, pictures.Pictures(above))
+
+
+def test_the_command_is_the_one_that_was_typed_without_the_places_of_the_machine(workdir: Workdir) -> None:
+    places = (
+        "/data/mine/my cats",
+        "sources.heldout=https://secret/a=b/val?key=k3y",
+        "sources.curated=[/data/mine/x, {path: /data/mine/y}]",
+    )
+    words = ("dedup", "--pool", *places, "--update", "seed=1")
+    text = page.render_page(replace(workdir.run, command=words), pictures.Pictures(workdir.run))
+    lists = "&#x27;sources.curated=[.../x, {path: .../y}]&#x27;"
+    assert f"curate run dedup --pool &#x27;.../my cats&#x27; sources.heldout=.../val {lists} --update seed=1" in text
+    assert "/data/mine" not in text
+    assert "secret" not in text
+    assert "k3y" not in text
 
 
 AFTER: list[tuple[int, set[str]]] = [
@@ -140,7 +164,7 @@ def test_the_page_asks_for_nothing_outside_itself(workdir: Workdir) -> None:
     shown = [a["src"] or "" for _, a in found.tags if "src" in a]
     assert shown
     assert all(one.startswith("data:image/jpeg;base64,") for one in shown)
-    assert all((a["href"] or "").startswith(("#", "../shards/", "sweep.html")) for _, a in found.tags if "href" in a)
+    assert all((a["href"] or "").startswith(("#", "../shards/")) for _, a in found.tags if "href" in a)
     assert page.policy() in [a.get("content") for _, a in found.tags]
     assert not Path(workdir.store.join(page.PICTURES)).exists()
 

@@ -9,21 +9,28 @@ import pyarrow.compute as pc
 
 from curate.engine.finished import Finished, pick
 from curate.engine.show import LIST_CONTAMINATED, LIST_GROUPS, Block, Gallery, Heading, Pages, Picture
+from curate.engine.table import Table
 from curate.tables import POOL, ROLES
 
 COLUMNS = ["image_id", "component_id", "verdict", "partner_id", "similarity", "kind", "direct"]
-"""Columns of `duplicates` that groups are made of."""
+"""Columns of `duplicates` that groups are made of; of a run with decisions, `DECISION` too."""
+DECISION = "decision"
 NUM_BIGGEST, NUM_RANDOM, NUM_CONTAMINATED = 6, 60, 48
 """Groups that are shown: the biggest, some of the others, some that resemble a held-out image."""
 SHOWN_BIG, SHOWN_SMALL = 36, 12
 """Pictures of one of the biggest groups, and of another one."""
 
 
+def columns_of(table: Table) -> list[str]:
+    """Those of `duplicates` that groups are made of."""
+    return [*COLUMNS, DECISION] if DECISION in table.schema().names else COLUMNS
+
+
 class CopyGroups(NamedTuple):
     """Components that lost an image to another one, in ascending order, one after the other."""
 
     rows: pa.Table
-    """Columns `COLUMNS`; those of a group by falling similarity."""
+    """Columns of `columns_of`; those of a group by falling similarity."""
     starts: np.ndarray
     """(G,) int64, first row of each"""
     sizes: np.ndarray
@@ -78,12 +85,18 @@ def curated_gallery(curated: int, heldout: int) -> Gallery:
 
 def _copies(rows: pa.Table, run: Finished, limit: int) -> Gallery:
     members = rows.to_pylist()
-    kept = [member["image_id"] for member in members if member["verdict"] == "kept"]
+    stay = [Picture(one["image_id"], (_kept(one),), "kept") for one in members if one["verdict"] == "kept"]
     gone = [member for member in members if member["verdict"] == "duplicate"]
-    stay = kept or [gone[0]["partner_id"]]
-    role = int(run.parts.role_of(np.array(stay[:1]))[0])
-    label = "kept" if role == POOL else f"stays: {ROLES[role]}"
-    return _group([Picture(image, (label,), "kept") for image in stay], gone, limit)
+    if not stay:
+        outside = gone[0]["partner_id"]
+        role = int(run.parts.role_of(np.array([outside]))[0])
+        stay = [Picture(outside, ("kept" if role == POOL else f"stays: {ROLES[role]}",), "kept")]
+    return _group(stay, gone, limit)
+
+
+def _kept(row: dict[str, Any]) -> str:
+    """What is said of an image that stays, which a person may have decided."""
+    return "kept by your decision" if row.get(DECISION) in ("keep", "represent") else "kept"
 
 
 def _contaminated(rows: pa.Table) -> Gallery:

@@ -24,8 +24,8 @@ from curate.ops.copies.duplicates import Chains, Judged, deduplicate
 from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, Oversized
 from curate.stages.copies.contamination import ImageSet, copy_edges, curated_warning
 from curate.stages.copies.copy_groups import (
-    COLUMNS,
     CopyGroups,
+    columns_of,
     copy_galleries,
     curated_gallery,
     heldout_galleries,
@@ -315,7 +315,7 @@ class Deduplicate(Fold):
         )
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
-        sample = run.sample(table, COLUMNS)
+        sample = run.sample(table, columns_of(table))
         figures, groups = DeduplicateFigures.of(table), CopyGroups.of(sample.rows)
         if len(groups.sizes):
             found = f"{plural(figures.duplicate, 'image')} kept out as copies. " if sample.whole else ""

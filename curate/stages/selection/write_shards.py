@@ -34,7 +34,7 @@ from curate.engine.shuffle import Scattered, row_bytes
 from curate.engine.stage import Batches, Input, Shuffle, each, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
-from curate.errors import ConfigError, TableError, TooManyRejects
+from curate.errors import NothingSelected, TableError, TooManyRejects
 from curate.sources.class_names import Names
 from curate.sources.entries import Entries, shown_entry
 from curate.sources.read import Read
@@ -181,9 +181,9 @@ class WriteShards(Shuffle):
     def resolve(self, previous: Mapping[str, Any] | None = None, **inputs: Any) -> Self:
         num_images, found = inputs["selection"].num_rows(), OwnColumns.of(inputs["own_columns"])
         if num_images == 0:
-            raise ConfigError(
-                f"{inputs['selection'].name}: no image was selected, so there is nothing to write; look at "
-                "`curate status` and the report for what was dropped"
+            raise NothingSelected(
+                f"{inputs['selection'].name}: no image was selected, so there is nothing to write; the report tells "
+                "why images were dropped"
             )
         update: dict[str, Any] = {}
         if self.num_shards == "auto":

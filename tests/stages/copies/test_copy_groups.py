@@ -3,7 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from curate.stages.copies.copy_groups import SHOWN_SMALL, CopyGroups, _contaminated, evidence
+from curate.engine.finished import Finished
+from curate.engine.store import Store
+from curate.stages.copies.copy_groups import SHOWN_SMALL, CopyGroups, _contaminated, _copies, evidence
 from curate.tables import DUPLICATES
 
 
@@ -44,3 +46,17 @@ def test_equal_bytes_need_no_number() -> None:
 def test_evidence_that_leads_to_another_image_says_so() -> None:
     assert evidence({"kind": "sha256", "similarity": 1.0, "direct": False}) == "same bytes as another one"
     assert evidence({"kind": "hash", "similarity": 0.95312, "direct": False}) == "0.953 hash to another one"
+
+
+def test_images_that_stay_by_a_decision_are_marked() -> None:
+    decided = {1: "represent", 2: "keep", 3: "not-copies"}
+    found = rows(
+        *((image, 1, "kept", None, None) for image in (1, 2, 3, 4)),
+        (5, 1, "duplicate", 1, 0.9),
+    )
+    judged = found.append_column("decision", pa.array([decided.get(image) for image in (1, 2, 3, 4, 5)], pa.string()))
+    empty = Finished(Store("none"), "toy", {}, ())
+    for table, by_decision in ((judged, [1, 2]), (found, [])):
+        pictures = _copies(table, empty, SHOWN_SMALL).pictures
+        assert [one.image_id for one in pictures] == [1, 2, 3, 4, 5]
+        assert [one.image_id for one in pictures if "kept by your decision" in one.captions] == by_decision
