@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from curate.sources.secrets import MARK, NUMBERED, strip_text
 
-SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+SHA256 = re.compile(r'("?)(?:sha256:)?([0-9a-fA-F]{64})\1')
+"""In quotation marks, too, as a column cut out of a CSV has it."""
 NUM_TOLD = 5
 """Entries that a warning names at most."""
 
@@ -34,7 +35,7 @@ class Hit(NamedTuple):
 def normalize_entry(text: str) -> str:
     """An entry as tables spell what it names: a SHA-256 in lower case, a URL without secrets."""
     digest = SHA256.fullmatch(text)
-    return digest.group(1).lower() if digest else strip_text(text)
+    return digest.group(2).lower() if digest else strip_text(text)
 
 
 @dataclass(frozen=True)

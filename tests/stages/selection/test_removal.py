@@ -91,6 +91,6 @@ def test_few_of_many_entries_are_named() -> None:
 
 def test_a_list_is_read_with_comments_blanks_and_hashes_in_any_form(tmp_path: Path) -> None:
     upper = "AB" * 32
-    text = f"\ufeff# by request\r\n\r\n  {upper}  \r\nsha256:{'cd' * 32}\r\na b.jpg\r\n"
+    text = f'\ufeff# by request\r\n\r\n  {upper}  \r\nsha256:{"cd" * 32}\r\n"{"ef" * 32}"\r\na b.jpg\r\n'
     (tmp_path / "list.txt").write_bytes(text.encode())
-    assert read_removal_list(tmp_path / "list.txt").entries == {"ab" * 32, "cd" * 32, "a b.jpg"}
+    assert read_removal_list(tmp_path / "list.txt").entries == {"ab" * 32, "cd" * 32, "ef" * 32, "a b.jpg"}
