@@ -132,6 +132,13 @@ def verdicts_of(run: Finished) -> Table:
     return judged[0]
 
 
+def removed_entries(run: Finished) -> Entries:
+    """What the removal list names: images that are handed on no more, though the selection holds them."""
+    written = run.only(WriteShards)
+    given = written[0].removal_list if written else (run.config.get("write") or {}).get("removal_list")
+    return WriteShards(removal_list=given).removal()
+
+
 @dataclass(frozen=True)
 class _Tables:
     """The tables of a run that a listing joins."""
@@ -259,10 +266,7 @@ class _Tables:
 
     @cached_property
     def _removal(self) -> Entries:
-        """Names images that are handed on no more, though the selection holds them."""
-        written = self.run.only(WriteShards)
-        given = written[0].removal_list if written else (self.run.config.get("write") or {}).get("removal_list")
-        return WriteShards(removal_list=given).removal()
+        return removed_entries(self.run)
 
     def _clusters(self, part: int) -> pa.Array:
         """(N,) int32: the leaf of each image of a part."""

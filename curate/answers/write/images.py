@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.answers.rows import Wanted, list_images, verdicts_of
+from curate.answers.rows import Wanted, list_images, removed_entries, verdicts_of
 from curate.config import digest
 from curate.engine.finished import Finished
 from curate.engine.image_ids import part_of, row_of
@@ -113,8 +113,7 @@ class Images:
         chosen = self.run.only(Select)
         tables = [self.run.catalog, self._facts, verdicts_of(self.run), *([chosen[1]] if chosen else [])]
         contents = [[part.content for part in table.parts()] for table in tables]
-        removed = self.run.config.get("write") or {}
-        return digest([self.wanted, self.roles, contents, removed.get("removal_list")])
+        return digest([self.wanted, self.roles, contents, sorted(removed_entries(self.run).entries)])
 
 
 _TAKEN = frozenset((*PROVENANCE, *OF_VERDICTS, "file_name", "image"))

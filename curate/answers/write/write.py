@@ -69,7 +69,7 @@ def write_images(
     what = {"to": to, "images": images.digest(), **options}
     with (
         Output.claim(place, what) as out,
-        surrounded(workdir=run.store),
+        surrounded(workdir=run.store.below or run.store),
         track(f"write {to}", total, unit="images") as advance,
     ):
         count = Count(advance, Written())

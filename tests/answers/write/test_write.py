@@ -21,10 +21,12 @@ from curate.answers.write.sharding import count_shards, cut_shards
 from curate.answers.write.write import FILES, FORMATS, SHARDS, write_images
 from curate.answers.write.written import Written
 from curate.cli import app
+from curate.engine.finished import Finished
 from curate.errors import CurateError
 from curate.sources.config import Sources
 from curate.sources.reading import read_part
 from curate.stages.images.catalog import Catalog, source_of
+from curate.stages.selection.write_shards import WriteShards
 from tests.answers.conftest import Made
 
 FOLDERS = {"folder": "", "coco": "images", "fiftyone": "data"}
@@ -206,6 +208,29 @@ def test_an_interrupted_writing_goes_on_to_equal_bytes(
     assert found.images == 12
     assert tree(tmp_path) == tree(outputs / to)  # without what marked it as unfinished
     assert len(reads) == 12 if to in FILES else len(reads) < 16
+
+
+def test_an_interrupted_writing_does_not_go_on_after_a_takedown(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has written may hold what is taken down."""
+    gone = tmp_path / "gone.txt"
+    gone.write_text("")
+    run = made.run.finished
+    stage = WriteShards(removal_list=str(gone))
+    tables = tuple(one._replace(stage=stage) if isinstance(one.stage, WriteShards) else one for one in run.tables)
+    listed = Finished(run.store, run.recipe, run.config, tables)
+
+    def stop(*_: Any) -> Any:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "read", stop)
+        with pytest.raises(Stopped):
+            write_images(listed, "folder", str(tmp_path / "out"))
+    gone.write_text(f"{next(iter(rows_of(made, 'selected')))}\n")
+    with pytest.raises(CurateError, match="an unfinished data set of other images"):
+        write_images(listed, "folder", str(tmp_path / "out"))
 
 
 def test_nothing_is_written_over(made: Made, tmp_path: Path) -> None:
