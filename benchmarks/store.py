@@ -133,6 +133,9 @@ def measure(num_images: int, places: Sequence[str], *, tars: bool = False, folde
 
 def point_at(url: str) -> None:
     """Have this process, and those that it starts, ask the store at a URL and no other."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()  # a file system that was made before keeps its address
     os.environ.update(CLIENT | {"AWS_ENDPOINT_URL": url})
     for name in OTHERS:
         os.environ.pop(name, None)

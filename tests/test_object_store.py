@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import s3fs
 from typer.testing import CliRunner
 
 from curate.cli import app
@@ -47,6 +48,7 @@ def stores() -> Iterator[Store]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        s3fs.S3FileSystem.clear_instance_cache()  # those of other tests keep the address of a store that is gone
         fs, _ = open_filesystem("s3://pool")
         for number in range(NUM_IMAGES):
             fs.pipe_file(f"pool/{number // 10}/{number:02d}.png", encode(picture(number % 17)))
