@@ -215,9 +215,13 @@ def test_answer_that_drips_or_hangs_ends_in_time() -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
         (read,) = fetch_all([url], max_bytes=10**6, manner=manner(picture=0.5))
         assert (read.reject, read.error) == ("unavailable", "timed out")
-    with serving({"/a": Answer(b"x", seconds=0.4)}) as served:
-        (read,) = fetch(served, "/a", stall=0.05)
-        assert (read.reject, read.error, served.requests["/a"]) == ("unavailable", "timed out", 2)
+    with serving({"/a": Answer(b"x", seconds=1.5)}) as served:
+        (read,) = fetch(served, "/a", stall=0.3)
+        assert (read.reject, read.error) == ("unavailable", "timed out")
+        deadline = time.monotonic() + 30
+        while served.requests["/a"] < 2 and time.monotonic() < deadline:  # a busy server notes a request late
+            time.sleep(0.01)
+        assert served.requests["/a"] == 2
 
 
 def _drip(taken: socket.socket) -> None:
