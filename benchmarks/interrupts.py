@@ -138,7 +138,7 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     yield Phase("review", ["review", str(workdir), "--no-open"], "curate.review.server:serve")
     yield Phase("verify", ["verify", str(workdir)], "curate.verifying:check_file")
     yield Phase("clean", ["clean", str(workdir)], "curate.engine.cleaning:find_unneeded")
-    yield Phase("doctor", ["doctor", "dedup", *new], "curate.doctor:_disk_rates")
+    yield Phase("doctor", ["doctor", "dedup", *new], "curate.doctor:disk_rates")
     explain = ["explain", str(workdir), "0"]
     yield Phase("explain", explain, "curate.report.finding:find_image")
     yield Phase("C code with the interpreter's lock", explain, "curate.workdir:open_tables", instead=HOLDING)

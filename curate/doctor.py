@@ -13,7 +13,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from curate.engine.numbers import plural, size
 from curate.errors import CurateError, first_line, pip_install
 from curate.memory import machine_memory
 from curate.recipe import RecipeConfig
+from curate.scale.disk import disk_rates
 from curate.text import visible_line
 
 State = Literal["ok", "warn", "fail"]
@@ -218,25 +218,8 @@ def _disk(workdir: str) -> Iterator[Finding]:
         yield Finding("workdir", "warn", f"{where}: {size(free)} free", advice)
         if free < 2 * DISK_BYTES:
             return
-    write, read = _disk_rates(place)
+    write, read = disk_rates(place, num_bytes=DISK_BYTES)
     yield Finding("workdir", "ok", f"{where}: {size(free)} free, writes {size(write)}/s, reads {size(read)}/s")
-
-
-def _disk_rates(folder: Path) -> tuple[float, float]:
-    """(written, read) bytes a second; reading comes from the cache of the system where it has one."""
-    block = os.urandom(1 << 22)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        start = time.perf_counter()
-        for _ in range(DISK_BYTES // len(block)):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        written = DISK_BYTES / (time.perf_counter() - start)
-        start = time.perf_counter()
-        file.seek(0)
-        while file.read(1 << 22):
-            pass
-        return written, DISK_BYTES / (time.perf_counter() - start)
 
 
 def _extras() -> Iterator[Finding]:

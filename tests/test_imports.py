@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
     "review": BASE | {"tables", "engine", "ops", "sources", "stages", "report", "answers", "decisions"},
     "scale": BASE | {"tables", "engine", "ops", "models", "sources", "samples", "stages", "recipe"},
-    "doctor": BASE | {"__init__", "engine", "models", "sources", "recipe"},
+    "doctor": BASE | {"__init__", "engine", "models", "sources", "recipe", "scale"},
     "updating": BASE | {"engine", "recipe", "workdir", "report"},
     "sweeping": BASE | {"engine", "recipe", "workdir", "pipelines", "stages", "report", "updating"},
     "running": BASE | {"engine", "sources", "recipe", "workdir", "report", "updating"},

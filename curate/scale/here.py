@@ -18,6 +18,7 @@ from curate.ops.copies.components import DisjointSet
 from curate.ops.copies.features import extract_features
 from curate.ops.copies.registration import register
 from curate.samples.bundled import PHOTOS
+from curate.scale.disk import disk_rates
 from curate.scale.hardware import HERE, Hardware, Processor
 from curate.sources.config import Source, Sources
 from curate.stages.images.catalog import Catalog
@@ -28,7 +29,7 @@ def measure_hardware() -> Hardware:
     """What this machine attains, in about half a minute; rates are of all cores at once, divided by their number."""
     threads, device = torch.get_num_threads(), resolve_device("auto")
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    write, read = _disk_rates()
+    write, read = disk_rates(num_bytes=1 << 28)
     return Hardware(
         name=HERE,
         cores=os.cpu_count() or 1,
@@ -113,20 +114,3 @@ def _row_rate(*, num_rows: int = 1 << 20) -> float:
         np.lexsort((rows, cols))
 
     return num_rows / _best(work)
-
-
-def _disk_rates(*, num_bytes: int = 1 << 28) -> tuple[float, float]:
-    """(written, read) bytes a second of the folder for temporary files; reading comes from the cache of the system."""
-    block = os.urandom(1 << 24)
-    with tempfile.NamedTemporaryFile() as file:
-        start = time.perf_counter()
-        for _ in range(num_bytes // len(block)):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        written = num_bytes / (time.perf_counter() - start)
-        start = time.perf_counter()
-        file.seek(0)
-        while file.read(1 << 24):
-            pass
-        return written, num_bytes / (time.perf_counter() - start)
