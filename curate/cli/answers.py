@@ -281,9 +281,9 @@ def _say_not_paths(found: "NotAPath") -> None:
     from curate.engine.numbers import plural
 
     for number, why in (
-        (found.within, "lie inside archives or tables and have no path of their own"),
-        (found.remote, "lie on the web or in an object store"),
-        (found.kept, "are left out: their file is that of an image that stays, listed under two names"),
+        (found.within, "inside an archive or a table, without a path of its own"),
+        (found.remote, "on the web or in an object store"),
+        (found.kept, "left out, since its file is also that of an image that stays"),
     ):
         if number:
             print(f"{plural(number, 'image')}: {why}", file=sys.stderr)
