@@ -168,7 +168,7 @@ def test_what_does_not_go_together_is_said(arguments: list[str], told: str, made
 def test_paths_of_copies_can_be_handed_to_rm(made: Made, tmp_path: Path) -> None:
     """On links in place of the files; names that begin with a dash or hold an end of a line are among them."""
     found = command(made, "--all", "--paths0")
-    assert "7 images: lie inside archives or tables" in found.stderr
+    assert "7 images: inside an archive or a table" in found.stderr
     links = []
     for number, path in enumerate(found.stdout_bytes.split(b"\0")[:-1]):
         links.append(os.fsencode(tmp_path) + b"/%d " % number + os.path.basename(path))  # noqa: PTH119  # bytes
