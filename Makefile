@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 test: install lint
 	@$(MAKE) --no-print-directory -j 2 readers docs
 	READERS=".venv-readers-floor/bin/python .venv-readers-newest/bin/python" \
-		OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 -rs
+		OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 -rfEs
 
 lint: install
 	$(VENV)/bin/ruff check .
