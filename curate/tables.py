@@ -280,7 +280,7 @@ RANKED = pa.schema(
 DENSITY = pa.schema([IMAGE_ID, column("density", pa.float32(), "mean cosine to its nearest neighbors")])
 """Of MeasureDensity: one row per pool image that has neighbors, in the catalog's parts and order."""
 
-SCREENED = pa.schema(
+JUNK = pa.schema(
     [
         IMAGE_ID,
         column("density", pa.float32(), "mean cosine to its nearest neighbors; null: it has none", nullable=True),
