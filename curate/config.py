@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -46,6 +46,12 @@ class Settings(BaseModel):  # noqa: PLW1641  # pydantic hashes the fields of a f
             text: what follows the name, such as `=[3]: at least 4 are needed` or `: no such file`.
         """
         return ConfigError(f"{_join(self._mounted_at, field)}{text}")
+
+    def placed_as(self, group: "Settings") -> Self:
+        """A copy whose errors name its fields by the key of another group, which the user typed."""
+        copied = self.model_copy()
+        copied._mounted_at = group._mounted_at
+        return copied
 
     def __eq__(self, other: object) -> bool:
         # Pydantic's own comparison takes private attributes for a part of the value.

@@ -51,6 +51,7 @@ from curate.tables import (
     JUNK,
     POOL,
     RETRIEVED,
+    SCREENED,
     SELECTION,
 )
 
@@ -101,6 +102,7 @@ class Select(Fold):
         "centroids": whole(CENTROIDS, optional=True),
         "junk": whole(JUNK, optional=True),
         "decided": whole(DECIDED, optional=True),
+        "scores": whole(SCREENED, added=True),
     }
     version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
