@@ -39,6 +39,9 @@ class HashList(Settings):
     PDQ apart."""
     radius: Radius = 31
     """Bits of 256 in which PDQ hashes may differ, 0..63; 31 is what those who exchange them use."""
+    least_quality: Annotated[int, Field(ge=0, le=100)] = 50
+    """Images are compared by PDQ from this quality of their hash on, 0..100: below it pictures are so smooth that
+    their hashes say little, and its authors advise 50."""
     oriented: bool = True
     """Whether PDQ hashes also mean mirrored and turned copies of their pictures, which takes them five bits off."""
     with_copies: bool = False
@@ -53,6 +56,15 @@ class HashList(Settings):
             raise ValueError("a URL; copy the list to this machine, and give that path")
         return absolute_path(path)
 
+    def check(self) -> None:
+        """Raise unless there is such a file.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not Path(self.path).exists():
+            raise self.field_error("path", f"={self.path}: no such file; give the list {self.name!r}, or take it out")
+
     def read(self) -> "ListedHashes":
         """All hashes of the list.
 
@@ -60,11 +72,9 @@ class HashList(Settings):
             ConfigError: there is no such file, or nothing says whether its hashes are SHA-256 or PDQ.
             SourceError: it cannot be read, holds no hash that is compared, or too much else.
         """
-        path = Path(self.path)
-        if not path.exists():
-            raise self.field_error("path", f"={path}: no such file; give the list {self.name!r}, or take it out")
+        self.check()
         try:
-            return _read(path, self)
+            return _read(Path(self.path), self)
         except AmbiguousKind as error:
             raise self.field_error("kind", f"=auto: list {self.name!r}: {error}") from error
         except SourceError as error:
