@@ -90,13 +90,24 @@ class NearHashes:
             (Q, G) int16, bits that differ; NONE where no hash lies within the radius.
         """
         found = np.full((len(queries), self.num_groups), NONE, np.int16)
+        for query, near, bits in self.find_pairs(queries):
+            np.minimum.at(found, (query, self._groups[near]), bits)
+        return found
+
+    def find_pairs(self, queries: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """All pairs within the radius, at times one of them again.
+
+        Args:
+            queries: (Q, 32) uint8.
+
+        Yields:
+            Of some of the pairs the (P,) queries, the (P,) hashes and the (P,) bits that differ.
+        """
         for start in range(0, len(queries), QUERIES):
             some = np.ascontiguousarray(queries[start : start + QUERIES], np.uint8)
             forms = dihedral(some) if self._oriented else some[:, None]  # (q, 8, 32)
-            nearest = found[start : start + QUERIES]
             for query, near, bits in self._pairs(np.ascontiguousarray(forms)):
-                np.minimum.at(nearest, (query, self._groups[near]), bits)
-        return found
+                yield query + start, near, bits
 
     def _pairs(self, forms: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """((P,) queries, (P,) hashes, (P,) distances) of all pairs within the radius, at times the same pair again."""
