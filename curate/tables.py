@@ -125,6 +125,15 @@ IMAGES = pa.schema(
     ]
 )
 
+DIGESTS = pa.schema(
+    [
+        IMAGE_ID,
+        column("md5", pa.binary(16), "of the encoded bytes; null: unreadable", nullable=True),
+        column("sha1", pa.binary(20), "of the encoded bytes; null: unreadable", nullable=True),
+    ]
+)
+"""Of HashBytes, aligned with the catalog."""
+
 NEIGHBORS = pa.schema(
     [
         column("query_id", pa.int64(), "image that was looked up"),

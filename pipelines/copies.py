@@ -284,7 +284,7 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         within_border = copies.embed.model_copy(update={"view": "within_border"})
         stages["internal/embeddings/within_border"] = within_border
     num_vectors = len(stages) - 1
-    stages |= {} if cfg.screen is None else cfg.screen.picture_stages()
+    stages |= {} if cfg.screen is None else cfg.screen.picture_stages(p.recorded)
     made = dict(zip(stages, p.add_pass(stages, catalog=catalog), strict=True))
     images, *vectors = list(made.values())[: 1 + num_vectors]
     views = dict(zip(("embeddings", "within"), vectors, strict=False))

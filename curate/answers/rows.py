@@ -260,8 +260,8 @@ class _Tables:
         chosen = np.zeros(num_rows, bool)
         chosen[row_of(self.selection.read(part, ["image_id"])["image_id"].to_numpy())] = True
         if chosen.any() and self._removal:
-            names, digests = self.catalog.read(part, ["source", "key", "uri"]), self.images.read(part, ["sha256"])
-            chosen &= ~self._removal.named(names, digests)
+            names = self.catalog.read(part, ["source", "key", "uri"])
+            chosen &= ~self._removal.named(names, self.images.read(part, self._removal.columns))
         return pa.array(chosen)
 
     @cached_property

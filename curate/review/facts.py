@@ -9,13 +9,14 @@ import pyarrow as pa
 from curate.engine.finished import Finished
 from curate.engine.table import Table
 from curate.review.rows import read_rows
+from curate.sources.entries import HASH_COLUMNS
 from curate.stages.images.inspect import Inspect
 from curate.text import visible
 
 VERDICTS = {"kept": "kept", "benchmark": "contaminated"}
 """Verdicts of the tables in words; every other one drops the image."""
 NAMED = ("source", "role", "key", "uri")
-MEASURED = ("sha256", "width", "height", "format", "num_bytes", "reject", "detail")
+MEASURED = ("sha256", *HASH_COLUMNS, "width", "height", "format", "num_bytes", "reject", "detail")
 JUDGED = ("component_size", "verdict", "partner_id", "similarity", "kind", "direct", "decision")
 """Columns of verdicts; the last one only of runs with decisions."""
 
@@ -59,7 +60,7 @@ def read_facts(run: Finished, verdicts: Table, image_ids: np.ndarray) -> dict[in
     judged = _by_id(read_rows(verdicts, image_ids, JUDGED))
     found = {}
     for image_id, names in named.items():
-        names["sha256"] = measured.get(image_id, {}).get("sha256")
+        names |= {name: measured.get(image_id, {}).get(name) for name in ("sha256", *HASH_COLUMNS)}
         found[image_id] = (_facts(image_id, names, measured.get(image_id, {}), judged.get(image_id)), names)
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from curate.decisions import Decision, append_decisions, forget_decisions, read_decisions
-from curate.sources.entries import normalize_entry
+from curate.sources.entries import HASH_COLUMNS, Entries, normalize_entry
 from curate.sources.secrets import MARK, NUMBERED
 from curate.text import visible
 
@@ -85,15 +85,17 @@ class MarkIndex:
         for decision in decisions:
             for name in {normalize_entry(name) for name in (decision.image, decision.other) if name}:
                 self._by_name.setdefault(name, []).append(decision)
+        self._entries = Entries(frozenset(self._by_name))
 
     def of(self, names: dict[str, Any]) -> list[Mark]:
-        """Those about an image, by its source, key, uri and sha256 as the tables have them."""
+        """Those about an image, by its source, key, uri and hashes as the tables have them."""
         if not self._by_name:
             return []
         called = [names["key"], names["uri"], f"{names['source']}/{names['key']}"]
         called += [re.sub(NUMBERED, MARK, name) for name in called[:2]]
         if names["sha256"] is not None:
             called.append(names["sha256"].hex())
+        called += sorted(self._entries.near(filter(None, map(names.get, HASH_COLUMNS))))
         found = {one: None for name in dict.fromkeys(called) for one in self._by_name.get(name, [])}
         return [as_mark(decision) for decision in found]
 

@@ -1,13 +1,15 @@
-"""How people name images: a SHA-256 in hex, a `key`, a `uri`, or `SOURCE/KEY` where two sources have images of one key.
+"""How people name images: a SHA-256 in hex, a `key`, a `uri`, or `SOURCE/KEY` where two sources have images of one key;
+or `pdq:HASH`, all pictures whose PDQ hash differs in at most 31 bits, `pdq:HASH~BITS` for another radius.
 
 Removal lists and decisions are written so. The key of an archive's member begins with the archive, so that an entry
-never means a namesake in another one.
+never means a namesake in another one. A PDQ hash also means mirrored and turned copies of its picture, and what a
+border of one color surrounds.
 """
 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,10 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.ops.images.hashes import HASH_BYTES
+from curate.ops.screening.near_hashes import MAX_RADIUS, NearHashes
 from curate.sources.secrets import MARK, NUMBERED, strip_text
 
 SHA256 = re.compile(r'("?)(?:sha256:)?([0-9a-fA-F]{64})\1')
 """In quotation marks, too, as a column cut out of a CSV has it."""
+PDQ = re.compile(r'("?)pdq:([0-9a-fA-F]{64})(?:~([0-9]{1,2}))?\1', re.IGNORECASE)
+PDQ_BITS = 31
+"""Bits in which PDQ hashes may differ where an entry does not say so."""
 NUM_TOLD = 5
 """Entries that a warning names at most."""
 
@@ -33,9 +40,14 @@ class Hit(NamedTuple):
 
 
 def normalize_entry(text: str) -> str:
-    """An entry as tables spell what it names: a SHA-256 in lower case, a URL without secrets."""
+    """An entry as tables spell what it names: hashes in lower case, a URL without secrets."""
     digest = SHA256.fullmatch(text)
-    return digest.group(2).lower() if digest else strip_text(text)
+    if digest:
+        return digest.group(2).lower()
+    near = PDQ.fullmatch(text)
+    if near:
+        return f"pdq:{near.group(2).lower()}" + (f"~{_bits(near)}" if _bits(near) != PDQ_BITS else "")
+    return strip_text(text)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,11 @@ class Entries:
         """The entries of texts as people write them."""
         return cls(frozenset(map(normalize_entry, texts)))
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns of `images` that tell what the entries name."""
+        return ["sha256", *(HASH_COLUMNS if self._near else ())]
+
     def __bool__(self) -> bool:
         return bool(self.entries)
 
@@ -57,7 +74,7 @@ class Entries:
 
         Args:
             catalog: columns source, key and uri.
-            images: the aligned column sha256.
+            images: the aligned columns that `columns` says.
         """
         if not self.entries or len(catalog) == 0:
             return
@@ -69,12 +86,20 @@ class Entries:
             yield from _named(pc.replace_substring_regex(catalog[column], NUMBERED, MARK), self._marked)
         yield from _named(catalog["key"], within)
         yield from _named(images["sha256"], self._digests)
+        if self._near is not None:
+            for column in HASH_COLUMNS:
+                yield from self._near.hits(images[column])
 
     def named(self, catalog: pa.Table, images: pa.Table) -> np.ndarray:
         """(N,) bool: the images of a part that any entry names; arguments as of `hits`."""
         mask = np.zeros(len(catalog), bool)
         mask[[hit.row for hit in self.hits(catalog, images)]] = True
         return mask
+
+    def near(self, hashes: Iterable[bytes]) -> set[str]:
+        """The entries that name a picture with one of these PDQ hashes."""
+        column = pa.chunked_array([pa.array(list(hashes), pa.binary(HASH_BYTES))])
+        return set() if self._near is None else {hit.entry for hit in self._near.hits(column)}
 
     def endings(self, catalog: pa.Table, *, most: int) -> Iterator[tuple[str, str]]:
         """(entry, key) of keys within folders or archives whose last step is an entry: so many of each entry.
@@ -103,6 +128,42 @@ class Entries:
     @cached_property
     def _digests(self) -> dict[bytes, str]:
         return {bytes.fromhex(entry): entry for entry in self.entries if SHA256.fullmatch(entry)}
+
+    @cached_property
+    def _near(self) -> "_NearEntries | None":
+        """The entries that are perceptual hashes; None: there are none."""
+        found = sorted(
+            entry for entry in self.entries if (match := PDQ.fullmatch(entry)) and _bits(match) <= MAX_RADIUS
+        )
+        return _NearEntries(found) if found else None
+
+
+HASH_COLUMNS = ("pdq", "pdq_within_border")
+
+
+def _bits(entry: re.Match[str]) -> int:
+    return int(entry.group(3) or PDQ_BITS)
+
+
+class _NearEntries:
+    """Entries that name all pictures near a perceptual hash."""
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self._entries = entries
+        parsed = [match for entry in entries if (match := PDQ.fullmatch(entry))]
+        self._bits = np.array([_bits(match) for match in parsed])
+        hashes = np.frombuffer(bytes.fromhex("".join(match.group(2) for match in parsed)), np.uint8)
+        numbers = np.arange(len(entries))
+        self._hashes = NearHashes(hashes.reshape(-1, HASH_BYTES), numbers, radius=int(self._bits.max()))
+
+    def hits(self, column: pa.ChunkedArray) -> Iterator[Hit]:
+        """Rows of a column of hashes that an entry names."""
+        rows = np.flatnonzero(column.is_valid().to_numpy())
+        known = np.frombuffer(b"".join(column.drop_null().to_pylist()), np.uint8).reshape(-1, HASH_BYTES)
+        for query, near, bits in self._hashes.find_pairs(known):
+            within = bits <= self._bits[near]
+            for row, entry in set(zip(rows[query[within]].tolist(), near[within].tolist(), strict=True)):
+                yield Hit(row, self._entries[entry])
 
 
 def _named(column: pa.ChunkedArray, entries: Mapping[str, str] | Mapping[bytes, str]) -> Iterator[Hit]:

@@ -165,7 +165,7 @@ class ResolveDecisions(Fold):
         number = {entry: place for place, entry in enumerate(self._entries)}
         entries = Entries(frozenset(number))
         for part in parts_of_group(group, len(catalog.parts())):
-            rows, facts = catalog.read(part, list(NAMES)), images.read(part, list(FACTS))
+            rows, facts = catalog.read(part, list(NAMES)), images.read(part, [*FACTS, *entries.columns[1:]])
             hits = sorted({(number[hit.entry], hit.row) for hit in entries.hits(rows, facts)})
             yield _hit_rows(hits, facts)
             found = {entry for entry, _ in hits}

@@ -138,8 +138,9 @@ class WriteShards(Shuffle):
     """Whether to mend the EXIF block of pictures that `datasets` fails to decode (JPEG, PNG, WebP), pixels untouched.
     False, and where it cannot be done: the column `reader_warning` names them."""
     removal_list: Annotated[str | None, Execution()] = None
-    """Text file of images to leave out (takedown), one a line: a sha256 in hex, a key, a uri, or SOURCE/KEY; `#` starts
-    a comment line. The file is known by its content, so it may move. Null: no image is left out."""
+    """Text file of images to leave out (takedown), one a line: a sha256 in hex, a key, a uri, SOURCE/KEY, or `pdq:HASH`
+    for all pictures within 31 bits of a PDQ hash (`pdq:HASH~BITS`: of another radius); `#` starts a comment line. The
+    file is known by its content, so it may move. Null: no image is left out."""
     max_lost_fraction: Annotated[float, Field(ge=0, le=1), Execution()] = 0.01
     """Share of the selected images above which files that are gone or have changed stop the run; below it the shards
     go without them."""
@@ -361,7 +362,8 @@ class WriteShards(Shuffle):
         table.store.remove(CARD)
 
     def summarize(self, table: Table, **inputs: Any) -> ShardFigures:
-        removal = removal_figures(self.removal(), lambda: _parts_of(inputs))
+        wanted = self.removal()
+        removal = removal_figures(wanted, lambda: _parts_of(inputs, wanted))
         for text in itertools.islice(removal.hits(), NUM_LOGGED):
             logger.info("%s: removal_list: %s", table.name, text)
         chosen = inputs["selection"].num_rows()
@@ -490,7 +492,7 @@ def _warn_of_left_out(found: OwnColumns) -> None:
         )
 
 
-def _parts_of(inputs: Mapping[str, Any]) -> Iterator[PartRows]:
+def _parts_of(inputs: Mapping[str, Any], wanted: Entries) -> Iterator[PartRows]:
     """Every part of the catalog, with which of its images were selected."""
     chosen = {part.number for part in inputs["selection"].parts()}
     for part in inputs["catalog"].parts():
@@ -498,7 +500,7 @@ def _parts_of(inputs: Mapping[str, Any]) -> Iterator[PartRows]:
         if part.number in chosen:
             selected[row_of(inputs["selection"].read(part.number, ["image_id"])["image_id"].to_numpy())] = True
         catalog = inputs["catalog"].read(part.number, ["source", "key", "uri"])
-        yield PartRows(catalog, inputs["images"].read(part.number, ["sha256"]), selected)
+        yield PartRows(catalog, inputs["images"].read(part.number, wanted.columns), selected)
 
 
 def _piece(

@@ -94,3 +94,21 @@ def test_a_list_is_read_with_comments_blanks_and_hashes_in_any_form(tmp_path: Pa
     text = f'\ufeff# by request\r\n\r\n  {upper}  \r\nsha256:{"cd" * 32}\r\n"{"ef" * 32}"\r\na b.jpg\r\n'
     (tmp_path / "list.txt").write_bytes(text.encode())
     assert read_removal_list(tmp_path / "list.txt").entries == {"ab" * 32, "cd" * 32, "ef" * 32, "a b.jpg"}
+
+
+def test_a_perceptual_hash_removes_what_looks_like_it() -> None:
+    hashes = np.random.default_rng(0).integers(0, 256, (6, 32), np.uint8)
+    per_part, start = [], 0
+    for part in parts():
+        mine = [row.tobytes() for row in hashes[start : start + len(part.catalog)]]
+        start += len(mine)
+        columns = {"pdq": pa.array(mine, pa.binary(32)), "pdq_within_border": pa.nulls(len(mine), pa.binary(32))}
+        images = part.images
+        for name, column in columns.items():
+            images = images.append_column(name, column)
+        per_part.append(part._replace(images=images))
+    near = hashes[3].copy()
+    near[0] ^= 0b111
+    figures = removal_figures(Entries.of([f"pdq:{near.tobytes().hex()}"]), lambda: per_part)
+    (found,) = figures.entries.values()
+    assert (found.images, found.selected, figures.removed, figures.none) == (1, 1, 1, 0)
