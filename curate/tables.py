@@ -227,6 +227,22 @@ def is_score(field: pa.Field) -> bool:
     return SCORE in (field.metadata or {})
 
 
+FACE = pa.struct(
+    [
+        pa.field("left", pa.float32(), nullable=False),
+        pa.field("top", pa.float32(), nullable=False),
+        pa.field("right", pa.float32(), nullable=False),
+        pa.field("bottom", pa.float32(), nullable=False),
+        pa.field("confidence", pa.float32(), nullable=False),
+    ]
+)
+FACE_BOXES = column(
+    "faces",
+    pa.list_(FACE),
+    "box of each face as shares of the upright picture's width and height, 0..1, and confidence, 0..1, falling",
+    nullable=True,
+)
+
 SCREENED = pa.schema(
     [
         IMAGE_ID,
