@@ -6,13 +6,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate.config import Execution
 from curate.models.screening.shipped import FACES, ShippedNetwork
-from curate.ops.images.blurring import Blur
 from curate.ops.screening.sizes import decode_side
 from curate.stages.images.pictures import Seen
 from curate.stages.screening.network_scores import NetworkScores, load_once
-from curate.tables import FACE_BOXES, score
+from curate.tables import FACE_BOXES
 
 NUMBER, LARGEST = "num_faces", "largest_face"
 FLOPS_A_PIXEL = 12_050
@@ -37,35 +35,20 @@ class FindFaces(NetworkScores):
     """Confidence from which on a box is kept, 0..1; low ones are for blurring."""
     counted: Annotated[float, Field(ge=0.05, le=1)] = 0.5
     """Confidence from which on a box counts as a face in `num_faces` and `largest_face`, 0..1."""
-    blur: Annotated[Blur | None, Execution()] = None
-    """Blur faces in the pictures that are written, in shards and by `curate write`, and how; null: they stay as they
-    are."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _blur_as_it_is(cls, values: Any) -> Any:
-        """`blur: true` means its defaults, false none."""
-        if not isinstance(values, dict) or not isinstance(values.get("blur"), bool):
-            return values
-        return values | {"blur": Blur() if values["blur"] else None}
 
     @model_validator(mode="after")
     def _kept_before_counted(self) -> "FindFaces":
-        lowest = min([self.counted, *([self.blur.least] if self.blur else [])])
-        if self.least > lowest:
-            raise ValueError(f"least={self.least:g}: boxes below it are not kept; set it to {lowest:g} or less")
+        if self.least > self.counted:
+            raise ValueError(f"least={self.least:g}: boxes below it are not kept; set it to {self.counted:g} or less")
         return self
 
     def score_names(self) -> tuple[str, ...]:
         return (NUMBER, LARGEST)
 
     def columns(self) -> list[pa.Field]:
-        told = {"model": self.network.model, "weights": self.digest()}
-        return [
-            score(NUMBER, pa.int32(), f"faces of confidence {self.counted:g} and more", **told),
-            score(LARGEST, pa.float32(), "share of the picture's area that the largest of them covers, 0..1", **told),
-            FACE_BOXES,
-        ]
+        number = f"faces of confidence {self.counted:g} and more"
+        largest = "share of the picture's area that the largest of them covers, 0..1"
+        return [self.score(NUMBER, pa.int32(), number), self.score(LARGEST, pa.float32(), largest), FACE_BOXES]
 
     def least_side(self) -> int:
         return decode_side(self.side)

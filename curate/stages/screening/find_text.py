@@ -9,7 +9,6 @@ from curate.models.screening.shipped import TEXT, ShippedNetwork
 from curate.ops.screening.sizes import decode_side
 from curate.stages.images.pictures import Seen
 from curate.stages.screening.network_scores import NetworkScores, load_once
-from curate.tables import score
 
 SCORE = "text_area"
 FLOPS_A_PIXEL = 21_160
@@ -35,9 +34,8 @@ class FindText(NetworkScores):
         return (SCORE,)
 
     def columns(self) -> list[pa.Field]:
-        told = {"model": self.network.model, "weights": self.digest()}
         doc = "share of the area that lines of text cover, 0..1"
-        return [score(SCORE, pa.float32(), doc, preset={"above": 0.3}, **told)]
+        return [self.score(SCORE, pa.float32(), doc, preset={"above": 0.3})]
 
     def least_side(self) -> int:
         return decode_side(self.side)

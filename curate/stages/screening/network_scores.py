@@ -1,10 +1,12 @@
 """What the stages that score pictures by a network have in common: which weights, and that they are there in time."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
+
+import pyarrow as pa
 
 from curate.config import Execution
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
@@ -14,6 +16,7 @@ from curate.errors import MissingExtra
 from curate.models.files.digest import hash_file
 from curate.models.screening.shipped import ShippedNetwork
 from curate.stages.screening.scoring import PictureScores
+from curate.tables import score
 
 NetworkT = TypeVar("NetworkT")
 _LOADING = threading.Lock()
@@ -48,6 +51,10 @@ class NetworkScores(PictureScores):
     def digest(self) -> str:
         """SHA-256 of the weights, in hex."""
         return hash_file(self.find_weights())
+
+    def score(self, name: str, dtype: pa.DataType, doc: str, *, preset: Mapping[str, float] | None = None) -> pa.Field:
+        """A column of scores that tells the network and its weights, see `tables.score`."""
+        return score(name, dtype, doc, model=self.network.model, weights=self.digest(), preset=preset)
 
     def flops(self) -> float:
         """Operations for one image."""

@@ -7,7 +7,6 @@ import pyarrow as pa
 from curate.models.screening.shipped import NUDITY, ShippedNetwork
 from curate.stages.images.pictures import Seen
 from curate.stages.screening.network_scores import NetworkScores, load_once
-from curate.tables import score
 
 SCORE = "nudity"
 FLOPS = 2.14e9
@@ -24,8 +23,7 @@ class ScoreNudity(NetworkScores):
 
     def columns(self) -> list[pa.Field]:
         doc = "how likely it shows nudity, 0..1, by open_nsfw"
-        told = {"model": self.network.model, "weights": self.digest()}
-        return [score(SCORE, pa.float32(), doc, preset={"above": 0.8}, **told)]
+        return [self.score(SCORE, pa.float32(), doc, preset={"above": 0.8})]
 
     def least_side(self) -> int:
         """Its square of 256 pixels; a shorter side is enlarged."""
