@@ -92,8 +92,9 @@ class TrainingInterrupted(CurateError):
 class MissingExtra(CurateError):
     """A library of an optional extra is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; bring it with: {pip_install(extra)}")
+    def __init__(self, package: str, extra: str, text: str = "") -> None:
+        """`text` takes the place of the usual sentence, where more than the extra is needed."""
+        super().__init__(text or f"{package} is not installed; bring it with: {pip_install(extra)}")
 
 
 def pip_install(extra: str) -> str:

@@ -243,6 +243,27 @@ def is_score(field: pa.Field) -> bool:
     return SCORE in (field.metadata or {})
 
 
+FACE = pa.struct(
+    [
+        pa.field("left", pa.float32(), nullable=False),
+        pa.field("top", pa.float32(), nullable=False),
+        pa.field("right", pa.float32(), nullable=False),
+        pa.field("bottom", pa.float32(), nullable=False),
+        pa.field("confidence", pa.float32(), nullable=False),
+    ]
+)
+FACE_BOXES = column(
+    "faces",
+    pa.list_(FACE),
+    "box of each face as shares of the upright picture's width and height, 0..1, and confidence, 0..1, falling",
+    nullable=True,
+)
+
+BLUR = b"curate.blur"
+"""Key of a schema's metadata: how faces are blurred, as JSON."""
+BLURS = pa.schema([IMAGE_ID, FACE_BOXES.with_name("blurred_faces")])
+"""Faces that are blurred in the pictures that are written; aligned with the catalog, null: none is."""
+
 SCREENED = pa.schema(
     [
         IMAGE_ID,
@@ -488,6 +509,21 @@ SHARD_COLUMNS = pa.schema(
 )
 """The shards' own columns; the sources' columns (caption, ...) follow them, in alphabetical order."""
 
+BLUR_COLUMNS = pa.schema(
+    [
+        column(
+            "blurred",
+            pa.string(),
+            "format that the picture was written in with its faces blurred, and what was not kept; null: it was not",
+            nullable=True,
+        ),
+        BLURS.field("blurred_faces"),
+    ]
+)
+"""Behind these, where faces are blurred: `image` holds other bytes than those of `sha256` where `blurred` says so."""
+OWN_NAMES = frozenset([*SHARD_COLUMNS.names, *BLUR_COLUMNS.names])
+"""Names in the shards that no column of a source may have."""
+
 
 def embeddings_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
     """Schema of `embeddings/NAME`, aligned with the catalog; `dtype` is float16, float32 or bits."""
@@ -591,15 +627,21 @@ def vector_metadata(dim: int, dtype: str, *, model: str, weights: str) -> dict[b
     return dict(zip(VECTOR_META, (dtype.encode(), str(dim).encode(), model.encode(), weights.encode()), strict=True))
 
 
-def shards_schema(extra: dict[str, pa.DataType], classes: Mapping[str, Sequence[str]] | None = None) -> pa.Schema:
+def shards_schema(
+    extra: dict[str, pa.DataType], classes: Mapping[str, Sequence[str]] | None = None, *, blur: bytes | None = None
+) -> pa.Schema:
     """Schema of the shards; the `huggingface` metadata makes `datasets` decode `image` as a picture.
 
     Args:
         extra: types of the sources' own columns.
         classes: by own column of type int64, the names of its classes in the order of their numbers.
+        blur: how faces are blurred, as JSON; None: they are not.
     """
-    own = [f.with_nullable(True) for f in SHARD_COLUMNS]  # `datasets` matches nullable fields only
-    return huggingface_schema([*own, *(pa.field(name, dtype) for name, dtype in sorted(extra.items()))], classes or {})
+    ours = [*SHARD_COLUMNS, *(BLUR_COLUMNS if blur else [])]
+    own = [f.with_nullable(True) for f in ours]  # `datasets` matches nullable fields only
+    fields = [*own, *(pa.field(name, dtype) for name, dtype in sorted(extra.items()))]
+    schema = huggingface_schema(fields, classes or {})
+    return schema.with_metadata({**schema.metadata, BLUR: blur}) if blur else schema
 
 
 def huggingface_schema(fields: Sequence[pa.Field], classes: Mapping[str, Sequence[str]] | None = None) -> pa.Schema:

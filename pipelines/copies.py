@@ -20,7 +20,7 @@ from curate.models.thresholds import (
     verification,
     verified,
 )
-from curate.pipelines.screening import Screening, score_pool
+from curate.pipelines.screening import Screening, choose_faces, look_closer, score_pool
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
 from curate.stages.copies.calibrate import CalibrateCopies
@@ -267,6 +267,8 @@ class Deduplicated(NamedTuple):
     """What a person decided; None: nothing."""
     scores: Ref | None
     """What rules reject; None: no image is screened."""
+    blurs: Ref | None
+    """Faces that are blurred where a picture is written; None: none are."""
 
     @property
     def selectable(self) -> dict[str, Ref]:
@@ -284,7 +286,9 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         within_border = copies.embed.model_copy(update={"view": "within_border"})
         stages["internal/embeddings/within_border"] = within_border
     num_vectors = len(stages) - 1
-    stages |= {} if cfg.screen is None else cfg.screen.picture_stages(p.recorded)
+    screen = cfg.screen
+    if screen is not None:
+        stages |= screen.picture_stages(p.recorded, decode_side=cfg.inspect.decode_side)
     made = dict(zip(stages, p.add_pass(stages, catalog=catalog), strict=True))
     images, *vectors = list(made.values())[: 1 + num_vectors]
     views = dict(zip(("embeddings", "within"), vectors, strict=False))
@@ -319,13 +323,22 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
     decided = _decided(p, cfg, catalog=catalog, images=images, exact=exact)
-    scores = None
-    if cfg.screen is not None:
-        scores = score_pool(p, cfg.screen, catalog=catalog, images=images, exact=exact, made=made)
+    scores, blurs = _screened(p, cfg, made, catalog=catalog, images=images, exact=exact)
     given: dict[str, Ref | list[Ref] | None] = {"neighbors": pairs, "catalog": catalog, "decided": decided}
     contaminated = p.add("internal/contaminated", FindContaminated(), **given)
     duplicates = p.add("duplicates", copies.judges, **given, images=images, contaminated=contaminated, scores=scores)
-    return Deduplicated(catalog, images, vectors[0], pairs, contaminated, duplicates, decided, scores)
+    return Deduplicated(catalog, images, vectors[0], pairs, contaminated, duplicates, decided, scores, blurs)
+
+
+def _screened(
+    p: Pipeline, cfg: CurationConfig, made: dict[str, Ref], *, catalog: Ref, images: Ref, exact: Ref
+) -> tuple[Ref | None, Ref | None]:
+    """What rules reject, and the faces that are blurred; None where the config asks for none of it."""
+    if cfg.screen is None:
+        return None, None
+    given = {"catalog": catalog, "images": images}
+    made = made | look_closer(p, cfg.screen, decode_side=cfg.inspect.decode_side, **given)
+    return score_pool(p, cfg.screen, exact=exact, made=made, **given), choose_faces(p, cfg.screen, made)
 
 
 def _decided(p: Pipeline, cfg: CurationConfig, **given: Ref) -> Ref | None:
@@ -355,11 +368,13 @@ def draw_map(
         p.add("internal/map", draw, embeddings=embeddings, catalog=pool.catalog, **told)
 
 
-def write_shards(p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref) -> Ref:
+def write_shards(
+    p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref, blurs: Ref | None
+) -> Ref:
     """The selected images as shards, once it is known which columns these have."""
     given = {"selection": selection, "catalog": catalog, "images": images}
     own_columns = p.add("internal/own_columns", FindColumns(), **given)
-    return p.add("shards/data", write, own_columns=own_columns, **given)
+    return p.add("shards/data", write, own_columns=own_columns, **given, blurs=blurs)
 
 
 def _trusted_hashes(p: Pipeline, copies: Copies, found: Ref, crowds: Ref | None, *, catalog: Ref) -> Ref:

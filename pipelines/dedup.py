@@ -19,4 +19,4 @@ def dedup(p: Pipeline, cfg: Dedup) -> None:
     chosen = None if cfg.write is None else p.add("selection", cfg.select, **pool.selectable)
     draw_map(p, cfg.map, pool, embeddings=pool.embeddings, selection=chosen)
     if cfg.write is not None and chosen is not None:
-        write_shards(p, cfg.write, selection=chosen, catalog=pool.catalog, images=pool.images)
+        write_shards(p, cfg.write, selection=chosen, catalog=pool.catalog, images=pool.images, blurs=pool.blurs)

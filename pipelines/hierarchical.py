@@ -81,7 +81,7 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     )
     draw_map(p, cfg.map, pool, embeddings=vectors, selection=chosen, assignments=leaves)
     if cfg.write is not None:
-        write_shards(p, cfg.write, images=images, **given)
+        write_shards(p, cfg.write, images=images, blurs=pool.blurs, **given)
 
 
 def find_junk(p: Pipeline, cfg: Junk | None, *, catalog: Ref, embeddings: Ref, assignments: Ref) -> Ref | None:

@@ -105,7 +105,7 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
         **given,
     )
     draw_map(p, cfg.map, pool, embeddings=vectors, selection=chosen, assignments=leaves)
-    return None if cfg.write is None else write_shards(p, cfg.write, images=images, **given)
+    return None if cfg.write is None else write_shards(p, cfg.write, images=images, blurs=pool.blurs, **given)
 
 
 def _nearest_to_curated(p: Pipeline, cfg: Retrieval, catalog: Ref, vectors: Ref) -> Ref:

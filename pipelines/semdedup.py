@@ -71,4 +71,4 @@ def semdedup(p: Pipeline, cfg: Semdedup) -> None:
     )
     draw_map(p, cfg.map, pool, embeddings=vectors, selection=chosen)
     if cfg.write is not None:
-        write_shards(p, cfg.write, images=images, **given)
+        write_shards(p, cfg.write, images=images, blurs=pool.blurs, **given)

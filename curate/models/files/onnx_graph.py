@@ -79,14 +79,31 @@ def check_graph(file: Path, declared: Declaration) -> Any:
         MissingExtra: onnx is not installed.
         WeightsError: no ONNX file; it reads files or code that it may not; or the declaration disagrees with it.
     """
+    model = read_own_graph(file, declared.data)
+    _check_input(file, model, declared.input)
+    _check_output(file, model, declared)
+    return model
+
+
+def read_own_graph(file: Path, data: Sequence[str] = ()) -> Any:
+    """Read a graph, and see that it keeps to itself: to its own operators, sizes and weights.
+
+    Args:
+        data: names of the files beside it that it may read weights from.
+
+    Returns:
+        The onnx.ModelProto.
+
+    Raises:
+        MissingExtra: onnx is not installed.
+        WeightsError: no ONNX file, or it reads files or code that it may not.
+    """
     model = read_graph(file)
     _check_operators(file, model)
     _check_sizes(file, model)
-    _check_data(file, model, declared.data)
+    _check_data(file, model, data)
     if any(entry.key == "ort_config" for entry in model.metadata_props):
         raise WeightsError(f"{file}: its metadata set options of the runtime (ort_config); remove them")
-    _check_input(file, model, declared.input)
-    _check_output(file, model, declared)
     return model
 
 
@@ -158,6 +175,20 @@ def fixed_batch(model: Any) -> int | None:
     if stated:
         return int(stated)
     return 1 if any(node.op_type.startswith("DynamicQuantize") for node in _messages(model, "NodeProto")) else None
+
+
+def free_axes(model: Any) -> bytes:
+    """The graph as a file's content, for any number of pictures of any size: exports often state one of each."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name not in weights:
+            for axis, length in enumerate(value.type.tensor_type.shape.dim):
+                if axis != 1:  # the channels
+                    length.dim_param = f"{value.name}_{axis}"
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    return bytes(model.SerializeToString())
 
 
 def add_outputs(model: Any, names: Collection[str]) -> bytes:

@@ -287,6 +287,31 @@ def decode_upright(
     return picture, (size[1], size[0]) if orientation >= 5 else size
 
 
+def load_stored(opened: Opened) -> tuple[Image.Image, int]:
+    """Decode the first frame of an opened image as it is stored, and the orientation that is still to be undone, 1..8.
+
+    It may have any mode of Pillow's. The image can be decoded once.
+
+    Raises:
+        RejectedImage: the data are damaged, or of a kind that is not read.
+        MemoryError: there is no memory for the picture.
+    """
+    try:
+        image = _open(opened.essence) if opened.image is None else opened.image
+        if image.width * image.height > opened.width * opened.height:
+            raise ValueError(f"{image.size} pixels where the header says {(opened.width, opened.height)}")
+        image.load()
+        return image, _orientation(image, opened.essence)
+    except Exception as error:  # decoders of hostile data raise nearly anything
+        raise _reject(opened.data, opened.format, error) from error
+
+
+def is_wide(opened: Opened) -> bool:
+    """Whether its colors have 16 bits, of which Pillow decodes 8."""
+    image = opened.image
+    return image is not None and _SixteenBits(image, opened, _rawmode(image)).is_colored
+
+
 def _reduced_rgb(
     image: ImageFile.ImageFile,
     opened: Opened,

@@ -33,6 +33,7 @@ from PIL import Image
 
 from curate.memory import keep_freed_memory, release_holes
 from curate.ops.images import bands
+from curate.ops.images.blurring import Blur, Box, blur_boxes
 from curate.ops.images.bounds import Bounds
 from curate.ops.images.decode import Opened, RejectedImage, decode_rgb, sixteen_bits_used
 from curate.ops.images.inspect import ImageLimits, inspect_image
@@ -260,6 +261,9 @@ def _work_for(wanted: bytes) -> _Work:
         return _inspecting(ImageLimits.model_construct(**given["limits"]), how)
     if work == "count bits":
         return lambda data, on_header: _Made({"bits": sixteen_bits_used(data)})
+    if work == "blur":
+        settings = Blur.model_construct(**given["settings"])
+        return lambda data, on_header: _blur(data, settings, on_header=on_header, **how)
     assert work == "make readable", work
     return lambda data, on_header: _read_as_readers(data, **how)
 
@@ -275,6 +279,11 @@ def _inspecting(limits: ImageLimits, how: dict[str, Any]) -> _Work:
 
 FACTS = ("width", "height", "format", "luma_std", "smoothness", "reject", "detail")
 """Fields of `Inspected` that the process tells."""
+
+
+def _blur(data: bytes, settings: Blur, *, boxes: list[Box], on_header: Callable[[Opened, int], None]) -> _Made:
+    found = blur_boxes(data, boxes, settings, on_header=on_header)
+    return _Made({"note": found.note}, data=found.data)
 
 
 def _read_as_readers(data: bytes, *, repair: bool) -> _Made:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import mmap
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from curate.ops.images.apart import BeyondBounds, Request, run_apart
+from curate.ops.images.blurring import Blur, Blurred, Box, blur_boxes
 from curate.ops.images.bounds import ACCEPTED, Bounds
 from curate.ops.images.decode import RejectedImage, decode_rgb, sixteen_bits_used
 from curate.ops.images.decode_process import NOTE_BYTES
@@ -130,6 +132,23 @@ def make_picture_readable(data: bytes, *, repair: bool) -> ForReaders:
         return ForReaders(data, f"decoding: {rejected.reason}: {rejected.detail}")
 
 
+def blur_picture(data: bytes, boxes: Sequence[Box], how: Blur) -> Blurred:
+    """As `blurring.blur_boxes`, within bounds; safe in threads.
+
+    Raises:
+        RejectedImage: the picture does not decode.
+        MemoryError: the machine has no memory for it.
+    """
+    if is_plain(data):
+        return blur_boxes(data, boxes, how)
+
+    def found(answer: dict[str, Any], memory: mmap.mmap) -> Blurred:
+        return Blurred(memory[NOTE_BYTES : NOTE_BYTES + answer["num_bytes"]], answer["note"])
+
+    wanted = _wanted("blur", boxes=[list(box) for box in boxes], settings=how.model_dump())
+    return run_apart(Request(wanted, data, ACCEPTED, found))  # type: ignore[no-any-return]
+
+
 # -- what is asked for, and what comes back -----------------------------------------------------------------------
 
 
@@ -144,7 +163,7 @@ def _inspecting(limits: ImageLimits, min_side: int | None, bits: SignificantBits
 
 
 def _wanted(work: str, **how: Any) -> bytes:
-    asked = {name: how.pop(name) for name in ("limits", "bounds") if name in how}
+    asked = {name: how.pop(name) for name in ("limits", "bounds", "settings") if name in how}
     return json.dumps({"work": work, "how": how, **asked}).encode()
 
 

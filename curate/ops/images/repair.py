@@ -39,7 +39,7 @@ def repair_metadata(data: bytes, *, is_readable: Callable[[bytes], bool]) -> byt
 def ends_with_pixels(data: bytes) -> bool:
     """Whether nothing but the end mark follows the pixels of a PNG."""
     try:
-        kinds = [kind for kind, _, _ in _png_chunks(data)]
+        kinds = [kind for kind, _, _ in png_chunks(data)]
     except struct.error:
         return False
     behind = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
@@ -84,7 +84,7 @@ def _mend_jpeg(data: bytes, block: bytes) -> bytes:
 def _mend_png(data: bytes, block: bytes) -> bytes:
     """EXIF lies in a chunk of its own, or as hexadecimal text; a wrong checksum of a side note goes with its chunk."""
     kept, after = [PNG_SIGNATURE], len(data)
-    for kind, at, after in _png_chunks(data):
+    for kind, at, after in png_chunks(data):
         chunk, body = data[at:after], data[at + 8 : after - 4]
         is_exif = kind == b"eXIf" or (kind in TEXT_CHUNKS and body.startswith(EXIF_TEXTS))
         is_side_note = kind[:1].islower() and kind != b"tRNS"
@@ -92,12 +92,16 @@ def _mend_png(data: bytes, block: bytes) -> bytes:
         if not is_exif and not (is_side_note and is_wrong):
             kept.append(chunk)
         if kind == b"IHDR" and block:
-            crc = struct.pack(">I", zlib.crc32(b"eXIf" + block))
-            kept.append(struct.pack(">I", len(block)) + b"eXIf" + block + crc)
+            kept.append(png_chunk(b"eXIf", block))
     return b"".join([*kept, data[after:]])
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk with its length and its checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(kind, start, end) of each chunk up to the end mark."""
     at, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND" and at < len(data):

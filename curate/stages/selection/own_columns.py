@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from curate.sources.limits import MAX_IMAGE_COLUMNS
-from curate.tables import SHARD_COLUMNS
+from curate.tables import OWN_NAMES
 
 PREFIX = "source_"
 
@@ -24,9 +24,9 @@ def own_name(name: str) -> str:
     `source_width` becomes `source_source_width`. No two columns ever meet, and none of this run is hidden.
     """
     plain = name
-    while plain.startswith(PREFIX) and plain not in SHARD_COLUMNS.names:
+    while plain.startswith(PREFIX) and plain not in OWN_NAMES:
         plain = plain.removeprefix(PREFIX)
-    return PREFIX + name if plain in SHARD_COLUMNS.names else name
+    return PREFIX + name if plain in OWN_NAMES else name
 
 
 def named_rows(texts: Iterable[str | None]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from curate.sources.config import Source
 from curate.sources.read import UNAVAILABLE, Read, by_file, unreadable
 from curate.sources.reading import read_bytes
 from curate.stages.images.catalog import source_of
+from curate.tables import BLUR, BLUR_COLUMNS, BLURS
 
 logger = logging.getLogger(__name__)
 
@@ -90,31 +91,58 @@ def fetch(rows: pa.Table, catalog: Table) -> Fetched:
     return Fetched(data, frozenset(away))
 
 
+def faces_of(rows: pa.Table) -> list[Any]:
+    """The boxes that are blurred in each picture; None: none are."""
+    name = BLURS.names[1]
+    return rows[name].to_pylist() if name in rows.schema.names else [None] * len(rows)
+
+
 class EarlierShard:
     """The bytes in a shard as an earlier run left it."""
 
-    def __init__(self, before: Table, part: int) -> None:
+    def __init__(self, before: Table, part: int, *, blur: bytes | None = None) -> None:
+        """`blur` is how faces are blurred now, as JSON: what was blurred in another way is not there."""
         self._before, self._part = before, part
         self._place: dict[int, tuple[int, str]] = {}
         """Image id to its row and SHA-256."""
         self._starts = np.zeros(1, np.int64)
         self.repaired: dict[int, str] = {}
         """What was repaired of an image: its bytes are not those of its SHA-256."""
+        self.blurred: dict[int, str] = {}
+        """What is told of a picture whose faces were blurred, likewise."""
+        self._faces: dict[int, Any] = {}
         try:
-            rows = before.read(part, ["image_id", "sha256", "repaired"])
-            ids, digests, told = (rows[name].to_pylist() for name in ("image_id", "sha256", "repaired"))
             with before.open(part) as file:
                 groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+                schema = file.schema_arrow
+            same = (schema.metadata or {}).get(BLUR) == blur
+            names = [name for name in BLUR_COLUMNS.names if name in schema.names]
+            rows = before.read(part, ["image_id", "sha256", "repaired", *names])
+            ids, digests, told = (rows[name].to_pylist() for name in ("image_id", "sha256", "repaired"))
         except (TableError, KeyError):  # none, damaged, or written by an earlier version
             return
+        if names:
+            notes, faces = (rows[name].to_pylist() for name in BLUR_COLUMNS.names)
+            self.blurred = {image_id: note for image_id, note in zip(ids, notes, strict=True) if note is not None}
+            self._faces = {i: boxes for i, boxes in zip(ids, faces, strict=True) if i in self.blurred}
         self._starts = np.cumsum([0, *groups])
         self.repaired = {image_id: text for image_id, text in zip(ids, told, strict=True) if text is not None}
-        self._place = {image_id: (row, digest) for row, (image_id, digest) in enumerate(zip(ids, digests, strict=True))}
+        self._place = {
+            image_id: (row, digest)
+            for row, (image_id, digest) in enumerate(zip(ids, digests, strict=True))
+            if same or image_id not in self.blurred
+        }
 
     def has(self, rows: pa.Table) -> np.ndarray:
-        """(N,) bool: whether each of these images lies there, with the same SHA-256."""
-        pairs = zip(rows["image_id"].to_pylist(), rows["sha256"].to_pylist(), strict=True)
-        return np.array([self._place.get(i, (0, ""))[1] == digest for i, digest in pairs], bool)
+        """(N,) bool: whether each of these images lies there, with the same SHA-256, and the same faces blurred."""
+        facts = zip(rows["image_id"].to_pylist(), rows["sha256"].to_pylist(), faces_of(rows), strict=True)
+        return np.array([self._is_there(*one) for one in facts], bool)
+
+    def _is_there(self, image_id: int, digest: str, faces: Any) -> bool:
+        """What was repaired before its faces are blurred is read anew, so that it does not matter what lies here."""
+        if self._place.get(image_id, (0, ""))[1] != digest or self._faces.get(image_id) not in (None, faces):
+            return False
+        return faces is None or image_id in self.blurred or image_id not in self.repaired
 
     def read(self, image_ids: Sequence[int]) -> dict[int, bytes]:
         """The bytes of these images, as far as they are there and have the SHA-256 that the shard says."""
@@ -129,6 +157,7 @@ class EarlierShard:
             for row in mine.tolist():
                 data = pictures[row - int(self._starts[group])].as_py()["bytes"]
                 image_id = at[row]
-                if image_id in self.repaired or hashlib.sha256(data).hexdigest() == self._place[image_id][1]:
+                changed = image_id in self.repaired or image_id in self.blurred
+                if changed or hashlib.sha256(data).hexdigest() == self._place[image_id][1]:
                     found[image_id] = data
         return found

@@ -38,6 +38,7 @@ from curate.errors import NothingSelected, TableError, TooManyRejects
 from curate.sources.class_names import Names
 from curate.sources.entries import Entries, shown_entry
 from curate.sources.read import Read
+from curate.stages.selection.blurred import FACES, blur_of, blur_rows
 from curate.stages.selection.class_columns import class_numbers
 from curate.stages.selection.find_columns import OwnColumns
 from curate.stages.selection.own_columns import (
@@ -59,7 +60,17 @@ from curate.stages.selection.removal import (
     removal_figures,
 )
 from curate.stages.selection.shard_bytes import EarlierShard, fetch, read_unchanged
-from curate.tables import CATALOG, HF_IMAGE, IMAGES, OWN_COLUMNS, SELECTION, SHARD_COLUMNS, shards_schema
+from curate.tables import (
+    BLUR,
+    BLURS,
+    CATALOG,
+    HF_IMAGE,
+    IMAGES,
+    OWN_COLUMNS,
+    SELECTION,
+    SHARD_COLUMNS,
+    shards_schema,
+)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -119,6 +130,7 @@ class WriteShards(Shuffle):
         "catalog": whole(CATALOG),
         "images": whole(IMAGES),
         "own_columns": whole(OWN_COLUMNS),
+        "blurs": whole(BLURS, optional=True, beyond_rows=True),
     }
     version: ClassVar[int] = 3
     tally: ClassVar[type[Tally] | None] = ShardTally
@@ -151,12 +163,16 @@ class WriteShards(Shuffle):
     """Whether most images lie in the shards of an earlier run, so that `scatter` reads no source."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
+        blurs: pa.Schema | None = inputs.get("blurs")
+        blur = None if blurs is None else blurs.metadata[BLUR]
         if isinstance(self.columns, str):
-            return shards_schema({})
-        return shards_schema(arrow_types(self.columns), {} if isinstance(self.classes, str) else self.classes)
+            return shards_schema({}, blur=blur)
+        classes = {} if isinstance(self.classes, str) else self.classes
+        return shards_schema(arrow_types(self.columns), classes, blur=blur)
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
-        return pa.schema([SORT_KEY, NUM_BYTES, *(f for f in SHARD_COLUMNS), EXTRA])
+        boxes = [BLURS.field(1)] if inputs.get("blurs") is not None else []
+        return pa.schema([SORT_KEY, NUM_BYTES, *(f for f in SHARD_COLUMNS), EXTRA, *boxes])
 
     def pins(self) -> dict[str, str]:
         if self.removal_list is None:
@@ -258,9 +274,19 @@ class WriteShards(Shuffle):
         return float(found.num_bytes + inputs["selection"].num_rows() * row_bytes(pieces))
 
     def scatter(
-        self, part: int, *, selection: pa.Table, catalog: Table, images: Table, **known: Table
+        self,
+        part: int,
+        *,
+        selection: pa.Table,
+        catalog: Table,
+        images: Table,
+        blurs: Table | None = None,
+        **known: Table,
     ) -> Iterator[Scattered]:
         places, facts = catalog.read(part), images.read(part)
+        if blurs is not None:
+            facts = facts.append_column(BLURS.field(1), blurs.read(part)[FACES])
+        pieces = self.piece_schema(blurs=None if blurs is None else blurs.schema())
         keys = self._keys(part, len(places))
         selection = selection.filter(pa.array(~self._removed_rows(selection, places, facts)))
         rows = row_of(selection["image_id"].to_numpy())
@@ -276,45 +302,56 @@ class WriteShards(Shuffle):
             held.append(_piece(key, *one, data))
             num_bytes += len(data or b"")
             if num_bytes >= BATCH_BYTES:
-                yield self._drain(held)
+                yield self._drain(held, pieces)
                 num_bytes = 0
-        yield self._drain(held)
+        yield self._drain(held, pieces)
 
     def _removed_rows(self, selection: pa.Table, places: pa.Table, facts: pa.Table) -> np.ndarray:
         """(N,) bool: rows of the selection that the removal list names."""
         removed: np.ndarray = self.removal().named(places, facts)[row_of(selection["image_id"].to_numpy())]
         return removed
 
-    def _drain(self, held: list[dict[str, Any]]) -> Scattered:
+    def _drain(self, held: list[dict[str, Any]], pieces: pa.Schema) -> Scattered:
         """What is held with its shards; nothing is held then."""
-        rows = pa.RecordBatch.from_pylist(held, schema=self.piece_schema())
+        rows = pa.RecordBatch.from_pylist(held, schema=pieces)
         held.clear()
         return self._shard_of(rows["sort_key"].to_numpy()), rows
 
     def run(
-        self, part: int, *, pieces: pa.Table, before: Table, catalog: Table, images: Table, own_columns: Table
+        self,
+        part: int,
+        *,
+        pieces: pa.Table,
+        before: Table,
+        catalog: Table,
+        images: Table,
+        own_columns: Table,
+        blurs: Table | None = None,
     ) -> Batches:
+        schema = self.output_schema(blurs=None if blurs is None else blurs.schema())
         order = np.lexsort((pieces["image_id"].to_numpy(), pieces["sort_key"].to_numpy()))
-        earlier = EarlierShard(before, part)
+        earlier = EarlierShard(before, part, blur=(schema.metadata or {}).get(BLUR))
         fetched = fetch(pieces.filter(self._to_fetch(pieces, earlier)), catalog)
         step = np.cumsum(pieces["num_bytes"].to_numpy()[order]) // BATCH_BYTES
         bounds = np.flatnonzero(np.diff(step, prepend=-1, append=-1))
         missing: dict[int, str] = dict(zip(*(pieces[name].to_pylist() for name in ("image_id", "key")), strict=True))
         for start, stop in itertools.pairwise(bounds.tolist()):
-            batch = self._batch(pieces.take(order[start:stop]), earlier, fetched.data)
+            batch = self._batch(pieces.take(order[start:stop]), earlier, fetched.data, schema)
             for image_id in batch["image_id"].to_pylist():
                 del missing[image_id]
             yield batch
-        yield tally_batch(ShardTally(missing=tuple(sorted(missing.items())[:MAX_NAMED])), self.output_schema())
+        yield tally_batch(ShardTally(missing=tuple(sorted(missing.items())[:MAX_NAMED])), schema)
         if fetched.away:
-            yield mark_open(pa.RecordBatch.from_pylist([], schema=self.output_schema()), len(fetched.away))
+            yield mark_open(pa.RecordBatch.from_pylist([], schema=schema), len(fetched.away))
 
     def _to_fetch(self, rows: pa.Table, earlier: "EarlierShard") -> pa.Array:
         """Rows whose bytes neither came along nor lie in the earlier shard."""
         absent = pc.struct_field(rows["image"], "bytes").is_null().to_numpy()
         return pa.array(absent & ~earlier.has(rows))
 
-    def _batch(self, rows: pa.Table, earlier: "EarlierShard", fetched: dict[int, bytes]) -> pa.RecordBatch:
+    def _batch(
+        self, rows: pa.Table, earlier: "EarlierShard", fetched: dict[int, bytes], schema: pa.Schema
+    ) -> pa.RecordBatch:
         assert not isinstance(self.columns, str)
         ids, pictures = rows["image_id"].to_pylist(), rows["image"].to_pylist()
         absent = [image_id for image_id, p in zip(ids, pictures, strict=True) if p["bytes"] is None]
@@ -325,14 +362,18 @@ class WriteShards(Shuffle):
         there = pa.array([picture["bytes"] is not None for picture in pictures])
         rows = rows.set_column(rows.schema.get_field_index("image"), "image", [pa.array(pictures, HF_IMAGE)])
         rows = rows.filter(there)
+        if BLUR in (schema.metadata or {}):
+            rows = blur_rows(
+                rows, blur_of(schema), done={i: note for i, note in earlier.blurred.items() if i in lacking}
+            )
         told = [earlier.repaired.get(i) if i in lacking else None for i in rows["image_id"].to_pylist()]
         place = rows.schema.get_field_index("repaired")
         rows = rows.set_column(place, rows.schema.field(place), [pa.array(told, pa.string())])
         rows = make_rows_readable(rows, repair=self.repair_metadata)
         named = named_rows(rows["extra"].to_pylist())
         own = [self._own_column(named, name, rows["key"]) for name in sorted(self.columns)]
-        kept = [rows[name].combine_chunks() for name in SHARD_COLUMNS.names]
-        return pa.RecordBatch.from_arrays([*kept, *own], schema=self.output_schema())
+        kept = [rows[name].combine_chunks() for name in schema.names[: len(schema) - len(own)]]
+        return pa.RecordBatch.from_arrays([*kept, *own], schema=schema)
 
     def _own_column(self, rows: list[dict[str, Any]], name: str, keys: pa.ChunkedArray) -> pa.Array:
         assert not isinstance(self.columns, str)
@@ -506,7 +547,7 @@ def _parts_of(inputs: Mapping[str, Any], wanted: Entries) -> Iterator[PartRows]:
 def _piece(
     key: float, chosen: dict[str, Any], place: dict[str, Any], image: dict[str, Any], data: bytes | None
 ) -> dict[str, Any]:
-    copied = {name: image[name] for name in ("width", "height", "extra", "num_bytes")}
+    copied = {name: image[name] for name in ("width", "height", "extra", "num_bytes")} | {FACES: image.get(FACES)}
     copied |= {name: place[name] for name in ("key", "source", "role")}
     copied |= {name: chosen[name] for name in ("image_id", "clusters", "origins", "repeats")}
     picture = {"bytes": data, "path": place["key"]}

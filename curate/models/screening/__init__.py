@@ -1,0 +1,1 @@
+"""Networks that score pictures for screening: nudity, faces, text. Packages ship their weights as ONNX files."""
