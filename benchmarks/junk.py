@@ -1,4 +1,4 @@
-"""Whether balancing raises the share of junk, and what screening does: generated pictures among photographs."""
+"""Whether balancing raises the share of junk, and what looking for it does: generated pictures among photographs."""
 
 import tempfile
 from collections import Counter
@@ -25,7 +25,7 @@ DRAWN = 0.4
 
 
 def bench_junk(*, num_each: int = 20, num_photos: int = 338, seed: int = 0) -> list[Figure]:
-    """Run the recipe `hierarchical` without and with screening; every picture reaches the clusters.
+    """Run the recipe `hierarchical` without and with looking for junk; every picture reaches the clusters.
 
     Args:
         num_each: pictures of each kind of junk.
@@ -33,20 +33,20 @@ def bench_junk(*, num_each: int = 20, num_photos: int = 338, seed: int = 0) -> l
     """
     with tempfile.TemporaryDirectory() as name:
         pool = write_pool(Path(name) / "pool", num_each=num_each, num_photos=num_photos, seed=seed)
-        plain = _run(Path(name), "plain", "screening=null", seed=seed)
-        screened = _run(Path(name), "screened", seed=seed)
-        drawn = [_kinds(store, "selection") for store in (plain, screened)]
-        found = [r["image_id"] for r in screened.table("internal/screened").read_all().to_pylist() if r["junk"]]
-        kinds = Counter(_kind_of(screened)[image_id] for image_id in found)
+        plain = _run(Path(name), "plain", "junk=null", seed=seed)
+        searched = _run(Path(name), "searched", seed=seed)
+        drawn = [_kinds(store, "selection") for store in (plain, searched)]
+        found = [r["image_id"] for r in searched.table("internal/junk").read_all().to_pylist() if r["junk"]]
+        kinds = Counter(_kind_of(searched)[image_id] for image_id in found)
     caught = sum(kinds.values()) - kinds["photo"]
     total = sum(pool.values()) - pool["photo"]
     shares = [1 - kept["photo"] / sum(kept.values()) for kept in (pool, *drawn)]
     note = ", ".join(f"{name} {kinds[name]} of {count}" for name, count in sorted(pool.items()))
     return [
-        Figure("junk in the balanced draw", shares[2], "share", "without screening", shares[1], better="lower"),
+        Figure("junk in the balanced draw", shares[2], "share", "without looking for it", shares[1], better="lower"),
         Figure("junk in the pool", shares[0], "share"),
-        Figure("junk found by screening", caught / max(1, total), "share", note=note),
-        Figure("of what screening found, junk", caught / max(1, sum(kinds.values())), "share"),
+        Figure("junk found", caught / max(1, total), "share", note=note),
+        Figure("of what was found, junk", caught / max(1, sum(kinds.values())), "share"),
     ]
 
 
@@ -113,5 +113,5 @@ def command(
     seed: Annotated[int, typer.Option(help="seed of pictures and run")] = 0,
     json_: Json = False,
 ) -> None:
-    """Share of generated pictures in a pool of photographs, in a balanced draw, and with screening before it."""
+    """Share of generated pictures in a pool of photographs, in a balanced draw, and in one without junk."""
     show(bench_junk(num_each=num_each, seed=seed), json_)

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -33,6 +33,9 @@ class Settings(BaseModel):  # noqa: PLW1641  # pydantic hashes the fields of a f
     extensible: ClassVar[bool] = False
     """Whether a field of this type takes settings of any class made from it, such as a plug-in's."""
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions, and what to write instead of each."""
+
     _mounted_at: str = PrivateAttr(default="")
 
     def field_error(self, field: str, text: str) -> ConfigError:
@@ -43,6 +46,12 @@ class Settings(BaseModel):  # noqa: PLW1641  # pydantic hashes the fields of a f
             text: what follows the name, such as `=[3]: at least 4 are needed` or `: no such file`.
         """
         return ConfigError(f"{_join(self._mounted_at, field)}{text}")
+
+    def placed_as(self, group: "Settings") -> Self:
+        """A copy whose errors name its fields by the key of another group, which the user typed."""
+        copied = self.model_copy()
+        copied._mounted_at = group._mounted_at
+        return copied
 
     def __eq__(self, other: object) -> bool:
         # Pydantic's own comparison takes private attributes for a part of the value.
@@ -248,6 +257,9 @@ def _explain(model: type[Settings], problem: Any) -> str:
     place = ".".join(str(step) for step in problem["loc"])
     if problem["type"] == "extra_forbidden":
         *parents, key = problem["loc"]
+        for group in _settings_at(model, parents):
+            if key in group.renamed:
+                return f"{place}: the name of an earlier version; {group.renamed[key]}"
         known = sorted(_fields_at(model, parents))
         near = difflib.get_close_matches(str(key), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
@@ -260,6 +272,11 @@ def _explain(model: type[Settings], problem: Any) -> str:
 
 def _fields_at(model: type[Settings], path: Iterable[Any]) -> set[str]:
     """Field names of the settings that `path` leads to; every member of a union counts."""
+    return {name for known in _settings_at(model, path) for name in known.model_fields}
+
+
+def _settings_at(model: type[Settings], path: Iterable[Any]) -> list[type[Settings]]:
+    """The settings that `path` leads to; every member of a union counts."""
     models: list[type[Settings]] = [model]
     for step in path:
         deeper = [
@@ -269,7 +286,7 @@ def _fields_at(model: type[Settings], path: Iterable[Any]) -> set[str]:
             for m in settings_in(known.model_fields[step].annotation)
         ]
         models = deeper or models  # steps such as list indices or union tags lead to no field
-    return {name for known in models for name in known.model_fields}
+    return models
 
 
 def settings_in(annotation: Any) -> Iterator[type[Settings]]:

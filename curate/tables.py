@@ -192,7 +192,65 @@ SURROUNDINGS = pa.schema(
     ]
 )
 
-VERDICTS = ("kept", "duplicate", "benchmark", "dropped")
+SCORE_META = (b"curate.model", b"curate.weights")
+SCORE = b"curate.score"
+"""Key of the metadata of a column of scores; its value says what `preset` means as a rule, as JSON, or nothing."""
+
+
+def score(
+    name: str,
+    dtype: pa.DataType,
+    doc: str,
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    preset: Mapping[str, float] | None = None,
+) -> pa.Field:
+    """A column of scores of the images, null where it was not measured; what made it travels in the Parquet schema.
+
+    Args:
+        name: of the column, unique among all scores; a rule on it gives it as its reason.
+        dtype: bool, an integer, a float or text.
+        doc: what is measured, with unit and range.
+        model: what measures it, with its version; None: arithmetic on the picture.
+        weights: SHA-256 of the weights; None: there are none.
+        preset: what a rule on it is where the config says `preset`: `above` or `below` and the threshold.
+    """
+    known = zip(SCORE_META, (model, weights), strict=True)
+    told = {key: text.encode() for key, text in known if text is not None}
+    rule = json.dumps(preset).encode() if preset else b""
+    return column(name, dtype, doc, nullable=True).with_metadata({b"doc": doc.encode(), SCORE: rule, **told})
+
+
+def is_score(field: pa.Field) -> bool:
+    """Whether a column was made by `score`."""
+    return SCORE in (field.metadata or {})
+
+
+SCREENED = pa.schema(
+    [
+        IMAGE_ID,
+        column(
+            "reject",
+            pa.string(),
+            "why a rule rejects it: the score that is out of bounds, listed, or where; null: no rule does",
+            nullable=True,
+        ),
+        column("rule", pa.string(), "that rule: its bounds, the list, or the part of `where`", nullable=True),
+        column("value", pa.float64(), "the score that decided; null: it is no number", nullable=True),
+        column("detail", pa.string(), "what was found, in words", nullable=True),
+        column("with_copies", pa.bool_(), "whether the rule takes all copies of it too", nullable=True),
+    ]
+)
+"""What every table of `Screen` has; the columns of scores stand behind the id."""
+
+
+def screened_schema(scores: Sequence[pa.Field]) -> pa.Schema:
+    """Schema of `scores`, aligned with the catalog."""
+    return pa.schema([IMAGE_ID, *scores, *list(SCREENED)[1:]])
+
+
+VERDICTS = ("kept", "duplicate", "benchmark", "dropped", "screened")
 
 DECISIONS = ("keep", "drop", "represent", "not-copies")
 """What a person may decide about an image, see `curate/decisions.py`."""
@@ -244,7 +302,9 @@ DUPLICATES = pa.schema(
         ),
     ]
 )
-"""One row per accepted pool image, in the catalog's parts and order (no rejects, no other roles)."""
+"""One row per accepted pool image, in the catalog's parts and order (no rejects, no other roles). In a run that screens
+there is one more verdict, screened: by a rule on the image itself, without a partner, or with the copies of a partner,
+on which the rule is."""
 
 JUDGED = DUPLICATES.append(
     column(
@@ -280,7 +340,7 @@ RANKED = pa.schema(
 DENSITY = pa.schema([IMAGE_ID, column("density", pa.float32(), "mean cosine to its nearest neighbors")])
 """Of MeasureDensity: one row per pool image that has neighbors, in the catalog's parts and order."""
 
-SCREENED = pa.schema(
+JUNK = pa.schema(
     [
         IMAGE_ID,
         column("density", pa.float32(), "mean cosine to its nearest neighbors; null: it has none", nullable=True),

@@ -20,6 +20,7 @@ from curate.models.thresholds import (
     verification,
     verified,
 )
+from curate.pipelines.screening import Screening, score_pool
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
 from curate.stages.copies.calibrate import CalibrateCopies
@@ -221,6 +222,8 @@ class CurationConfig(RecipeConfig):
     """Which images are rejected."""
     copies: Copies
     """How copies are found."""
+    screen: Screening | None = None
+    """What must not be in the result at all: scores of the images, and rules on them; null: no image is screened."""
     decisions: str | None = "auto"
     """What a person decided about images: path or URL of a CSV file with the columns image, decision (keep, drop,
     represent, not-copies), other and note. auto: `decisions.csv` of the workdir, where it exists; null: nothing."""
@@ -265,11 +268,14 @@ class Deduplicated(NamedTuple):
     duplicates: Ref
     decided: Ref | None
     """What a person decided; None: nothing."""
+    scores: Ref | None
+    """What rules reject; None: no image is screened."""
 
     @property
     def selectable(self) -> dict[str, Ref]:
         """What `Select` reads of them."""
-        return {name: getattr(self, name) for name in ("catalog", "images", "contaminated", "duplicates", "decided")}
+        names = ("catalog", "images", "contaminated", "duplicates", "decided", "scores")
+        return {name: getattr(self, name) for name in names}
 
 
 def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
@@ -280,7 +286,10 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     if copies.borders:
         within_border = copies.embed.model_copy(update={"view": "within_border"})
         stages["internal/embeddings/within_border"] = within_border
-    images, *vectors = p.add_pass(stages, catalog=catalog)
+    num_vectors = len(stages) - 1
+    stages |= {} if cfg.screen is None else cfg.screen.picture_stages()
+    made = dict(zip(stages, p.add_pass(stages, catalog=catalog), strict=True))
+    images, *vectors = list(made.values())[: 1 + num_vectors]
     views = dict(zip(("embeddings", "within"), vectors, strict=False))
     thresholds = None
     if copies.threshold == "auto":
@@ -313,10 +322,13 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
     decided = _decided(p, cfg, catalog=catalog, images=images, exact=exact)
+    scores = None
+    if cfg.screen is not None:
+        scores = score_pool(p, cfg.screen, catalog=catalog, images=images, exact=exact, made=made)
     given: dict[str, Ref | list[Ref] | None] = {"neighbors": pairs, "catalog": catalog, "decided": decided}
     contaminated = p.add("internal/contaminated", FindContaminated(), **given)
-    duplicates = p.add("duplicates", copies.judges, **given, images=images, contaminated=contaminated)
-    return Deduplicated(catalog, images, vectors[0], pairs, contaminated, duplicates, decided)
+    duplicates = p.add("duplicates", copies.judges, **given, images=images, contaminated=contaminated, scores=scores)
+    return Deduplicated(catalog, images, vectors[0], pairs, contaminated, duplicates, decided, scores)
 
 
 def _decided(p: Pipeline, cfg: CurationConfig, **given: Ref) -> Ref | None:

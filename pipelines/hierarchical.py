@@ -3,15 +3,18 @@
 Vo et al. 2024, arXiv:2405.15613; the clustering route of DINOv3 (arXiv:2508.10104).
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
 from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
 from curate.pipelines.search import find_pairs
 from curate.stages.clusters.assign import Assign
+from curate.stages.clusters.find_junk import FindJunk
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.clusters.measure_density import MeasureDensity
-from curate.stages.clusters.screen import Screen
 from curate.stages.images.embed import Embed
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.fit_lists import FitLists
@@ -21,25 +24,31 @@ from curate.stages.selection.describe import DescribeSet
 from curate.stages.selection.select import Select
 
 
-class Screening(Settings):
+class Junk(Settings):
     """How junk is kept out of the balanced draw."""
 
     fit_lists: FitLists = FitLists(stored=("pool",))
     """How the coarse centroids for the search of neighbors are fitted."""
     density: MeasureDensity = MeasureDensity()
     """How it is measured how alike an image is to its neighbors."""
-    screen: Screen = Screen()
+    find: FindJunk = FindJunk()
     """What is too alike, or too little."""
+
+
+RENAMED = {"screening": "write `junk` instead, and `junk.find` for `screening.screen`"}
+"""How junk was called in configs."""
 
 
 class Hierarchical(CurationConfig):
     """The config of `recipe: hierarchical`."""
 
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
+
     embed: Embed
     """The backbone whose features are clustered."""
     clusters: FitClusters = FitClusters(levels="auto", num_resamplings=10)
     """How the cluster tree is fitted."""
-    screening: Screening | None = Screening()
+    junk: Junk | None = Junk()
     """How junk is kept out of the balanced draw; null: nothing is kept out."""
     select: Select = Select(balance=Balance())
     """The target size, and how images of a leaf are drawn."""
@@ -57,9 +66,9 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     tree = fit_clusters(p, cfg.clusters, embeddings=vectors, catalog=catalog)
     assign = Assign(spherical=cfg.clusters.spherical, device=cfg.clusters.device)
     leaves = p.add("assignments", assign, embeddings=vectors, centroids=tree)
-    screened = screen_pool(p, cfg.screening, catalog=catalog, embeddings=vectors, assignments=leaves)
+    junk = find_junk(p, cfg.junk, catalog=catalog, embeddings=vectors, assignments=leaves)
 
-    clustered = {"assignments": leaves, "centroids": tree, "screened": screened}
+    clustered = {"assignments": leaves, "centroids": tree, "junk": junk}
     chosen = p.add("selection", cfg.select, **pool.selectable, **clustered)
     given = {"selection": chosen, "catalog": catalog}
     p.add(
@@ -75,7 +84,7 @@ def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
         write_shards(p, cfg.write, images=images, **given)
 
 
-def screen_pool(p: Pipeline, cfg: Screening | None, *, catalog: Ref, embeddings: Ref, assignments: Ref) -> Ref | None:
+def find_junk(p: Pipeline, cfg: Junk | None, *, catalog: Ref, embeddings: Ref, assignments: Ref) -> Ref | None:
     """Which pool images are junk, by how alike they are to their neighbors and to their cluster's."""
     if cfg is None:
         return None
@@ -86,4 +95,4 @@ def screen_pool(p: Pipeline, cfg: Screening | None, *, catalog: Ref, embeddings:
         p, "density", fit=cfg.fit_lists, build=build, find=nearest, catalog=catalog, embeddings=embeddings
     )
     density = p.add("internal/density", cfg.density, neighbors=pairs, catalog=catalog)
-    return p.add("internal/screened", cfg.screen, density=density, assignments=assignments, catalog=catalog)
+    return p.add("internal/junk", cfg.find, density=density, assignments=assignments, catalog=catalog)

@@ -4,11 +4,14 @@ The web-scale first steps of the paper (domains dropped, NSFW filtering, faces b
 dataset card says so.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
 from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
-from curate.pipelines.hierarchical import Screening, screen_pool
+from curate.pipelines.hierarchical import RENAMED, Junk, find_junk
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.stages.clusters.assign import Assign
 from curate.stages.clusters.fit_clusters import FitClusters
@@ -44,9 +47,11 @@ class Retrieval(Settings):
 class Lvd142m(CurationConfig):
     """The config of `recipe: lvd142m`."""
 
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
+
     retrieval: Retrieval
     """How images that resemble the curated sets are found."""
-    screening: Screening | None = Screening()
+    junk: Junk | None = Junk()
     """How junk is kept out where clusters are balanced (`select.balance`); null: nothing is kept out."""
     describe: DescribeSet = DescribeSet()
     """How the selection itself is measured."""
@@ -84,11 +89,11 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
     found = p.add("internal/retrieved", cfg.retrieval.retrieve, catalog=catalog, nearest=near, assignments=leaves)
 
     # Not in the paper: a balanced draw must not take from clusters of junk.
-    screening = cfg.screening if cfg.select.balance is not None else None
-    screened = screen_pool(p, screening, catalog=catalog, embeddings=vectors, assignments=leaves)
+    looked_for = cfg.junk if cfg.select.balance is not None else None
+    junk = find_junk(p, looked_for, catalog=catalog, embeddings=vectors, assignments=leaves)
 
     # 4. The union with the curated sets as they are, rebalanced over the clusters, as shuffled shards.
-    clustered = {"assignments": leaves, "centroids": centroids, "screened": screened}
+    clustered = {"assignments": leaves, "centroids": centroids, "junk": junk}
     chosen = p.add("selection", cfg.select, **pool.selectable, retrieved=found, **clustered)
     given = {"selection": chosen, "catalog": catalog}
     p.add(

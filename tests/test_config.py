@@ -1,8 +1,9 @@
 """Strict configs: unknown keys, overrides, identity of settings."""
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,11 @@ class Outer(Settings):
     """Nested."""
 
 
+class Grown(Settings):
+    renamed: ClassVar[Mapping[str, str]] = {"tight": "write `inner.threshold` instead"}
+    inner: Inner = Inner()
+
+
 SHARED = Inner()
 
 
@@ -58,6 +64,11 @@ def place(settings: Settings) -> str:
 def test_unknown_key_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match=r"inner.treshold: unknown key; did you mean 'threshold'\?"):
         parse(Outer, {"name": "a", "inner": {"treshold": 1}}, where="x.yaml")
+
+
+def test_key_of_an_earlier_version_names_the_one_of_today() -> None:
+    with pytest.raises(ConfigError, match="  tight: the name of an earlier version; write `inner.threshold` instead"):
+        parse(Grown, {"tight": 0.5}, where="x.yaml")
 
 
 def test_of_very_many_problems_the_first_are_told() -> None:

@@ -278,7 +278,7 @@ def test_other_recipes_reach_their_shards(name: str, samples: Path, tmp_path: Pa
         assert verdicts["kept"] + verdicts["similar"] == kept
         kept = verdicts["kept"]
     if name == "hierarchical":
-        junk = figures(tmp_path / "run", "internal/screened")["junk"]
+        junk = figures(tmp_path / "run", "internal/junk")["junk"]
         assert junk < kept // 8
         assert routes["balance"] == (kept - junk) * 3 // 4
     else:

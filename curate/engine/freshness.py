@@ -80,7 +80,7 @@ def part_fingerprints(
     wanted: dict[str, list[str]] = {}
     for (name, stage), before in zip(stages.items(), _made_by(stages, pins), strict=True):
         aligned = not isinstance(stage, Shuffle | Fold)
-        known = {key: inputs.get(key) for key in stage.inputs}
+        known = {key: inputs.get(key) for key, spec in stage.inputs.items() if inputs.get(key) or not spec.added}
         read = {k: _reading(stage.inputs[k], v, aligned=aligned) for k, v in known.items()}
         wanted[name] = [
             digest([before, part, {k: of_part(part) for k, of_part in read.items()}]) for part in range(num_parts)
@@ -89,12 +89,23 @@ def part_fingerprints(
 
 
 def _made_by(stages: Mapping[str, Stage], pins: Mapping[str, dict[str, str]] | None) -> Iterator[list[Any]]:
-    """What makes each table of a step: its stage, after those before it."""
-    before: list[Any] = []
+    """What makes each table of a step: its stage, after those before it that it depends on."""
+    found: dict[str, list[Any]] = {}
     for name, stage in stages.items():
         pinned = stage.pins() if pins is None else pins[name]
-        before = [*before, [type(stage).__name__, stage.version, identity(stage), pinned]]
-        yield before
+        found[name] = [type(stage).__name__, stage.version, identity(stage), pinned]
+        yield [found[one] for one in [*_held(stages, name), name]]
+
+
+def _held(stages: Mapping[str, Stage], name: str) -> list[str]:
+    """The tables of a step before one whose stages its fingerprint holds, see `SharedMap.stands_alone`."""
+    before = list(stages)[: list(stages).index(name)]
+    leading = [one for one in before if getattr(stages[one], "leads", False)]
+    if not leading:
+        return before
+    if getattr(stages[name], "stands_alone", False):
+        return leading
+    return [one for one in before if not getattr(stages[one], "stands_alone", False)]
 
 
 def stage_digests(stages: Mapping[str, Stage]) -> dict[str, str]:
@@ -108,7 +119,7 @@ def _reading(spec: Input, tables: Any, *, aligned: bool) -> Callable[[int], str]
         [part.fingerprint if spec.beyond_rows else part.read_as for part in table.parts()] for table in as_list(tables)
     ]
     if aligned and spec.how == "each" and contents:
-        return lambda part: contents[0][part]
+        return lambda part: digest([one[part] for one in contents]) if spec.many else contents[0][part]
     everything = digest(contents)
     return lambda part: everything
 
@@ -217,14 +228,14 @@ def why_outdated(
     """
     reasons: dict[str, str] = {}
     made: dict[str, Stage] = {}  # the stages of the pass so far, whose fingerprints those after them hold
-    for place, (name, stage) in enumerate(stages.items()):
+    for name, stage in stages.items():
         found = tables[name].manifest()
         if found is None or not found.complete:
             continue
         changes = _changes(found, stage, found.pins if pins is None else pins.get(name, {}))
         read = [table for key in stage.inputs for table in as_list(inputs.get(key))]
         missing = [table.name for table in read if table.name not in current]
-        left_out = next((one for one in list(stages)[:place] if one not in made), None)
+        left_out = next((one for one in _held(stages, name) if one not in made), None)
         if changes:
             reasons[name] = f"made under another setting: {'; '.join(changes)}"
         elif missing:

@@ -58,7 +58,8 @@ class Input:
     schema: pa.Schema
     """Columns that must be there, and of `each` those that are read; a column of type null stands for any type."""
     how: Literal["each", "whole"]
-    """each: the part of the same number, as a pa.Table. whole: the Table, to be read part by part."""
+    """each: the part of the same number, as a pa.Table; where many, with all of its columns. whole: the Table, to be
+    read part by part."""
     optional: bool = False
     """The recipe may leave it out; the stage then gets None."""
     many: bool = False
@@ -68,11 +69,14 @@ class Input:
     those are equal too, so it depends on what the table is made of."""
     as_table: bool = False
     """Of `each`: the stage gets the Table, and reads of it the part of its own number alone."""
+    added: bool = False
+    """Optional, and unknown to earlier versions: where it is left out, fingerprints say nothing of it, so that tables
+    that are there stay."""
 
 
-def each(schema: pa.Schema, *, optional: bool = False) -> Input:
+def each(schema: pa.Schema, *, optional: bool = False, many: bool = False) -> Input:
     """An input of which a task reads the part of its own number."""
-    return Input(schema, "each", optional=optional)
+    return Input(schema, "each", optional=optional, many=many)
 
 
 def opened(schema: pa.Schema) -> Input:
@@ -80,9 +84,16 @@ def opened(schema: pa.Schema) -> Input:
     return Input(schema, "each", beyond_rows=True, as_table=True)
 
 
-def whole(schema: pa.Schema, *, optional: bool = False, many: bool = False, beyond_rows: bool = False) -> Input:
+def whole(
+    schema: pa.Schema,
+    *,
+    optional: bool = False,
+    many: bool = False,
+    beyond_rows: bool = False,
+    added: bool = False,
+) -> Input:
     """An input of which a task may read every part; the others are told at `Input`."""
-    return Input(schema, "whole", optional=optional, many=many, beyond_rows=beyond_rows)
+    return Input(schema, "whole", optional=optional or added, many=many, beyond_rows=beyond_rows, added=added)
 
 
 class Stage(Settings):
@@ -242,6 +253,13 @@ class SharedMap(Map):
 
     A task then makes the part of all their tables at once.
     """
+
+    leads: ClassVar[bool] = False
+    """Whether it says how the inputs are read for every stage of its pass. The rows of the others then depend on it and
+    not on each other, so that a task makes its rows and those that are missing alone."""
+    stands_alone: ClassVar[bool] = False
+    """In a pass with a stage that leads: whether of the stages before it the fingerprint holds that one alone, and
+    those after it do not hold it. Such tables come and go without a change of the others."""
 
     @classmethod
     def run_together(cls, stages: Mapping[str, Self], part: int, **tables: Any) -> Iterator[tuple[str, pa.RecordBatch]]:

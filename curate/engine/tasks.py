@@ -406,12 +406,23 @@ def _perform_together(store: Store, task: Task) -> dict[str, Part]:
     return {name: writer.done() for name, writer in writers.items()}
 
 
+def _needed(task: Task) -> dict[str, Stage]:
+    """The stages of a pass whose rows are made: where one leads, it and those of the tables to commit."""
+    if not any(isinstance(stage, SharedMap) and stage.leads for stage in task.stages.values()):
+        return task.stages
+    return {
+        name: stage
+        for name, stage in task.stages.items()
+        if name in task.fingerprints or (isinstance(stage, SharedMap) and stage.leads)
+    }
+
+
 def _rows_together(
     lead: SharedMap, store: Store, task: Task, inputs: Mapping[str, Any], made_of: Mapping[str, MadeOf]
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The rows of a pass: all of them, or beside those that an earlier run left, the others."""
     tables = {name: store.table(name) for name in task.fingerprints}
-    stages: Any = task.stages
+    stages: Any = _needed(task)
     with ExitStack() as stack:
         earlier = None
         if not task.anew:
@@ -434,6 +445,8 @@ def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any
             continue
         if names is None:
             tables[name] = None
+        elif spec.many and spec.how == "each":
+            tables[name] = [store.table(one).read(task.part) for one in names]
         elif spec.many:
             tables[name] = [Table(store, n, digest=task.manifests.get(n)) for n in names]
         elif spec.how == "whole" or spec.as_table:

@@ -35,7 +35,7 @@ def test_pools_labelled_digits_and_tests_are_apart_and_the_last_two_balanced() -
 
 def test_both_arms_train_on_equally_many_pictures_of_one_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curation, "LABELED", 8)
-    few = ["clusters.levels=[8]", "clusters.num_resamplings=2", "screening=null", "executor.threads=1"]
+    few = ["clusters.levels=[8]", "clusters.num_resamplings=2", "junk=null", "executor.threads=1"]
     (trial,) = bench_curation(
         tmp_path, seeds=[5], num_images=25, tail=Tail(14, 7.0, 1.0), curation=few, training=FEW
     ).trials

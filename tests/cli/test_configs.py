@@ -55,7 +55,7 @@ def test_a_key_alone_is_found_in_the_first_config_that_has_it() -> None:
     assert told("config", "copies.threshold").startswith(
         "copies.threshold in dedup:\n\ncopies.threshold\n    known | auto"
     )
-    assert told("config", "screening.screen.z").startswith("screening.screen.z in hierarchical:\n")
+    assert told("config", "junk.find.z").startswith("junk.find.z in hierarchical:\n")
     assert told("config", "optimizer.clip_norm").startswith("optimizer.clip_norm in train/small:\n")
 
 

@@ -53,10 +53,10 @@ def test_every_table_is_read_after_it_is_made(name: str, tmp_path: Path) -> None
         ("dedup", ["copies.threshold=auto"], ["internal/thresholds/copy", "internal/neighbors/aligned"], []),
         ("dedup", ["copies.borders=false"], ["internal/candidates/near"], ["internal/embeddings/within_border"]),
         ("dedup", ["copies.crowds=trust"], ["internal/neighbors/aligned"], ["internal/crowds"]),
-        ("hierarchical", ["screening=null"], ["assignments"], ["internal/screened", "internal/neighbors/density"]),
+        ("hierarchical", ["junk=null"], ["assignments"], ["internal/junk", "internal/neighbors/density"]),
         ("lvd142m", ["retrieval.retrieve.route=cluster"], ["internal/retrieved"], ["internal/nearest/ranked"]),
-        ("lvd142m", ["retrieval.retrieve.sample.refill=true"], ["internal/nearest/matched"], ["internal/screened"]),
-        ("quickstart", ["evaluate=null"], ["pretrain", "internal/screened"], ["internal/evaluation"]),
+        ("lvd142m", ["retrieval.retrieve.sample.refill=true"], ["internal/nearest/matched"], ["internal/junk"]),
+        ("quickstart", ["evaluate=null"], ["pretrain", "internal/junk"], ["internal/evaluation"]),
     ],
 )
 def test_settings_add_steps_and_leave_them_out(
@@ -97,6 +97,12 @@ def test_refilled_retrieval_searches_deeper(tmp_path: Path) -> None:
         for refill in ("false", "true")
     )
     assert refilled.k == 8 * plain.k
+
+
+@pytest.mark.parametrize("recipe", ["hierarchical", "lvd142m", "quickstart"])
+def test_key_of_junk_in_earlier_versions_names_the_one_of_today(recipe: str) -> None:
+    with pytest.raises(ConfigError, match=r"screening: the name of an earlier version; write `junk` instead"):
+        load_config(recipe, ["screening.screen.z=3"])
 
 
 def test_retrieval_without_curated_images_and_training_without_shards_are_errors(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from curate.errors import CurateError
 from curate.report.explain import explain
-from curate.stages.clusters.screen import Screen, ScreenFigures
+from curate.stages.clusters.find_junk import FindJunk, JunkFigures
 from curate.stages.copies.drop_similar import DropSimilar, DropSimilarFigures
 from curate.stages.selection.write_shards import ShardFigures
-from curate.tables import DUPLICATES, SCREENED
+from curate.tables import DUPLICATES, JUNK
 from tests.report.workdir import HOSTILE, Workdir, rows
 
 
@@ -151,8 +151,8 @@ def test_a_story_ends_where_the_tables_end(tmp_path: Path) -> None:
 
 def test_junk_and_images_alike_are_told_with_their_figures(workdir: Workdir) -> None:
     i = workdir.ids
-    judged = [rows(SCREENED, (i["b.jpg"], 0.95, None, True)), rows(SCREENED), rows(SCREENED)]
-    workdir.put("internal/screened", Screen(), judged, ScreenFigures(junk=1, too_alike=1, low=0.1, high=0.9))
+    judged = [rows(JUNK, (i["b.jpg"], 0.95, None, True)), rows(JUNK), rows(JUNK)]
+    workdir.put("internal/junk", FindJunk(), judged, JunkFigures(junk=1, too_alike=1, low=0.1, high=0.9))
     similar = (i["b.jpg"], i["b.jpg"], 1, "similar", i["a.jpg"], 0.96, "embedding", True)
     parts = [rows(DUPLICATES, similar), rows(DUPLICATES), rows(DUPLICATES)]
     workdir.put("internal/semdedup/verdicts", DropSimilar(), parts, DropSimilarFigures(kept=3, similar=1))

@@ -266,7 +266,7 @@ def run(tmp_path: Path, workdir: str, *more: str, recipe: str = "hierarchical", 
         "executor.threads=1",
     ]
     small = ["copies.verify=false", "rows_per_part=16", "inspect.max_reject_fraction=1"]
-    small += ["embed.model=luma24", "screening=null"] if recipe == "hierarchical" else []
+    small += ["embed.model=luma24", "junk=null"] if recipe == "hierarchical" else []
     run_config(load_config(recipe, [*sources, *small, *more]), flags)
     return Store(tmp_path / workdir)
 

@@ -57,7 +57,7 @@ from curate.ops.copies.graph import (
 )
 from curate.tables import CURATED, HELDOUT, POOL, VERDICTS
 
-KEPT, DUPLICATE, BENCHMARK, DROPPED = map(VERDICTS.index, VERDICTS)
+KEPT, DUPLICATE, BENCHMARK, DROPPED, SCREENED = map(VERDICTS.index, VERDICTS)
 Chains = Literal["split", "join"]
 """Whether a component may be a chain of pairs, or is split where one end does not resemble the other."""
 LONG = 5

@@ -1,4 +1,4 @@
-"""MeasureDensity: how alike each image of the pool is to its nearest neighbors; see `screen.py` for what it tells."""
+"""MeasureDensity: how alike each image of the pool is to its nearest neighbors; `find_junk.py` says what it tells."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar

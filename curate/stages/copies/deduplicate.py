@@ -49,6 +49,7 @@ from curate.tables import (
     NEIGHBORS,
     POOL,
     ROLES,
+    SCREENED,
     VERDICTS,
 )
 
@@ -119,6 +120,8 @@ class DeduplicateFigures(Figures):
     """Images that a person dropped."""
     kept_by_decision: dict[str, int] = Field(default_factory=dict)
     """Images that stay by decision of a person alone, by the verdict that they would have: duplicate or benchmark."""
+    screened: int = 0
+    """Images that a rule rejects, or that go with a copy that one rejects."""
     curated_heldout: int
     """Curated images that resemble a held-out one; they stay."""
 
@@ -153,6 +156,7 @@ class Deduplicate(Fold):
         "neighbors": whole(NEIGHBORS, many=True),
         "contaminated": whole(CONTAMINATED),
         "decided": whole(DECIDED, optional=True),
+        "scores": whole(SCREENED, added=True),
     }
     version: ClassVar[int] = 3
     parts_like: ClassVar[str | None] = "catalog"

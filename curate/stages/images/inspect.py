@@ -110,6 +110,7 @@ class Inspect(PictureStage):
 
     inputs: ClassVar[dict[str, Input]] = {"catalog": each(CATALOG)}
     version: ClassVar[int] = 4
+    leads: ClassVar[bool] = True
     tally: ClassVar[type[Tally] | None] = ImageTally
     explained_as: ClassVar[str] = "inspected"
 

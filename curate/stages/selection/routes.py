@@ -92,7 +92,7 @@ class RouteTables:
     retrieved: Table | None
     assignments: Table | None
     centroids: Table | None
-    screened: Table | None
+    junk: Table | None
     decided: Decided
     similarity: bool
     """Whether the similarities to the centroids are read: a draw at random can do without."""
@@ -100,7 +100,7 @@ class RouteTables:
     @classmethod
     def of(cls, tables: dict[str, Any], *, similarity: bool) -> "RouteTables":
         """From the inputs of `Select`."""
-        names = ("images", "duplicates", "contaminated", "retrieved", "assignments", "centroids", "screened")
+        names = ("images", "duplicates", "contaminated", "retrieved", "assignments", "centroids", "junk")
         given = {name: tables[name] for name in names}
         decided = read_decided(tables["decided"]) or Decided.nothing()
         return cls(Parts.of(tables["catalog"]), **given, decided=decided, similarity=similarity)
@@ -122,13 +122,13 @@ class RouteTables:
         return Assigned(ids, leaf, similarity, self._junk(part, ids))
 
     def _junk(self, part: int, ids: np.ndarray) -> np.ndarray:
-        if self.screened is None or self.parts.role[part] != POOL:
+        if self.junk is None or self.parts.role[part] != POOL:
             return np.zeros(len(ids), bool)
-        rows = self.screened.read(part, ["image_id", "junk"])
+        rows = self.junk.read(part, ["image_id", "junk"])
         if not np.array_equal(rows["image_id"].to_numpy(), ids):
             raise TableError(
-                f"{self.screened.name} part {part}: {len(rows)} images, assignments have {len(ids)} or others; make "
-                f"it again with --rebuild {self.screened.name}"
+                f"{self.junk.name} part {part}: {len(rows)} images, assignments have {len(ids)} or others; make "
+                f"it again with --rebuild {self.junk.name}"
             )
         junk: np.ndarray = rows["junk"].to_numpy()
         return junk

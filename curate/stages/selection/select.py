@@ -26,8 +26,8 @@ from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
 from curate.ops.selection.draws import Draws, count_groups, draw_smallest
 from curate.ops.selection.sampling import cap
+from curate.stages.clusters.find_junk import JunkTally
 from curate.stages.clusters.leaves import LIMITS, limit_rows, read_limits
-from curate.stages.clusters.screen import JunkTally
 from curate.stages.copies.contamination import curated_warning
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.images.usable import Usable
@@ -48,6 +48,7 @@ from curate.tables import (
     DECIDED,
     DUPLICATES,
     IMAGES,
+    JUNK,
     POOL,
     RETRIEVED,
     SCREENED,
@@ -99,8 +100,9 @@ class Select(Fold):
         "retrieved": whole(RETRIEVED, optional=True),
         "assignments": whole(ASSIGNMENTS, optional=True),
         "centroids": whole(CENTROIDS, optional=True),
-        "screened": whole(SCREENED, optional=True),
+        "junk": whole(JUNK, optional=True),
         "decided": whole(DECIDED, optional=True),
+        "scores": whole(SCREENED, added=True),
     }
     version: ClassVar[int] = 2
     parts_like: ClassVar[str | None] = "catalog"
@@ -159,7 +161,7 @@ class Select(Fold):
             raise self.field_error("cap", text)
         if self.balance is None or self.mix is not None:
             return self
-        left -= 0 if inputs["screened"] is None else JunkTally.of(inputs["screened"]).junk
+        left -= 0 if inputs["junk"] is None else JunkTally.of(inputs["junk"]).junk
         most = left * self.balance.max_repeats
         if self.balance.target == "auto":
             return self.model_copy(update=self.estimate(left))
@@ -266,7 +268,7 @@ class Select(Fold):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def summarize(self, table: Table, **inputs: Any) -> SelectFigures:
-        return selection_figures(table, Parts.of(inputs["catalog"]), inputs["duplicates"], inputs["screened"])
+        return selection_figures(table, Parts.of(inputs["catalog"]), inputs["duplicates"], inputs["junk"])
 
     def rows_in(self, figures: Figures, **inputs: Any) -> int | None:
         worked_through = inputs["assignments"] or inputs["images"]
@@ -289,8 +291,8 @@ class Select(Fold):
         passes = PASSES if self.mix is not None or self.balance is not None or self.cap is not None else 0
         memory = self.max_bytes if passes else 0
         limits = Shape(pool=0 if leaves is None or not passes else leaves.lists, row_bytes=LIMIT_BYTES, columns=5)
-        drawn = [shape.scanned(passes) for shape in (leaves, inputs.get("screened"), found) if shape is not None]
-        read = [shape.scanned() for shape in (leaves, inputs.get("screened"), found) if shape is not None]
+        drawn = [shape.scanned(passes) for shape in (leaves, inputs.get("junk"), found) if shape is not None]
+        read = [shape.scanned() for shape in (leaves, inputs.get("junk"), found) if shape is not None]
         read += [inputs["contaminated"].scanned(1)]
         if found is None and self.balance is None:
             duplicates = inputs["duplicates"]
@@ -437,7 +439,7 @@ def _checks(figures: SelectFigures, run: Finished) -> Iterator[str]:
         yield f"Kept by your decision though like a held-out one: {plural(found.by_decision, 'more image')}."
     if junk is not None:
         yield (
-            f"{plural(junk.screened, 'image')} screened out as junk before balancing, {count(junk.selected)} of them "
+            f"{plural(junk.found, 'image')} left out as junk before balancing, {count(junk.selected)} of them "
             "selected by another route."
         )
 

@@ -13,7 +13,7 @@ from curate.engine.figures import Figures
 from curate.engine.image_ids import Parts
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
-from curate.stages.clusters.screen import JunkTally
+from curate.stages.clusters.find_junk import JunkTally
 from curate.stages.copies.verdict_tally import VerdictTally
 from curate.tables import CURATED, POOL, ROLES
 
@@ -44,9 +44,9 @@ class ContaminationCount(Settings):
 
 
 class JunkCount(Settings):
-    """Pool images that screening found to be junk."""
+    """Pool images that were found to be junk."""
 
-    screened: int
+    found: int
     """All of them: they were left out of the balanced draw."""
     selected: int
     """Those of them that another route chose."""
@@ -66,7 +66,7 @@ class SelectFigures(Figures):
     contaminated: ContaminationCount
     """What resembles a held-out image, by the stored pairs and counted on the result itself."""
     junk: JunkCount | None = None
-    """Null where the recipe screens nothing."""
+    """Null where the recipe looks for no junk."""
 
     @property
     def shown(self) -> int:
@@ -90,7 +90,7 @@ class SelectTally(Tally):
     contaminated_by_decision: int = 0
     """Images that a person kept and that resemble a held-out one; not among those."""
     junk: int = 0
-    """Images that screening found to be junk."""
+    """Images that were found to be junk."""
 
     @classmethod
     def of_part(cls, rows: pa.RecordBatch, *, touching: np.ndarray, junk: np.ndarray, wanted: np.ndarray) -> Self:
@@ -110,13 +110,13 @@ class SelectTally(Tally):
         )
 
 
-def selection_figures(selection: Table, parts: Parts, duplicates: Table, screened: Table | None) -> SelectFigures:
+def selection_figures(selection: Table, parts: Parts, duplicates: Table, found_junk: Table | None) -> SelectFigures:
     """Figures of a complete selection, from what the parts of it and of its inputs counted."""
     tallies, kept = SelectTally.by_part(selection), VerdictTally.by_part(duplicates)
     total = SelectTally.sum(tallies)
     rows = np.array([part.rows for part in selection.parts()])
     pool, curated = (sum(tallies[part].contaminated for part in parts.numbers(role)) for role in (POOL, CURATED))
-    junk = None if screened is None else JunkCount(screened=JunkTally.of(screened).junk, selected=total.junk)
+    junk = None if found_junk is None else JunkCount(found=JunkTally.of(found_junk).junk, selected=total.junk)
     return SelectFigures(
         kept=sum(kept[part].kept for part in parts.numbers(POOL)),
         roles={role: int(rows[parts.numbers(number)].sum()) for number, role in enumerate(ROLES)},

@@ -33,9 +33,9 @@ from curate.tables import (
     DECIDED,
     DUPLICATES,
     IMAGES,
+    JUNK,
     NEIGHBORS,
     RETRIEVED,
-    SCREENED,
     centroids_schema,
 )
 from tests.stages.planted import PlantedCatalog, given_catalog, given_table, opened
@@ -53,7 +53,7 @@ INPUTS = {
     "retrieved": RETRIEVED,
     "assignments": ASSIGNMENTS,
     "centroids": CENTROIDS,
-    "screened": SCREENED,
+    "junk": JUNK,
     "decided": DECIDED,
 }
 CLUSTERED = ("assignments", "centroids")
@@ -97,7 +97,7 @@ def plant(root: Path, *, edges: Rows | None = None) -> dict[str, list[Any]]:
         for i in sorted(rng.choice(pool, 40))
     ]
     retrieved.sort(key=lambda r: (r["image_id"], -r["similarity"]))
-    screened = [
+    junk = [
         [{"image_id": r["image_id"], "density": 0.5, "coherence": 0.5, "junk": r["cluster_id"] == 5} for r in part]
         if SOURCES[number][1] == "pool"
         else []
@@ -114,8 +114,8 @@ def plant(root: Path, *, edges: Rows | None = None) -> dict[str, list[Any]]:
     given_table(root, "retrieved", RETRIEVED, by_part, figures=told)
     given_table(root, "assignments", ASSIGNMENTS, leaves)
     given_table(root, "centroids", centroids_schema(1, model="m", weights=""), [[r | {"num_images": 1} for r in tree]])
-    given_table(root, "screened", SCREENED, screened)
-    names = {"accepted": accepted, "left": left, "leaves": leaves, "screened": screened}
+    given_table(root, "junk", JUNK, junk)
+    names = {"accepted": accepted, "left": left, "leaves": leaves, "junk": junk}
     found = {name: [row for part in parts for row in part] for name, parts in names.items()}
     return found | {"retrieved": retrieved}
 
@@ -275,7 +275,7 @@ def test_dask_and_in_process_select_equal_tables(tmp_path: Path) -> None:
         with start_executor(config or ExecutorConfig(threads=1)) as executor:
             found.append([])
             for stage in stages:
-                rows = select(root, stage, "retrieved", "screened", *CLUSTERED, executor=executor)
+                rows = select(root, stage, "retrieved", "junk", *CLUSTERED, executor=executor)
                 contents = [part.content for part in Store(root).table("selection").parts()]
                 found[-1].append((rows, contents, figures(root)))
     assert found[0] == found[1]
@@ -296,7 +296,7 @@ def decide(root: Path) -> None:
     [
         (Select(), ()),
         (Select(), ("retrieved",)),
-        (Select(balance=Balance(target=20)), ("screened", *CLUSTERED)),
+        (Select(balance=Balance(target=20)), ("junk", *CLUSTERED)),
         (Select(cap=1), ("retrieved", *CLUSTERED)),
         (Select(mix=Mix(routes={"retrieval": 0.5, "curated": 0.5}, total=20)), ("retrieved", *CLUSTERED)),
     ],
@@ -394,8 +394,8 @@ def test_mixes_that_cannot_be_are_refused_before_any_compute(stage: Select, mess
 def test_junk_is_left_out_of_the_balance_alone(tmp_path: Path) -> None:
     planted = plant(tmp_path)
     stage = Select(balance=Balance(target="auto"))
-    rows = select(tmp_path, stage, "retrieved", "screened", *CLUSTERED)
-    junk = {r["image_id"] for r in planted["screened"] if r["junk"]}
+    rows = select(tmp_path, stage, "retrieved", "junk", *CLUSTERED)
+    junk = {r["image_id"] for r in planted["junk"] if r["junk"]}
     retrieved = {r["image_id"] for r in planted["retrieved"]}
     chosen = {r["image_id"] for r in rows if any(o["route"] == "balance" for o in r["origins"])}
     clean = len(pool_leaves(planted)) - len(junk)
@@ -403,16 +403,16 @@ def test_junk_is_left_out_of_the_balance_alone(tmp_path: Path) -> None:
     assert len(chosen) == clean * 3 // 4
     assert {r["image_id"] for r in rows} >= retrieved
     assert junk & retrieved
-    assert figures(tmp_path).junk == JunkCount(screened=len(junk), selected=len(junk & retrieved))
+    assert figures(tmp_path).junk == JunkCount(found=len(junk), selected=len(junk & retrieved))
     with pytest.raises(ConfigError, match=rf"^target={clean + 1}: {clean} pool images are left"):
-        select(tmp_path, Select(balance=Balance(target=clean + 1)), "screened", *CLUSTERED)
+        select(tmp_path, Select(balance=Balance(target=clean + 1)), "junk", *CLUSTERED)
 
 
-def test_screening_of_other_images_is_an_error(tmp_path: Path) -> None:
+def test_junk_of_other_images_is_an_error(tmp_path: Path) -> None:
     plant(tmp_path)
-    given_table(tmp_path, "screened", SCREENED, [[], [], [], [], []])
-    with pytest.raises(TableError, match=r"screened part 0: 0 images, assignments have \d+ or others"):
-        select(tmp_path, Select(balance=Balance(target=10)), "screened", *CLUSTERED)
+    given_table(tmp_path, "junk", JUNK, [[], [], [], [], []])
+    with pytest.raises(TableError, match=r"junk part 0: 0 images, assignments have \d+ or others"):
+        select(tmp_path, Select(balance=Balance(target=10)), "junk", *CLUSTERED)
 
 
 HELDOUT_IMAGE = 2 << 32 | 9
@@ -482,7 +482,7 @@ def test_funnel_tells_retrieval_apart_where_it_decides_who_stays(tmp_path: Path)
 def test_report_shows_the_shares_of_an_epoch_and_what_was_checked_again(tmp_path: Path) -> None:
     plant(tmp_path)
     mix = Mix(routes={"retrieval": 3, "balance": 5, "curated": 2}, total=50)
-    select(tmp_path, Select(mix=mix), "retrieved", "screened", *CLUSTERED)
+    select(tmp_path, Select(mix=mix), "retrieved", "junk", *CLUSTERED)
     section = sections(tmp_path, Select(mix=mix))["What the selection is made of"]
     assert section.first
     numbers, text = section.blocks
@@ -495,7 +495,7 @@ def test_report_shows_the_shares_of_an_epoch_and_what_was_checked_again(tmp_path
     assert isinstance(text, Text)
     assert "0 selected pool images and 0 selected curated images resemble a held-out image" in text.text
     junk = figures(tmp_path).junk
-    assert f"{junk.screened} images screened out as junk before balancing, {junk.selected} of them" in text.text
+    assert f"{junk.found} images left out as junk before balancing, {junk.selected} of them" in text.text
 
 
 def test_report_shows_what_was_selected_and_what_was_passed_over(tmp_path: Path) -> None:

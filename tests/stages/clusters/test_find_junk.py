@@ -1,4 +1,4 @@
-"""Screening: planted junk is found, and told with its pictures."""
+"""FindJunk: planted junk is found, and told with its pictures."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.ops.vectors import normalize
 from curate.stages.clusters.assign import Assign
+from curate.stages.clusters.find_junk import BINS, FindJunk, JunkFigures, _bin, bounds_of
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.clusters.measure_density import MeasureDensity
-from curate.stages.clusters.screen import BINS, Screen, ScreenFigures, _bin, bounds_of
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
@@ -38,7 +38,7 @@ def pool(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.where((kind == 0)[..., None], near, np.where((kind == 1)[..., None], tight, noise)), kind
 
 
-def screened(root: Path, vectors: np.ndarray, screen: Screen) -> Pipeline:
+def searched(root: Path, vectors: np.ndarray, stage: FindJunk) -> Pipeline:
     p = Pipeline(Store(root), seed=0)
     catalog = p.add("catalog", PlantedCatalog(roles=("pool", "pool", "curated"), rows=ROWS))
     given_rows = tuple(tuple(map(tuple, part)) for part in (*vectors.tolist(), vectors[0].tolist()))
@@ -51,27 +51,27 @@ def screened(root: Path, vectors: np.ndarray, screen: Screen) -> Pipeline:
     nearest = FindNeighbors(threshold=-1, heldout_threshold=-1, max_neighbors=K, lists=build, **roles)
     pairs = p.add("density/neighbors", nearest, embeddings=embeddings, centroids=coarse, catalog=catalog)
     density = p.add("density/images", MeasureDensity(num_neighbors=K), neighbors=pairs, catalog=catalog)
-    p.add("screened", screen, density=density, assignments=leaves, catalog=catalog)
+    p.add("junk", stage, density=density, assignments=leaves, catalog=catalog)
     make(p)
     return p
 
 
-def seen(p: Pipeline) -> tuple[Finished, Screen, Table]:
+def seen(p: Pipeline) -> tuple[Finished, FindJunk, Table]:
     run = open_finished(p.store, "toy", {"seed": 0}, p.steps)
-    stage, table = run.only(Screen) or pytest.fail("not made")
+    stage, table = run.only(FindJunk) or pytest.fail("not made")
     return run, stage, table
 
 
 def test_planted_junk_is_found_and_concepts_stay(tmp_path: Path) -> None:
     vectors, kind = pool(np.random.default_rng(0))
-    table = screened(tmp_path, vectors, Screen()).store.table("screened")
+    table = searched(tmp_path, vectors, FindJunk()).store.table("junk")
     assert [part.rows for part in table.parts()] == [ROWS, ROWS, 0]
     rows = table.read_all()
     found, what = rows["junk"].to_numpy(), kind.ravel()
     assert found[what == 1].all()
     assert found[what == 2].mean() > 0.9
     assert found[what == 0].mean() < 0.03
-    figures = ScreenFigures.of(table)
+    figures = JunkFigures.of(table)
     assert figures.junk == found.sum()
     assert figures.too_alike == pytest.approx((what == 1).sum(), abs=0.03 * len(what))
     assert figures.low < np.median(rows["density"].to_numpy()) < figures.high
@@ -79,7 +79,7 @@ def test_planted_junk_is_found_and_concepts_stay(tmp_path: Path) -> None:
 
 def test_densities_and_coherences_are_those_of_brute_force(tmp_path: Path) -> None:
     vectors, _ = pool(np.random.default_rng(1))
-    rows = screened(tmp_path, vectors, Screen(low=-1, high=1)).store.table("screened").read_all()
+    rows = searched(tmp_path, vectors, FindJunk(low=-1, high=1)).store.table("junk").read_all()
     x = vectors.reshape(-1, DIM).astype(np.float32)
     cosine = x @ x.T
     np.fill_diagonal(cosine, -np.inf)
@@ -93,10 +93,10 @@ def test_densities_and_coherences_are_those_of_brute_force(tmp_path: Path) -> No
 
 def test_report_shows_junk_by_its_reason(tmp_path: Path) -> None:
     vectors, _ = pool(np.random.default_rng(0))
-    run, stage, table = seen(screened(tmp_path, vectors, Screen()))
+    run, stage, table = seen(searched(tmp_path, vectors, FindJunk()))
     (section,) = stage.show(table, run)
     chart, text, alike, alike_pictures, other, other_pictures = section.blocks
-    figures, rows = ScreenFigures.of(table), table.read_all().to_pandas()
+    figures, rows = JunkFigures.of(table), table.read_all().to_pandas()
     assert isinstance(chart, Histogram)
     assert [int(series.values.sum()) for series in chart.series] == [(~rows.junk).sum(), rows.junk.sum()]
     assert [marker.at for marker in chart.markers] == [figures.low, figures.high]
@@ -114,8 +114,8 @@ def test_report_shows_junk_by_its_reason(tmp_path: Path) -> None:
 
 def test_explain_tells_why_an_image_was_left_out(tmp_path: Path) -> None:
     vectors, _ = pool(np.random.default_rng(0))
-    run, stage, table = seen(screened(tmp_path, vectors, Screen()))
-    figures, rows = ScreenFigures.of(table), table.read_all().to_pandas()
+    run, stage, table = seen(searched(tmp_path, vectors, FindJunk()))
+    figures, rows = JunkFigures.of(table), table.read_all().to_pandas()
     for junk, verdict in ((True, "left out of the balanced draw as junk"), (False, "like the pool")):
         row = rows[rows.junk == junk].iloc[0]
         cosines = f"mean cosine to its neighbors {row.density:.3f}, in its cluster {row.coherence:.3f}"
@@ -123,12 +123,12 @@ def test_explain_tells_why_an_image_was_left_out(tmp_path: Path) -> None:
             f"{verdict}: {cosines}",
             f"usual is {figures.low:.3f} to {figures.high:.3f}",
         ]
-    assert list(stage.explain(run.place(2 << 32), table, run)) == []  # curated images are not screened
+    assert list(stage.explain(run.place(2 << 32), table, run)) == []  # junk is not looked for among curated images
 
 
 def test_law_has_a_row_for_each_measured_image() -> None:
     inputs = {"density": Shape(500, row_bytes=12), "assignments": Shape(500, 100, row_bytes=16, lists=10)}
-    demand, made = Screen().cost(inputs, Assumptions(images=1000))
+    demand, made = FindJunk().cost(inputs, Assumptions(images=1000))
     assert made.rows == 500
     assert demand.rows == 2 * 500
 
@@ -147,5 +147,5 @@ def test_bounds_are_those_of_numpy(seed: int, z: float) -> None:
     assert found.low == pytest.approx(max(-1, low), abs=0.05)
 
 
-def test_nothing_measured_is_nothing_screened() -> None:
+def test_nothing_measured_is_no_junk() -> None:
     assert bounds_of(np.zeros(BINS), 3.0) == (-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Screen: images of a crawl that show nothing, left out where clusters are balanced.
+"""FindJunk: images of a crawl that show nothing, left out where clusters are balanced.
 
 Junk forms clusters of its own: screens of text, gradients, patterns, placeholders. A balanced draw takes as many images
 of each cluster as of any other, so it raises the share of junk. Junk betrays itself by how alike it is to its nearest
@@ -28,7 +28,7 @@ from curate.engine.show import LIST_KEPT, Block, Heading, Histogram, Marker, Sec
 from curate.engine.stage import Batches, Fold, Input, each, scan_partials, whole
 from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
-from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, POOL, SCREENED
+from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, JUNK, POOL
 
 BINS = 4000
 """Bins of the histogram of log(1 - density), whose median and MAD decide."""
@@ -71,7 +71,7 @@ class Bounds(NamedTuple):
     high: float
 
 
-class ScreenFigures(Figures):
+class JunkFigures(Figures):
     """What was found to be junk."""
 
     junk: int
@@ -103,7 +103,7 @@ class JunkTally(Tally):
         return cls(junk=int(np.count_nonzero(rows["junk"].to_numpy())))
 
 
-class ScreenTally(JunkTally):
+class FoundJunkTally(JunkTally):
     """What a part adds to the figures."""
 
     columns: ClassVar[tuple[str, ...]] = ()
@@ -115,7 +115,7 @@ class ScreenTally(JunkTally):
     """What is usual, the same in all parts."""
 
 
-class Screen(Fold):
+class FindJunk(Fold):
     """Which pool images are junk, by their density and their leaf's."""
 
     inputs: ClassVar[dict[str, Input]] = {
@@ -124,8 +124,8 @@ class Screen(Fold):
         "catalog": whole(CATALOG),
     }
     parts_like: ClassVar[str | None] = "catalog"
-    tally: ClassVar[type[Tally] | None] = ScreenTally
-    explained_as: ClassVar[str] = "screened"
+    tally: ClassVar[type[Tally] | None] = FoundJunkTally
+    explained_as: ClassVar[str] = "junk"
 
     z: Annotated[float, Field(gt=0)] = 2.5
     """Distance from the pool's median beyond which images are junk, in standard deviations of the bulk."""
@@ -135,7 +135,7 @@ class Screen(Fold):
     """Largest usual density, a cosine; null: as `z` says."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        return SCREENED
+        return JUNK
 
     def partial_schema(self, **inputs: Any) -> pa.Schema:
         return PARTIAL
@@ -201,17 +201,17 @@ class Screen(Fold):
             pa.array(coherence, mask=np.isnan(coherence)),
             pa.array(junk),
         ]
-        yield pa.RecordBatch.from_arrays(columns, schema=SCREENED)
+        yield pa.RecordBatch.from_arrays(columns, schema=JUNK)
         alike = junk & ((measured > high) | (coherence > high))
-        yield tally_batch(ScreenTally(too_alike=int(alike.sum()), bounds=(bounds,)), SCREENED)
+        yield tally_batch(FoundJunkTally(too_alike=int(alike.sum()), bounds=(bounds,)), JUNK)
 
     # -- telling about it ------------------------------------------------------------------------------------
 
-    def summarize(self, table: Table, **inputs: Any) -> ScreenFigures:
-        found = ScreenTally.of(table)
+    def summarize(self, table: Table, **inputs: Any) -> JunkFigures:
+        found = FoundJunkTally.of(table)
         bounds = found.bounds[0] if found.bounds else self.bounds(np.zeros(BINS))
         low, high = (round(bound, 4) for bound in bounds)
-        return ScreenFigures(junk=found.junk, too_alike=found.too_alike, low=low, high=high)
+        return JunkFigures(junk=found.junk, too_alike=found.too_alike, low=low, high=high)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         density, leaves = inputs["density"], inputs["assignments"]
@@ -223,7 +223,7 @@ class Screen(Fold):
         return Demand.phases([demand, folded(found, state, made)]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
-        sample, figures = run.sample(table, SCREENED.names), ScreenFigures.of(table)
+        sample, figures = run.sample(table, JUNK.names), JunkFigures.of(table)
         ids, junk = (sample.rows[name].to_numpy() for name in ("image_id", "junk"))
         density, coherence = (sample.rows[name].fill_null(np.nan).to_numpy() for name in ("density", "coherence"))
         if not np.isfinite(density).any():
@@ -231,18 +231,18 @@ class Screen(Fold):
         text = (
             f"{plural(figures.junk, 'image')} kept out of the balanced draw, {figures.too_alike} of them as more alike "
             "than pictures of this pool are once copies are gone, the others as like nothing else. Retrieval and "
-            "curated sets take no notice. If you want them: a larger screening.screen.z, or screening=null. "
+            "curated sets take no notice. If you want them: a larger junk.find.z, or junk=null. "
         )
         blocks: list[Block] = [_chart(density, junk, figures), Text((text + sample.note).rstrip())]
         alike = (density > figures.high) | (coherence > figures.high)
         for title, mask in (("too alike", junk & alike), ("like nothing else", junk & ~alike)):
             if mask.any():
-                shown = pick(ids[mask], SHOWN, run.rng(f"screening {title}"))
+                shown = pick(ids[mask], SHOWN, run.rng(f"junk {title}"))
                 blocks += [Heading(f"Kept out: {title}"), gallery(shown, total=int(mask.sum()), rest=LIST_KEPT)]
         yield Section("Kept out of the balanced draw", tuple(blocks))
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
-        figures = ScreenFigures.of(table)
+        figures = JunkFigures.of(table)
         for row in run.rows_of(image, table):
             verdict = "left out of the balanced draw as junk" if row["junk"] else "like the pool"
             means = [row["density"], row["coherence"]]
@@ -251,7 +251,7 @@ class Screen(Fold):
             yield f"usual is {figures.low:.3f} to {figures.high:.3f}"
 
 
-def _chart(density: np.ndarray, junk: np.ndarray, figures: ScreenFigures) -> Histogram:
+def _chart(density: np.ndarray, junk: np.ndarray, figures: JunkFigures) -> Histogram:
     """Densities (N,), NaN where unknown, of images that stay and of those that are junk (N,) bool."""
     known = np.isfinite(density)
     edges = np.linspace(min(0.0, float(density[known].min())), 1.0, NUM_BINS + 1)
