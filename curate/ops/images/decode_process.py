@@ -34,6 +34,7 @@ from PIL import Image
 from curate.memory import keep_freed_memory, release_holes
 from curate.ops.images import bands
 from curate.ops.images.bounds import Bounds
+from curate.ops.images.credentials import read_credentials
 from curate.ops.images.decode import Opened, RejectedImage, decode_rgb, sixteen_bits_used
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.readers import make_readable
@@ -260,6 +261,8 @@ def _work_for(wanted: bytes) -> _Work:
         return _inspecting(ImageLimits.model_construct(**given["limits"]), how)
     if work == "count bits":
         return lambda data, on_header: _Made({"bits": sixteen_bits_used(data)})
+    if work == "credentials":
+        return lambda data, on_header: _Made({"credentials": read_credentials(data, **how)})
     assert work == "make readable", work
     return lambda data, on_header: _read_as_readers(data, **how)
 
