@@ -178,10 +178,10 @@ def _judge(found: OpenRows, config: RecipeConfig, report: str) -> None:
 
 def report_is_behind(store: Store) -> bool:
     """Whether the tables have changed since report and card were written, or one of these is missing."""
-    from curate.report.card import is_behind
+    from curate.report.papers import papers_are_behind
 
     known = _reported(store).get("tables") == _made_of(store) and store.exists(PAGE)
-    return not known or is_behind(workdir.find_tables(store))
+    return not known or papers_are_behind(workdir.find_tables(store))
 
 
 def write_report(store: Store) -> str:
@@ -190,15 +190,15 @@ def write_report(store: Store) -> str:
     Raises:
         TableError: no table is finished.
     """
-    from curate.report.card import write_card
     from curate.report.page import SWEEP_FILE, write_page
+    from curate.report.papers import write_papers
     from curate.report.sections import warnings
 
     made_of = _made_of(store)
     if _reported(store).get("tables") != made_of:
         store.remove(SWEEP_FILE)  # thresholds of tables that are gone
     found = workdir.open_tables(store)
-    write_card(found)
+    write_papers(found)
     page = write_page(found)
     store.write_json(REPORT_MADE_OF, {"tables": made_of, "checks": warnings(found)})
     return page

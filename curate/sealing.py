@@ -39,6 +39,10 @@ TAIL_BYTES = 64 << 10
 """Bytes read at once from the end: of most files this is the whole footer, and the seal."""
 
 
+DIGEST_BYTES = 4 << 20
+"""Bytes read at once where a whole file is digested."""
+
+
 class DamagedBytes(pa.ArrowInvalid):
     """The bytes of a file are not those that were written."""
 
@@ -167,6 +171,22 @@ def check_parquet(file: Any) -> None:
     checked = _CheckedFile(file, seal)
     while checked.read(256 * BLOCK_BYTES):
         pass
+
+
+def digest_parquet(file: Any) -> tuple[str, int]:
+    """SHA-256 in hex of a whole open file, and its bytes, each block checked on the way where the file is sealed.
+
+    Raises:
+        DamagedBytes: some byte is not the one that was written, so that its digest would vouch for damage.
+    """
+    seal = _find_seal(file)
+    found = file if seal is None else _CheckedFile(file, seal)
+    found.seek(0)
+    digest, num_bytes = hashlib.sha256(), 0
+    while block := found.read(DIGEST_BYTES):
+        digest.update(block)
+        num_bytes += len(block)
+    return digest.hexdigest(), num_bytes
 
 
 def says_damage(error: BaseException) -> bool:

@@ -525,6 +525,32 @@ OWN_NAMES = frozenset([*SHARD_COLUMNS.names, *BLUR_COLUMNS.names])
 """Names in the shards that no column of a source may have."""
 
 
+SHARD_ROWS = pa.schema(
+    [
+        IMAGE_ID,
+        column("key", pa.string(), "name within the source, as in the shard"),
+        column("sha256", pa.binary(32), "of the bytes as the source holds them"),
+        column("stored", pa.binary(32), "of the bytes in the shard; null: the same", nullable=True),
+        column("num_bytes", pa.int64(), "of these bytes"),
+    ]
+)
+"""Of ListShardRows: which images each shard holds, in its order; `shards/manifest.json` vouches for it."""
+
+ORIGINS = pa.schema(
+    [
+        column(
+            "kind",
+            pa.string(),
+            "what is counted: all, source, domain, license, has (a fact that a source states), year, not_counted",
+        ),
+        column("name", pa.string(), "which one of it, such as a domain; empty for all"),
+        column("images", pa.int64(), "images in the shards"),
+        column("num_bytes", pa.int64(), "their encoded bytes"),
+    ]
+)
+"""Of CountOrigins: where the images of the shards come from and under which terms, as their sources state it."""
+
+
 def embeddings_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
     """Schema of `embeddings/NAME`, aligned with the catalog; `dtype` is float16, float32 or bits."""
     return pa.schema(

@@ -1,11 +1,13 @@
 """Whether files are still what was written: every file that carries a digest is read whole.
 
 Readers check what they read, when they read it; a shard that nobody opens for a year is not looked at. `verify` looks
-at everything: a workdir, shards, the folder of a training, an export.
+at everything: a workdir, shards, the folder of a training, an export. Shards beside which a manifest of digests lies
+are held against it (`shard_check.py`), which finds also what is gone, what was added, and what somebody changed who
+made the checksums inside a file anew.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from curate.locking import LOCK
 from curate.progress import track
 from curate.sealed_json import KEY, load_sealed
 from curate.sealing import check_parquet, is_sealed
+from curate.shard_check import ImageProblem, ShardCheck, check_shards
+from curate.shard_manifest import DATA, FORMAT, NAME, ROWS
 from curate.workdir import RUN
 
 MADE_OF = "made_of.json"
@@ -46,16 +50,24 @@ class Verified:
     """Paths of the other files: they carry no digest (pages and pictures, and what earlier versions wrote)."""
     num_bytes: int
     """Of the files that were checked."""
+    shards: Mapping[str, ShardCheck] = field(default_factory=dict)
+    """By folder of shards: what holding them against their manifest found."""
+
+    @property
+    def images(self) -> list[tuple[str, ImageProblem]]:
+        """(folder, image) of all images that are not what a manifest vouches for."""
+        return [(folder, image) for folder, found in self.shards.items() for image in found.images]
 
 
-def verify(place: str) -> Verified:
+def verify(place: str, *, keys: Sequence[bytes] | None = None) -> Verified:
     """Read every file below a path or URL that carries a digest.
 
     Args:
         place: a folder, such as a workdir or one of shards, or a file.
+        keys: Ed25519 keys one of which must have signed the manifest of the shards; None: whoever signed is told.
 
     Raises:
-        ConfigError: nothing is there.
+        ConfigError: nothing is there, or with `keys` no manifest.
     """
     filesystem, root = open_filesystem(place)
     sizes = {path: info["size"] for path, info in filesystem.find(root, detail=True).items()}
@@ -66,10 +78,17 @@ def verify(place: str) -> Verified:
     damaged: dict[str, str] = {}
     skipped = (TEMPORARY, LOCK, PROGRESS)
     inside = {path.rpartition("/")[0] for path in sizes if _name(path) == CHECKPOINT}
+    shards = {path.rpartition("/")[0] for path in sizes if _is_shard_manifest(filesystem, path, sizes)}
+    if keys is not None and not shards:
+        raise ConfigError(f"{place}: no {NAME} of shards is there, so no key can vouch for any; leave --key out")
+    held = {f"{folder}/{DATA}" for folder in shards}
     with track("verify", len(sizes), unit="files") as advance:
         for path in sorted(sizes):
             advance(1)
             if _name(path).startswith(skipped) or any(path.startswith(f"{one}/") for one in inside):
+                continue
+            if path.rpartition("/")[0] in held and path.endswith(".parquet"):
+                checked.append(path)  # beside a manifest, which tells more
                 continue
             try:
                 (checked if check_file(filesystem, path) else unchecked).append(path)
@@ -80,8 +99,15 @@ def verify(place: str) -> Verified:
             found, wrong = _check_checkpoint(filesystem, folder)
             checked += found
             damaged |= wrong
+        found_of = {folder: check_shards(filesystem, folder, keys=keys) for folder in sorted(shards)}
     damaged |= dict(_lost_parts(filesystem, sizes))
-    return Verified(tuple(checked), damaged, tuple(unchecked), sum(sizes.get(path, 0) for path in checked))
+    for folder, of_shards in found_of.items():
+        damaged |= {f"{folder}/{name}": f"{folder}/{name}: {text}" for name, text in of_shards.problems.items()}
+    manifests = {f"{folder}/{NAME}" for folder in shards}
+    checked += sorted(manifests)
+    unchecked = [path for path in unchecked if path not in manifests]
+    num_bytes = sum(sizes.get(path, 0) for path in checked)
+    return Verified(tuple(checked), damaged, tuple(unchecked), num_bytes, found_of)
 
 
 _DAMAGE = (pa.ArrowException, OSError, ValueError, CurateError)
@@ -138,6 +164,14 @@ def _lost_parts(filesystem: Any, sizes: Mapping[str, int]) -> Iterator[tuple[str
         for part, size in wanted.items():
             if size and sizes.get(part) != size:
                 yield part, _describe(part, "gone" if part not in sizes else f"{sizes[part]} bytes, not {size}")
+
+
+def _is_shard_manifest(filesystem: Any, path: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a file is the manifest of shards, damaged or not: other programs have files of this name too."""
+    if _name(path) != NAME:
+        return False
+    lists = f"{path.rpartition('/')[0]}/{ROWS}/"
+    return any(other.startswith(lists) for other in sizes) or FORMAT.encode() in filesystem.read_block(path, 0, 200)
 
 
 def _describe(path: str, what: str) -> str:

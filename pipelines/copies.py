@@ -51,8 +51,11 @@ from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
 from curate.stages.search.sample_queries import SampleQueries
+from curate.stages.selection.count_origins import CountOrigins
 from curate.stages.selection.draw_map import DrawMap
 from curate.stages.selection.find_columns import FindColumns
+from curate.stages.selection.list_rows import TABLE as SHARD_LISTS
+from curate.stages.selection.list_rows import ListShardRows
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
@@ -371,10 +374,14 @@ def draw_map(
 def write_shards(
     p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref, blurs: Ref | None
 ) -> Ref:
-    """The selected images as shards, once it is known which columns these have."""
+    """The selected images as shards, once it is known which columns these have; then what is to be told of them."""
     given = {"selection": selection, "catalog": catalog, "images": images}
     own_columns = p.add("internal/own_columns", FindColumns(), **given)
-    return p.add("shards/data", write, own_columns=own_columns, **given, blurs=blurs)
+    shards = p.add("shards/data", write, own_columns=own_columns, **given, blurs=blurs)
+    if write.publish is not None:
+        rows = p.add(SHARD_LISTS, ListShardRows(), shards=shards)
+        p.add("internal/origins", CountOrigins(), shards=shards, rows=rows)
+    return shards
 
 
 def _trusted_hashes(p: Pipeline, copies: Copies, found: Ref, crowds: Ref | None, *, catalog: Ref) -> Ref:

@@ -5,7 +5,7 @@ Scores cost passes over pictures and networks; rules cost nothing. See `stages/s
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,6 +21,7 @@ from curate.stages.screening.find_text import FindText
 from curate.stages.screening.hash_bytes import HashBytes
 from curate.stages.screening.match_lists import MatchLists, needs_digests
 from curate.stages.screening.measure_looks import LookName, MeasureLooks
+from curate.stages.screening.read_origin import ReadOrigin
 from curate.stages.screening.rules import Drop, ListRule
 from curate.stages.screening.score_nudity import ScoreNudity
 from curate.stages.screening.scoring import SCORES, PictureScores
@@ -68,6 +69,14 @@ class Screening(Settings):
     """By score: which images of the pool are rejected: bounds such as {above: 0.8}, `preset` for those that belong to
     the score, or true for a score that is true or false."""
 
+    opt_outs: Literal["honor", "note"] | None = "honor"
+    """Pictures whose owners reserve the use for training: by headers of their server (`X-Robots-Tag: noai`,
+    `TDM-Reservation`), columns of a list, or metadata in the file. honor: they are rejected, with the reason
+    `opted_out`; note: the column `opted_out` says what was found; null: nobody looks."""
+    c2pa: bool = False
+    """Whether Content Credentials (C2PA) in the pictures are read: who made them, how, and whether they may be trained
+    on; needs the package c2pa-python (extra c2pa)."""
+
     @model_validator(mode="after")
     def _names_once(self) -> Self:
         counts = Counter(one.name for one in self.lists)
@@ -104,8 +113,10 @@ class Screening(Settings):
             decode_side: pixels of the short side that this pass decodes.
         """
         hashed = needs_digests(self.lists) if recorded is None else DIGEST_TABLE in recorded
-        digests: dict[str, PictureStage] = {DIGEST_TABLE: HashBytes()} if hashed else {}
-        return digests | {name: stage for name, stage in self.looked_at.items() if stage.least_side() <= decode_side}
+        stages: dict[str, PictureStage] = {DIGEST_TABLE: HashBytes()} if hashed else {}
+        if self.opt_outs is not None or self.c2pa:
+            stages[f"{SCORES}origin"] = ReadOrigin(c2pa=self.c2pa)
+        return stages | {name: stage for name, stage in self.looked_at.items() if stage.least_side() <= decode_side}
 
     def larger_stages(self, *, decode_side: int) -> dict[str, PictureStage]:
         """By table: what needs larger pictures, and so a pass of its own."""
@@ -140,5 +151,5 @@ def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact:
             p.add("internal/scores/listed", MatchLists(lists=cfg.lists), images=images, digests=made.get(DIGEST_TABLE))
         )
     rules = tuple(ListRule(name=one.name, with_copies=one.with_copies) for one in cfg.lists)
-    screen = Screen(lists=rules, drop=cfg.drop).placed_as(cfg)
+    screen = Screen(lists=rules, drop=cfg.drop, opt_outs=cfg.opt_outs == "honor").placed_as(cfg)
     return p.add("scores", screen, catalog=catalog, images=images, scores=scores or None)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 BASE = {"command", "errors", "config", "counting", "filesystems", "interrupt", "logs", "memory", "opening", "progress"}
-BASE |= {"ranges", "sealed_json", "sealing", "surroundings", "text"}
+BASE |= {"ranges", "sealed_json", "sealing", "shard_manifest", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
@@ -23,6 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "sealed_json": set(),
     "sealing": set(),
+    "shard_manifest": set(),
+    "signing": {"errors"},
     "progress": {"text"},
     "interrupt": {"text"},
     "logs": {"text"},
@@ -45,9 +47,11 @@ ALLOWED: dict[str, set[str]] = {
     "recipe": BASE | {"engine", "sources", "registry"},
     "pipelines": BASE | {"engine", "models", "sources", "stages", "recipe", "decisions"},
     "workdir": BASE | {"engine", "recipe", "locking", "decisions"},
-    "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking"},
+    "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking", "shard_check", "signing"},
+    "signing_shards": BASE | {"signing"},
+    "shard_check": BASE | {"tables", "signing"},
     "answers": BASE | {"tables", "engine", "ops", "sources", "stages"},
-    "report": BASE | {"tables", "engine", "ops", "sources", "stages"},
+    "report": BASE | {"tables", "engine", "ops", "sources", "stages", "signing"},
     "review": BASE | {"tables", "engine", "ops", "sources", "stages", "report", "answers", "decisions"},
     "scale": BASE | {"tables", "engine", "ops", "models", "sources", "samples", "stages", "recipe"},
     "doctor": BASE | {"__init__", "engine", "models", "sources", "recipe", "scale"},

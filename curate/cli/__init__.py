@@ -40,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": inspect.explain,
     "review": review.review,
     "verify": verify.verify,
+    "sign": verify.sign,
     "clean": inspect.clean,
     "config": configs.config,
     "init": configs.init,

@@ -26,7 +26,7 @@ GROUPS = {
     "Find and look": ("run", "list", "review", "report", "explain", "status"),
     "Change": ("sweep", "write", "clean", "config", "init"),
     "Train": ("train", "eval", "visualize", "export", "models"),
-    "Check": ("doctor", "plan", "verify", "samples"),
+    "Check": ("doctor", "plan", "verify", "sign", "samples"),
 }
 """Headings of `curate --help`; a command that stands nowhere comes last."""
 _WORDS: dict[Any, str] = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}

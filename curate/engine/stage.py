@@ -67,6 +67,8 @@ class Input:
     beyond_rows: bool = False
     """The stage reads more than rows, such as files that the table's figures name. Equal rows do not tell that
     those are equal too, so it depends on what the table is made of."""
+    as_table: bool = False
+    """Of `each`: the stage gets the Table, and reads of it the part of its own number alone."""
     added: bool = False
     """Optional, and unknown to earlier versions: where it is left out, fingerprints say nothing of it, so that tables
     that are there stay."""
@@ -75,6 +77,11 @@ class Input:
 def each(schema: pa.Schema, *, optional: bool = False, many: bool = False) -> Input:
     """An input of which a task reads the part of its own number."""
     return Input(schema, "each", optional=optional, many=many)
+
+
+def opened(schema: pa.Schema) -> Input:
+    """An input of which a task opens the file of the part of its own number: its bytes count, not its rows alone."""
+    return Input(schema, "each", beyond_rows=True, as_table=True)
 
 
 def whole(

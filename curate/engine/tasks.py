@@ -449,7 +449,7 @@ def _read(store: Store, task: Task, *, only: str | None = None) -> dict[str, Any
             tables[name] = [store.table(one).read(task.part) for one in names]
         elif spec.many:
             tables[name] = [Table(store, n, digest=task.manifests.get(n)) for n in names]
-        elif spec.how == "whole":
+        elif spec.how == "whole" or spec.as_table:
             tables[name] = Table(store, names[0], digest=task.manifests.get(names[0]))
         else:
             tables[name] = store.table(names[0]).read(task.part, spec.schema.names)

@@ -1,6 +1,5 @@
 """The dataset card: `shards/README.md`, which makes the folder a dataset that Hugging Face's tools load."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
@@ -12,10 +11,11 @@ from curate.engine.numbers import count, plural
 from curate.engine.show import Check, FlowStep
 from curate.engine.table import Table
 from curate.errors import TableError
+from curate.report.markdown import code as _code
+from curate.report.markdown import safe as _safe
 from curate.report.sections import facts
 from curate.stages.selection.write_shards import CARD, ShardFigures, WriteShards
 from curate.tables import SHARD_COLUMNS
-from curate.text import visible
 
 UNCHECKED: dict[Check, str] = {
     "unsafe content": "sexual, violent or otherwise unsafe content (NSFW)",
@@ -224,13 +224,19 @@ def _kept_out(step: FlowStep) -> str:
     return f"kept out {step.kept_out}: {count(step.num_dropped)}, of these {reasons}" if reasons else ""
 
 
-def _not_checked(run: Finished) -> str:
+def unchecked(run: Finished) -> list[str]:
+    """What no stage of the run has looked for, and what a stage left open, in words."""
     done = {check for stage, table in run.tables for check in stage.checks(table, run)}
     gaps = [gap for stage, table in run.tables for gap in stage.gaps(table, run)]
     lines = []
     for check in get_args(Check):
         open_ = list(dict.fromkeys(text for of, text in gaps if of == check))
-        lines += [f"- {_safe(text)}" for text in open_] or ([] if check in done else [f"- {_unchecked(check, run)}"])
+        lines += open_ or ([] if check in done else [_unchecked(check, run)])
+    return lines
+
+
+def _not_checked(run: Finished) -> str:
+    lines = [f"- {_safe(text)}" for text in unchecked(run)]
     intro = "**The following was not screened for.** Do it before you publish the dataset or anything trained on it:"
     return "\n".join([intro, "", *lines])
 
@@ -240,21 +246,3 @@ def _unchecked(check: Check, run: Finished) -> str:
     if check == "benchmarks" and run.parts.num_images(["heldout"]):
         return "copies of benchmark images: the held-out images of this run were compared with nothing"
     return UNCHECKED[check]
-
-
-def _safe(text: str) -> str:
-    """Text from outside as plain text, within a line or a table cell of Markdown: no markup, link or HTML."""
-    plain = re.sub(r"[\\\[\]*|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", _without_html(text))
-    return re.sub(r"^([-+#=~]|\d+[.)])", lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", plain)
-
-
-def _code(text: str) -> str:
-    """The same between backticks, where nothing else is markup; a cell of a table ends at a bar even there."""
-    return "`" + _without_html(text).replace("|", "\\|") + "`"
-
-
-def _without_html(text: str) -> str:
-    flat = visible(" ".join(text.split()), keep="")
-    for found, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("`", "'")):
-        flat = flat.replace(found, shown)
-    return flat

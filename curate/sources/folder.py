@@ -21,7 +21,7 @@ from curate.sources.found import Found
 from curate.sources.kinds import DESCRIBING, Kinds
 from curate.sources.left_out import OUTSIDE, TOO_LONG, UNMATCHED, leave_out
 from curate.sources.limits import MAX_SIDECAR_BYTES
-from curate.sources.network import network, read_remote
+from curate.sources.network import Answer, network, read_answer
 from curate.sources.read import Read, too_large, unavailable, unreadable
 from curate.sources.roots import roots_of
 from curate.sources.suffixes import HEAD_BYTES, IMAGE, begins_as_image, may_be_image, suffix_of
@@ -111,8 +111,9 @@ def read_folder_file(
         )
         if isinstance(data, Read):
             return data
+        data, reserved = data
         extra, left_out = (None, ()) if describe is None else describe()
-        return Read(data, extra=extra, left_out=left_out)
+        return Read(data, extra=extra, left_out=left_out, reserved=reserved)
     except SourceUnavailable as error:
         return unavailable(error.why)
     except SourceLost as error:
@@ -131,7 +132,7 @@ def _is_outside(path: bytes, source: Source) -> bool:
     return source.format in (*BUILTIN, *DETECTED) and not roots_of(source).may_read(path)
 
 
-def _read_or_refuse(uri: str, max_bytes: int, end: float, source: Source | None) -> bytes | Read:
+def _read_or_refuse(uri: str, max_bytes: int, end: float, source: Source | None) -> Answer | Read:
     if not is_remote(uri):
         with open_regular(decode_uri(uri)) as file:
             if source is not None and _is_outside(decode_uri(uri), source):
@@ -141,9 +142,9 @@ def _read_or_refuse(uri: str, max_bytes: int, end: float, source: Source | None)
             if len(data) == size + 1:  # it grows
                 data += file.read(max(0, max_bytes - size))
                 size = len(data)
-        return data if size <= max_bytes else too_large(size, max_bytes)
+        return Answer(data) if size <= max_bytes else too_large(size, max_bytes)
     why = why_no_url(uri)
     if why:
         return unreadable(f"not a URL: {why}")
-    data = read_remote(decode_uri(uri).decode(), max_bytes, seconds=max(0.001, end - time.monotonic()))
-    return data if len(data) <= max_bytes else too_large(None, max_bytes)
+    answer = read_answer(decode_uri(uri).decode(), max_bytes, seconds=max(0.001, end - time.monotonic()))
+    return answer if len(answer.data) <= max_bytes else too_large(None, max_bytes)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from fsspec.asyn import AsyncFileSystem, sync
 from pydantic import Field
@@ -31,7 +31,8 @@ from curate.errors import SourceError, SourceLost
 from curate.filesystems import STORES, WEB, Limits, client_timeout, protocol_of, read_range
 from curate.retrying import ATTEMPTS, FIRST_WAIT, LONGEST_WAIT, Patience
 from curate.sources.addresses import Permit, written_addresses
-from curate.sources.secrets import Secrets, lacks_secret
+from curate.sources.reservations import DIRECTIVES, reservation_of_headers
+from curate.sources.secrets import Secrets, lacks_secret, strip_secrets
 
 CHUNK_BYTES = 1 << 20
 """Bytes taken from a connection at once; the limits of length and time are looked at in between."""
@@ -215,6 +216,19 @@ def _connector(permit: Permit) -> Any:
 
 
 def read_remote(url: str, max_bytes: int, *, seconds: float) -> bytes:
+    """The bytes of `read_answer` alone."""
+    return read_answer(url, max_bytes, seconds=seconds).data
+
+
+class Answer(NamedTuple):
+    """What came of asking for a remote file."""
+
+    data: bytes
+    reserved: str | None = None
+    """What a web server said against its use, see `curate.sources.reservations`."""
+
+
+def read_answer(url: str, max_bytes: int, *, seconds: float) -> Answer:
     """The first `max_bytes` + 1 bytes of a remote file, or all; errors come as its library raises them.
 
     Args:
@@ -226,11 +240,11 @@ def read_remote(url: str, max_bytes: int, *, seconds: float) -> bytes:
     fs, path = open_filesystem(url)
     if protocol_of(url) in WEB:
         limits = Limits(network().connect, network().stall, seconds)
-        data: bytes = sync(fs.loop, _get, fs, path, max_bytes, client_timeout(limits))
-        return data
+        answer: Answer = sync(fs.loop, _get, fs, path, max_bytes, client_timeout(limits))
+        return answer
     if isinstance(fs, AsyncFileSystem):
         note(opens=1)
-        return read_range(fs, path, 0, max_bytes + 1, timeout=seconds)
+        return Answer(read_range(fs, path, 0, max_bytes + 1, timeout=seconds))
     end, parts, left = time.monotonic() + seconds, [], max_bytes + 1
     with fs.open(path, "rb") as file:
         while left and (part := file.read(min(left, CHUNK_BYTES))):
@@ -238,10 +252,10 @@ def read_remote(url: str, max_bytes: int, *, seconds: float) -> bytes:
             left -= len(part)
             if time.monotonic() > end:
                 raise TimeoutError
-    return b"".join(parts)
+    return Answer(b"".join(parts))
 
 
-async def _get(fs: Any, url: str, max_bytes: int, timeout: Any) -> bytes:
+async def _get(fs: Any, url: str, max_bytes: int, timeout: Any) -> Answer:
     session = await fs.set_session()
     parts, left = [], max_bytes + 1
     async with session.get(fs.encode_url(url), **(fs.kwargs | {"timeout": timeout})) as answer:
@@ -251,4 +265,13 @@ async def _get(fs: Any, url: str, max_bytes: int, timeout: Any) -> bytes:
             left -= len(parts[-1])
             if not left:
                 break
-    return b"".join(parts)
+        reserved = _reserved(answer.headers)
+    return Answer(b"".join(parts), reserved)
+
+
+def _reserved(headers: Any) -> str | None:
+    robots = ", ".join(headers.getall("X-Robots-Tag", [])).lower()
+    words = {word.rpartition(":")[2].strip() for word in robots.split(",")}
+    directive = next((word for word in DIRECTIVES if word in words), None)
+    policy = headers.get("TDM-Policy")
+    return reservation_of_headers(directive, headers.getall("TDM-Reservation", []), policy and strip_secrets(policy))

@@ -56,6 +56,7 @@ SCHEMA = pa.schema(
         pa.field("reject", pa.string()),
         pa.field("detail", pa.string()),
         pa.field("max_bytes", pa.int64(), nullable=False),
+        pa.field("reserved", pa.string()),
     ]
 )
 
@@ -292,14 +293,21 @@ def _as_row(one: Wanted, read: Read, max_bytes: int) -> dict[str, Any] | None:
     if read.data is None and read.reject == "unavailable":
         return None
     sha256 = None if read.data is None else hashlib.sha256(read.data).digest()
-    found = {"data": read.data, "sha256": sha256, "reject": read.reject, "detail": read.error}
+    found = {
+        "data": read.data,
+        "sha256": sha256,
+        "reject": read.reject,
+        "detail": read.error,
+        "reserved": read.reserved,
+    }
     return {"row": _row(one), "url": one.url, **found, "max_bytes": max_bytes}
 
 
 def _as_read(row: dict[str, Any], max_bytes: int) -> Read:
     if row["data"] is None:
-        return Read(error=row["detail"], reject=row["reject"])
-    return Read(row["data"]) if len(row["data"]) <= max_bytes else too_large(len(row["data"]), max_bytes)
+        return Read(error=row["detail"], reject=row["reject"], reserved=row.get("reserved"))
+    found = Read(row["data"], reserved=row.get("reserved"))  # chunks of earlier versions do not tell
+    return found if len(row["data"]) <= max_bytes else too_large(len(row["data"]), max_bytes)
 
 
 class _Writer:

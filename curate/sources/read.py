@@ -23,6 +23,8 @@ class Read(NamedTuple):
     """The source's own columns, JSON-ready; None: none."""
     left_out: tuple[str, ...] = ()
     """Kinds of values that these columns lost, see `curate.sources.values.LEFT_OUT`."""
+    reserved: str | None = None
+    """What its server said against its use, see `curate.sources.reservations`; None: nothing, or nobody asked one."""
 
 
 def too_large(num_bytes: int | None, max_bytes: int) -> Read:

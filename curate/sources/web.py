@@ -22,8 +22,8 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ from curate.sources.connections import (
     words_of,
 )
 from curate.sources.read import Read, too_large, unreadable
+from curate.sources.reservations import DIRECTIVES, reservation_of_headers
 from curate.sources.secrets import strip_secrets
 
 SOFTWARE = "curate-vision"
@@ -463,12 +464,21 @@ class _Client:
         if status not in (200, 203):
             _drain(answer)
             return unreadable(_status_text(status))
-        directive = self._manner.directive_against(answer.headers.get_all("X-Robots-Tag", []))
+        robots = answer.headers.get_all("X-Robots-Tag", [])
+        directive = self._manner.directive_against(robots)
+        reserved = self._reserved(answer, robots)
         if directive is not None:
-            return unreadable(f"the server forbids it: X-Robots-Tag: {directive}")
+            return unreadable(f"the server forbids it: X-Robots-Tag: {directive}")._replace(reserved=reserved)
         if answer.length is not None and answer.length > self._max_bytes:
             return too_large(answer.length, self._max_bytes)
-        return self._body(job, answer)
+        found = self._body(job, answer)
+        return found._replace(reserved=reserved) if isinstance(found, Read) else found
+
+    def _reserved(self, answer: http.client.HTTPResponse, robots: Sequence[str]) -> str | None:
+        """What the server says against training on the picture."""
+        about_training = replace(self._manner, disallowed=DIRECTIVES).directive_against(robots)
+        tdm, policy = answer.headers.get_all("TDM-Reservation", []), answer.headers.get("TDM-Policy")
+        return reservation_of_headers(about_training, tdm, policy and strip_secrets(policy))
 
     def _body(self, job: _Job, answer: http.client.HTTPResponse) -> Read | _Passing:
         """The bytes of an answer, as far as they are allowed."""

@@ -99,9 +99,32 @@ def test_servers_are_told_who_asks() -> None:
 def test_directives_of_servers_are_honored(header: str, manner: dict[str, Any], directive: str | None) -> None:
     read = one(Answer(b"x", headers={"X-Robots-Tag": header}), **manner)
     if directive is None:
-        assert read == Read(b"x")
+        assert read._replace(reserved=None) == Read(b"x")
     else:
-        assert read == Read(error=f"the server forbids it: X-Robots-Tag: {directive}", reject="unreadable")
+        told = Read(error=f"the server forbids it: X-Robots-Tag: {directive}", reject="unreadable")
+        assert read._replace(reserved=None) == told
+
+
+@pytest.mark.parametrize(
+    ("headers", "disallowed", "reserved"),
+    [
+        ({"X-Robots-Tag": "noai"}, (), "X-Robots-Tag: noai"),
+        ({"X-Robots-Tag": "noai"}, ("noai",), "X-Robots-Tag: noai"),
+        ({"X-Robots-Tag": "otherbot: noai"}, (), None),
+        ({"X-Robots-Tag": "noindex"}, (), None),
+        ({"TDM-Reservation": "1"}, (), "TDM-Reservation: 1"),
+        ({"TDM-Reservation": "0"}, (), None),
+        (
+            {"TDM-Reservation": "1", "TDM-Policy": "https://a:secret@example.org/p.json", "X-Robots-Tag": "noimageai"},
+            (),
+            "X-Robots-Tag: noimageai; TDM-Reservation: 1, policy https://***@example.org/p.json",
+        ),
+    ],
+)
+def test_what_a_server_reserves_is_noted_whatever_is_kept_out(
+    headers: dict[str, str], disallowed: tuple[str, ...], reserved: str | None
+) -> None:
+    assert one(Answer(b"x", headers=headers), disallowed=disallowed).reserved == reserved
 
 
 @pytest.mark.parametrize(

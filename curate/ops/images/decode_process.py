@@ -35,6 +35,7 @@ from curate.memory import keep_freed_memory, release_holes
 from curate.ops.images import bands
 from curate.ops.images.blurring import Blur, Box, blur_boxes
 from curate.ops.images.bounds import Bounds
+from curate.ops.images.credentials import read_credentials
 from curate.ops.images.decode import Opened, RejectedImage, decode_rgb, sixteen_bits_used
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.ops.images.readers import make_readable
@@ -264,6 +265,8 @@ def _work_for(wanted: bytes) -> _Work:
     if work == "blur":
         settings = Blur.model_construct(**given["settings"])
         return lambda data, on_header: _blur(data, settings, on_header=on_header, **how)
+    if work == "credentials":
+        return lambda data, on_header: _Made({"credentials": read_credentials(data, **how)})
     assert work == "make readable", work
     return lambda data, on_header: _read_as_readers(data, **how)
 

@@ -20,6 +20,7 @@ from PIL import Image
 from curate.ops.images.apart import BeyondBounds, Request, run_apart
 from curate.ops.images.blurring import Blur, Blurred, Box, blur_boxes
 from curate.ops.images.bounds import ACCEPTED, Bounds
+from curate.ops.images.credentials import Credentials, may_hold_credentials, package_version
 from curate.ops.images.decode import RejectedImage, decode_rgb, sixteen_bits_used
 from curate.ops.images.decode_process import NOTE_BYTES
 from curate.ops.images.depth import SignificantBits
@@ -147,6 +148,28 @@ def blur_picture(data: bytes, boxes: Sequence[Box], how: Blur) -> Blurred:
 
     wanted = _wanted("blur", boxes=[list(box) for box in boxes], settings=how.model_dump())
     return run_apart(Request(wanted, data, ACCEPTED, found))  # type: ignore[no-any-return]
+
+
+def read_picture_credentials(data: bytes, form: str | None) -> Credentials | None:
+    """As `credentials.read_credentials`, within bounds; None also where the bytes hold no manifest.
+
+    Raises:
+        MemoryError: the machine has no memory for it.
+        MissingExtra: `c2pa-python` is not installed.
+    """
+    if form is None or not may_hold_credentials(data, form):
+        return None
+    package_version()
+
+    def found(answer: dict[str, Any], memory: mmap.mmap) -> Credentials | None:
+        told = answer["credentials"]
+        return None if told is None else Credentials(*told)
+
+    try:
+        request = Request(_wanted("credentials", form=form), data, Bounds(), found)
+        return run_apart(request)  # type: ignore[no-any-return]
+    except RejectedImage:
+        return Credentials("unreadable")
 
 
 # -- what is asked for, and what comes back -----------------------------------------------------------------------

@@ -25,6 +25,7 @@ from curate.engine.tallies import Tally
 from curate.errors import TableError
 from curate.stages.images.image_tally import value_counts
 from curate.stages.images.pictures import accepted_mask
+from curate.stages.screening.read_origin import OPTED_OUT
 from curate.stages.screening.rejected import LISTED
 from curate.stages.screening.rules import Drop, ListRule, Rule, list_copies, resolve_bounds
 from curate.tables import CATALOG, CURATED, IMAGE_ID, IMAGES, POOL, ROLES, is_score, screened_schema
@@ -71,6 +72,8 @@ class Screen(Map):
     """What is done with the images of each list."""
     drop: dict[str, Drop] = Field(default_factory=dict)
     """By score: which images go."""
+    opt_outs: bool = False
+    """Whether images go whose owners reserve the use for training."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
         schema = screened_schema(_score_fields(inputs["scores"] or []))
@@ -103,6 +106,8 @@ class Screen(Map):
         found = Rejects(len(catalog), accepted_mask(images) & (role in (POOL, CURATED)))
         if LISTED in columns:
             found.by_list(columns[LISTED], list_copies(self.lists))
+        if self.opt_outs and OPTED_OUT in columns:
+            found.by_text(OPTED_OUT, columns[OPTED_OUT])
         for rule in self.rules(schema) if role == POOL else []:
             found.by_score(rule, columns[rule.column])
         yield from pa.table([catalog["image_id"], *columns.values(), *found.columns()], schema=schema).to_batches()
@@ -165,6 +170,12 @@ class Rejects:
         value = score.cast(pa.float64()).fill_null(np.nan).to_numpy()
         detail = pa.array(np.full(len(score), rule.text))
         self.add(mask, reason=rule.column, rule=rule.text, value=value, detail=detail, copies=rule.bounds.with_copies)
+
+    def by_text(self, name: str, found: pa.ChunkedArray) -> None:
+        """The images of which a column of text says anything, which is then the detail."""
+        nothing = np.full(len(found), np.nan)
+        mask = found.is_valid().to_numpy()
+        self.add(mask, reason=name, rule=name, value=nothing, detail=found.combine_chunks(), copies=False)
 
     def by_list(self, listed: pa.ChunkedArray, copies: Mapping[str, bool]) -> None:
         """The images that lists name."""

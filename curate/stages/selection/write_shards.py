@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
+from curate import shard_manifest as manifest_file
 from curate.config import Execution
 from curate.engine.cost import Assumptions, Demand, Shape, Shapes
 from curate.engine.demands import Sent, shuffled
@@ -50,6 +51,7 @@ from curate.stages.selection.own_columns import (
     named_rows,
     own_column,
 )
+from curate.stages.selection.publish import Publish
 from curate.stages.selection.readable import make_rows_readable
 from curate.stages.selection.reader_figures import ReaderFigures, ReaderTally, read_warnings
 from curate.stages.selection.removal import (
@@ -77,6 +79,10 @@ T = TypeVar("T")
 
 CARD = "shards/README.md"
 """The dataset card, which names the digest of the rows."""
+CROISSANT, SUMMARY = "shards/croissant.json", "shards/SUMMARY.md"
+MANIFEST_FILE, SIGNATURE_FILE = f"shards/{manifest_file.NAME}", f"shards/{manifest_file.SIGNATURE}"
+PAPERS = (CROISSANT, SUMMARY, MANIFEST_FILE, SIGNATURE_FILE)
+"""What else is said of the shards, and vouches for them."""
 PIECE_BYTES, COLUMNS = 40, 16
 """Bytes of an image on its way beside the image and its own columns, and columns of a shard."""
 BATCH_BYTES = 32 << 20
@@ -158,6 +164,9 @@ class WriteShards(Shuffle):
     go without them."""
     seed: int | None = None
     """Seed of the shuffle; null: the seed of the run."""
+    publish: Annotated[Publish | None, Execution()] = Publish()
+    """What is said of the shards beside them: `croissant.json`, a summary of where the pictures come from, and a
+    manifest of digests that may be signed. Null: none of these is written."""
 
     _from_shards: bool = PrivateAttr(default=False)
     """Whether most images lie in the shards of an earlier run, so that `scatter` reads no source."""
@@ -399,8 +408,9 @@ class WriteShards(Shuffle):
     # -- telling about it ------------------------------------------------------------------------------------
 
     def before_making(self, table: Table) -> None:
-        """Without its card: while shards are replaced, none may vouch for the rows of before."""
-        table.store.remove(CARD)
+        """Without its card and papers: while shards are replaced, none may vouch for the rows of before."""
+        for paper in (CARD, *PAPERS):
+            table.store.remove(paper)
 
     def summarize(self, table: Table, **inputs: Any) -> ShardFigures:
         wanted = self.removal()
