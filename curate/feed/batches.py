@@ -5,10 +5,11 @@ processes and workers.
 """
 
 import multiprocessing
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from curate.errors import ConfigError
@@ -61,4 +62,9 @@ def load_batches(
 
 def collate(samples: Iterable[Crops]) -> Crops:
     """Stack the crops of B samples, views before images: (B, V, 3, S, S) becomes (V * B, 3, S, S)."""
-    return Crops(*(torch.stack(crops, dim=1).flatten(0, 1) for crops in zip(*samples, strict=True)))
+    large, small, gram = zip(*samples, strict=True)
+    return Crops(_stacked(large), _stacked(small), None if gram[0] is None else _stacked(gram))
+
+
+def _stacked(crops: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(crops), dim=1).flatten(0, 1)

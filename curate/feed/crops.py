@@ -8,6 +8,7 @@ Source: arXiv:2304.07193; blur presets: see `CropSettings.blur`.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,15 +36,23 @@ class Crops(NamedTuple):
 
     global_crops: Tensor  # (2 * B, 3, G, G): the first global crop of all images, then the second
     local_crops: Tensor  # (L * B, 3, S, S); L may be 0
+    gram: Tensor | None = None
+    """(2 * B, 3, H, H), H >= G: the boxes of `global_crops` at a larger side and without changes of color, which the
+    Gram teacher sees; None: the iteration has no Gram loss."""
 
     @property
     def num_images(self) -> int:
         """B, the number of images."""
         return len(self.global_crops) // NUM_GLOBAL_CROPS
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Crops":
+        """The crops with `change` applied to each group that is there."""
+        gram = None if self.gram is None else change(self.gram)
+        return Crops(change(self.global_crops), change(self.local_crops), gram)
+
     @property
     def groups(self) -> list[Tensor]:
-        """The groups of crops of one size, the global ones first; only these where there are no local crops."""
+        """The student's groups of crops of one size: the global ones, then the local ones where there are any."""
         return [self.global_crops, self.local_crops] if len(self.local_crops) else [self.global_crops]
 
 

@@ -110,7 +110,7 @@ class Trainer:
     def _forward(self, number: int, crops: Crops, temperature: float) -> ObjectiveOutput:
         """Forward pass `number` of the run, counted over all iterations."""
         context = ForwardContext.seeded(temperature, seed=self.config.seed, number=number, world=self.world)
-        crops = Crops(*(self.normalize(group.to(self.device, non_blocking=True)) for group in crops))
+        crops = crops.map(lambda group: self.normalize(group.to(self.device, non_blocking=True)))
         with autocast(self.device, self.precision):
             return self.model(crops, context)
 

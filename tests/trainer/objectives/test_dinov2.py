@@ -52,7 +52,7 @@ def run(objective, seed=0):
 def test_parts_equal_a_plain_crop_by_crop_computation():
     objective = build()
     output = run(objective)
-    (large, small), masks = batch()
+    (large, small, _), masks = batch()
     student, teacher = objective.student, objective.teacher
     with torch.no_grad():
         seen = teacher["backbone"].forward_features(large)
@@ -117,7 +117,7 @@ def test_stochastic_depth_follows_the_generator_and_spares_the_teacher():
 
 
 def test_no_local_crops_leave_the_two_global_pairs():
-    (large, small), masks = batch()
+    (large, small, _), masks = batch()
     assert build().forward_masked(Crops(large, small[:0]), masks, context()).loss.isfinite()
 
 
