@@ -35,18 +35,28 @@ def check_workers(workers: int, kind: WorkerKind) -> None:
 
 
 def load_batches(
-    samples: CroppedSamples, split: BatchSplit, *, start: int, workers: int = 0, kind: WorkerKind = "thread"
+    samples: CroppedSamples,
+    split: BatchSplit,
+    *,
+    start: int,
+    workers: int = 0,
+    kind: WorkerKind = "thread",
+    pin: bool = False,
 ) -> Generator[Crops, None, None]:
     """Micro-batches of one process from sample number `start` on, without end.
 
     Args:
         workers: threads or processes that make them ahead of their use; 0: each is made when it is asked for.
+        pin: put them into memory from which a GPU copies while the training goes on.
     """
+
+    def make(batch: list[int]) -> Crops:
+        crops = collate(samples[i] for i in batch)
+        return crops.map(Tensor.pin_memory) if pin else crops
+
     samples = samples.of_rank(split, ahead=(workers + 1) * split.batch_size // split.accumulate)
     if workers == 0 or kind == "thread":
-        yield from prefetch_map(
-            lambda batch: collate(samples[i] for i in batch), split.micro_batches(start), num_threads=workers
-        )
+        yield from prefetch_map(make, split.micro_batches(start), num_threads=workers)
     else:
         from curate.feed.worker_processes import WorkerContext
 
@@ -57,6 +67,7 @@ def load_batches(
             collate_fn=collate,
             multiprocessing_context=WorkerContext(),
             persistent_workers=False,
+            pin_memory=pin,
         )
 
 

@@ -10,6 +10,8 @@ from curate.models.device import PrecisionChoice
 from curate.models.nets.config import ViTConfig, vit_config
 from curate.trainer.objectives import AnyObjective
 from curate.trainer.objectives.settings import AutoCount, DinoV2Settings
+from curate.trainer.phase_checks import check_phases, end_of_phases
+from curate.trainer.phase_settings import PhaseSettings
 
 if TYPE_CHECKING:
     import torch
@@ -72,23 +74,33 @@ class ModelSettings(Settings):
         return VisionTransformer(self.vit(image_size), generator=generator)
 
 
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
 class OptimizerSettings(Settings):
-    """AdamW with betas 0.9 and 0.999, and DINOv2's schedules."""
+    """AdamW, and the schedules of learning rate and weight decay."""
 
     base_lr: Literal["auto"] | Annotated[float, Field(gt=0.0)] = "auto"
     """Peak learning rate at batch size `lr_batch`: 4e-3 in the short recipe, 2e-4 in the long one; auto: between these,
     by the number of images."""
     lr_batch: int = Field(default=1024, ge=1)
-    """Batch size at which the peak learning rate is `base_lr`: 1024 in DINOv2, 256 in DINO."""
+    """Batch size at which the peak learning rate is `base_lr`: 1024 in DINOv2, 256 in DINO, 64 in DINOv3, whose rule
+    4 sqrt(B / 1024) is sqrt(B / 64)."""
     lr_scaling: Literal["sqrt", "linear"] = "sqrt"
     """How the learning rate grows with batch_size / lr_batch: with its square root, or in proportion."""
     final_lr: float = Field(default=1e-6, ge=0.0)
     """Learning rate at the end of the cosine schedule."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up: cosine, to `final_lr` and to the last weight decay at the end of the run, as in DINOv2;
+    or constant learning rate and first weight decay, as in DINOv3, in a run that can be made longer at any time and
+    cooled down by a last phase."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay rates of AdamW's first and second moment; 0.9 and 0.99 in DINOv3."""
     warmup_iterations: AutoCount = "auto"
     """Iterations of linear warm-up: 12500 in the short recipe, 100000 in the long one; auto: 10 % of the run."""
     weight_decay: Range = (0.04, 0.2)
     """First and last value of the weight decay, which follows a cosine; the last is 0.4 in the short recipe, 0.2 in the
-    long one."""
+    long one. With `schedule: constant` the first stays."""
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
     """Layer-wise decay: a factor on the learning rate for each block further from the output; 0.9 in the short recipe,
     1.0 in the long one."""
@@ -101,8 +113,20 @@ class OptimizerSettings(Settings):
     (parameter, as in DINO)."""
     freeze_backbone_iterations: int = Field(default=0, ge=0)
     """Number of first iterations in which the heads alone learn, to warm up fresh heads on a pretrained backbone."""
+    backbone_warmup_iterations: int = Field(default=0, ge=0)
+    """Iterations over which the backbone's learning rate then rises from 0 to the heads', so that the jump of its first
+    steps does not undo what it was started from; 0: at once."""
     freeze_last_layer_iterations: AutoCount = "auto"
     """Number of first iterations in which the prototypes do not learn: 1250 in DINOv2; auto: 1 % of the run."""
+
+
+class EmaSettings(Settings):
+    """The teacher's exponential moving average (EMA) of the student; its momentum starts at
+    `objective.teacher_momentum`."""
+
+    end: Literal["constant"] | Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Momentum at the end of the run, to which half a cosine leads: 1 in DINOv2; constant: it stays that of the start,
+    as in DINOv3."""
 
 
 class TrainSettings(Settings):
@@ -117,6 +141,11 @@ class TrainSettings(Settings):
     my_package.module:MySettings or ./my_file.py:MySettings), or a block of its settings whose `kind` is that name."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Learning rate, weight decay, clipping."""
+    ema: EmaSettings = EmaSettings()
+    """The teacher's moving average."""
+    phases: tuple[PhaseSettings, ...] = ()
+    """Stretches of the run with schedules, Gram anchoring and sizes of crops of their own, in order; empty: the run is
+    one."""
     init_from: str | None = None
     """Weights that student and teacher start from: an export, a weight file in the format of torch.hub, timm or Hugging
     Face, or a model id such as dinov2_vits14. Position embeddings are resampled to the grid. null: fresh weights."""
@@ -128,7 +157,8 @@ class TrainSettings(Settings):
     """Number of passes over which the gradients of an iteration are accumulated; targets and KoLeo look at the images
     of one pass."""
     iterations: int = Field(default=125_000, ge=1)
-    """Number of optimizer steps of the run, to which all schedules stretch."""
+    """Number of optimizer steps of the run, to which all schedules stretch; where the last of `phases` says its end,
+    that. A run whose schedules are constant so far may be made longer or shorter when it is resumed."""
     precision: PrecisionChoice = "auto"
     """Precision of the forward and backward pass, while weights stay float32; auto: bf16 where the processor or GPU is
     faster with it."""
@@ -162,8 +192,17 @@ class TrainSettings(Settings):
     evaluate_every: int = Field(default=0, ge=0)
     """Iterations between evaluations of the teacher by the function given to `train`; 0: never."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _end_with_the_phases(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("phases") and "iterations" not in values:
+            end = end_of_phases(values["phases"])
+            return values if end is None else values | {"iterations": end}
+        return values
+
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
+        check_phases(self)
         for name in ("global_size", "local_size") if self.crops.num_local > 0 else ("global_size",):
             side = getattr(self.crops, name)
             if self.model.timm is None and side % self.model.patch_size:
