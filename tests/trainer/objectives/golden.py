@@ -49,8 +49,8 @@ def build(case):
     with torch.no_grad():
         for role in ("student", "teacher"):
             for name, p in getattr(objective, role).named_parameters():
-                around = 1.0 if name.endswith((".gamma", ".scale")) or ".norm" in name and "weight" in name else 0.0
-                p.copy_(around + 0.15 * planted(f"{role} {name}", p.shape))
+                scales = name.endswith((".gamma", ".scale")) or (".norm" in name and "weight" in name)
+                p.copy_(float(scales) + 0.15 * planted(f"{role} {name}", p.shape))
         for name in ("dino_center", "ibot_center"):
             getattr(objective, name).copy_(0.1 * planted(name, (36,)))
     return objective.train()
