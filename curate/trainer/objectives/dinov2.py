@@ -14,12 +14,13 @@ from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection, head_of, head_shape, make_head
-from curate.trainer.losses import add_koleo, centered_targets, sinkhorn_targets
+from curate.trainer.losses import add_koleo, centered_targets
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
 from curate.trainer.projected import Targets, dino_term, ibot_term, projected_loss
+from curate.trainer.sinkhorn import projected_sinkhorn
 
 
 class DinoV2(Objective):
@@ -100,9 +101,8 @@ class DinoV2(Objective):
         return cls_targets, self._sharpen(of_patches, self.ibot_center, temperature), seen.cls
 
     def _sharpen(self, teacher: Projection, center: Tensor, temperature: float) -> Targets:
-        """Sinkhorn needs the scores of all rows together; a softmax only the row's own, when the loss comes to it."""
         if self.settings.centering == "sinkhorn":
-            return sinkhorn_targets(teacher.scores(), temperature=temperature, world=self.world).__getitem__
+            return projected_sinkhorn(teacher, temperature=temperature, world=self.world)
         return centered_targets(teacher, center, temperature=temperature, world=self.world)
 
 
