@@ -1,4 +1,4 @@
-"""KoLeo, and the two ways to make targets from the teacher's scores: Sinkhorn-Knopp and a centered softmax.
+"""KoLeo, and targets from the teacher's scores by a centered softmax; `sinkhorn` has the other way.
 
 Scores are (M, K) over K prototypes in any float dtype; everything here computes in float32. The cross-entropies with
 these targets are in `projected.py`.
@@ -18,30 +18,6 @@ from curate.trainer.projected import Targets
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
-
-
-@torch.no_grad()
-def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_iterations: int = 3) -> Tensor:
-    """Targets in which all prototypes are used equally, by alternating normalization of columns and rows.
-
-    Args:
-        scores: (M, K) the teacher's, of this rank's rows, M >= 0; sums run over the rows of all ranks.
-        temperature: sharpness, > 0.
-
-    Returns:
-        (M, K) float32, rows sum to 1.
-
-    Source: Sinkhorn-Knopp as in SwAV, arXiv:2006.09882.
-    """
-    q = scores.to(torch.float32, copy=True).div_(temperature)  # the only tensor of this size
-    highest = q.max() if len(q) else q.new_full((), -torch.inf)  # another rank may have rows
-    q.sub_(world.max(highest)).exp_()  # a common factor cancels; without it exp overflows
-    num_prototypes = q.shape[1]
-    for _ in range(num_iterations):
-        used = world.sum(q.sum(dim=0, keepdim=True))  # (1, K)
-        q.div_(used.mul_(num_prototypes).clamp_min_(torch.finfo(q.dtype).tiny))
-        q.div_(q.sum(dim=1, keepdim=True).clamp_min_(torch.finfo(q.dtype).tiny))
-    return q
 
 
 def centered_targets(

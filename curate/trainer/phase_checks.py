@@ -92,7 +92,14 @@ def _check_schedule(given: ScheduleSettings, key: str, length: int) -> None:
 
 
 def _check_sizes(phase: PhaseSettings, settings: "TrainSettings", number: int) -> None:
-    patch = 1 if settings.model.timm is not None else settings.model.patch_size
+    patch = 1 if settings.model.tower is not None else settings.model.side
+    if phase.gram is not None and not phase.sizes:
+        side = round(settings.crops.global_size * phase.gram.upscale)
+        if side % patch:
+            raise ValueError(
+                f"phases.{number}.gram.upscale {phase.gram.upscale}: the Gram teacher's crops of {side} pixels are no "
+                f"multiple of patch_size {patch}"
+            )
     for sizes in phase.sizes:
         for name in ("global_size", "local_size", "gram_size"):
             side = getattr(sizes, name)

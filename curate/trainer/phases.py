@@ -56,7 +56,7 @@ class Timeline:
         found = self._of_the_run()
         for phase in self.phases:
             named = dict(schedules_of(phase.settings))
-            if phase.settings.gram is None:
+            if phase.settings.gram is None and value_at(found[GRAM_WEIGHT], phase.start) > 0:
                 found[GRAM_WEIGHT] = changed_from(found[GRAM_WEIGHT], (constant(0.0, phase.start),))
             for key, given in named.items():
                 name = GRAM_WEIGHT if key == "gram.weight" else key

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
-from curate.trainer.heads import Projection, head_of, make_head
-from curate.trainer.losses import add_koleo, centered_targets, sinkhorn_targets
+from curate.trainer.heads import Projection, head_of, head_shape, make_head
+from curate.trainer.losses import add_koleo, centered_targets
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
 from curate.trainer.projected import Targets, dino_term, ibot_term, projected_loss
+from curate.trainer.sinkhorn import projected_sinkhorn
 
 
 class DinoV2(Objective):
@@ -28,12 +29,13 @@ class DinoV2(Objective):
     dino_center: Tensor
     ibot_center: Tensor
 
-    def __init__(self, student: nn.ModuleDict, settings: DinoV2Settings, *, prototypes: int, world: World) -> None:
+    def __init__(self, student: nn.ModuleDict, settings: DinoV2Settings, *, world: World) -> None:
         """`student` holds `backbone`, `dino_head` and, unless tied, `ibot_head`."""
         super().__init__(student, world=world, masks=settings.distill_from is None)
         self.settings = settings
-        self.register_buffer("dino_center", torch.zeros(prototypes))
-        self.register_buffer("ibot_center", torch.zeros(prototypes))
+        of_patches = "ibot_head" if "ibot_head" in student else "dino_head"
+        self.register_buffer("dino_center", torch.zeros(head_of(student, "dino_head").num_prototypes))
+        self.register_buffer("ibot_center", torch.zeros(head_of(student, of_patches).num_prototypes))
 
     @property
     def chance(self) -> Mapping[str, float]:
@@ -99,9 +101,8 @@ class DinoV2(Objective):
         return cls_targets, self._sharpen(of_patches, self.ibot_center, temperature), seen.cls
 
     def _sharpen(self, teacher: Projection, center: Tensor, temperature: float) -> Targets:
-        """Sinkhorn needs the scores of all rows together; a softmax only the row's own, when the loss comes to it."""
         if self.settings.centering == "sinkhorn":
-            return sinkhorn_targets(teacher.scores(), temperature=temperature, world=self.world).__getitem__
+            return projected_sinkhorn(teacher, temperature=temperature, world=self.world)
         return centered_targets(teacher, center, temperature=temperature, world=self.world)
 
 
@@ -109,6 +110,8 @@ def build_dinov2(
     settings: DinoV2Settings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> DinoV2:
     """DINOv2 around `backbone`, with `dino_head` and, unless the heads are tied or iBOT is off, `ibot_head`."""
-    names = ["dino_head"] + ["ibot_head"] * (settings.ibot_weight > 0 and not settings.tied_heads)
-    heads = {name: make_head(backbone, settings, prototypes=prototypes, generator=generator) for name in names}
-    return DinoV2(nn.ModuleDict({"backbone": backbone, **heads}), settings, prototypes=prototypes, world=world)
+    shapes = {"dino_head": head_shape(settings, prototypes)}
+    if settings.ibot_weight > 0 and not settings.tied_heads:
+        shapes["ibot_head"] = head_shape(settings, prototypes, settings.ibot_head)
+    heads = {name: make_head(backbone, shape, generator=generator) for name, shape in shapes.items()}
+    return DinoV2(nn.ModuleDict({"backbone": backbone, **heads}), settings, world=world)

@@ -1,6 +1,7 @@
 """Settings of the objectives, apart from their networks: reading a configuration imports no torch."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -73,22 +74,47 @@ class ObjectiveSettings(Settings):
                 )
 
 
+class HeadSettings(Settings):
+    """Widths of a head beside the one for whole crops; null: as in that one."""
+
+    prototypes: int | None = Field(default=None, ge=2)
+    """Number of prototypes; null: as many as the head for whole crops has, or as the heads that the run starts from or
+    distills."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of the hidden layers; null: `head_hidden`."""
+    bottleneck: int | None = Field(default=None, ge=1)
+    """Width of the vectors that are compared with the prototypes; null: `head_bottleneck`."""
+
+
 class PrototypeSettings(ObjectiveSettings):
     """Settings of objectives that compare distributions over prototypes."""
 
     prototypes: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
-    """Number of prototypes, the outputs of a head: 65536 in the short recipe, 131072 in the long one; auto: by the
-    number of images."""
+    """Number of prototypes, the outputs of the head for whole crops: 65536 in DINOv2's short recipe, 131072 in its long
+    one; auto: by the number of images."""
     head_hidden: int = Field(default=2048, ge=1)
-    """Width of the head's hidden layers."""
+    """Width of that head's hidden layers."""
     head_bottleneck: int = Field(default=256, ge=1)
-    """Width of the vectors that are compared with the prototypes."""
+    """Width of the vectors that are compared with the prototypes: 384 in DINOv2's long recipe."""
     student_temperature: float = Field(default=0.1, gt=0.0)
     """Temperature of the student's softmax."""
     teacher_temperature: Range = (0.04, 0.07)
     """Temperature of the teacher's targets: first and last value of a linear rise."""
     teacher_temperature_iterations: AutoCount = "auto"
     """Length of that rise in iterations: 37500 in DINOv2; auto: 30 % of the run."""
+
+    def with_heads(self, prototypes: Mapping[str, int]) -> Self:
+        """The settings for heads that are given: heads that have no number of prototypes yet get theirs.
+
+        Args:
+            prototypes: number of prototypes of each given head, by name.
+        """
+        own = {name: getattr(self, name) or HeadSettings() for name in prototypes if name in type(self).model_fields}
+        counted = {
+            name: head.model_copy(update={"prototypes": head.prototypes or prototypes[name]})
+            for name, head in own.items()
+        }
+        return self.model_copy(update=counted)
 
 
 class CenteredSettings(PrototypeSettings):
@@ -122,6 +148,8 @@ class DinoV2Settings(PrototypeSettings):
     """Name of the objective."""
     tied_heads: bool = False
     """Whether DINO and iBOT share one head (short recipe) or have two (long recipe)."""
+    ibot_head: HeadSettings | None = None
+    """What the head for patches, where it is not tied, has of its own: a bottleneck of 256 in the long recipe."""
     centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
     """How the teacher's scores become targets: by Sinkhorn-Knopp (long recipe) or by a softmax around a running
     center."""
@@ -153,6 +181,8 @@ class EsVitSettings(CenteredSettings):
     """Name of the objective."""
     view_weight: float = Field(default=0.5, ge=0.0)
     """Weight of the loss between crops."""
+    region_head: HeadSettings | None = None
+    """What the head for regions has of its own."""
     region_weight: float = Field(default=0.5, ge=0.0)
     """Weight of the loss between regions. Its head scores every token, which takes most of the time where there are
     many prototypes."""

@@ -5,11 +5,12 @@ import torch
 from curate.feed.crops import Crops
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
-from curate.trainer.losses import koleo_loss, sinkhorn_targets
+from curate.trainer.losses import koleo_loss
 from curate.trainer.masks import draw_masks
 from curate.trainer.objective import ForwardContext
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
+from curate.trainer.sinkhorn import sinkhorn_targets
 from tests.trainer.plain_losses import dino_loss, ibot_loss
 
 VIT = vit_config("vit_tiny", depth=2, image_size=16, patch_size=4, layer_scale_init=1.0)
