@@ -27,6 +27,11 @@ def origins(settings: TrainSettings) -> dict[str, str]:
     """
     distilled = distilled_export(settings)
     named = {"init_from": settings.init_from, "init_heads": settings.init_heads, "distill_from": distilled}
+    named |= {
+        f"phases.{number}.gram.teacher": phase.gram.teacher_file
+        for number, phase in enumerate(settings.phases)
+        if phase.gram is not None
+    }
     named["distill_heads"] = None if distilled is None else str(heads_beside(distilled))
     return {name: _digest(path) for name, path in named.items() if path is not None and Path(path).exists()}
 
