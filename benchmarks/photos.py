@@ -19,8 +19,8 @@ from curate.evaluation.features import embed_folder
 from curate.evaluation.knn import knn_leave_one_out
 from curate.models.backbones.load import load_backbone
 from curate.samples.bundled import PHOTOS
+from curate.trainer.collapse import COLLAPSED_STD
 from curate.trainer.config import TrainConfig
-from curate.trainer.diagnostics import COLLAPSED_STD
 from curate.trainer.journal import Row
 from curate.trainer.train import train
 

@@ -5,10 +5,11 @@ processes and workers.
 """
 
 import multiprocessing
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from curate.errors import ConfigError
@@ -34,18 +35,28 @@ def check_workers(workers: int, kind: WorkerKind) -> None:
 
 
 def load_batches(
-    samples: CroppedSamples, split: BatchSplit, *, start: int, workers: int = 0, kind: WorkerKind = "thread"
+    samples: CroppedSamples,
+    split: BatchSplit,
+    *,
+    start: int,
+    workers: int = 0,
+    kind: WorkerKind = "thread",
+    pin: bool = False,
 ) -> Generator[Crops, None, None]:
     """Micro-batches of one process from sample number `start` on, without end.
 
     Args:
         workers: threads or processes that make them ahead of their use; 0: each is made when it is asked for.
+        pin: put them into memory from which a GPU copies while the training goes on.
     """
+
+    def make(batch: list[int]) -> Crops:
+        crops = collate(samples[i] for i in batch)
+        return crops.map(Tensor.pin_memory) if pin else crops
+
     samples = samples.of_rank(split, ahead=(workers + 1) * split.batch_size // split.accumulate)
     if workers == 0 or kind == "thread":
-        yield from prefetch_map(
-            lambda batch: collate(samples[i] for i in batch), split.micro_batches(start), num_threads=workers
-        )
+        yield from prefetch_map(make, split.micro_batches(start), num_threads=workers)
     else:
         from curate.feed.worker_processes import WorkerContext
 
@@ -56,9 +67,15 @@ def load_batches(
             collate_fn=collate,
             multiprocessing_context=WorkerContext(),
             persistent_workers=False,
+            pin_memory=pin,
         )
 
 
 def collate(samples: Iterable[Crops]) -> Crops:
     """Stack the crops of B samples, views before images: (B, V, 3, S, S) becomes (V * B, 3, S, S)."""
-    return Crops(*(torch.stack(crops, dim=1).flatten(0, 1) for crops in zip(*samples, strict=True)))
+    large, small, gram = zip(*samples, strict=True)
+    return Crops(_stacked(large), _stacked(small), None if gram[0] is None else _stacked(gram))
+
+
+def _stacked(crops: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(crops), dim=1).flatten(0, 1)

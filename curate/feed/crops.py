@@ -8,6 +8,7 @@ Source: arXiv:2304.07193; blur presets: see `CropSettings.blur`.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from curate.feed.colors import gaussian_blur, jitter_colors, luma
 from curate.feed.settings import CropSettings, Range
+from curate.feed.sizes import Sides
 from curate.ops.images.bounds import Bounds
 from curate.ops.images.decoding import decode_pixels
 from curate.ops.images.depth import SignificantBits
@@ -35,15 +37,23 @@ class Crops(NamedTuple):
 
     global_crops: Tensor  # (2 * B, 3, G, G): the first global crop of all images, then the second
     local_crops: Tensor  # (L * B, 3, S, S); L may be 0
+    gram: Tensor | None = None
+    """(2 * B, 3, H, H), H >= G: the boxes of `global_crops` at a larger side and without changes of color, which the
+    Gram teacher sees; None: the iteration has no Gram loss."""
 
     @property
     def num_images(self) -> int:
         """B, the number of images."""
         return len(self.global_crops) // NUM_GLOBAL_CROPS
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Crops":
+        """The crops with `change` applied to each group that is there."""
+        gram = None if self.gram is None else change(self.gram)
+        return Crops(change(self.global_crops), change(self.local_crops), gram)
+
     @property
     def groups(self) -> list[Tensor]:
-        """The groups of crops of one size, the global ones first; only these where there are no local crops."""
+        """The student's groups of crops of one size: the global ones, then the local ones where there are any."""
         return [self.global_crops, self.local_crops] if len(self.local_crops) else [self.global_crops]
 
 
@@ -59,13 +69,17 @@ def decode_tensor(
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def needed_side(settings: CropSettings) -> int:
+def needed_side(settings: CropSettings, sides: Sides | None = None) -> int:
     """Pixels of an image's short side that leave every box at least as large as its crop.
 
     Decoded at this side or above, an image is only ever scaled down, so that its crops show all that the full
     image's would.
+
+    Args:
+        sides: those of the batch; None: those of the settings.
     """
-    kinds = [(settings.global_size, settings.global_scale), (settings.local_size, settings.local_scale)]
+    sides = sides or Sides(settings.global_size, settings.local_size)
+    kinds = [(sides.gram_size or sides.global_size, settings.global_scale), (sides.local_size, settings.local_scale)]
     return max(_side_for_boxes(*kind, settings.aspect) for kind in kinds[: 2 if settings.num_local else 1])
 
 
@@ -75,31 +89,42 @@ def _side_for_boxes(side: int, scale: Range, aspect: Range) -> int:
     return math.ceil((side + 0.5) / math.sqrt(scale[0] * narrowest))
 
 
-def make_crops(image: Tensor, settings: CropSettings, *, rng: np.random.Generator) -> Crops:
+def make_crops(image: Tensor, settings: CropSettings, *, rng: np.random.Generator, sides: Sides | None = None) -> Crops:
     """The crops of one image.
 
     Args:
         image: (3, H, W) uint8.
+        sides: those of the batch; None: those of the settings.
     """
+    sides = sides or Sides(settings.global_size, settings.local_size)
     blur = BLUR_PROBABILITY[settings.blur]
-    global_crops = torch.empty(NUM_GLOBAL_CROPS, 3, settings.global_size, settings.global_size, dtype=torch.uint8)
+    global_crops = torch.empty(NUM_GLOBAL_CROPS, 3, sides.global_size, sides.global_size, dtype=torch.uint8)
+    large: list[Tensor] = []
     for i in range(NUM_GLOBAL_CROPS):
-        view = crop(image, settings.global_size, scale=settings.global_scale, settings=settings, rng=rng)
+        side = sides.gram_size or sides.global_size
+        view = crop(image, side, scale=settings.global_scale, settings=settings, rng=rng)
+        if sides.gram_size is not None:  # one box for both teachers: the student's crop is the larger one, reduced
+            large.append(view)
+            view = resize(view, sides.global_size)
         solarize = settings.solarize_probability if i == 1 else 0.0
         global_crops[i] = augment(view, settings, rng=rng, blur=blur[i], solarize=solarize)
-    local_crops = torch.empty(settings.num_local, 3, settings.local_size, settings.local_size, dtype=torch.uint8)
+    local_crops = torch.empty(settings.num_local, 3, sides.local_size, sides.local_size, dtype=torch.uint8)
     for i in range(settings.num_local):
-        view = crop(image, settings.local_size, scale=settings.local_scale, settings=settings, rng=rng)
+        view = crop(image, sides.local_size, scale=settings.local_scale, settings=settings, rng=rng)
         local_crops[i] = augment(view, settings, rng=rng, blur=blur[2], solarize=0.0)
-    return Crops(global_crops, local_crops)
+    return Crops(global_crops, local_crops, torch.stack(large) if large else None)
 
 
 def crop(image: Tensor, side: int, *, scale: Range, settings: CropSettings, rng: np.random.Generator) -> Tensor:
     """A random box of `image` resized to (3, side, side) bicubically, mirrored with the given probability."""
     top, left, height, width = draw_box(image.shape[1], image.shape[2], scale, settings.aspect, rng=rng)
-    box = image[None, :, top : top + height, left : left + width]
-    view = F.interpolate(box, (side, side), mode="bicubic", antialias=True)[0]
+    view = resize(image[:, top : top + height, left : left + width], side)
     return view.flip(-1) if rng.random() < settings.flip_probability else view
+
+
+def resize(view: Tensor, side: int) -> Tensor:
+    """(3, H, W) uint8 to (3, side, side), bicubically."""
+    return F.interpolate(view[None], (side, side), mode="bicubic", antialias=True)[0]
 
 
 def draw_box(

@@ -22,6 +22,7 @@ from curate.feed.order import Position, SampleOrder, Window
 from curate.feed.seeds import Stream, drawn
 from curate.feed.settings import CropSettings, FeedSettings
 from curate.feed.shards import DamagedData, Encoded, ShardIndex
+from curate.feed.sizes import SizePlan
 from curate.feed.split import BatchSplit
 from curate.ops.images.decode import RejectedImage
 
@@ -36,21 +37,29 @@ class CroppedSamples(Dataset[Crops]):
     """
 
     def __init__(
-        self, index: ShardIndex, settings: CropSettings, *, seed: int, window: int, feed: FeedSettings | None = None
+        self,
+        index: ShardIndex,
+        settings: CropSettings,
+        *,
+        seed: int,
+        window: int,
+        feed: FeedSettings | None = None,
+        sizes: SizePlan | None = None,
     ) -> None:
         """The samples of all ranks; `of_rank` parts them.
 
         Args:
+            sizes: sides of the crops by batch; None: those of the settings, in every batch.
             window: samples that are shuffled together; their encoded bytes are held. A worker process holds up to two
                 windows, since it sees only some of the batches.
         """
         feed = feed or FeedSettings()
         self._index, self._settings, self._seed, self._feed = index, settings, seed, feed
-        self._min_side = needed_side(settings)
+        self._sides = sizes or SizePlan.fixed(settings)
         sources = sorted(feed.homogeneous_sources or index.sources) if feed.homogeneous_share else []
         self._orders = [SampleOrder(index, seed=seed, window=window, source=name) for name in (None, *sources)]
-        sizes = np.array([order.epoch_size for order in self._orders[1:]])
-        chances = [1 - feed.homogeneous_share, *feed.homogeneous_share * sizes / sizes.sum()] if sources else [1.0]
+        lengths = np.array([order.epoch_size for order in self._orders[1:]])
+        chances = [1 - feed.homogeneous_share, *feed.homogeneous_share * lengths / lengths.sum()] if sources else [1.0]
         self._mixture = Mixture(chances, seed=(Stream.HOMOGENEOUS, seed))
         self._spare: LruCache[int, list[Encoded]] = LruCache(2)
         self._skipped = multiprocessing.get_context("spawn").Value("q", 0)
@@ -79,25 +88,26 @@ class CroppedSamples(Dataset[Crops]):
         Raises:
             SourceError: the shard cannot be read, or the row holds no image that decodes.
         """
-        image = self._image(sample)
+        sides = self._sides.at(sample // self._split.batch_size)
+        image = self._image(sample, needed_side(self._settings, sides))
         rng = np.random.default_rng([Stream.AUGMENTATION, self._seed, sample])
-        return make_crops(image, self._settings, rng=rng)
+        return make_crops(image, self._settings, rng=rng, sides=sides)
 
-    def _image(self, sample: int) -> Tensor:
+    def _image(self, sample: int, min_side: int) -> Tensor:
         batch, offset = divmod(sample, self._split.batch_size)
         stream, earlier = self._mixture.locate(batch)
         order, number = self._orders[stream], earlier * self._split.batch_size + offset
         window = order.window(number)
         position = window.position(number)
         try:
-            return self._decode(position, self._take(stream, window, position.group, number))
+            return self._decode(position, self._take(stream, window, position.group, number), min_side)
         except DamagedData as error:
             if self._feed.on_damaged == "error":
                 raise
             logger.warning("%s: another image takes its place", error)
             with self._skipped.get_lock():
                 self._skipped.value += 1
-            return self._replacement(order, position)
+            return self._replacement(order, position, min_side)
 
     def _take(self, stream: int, window: Window, group: int, number: int) -> Encoded:
         """The encoded image of sample `number` of a stream, which is then no longer held."""
@@ -135,13 +145,13 @@ class CroppedSamples(Dataset[Crops]):
         rows = range(self._index.groups[group].num_rows)
         return self._read(group, rows, verified=rows if self._feed.verify == 1 else ())
 
-    def _decode(self, position: Position, encoded: Encoded) -> Tensor:
+    def _decode(self, position: Position, encoded: Encoded, min_side: int) -> Tensor:
         if isinstance(encoded, DamagedData):
             raise encoded
         group = self._index.groups[position.group]
         try:
             bits, bounds = self._feed.significant_bits, self._feed.bounds
-            return decode_tensor(encoded or b"", min_side=self._min_side, bounds=bounds, significant_bits=bits)
+            return decode_tensor(encoded or b"", min_side=min_side, bounds=bounds, significant_bits=bits)
         except RejectedImage as error:
             otherwise = f", raise feed.{error.limit}," if error.limit else ","
             raise DamagedData(
@@ -149,7 +159,7 @@ class CroppedSamples(Dataset[Crops]):
                 f"({error}); write the shards again without it{otherwise} or set feed.on_damaged=skip"
             ) from error
 
-    def _replacement(self, order: SampleOrder, position: Position) -> Tensor:
+    def _replacement(self, order: SampleOrder, position: Position, min_side: int) -> Tensor:
         """The next image of the stream, in order of the shards, that is whole: of the same row group if it has one."""
         groups = self._index.groups
         for step in range(len(groups) + 1):  # back at last to the rows before it
@@ -158,5 +168,5 @@ class CroppedSamples(Dataset[Crops]):
             images = self._spare.get(group, self._read_spare)
             for row in rows[rows > position.row] if step == 0 else rows:
                 with suppress(DamagedData):
-                    return self._decode(Position(group, row), images[row])
+                    return self._decode(Position(group, row), images[row], min_side)
         raise SourceError("feed.on_damaged=skip: no image is left that decodes; write the shards again")

@@ -40,3 +40,5 @@ class Stream(IntEnum):
     """How weights that are not whole are rounded to draws."""
     HOMOGENEOUS = 6
     """Which batches show one source alone."""
+    CROP_SIZES = 7
+    """Sides of the crops of a batch, where several are drawn from."""

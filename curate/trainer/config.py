@@ -7,9 +7,11 @@ from pydantic import Field, field_validator, model_validator
 from curate.config import Execution, Settings, refuse_url
 from curate.feed.settings import CropSettings, FeedSettings, Range
 from curate.models.device import PrecisionChoice
-from curate.models.nets.config import ViTConfig, vit_config
+from curate.models.nets.config import DEFAULT_PATCH, PRESETS, ViTConfig, vit_config
 from curate.trainer.objectives import AnyObjective
 from curate.trainer.objectives.settings import AutoCount, DinoV2Settings
+from curate.trainer.phase_checks import check_phases, end_of_phases
+from curate.trainer.phase_settings import PhaseSettings
 
 if TYPE_CHECKING:
     import torch
@@ -17,23 +19,89 @@ if TYPE_CHECKING:
     from curate.models.nets.trained import Trained
 
 
+Preset = Literal[
+    "tiny",
+    "small",
+    "base",
+    "large",
+    "giant",
+    "dinov3_tiny",
+    "dinov3_small",
+    "dinov3_small_plus",
+    "dinov3_base",
+    "dinov3_large",
+    "dinov3_huge_plus",
+    "dinov3_7b",
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+    "convnext_large",
+]
+"""Architectures by name."""
+
+
+OWN_FIELDS = (
+    "patch_size",
+    "num_registers",
+    "ffn",
+    "ffn_hidden",
+    "depth",
+    "dim",
+    "heads",
+    "positions",
+    "rope_rescale",
+    "rope_jitter",
+    "rope_shift",
+    "rope_dtype",
+    "qkv_bias",
+    "local_norm",
+)
+"""Fields of `ModelSettings` that change a ViT's preset where they are set."""
+
+
 class ModelSettings(Settings):
     """The backbone: a preset, and changes of it."""
 
     timm: str | None = None
     """Name of a timm architecture that takes the ViT's place, such as swin_tiny_patch4_window7_224, for objectives
-    without masks; of the fields below only timm_kwargs and drop_path apply to it. null: a ViT."""
+    without masks; of the fields below only timm_kwargs, token_size and drop_path apply to it. null: the preset."""
     timm_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of `timm.create_model` for that architecture, such as {window_size: 14}."""
-    preset: Literal["tiny", "small", "base", "large", "giant"] = "small"
-    """Preset of width, depth and heads: ViT-Ti, ViT-S, ViT-B, ViT-L or ViT-g."""
-    patch_size: int = Field(default=14, ge=1)
-    """Side of a patch in pixels, a divisor of both crop sizes."""
-    num_registers: int = Field(default=0, ge=0)
-    """Number of register tokens; the released models with registers have 4."""
+    preset: Preset = "small"
+    """Preset of width, depth and heads: DINOv2's ViT-Ti, -S, -B, -L and -g; DINOv3's ViT-S, -S+, -B, -L, -H+ and -7B
+    with patches of 16 px, four registers and rotary positions (dinov3_tiny has no released model); or a ConvNeXt of
+    timm, to which the same fields apply as to `timm`."""
+    patch_size: int | None = Field(default=None, ge=1)
+    """Side of a patch in pixels, a divisor of both crop sizes; null: the preset's, which is 14, of DINOv3's models
+    16."""
+    token_size: int | None = Field(default=None, ge=1)
+    """Side in pixels of the patches to whose grid the last map of a ConvNeXt or another timm model is resized: that of
+    the teacher's patches where a ViT is distilled. null: the map stays as it is."""
+    num_registers: int | None = Field(default=None, ge=0)
+    """Number of register tokens; the released models with registers have 4. null: the preset's, which is 0, of DINOv3's
+    models 4."""
     ffn: Literal["mlp", "swiglu"] | None = None
     """Kind of feed-forward layer: a GELU MLP, or SwiGLU, with which DINOv2 trains ViT-L from scratch; null: the
-    preset's, which is SwiGLU for giant."""
+    preset's, which is SwiGLU for giant, small_plus, huge_plus and 7b."""
+    ffn_hidden: int | None = Field(default=None, ge=1)
+    """Width inside the feed-forward layer; null: the preset's, or 4 x dim, of SwiGLU 8/3 x dim."""
+    positions: Literal["learned", "rotary"] | None = None
+    """Positions as stored embeddings (DINOv2), or as rotations of queries and keys (DINOv3); null: the preset's."""
+    rope_rescale: float | None = Field(default=None, ge=1.0)
+    """Rotary positions: the student's coordinates are multiplied by a factor drawn log-uniformly from 1/r to r, anew in
+    every block and group of crops, 1: none; null: the preset's, which is 2."""
+    rope_jitter: float | None = Field(default=None, ge=1.0)
+    """The same, drawn for each axis; null: none, as in the released models."""
+    rope_shift: float | None = Field(default=None, ge=0.0)
+    """A shift of each axis drawn from [-s, s], where an image spans [-1, 1]; null: none, as in the released models."""
+    rope_dtype: Literal["fp32", "bf16"] | None = None
+    """Precision of the rotations in a bf16 run: fp32 in DINOv3's 7B, bf16 in its ViT-L; null: fp32."""
+    qkv_bias: Literal["full", "masked", "none"] | None = None
+    """Bias of queries, keys and values: of all three (DINOv2), with the third of the keys held at 0 (DINOv3), or none
+    (its 7B); null: the preset's."""
+    local_norm: bool | None = None
+    """Whether cls and registers of local crops have a final norm of their own, in training alone; null: the preset's,
+    which is true for 7b."""
     depth: int | None = Field(default=None, ge=1)
     """Number of blocks; null: the preset's."""
     dim: int | None = Field(default=None, ge=1)
@@ -48,47 +116,70 @@ class ModelSettings(Settings):
     """Side in pixels of the images for whose grid of patches position embeddings are stored: 518 in the released
     models; null: that of the global crops."""
 
+    @property
+    def tower(self) -> str | None:
+        """Name of the timm architecture, of `timm` or of the preset; None: a ViT of ours."""
+        return self.preset if self.timm is None and self.preset.startswith("convnext_") else self.timm
+
+    @property
+    def side(self) -> int:
+        """Side of a patch of a ViT, pixels."""
+        return self.patch_size or int(PRESETS[self._vit_preset].get("patch_size", DEFAULT_PATCH))
+
+    @property
+    def _vit_preset(self) -> str:
+        return self.preset if self.preset.startswith("dinov3_") else f"vit_{self.preset}"
+
     def vit(self, image_size: int) -> ViTConfig:
         """The architecture for global crops of `image_size` pixels."""
         changes: dict[str, Any] = {
-            "patch_size": self.patch_size,
-            "num_registers": self.num_registers,
             "image_size": self.position_size or image_size,
             "drop_path_rate": self.drop_path,
             "layer_scale_init": self.layer_scale,
         }
-        own = {"ffn": self.ffn, "depth": self.depth, "dim": self.dim, "heads": self.heads}
+        own = {name: getattr(self, name) for name in OWN_FIELDS}
         changes |= {name: value for name, value in own.items() if value is not None}
-        return vit_config(f"vit_{self.preset}", **changes)
+        return vit_config(self._vit_preset, **changes)
 
     def build(self, image_size: int, *, generator: "torch.Generator") -> "Trained":
         """The backbone with fresh weights drawn from `generator`."""
         from curate.models.nets.tower import TimmTower, tower_config
         from curate.models.nets.vit import VisionTransformer
 
-        if self.timm is not None:
+        if self.tower is not None:
             kwargs = {"drop_path_rate": self.drop_path} | self.timm_kwargs
-            return TimmTower(tower_config(self.timm, image_size=image_size, **kwargs), generator=generator)
+            config = tower_config(self.tower, image_size=image_size, token_size=self.token_size, **kwargs)
+            return TimmTower(config, generator=generator)
         return VisionTransformer(self.vit(image_size), generator=generator)
 
 
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
 class OptimizerSettings(Settings):
-    """AdamW with betas 0.9 and 0.999, and DINOv2's schedules."""
+    """AdamW, and the schedules of learning rate and weight decay."""
 
     base_lr: Literal["auto"] | Annotated[float, Field(gt=0.0)] = "auto"
     """Peak learning rate at batch size `lr_batch`: 4e-3 in the short recipe, 2e-4 in the long one; auto: between these,
     by the number of images."""
     lr_batch: int = Field(default=1024, ge=1)
-    """Batch size at which the peak learning rate is `base_lr`: 1024 in DINOv2, 256 in DINO."""
+    """Batch size at which the peak learning rate is `base_lr`: 1024 in DINOv2, 256 in DINO, 64 in DINOv3, whose rule
+    4 sqrt(B / 1024) is sqrt(B / 64)."""
     lr_scaling: Literal["sqrt", "linear"] = "sqrt"
     """How the learning rate grows with batch_size / lr_batch: with its square root, or in proportion."""
     final_lr: float = Field(default=1e-6, ge=0.0)
     """Learning rate at the end of the cosine schedule."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What follows the warm-up: cosine, to `final_lr` and to the last weight decay at the end of the run, as in DINOv2;
+    or constant learning rate and first weight decay, as in DINOv3, in a run that can be made longer at any time and
+    cooled down by a last phase."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay rates of AdamW's first and second moment; 0.9 and 0.99 in DINOv3."""
     warmup_iterations: AutoCount = "auto"
     """Iterations of linear warm-up: 12500 in the short recipe, 100000 in the long one; auto: 10 % of the run."""
     weight_decay: Range = (0.04, 0.2)
     """First and last value of the weight decay, which follows a cosine; the last is 0.4 in the short recipe, 0.2 in the
-    long one."""
+    long one. With `schedule: constant` the first stays."""
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
     """Layer-wise decay: a factor on the learning rate for each block further from the output; 0.9 in the short recipe,
     1.0 in the long one."""
@@ -101,8 +192,20 @@ class OptimizerSettings(Settings):
     (parameter, as in DINO)."""
     freeze_backbone_iterations: int = Field(default=0, ge=0)
     """Number of first iterations in which the heads alone learn, to warm up fresh heads on a pretrained backbone."""
+    backbone_warmup_iterations: int = Field(default=0, ge=0)
+    """Iterations over which the backbone's learning rate then rises from 0 to the heads', so that the jump of its first
+    steps does not undo what it was started from; 0: at once."""
     freeze_last_layer_iterations: AutoCount = "auto"
     """Number of first iterations in which the prototypes do not learn: 1250 in DINOv2; auto: 1 % of the run."""
+
+
+class EmaSettings(Settings):
+    """The teacher's exponential moving average (EMA) of the student; its momentum starts at
+    `objective.teacher_momentum`."""
+
+    end: Literal["constant"] | Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Momentum at the end of the run, to which half a cosine leads: 1 in DINOv2; constant: it stays that of the start,
+    as in DINOv3."""
 
 
 class TrainSettings(Settings):
@@ -117,6 +220,11 @@ class TrainSettings(Settings):
     my_package.module:MySettings or ./my_file.py:MySettings), or a block of its settings whose `kind` is that name."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Learning rate, weight decay, clipping."""
+    ema: EmaSettings = EmaSettings()
+    """The teacher's moving average."""
+    phases: tuple[PhaseSettings, ...] = ()
+    """Stretches of the run with schedules, Gram anchoring and sizes of crops of their own, in order; empty: the run is
+    one."""
     init_from: str | None = None
     """Weights that student and teacher start from: an export, a weight file in the format of torch.hub, timm or Hugging
     Face, or a model id such as dinov2_vits14. Position embeddings are resampled to the grid. null: fresh weights."""
@@ -128,7 +236,8 @@ class TrainSettings(Settings):
     """Number of passes over which the gradients of an iteration are accumulated; targets and KoLeo look at the images
     of one pass."""
     iterations: int = Field(default=125_000, ge=1)
-    """Number of optimizer steps of the run, to which all schedules stretch."""
+    """Number of optimizer steps of the run, to which all schedules stretch; where the last of `phases` says its end,
+    that. A run whose schedules are constant so far may be made longer or shorter when it is resumed."""
     precision: PrecisionChoice = "auto"
     """Precision of the forward and backward pass, while weights stay float32; auto: bf16 where the processor or GPU is
     faster with it."""
@@ -162,21 +271,38 @@ class TrainSettings(Settings):
     evaluate_every: int = Field(default=0, ge=0)
     """Iterations between evaluations of the teacher by the function given to `train`; 0: never."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _end_with_the_phases(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("phases") and "iterations" not in values:
+            end = end_of_phases(values["phases"])
+            return values if end is None else values | {"iterations": end}
+        return values
+
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
+        check_phases(self)
+        model = self.model
         for name in ("global_size", "local_size") if self.crops.num_local > 0 else ("global_size",):
             side = getattr(self.crops, name)
-            if self.model.timm is None and side % self.model.patch_size:
-                raise ValueError(f"crops.{name} {side} is not a multiple of patch_size {self.model.patch_size}")
-        if self.model.timm is not None and (self.objective.needs_masks or self.optimizer.layer_decay < 1):
+            if model.tower is None and side % model.side:
+                raise ValueError(f"crops.{name} {side} is not a multiple of patch_size {model.side}")
+        if model.tower is not None and (self._masks_patches or self.optimizer.layer_decay < 1):
+            named = f"model.timm={model.timm}" if model.timm else f"model.preset={model.preset}"
             raise ValueError(
-                f"model.timm={self.model.timm} has no mask token and no even row of blocks; train it with "
-                "objective=dino or esvit and optimizer.layer_decay=1"
+                f"{named} has no mask token and no even row of blocks; train it with objective=dino or esvit, or "
+                "distill it (objective.distill_from), and optimizer.layer_decay=1"
             )
+        if model.tower is None and model.vit(self.crops.global_size).local_norm and self.crops.num_local == 0:
+            raise ValueError("model.local_norm is the norm of local crops, and crops.num_local is 0; set one of both")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         self.objective.check(self)
         return self
+
+    @property
+    def _masks_patches(self) -> bool:
+        return self.objective.needs_masks and getattr(self.objective, "distill_from", None) is None
 
     @property
     def images_per_pass(self) -> int:

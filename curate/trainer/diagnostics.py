@@ -1,8 +1,7 @@
-"""Figures that show whether a run learns, and the warnings drawn from them."""
+"""Figures that show whether a run learns."""
 
-import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -11,17 +10,10 @@ from torch import Tensor
 from curate.errors import TrainingDiverged
 from curate.trainer.objective import ObjectiveOutput
 
-logger = logging.getLogger(__name__)
-
-COLLAPSED_STD = 0.05
-"""Spread of features below which they are as good as constant; 1 is isotropic."""
-NEAR_CHANCE = 0.02
-"""Relative distance to chance (ln K) within which a loss says that the student has learned nothing."""
-
 
 @torch.no_grad()
 def batch_figures(output: ObjectiveOutput) -> dict[str, float]:
-    """Figures of one batch that show collapse; the last two only where there are prototypes.
+    """Figures of one batch that show collapse, the last two only where there are prototypes, and the objective's own.
 
     Returns:
         feature_std: spread of the teacher's unit features: 1 isotropic, 0 collapsed.
@@ -29,6 +21,7 @@ def batch_figures(output: ObjectiveOutput) -> dict[str, float]:
         prototypes_used: e to the entropy of the mean target, the number of prototypes in use, 1..min(K, 2B).
     """
     figures = {"feature_std": feature_std(output.features)}
+    figures |= {name: float(value) for name, value in output.figures.items()}
     if output.targets is not None:
         figures["teacher_entropy"] = float(_target_entropy(output.targets).mean())
         figures["prototypes_used"] = math.exp(float(_target_entropy(output.targets.mean(dim=0))))
@@ -45,56 +38,45 @@ def _target_entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(dim=-1)
 
 
-def check_finite(losses: dict[str, float], *, step: int, learning_rate: float) -> None:
-    """Stop at the first loss that is not a finite number.
+class FiniteGuard:
+    """Looks at the losses of every iteration on the device, without waiting for it, and remembers the first bad ones.
 
-    Raises:
-        TrainingDiverged: one is not; the error names it, and what usually helps.
+    What `look` gives keeps the optimizer from changing any weight, from the first loss on that is not finite, until
+    `check` asks and the run ends.
     """
-    bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
-    if bad:
-        values = ", ".join(f"{name} {value}" for name, value in bad.items())
+
+    def __init__(self, device: torch.device) -> None:
+        self._names: tuple[str, ...] = ()
+        self._bad = torch.zeros((), device=device)  # 1 from the first bad iteration on
+        self._step = torch.zeros((), device=device, dtype=torch.int64)
+        self._losses = torch.zeros(0, device=device)
+
+    def look(self, losses: Mapping[str, Tensor], step: int) -> Tensor:
+        """() float32: 1 where a loss of this iteration, or of one before, is not finite."""
+        added = [name for name in losses if name not in self._names]
+        if added:  # at first all, and what a phase brings
+            self._names += tuple(added)
+            self._losses = torch.cat([self._losses, self._losses.new_zeros(len(added))])
+        absent = torch.zeros_like(self._bad)
+        values = torch.stack([losses.get(name, absent).float() for name in self._names])
+        self._step = torch.where(self._bad > 0, self._step, step)
+        self._losses = torch.where(self._bad > 0, self._losses, values)
+        self._bad = torch.maximum(self._bad, 1 - values.isfinite().all().float())
+        return self._bad
+
+    def check(self, *, rate: Callable[[int], float]) -> None:
+        """Stop if a loss was not a finite number; `rate` is the learning rate of an iteration.
+
+        Raises:
+            TrainingDiverged: one was not; the error names it, and what usually helps.
+        """
+        if not self._bad.item():
+            return
+        step = int(self._step.item())
+        found = dict(zip(self._names, self._losses.tolist(), strict=True))
+        values = ", ".join(f"{name} {value}" for name, value in found.items() if not math.isfinite(value))
         raise TrainingDiverged(
-            f"iteration {step}: loss is not finite ({values}) at learning rate {learning_rate:.2e}; lower "
+            f"iteration {step}: loss is not finite ({values}) at learning rate {rate(step):.2e}; lower "
             "optimizer.base_lr, lengthen optimizer.warmup_iterations or set precision=fp32; the last "
             "checkpoint is intact"
         )
-
-
-class Watchdog:
-    """Warns once for each sign of collapse, after iteration `patience`: before it every run looks collapsed."""
-
-    def __init__(self, *, patience: int) -> None:
-        self._patience = patience
-        self._warned: set[str] = set()
-
-    def check(self, row: dict[str, float], chance: Mapping[str, float]) -> None:
-        """Warn of what one row of the log shows; `chance` is the objective's: each loss when nothing is learned."""
-        if row["step"] <= self._patience:
-            return
-        if row["feature_std"] < COLLAPSED_STD:
-            self._warn(
-                "collapse",
-                "iteration %d: features have collapsed (spread %.3f of 1); more varied images, "
-                "objective.koleo_weight or a lower optimizer.base_lr help",
-                int(row["step"]),
-                row["feature_std"],
-            )
-        for name, value in chance.items():
-            loss = row[f"loss_{name}"]
-            if abs(loss - value) < NEAR_CHANCE * value:
-                self._warn(
-                    name,
-                    "iteration %d: the loss %s %.3f is about %.3f (ln K), as if chosen by chance: the student has "
-                    "learned nothing yet; a higher optimizer.base_lr, fewer objective.prototypes or more iterations "
-                    "help",
-                    int(row["step"]),
-                    name,
-                    loss,
-                    value,
-                )
-
-    def _warn(self, kind: str, text: str, *values: object) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            logger.warning(text, *values)

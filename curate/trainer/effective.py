@@ -28,6 +28,8 @@ class Effective(Settings):
     """Iterations before the prototypes learn."""
     learning_rate: float
     """Peak of the learning rate: `base_lr` scaled to the batch."""
+    lr_scale: float
+    """Factor from a `base_lr` to the learning rate of this batch size."""
     epochs: float
     """Number of times that every sample is shown."""
     images_seen: int
@@ -67,6 +69,7 @@ def resolve_auto(config: TrainConfig, *, num_images: int, num_samples: int, prot
         warmup_iterations=warmup,
         freeze_last_layer_iterations=_count(optimizer.freeze_last_layer_iterations, iterations // 100),
         learning_rate=(auto_learning_rate(num_images) if base_lr == "auto" else base_lr) * scale,
+        lr_scale=scale,
         epochs=iterations * config.batch_size / num_samples,
         images_seen=iterations * config.batch_size,
     )

@@ -1,6 +1,7 @@
 """The projection head, whose outputs are scores of prototypes: products of unit vectors with the prototypes.
 
-Source: Caron et al. 2021, arXiv:2104.14294; sizes of DINOv2, arXiv:2304.07193.
+Source: Caron et al. 2021, arXiv:2104.14294; sizes of DINOv2, arXiv:2304.07193; plain prototypes: DINOv3,
+arXiv:2508.10104.
 """
 
 from typing import NamedTuple, cast
@@ -9,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curate.models.files.heads import HeadShape
 from curate.models.nets.lean import autocast_dtype
 from curate.models.nets.trained import Trained
-from curate.trainer.objectives.settings import PrototypeSettings
+from curate.trainer.objectives.settings import HeadSettings, PrototypeSettings
 
 
 class Projection(NamedTuple):
@@ -52,8 +54,27 @@ class PrototypeLayer(nn.Module):
         return F.linear(x, self.prototypes())
 
 
+class LinearPrototypeLayer(nn.Module):
+    """Scores of prototypes that are the rows of a plain linear layer without bias: their lengths are learned too."""
+
+    def __init__(self, dim: int, num_prototypes: int, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_prototypes, dim))
+        nn.init.trunc_normal_(self.weight, std=0.02, generator=generator)
+
+    def prototypes(self) -> Tensor:
+        """(K, D), a copy of the weights: FSDP2 frees gathered ones when the head has run, before the loss."""
+        return self.weight.clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, D) -> (M, K) scores."""
+        return F.linear(x, self.weight)
+
+
 class PrototypeHead(nn.Module):
     """Three-layer GELU MLP to a bottleneck of unit vectors, then prototype scores: (M, D) -> (M, K)."""
+
+    last_layer: PrototypeLayer | LinearPrototypeLayer
 
     def __init__(
         self,
@@ -62,8 +83,17 @@ class PrototypeHead(nn.Module):
         *,
         hidden: int = 2048,
         bottleneck: int = 256,
+        linear: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
+        """The head for tokens of width `dim`.
+
+        Args:
+            hidden: width of the two hidden layers.
+            bottleneck: width of the unit vectors.
+            linear: whether the prototypes are the rows of a plain linear layer instead of directions times scales.
+            generator: draws the weights; None: torch's global one.
+        """
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(dim, hidden),
@@ -76,7 +106,14 @@ class PrototypeHead(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02, generator=generator)
                 nn.init.zeros_(layer.bias)
-        self.last_layer = PrototypeLayer(bottleneck, num_prototypes, generator=generator)
+        make = LinearPrototypeLayer if linear else PrototypeLayer
+        self.last_layer = make(bottleneck, num_prototypes, generator=generator)
+
+    @property
+    def num_prototypes(self) -> int:
+        """K, the number of scores."""
+        layer = self.last_layer
+        return len(layer.weight if isinstance(layer, LinearPrototypeLayer) else layer.direction)
 
     def project(self, x: Tensor) -> Projection:
         """The unit vectors and prototypes whose products are the scores of tokens (M, dim)."""
@@ -91,16 +128,33 @@ class PrototypeHead(nn.Module):
         return self.project(x).scores()
 
 
-def make_head(
-    backbone: Trained, settings: PrototypeSettings, *, prototypes: int, generator: torch.Generator
-) -> PrototypeHead:
-    """A head for the tokens of `backbone`, with weights drawn from `generator`."""
+def make_head(backbone: Trained, shape: HeadShape, *, generator: torch.Generator | None = None) -> PrototypeHead:
+    """A head of this shape for the tokens of `backbone`, with weights drawn from `generator`."""
     return PrototypeHead(
         backbone.config.dim,
-        prototypes,
-        hidden=settings.head_hidden,
-        bottleneck=settings.head_bottleneck,
+        shape.prototypes,
+        hidden=shape.hidden,
+        bottleneck=shape.bottleneck,
+        linear=shape.last_layer == "linear",
         generator=generator,
+    )
+
+
+def head_shape(
+    settings: PrototypeSettings, prototypes: int, own: HeadSettings | None = None, *, linear: bool = False
+) -> HeadShape:
+    """The widths of a head: its own where it has some, else those of the head for whole crops.
+
+    Args:
+        prototypes: of the head for whole crops.
+        own: what another head has of its own; None: nothing, or it is the one for whole crops.
+    """
+    own = own or HeadSettings()
+    return HeadShape(
+        hidden=own.hidden or settings.head_hidden,
+        bottleneck=own.bottleneck or settings.head_bottleneck,
+        prototypes=own.prototypes or prototypes,
+        last_layer="linear" if linear else "weight_norm",
     )
 
 

@@ -3,7 +3,7 @@
 All that is random is drawn from (seed, number of the pass), so that an iteration is the same whatever ran before it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,46 +11,55 @@ from torch import Tensor, nn
 from curate.feed.crops import Crops
 from curate.feed.settings import CropSettings
 from curate.models.device import autocast
+from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
-from curate.trainer.diagnostics import batch_figures, check_finite
+from curate.trainer.diagnostics import FiniteGuard, batch_figures
 from curate.trainer.effective import Effective
+from curate.trainer.gram_teacher import GramTeacher
 from curate.trainer.identity import settle_precision
 from curate.trainer.journal import Row
-from curate.trainer.objective import ForwardContext, ObjectiveOutput, backbone_of
-from curate.trainer.objectives.settings import PrototypeSettings
-from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_schedule
+from curate.trainer.objective import ForwardContext, ObjectiveOutput
+from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_rates
 from curate.trainer.parallel import World, local_device
-from curate.trainer.schedules import linear_then_constant, warmup_cosine
-from curate.trainer.sharding import gradient_sync, local_tensor, replicate, shard
+from curate.trainer.phases import Timeline, phase_at
+from curate.trainer.sharding import gradient_sync, local_tensor, networks_of, replicate, shard
 from curate.trainer.start import start_objective
 
 
 class Trainer:
-    """The objective and its optimizer on this rank's device, advanced an iteration at a time."""
+    """The objective and its optimizer on this rank's device, advanced an iteration at a time.
+
+    An iteration that is not logged never waits for the device: losses are looked at there, and one that is not finite
+    is told when somebody asks for figures. Until then nothing is changed by it, nor by what follows.
+    """
 
     def __init__(self, config: TrainConfig, effective: Effective, world: World) -> None:
         self.config, self.effective, self.world = config, effective, world
         self.device = local_device(config.device)
         self.precision = world.broadcast(lambda: settle_precision(config, self.device))
+        self.timeline = Timeline(config, effective, seed=config.seed)
         self.objective = start_objective(config, effective, world).to(self.device)
-        self._prepare_blocks()
-        self.model: nn.Module = self.objective
-        if config.parallel == "fsdp":
-            shard(self.objective, world, device=self.device, precision=self.precision)
-        else:
-            self.model = replicate(self.objective, world)
+        self._place(networks_of(self.objective))
+        self.model: nn.Module = self.objective if config.parallel == "fsdp" else replicate(self.objective, world)
+        self.gram = GramTeacher(self.objective, self.timeline, config, place=self._place_backbone)
         self.optimizer = make_optimizer(self.objective.student, config.optimizer)
         self.normalize = Normalize(config.crops).to(self.device)
+        self.finite = FiniteGuard(self.device)
 
-    def _prepare_blocks(self) -> None:
-        """Compile blocks, or keep less of them, as the configuration asks; a timm model has neither."""
-        for networks in filter(None, (self.objective.student, self.objective.teacher, self.objective.frozen_teacher)):
-            backbone = backbone_of(networks)
-            if isinstance(backbone, VisionTransformer):
-                backbone.checkpoints_blocks = self.config.activation_checkpointing
+    def _place(self, networks: Sequence[nn.Module]) -> None:
+        """Compile blocks, or keep less of them, and spread weights, as the configuration asks; the blocks of a timm
+        model are neither compiled nor computed again."""
+        for network in networks:
+            if isinstance(network, VisionTransformer):
+                network.checkpoints_blocks = self.config.activation_checkpointing
                 if self.config.compile:
-                    backbone.compile_blocks()
+                    network.compile_blocks()
+        if self.config.parallel == "fsdp":
+            shard(networks, self.world, device=self.device, precision=self.precision)
+
+    def _place_backbone(self, backbone: Trained) -> None:
+        self._place([backbone.to(self.device)])
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of a checkpoint, by name; loading into them restores the trainer."""
@@ -58,6 +67,7 @@ class Trainer:
         return {
             **{f"objective.{name}": value for name, value in self.objective.checkpoint_state().items()},
             **{f"optimizer.{name}": value for name, value in moments.items()},
+            **self.gram.state(),
         }
 
     def step(self, step: int, batches: Iterator[Crops]) -> Row:
@@ -67,59 +77,89 @@ class Trainer:
             batches: the next `config.accumulate` micro-batches are taken from it.
 
         Returns:
-            Its row for the log. One that is not logged has the losses and the learning rate alone, since the other
-            figures cost a wait for the device.
+            Its row for the log, where it is logged; otherwise its number alone, since figures cost a wait for the
+            device.
 
         Raises:
-            TrainingDiverged: a loss is NaN or infinite; the weights are those from before.
+            TrainingDiverged: a loss of this or an earlier iteration is NaN or infinite, and this one is logged; the
+                weights are those from before.
         """
-        config, optimizer = self.config, self.config.optimizer
-        lr = set_schedule(self.optimizer, step, optimizer, effective=self.effective, num_steps=config.iterations)
-        temperature = self._teacher_temperature(step)
-        start = self.effective.teacher_momentum
-        momentum = warmup_cosine(step, start=start, end=1.0, num_steps=config.iterations)
+        self.gram.prepare(step)
+        rate = self._set_rates(step)
         self.optimizer.zero_grad(set_to_none=True)
-        output, losses = self._accumulate(step, batches, temperature)
-        check_finite(losses, step=step, learning_rate=lr)
-        if step < optimizer.freeze_backbone_iterations:
+        output, losses = self._accumulate(step, batches)
+        self.optimizer.found_inf = self.finite.look(losses, step)  # type: ignore[attr-defined]
+        if self.timeline.at("backbone", step) == 0:
             self.objective.student["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
-        norms = clip_gradients(self.objective.student, optimizer)
+        norms = clip_gradients(self.objective.student, self.config.optimizer)
         self.optimizer.step()
-        self._update_teacher(momentum)
-        row = {"step": step + 1, **losses, "learning_rate": lr}
-        if not config.is_logged(step + 1):
-            return row
-        row |= {"teacher_momentum": momentum, "teacher_temperature": temperature, **batch_figures(output)}
-        row |= {f"gradient_norm_{name}": norm.item() for name, norm in norms.items()}
-        return row | {"epoch": (step + 1) * config.batch_size / self.effective.num_samples}
+        self._update_teacher(self.timeline.at("teacher_momentum", step))
+        if not self.config.is_logged(step + 1):
+            return {"step": step + 1}
+        self.check_finite()
+        return self._row(step, output, losses) | {
+            "learning_rate": rate,
+            **{f"gradient_norm_{name}": norm.item() for name, norm in norms.items()},
+        }
 
-    def _accumulate(self, step: int, batches: Iterator[Crops], temperature: float) -> tuple[ObjectiveOutput, Row]:
+    def check_finite(self) -> None:
+        """Wait for the device, and see whether all losses so far are finite; before a checkpoint is written, too.
+
+        Raises:
+            TrainingDiverged: one is not; the weights are those from before.
+        """
+        self.finite.check(rate=lambda step: self.timeline.at("base_lr", step))
+
+    def _set_rates(self, step: int) -> float:
+        """Learning rates and weight decay of iteration `step`; returns the learning rate."""
+        at, frozen = self.timeline.at, self.effective.freeze_last_layer_iterations
+        rate = at("base_lr", step)
+        set_rates(
+            self.optimizer,
+            lr=rate,
+            weight_decay=at("weight_decay", step),
+            backbone=at("backbone", step),
+            last_layer=float(step >= frozen),
+        )
+        return rate
+
+    def _row(self, step: int, output: ObjectiveOutput, losses: dict[str, Tensor]) -> Row:
+        """What the log says of an iteration beside its gradients."""
+        at, done = self.timeline.at, step + 1
+        row = {"step": done, **dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))}
+        row |= {name: at(name, step) for name in ("teacher_momentum", "teacher_temperature")}
+        row |= batch_figures(output)
+        if self.timeline.phases:
+            row |= {"phase": phase_at(self.timeline.phases, step)}
+            row |= {f"weight_{name}": value for name, value in self.timeline.weights(step)._asdict().items()}
+        return row | {"epoch": done * self.config.batch_size / self.effective.num_samples}
+
+    def _accumulate(self, step: int, batches: Iterator[Crops]) -> tuple[ObjectiveOutput, dict[str, Tensor]]:
         """Forward and backward of the passes of an iteration: the last one's output, and the mean losses of all passes
-        and ranks."""
+        and ranks, by name, on the device."""
         passes = self.config.accumulate
         seen = []
         for number in range(passes):
             with gradient_sync(self.model, self.objective, number == passes - 1):
-                output = self._forward(step * passes + number, next(batches), temperature)
+                output = self._forward(step * passes + number, next(batches), step)
                 (output.loss / passes).backward()
             seen.append(torch.stack([output.loss.detach(), *(term.detach() for term in output.terms.values())]))
         means = self.world.sum(torch.stack(seen).mean(dim=0)) / self.world.size
         names = ["loss", *(f"loss_{name}" for name in output.terms)]
-        return output, dict(zip(names, means.tolist(), strict=True))
+        return output, dict(zip(names, means.unbind(), strict=True))
 
-    def _forward(self, number: int, crops: Crops, temperature: float) -> ObjectiveOutput:
-        """Forward pass `number` of the run, counted over all iterations."""
-        context = ForwardContext.seeded(temperature, seed=self.config.seed, number=number, world=self.world)
-        crops = Crops(*(self.normalize(group.to(self.device, non_blocking=True)) for group in crops))
+    def _forward(self, number: int, crops: Crops, step: int) -> ObjectiveOutput:
+        """Forward pass `number` of the run, counted over all iterations; it belongs to iteration `step`."""
+        context = ForwardContext.seeded(
+            self.timeline.at("teacher_temperature", step),
+            seed=self.config.seed,
+            number=number,
+            world=self.world,
+            weights=self.timeline.weights(step),
+        )
+        crops = crops.map(lambda group: self.normalize(group.to(self.device, non_blocking=True)))
         with autocast(self.device, self.precision):
             return self.model(crops, context)
-
-    def _teacher_temperature(self, step: int) -> float:
-        if not isinstance(self.config.objective, PrototypeSettings):
-            return 0.0
-        first, last = self.config.objective.teacher_temperature
-        rise = self.effective.teacher_temperature_iterations
-        return linear_then_constant(step, start=first, end=last, num_steps=rise)
 
     @torch.no_grad()
     def _update_teacher(self, momentum: float) -> None:

@@ -49,6 +49,23 @@ class Journal:
         if self._wandb is not None:
             self._wandb.log(figures, step=step)
 
+    def amend(self, figures: Row) -> None:
+        """Add figures to the last row, which a signal had cut short."""
+        if not figures:
+            return
+        self.rows[-1] = self.rows[-1] | figures
+        self._file.close()
+        write_log(self.path, self.rows)
+        self._file = self.path.open("a", encoding="utf-8")
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, int(self.rows[-1]["step"]))
+
+    def note(self, step: int, text: str) -> None:
+        """A text for people beside the figures, where a board is open."""
+        if self._board is not None:
+            self._board.add_text("warnings", text, step)
+
     def close(self) -> None:
         """Flush and close all logs."""
         self._file.close()
@@ -65,6 +82,12 @@ class SilentJournal:
         self.rows: list[Row] = []
 
     def write(self, row: Row) -> None:
+        """Nothing: rank 0 writes."""
+
+    def amend(self, figures: Row) -> None:
+        """Nothing: rank 0 writes."""
+
+    def note(self, step: int, text: str) -> None:
         """Nothing: rank 0 writes."""
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""KoLeo, and the two ways to make targets from the teacher's scores: Sinkhorn-Knopp and a centered softmax.
+"""KoLeo, and targets from the teacher's scores by a centered softmax; `sinkhorn` has the other way.
 
 Scores are (M, K) over K prototypes in any float dtype; everything here computes in float32. The cross-entropies with
 these targets are in `projected.py`.
@@ -18,30 +18,6 @@ from curate.trainer.projected import Targets
 
 CENTER_MOMENTUM = 0.9
 KOLEO_EPS = 1e-8
-
-
-@torch.no_grad()
-def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_iterations: int = 3) -> Tensor:
-    """Targets in which all prototypes are used equally, by alternating normalization of columns and rows.
-
-    Args:
-        scores: (M, K) the teacher's, of this rank's rows, M >= 0; sums run over the rows of all ranks.
-        temperature: sharpness, > 0.
-
-    Returns:
-        (M, K) float32, rows sum to 1.
-
-    Source: Sinkhorn-Knopp as in SwAV, arXiv:2006.09882.
-    """
-    q = scores.to(torch.float32, copy=True).div_(temperature)  # the only tensor of this size
-    highest = q.max() if len(q) else q.new_full((), -torch.inf)  # another rank may have rows
-    q.sub_(world.max(highest)).exp_()  # a common factor cancels; without it exp overflows
-    num_prototypes = q.shape[1]
-    for _ in range(num_iterations):
-        used = world.sum(q.sum(dim=0, keepdim=True))  # (1, K)
-        q.div_(used.mul_(num_prototypes).clamp_min_(torch.finfo(q.dtype).tiny))
-        q.div_(q.sum(dim=1, keepdim=True).clamp_min_(torch.finfo(q.dtype).tiny))
-    return q
 
 
 def centered_targets(
@@ -101,18 +77,27 @@ def koleo_loss(features: Tensor) -> Tensor:
 
 
 def add_koleo(
-    loss: Tensor, terms: dict[str, Tensor], cls: Tensor, settings: ObjectiveSettings, *, world: World
+    loss: Tensor,
+    terms: dict[str, Tensor],
+    cls: Tensor,
+    settings: ObjectiveSettings,
+    *,
+    world: World,
+    factor: float = 1.0,
+    num_views: int = NUM_GLOBAL_CROPS,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`loss` and its `terms` with KoLeo among them, where the settings give it a weight.
+    """`loss` and its `terms` with KoLeo among them, where the settings and the iteration give it a weight.
 
     Args:
-        cls: (2B, D) the student's features of both global views; each view spreads among the images of all ranks, or
-            of each group of them.
+        cls: (num_views * B, D) the student's features of global views; each view spreads among the images of all ranks,
+            or of each group of them.
+        factor: the iteration's, on the weight of the settings.
     """
-    if settings.koleo_weight == 0:
+    weight = settings.koleo_weight * factor
+    if weight == 0:
         return loss, terms
-    views = [world.all_gather(view) for view in cls.chunk(NUM_GLOBAL_CROPS)]
+    views = [world.all_gather(view) for view in cls.chunk(num_views)]
     group = settings.koleo_group or len(views[0])
     losses = [koleo_loss(part) for view in views for part in view.split(group)]
     koleo = torch.stack(losses).sum() / (len(views[0]) // group)
-    return loss + settings.koleo_weight * koleo, {**terms, "koleo": koleo}
+    return loss + weight * koleo, {**terms, "koleo": koleo}

@@ -6,7 +6,7 @@ rest: the teacher's moving average, schedules, clipping, processes, checkpoints,
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -19,6 +19,25 @@ from curate.models.nets.trained import Trained
 from curate.trainer.parallel import World
 
 
+class LossWeights(NamedTuple):
+    """Factors of an iteration on an objective's own weights: 1 throughout but where phases or schedules change them.
+
+    An objective reads those of the terms that it has. KoLeo and Gram are not computed where their weight comes to 0;
+    the other terms are, since heads need a gradient in every iteration.
+    """
+
+    dino: float = 1.0
+    """Of the DINO loss between crops as a whole."""
+    local: float = 1.0
+    """Of the pairs of a local crop and a global one within it."""
+    ibot: float = 1.0
+    """Of the iBOT loss on masked patches."""
+    koleo: float = 1.0
+    """Of KoLeo."""
+    gram: float = 0.0
+    """Weight, not a factor, of the Gram anchoring loss, which needs `Objective.gram_teacher` and `Crops.gram`."""
+
+
 class ForwardContext(NamedTuple):
     """What a forward pass needs beside its crops."""
 
@@ -28,9 +47,13 @@ class ForwardContext(NamedTuple):
     """Equal on all ranks: draws what is laid out for the whole batch, such as masks."""
     generator: torch.Generator
     """This rank's own: draws what each process may draw for itself, such as stochastic depth."""
+    weights: LossWeights = LossWeights()
+    """Factors on the weights of the losses in this iteration."""
 
     @classmethod
-    def seeded(cls, temperature: float, *, seed: int, number: int, world: World) -> "ForwardContext":
+    def seeded(
+        cls, temperature: float, *, seed: int, number: int, world: World, weights: LossWeights | None = None
+    ) -> "ForwardContext":
         """The context of forward pass `number` of a run, counted over all iterations; it depends on nothing before."""
         rank = [world.rank] if world.size > 1 else []
         words = np.random.SeedSequence([Stream.DROP_PATH, seed, number, *rank]).generate_state(1, np.uint64)
@@ -38,6 +61,7 @@ class ForwardContext(NamedTuple):
             temperature,
             np.random.default_rng([Stream.MASKS, seed, number]),
             torch.Generator().manual_seed(int(words[0] >> np.uint64(1))),
+            weights or LossWeights(),
         )
 
 
@@ -49,6 +73,7 @@ class ObjectiveOutput:
     terms: dict[str, Tensor]  # () float32 each, the loss's terms before their weights
     features: Tensor  # (2B, D) the teacher's pooled features of the global crops
     targets: Tensor | None = None  # (2B, K) the teacher's distributions, where there are prototypes
+    figures: dict[str, Tensor] = field(default_factory=dict)  # () float32 each, watched only: this rank's, for the log
 
 
 class Objective(nn.Module):
@@ -70,6 +95,9 @@ class Objective(nn.Module):
         self.frozen_teacher: nn.ModuleDict | None = None
         """Networks of an earlier training that make the targets in the teacher's place, where the student is
         distilled."""
+        self.gram_teacher: nn.Module | None = None
+        """A frozen backbone, no part of student or teacher, whose similarities of patches anchor the student's; the
+        trainer makes, replaces and stores it."""
         self.student = student
         if not masks and hasattr(student["backbone"], "mask_token"):
             student["backbone"].mask_token.requires_grad_(False)  # DDP waits for every gradient, and it would get none
@@ -93,14 +121,14 @@ class Objective(nn.Module):
     def train(self, mode: bool = True) -> "Objective":
         """Put the student in training mode; the teachers never are."""
         super().train(mode)
-        for teacher in (self.teacher, self.frozen_teacher):
+        for teacher in (self.teacher, self.frozen_teacher, self.gram_teacher):
             if teacher is not None:
                 teacher.eval()
         return self
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        """The state that a checkpoint keeps: student, teacher and buffers, by name."""
-        frozen = "frozen_teacher."
+        """The state that a checkpoint keeps: student, teacher and buffers, by name; frozen networks are not in it."""
+        frozen = ("frozen_teacher.", "gram_teacher.")
         return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
 
 

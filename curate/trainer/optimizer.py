@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from curate.trainer.config import OptimizerSettings
-from curate.trainer.effective import Effective
-from curate.trainer.schedules import warmup_cosine
 from curate.trainer.sharding import full_tensor
 
-BETAS = (0.9, 0.999)
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BACKBONE = "backbone."
+"""Prefix of the names of the backbone's parameters."""
 
 
 def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -23,15 +22,16 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torc
     Parameters that share their factors share a group, so that the update is a few large calls.
     """
     depth = len(getattr(networks["backbone"], "blocks", ()))
-    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in networks.named_parameters():
-        key = (lr_factor(name, settings, depth=depth), decay_factor(name, parameter), is_last_layer(name))
+        factors = lr_factor(name, settings, depth=depth), decay_factor(name, parameter)
+        key = (*factors, is_last_layer(name), name.startswith(BACKBONE))
         groups.setdefault(key, []).append(parameter)
     described: list[dict[str, Any]] = [
-        {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last}
-        for (lr, decay, last), parameters in groups.items()
+        {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last, "backbone": backbone}
+        for (lr, decay, last, backbone), parameters in groups.items()
     ]
-    optimizer = torch.optim.AdamW(described, lr=0.0, betas=BETAS, fused=True)
+    optimizer = torch.optim.AdamW(described, lr=0.0, betas=settings.betas, fused=True)
     for parameter in networks.parameters():  # from the start, so that a checkpoint always holds the same tensors
         moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in MOMENTS}
         optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
@@ -49,9 +49,9 @@ def optimizer_state(optimizer: torch.optim.AdamW, networks: nn.ModuleDict) -> di
 
 def lr_factor(name: str, settings: OptimizerSettings, *, depth: int) -> float:
     """Factor on the learning rate: heads and the last norm 1, each block before it `layer_decay` times less."""
-    if not name.startswith("backbone."):
+    if not name.startswith(BACKBONE):
         return 1.0
-    inner = name.removeprefix("backbone.")
+    inner = name.removeprefix(BACKBONE)
     if inner.startswith("blocks."):
         layer = int(inner.split(".")[1]) + 1
     else:
@@ -71,24 +71,19 @@ def is_last_layer(name: str) -> bool:
     return ".last_layer." in name
 
 
-def set_schedule(
-    optimizer: torch.optim.Optimizer, step: int, settings: OptimizerSettings, *, effective: Effective, num_steps: int
-) -> float:
-    """Set learning rate and weight decay of iteration `step` in every group; returns the learning rate."""
-    lr = warmup_cosine(
-        step,
-        start=effective.learning_rate,
-        end=settings.final_lr,
-        num_steps=num_steps,
-        warmup=effective.warmup_iterations,
-    )
-    first, last = settings.weight_decay
-    decay = warmup_cosine(step, start=first, end=last, num_steps=num_steps)
+def set_rates(
+    optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float, backbone: float = 1.0, last_layer: float = 1.0
+) -> None:
+    """Set learning rate and weight decay in every group.
+
+    Args:
+        backbone: factor on the learning rate of the backbone.
+        last_layer: factor on the learning rate of the prototypes.
+    """
     for group in optimizer.param_groups:
-        frozen = group["last_layer"] and step < effective.freeze_last_layer_iterations
-        group["lr"] = 0.0 if frozen else lr * group["lr_factor"]
-        group["weight_decay"] = decay * group["decay_factor"]
-    return lr
+        factor = group["lr_factor"] * (backbone if group["backbone"] else 1.0)
+        group["lr"] = lr * factor * (last_layer if group["last_layer"] else 1.0)
+        group["weight_decay"] = weight_decay * group["decay_factor"]
 
 
 def clip_gradients(networks: nn.ModuleDict, settings: OptimizerSettings) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ DDP needs one care: every parameter must get a gradient, so that `Objective` fre
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -42,8 +42,9 @@ def replicate(objective: Objective, world: World) -> nn.Module:
     return objective if world.size == 1 else DistributedDataParallel(objective)
 
 
-def shard(objective: Objective, world: World, *, device: torch.device, precision: Precision) -> None:
-    """Spread weights, gradients and moments over the ranks (FSDP2), block by block; gradients are means as with DDP.
+def shard(networks: Sequence[nn.Module], world: World, *, device: torch.device, precision: Precision) -> None:
+    """Spread the networks' weights, gradients and moments over the ranks (FSDP2), block by block; gradients are means
+    as with DDP.
 
     A process that was not started by torchrun has no group of ranks, and keeps its whole model.
     """
@@ -55,14 +56,19 @@ def shard(objective: Objective, world: World, *, device: torch.device, precision
     low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)  # tokens stay float32
     # The layer norm of a CPU takes no bfloat16 weights beside float32 tokens: there autocast alone lowers the products.
     policy = low if precision == "bf16" and device.type == "cuda" else MixedPrecisionPolicy()
-    for networks in filter(None, (objective.student, objective.teacher, objective.frozen_teacher)):
-        for network in networks.values():
-            for block in getattr(network, "blocks", ()):
-                fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-            fully_shard(network, mesh=mesh, reshard_after_forward=True)
-            for method in FORWARD_METHODS:
-                if hasattr(network, method):
-                    register_fsdp_forward_method(network, method)
+    for network in networks:
+        for block in getattr(network, "blocks", ()):
+            fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        fully_shard(network, mesh=mesh, reshard_after_forward=True)
+        for method in FORWARD_METHODS:
+            if hasattr(network, method):
+                register_fsdp_forward_method(network, method)
+
+
+def networks_of(objective: Objective) -> list[nn.Module]:
+    """Every network of an objective: backbones and heads of student, teacher and frozen teacher."""
+    found = filter(None, (objective.student, objective.teacher, objective.frozen_teacher))
+    return [network for networks in found for network in networks.values()]
 
 
 @contextmanager

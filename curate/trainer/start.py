@@ -4,18 +4,18 @@ with the frozen teacher that it distills."""
 import torch
 from torch import nn
 
-from curate.errors import ConfigError
+from curate.errors import ConfigError, WeightsError
 from curate.models.convert.source import load_source, resized
 from curate.models.files.export import weights_of
-from curate.models.files.header import HEADS
-from curate.models.files.heads import HeadsInfo, read_heads
+from curate.models.files.header import HEADS, heads_beside
+from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective
-from curate.trainer.heads import PrototypeHead
-from curate.trainer.initial import distilled_export, heads_beside
+from curate.trainer.heads import make_head
+from curate.trainer.initial import distilled_export
 from curate.trainer.objective import Objective
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.parallel import World
@@ -32,7 +32,10 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     backbone = config.model.build(config.crops.global_size, generator=generator)
     if config.init_from is not None:
         load_weights(backbone, config.init_from)
-    objective = config.objective.build(backbone, prototypes=effective.prototypes, world=world, generator=generator)
+    settings, heads = config.objective, given_heads(config)
+    if heads is not None and isinstance(settings, PrototypeSettings):
+        settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
+    objective = settings.build(backbone, prototypes=effective.prototypes, world=world, generator=generator)
     if config.init_heads is not None:
         load_heads(objective, config.init_heads)
     distilled = distilled_export(config)
@@ -50,12 +53,12 @@ def given_heads(config: TrainConfig) -> HeadsInfo | None:
     """
     distilled = distilled_export(config)
     if distilled is not None:
-        return read_heads(heads_beside(distilled))[0]
+        return read_heads_info(heads_beside(distilled))
     if config.init_heads is None:
         return None
     if not isinstance(config.objective, PrototypeSettings):
         raise ConfigError(f"init_heads={config.init_heads}: this objective has no prototype heads; leave it out")
-    return read_heads(config.init_heads)[0]
+    return read_heads_info(config.init_heads)
 
 
 def load_weights(backbone: Trained, source: str) -> None:
@@ -79,10 +82,23 @@ def load_heads(objective: Objective, path: str) -> None:
     Raises:
         WeightsError: missing, damaged, or of other heads than the objective's.
     """
-    _, state = read_heads(path)
+    info, state = read_heads(path)
+    own = describe_heads(pick_heads(objective.student.state_dict()), where="the objective")
+    for name in info.heads.keys() & own.heads.keys():
+        _compare_shapes(name, info.heads[name], own.heads[name], where=f"init_heads={path}")
     for networks in (objective.student, objective.teacher):
-        heads = nn.ModuleDict({name: module for name, module in networks.items() if name != "backbone"})
+        heads = nn.ModuleDict({name: networks[name] for name in own.heads})
         fill(heads, state, where=f"init_heads={path}")
+
+
+def _compare_shapes(name: str, given: HeadShape, own: HeadShape, *, where: str) -> None:
+    if given != own:
+        found, wanted = (", ".join(f"{k} {v}" for k, v in shape.model_dump().items()) for shape in (given, own))
+        raise WeightsError(
+            f"{where}: {name} has {found}, the objective's has {wanted}; set objective.head_hidden, "
+            "objective.head_bottleneck and, for a head beside dino_head, those under its own name to the file's; plain "
+            "linear prototypes are those of objective=dinov3"
+        )
 
 
 def load_frozen_teacher(export: str) -> nn.ModuleDict:
@@ -96,11 +112,6 @@ def load_frozen_teacher(export: str) -> nn.ModuleDict:
     if not isinstance(found.network, VisionTransformer) or found.heads is None:
         raise ConfigError(f"objective.distill_from={export}: no ViT with heads; distill the export of one")
     info, tensors = found.heads
-    heads = nn.ModuleDict(
-        {
-            name: PrototypeHead(info.dim, info.prototypes, hidden=info.hidden, bottleneck=info.bottleneck)
-            for name in info.names
-        }
-    )
+    heads = nn.ModuleDict({name: make_head(found.network, shape) for name, shape in info.heads.items()})
     fill(heads, tensors, where=f"{export}: {HEADS}")
     return nn.ModuleDict({"backbone": found.network, **dict(heads.items())}).requires_grad_(False)

@@ -7,7 +7,8 @@ number of ranks it sees the same batches.
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,8 @@ import torch
 
 from curate import interrupt
 from curate.config import without_folder
-from curate.errors import TrainingInterrupted
 from curate.feed.batches import check_workers, load_batches
+from curate.feed.crops import Crops
 from curate.feed.samples import CroppedSamples
 from curate.feed.shards import ShardIndex, read_index
 from curate.feed.split import BatchSplit
@@ -40,16 +41,17 @@ from curate.trainer.checkpoint import (
     set_aside,
     tell_checkpoint,
 )
+from curate.trainer.collapse import Watchdog
 from curate.trainer.config import TrainConfig
-from curate.trainer.diagnostics import Watchdog
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.exporting import gather_teacher, write_teacher
-from curate.trainer.identity import check_identity, refuse_foreign_files, run_identity
+from curate.trainer.identity import check_identity, keep_begun, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import LOG, Journal, Row, SilentJournal, write_log
 from curate.trainer.parallel import join_world
 from curate.trainer.start import given_heads
-from curate.trainer.stopping import StopSignal
+from curate.trainer.stopping import StopSignal, end_by
+from curate.trainer.usage import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
             damaged or belongs to another configuration or other data.
         TrainingDiverged: a loss became NaN or infinite.
         TrainingInterrupted: SIGTERM came; a checkpoint is written.
+        KeyboardInterrupt: Ctrl-C came; a checkpoint is written.
     """
     folder = Path(config.output)
     with join_world() as world:
@@ -101,7 +104,6 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
             prototypes=None if heads is None else heads.prototypes,
         )
         if world.is_first:
-            announce(config, effective, num_processes=world.size)
             refuse_foreign_files(folder)
         with (
             hold(folder, setting="output", work="training") if world.is_first else nullcontext(),
@@ -111,9 +113,12 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
                 remove_leftovers(folder)
                 if resume:
                     pass_over_damaged(folder / "checkpoints")
+                    effective = keep_begun(config, effective)
             aside = set_aside(folder / "checkpoints") if world.is_first and not resume else nullcontext()
             with aside:
-                world.barrier()
+                effective = world.broadcast(lambda: effective)
+                if world.is_first:
+                    announce(config, effective, num_processes=world.size)
                 trainer = Trainer(config, effective, world)
                 run = TrainingRun(trainer, index, split, folder, evaluate=evaluate)
             log = run.finish()
@@ -130,8 +135,14 @@ class TrainingRun:
         self.trainer, self.index, self.split, self.folder, self.evaluate = trainer, index, split, folder, evaluate
         self.config, self.world = trainer.config, trainer.world
         self.checkpoints = folder / "checkpoints"
+        config = self.config
         self.samples = CroppedSamples(
-            index, self.config.crops, seed=self.config.seed, window=self.config.shuffle_window, feed=self.config.feed
+            index,
+            config.crops,
+            seed=config.seed,
+            window=config.shuffle_window,
+            feed=config.feed,
+            sizes=trainer.timeline.sizes,
         )
 
     def finish(self) -> list[Row]:
@@ -143,8 +154,15 @@ class TrainingRun:
         if start == 0:
             self.export(self.folder / INITIAL_EXPORT, step=0)
         with closing(self._open_journal(start)) as journal:
-            if start < iterations:
-                self.iterate(start, journal)
+            self._evaluate_late(start, journal)
+            stopped = self.iterate(start, journal) if start < iterations else 0
+            if stopped:
+                step = list_checkpoints(self.checkpoints)[-1][0]
+                end_by(
+                    stopped,
+                    f"output={self.config.output}: stopped by {signal.Signals(stopped).name} after iteration {step} of "
+                    f"{iterations}; the checkpoint is written, run the same command to go on",
+                )
             if start < iterations or not self._exported():
                 self.export(self.folder / EXPORT, step=iterations)
         return journal.rows
@@ -159,42 +177,61 @@ class TrainingRun:
         kept = checkpoint_path(self.checkpoints, start) / LOG if start else None
         return Journal(self.folder, start=start, wandb=self.config.wandb, kept=kept)
 
-    def iterate(self, start: int, journal: Journal | SilentJournal) -> None:
-        """Iterations `start` to the last, with log rows, evaluations and checkpoints on the way."""
+    def iterate(self, start: int, journal: Journal | SilentJournal) -> int:
+        """Iterations `start` to the last, with log rows, evaluations and checkpoints on the way.
+
+        Returns:
+            The signal that stopped it before the end, once the checkpoint is written; 0: none.
+        """
         config, world, trainer = self.config, self.world, self.trainer
         trainer.objective.train()
-        watchdog = Watchdog(patience=max(trainer.effective.warmup_iterations, config.iterations // 3))
+        watchdog = Watchdog(config, trainer.objective.chance, rows=journal.rows)
         meter = Meter(start, batch_size=config.batch_size, device=trainer.device, precision=trainer.precision)
-        batches = load_batches(
-            self.samples,
-            self.split,
-            start=start * config.batch_size,
-            workers=config.workers,
-            kind=config.worker_kind,
-        )
+        batches = Usage(self._batches(start), trainer.model, done=start, device=trainer.device)
         writer = CheckpointWriter(self.checkpoints, world, keep=config.keep)
         bar = track("pretrain", config.iterations, done=start, unit="iterations", show=world.is_first)
+        told = ""
         with StopSignal() as stop, closing(writer), closing(batches), bar as advance:
             for step in range(start, config.iterations):
                 done = step + 1
                 advanced = partial(trainer.step, step, batches)
                 row = meter.count(advanced) if step == start and not config.compile else advanced()
                 if config.is_logged(done):
-                    row |= meter.look(done) | self._damage() | self._evaluate(done)
+                    row |= meter.look(done) | batches.look(done) | self._damage()
+                    row |= self._evaluate(done, stop)
                     if world.is_first:
-                        watchdog.check(row, trainer.objective.chance)
+                        self._warn(watchdog, row, journal)
                     journal.write(row)
-                advance(1, note=f"loss {row['loss']:.3f}")
+                    told = f"loss {row['loss']:.3f}"
+                advance(1, note=told)
                 stopped = stop.received(world)
                 if stopped or config.is_due(done, config.checkpoint_every):
                     self.save(writer, done, journal.rows)
-                if stopped and done < config.iterations:
+                if stopped and (done < config.iterations or self._is_unevaluated(done, journal.rows)):
                     writer.wait()
                     world.barrier()  # rank 0 publishes it last; who started the ranks may kill all as one ends
-                    raise TrainingInterrupted(
-                        f"output={config.output}: stopped by SIGTERM after iteration {done} of {config.iterations}; "
-                        "the checkpoint is written, run the same command to go on"
-                    )
+                    return stopped
+        return 0
+
+    def _batches(self, start: int) -> Generator[Crops, None, None]:
+        """The micro-batches of this rank from iteration `start` on."""
+        config = self.config
+        return load_batches(
+            self.samples,
+            self.split,
+            start=start * config.batch_size,
+            workers=config.workers,
+            kind=config.worker_kind,
+            pin=self.trainer.device.type == "cuda",
+        )
+
+    @staticmethod
+    def _warn(watchdog: Watchdog, row: Row, journal: Journal | SilentJournal) -> None:
+        """Tell what a row shows, in the log, in its row and in TensorBoard."""
+        for warning in watchdog.check(row):
+            logger.warning("iteration %d: %s", row["step"], warning.text)
+            journal.note(int(row["step"]), warning.text)
+            row[warning.name] = 1.0
 
     def _damage(self) -> Row:
         """Shards and images left out since this start, on all ranks."""
@@ -203,12 +240,30 @@ class TrainingRun:
         skipped = self.world.sum(torch.tensor(float(self.samples.skipped))).item()
         return {"damaged_shards": len(self.index.damaged), "skipped_images": skipped}
 
-    def _evaluate(self, done: int) -> Row:
+    def _evaluate(self, done: int, stop: StopSignal) -> Row:
+        """Figures of an evaluation that is due after `done` iterations; none where a signal came before its end."""
         if self.evaluate is None or not self.config.is_due(done, self.config.evaluate_every):
             return {}
         teacher = gather_teacher(self.trainer.objective, self.config, self.world)
-        figures = self.evaluate(teacher.backbone) if self.world.is_first else {}
-        return {f"eval_{name}": value for name, value in figures.items()}
+        evaluate = partial(self.evaluate, teacher.backbone)
+        figures = stop.run(evaluate) if self.world.is_first else None
+        return {f"eval_{name}": value for name, value in (figures or {}).items()}
+
+    def _is_unevaluated(self, done: int, rows: list[Row]) -> bool:
+        """Whether the evaluation after `done` iterations is due and its row lacks it, on any rank."""
+        if self.evaluate is None or not self.config.is_due(done, self.config.evaluate_every):
+            return False
+        row = rows[-1] if rows else {}
+        return self.world.broadcast(
+            lambda: row.get("step") == done and not any(name.startswith("eval_") for name in row)
+        )
+
+    def _evaluate_late(self, done: int, journal: Journal | SilentJournal) -> None:
+        """Make up for an evaluation that a signal had cut short."""
+        if done and self._is_unevaluated(done, journal.rows):
+            with StopSignal() as stop:
+                figures = self._evaluate(done, stop)
+            journal.amend(figures)
 
     def restore(self) -> int:
         """Load the newest checkpoint; returns the iterations done, 0 where there is none.
@@ -222,18 +277,32 @@ class TrainingRun:
         step, path = found[-1]
         if self.world.is_first:
             tell_checkpoint(step, path)
-        check_identity(path, self._identity())
+        past = self.trainer.timeline.past(step)
+        for change in check_identity(path, self._identity(), self.config, step=step, past=past):
+            if self.world.is_first:
+                logger.info("going on with other settings: %s", change)
+        self.trainer.gram.expect(step)
         load_state(path, self.trainer.state(), self.world)
         if self.world.is_first:
             logger.info("resuming after iteration %d from %s", step, path)
         return step
 
     def save(self, writer: CheckpointWriter, step: int, rows: list[Row]) -> None:
-        """Begin to write the checkpoint after `step` iterations, the exports in it and the log until then."""
+        """Begin to write the checkpoint after `step` iterations, the exports in it and the log until then.
+
+        Raises:
+            TrainingDiverged: a loss is not finite: there is nothing to save.
+        """
+        self.trainer.check_finite()
         teacher = gather_teacher(self.trainer.objective, self.config, self.world)
         if self.world.is_first:  # a copy, since training goes on while it is written
             teacher = teacher.copied_to_cpu()
-        metadata = {"samples": step * self.config.batch_size, "identity": json.dumps(self._identity())}
+        metadata = {
+            "samples": step * self.config.batch_size,
+            "identity": json.dumps(self._identity()),
+            "effective": self.trainer.effective.model_dump(mode="json"),
+            "past": self.trainer.timeline.past(step),
+        }
         provenance, logged = self._provenance(step), list(rows)
 
         def export(folder: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from curate.errors import ConfigError
-from curate.feed.batches import check_workers
+from curate.feed.batches import check_workers, collate
+from curate.feed.crops import Crops
 from curate.feed.samples import CroppedSamples
 from curate.feed.shards import read_index
 from curate.trainer.config import TrainConfig
@@ -70,3 +71,13 @@ def test_batches_hold_views_before_images(tmp_path):
     for view in range(2):
         for image in range(3):
             assert torch.equal(batch.global_crops[view * 3 + image], samples[image].global_crops[view])
+
+
+def test_crops_for_the_gram_teacher_are_stacked_as_the_global_ones_are():
+    def sample(number, gram):
+        crops = torch.full((2, 3, 4, 4), number, dtype=torch.uint8)
+        return Crops(crops, crops[:0], crops.repeat(1, 1, 2, 2) if gram else None)
+
+    stacked = collate(sample(number, True) for number in range(3))
+    assert stacked.gram[:, 0, 0, 0].tolist() == stacked.global_crops[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1, 2]
+    assert collate(sample(number, False) for number in range(3)).gram is None

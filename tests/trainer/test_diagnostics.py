@@ -1,18 +1,11 @@
-import logging
 import math
 
 import pytest
 import torch
 
 from curate.errors import CurateError, TrainingDiverged
-from curate.trainer.diagnostics import Watchdog, batch_figures, check_finite, feature_std
+from curate.trainer.diagnostics import FiniteGuard, batch_figures, feature_std
 from curate.trainer.objective import ObjectiveOutput
-
-CHANCE = {"dino": math.log(16)}
-
-
-def row(step, *, std=0.8, loss=3.0):
-    return {"step": step, "feature_std": std, "loss_dino": loss}
 
 
 def output(targets, features):
@@ -36,31 +29,31 @@ def test_watch_knows_decided_and_undecided_teachers():
     assert same["prototypes_used"] == pytest.approx(1)
 
 
-def test_each_warning_comes_once_and_only_after_some_patience(caplog):
-    caplog.set_level(logging.WARNING)
-    watchdog = Watchdog(patience=10)
-    watchdog.check(row(5, std=0.0, loss=math.log(16)), CHANCE)
-    assert not caplog.messages
-    for step in (11, 12):
-        watchdog.check(row(step, std=0.01), CHANCE)
-        watchdog.check(row(step, loss=math.log(16) * 1.01), CHANCE)
-    assert [m.split(":")[1].split()[0] for m in caplog.messages] == ["features", "the"]
-    assert "have collapsed" in caplog.messages[0]
-    assert "the loss dino 2.800 is about 2.773 (ln K)" in caplog.messages[1]
-
-
-def test_healthy_rows_give_no_warning(caplog):
-    watchdog = Watchdog(patience=0)
-    watchdog.check(row(100), CHANCE)
-    assert not caplog.messages
-
-
 def test_loss_that_is_no_number_says_which_and_what_helps():
-    check_finite({"loss_dino": 1.0}, step=3, learning_rate=1e-3)
-    with pytest.raises(TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_ibot nan\).*lower"):
-        check_finite({"loss_dino": 1.0, "loss_ibot": math.nan}, step=3, learning_rate=1e-3)
+    guard = FiniteGuard(torch.device("cpu"))
+    losses = {"loss": torch.tensor(2.0), "loss_ibot": torch.tensor(1.0)}
+    assert guard.look(losses, 2) == 0
+    guard.check(rate=lambda _: 1e-3)
+    assert guard.look(losses | {"loss_ibot": torch.tensor(math.nan)}, 3) == 1
+    assert guard.look(losses, 4) == 1, "no weight may change from there on"
+    assert guard.look(losses | {"loss": torch.tensor(math.inf)}, 5) == 1
+    with pytest.raises(
+        TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_ibot nan\) at .*3.00e-04; lower"
+    ):
+        guard.check(rate=lambda step: step * 1e-4)
     assert issubclass(TrainingDiverged, CurateError)
 
 
 def test_without_prototypes_only_the_features_are_watched():
     assert set(batch_figures(output(None, torch.randn(4, 3)))) == {"feature_std"}
+
+
+def test_a_loss_that_a_phase_adds_is_looked_at_too():
+    guard = FiniteGuard(torch.device("cpu"))
+    first = {"loss": torch.tensor(1.0)}
+    assert guard.look(first, 0) == 0
+    assert guard.look(first | {"loss_gram": torch.tensor(2.0)}, 1) == 0
+    assert guard.look(first, 2) == 0
+    assert guard.look(first | {"loss_gram": torch.tensor(math.nan)}, 3) == 1
+    with pytest.raises(TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_gram nan\)"):
+        guard.check(rate=lambda step: 0.0)

@@ -1,6 +1,6 @@
 import torch
 
-from curate.trainer.heads import PrototypeHead, PrototypeLayer
+from curate.trainer.heads import LinearPrototypeLayer, PrototypeHead, PrototypeLayer
 
 
 def test_prototype_layer_equals_torch_weight_norm():
@@ -52,3 +52,14 @@ def test_all_but_prototypes_with_gradients_are_in_the_precision_of_products():
     assert student.prototypes.dtype == torch.float32  # their gradient need not be rounded
     torch.testing.assert_close(teacher.prototypes, plain.prototypes.bfloat16())
     assert head.last_layer.direction.grad.dtype == torch.float32
+
+
+def test_plain_prototypes_equal_a_linear_layer_and_learn_their_lengths():
+    layer = LinearPrototypeLayer(8, 500, generator=torch.Generator().manual_seed(0))
+    reference = torch.nn.Linear(8, 500, bias=False)
+    reference.load_state_dict(layer.state_dict())
+    x = torch.randn(3, 8)
+    torch.testing.assert_close(layer(x), reference(x))
+    assert 0.015 < layer.weight.std() < 0.025
+    layer(x).square().sum().backward()
+    assert layer.weight.grad.abs().sum() > 0

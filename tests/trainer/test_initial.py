@@ -132,3 +132,26 @@ def test_distillation_without_heads_says_what_is_missing(first, tmp_path):
     lone.write_bytes((first / "backbone.safetensors").read_bytes())
     with pytest.raises(WeightsError, match=r"heads.safetensors: no such weight file"):
         go_on(first, tmp_path / "run", objective={**TINY["objective"], "distill_from": str(lone)})
+
+
+UNEQUAL = {"prototypes": 24, "head_hidden": 20, "head_bottleneck": 12, "ibot_head": {"prototypes": 40, "hidden": 28}}
+
+
+def test_heads_of_unequal_shapes_are_continued_and_distilled(first, tmp_path):
+    source = go_on(first, tmp_path / "unequal", objective=UNEQUAL, iterations=1).export.parent
+    heads = str(source / "heads.safetensors")
+    shapes = {name: tuple(value.shape) for name, value in load_file(heads).items()}
+    assert shapes["dino_head.last_layer.direction"] == (24, 12)
+    assert shapes["ibot_head.last_layer.direction"] == (40, 12)
+    assert shapes["ibot_head.mlp.2.weight"] == (28, 28)
+    go_on(first, tmp_path / "on", objective=UNEQUAL, init_heads=heads, iterations=1)
+    widths = {"prototypes": "auto", "head_hidden": 20, "head_bottleneck": 12}
+    counted = {**widths, "ibot_head": {"hidden": 28}}  # both numbers of prototypes are those of the given heads
+    result = go_on(first, tmp_path / "auto", objective=counted, init_heads=heads, iterations=1)
+    assert {name: tuple(v.shape) for name, v in load_file(result.export.with_name("heads.safetensors")).items()} == (
+        shapes
+    )
+    result = go_on(first, tmp_path / "small", objective={**widths, "distill_from": str(source)}, iterations=1)
+    assert load_file(result.export.with_name("heads.safetensors"))["ibot_head.last_layer.scale"].shape == (40, 1)
+    with pytest.raises(WeightsError, match=r"_head has hidden 2[08], bottleneck 12, .*objective's has hidden 32"):
+        go_on(first, tmp_path / "wrong", objective={**TINY["objective"], "prototypes": "auto"}, init_heads=heads)

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +6,6 @@ from curate.trainer.heads import Projection
 from curate.trainer.losses import (
     add_koleo,
     koleo_loss,
-    sinkhorn_targets,
     softmax_targets,
     update_center,
 )
@@ -25,41 +22,6 @@ def scores(*shape):
 def softmax(x):
     e = np.exp(x - x.max())
     return e / e.sum()
-
-
-def plain_sinkhorn(x, temperature):
-    q = [[math.exp(float(v) / temperature) for v in row] for row in x]
-    rows, columns = len(q), len(q[0])
-    for _ in range(3):
-        for j in range(columns):
-            total = sum(q[i][j] for i in range(rows))
-            for i in range(rows):
-                q[i][j] /= total * columns
-        for i in range(rows):
-            total = sum(q[i])
-            q[i] = [v / (total * rows) for v in q[i]]
-    return np.array(q) * rows
-
-
-def test_sinkhorn_equals_plain_loops():
-    x = scores(6, 5) / 10
-    found = sinkhorn_targets(x, temperature=0.05, world=World())
-    np.testing.assert_allclose(found.numpy(), plain_sinkhorn(x.numpy(), 0.05), atol=1e-5)
-
-
-def test_sinkhorn_rows_sum_to_one_and_many_iterations_use_prototypes_equally():
-    targets = sinkhorn_targets(scores(64, 8), temperature=0.5, world=World(), num_iterations=200)
-    torch.testing.assert_close(targets.sum(dim=1), torch.ones(64))
-    torch.testing.assert_close(targets.sum(dim=0), torch.full((8,), 8.0), atol=1e-3, rtol=0)
-
-
-def test_sinkhorn_survives_scores_whose_exponentials_overflow():
-    targets = sinkhorn_targets(1000 * scores(8, 4), temperature=0.04, world=World())
-    assert targets.isfinite().all()
-
-
-def test_no_rows_give_no_targets():
-    assert sinkhorn_targets(scores(0, 4), temperature=0.04, world=World()).shape == (0, 4)
 
 
 def test_softmax_targets_equal_plain_softmax_of_centered_scores():

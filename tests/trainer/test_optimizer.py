@@ -5,10 +5,9 @@ from torch import nn
 from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
-from curate.trainer.config import OptimizerSettings, TrainConfig
-from curate.trainer.effective import resolve_auto
+from curate.trainer.config import OptimizerSettings
 from curate.trainer.objectives.settings import DinoV2Settings
-from curate.trainer.optimizer import clip_gradients, lr_factor, make_optimizer, optimizer_state, set_schedule
+from curate.trainer.optimizer import clip_gradients, lr_factor, make_optimizer, optimizer_state, set_rates
 from curate.trainer.parallel import World
 
 SETTINGS = OptimizerSettings(layer_decay=0.5, patch_embed_lr=0.2, weight_decay=(0.1, 0.3), base_lr=2e-4)
@@ -77,22 +76,22 @@ def test_learning_rate_falls_with_the_distance_to_the_output(name, factor):
     assert lr_factor(name, SETTINGS, depth=DEPTH) == pytest.approx(factor)
 
 
-def test_prototypes_are_frozen_at_first_and_schedule_reaches_every_group(networks):
-    settings = SETTINGS.model_copy(update={"warmup_iterations": 10, "freeze_last_layer_iterations": 5})
-    config = TrainConfig(shards="", output="", optimizer=settings, batch_size=256, iterations=100)
-    effective = resolve_auto(config, num_images=100, num_samples=100)
-    optimizer = make_optimizer(networks, settings)
+def test_rates_reach_every_group_with_its_factors(networks):
+    optimizer = make_optimizer(networks, SETTINGS)
     prototypes = group_of(optimizer, networks["dino_head"].last_layer.direction)
     mlp = group_of(optimizer, networks["dino_head"].mlp[0].weight)
-    lr = set_schedule(optimizer, 4, settings, effective=effective, num_steps=100)
-    assert lr == pytest.approx(settings.base_lr * 0.5 * 4 / 10)  # sqrt(256 / 1024) = 0.5
-    assert (prototypes["lr"], mlp["lr"]) == (0.0, lr)
-    lr = set_schedule(optimizer, 5, settings, effective=effective, num_steps=100)
-    assert prototypes["lr"] == lr > 0
-    assert mlp["weight_decay"] == pytest.approx(0.1, abs=0.01)
-    set_schedule(optimizer, 100, settings, effective=effective, num_steps=100)
-    assert mlp["weight_decay"] == pytest.approx(0.3)
-    assert mlp["lr"] == pytest.approx(settings.final_lr)
+    norm = group_of(optimizer, networks["backbone"].norm.weight)
+    block = group_of(optimizer, networks["backbone"].blocks[2].attn.qkv.weight)
+    set_rates(optimizer, lr=0.2, weight_decay=0.1, backbone=0.5, last_layer=0.0)
+    assert (prototypes["lr"], mlp["lr"], norm["lr"], block["lr"]) == (0.0, 0.2, 0.1, 0.05)
+    assert (mlp["weight_decay"], norm["weight_decay"]) == (0.1, 0.0)
+    set_rates(optimizer, lr=0.2, weight_decay=0.1)
+    assert (prototypes["lr"], mlp["lr"], norm["lr"], block["lr"]) == (0.2, 0.2, 0.2, 0.1)
+
+
+def test_betas_are_those_of_the_settings(networks):
+    optimizer = make_optimizer(networks, OptimizerSettings(betas=(0.9, 0.99)))
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.99)}
 
 
 def test_each_network_is_clipped_on_its_own():

@@ -152,8 +152,12 @@ def test_the_export_gives_equal_outputs_in_timm(tmp_path):
 
 def test_a_changed_setting_is_named_and_nothing_is_removed(tmp_path):
     train(config(tmp_path, iterations=3))
+    told = (
+        "iterations was 3, now 6; the 3 iterations done would have had another base_lr, teacher_momentum, weight_decay"
+    )
     advice = f"set them back, remove {tmp_path}/run to start anew, or set another output=FOLDER"
-    with pytest.raises(WorkdirError, match=f"belongs to another run: iterations was 3, now 6; {advice}"):
+    longer = "a run can be made longer with optimizer.schedule=constant and ema.end=constant"
+    with pytest.raises(WorkdirError, match=f"belongs to another run: {told}; {advice}; {longer}"):
         train(config(tmp_path))
     with pytest.raises(WorkdirError, match=r"optimizer.base_lr was 0.004, now 0.1"):
         train(config(tmp_path, iterations=3, optimizer={"base_lr": 0.1, "warmup_iterations": 1}))
@@ -183,11 +187,15 @@ def test_speed_settings_and_moved_shards_are_the_same_run(tmp_path):
     assert train(moved.model_copy(update={"shards": str(tmp_path / "moved")})).log[-1]["step"] == 3
 
 
-def test_what_changes_the_log_is_another_run(tmp_path):
-    train(config(tmp_path, iterations=3))
-    for name in ("log_every", "evaluate_every"):
-        with pytest.raises(WorkdirError, match=rf"belongs to another run: {name} was \d, now 2"):
-            train(config(tmp_path, iterations=3, **{name: 2}))
+def test_log_and_checkpoints_may_come_more_rarely_and_change_no_weight(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    whole = load_file(train(config(tmp_path, output=str(tmp_path / "whole"))).export)
+    train(config(tmp_path))
+    shutil.rmtree(list_checkpoints(tmp_path / "run" / "checkpoints")[-1][1])
+    log = train(config(tmp_path, log_every=2, checkpoint_every=5)).log
+    assert "going on with other settings: log_every was 1, now 2" in caplog.text
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 6]
+    assert_bit_equal(load_file(tmp_path / "run" / loop.EXPORT), whole)
 
 
 @pytest.mark.parametrize("centering", ["sinkhorn", "softmax"])
@@ -301,8 +309,8 @@ def test_a_fresh_start_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoiled(tmp_path, monkeypatch):
     plain = loop.Trainer._forward
 
-    def spoiled(self, number, crops, temperature):
-        output = plain(self, number, crops, temperature)
+    def spoiled(self, number, crops, step):
+        output = plain(self, number, crops, step)
         bad = {**output.terms, "dino": torch.tensor(float("nan"))}
         return output if number < 4 else dataclasses.replace(output, terms=bad)
 
@@ -324,6 +332,10 @@ def test_the_log_tells_what_to_watch(tmp_path, caplog):
             "feature_std",
             "images_per_second",
             "matmul_share",
+            "teraflops",
+            "feed_seconds",
+            "step_seconds",
+            "peak_host_gib",
         ),
         *("gradient_norm_backbone", "gradient_norm_dino_head", "gradient_norm_ibot_head", "epoch"),
     }
@@ -427,7 +439,7 @@ def test_ctrl_c_says_from_which_checkpoint_the_training_goes_on(tmp_path):
         f"interrupted: the training goes on from the checkpoint after iteration {step}, {path}; to go on, run: "
         f"curate train {tmp_path / 'config.yaml'}"
     )
-    assert 0 < step < 6
+    assert step == 4, "the iteration under way is saved"
     assert train(parse(TrainConfig, values, where="test")).log[-1]["step"] == 6
 
 

@@ -17,7 +17,7 @@ from curate.models.backbones.dinov2 import MODELS, preset
 from curate.models.convert.source import LoadedBackbone, need_vit
 from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files.header import timm_equivalent
-from curate.models.files.heads import HeadsInfo, score, to_hub_heads
+from curate.models.files.heads import HeadShape, HeadsInfo, score, to_hub_heads
 from curate.models.files.state_dict import StateDict
 from curate.models.nets.config import ViTConfig, vit_config
 from curate.models.nets.tower import timm_features
@@ -66,7 +66,7 @@ def check_heads(teacher: StateDict, heads: tuple[HeadsInfo, StateDict], *, where
     info, ours = heads
     x = torch.randn(4, info.dim, generator=torch.Generator().manual_seed(0))
     for name in info.names:
-        theirs = _official_head(info)
+        theirs = _official_head(info.dim, info.heads[name])
         theirs.load_state_dict(
             {key.removeprefix(f"{name}."): value for key, value in teacher.items() if key.startswith(f"{name}.")}
         )
@@ -80,10 +80,13 @@ def check_heads(teacher: StateDict, heads: tuple[HeadsInfo, StateDict], *, where
             )
 
 
-def _official_head(info: HeadsInfo) -> nn.ModuleDict:
-    layers = [nn.Linear(info.dim, info.hidden), nn.GELU(), nn.Linear(info.hidden, info.hidden), nn.GELU()]
-    last = parametrizations.weight_norm(nn.Linear(info.bottleneck, info.prototypes, bias=False))
-    return nn.ModuleDict({"mlp": nn.Sequential(*layers, nn.Linear(info.hidden, info.bottleneck)), "last_layer": last})
+def _official_head(dim: int, shape: HeadShape) -> nn.ModuleDict:
+    layers = [nn.Linear(dim, shape.hidden), nn.GELU(), nn.Linear(shape.hidden, shape.hidden), nn.GELU()]
+    last: nn.Module = nn.Linear(shape.bottleneck, shape.prototypes, bias=False)
+    if shape.last_layer == "weight_norm":
+        last = parametrizations.weight_norm(last)
+    mlp = nn.Sequential(*layers, nn.Linear(shape.hidden, shape.bottleneck))
+    return nn.ModuleDict({"mlp": mlp, "last_layer": last})
 
 
 def hub_howto(source: LoadedBackbone, path: Path) -> str:

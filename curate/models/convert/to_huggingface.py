@@ -19,7 +19,7 @@ from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files import formats
 from curate.models.files.description import KEY
 from curate.models.files.header import ExportInfo, describe_export
-from curate.models.nets.config import NORM_EPS, ViTConfig
+from curate.models.nets.config import ViTConfig
 
 NAME = "transformers"
 RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
@@ -53,7 +53,7 @@ def model_config(config: ViTConfig) -> dict[str, Any]:
         "num_attention_heads": config.heads,
         "mlp_ratio": 4,
         "hidden_act": "gelu",
-        "layer_norm_eps": NORM_EPS,
+        "layer_norm_eps": config.norm_eps,
         "image_size": config.image_size,
         "patch_size": config.patch_size,
         "num_channels": config.in_channels,

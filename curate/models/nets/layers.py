@@ -1,4 +1,4 @@
-"""Layers of the DINOv2 vision transformer.
+"""Layers of the vision transformers of DINOv2 and DINOv3.
 
 They work on one matrix (M, D) that holds the tokens of all images of all groups, one after another. Norms and linears
 treat every row alike, so they are single calls whatever the sizes of the crops; attention, which must not mix images,
@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curate.models.nets.config import NORM_EPS, ViTConfig
+from curate.models.nets.config import ViTConfig
 from curate.models.nets.depth import Group, Kept
-from curate.models.nets.lean import activated_linear, add_rows, norm_linear, scaled_linear
+from curate.models.nets.lean import KeylessLinear, activated_linear, add_rows, norm_linear, scaled_linear
+from curate.models.nets.rotary import PatchRotation, Rotation, Rotations, rotate, rotate_tokens
 
 SHORT = 512
 """Tokens of an image up to which its matrix of attention weights may be held at once."""
@@ -42,12 +43,23 @@ class Attention(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        kind = KeylessLinear if config.qkv_bias == "masked" else nn.Linear
+        self.qkv: nn.Linear = kind(config.dim, 3 * config.dim, bias=config.qkv_bias != "none")
         self.proj = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, groups: Sequence[Group], norm: nn.LayerNorm, scale: "LayerScale") -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        groups: Sequence[Group],
+        norm: nn.LayerNorm,
+        scale: "LayerScale",
+        rotations: Rotations | None = None,
+    ) -> Tensor:
         """(M, D) tokens of all groups -> (M, D); applies the layer norm before and LayerScale after itself."""
-        parts = norm_linear(x, norm, self.qkv).split([group.rows for group in groups])
+        qkv = norm_linear(x, norm, self.qkv)
+        if rotations is not None:
+            qkv = rotate(qkv, PatchRotation(groups, rotations, self.heads))
+        parts = qkv.split([group.rows for group in groups])
         weight, bias = scaled_linear(self.proj, scale.gamma)
         # One product for each group: a single one would need, and keep, the concatenation of its inputs.
         mixed = [F.linear(self._attend(part, group), weight, bias) for part, group in zip(parts, groups, strict=True)]
@@ -62,9 +74,11 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v)
         return mixed.transpose(1, 2).reshape(group.rows, -1)
 
-    def cls_weights(self, x: Tensor) -> Tensor:
+    def cls_weights(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         """Attention weights of the cls token: (B, T, D) tokens after norm1 -> (B, H, T), each row summing to 1."""
-        q, k, _ = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        q, k, _ = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # each (B, T, H, D/H)
+        k = k if rotation is None else rotate_tokens(k, rotation)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
         return (q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1).squeeze(2)
 
 
@@ -119,10 +133,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.attn = Attention(config)
         self.ls1 = LayerScale(config)
-        self.norm2 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.mlp: nn.Module = Mlp(config) if config.ffn == "mlp" else SwiGlu(config)
         self.ls2 = LayerScale(config)
 
@@ -132,6 +146,7 @@ class Block(nn.Module):
         groups: Sequence[Group],
         kept: tuple[Kept, Kept] | None = None,
         needed: Tensor | None = None,
+        rotations: Rotations | None = None,
     ) -> Tensor:
         """Tokens (M, D) of all groups after attention and the feed-forward layer.
 
@@ -149,16 +164,17 @@ class Block(nn.Module):
         Args:
             kept: the images that take attention, and those that take the feed-forward layer; None: all take both.
             needed: rows of x (K,) that are read after this block; None: all.
+            rotations: of the patches of each group, where positions are rotary.
 
         Returns:
             (M, D), or (K, D) in the order of `needed`.
         """
         if kept is None:
-            x = x + self._mix(x, groups)
+            x = x + self._mix(x, groups, rotations)
             x = x if needed is None else x.index_select(0, needed)
             return x + self._feed(x)
         mix, feed = kept
-        x = add_rows(x, mix.rows, self._mix(x.index_select(0, mix.rows), mix.groups), mix.scale)
+        x = add_rows(x, mix.rows, self._mix(x.index_select(0, mix.rows), mix.groups, rotations), mix.scale)
         if needed is None:
             return add_rows(x, feed.rows, self._feed(x.index_select(0, feed.rows)), feed.scale, in_place=True)
         # Needed rows of images that skip the branch are computed and get the factor 0: how many they are, and so the
@@ -167,8 +183,8 @@ class Block(nn.Module):
         x = x.index_select(0, needed)
         return x + (self._feed(x) * scale).to(x.dtype)
 
-    def _mix(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        return self.attn(x, groups, self.norm1, self.ls1)
+    def _mix(self, x: Tensor, groups: Sequence[Group], rotations: Rotations | None) -> Tensor:
+        return self.attn(x, groups, self.norm1, self.ls1, rotations)
 
     def _feed(self, x: Tensor) -> Tensor:
         return self.mlp(x, self.norm2, self.ls2)

@@ -30,15 +30,32 @@ LARGE = 4 << 20
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
     """`linear(norm(x))` of x (M, D); keeps x for the backward pass, but not the output of the norm."""
-    if _runs_plain():
+    if runs_plain():
         return linear(norm(x))
-    product: Tensor = _NormLinear.apply(x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps)
+    product: Tensor = _NormLinear.apply(x, norm.weight, norm.bias, linear.weight, used_bias(linear), norm.eps)
     return product
+
+
+class KeylessLinear(nn.Linear):
+    """The qkv layer with a bias whose middle third, that of the keys, is held at 0 and has no gradient."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a linear."""
+        return F.linear(input, self.weight, used_bias(self))
+
+
+def used_bias(linear: nn.Linear) -> Tensor | None:
+    """The bias that a linear adds; None: it has none."""
+    bias: Tensor | None = linear.bias
+    if bias is None or not isinstance(linear, KeylessLinear):
+        return bias
+    queries, keys, values = bias.chunk(3)
+    return torch.cat([queries, torch.zeros_like(keys), values])
 
 
 def activated_linear(x: Tensor, activation: Callable[[Tensor], Tensor], weight: Tensor, bias: Tensor) -> Tensor:
     """`F.linear(activation(x), weight, bias)` of x (M, D); keeps x for the backward pass, but not `activation(x)`."""
-    if _runs_plain():
+    if runs_plain():
         return F.linear(activation(x), weight, bias)
     product: Tensor = _ActivatedLinear.apply(x, weight, bias, activation)
     return product
@@ -67,7 +84,7 @@ def add_rows(x: Tensor, rows: Tensor, update: Tensor, scale: Tensor, *, in_place
     Returns:
         (M, D), in the dtype of x.
     """
-    if _runs_plain():
+    if runs_plain():
         return x.index_add(0, rows, (update * scale).to(x.dtype))
     added: Tensor = _AddRows.apply(x, rows, update, scale, in_place)
     return added
@@ -78,7 +95,7 @@ def leaves_holes(x: Tensor) -> bool:
 
     They do with large tensors and gradients on a CPU; other devices have allocators of their own.
     """
-    return x.device.type == "cpu" and not _runs_plain() and x.nbytes >= LARGE
+    return x.device.type == "cpu" and not runs_plain() and x.nbytes >= LARGE
 
 
 def release_holes_around(x: Tensor) -> None:
@@ -99,7 +116,8 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _runs_plain() -> bool:
+def runs_plain() -> bool:
+    """Whether the plain layers run: without gradients, or while torch compiles or exports."""
     return not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -108,18 +126,19 @@ class _NormLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917  # autograd passes by position
-        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor | None, eps: float
     ) -> Tensor:
-        ctx.eps, ctx.dtype, ctx.bias_dtype = eps, autocast_dtype(x), bias.dtype
+        ctx.eps, ctx.dtype, ctx.bias_dtype = eps, autocast_dtype(x), None if bias is None else bias.dtype
         normed, mean, rstd = _norm(x, gamma, beta, eps)
         ctx.save_for_backward(x, gamma, beta, weight, mean, rstd)
-        return F.linear(normed.to(ctx.dtype), weight.to(ctx.dtype), bias.to(ctx.dtype))
+        return F.linear(normed.to(ctx.dtype), weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         x, gamma, beta, weight, mean, rstd = ctx.saved_tensors
         normed = _norm(x, gamma, beta, ctx.eps)[0].to(ctx.dtype)
-        of_weight, of_bias = (grad.t() @ normed).to(weight.dtype), _sum(grad, ctx.bias_dtype)
+        of_weight = (grad.t() @ normed).to(weight.dtype)
+        of_bias = None if ctx.bias_dtype is None else _sum(grad, ctx.bias_dtype)
         of_normed = (grad @ weight.to(ctx.dtype)).to(x.dtype)
         of_x, of_gamma, of_beta = torch.ops.aten.native_layer_norm_backward(
             of_normed, x, x.shape[-1:], mean, rstd, gamma.to(x.dtype), beta.to(x.dtype), [True, True, True]

@@ -79,14 +79,18 @@ class Meter:
         """Figures of the iterations since the last look, of which `done` are done in all.
 
         Returns:
-            images_per_second of all processes together, and, once `count` was called, matmul_share: the operations of
-            this process over those that large products would make in the same time.
+            images_per_second of all processes together, and, once `count` was called, teraflops: this process's
+            operations in matrix products a second, in 10^12; matmul_share: these over those that large products would
+            make in the same time.
         """
         now = time.perf_counter()
         rate = (done - self._done) / (now - self._time)
         self._done, self._time = done, now
         speed = {"images_per_second": rate * self._batch_size}
-        return speed | {"matmul_share": rate * self._flops / self._rate} if self._flops else speed
+        if not self._flops:
+            return speed
+        done_per_second = rate * self._flops
+        return speed | {"teraflops": done_per_second / 1e12, "matmul_share": done_per_second / self._rate}
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curate.errors import ConfigError
@@ -29,11 +30,14 @@ RESERVED = ("num_classes", "pretrained", "features_only", "checkpoint_path", "pr
 """Arguments of `timm.create_model` that a tower sets itself, or that do not fit a backbone to train."""
 
 
-def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> TowerConfig:
+def tower_config(
+    name: str, *, image_size: int | None = None, token_size: int | None = None, **kwargs: Any
+) -> TowerConfig:
     """The timm architecture `name`, set to take crops of several sizes where the model can.
 
     Args:
         image_size: side of the largest crops, pixels, for models that are built for a size, such as Swin.
+        token_size: side in pixels of the patches to whose grid the last map is resized; None: it stays as it is.
         kwargs: further arguments of timm's model; they win over `image_size`.
 
     Raises:
@@ -65,7 +69,7 @@ def tower_config(name: str, *, image_size: int | None = None, **kwargs: Any) -> 
         )
     known = inspect.signature(type(net).__init__).parameters
     flexible = next(({key: value} for key, value in ANY_SIZE.items() if key in known), {})
-    return TowerConfig(name=name, kwargs=flexible | plain.kwargs)
+    return TowerConfig(name=name, token_size=token_size, kwargs=flexible | plain.kwargs)
 
 
 class TimmTower(nn.Module):
@@ -92,7 +96,7 @@ class TimmTower(nn.Module):
         """
         if masks is not None:
             raise ValueError(f"{self.config.name}: has no mask token; train it with an objective without masks")
-        return timm_features(self.net, images, where=self.config.name)
+        return timm_features(self.net, images, where=self.config.name, token_size=self.config.token_size)
 
     def forward_crops(
         self,
@@ -128,26 +132,39 @@ class TimmTower(nn.Module):
         ]
 
 
-def timm_features(net: Any, images: Tensor, *, where: str) -> Features:
+def timm_features(net: Any, images: Tensor, *, where: str, token_size: int | None = None) -> Features:
     """The pooled vector (as `cls`) and the tokens of a timm model, row by row from the top left, after its final norm.
 
+    Args:
+        where: name of the model, for messages.
+        token_size: side in pixels of the patches to whose grid a map of tokens is resized, before the norm; the pooled
+            vector is of the map as it was. None: it is not resized.
+
     Raises:
-        ConfigError: the model gives no single map of tokens.
+        ConfigError: the model gives no single map of tokens, or `token_size` was given to one without a map.
     """
     last = net.forward_features(images)
     if not isinstance(last, Tensor) or last.ndim not in (3, 4):
         raise ConfigError(f"{where}: gives no single map of tokens; choose another timm model")
     pooled = net.forward_head(last, pre_logits=True)
     if last.ndim == 3:
+        if token_size is not None:
+            raise ConfigError(f"{where}: gives tokens and no map that could be resized; leave token_size out")
         prefix = getattr(net, "num_prefix_tokens", 0)
         return Features(pooled, last[:, min(1, prefix) : prefix], last[:, prefix:])
-    if getattr(net, "output_fmt", "NCHW") == "NHWC":
-        patches = last.flatten(1, 2)
-    else:
-        # ConvNeXt applies its last norm after pooling; for one scale of values, tokens go through that norm too.
-        norm = getattr(getattr(net, "head", None), "norm", None) or nn.Identity()
-        patches = norm(last).flatten(2).transpose(1, 2)
+    last = last.permute(0, 3, 1, 2) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
+    if token_size is not None:
+        grid = tuple(side // token_size for side in images.shape[-2:])
+        last = F.interpolate(last, size=grid, mode="bilinear", antialias=True)
+    patches = _map_norm(net)(last).flatten(2).transpose(1, 2)
     return Features(pooled, patches[:, :0], patches)
+
+
+def _map_norm(net: Any) -> nn.Module:
+    """The norm that a model applies after pooling, as ConvNeXt does: for one scale of values, tokens need it too."""
+    if getattr(net, "output_fmt", "NCHW") == "NHWC":
+        return nn.Identity()
+    return getattr(getattr(net, "head", None), "norm", None) or nn.Identity()
 
 
 @contextmanager

@@ -1,9 +1,12 @@
-"""The DINOv2 vision transformer, with the parameter names of its torch.hub checkpoints.
+"""The vision transformers of DINOv2 and DINOv3, with the parameter names of DINOv2's torch.hub checkpoints.
 
-One class serves embedding and pretraining. All crops of a training step, global and local ones, go through one pass:
-see `layers` for how their tokens lie together.
+They differ in how patches know their places, in biases and norms, and in what their weights start from; blocks and the
+packing of crops are the same, so that one class serves both, for embedding and pretraining. `files/dinov3_names.py` has
+the names of DINOv3's own checkpoints. All crops of a training step, global and local ones, go through one pass: see
+`layers` for how their tokens lie together.
 
-Source: Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588.
+Source: Oquab et al. 2023, arXiv:2304.07193; registers: Darcet et al. 2023, arXiv:2309.16588; Simeoni et al. 2025,
+arXiv:2508.10104.
 """
 
 import math
@@ -15,18 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from curate.models.nets.config import NORM_EPS, ViTConfig
+from curate.models.nets.config import ViTConfig
 from curate.models.nets.depth import Group, Kept, draw_kept
 from curate.models.nets.features import Features, NeededTokens
 from curate.models.nets.layers import Block, LayerScale, PatchEmbed
-from curate.models.nets.lean import leaves_holes, release_holes_around
+from curate.models.nets.lean import autocast_dtype, leaves_holes, release_holes_around
+from curate.models.nets.rotary import Grid, Rotations, draw_rotations
 
 RELEASE_EVERY = 6
 """Number of blocks after each of which freed memory is given back to the system, where that is worth its time."""
 
 
 class VisionTransformer(nn.Module):
-    """DINOv2's ViT; its `state_dict` keys are those of the torch.hub checkpoints."""
+    """The ViT of DINOv2 or DINOv3; its `state_dict` keys are those of DINOv2's torch.hub checkpoints."""
 
     def __init__(self, config: ViTConfig, *, generator: torch.Generator | None = None) -> None:
         """Build the model with fresh weights drawn from `generator` (None: torch's global one)."""
@@ -35,23 +39,28 @@ class VisionTransformer(nn.Module):
         self.checkpoints_blocks = False
         """Activation checkpointing: blocks run again in the backward pass instead of keeping their activations."""
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.grid**2, config.dim))
+        self.pos_embed = (
+            nn.Parameter(torch.zeros(1, 1 + config.grid**2, config.dim)) if config.positions == "learned" else None
+        )
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, config.num_registers, config.dim)) if config.num_registers else None
         )
         self.mask_token = nn.Parameter(torch.zeros(1, config.dim))
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.local_cls_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if config.local_norm else None
         self.init_weights(generator)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw every parameter afresh as DINOv2 does; also needed after `to_empty` of a model on the meta device."""
+        """Draw every parameter afresh as DINOv2 and DINOv3 do; also needed after `to_empty` of a model on the meta
+        device."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
@@ -62,10 +71,13 @@ class VisionTransformer(nn.Module):
         nn.init.uniform_(projection.weight, -bound, bound, generator=generator)
         if projection.bias is not None:
             nn.init.uniform_(projection.bias, -bound, bound, generator=generator)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
-        nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
+        deviation = 0.02  # of DINOv3's tokens; DINOv2's start at next to nothing, since positions are added to cls
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
+            deviation = 1e-6
+        nn.init.normal_(self.cls_token, std=deviation, generator=generator)
         if self.register_tokens is not None:
-            nn.init.normal_(self.register_tokens, std=1e-6, generator=generator)
+            nn.init.normal_(self.register_tokens, std=deviation, generator=generator)
         nn.init.zeros_(self.mask_token)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -89,9 +101,10 @@ class VisionTransformer(nn.Module):
         `register_fsdp_forward_method`, so that it does so here too.
 
         Args:
-            crops: groups of (B_g, 3, H_g, W_g) normalized images; sides are multiples of the patch size.
+            crops: groups of (B_g, 3, H_g, W_g) normalized images; sides are multiples of the patch size. All but the
+                first are local crops, for models that have a norm of their own for these.
             masks: for each group (B_g, N_g) bool, or None; None: nothing is masked.
-            generator: source of the randomness of stochastic depth; None: torch's global one.
+            generator: source of the randomness of stochastic depth and of rotary positions; None: torch's global one.
 
         Raises:
             ValueError: a side that patches do not divide, or a mask of another shape.
@@ -135,16 +148,63 @@ class VisionTransformer(nn.Module):
         x = torch.cat([tokens.flatten(0, 1) for tokens in embedded])  # (M, D)
         needed = None if patches is None else self._rows_needed(groups, patches, x.device)
         draws = self._draw_depth(groups, x.device, generator)
+        rotations = self.draw_rotations([self._grid(images) for images in crops], x, generator)
         gives_back = leaves_holes(x)
-        for number, (block, kept) in enumerate(zip(self.blocks, draws, strict=True), start=1):
+        for number, (block, kept, turns) in enumerate(zip(self.blocks, draws, rotations, strict=True), start=1):
             rows = needed if number == len(self.blocks) else None
             if self.checkpoints_blocks and torch.is_grad_enabled():
-                x = checkpoint(block, x, groups, kept, rows, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, groups, kept, rows, turns, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, groups, kept, rows)
+                x = block(x, groups, kept, rows, turns)
             if gives_back and number % RELEASE_EVERY == 0:
                 release_holes_around(x)
-        return self.norm(x), groups
+        return self._normalize(x, groups, patches), groups
+
+    def _normalize(self, x: Tensor, groups: Sequence[Group], patches: Sequence[Tensor | None] | None) -> Tensor:
+        """The final norm of all tokens, or of those that `_rows_needed` has chosen."""
+        if self.local_cls_norm is None or not self.training or len(groups) == 1:
+            return self.norm(x)
+        first = 1 + self.config.num_registers
+        if patches is None:
+            sizes = [group.rows for group in groups]
+        else:
+            sizes = [group.images + (0 if p is None else len(p)) for group, p in zip(groups, patches, strict=True)]
+        parts = x.split(sizes)
+        normed = [self.norm(parts[0])]
+        for part, group in zip(parts[1:], groups[1:], strict=True):
+            if patches is None:
+                own, rest = part.view(*group, -1).split((first, group.tokens - first), dim=1)
+            else:
+                own, rest = part[: group.images], part[group.images :]
+            normed.append(torch.cat([self.local_cls_norm(own), self.norm(rest)], dim=-2).view(len(part), -1))
+        return torch.cat(normed)
+
+    def _grid(self, images: Tensor) -> Grid:
+        """Rows and columns of the patches of images (B, 3, H, W)."""
+        side = self.config.patch_size
+        return images.shape[-2] // side, images.shape[-1] // side
+
+    def draw_rotations(
+        self, grids: Sequence[Grid], x: Tensor, generator: torch.Generator | None = None
+    ) -> list[Rotations | None]:
+        """Of each block, the rotations of the patches of each group; None: positions are learned.
+
+        Args:
+            x: tokens that go into the first block, whose device and precision count.
+        """
+        if self.config.positions == "learned":
+            return [None] * len(self.blocks)
+        low = self.config.rope_dtype == "bf16" and autocast_dtype(x) == torch.bfloat16
+        return list(
+            draw_rotations(
+                self.config,
+                grids,
+                training=self.training,
+                device=x.device,
+                dtype=torch.bfloat16 if low else torch.float32,
+                generator=generator,
+            )
+        )
 
     def _rows_needed(self, groups: Sequence[Group], patches: Sequence[Tensor | None], device: torch.device) -> Tensor:
         """Rows of the matrix of all tokens: for each group its cls tokens, then `patches` of its (B * N, D) ones."""
@@ -184,8 +244,9 @@ class VisionTransformer(nn.Module):
         tokens = self._embed(images, None)
         group = Group(tokens.shape[0], tokens.shape[1])
         x, found = tokens.flatten(0, 1), []
-        for number, block in enumerate(self.blocks):
-            x = block(x, [group])
+        rotations = self.draw_rotations([self._grid(images)], x)
+        for number, (block, turns) in enumerate(zip(self.blocks, rotations, strict=True)):
+            x = block(x, [group], rotations=turns)
             if number >= first:
                 found.append(self._split(self.norm(x).view(*group, -1)))
         return found
@@ -196,22 +257,29 @@ class VisionTransformer(nn.Module):
         height, width = images.shape[-2:]
         if height % side or width % side:
             raise ValueError(f"images of {height} x {width} px; both sides must be multiples of {side}")
-        grid = height // side, width // side
         patches = self.patch_embed(images)  # (B, N, D)
         if mask is not None:
             if mask.shape != patches.shape[:2]:
                 need = tuple(patches.shape[:2])
                 raise ValueError(f"mask of shape {tuple(mask.shape)}; these patches need {need}")
             patches = torch.where(mask.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
-        positions = self.positions(grid)
-        cls = (self.cls_token + positions[:, :1]).expand(images.shape[0], -1, -1)
-        tokens = [cls, patches + positions[:, 1:]]
+        cls: Tensor = self.cls_token
+        if self.pos_embed is not None:
+            positions = self.positions(self._grid(images))
+            cls, patches = cls + positions[:, :1], patches + positions[:, 1:]
+        tokens = [cls.expand(images.shape[0], -1, -1), patches]
         if self.register_tokens is not None:
             tokens.insert(1, self.register_tokens.expand(images.shape[0], -1, -1))
         return torch.cat(tokens, dim=1)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position embeddings of cls and of a (rows, columns) grid of patches: (1, 1 + N, D), resampled if need be."""
+        """Position embeddings of cls and of a (rows, columns) grid of patches: (1, 1 + N, D), resampled if need be.
+
+        Raises:
+            ValueError: positions are rotary, and none are stored.
+        """
+        if self.pos_embed is None:
+            raise ValueError("positions are rotary: no embeddings of them are stored")
         stored = self.config.grid
         if grid == (stored, stored):
             return self.pos_embed

@@ -23,7 +23,12 @@ from curate.trainer.config import TrainConfig, TrainSettings
 if TYPE_CHECKING:
     from curate.trainer.train import TrainResult
 
-CLOCK_FIGURES = ("images_per_second", "matmul_share")
+CLOCK_FIGURES = frozenset(
+    {
+        *("images_per_second", "matmul_share", "teraflops"),
+        *("feed_seconds", "step_seconds", "communication_seconds", "peak_host_gib", "peak_device_gib"),
+    }
+)
 """Figures of the log that depend on the machine: left out, so that equal runs give equal tables."""
 EXPORTS = "pretrain"
 """Folder of the workdir in which checkpoints and exports lie, each training in a folder of its own."""

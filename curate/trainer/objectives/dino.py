@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
+from curate.models.files.heads import HeadShape
 from curate.models.nets.trained import Trained
-from curate.trainer.heads import PrototypeHead, head_of, make_head
+from curate.trainer.heads import PrototypeHead, PrototypeLayer, head_of, head_shape, make_head
 from curate.trainer.losses import add_koleo, centered_targets
 from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.settings import CenteredSettings, DinoSettings
@@ -57,10 +58,11 @@ class Dino(Objective):
 
 
 def make_dino_head(
-    backbone: Trained, settings: CenteredSettings, *, prototypes: int, generator: torch.Generator
+    backbone: Trained, settings: CenteredSettings, shape: HeadShape, *, generator: torch.Generator
 ) -> PrototypeHead:
-    """A head for the tokens of `backbone`, its prototypes of length 1 for good if the settings say so."""
-    head = make_head(backbone, settings, prototypes=prototypes, generator=generator)
+    """A head of this shape for the tokens of `backbone`, its prototypes of length 1 for good if the settings say so."""
+    head = make_head(backbone, shape, generator=generator)
+    assert isinstance(head.last_layer, PrototypeLayer)
     head.last_layer.scale.requires_grad_(not settings.norm_last_layer)
     return head
 
@@ -69,6 +71,6 @@ def build_dino(
     settings: DinoSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> Dino:
     """DINO around `backbone`, with `dino_head`."""
-    head = make_dino_head(backbone, settings, prototypes=prototypes, generator=generator)
+    head = make_dino_head(backbone, settings, head_shape(settings, prototypes), generator=generator)
     student = nn.ModuleDict({"backbone": backbone, "dino_head": head})
     return Dino(student, settings, prototypes=prototypes, world=world)

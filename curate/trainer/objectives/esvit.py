@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
 from curate.models.nets.features import Features
 from curate.models.nets.trained import Trained
-from curate.trainer.heads import Projection, head_of
+from curate.trainer.heads import Projection, head_of, head_shape
 from curate.trainer.losses import add_koleo, centered_targets
 from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.dino import make_dino_head
@@ -32,17 +32,17 @@ class EsVit(Objective):
     center: Tensor
     region_center: Tensor
 
-    def __init__(self, student: nn.ModuleDict, settings: EsVitSettings, *, prototypes: int, world: World) -> None:
+    def __init__(self, student: nn.ModuleDict, settings: EsVitSettings, *, world: World) -> None:
         """`student` holds `backbone`, `dino_head` and `region_head`."""
         super().__init__(student, world=world)
         self.settings = settings
-        self.register_buffer("center", torch.zeros(prototypes))
-        self.register_buffer("region_center", torch.zeros(prototypes))
+        self.register_buffer("center", torch.zeros(head_of(student, "dino_head").num_prototypes))
+        self.register_buffer("region_center", torch.zeros(head_of(student, "region_head").num_prototypes))
 
     @property
     def chance(self) -> Mapping[str, float]:
         """ln K of both terms."""
-        return dict.fromkeys(("view", "region"), math.log(len(self.center)))
+        return {"view": math.log(len(self.center)), "region": math.log(len(self.region_center))}
 
     def forward(self, crops: Crops, context: ForwardContext) -> ObjectiveOutput:
         """The loss of normalized crops of B images."""
@@ -114,8 +114,9 @@ def build_esvit(
     settings: EsVitSettings, backbone: Trained, *, prototypes: int, world: World, generator: torch.Generator
 ) -> EsVit:
     """EsViT around `backbone`, with `dino_head` for whole crops and `region_head` for their tokens."""
-    heads = {
-        name: make_dino_head(backbone, settings, prototypes=prototypes, generator=generator)
-        for name in ("dino_head", "region_head")
+    shapes = {
+        "dino_head": head_shape(settings, prototypes),
+        "region_head": head_shape(settings, prototypes, settings.region_head),
     }
-    return EsVit(nn.ModuleDict({"backbone": backbone, **heads}), settings, prototypes=prototypes, world=world)
+    heads = {name: make_dino_head(backbone, settings, shape, generator=generator) for name, shape in shapes.items()}
+    return EsVit(nn.ModuleDict({"backbone": backbone, **heads}), settings, world=world)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from curate.errors import WeightsError
-from curate.models.files.heads import HeadsInfo, describe_heads, pick_heads, read_heads, to_hub_heads, write_heads
+from curate.models.files.heads import (
+    HeadShape,
+    HeadsInfo,
+    describe_heads,
+    pick_heads,
+    read_heads,
+    read_heads_info,
+    score,
+    to_hub_heads,
+    write_heads,
+)
 from curate.trainer.heads import PrototypeHead
 
 SIZES = {"dim": 12, "hidden": 20, "bottleneck": 8, "prototypes": 30}
@@ -79,11 +90,51 @@ def test_our_heads_load_into_weight_norm_of_torch() -> None:
         torch.testing.assert_close(found, ours(x), rtol=1e-5, atol=1e-5)
 
 
+UNEQUAL = {
+    "dino_head": HeadShape(hidden=24, bottleneck=10, prototypes=40, last_layer="linear"),
+    "ibot_head": HeadShape(hidden=20, bottleneck=8, prototypes=30, last_layer="linear"),
+}
+
+
+@pytest.mark.parametrize("last_layer", ["weight_norm", "linear"])
+def test_heads_of_unequal_shapes_come_back_and_score_as_before(last_layer: str, tmp_path: Path) -> None:
+    shapes = {name: shape.model_copy(update={"last_layer": last_layer}) for name, shape in UNEQUAL.items()}
+    made = {
+        name: PrototypeHead(12, s.prototypes, hidden=s.hidden, bottleneck=s.bottleneck, linear=s.last_layer == "linear")
+        for name, s in shapes.items()
+    }
+    state = pick_heads(nn.ModuleDict({"backbone": nn.Linear(3, 12), **made}).state_dict())
+    info = describe_heads(state, where="test")
+    assert info == HeadsInfo(dim=12, heads=shapes)
+    file = write_heads(tmp_path / "heads.safetensors", state, info)
+    assert read_heads(file)[0] == read_heads_info(file) == info
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(2))
+    for name, head in made.items():
+        torch.testing.assert_close(score(read_heads(file)[1], name, x), head(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_of_an_earlier_version_has_one_shape_for_all_heads(tmp_path: Path) -> None:
+    state = pick_heads(heads("dino_head", "ibot_head").state_dict())
+    told = {**SIZES, "names": ["dino_head", "ibot_head"], "provenance": {"iterations": 3}}
+    save_file(state, tmp_path / "heads.safetensors", metadata={"curate": json.dumps({"heads": told})})
+    info, tensors = read_heads(tmp_path / "heads.safetensors")
+    shape = HeadShape(hidden=20, bottleneck=8, prototypes=30)
+    assert info.heads == {"dino_head": shape, "ibot_head": shape}
+    assert tensors.keys() == state.keys()
+
+
+def test_prototypes_of_a_training_checkpoint_may_be_plain(tmp_path: Path) -> None:
+    head = PrototypeHead(12, 30, hidden=20, bottleneck=8, linear=True)
+    teacher = {f"dino_head.{key}": value for key, value in head.state_dict().items()}
+    torch.save({"teacher": teacher}, tmp_path / "teacher_checkpoint.pth")
+    assert read_heads_info(tmp_path / "teacher_checkpoint.pth").heads["dino_head"].last_layer == "linear"
+
+
 def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     state = pick_heads(heads("dino_head").state_dict())
     info = describe_heads(state, where="test")
     with pytest.raises(WeightsError, match="does not fit what HeadsInfo describes: missing ibot_head.last_layer.dir"):
-        write_heads(tmp_path / "h.safetensors", state, info.model_copy(update={"names": ("dino_head", "ibot_head")}))
+        write_heads(tmp_path / "h.safetensors", state, HeadsInfo(names=("dino_head", "ibot_head"), **SIZES))
     with pytest.raises(WeightsError, match="exports are .safetensors files; name it .*h.safetensors"):
         write_heads(tmp_path / "h.pt", state, info)
     with pytest.raises(ValueError, match="a file of heads holds at least one"):
@@ -91,7 +142,7 @@ def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="test: no projection heads; needed are dino_head.mlp.0.weight"):
         describe_heads({"norm.bias": torch.zeros(1)}, where="test")
     state["dino_head.mlp.6.weight"] = torch.zeros(1)
-    with pytest.raises(WeightsError, match="three-layer heads of one shape: unknown dino_head.mlp.6.weight"):
+    with pytest.raises(WeightsError, match="three-layer heads: unknown dino_head.mlp.6.weight"):
         describe_heads(state, where="test")
 
 

@@ -10,7 +10,7 @@ def test_released_resampling_follows_from_the_registers() -> None:
 
 
 def test_unknown_preset_names_the_nearest() -> None:
-    assert len(PRESETS) == 10
+    assert len(PRESETS) == 17
     with pytest.raises(ConfigError, match="vit_smal: no such ViT preset; did you mean 'vit_small'"):
         vit_config("vit_smal")
 

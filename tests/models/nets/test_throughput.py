@@ -48,4 +48,6 @@ def test_a_meter_tells_images_a_second_and_the_share_of_what_it_counted(monkeypa
     assert meter.look(12) == {"images_per_second": 4.0}  # nothing was counted yet
     assert meter.count(lambda: F.linear(torch.ones(5, 7), torch.ones(3, 7)).shape) == (5, 3)
     now[0] = 6.0
-    assert meter.look(13) == pytest.approx({"images_per_second": 4.0, "matmul_share": 0.5 * 210 / 1000})
+    done = 0.5 * 210  # operations a second
+    wanted = {"images_per_second": 4.0, "teraflops": done / 1e12, "matmul_share": done / 1000}
+    assert meter.look(13) == pytest.approx(wanted)

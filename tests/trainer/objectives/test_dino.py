@@ -47,7 +47,7 @@ def objective_networks(objective):
 def test_the_loss_equals_a_plain_one_of_crops_and_pairs(backbone):
     objective = build(SETTINGS, backbone())
     objective.center.copy_(torch.linspace(-0.1, 0.1, PROTOTYPES))
-    wanted = plain_loss(objective, *views())
+    wanted = plain_loss(objective, *views()[:2])
     output = objective(views(), context())
     assert output.loss.item() == pytest.approx(wanted, rel=1e-5)
     assert output.terms["dino"] == output.loss.detach()

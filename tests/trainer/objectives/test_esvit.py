@@ -69,7 +69,7 @@ def plain_losses(objective, large, small):
 def test_both_losses_equal_plain_ones_of_crops_pairs_and_tokens(backbone):
     objective = build(SETTINGS, backbone())
     spread_centers(objective)
-    view, region = plain_losses(objective, *views())
+    view, region = plain_losses(objective, *views()[:2])
     output = objective(views(), context())
     assert output.terms["view"].item() == pytest.approx(view, rel=1e-5)
     assert output.terms["region"].item() == pytest.approx(region, rel=1e-5)
