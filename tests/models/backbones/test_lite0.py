@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 import curate
 from curate.errors import WeightsError
+from curate.models.backbones import lite0
 from curate.models.backbones.load import describe, load_backbone
 from curate.models.conventions import preprocess_of
 from curate.models.files.state_dict import read_state_dict
