@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from curate.models.backbones.onnx_file import build_file, describe_file, find_onnx
-from curate.models.conventions import preprocess_of
+from curate.models.conventions import CONVENTIONS, preprocess_of
 from curate.models.files.declaration import (
     Declaration,
     DeclaredCopies,
@@ -78,6 +78,7 @@ class ListedFile:
             how_to_get=f"it comes with the package {self.distribution}, whose license is to be read before",
             bf16=False,
             own_precision=True,
+            pooling=CONVENTIONS["onnx"].pooling,
             copies=self.declared.copies.rule() if self.declared.copies else None,
         )
 

@@ -19,7 +19,7 @@ from curate.models.convert.source import LoadedBackbone, need_vit
 from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files import dinov3_names, formats
 from curate.models.files.description import KEY
-from curate.models.files.header import ExportInfo, describe_export
+from curate.models.files.header import ExportInfo, describe_export, without_local_norm
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.rotary import BASE
 
@@ -33,7 +33,7 @@ def write_huggingface(source: LoadedBackbone, path: Path, options: Options) -> N
     del options
     vit = need_vit(source, NAME)
     path.mkdir()
-    described = {KEY: describe_export(vit.config, source.info)}
+    described = {KEY: describe_export(without_local_norm(vit.config), source.info)}
     _write_json(path / "config.json", model_config(vit.config) | described)
     _write_json(path / "preprocessor_config.json", preprocessor(source.info))
     (path / "README.md").write_text(model_card(vit.config, source.info), encoding="utf-8")

@@ -10,7 +10,7 @@ from curate.models.convert.source import LoadedBackbone
 from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files import dinov3_names, formats
 from curate.models.files.description import save_tensors
-from curate.models.files.header import describe_export, timm_equivalent
+from curate.models.files.header import describe_export, timm_equivalent, without_local_norm
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import timm_features
 from curate.models.nets.trained import inner
@@ -21,6 +21,7 @@ def write_timm(source: LoadedBackbone, path: Path, options: Options) -> None:
     del options
     config, state = source.network.config, dict(inner(source.network).state_dict())
     if isinstance(config, ViTConfig):
+        config = without_local_norm(config)
         state = (dinov3_names if config.positions == "rotary" else formats).to_timm(state)
     save_tensors(path, state, describe_export(config, source.info))
 

@@ -64,6 +64,11 @@ def describe_export(config: Architecture, info: ExportInfo) -> dict[str, Any]:
     }
 
 
+def without_local_norm(config: ViTConfig) -> ViTConfig:
+    """The architecture as timm and Hugging Face hold it: they have no place for what only a training reads."""
+    return config.model_copy(update={"local_norm": False})
+
+
 def read_header(path: str | Path) -> tuple[Architecture, ExportInfo]:
     """Architecture and description of an export, without its weights.
 
