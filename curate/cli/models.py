@@ -40,10 +40,7 @@ def models() -> None:
 
 def export(
     source: Annotated[
-        str,
-        typer.Argument(
-            help="export of the trainer or its folder, weights of DINOv2 or DINOv3, or the id of one of their models"
-        ),
+        str, typer.Argument(help="export of the trainer or its folder, weights of DINOv2 or DINOv3, or a model's id")
     ],
     to: Annotated[str, typer.Option(metavar="FORMAT", help="hub, timm, huggingface, safetensors or onnx")],
     output: Annotated[Path | None, typer.Option(metavar="PATH", help="file or folder; none: beside the source")] = None,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FAMILY = "dinov3"
-LICENSE = "DINOv3 License (ai.meta.com/resources/models-and-libraries/dinov3-license)"
+LICENSE = "DINOv3 License"
+LICENSE_URL = "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
 
 
 class Released(NamedTuple):
@@ -85,7 +86,8 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     released = RELEASED[model]
     hub = HubFile(f"timm/{released.timm}", ("model.safetensors", "pytorch_model.bin"))
     howto = (
-        f"download {hub.url} (or its authors' file, or that of {released.huggingface}) and set `weights` to its path"
+        f"download {hub.url} (or its authors' file, or that of {released.huggingface}) and set `weights` to its path; "
+        f"its license has conditions: {LICENSE_URL}"
     )
     return ModelInfo(
         model=model,

@@ -52,7 +52,8 @@ def test_ids_have_the_shapes_of_their_timm_twins(model: str) -> None:
     info = describe(model)
     assert info.model == describe(released.timm).model == model
     assert (info.dim, info.preprocess.size, info.pooling) == (twin.num_features, 256, "cls")
-    assert info.license.startswith("DINOv3 License")
+    assert info.license == "DINOv3 License"
+    assert dinov3.LICENSE_URL in info.how_to_get
     assert f"timm/{released.timm}" in info.how_to_get
     assert released.huggingface in info.how_to_get
     told = timm.get_pretrained_cfg(released.timm)
