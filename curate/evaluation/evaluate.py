@@ -117,5 +117,15 @@ def parse_measures(text: str) -> tuple[Measure, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in MEASURES:
-            raise ConfigError(f"measures={text}: {name!r} is not known; known are {', '.join(MEASURES)}")
+            raise ConfigError(f"tasks={text}: {name!r} is not known; known are {', '.join(MEASURES)}")
     return tuple(measure for measure in MEASURES if measure in names)
+
+
+def usual_measures(truth: DenseTruth | None) -> tuple[Measure, ...]:
+    """What is measured where nothing is said: what the folder of a public set has, else those of whole pictures."""
+    return WHOLE if truth is None else tuple(name for name in DENSE if name in truth.known())
+
+
+def needs_labels(measures: Sequence[Measure]) -> bool:
+    """Whether one of the measures cannot be taken on pictures without classes."""
+    return any(name in WHOLE and name != "copies" for name in measures)

@@ -16,7 +16,7 @@ from curate.evaluation.knn import knn_leave_one_out
 from curate.evaluation.labeled import from_arrays, open_labeled
 from curate.evaluation.linear import linear_accuracy
 from curate.evaluation.logistic import logistic_accuracy
-from curate.evaluation.measures import MEASURES
+from curate.evaluation.measures.registry import MEASURES
 from curate.evaluation.retrieval import retrieve_by_class
 from curate.evaluation.scores import Score
 from curate.evaluation.splits import stratified_split
@@ -105,7 +105,7 @@ def test_stripes_are_told_apart(classes: Path) -> None:
 
 def test_measures_are_named_in_any_order() -> None:
     assert parse_measures("splits, knn") == ("knn", "splits")
-    with pytest.raises(ConfigError, match="measures=knn,lineer: 'lineer' is not known; known are knn, linear"):
+    with pytest.raises(ConfigError, match="tasks=knn,lineer: 'lineer' is not known; known are knn, linear"):
         parse_measures("knn,lineer")
 
 

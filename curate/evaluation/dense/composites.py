@@ -20,8 +20,8 @@ from curate.evaluation.dense.truth import (
     DiscoveryTask,
     Matched,
     PropagationTask,
-    Segmented,
     SegmentationTask,
+    Segmented,
     Series,
     WithObjects,
 )

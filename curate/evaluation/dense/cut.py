@@ -5,8 +5,8 @@ second smallest eigenvector of the normalized cut tells two parts; the one with 
 object, of which the piece around that patch counts.
 
 Source: Shi and Malik 2000, Normalized Cuts; Wang et al. 2022, arXiv:2202.11539 (TokenCut), which reads the keys of the
-last attention of a ViT and cuts at a cosine of 0.2. Here the features of patches are read, which every model has, after
-the mean of the picture is taken off: otherwise all patches of some models are similar.
+last attention of a ViT and cuts at a cosine of 0.2. Here the features of patches are read, which every model has, at
+the same cosine. To take the mean of the picture off them first makes learned features worse.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def find_object(features: Tensor) -> np.ndarray:
 
 def edges(features: Tensor) -> Tensor:
     """(N, N) float64 weights of the edges between patches with (N, D) features."""
-    unit = F.normalize((features - features.mean(dim=0)).double(), dim=1)
+    unit = F.normalize(features.double(), dim=1)
     return torch.where(unit @ unit.T > SIMILAR, 1.0, ALMOST_NONE).double()
 
 

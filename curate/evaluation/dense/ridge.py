@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-STRENGTHS = tuple(10.0**exponent for exponent in range(-7, 2))
+STRENGTHS = tuple(10.0**exponent for exponent in range(-6, 4))
 """Penalties that are tried, as shares of the mean square of a feature."""
 
 
