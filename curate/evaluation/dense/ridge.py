@@ -1,10 +1,9 @@
-"""Linear readers of patch features by least squares, for sets of any size.
+"""Sums over patches, and the least squares that follow from them, for sets of any size.
 
 A ridge regression needs sums over patches alone: of products of features with each other and with what is to be told.
 They are added up picture by picture, so memory is (D + 1)^2 numbers however many patches there are, and the result does
 not depend on an order or on a learning rate. The error of a solution on held-out pictures follows from their sums too,
-so that the penalty is chosen without a second pass. The papers train the same linear layer by SGD, on the
-cross-entropy of classes; least squares on shares of classes is within a point or two of it, and exact.
+so that the penalty is chosen without a second pass.
 """
 
 from collections.abc import Sequence

@@ -22,9 +22,17 @@ BLOCK_CELLS = 2**26
 class Memory:
     """Patches of labeled pictures."""
 
-    def __init__(self, num_pictures: int, *, seed: int, most: int = MEMORY) -> None:
-        """An empty memory for patches of so many pictures; `seed` is that of the draw of patches."""
+    def __init__(self, num_pictures: int, *, seed: int, most: int = MEMORY, unit: bool = True) -> None:
+        """An empty memory.
+
+        Args:
+            num_pictures: pictures whose patches will come.
+            seed: seed of the draw of patches.
+            most: patches at most.
+            unit: whether features are brought to unit length, as votes need them.
+        """
         self.each = max(1, most // num_pictures)
+        self.unit = unit
         self._rng = np.random.default_rng(seed)
         self._features: list[Tensor] = []
         self._shares: list[Tensor] = []
@@ -32,11 +40,11 @@ class Memory:
     def add(self, features: Tensor, shares: Tensor) -> None:
         """Keep patches of one picture: (N, D) features, (N, C) share of each class in each."""
         rows = torch.from_numpy(np.sort(self._rng.permutation(len(features))[: self.each]))
-        self._features.append(F.normalize(features[rows], dim=1))
+        self._features.append(F.normalize(features[rows], dim=1) if self.unit else features[rows])
         self._shares.append(shares[rows])
 
     def freeze(self) -> tuple[Tensor, Tensor]:
-        """(M, D) unit features and (M, C) shares of all patches kept."""
+        """(M, D) features and (M, C) shares of all patches kept."""
         if len(self._features) > 1:
             self._features, self._shares = [torch.cat(self._features)], [torch.cat(self._shares)]
         return self._features[0], self._shares[0]
