@@ -72,7 +72,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="PLACE",
-            help="folder with a subfolder a class, Parquet (workdir, folder, file, pattern), bundled or mnist5k",
+            help="folder with a subfolder a class, Parquet (workdir, folder, file, pattern), bundled, mnist5k, or a "
+            "folder of ADE20k, VOC, DAVIS or NYU Depth v2",
         ),
     ],
     weights: Weights = None,
@@ -81,9 +82,23 @@ def evaluate(
         typer.Option(metavar="PLACE", help="set whose images are classified; none: held-out or left-out images"),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="column of the labels in Parquet files")] = None,
-    measures: Annotated[
-        str, typer.Option(metavar="NAMES", help="some of them, with commas")
-    ] = "knn,linear,logistic,retrieval,copies,splits",
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            "--tasks",
+            "--measures",
+            metavar="NAMES",
+            help="with commas: knn, linear, logistic, retrieval, copies, splits, segmentation, correspondence, "
+            "propagation, depth, discovery; none: the first six, or those that a public set has a truth for",
+        ),
+    ] = None,
+    grid: Annotated[
+        int, typer.Option(min=2, max=128, help="patches along the short side of a picture, of the last five tasks")
+    ] = 16,
+    scenes: Annotated[
+        int | None,
+        typer.Option(min=2, help="composites or pictures that the last five tasks ask for; none: 50, or all of a set"),
+    ] = None,
     splits: Annotated[int, typer.Option(help="random 7:3 splits of the measure `splits`")] = 5,
     seed: Annotated[int, typer.Option(help="seed of splits, heads and edits")] = 0,
     max_decode_bytes: Annotated[
@@ -98,7 +113,10 @@ def evaluate(
     compare_weights: CompareWeights = None,
     json_: Json = False,
 ) -> None:
-    """Measure a frozen backbone: k-NN, linear classifiers, retrieval, copies; every figure with its error.
+    """Measure a frozen backbone: k-NN, linear classifiers, retrieval, copies, dense tasks; every figure with its error.
+
+    Segmentation, correspondence, propagation, depth and discovery ask the features of patches, on composites that are
+    made of the pictures of --data, or on a folder of ADE20k, VOC, DAVIS or NYU Depth v2.
 
     Examples:
         # an export of the trainer, on pictures that come with curate
@@ -106,21 +124,33 @@ def evaluate(
         # beside another model
         curate eval runs/tiny --data photos/by_class --compare lite0
         # k-NN alone, on a labeled Parquet file
-        curate eval dinov2_vits14 --data birds.parquet --label species --measures knn
+        curate eval dinov2_vits14 --data birds.parquet --label species --tasks knn
+        # features of patches, on composites; and on ADE20k as in the papers
+        curate eval runs/tiny --data bundled --tasks segmentation,correspondence,depth --compare pixels16
+        curate eval dinov2_vits14 --data ADEChallengeData2016 --tasks segmentation --grid 32
     """
     from curate.evaluation import evaluate as runner
     from curate.evaluation import summary
-    from curate.evaluation.labeled import open_labeled
+    from curate.evaluation.dense.layouts.find import find_truth
+    from curate.evaluation.labeled import open_labeled, open_pictures
 
-    chosen = runner.parse_measures(measures)
     bounds = Bounds(max_decode_bytes=max_decode_bytes, max_seconds=max_seconds)
-    images = open_labeled(data, label=label, labeled=chosen != ("copies",), bounds=bounds)
+    truth = find_truth(data, num=scenes, bounds=bounds)
+    chosen = runner.parse_measures(tasks) if tasks is not None else runner.usual_measures(truth)
+    images = None
+    if truth is None:
+        opened = open_labeled if runner.needs_labels(chosen) else open_pictures
+        images = opened(data, label=label, bounds=bounds)
     asked = None if test is None else open_labeled(test, label=label, bounds=bounds)
+    dense: dict[str, Any] = {"truth": truth, "grid": grid, "scenes": scenes or runner.SCENES}
     found = []
     for name, path in ((model, weights), (compare, compare_weights)):
         if name is not None:
             backbone = runner.load(name, weights=path, device=device, precision=precision)
-            found.append(runner.evaluate(backbone, images, test=asked, measures=chosen, seed=seed, num_splits=splits))
+            scores = runner.evaluate(
+                backbone, images, test=asked, measures=chosen, seed=seed, num_splits=splits, **dense
+            )
+            found.append(scores)
     if json_:
         say_json(summary.evaluation_json(*found))
         return

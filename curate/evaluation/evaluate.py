@@ -1,14 +1,16 @@
-"""`curate eval`: every measure of one frozen backbone on one labeled set."""
+"""`curate eval`: the measures of one frozen backbone on one set of pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
 from curate.errors import ConfigError
-from curate.evaluation.features import embed_blocks
+from curate.evaluation.dense.encoder import GRID
+from curate.evaluation.dense.truth import DenseTruth
 from curate.evaluation.labeled import LabeledImages
 from curate.evaluation.linear import BLOCKS
-from curate.evaluation.measures import MEASURES, Measure, Measured, check_images, take_measures
+from curate.evaluation.measures.measured import SCENES, Asked, Measured
+from curate.evaluation.measures.registry import DENSE, MEASURES, WHOLE, Measure, check_images, take_measures
 from curate.evaluation.scores import Score
 from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.load import load_backbone
@@ -40,46 +42,55 @@ class Evaluation:
 
 def evaluate(
     backbone: Backbone,
-    images: LabeledImages,
+    images: LabeledImages | None,
     *,
     test: LabeledImages | None = None,
-    measures: Sequence[Measure] = MEASURES,
+    truth: DenseTruth | None = None,
+    measures: Sequence[Measure] = WHOLE,
     seed: int = 0,
     num_splits: int = NUM_SPLITS,
+    grid: int = GRID,
+    scenes: int = SCENES,
 ) -> Evaluation:
-    """Embed the pictures once and take all measures on the features.
+    """Take all measures of one backbone; the pictures are embedded once for those that read whole pictures.
 
     Args:
         backbone: the model.
-        images: where neighbors are looked for and classifiers are trained; copies are planted on them.
+        images: where neighbors are looked for and classifiers are trained; copies are planted on them, and composites
+            are made of them. None: `truth` is asked alone.
         test: the images that are classified or looked up; None: each image is looked up among all others (knn,
             retrieval), or 30 % of each class are held out.
+        truth: pictures with a truth for every pixel; None: dense measures ask composites of `images`.
         measures: what is measured, in any order.
-        seed: seed of the splits, heads and edits; two models with one seed answer the same questions.
+        seed: seed of the splits, heads, edits and composites; two models with one seed answer the same questions.
         num_splits: random splits of the measure `splits`, at least two.
+        grid: patches along the short side of a picture, of dense measures.
+        scenes: composites that a dense measure asks for.
 
     Raises:
-        ConfigError: fewer than two splits.
+        ConfigError: fewer than two splits, a measure without a truth, or a model without features of patches.
         SourceError: too few pictures or classes for a measure, a picture that does not decode, or a class of `test`
             that `images` lacks.
     """
     if num_splits < 2:
         raise ConfigError(f"num_splits={num_splits}: at least 2 are needed to see how splits differ")
-    asked = None if test is None else test.with_classes_of(images)
-    check_images(images, measures, held_out=test is None)
-    last = BLOCKS if "linear" in measures else 1
-    train_x = embed_blocks(backbone, images, last=last)
-    test_x = None if asked is None else embed_blocks(backbone, asked, last=last, label="embed test")
-    measured = Measured(backbone, images, train_x, test_x, seed, num_splits)
+    asked = Asked(seed, num_splits, BLOCKS if "linear" in measures else 1, grid, scenes)
+    known = None if test is None or images is None else test.with_classes_of(images)
+    measured = Measured(backbone, images, known, truth, asked)
+    if any(name in WHOLE for name in measures):
+        check_images(measured.images, measures, held_out=test is None)
+    for name in measures:
+        if name in DENSE and truth is not None:
+            truth.check(name)
     return Evaluation(
         model=backbone.model,
         weights=backbone.weights_hash,
         precision=backbone.precision,
-        data=images.name,
+        data=truth.name if images is None and truth is not None else measured.images.name,
         test=None if test is None else test.name,
-        num_images=len(images),
+        num_images=0 if images is None else len(images),
         num_test=0 if test is None else len(test),
-        num_classes=len(images.classes),
+        num_classes=0 if images is None else len(images.classes),
         seed=seed,
         scores=take_measures(measured, measures),
     )
@@ -106,5 +117,15 @@ def parse_measures(text: str) -> tuple[Measure, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in MEASURES:
-            raise ConfigError(f"measures={text}: {name!r} is not known; known are {', '.join(MEASURES)}")
+            raise ConfigError(f"tasks={text}: {name!r} is not known; known are {', '.join(MEASURES)}")
     return tuple(measure for measure in MEASURES if measure in names)
+
+
+def usual_measures(truth: DenseTruth | None) -> tuple[Measure, ...]:
+    """What is measured where nothing is said: what the folder of a public set has, else those of whole pictures."""
+    return WHOLE if truth is None else tuple(name for name in DENSE if name in truth.known())
+
+
+def needs_labels(measures: Sequence[Measure]) -> bool:
+    """Whether one of the measures cannot be taken on pictures without classes."""
+    return any(name in WHOLE and name != "copies" for name in measures)

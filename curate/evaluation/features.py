@@ -45,6 +45,10 @@ class BlockFeatures(NamedTuple):
         """(N, D) float32, unit L2: what `Backbone.embed` gives, the cls token of the last block."""
         return normalize(self.tokens[:, max(0, self.tokens.shape[1] - 2)])  # the mean of the patches follows it
 
+    def rows(self, chosen: np.ndarray) -> "BlockFeatures":
+        """Those of the pictures for which `chosen`, (N,) bool, is True."""
+        return BlockFeatures(self.tokens[chosen], self.labels[chosen])
+
 
 def embed_blocks(backbone: Backbone, images: LabeledImages, *, last: int, label: str = "embed") -> BlockFeatures:
     """The tokens of the last `last` blocks for every picture; `label` names the progress bar.

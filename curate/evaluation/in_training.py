@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from curate.errors import ConfigError, SourceError
 from curate.evaluation.accuracy import Accuracy
+from curate.evaluation.dense.encoder import PatchEncoder
+from curate.evaluation.dense_in_training import DenseEvaluation
 from curate.evaluation.features import prepare
 from curate.evaluation.knn import knn_sweep, possible_ks
 from curate.evaluation.labeled import LabeledImages, open_labeled
@@ -54,7 +56,7 @@ class _Prepared:
 
 
 class TeacherEvaluation:
-    """Called with a backbone it returns figures by name: knn, knn_stderr, linear, linear_stderr.
+    """Called with a backbone it returns figures by name: knn, knn_stderr, linear, linear_stderr, and dense ones.
 
     A training with evaluation must give the same weights as one without, so a call draws no random number of torch's
     and leaves every part of the module in the mode that it was in. One process computes it on a whole backbone.
@@ -75,25 +77,42 @@ class TeacherEvaluation:
             ConfigError: Parquet files without a label column.
             SourceError: pictures are missing or damaged, or too few of one class.
         """
-        train = open_labeled(settings.labelled, label=settings.label, bounds=settings.bounds)
-        test = None
-        if settings.test is not None:
-            test = open_labeled(settings.test, label=settings.label, bounds=settings.bounds)
-        asked = None if test is None else test.with_classes_of(train)
         self.settings, self.how, self.precision = settings, how, precision
-        self.train = _Prepared(train, settings, how)
-        self.test = None if asked is None else _Prepared(asked, settings, how)
+        self.train: _Prepared | None = None
+        self.test: _Prepared | None = None
+        if settings.labelled is not None:
+            self._find_labeled(settings.labelled, decode=decode)
+        self.dense = [DenseEvaluation(name, asked, settings.bounds) for name, asked in settings.dense.items()]
+
+    def _find_labeled(self, labelled: str, *, decode: bool) -> None:
+        settings = self.settings
+        train = open_labeled(labelled, label=settings.label, bounds=settings.bounds)
+        if settings.test is not None:
+            asked = open_labeled(settings.test, label=settings.label, bounds=settings.bounds).with_classes_of(train)
+            self.test = _Prepared(asked, settings, self.how)
+        self.train = _Prepared(train, settings, self.how)
         _check_classes(self.train.labels, train)
         for prepared in filter(None, (self.train, self.test) if decode else ()):
             _ = prepared.pixels  # a damaged picture is an error now, and not after hours of training
 
     def __call__(self, backbone: nn.Module) -> dict[str, float]:
-        """Measure a module with `forward_features(images)` whose result has `cls`, (B, D)."""
+        """Measure a module with `forward_features(images)` whose result has `cls`, (B, D), and `patches`, (B, N, D)."""
         with evaluating(backbone):
-            train = self._embed(backbone, self.train.pixels)
-            test = None if self.test is None else self._embed(backbone, self.test.pixels)
+            found = {} if self.train is None else self._whole(backbone, self.train)
+            for measure in self.dense:
+                found |= measure(self._encoder(backbone, measure.asked.grid))
+        return found
+
+    def _encoder(self, backbone: nn.Module, grid: int) -> PatchEncoder:
+        device, how = next(backbone.parameters()).device, self.how
+        return PatchEncoder(backbone, "the teacher", how.mean, how.std, how.interpolation, device, self.precision, grid)
+
+    def _whole(self, backbone: nn.Module, prepared: _Prepared) -> dict[str, float]:
+        """The measures of one vector a picture."""
+        train = self._embed(backbone, prepared.pixels)
+        test = None if self.test is None else self._embed(backbone, self.test.pixels)
         take = {"knn": self._knn, "linear": self._linear}
-        found = {name: take[name](train, test) for name in self.settings.measures}
+        found = {name: take[name](train, prepared.labels, test) for name in self.settings.measures}
         values = {name: accuracy.value for name, accuracy in found.items()}
         return values | {f"{name}_stderr": accuracy.stderr for name, accuracy in found.items()}
 
@@ -110,13 +129,12 @@ class TeacherEvaluation:
             parts.append(features.cls.float().cpu().numpy())
         return normalize(np.concatenate(parts))
 
-    def _knn(self, train: np.ndarray, test: np.ndarray | None) -> Accuracy:
+    def _knn(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray | None) -> Accuracy:
         (k,) = possible_ks(len(train) - (test is None), (self.settings.k,))
         answers = None if self.test is None else self.test.labels
-        return knn_sweep(train, self.train.labels, test, answers, (k,))[k]
+        return knn_sweep(train, labels, test, answers, (k,))[k]
 
-    def _linear(self, train: np.ndarray, test: np.ndarray | None) -> Accuracy:
-        labels = self.train.labels
+    def _linear(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray | None) -> Accuracy:
         if test is not None and self.test is not None:
             four = train, labels, test, self.test.labels
         else:

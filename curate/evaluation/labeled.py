@@ -97,6 +97,19 @@ def open_labeled(
     return _open_folder(data, decode, name=data, labeled=labeled)
 
 
+def open_pictures(data: str, *, label: str | None = None, bounds: Bounds | None = None) -> LabeledImages:
+    """As `open_labeled`, for measures that take classes where there are some and do without where there are none.
+
+    Raises:
+        ConfigError: `label` is given for a folder.
+        SourceError: as `open_labeled` of pictures without labels.
+    """
+    try:
+        return open_labeled(data, label=label, bounds=bounds)
+    except (ConfigError, SourceError):
+        return open_labeled(data, label=label, labeled=False, bounds=bounds)
+
+
 def from_arrays(images: np.ndarray, labels: np.ndarray, *, name: str) -> LabeledImages:
     """The set of (N, H, W) gray or (N, H, W, 3) RGB uint8 images with (N,) labels."""
     classes, numbers = _number_classes(labels.tolist())

@@ -1,11 +1,15 @@
 """Figures with standard errors, and paired differences of them."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from curate.evaluation.accuracy import Accuracy
+
+BOOTSTRAPS = 200
+"""Times that pictures are drawn anew for the standard error of a figure of all of them."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +23,13 @@ class Score:
     """
 
     measure: str
-    """knn, logistic, linear, retrieval, copies or splits."""
+    """Name of the measure, see `measures/registry.py`."""
     figure: str
     """Which figure of the measure: `k=20`, `mAP`, ..."""
     protocol: str
     """On which pictures it was measured, and how these were chosen."""
     value: float
-    """0..1, higher is better."""
+    """0..1, higher is better, unless `unit` says otherwise."""
     num: int
     """Number of answers, queries or splits behind the value."""
     parts: np.ndarray = field(repr=False)
@@ -34,6 +38,8 @@ class Score:
     """Standard error of the value divided by the standard deviation of the parts."""
     chosen: str = ""
     """What was chosen on the training rows: the strength of a penalty, or a head."""
+    unit: str = ""
+    """Unit of an error, of which a lower one is better; empty: a share of 0..1, of which a higher one is."""
 
     @property
     def stderr(self) -> float:
@@ -50,6 +56,11 @@ def of_items(measure: str, figure: str, protocol: str, items: np.ndarray, *, cho
     """The score of a mean over answers or queries, (N,) values."""
     parts = np.asarray(items, dtype=np.float64)
     return Score(measure, figure, protocol, float(parts.mean()), len(parts), parts, len(parts) ** -0.5, chosen)
+
+
+def of_errors(measure: str, figure: str, protocol: str, items: np.ndarray, *, unit: str, chosen: str = "") -> Score:
+    """The score of a mean over (N,) errors in `unit`; lower is better."""
+    return replace(of_items(measure, figure, protocol, items, chosen=chosen), unit=unit)
 
 
 def of_accuracy(measure: str, figure: str, protocol: str, accuracy: Accuracy, *, chosen: str = "") -> Score:
@@ -73,6 +84,33 @@ def of_splits(figure: str, protocol: str, values: list[float], *, test_share: fl
 def of_bootstrap(measure: str, figure: str, protocol: str, value: float, draws: np.ndarray, *, num: int) -> Score:
     """The score of a figure of a whole list; `draws` are its values where the queries are drawn anew."""
     return Score(measure, figure, protocol, value, num, draws, 1.0)
+
+
+def of_weighted(
+    measure: str,
+    figure: str,
+    protocol: str,
+    figure_of: Callable[[np.ndarray], float],
+    *,
+    num: int,
+    seed: int,
+    chosen: str = "",
+) -> Score:
+    """The score of a figure of all pictures together, such as an IoU over all of their pixels.
+
+    Args:
+        measure: name of the measure.
+        figure: name of the figure.
+        protocol: on which pictures it is measured.
+        figure_of: from how often each picture counts, (num,) float64, to the figure.
+        num: number of pictures, which a bootstrap draws anew.
+        seed: seed of the bootstrap.
+        chosen: see `Score`.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = (np.bincount(rng.integers(num, size=num), minlength=num).astype(np.float64) for _ in range(BOOTSTRAPS))
+    draws = np.array([figure_of(weights) for weights in drawn])
+    return Score(measure, figure, protocol, figure_of(np.ones(num)), num, draws, 1.0, chosen)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """What is measured of a model while it trains: the block `evaluation` in a YAML file of `curate train`.
 
     evaluate_every: 1000
-    evaluation: {labelled: FOLDER, k: 20}
+    evaluation:
+      labelled: FOLDER
+      k: 20
+      segmentation: {data: bundled}
+      depth: {data: /data/nyu, num: 100}
 
 Importing these settings costs no torch.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.config import Settings, parse
 from curate.errors import ConfigError
@@ -17,13 +21,31 @@ from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, Bounds, Deco
 
 KEY = "evaluation"
 """Name of the block."""
+DENSE = ("segmentation", "correspondence", "propagation", "depth", "discovery")
+"""Measures of patch features."""
+
+
+class DenseSettings(Settings):
+    """What a measure of patch features is taken on."""
+
+    data: str = "bundled"
+    """Pictures of which composites are made: a folder, Parquet, `bundled` or `mnist5k`; or a folder of ADE20k, VOC,
+    DAVIS or NYU Depth v2 that holds a truth for the measure."""
+    num: int = Field(default=25, ge=2)
+    """Composites that are asked for, twice as many are learned on; of a folder the pictures asked for at most, and four
+    times as many are learned on."""
+    grid: int = Field(default=16, ge=2, le=128)
+    """Patches along the short side of a picture; the papers take 32."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of composites and of the pictures that are drawn."""
 
 
 class EvaluationSettings(Settings):
     """What is measured of the teacher every `evaluate_every` iterations."""
 
-    labelled: str
-    """Pictures with labels: a folder with a subfolder for each class, Parquet, `bundled` or `mnist5k`."""
+    labelled: str | None = None
+    """Pictures with labels: a folder with a subfolder for each class, Parquet, `bundled` or `mnist5k`; null: none, and
+    dense measures alone are taken."""
     label: str | None = None
     """Column of the labels in Parquet files."""
     test: str | None = None
@@ -40,8 +62,30 @@ class EvaluationSettings(Settings):
     """Most seconds of CPU time that decoding a picture takes."""
     measures: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = ("knn", "linear")
     """knn: weighted nearest neighbors; linear: logistic regression on the cls token."""
+    segmentation: DenseSettings | None = None
+    """Classes of pixels by the nearest labeled patches and by a linear reader; null: not measured."""
+    correspondence: DenseSettings | None = None
+    """Points of one view found in another; null: not measured."""
+    propagation: DenseSettings | None = None
+    """Objects followed through clips; null: not measured."""
+    depth: DenseSettings | None = None
+    """Depth of pixels by a linear reader; null: not measured."""
+    discovery: DenseSettings | None = None
+    """Objects found by a cut of patch similarities; null: not measured."""
     seed: int = Field(default=0, ge=0)
     """Seed of the images drawn and of those held out."""
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if self.labelled is None and not self.dense:
+            raise ValueError("nothing to measure: give labelled, or a dense measure such as segmentation: {}")
+        return self
+
+    @property
+    def dense(self) -> dict[str, DenseSettings]:
+        """The dense measures that are taken, by name."""
+        found = {name: getattr(self, name) for name in DENSE}
+        return {name: settings for name, settings in found.items() if settings is not None}
 
     @property
     def bounds(self) -> Bounds:

@@ -24,26 +24,31 @@ def evaluation_rows(found: Evaluation, second: Evaluation | None = None) -> list
 
 
 def _cells(score: Score) -> tuple[str, ...]:
-    value = _percent(score.value, score.stderr)
+    value = _told(score.value, score.stderr, score.unit)
     return score.measure, score.figure, value, str(score.num), score.protocol, score.chosen
 
 
 def _compared_cells(difference: ScoreDifference) -> tuple[str, ...]:
     first, second = difference.first, difference.second
-    values = (_percent(score.value, score.stderr) for score in (first, second))
-    gain = f"{100 * difference.value:+.1f} +- {100 * difference.stderr:.1f}"
+    values = (_told(score.value, score.stderr, score.unit) for score in (first, second))
+    gain = _told(difference.value, difference.stderr, first.unit, sign="+")
     return first.measure, first.figure, *values, gain, str(first.num), first.protocol
 
 
-def _percent(value: float, stderr: float) -> str:
-    return f"{100 * value:.1f} +- {100 * stderr:.1f}"
+def _told(value: float, stderr: float, unit: str, *, sign: str = "") -> str:
+    """A figure with its error: a share in percent, an error in its unit."""
+    if unit:
+        return f"{value:{sign}.3f} +- {stderr:.3f} {unit}"
+    return f"{100 * value:{sign}.1f} +- {100 * stderr:.1f}"
 
 
 def describe_evaluation(found: Evaluation) -> str:
     """One line that says which model was measured on which images."""
     weights = f" ({found.weights[:12]})" if found.weights else ""
     test = "" if found.test is None else f"; tested on {found.num_test} images of {found.test}"
-    counts = f"{found.num_images} images of {found.data} in {found.num_classes} classes"
+    counts = found.data
+    if found.num_images:
+        counts = f"{found.num_images} images of {found.data} in {found.num_classes} classes"
     return f"{found.model}{weights}, {found.precision}: {counts}{test}; seed {found.seed}"
 
 
@@ -64,6 +69,6 @@ def _json_ready(found: Evaluation) -> dict[str, Any]:
 
 
 def _json_score(score: Score) -> dict[str, Any]:
-    kept = ("measure", "figure", "protocol", "value", "stderr", "num", "chosen")
+    kept = ("measure", "figure", "protocol", "value", "stderr", "num", "chosen", "unit")
     values: dict[str, Any] = {name: getattr(score, name) for name in kept}
     return values | ({"values": score.parts.tolist()} if score.measure == "splits" else {})

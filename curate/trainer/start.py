@@ -6,7 +6,6 @@ from torch import nn
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.convert.source import load_source, need_vit, resized
-from curate.models.files.export import weights_of
 from curate.models.files.header import HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill

@@ -16,7 +16,7 @@ from curate.evaluation.knn import knn_leave_one_out
 from curate.evaluation.labeled import from_arrays, open_labeled
 from curate.evaluation.linear import linear_accuracy
 from curate.evaluation.logistic import logistic_accuracy
-from curate.evaluation.measures import MEASURES
+from curate.evaluation.measures.registry import WHOLE
 from curate.evaluation.retrieval import retrieve_by_class
 from curate.evaluation.scores import Score
 from curate.evaluation.splits import stratified_split
@@ -85,7 +85,7 @@ def test_two_evaluations_are_compared_on_the_same_questions(classes: Path) -> No
     first, second = (evaluate(vit_backbone(seed), images, num_splits=2) for seed in (0, 1))
     differences = score_differences(first, second)
     assert [d.first.name for d in differences] == [score.name for score in first.scores]
-    assert {d.first.measure for d in differences} == set(MEASURES)
+    assert {d.first.measure for d in differences} == set(WHOLE)
     for d in differences:
         assert d.first.protocol == d.second.protocol
         assert np.isfinite(d.stderr)
@@ -105,7 +105,7 @@ def test_stripes_are_told_apart(classes: Path) -> None:
 
 def test_measures_are_named_in_any_order() -> None:
     assert parse_measures("splits, knn") == ("knn", "splits")
-    with pytest.raises(ConfigError, match="measures=knn,lineer: 'lineer' is not known; known are knn, linear"):
+    with pytest.raises(ConfigError, match="tasks=knn,lineer: 'lineer' is not known; known are knn, linear"):
         parse_measures("knn,lineer")
 
 
@@ -132,7 +132,7 @@ def test_the_smallest_sets_that_are_allowed_are_measured(with_test: bool) -> Non
     gray = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
     labels = np.array([0, 0, 1, 1, 2, 2]) if with_test else np.array([0, 0, 0, 1, 1, 2])
     images = from_arrays(gray, labels, name="small")
-    measures = [name for name in MEASURES if not (with_test and name == "splits")]
+    measures = [name for name in WHOLE if not (with_test and name == "splits")]
     found = evaluate(vit_backbone(), images, test=images if with_test else None, measures=measures, num_splits=2)
     assert {score.measure for score in found.scores} == set(measures)
 

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from curate.cli import app
 from curate.config import parse
 from curate.errors import ConfigError, SourceError
+from curate.evaluation.dense.composites import compose
+from curate.evaluation.dense.encoder import PatchEncoder
 from curate.evaluation.features import embed_folder
 from curate.evaluation.in_training import (
     QUICK_STRENGTHS,
@@ -19,13 +21,16 @@ from curate.evaluation.in_training import (
     teacher_evaluation,
 )
 from curate.evaluation.knn import knn_accuracy, knn_leave_one_out
+from curate.evaluation.labeled import open_labeled
 from curate.evaluation.logistic import logistic_accuracy
+from curate.evaluation.measures.depth import score_depth
 from curate.evaluation.settings import EvaluationSettings
 from curate.evaluation.splits import stratified_split
 from curate.models.backbones.load import load_backbone
 from curate.trainer.config import TrainConfig
 from curate.trainer.train import train
 from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, write_classes
+from tests.evaluation.dense.folders import write_ade
 from tests.feed.shards import write_shards
 
 
@@ -175,3 +180,34 @@ def test_the_command_takes_both_from_one_yaml(classes: Path, tmp_path: Path) -> 
     backbone = load_backbone("curate", weights=str(tmp_path / "out" / "backbone.safetensors"), precision="fp32")
     unit = embed_folder(backbone, classes)
     assert rows[-1]["eval_knn"] == knn_leave_one_out(unit.features, unit.labels, 3).value
+
+
+def test_dense_figures_are_those_of_the_measure() -> None:
+    settings = parse(
+        EvaluationSettings, {"segmentation": {"data": "mnist5k", "num": 2, "grid": 2}, "depth": {"num": 2, "grid": 2}},
+        where="test",
+    )  # fmt: skip
+    found = TeacherEvaluation(settings, HOW)(seeded_vit())
+    assert set(found) == {
+        f"{name}{error}"
+        for name in ("segmentation_in_context_miou", "segmentation_linear_miou", "depth_rmse", "depth_within_1_25_x")
+        for error in ("", "_stderr")
+    }
+    truth = compose(open_labeled("bundled"), seed=0, scenes=2)
+    assert truth.depth
+    encoder = PatchEncoder.of(backbone_of(seeded_vit(), dim=VIT.dim), grid=2)
+    encoder.interpolation = HOW.interpolation
+    assert found["depth_rmse"] == pytest.approx(score_depth(encoder, truth.depth)[0].value, rel=1e-5)
+    again = TeacherEvaluation(settings, HOW)(seeded_vit())
+    assert again == found
+
+
+def test_an_evaluation_of_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="nothing to measure: give labelled, or a dense measure"):
+        parse(EvaluationSettings, {}, where="test")
+
+
+def test_a_folder_without_the_truth_is_told_of_before_training(tmp_path: Path) -> None:
+    settings = parse(EvaluationSettings, {"depth": {"data": str(write_ade(tmp_path))}}, where="test")
+    with pytest.raises(ConfigError, match="holds no truth for depth, but for segmentation"):
+        TeacherEvaluation(settings, HOW)

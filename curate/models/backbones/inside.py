@@ -38,13 +38,20 @@ def patch_side(backbone: Backbone) -> int:
     Raises:
         ConfigError: the model has no features of patches.
     """
-    net = inner(backbone.module)
+    return side_of(backbone.module, backbone.model)
+
+
+def side_of(module: nn.Module, name: str) -> int:
+    """As `patch_side`, of a network; `name` is that of the model in the message."""
+    net = inner(module)
     if isinstance(net, VisionTransformer):
         return net.config.patch_size
+    if isinstance(reduction := getattr(net, "reduction", None), int):
+        return reduction
     stages = getattr(net, "feature_info", None)
     if not stages or not hasattr(net, "forward_features"):
         raise ConfigError(
-            f"{backbone.model}: gives one vector a picture and no features of patches; "
+            f"{name}: gives one vector a picture and no features of patches; "
             "use a DINOv2 model, an export of `curate train` or timm/NAME"
         )
     return int(stages[-1]["reduction"])
@@ -103,13 +110,13 @@ def look_inside(backbone: Backbone, picture: Image.Image, *, block: int | None =
     side = patch_side(backbone)
     grid = picture.height // side, picture.width // side
     index = None if block is None else _index(backbone, block)
-    module = _sized(backbone.module, (picture.height, picture.width))
+    module = sized(backbone.module, (picture.height, picture.width))
     watched = None if index is None else inner(module).blocks[index]
     rotation = _rotation(inner(module), grid, backbone.device)
     caught: list[Tensor] = []
     handle = watched.register_forward_pre_hook(lambda _, given: caught.append(given[0])) if watched else None
     try:
-        patches = _patch_features(module, _normalized(backbone, picture), grid)
+        patches = patch_maps(module, _normalized(backbone, picture), grid)[0]
     finally:
         if handle is not None:
             handle.remove()
@@ -134,7 +141,7 @@ def _normalized(backbone: Backbone, picture: Image.Image) -> Tensor:
     return ((pixels - mean) / std)[None].to(backbone.device)
 
 
-def _sized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
+def sized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
     """The model itself, or, of a timm model of fixed size, a copy that takes pictures of (height, width)."""
     net = inner(module)
     fixed = getattr(getattr(net, "patch_embed", None), "strict_img_size", False)
@@ -145,14 +152,20 @@ def _sized(module: nn.Module, size: tuple[int, int]) -> nn.Module:
     return other
 
 
-def _patch_features(module: Any, images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Features of patches: (1, 3, H, W) -> (h, w, D)."""
+def patch_maps(module: Any, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features of patches: (B, 3, H, W) normalized images -> (B, h, w, D), after the last norm.
+
+    Args:
+        module: a network that `side_of` knows, which takes images of this size.
+        images: their sides are multiples of the patch.
+        grid: (h, w), rows and columns of patches.
+    """
     found = module.forward_features(images)
     if isinstance(found, Features):
-        return found.patches[0].unflatten(0, grid)
+        return found.patches.unflatten(1, grid)
     if found.ndim == 3:  # tokens: cls and registers first
-        return found[0, -grid[0] * grid[1] :].unflatten(0, grid)
-    return found[0] if found.shape[-1] == module.num_features else found[0].permute(1, 2, 0)
+        return found[:, -grid[0] * grid[1] :].unflatten(1, grid)
+    return found if found.shape[-1] == inner(module).num_features else found.permute(0, 2, 3, 1)
 
 
 def _rotation(net: Any, grid: tuple[int, int], device: torch.device) -> Rotation | None:

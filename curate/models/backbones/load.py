@@ -4,6 +4,7 @@
 |---|---|
 | `lite0`, `lite0-copy` | packaged |
 | `luma24` | none: a fixed function of the pixels |
+| `pixels16` | none: the pixels of squares, for comparison |
 | `dinov2_vits14` ... `dinov2_vitg14_reg`, or their timm names | path (torch.hub, timm, Hugging Face), URL or hub |
 | `dinov3_vits16` ... `dinov3_vit7b16`, or their timm names | the same |
 | `sscd` | path or URL of the TorchScript file |
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from curate.errors import ConfigError
-from curate.models.backbones import dinov2, dinov3, exported, installed, lite0, luma, onnx_file, sscd
+from curate.models.backbones import dinov2, dinov3, exported, installed, lite0, luma, onnx_file, pixels, sscd
 from curate.models.device import PrecisionChoice, resolve_device, resolve_precision
 from curate.models.info import ModelInfo
 from curate.models.names import BY_FILE, resolve_model
@@ -61,7 +62,7 @@ class Family(Protocol):
 
 
 BUILT_IN: Mapping[str, str] = {
-    **{model: family.__name__ for family in (lite0, luma, dinov2, dinov3, sscd) for model in family.MODELS},
+    **{model: family.__name__ for family in (lite0, luma, pixels, dinov2, dinov3, sscd) for model in family.MODELS},
     **{model: f"{installed.__name__}:{name}" for model, name in installed.MODELS.items()},
     **{model: family.__name__ for family in (exported, onnx_file) for model in family.MODELS},
     "timm/NAME": "curate.models.backbones.timm_models",

@@ -71,6 +71,11 @@ class EfficientNetLite0(nn.Module):
     excitation, ReLU6, and stem and head of the same width at every size.
     """
 
+    reduction = 32
+    """Pixels along the side of the square that one position of the last feature maps stands for."""
+    num_features = HEAD
+    """Channels of the last feature maps."""
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = Convolution(3, STEM, kernel=3, stride=2)
