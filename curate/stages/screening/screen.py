@@ -40,7 +40,7 @@ from curate.stages.screening.read_columns import ColumnsTally, typed
 from curate.stages.screening.rejected import LISTED
 from curate.stages.screening.rejects import Rejects
 from curate.stages.screening.rules import Drop, ListRule, Rule, list_copies, resolve_bounds
-from curate.tables import CATALOG, CURATED, IMAGE_ID, IMAGES, POOL, ROLES, is_score, screened_schema
+from curate.tables import CATALOG, CURATED, IMAGE_ID, IMAGES, POOL, ROLES, SENSITIVE, is_score, screened_schema
 
 NAMED = ("source", "key", "uri")
 MEASURED = ("num_bytes", "width", "height", "format", "pdq_quality", "luma_std", "smoothness")
@@ -169,6 +169,11 @@ class Screen(Map):
     def names(self) -> tuple[str, ...]:
         """The columns of which `where` speaks."""
         return () if self.where is None else self.parsed.names
+
+    @staticmethod
+    def sensitive(schema: pa.Schema) -> set[str]:
+        """The scores whose pictures are shown blurred."""
+        return {field.name for field in schema if is_score(field) and SENSITIVE in field.metadata}
 
     # -- rows ------------------------------------------------------------------------------------------------
 
