@@ -5,11 +5,11 @@ Scores cost passes over pictures and networks; rules cost nothing. See `stages/s
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from curate.config import Settings
+from curate.config import Execution, Settings
 from curate.engine.pipeline import Pipeline, Ref
 from curate.ops.images.blurring import Blur
 from curate.ops.screening.looks import LOOKS
@@ -21,11 +21,12 @@ from curate.stages.screening.find_text import FindText
 from curate.stages.screening.hash_bytes import HashBytes
 from curate.stages.screening.match_lists import MatchLists, needs_digests
 from curate.stages.screening.measure_looks import LookName, MeasureLooks
+from curate.stages.screening.read_columns import ReadColumns
 from curate.stages.screening.read_origin import ReadOrigin
-from curate.stages.screening.rules import Drop, ListRule
+from curate.stages.screening.rules import Drop, ListRule, where_names
 from curate.stages.screening.score_nudity import ScoreNudity
 from curate.stages.screening.scoring import SCORES, PictureScores
-from curate.stages.screening.screen import Screen
+from curate.stages.screening.screen import FACTS, MEASURED, NAMED, Screen
 
 DIGEST_TABLE = "internal/digests"
 """MD5 and SHA-1 of the images, where a list has such hashes."""
@@ -68,6 +69,21 @@ class Screening(Settings):
     drop: dict[str, Drop] = Field(default_factory=dict)
     """By score: which images of the pool are rejected: bounds such as {above: 0.8}, `preset` for those that belong to
     the score, or true for a score that is true or false."""
+    where: str | None = None
+    """What an image of the pool must be, as in SQL: `width >= 256 and license in ('cc0', 'by') and blur < 0.8`. It may
+    name facts (source, key, uri, width, height, format, num_bytes, pdq_quality, luma_std, smoothness), scores and the
+    sources' own columns. An image of which it is null is rejected."""
+    show_sensitive: Annotated[bool, Execution()] = False
+    """Whether the report shows what sensitive scores find as it is; false: blurred."""
+
+    @model_validator(mode="after")
+    def _readable_where(self) -> Self:
+        if self.where is not None:
+            try:
+                where_names(self.where)
+            except ValueError as error:
+                raise ValueError(f"where: {error}") from None
+        return self
 
     opt_outs: Literal["honor", "note"] | None = "honor"
     """Pictures whose owners reserve the use for training: by headers of their server (`X-Robots-Tag: noai`,
@@ -122,6 +138,11 @@ class Screening(Settings):
         """By table: what needs larger pictures, and so a pass of its own."""
         return {name: stage for name, stage in self.looked_at.items() if stage.least_side() > decode_side}
 
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores, of which the sources' own columns are told apart; asked without weights at hand."""
+        scoring = self.looked_at.values()
+        return tuple(name for stage in scoring for name in stage.score_names())
+
 
 def look_closer(p: Pipeline, cfg: Screening, *, decode_side: int, catalog: Ref, images: Ref) -> dict[str, Ref]:
     """By name, the tables of those scores that need larger pictures than the first pass decodes."""
@@ -151,5 +172,23 @@ def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact:
             p.add("internal/scores/listed", MatchLists(lists=cfg.lists), images=images, digests=made.get(DIGEST_TABLE))
         )
     rules = tuple(ListRule(name=one.name, with_copies=one.with_copies) for one in cfg.lists)
-    screen = Screen(lists=rules, drop=cfg.drop, opt_outs=cfg.opt_outs == "honor").placed_as(cfg)
-    return p.add("scores", screen, catalog=catalog, images=images, scores=scores or None)
+    screen = Screen(
+        lists=rules,
+        drop=cfg.drop,
+        opt_outs=cfg.opt_outs == "honor",
+        where=cfg.where,
+        show_sensitive=cfg.show_sensitive,
+    ).placed_as(cfg)
+    names = set() if cfg.where is None else set(where_names(cfg.where))
+    own = tuple(sorted(names - FACTS.keys() - set(cfg.score_names())))
+    columns = p.add("internal/columns", ReadColumns(names=own), catalog=catalog, images=images) if own else None
+    return p.add(
+        "scores",
+        screen,
+        catalog=catalog,
+        images=images,
+        scores=scores or None,
+        named=catalog if names & set(NAMED) else None,
+        measured=images if names & set(MEASURED) else None,
+        columns=[columns] if columns else None,
+    )
