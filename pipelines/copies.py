@@ -20,7 +20,7 @@ from curate.models.thresholds import (
     verification,
     verified,
 )
-from curate.pipelines.screening import Screening, score_pool
+from curate.pipelines.screening import KnownEmbeddings, Screening, score_pool
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
 from curate.stages.copies.calibrate import CalibrateCopies
@@ -231,6 +231,11 @@ class CurationConfig(RecipeConfig):
     write: WriteShards | None = WriteShards()
     """How the result is written as shards; null: the run ends with the selection."""
 
+    @property
+    def backbone(self) -> Embed | None:
+        """What embeds the images that deduplication leaves, which scores mean by `ssl`; None: nothing does."""
+        return None
+
     @field_validator("decisions")
     @classmethod
     def _absolute_decisions(cls, decisions: str | None) -> str | None:
@@ -284,7 +289,8 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         within_border = copies.embed.model_copy(update={"view": "within_border"})
         stages["internal/embeddings/within_border"] = within_border
     num_vectors = len(stages) - 1
-    stages |= {} if cfg.screen is None else cfg.screen.picture_stages(p.recorded)
+    known = KnownEmbeddings(copies.embed, cfg.backbone, cfg.inspect.decode_side)
+    stages |= {} if cfg.screen is None else cfg.screen.picture_stages(known, p.recorded)
     made = dict(zip(stages, p.add_pass(stages, catalog=catalog), strict=True))
     images, *vectors = list(made.values())[: 1 + num_vectors]
     views = dict(zip(("embeddings", "within"), vectors, strict=False))
@@ -321,7 +327,7 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     decided = _decided(p, cfg, catalog=catalog, images=images, exact=exact)
     scores = None
     if cfg.screen is not None:
-        scores = score_pool(p, cfg.screen, catalog=catalog, images=images, exact=exact, made=made)
+        scores = score_pool(p, cfg.screen, known, catalog=catalog, images=images, exact=exact, made=made)
     given: dict[str, Ref | list[Ref] | None] = {"neighbors": pairs, "catalog": catalog, "decided": decided}
     contaminated = p.add("internal/contaminated", FindContaminated(), **given)
     duplicates = p.add("duplicates", copies.judges, **given, images=images, contaminated=contaminated, scores=scores)

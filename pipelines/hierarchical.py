@@ -55,6 +55,10 @@ class Hierarchical(CurationConfig):
     describe: DescribeSet = DescribeSet()
     """How the selection itself is measured."""
 
+    @property
+    def backbone(self) -> Embed:
+        return self.embed
+
 
 def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     """Deduplicate, cluster the survivors level by level, draw a balanced sample, write."""

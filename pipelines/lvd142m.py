@@ -56,6 +56,10 @@ class Lvd142m(CurationConfig):
     describe: DescribeSet = DescribeSet()
     """How the selection itself is measured."""
 
+    @property
+    def backbone(self) -> Embed:
+        return self.retrieval.embed
+
 
 def lvd142m(p: Pipeline, cfg: Lvd142m) -> None:
     """Deduplicate, drop what touches benchmarks, retrieve from curated sets, rebalance, write."""

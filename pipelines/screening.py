@@ -5,22 +5,30 @@ Scores cost passes over pictures and networks; rules cost nothing. See `stages/s
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from curate.config import Settings
+from curate.config import Settings, identity
 from curate.engine.pipeline import Pipeline, Ref
+from curate.errors import ConfigError
 from curate.sources.hash_lists import HashList
+from curate.stages.images.embed import Embed
 from curate.stages.images.pictures import PictureStage
+from curate.stages.screening.compare_examples import CompareExamples, Examples
+from curate.stages.screening.embed_examples import EmbedExamples
+from curate.stages.screening.embedding import Embedding, EmbedForScores
 from curate.stages.screening.hash_bytes import HashBytes
 from curate.stages.screening.match_lists import MatchLists, needs_digests
-from curate.stages.screening.rules import Drop, ListRule
+from curate.stages.screening.rules import Bounds, Drop, ListRule
+from curate.stages.screening.score_head import ScoreHead
 from curate.stages.screening.scoring import SCORES
 from curate.stages.screening.screen import Screen
 
 DIGEST_TABLE = "internal/digests"
 """MD5 and SHA-1 of the images, where a list has such hashes."""
+COPY_TABLE = "embeddings/copy"
+"""Embeddings of copy detection."""
 
 
 class Screening(Settings):
@@ -29,29 +37,87 @@ class Screening(Settings):
     lists: tuple[HashList, ...] = ()
     """Files of hashes of pictures that must not be in a result; what they name is rejected as `listed`. Of several
     lists that name an image the first one counts."""
+    heads: tuple[ScoreHead, ...] = ()
+    """Scores of small heads on embeddings, such as aesthetic quality and safety on those of CLIP ViT-L/14."""
+    unlike: tuple[Examples, ...] = ()
+    """Folders of example pictures: what looks like one of them is rejected."""
+    like: tuple[Examples, ...] = ()
+    """Folders of example pictures: what does not look like one of them is rejected."""
     drop: dict[str, Drop] = Field(default_factory=dict)
     """By score: which images of the pool are rejected: bounds such as {above: 0.8}, `preset` for those that belong to
     the score, or true for a score that is true or false."""
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        counts = Counter(one.name for one in self.lists)
-        twice = next((name for name, number in counts.items() if number > 1), None)
-        if twice is not None:
-            raise ValueError(f"lists: {counts[twice]} are called {twice!r}; give each a name of its own")
+        scored = [*(head.name for head in self.heads), *(one.name for one in (*self.unlike, *self.like))]
+        for where, names in (("lists", [one.name for one in self.lists]), ("heads, unlike and like", scored)):
+            counts = Counter(names)
+            twice = next((name for name, number in counts.items() if number > 1), None)
+            if twice is not None:
+                raise ValueError(f"{where}: {counts[twice]} are called {twice!r}; give each a name of its own")
+        for one in (*self.unlike, *self.like):
+            if one.name in self.drop:
+                raise ValueError(f"drop.{one.name}: the rule of these examples is their `above`; leave this one out")
         return self
 
-    def picture_stages(self, recorded: Collection[str] | None = None) -> dict[str, PictureStage]:
+    def rules(self) -> dict[str, Drop]:
+        """By score: which images go, those of examples among them."""
+        unlike = {one.name: Bounds(above=one.above, with_copies=one.with_copies) for one in self.unlike}
+        like = {one.name: Bounds(below=one.above, with_copies=one.with_copies) for one in self.like}
+        return {**unlike, **like, **self.drop}
+
+    def picture_stages(
+        self, known: "KnownEmbeddings", recorded: Collection[str] | None = None
+    ) -> dict[str, PictureStage]:
         """By table: what the pass that decodes images makes beside facts and copy embeddings.
 
         Args:
             recorded: tables of the run that is looked at, whose lists may not be at hand; None: a run is declared.
         """
         hashed = needs_digests(self.lists) if recorded is None else DIGEST_TABLE in recorded
-        return {DIGEST_TABLE: HashBytes()} if hashed else {}
+        stages: dict[str, PictureStage] = {DIGEST_TABLE: HashBytes()} if hashed else {}
+        wanted = [*(head.embed for head in self.heads), *(one.embed for one in (*self.unlike, *self.like))]
+        for table, embed in map(known.place, wanted):
+            stages |= {table: embed} if isinstance(embed, EmbedForScores) else {}
+        return stages
 
 
-def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact: Ref, made: Mapping[str, Ref]) -> Ref:
+class KnownEmbeddings(NamedTuple):
+    """The backbones of a recipe, which scores may use."""
+
+    copy: Embed
+    """That of copy detection, whose vectors lie in `embeddings/copy`."""
+    ssl: Embed | None
+    """The recipe's own; None: it has none."""
+    decode_side: int
+    """Pixels of the short side at which pictures are decoded."""
+
+    def place(self, embed: Embedding) -> tuple[str, Embed]:
+        """The table with these embeddings, and the stage that makes it.
+
+        Raises:
+            ConfigError: the recipe has no such backbone.
+        """
+        if embed == "ssl" and self.ssl is None:
+            raise ConfigError("screen: embed=ssl: this recipe has no backbone of its own; set embed={model: MODEL}")
+        wanted = self.copy if embed == "copy" else self.ssl if embed == "ssl" else embed
+        assert isinstance(wanted, Embed)
+        if identity(wanted) == identity(self.copy) and wanted.weights in (None, self.copy.weights):
+            return COPY_TABLE, self.copy
+        made = EmbedForScores.of(wanted)
+        return made.table(), made
+
+
+def score_pool(
+    p: Pipeline,
+    cfg: Screening,
+    known: KnownEmbeddings,
+    *,
+    catalog: Ref,
+    images: Ref,
+    exact: Ref,
+    made: Mapping[str, Ref],
+) -> Ref:
     """All scores side by side, and what the rules reject.
 
     Args:
@@ -60,9 +126,20 @@ def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact:
     """
     scores = [ref for name, ref in made.items() if name.startswith(SCORES)]
     if cfg.lists:
-        scores.append(
-            p.add("internal/scores/listed", MatchLists(lists=cfg.lists), images=images, digests=made.get(DIGEST_TABLE))
-        )
+        matched = MatchLists(lists=cfg.lists)
+        scores.append(p.add(f"{SCORES}listed", matched, images=images, digests=made.get(DIGEST_TABLE)))
+    for head in cfg.heads:
+        scores.append(p.add(f"{SCORES}{head.name}", head, embeddings=made[known.place(head.embed)[0]]))
+    scores += [_compared(p, one, known, made) for one in (*cfg.unlike, *cfg.like)]
     rules = tuple(ListRule(name=one.name, with_copies=one.with_copies) for one in cfg.lists)
-    screen = Screen(lists=rules, drop=cfg.drop).placed_as(cfg)
+    screen = Screen(lists=rules, drop=cfg.rules()).placed_as(cfg)
     return p.add("scores", screen, catalog=catalog, images=images, scores=scores or None)
+
+
+def _compared(p: Pipeline, one: Examples, known: KnownEmbeddings, made: Mapping[str, Ref]) -> Ref:
+    """How like some examples the images are."""
+    table, embed = known.place(one.embed)
+    stage = EmbedExamples(source=one.source, embed=embed, decode_side=known.decode_side).placed_as(one)
+    examples = p.add(f"internal/examples/{one.name}", stage)
+    compare = CompareExamples(name=one.name)
+    return p.add(f"{SCORES}{one.name}", compare, embeddings=made[table], examples=examples)

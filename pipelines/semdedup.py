@@ -38,6 +38,10 @@ class Semdedup(CurationConfig):
     describe: DescribeSet = DescribeSet()
     """How the selection itself is measured."""
 
+    @property
+    def backbone(self) -> Embed:
+        return self.embed
+
 
 def semdedup(p: Pipeline, cfg: Semdedup) -> None:
     """Deduplicate, cluster the survivors, drop those alike within a cluster, write."""

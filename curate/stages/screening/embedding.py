@@ -1,0 +1,27 @@
+"""Which embeddings a score is made from: some that a run has anyway, or those of a model of its own."""
+
+import re
+from typing import ClassVar, Literal
+
+from curate.config import digest, identity
+from curate.stages.images.embed import Embed
+
+Embedding = Literal["copy", "ssl"] | Embed
+"""copy: those of copy detection; ssl: the recipe's own backbone; or a model."""
+
+
+class EmbedForScores(Embed):
+    """Embeds every image that is not rejected, in the pass that decodes them. Such tables come and go with scores."""
+
+    stands_alone: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, embed: Embed) -> "EmbedForScores":
+        """The same settings."""
+        found = cls.model_construct(**{name: getattr(embed, name) for name in type(embed).model_fields})
+        return found.placed_as(embed)
+
+    def table(self) -> str:
+        """Where its vectors lie: by the model and a digest of the settings, so that other scores move none."""
+        model = re.sub(r"[^A-Za-z0-9.]+", "-", self.model.rpartition("/")[2]).strip("-.")
+        return f"internal/embeddings/{model}-{digest(identity(self))[:8]}"
