@@ -640,6 +640,14 @@ def _hf_type(dtype: pa.DataType) -> Any:
 VECTORS = pa.schema([IMAGE_ID, pa.field("vector", pa.null())])
 """What every table of vectors has: `vector` is fixed-size binary, described by the schema's metadata."""
 
+MATCHED_VECTORS = pa.schema(
+    [
+        column("row", pa.int64(), "row of own embeddings: (file << 40) | row of the file"),
+        IMAGE_ID,
+    ]
+)
+"""Of MatchVectors and GroupMatches: which image each vector is of."""
+
 EXAMPLES = pa.schema([pa.field("example", pa.string()), pa.field("vector", pa.null())])
 """What every table of examples has."""
 

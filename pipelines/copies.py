@@ -23,6 +23,7 @@ from curate.models.thresholds import (
 from curate.pipelines.screening import KnownEmbeddings, Screening, score_pool
 from curate.pipelines.search import GroundTruth, find_pairs
 from curate.recipe import RecipeConfig
+from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.copies.calibrate import CalibrateCopies
 from curate.stages.copies.choose_images import ChooseImages
 from curate.stages.copies.contamination import FindContaminated
@@ -232,7 +233,7 @@ class CurationConfig(RecipeConfig):
     """How the result is written as shards; null: the run ends with the selection."""
 
     @property
-    def backbone(self) -> Embed | None:
+    def backbone(self) -> Embed | OwnEmbeddings | None:
         """What embeds the images that deduplication leaves, which scores mean by `ssl`; None: nothing does."""
         return None
 

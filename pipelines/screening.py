@@ -12,12 +12,14 @@ from pydantic import Field, model_validator
 from curate.config import Settings, identity
 from curate.engine.pipeline import Pipeline, Ref
 from curate.errors import ConfigError
+from curate.pipelines.vectors import embed_pool
 from curate.sources.hash_lists import HashList
+from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.images.embed import Embed
 from curate.stages.images.pictures import PictureStage
 from curate.stages.screening.compare_examples import CompareExamples, Examples
 from curate.stages.screening.embed_examples import EmbedExamples
-from curate.stages.screening.embedding import Embedding, EmbedForScores
+from curate.stages.screening.embedding import Embedding, EmbedForScores, table_of
 from curate.stages.screening.hash_bytes import HashBytes
 from curate.stages.screening.match_lists import MatchLists, needs_digests
 from curate.stages.screening.rules import Bounds, Drop, ListRule
@@ -87,25 +89,27 @@ class KnownEmbeddings(NamedTuple):
 
     copy: Embed
     """That of copy detection, whose vectors lie in `embeddings/copy`."""
-    ssl: Embed | None
+    ssl: Embed | OwnEmbeddings | None
     """The recipe's own; None: it has none."""
     decode_side: int
     """Pixels of the short side at which pictures are decoded."""
 
-    def place(self, embed: Embedding) -> tuple[str, Embed]:
-        """The table with these embeddings, and the stage that makes it.
+    def place(self, vectors: Embedding) -> tuple[str, Embed | OwnEmbeddings]:
+        """The table with these embeddings, and what they come from.
 
         Raises:
             ConfigError: the recipe has no such backbone.
         """
-        if embed == "ssl" and self.ssl is None:
+        if vectors == "ssl" and self.ssl is None:
             raise ConfigError("screen: embed=ssl: this recipe has no backbone of its own; set embed={model: MODEL}")
-        wanted = self.copy if embed == "copy" else self.ssl if embed == "ssl" else embed
+        wanted = self.copy if vectors == "copy" else self.ssl if vectors == "ssl" else vectors
+        if isinstance(wanted, OwnEmbeddings):
+            return table_of(wanted), wanted
         assert isinstance(wanted, Embed)
         if identity(wanted) == identity(self.copy) and wanted.weights in (None, self.copy.weights):
             return COPY_TABLE, self.copy
         made = EmbedForScores.of(wanted)
-        return made.table(), made
+        return table_of(made), made
 
 
 def score_pool(
@@ -128,17 +132,30 @@ def score_pool(
     if cfg.lists:
         matched = MatchLists(lists=cfg.lists)
         scores.append(p.add(f"{SCORES}listed", matched, images=images, digests=made.get(DIGEST_TABLE)))
+    found = {**made, **_own(p, cfg, known, catalog=catalog, images=images)}
     for head in cfg.heads:
-        scores.append(p.add(f"{SCORES}{head.name}", head, embeddings=made[known.place(head.embed)[0]]))
-    scores += [_compared(p, one, known, made) for one in (*cfg.unlike, *cfg.like)]
+        scores.append(p.add(f"{SCORES}{head.name}", head, embeddings=found[known.place(head.embed)[0]]))
+    scores += [_compared(p, one, known, found) for one in (*cfg.unlike, *cfg.like)]
     rules = tuple(ListRule(name=one.name, with_copies=one.with_copies) for one in cfg.lists)
     screen = Screen(lists=rules, drop=cfg.rules()).placed_as(cfg)
     return p.add("scores", screen, catalog=catalog, images=images, scores=scores or None)
 
 
+def _own(p: Pipeline, cfg: Screening, known: KnownEmbeddings, *, catalog: Ref, images: Ref) -> dict[str, Ref]:
+    """By table: embeddings made elsewhere that heads score."""
+    places = dict(known.place(head.embed) for head in cfg.heads)
+    own = {table: vectors for table, vectors in places.items() if isinstance(vectors, OwnEmbeddings)}
+    return {
+        table: embed_pool(p, table, vectors, catalog=catalog, images=images, duplicates=None)
+        for table, vectors in own.items()
+    }
+
+
 def _compared(p: Pipeline, one: Examples, known: KnownEmbeddings, made: Mapping[str, Ref]) -> Ref:
     """How like some examples the images are."""
     table, embed = known.place(one.embed)
+    if isinstance(embed, OwnEmbeddings):
+        raise one.field_error("embed", ": nothing here can embed the examples as these vectors were; give a model")
     stage = EmbedExamples(source=one.source, embed=embed, decode_side=known.decode_side).placed_as(one)
     examples = p.add(f"internal/examples/{one.name}", stage)
     compare = CompareExamples(name=one.name)

@@ -4,10 +4,12 @@ import re
 from typing import ClassVar, Literal
 
 from curate.config import digest, identity
+from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.images.embed import Embed
+from curate.stages.images.vectors_from import VectorsFrom
 
-Embedding = Literal["copy", "ssl"] | Embed
-"""copy: those of copy detection; ssl: the recipe's own backbone; or a model."""
+Embedding = Literal["copy", "ssl"] | VectorsFrom
+"""copy: those of copy detection; ssl: the recipe's own; or a model, or vectors that are there."""
 
 
 class EmbedForScores(Embed):
@@ -23,5 +25,10 @@ class EmbedForScores(Embed):
 
     def table(self) -> str:
         """Where its vectors lie: by the model and a digest of the settings, so that other scores move none."""
-        model = re.sub(r"[^A-Za-z0-9.]+", "-", self.model.rpartition("/")[2]).strip("-.")
-        return f"internal/embeddings/{model}-{digest(identity(self))[:8]}"
+        return table_of(self)
+
+
+def table_of(vectors: Embed | OwnEmbeddings) -> str:
+    """The table of vectors that are there for scores alone."""
+    model = re.sub(r"[^A-Za-z0-9.]+", "-", vectors.model.rpartition("/")[2]).strip("-.")
+    return f"internal/embeddings/{model}-{digest(identity(vectors))[:8]}"
