@@ -20,8 +20,9 @@ from curate.models.thresholds import (
     verification,
     verified,
 )
-from curate.pipelines.screening import KnownEmbeddings, Screening, score_pool
+from curate.pipelines.screening import Screening, score_pool
 from curate.pipelines.search import GroundTruth, find_pairs
+from curate.pipelines.table_scores import KnownEmbeddings
 from curate.recipe import RecipeConfig
 from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.copies.calibrate import CalibrateCopies
@@ -291,7 +292,8 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         stages["internal/embeddings/within_border"] = within_border
     num_vectors = len(stages) - 1
     known = KnownEmbeddings(copies.embed, cfg.backbone, cfg.inspect.decode_side)
-    stages |= {} if cfg.screen is None else cfg.screen.picture_stages(known, p.recorded)
+    if cfg.screen is not None:
+        stages |= {**cfg.screen.picture_stages(), **cfg.screen.needed_of_pictures(known, p.recorded)}
     made = dict(zip(stages, p.add_pass(stages, catalog=catalog), strict=True))
     images, *vectors = list(made.values())[: 1 + num_vectors]
     views = dict(zip(("embeddings", "within"), vectors, strict=False))

@@ -3,113 +3,60 @@
 Scores cost passes over pictures and networks; rules cost nothing. See `stages/screening/screen.py`.
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import NamedTuple, Self
+from collections.abc import Mapping
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from curate.config import Settings, identity
+from curate.config import Execution
 from curate.engine.pipeline import Pipeline, Ref
-from curate.errors import ConfigError
-from curate.pipelines.vectors import embed_pool
-from curate.sources.hash_lists import HashList
-from curate.sources.vector_files import OwnEmbeddings
-from curate.stages.images.embed import Embed
+from curate.ops.screening.conditions import WhereError
+from curate.ops.screening.where import parse_where
+from curate.pipelines.table_scores import KnownEmbeddings, TableScores, score_tables
 from curate.stages.images.pictures import PictureStage
-from curate.stages.screening.compare_examples import CompareExamples, Examples
-from curate.stages.screening.embed_examples import EmbedExamples
-from curate.stages.screening.embedding import Embedding, EmbedForScores, table_of
-from curate.stages.screening.hash_bytes import HashBytes
-from curate.stages.screening.match_lists import MatchLists, needs_digests
-from curate.stages.screening.rules import Bounds, Drop, ListRule
-from curate.stages.screening.score_head import ScoreHead
-from curate.stages.screening.scoring import SCORES
-from curate.stages.screening.screen import Screen
-
-DIGEST_TABLE = "internal/digests"
-"""MD5 and SHA-1 of the images, where a list has such hashes."""
-COPY_TABLE = "embeddings/copy"
-"""Embeddings of copy detection."""
+from curate.stages.screening.read_columns import ReadColumns
+from curate.stages.screening.rules import Drop
+from curate.stages.screening.scoring import SCORES, PictureScores
+from curate.stages.screening.screen import FACTS, MEASURED, NAMED, Screen
 
 
-class Screening(Settings):
+class Screening(TableScores):
     """What is measured of the images, and which of them are rejected for it."""
 
-    lists: tuple[HashList, ...] = ()
-    """Files of hashes of pictures that must not be in a result; what they name is rejected as `listed`. Of several
-    lists that name an image the first one counts."""
-    heads: tuple[ScoreHead, ...] = ()
-    """Scores of small heads on embeddings, such as aesthetic quality and safety on those of CLIP ViT-L/14."""
-    unlike: tuple[Examples, ...] = ()
-    """Folders of example pictures: what looks like one of them is rejected."""
-    like: tuple[Examples, ...] = ()
-    """Folders of example pictures: what does not look like one of them is rejected."""
     drop: dict[str, Drop] = Field(default_factory=dict)
     """By score: which images of the pool are rejected: bounds such as {above: 0.8}, `preset` for those that belong to
     the score, or true for a score that is true or false."""
+    where: str | None = None
+    """What an image of the pool must be, as in SQL: `width >= 256 and license in ('cc0', 'by') and blur < 0.8`. It may
+    name facts (source, key, uri, width, height, format, num_bytes, pdq_quality, luma_std, smoothness), scores and the
+    sources' own columns. An image of which it is null is rejected."""
+    show_sensitive: Annotated[bool, Execution()] = False
+    """Whether the report shows what sensitive scores find as it is; false: blurred."""
 
     @model_validator(mode="after")
-    def _names_once(self) -> Self:
-        scored = [*(head.name for head in self.heads), *(one.name for one in (*self.unlike, *self.like))]
-        for where, names in (("lists", [one.name for one in self.lists]), ("heads, unlike and like", scored)):
-            counts = Counter(names)
-            twice = next((name for name, number in counts.items() if number > 1), None)
-            if twice is not None:
-                raise ValueError(f"{where}: {counts[twice]} are called {twice!r}; give each a name of its own")
-        for one in (*self.unlike, *self.like):
-            if one.name in self.drop:
-                raise ValueError(f"drop.{one.name}: the rule of these examples is their `above`; leave this one out")
+    def _one_rule_each(self) -> Self:
+        twice = next((name for name in self.example_rules() if name in self.drop), None)
+        if twice is not None:
+            raise ValueError(f"drop.{twice}: the rule of these examples is their `above`; leave this one out")
         return self
 
-    def rules(self) -> dict[str, Drop]:
-        """By score: which images go, those of examples among them."""
-        unlike = {one.name: Bounds(above=one.above, with_copies=one.with_copies) for one in self.unlike}
-        like = {one.name: Bounds(below=one.above, with_copies=one.with_copies) for one in self.like}
-        return {**unlike, **like, **self.drop}
+    @model_validator(mode="after")
+    def _readable_where(self) -> Self:
+        if self.where is not None:
+            try:
+                parse_where(self.where)
+            except WhereError as error:
+                raise ValueError(f"where: {error}") from None
+        return self
 
-    def picture_stages(
-        self, known: "KnownEmbeddings", recorded: Collection[str] | None = None
-    ) -> dict[str, PictureStage]:
-        """By table: what the pass that decodes images makes beside facts and copy embeddings.
+    def picture_stages(self) -> dict[str, PictureStage]:
+        """By table: what the pass that decodes images makes beside facts and copy embeddings."""
+        return {}
 
-        Args:
-            recorded: tables of the run that is looked at, whose lists may not be at hand; None: a run is declared.
-        """
-        hashed = needs_digests(self.lists) if recorded is None else DIGEST_TABLE in recorded
-        stages: dict[str, PictureStage] = {DIGEST_TABLE: HashBytes()} if hashed else {}
-        wanted = [*(head.embed for head in self.heads), *(one.embed for one in (*self.unlike, *self.like))]
-        for table, embed in map(known.place, wanted):
-            stages |= {table: embed} if isinstance(embed, EmbedForScores) else {}
-        return stages
-
-
-class KnownEmbeddings(NamedTuple):
-    """The backbones of a recipe, which scores may use."""
-
-    copy: Embed
-    """That of copy detection, whose vectors lie in `embeddings/copy`."""
-    ssl: Embed | OwnEmbeddings | None
-    """The recipe's own; None: it has none."""
-    decode_side: int
-    """Pixels of the short side at which pictures are decoded."""
-
-    def place(self, vectors: Embedding) -> tuple[str, Embed | OwnEmbeddings]:
-        """The table with these embeddings, and what they come from.
-
-        Raises:
-            ConfigError: the recipe has no such backbone.
-        """
-        if vectors == "ssl" and self.ssl is None:
-            raise ConfigError("screen: embed=ssl: this recipe has no backbone of its own; set embed={model: MODEL}")
-        wanted = self.copy if vectors == "copy" else self.ssl if vectors == "ssl" else vectors
-        if isinstance(wanted, OwnEmbeddings):
-            return table_of(wanted), wanted
-        assert isinstance(wanted, Embed)
-        if identity(wanted) == identity(self.copy) and wanted.weights in (None, self.copy.weights):
-            return COPY_TABLE, self.copy
-        made = EmbedForScores.of(wanted)
-        return table_of(made), made
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores, of which the sources' own columns are told apart; asked without weights at hand."""
+        scoring = (stage for stage in self.picture_stages().values() if isinstance(stage, PictureScores))
+        return (*(name for stage in scoring for name in stage.score_names()), *self.table_score_names())
 
 
 def score_pool(
@@ -129,34 +76,19 @@ def score_pool(
         made: the tables of the pass, by name: those of `cfg.picture_stages` and embeddings.
     """
     scores = [ref for name, ref in made.items() if name.startswith(SCORES)]
-    if cfg.lists:
-        matched = MatchLists(lists=cfg.lists)
-        scores.append(p.add(f"{SCORES}listed", matched, images=images, digests=made.get(DIGEST_TABLE)))
-    found = {**made, **_own(p, cfg, known, catalog=catalog, images=images)}
-    for head in cfg.heads:
-        scores.append(p.add(f"{SCORES}{head.name}", head, embeddings=found[known.place(head.embed)[0]]))
-    scores += [_compared(p, one, known, found) for one in (*cfg.unlike, *cfg.like)]
-    rules = tuple(ListRule(name=one.name, with_copies=one.with_copies) for one in cfg.lists)
-    screen = Screen(lists=rules, drop=cfg.rules()).placed_as(cfg)
-    return p.add("scores", screen, catalog=catalog, images=images, scores=scores or None)
-
-
-def _own(p: Pipeline, cfg: Screening, known: KnownEmbeddings, *, catalog: Ref, images: Ref) -> dict[str, Ref]:
-    """By table: embeddings made elsewhere that heads score."""
-    places = dict(known.place(head.embed) for head in cfg.heads)
-    own = {table: vectors for table, vectors in places.items() if isinstance(vectors, OwnEmbeddings)}
-    return {
-        table: embed_pool(p, table, vectors, catalog=catalog, images=images, duplicates=None)
-        for table, vectors in own.items()
-    }
-
-
-def _compared(p: Pipeline, one: Examples, known: KnownEmbeddings, made: Mapping[str, Ref]) -> Ref:
-    """How like some examples the images are."""
-    table, embed = known.place(one.embed)
-    if isinstance(embed, OwnEmbeddings):
-        raise one.field_error("embed", ": nothing here can embed the examples as these vectors were; give a model")
-    stage = EmbedExamples(source=one.source, embed=embed, decode_side=known.decode_side).placed_as(one)
-    examples = p.add(f"internal/examples/{one.name}", stage)
-    compare = CompareExamples(name=one.name)
-    return p.add(f"{SCORES}{one.name}", compare, embeddings=made[table], examples=examples)
+    scores += score_tables(p, cfg, known, catalog=catalog, images=images, made=made)
+    rules = {"lists": cfg.list_rules(), "drop": {**cfg.example_rules(), **cfg.drop}, "where": cfg.where}
+    screen = Screen(**rules, show_sensitive=cfg.show_sensitive).placed_as(cfg)
+    names = set() if cfg.where is None else set(parse_where(cfg.where).names)
+    own = tuple(sorted(names - FACTS.keys() - set(cfg.score_names())))
+    columns = p.add("internal/columns", ReadColumns(names=own), catalog=catalog, images=images) if own else None
+    return p.add(
+        "scores",
+        screen,
+        catalog=catalog,
+        images=images,
+        scores=scores or None,
+        named=catalog if names & set(NAMED) else None,
+        measured=images if names & set(MEASURED) else None,
+        columns=[columns] if columns else None,
+    )

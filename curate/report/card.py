@@ -231,6 +231,8 @@ def _not_checked(run: Finished) -> str:
     for check in get_args(Check):
         open_ = list(dict.fromkeys(text for of, text in gaps if of == check))
         lines += [f"- {_safe(text)}" for text in open_] or ([] if check in done else [f"- {_unchecked(check, run)}"])
+    if not lines:
+        return "Everything that this card asks for was looked for, by the steps above."
     intro = "**The following was not screened for.** Do it before you publish the dataset or anything trained on it:"
     return "\n".join([intro, "", *lines])
 
