@@ -98,6 +98,12 @@ def _is_base(model: type[Settings]) -> bool:
     return model.model_fields["kind"].is_required()
 
 
+def _kind_of(model: type[Settings]) -> str:
+    """What tells a section of this class from others: its kind, else the key that it begins with."""
+    fields = model.model_fields
+    return str(fields["kind"].default) if "kind" in fields else f"with {next(iter(fields))}"
+
+
 def _of_kinds(sections: dict[type[Settings], list[Key]], given: Any) -> Iterator[Key]:
     """The keys of all kinds that a section may be of; one that all have alike comes once.
 
@@ -107,7 +113,7 @@ def _of_kinds(sections: dict[type[Settings], list[Key]], given: Any) -> Iterator
     kinds: dict[Key, list[str]] = {}
     for model, keys in sections.items():
         for key in keys:
-            kinds.setdefault(key, []).append(str(model.model_fields["kind"].default) if len(sections) > 1 else "")
+            kinds.setdefault(key, []).append(_kind_of(model) if len(sections) > 1 else "")
     choice = [key for key, having in kinds.items() if len(sections) > 1 and key.name.endswith(".kind")]
     if choice:
         kind = given.kind if type(given) in sections else None

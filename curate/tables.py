@@ -564,6 +564,17 @@ def embeddings_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.S
     )
 
 
+def examples_schema(dim: int, *, model: str, weights: str) -> pa.Schema:
+    """Schema of EmbedExamples: pictures that others are compared with."""
+    return pa.schema(
+        [
+            column("example", pa.string(), "path of the picture within its folder"),
+            column("vector", vector_type(dim, "float32"), "unit L2"),
+        ],
+        metadata=vector_metadata(dim, "float32", model=model, weights=weights),
+    )
+
+
 def lists_schema(dim: int, *, dtype: str, model: str, weights: str) -> pa.Schema:
     """Schema of `lists/NAME`: vectors by coarse centroid, in order of (list_id, home first, image_id)."""
     return pa.schema(
@@ -698,6 +709,17 @@ def _hf_type(dtype: pa.DataType) -> Any:
 
 VECTORS = pa.schema([IMAGE_ID, pa.field("vector", pa.null())])
 """What every table of vectors has: `vector` is fixed-size binary, described by the schema's metadata."""
+
+MATCHED_VECTORS = pa.schema(
+    [
+        column("row", pa.int64(), "row of own embeddings: (file << 40) | row of the file"),
+        IMAGE_ID,
+    ]
+)
+"""Of MatchVectors and GroupMatches: which image each vector is of."""
+
+EXAMPLES = pa.schema([pa.field("example", pa.string()), pa.field("vector", pa.null())])
+"""What every table of examples has."""
 
 TRUTH = pa.schema([*NEIGHBORS.remove(3), pa.field("vector", pa.null())])
 """What every table of truth has."""

@@ -20,9 +20,12 @@ from curate.models.thresholds import (
     verification,
     verified,
 )
-from curate.pipelines.screening import Screening, choose_faces, look_closer, score_pool
+from curate.pipelines.picture_scores import choose_faces, look_closer
+from curate.pipelines.screening import Screening, score_pool
 from curate.pipelines.search import GroundTruth, find_pairs
+from curate.pipelines.table_scores import KnownEmbeddings
 from curate.recipe import RecipeConfig
+from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.copies.calibrate import CalibrateCopies
 from curate.stages.copies.choose_images import ChooseImages
 from curate.stages.copies.contamination import FindContaminated
@@ -234,6 +237,11 @@ class CurationConfig(RecipeConfig):
     write: WriteShards | None = WriteShards()
     """How the result is written as shards; null: the run ends with the selection."""
 
+    @property
+    def backbone(self) -> Embed | OwnEmbeddings | None:
+        """What embeds the images that deduplication leaves, which scores mean by `ssl`; None: nothing does."""
+        return None
+
     @field_validator("decisions")
     @classmethod
     def _absolute_decisions(cls, decisions: str | None) -> str | None:
@@ -289,9 +297,10 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
         within_border = copies.embed.model_copy(update={"view": "within_border"})
         stages["internal/embeddings/within_border"] = within_border
     num_vectors = len(stages) - 1
-    screen = cfg.screen
-    if screen is not None:
-        stages |= screen.picture_stages(p.recorded, decode_side=cfg.inspect.decode_side)
+    known = KnownEmbeddings(copies.embed, cfg.backbone, cfg.inspect.decode_side)
+    if cfg.screen is not None:
+        stages |= cfg.screen.picture_stages(decode_side=cfg.inspect.decode_side)
+        stages |= cfg.screen.needed_of_pictures(known, p.recorded)
     made = dict(zip(stages, p.add_pass(stages, catalog=catalog), strict=True))
     images, *vectors = list(made.values())[: 1 + num_vectors]
     views = dict(zip(("embeddings", "within"), vectors, strict=False))
@@ -326,7 +335,7 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
     decided = _decided(p, cfg, catalog=catalog, images=images, exact=exact)
-    scores, blurs = _screened(p, cfg, made, catalog=catalog, images=images, exact=exact)
+    scores, blurs = _screened(p, cfg, known, made, catalog=catalog, images=images, exact=exact)
     given: dict[str, Ref | list[Ref] | None] = {"neighbors": pairs, "catalog": catalog, "decided": decided}
     contaminated = p.add("internal/contaminated", FindContaminated(), **given)
     duplicates = p.add("duplicates", copies.judges, **given, images=images, contaminated=contaminated, scores=scores)
@@ -334,14 +343,21 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
 
 
 def _screened(
-    p: Pipeline, cfg: CurationConfig, made: dict[str, Ref], *, catalog: Ref, images: Ref, exact: Ref
+    p: Pipeline,
+    cfg: CurationConfig,
+    known: KnownEmbeddings,
+    made: dict[str, Ref],
+    *,
+    catalog: Ref,
+    images: Ref,
+    exact: Ref,
 ) -> tuple[Ref | None, Ref | None]:
     """What rules reject, and the faces that are blurred; None where the config asks for none of it."""
     if cfg.screen is None:
         return None, None
     given = {"catalog": catalog, "images": images}
     made = made | look_closer(p, cfg.screen, decode_side=cfg.inspect.decode_side, **given)
-    return score_pool(p, cfg.screen, exact=exact, made=made, **given), choose_faces(p, cfg.screen, made)
+    return score_pool(p, cfg.screen, known, exact=exact, made=made, **given), choose_faces(p, cfg.screen, made)
 
 
 def _decided(p: Pipeline, cfg: CurationConfig, **given: Ref) -> Ref | None:

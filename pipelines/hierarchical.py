@@ -11,11 +11,14 @@ from curate.engine.pipeline import Pipeline, Ref
 from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
 from curate.pipelines.search import find_pairs
+from curate.pipelines.vectors import embed_pool
+from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.clusters.assign import Assign
 from curate.stages.clusters.find_junk import FindJunk
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.clusters.measure_density import MeasureDensity
 from curate.stages.images.embed import Embed
+from curate.stages.images.vectors_from import VectorsFrom
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.fit_lists import FitLists
 from curate.stages.search.neighbors import FindNeighbors
@@ -44,7 +47,7 @@ class Hierarchical(CurationConfig):
 
     renamed: ClassVar[Mapping[str, str]] = RENAMED
 
-    embed: Embed
+    embed: VectorsFrom
     """The backbone whose features are clustered."""
     clusters: FitClusters = FitClusters(levels="auto", num_resamplings=10)
     """How the cluster tree is fitted."""
@@ -55,14 +58,18 @@ class Hierarchical(CurationConfig):
     describe: DescribeSet = DescribeSet()
     """How the selection itself is measured."""
 
+    @property
+    def backbone(self) -> Embed | OwnEmbeddings:
+        return self.embed
+
 
 def hierarchical(p: Pipeline, cfg: Hierarchical) -> None:
     """Deduplicate, cluster the survivors level by level, draw a balanced sample, write."""
     pool = deduplicate_pool(p, cfg)
     catalog, images, duplicates = pool.catalog, pool.images, pool.duplicates
 
-    stages = {"embeddings/clusters": cfg.embed}
-    (vectors,) = p.add_pass(stages, catalog=catalog, images=images, duplicates=duplicates)
+    given = {"catalog": catalog, "images": images, "duplicates": duplicates}
+    vectors = embed_pool(p, "embeddings/clusters", cfg.embed, **given)
     tree = fit_clusters(p, cfg.clusters, embeddings=vectors, catalog=catalog)
     assign = Assign(spherical=cfg.clusters.spherical, device=cfg.clusters.device)
     leaves = p.add("assignments", assign, embeddings=vectors, centroids=tree)

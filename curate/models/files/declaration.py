@@ -33,7 +33,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
-from curate.config import Settings, digest, parse
+from curate.config import Settings, SettingsT, digest, parse
 from curate.errors import ConfigError, WeightsError, foreign_text
 from curate.models.thresholds import CopyRule, Thresholds, Verification
 from curate.ops.images.preprocess import Preprocess
@@ -217,6 +217,15 @@ def read_declaration(file: Path) -> Declaration:
             f"{file}: no declaration {path.name} beside it, which says how its input is made and its output read; "
             "write one as curate/models/files/declaration.py shows"
         )
+    return read_declared(path, Declaration)
+
+
+def read_declared(path: Path, kind: type[SettingsT]) -> SettingsT:
+    """What a file of plain YAML declares.
+
+    Raises:
+        WeightsError: it is none of this kind.
+    """
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise WeightsError(f"{path}: {size} bytes, a declaration has at most {MAX_BYTES}; is it another file?")
@@ -229,11 +238,17 @@ def read_declaration(file: Path) -> Declaration:
     if not simple:
         raise WeightsError(f"{path}: has YAML aliases (*name) or more than {MAX_DEPTH} levels; write plain values")
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise WeightsError(f"{path}: a mapping of `input`, `output` and so on is needed; correct it")
+        raise WeightsError(f"{path}: a mapping of {_keys(kind)} is needed; correct it")
     try:
-        return parse(Declaration, values, where=str(path))
+        return parse(kind, values, where=str(path))
     except ConfigError as error:
         raise WeightsError(str(error)) from error
+
+
+def _keys(kind: type[Settings]) -> str:
+    """The first keys of a declaration."""
+    names = list(kind.model_fields)[:2]
+    return f"`{names[0]}`, `{names[1]}` and so on"
 
 
 def _is_simple(text: str) -> bool:
