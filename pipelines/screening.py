@@ -67,6 +67,15 @@ class Screening(Settings):
             return {} if given else None
         return {"score": {}, "blur": {"blur": True}}.get(given, given) if isinstance(given, str) else given
 
+    @field_validator("looks")
+    @classmethod
+    def _each_once(cls, given: tuple[LookName, ...] | bool) -> tuple[LookName, ...] | bool:
+        names = given if isinstance(given, tuple) else ()
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} stands there twice; name each look once")
+        return given
+
     @property
     def looked_at(self) -> dict[str, PictureScores]:
         """By table: what is measured on pictures."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.ops.screening.looks import LOOKS, Pictured, measure_looks
@@ -20,13 +20,6 @@ class MeasureLooks(PictureScores):
 
     scores: Annotated[tuple[LookName, ...], Field(min_length=1)]
     """Which looks are measured."""
-
-    @model_validator(mode="after")
-    def _each_once(self) -> "MeasureLooks":
-        twice = [name for name in self.scores if self.scores.count(name) > 1]
-        if twice:
-            raise ValueError(f"{twice[0]} stands there twice; name each look once")
-        return self
 
     def score_names(self) -> tuple[str, ...]:
         return self.scores
