@@ -1,7 +1,7 @@
 """MeasureLooks: blur, darkness and other looks of each picture, as numbers."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pyarrow as pa
 from pydantic import Field
@@ -18,7 +18,7 @@ LookName = Literal["blur", "darkness", "overexposure", "low_information", "odd_a
 class MeasureLooks(PictureScores):
     """Measures the looks of each picture, as it is decoded in the first pass."""
 
-    scores: Annotated[tuple[LookName, ...], Field(min_length=1)]
+    scores: Annotated[tuple[LookName, ...], Field(min_length=1)] = get_args(LookName)
     """Which looks are measured."""
 
     def score_names(self) -> tuple[str, ...]:
