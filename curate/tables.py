@@ -434,8 +434,9 @@ LISTED = pa.schema(
         column(
             "verdict",
             pa.string(),
-            "kept, dropped (another image stands for it), rejected (cannot be used), contaminated (touches held-out "
-            "images) or unavailable (tried again by the next run); null: a held-out image that was compared",
+            "kept, dropped (another image stands for it), rejected (cannot be used, or by a rule), contaminated "
+            "(touches held-out images) or unavailable (tried again by the next run); null: a held-out image that was "
+            "compared",
             nullable=True,
         ),
         column(
@@ -447,11 +448,12 @@ LISTED = pa.schema(
         column(
             "reason",
             pa.string(),
-            "why it does not stay: duplicate, similar, benchmark or one of REJECT_REASONS; decision: a person kept or "
-            "dropped it; null: it stays",
+            "why it does not stay: duplicate, similar, benchmark, one of REJECT_REASONS, or the reason of a rule; "
+            "screened: a rule on a copy, the partner; decision: a person kept or dropped it; null: it stays",
             nullable=True,
         ),
         column("detail", pa.string(), "what was found, in words; null: nothing to add", nullable=True),
+        column("score", pa.float64(), "the score by which a rule rejects it; null: none does", nullable=True),
         column("partner_id", pa.int64(), "the image that it goes for, or would without a decision", nullable=True),
         column("partner_key", pa.string(), "key of the partner", nullable=True),
         column("partner_uri", pa.string(), "uri of the partner", nullable=True),

@@ -4,20 +4,23 @@ Scores cost passes over pictures and networks; rules cost nothing. See `stages/s
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from curate.config import Settings
+from curate.config import Execution, Settings
 from curate.engine.pipeline import Pipeline, Ref
+from curate.ops.screening.conditions import WhereError
+from curate.ops.screening.where import parse_where
 from curate.stages.images.pictures import PictureStage
 from curate.stages.screening.choose_faces import ChooseFaces, Faces
 from curate.stages.screening.find_text import FindText
 from curate.stages.screening.measure_looks import LookName, MeasureLooks
+from curate.stages.screening.read_columns import ReadColumns
 from curate.stages.screening.rules import Drop
 from curate.stages.screening.score_nudity import ScoreNudity
 from curate.stages.screening.scoring import SCORES, PictureScores
-from curate.stages.screening.screen import Screen
+from curate.stages.screening.screen import FACTS, MEASURED, NAMED, Screen
 
 FACES = f"{SCORES}faces"
 """Boxes and number of faces."""
@@ -40,6 +43,21 @@ class Screening(Settings):
     drop: dict[str, Drop] = Field(default_factory=dict)
     """By score: which images of the pool are rejected: bounds such as {above: 0.8}, `preset` for those that belong to
     the score, or true for a score that is true or false."""
+    where: str | None = None
+    """What an image of the pool must be, as in SQL: `width >= 256 and license in ('cc0', 'by') and blur < 0.8`. It may
+    name facts (source, key, uri, width, height, format, num_bytes, pdq_quality, luma_std, smoothness), scores and the
+    sources' own columns. An image of which it is null is rejected."""
+    show_sensitive: Annotated[bool, Execution()] = False
+    """Whether the report shows what sensitive scores find as it is; false: blurred."""
+
+    @model_validator(mode="after")
+    def _readable_where(self) -> Self:
+        if self.where is not None:
+            try:
+                parse_where(self.where)
+            except WhereError as error:
+                raise ValueError(f"where: {error}") from None
+        return self
 
     @field_validator("nudity", "text", "faces", mode="before")
     @classmethod
@@ -82,6 +100,10 @@ class Screening(Settings):
         """By table: what needs larger pictures, and so a pass of its own."""
         return {name: stage for name, stage in self.looked_at.items() if stage.least_side() > decode_side}
 
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores, of which the sources' own columns are told apart; asked without weights at hand."""
+        return tuple(name for stage in self.looked_at.values() for name in stage.score_names())
+
 
 def look_closer(p: Pipeline, cfg: Screening, *, decode_side: int, catalog: Ref, images: Ref) -> dict[str, Ref]:
     """By name, the tables of those scores that need larger pictures than the first pass decodes."""
@@ -106,5 +128,17 @@ def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact:
         made: the tables of the pass, by name: those of `cfg.picture_stages` and embeddings.
     """
     scores = [ref for name, ref in made.items() if name.startswith(SCORES)]
-    screen = Screen(drop=cfg.drop).placed_as(cfg)
-    return p.add("scores", screen, catalog=catalog, images=images, scores=scores or None)
+    screen = Screen(drop=cfg.drop, where=cfg.where, show_sensitive=cfg.show_sensitive).placed_as(cfg)
+    names = set() if cfg.where is None else set(parse_where(cfg.where).names)
+    own = tuple(sorted(names - FACTS.keys() - set(cfg.score_names())))
+    columns = p.add("internal/columns", ReadColumns(names=own), catalog=catalog, images=images) if own else None
+    return p.add(
+        "scores",
+        screen,
+        catalog=catalog,
+        images=images,
+        scores=scores or None,
+        named=catalog if names & set(NAMED) else None,
+        measured=images if names & set(MEASURED) else None,
+        columns=[columns] if columns else None,
+    )

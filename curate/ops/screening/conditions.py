@@ -220,20 +220,23 @@ def _check(condition: Condition, types: Mapping[str, pa.DataType]) -> None:
         case Like(column, pattern):
             _check_kinds([column, Constant(pattern)], types)
         case Truth(column):
-            _check_kinds([column, Constant(True)], types)
+            if _kind(column, types) not in ("bool", "null"):
+                raise WhereError(f"{_told(column, types)} alone is no condition, since it is not true or false")
 
 
 def _check_kinds(operands: list[Operand], types: Mapping[str, pa.DataType]) -> None:
-    kinds = {_told(one, types): _kind(one, types) for one in operands}
-    odd = next((told for told, kind in kinds.items() if kind is None), None)
-    if odd is not None:
-        raise WhereError(f"{odd}, which no condition takes")
-    known = {told: kind for told, kind in kinds.items() if kind != "null"}
-    if len(set(known.values())) > 1:
-        raise WhereError("; ".join(f"{told} is {_SPOKEN[kind]}" for told, kind in known.items() if kind is not None))
+    first: dict[Kind, str] = {}
+    for one in operands:
+        kind, told = _kind(one, types), _told(one, types)
+        if kind is None:
+            raise WhereError(f"{told}, which no condition takes")
+        if kind != "null":
+            first.setdefault(kind, told)
+    if len(first) > 1:
+        raise WhereError("; ".join(f"{told} is {_SPOKEN[kind]}" for kind, told in first.items()))
 
 
-_SPOKEN = {"number": "a number", "text": "text", "bool": "true or false", "null": "null"}
+_SPOKEN = {"number": "a number", "text": "text", "bool": "true or false"}
 
 
 def _kind(operand: Operand, types: Mapping[str, pa.DataType]) -> Kind | None:

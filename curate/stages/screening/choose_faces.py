@@ -13,6 +13,7 @@ from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.numbers import count, plural
+from curate.engine.show import Check
 from curate.engine.stage import Batches, Input, Map, each
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
@@ -95,6 +96,9 @@ class ChooseFaces(Map):
             f"{self.blur.least:g} and more, blurred where they are written"
         )
         yield "Faces", text
+
+    def checks(self, table: Table, run: Finished) -> Iterator[Check]:
+        yield "faces"
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         boxes = table.read(image.part)[BLURS.names[1]][image.place].as_py()

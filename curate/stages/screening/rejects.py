@@ -4,9 +4,16 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from curate.ops.screening.conditions import Columns, Where, kind_of, values_in_words
 from curate.stages.screening.rejected import LISTED
 from curate.stages.screening.rules import Rule
+
+WHERE = "where"
+"""Reason of an image of which the condition `where` does not hold."""
+SHOWN_DIGITS = 4
+"""Decimals of a score in words."""
 
 
 class Rejects:
@@ -63,11 +70,29 @@ class Rejects:
             rows = self.take(names == name, with_copies=copies.get(name, True))
             self.add(rows, reason=LISTED, rule=name, detail=f"on the list {name}")
 
+    def by_where(self, where: Where, columns: Columns) -> None:
+        """The images of which a condition does not hold: false in some clause, or else null."""
+        found = where.evaluate(columns)
+        for told in (lambda held: pc.invert(held).fill_null(False), pc.is_null):
+            for clause, held in zip(where.clauses, found, strict=True):
+                rows = self.take(told(held).to_numpy(zero_copy_only=False), with_copies=False)
+                values = {name: columns[name].take(pa.array(rows)) for name in clause.names}
+                wanted = pa.scalar(f", wanted is {clause.text}")
+                detail = pc.binary_join_element_wise(values_in_words(clause.names, values), wanted, "")
+                value = next(iter(values.values())) if len(values) == 1 else None
+                score = None if value is None or kind_of(value.type) != "number" else _numbers(value)
+                self.add(rows, reason=WHERE, rule=clause.text, value=score, detail=detail)
+
     def by_score(self, rule: Rule, score: pa.ChunkedArray) -> None:
         """A rule on a column of scores."""
         rows = self.take(rule.bounds.broken(score), with_copies=rule.bounds.with_copies)
-        value = score.take(pa.array(rows)).cast(pa.float64()).to_numpy()
-        detail = rule.text if pa.types.is_boolean(score.type) else f"{rule.text} is not wanted"
+        found = score.take(pa.array(rows)).combine_chunks()
+        if rule.flag:
+            self.add(rows, reason=rule.column, rule=rule.text, detail=rule.text)
+            return
+        value = _numbers(found)
+        shown = pc.round(pa.array(value), ndigits=SHOWN_DIGITS).cast(pa.string())
+        detail = pc.binary_join_element_wise(f"{rule.column} is ", shown, f", {rule.bounds.text} is rejected", "")
         self.add(rows, reason=rule.column, rule=rule.text, value=value, detail=detail)
 
     def columns(self) -> list[pa.Array]:
@@ -81,3 +106,9 @@ class Rejects:
         detail = details.take(pa.array(place, mask=~rejected))
         value = pa.array(self._value, mask=np.isnan(self._value))
         return [reason, rule, value, detail, pa.array(self._copies, mask=~rejected)]
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    """(N,) float64, NaN for null."""
+    found: np.ndarray = values.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    return found

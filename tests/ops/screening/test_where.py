@@ -160,7 +160,7 @@ def test_what_is_no_condition_is_told_with_its_place(text: str, told: str) -> No
         ("licence = 'by'", "no column is called licence; did you mean license"),
         ("width > 3 and license >= 3", "license >= 3: license is text; 3 is a number"),
         ("width in (1, 'a')", "width is a number; 'a' is text"),
-        ("width", "width is a number; true is true or false"),
+        ("width", "width alone is no condition, since it is not true or false"),
         ("animated > 0", "animated is true or false; 0 is a number"),
         ("width like 'a%'", "width is a number; 'a%' is text"),
         ("boxes = 3", "boxes holds list<item: int32>, which no condition takes"),
