@@ -9,7 +9,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 
 FLOORS := constraints/floors.txt
 # All extras but gpu, which overwrites cpu.
-EXTRAS := cpu,slurm,report,wandb,huggingface,formats,s3,gcs,azure,http,map,onnx,fuzz,dev,sign,c2pa
+EXTRAS := cpu,slurm,report,wandb,huggingface,formats,s3,gcs,azure,http,map,onnx,nudity,faces,text,sign,c2pa,fuzz,dev
 TESTS ?= tests
 READER := datasets duckdb pillow
 SITE := 'mkdocs>=1.6,<2' 'mkdocs-material>=9.6,<10'

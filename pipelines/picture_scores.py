@@ -7,11 +7,8 @@ from pydantic import field_validator
 
 from curate.config import Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.ops.images.blurring import Blur
-from curate.ops.screening.looks import LOOKS
 from curate.stages.images.pictures import PictureStage
-from curate.stages.screening.choose_faces import ChooseFaces
-from curate.stages.screening.find_faces import FindFaces
+from curate.stages.screening.choose_faces import ChooseFaces, Faces
 from curate.stages.screening.find_text import FindText
 from curate.stages.screening.measure_looks import LookName, MeasureLooks
 from curate.stages.screening.read_origin import ReadOrigin
@@ -20,21 +17,6 @@ from curate.stages.screening.scoring import SCORES, PictureScores
 
 FACES = f"{SCORES}faces"
 """Boxes and number of faces."""
-
-
-class Faces(Settings):
-    """How faces are found, and what becomes of them."""
-
-    find: FindFaces = FindFaces()
-    """How they are found."""
-    blur: Blur | None = None
-    """How faces are blurred in the pictures that are written, in shards and by `curate write`; true: by the defaults
-    of its keys; null: pictures stay as they are."""
-
-    @field_validator("blur", mode="before")
-    @classmethod
-    def _by_defaults(cls, given: Any) -> Any:
-        return given if not isinstance(given, bool) else Blur() if given else None
 
 
 class ScoresOfPictures(Settings):
@@ -67,14 +49,23 @@ class ScoresOfPictures(Settings):
             return {} if given else None
         return {"score": {}, "blur": {"blur": True}}.get(given, given) if isinstance(given, str) else given
 
+    @field_validator("looks")
+    @classmethod
+    def _each_once(cls, given: tuple[LookName, ...] | bool) -> tuple[LookName, ...] | bool:
+        names = given if isinstance(given, tuple) else ()
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} stands there twice; name each look once")
+        return given
+
     @property
     def looked_at(self) -> dict[str, PictureScores]:
         """By table: what is measured on pictures."""
-        names = tuple(LOOKS) if self.looks is True else self.looks or ()
+        looks = MeasureLooks(scores=self.looks) if isinstance(self.looks, tuple) else MeasureLooks()
         origin = self.opt_outs is not None or self.c2pa
         stages: dict[str, PictureScores | None] = {
             "origin": ReadOrigin(c2pa=self.c2pa) if origin else None,
-            "looks": MeasureLooks(scores=names) if names else None,  # type: ignore[arg-type]
+            "looks": looks if self.looks else None,
             "nudity": self.nudity,
             "faces": self.faces.find if self.faces else None,
             "text": self.text,

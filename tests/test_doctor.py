@@ -13,6 +13,7 @@ from curate import doctor
 from curate.cli import app
 from curate.doctor import Finding, examine
 from curate.recipe import RecipeConfig, load_config
+from tests.models.screening.networks import save_face_finder
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,13 @@ def test_weights_that_only_a_hub_has_are_a_warning(pool: Path, tmp_path: Path, m
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert found(asked)["copies.embed"].state == "fail"
     assert found(config(tmp_path, "copies.embed.model=sscd"))["copies.embed"].state == "fail"
+
+
+def test_weights_of_networks_that_score_pictures_are_looked_for(pool: Path, tmp_path: Path) -> None:
+    file = save_face_finder(tmp_path / "faces.onnx")
+    there = found(config(tmp_path, f"screen.faces.find.weights={file}", "screen.text={weights: /no/text.onnx}"))
+    assert (there["screen.faces.find"].state, str(file) in there["screen.faces.find"].text) == ("ok", True)
+    assert (there["screen.text"].state, "/no/text.onnx" in there["screen.text"].text) == ("fail", True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

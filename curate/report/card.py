@@ -15,7 +15,7 @@ from curate.report.markdown import code as _code
 from curate.report.markdown import safe as _safe
 from curate.report.sections import facts
 from curate.stages.selection.write_shards import CARD, ShardFigures, WriteShards
-from curate.tables import SHARD_COLUMNS
+from curate.tables import BLUR, BLUR_COLUMNS, SHARD_COLUMNS
 
 UNCHECKED: dict[Check, str] = {
     "unsafe content": "sexual, violent or otherwise unsafe content (NSFW)",
@@ -95,7 +95,7 @@ def render_card(run: Finished) -> str:
         _summary(run, shards),
         "## Load it\n\n" + LOADING,
         *_decoding(shards),
-        "## Columns\n\n" + _columns(stage),
+        "## Columns\n\n" + _columns(stage, shards),
         "## How it was made\n\n" + "\n".join(_how(run)),
         "## What was not checked\n\n" + _not_checked(run),
         "## License\n\nThe pictures keep their own licenses, which this dataset neither grants nor changes. Where the "
@@ -153,17 +153,25 @@ def size_category(rows: int) -> str:
 
 def _summary(run: Finished, shards: Table) -> str:
     megabytes = ShardFigures.of(shards).num_bytes / 2**20
+    kept = "their original bytes"
+    if _is_blurred(shards):
+        kept = "their original bytes, but for pictures in which faces are blurred (column `blurred`)"
     assert run.catalog is not None
     return (
-        f"{plural(shards.num_rows(), 'image')} with their original bytes, in "
+        f"{plural(shards.num_rows(), 'image')} with {kept}, in "
         f"{plural(len(shards.parts()), 'shuffled Parquet shard')} ({megabytes:,.1f} MiB), chosen from "
         f"{count(run.catalog.num_rows())} listed images by the recipe {_code(without_folder(run.recipe))}."
     )
 
 
-def _columns(stage: WriteShards) -> str:
+def _is_blurred(shards: Table) -> bool:
+    """Whether faces are blurred in the pictures."""
+    return BLUR in (shards.schema().metadata or {})
+
+
+def _columns(stage: WriteShards, shards: Table) -> str:
     lines = ["| column | type | meaning |", "|---|---|---|"]
-    for field in SHARD_COLUMNS:
+    for field in [*SHARD_COLUMNS, *(BLUR_COLUMNS if _is_blurred(shards) else [])]:
         dtype = "image" if field.name == "image" else str(field.type)
         lines.append(f"| `{field.name}` | {_short_type(dtype)} | {_safe(field.metadata[b'doc'].decode())} |")
     own = {} if isinstance(stage.columns, str) else stage.columns

@@ -11,6 +11,7 @@ from curate.answers.write.names import Names
 from curate.answers.write.output import Output
 from curate.answers.write.written import Count
 from curate.sources.uri import decode_uri, is_remote
+from curate.stages.selection.shard_bytes import faces_of
 
 Link = Literal["symbolic", "hard"]
 
@@ -59,11 +60,11 @@ class Files:
         return [f"{self._folder}/{name}" if self._folder else name for name in self._names.of(rows)]
 
     def _is_there(self, row: dict[str, Any], name: str) -> bool:
-        return self._out.has(name, row["num_bytes"])
+        return self._out.has(name, None if row["changed"] else row["num_bytes"])
 
     def _link(self, row: dict[str, Any], name: str, link: Link, count: Count) -> bool:
         """Whether a link stands for the image: to a file that still has the length that it had."""
-        if not row["own_file"] or is_remote(row["uri"]):
+        if row["changed"] or not row["own_file"] or is_remote(row["uri"]):
             return False
         target = decode_uri(row["uri"])
         if not os.path.isfile(target) or os.path.getsize(target) != row["num_bytes"]:  # noqa: PTH113, PTH202  # bytes
@@ -74,5 +75,6 @@ class Files:
 
 
 def _places(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Where each image lies, and whether it is written as other bytes than its source holds."""
     found: list[dict[str, Any]] = rows.select(["uri", "own_file", "num_bytes"]).to_pylist()
-    return found
+    return [{**row, "changed": bool(faces)} for row, faces in zip(found, faces_of(rows), strict=True)]

@@ -12,13 +12,16 @@ from curate.config import digest
 from curate.engine.finished import Finished
 from curate.engine.image_ids import part_of, row_of
 from curate.engine.table import Table
-from curate.errors import CurateError
-from curate.sources.read import Read
+from curate.errors import CurateError, TableError
+from curate.ops.images.blurring import KEPT_FORMATS
+from curate.sources.read import Read, unreadable
 from curate.stages.images.inspect import Inspect
+from curate.stages.screening.choose_faces import ChooseFaces
+from curate.stages.selection.blurred import FACES, ToBlur, blur_of, blur_one
 from curate.stages.selection.own_columns import ColumnKind, ColumnKinds, named_rows, own_column
 from curate.stages.selection.select import Select
-from curate.stages.selection.shard_bytes import read_unchanged
-from curate.tables import LISTED
+from curate.stages.selection.shard_bytes import faces_of, read_unchanged
+from curate.tables import BLURS, LISTED
 
 PROVENANCE = ("image_id", "source", "role", "key", "sha256", "width", "height", "cluster")
 """What is told of every image."""
@@ -45,27 +48,68 @@ class Images:
             raise CurateError("groups: rows of a listing, and no data set; choose all, kept, dropped or another one")
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:
+    def listed(self) -> tuple[str, ...]:
         """Columns of a listing that go with the images."""
         return PROVENANCE if self.wanted in STAYING else PROVENANCE + OF_VERDICTS
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that go with the images but those of the sources."""
+        return self.listed if self.blurs is None else (*self.listed, FACES)
+
+    @property
     def fields(self) -> list[pa.Field]:
         """The same with their types."""
-        return [LISTED.field(name).remove_metadata().with_nullable(True) for name in self.columns]
+        faces = [] if self.blurs is None else [BLURS.field(FACES)]
+        return [f.remove_metadata().with_nullable(True) for f in (*map(LISTED.field, self.listed), *faces)]
+
+    @cached_property
+    def blurs(self) -> Table | None:
+        """Which faces are blurred; None: none are.
+
+        Raises:
+            TableError: the config of the run says that faces are blurred, and it is not known which.
+        """
+        found = self.run.only(ChooseFaces)
+        faces = (self.run.config.get("screen") or {}).get("faces") or {}
+        if found is None and (faces == "blur" or (isinstance(faces, dict) and faces.get("blur"))):
+            raise TableError(
+                f"{self.run.store.root}: its config says that faces are blurred (screen.faces.blur), and they have not "
+                "been looked for yet; run it first"
+            )
+        return None if found is None else found[1]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """`columns`, and `PLACES` and `FACTS` of the images; each batch lies in one part of the catalog."""
-        for listed in list_images(self.run, self.wanted, [*self.columns, *PLACES], roles=self.roles):
+        for listed in list_images(self.run, self.wanted, [*self.listed, *PLACES], roles=self.roles):
             rows = listed.filter(listed["sha256"].is_valid())
             if len(rows):
                 facts = self._facts.read(self.part_of(rows), list(FACTS))
                 facts = facts.take(row_of(rows["image_id"].to_numpy()))
-                columns = [*rows.columns, *(facts[name].combine_chunks() for name in FACTS)]
-                yield pa.RecordBatch.from_arrays(columns, names=[*rows.schema.names, *FACTS])
+                columns = {name: facts[name].combine_chunks() for name in FACTS} | self._faces(rows)
+                if self.blurs is not None:
+                    columns["format"] = _written_formats(columns["format"], columns[FACES])
+                yield pa.RecordBatch.from_arrays([*rows.columns, *columns.values()], [*rows.schema.names, *columns])
+
+    def _faces(self, rows: pa.RecordBatch) -> dict[str, pa.Array]:
+        """The faces of some images that are blurred, as a column."""
+        if self.blurs is None:
+            return {}
+        found = self.blurs.read(self.part_of(rows), [FACES])[FACES]
+        return {FACES: found.take(pa.array(row_of(rows["image_id"].to_numpy()))).combine_chunks()}
 
     def read(self, rows: pa.RecordBatch) -> Iterator[Read]:
-        """The bytes of some rows of a batch, in order; or why there are none any more."""
+        """The bytes of some rows of a batch as they are written, in order; or why there are none any more."""
+        how = None if self.blurs is None else blur_of(self.blurs.schema())
+        for read, key, boxes in zip(self._read(rows), rows["key"].to_pylist(), faces_of(rows), strict=True):
+            if how is None or not boxes or read.data is None:
+                yield read
+                continue
+            blurred = blur_one(ToBlur(key, read.data, boxes), how)
+            yield unreadable("its faces cannot be blurred") if blurred is None else read._replace(data=blurred.data)
+
+    def _read(self, rows: pa.RecordBatch) -> Iterator[Read]:
+        """The bytes of some rows of a batch as their sources hold them."""
         assert self.run.catalog is not None
         if not len(rows):
             return
@@ -113,10 +157,24 @@ class Images:
         chosen = self.run.only(Select)
         tables = [self.run.catalog, self._facts, verdicts_of(self.run), *([chosen[1]] if chosen else [])]
         contents = [[part.content for part in table.parts()] for table in tables]
-        return digest([self.wanted, self.roles, contents, sorted(removed_entries(self.run).entries)])
+        what: list[Any] = [self.wanted, self.roles, contents, sorted(removed_entries(self.run).entries)]
+        if self.blurs is not None:
+            how = blur_of(self.blurs.schema()).model_dump()
+            what.append([how, [part.content for part in self.blurs.parts()]])
+        return digest(what)
 
 
 _TAKEN = frozenset((*PROVENANCE, *OF_VERDICTS, "file_name", "image"))
+
+
+def _written_formats(formats: pa.Array, faces: pa.Array) -> pa.Array:
+    """The format that each picture is written in."""
+    changed = [
+        boxes and form not in KEPT_FORMATS for form, boxes in zip(formats.to_pylist(), faces.to_pylist(), strict=True)
+    ]
+    return pa.array(
+        ["PNG" if one else form for one, form in zip(changed, formats.to_pylist(), strict=True)], pa.string()
+    )
 
 
 def described(images: Images, rows: pa.RecordBatch) -> Iterator[dict[str, Any]]:

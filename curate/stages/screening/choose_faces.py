@@ -6,16 +6,35 @@ from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import field_validator
 
+from curate.config import Settings
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.figures import Figures
 from curate.engine.finished import Finished, ImagePlace
 from curate.engine.numbers import count, plural
+from curate.engine.show import Check
 from curate.engine.stage import Batches, Input, Map, each
 from curate.engine.table import Table
 from curate.engine.tallies import Tally
 from curate.ops.images.blurring import Blur
+from curate.stages.screening.find_faces import FindFaces
 from curate.tables import BLUR, BLURS, FACE_BOXES, IMAGE_ID
+
+
+class Faces(Settings):
+    """How faces are found, and what becomes of them."""
+
+    find: FindFaces = FindFaces()
+    """How they are found."""
+    blur: Blur | None = None
+    """How faces are blurred in the pictures that are written, in shards and by `curate write`; true: by the defaults
+    of its keys; null: pictures stay as they are."""
+
+    @field_validator("blur", mode="before")
+    @classmethod
+    def _by_defaults(cls, given: Any) -> Any:
+        return given if not isinstance(given, bool) else Blur() if given else None
 
 
 class ChosenTally(Tally):
@@ -77,6 +96,9 @@ class ChooseFaces(Map):
             f"{self.blur.least:g} and more, blurred where they are written"
         )
         yield "Faces", text
+
+    def checks(self, table: Table, run: Finished) -> Iterator[Check]:
+        yield "faces"
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         boxes = table.read(image.part)[BLURS.names[1]][image.place].as_py()

@@ -48,7 +48,11 @@ class FindFaces(NetworkScores):
     def columns(self) -> list[pa.Field]:
         number = f"faces of confidence {self.counted:g} and more"
         largest = "share of the picture's area that the largest of them covers, 0..1"
-        return [self.score(NUMBER, pa.int32(), number), self.score(LARGEST, pa.float32(), largest), FACE_BOXES]
+        return [
+            self.score(NUMBER, pa.int32(), number, check="faces"),
+            self.score(LARGEST, pa.float32(), largest, check="faces"),
+            FACE_BOXES,
+        ]
 
     def least_side(self) -> int:
         return decode_side(self.side)

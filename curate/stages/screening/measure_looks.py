@@ -1,10 +1,10 @@
 """MeasureLooks: blur, darkness and other looks of each picture, as numbers."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.ops.screening.looks import LOOKS, Pictured, measure_looks
@@ -18,15 +18,8 @@ LookName = Literal["blur", "darkness", "overexposure", "low_information", "odd_a
 class MeasureLooks(PictureScores):
     """Measures the looks of each picture, as it is decoded in the first pass."""
 
-    scores: Annotated[tuple[LookName, ...], Field(min_length=1)]
+    scores: Annotated[tuple[LookName, ...], Field(min_length=1)] = get_args(LookName)
     """Which looks are measured."""
-
-    @model_validator(mode="after")
-    def _each_once(self) -> "MeasureLooks":
-        twice = [name for name in self.scores if self.scores.count(name) > 1]
-        if twice:
-            raise ValueError(f"{twice[0]} stands there twice; name each look once")
-        return self
 
     def score_names(self) -> tuple[str, ...]:
         return self.scores

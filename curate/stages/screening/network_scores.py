@@ -1,10 +1,10 @@
 """What the stages that score pictures by a network have in common: which weights, and that they are there in time."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pyarrow as pa
 
@@ -52,9 +52,9 @@ class NetworkScores(PictureScores):
         """SHA-256 of the weights, in hex."""
         return hash_file(self.find_weights())
 
-    def score(self, name: str, dtype: pa.DataType, doc: str, *, preset: Mapping[str, float] | None = None) -> pa.Field:
-        """A column of scores that tells the network and its weights, see `tables.score`."""
-        return score(name, dtype, doc, model=self.network.model, weights=self.digest(), preset=preset)
+    def score(self, name: str, dtype: pa.DataType, doc: str, **told: Any) -> pa.Field:
+        """A column of scores that tells the network and its weights; the rest is `tables.score`'s."""
+        return score(name, dtype, doc, model=self.network.model, weights=self.digest(), **told)
 
     def flops(self) -> float:
         """Operations for one image."""

@@ -23,7 +23,7 @@ class ScoreNudity(NetworkScores):
 
     def columns(self) -> list[pa.Field]:
         doc = "how likely it shows nudity, 0..1, by open_nsfw"
-        return [self.score(SCORE, pa.float32(), doc, preset={"above": 0.8})]
+        return [self.score(SCORE, pa.float32(), doc, preset={"above": 0.8}, check="unsafe content", sensitive=True)]
 
     def least_side(self) -> int:
         """Its square of 256 pixels; a shorter side is enlarged."""

@@ -91,10 +91,11 @@ def fetch(rows: pa.Table, catalog: Table) -> Fetched:
     return Fetched(data, frozenset(away))
 
 
-def faces_of(rows: pa.Table) -> list[Any]:
+def faces_of(rows: pa.Table | pa.RecordBatch) -> list[Any]:
     """The boxes that are blurred in each picture; None: none are."""
     name = BLURS.names[1]
-    return rows[name].to_pylist() if name in rows.schema.names else [None] * len(rows)
+    found: list[Any] = rows[name].to_pylist() if name in rows.schema.names else [None] * len(rows)
+    return found
 
 
 class EarlierShard:
