@@ -92,12 +92,22 @@ class Counting:
 class DecidedNodes:
     """Decisions, as the nodes of a graph."""
 
-    def __init__(self, graph: CopyGraph, decided: Decided) -> None:
+    def __init__(
+        self, graph: CopyGraph, decided: Decided, *, said: Decided | None = None, condemning: np.ndarray | None = None
+    ) -> None:
+        """Look up the images that decisions name.
+
+        Args:
+            said: what a person decided, where rules add to it; None: `decided`.
+            condemning: (C,) int64, images whose copies go with them; None: there are none. The edges of a curated one
+                count, though it never stays.
+        """
         self._graph, self._decided = graph, decided
+        self._said = [graph.nodes(getattr(decided if said is None else said, name)) for name in _SINGLE]
         self.keep, self.drop, self.represent, self._alone = (graph.nodes(getattr(decided, name)) for name in _SINGLE)
         self._apart = graph.nodes(decided.apart)
         curated = decided.drop[graph.parts.role[decided.drop >> 32] == CURATED]
-        self.counting = Counting(decided, without=curated)
+        self.counting = Counting(decided, without=curated if condemning is None else np.setdiff1d(curated, condemning))
         self._members = self._hubs = np.empty(0, np.int64)  # of equal bytes with an image that is dropped or represents
 
     def __bool__(self) -> bool:
@@ -174,11 +184,6 @@ class DecidedNodes:
         """(M,) int8: what was decided about each, index into `tables.DECISIONS`; -1: nothing."""
         found = np.full(len(nodes), -1, np.int8)
         apart = np.union1d(self._alone, self._apart.ravel())
-        for name, named in (
-            ("not-copies", apart),
-            ("keep", self.keep),
-            ("drop", self.drop),
-            ("represent", self.represent),
-        ):
+        for name, named in (("not-copies", apart), *zip(_SINGLE[:3], self._said[:3], strict=True)):
             found[is_among(nodes, named)] = DECISIONS.index(name)
         return found

@@ -15,7 +15,7 @@ The rules, in the order they apply:
 6. Chains are split, where asked for: in other components of rules 3 and 4 with five images or more an image goes
    only for one that it resembles, or that it shares a copy with, see `chains`. The images that go for one image, and
    that image, are the component from then on.
-7. What a person decided comes before all of these, see `decided`.
+7. What a person decided comes before all of these, see `decided`; what rules reject before that, see `condemned`.
 
 The partner in 2 is the held-out image with the strongest edge into the component, in 3 the curated one, where chains
 are not split. Evidence is ranked by similarity (equal bytes have 1), then sha256 before embedding before aligned before
@@ -43,6 +43,7 @@ import numpy as np
 
 from curate.ops.copies.bursts import thin_bursts
 from curate.ops.copies.chains import split_chains
+from curate.ops.copies.condemned import Condemned, Screened
 from curate.ops.copies.decided import Decided, DecidedNodes, is_among
 from curate.ops.copies.evidence import STRENGTH_BITS, similarity_and_kind, strength
 from curate.ops.copies.graph import (
@@ -112,6 +113,7 @@ def deduplicate(
     keep_every: int | None = None,
     window_edges: int | None = None,
     decided: Decided | None = None,
+    screened: Screened | None = None,
 ) -> Iterator[Judged]:
     """Judge every accepted pool image by the rules of this module.
 
@@ -121,6 +123,7 @@ def deduplicate(
         keep_every: of components with more than so many images one stays of so many, >= 2; None: one of each component.
         window_edges: edges that `chains` gathers at once; None: by the size of the catalog.
         decided: what a person decided; None: nothing.
+        screened: what rules reject; None: nothing.
 
     Yields:
         One table for each part of the pool that has accepted images.
@@ -129,13 +132,14 @@ def deduplicate(
         ValueError: an edge with an image that is not accepted, or more images than a key can hold.
     """
     graph = CopyGraph(parts, images())
-    by = DecidedNodes(graph, decided or Decided.nothing())
+    said, rejected = decided or Decided.nothing(), screened or Screened.nothing()
+    by = DecidedNodes(graph, rejected.joined_to(said), said=said, condemning=rejected.condemning)
     counted = partial(_counting, by, edges) if by else edges
     components = graph.components(counted())
     if oversized is not None:
         counted = partial(_strong, graph, counted, components, oversized)
         components = graph.components(counted())
-    judge = _Judge(graph, components, images, counted, by)
+    judge = _Judge(graph, components, images, counted, by, screened=rejected)
     if keep_every is not None or chains == "split" or by.has_pairs or by.moves_twins:
         judge.look_closer(images, counted, chains=chains, keep_every=keep_every, window_edges=window_edges)
     judge.weigh(counted())
@@ -157,10 +161,19 @@ class _Judge:
     """What stays instead of each image, and the rows that follow from it."""
 
     def __init__(
-        self, graph: CopyGraph, components: np.ndarray, images: ImageStream, edges: EdgeStream, by: DecidedNodes
+        self,
+        graph: CopyGraph,
+        components: np.ndarray,
+        images: ImageStream,
+        edges: EdgeStream,
+        by: DecidedNodes,
+        *,
+        screened: Screened,
     ) -> None:
         """Judge components as they are, by rules 2 to 4."""
         self.graph, self.root, self.by = graph, components, by
+        self.screened = graph.nodes(screened.image_ids)
+        self.condemned = Condemned.of(graph, components, screened, edges())
         self.preference = Preference(graph, chosen=by.represent)
         self.outside = _OutsideMatches.of(graph, components, edges())
         self.stays = self._one_of_each(images())
@@ -180,6 +193,8 @@ class _Judge:
             outside = self.outside.of_roots(root[pool])  # rules 2 and 3 come before rule 4
             chosen = np.where(outside >= 0, outside, self.preference.nodes(best[root[pool]]))
             stays[start + pool] = chosen
+            at = self.condemned.place(root)
+            stays[start + np.flatnonzero(at >= 0)] = self.condemned.node[at[at >= 0]]
         return stays
 
     def look_closer(
@@ -194,6 +209,7 @@ class _Judge:
         """Apply rules 5 and 6: thin bursts, split chains, and components of images that are no copies of each other."""
         twins = self.by.choose_twins(self.graph.twins(edges(), self.preference), self.preference)
         heldout, curated = (self.outside.touched(self.graph, role) for role in (HELDOUT, CURATED))
+        heldout |= self.condemned.mask(self.graph.size)  # these components are never split either
         heads = self.by.heads(self.root, heldout, twins)
         burst = np.zeros(self.graph.size, bool)
         if keep_every is not None:
@@ -297,6 +313,8 @@ class _Judge:
         back = is_among(node, self.by.keep) | (is_among(node, self.by.represent) & (verdict != BENCHMARK))
         verdict[back] = KEPT
         verdict[is_among(node, self.by.drop)] = DROPPED
+        screened, alone = self._screened(node, root)
+        verdict[screened], kept = SCREENED, kept | alone
         similarity, kind = similarity_and_kind(evidence)
         return Judged(
             image_ids,
@@ -309,6 +327,14 @@ class _Judge:
             (evidence >> DIRECT).astype(bool),
             self.by.names(node),
         )
+
+    def _screened(self, nodes: np.ndarray, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) bool: images that rules take; and those of them that are rejected themselves, for no other image."""
+        alone = is_among(nodes, self.screened)
+        at = self.condemned.place(roots.astype(np.int64))
+        condemned = at >= 0
+        condemned[condemned] = self.condemned.listed[at[condemned]] | ~is_among(nodes[condemned], self.by.keep)
+        return alone | condemned, alone
 
 
 class _OutsideMatches(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from curate.engine.numbers import count, plural, share
 from curate.engine.show import Block, Check, FlowStep, Heading, Pages, Section, Text, gallery, without_empty
 from curate.engine.stage import Batches, Fold, Input, whole
 from curate.engine.table import Table
-from curate.engine.tallies import Tally, tally_batch
+from curate.engine.tallies import Tally, plain, tally_batch
 from curate.ops.codes import names_of
 from curate.ops.copies.duplicates import Chains, Judged, deduplicate
 from curate.ops.copies.graph import KINDS, AcceptedImages, CatalogParts, Oversized
@@ -36,6 +36,7 @@ from curate.stages.copies.resolve_decisions import read_decided
 from curate.stages.copies.verdict_tally import VerdictTally
 from curate.stages.images.pictures import accepted_mask
 from curate.stages.images.usable import Usable, is_rejected
+from curate.stages.screening.rejected import read_rejected
 from curate.tables import (
     CATALOG,
     CONTAMINATED,
@@ -122,6 +123,10 @@ class DeduplicateFigures(Figures):
     """Images that stay by decision of a person alone, by the verdict that they would have: duplicate or benchmark."""
     screened: int = 0
     """Images that a rule rejects, or that go with a copy that one rejects."""
+    with_copies: int = 0
+    """Those of them that go with a copy."""
+    saved: int = 0
+    """Images that a rule rejects and that stay, or are judged as copies, since a person keeps them."""
     curated_heldout: int
     """Curated images that resemble a held-out one; they stay."""
 
@@ -142,6 +147,21 @@ class DeduplicateTally(VerdictTally):
     """Components of which an image stays that no person kept."""
     kept_by_decision: dict[str, int] = Field(default_factory=dict)
     """Images that a person alone kept, by the verdict that they would have."""
+
+
+class ScreenedTally(Tally):
+    """What the process that judges counts of images that rules reject; without rules there is none in the footers."""
+
+    saved: int = 0
+    """Images that a rule rejects and a person keeps."""
+    with_copies: int = 0
+    """Images that go with a copy which a rule rejects."""
+
+    @classmethod
+    def of_combined(cls, table: Table) -> Self:
+        """Of a complete table: what `combine` counted is with part 0."""
+        known = next((part.tally for part in table.parts()), {})
+        return cls(**{name: known.get(name, 0) for name in cls.model_fields})
 
 
 class Deduplicate(Fold):
@@ -180,6 +200,8 @@ class Deduplicate(Fold):
 
     def combine(self, partials: Table | None, **tables: Any) -> Batches:
         parts, schema = Parts.of(tables["catalog"]), self.output_schema(decided=tables["decided"])
+        decided = read_decided(tables["decided"])
+        rejected = read_rejected(tables["scores"], decided)
         found = deduplicate(
             CatalogParts(parts.role, parts.rank, parts.rows),
             lambda: map(_accepted, tables["images"].scan(list(JUDGED_BY))),
@@ -187,14 +209,17 @@ class Deduplicate(Fold):
             oversized=self.oversized,
             chains=self.chains,
             keep_every=self.keep_every,
-            decided=read_decided(tables["decided"]),
+            decided=decided,
+            screened=rejected.screened,
         )
-        counts = _Counts(parts)
+        counts = _Counts(parts, saved=rejected.saved)
         for judged in found:
             batch = _batch(judged, schema)
             counts.add(pa.Table.from_batches([batch]))
             yield batch
         yield tally_batch(counts.tally(), schema)
+        if tables["scores"] is not None:
+            yield tally_batch(counts.screened(), schema)
 
     def summarize(self, table: Table, **inputs: Any) -> DeduplicateFigures:
         found, parts = DeduplicateTally.of(table), Parts.of(inputs["catalog"])
@@ -210,6 +235,7 @@ class Deduplicate(Fold):
             largest_kept=found.largest_kept,
             more_of_bursts=found.kept - sum(found.kept_by_decision.values()) - found.surviving,
             kept_by_decision=found.kept_by_decision,
+            **plain(ScreenedTally.of_combined(table)),
             curated_heldout=sum(p.rows for p in inputs["contaminated"].parts() if parts.role[p.number] == CURATED),
         )
 
@@ -383,11 +409,11 @@ def _counts(column: pa.ChunkedArray) -> Counter[Any]:
 class _Counts:
     """What the process that judges counts of its rows; memory: a bit an image of the catalog."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts, self._largest = parts, _Largest()
+    def __init__(self, parts: Parts, *, saved: int) -> None:
+        self._parts, self._largest, self._saved = parts, _Largest(), saved
         self._sizes, self._evidence = Counter[int](), {role: Counter[str]() for role in ROLES}
         self._surviving = ImageSet(parts)  # components, by their smallest image
-        self._by_decision = Counter[str]()
+        self._by_decision, self._with_copies = Counter[str](), 0
 
     def add(self, rows: pa.Table) -> None:
         self._sizes += _counts(rows["component_size"])
@@ -396,6 +422,8 @@ class _Counts:
         for number in np.unique(role).tolist():
             self._evidence[ROLES[number]] += _counts(copies.filter(pa.array(role == number))["kind"])
         self._largest.add(rows)
+        screened = rows.filter(pc.equal(rows["verdict"], "screened"))
+        self._with_copies += len(screened) - screened["partner_id"].null_count
         kept = rows.filter(pc.equal(rows["verdict"], "kept"))
         again = kept["partner_id"].is_valid()  # what it would have gone for
         self._surviving.add(kept.filter(pc.invert(again))["component_id"].to_numpy())
@@ -412,6 +440,10 @@ class _Counts:
             surviving=self._surviving.count(self._parts, POOL),
             kept_by_decision=dict(sorted(self._by_decision.items())),
         )
+
+    def screened(self) -> ScreenedTally:
+        """What rules did."""
+        return ScreenedTally(saved=self._saved, with_copies=self._with_copies)
 
 
 class _Largest:

@@ -26,11 +26,9 @@ from curate.errors import TableError
 from curate.stages.images.image_tally import value_counts
 from curate.stages.images.pictures import accepted_mask
 from curate.stages.screening.read_origin import OPTED_OUT
+from curate.stages.screening.rejected import LISTED
 from curate.stages.screening.rules import Drop, ListRule, Rule, list_copies, resolve_bounds
 from curate.tables import CATALOG, CURATED, IMAGE_ID, IMAGES, POOL, ROLES, is_score, screened_schema
-
-LISTED = "listed"
-"""The column of scores that names the list which an image is on, and the reason of such a reject."""
 
 
 class ScreenTally(Tally):

@@ -94,13 +94,14 @@ class RouteTables:
     centroids: Table | None
     junk: Table | None
     decided: Decided
+    scores: Table | None
     similarity: bool
     """Whether the similarities to the centroids are read: a draw at random can do without."""
 
     @classmethod
     def of(cls, tables: dict[str, Any], *, similarity: bool) -> "RouteTables":
         """From the inputs of `Select`."""
-        names = ("images", "duplicates", "contaminated", "retrieved", "assignments", "centroids", "junk")
+        names = ("images", "duplicates", "contaminated", "retrieved", "assignments", "centroids", "junk", "scores")
         given = {name: tables[name] for name in names}
         decided = read_decided(tables["decided"]) or Decided.nothing()
         return cls(Parts.of(tables["catalog"]), **given, decided=decided, similarity=similarity)
@@ -157,6 +158,14 @@ class RouteTables:
         """(N,) int64, ascending: pool images that a person keeps."""
         mine = self.decided.keep[part_of(self.decided.keep) == part]
         return np.intersect1d(mine, self.kept(part)) if len(mine) else mine
+
+    def listed(self, part: int) -> np.ndarray:
+        """(N,) int64: curated images that a rule rejects: those that a list names."""
+        if self.scores is None:
+            return np.empty(0, np.int64)
+        rows = self.scores.read(part, ["image_id", "reject"])
+        ids: np.ndarray = rows.filter(rows["reject"].is_valid())["image_id"].to_numpy()
+        return ids
 
     def touching(self, part: int) -> np.ndarray:
         """(N,) int64, ascending: images that resemble a held-out one."""

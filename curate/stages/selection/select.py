@@ -203,6 +203,7 @@ class Select(Fold):
         for part in given.parts.numbers(CURATED) if self.drop_contaminated else ():
             touching = np.intersect1d(given.accepted(part), given.touching(part))
             found.append(np.setdiff1d(touching, by.keep))
+        found += [given.listed(part) for part in given.parts.numbers(CURATED)]
         return np.union1d(np.concatenate(found), by.drop[given.parts.role_of(by.drop) == CURATED])
 
     def _purposes(self) -> list[str]:

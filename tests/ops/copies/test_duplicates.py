@@ -66,7 +66,7 @@ def catalog_of(images, rows_per_part=None):
     return part, (part << 32) | row, parts
 
 
-def judged(images, *rows, batch=3, rows_per_part=None, decided=None, **options):
+def judged(images, *rows, batch=3, rows_per_part=None, **options):
     """The verdicts, of edges above their thresholds and of equal bytes, which arrive `batch` at a time."""
     role = dict(zip(images.names.tolist(), images.role.tolist(), strict=True))
     found = [
@@ -83,7 +83,7 @@ def judged(images, *rows, batch=3, rows_per_part=None, decided=None, **options):
     whole = CopyEdges(*(np.concatenate(columns) for columns in zip(exact, near, strict=True)))
     accepted = [AcceptedImages(ids[part == p], images.num_pixels[part == p]) for p in range(len(parts.role))]
     stream = [whole.take(np.arange(i, min(i + batch, len(whole.kind)))) for i in range(0, len(whole.kind), batch)]
-    options |= {} if decided is None else {"decided": decided.ids(place)}
+    options |= {name: options[name].ids(place) for name in ("decided", "screened") if options.get(name) is not None}
     found = list(deduplicate(parts, lambda: accepted, lambda: stream, **{"chains": "join"} | options))
     return Judged(*(np.concatenate(columns) for columns in zip(*found, strict=True))) if found else None
 
