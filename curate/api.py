@@ -23,6 +23,7 @@ from curate.recipe import check_config
 from curate.running import run_config
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
 from curate.stages.images.inspect import Inspect, InspectFigures
+from curate.stages.screening.screen import Screen, ScreenFigures
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
@@ -45,7 +46,7 @@ class Summary:
     listed: int
     """Images in the sources of the pool."""
     rejected: dict[str, int]
-    """By reason, the most frequent first: images that could not be used."""
+    """By reason, the most frequent first: images that could not be used, and those that rules reject."""
     unavailable: int
     """Images that a busy server or a broken connection kept away; the next run reads them again."""
     duplicates: int
@@ -107,10 +108,11 @@ class Run:
         """The run in numbers."""
         run = self.finished
         inspected, deduplicated = _figures(run, Inspect, InspectFigures), _figures(run, Deduplicate, DeduplicateFigures)
-        selected = run.only(Select)
+        selected, screened = run.only(Select), _figures(run, Screen, ScreenFigures)
+        rejected = inspected.rejected_of("pool") if inspected else Counter[str]()
         return Summary(
             listed=run.parts.num_images(["pool"]),
-            rejected=dict((inspected.rejected_of("pool") if inspected else Counter[str]()).most_common()),
+            rejected=dict((rejected + Counter(screened.rejected.get("pool", {}) if screened else {})).most_common()),
             unavailable=inspected.unavailable.get("pool", 0) if inspected else 0,
             duplicates=deduplicated.duplicate if deduplicated else 0,
             contaminated=deduplicated.benchmark if deduplicated else 0,

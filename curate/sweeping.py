@@ -31,6 +31,7 @@ from curate.engine.work import Step
 from curate.errors import ConfigError, TableError
 from curate.pipelines.copies import Copies, CurationConfig
 from curate.recipe import RecipeConfig, check_config, find_recipe
+from curate.report.score_sweep import ScoreSweep, sweep_score
 from curate.report.sweep import Example, Key, Swept
 from curate.stages.copies.contamination import ImageSet
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
@@ -87,6 +88,16 @@ def sweep(store: Store, *, keys: Sequence[str] = ()) -> list[Swept]:
                 return [row for one in wanted for row in _Sweeping(run, config, judged[1], one, advance).rows()]
         finally:
             store.remove(SWEEP)
+
+
+def sweep_of_score(run: Finished, name: str) -> ScoreSweep:
+    """The thresholds of one score, of its table alone.
+
+    Raises:
+        TableError: the run has no scores.
+        ConfigError: it has no such score, or one that is no number.
+    """
+    return sweep_score(run, name, command=lambda key: _command(run, key))
 
 
 def _wanted(copies: Copies, parts: Parts) -> Iterator[_Wanted]:

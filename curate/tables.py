@@ -193,6 +193,7 @@ SURROUNDINGS = pa.schema(
 )
 
 SCORE_META = (b"curate.model", b"curate.weights")
+SCORE_CHECK, SENSITIVE = b"curate.check", b"curate.sensitive"
 SCORE = b"curate.score"
 """Key of the metadata of a column of scores; its value says what `preset` means as a rule, as JSON, or nothing."""
 
@@ -205,6 +206,8 @@ def score(
     model: str | None = None,
     weights: str | None = None,
     preset: Mapping[str, float] | None = None,
+    check: str | None = None,
+    sensitive: bool = False,
 ) -> pa.Field:
     """A column of scores of the images, null where it was not measured; what made it travels in the Parquet schema.
 
@@ -215,9 +218,13 @@ def score(
         model: what measures it, with its version; None: arithmetic on the picture.
         weights: SHA-256 of the weights; None: there are none.
         preset: what a rule on it is where the config says `preset`: `above` or `below` and the threshold.
+        check: what a rule on it looks for, of `engine.show.Check`, as the dataset card asks; None: none of these.
+        sensitive: pictures that it finds are shown blurred.
     """
     known = zip(SCORE_META, (model, weights), strict=True)
     told = {key: text.encode() for key, text in known if text is not None}
+    told |= {SCORE_CHECK: check.encode()} if check else {}
+    told |= {SENSITIVE: b""} if sensitive else {}
     rule = json.dumps(preset).encode() if preset else b""
     return column(name, dtype, doc, nullable=True).with_metadata({b"doc": doc.encode(), SCORE: rule, **told})
 
@@ -406,8 +413,9 @@ LISTED = pa.schema(
         column(
             "verdict",
             pa.string(),
-            "kept, dropped (another image stands for it), rejected (cannot be used), contaminated (touches held-out "
-            "images) or unavailable (tried again by the next run); null: a held-out image that was compared",
+            "kept, dropped (another image stands for it), rejected (cannot be used, or by a rule), contaminated "
+            "(touches held-out images) or unavailable (tried again by the next run); null: a held-out image that was "
+            "compared",
             nullable=True,
         ),
         column(
@@ -419,11 +427,12 @@ LISTED = pa.schema(
         column(
             "reason",
             pa.string(),
-            "why it does not stay: duplicate, similar, benchmark or one of REJECT_REASONS; decision: a person kept or "
-            "dropped it; null: it stays",
+            "why it does not stay: duplicate, similar, benchmark, one of REJECT_REASONS, or the reason of a rule; "
+            "screened: a rule on a copy, the partner; decision: a person kept or dropped it; null: it stays",
             nullable=True,
         ),
         column("detail", pa.string(), "what was found, in words; null: nothing to add", nullable=True),
+        column("score", pa.float64(), "the score by which a rule rejects it; null: none does", nullable=True),
         column("partner_id", pa.int64(), "the image that it goes for, or would without a decision", nullable=True),
         column("partner_key", pa.string(), "key of the partner", nullable=True),
         column("partner_uri", pa.string(), "uri of the partner", nullable=True),

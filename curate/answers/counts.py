@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from curate.answers.rows import Wanted, verdicts_of
+from curate.answers.screened import SCREENED
 from curate.engine.finished import Finished
 from curate.engine.numbers import count, plural
 from curate.stages.copies.verdict_tally import VerdictTally
@@ -21,6 +22,7 @@ class Counts:
     dropped: int
     contaminated: int
     rejected: int
+    """Those that could not be used, and those that rules reject."""
     unavailable: int
     selected: int | None
     """Images of pool and curated sets that the selection holds; None: the recipe selects nothing."""
@@ -37,13 +39,14 @@ class Counts:
         assert inspected is not None  # verdicts are on what it accepted
         figures = InspectFigures.of(inspected[1])
         kept, contaminated = verdicts.get("kept", 0), verdicts.get("benchmark", 0)
+        screened = verdicts.get(SCREENED, 0)
         removed = ShardFigures.of(written[1]).removed if written else 0
         return cls(
             listed=run.parts.num_images(["pool"]),
             kept=kept,
-            dropped=sum(verdicts.values()) - kept - contaminated,
+            dropped=sum(verdicts.values()) - kept - contaminated - screened,
             contaminated=contaminated,
-            rejected=sum(figures.rejected_of("pool").values()),
+            rejected=sum(figures.rejected_of("pool").values()) + screened,
             unavailable=figures.unavailable.get("pool", 0),
             selected=selected[1].num_rows() - removed if selected else None,
         )

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.answers.by_group import by_group
+from curate.answers.screened import SCREENED, RuleColumns
 from curate.engine.finished import Finished
 from curate.engine.image_ids import ids_of_part, part_of, row_of
 from curate.engine.table import Table
@@ -34,6 +35,7 @@ from curate.stages.clusters.assign import Assign
 from curate.stages.copies.deduplicate import Deduplicate
 from curate.stages.copies.drop_similar import SIMILAR, DropSimilar
 from curate.stages.images.inspect import Inspect
+from curate.stages.screening.screen import Screen
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 from curate.tables import LISTED, ROLES
@@ -53,7 +55,7 @@ class Wanted(StrEnum):
     dropped = "dropped"
     """Copies, for which another image stays."""
     rejected = "rejected"
-    """Those that could not be used, unavailable ones among them."""
+    """Those that could not be used, unavailable ones among them, and those that rules reject."""
     groups = "groups"
     """Those with copies, group by group, those that stay first."""
     contaminated = "contaminated"
@@ -150,18 +152,21 @@ class _Tables:
     verdicts: Table
     selection: Table | None
     assignments: Table | None
+    scores: Table | None
 
     @classmethod
     def of(cls, run: Finished, wanted: Wanted) -> "_Tables":
         verdicts = verdicts_of(run)
         found, chosen, leaves = run.only(Inspect), run.only(Select), run.only(Assign)
+        screened = run.only(Screen)
         if run.catalog is None or found is None:
             raise TableError(f"{run.store.root}: has no facts of its images; run its config first")
         if wanted is Wanted.selected and chosen is None:
             why = _because(run, "selection")
             raise TableError(f"{run.store.root}: has no selection{why}; ask for the images that are kept instead")
         selection, assignments = chosen and chosen[1], leaves and leaves[1]
-        return cls(run, wanted, run.catalog, found[1], verdicts, selection, assignments)
+        scores = screened and screened[1]
+        return cls(run, wanted, run.catalog, found[1], verdicts, selection, assignments, scores)
 
     def numbers(self, roles: Sequence[str]) -> list[int]:
         """Parts of these roles, ascending."""
@@ -234,12 +239,16 @@ class _Tables:
         word, size, reject = (_one(column) for column in (found["verdict"], found["component_size"], facts["reject"]))
         partner = _one(found["partner_id"])
         grouped = pc.or_(pc.greater(size, 1), pc.and_(pc.is_valid(partner), pc.not_equal(word, SIMILAR)))
+        rules = RuleColumns.read(self.scores, part, len(facts), names)
+        verdict = pc.coalesce(
+            pc.if_else(pc.equal(reject, UNAVAILABLE), UNAVAILABLE, "rejected"),
+            _in_words(word, ROLES[self.run.parts.role[part]], rules.reason),
+        )
+        saved = pc.and_(pc.equal(verdict, "kept"), pc.is_valid(rules.reason))
+        rules = rules.of_rejected(verdict)
         columns = {
-            "verdict": pc.coalesce(
-                pc.if_else(pc.equal(reject, UNAVAILABLE), UNAVAILABLE, "rejected"),
-                _in_words(word, ROLES[self.run.parts.role[part]]),
-            ),
-            "reason": pc.coalesce(reject, _reason(word, partner)),
+            "verdict": verdict,
+            "reason": pc.coalesce(reject, rules.reason, _reason(word, partner, saved)),
             "partner_id": partner,
             **{name: found[OF_PAIRS[name]] for name in ("similarity", "evidence") if name in names},
             "group": _only(grouped, _one(found["component_id"])),
@@ -247,7 +256,9 @@ class _Tables:
         }
         if "detail" in names:
             through = _only(pc.invert(_one(found["direct"])), pa.repeat(NOT_DIRECT, len(facts)))
-            columns["detail"] = pc.coalesce(_one(facts["detail"]), through)
+            columns["detail"] = pc.coalesce(_one(facts["detail"]), rules.detail, through)
+        if "score" in names:
+            columns["score"] = rules.score
         if "selected" in names or self.wanted is Wanted.selected:
             columns["selected"] = self._selected(part, len(facts))
         rows = np.flatnonzero(_mask(self.wanted, columns))
@@ -310,18 +321,29 @@ def _by_part(ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield part, ids[slice(*np.searchsorted(parts, [part, part + 1]))]
 
 
-def _in_words(word: pa.Array, role: str) -> pa.Array:
-    """Verdicts of a table in the words of a listing: whatever is neither kept nor contaminated is dropped."""
+def _in_words(word: pa.Array, role: str, rule: pa.Array) -> pa.Array:
+    """Verdicts of a table in the words of a listing: whatever goes for no other reason goes for another image.
+
+    Args:
+        rule: (N,) the reason of a rule that rejects the image; of curated ones nothing else tells of it.
+    """
     if role == "pool":
         gone = pc.if_else(pc.equal(word, "benchmark"), "contaminated", "dropped")
+        gone = pc.if_else(pc.equal(word, SCREENED), "rejected", gone)
         return pc.if_else(pc.equal(word, "kept"), "kept", gone)
-    return pa.repeat(pa.scalar("kept" if role == "curated" else None, pa.string()), len(word))
+    if role == "curated":
+        return pc.if_else(pc.is_valid(rule), "rejected", "kept")
+    return pa.nulls(len(word), pa.string())
 
 
-def _reason(word: pa.Array, partner: pa.Array) -> pa.Array:
-    """Why an image does not stay, as the tables say; a kept one with a partner would have gone for that one."""
+def _reason(word: pa.Array, partner: pa.Array, saved: pa.Array) -> pa.Array:
+    """Why an image does not stay, as the tables say; a kept one with a partner would have gone for that one.
+
+    Args:
+        saved: (N,) whether a rule rejects the image, and a person keeps it.
+    """
     stays = pc.equal(word, "kept")
-    decided = pc.or_(pc.equal(word, "dropped"), pc.and_(stays, pc.is_valid(partner)))
+    decided = pc.or_(pc.equal(word, "dropped"), pc.and_(stays, pc.or_(pc.is_valid(partner), saved)))
     return pc.coalesce(_only(decided, pa.repeat(BY_DECISION, len(word))), _only(pc.invert(stays), word))
 
 

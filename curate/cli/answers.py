@@ -28,7 +28,7 @@ SHOWN_COLUMNS = {
     "all": ("key", "verdict", "reason", "partner_key"),
     "kept": ("key", "width", "height", "selected", "cluster"),
     "dropped": ("key", "reason", "similarity", "evidence", "partner_key"),
-    "rejected": ("key", "reason", "detail"),
+    "rejected": ("key", "reason", "score", "detail"),
     "groups": ("group", "key", "verdict", "similarity", "evidence"),
     "contaminated": ("key", "similarity", "evidence", "partner_key"),
     "selected": ("key", "role", "width", "height", "cluster"),
@@ -48,7 +48,7 @@ class Role(StrEnum):
 
 Kept = Annotated[bool, typer.Option("--kept", help="images that stay")]
 Dropped = Annotated[bool, typer.Option("--dropped", help="copies, with the image that stays instead")]
-Rejected = Annotated[bool, typer.Option("--rejected", help="images that cannot be used, with the reason")]
+Rejected = Annotated[bool, typer.Option("--rejected", help="images that cannot be used or that rules reject, and why")]
 Contaminated = Annotated[
     bool, typer.Option("--contaminated", help="images that go since they or copies of them resemble held-out ones")
 ]

@@ -113,16 +113,27 @@ def report(
             say("no browser can be started here; copy the file to where there is one")
 
 
-def sweep(workdir: Workdir, json_: Json = False) -> None:
+def sweep(
+    workdir: Workdir,
+    score: Annotated[
+        str | None, typer.Option(metavar="NAME", help="thresholds of a score of `screen`, and not those for copies")
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Say what each threshold for copies would keep and drop, by all evidence together; nothing of the run is changed.
 
     A table, and WORKDIR/report/sweep.html with images that go from each threshold on. The last line is the command that
-    applies a row.
+    applies a row. With --score, how many images of the pool each threshold of a score takes, from its table alone.
 
     Examples:
         curate sweep runs/dedup-photos
         curate sweep runs/dedup-photos --json
+        # what a rule on a score would take; WORKDIR/report/sweep-nudity.html shows pictures about each threshold
+        curate sweep runs/dedup-photos --score nudity
     """
+    if score is not None:
+        _sweep_score(workdir, score, json_)
+        return
     from curate.engine.store import Store
     from curate.report.sections import outdated
     from curate.report.sweep import HEAD, by_key, example_of, write_sweep
@@ -142,6 +153,23 @@ def sweep(workdir: Workdir, json_: Json = False) -> None:
             say(f"To apply a row, for example: {example_of(rows).command}")
     for text in outdated(run):
         say(f"- {text}")
+    say(page)
+
+
+def _sweep_score(workdir: str, name: str, json_: bool) -> None:
+    from curate.engine.store import Store
+    from curate.report.score_sweep import HEAD, write_score_sweep
+    from curate.sweeping import sweep_of_score
+    from curate.workdir import open_tables
+
+    run = open_tables(Store(workdir))
+    found = sweep_of_score(run, name)
+    page = write_score_sweep(run, found)
+    if json_:
+        say_json(json.dumps([row.as_json() for row in found.rows], indent=2))
+        return
+    show_table((name, *HEAD[1:]), (row.cells() for row in found.rows))
+    say(f"To apply a row, for example: {found.command}")
     say(page)
 
 

@@ -72,6 +72,7 @@ def _images(run: "Finished") -> Iterator[tuple[str, str]]:
     from curate.engine.numbers import count, plural
     from curate.stages.copies.deduplicate import EVIDENCE, Deduplicate, DeduplicateFigures
     from curate.stages.images.inspect import Inspect, InspectFigures
+    from curate.stages.screening.screen import Screen, ScreenFigures
     from curate.stages.selection.select import Select
     from curate.tables import ROLES
 
@@ -83,6 +84,9 @@ def _images(run: "Finished") -> Iterator[tuple[str, str]]:
         away = sum(found.unavailable.values())
         yield "unavailable", f"{count(away)}; the same command reads these again" if away else "none"
         yield "rejected", _counted(found.rejected_of("pool").most_common())
+    if (screened := run.only(Screen)) is not None:
+        by_rule = ScreenFigures.of(screened[1]).rejected.get(ROLES[0], {})
+        yield "screened", _counted(list(by_rule.items()))
     if (deduplicated := run.only(Deduplicate)) is not None:
         verdicts = DeduplicateFigures.of(deduplicated[1])
         kinds: dict[str, int] = {}

@@ -125,6 +125,8 @@ class Gallery:
     """Pictures that belong here too and are not shown."""
     group: bool = False
     """The pictures belong together: a frame is drawn around them."""
+    blurred: bool = False
+    """They are drawn so blurred that one sees no more than colors, and cannot be opened."""
     rest: str = ""
     """Command that lists them all."""
 
@@ -313,8 +315,10 @@ def _is_empty(block: Block) -> bool:
 
 
 def images_of(block: Block) -> Iterator[int]:
-    """Ids of the images that a block shows as pictures of their own, in order."""
+    """Ids of the images that a block shows as pictures of their own, in order; without those that are blurred."""
     match block:
+        case Gallery(blurred=True):
+            return
         case Gallery() | Examples():
             yield from (picture.image_id for picture in block.pictures)
         case Pages():

@@ -237,6 +237,8 @@ def unchecked(run: Finished) -> list[str]:
 
 def _not_checked(run: Finished) -> str:
     lines = [f"- {_safe(text)}" for text in unchecked(run)]
+    if not lines:
+        return "Everything that this card asks for was looked for, by the steps above."
     intro = "**The following was not screened for.** Do it before you publish the dataset or anything trained on it:"
     return "\n".join([intro, "", *lines])
 

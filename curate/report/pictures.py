@@ -35,6 +35,8 @@ from curate.surroundings import surrounded
 HEIGHT = 128
 """Pixels of a thumbnail at most."""
 WIDTH = 256
+BLURRED = 8
+"""Pixels that a blurred thumbnail keeps of the longer side."""
 QUALITY = 70
 """Of the thumbnails' JPEG."""
 SIDE = 1200
@@ -98,20 +100,24 @@ class Pictures:
         self.left = BUDGET if budget is None else budget
         self._folder = None if beside is None else PictureFolder(run.store, beside)
         self._held: dict[str, bytes] | None = {}  # None: pictures that are opened do not fit into the page
-        self._shown: dict[int, Shown] = {}
+        self._shown: dict[tuple[int, bool], Shown] = {}  # by id and whether it is blurred
 
-    def load(self, image_ids: Iterable[int]) -> None:
-        """Read the pictures that are not there yet, part by part: an archive is opened once a call."""
-        wanted = [one for one in dict.fromkeys(map(int, image_ids)) if one not in self._shown]
+    def load(self, image_ids: Iterable[int], *, blurred: bool = False) -> None:
+        """Read the pictures that are not there yet, part by part: an archive is opened once a call.
+
+        Args:
+            blurred: for `figure` of blurred pictures.
+        """
+        wanted = [one for one in dict.fromkeys(map(int, image_ids)) if (one, blurred) not in self._shown]
         room = max(0, MAX_PICTURES - len(self._shown))
         for part, ids in by_part(wanted[:room]):
-            drawn = self.each(part, ids, draw)
+            drawn = self.each(part, ids, draw_blurred if blurred else draw)
             for image_id, name, one in zip(ids.tolist(), self._names(part, ids), drawn, strict=True):
                 opened = "" if one.opened is None else self._hold(one.opened)
-                self._shown[image_id] = Shown(*name, one.thumbnail, one.size, opened, one.missing)
+                self._shown[image_id, blurred] = Shown(*name, one.thumbnail, one.size, opened, one.missing)
         for part, ids in by_part(wanted[room:]):
             for image_id, name in zip(ids.tolist(), self._names(part, ids), strict=True):
-                self._shown[image_id] = Shown(*name, missing=LEFT_OUT)
+                self._shown[image_id, blurred] = Shown(*name, missing=LEFT_OUT)
 
     def each(self, part: int, ids: np.ndarray, make: Callable[[Read, SignificantBits], T]) -> list[T]:
         """What `make` makes of the bytes of images of one part, in order."""
@@ -163,9 +169,12 @@ class Pictures:
         self._held = None
 
     def __getitem__(self, image_id: int) -> Shown:
-        if int(image_id) not in self._shown:
-            self.load([image_id])
-        return self._shown[int(image_id)]
+        return self._found(image_id, blurred=False)
+
+    def _found(self, image_id: int, *, blurred: bool) -> Shown:
+        if (int(image_id), blurred) not in self._shown:
+            self.load([image_id], blurred=blurred)
+        return self._shown[int(image_id), blurred]
 
     def names(self, image_ids: Iterable[int]) -> dict[int, str]:
         """Sources and keys of images, whether their pictures are loaded or not."""
@@ -179,14 +188,17 @@ class Pictures:
         """Whether there is a picture to see."""
         return self[image_id].thumbnail is not None
 
-    def figure(self, image_id: int, *caption: Content, mark: str = "", later: bool = False) -> Markup:
+    def figure(
+        self, image_id: int, *caption: Content, mark: str = "", later: bool = False, blurred: bool = False
+    ) -> Markup:
         """The picture with its name and lines of text under it; without a picture, a placeholder that says why.
 
         Args:
             mark: a class of the style sheet: kept, heldout, query or curated.
             later: as of `place`.
+            blurred: one sees no more than its colors.
         """
-        shown = self[image_id]
+        shown = self._found(image_id, blurred=blurred)
         src = "" if shown.thumbnail is None else self.place(shown.thumbnail, later=later)
         if src:
             width, height = shown.size
@@ -278,6 +290,16 @@ def draw(read: Read, bits: SignificantBits) -> Drawn:
     opened = _at_most(picture, SIDE, SIDE)
     larger = small.size != picture.size
     return Drawn(encode(small), small.size, encode(opened, QUALITY_OPENED) if larger else None)
+
+
+def draw_blurred(read: Read, bits: SignificantBits) -> Drawn:
+    """A thumbnail of which one sees no more than colors: it has `BLURRED` pixels on its longer side, drawn larger."""
+    picture, why = decoded(read, SIDE * 3 // 4, bits)
+    if picture is None:
+        return Drawn(None, missing=why)
+    small = _at_most(_bounded(picture), WIDTH, HEIGHT)
+    coarse = _at_most(small, BLURRED, BLURRED).resize(small.size, Image.Resampling.BICUBIC)
+    return Drawn(encode(coarse), coarse.size)
 
 
 def _at_most(picture: Image.Image, width: int, height: int) -> Image.Image:

@@ -55,22 +55,26 @@ def _cell(name: str, cell: show.Cell) -> Markup:
     return el("td", cell or "", data_label=name if cell else None)
 
 
-def _figure(picture: show.Picture, pictures: Pictures, *, later: bool) -> Markup:
+def _figure(picture: show.Picture, pictures: Pictures, *, later: bool, blurred: bool) -> Markup:
     captions: list[Content] = [
         el("b", line) if i == 0 and picture.mark else line for i, line in enumerate(picture.captions)
     ]
-    return pictures.figure(picture.image_id, *captions, mark=picture.mark, later=later)
+    return pictures.figure(picture.image_id, *captions, mark=picture.mark, later=later, blurred=blurred)
 
 
-def _figures(found: Sequence[show.Picture], pictures: Pictures, size: int, *, later: bool = False) -> list[Markup]:
+def _figures(
+    found: Sequence[show.Picture], pictures: Pictures, size: int, *, later: bool = False, blurred: bool = False
+) -> list[Markup]:
     """Figures of which `size` are seen at first."""
-    return [_figure(picture, pictures, later=later or place >= size) for place, picture in enumerate(found)]
+    places = enumerate(found)
+    return [_figure(one, pictures, later=later or place >= size, blurred=blurred) for place, one in places]
 
 
 def _gallery(block: show.Gallery, pictures: Pictures, *, later: bool = False) -> Markup:
-    pictures.load(show.images_of(block))
+    pictures.load((picture.image_id for picture in block.pictures), blurred=block.blurred)
     size = IN_GROUP if block.group else IN_GALLERY
-    shown = _pages(_figures(block.pictures, pictures, size, later=later), size, "grid")
+    figures = _figures(block.pictures, pictures, size, later=later, blurred=block.blurred)
+    shown = _pages(figures, size, "grid")
     more = _more(block.more, "image", block.rest)
     return el("div", shown, more, class_="group" if block.group else "gallery")
 

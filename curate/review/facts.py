@@ -10,14 +10,17 @@ from curate.engine.finished import Finished
 from curate.engine.table import Table
 from curate.review.rows import read_rows
 from curate.stages.images.inspect import Inspect
+from curate.stages.screening.screen import Screen
 from curate.text import visible
 
-VERDICTS = {"kept": "kept", "benchmark": "contaminated"}
+VERDICTS = {"kept": "kept", "benchmark": "contaminated", "screened": "rejected"}
 """Verdicts of the tables in words; every other one drops the image."""
 NAMED = ("source", "role", "key", "uri")
 MEASURED = ("sha256", "width", "height", "format", "num_bytes", "reject", "detail")
 JUDGED = ("component_size", "verdict", "partner_id", "similarity", "kind", "direct", "decision")
 """Columns of verdicts; the last one only of runs with decisions."""
+RULED = ("reject", "detail")
+"""Columns of scores that tell of an image which rules reject."""
 
 
 class Facts(TypedDict):
@@ -57,6 +60,11 @@ def read_facts(run: Finished, verdicts: Table, image_ids: np.ndarray) -> dict[in
     named = _by_id(read_rows(run.catalog, image_ids, NAMED))
     measured = _by_id(read_rows(inspected[1], image_ids, MEASURED)) if inspected else {}
     judged = _by_id(read_rows(verdicts, image_ids, JUDGED))
+    screened = run.only(Screen)
+    ruled = _by_id(read_rows(screened[1], image_ids, RULED)) if screened else {}
+    for image_id, verdict in judged.items():
+        if verdict["verdict"] == "screened":
+            measured[image_id] |= ruled.get(image_id, {})
     found = {}
     for image_id, names in named.items():
         names["sha256"] = measured.get(image_id, {}).get("sha256")

@@ -23,9 +23,11 @@ from curate.review.doubtful import Doubtful, find_doubtful
 from curate.stages.copies.deduplicate import EVIDENCE, Deduplicate
 from curate.stages.copies.drop_similar import SIMILAR, DropSimilar
 from curate.stages.images.inspect import Inspect
+from curate.stages.screening.rejected import LISTED
+from curate.stages.screening.screen import Screen
 from curate.tables import POOL, REJECT_REASONS
 
-KEPT, DUPLICATE, BENCHMARK, DROPPED = "kept", "duplicate", "benchmark", "dropped"
+KEPT, DUPLICATE, BENCHMARK, DROPPED, SCREENED = "kept", "duplicate", "benchmark", "dropped", "screened"
 """Verdicts of the tables."""
 DECISION = "decision"
 REASONS = {SIMILAR: "too like another image of its cluster", DECISION: "by your decision"}
@@ -127,6 +129,19 @@ class Queues:
         for reason, ids in find_rejected(inspected[1]) if inspected else ():
             title, text = reason.replace("_", " "), "In the order of the sources."
             yield Queue(f"rejected-{word(reason)}", "Rejected", title, text, Items.of_equal(ids[:, None]))
+        yield from self._screened()
+
+    def _screened(self) -> Iterator[Queue]:
+        """What rules reject, but for what no screen should show: listed images, and sensitive ones unless asked."""
+        found = self._run.only(Screen)
+        if found is None:
+            return
+        stage, table = found
+        hidden = {LISTED} | (set() if stage.show_sensitive else stage.sensitive(table.schema()))
+        for reason, ids in find_rejected(table):
+            if reason not in hidden:
+                title, text = reason.replace("_", " "), "What a rule rejects, in the order of the sources."
+                yield Queue(f"screened-{word(reason)}", "Rejected by rules", title, text, Items.of_equal(ids[:, None]))
 
 
 def word(reason: str) -> str:
@@ -190,7 +205,7 @@ def find_groups(table: Table, parts: Parts) -> tuple[Items, Items]:
     for rows in table.scan(["image_id", "component_id", "verdict", "partner_id"]):
         condemned = pc.equal(rows["verdict"], BENCHMARK)
         contaminated.add(rows.filter(condemned))
-        rest = rows.filter(pc.invert(condemned))
+        rest = rows.filter(pc.invert(pc.is_in(rows["verdict"], pa.array([BENCHMARK, SCREENED]))))
         members.add(rest.filter(pa.array(_within(lost, rest["component_id"].to_numpy()))))
     del lost
     return members.items(), contaminated.items()
@@ -221,7 +236,7 @@ def find_dropped(table: Table) -> Iterator[tuple[str, np.ndarray]]:
     """By the evidence, or the verdict where that says more: images that go for another one, the least alike first."""
     ids, similarity = defaultdict[str, list[np.ndarray]](list), defaultdict[str, list[np.ndarray]](list)
     for rows in table.scan(["image_id", "verdict", "similarity", "kind"]):
-        gone = rows.filter(pc.invert(pc.is_in(rows["verdict"], pa.array([KEPT, BENCHMARK]))))
+        gone = rows.filter(pc.invert(pc.is_in(rows["verdict"], pa.array([KEPT, BENCHMARK, SCREENED]))))
         reason = pc.if_else(pc.equal(gone["verdict"], DUPLICATE), gone["kind"], gone["verdict"])
         reason = pc.if_else(pc.equal(gone["verdict"], DROPPED), DECISION, reason)
         for name, some in _by_value(gone, reason):

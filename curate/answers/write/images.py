@@ -22,7 +22,7 @@ from curate.tables import LISTED
 
 PROVENANCE = ("image_id", "source", "role", "key", "sha256", "width", "height", "cluster")
 """What is told of every image."""
-OF_VERDICTS = ("verdict", "reason", "partner_key", "similarity", "evidence", "group")
+OF_VERDICTS = ("verdict", "reason", "score", "partner_key", "similarity", "evidence", "group")
 """What is told beside it where not all images stay."""
 PLACES, FACTS = ("uri", "own_file"), ("num_bytes", "format", "extra")
 """What writing needs to know besides: columns of a listing, and of `images`."""

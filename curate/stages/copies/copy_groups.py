@@ -38,8 +38,8 @@ class CopyGroups(NamedTuple):
 
     @classmethod
     def of(cls, rows: pa.Table) -> "CopyGroups":
-        """From rows of `duplicates`; groups that touch a held-out image are left out."""
-        rows = rows.filter(pc.not_equal(rows["verdict"], "benchmark"))
+        """From rows of `duplicates`; groups that touch a held-out image are left out, and images that rules reject."""
+        rows = rows.filter(pc.invert(pc.is_in(rows["verdict"], pa.array(["benchmark", "screened"]))))
         component = rows["component_id"].to_numpy()
         lost = np.unique(component[rows["verdict"].to_numpy() == "duplicate"])
         rows = rows.filter(pa.array(np.isin(component, lost)))

@@ -125,8 +125,8 @@ class DeduplicateFigures(Figures):
     """Images that a rule rejects, or that go with a copy that one rejects."""
     with_copies: int = 0
     """Those of them that go with a copy."""
-    saved: int = 0
-    """Images that a rule rejects and that stay, or are judged as copies, since a person keeps them."""
+    saved: dict[str, int] = Field(default_factory=dict)
+    """Images that a rule rejects and that stay since a person keeps them, by reason."""
     curated_heldout: int
     """Curated images that resemble a held-out one; they stay."""
 
@@ -152,8 +152,8 @@ class DeduplicateTally(VerdictTally):
 class ScreenedTally(Tally):
     """What the process that judges counts of images that rules reject; without rules there is none in the footers."""
 
-    saved: int = 0
-    """Images that a rule rejects and a person keeps."""
+    saved: dict[str, int] = Field(default_factory=dict)
+    """Images that a rule rejects and a person keeps, by reason."""
     with_copies: int = 0
     """Images that go with a copy which a rule rejects."""
 
@@ -161,7 +161,7 @@ class ScreenedTally(Tally):
     def of_combined(cls, table: Table) -> Self:
         """Of a complete table: what `combine` counted is with part 0."""
         known = next((part.tally for part in table.parts()), {})
-        return cls(**{name: known.get(name, 0) for name in cls.model_fields})
+        return cls.model_validate({name: known[name] for name in cls.model_fields if name in known})
 
 
 class Deduplicate(Fold):
@@ -262,6 +262,7 @@ class Deduplicate(Fold):
             for kind, number in kinds.items()
         ]
         drops += [("by your decision", figures.dropped)] if figures.dropped else []
+        drops += [("copies of what a rule rejects", figures.with_copies)] if figures.with_copies else []
         drops.sort(key=lambda drop: -drop[1])
         notes = [f"{plural(figures.more_of_bursts, 'more frame')} of bursts among them"] * (figures.more_of_bursts > 0)
         by_decision = sum(figures.kept_by_decision.values())
@@ -363,6 +364,9 @@ class Deduplicate(Fold):
                 f"resembles a held-out image, the whole group is.{compared} {sample.note}"
             )
             yield Section("Held-out images", (Text(text.strip()), *shown))
+        if figures.with_copies:
+            text = f"{plural(figures.with_copies, 'image')} kept out with a copy that a rule rejects."
+            yield Section("Copies of what a rule rejects", (Text(text),))
         if figures.dropped:
             dropped = sample.rows.filter(pc.equal(sample.rows["verdict"], "dropped"))["image_id"].to_numpy()
             pictures = pick(dropped, NUM_DROPPED, run.rng("dropped by decision"))
@@ -409,7 +413,7 @@ def _counts(column: pa.ChunkedArray) -> Counter[Any]:
 class _Counts:
     """What the process that judges counts of its rows; memory: a bit an image of the catalog."""
 
-    def __init__(self, parts: Parts, *, saved: int) -> None:
+    def __init__(self, parts: Parts, *, saved: dict[str, int]) -> None:
         self._parts, self._largest, self._saved = parts, _Largest(), saved
         self._sizes, self._evidence = Counter[int](), {role: Counter[str]() for role in ROLES}
         self._surviving = ImageSet(parts)  # components, by their smallest image
@@ -509,7 +513,7 @@ def _explain_outside(image: ImagePlace, table: Table, run: Finished) -> Iterator
         yield "not compared, since it was rejected: copies of it may be in the result"
         return
     told = run.rows_where(table, "partner_id", image.image_id)
-    gone = [row["image_id"] for row in told if row["verdict"] in ("duplicate", "benchmark")]
+    gone = [row["image_id"] for row in told if row["verdict"] in ("duplicate", "benchmark", "screened")]
     heldout = image.role == "heldout"
     if len(gone) == 1:
         because = "its group touches it" if heldout else "its group consists of copies of it"
@@ -527,6 +531,7 @@ def _explain_verdict(image: ImagePlace, row: dict[str, Any], table: Table, run: 
     else:
         heldout = run.has_role(np.array([row["partner_id"]]), "heldout")[0]
         told = {"kept": "kept by your decision, though", "dropped": "dropped by your decision, and"}
+        told["screened"] = "left out since a rule takes copies too:"
         begin = told.get(row["verdict"], f"dropped as {row['verdict']}:")
         yield f"{begin} {_because(row, num_kept, heldout=heldout)} {run.name_image(row['partner_id'])}"
         yield _explain_evidence(row, table, run, heldout=heldout)
@@ -538,6 +543,8 @@ def _explain_verdict(image: ImagePlace, row: dict[str, Any], table: Table, run: 
 
 def _explain_alone(row: dict[str, Any], num_kept: int) -> str:
     """Of an image that goes for no other."""
+    if row["verdict"] == "screened":
+        return "left out by a rule; whatever is a copy of it is judged without it"
     if row["verdict"] == "dropped":
         return "dropped by your decision"
     if row.get("decision") == "represent":
@@ -551,6 +558,8 @@ def _because(row: dict[str, Any], num_kept: int, *, heldout: bool) -> str:
         return "its group touches the held-out image"
     if row["direct"]:
         return "a copy of"
+    if row["verdict"] == "screened":
+        return "its group holds"
     return "of the frames of its burst that stay, the nearest is" if num_kept > 1 else "its group is represented by"
 
 

@@ -1,8 +1,10 @@
 """Which images the rules reject, as deduplication and selection take it from the table of `Screen`."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.engine.table import Table
@@ -16,10 +18,11 @@ JUDGED_BY = ["image_id", "reject", "with_copies"]
 
 
 class Rejected(NamedTuple):
-    """What rules reject, and how many images a person keeps all the same."""
+    """What rules reject, and what a person keeps all the same."""
 
     screened: Screened
-    saved: int
+    saved: dict[str, int]
+    """Images by reason."""
 
 
 def read_rejected(scores: Table | None, decided: Decided | None) -> Rejected:
@@ -29,15 +32,15 @@ def read_rejected(scores: Table | None, decided: Decided | None) -> Rejected:
         scores: the table of `Screen`; None: the run screens nothing.
     """
     if scores is None:
-        return Rejected(Screened.nothing(), 0)
+        return Rejected(Screened.nothing(), {})
     stay = np.empty(0, np.int64) if decided is None else np.union1d(decided.keep, decided.represent)
     found: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool))]
-    saved = 0
+    saved = Counter[str]()
     for part in scores.scan(JUDGED_BY):
         rows = part.filter(part["reject"].is_valid())
         ids, listed = rows["image_id"].to_numpy(), pc.equal(rows["reject"], LISTED).to_numpy()
         going = listed | ~is_among(ids, stay)
-        saved += int((~going).sum())
+        saved += Counter(rows["reject"].filter(pa.array(~going)).to_pylist())
         found.append((ids[going], rows["with_copies"].to_numpy()[going], listed[going]))
     ids, copies, listed = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Rejected(Screened(ids, ids[copies], ids[copies & listed]), saved)
+    return Rejected(Screened(ids, ids[copies], ids[copies & listed]), dict(sorted(saved.items())))

@@ -66,11 +66,13 @@ class Rule(NamedTuple):
 
     column: str
     bounds: Bounds
+    flag: bool = False
+    """The column is true or false, and must be false."""
 
     @property
     def text(self) -> str:
         """Such as `nudity above 0.8`."""
-        return f"{self.column} {self.bounds.text}"
+        return f"{self.column} is true" if self.flag else f"{self.column} {self.bounds.text}"
 
 
 TRUE = Bounds(above=0.5)

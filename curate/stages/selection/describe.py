@@ -179,7 +179,7 @@ class DescribeSet(IteratedFold):
     def _usable(self, judged: Iterable[pa.Table]) -> "_Usable":
         found = _Usable(int(SPARE * self.num_samples))
         for part in judged:
-            rows = part.filter(pc.not_equal(part["verdict"], "benchmark"))
+            rows = part.filter(pc.invert(pc.is_in(part["verdict"], pa.array(["benchmark", "screened"]))))
             ids = rows["image_id"].to_numpy()
             keys = random_keys(ids, seed=self.seed or 0, purpose="describe usable")
             found.add(keys, pc.coalesce(rows["partner_id"], rows["image_id"]).to_numpy())

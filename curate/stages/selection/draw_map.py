@@ -40,6 +40,7 @@ VERDICTS = {
     "duplicate": "kept out as a copy",
     "benchmark": "kept out for a held-out image",
     "dropped": "kept out by your decision",
+    "screened": "kept out by a rule",
     "curated": "curated, not selected",
 }
 """Verdicts of the map as the report calls them."""
