@@ -153,6 +153,10 @@ def test_the_summary_counts_licenses_domains_and_attribution(folder: Path) -> No
     assert f"{sizes:,} bytes" in text
 
 
+def test_the_card_tells_how_much_is_known(folder: Path) -> None:
+    assert "state a license of 7 of 10 images, and an author" in (folder / "README.md").read_text()
+
+
 def test_the_counts_are_those_of_the_rows(root: Path) -> None:
     rows = Store(root / "run").table("internal/origins").read_all().to_pylist()
     (everything,) = (row for row in rows if row["kind"] == "all")
