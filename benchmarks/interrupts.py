@@ -137,6 +137,7 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     yield Phase("write", written, "curate.answers.write.write:write_images")
     yield Phase("review", ["review", str(workdir), "--no-open"], "curate.review.server:serve")
     yield Phase("verify", ["verify", str(workdir)], "curate.verifying:check_file")
+    yield Phase("verify: shards", ["verify", str(workdir)], "curate.shard_check:_check_shard")
     yield Phase("clean", ["clean", str(workdir)], "curate.engine.cleaning:find_unneeded")
     yield Phase("doctor", ["doctor", "dedup", *new], "curate.doctor:disk_rates")
     explain = ["explain", str(workdir), "0"]

@@ -14,6 +14,7 @@ from curate.errors import TableError
 from curate.report.markdown import code as _code
 from curate.report.markdown import safe as _safe
 from curate.report.sections import facts
+from curate.stages.selection.count_origins import CountOrigins, OriginFigures
 from curate.stages.selection.write_shards import CARD, ShardFigures, WriteShards
 from curate.tables import BLUR, BLUR_COLUMNS, SHARD_COLUMNS
 
@@ -98,11 +99,27 @@ def render_card(run: Finished) -> str:
         "## Columns\n\n" + _columns(stage, shards),
         "## How it was made\n\n" + "\n".join(_how(run)),
         "## What was not checked\n\n" + _not_checked(run),
-        "## License\n\nThe pictures keep their own licenses, which this dataset neither grants nor changes. Where the "
-        "sources state them, they are in the sources' own columns.",
+        "## License\n\n" + _license(run),
         "## Provenance and takedown\n\n" + TAKEDOWN,
     ]
     return f"---\n{metadata}---\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _license(run: Finished) -> str:
+    """What is known of the terms of the pictures, with figures where they were counted."""
+    told = (
+        "The pictures keep their own licenses, which this dataset neither grants nor changes. Where the sources state "
+        "them, they are in the sources' own columns."
+    )
+    counted = run.only(CountOrigins)
+    if counted is None:
+        return told
+    found = OriginFigures.of(counted[1])
+    return (
+        f"{told} The sources state a license of {count(found.with_license)} of {plural(found.images, 'image')}, and an "
+        f"author or how to attribute it of {count(found.with_author)}; of the others both are unknown. `SUMMARY.md` "
+        "counts licenses, attribution and domains; `croissant.json` and `manifest.json` describe every file."
+    )
 
 
 def _shards(run: Finished) -> tuple[WriteShards, Table]:

@@ -106,14 +106,13 @@ def read_folder_file(
     remote, limits = is_remote(uri), network()
     end = time.monotonic() + limits.picture
     try:
-        data = retry(
+        found = retry(
             lambda: _read_or_refuse(uri, max_bytes, end, source), where=uri, remote=remote, patience=limits.patience
         )
-        if isinstance(data, Read):
-            return data
-        data, reserved = data
+        if isinstance(found, Read):
+            return found
         extra, left_out = (None, ()) if describe is None else describe()
-        return Read(data, extra=extra, left_out=left_out, reserved=reserved)
+        return Read(found.data, extra=extra, left_out=left_out, reserved=found.reserved)
     except SourceUnavailable as error:
         return unavailable(error.why)
     except SourceLost as error:

@@ -15,7 +15,7 @@ from curate.recipe import load_config
 from curate.trainer.config import TrainConfig
 from tests.docs.blocks import Block, blocks, commands
 
-NEEDS = {"a checkout", "a Dask cluster", "docker", "GPUs", "kubernetes", "network", "slurm"}
+NEEDS = {"OpenSSH", "a checkout", "a Dask cluster", "docker", "GPUs", "kubernetes", "network", "slurm"}
 SHELL = blocks("sh")
 ROLES = ("pool", "curated", "heldout")
 

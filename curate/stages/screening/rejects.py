@@ -70,6 +70,11 @@ class Rejects:
             rows = self.take(names == name, with_copies=copies.get(name, True))
             self.add(rows, reason=LISTED, rule=name, detail=f"on the list {name}")
 
+    def by_text(self, name: str, found: pa.ChunkedArray) -> None:
+        """The images of which a column of text says anything, which is then the detail."""
+        rows = self.take(found.is_valid().to_numpy(), with_copies=False)
+        self.add(rows, reason=name, rule=name, detail=found.take(pa.array(rows)).combine_chunks())
+
     def by_where(self, where: Where, columns: Columns) -> None:
         """The images of which a condition does not hold: false in some clause, or else null."""
         found = where.evaluate(columns)

@@ -98,7 +98,8 @@ def test_honoring_rejects_what_is_reserved_and_noting_does_not(honor: bool) -> N
     schema = ReadOrigin().output_schema()
     nothing = [pa.nulls(3, field.type) for field in list(schema)[2:]]
     scores = pa.table([ids, found, *nothing], schema=schema)
-    (batch,) = Screen(opt_outs=honor).run(0, catalog=catalog, images=images, scores=[scores])
+    given: dict[str, Any] = {"catalog": catalog, "images": images, "scores": [scores]}
+    (batch,) = Screen(opt_outs=honor).run(0, **given, named=None, measured=None, columns=None)
     assert batch["reject"].to_pylist() == ([None, OPTED_OUT, None] if honor else [None] * 3)
     assert batch["detail"].to_pylist() == ([None, "TDM-Reservation: 1", None] if honor else [None] * 3)
 
