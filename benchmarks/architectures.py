@@ -1,4 +1,4 @@
-"""CPU seconds of a DINOv3 ViT beside a DINOv2 ViT of the same size, forward and backward, one after another in turns."""
+"""CPU seconds of a DINOv3 ViT beside a DINOv2 ViT of the same size, forward and backward, in turns."""
 
 import statistics
 import time
