@@ -30,13 +30,6 @@ class Screening(TableScores, ScoresOfPictures):
     """What an image of the pool must be, as in SQL: `width >= 256 and license in ('cc0', 'by') and blur < 0.8`. It may
     name facts (source, key, uri, width, height, format, num_bytes, pdq_quality, luma_std, smoothness), scores and the
     sources' own columns. An image of which it is null is rejected."""
-    opt_outs: Literal["honor", "note"] | None = "honor"
-    """Pictures whose owners reserve the use for training: by headers of their server (`X-Robots-Tag: noai`,
-    `TDM-Reservation`), columns of a list, or metadata in the file. honor: they are rejected, with the reason
-    `opted_out`; note: the column `opted_out` says what was found; null: nobody looks."""
-    c2pa: bool = False
-    """Whether Content Credentials (C2PA) in the pictures are read: who made them, how, and whether they may be trained
-    on; needs the package c2pa-python (extra c2pa)."""
     show_sensitive: Annotated[bool, Execution()] = False
     """Whether the report shows what sensitive scores find as it is; false: blurred."""
 
