@@ -13,7 +13,7 @@ from curate.models.files.state_dict import fill
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
-from curate.trainer.effective import Effective
+from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export, heads_beside
 from curate.trainer.objective import Objective
@@ -59,6 +59,18 @@ def given_heads(config: TrainConfig) -> HeadsInfo | None:
     if not isinstance(config.objective, PrototypeSettings):
         raise ConfigError(f"init_heads={config.init_heads}: this objective has no prototype heads; leave it out")
     return read_heads_info(config.init_heads)
+
+
+def resolve_start(config: TrainConfig, *, num_images: int, num_samples: int) -> Effective:
+    """The numbers of a run on so many images, with the heads that it starts from.
+
+    Raises:
+        WeightsError: heads to start from are missing or damaged.
+        ConfigError: the settings do not fit them, or one another.
+    """
+    heads = given_heads(config)
+    given = None if heads is None else heads.prototypes
+    return resolve_auto(config, num_images=num_images, num_samples=num_samples, prototypes=given)
 
 
 def load_weights(backbone: Trained, source: str) -> None:

@@ -7,6 +7,7 @@ from curate.errors import CurateError, TrainingDiverged
 from curate.trainer.diagnostics import FiniteGuard, batch_figures, feature_std
 from curate.trainer.objective import ObjectiveOutput
 
+
 def output(targets, features):
     return ObjectiveOutput(torch.tensor(0.0), {}, features, targets)
 
@@ -36,7 +37,9 @@ def test_loss_that_is_no_number_says_which_and_what_helps():
     assert guard.look(losses | {"loss_ibot": torch.tensor(math.nan)}, 3) == 1
     assert guard.look(losses, 4) == 1, "no weight may change from there on"
     assert guard.look(losses | {"loss": torch.tensor(math.inf)}, 5) == 1
-    with pytest.raises(TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_ibot nan\) at .*3.00e-04; lower"):
+    with pytest.raises(
+        TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_ibot nan\) at .*3.00e-04; lower"
+    ):
         guard.check(rate=lambda step: step * 1e-4)
     assert issubclass(TrainingDiverged, CurateError)
 

@@ -92,7 +92,9 @@ def test_the_log_tells_the_phase_and_the_weights(whole):
     assert [row["phase"] for row in log] == [0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
     assert [row["weight_gram"] for row in log] == pytest.approx([0, 0, 0, 0, 1, 2, 2, 2, 0, 0])
     assert [row["weight_dino"] for row in log] == pytest.approx([1, 1, 1, 1, 0.75, 0.5, 0.5, 0.5, 0.5, 0.5])
-    assert [row["learning_rate"] for row in log[-2:]] == pytest.approx([log[2]["learning_rate"], log[2]["learning_rate"] / 2])
+    assert [row["learning_rate"] for row in log[-2:]] == pytest.approx(
+        [log[2]["learning_rate"], log[2]["learning_rate"] / 2]
+    )
 
 
 @pytest.mark.parametrize("stop", range(1, 10))
@@ -163,7 +165,9 @@ LONGER = [
 
 
 @pytest.mark.parametrize("changes", LONGER)
-def test_a_constant_run_can_be_made_longer_and_ends_as_if_it_had_been_so_from_the_start(whole, tmp_path, changes, caplog):
+def test_a_constant_run_can_be_made_longer_and_ends_as_if_it_had_been_so_from_the_start(
+    whole, tmp_path, changes, caplog
+):
     root, _ = whole
     caplog.set_level("INFO")
     run(tmp_path / "whole", root / "shards", iterations=6, **changes)

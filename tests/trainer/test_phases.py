@@ -10,7 +10,13 @@ from curate.trainer.effective import resolve_auto
 from curate.trainer.objective import LossWeights
 from curate.trainer.phases import GramEvent, Timeline, phase_at
 
-CONSTANT = {"base_lr": 4e-4, "lr_batch": 64, "schedule": "constant", "warmup_iterations": 10, "freeze_last_layer_iterations": 5}
+CONSTANT = {
+    "base_lr": 4e-4,
+    "lr_batch": 64,
+    "schedule": "constant",
+    "warmup_iterations": 10,
+    "freeze_last_layer_iterations": 5,
+}
 DINOV3 = {
     "optimizer": {**CONSTANT, "weight_decay": [0.04, 0.04]},
     "ema": {"end": "constant"},
@@ -136,7 +142,9 @@ def test_the_past_is_blind_to_what_is_still_to_come_and_to_nothing_else():
     for other, step in itertools.product(others, range(0, 130)):
         names = one.schedules
         same = all(one.at(name, s) == other.at(name, s) for name in names for s in range(step))
-        same &= all(one.sizes.at(s) == other.sizes.at(s) and one.gram_event(s) == other.gram_event(s) for s in range(step))
+        same &= all(
+            one.sizes.at(s) == other.sizes.at(s) and one.gram_event(s) == other.gram_event(s) for s in range(step)
+        )
         assert (one.past(step) == other.past(step)) == same, step
     json.dumps(one.past(150))
 

@@ -152,7 +152,9 @@ def test_the_export_gives_equal_outputs_in_timm(tmp_path):
 
 def test_a_changed_setting_is_named_and_nothing_is_removed(tmp_path):
     train(config(tmp_path, iterations=3))
-    told = "iterations was 3, now 6; the 3 iterations done would have had another base_lr, teacher_momentum, weight_decay"
+    told = (
+        "iterations was 3, now 6; the 3 iterations done would have had another base_lr, teacher_momentum, weight_decay"
+    )
     advice = f"set them back, remove {tmp_path}/run to start anew, or set another output=FOLDER"
     longer = "a run can be made longer with optimizer.schedule=constant and ema.end=constant"
     with pytest.raises(WorkdirError, match=f"belongs to another run: {told}; {advice}; {longer}"):
