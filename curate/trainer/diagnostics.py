@@ -53,9 +53,12 @@ class FiniteGuard:
 
     def look(self, losses: Mapping[str, Tensor], step: int) -> Tensor:
         """() float32: 1 where a loss of this iteration, or of one before, is not finite."""
-        values = torch.stack([*losses.values()]).float()
-        if not self._names:
-            self._names, self._losses = tuple(losses), values
+        added = [name for name in losses if name not in self._names]
+        if added:  # at first all, and what a phase brings
+            self._names += tuple(added)
+            self._losses = torch.cat([self._losses, self._losses.new_zeros(len(added))])
+        absent = torch.zeros_like(self._bad)
+        values = torch.stack([losses.get(name, absent).float() for name in self._names])
         self._step = torch.where(self._bad > 0, self._step, step)
         self._losses = torch.where(self._bad > 0, self._losses, values)
         self._bad = torch.maximum(self._bad, 1 - values.isfinite().all().float())

@@ -19,8 +19,13 @@ def origins(settings: TrainSettings) -> dict[str, str]:
 
     What is not there yet has none, such as a model id whose weights are fetched when the run begins.
     """
-    given = {"init_from": settings.init_from, "init_heads": settings.init_heads}
-    named = given | settings.objective.origins()
+    named: dict[str, str | None] = {"init_from": settings.init_from, "init_heads": settings.init_heads}
+    named |= {
+        f"phases.{number}.gram.teacher": phase.gram.teacher_file
+        for number, phase in enumerate(settings.phases)
+        if phase.gram is not None
+    }
+    named |= settings.objective.origins()
     return {name: _digest(path) for name, path in named.items() if path is not None and Path(path).exists()}
 
 

@@ -20,10 +20,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from curate.errors import ConfigError, foreign_text
 from curate.models.device import resolve_device
 
 Value = TypeVar("Value")
 
+_LAUNCH = "start the training by torchrun, or unset WORLD_SIZE to train with one process"
 TIMEOUT = timedelta(hours=1)
 """How long ranks wait for one another: one of them may be evaluating."""
 
@@ -88,15 +90,45 @@ class _AllGather(torch.autograd.Function):
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """The processes that torchrun started, in one process group until the end of the block; else this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """The processes that torchrun started, in one process group until the end of the block; else this one alone.
+
+    Raises:
+        ConfigError: the environment says half of what torchrun says, or the processes do not find one another.
+    """
+    size = _told("WORLD_SIZE", default=1)
+    if size == 1:
         yield World()
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    rank = _told("RANK")
+    if not 0 <= rank < size:
+        raise ConfigError(f"RANK={rank} in the environment: no number of one of WORLD_SIZE={size} processes; {_LAUNCH}")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise ConfigError(f"WORLD_SIZE={size} in the environment, but {name} is not set; {_LAUNCH}")
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    except (ValueError, RuntimeError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"rank {rank} of {size} does not meet the others at {where}: {foreign_text(error)}; {_LAUNCH}"
+        ) from error
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def _told(name: str, *, default: int | None = None) -> int:
+    """A whole number that torchrun says in the environment."""
+    text = os.environ.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None:
+        size = os.environ.get("WORLD_SIZE")
+        raise ConfigError(f"WORLD_SIZE={size} in the environment, but {name} is not set; {_LAUNCH}")
+    if not text.strip().isdecimal():
+        raise ConfigError(f"{name}={text!r} in the environment: no whole number; {_LAUNCH}")
+    return int(text)
 
 
 def local_device(choice: str) -> torch.device:
@@ -104,6 +136,6 @@ def local_device(choice: str) -> torch.device:
     device = resolve_device(choice)
     if device.type == "cuda":
         if device.index is None:  # `set_device` refuses a device without a number
-            device = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+            device = resolve_device(f"cuda:{_told('LOCAL_RANK', default=0)}")
         torch.cuda.set_device(device)
     return device
