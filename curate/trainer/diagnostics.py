@@ -13,7 +13,7 @@ from curate.trainer.objective import ObjectiveOutput
 
 @torch.no_grad()
 def batch_figures(output: ObjectiveOutput) -> dict[str, float]:
-    """Figures of one batch that show collapse; the last two only where there are prototypes.
+    """Figures of one batch that show collapse, the last two only where there are prototypes, and the objective's own.
 
     Returns:
         feature_std: spread of the teacher's unit features: 1 isotropic, 0 collapsed.
@@ -21,6 +21,7 @@ def batch_figures(output: ObjectiveOutput) -> dict[str, float]:
         prototypes_used: e to the entropy of the mean target, the number of prototypes in use, 1..min(K, 2B).
     """
     figures = {"feature_std": feature_std(output.features)}
+    figures |= {name: float(value) for name, value in output.figures.items()}
     if output.targets is not None:
         figures["teacher_entropy"] = float(_target_entropy(output.targets).mean())
         figures["prototypes_used"] = math.exp(float(_target_entropy(output.targets.mean(dim=0))))
@@ -52,9 +53,12 @@ class FiniteGuard:
 
     def look(self, losses: Mapping[str, Tensor], step: int) -> Tensor:
         """() float32: 1 where a loss of this iteration, or of one before, is not finite."""
-        values = torch.stack([*losses.values()]).float()
-        if not self._names:
-            self._names, self._losses = tuple(losses), values
+        added = [name for name in losses if name not in self._names]
+        if added:  # at first all, and what a phase brings
+            self._names += tuple(added)
+            self._losses = torch.cat([self._losses, self._losses.new_zeros(len(added))])
+        absent = torch.zeros_like(self._bad)
+        values = torch.stack([losses.get(name, absent).float() for name in self._names])
         self._step = torch.where(self._bad > 0, self._step, step)
         self._losses = torch.where(self._bad > 0, self._losses, values)
         self._bad = torch.maximum(self._bad, 1 - values.isfinite().all().float())

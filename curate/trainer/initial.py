@@ -3,21 +3,15 @@
 from pathlib import Path
 
 from curate.models.files.digest import hash_file
-from curate.models.files.header import BACKBONE, HEADS
+from curate.models.files.header import BACKBONE
 from curate.models.files.weights import find_weight_file
 from curate.trainer.config import TrainSettings
-from curate.trainer.objectives.settings import DinoV2Settings
+from curate.trainer.objectives.settings import MaskedSettings
 
 
 def distilled_export(settings: TrainSettings) -> str | None:
     """The export of the frozen backbone that the run distills; None: it does not distill."""
-    return settings.objective.distill_from if isinstance(settings.objective, DinoV2Settings) else None
-
-
-def heads_beside(export: str) -> Path:
-    """Where the heads of an export lie, which is a file or the folder that holds it."""
-    path = Path(export)
-    return (path if path.is_dir() else path.parent) / HEADS
+    return settings.objective.distill_from if isinstance(settings.objective, MaskedSettings) else None
 
 
 def origins(settings: TrainSettings) -> dict[str, str]:
@@ -25,14 +19,13 @@ def origins(settings: TrainSettings) -> dict[str, str]:
 
     What is not there yet has none, such as a model id whose weights are fetched when the run begins.
     """
-    distilled = distilled_export(settings)
-    named = {"init_from": settings.init_from, "init_heads": settings.init_heads, "distill_from": distilled}
+    named: dict[str, str | None] = {"init_from": settings.init_from, "init_heads": settings.init_heads}
     named |= {
         f"phases.{number}.gram.teacher": phase.gram.teacher_file
         for number, phase in enumerate(settings.phases)
         if phase.gram is not None
     }
-    named["distill_heads"] = None if distilled is None else str(heads_beside(distilled))
+    named |= settings.objective.origins()
     return {name: _digest(path) for name, path in named.items() if path is not None and Path(path).exists()}
 
 

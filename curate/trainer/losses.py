@@ -77,18 +77,27 @@ def koleo_loss(features: Tensor) -> Tensor:
 
 
 def add_koleo(
-    loss: Tensor, terms: dict[str, Tensor], cls: Tensor, settings: ObjectiveSettings, *, world: World
+    loss: Tensor,
+    terms: dict[str, Tensor],
+    cls: Tensor,
+    settings: ObjectiveSettings,
+    *,
+    world: World,
+    factor: float = 1.0,
+    num_views: int = NUM_GLOBAL_CROPS,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`loss` and its `terms` with KoLeo among them, where the settings give it a weight.
+    """`loss` and its `terms` with KoLeo among them, where the settings and the iteration give it a weight.
 
     Args:
-        cls: (2B, D) the student's features of both global views; each view spreads among the images of all ranks, or
-            of each group of them.
+        cls: (num_views * B, D) the student's features of global views; each view spreads among the images of all ranks,
+            or of each group of them.
+        factor: the iteration's, on the weight of the settings.
     """
-    if settings.koleo_weight == 0:
+    weight = settings.koleo_weight * factor
+    if weight == 0:
         return loss, terms
-    views = [world.all_gather(view) for view in cls.chunk(NUM_GLOBAL_CROPS)]
+    views = [world.all_gather(view) for view in cls.chunk(num_views)]
     group = settings.koleo_group or len(views[0])
     losses = [koleo_loss(part) for view in views for part in view.split(group)]
     koleo = torch.stack(losses).sum() / (len(views[0]) // group)
-    return loss + settings.koleo_weight * koleo, {**terms, "koleo": koleo}
+    return loss + weight * koleo, {**terms, "koleo": koleo}

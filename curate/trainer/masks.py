@@ -1,6 +1,7 @@
 """Block-wise masks of patches for the iBOT loss.
 
-Source: BEiT (Bao et al. 2021, arXiv:2106.08254) as used by iBOT and DINOv2 (arXiv:2304.07193).
+Source: BEiT (Bao et al. 2021, arXiv:2106.08254) as used by iBOT and DINOv2 (arXiv:2304.07193) and, exact, by DINOv3
+(arXiv:2508.10104).
 """
 
 import math
@@ -25,6 +26,7 @@ def draw_masks(
     rng: np.random.Generator,
     share: float = 0.5,
     ratios: tuple[float, float] = (0.1, 0.5),
+    exact: bool = False,
 ) -> Mask:
     """Masks for a batch: exactly floor(num_crops * share) crops get one, the rest none.
 
@@ -34,6 +36,8 @@ def draw_masks(
     Args:
         num_crops: global crops of the batch, 2B.
         grid: patches along a side.
+        exact: as in DINOv3, the ratio is the upper end of its interval, and where blocks leave patches missing, single
+            ones are added at random until their number is met.
 
     Returns:
         (num_crops, grid * grid) bool, True where the student sees mask_token.
@@ -42,8 +46,10 @@ def draw_masks(
     num_masked = int(num_crops * share)
     edges = np.linspace(*ratios, num_masked + 1)
     for i in range(num_masked):
-        ratio = rng.uniform(edges[i], edges[i + 1])
-        masks[i] = draw_block_mask(grid, int(grid * grid * ratio), rng=rng).ravel()
+        ratio = edges[i + 1] if exact else rng.uniform(edges[i], edges[i + 1])
+        wanted = int(grid * grid * ratio)
+        mask = draw_block_mask(grid, wanted, rng=rng)
+        masks[i] = (add_single_patches(mask, wanted, rng=rng) if exact else mask).ravel()
     return masks[rng.permutation(num_crops)]
 
 
@@ -61,6 +67,14 @@ def draw_block_mask(grid: int, num_patches: int, *, rng: np.random.Generator) ->
         mask[block] = True
         missing = num_patches - int(mask.sum())
     return mask
+
+
+def add_single_patches(mask: Mask, num_patches: int, *, rng: np.random.Generator) -> Mask:
+    """`mask` with patches added at random until `num_patches` are masked; it has no more than that."""
+    full = mask.ravel().copy()
+    free = np.flatnonzero(~full)
+    full[rng.choice(free, num_patches - int(full.sum()), replace=False)] = True
+    return full.reshape(mask.shape)
 
 
 def _fitting_block(mask: Mask, most: int, rng: np.random.Generator) -> tuple[slice, slice] | None:

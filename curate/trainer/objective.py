@@ -6,7 +6,7 @@ rest: the teacher's moving average, schedules, clipping, processes, checkpoints,
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -22,7 +22,8 @@ from curate.trainer.parallel import World
 class LossWeights(NamedTuple):
     """Factors of an iteration on an objective's own weights: 1 throughout but where phases or schedules change them.
 
-    An objective reads those of the terms that it has. A term whose weight comes to 0 is not computed.
+    An objective reads those of the terms that it has. KoLeo and Gram are not computed where their weight comes to 0;
+    the other terms are, since heads need a gradient in every iteration.
     """
 
     dino: float = 1.0
@@ -72,6 +73,7 @@ class ObjectiveOutput:
     terms: dict[str, Tensor]  # () float32 each, the loss's terms before their weights
     features: Tensor  # (2B, D) the teacher's pooled features of the global crops
     targets: Tensor | None = None  # (2B, K) the teacher's distributions, where there are prototypes
+    figures: dict[str, Tensor] = field(default_factory=dict)  # () float32 each, watched only: this rank's, for the log
 
 
 class Objective(nn.Module):

@@ -45,12 +45,13 @@ class CrossEntropyTerm(NamedTuple):
     weights: Tensor  # (M,) float32
 
 
-def dino_term(student: Projection, targets: Tensor) -> CrossEntropyTerm:
+def dino_term(student: Projection, targets: Tensor, *, local_weight: float = 1.0) -> CrossEntropyTerm:
     """The DINO loss: mean cross-entropy over all pairs of a teacher's view and another view of the student.
 
     Args:
         student: units (V * B, D), views before images, the global ones first.
         targets: (T, B, K) the teacher's, of the T global views in the same order.
+        local_weight: factor on the pairs with a local view; pairs of two global ones keep their share of the mean.
     """
     num_teacher, batch, _ = targets.shape
     num_views = len(student.units) // batch
@@ -60,8 +61,8 @@ def dino_term(student: Projection, targets: Tensor) -> CrossEntropyTerm:
     row = torch.arange(len(student.units), device=targets.device)
     row = torch.where(row < num_teacher * batch, row, num_teacher * batch + row % batch)
     num_pairs = num_teacher * (num_views - 1)
-    pairs = torch.full(row.shape, float(num_teacher), device=targets.device)
-    pairs[: num_teacher * batch] -= 1
+    pairs = torch.full(row.shape, float(num_teacher * local_weight), device=targets.device)
+    pairs[: num_teacher * batch] = num_teacher - 1
     return CrossEntropyTerm(student, lambda rows: table[row[rows]], pairs / (num_pairs * batch))
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from curate.errors import ConfigError, WeightsError
 from curate.models.convert.source import load_source, resized
 from curate.models.files.export import weights_of
-from curate.models.files.header import HEADS
+from curate.models.files.header import HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
 from curate.models.nets.trained import Trained
@@ -15,7 +15,7 @@ from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.heads import make_head
-from curate.trainer.initial import distilled_export, heads_beside
+from curate.trainer.initial import distilled_export
 from curate.trainer.objective import Objective
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.parallel import World

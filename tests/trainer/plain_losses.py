@@ -37,3 +37,50 @@ def ibot_loss(student: Tensor, targets: Tensor, weights: Tensor, *, num_crops: i
     log_probs = F.log_softmax(student.float() / temperature, dim=-1)
     cross_entropy = -(targets * log_probs).sum(dim=-1)  # (M,)
     return (cross_entropy * weights).sum() / num_crops
+
+
+def dinov3_dino_loss(student: Tensor, targets: Tensor, *, local_weight: float, temperature: float = 0.1) -> Tensor:
+    """The mean over pairs of a local and a global view, and that over pairs of two global ones, each with its share.
+
+    Args:
+        student: (V, B, K) scores of V views, the two global ones first.
+        targets: (2, B, K) the teacher's.
+    """
+    scores = student.double() / temperature
+    log_probs = scores - scores.logsumexp(dim=-1, keepdim=True)
+
+    def mean_over(pairs: list[tuple[int, int]]) -> Tensor:
+        return torch.stack([-(targets[t].double() * log_probs[v]).sum(dim=-1).mean() for t, v in pairs]).mean()
+
+    views = len(student) - 2
+    total = 2 * views + 2
+    crossed = 2 / total * mean_over([(0, 1), (1, 0)])
+    return crossed + local_weight * 2 * views / total * mean_over(
+        [(t, v) for t in range(2) for v in range(2, views + 2)]
+    )
+
+
+def koleo_of_groups(cls: Tensor, *, group: int, views: int) -> Tensor:
+    """Minus the mean log distance to the nearest neighbor of a group, mean over groups, sum over views."""
+    total = torch.zeros((), dtype=torch.float64)
+    for view in cls.double().chunk(views):
+        parts = []
+        for part in view.split(group):
+            units = part / part.norm(dim=-1, keepdim=True)
+            distances = torch.cdist(units, units, compute_mode="donot_use_mm_for_euclid_dist")
+            distances = distances + 9 * torch.eye(len(units), dtype=torch.float64)
+            parts.append(-(distances.amin(dim=1) + 1e-8).log().mean())
+        total = total + torch.stack(parts).mean()
+    return total
+
+
+def gram_loss(student: Tensor, teacher: Tensor) -> float:
+    """Squared differences of the cosines of every two patches, (C, P, D) and (C, P, E), by loops."""
+    total, count = 0.0, 0
+    for crops in zip(student.double(), teacher.double(), strict=True):
+        own, given = (patches / patches.norm(dim=-1, keepdim=True) for patches in crops)
+        for i in range(len(own)):
+            for j in range(len(own)):
+                total += float(own[i] @ own[j] - given[i] @ given[j]) ** 2
+                count += 1
+    return total / count

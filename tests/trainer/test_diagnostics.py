@@ -46,3 +46,14 @@ def test_loss_that_is_no_number_says_which_and_what_helps():
 
 def test_without_prototypes_only_the_features_are_watched():
     assert set(batch_figures(output(None, torch.randn(4, 3)))) == {"feature_std"}
+
+
+def test_a_loss_that_a_phase_adds_is_looked_at_too():
+    guard = FiniteGuard(torch.device("cpu"))
+    first = {"loss": torch.tensor(1.0)}
+    assert guard.look(first, 0) == 0
+    assert guard.look(first | {"loss_gram": torch.tensor(2.0)}, 1) == 0
+    assert guard.look(first, 2) == 0
+    assert guard.look(first | {"loss_gram": torch.tensor(math.nan)}, 3) == 1
+    with pytest.raises(TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_gram nan\)"):
+        guard.check(rate=lambda step: 0.0)

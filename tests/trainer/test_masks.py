@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.trainer.masks import draw_block_mask, draw_masks
+from curate.trainer.masks import add_single_patches, draw_block_mask, draw_masks
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,3 +58,20 @@ def test_one_seed_gives_one_mask():
 @pytest.mark.parametrize("num_patches", [0])
 def test_no_patches_asked_no_patches_masked(num_patches):
     assert not draw_block_mask(8, num_patches, rng=np.random.default_rng(0)).any()
+
+
+@pytest.mark.parametrize("grid", [7, 14, 16])
+def test_exact_masks_have_the_upper_end_of_each_step(grid):
+    wanted = [int(grid * grid * ratio) for ratio in np.linspace(0.1, 0.5, 9)[1:]]
+    for seed in range(10):
+        counts = draw_masks(16, grid, rng=np.random.default_rng(seed), exact=True).sum(axis=1)
+        assert sorted(counts)[8:] == wanted
+        assert sorted(counts)[:8] == [0] * 8
+
+
+def test_single_patches_are_added_to_blocks_anywhere():
+    mask = draw_block_mask(8, 10, rng=np.random.default_rng(0))
+    full = [add_single_patches(mask, 30, rng=np.random.default_rng(seed)) for seed in range(40)]
+    assert all(one[mask].all() and one.sum() == 30 for one in full)
+    assert np.any(full, axis=0).all()
+    np.testing.assert_array_equal(add_single_patches(mask, int(mask.sum()), rng=np.random.default_rng(0)), mask)

@@ -54,6 +54,12 @@ class ExportInfo(Settings):
     """How it was trained: objective, steps, data, version; JSON-ready."""
 
 
+def heads_beside(export: str) -> Path:
+    """Where the heads of an export lie, which is a file or the folder that holds it."""
+    path = Path(export)
+    return (path if path.is_dir() else path.parent) / HEADS
+
+
 def describe_export(config: Architecture, info: ExportInfo) -> dict[str, Any]:
     """The metadata of an export, JSON-ready."""
     architecture, kwargs = timm_equivalent(config)

@@ -14,6 +14,7 @@ from curate.trainer.objectives.settings import ObjectiveSettings
 _SETTINGS = "curate.trainer.objectives.settings"
 BUILT_IN: Mapping[str, str] = {
     "dinov2": f"{_SETTINGS}:DinoV2Settings",
+    "dinov3": f"{_SETTINGS}:DinoV3Settings",
     "dino": f"{_SETTINGS}:DinoSettings",
     "esvit": f"{_SETTINGS}:EsVitSettings",
     "sit": f"{_SETTINGS}:SitSettings",

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from curate.config import Settings
 from curate.feed.settings import Range
+from curate.models.files.header import heads_beside
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,8 @@ class ObjectiveSettings(Settings):
     """Whether patches are hidden behind the backbone's mask token, which timm models lack."""
 
     kind: str
-    """Name of the objective: dinov2, dino, esvit, sit, or one of your own as module:class or ./file.py:class."""
+    """Name of the objective: dinov2, dinov3, dino, esvit, sit, or one of your own as module:class or
+    ./file.py:class."""
     teacher_momentum: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
     """Momentum of the teacher's exponential moving average (EMA) at the start, from which a cosine leads to 1: 0.992 in
     the short recipe, 0.994 in the long one; auto: by the batch size, and lower in runs below 2500 iterations."""
@@ -57,6 +59,10 @@ class ObjectiveSettings(Settings):
             ConfigError: the backbone is of a kind that the objective cannot train.
         """
         raise NotImplementedError
+
+    def origins(self) -> dict[str, str]:
+        """Files of weights that the objective starts from beside `init_from`, by the setting that names them."""
+        return {}
 
     def check(self, training: "TrainSettings") -> None:
         """Compare with the rest of the training's settings; objectives with demands of their own extend it.
@@ -139,20 +145,13 @@ class DinoSettings(CenteredSettings):
         return build_dino(self, backbone, **given)
 
 
-class DinoV2Settings(PrototypeSettings):
-    """DINOv2: DINO, iBOT and KoLeo."""
+class MaskedSettings(PrototypeSettings):
+    """Settings of objectives that hide patches from the student: DINO, iBOT and KoLeo."""
 
     needs_masks: ClassVar[bool] = True
 
-    kind: Literal["dinov2"] = "dinov2"
-    """Name of the objective."""
-    tied_heads: bool = False
-    """Whether DINO and iBOT share one head (short recipe) or have two (long recipe)."""
     ibot_head: HeadSettings | None = None
-    """What the head for patches, where it is not tied, has of its own: a bottleneck of 256 in the long recipe."""
-    centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
-    """How the teacher's scores become targets: by Sinkhorn-Knopp (long recipe) or by a softmax around a running
-    center."""
+    """What the head for patches, where it is not tied, has of its own: in DINOv2's long recipe a bottleneck of 256."""
     dino_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the DINO loss between crops."""
     ibot_weight: float = Field(default=1.0, ge=0.0)
@@ -164,14 +163,53 @@ class DinoV2Settings(PrototypeSettings):
     mask_ratio: Range = (0.1, 0.5)
     """Smallest and largest share of patches that are masked in a masked crop."""
     distill_from: str | None = None
-    """Export of a larger backbone, with heads.safetensors beside it, that stays frozen and makes the targets; nothing
-    is masked then, and iBOT looks at all patches of the global crops. null: the teacher is the student's average."""
+    """Export of a larger backbone, with heads.safetensors beside it, that stays frozen and makes the targets. Masks
+    then hide nothing from the student; they say at which patches iBOT compares it with the teacher. null: the teacher
+    is the student's average."""
+
+    def origins(self) -> dict[str, str]:
+        """The export that is distilled, and the heads beside it."""
+        if self.distill_from is None:
+            return {}
+        return {"distill_from": self.distill_from, "distill_heads": str(heads_beside(self.distill_from))}
+
+
+class DinoV2Settings(MaskedSettings):
+    """DINOv2: DINO, iBOT and KoLeo."""
+
+    kind: Literal["dinov2"] = "dinov2"
+    """Name of the objective."""
+    tied_heads: bool = False
+    """Whether DINO and iBOT share one head (short recipe) or have two (long recipe)."""
+    centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
+    """How the teacher's scores become targets: by Sinkhorn-Knopp (long recipe) or by a softmax around a running
+    center."""
 
     def build(self, backbone: "Trained", **given: Any) -> "Objective":
         """Around `backbone` with `dino_head` and, unless the heads are tied or iBOT is off, `ibot_head`."""
         from curate.trainer.objectives.dinov2 import build_dinov2
 
         return build_dinov2(self, backbone, **given)
+
+
+class DinoV3Settings(MaskedSettings):
+    """DINOv3: as DINOv2 with heads of their own, plain prototypes, exact masks and targets by Sinkhorn-Knopp; phases
+    may add Gram anchoring."""
+
+    kind: Literal["dinov3"] = "dinov3"
+    """Name of the objective."""
+    local_weight: float = Field(default=1.0, ge=0.0)
+    """Factor on the pairs of a local and a global crop in the DINO loss: 1, and 0.5 from the Gram phase on."""
+    koleo_group: int | None = Field(default=16, ge=2)
+    """Number of images among which KoLeo finds neighbors, a divisor of the batch: 16 in DINOv3; null: all of them."""
+    koleo_views: Literal["both", "first"] = "both"
+    """Global crops that KoLeo spreads: both, as the released code does, or the first, as the paper says."""
+
+    def build(self, backbone: "Trained", **given: Any) -> "Objective":
+        """Around `backbone` with `dino_head` and, unless iBOT is off, `ibot_head`."""
+        from curate.trainer.objectives.dinov3 import build_dinov3
+
+        return build_dinov3(self, backbone, **given)
 
 
 class EsVitSettings(CenteredSettings):

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from curate.feed.crops import Crops
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.losses import koleo_loss
+from curate.trainer.masked_views import draw_judged
 from curate.trainer.masks import draw_masks
-from curate.trainer.objective import ForwardContext
+from curate.trainer.objective import ForwardContext, LossWeights
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
 from curate.trainer.sinkhorn import sinkhorn_targets
@@ -128,31 +130,68 @@ def test_one_seed_gives_one_objective():
     assert not torch.equal(first.backbone.pos_embed, other.backbone.pos_embed)
 
 
-def test_ranks_share_the_masks_of_one_batch():
-    whole = torch.from_numpy(draw_masks(4 * BATCH, 4, rng=np.random.default_rng(7))).unflatten(0, (2, 2, BATCH))
+@pytest.mark.parametrize("exact", [False, True])
+def test_ranks_share_the_masks_of_one_batch(exact):
+    drawn = draw_masks(4 * BATCH, 4, rng=np.random.default_rng(7), exact=exact)
+    whole = torch.from_numpy(drawn).unflatten(0, (2, 2, BATCH))
     for rank in range(2):
-        objective = fresh(world=World(rank, 2))
-        views = Crops(batch()[0].global_crops, batch()[0].local_crops)
-        masks = objective._draw_masks(views, context(7))
+        given = {"rng": np.random.default_rng(7), "world": World(rank, 2), "exact": exact}
+        masks = draw_judged(batch()[0], VIT, SETTINGS, **given)
         assert torch.equal(masks, whole[:, rank].flatten(0, 1))
     assert whole.any(dim=-1).sum() == 2 * BATCH  # half of all crops, whatever the ranks
 
 
-def test_a_distilled_student_matches_the_guide_on_every_patch_and_sees_no_masks():
-    objective = build()
+def test_a_distilled_student_sees_no_masks_and_follows_the_guide_where_there_would_be_some():
+    objective = build(masked_share=1.0)
     objective.frozen_teacher = fresh(seed=9).teacher
     views, _ = batch()
     output = objective(views, context())
+    masks = torch.from_numpy(draw_masks(2 * BATCH, 4, rng=np.random.default_rng(0), share=1.0))
     with torch.no_grad():
         seen = objective.frozen_teacher["backbone"].forward_features(views.global_crops)
-        patches = sinkhorn_targets(
-            objective.frozen_teacher["ibot_head"](seen.patches.flatten(0, 1)), temperature=0.05, world=World()
-        )
-        student = objective.student["backbone"].forward_features(views.global_crops).patches.flatten(0, 1)
-        weights = torch.full((len(patches),), 1 / 16)
-        wanted = ibot_loss(objective.student["ibot_head"](student), patches, weights, num_crops=2 * BATCH)
+        scores = objective.frozen_teacher["ibot_head"](seen.patches[masks])
+        patches = sinkhorn_targets(scores, temperature=0.05, world=World())
+        student = objective.student["backbone"].forward_features(views.global_crops)
+        weights = (masks / masks.sum(dim=1, keepdim=True))[masks]
+        wanted = ibot_loss(objective.student["ibot_head"](student.patches[masks]), patches, weights, num_crops=8)
+        cosines = F.cosine_similarity(student.cls[:, None], student.patches, dim=-1)
+    assert masks.any(dim=1).all()
     assert output.terms["ibot"].item() == pytest.approx(wanted.item(), rel=1e-4)
     torch.testing.assert_close(output.features, seen.cls)
+    of_crops = (cosines * masks).sum(dim=1) / masks.sum(dim=1)  # of the student: the guide's never change
+    assert output.figures["cls_patch_cosine"].item() == pytest.approx(of_crops.mean().item(), rel=1e-4)
     assert not any(name.startswith("frozen_teacher") for name in objective.checkpoint_state())
     output.loss.backward()
     assert all(p.grad is None for p in objective.frozen_teacher.parameters())
+
+
+def test_chance_follows_the_weight_of_pairs_with_local_crops():
+    objective = build()
+    with torch.no_grad():
+        objective.student["dino_head"].last_layer.scale.zero_()
+    for local in (1.0, 0.25):
+        given = context()._replace(weights=LossWeights(local=local))
+        output = objective.forward_masked(*batch(), given)
+        assert output.terms["dino"].item() == pytest.approx(objective.chance["dino"])
+
+
+def test_factors_of_an_iteration_scale_the_terms():
+    objective = build()
+    plain = run(objective).terms
+    given = LossWeights(dino=0.5, ibot=2.0, koleo=3.0)
+    output = objective.forward_masked(*batch(), context()._replace(weights=given))
+    wanted = 0.5 * plain["dino"] + 2 * plain["ibot"] + 0.3 * plain["koleo"]
+    assert output.loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    without = objective.forward_masked(*batch(), context()._replace(weights=LossWeights(koleo=0.0)))
+    assert set(without.terms) == {"dino", "ibot"}
+
+
+def test_the_cosine_of_cls_and_own_patches_is_the_teachers():
+    objective = build()
+    (large, _, _), masks = batch()
+    with torch.no_grad():
+        seen = objective.teacher["backbone"].forward_features(large)
+        found = [F.cosine_similarity(seen.cls[i, None], seen.patches[i][masks[i]]).mean() for i in (0, 4, 5)]
+    assert run(objective).figures["cls_patch_cosine"].item() == pytest.approx(
+        torch.stack(found).mean().item(), rel=1e-4
+    )

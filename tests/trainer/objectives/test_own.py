@@ -58,7 +58,7 @@ def test_an_unknown_key_and_a_bad_value_of_an_own_objective_are_errors(tmp_path,
 
 
 def test_what_is_no_objective_is_named(tmp_path, own):
-    with pytest.raises(ConfigError, match=r"objective: kind: 'dinov1' is not known; did you mean 'dinov2'\?"):
+    with pytest.raises(ConfigError, match=r"objective: kind: 'dinov1' is not known; did you mean 'dinov3'\?"):
         config(tmp_path, objective="dinov1")
     with pytest.raises(ConfigError, match=r"objective: kind: .*:Regression' is .*; a subclass of .* is needed"):
         config(tmp_path, objective=own.replace("RegressionSettings", "Regression"))
