@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.convert.source import load_source, resized
-from curate.models.files.export import weights_of
+from curate.models.convert.source import load_source, need_vit, resized
 from curate.models.files.header import HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
-from curate.models.nets.trained import Trained
+from curate.models.nets.trained import Trained, inner
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
@@ -80,12 +79,24 @@ def load_weights(backbone: Trained, source: str) -> None:
         WeightsError: missing, damaged or another model's.
     """
     found = load_source(source)
-    if isinstance(backbone, VisionTransformer) and isinstance(found.network, VisionTransformer):
-        given, wanted = found.network.config, backbone.config
-        if given.grid != wanted.grid:
-            found = resized(found, wanted.grid * given.patch_size)
-    target: nn.Module = backbone if isinstance(backbone, VisionTransformer) else backbone.net
-    fill(target, weights_of(found.network), where=source)
+    if not isinstance(backbone, VisionTransformer) or not isinstance(found.network, VisionTransformer):
+        fill(inner(backbone), inner(found.network).state_dict(), where=source)
+        return
+    given, wanted = found.network.config, backbone.config
+    if given.positions == "learned" and given.grid != wanted.grid:
+        found = resized(found, wanted.grid * given.patch_size)
+    _fill_vit(backbone, need_vit(found, "a ViT"), where=source)
+
+
+def _fill_vit(backbone: VisionTransformer, given: VisionTransformer, *, where: str) -> None:
+    """Fill a ViT, which may have what the given one lacks and computes the same with: biases of 0, and a norm of local
+    crops that starts as that of all tokens."""
+    state, wanted = dict(given.state_dict()), backbone.state_dict()
+    if given.config.qkv_bias == "none":
+        state |= {name: torch.zeros_like(wanted[name]) for name in wanted if name.endswith(".attn.qkv.bias")}
+    if given.local_cls_norm is None and backbone.local_cls_norm is not None:
+        state |= {f"local_cls_{name}": value for name, value in state.items() if name.startswith("norm.")}
+    fill(backbone, state, where=where)
 
 
 def load_heads(objective: Objective, path: str) -> None:

@@ -88,6 +88,14 @@ def to_meta(state: Mapping[str, Tensor], *, head_dim: int) -> StateDict:
     return theirs | {PERIODS: periods(head_dim)}
 
 
+def heads_of(state: Mapping[str, Tensor]) -> int | None:
+    """Number of attention heads that a file of DINOv3's authors tells; None: it is none, or does not tell."""
+    told, tokens = (next((v for k, v in state.items() if k.endswith(end)), None) for end in (PERIODS, "cls_token"))
+    if told is None or tokens is None or not told.numel() or not tokens.ndim:
+        return None
+    return tokens.shape[-1] // (4 * told.numel()) or None
+
+
 def _key_mask(bias: Tensor) -> Tensor:
     mask = torch.ones_like(bias)
     mask.chunk(3)[1].zero_()
