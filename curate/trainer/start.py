@@ -1,6 +1,8 @@
 """The objective before the first iteration: with fresh weights, released ones or those of an earlier training, and
 with the frozen teacher that it distills."""
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -13,6 +15,7 @@ from curate.models.nets.trained import Trained, inner
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
+from curate.trainer.feature_teachers import FeatureTeacher
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export
 from curate.trainer.objective import Objective
@@ -40,6 +43,8 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     distilled = distilled_export(config)
     if distilled is not None:
         objective.frozen_teacher = load_frozen_teacher(distilled)
+    for teacher in objective.feature_teachers or ():
+        cast(FeatureTeacher, teacher).normalized_for((config.crops.mean, config.crops.std))
     return objective
 
 
