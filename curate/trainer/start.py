@@ -11,14 +11,14 @@ from curate.models.convert.source import load_source, need_vit, resized
 from curate.models.files.header import HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
-from curate.models.nets.trained import Trained, inner
+from curate.models.nets.trained import Trained, check_same_tokens, inner
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.feature_teachers import FeatureTeacher
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export
-from curate.trainer.objective import Objective
+from curate.trainer.objective import Objective, backbone_of
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.parallel import World
 
@@ -43,6 +43,7 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     distilled = distilled_export(config)
     if distilled is not None:
         objective.frozen_teacher = load_frozen_teacher(distilled)
+        check_same_tokens(backbone, backbone_of(objective.frozen_teacher))
     for teacher in objective.feature_teachers or ():
         cast(FeatureTeacher, teacher).normalized_for((config.crops.mean, config.crops.std))
     return objective
