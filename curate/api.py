@@ -349,6 +349,18 @@ def train_values(values: Mapping[str, Any], *, where: str) -> "TrainResult":
     return run_training(parsed, evaluate=evaluation_for(evaluation, parsed))
 
 
+def plan_values(values: Mapping[str, Any], *, where: str, processes: int = 1, images: int | None = None) -> list[str]:
+    """What a training by the values of a config amounts to, in lines for people; nothing is written."""
+    from curate.evaluation.settings import split_config
+    from curate.trainer.config import TrainConfig
+    from curate.trainer.plan import plan_training
+
+    values, _ = split_config(values, where=where)
+    if images is not None:
+        values = {"shards": "", "output": "", **values}
+    return plan_training(parse(TrainConfig, values, where=where), processes=processes, images=images)
+
+
 def _given(config: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """The values of a config, and what errors call it."""
     return (config, "config") if isinstance(config, Mapping) else (read_yaml(config), str(config))

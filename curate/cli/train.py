@@ -20,6 +20,7 @@ from curate.cli.arguments import (
 from curate.cli.consoles import say, say_json, show_table
 from curate.cli.program import listen
 from curate.cli.summary import near
+from curate.errors import ConfigError
 from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, Bounds
 
 
@@ -33,13 +34,21 @@ def train(
     output: Annotated[
         str | None, typer.Option(metavar="DIR", help="folder for checkpoints, the log and the exports")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="say phases, schedules, tokens and memory, and write nothing")
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="with --plan: processes that are to share the training")] = 1,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="with --plan: number of images, where the shards are not at hand")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Pretrain a backbone on curated shards; a training that was stopped goes on where it was.
 
-    Exit status: 0 it is trained; 1 an error stopped it; 2 a wrong command line; 143 SIGTERM stopped it, and a
-    checkpoint is written: the same command goes on.
+    Exit status: 0 it is trained; 1 an error stopped it; 2 a wrong command line; 143 SIGTERM or 130 Ctrl-C stopped it,
+    and a checkpoint is written: the same command goes on. A second Ctrl-C ends it at once. torchrun kills its processes
+    30 seconds after it was told to go, unless --shutdown-timeout gives them more.
 
     Examples:
         # a tiny ViT, in about a minute on two cores
@@ -48,16 +57,25 @@ def train(
         curate train train/tiny --shards runs/dedup-photos --output runs/longer iterations=2000
         # every key
         curate config train/small
+        # phases, schedules and memory on 8 GPUs, before anything is written
+        curate train train/small --shards runs/even --output runs/small --plan --processes 8
         # on 8 GPUs
-        torchrun --nproc_per_node 8 --no-python curate train train/small --shards runs/even --output runs/small
+        torchrun --nproc-per-node 8 --shutdown-timeout 600 --no-python curate train train/small --shards runs/even \
+            --output runs/small
     """
-    from curate.api import train_values
+    from curate.api import plan_values, train_values
     from curate.config import apply_overrides, merge, read_yaml
 
     listen(quiet=quiet, verbose=verbose)
     given: dict[str, Any] = {"shards": shards, "output": output}
     values = merge(read_yaml(config), {name: value for name, value in given.items() if value is not None})
-    result = train_values(apply_overrides(values, overrides or []), where=config)
+    values = apply_overrides(values, overrides or [])
+    if plan:
+        say("\n".join(plan_values(values, where=config, processes=processes, images=images)))
+        return
+    if processes != 1 or images is not None:
+        raise ConfigError("--processes and --images say for what to plan; add --plan, or leave them out")
+    result = train_values(values, where=config)
     export = near(str(result.export))
     say(f"export: {export}")
     if not quiet:

@@ -1,6 +1,8 @@
 """The objective before the first iteration: with fresh weights, released ones or those of an earlier training, and
 with the frozen teacher that it distills."""
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -12,7 +14,8 @@ from curate.models.files.state_dict import fill
 from curate.models.nets.trained import Trained, check_same_tokens, inner
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
-from curate.trainer.effective import Effective
+from curate.trainer.effective import Effective, resolve_auto
+from curate.trainer.feature_teachers import FeatureTeacher
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export
 from curate.trainer.objective import Objective, backbone_of
@@ -41,6 +44,8 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     if distilled is not None:
         objective.frozen_teacher = load_frozen_teacher(distilled)
         check_same_tokens(backbone, backbone_of(objective.frozen_teacher))
+    for teacher in objective.feature_teachers or ():
+        cast(FeatureTeacher, teacher).normalized_for((config.crops.mean, config.crops.std))
     return objective
 
 
@@ -59,6 +64,18 @@ def given_heads(config: TrainConfig) -> HeadsInfo | None:
     if not isinstance(config.objective, PrototypeSettings):
         raise ConfigError(f"init_heads={config.init_heads}: this objective has no prototype heads; leave it out")
     return read_heads_info(config.init_heads)
+
+
+def resolve_start(config: TrainConfig, *, num_images: int, num_samples: int) -> Effective:
+    """The numbers of a run on so many images, with the heads that it starts from.
+
+    Raises:
+        WeightsError: heads to start from are missing or damaged.
+        ConfigError: the settings do not fit them, or one another.
+    """
+    heads = given_heads(config)
+    given = None if heads is None else heads.prototypes
+    return resolve_auto(config, num_images=num_images, num_samples=num_samples, prototypes=given)
 
 
 def load_weights(backbone: Trained, source: str) -> None:

@@ -43,13 +43,13 @@ from curate.trainer.checkpoint import (
 )
 from curate.trainer.collapse import Watchdog
 from curate.trainer.config import TrainConfig
-from curate.trainer.effective import Effective, resolve_auto
+from curate.trainer.effective import Effective
 from curate.trainer.exporting import gather_teacher, write_teacher
 from curate.trainer.identity import check_identity, keep_begun, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import LOG, Journal, Row, SilentJournal, write_log
 from curate.trainer.parallel import join_world
-from curate.trainer.start import given_heads
+from curate.trainer.start import resolve_start
 from curate.trainer.stopping import StopSignal, end_by
 from curate.trainer.usage import Usage
 
@@ -96,13 +96,7 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         check_workers(config.workers, config.worker_kind)
         split = BatchSplit(config.batch_size, config.accumulate, world.rank, world.size)
         index = world.broadcast(lambda: read_index(config.shards, config.feed))
-        heads = given_heads(config)
-        effective = resolve_auto(
-            config,
-            num_images=index.num_images,
-            num_samples=index.num_samples,
-            prototypes=None if heads is None else heads.prototypes,
-        )
+        effective = resolve_start(config, num_images=index.num_images, num_samples=index.num_samples)
         if world.is_first:
             refuse_foreign_files(folder)
         with (

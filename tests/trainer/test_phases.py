@@ -18,7 +18,7 @@ CONSTANT = {
     "freeze_last_layer_iterations": 5,
 }
 DINOV3 = {
-    "optimizer": {**CONSTANT, "weight_decay": [0.04, 0.04]},
+    "optimizer": {**CONSTANT, "weight_decay": [0.04, 0.04], "freeze_last_layer_iterations": 5},
     "ema": {"end": "constant"},
     "batch_size": 256,
     "objective": {"teacher_momentum": 0.994, "teacher_temperature_iterations": 10},

@@ -61,7 +61,7 @@ GRAM = [{"gram": {"teacher": "step 0", "refresh": 1}}]
 CASES = {
     "dinov2": {},
     "softmax": {"objective": {**TINY["objective"], "centering": "softmax", "tied_heads": True}},
-    "gram": {"phases": GRAM, "iterations": 100},
+    "gram": {"objective": {**TINY["objective"], "kind": "dinov3", "koleo_group": 2}, "phases": GRAM},
     "dino": {"objective": {"kind": "dino", **TINY["objective"]}},
     "accumulated": {"accumulate": 2, "batch_size": 8},
 }
