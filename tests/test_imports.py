@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": BASE | {"tables", "ops", "models", "trainer", "samples"},
     "stages": BASE | {"tables", "engine", "ops", "models", "sources", "trainer", "evaluation", "samples", "decisions"},
     "recipe": BASE | {"engine", "sources", "registry"},
-    "pipelines": BASE | {"engine", "ops", "models", "sources", "stages", "recipe", "decisions"},
+    "pipelines": BASE | {"engine", "models", "sources", "stages", "recipe", "decisions"},
     "workdir": BASE | {"engine", "recipe", "locking", "decisions"},
     "verifying": BASE | {"engine", "models", "trainer", "workdir", "locking"},
     "answers": BASE | {"tables", "engine", "ops", "sources", "stages"},
