@@ -10,8 +10,6 @@ from pydantic import Field, model_validator
 
 from curate.config import Execution
 from curate.engine.pipeline import Pipeline, Ref
-from curate.ops.screening.conditions import WhereError
-from curate.ops.screening.where import parse_where
 from curate.pipelines.picture_scores import ScoresOfPictures
 from curate.pipelines.table_scores import KnownEmbeddings, TableScores, score_tables
 from curate.stages.screening.read_columns import ReadColumns
@@ -75,7 +73,7 @@ def score_pool(
     rules = {"lists": cfg.list_rules(), "drop": {**cfg.example_rules(), **cfg.drop}, "where": cfg.where}
     honored = cfg.opt_outs == "honor"
     screen = Screen(**rules, opt_outs=honored, show_sensitive=cfg.show_sensitive).placed_as(cfg)
-    names = set() if cfg.where is None else set(parse_where(cfg.where).names)
+    names = set() if cfg.where is None else set(where_names(cfg.where))
     own = tuple(sorted(names - FACTS.keys() - set(cfg.score_names())))
     columns = p.add("internal/columns", ReadColumns(names=own), catalog=catalog, images=images) if own else None
     return p.add(

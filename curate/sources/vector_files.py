@@ -71,13 +71,27 @@ class OwnEmbeddings(Settings):
         return None if path is None else absolute_path(path)
 
     def files(self) -> tuple["VectorFile", ...]:
-        """The files, in order.
+        """The files, in order, looked at now.
 
         Raises:
             ConfigError: there are none, ids are missing or too many, or nothing says which columns are meant.
             SourceError: a file cannot be read.
         """
-        return tuple(self._file(path, ids) for path, ids in self._paired())
+        found = tuple(self._file(path, ids) for path, ids in self._paired())
+        _known[self._place()] = found
+        known_content.cache_clear()
+        return found
+
+    def known_files(self) -> tuple["VectorFile", ...]:
+        """The files as this process saw them last: a task must not look at all files for the few that it reads."""
+        return _known.get(self._place()) or self.files()
+
+    def _place(self) -> str:
+        changed = [
+            Path(path).stat().st_mtime_ns if path is not None and Path(path).exists() else 0
+            for path in (self.table, self.ids)
+        ]
+        return digest([self.model_dump(mode="json"), changed])
 
     def _paired(self) -> list[tuple[Path, Path | None]]:
         place = Path(self.table)
@@ -143,6 +157,10 @@ class OwnEmbeddings(Settings):
     def is_digest(self, files: "Sequence[VectorFile]") -> bool:
         """Whether ids are SHA-256."""
         return self.id == "sha256" or (self.id == "auto" and bool(files) and files[0].id_column == "sha256")
+
+
+_known: dict[str, tuple["VectorFile", ...]] = {}
+"""Files by settings and by the time at which what these name was changed."""
 
 
 class VectorFile(NamedTuple):
@@ -298,6 +316,12 @@ def content_of(files: Sequence[VectorFile]) -> str:
         raise ConfigError("own embeddings: there are no files")
     paths = [path for file in files for path in (file.path, file.ids) if path is not None]
     return digest([_sampled(str(path), *_stat(path)) for path in paths])
+
+
+@lru_cache(maxsize=8)
+def known_content(files: tuple[VectorFile, ...]) -> str:
+    """The same, as this process found it last."""
+    return content_of(files)
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from curate.ops.vectors import VectorSpec, unpack
 from curate.recipe import load_config
 from curate.running import run_config
 from curate.stages.images.embed import Embed
+from curate.workdir import open_tables
 
 ROLES = ("pool", "curated", "heldout")
 WRITE = ["executor.threads=1", "rows_per_part=25", "write=null", "map=null"]
@@ -68,3 +69,6 @@ def test_own_embeddings_give_what_the_model_gave(
     assert verdict == by_model.table("internal/semdedup/verdicts").read_all()["verdict"].to_pylist()
     scored = store.table("scores").read_all()["quality"].is_valid().to_numpy().sum()
     assert scored == len(pq.read_table(table))
+    for path in (Path(table), tmp_path / "head.safetensors"):
+        path.unlink()  # a finished run can be looked at without them
+    assert "internal/scores/quality" in {one.name for one in open_tables(store).tables}

@@ -89,19 +89,19 @@ class MatchVectors(Shuffle):
         return {"vectors": content_of(self.own.files())}
 
     def num_scatter(self, **inputs: Any) -> int:
-        return len(inputs["catalog"].parts()) + len(chunks_of(self.own.files()))
+        return len(inputs["catalog"].parts()) + len(chunks_of(self.own.known_files()))
 
     def num_parts(self, **inputs: Any) -> int:
         return max(1, -(-self._num_ids(inputs["catalog"]) // MEETING_ROWS))
 
     def _num_ids(self, catalog: Table) -> int:
-        return catalog.num_rows() + sum(file.rows for file in self.own.files())
+        return catalog.num_rows() + sum(file.rows for file in self.own.known_files())
 
     def scattered_bytes(self, pieces: pa.Schema, **inputs: Any) -> float:
         return 28.0 * self._num_ids(inputs["catalog"])
 
     def scatter(self, part: int, *, catalog: Table, images: Table) -> Iterator[Scattered]:
-        files, buckets = self.own.files(), self.num_parts(catalog=catalog)
+        files, buckets = self.own.known_files(), self.num_parts(catalog=catalog)
         by_digest, parts = self.own.is_digest(files), len(catalog.parts())
         if part < parts:
             digests, place = self._of_images(catalog.read(part), images.read(part), by_digest=by_digest)
@@ -171,7 +171,7 @@ class MatchVectors(Shuffle):
 
     def _check_once(self, rows_of: np.ndarray, images_of: np.ndarray, place: np.ndarray, first: np.ndarray) -> None:
         """Raise where an id does not say which vector is which image's; equal bytes may have several of both."""
-        files = self.own.files()
+        files = self.own.known_files()
         if self.own.is_digest(files):
             return
         twice = np.flatnonzero(rows_of > 1)
@@ -189,12 +189,12 @@ class MatchVectors(Shuffle):
 
     def summarize(self, table: Table, **inputs: Any) -> MatchFigures:
         found = MatchTally.of(table)
-        example = where(self.own.files(), min(found.first)) if found.first else ""
+        example = where(self.own.known_files(), min(found.first)) if found.first else ""
         return MatchFigures(matched=found.matched, surplus=found.surplus, surplus_example=example)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         images: Shape = inputs["images"]
-        rows = float(sum(file.rows for file in self.own.files()))
+        rows = float(sum(file.rows for file in self.own.known_files()))
         made = Shape(pool=images.rows, row_bytes=2 * ID_BYTES + 4, parts=max(1, images.rows / MEETING_ROWS), columns=2)
         sent = Sent(images.rows + rows, images.parts + 1, made.parts, row_bytes=28)
         demand = Demand(rows=ID_ROWS * (images.rows + rows), written=made.num_bytes, memory=100 * MEETING_ROWS)
@@ -217,10 +217,10 @@ class GroupMatches(Shuffle):
         return MATCHED_VECTORS
 
     def num_parts(self, **inputs: Any) -> int:
-        return max(1, len(chunks_of(self.own.files())))
+        return max(1, len(chunks_of(self.own.known_files())))
 
     def scatter(self, part: int, *, matched: pa.Table) -> Iterator[Scattered]:
-        chunks = chunks_of(self.own.files())
+        chunks = chunks_of(self.own.known_files())
         begins = np.array([(chunk.file << FILE_BITS) + chunk.start for chunk in chunks])
         yield from partition(matched, np.searchsorted(begins, matched["row"].to_numpy(), side="right") - 1)
 

@@ -24,7 +24,7 @@ from curate.engine.table import Table
 from curate.engine.tallies import Tally, tally_batch
 from curate.errors import SourceError
 from curate.ops.vectors import VectorSpec, normalize, pack, unpack
-from curate.sources.vector_files import OwnEmbeddings, chunks_of, content_of, read_vectors
+from curate.sources.vector_files import OwnEmbeddings, chunks_of, content_of, known_content, read_vectors
 from curate.stages.images.match_vectors import FILE_BITS, MatchFigures
 from curate.stages.images.pictures import wanted_rows
 from curate.tables import CATALOG, DUPLICATES, IMAGES, MATCHED_VECTORS, embeddings_schema
@@ -79,14 +79,14 @@ class OwnVectors(Shuffle):
     """Where the vectors are."""
 
     def output_schema(self, **inputs: Any) -> pa.Schema:
-        files = self.own.files()
+        files = self.own.known_files()
         dim = next((file.dim for file in files if file.dim), 0)
         if not dim:
             raise self.own.field_error("table", f"={self.own.table}: holds no vector")
         other = next((file for file in files if file.dim not in (0, dim)), None)
         if other is not None:
             raise SourceError(f"{other.path}: vectors of {other.dim} values, those of {files[0].path} have {dim}")
-        return embeddings_schema(dim, dtype=self.own.dtype, model=self.own.model, weights=content_of(files))
+        return embeddings_schema(dim, dtype=self.own.dtype, model=self.own.model, weights=known_content(files))
 
     def piece_schema(self, **inputs: Any) -> pa.Schema:
         return self.output_schema()
@@ -98,7 +98,7 @@ class OwnVectors(Shuffle):
         return float(inputs["grouped"].num_rows() * (8 + VectorSpec.of(pieces).dim * np.dtype(self.own.dtype).itemsize))
 
     def scatter(self, part: int, *, grouped: pa.Table, **tables: Table | None) -> Iterator[Scattered]:
-        files, schema = self.own.files(), self.output_schema()
+        files, schema = self.own.known_files(), self.output_schema()
         chunks = chunks_of(files)
         if not chunks or len(grouped) == 0:
             return
@@ -170,7 +170,7 @@ class OwnVectors(Shuffle):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         later = inputs.get("duplicates") is not None
-        files, catalog = self.own.files(), inputs["catalog"]
+        files, catalog = self.own.known_files(), inputs["catalog"]
         dim = max((file.dim for file in files), default=0)
         made = catalog._replace(pool=given.kept_images if later else catalog.pool, heldout=0)
         made = made._replace(
