@@ -191,12 +191,13 @@ def write_report(store: Store) -> str:
         TableError: no table is finished.
     """
     from curate.report.card import write_card
-    from curate.report.page import SWEEP_FILE, write_page
+    from curate.report.page import SCORE_SWEEPS, SWEEP_FILE, write_page
     from curate.report.sections import warnings
 
     made_of = _made_of(store)
     if _reported(store).get("tables") != made_of:
-        store.remove(SWEEP_FILE)  # thresholds of tables that are gone
+        for pages in (SWEEP_FILE, SCORE_SWEEPS):
+            store.remove(pages)  # thresholds of tables that are gone
     found = workdir.open_tables(store)
     write_card(found)
     page = write_page(found)
