@@ -261,8 +261,18 @@ FACE_BOXES = column(
 
 BLUR = b"curate.blur"
 """Key of a schema's metadata: how faces are blurred, as JSON."""
-BLURS = pa.schema([IMAGE_ID, FACE_BOXES.with_name("blurred_faces")])
-"""Faces that are blurred in the pictures that are written; aligned with the catalog, null: none is."""
+BLURS = pa.schema(
+    [
+        IMAGE_ID,
+        column(
+            "blurred_faces",
+            pa.list_(FACE),
+            "faces that are blurred where the picture is written, as in `faces`; null: they were not looked for",
+            nullable=True,
+        ),
+    ]
+)
+"""Aligned with the catalog. A picture in which faces were not looked for is not written."""
 
 SCREENED = pa.schema(
     [

@@ -13,7 +13,7 @@ from curate.engine.pipeline import Pipeline, Ref
 from curate.pipelines.picture_scores import ScoresOfPictures
 from curate.pipelines.table_scores import KnownEmbeddings, TableScores, score_tables
 from curate.stages.screening.read_columns import ReadColumns
-from curate.stages.screening.rules import Drop
+from curate.stages.screening.rules import Drop, where_names
 from curate.stages.screening.scoring import SCORES
 from curate.stages.screening.screen import FACTS, MEASURED, NAMED, Screen
 
@@ -42,8 +42,8 @@ class Screening(TableScores, ScoresOfPictures):
     def _readable_where(self) -> Self:
         if self.where is not None:
             try:
-                parse_where(self.where)
-            except WhereError as error:
+                where_names(self.where)
+            except ValueError as error:
                 raise ValueError(f"where: {error}") from None
         return self
 

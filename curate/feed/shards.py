@@ -22,6 +22,8 @@ from curate.sealing import open_parquet
 
 logger = logging.getLogger(__name__)
 
+CHANGED = ("repaired", "blurred")
+"""Columns that say of an image, where they are not null, that its bytes are others than those of its SHA-256."""
 READERS = 16
 """Footers read at a time, since a shard on an object store takes a few round trips."""
 ResultT = TypeVar("ResultT")
@@ -80,7 +82,7 @@ class ShardIndex:
         table = _read_shard(
             self.filesystem,
             group.shard,
-            lambda file: _read_columns(file, group.number, ["sha256", "repaired"] if checks else []),
+            lambda file: _read_columns(file, group.number, ["sha256", *CHANGED] if checks else []),
             problem=f"row group {group.number} cannot be read",
         )
         encoded = table.column("image").combine_chunks().field("bytes")
@@ -167,10 +169,10 @@ def _read_columns(file: Any, group: int, more: list[str]) -> pa.Table:
 
 
 def _is_as_told(encoded: Encoded, rows: pa.Table, row: int) -> bool:
-    """Whether an image has the SHA-256 of its row; one whose metadata were repaired has that of before."""
-    repaired = "repaired" in rows.column_names and rows["repaired"][row].is_valid
+    """Whether an image has the SHA-256 of its row; one that was changed when it was written has that of before."""
+    changed = any(name in rows.column_names and rows[name][row].is_valid for name in CHANGED)
     told = rows["sha256"][row].as_py()
-    return repaired or not isinstance(encoded, bytes) or hashlib.sha256(encoded).hexdigest() == told
+    return changed or not isinstance(encoded, bytes) or hashlib.sha256(encoded).hexdigest() == told
 
 
 def _row_groups_of(filesystem: Any, path: str, *, feed: FeedSettings) -> list[RowGroup] | None:

@@ -171,13 +171,14 @@ def test_a_shard_lost_after_the_start_is_named(tmp_path):
         samples[0]
 
 
-def hashed_shard(folder, shades, *, wrong=(), repaired=()):
+def hashed_shard(folder, shades, *, wrong=(), repaired=(), blurred=()):
     """A shard as curate writes them, the `sha256` of some rows not that of their bytes."""
     rows = [row(i, encoded=flat(shade, size=32)) for i, shade in enumerate(shades)]
     for number, one in enumerate(rows):
         one["sha256"] = hashlib.sha256(one["image"]["bytes"] + b"x" * (number in wrong)).hexdigest()
         one["repaired"] = "metadata" if number in repaired else None
-    batch = pa.RecordBatch.from_pylist(rows, schema=shards_schema({}))
+        one["blurred"] = "JPEG" if number in blurred else None
+    batch = pa.RecordBatch.from_pylist(rows, schema=shards_schema({}, blur=b"{}" if blurred else None))
     Store(folder).table("data").commit(0, batch.schema, [batch])
     return folder / "data"
 
@@ -191,6 +192,13 @@ def test_an_image_that_is_not_the_one_of_its_digest_is_named_or_replaced(tmp_pat
     large, _ = taken(samples, config, 1, start=0)
     assert sorted(large[:, 0, 0, 8, 8].tolist()) == [10, 110, 110, 160]
     assert samples.skipped == 1
+
+
+def test_an_image_whose_faces_are_blurred_has_another_digest_than_its_source(tmp_path):
+    data = hashed_shard(tmp_path, [10, 60, 110, 160], wrong=[1, 3], blurred=[1, 3])
+    samples, config = feed(data, PLAIN, feed={"verify": 1.0}, batch_size=4)
+    large, _ = taken(samples, config, 1, start=0)
+    assert sorted(large[:, 0, 0, 8, 8].tolist()) == [10, 60, 110, 160]
 
 
 def test_the_share_of_images_is_held_against_their_digests(tmp_path):

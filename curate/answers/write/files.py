@@ -11,6 +11,7 @@ from curate.answers.write.names import Names
 from curate.answers.write.output import Output
 from curate.answers.write.written import Count
 from curate.sources.uri import decode_uri, is_remote
+from curate.stages.selection.blurred import FACES
 from curate.stages.selection.shard_bytes import faces_of
 
 Link = Literal["symbolic", "hard"]
@@ -75,6 +76,7 @@ class Files:
 
 
 def _places(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Where each image lies, and whether it is written as other bytes than its source holds."""
+    """Where each image lies, and whether it is not written as its source holds it."""
     found: list[dict[str, Any]] = rows.select(["uri", "own_file", "num_bytes"]).to_pylist()
-    return [{**row, "changed": bool(faces)} for row, faces in zip(found, faces_of(rows), strict=True)]
+    blurs = FACES in rows.schema.names
+    return [{**row, "changed": blurs and faces != []} for row, faces in zip(found, faces_of(rows), strict=True)]

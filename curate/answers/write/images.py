@@ -102,6 +102,9 @@ class Images:
         """The bytes of some rows of a batch as they are written, in order; or why there are none any more."""
         how = None if self.blurs is None else blur_of(self.blurs.schema())
         for read, key, boxes in zip(self._read(rows), rows["key"].to_pylist(), faces_of(rows), strict=True):
+            if boxes is None and how is not None:
+                yield unreadable("faces were not looked for in it, and its data set has none that are not blurred")
+                continue
             if how is None or not boxes or read.data is None:
                 yield read
                 continue

@@ -49,8 +49,8 @@ class ChosenTally(Tally):
 
     @classmethod
     def count(cls, rows: pa.Table) -> Self:
-        boxes = rows[BLURS.names[1]]
-        return cls(images=len(boxes) - boxes.null_count, faces=pc.sum(pc.list_value_length(boxes)).as_py() or 0)
+        faces = pc.list_value_length(rows[BLURS.names[1]]).drop_null()
+        return cls(images=pc.sum(pc.greater(faces, 0)).as_py() or 0, faces=pc.sum(faces).as_py() or 0)
 
 
 class ChosenFigures(Figures):
@@ -79,7 +79,7 @@ class ChooseFaces(Map):
         yield pa.RecordBatch.from_arrays(columns, schema=self.output_schema())
 
     def _chosen(self, found: list[dict[str, float]] | None) -> list[dict[str, float]] | None:
-        return [box for box in found or [] if box["confidence"] >= self.blur.least] or None
+        return None if found is None else [box for box in found if box["confidence"] >= self.blur.least]
 
     def summarize(self, table: Table, **inputs: Any) -> ChosenFigures:
         found = ChosenTally.sum(ChosenTally.by_part(table))

@@ -50,7 +50,7 @@ class FindFaces(NetworkScores):
         largest = "share of the picture's area that the largest of them covers, 0..1"
         return [
             self.score(NUMBER, pa.int32(), number, check="faces"),
-            self.score(LARGEST, pa.float32(), largest, check="faces"),
+            self.score(LARGEST, pa.float32(), largest),
             FACE_BOXES,
         ]
 

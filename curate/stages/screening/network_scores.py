@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import pyarrow as pa
+from pydantic import field_validator
 
-from curate.config import Execution
+from curate.config import Execution, absolute_path
 from curate.engine.cost import ID_BYTES, Assumptions, Demand, Shape, Shapes
 from curate.engine.finished import Finished
 from curate.engine.table import Table
@@ -31,6 +32,11 @@ class NetworkScores(PictureScores):
     weights: Annotated[str | None, Execution()] = None
     """ONNX file of the same network; null: the one of the package that ships it. Known by its content, so it may
     move."""
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute_weights(cls, weights: str | None) -> str | None:
+        return None if weights is None else absolute_path(weights)  # workers may have another current directory
 
     def find_weights(self) -> Path:
         """The file, looked for when a run is planned, and so before anything is made.

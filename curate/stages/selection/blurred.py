@@ -28,7 +28,7 @@ def blur_of(schema: pa.Schema) -> Blur:
 def blur_rows(rows: pa.Table, how: Blur, *, done: Mapping[int, str]) -> pa.Table:
     """Rows of a shard with the faces blurred in their pictures, and the column `blurred`.
 
-    A picture that does not decode is left out: it must not be written as it is.
+    A picture that does not decode, or in which faces were not looked for, is left out: it must not be written as it is.
 
     Args:
         rows: with the columns image_id, key, image and `blurred_faces`.
@@ -45,7 +45,11 @@ def blur_rows(rows: pa.Table, how: Blur, *, done: Mapping[int, str]) -> pa.Table
         notes.append(done.get(row["image_id"]) if blurred is None else blurred.note)
     rows = rows.set_column(rows.schema.get_field_index("image"), "image", [pa.array(pictures, HF_IMAGE)])
     rows = rows.append_column(BLUR_COLUMNS.field("blurred"), pa.array(notes, pa.string()))
-    return rows.filter(pa.array([found.get(place, True) is not None for place in range(len(rows))]))
+    unknown = [row["key"] for row in named if row[FACES] is None]
+    for key in unknown:
+        logger.warning("%s: left out, since faces were not looked for in it", key)
+    fit = [found.get(place, True) is not None and row[FACES] is not None for place, row in enumerate(named)]
+    return rows.filter(pa.array(fit, pa.bool_()))
 
 
 class ToBlur(NamedTuple):

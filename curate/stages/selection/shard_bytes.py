@@ -92,7 +92,7 @@ def fetch(rows: pa.Table, catalog: Table) -> Fetched:
 
 
 def faces_of(rows: pa.Table | pa.RecordBatch) -> list[Any]:
-    """The boxes that are blurred in each picture; None: none are."""
+    """The boxes that are blurred in each picture; None: it is not known which, or nothing is blurred at all."""
     name = BLURS.names[1]
     found: list[Any] = rows[name].to_pylist() if name in rows.schema.names else [None] * len(rows)
     return found
@@ -143,7 +143,7 @@ class EarlierShard:
         """What was repaired before its faces are blurred is read anew, so that it does not matter what lies here."""
         if self._place.get(image_id, (0, ""))[1] != digest or self._faces.get(image_id) not in (None, faces):
             return False
-        return faces is None or image_id in self.blurred or image_id not in self.repaired
+        return not faces or image_id in self.blurred or image_id not in self.repaired
 
     def read(self, image_ids: Sequence[int]) -> dict[int, bytes]:
         """The bytes of these images, as far as they are there and have the SHA-256 that the shard says."""

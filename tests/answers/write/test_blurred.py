@@ -32,6 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if key in WITH_FACES:
             ImageDraw.Draw(picture).rectangle((60, 60, 59 + SIDE, 59 + SIDE), (255, 0, 0))
         picture.save(root / "pool" / key)
+    Image.new("RGB", (64, 64), "teal").save(root / "pool/uniform.png")
     find = {"weights": str(save_face_finder(root / "faces.onnx")), "side": 256}
     curate.run(
         {
@@ -104,6 +105,15 @@ def test_an_unfinished_folder_is_finished_to_the_same_files(
             run.write(str(tmp_path / "out"), to="folder")
     run.write(str(tmp_path / "out"), to="folder")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
+
+
+def test_what_was_not_looked_at_is_not_written(root: Path, tmp_path: Path) -> None:
+    run = curate.open_run(root / "run")
+    found = run.write(str(tmp_path / "out"), to="folder", wanted="rejected")
+    assert (found.images, found.lost) == (0, 1)
+    linked = run.write(str(tmp_path / "links"), to="folder", wanted="rejected", link="symbolic")
+    assert (linked.images, linked.linked, linked.lost) == (0, 0, 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["metadata.jsonl"]
 
 
 def test_pictures_are_not_written_while_their_faces_are_unknown(root: Path) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from curate.errors import MissingExtra, WeightsError
 from curate.models.files import onnx_graph
 from curate.models.files.declaration import read_declaration
-from curate.models.files.onnx_graph import check_graph, find_data, fixed_batch
+from curate.models.files.onnx_graph import check_graph, find_data, fixed_batch, free_axes, read_own_graph
 from tests.models.backbones.onnx_models import save_onnx, write_declaration
 
 
@@ -210,3 +210,18 @@ def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtra, match=r"onnx is not installed; bring it with: .*curate-vision\[onnx\]"):
         check_graph(file, read_declaration(file))
+
+
+def test_free_axes_leave_the_channels_alone(tmp_path: Path) -> None:
+    model = read_own_graph(save_onnx(tmp_path / "model.onnx", batch=3))
+    freed = onnx.load_model_from_string(free_axes(model))
+    stated = freed.graph.input[0].type.tensor_type.shape.dim
+    assert [axis.dim_value for axis in stated] == [0, 3, 0, 0]
+    assert len({axis.dim_param for axis in stated} - {""}) == 3
+    assert not freed.graph.output[0].type.tensor_type.HasField("shape")
+
+
+def test_a_graph_without_declaration_may_read_no_other_file_either(tmp_path: Path) -> None:
+    file = save_onnx(tmp_path / "model.onnx", change=outside_in_branch)
+    with pytest.raises(WeightsError, match=r"lie in '\.\./secret'"):
+        read_own_graph(file)

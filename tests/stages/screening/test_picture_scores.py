@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 import curate
 from curate.config import parse
+from curate.engine.cost import Assumptions, Shape
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.errors import ConfigError, MissingExtra
@@ -17,6 +18,9 @@ from curate.models.screening import shipped
 from curate.ops.screening.looks import LOOKS, Pictured, measure_looks
 from curate.pipelines.screening import Screening
 from curate.stages.screening import network_scores
+from curate.stages.screening.find_faces import FindFaces
+from curate.stages.screening.find_text import FindText
+from curate.stages.screening.measure_looks import MeasureLooks
 from tests.models.screening.networks import SIDE, save_face_finder, save_nudity_scorer, save_text_finder
 
 NAMES = ("birds/heron.jpg", "birds/duck.jpg", "places/hall.jpg", "tools/hammer5.jpg", "space/earth.jpg")
@@ -182,3 +186,14 @@ def test_rows_are_the_same_in_parts_of_any_size(tmp_path: Path, made: curate.Run
     for name in ("looks", "nudity", "faces", "text"):
         rows = [table(one, f"internal/scores/{name}").read_all().drop_columns("image_id") for one in (made, many)]
         assert rows[0].equals(rows[1])
+
+
+def test_cost_of_a_detector_grows_with_the_square_of_its_side() -> None:
+    given = Assumptions(images=1000)
+    shapes = {"catalog": Shape(pool=1000, row_bytes=100)}
+    costs = [FindFaces(side=side).cost(shapes, given)[0].forward for side in (256, 512)]
+    assert costs[1] == 4 * costs[0] > 0
+    (demand, made), (alone, _) = (FindText().cost(inputs, given) for inputs in (shapes, shapes | {"images": Shape()}))
+    assert (made.rows, demand.megapixels) == (1000, 0)
+    assert alone.megapixels > 0
+    assert MeasureLooks().cost(shapes, given)[0].forward == 0

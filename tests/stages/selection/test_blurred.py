@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 
@@ -13,8 +14,8 @@ import curate
 from curate.engine.store import Store
 from curate.ops.images.blurring import Blur, blur_boxes
 from curate.stages.selection import write_shards as module
-from curate.stages.selection.blurred import ToBlur, blur_one
-from curate.tables import SHARD_COLUMNS
+from curate.stages.selection.blurred import ToBlur, blur_one, blur_rows
+from curate.tables import BLURS, HF_IMAGE, SHARD_COLUMNS
 from tests.models.screening.networks import SIDE, save_face_finder
 
 PHOTOS = Path(curate.__file__).parent / "samples/photos"
@@ -74,7 +75,7 @@ def test_pictures_with_faces_are_written_blurred_with_their_boxes_and_the_origin
         source = (made / "pool" / row["key"]).read_bytes()
         assert row["sha256"] == hashlib.sha256(source).hexdigest()
         if number not in PLACES:
-            assert (row["blurred"], row["blurred_faces"], row["image"]["bytes"]) == (None, None, source)
+            assert (row["blurred"], row["blurred_faces"], row["image"]["bytes"]) == (None, [], source)
             continue
         assert row["blurred"] == ("JPEG" if number % 2 else "PNG")
         boxes = [(box["left"], box["top"], box["right"], box["bottom"]) for box in row["blurred_faces"]]
@@ -132,6 +133,20 @@ def test_a_takedown_takes_blurred_pictures_from_the_shards_and_reads_no_source(
     monkeypatch.setattr("curate.stages.selection.shard_bytes.read_unchanged", no_source)
     after = run(tmp_path, True, update=True, write={"removal_list": str(tmp_path / "remove.txt")})
     assert after == [row for row in before if row["key"] != "3.jpg"]
+
+
+def test_a_picture_in_which_faces_were_not_looked_for_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
+    data = (PHOTOS / NAMES[0]).read_bytes()
+    rows = [
+        {"image_id": number, "key": f"{number}.jpg", "image": {"bytes": data, "path": ""}, "blurred_faces": boxes}
+        for number, boxes in enumerate([None, []])
+    ]
+    schema = pa.schema([pa.field("image_id", pa.int64()), pa.field("key", pa.string())])
+    schema = schema.append(pa.field("image", HF_IMAGE)).append(BLURS.field(1))
+    found = blur_rows(pa.Table.from_pylist(rows, schema), Blur(), done={})
+    assert found["key"].to_pylist() == ["1.jpg"]
+    assert found["blurred"].to_pylist() == [None]
+    assert "0.jpg: left out, since faces were not looked for in it" in caplog.text
 
 
 def test_a_picture_whose_faces_cannot_be_blurred_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
