@@ -24,8 +24,8 @@ from curate.tables import VERDICTS
 
 SMALL = ("internal/queries/", "internal/truth/", "internal/centroids/", "internal/recall/", "internal/own_columns")
 SMALL += ("internal/origins",)
-"""Tables that do not grow with the catalog: samples of a fixed size, centroids, a row of figures, a row a column, counts
-of a bounded number of names; so do states of rounds, of which the first row is read."""
+"""Tables that do not grow with the catalog: samples of a fixed size, centroids, a row of figures, a row a column,
+counts of a bounded number of names; so do states of rounds, of which the first row is read."""
 
 STILL_READ = {"catalog/_told", "assignments", "internal/surroundings"}
 """What tasks told of the containers that they listed; 4 bytes of each image for the sizes of leaves; 16 bytes of each
