@@ -190,13 +190,14 @@ def write_report(store: Store) -> str:
     Raises:
         TableError: no table is finished.
     """
-    from curate.report.page import SWEEP_FILE, write_page
+    from curate.report.page import SCORE_SWEEPS, SWEEP_FILE, write_page
     from curate.report.papers import write_papers
     from curate.report.sections import warnings
 
     made_of = _made_of(store)
     if _reported(store).get("tables") != made_of:
-        store.remove(SWEEP_FILE)  # thresholds of tables that are gone
+        for pages in (SWEEP_FILE, SCORE_SWEEPS):
+            store.remove(pages)  # thresholds of tables that are gone
     found = workdir.open_tables(store)
     write_papers(found)
     page = write_page(found)

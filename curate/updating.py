@@ -147,7 +147,7 @@ def switch(store: Store, tables: Collection[str]) -> None:
 
 def end_switch(store: Store) -> None:
     """End the switch of an update that is complete, also one that was killed; nothing where there is none."""
-    from curate.report.page import FILE, PICTURES, SWEEP_FILE
+    from curate.report.page import FILE, PICTURES, SCORE_SWEEPS, SWEEP_FILE
     from curate.report.picture_folder import remove_unnamed
 
     over = store.over(UPDATE)
@@ -160,7 +160,8 @@ def end_switch(store: Store) -> None:
         manifest = table.complete_manifest()
         known = {part["number"] for part in manifest.parts} - set(manifest.cleaned)
         table.drop_parts(table.committed().keys() - known)
-    store.remove(SWEEP_FILE)  # thresholds of tables that are gone
+    for pages in (SWEEP_FILE, SCORE_SWEEPS):
+        store.remove(pages)  # thresholds of tables that are gone
     remove_unnamed(store, PICTURES, (store.read_bytes(FILE) or b"").decode(errors="replace"))
     forget(store)
 

@@ -10,12 +10,10 @@ from pydantic import Field, model_validator
 
 from curate.config import Execution, Settings
 from curate.engine.pipeline import Pipeline, Ref
-from curate.ops.screening.conditions import WhereError
-from curate.ops.screening.where import parse_where
 from curate.stages.images.pictures import PictureStage
 from curate.stages.screening.read_columns import ReadColumns
 from curate.stages.screening.read_origin import ReadOrigin
-from curate.stages.screening.rules import Drop
+from curate.stages.screening.rules import Drop, where_names
 from curate.stages.screening.scoring import SCORES, PictureScores
 from curate.stages.screening.screen import FACTS, MEASURED, NAMED, Screen
 
@@ -44,8 +42,8 @@ class Screening(Settings):
     def _readable_where(self) -> Self:
         if self.where is not None:
             try:
-                parse_where(self.where)
-            except WhereError as error:
+                where_names(self.where)
+            except ValueError as error:
                 raise ValueError(f"where: {error}") from None
         return self
 
@@ -72,7 +70,7 @@ def score_pool(p: Pipeline, cfg: Screening, *, catalog: Ref, images: Ref, exact:
     scores = [ref for name, ref in made.items() if name.startswith(SCORES)]
     honor, shown = cfg.opt_outs == "honor", cfg.show_sensitive
     screen = Screen(drop=cfg.drop, opt_outs=honor, where=cfg.where, show_sensitive=shown).placed_as(cfg)
-    names = set() if cfg.where is None else set(parse_where(cfg.where).names)
+    names = set() if cfg.where is None else set(where_names(cfg.where))
     own = tuple(sorted(names - FACTS.keys() - set(cfg.score_names())))
     columns = p.add("internal/columns", ReadColumns(names=own), catalog=catalog, images=images) if own else None
     return p.add(

@@ -15,6 +15,7 @@ from curate.answers.counts import Counts
 from curate.answers.rows import Wanted, list_images
 from curate.decisions import FILE, Decision, append_decisions
 from curate.engine.freshness import Flags
+from curate.engine.part_writer import PartWriter
 from curate.engine.store import Store
 from curate.errors import ConfigError, StaleTable
 from curate.pipelines.screening import Screening
@@ -295,6 +296,27 @@ def test_a_score_that_comes_or_goes_leaves_the_others_and_opens_each_picture_onc
         assert kept == {name: after[name] for name in kept}
 
 
+def test_a_run_that_ends_anywhere_goes_on_to_equal_bytes(
+    plain: World, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = ("screen.drop={luma: {below: 60, with_copies: true}}", "screen.where=luma > 70 and not wide")
+    world.run(*rules)
+    shutil.copytree(plain.workdir, tmp_path / "killed")
+    killed, close, closed = World(plain.samples, tmp_path / "killed"), PartWriter.close, itertools.count(1)
+
+    def dying(writer: PartWriter) -> None:
+        close(writer)
+        if next(closed) in (1, 3, 6, 10):  # all rows are there, and the part is not
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PartWriter, "close", dying)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            killed.run(*rules)
+    killed.run(*rules)
+    assert killed.parts() == world.parts()
+
+
 def test_a_sweep_counts_what_each_threshold_takes(world: World) -> None:
     world.run(DARK)
     run = find_tables(Store(world.workdir))
@@ -305,7 +327,13 @@ def test_a_sweep_counts_what_each_threshold_takes(world: World) -> None:
         assert (row.above, row.below) == ((luma > row.value).sum(), (luma < row.value).sum())
         assert [value for _, value in row.nearest_above] == sorted(luma[luma > row.value])[:6]
     assert "screen.drop.luma.above=" in found.command or "'above'" in found.command
-    assert Path(write_score_sweep(run, found)).name == "sweep-luma.html"
+    page = Path(write_score_sweep(run, found))
+    assert page == world.workdir / "report/thresholds/luma.html"
+    assert "Thresholds of luma" in page.read_text()
+    assert not world.run(DARK)[0]
+    assert page.exists()
+    world.run("screen.drop={luma: {below: 80}}", "write=null")
+    assert not page.exists()  # it told of other rejects
     with pytest.raises(ConfigError, match="--score lumen: no score of this run is called so; did you mean luma"):
         sweep_of_score(run, "lumen")
     with pytest.raises(ConfigError, match="--score wide: holds bool"):

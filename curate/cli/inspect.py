@@ -128,7 +128,7 @@ def sweep(
     Examples:
         curate sweep runs/dedup-photos
         curate sweep runs/dedup-photos --json
-        # what a rule on a score would take; WORKDIR/report/sweep-nudity.html shows pictures about each threshold
+        # what a rule on a score would take; WORKDIR/report/thresholds/nudity.html shows pictures
         curate sweep runs/dedup-photos --score nudity
     """
     if score is not None:

@@ -21,8 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from curate.engine.freshness import as_list
-from curate.engine.stage import Scan, Stage
+from curate.engine.stage import Scan, Stage, as_list
 from curate.engine.table import Table
 
 if TYPE_CHECKING:

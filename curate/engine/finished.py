@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from curate.engine.freshness import as_list, resolved_stage, why_outdated
+from curate.engine.freshness import resolved_stage, why_outdated
 from curate.engine.image_ids import Parts, part_of, row_of
 from curate.engine.show import FlowStep
-from curate.engine.stage import Scan, Stage
+from curate.engine.stage import Scan, Stage, as_list
 from curate.engine.store import Store
 from curate.engine.table import Table
 from curate.engine.work import Step, open_input

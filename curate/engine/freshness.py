@@ -37,7 +37,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from curate.config import differences, digest, identity
-from curate.engine.stage import Fold, Input, Scan, Shuffle, Stage
+from curate.engine.stage import Fold, Input, Scan, Shuffle, Stage, as_list
 from curate.engine.table import Manifest, Table
 from curate.errors import TableError
 from curate.tables import VECTOR_META
@@ -287,10 +287,3 @@ def resolved_stage(stage: StageT, manifest: Manifest) -> StageT:
     resolved = type(stage).model_validate(stage.model_dump() | manifest.resolved)
     changed = {name: value for name in manifest.resolved if (value := getattr(resolved, name)) != getattr(stage, name)}
     return stage.model_copy(update=changed)  # what is as declared keeps the key that errors name
-
-
-def as_list(value: Any) -> list[Any]:
-    """An input as a list: empty where it is left out."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]

@@ -14,9 +14,9 @@ import pyarrow as pa
 from curate import progress
 from curate.engine.cleaning import CleanedRows, clean, find_unneeded
 from curate.engine.executors import Executor
-from curate.engine.freshness import Flags, as_list, stale_message, why_stale
+from curate.engine.freshness import Flags, stale_message, why_stale
 from curate.engine.shuffle import TASK_MEMORY
-from curate.engine.stage import Input, Scan, SharedMap, Shuffle, Stage
+from curate.engine.stage import Input, Scan, SharedMap, Shuffle, Stage, as_list
 from curate.engine.store import Store
 from curate.engine.table import REMOVE_AND_RUN
 from curate.engine.tasks import HIDDEN, Surroundings, inputs_of

@@ -96,6 +96,13 @@ def whole(
     return Input(schema, "whole", optional=optional or added, many=many, beyond_rows=beyond_rows, added=added)
 
 
+def as_list(value: Any) -> list[Any]:
+    """An input as a list: empty where it is left out."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 class Stage(Settings):
     """Makes one table. Fields marked `Execution` change speed only and never enter a fingerprint."""
 
@@ -155,7 +162,8 @@ class Stage(Settings):
     def _parts_of(self, like: str | None, inputs: Mapping[str, Any]) -> int:
         """Parts of one input; None: of the first that is given and read part by part; 1 where there is none."""
         read = [like] if like else [name for name, spec in self.inputs.items() if spec.how == "each"]
-        return next((len(inputs[name].parts()) for name in read if inputs.get(name) is not None), 1)
+        given = (table for name in read for table in as_list(inputs.get(name)))
+        return next((len(table.parts()) for table in given), 1)
 
     def resources(self) -> dict[str, float]:
         """What a task occupies on a worker that offers it: a GPU, for a stage whose field `device` may mean one."""

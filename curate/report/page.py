@@ -23,6 +23,8 @@ PICTURES = "report/pictures"
 """Folder of the pictures that the page cannot hold."""
 SWEEP_FILE = SWEPT
 """The page of `curate sweep`; named here, since that module takes torch."""
+SCORE_SWEEPS = "report/thresholds"
+"""Folder of the pages of `curate sweep --score`."""
 UNSCRIPTED = ".page[hidden] { display: flex !important; } .switch { display: none; }"
 """Style of a page whose script does not run: everything is seen at once."""
 

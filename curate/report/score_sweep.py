@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,12 @@ from curate.engine.show import Block, Curves, Gallery, Heading, Line, Numbers, P
 from curate.engine.table import Table
 from curate.errors import ConfigError, TableError
 from curate.report.markup import el
-from curate.report.page import document
+from curate.report.page import SCORE_SWEEPS, document
 from curate.report.pictures import Pictures
 from curate.report.render import render_blocks
 from curate.report.sections import outdated
 from curate.report.sweep import Key
+from curate.stages.screening.rejected import LISTED
 from curate.stages.screening.screen import Screen
 from curate.stages.screening.telling import made_by
 from curate.tables import POOL, SENSITIVE, is_score
@@ -123,13 +124,36 @@ def _field(schema: pa.Schema, name: str) -> pa.Field:
     return fields[name]
 
 
-def _values(table: Table, part: int, name: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """(M,) ids and (M,) float64 scores of a part, ascending by score, and how many images have none."""
-    rows = table.read(part, ["image_id", name])
-    rows = rows.filter(rows[name].is_valid())
-    values = rows[name].cast(pa.float64()).to_numpy()
-    order = np.argsort(values, kind="stable")
-    return rows["image_id"].to_numpy()[order], values[order], len(order)
+class _Scores(NamedTuple):
+    """Images of a part that have a score, by rising score."""
+
+    values: np.ndarray
+    """(M,) float64"""
+    shown_ids: np.ndarray
+    """(S,) int64, those that may be seen: none that a list names"""
+    shown_values: np.ndarray
+    """(S,) float64, their scores"""
+
+    @classmethod
+    def read(cls, table: Table, part: int, name: str) -> Self:
+        rows = table.read(part, ["image_id", "reject", name])
+        rows = rows.filter(rows[name].is_valid())
+        values = rows[name].cast(pa.float64()).to_numpy()
+        order = np.argsort(values, kind="stable")
+        seen = pc.not_equal(rows["reject"], LISTED).fill_null(True).to_numpy()[order]
+        return cls(values[order], rows["image_id"].to_numpy()[order][seen], values[order][seen])
+
+    def above(self, value: float) -> list[tuple[int, float]]:
+        """The nearest ones with a larger score."""
+        return self._pictures(slice(start := int(np.searchsorted(self.shown_values, value, "right")), start + SHOWN))
+
+    def below(self, value: float) -> list[tuple[int, float]]:
+        """The nearest ones with a smaller score."""
+        stop = int(np.searchsorted(self.shown_values, value, "left"))
+        return self._pictures(slice(max(0, stop - SHOWN), stop))
+
+    def _pictures(self, where: slice) -> list[tuple[int, float]]:
+        return list(zip(self.shown_ids[where].tolist(), self.shown_values[where].tolist(), strict=True))
 
 
 def _range(table: Table, parts: list[int], name: str) -> tuple[float, float, int, int]:
@@ -147,7 +171,7 @@ def _range(table: Table, parts: list[int], name: str) -> tuple[float, float, int
 def _chosen(table: Table, parts: list[int], name: str, low: float, high: float) -> Iterator[float]:
     """Thresholds below which round shares of the images lie, of few digits, by a fine histogram."""
     edges = np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
-    counts = sum(np.histogram(_values(table, part, name)[1], edges)[0] for part in parts)
+    counts = sum(np.histogram(_Scores.read(table, part, name).values, edges)[0] for part in parts)
     reached = np.cumsum(counts)
     for share in SHARES:
         yield float(f"{edges[1 + np.searchsorted(reached, share * reached[-1])]:.{DIGITS}g}")
@@ -161,15 +185,13 @@ def _thresholds(
     over: list[list[tuple[int, float]]] = [[] for _ in values]
     under: list[list[tuple[int, float]]] = [[] for _ in values]
     for part in parts:
-        ids, scores, number = _values(table, part, name)
-        first, last = (np.searchsorted(scores, values, side=side) for side in ("left", "right"))  # type: ignore[arg-type]
-        below, above = below + first, above + number - last
-        for place, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-            over[place] += zip(ids[stop : stop + SHOWN].tolist(), scores[stop : stop + SHOWN].tolist(), strict=True)
-            few = slice(max(0, start - SHOWN), start)
-            under[place] += zip(ids[few].tolist(), scores[few].tolist(), strict=True)
-            over[place] = sorted(over[place], key=lambda one: (one[1], one[0]))[:SHOWN]
-            under[place] = sorted(under[place], key=lambda one: (-one[1], one[0]))[:SHOWN]
+        scores = _Scores.read(table, part, name)
+        below += np.searchsorted(scores.values, values, "left")
+        above += len(scores.values) - np.searchsorted(scores.values, values, "right")
+        for place, value in enumerate(values.tolist()):
+            nearest = over[place] + scores.above(value), under[place] + scores.below(value)
+            over[place] = sorted(nearest[0], key=lambda one: (one[1], one[0]))[:SHOWN]
+            under[place] = sorted(nearest[1], key=lambda one: (-one[1], one[0]))[:SHOWN]
     for place, value in enumerate(values.tolist()):
         yield Threshold(
             value,
@@ -183,7 +205,7 @@ def _thresholds(
 
 
 def write_score_sweep(run: Finished, found: ScoreSweep) -> str:
-    """Write `report/sweep-NAME.html`; returns its path."""
+    """Write `report/thresholds/NAME.html`; returns its path."""
     name, pictures = found.field.name, Pictures(run)
     doc = found.field.metadata[b"doc"].decode()
     lead = f"{doc[:1].upper()}{doc[1:].rstrip('.')}. By {made_by(found.field)}."
@@ -196,7 +218,7 @@ def write_score_sweep(run: Finished, found: ScoreSweep) -> str:
     )
     section = el("section", render_blocks(list(_blocks(found)), pictures))
     page = document(f"{run.name}: thresholds of {name}", el("body", head, el("main", section)), pictures)
-    place = f"report/sweep-{re.sub(r'[^A-Za-z0-9]+', '-', name)}.html"
+    place = f"{SCORE_SWEEPS}/{re.sub(r'[^A-Za-z0-9]+', '-', name)}.html"
     run.store.write_bytes(place, page.encode())
     return run.store.join(place)
 

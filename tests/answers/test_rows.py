@@ -32,7 +32,7 @@ JOIN = """
             when d.verdict = 'kept' then 'kept' when d.verdict is not null then 'dropped' end as verdict,
         s.image_id is not null as selected,
         coalesce(i.reject, case when d.verdict <> 'kept' then d.verdict end) as reason,
-        coalesce(i.detail, case when not d.direct then '{not_direct}' end) as detail,
+        coalesce(i.detail, case when not d.direct then '{not_direct}' end) as detail, null as score,
         d.partner_id, p.key as partner_key, p.uri as partner_uri, d.similarity, d.kind as evidence,
         case when d.component_size > 1 or d.partner_id is not null then d.component_id end as "group",
         case when d.component_size > 1 or d.partner_id is not null then d.component_size end as group_size,

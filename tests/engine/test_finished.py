@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,13 @@ from curate.engine.executors import InProcess
 from curate.engine.finished import Finished, find_finished, open_finished, pick
 from curate.engine.freshness import Flags, part_fingerprints
 from curate.engine.pipeline import Pipeline
-from curate.engine.stage import SharedMap
+from curate.engine.stage import Batches, Input, Map, SharedMap, Stage, each, whole
 from curate.engine.store import Store
 from curate.engine.table import Manifest
 from curate.errors import TableError
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.tables import embeddings_schema
-from tests.engine.test_pipeline import NONE, AddTo, Count, Total, build
+from tests.engine.test_pipeline import NONE, NUMBERS, AddTo, Count, Total, build, rows
 from tests.stages.planted import DIM, PlantedCatalog, PlantedVectors, make, planted
 
 
@@ -137,11 +137,78 @@ def test_tables_of_one_pass_are_outdated_with_those_before_them(tmp_path: Path) 
     assert found == {"first": "made under another setting: amount: 1 -> 5", "second": "made from an earlier first"}
 
 
+def test_a_table_that_stands_alone_depends_on_what_leads_its_pass_and_on_no_other(tmp_path: Path) -> None:
+    def together(amount: int, other: int, more: tuple[str, ...] = ("alone", "apart")) -> Pipeline:
+        p = Pipeline(Store(tmp_path), seed=0)
+        stages: dict[str, Stage] = {"lead": Leading(amount=amount), "next": Shared(amount=other)}
+        stages |= {name: Alone(amount=len(name)) for name in more}
+        p.add_pass(stages, numbers=p.add("numbers", Count()))  # type: ignore[arg-type]
+        return p
+
+    together(1, 2).run(InProcess(1), NONE)
+    assert opened(together(1, 2)).outdated == {}
+    assert opened(together(1, 3)).outdated == {"next": "made under another setting: amount: 2 -> 3"}
+    assert opened(together(5, 2)).outdated.keys() == {"lead", "next", "alone", "apart"}
+    assert opened(together(1, 2, ("apart",))).outdated == {}
+    MADE.clear()
+    assert together(1, 2, ("another", "apart")).run(InProcess(1), NONE) == ["another"]
+    assert {"lead", "another"} == MADE
+    assert together(1, 2, ("apart", "alone")).run(InProcess(1), NONE) == []
+
+
+MADE: set[str] = set()
+"""Tables of which rows were made."""
+
+
 class Shared(SharedMap, AddTo):
     @classmethod
     def run_together(cls, stages: Any, part: int, **tables: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
+        MADE.update(stages)
         for name, stage in stages.items():
             yield from ((name, batch) for batch in AddTo.run(stage, part, **tables))
+
+
+class Leading(Shared):
+    leads: ClassVar[bool] = True
+
+
+class Alone(Shared):
+    stands_alone: ClassVar[bool] = True
+
+
+class Sum(Map):
+    """Adds up the values of several tables, and of one more where it is given."""
+
+    inputs: ClassVar[dict[str, Input]] = {"terms": each(NUMBERS, many=True), "also": whole(NUMBERS, added=True)}
+
+    def output_schema(self, **inputs: Any) -> pa.Schema:
+        return NUMBERS
+
+    def run(self, part: int, *, terms: list[pa.Table], also: Any) -> Batches:
+        yield rows(sum(table["n"].to_numpy() for table in terms).tolist())
+
+
+def test_a_part_reads_and_depends_on_the_parts_of_its_number_of_many_tables(tmp_path: Path) -> None:
+    def summed(*amounts: int, also: bool = False) -> Pipeline:
+        p = Pipeline(Store(tmp_path), seed=0)
+        numbers = p.add("numbers", Count())
+        terms = [p.add(f"term{place}", AddTo(amount=n), numbers=numbers) for place, n in enumerate(amounts)]
+        p.add("sum", Sum(), terms=terms, also=numbers if also else None)
+        return p
+
+    p = summed(1, 2)
+    p.run(InProcess(1), NONE)
+    numbers, found = (p.store.table(name) for name in ("numbers", "sum"))
+    for part in range(len(numbers.parts())):
+        wanted = 2 * numbers.read(part)["n"].to_numpy() + 3
+        assert found.read(part)["n"].to_pylist() == wanted.tolist()
+    fingerprints = [part.fingerprint for part in found.parts()]
+    assert (
+        part_fingerprints({"sum": Sum()}, {"terms": [p.store.table("term0"), p.store.table("term1")]}, 2)["sum"]
+        == (fingerprints[:2])
+    )
+    assert summed(1, 2).run(InProcess(1), NONE) == []
+    assert "sum" in summed(1, 2, also=True).run(InProcess(1), NONE)
 
 
 class OtherVectors(PlantedVectors):

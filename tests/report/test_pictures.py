@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -144,3 +145,23 @@ def test_names_are_shortened_in_the_middle() -> None:
     assert short_name("a/b/c.jpg") == "c.jpg"
     assert short_name("x" * 30 + ".jpg", 10) == "xxxx…x.jpg"
     assert len(short_name("x" * 99, 24)) == 24
+
+
+def test_a_blurred_picture_shows_colors_alone_and_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    blocks = np.random.default_rng(1).integers(0, 255, (20, 30, 3), np.uint8)
+    Image.fromarray(blocks).resize((900, 600), Image.Resampling.NEAREST).save(tmp_path / "pool/x.jpg", "JPEG")
+    pictures = listed(tmp_path / "run", tmp_path / "pool")
+    pictures.load([0], blurred=True)
+    figure = str(pictures.figure(0, blurred=True))
+    assert json.loads(re.findall(">(.*)<", pictures.data())[0])["held"] == {}
+    (found,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", figure)
+    with Image.open(io.BytesIO(base64.b64decode(found))) as blurred:
+        shown = np.asarray(blurred.convert("RGB"), np.float64)
+    rows = shown.mean(axis=2)
+    steps = np.abs(np.diff(rows, axis=1)).mean()
+    plain = pictures[0]
+    assert plain.opened  # the picture itself opens where it is asked for as it is
+    with Image.open(io.BytesIO(plain.thumbnail or b"")) as sharp:
+        assert sharp.size == (shown.shape[1], shown.shape[0])
+        assert np.abs(np.diff(np.asarray(sharp.convert("L"), np.float64), axis=1)).mean() > 3 * steps

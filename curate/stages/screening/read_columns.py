@@ -50,7 +50,12 @@ class ColumnsTally(Tally):
     @classmethod
     def types(cls, table: Table) -> dict[str, pa.DataType]:
         """Of a complete table: by column the type that holds all of its values; null where there are none."""
-        found = cls.of(table).kinds
+        return cls.types_of(cls.of(table))
+
+    @staticmethod
+    def types_of(tally: "ColumnsTally") -> dict[str, pa.DataType]:
+        """The same of what some parts found."""
+        found = tally.kinds
         kinds = ColumnKinds()
         kinds.add_counted((name, sum(counts.values()), set(counts)) for name, counts in found.items())
         types = arrow_types(kinds.columns())

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from curate.config import Settings
+from curate.ops.screening.where import parse_where
 from curate.tables import SCORE
 
 
@@ -100,3 +101,12 @@ def resolve_bounds(given: Drop, field: pa.Field) -> Bounds | str:
 def list_copies(lists: tuple[ListRule, ...]) -> Mapping[str, bool]:
     """By name of a list: whether copies of its images go too."""
     return {one.name: one.with_copies for one in lists}
+
+
+def where_names(text: str) -> tuple[str, ...]:
+    """The columns of which a condition speaks, in order.
+
+    Raises:
+        ValueError: the text is no condition.
+    """
+    return parse_where(text).names

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.engine.finished import Finished, Sample
 from curate.engine.numbers import count, plural, share
@@ -175,10 +176,12 @@ def _score(field: pa.Field, rules: Sequence[Rule], sample: Sample, *, blurred: b
         return
     values = rows[field.name].cast(pa.float64()).to_numpy()
     yield histogram(field, rules, values, rows["reject"].is_valid().to_numpy())
+    seen = pc.not_equal(rows["reject"], LISTED).fill_null(True).to_numpy()  # what a list names is never shown
+    ids, values = rows["image_id"].to_numpy()[seen], values[seen]
     for rule in rules:
         for word, bound in (("above", rule.bounds.above), ("below", rule.bounds.below)):
             if bound is not None:
-                yield from around(rows["image_id"].to_numpy(), values, bound, rejects=word, blurred=blurred)
+                yield from around(ids, values, bound, rejects=word, blurred=blurred)
 
 
 def _sentence(doc: str) -> str:
