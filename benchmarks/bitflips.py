@@ -27,6 +27,9 @@ from curate.models.files.state_dict import read_state_dict
 from curate.recipe import load_config
 from curate.running import REPORT_MADE_OF, report_is_behind, run_config
 from curate.samples.pool import make_pool
+from curate.sealed_json import load_sealed
+from curate.shard_manifest import NAME as SHARD_MANIFEST
+from curate.shard_manifest import ShardManifest
 from curate.trainer.checkpoint import METADATA, check_files
 from curate.workdir import RUN, open_record
 
@@ -101,9 +104,19 @@ def reader_of(store: Store, path: Path) -> tuple[Callable[[], object], str] | No
         return lambda: open_record(store), str(path)
     if path == Path(store.path, REPORT_MADE_OF):
         return lambda: _expect_report(store), path.name
+    if path.name == SHARD_MANIFEST:
+        return lambda: _expect_manifest(path), str(path)
     if path.suffix == ".safetensors":
         return lambda: (find_description(path), read_state_dict(path)), str(path)
     return None
+
+
+def _expect_manifest(path: Path) -> None:
+    """Whoever verifies shards reads their manifest first."""
+    try:
+        ShardManifest.from_json(load_sealed(path.read_bytes()))
+    except ValueError as error:
+        raise CurateError(f"{path}: {error}") from error
 
 
 def _expect_report(store: Store) -> None:

@@ -78,7 +78,10 @@ def verify(place: str, *, keys: Sequence[bytes] | None = None) -> Verified:
     damaged: dict[str, str] = {}
     skipped = (TEMPORARY, LOCK, PROGRESS)
     inside = {path.rpartition("/")[0] for path in sizes if _name(path) == CHECKPOINT}
-    shards = {path.rpartition("/")[0] for path in sizes if _is_shard_manifest(filesystem, path, sizes)}
+    named = [path for path in sizes if _name(path) == NAME]
+    lists = {path.rpartition(f"/{ROWS}/")[0] for path in sizes if f"/{ROWS}/" in path}
+    shards = {path.rpartition("/")[0] for path in named if _tells_of_shards(filesystem.cat_file(path))}
+    shards |= lists & {path.rpartition("/")[0] for path in named}
     if keys is not None and not shards:
         raise ConfigError(f"{place}: no {NAME} of shards is there, so no key can vouch for any; leave --key out")
     held = {f"{folder}/{DATA}" for folder in shards}
@@ -103,9 +106,6 @@ def verify(place: str, *, keys: Sequence[bytes] | None = None) -> Verified:
     damaged |= dict(_lost_parts(filesystem, sizes))
     for folder, of_shards in found_of.items():
         damaged |= {f"{folder}/{name}": f"{folder}/{name}: {text}" for name, text in of_shards.problems.items()}
-    manifests = {f"{folder}/{NAME}" for folder in shards}
-    checked += sorted(manifests)
-    unchecked = [path for path in unchecked if path not in manifests]
     num_bytes = sum(sizes.get(path, 0) for path in checked)
     return Verified(tuple(checked), damaged, tuple(unchecked), num_bytes, found_of)
 
@@ -124,8 +124,8 @@ def check_file(filesystem: Any, path: str) -> bool:
         with filesystem.open(path, "rb") as file:
             check_parquet(file)
             return is_sealed(file)
-    if name in (MANIFEST, RUN, MADE_OF):
-        data = filesystem.cat_file(path)
+    data = filesystem.cat_file(path) if name in (MANIFEST, RUN, MADE_OF, NAME) else b""
+    if name in (MANIFEST, RUN, MADE_OF) or (name == NAME and _tells_of_shards(data)):
         if load_sealed(data) is None:
             raise ValueError("it says null")
         return f'"{KEY}"'.encode() in data[-100:]
@@ -166,12 +166,9 @@ def _lost_parts(filesystem: Any, sizes: Mapping[str, int]) -> Iterator[tuple[str
                 yield part, _describe(part, "gone" if part not in sizes else f"{sizes[part]} bytes, not {size}")
 
 
-def _is_shard_manifest(filesystem: Any, path: str, sizes: Mapping[str, int]) -> bool:
-    """Whether a file is the manifest of shards, damaged or not: other programs have files of this name too."""
-    if _name(path) != NAME:
-        return False
-    lists = f"{path.rpartition('/')[0]}/{ROWS}/"
-    return any(other.startswith(lists) for other in sizes) or FORMAT.encode() in filesystem.read_block(path, 0, 200)
+def _tells_of_shards(data: bytes) -> bool:
+    """Whether this is a manifest of shards, whichever bit of it is wrong: other programs have files of its name."""
+    return FORMAT.rpartition("-")[0].encode() in data[:200] or f'"{KEY}": "'.encode() in data[-100:]
 
 
 def _describe(path: str, what: str) -> str:

@@ -155,7 +155,8 @@ def test_counters_of_the_process_agree_with_a_whole_run(tmp_path: Path) -> None:
         report = beside.counts()
     after = _process_counters()
     store = Store(tmp_path / "second")
-    tables = ["catalog", "images", "internal/exact", "duplicates", "selection", "shards/data"]
+    tables = ["catalog", "images", "internal/exact", "duplicates", "selection", "shards/data", "shards/.rows"]
+    tables.append("internal/origins")
     counts = Counts.sum([report, *(store.table(name).complete_manifest().counts() for name in tables)])
     read, written = after["rchar"] - before["rchar"], after["wchar"] - before["wchar"]
     assert counts.bytes_read > 2 * 60 * 100_000  # the pictures, for `images` and for the shards

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 NUM_IMAGES = 20
 TABLES = (
     *("catalog", "images", "internal/exact", "internal/contaminated", "duplicates", "selection"),
-    *("internal/own_columns", "shards/data"),
+    *("internal/own_columns", "shards/data", "shards/.rows", "internal/origins"),
 )
 
 

@@ -371,7 +371,7 @@ def test_takedown_drops_images_at_the_shards(finished: Path, samples: Path, tmp_
     with pytest.raises(StaleTable, match="shards/data .*removal_list"):
         run_recipe("dedup", samples, tmp_path / "run", removal)
     outcome = run_recipe("dedup", samples, tmp_path / "run", removal, flags=Flags(frozenset({"shards/data"})))
-    assert outcome.changed == ["shards/data"]
+    assert outcome.changed == ["shards/data", "shards/.rows", "internal/origins"]
     left = {row["sha256"] for row in pq.read_table(tmp_path / "run/shards/data").to_pylist()}
     assert left == {row["sha256"] for row in rows} - {rows[0]["sha256"], rows[1]["sha256"]}
 
@@ -575,6 +575,10 @@ def test_tars_and_parquet_give_the_shards_of_the_folder_they_were_made_of(tmp_pa
     assert told == {file.name: n for n, file in enumerate(files) if file.name in told}
 
 
+PAGES = {"log", "events", "index", "README", "SUMMARY", "croissant"}
+"""What carries no digest: pages, texts, and a log of which checkpoints hold a checked copy."""
+
+
 def everything(workdir: Path) -> dict[str, bytes]:
     return {f.relative_to(workdir).as_posix(): f.read_bytes() for f in workdir.rglob("*") if f.is_file()}
 
@@ -586,7 +590,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(finished: Path, tmp_path: 
     assert found.missed == ()
     assert found.flips > 500
     kinds = {Path(name).name.split(".")[0] for name in found.unread}
-    assert kinds == {"log", "events", "index", "README"}  # pages, and a log of which checkpoints hold a checked copy
+    assert kinds == PAGES
     assert everything(workdir) == everything(finished)
 
 
@@ -595,7 +599,7 @@ def test_verify_reads_everything_and_names_what_is_wrong(finished: Path, tmp_pat
     shutil.copytree(finished, workdir)
     whole = verify(str(workdir))
     assert not whole.damaged
-    assert {Path(name).name.split(".")[0] for name in whole.unchecked} <= {"log", "events", "index", "README"}
+    assert {Path(name).name.split(".")[0] for name in whole.unchecked} <= PAGES
     locks = list(workdir.rglob(".lock"))
     assert len(whole.checked) + len(whole.unchecked) == len(everything(workdir)) - len(locks)
     shard, checkpoint = workdir / "shards/data/part-00000.parquet", next(workdir.rglob("checkpoint.json"))

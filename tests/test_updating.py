@@ -37,6 +37,8 @@ CHANGED = [
     "internal/map",
     "internal/own_columns",
     "shards/data",
+    "shards/.rows",
+    "internal/origins",
 ]
 """What a stricter threshold may change: neither a picture nor a search is among it."""
 
@@ -107,7 +109,7 @@ def test_an_update_makes_what_the_change_needs_reads_no_picture_and_ends_as_a_ru
     words = told[-1].split()[1:]
     shown = CliRunner().invoke(app, [*words, "--dry-run"], catch_exceptions=False).stdout
     assert "threshold: 0.92 -> 0.97" in shown
-    assert "To be made: at most 8 tables; no image is read; about " in shown
+    assert "To be made: at most 10 tables; no image is read; about " in shown
     change = cost_of_change(*planned(dedup_pool, workdir, STRICTER))
     assert [name for step in change.steps for name in step.tables] == CHANGED
     assert change.images == 0
@@ -276,9 +278,11 @@ def test_what_a_killed_removal_of_an_update_left_is_never_read(
     assert list((workdir / UPDATE / left).iterdir())
     assert under_way(Store(workdir)) is None
     _, plans = planned(dedup_pool, workdir, "write.num_shards=2")
-    assert [plan.table for plan in plans if plan.state != "kept"] == ["shards/data"]
+    made = [plan.table for plan in plans if plan.state != "kept"]
+    assert made == ["shards/data", "shards/.rows", "internal/origins"]
     run(dedup_pool, workdir, "write.num_shards=2")
-    kept = {name for name in results(dedup_run) if not name.startswith("shards")}
+    of_shards = ("shards", "internal/origins")
+    kept = {name for name in results(dedup_run) if not name.startswith(of_shards)}
     assert {name: results(workdir)[name] for name in kept} == {name: results(dedup_run)[name] for name in kept}
 
 
