@@ -56,6 +56,9 @@ def test_ids_have_the_shapes_of_their_timm_twins(model: str) -> None:
     assert dinov3.LICENSE_URL in info.how_to_get
     assert f"timm/{released.timm}" in info.how_to_get
     assert released.huggingface in info.how_to_get
+    through_timm = describe(f"timm/{released.timm}")
+    assert through_timm.preprocess == info.preprocess == CONVENTIONS[released.family].preprocess
+    assert through_timm.pooling == "token"  # timm's word for cls
     told = timm.get_pretrained_cfg(released.timm)
     assert (told.mean, told.std, told.input_size) == (info.preprocess.mean, info.preprocess.std, (3, 256, 256))
 

@@ -37,5 +37,7 @@ def test_timms_class_has_patches_and_says_that_it_shows_no_attention() -> None:
     backbone, picture = frozen(timm_model(VARIANTS["mlp"]), size=64), noise(64, 96)
     assert patch_side(backbone) == 16
     assert look_inside(backbone, picture, block=None).patches.shape == (6, 4, 48)
-    with pytest.raises(ConfigError, match=r"no attention of a cls token to show \(Eva\); ask for the colors .*--no-attention"):
+    with pytest.raises(
+        ConfigError, match=r"no attention of a cls token to show \(Eva\); ask for the colors .*--no-attention"
+    ):
         look_inside(backbone, picture)
