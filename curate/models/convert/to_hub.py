@@ -17,7 +17,7 @@ from curate.errors import WeightsError
 from curate.models.backbones import dinov2, dinov3
 from curate.models.convert.source import LoadedBackbone, named_convnext, need_vit
 from curate.models.convert.target import Forward, Options, Target, Tokens
-from curate.models.files import convnext_names
+from curate.models.files import convnext_names, dinov3_names, formats
 from curate.models.files.export import weights_of
 from curate.models.files.header import timm_equivalent
 from curate.models.files.heads import HeadsInfo, score, to_hub_heads
@@ -58,7 +58,10 @@ def read_hub(source: LoadedBackbone, path: Path) -> Forward:
         teacher = state["teacher"]
         check_heads(teacher, source.heads, where=path.name)
         state = {key.removeprefix("backbone."): value for key, value in teacher.items() if key.startswith("backbone.")}
-    name, kwargs = timm_equivalent(source.network.config)
+    config = source.network.config
+    if isinstance(config, ViTConfig) and config.positions == "rotary" and not config.num_registers:
+        state = dinov3_names.to_timm(formats.to_hub(state))  # timm knows DINOv3's names by its registers
+    name, kwargs = timm_equivalent(config)
     net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **kwargs).eval()
 
     def embed(images: torch.Tensor) -> Tokens:

@@ -25,6 +25,7 @@ from tests.models.nets.dinov3_models import huggingface_model, randomize, timm_m
 SHAPE: dict[str, Any] = {"dim": 64, "depth": 2, "heads": 1, "image_size": 64}
 VARIANTS = {
     "mlp": vit_config("dinov3_small", **SHAPE),
+    "no registers": vit_config("dinov3_small", num_registers=0, **SHAPE),
     "swiglu": vit_config("dinov3_small_plus", **(SHAPE | {"ffn_hidden": 72})),
     "7b": vit_config("dinov3_7b", **(SHAPE | {"ffn_hidden": 96})),
 }
