@@ -17,6 +17,7 @@ from curate.errors import ConfigError
 from curate.models.backbones.backbone import Backbone
 from curate.models.nets.features import Features
 from curate.models.nets.rotary import Rotation
+from curate.models.nets.tower import TimmTower
 from curate.models.nets.trained import inner
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import INTERPOLATION
@@ -46,6 +47,8 @@ def side_of(module: nn.Module, name: str) -> int:
     net = inner(module)
     if isinstance(net, VisionTransformer):
         return net.config.patch_size
+    if isinstance(module, TimmTower) and module.config.token_size is not None:
+        return module.config.token_size
     if isinstance(reduction := getattr(net, "reduction", None), int):
         return reduction
     stages = getattr(net, "feature_info", None)
