@@ -54,7 +54,7 @@ EXTRAS = {
     "slurm": "dask_jobqueue",
 }
 """Extras, and a module that each brings."""
-ON_HUB = ("dinov2", "timm/", "open_clip/")
+ON_HUB = ("dinov2", "dinov3", "timm/", "open_clip/")
 """Beginnings of the models whose weights a run fetches by itself where the hub can be reached."""
 LISTED = 100
 """Images of each source that are listed."""

@@ -23,13 +23,13 @@ def models() -> None:
         (
             info.model,
             str(info.dim),
-            f"{info.preprocess.size} px",
+            f"{info.preprocess.size} px, {info.pooling or 'own'}",
             info.license,
             "present" if info.weights_present else "absent",
         )
         for info in known
     ]
-    show_table(("model", "dims", "input", "license", "weights"), rows)
+    show_table(("model", "dims", "input, pooled", "license", "weights"), rows)
     absent = [(info.model, info.how_to_get) for info in known if not info.weights_present]
     if absent:
         say_heading(
@@ -40,7 +40,7 @@ def models() -> None:
 
 def export(
     source: Annotated[
-        str, typer.Argument(help="export of the trainer or its folder, weights of DINOv2, or the id of a DINOv2 model")
+        str, typer.Argument(help="export of the trainer or its folder, weights of DINOv2 or DINOv3, or a model's id")
     ],
     to: Annotated[str, typer.Option(metavar="FORMAT", help="hub, timm, huggingface, safetensors or onnx")],
     output: Annotated[Path | None, typer.Option(metavar="PATH", help="file or folder; none: beside the source")] = None,

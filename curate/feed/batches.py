@@ -73,8 +73,13 @@ def load_batches(
 
 def collate(samples: Iterable[Crops]) -> Crops:
     """Stack the crops of B samples, views before images: (B, V, 3, S, S) becomes (V * B, 3, S, S)."""
-    large, small, gram = zip(*samples, strict=True)
-    return Crops(_stacked(large), _stacked(small), None if gram[0] is None else _stacked(gram))
+    large, small, gram, images = zip(*samples, strict=True)
+    return Crops(
+        _stacked(large),
+        _stacked(small),
+        None if gram[0] is None else _stacked(gram),
+        None if images[0] is None else torch.cat(images),
+    )
 
 
 def _stacked(crops: Sequence[Tensor]) -> Tensor:

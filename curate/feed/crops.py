@@ -40,6 +40,8 @@ class Crops(NamedTuple):
     gram: Tensor | None = None
     """(2 * B, 3, H, H), H >= G: the boxes of `global_crops` at a larger side and without changes of color, which the
     Gram teacher sees; None: the iteration has no Gram loss."""
+    images: Tensor | None = None
+    """(B,) int64: which image it is, as the number of its row in all shards; None: crops of no shards."""
 
     @property
     def num_images(self) -> int:
@@ -47,9 +49,9 @@ class Crops(NamedTuple):
         return len(self.global_crops) // NUM_GLOBAL_CROPS
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Crops":
-        """The crops with `change` applied to each group that is there."""
+        """The crops with `change` applied to each group of pixels that is there."""
         gram = None if self.gram is None else change(self.gram)
-        return Crops(change(self.global_crops), change(self.local_crops), gram)
+        return Crops(change(self.global_crops), change(self.local_crops), gram, self.images)
 
     @property
     def groups(self) -> list[Tensor]:

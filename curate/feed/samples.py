@@ -11,6 +11,7 @@ from contextlib import suppress
 from copy import copy
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -60,6 +61,7 @@ class CroppedSamples(Dataset[Crops]):
         self._orders = [SampleOrder(index, seed=seed, window=window, source=name) for name in (None, *sources)]
         lengths = np.array([order.epoch_size for order in self._orders[1:]])
         chances = [1 - feed.homogeneous_share, *feed.homogeneous_share * lengths / lengths.sum()] if sources else [1.0]
+        self._first_rows = np.cumsum([0, *(group.num_rows for group in index.groups)])
         self._mixture = Mixture(chances, seed=(Stream.HOMOGENEOUS, seed))
         self._spare: LruCache[int, list[Encoded]] = LruCache(2)
         self._skipped = multiprocessing.get_context("spawn").Value("q", 0)
@@ -89,18 +91,21 @@ class CroppedSamples(Dataset[Crops]):
             SourceError: the shard cannot be read, or the row holds no image that decodes.
         """
         sides = self._sides.at(sample // self._split.batch_size)
-        image = self._image(sample, needed_side(self._settings, sides))
+        position, image = self._image(sample, needed_side(self._settings, sides))
         rng = np.random.default_rng([Stream.AUGMENTATION, self._seed, sample])
-        return make_crops(image, self._settings, rng=rng, sides=sides)
+        crops = make_crops(image, self._settings, rng=rng, sides=sides)
+        number = int(self._first_rows[position.group]) + position.row
+        return crops._replace(images=torch.tensor([number]))
 
-    def _image(self, sample: int, min_side: int) -> Tensor:
+    def _image(self, sample: int, min_side: int) -> tuple[Position, Tensor]:
+        """The image of a sample, and where it lies: elsewhere where it is damaged and another takes its place."""
         batch, offset = divmod(sample, self._split.batch_size)
         stream, earlier = self._mixture.locate(batch)
         order, number = self._orders[stream], earlier * self._split.batch_size + offset
         window = order.window(number)
         position = window.position(number)
         try:
-            return self._decode(position, self._take(stream, window, position.group, number), min_side)
+            return position, self._decode(position, self._take(stream, window, position.group, number), min_side)
         except DamagedData as error:
             if self._feed.on_damaged == "error":
                 raise
@@ -159,7 +164,7 @@ class CroppedSamples(Dataset[Crops]):
                 f"({error}); write the shards again without it{otherwise} or set feed.on_damaged=skip"
             ) from error
 
-    def _replacement(self, order: SampleOrder, position: Position, min_side: int) -> Tensor:
+    def _replacement(self, order: SampleOrder, position: Position, min_side: int) -> tuple[Position, Tensor]:
         """The next image of the stream, in order of the shards, that is whole: of the same row group if it has one."""
         groups = self._index.groups
         for step in range(len(groups) + 1):  # back at last to the rows before it
@@ -168,5 +173,6 @@ class CroppedSamples(Dataset[Crops]):
             images = self._spare.get(group, self._read_spare)
             for row in rows[rows > position.row] if step == 0 else rows:
                 with suppress(DamagedData):
-                    return self._decode(Position(group, row), images[row], min_side)
+                    found = Position(group, int(row))
+                    return found, self._decode(found, images[row], min_side)
         raise SourceError("feed.on_damaged=skip: no image is left that decodes; write the shards again")

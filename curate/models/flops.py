@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from curate.errors import ConfigError
-from curate.models.backbones import dinov2, sscd
+from curate.models.backbones import dinov2, dinov3, sscd
 from curate.models.backbones.load import describe, load_backbone
 from curate.models.files.onnx_graph import add_outputs, read_graph
 from curate.models.nets.config import ViTConfig, vit_config
@@ -20,8 +20,8 @@ from curate.models.nets.throughput import count_flops
 
 PRODUCTS = frozenset({"Conv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"})
 """Operators of ONNX that count."""
-SWIGLU = 3
-"""Products of a SwiGLU layer; an MLP has two."""
+SWIGLU, MLP = 3, 2
+"""Products of a feed-forward layer."""
 
 
 @lru_cache(maxsize=16)
@@ -35,8 +35,9 @@ def forward_flops(model: str, weights: str | None = None) -> float:
         ConfigError: neither the architecture is known without the weights, nor are they here.
     """
     info = describe(model, weights)
-    if info.model in dinov2.MODELS:
-        return vit_flops(vit_config(dinov2.preset(info.model)), info.preprocess.size)
+    for family in (dinov2, dinov3):
+        if info.model in family.MODELS:
+            return vit_flops(vit_config(family.preset(info.model)), info.preprocess.size)
     if not info.has_weights:
         return 0.0
     if info.model in sscd.MODELS:  # a ResNet-50 with a linear head
@@ -105,9 +106,6 @@ def vit_flops(config: ViTConfig, side: int) -> float:
     """flop of one picture of `side` x `side` pixels: products of linears and attention, as the counter finds them."""
     patches = (side // config.patch_size) ** 2
     tokens, dim = 1 + config.num_registers + patches, config.dim
-    if config.ffn == "swiglu":
-        hidden = SWIGLU * 8 * math.ceil(8 * dim / 3 / 8)
-    else:
-        hidden = 2 * 4 * dim
-    block = tokens * (4 * dim * dim + hidden * dim) + 2 * tokens * tokens * dim
+    products = SWIGLU if config.ffn == "swiglu" else MLP
+    block = tokens * (4 * dim * dim + products * config.hidden * dim) + 2 * tokens * tokens * dim
     return 2.0 * (config.depth * block + patches * dim * config.in_channels * config.patch_size**2)

@@ -42,6 +42,8 @@ class ModelInfo:
     """True: it computes as its file says, and knows no `precision: bf16`."""
     copies: CopyRule | None = None
     """How similar copies are, as its own file declares; None: see `thresholds`."""
+    pooling: str = ""
+    """How the network makes one vector of a picture, as `conventions.py` calls it; empty: not known."""
     package: str = ""
     """The installed package that brings the weights, with its version and license; empty: none."""
 

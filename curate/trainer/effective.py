@@ -17,7 +17,7 @@ class Effective(Settings):
     num_samples: int
     """Samples of an epoch: images times their repeats."""
     prototypes: int
-    """Number of prototypes of a head; 0 for objectives without."""
+    """Number of prototypes of a head, or of images that are told apart one by one; 0 for objectives without both."""
     teacher_temperature_iterations: int
     """Iterations over which the teacher's temperature rises."""
     teacher_momentum: float
@@ -50,7 +50,7 @@ def resolve_auto(config: TrainConfig, *, num_images: int, num_samples: int, prot
     if warmup >= iterations:
         raise ConfigError(f"optimizer.warmup_iterations is {warmup} of {iterations} iterations; it must be smaller")
     momentum, base_lr = objective.teacher_momentum, optimizer.base_lr
-    num_prototypes, rise = 0, 0
+    num_prototypes, rise = objective.outputs(num_images), 0
     if isinstance(objective, PrototypeSettings):
         num_prototypes = _count(objective.prototypes, prototypes or auto_prototypes(num_images))
         rise = _count(objective.teacher_temperature_iterations, iterations * 3 // 10)

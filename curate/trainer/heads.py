@@ -4,6 +4,7 @@ Source: Caron et al. 2021, arXiv:2104.14294; sizes of DINOv2, arXiv:2304.07193; 
 arXiv:2508.10104.
 """
 
+from itertools import pairwise
 from typing import NamedTuple, cast
 
 import torch
@@ -126,6 +127,21 @@ class PrototypeHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(M, dim) tokens -> (M, K) scores."""
         return self.project(x).scores()
+
+
+def make_mlp(*widths: int, generator: torch.Generator, std: float | None = 0.02) -> nn.Sequential:
+    """Linears of these widths with GELUs between them.
+
+    Args:
+        std: of the weights; None: that which keeps the scale of what goes through, 1 / sqrt(width).
+    """
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(widths):
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.trunc_normal_(linear.weight, std=fan_in**-0.5 if std is None else std, generator=generator)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.GELU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def make_head(backbone: Trained, shape: HeadShape, *, generator: torch.Generator | None = None) -> PrototypeHead:

@@ -168,6 +168,8 @@ class Trainer:
             [local_tensor(p) for p in n.parameters()] for n in (self.objective.teacher, self.objective.student)
         )
         torch._foreach_lerp_(teacher, student, 1 - momentum)
+        for own, given in zip(self.objective.teacher.buffers(), self.objective.student.buffers(), strict=True):
+            own.copy_(given)  # statistics of batch norms in timm models: averages already
 
 
 class Normalize(nn.Module):

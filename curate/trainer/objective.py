@@ -98,6 +98,8 @@ class Objective(nn.Module):
         self.gram_teacher: nn.Module | None = None
         """A frozen backbone, no part of student or teacher, whose similarities of patches anchor the student's; the
         trainer makes, replaces and stores it."""
+        self.feature_teachers: nn.ModuleList | None = None
+        """Frozen backbones of any kind whose features the student predicts."""
         self.student = student
         if not masks and hasattr(student["backbone"], "mask_token"):
             student["backbone"].mask_token.requires_grad_(False)  # DDP waits for every gradient, and it would get none
@@ -121,14 +123,14 @@ class Objective(nn.Module):
     def train(self, mode: bool = True) -> "Objective":
         """Put the student in training mode; the teachers never are."""
         super().train(mode)
-        for teacher in (self.teacher, self.frozen_teacher, self.gram_teacher):
+        for teacher in (self.teacher, self.frozen_teacher, self.gram_teacher, self.feature_teachers):
             if teacher is not None:
                 teacher.eval()
         return self
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         """The state that a checkpoint keeps: student, teacher and buffers, by name; frozen networks are not in it."""
-        frozen = ("frozen_teacher.", "gram_teacher.")
+        frozen = ("frozen_teacher.", "gram_teacher.", "feature_teachers.")
         return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
 
 

@@ -55,7 +55,7 @@ def lr_factor(name: str, settings: OptimizerSettings, *, depth: int) -> float:
     if inner.startswith("blocks."):
         layer = int(inner.split(".")[1]) + 1
     else:
-        layer = depth + 1 if inner.startswith("norm.") else 0
+        layer = depth + 1 if inner.startswith(("norm.", "local_cls_norm.")) else 0
     decay = settings.layer_decay ** (depth + 1 - layer)
     return decay * (settings.patch_embed_lr if inner.startswith("patch_embed.") else 1.0)
 

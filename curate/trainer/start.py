@@ -1,22 +1,24 @@
 """The objective before the first iteration: with fresh weights, released ones or those of an earlier training, and
 with the frozen teacher that it distills."""
 
+from typing import cast
+
 import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.convert.source import load_source, resized
-from curate.models.files.export import weights_of
+from curate.models.convert.source import load_source, need_vit, resized
 from curate.models.files.header import HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
-from curate.models.nets.trained import Trained
+from curate.models.nets.trained import Trained, check_same_tokens, inner
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
+from curate.trainer.feature_teachers import FeatureTeacher
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export
-from curate.trainer.objective import Objective
+from curate.trainer.objective import Objective, backbone_of
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.parallel import World
 
@@ -41,6 +43,9 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     distilled = distilled_export(config)
     if distilled is not None:
         objective.frozen_teacher = load_frozen_teacher(distilled)
+        check_same_tokens(backbone, backbone_of(objective.frozen_teacher))
+    for teacher in objective.feature_teachers or ():
+        cast(FeatureTeacher, teacher).normalized_for((config.crops.mean, config.crops.std))
     return objective
 
 
@@ -80,12 +85,24 @@ def load_weights(backbone: Trained, source: str) -> None:
         WeightsError: missing, damaged or another model's.
     """
     found = load_source(source)
-    if isinstance(backbone, VisionTransformer) and isinstance(found.network, VisionTransformer):
-        given, wanted = found.network.config, backbone.config
-        if given.grid != wanted.grid:
-            found = resized(found, wanted.grid * given.patch_size)
-    target: nn.Module = backbone if isinstance(backbone, VisionTransformer) else backbone.net
-    fill(target, weights_of(found.network), where=source)
+    if not isinstance(backbone, VisionTransformer) or not isinstance(found.network, VisionTransformer):
+        fill(inner(backbone), inner(found.network).state_dict(), where=source)
+        return
+    given, wanted = found.network.config, backbone.config
+    if given.positions == "learned" and given.grid != wanted.grid:
+        found = resized(found, wanted.grid * given.patch_size)
+    _fill_vit(backbone, need_vit(found, "a ViT"), where=source)
+
+
+def _fill_vit(backbone: VisionTransformer, given: VisionTransformer, *, where: str) -> None:
+    """Fill a ViT, which may have what the given one lacks and computes the same with: biases of 0, and a norm of local
+    crops that starts as that of all tokens."""
+    state, wanted = dict(given.state_dict()), backbone.state_dict()
+    if given.config.qkv_bias == "none":
+        state |= {name: torch.zeros_like(wanted[name]) for name in wanted if name.endswith(".attn.qkv.bias")}
+    if given.local_cls_norm is None and backbone.local_cls_norm is not None:
+        state |= {f"local_cls_{name}": value for name, value in state.items() if name.startswith("norm.")}
+    fill(backbone, state, where=where)
 
 
 def load_heads(objective: Objective, path: str) -> None:

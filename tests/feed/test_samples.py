@@ -217,3 +217,18 @@ def test_shards_of_others_are_not_checked_and_that_is_said_once(tmp_path, caplog
     taken(samples, config, 1, start=0)
     said = [record.message for record in caplog.records if "feed.verify" in record.message]
     assert said == ["2 of 2 shards carry no digests of curate: feed.verify skips them"]
+
+
+def test_crops_say_which_row_of_all_shards_they_show(tmp_path):
+    """The picture of row i is of one shade of its own; damaged ones are those of the images in their place."""
+    shades = range(10, 250, 20)
+    for number, name in enumerate("abc"):
+        rows = [row(i, encoded=flat(shade, size=32)) for i, shade in enumerate(shades[number * 4 : number * 4 + 4])]
+        if number == 1:
+            rows[2]["image"] = {"bytes": b"no picture", "path": "x.png"}
+        write_shard(tmp_path / f"{name}.parquet", rows)
+    samples, config = feed(tmp_path, PLAIN, feed={"on_damaged": "skip"}, batch_size=12)
+    (batch,) = islice(batches_of(samples, config, start=0), 1)
+    shown = [10 + 20 * number for number in batch.images.tolist()]
+    assert batch.global_crops[:12, 0, 8, 8].tolist() == shown
+    assert sorted(batch.images.tolist()) == [0, 1, 2, 3, 4, 5, 7, 7, 8, 9, 10, 11]

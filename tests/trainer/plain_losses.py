@@ -84,3 +84,17 @@ def gram_loss(student: Tensor, teacher: Tensor) -> float:
                 total += float(own[i] @ own[j] - given[i] @ given[j]) ** 2
                 count += 1
     return total / count
+
+
+def sigreg(features: Tensor, directions: Tensor, *, knots: int, knot_range: float) -> float:
+    """The Epps-Pulley statistic of features (N, E) along directions (E, M), by loops over directions and points."""
+    points = torch.linspace(-knot_range, knot_range, knots, dtype=torch.float64)
+    total = 0.0
+    for direction in directions.double().T:
+        numbers = features.double() @ direction
+        values = []
+        for t in points:
+            gap = torch.exp(1j * t * numbers).mean() - torch.exp(-(t**2) / 2)
+            values.append(gap.abs() ** 2 * torch.exp(-(t**2) / 2))
+        total += len(features) * float(torch.trapezoid(torch.stack(values), points))
+    return total / directions.shape[1]

@@ -101,7 +101,7 @@ def test_heads_for_an_objective_without_are_refused(first, tmp_path):
 
 
 def test_a_model_id_that_is_not_known_is_an_error(first, tmp_path):
-    with pytest.raises(WeightsError, match="dinov2_vitz14: no such file or folder, nor a DINOv2 model"):
+    with pytest.raises(WeightsError, match="dinov2_vitz14: no such file or folder, nor a DINOv2 or DINOv3 model"):
         go_on(first, tmp_path, init_from="dinov2_vitz14")
 
 

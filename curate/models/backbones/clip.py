@@ -13,6 +13,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, WeightsError
+from curate.models.conventions import CONVENTIONS
 from curate.models.files.weights import HubFile, locate
 from curate.models.info import ModelInfo
 from curate.ops.images.preprocess import Preprocess
@@ -35,6 +36,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         preprocess=_clip_preprocess(model, side, released),
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
+        pooling=CONVENTIONS["open_clip"].pooling,
     )
 
 

@@ -3,14 +3,14 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from curate.config import parse
-from curate.errors import ConfigError, WeightsError
+from curate.errors import WeightsError
+from curate.models.backbones.weight_shapes import HEAD_DIM, checked_config, depth_of, needed_shape
+from curate.models.conventions import CONVENTIONS, preprocess_of
 from curate.models.files.weights import HubFile, locate
-from curate.models.info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
+from curate.models.info import ModelInfo
 from curate.models.nets.config import ViTConfig, vit_config
-from curate.ops.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,18 +18,7 @@ if TYPE_CHECKING:
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
 """Names of sizes in the ids of torch.hub, and in those of timm and our presets."""
 MODELS = tuple(f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in SIZES)
-HEAD_DIM = 64
-"""Width of an attention head in every released model."""
-
-PREPROCESS = Preprocess(
-    size=224,
-    resize="short_edge_crop",
-    short_edge=256,
-    interpolation="bicubic",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-)
-"""As in the evaluation of its authors; positions are resampled from the grid of 518 pixels that was released."""
+FAMILY = "dinov2"
 
 
 def canonical(model: str) -> str | None:
@@ -63,7 +52,8 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         model=model,
         dim=vit_config(name).dim,
         license="Apache-2.0",
-        preprocess=PREPROCESS,
+        preprocess=preprocess_of(FAMILY),
+        pooling=CONVENTIONS[FAMILY].pooling,
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
     )
@@ -82,27 +72,8 @@ def build(info: ModelInfo) -> "nn.Module":
     file = info.weights_file()
     where = f"{info.model}: {file}"
     state = to_hub(read_state_dict(file), where=where)
-    config = _checked(preset(info.model), {"image_size": 14 * stored_grid(state, where=where)}, where=where)
+    config = checked_config(preset(info.model), {"image_size": 14 * stored_grid(state, where=where)}, where=where)
     return load_trained(config, state, where=where)
-
-
-def _checked(preset: str | None, fields: Mapping[str, Any], *, where: str) -> ViTConfig:
-    """An architecture with fields that were read from a file.
-
-    Raises:
-        WeightsError: one of them is out of its range.
-    """
-    try:
-        return parse(ViTConfig, fields, where=where) if preset is None else vit_config(preset, **fields)
-    except ConfigError as error:
-        raise WeightsError(f"{where}: no DINOv2 ViT: {error}") from error
-
-
-def _shape(state: Mapping[str, "Tensor"], name: str, axes: int, *, where: str) -> tuple[int, ...]:
-    if name not in state or state[name].ndim != axes:
-        found = f"has shape {tuple(state[name].shape)}" if name in state else "is missing"
-        raise WeightsError(f"{where}: not the weights of a DINOv2 ViT: {name} {found}, {axes} axes are needed")
-    return tuple(state[name].shape)
 
 
 def stored_grid(state: Mapping[str, "Tensor"], *, where: str) -> int:
@@ -111,7 +82,7 @@ def stored_grid(state: Mapping[str, "Tensor"], *, where: str) -> int:
     Raises:
         WeightsError: the grid is not square.
     """
-    patches = _shape(state, "pos_embed", 3, where=where)[1] - 1
+    patches = needed_shape(state, "pos_embed", 3, where=where)[1] - 1
     grid = math.isqrt(max(0, patches))
     if grid * grid != patches or not grid:
         raise WeightsError(f"{where}: position embeddings for {patches} patches, a square grid is needed")
@@ -127,7 +98,7 @@ def config_from_weights(state: Mapping[str, "Tensor"], *, heads: int | None = No
     Raises:
         WeightsError: the grid of positions is not square, or the width is no multiple of 64.
     """
-    dim, channels, patch_size, _ = _shape(state, "patch_embed.proj.weight", 4, where=where)
+    dim, channels, patch_size, _ = needed_shape(state, "patch_embed.proj.weight", 4, where=where)
     if heads is None and dim % HEAD_DIM:
         raise WeightsError(
             f"{where}: {dim} dims are no multiple of {HEAD_DIM}, so the number of attention heads is not known; "
@@ -135,12 +106,12 @@ def config_from_weights(state: Mapping[str, "Tensor"], *, heads: int | None = No
         )
     fields = {
         "dim": dim,
-        "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+        "depth": depth_of(state),
         "heads": heads or dim // HEAD_DIM,
         "ffn": "swiglu" if "blocks.0.mlp.w12.weight" in state else "mlp",
-        "num_registers": _shape(state, "register_tokens", 3, where=where)[1] if "register_tokens" in state else 0,
+        "num_registers": needed_shape(state, "register_tokens", 3, where=where)[1] if "register_tokens" in state else 0,
         "patch_size": patch_size,
         "image_size": patch_size * stored_grid(state, where=where),
         "in_channels": channels,
     }
-    return _checked(None, fields, where=where)
+    return checked_config(None, fields, where=where)

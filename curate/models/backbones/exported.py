@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from curate.errors import ConfigError, WeightsError
+from curate.models.conventions import CONVENTIONS
 from curate.models.files.header import HOWTO, read_header
 from curate.models.files.weights import locate
 from curate.models.info import ModelInfo
@@ -45,6 +46,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         preprocess=preprocess,
         how_to_get=HOWTO,
         weights=file,
+        pooling=CONVENTIONS[model].pooling,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from curate.errors import ConfigError
 from curate.models.backbones.backbone import Backbone
 from curate.models.nets.features import Features
+from curate.models.nets.rotary import Rotation
 from curate.models.nets.trained import inner
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import INTERPOLATION
@@ -104,6 +105,7 @@ def look_inside(backbone: Backbone, picture: Image.Image, *, block: int | None =
     index = None if block is None else _index(backbone, block)
     module = _sized(backbone.module, (picture.height, picture.width))
     watched = None if index is None else inner(module).blocks[index]
+    rotation = _rotation(inner(module), grid, backbone.device)
     caught: list[Tensor] = []
     handle = watched.register_forward_pre_hook(lambda _, given: caught.append(given[0])) if watched else None
     try:
@@ -113,7 +115,7 @@ def look_inside(backbone: Backbone, picture: Image.Image, *, block: int | None =
             handle.remove()
     attention = None
     if watched is not None:
-        weights = _cls_weights(watched, caught[0].reshape(1, -1, patches.shape[-1]))[0]  # (H, T)
+        weights = _cls_weights(watched, caught[0].reshape(1, -1, patches.shape[-1]), rotation)[0]  # (H, T)
         attention = weights[:, -grid[0] * grid[1] :].unflatten(1, grid).float().cpu().numpy()
     return Inside(patches.float().cpu().numpy(), attention)
 
@@ -153,11 +155,19 @@ def _patch_features(module: Any, images: Tensor, grid: tuple[int, int]) -> Tenso
     return found[0] if found.shape[-1] == module.num_features else found[0].permute(1, 2, 0)
 
 
-def _cls_weights(block: Any, tokens: Tensor) -> Tensor:
+def _rotation(net: Any, grid: tuple[int, int], device: torch.device) -> Rotation | None:
+    """The rotations of patches in a ViT of ours with rotary positions; None: it has none."""
+    if not isinstance(net, VisionTransformer):
+        return None
+    found = net.draw_rotations([grid], torch.zeros(1, device=device))[0]
+    return None if found is None else found[0]
+
+
+def _cls_weights(block: Any, tokens: Tensor, rotation: Rotation | None) -> Tensor:
     """Attention weights of cls: (1, T, D) tokens that enter a block -> (1, H, T)."""
     normed, attention = block.norm1(tokens), block.attn
     if hasattr(attention, "cls_weights"):
-        weights: Tensor = attention.cls_weights(normed)
+        weights: Tensor = attention.cls_weights(normed, rotation)
         return weights
     q, k, _ = attention.qkv(normed).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = attention.q_norm(q[:, :, :1]), attention.k_norm(k)

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from curate.models.backbones.onnx_file import build_file, describe_file, find_onnx
-from curate.models.backbones.sscd import PREPROCESS as SSCD
+from curate.models.conventions import CONVENTIONS, preprocess_of
 from curate.models.files.declaration import (
     Declaration,
     DeclaredCopies,
@@ -78,6 +78,7 @@ class ListedFile:
             how_to_get=f"it comes with the package {self.distribution}, whose license is to be read before",
             bf16=False,
             own_precision=True,
+            pooling=CONVENTIONS["onnx"].pooling,
             copies=self.declared.copies.rule() if self.declared.copies else None,
         )
 
@@ -120,15 +121,16 @@ def family_of(found: object, package: Distribution | None) -> object:
 
 def _sscd(*, license: str) -> Declaration:
     """What the ONNX forms of SSCD have in common: pixels as they are, normalized inside."""
+    how = preprocess_of("sscd")
     return Declaration(
         input=DeclaredInput(
             name="image",
             layout="nhwc",
             dtype="uint8",
             channels="rgb",
-            size=SSCD.size,
-            resize=SSCD.resize,
-            interpolation=SSCD.interpolation,
+            size=how.size,
+            resize=how.resize,
+            interpolation=how.interpolation,
         ),
         output=DeclaredOutput(name="embedding", take="vector", dim=512, normalized=True),
         license=license,

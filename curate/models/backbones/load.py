@@ -5,6 +5,7 @@
 | `lite0`, `lite0-copy` | packaged |
 | `luma24` | none: a fixed function of the pixels |
 | `dinov2_vits14` ... `dinov2_vitg14_reg`, or their timm names | path (torch.hub, timm, Hugging Face), URL or hub |
+| `dinov3_vits16` ... `dinov3_vit7b16`, or their timm names | the same |
 | `sscd` | path or URL of the TorchScript file |
 | `curate` | path of an export of the trainer |
 | `onnx` | path of an ONNX file with its declaration, see `files/declaration.py` |
@@ -33,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from curate.errors import ConfigError
-from curate.models.backbones import dinov2, exported, installed, lite0, luma, onnx_file, sscd
+from curate.models.backbones import dinov2, dinov3, exported, installed, lite0, luma, onnx_file, sscd
 from curate.models.device import PrecisionChoice, resolve_device, resolve_precision
 from curate.models.info import ModelInfo
 from curate.models.names import BY_FILE, resolve_model
@@ -60,7 +61,7 @@ class Family(Protocol):
 
 
 BUILT_IN: Mapping[str, str] = {
-    **{model: family.__name__ for family in (lite0, luma, dinov2, sscd) for model in family.MODELS},
+    **{model: family.__name__ for family in (lite0, luma, dinov2, dinov3, sscd) for model in family.MODELS},
     **{model: f"{installed.__name__}:{name}" for model, name in installed.MODELS.items()},
     **{model: family.__name__ for family in (exported, onnx_file) for model in family.MODELS},
     "timm/NAME": "curate.models.backbones.timm_models",
@@ -149,7 +150,7 @@ def describe(model: str, weights: str | None = None, *, fetch: bool = False) -> 
         WeightsError: a given path does not exist, or a download failed.
     """
     model, weights = resolve_model(model, weights)
-    name = dinov2.canonical(model) or model
+    name = dinov2.canonical(model) or dinov3.canonical(model) or model
     info = _family(name).describe(name, weights, fetch=fetch)
     if not isinstance(info, ModelInfo):
         raise ConfigError(f"model: {model!r}: its describe() gave a {type(info).__name__}, a ModelInfo is needed")

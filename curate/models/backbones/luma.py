@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from curate.models.conventions import CONVENTIONS, preprocess_of
 from curate.models.info import ModelInfo
-from curate.ops.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -11,14 +11,6 @@ if TYPE_CHECKING:
 MODELS = ("luma24",)
 SIDE = 24
 """Values along a side of the descriptor."""
-PREPROCESS = Preprocess(
-    size=2 * SIDE,
-    resize="square",
-    short_edge=2 * SIDE,
-    interpolation="bilinear",
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
@@ -27,7 +19,8 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         model=model,
         dim=SIDE * SIDE,
         license="Apache-2.0",
-        preprocess=PREPROCESS,
+        preprocess=preprocess_of("luma"),
+        pooling=CONVENTIONS["luma"].pooling,
         how_to_get="it has no weights",
         bf16=False,
         has_weights=False,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.errors import WeightsError
+from curate.models.conventions import CONVENTIONS
 from curate.models.files.declaration import Declaration, read_declaration
 from curate.models.files.onnx_graph import check_graph, find_data, fixed_batch
 from curate.models.files.weights import is_url
@@ -79,6 +80,7 @@ def describe_file(model: str, file: Path, declared: Declaration, *, package: str
         own_precision=True,
         data=find_data(file, declared.data),
         declared=declared.vectors_digest(),
+        pooling=CONVENTIONS["onnx"].pooling,
         copies=declared.copies.rule() if declared.copies else None,
         package=package,
     )

@@ -9,26 +9,17 @@ Source: Pizzi et al. 2022, arXiv:2202.10261. Code and weights are MIT-licensed.
 from typing import TYPE_CHECKING
 
 from curate.errors import WeightsError, first_line
+from curate.models.conventions import CONVENTIONS, preprocess_of
 from curate.models.files.weights import locate
-from curate.models.info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
-from curate.ops.images.preprocess import Preprocess
+from curate.models.info import ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
 
-MODELS = ("sscd",)
+FAMILY = "sscd"
+MODELS = (FAMILY,)
 URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"
 HOWTO = f"set `weights` to the URL {URL}, or to the path of that file"
-
-PREPROCESS = Preprocess(
-    size=320,
-    resize="square",
-    short_edge=320,
-    interpolation="bilinear",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-)
-"""The whole picture squeezed into 320 x 320: of its authors' two ways, the one that gives all pictures one shape."""
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
@@ -37,9 +28,10 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         model=model,
         dim=512,
         license="MIT",
-        preprocess=PREPROCESS,
+        preprocess=preprocess_of(FAMILY),
         how_to_get=HOWTO,
         weights=locate(weights, None, model=model, fetch=fetch, howto=HOWTO),
+        pooling=CONVENTIONS[FAMILY].pooling,
         bf16=False,  # its thresholds were calibrated in full precision
     )
 

@@ -1,6 +1,10 @@
-"""Any timm model as an embedder: its pooled features, with its own preprocessing."""
+"""Any timm model as an embedder: its pooled features, with its own preprocessing.
+
+It is pooled as its authors do, where timm does otherwise: see `conventions.py`.
+"""
 
 import difflib
+import logging
 import math
 import re
 from typing import Any
@@ -11,10 +15,14 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.files.state_dict import read_state_dict
+from curate.models.conventions import CONVENTIONS, timm_pooling
+from curate.models.files.completeness import check_complete
+from curate.models.files.state_dict import abridged, read_state_dict
 from curate.models.files.weights import HubFile, locate
 from curate.models.info import ModelInfo
 from curate.ops.images.preprocess import Preprocess
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "timm/"
 HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -35,6 +43,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         preprocess=_timm_preprocess(model, resolve_model_data_config(net)),
         how_to_get=howto,
         weights=locate(weights, hub, model=model, fetch=fetch, howto=howto),
+        pooling=timm_pooling(model.removeprefix(PREFIX)).get("global_pool") or CONVENTIONS["timm"].pooling,
     )
 
 
@@ -45,7 +54,7 @@ def _create(model: str, **options: Any) -> Any:
         hint = f"did you mean {PREFIX}{near[0]}?" if near else "timm.list_models() has the names"
         raise ConfigError(f"{model}: timm has no such model; {hint}")
     try:
-        return timm.create_model(name, num_classes=0, **options)
+        return timm.create_model(name, num_classes=0, **timm_pooling(name), **options)
     except RuntimeError as error:
         if "Invalid pretrained tag" not in str(error):
             raise
@@ -75,20 +84,33 @@ def build(info: ModelInfo) -> nn.Module:
     """The model with its weights, through timm's own conversion of foreign names.
 
     Raises:
-        WeightsError: the file is another model's.
+        WeightsError: the file is another model's, or holds tensors that timm's model has no place for.
     """
     file = info.weights_file()
     with torch.device("meta"):
         classifier = _create(info.model).pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    state = {key: value for key, value in read_state_dict(file).items() if not key.startswith(_under(heads))}
+    found = read_state_dict(file)
+    state = {key: value for key, value in found.items() if not key.startswith(_under(heads))}
+    if len(state) < len(found):
+        logger.info("%s: a classifier is left out: %s", file, abridged(sorted(found.keys() - state.keys())))
     # Left to itself, timm drops the classifier and with it all strictness: missing weights would stay random.
     overlay = {"state_dict": state, "num_classes": 0, "classifier": None}
     try:
-        return _create(info.model, pretrained=True, pretrained_cfg_overlay=overlay)
+        net = _create(info.model, pretrained=True, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{info.model}: {file}: does not fit the model: {reason}") from error
+    check_complete(state, net.state_dict(), where=f"{info.model}: {file}", hint=_hint(info.model))
+    return net
+
+
+def _hint(model: str) -> str:
+    """What to do about tensors that timm's model has no place for."""
+    biased = model.partition(".")[0] + "_qkvb"
+    if timm.is_model(biased.removeprefix(PREFIX)):
+        return f"{biased} has biases of queries and values, and dinov3_vit... models have a place for all tensors"
+    return ""
 
 
 def _under(heads: tuple[str, ...]) -> tuple[str, ...]:

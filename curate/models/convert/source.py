@@ -1,4 +1,4 @@
-"""Backbones to convert or to train on: an export of the trainer, or weights of DINOv2 from anywhere."""
+"""Backbones to convert or to train on: an export of the trainer, or weights of DINOv2 or DINOv3 from anywhere."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError, first_line
-from curate.models.backbones import dinov2
-from curate.models.files import formats
+from curate.models.backbones import dinov2, dinov3
+from curate.models.conventions import preprocess_of
+from curate.models.files import dinov3_names, formats
 from curate.models.files.description import find_description, read_config
 from curate.models.files.digest import hash_file
 from curate.models.files.export import load_trained, read_export
@@ -19,6 +20,7 @@ from curate.models.files.weights import find_weight_file
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
+from curate.ops.images.preprocess import Preprocess
 
 MAX_HEADS = 1024
 """Attention heads of a ViT at most."""
@@ -42,7 +44,7 @@ class LoadedBackbone:
 
     @property
     def image_size(self) -> int:
-        """Side of pictures at which all formats agree, pixels; for a ViT that of its stored positions."""
+        """Side of pictures at which all formats agree, pixels; for a DINOv2 ViT that of its stored positions."""
         config = self.network.config
         return config.image_size if isinstance(config, ViTConfig) else self.info.image_size
 
@@ -51,12 +53,13 @@ def load_source(source: str, *, heads: bool = False) -> LoadedBackbone:
     """Build the network that `source` names.
 
     Args:
-        source: an export of `curate train` or the folder that holds it; a file or folder with DINOv2's weights in the
-            names of torch.hub, timm, Hugging Face or a training checkpoint; or the id of a released DINOv2 model.
+        source: an export of `curate train` or the folder that holds it; a file or folder with weights of DINOv2 or
+            DINOv3 in the names of their authors, timm, Hugging Face or a training checkpoint; or the id of one of
+            their released models.
         heads: read the projection heads too, from the file itself or from heads.safetensors beside it.
 
     Raises:
-        WeightsError: nothing there, not readable, not a DINOv2 ViT, or without heads where they are wanted.
+        WeightsError: nothing there, not readable, no DINOv2 or DINOv3 ViT, or without heads where they are wanted.
     """
     path = Path(source).expanduser()
     found = _from_path(source, path) if path.exists() else _from_id(source)
@@ -65,27 +68,31 @@ def load_source(source: str, *, heads: bool = False) -> LoadedBackbone:
 
 
 def _from_id(source: str) -> LoadedBackbone:
-    model = dinov2.canonical(source)
-    if model is None:
-        raise WeightsError(
-            f"{source}: no such file or folder, nor a DINOv2 model; those are {', '.join(dinov2.MODELS)}"
-        )
-    info = dinov2.describe(model, None, fetch=True)
-    network = dinov2.build(info)
-    assert isinstance(network, VisionTransformer)
-    return LoadedBackbone(
-        source, network, _released_info(info.weights_file(), license=info.license), file=info.weights_file()
-    )
+    for family in (dinov2, dinov3):
+        model = family.canonical(source)
+        if model is not None:
+            info = family.describe(model, None, fetch=True)
+            network = family.build(info)
+            assert isinstance(network, VisionTransformer)
+            file = info.weights_file()
+            return LoadedBackbone(source, network, _released_info(file, info.preprocess, info.license), file=file)
+    known = ", ".join((*dinov2.MODELS, *dinov3.MODELS))
+    raise WeightsError(f"{source}: no such file or folder, nor a DINOv2 or DINOv3 model; those are {known}")
 
 
 def _from_path(source: str, path: Path) -> LoadedBackbone:
     file = path / BACKBONE if (path / BACKBONE).is_file() else find_weight_file(path)
     if file.suffix == ".safetensors" and find_description(file) is not None:
         return LoadedBackbone(source, *read_export(file), file=file)
-    state = formats.to_hub(read_state_dict(file), where=source)
-    config = dinov2.config_from_weights(state, heads=_heads_in_config(file), where=source)
-    network = load_trained(config, state, where=source)
-    return LoadedBackbone(source, network, _released_info(file, license=UNKNOWN_LICENSE), file=file)
+    found = read_state_dict(file)
+    family = dinov3 if formats.is_dinov3(found, where=source) else dinov2
+    state = formats.to_hub(found, where=source)
+    heads = _heads_in_config(file)
+    if heads is None:
+        heads = dinov3_names.heads_of(found)
+    network = load_trained(family.config_from_weights(state, heads=heads, where=source), state, where=source)
+    info = _released_info(file, preprocess_of(family.FAMILY), UNKNOWN_LICENSE)
+    return LoadedBackbone(source, network, info, file=file)
 
 
 def _heads_in_config(file: Path) -> int | None:
@@ -102,11 +109,13 @@ def _heads_in_config(file: Path) -> int | None:
     return heads
 
 
-def _released_info(file: Path, *, license: str) -> ExportInfo:
-    how = dinov2.PREPROCESS
+def _released_info(file: Path, how: Preprocess, license: str) -> ExportInfo:
     return ExportInfo(
         image_size=how.size,
         short_edge=how.short_edge,
+        interpolation=how.interpolation,
+        mean=how.mean,
+        std=how.std,
         license=license,
         provenance={"converted_from": file.name, "sha256": hash_file(file)},
     )
@@ -140,9 +149,11 @@ def resized(source: LoadedBackbone, size: int) -> LoadedBackbone:
         raise ConfigError(f"{source.name}: --size {size} is no multiple of its patches of {vit.config.patch_size} px")
     grid = size // vit.config.patch_size
     other = VisionTransformer(vit.config.model_copy(update={"image_size": size})).eval()
-    with torch.no_grad():
-        positions = vit.positions((grid, grid))
-    fill(other, {**vit.state_dict(), "pos_embed": positions}, where=source.name)
+    state = dict(vit.state_dict())
+    if vit.pos_embed is not None:
+        with torch.no_grad():
+            state["pos_embed"] = vit.positions((grid, grid))
+    fill(other, state, where=source.name)
     return replace(source, network=other, info=info)
 
 

@@ -1,4 +1,5 @@
-"""DINOv2's format in torch.hub: a plain state_dict in the official names; with heads, a training checkpoint.
+"""The format of DINOv2 or DINOv3 in torch.hub: a plain state_dict in the official names; with heads, a training
+checkpoint.
 
 A training checkpoint is {"teacher": {"backbone.*", "dino_head.mlp.*", "dino_head.last_layer.weight_g", ...}}.
 """
@@ -13,26 +14,31 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from curate.errors import WeightsError
-from curate.models.backbones.dinov2 import MODELS, preset
+from curate.models.backbones import dinov2, dinov3
 from curate.models.convert.source import LoadedBackbone, need_vit
 from curate.models.convert.target import Forward, Options, Target, Tokens
+from curate.models.files.export import weights_of
 from curate.models.files.header import timm_equivalent
 from curate.models.files.heads import HeadShape, HeadsInfo, score, to_hub_heads
 from curate.models.files.state_dict import StateDict
 from curate.models.nets.config import ViTConfig, vit_config
 from curate.models.nets.tower import timm_features
 
-NAME = "torch.hub's DINOv2"
+NAME = "torch.hub's DINOv2 or DINOv3"
 TOLERANCE = 1e-4
 """Largest accepted difference between scores of prototypes, which are cosines times a scale."""
-SHAPE = ("dim", "depth", "heads", "ffn", "num_registers", "patch_size")
+SHAPE = ("dim", "depth", "heads", "ffn", "hidden", "num_registers", "patch_size", "positions")
 """Fields of the architecture in which a model must agree with a released one to be loaded as such."""
+
+
+RELEASED = {model: family.preset(model) for family in (dinov2, dinov3) for model in family.MODELS}
+"""Our presets, by the ids of torch.hub."""
 
 
 def write_hub(source: LoadedBackbone, path: Path, options: Options) -> None:
     """Write tensors and nothing else, so that `torch.load(weights_only=True)` reads them."""
     del options
-    state = {key: value.detach().cpu() for key, value in need_vit(source, NAME).state_dict().items()}
+    state = {key: value.detach().cpu() for key, value in weights_of(need_vit(source, NAME)).items()}
     if source.heads is None:
         torch.save(state, path)
         return
@@ -98,15 +104,15 @@ def hub_howto(source: LoadedBackbone, path: Path) -> str:
     model = released_as(config)
     if model is None:
         return f"DinoVisionTransformer(...).{load}  # no released size: give it {', '.join(SHAPE)} of the export"
-    return (
-        f'torch.hub.load("facebookresearch/dinov2", "{model}", pretrained=False, img_size={config.image_size}).{load}'
-    )
+    repository, _, _ = model.partition("_")
+    sized = f", img_size={config.image_size}" if config.positions == "learned" else ""
+    return f'torch.hub.load("facebookresearch/{repository}", "{model}", pretrained=False{sized}).{load}'
 
 
 def released_as(config: ViTConfig) -> str | None:
     """The id in torch.hub of the released model with this architecture; None: there is none."""
-    for model in MODELS:
-        released = vit_config(preset(model))
+    for model, preset in RELEASED.items():
+        released = vit_config(preset)
         if all(getattr(config, field) == getattr(released, field) for field in SHAPE):
             return model
     return None

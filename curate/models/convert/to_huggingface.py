@@ -1,9 +1,10 @@
-"""A folder that `transformers.AutoModel.from_pretrained` loads: a `Dinov2Model`, or `Dinov2WithRegistersModel`.
+"""A folder that `transformers.AutoModel.from_pretrained` loads: a `Dinov2Model`, a `Dinov2WithRegistersModel`, or a
+`DINOv3ViTModel`.
 
-Tensors have the names of the released checkpoints, which every version of transformers reads. Outputs are equal at the
-image size of the config. At other sizes transformers resamples positions to the wanted grid: outputs are equal with
-registers, and differ a little without, since the released models without registers add 0.1 to the side of the grid and
-transformers does not.
+Tensors have the names of the released checkpoints, which every version of transformers reads. Outputs of DINOv3 are
+equal at every size, those of DINOv2 at the image size of the config. At other sizes transformers resamples DINOv2's
+positions to the wanted grid: outputs are equal with registers, and differ a little without, since the released models
+without registers add 0.1 to the side of the grid and transformers does not.
 """
 
 import json
@@ -16,10 +17,11 @@ from safetensors.torch import save_file
 from curate.errors import MissingExtra, WeightsError
 from curate.models.convert.source import LoadedBackbone, need_vit
 from curate.models.convert.target import Forward, Options, Target, Tokens
-from curate.models.files import formats
+from curate.models.files import dinov3_names, formats
 from curate.models.files.description import KEY
-from curate.models.files.header import ExportInfo, describe_export
+from curate.models.files.header import ExportInfo, describe_export, without_local_norm
 from curate.models.nets.config import ViTConfig
+from curate.models.nets.rotary import BASE
 
 NAME = "transformers"
 RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
@@ -31,11 +33,12 @@ def write_huggingface(source: LoadedBackbone, path: Path, options: Options) -> N
     del options
     vit = need_vit(source, NAME)
     path.mkdir()
-    described = {KEY: describe_export(vit.config, source.info)}
+    described = {KEY: describe_export(without_local_norm(vit.config), source.info)}
     _write_json(path / "config.json", model_config(vit.config) | described)
     _write_json(path / "preprocessor_config.json", preprocessor(source.info))
     (path / "README.md").write_text(model_card(vit.config, source.info), encoding="utf-8")
-    state = {key: value.contiguous() for key, value in formats.to_huggingface(vit.state_dict()).items()}
+    names = dinov3_names if vit.config.positions == "rotary" else formats
+    state = {key: value.contiguous() for key, value in names.to_huggingface(vit.state_dict()).items()}
     save_file(state, path / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -44,7 +47,41 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def model_config(config: ViTConfig) -> dict[str, Any]:
-    """Fields of `Dinov2Config`; from `mlp_ratio` it derives the width of the feed-forward layer as we do."""
+    """Fields of `Dinov2Config` or `DINOv3ViTConfig`."""
+    return _dinov3_config(config) if config.positions == "rotary" else _dinov2_config(config)
+
+
+def _dinov3_config(config: ViTConfig) -> dict[str, Any]:
+    gated, biased = config.ffn == "swiglu", config.qkv_bias != "none"
+    return {
+        "architectures": ["DINOv3ViTModel"],
+        "model_type": "dinov3_vit",
+        "hidden_size": config.dim,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "num_register_tokens": config.num_registers,
+        "use_gated_mlp": gated,
+        "hidden_act": "silu" if gated else "gelu",
+        "query_bias": biased,
+        "key_bias": False,
+        "value_bias": biased,
+        "layer_norm_eps": config.norm_eps,
+        "rope_theta": BASE,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "num_channels": config.in_channels,
+        "layerscale_value": config.layer_scale_init,
+        "pos_embed_rescale": config.rope_rescale,
+        "pos_embed_jitter": config.rope_jitter,
+        "pos_embed_shift": config.rope_shift,
+        "drop_path_rate": 0.0,
+        "torch_dtype": "float32",
+    }
+
+
+def _dinov2_config(config: ViTConfig) -> dict[str, Any]:
+    """From `mlp_ratio` it derives the width of the feed-forward layer as we do."""
     values: dict[str, Any] = {
         "architectures": ["Dinov2Model"],
         "model_type": "dinov2",
@@ -57,7 +94,7 @@ def model_config(config: ViTConfig) -> dict[str, Any]:
         "image_size": config.image_size,
         "patch_size": config.patch_size,
         "num_channels": config.in_channels,
-        "qkv_bias": True,
+        "qkv_bias": config.qkv_bias != "none",
         "layerscale_value": config.layer_scale_init,
         "drop_path_rate": 0.0,
         "use_swiglu_ffn": config.ffn == "swiglu",
@@ -90,7 +127,8 @@ def preprocessor(info: ExportInfo) -> dict[str, Any]:
 def model_card(config: ViTConfig, info: ExportInfo) -> str:
     """The page that the hub shows: license, provenance, and how to load the folder."""
     tags = "---\nlibrary_name: transformers\npipeline_tag: image-feature-extraction\n---\n"
-    kind = f"DINOv2 ViT, {config.dim} dims, {config.depth} blocks, patches of {config.patch_size} px"
+    family = "DINOv3" if config.positions == "rotary" else "DINOv2"
+    kind = f"{family} ViT, {config.dim} dims, {config.depth} blocks, patches of {config.patch_size} px"
     provenance = json.dumps(info.provenance, indent=2, sort_keys=True)
     return f"""{tags}
 # {kind}

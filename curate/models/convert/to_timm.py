@@ -8,20 +8,22 @@ from torch import Tensor
 
 from curate.models.convert.source import LoadedBackbone
 from curate.models.convert.target import Forward, Options, Target, Tokens
-from curate.models.files import formats
+from curate.models.files import dinov3_names, formats
 from curate.models.files.description import save_tensors
-from curate.models.files.export import weights_of
-from curate.models.files.header import describe_export, timm_equivalent
+from curate.models.files.header import describe_export, timm_equivalent, without_local_norm
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import timm_features
+from curate.models.nets.trained import inner
 
 
 def write_timm(source: LoadedBackbone, path: Path, options: Options) -> None:
-    """Write the tensors in timm's names, and in timm's layout: see `formats.to_timm`."""
+    """Write the tensors in timm's names, and in timm's layout: see `formats.to_timm` and `dinov3_names.to_timm`."""
     del options
-    config, state = source.network.config, weights_of(source.network)
-    names = formats.to_timm(state) if isinstance(config, ViTConfig) else state
-    save_tensors(path, names, describe_export(config, source.info))
+    config, state = source.network.config, dict(inner(source.network).state_dict())
+    if isinstance(config, ViTConfig):
+        config = without_local_norm(config)
+        state = (dinov3_names if config.positions == "rotary" else formats).to_timm(state)
+    save_tensors(path, state, describe_export(config, source.info))
 
 
 def read_timm(source: LoadedBackbone, path: Path) -> Forward:

@@ -71,9 +71,9 @@ def from_meta(state: Mapping[str, Tensor], *, where: str) -> StateDict:
     for name in [key for key in ours if key.endswith(BIAS_MASK)]:
         bias = name.removesuffix("_mask")
         mask = ours.pop(name)
-        if bias in ours and ours[bias].shape == mask.shape:
+        if _needed(ours, bias, where=where).shape == mask.shape:
             ours[bias] = torch.where(mask == 0, torch.zeros_like(ours[bias]), ours[bias])  # as the model itself does
-        elif bias in ours or mask.ndim != 1:
+        else:
             raise WeightsError(f"{where}: {name} has {tuple(mask.shape)}, {bias} another shape; is the file damaged?")
     return _pack_gates(ours, where=where)
 
@@ -86,6 +86,14 @@ def to_meta(state: Mapping[str, Tensor], *, head_dim: int) -> StateDict:
         if key.endswith(BIAS):
             theirs[f"{key}_mask"] = _key_mask(value)
     return theirs | {PERIODS: periods(head_dim)}
+
+
+def heads_of(state: Mapping[str, Tensor]) -> int | None:
+    """Number of attention heads that a file of DINOv3's authors tells; None: it is none, or does not tell."""
+    told, tokens = (next((v for k, v in state.items() if k.endswith(end)), None) for end in (PERIODS, "cls_token"))
+    if told is None or tokens is None or not told.numel() or not tokens.ndim:
+        return None
+    return tokens.shape[-1] // (4 * told.numel()) or None
 
 
 def _key_mask(bias: Tensor) -> Tensor:
@@ -160,8 +168,8 @@ def from_huggingface(state: Mapping[str, Tensor], *, where: str) -> StateDict:
     for kind in ("weight", "bias"):
         _refuse_orphans(plain, f".attention.v_proj.{kind}", f".attention.q_proj.{kind}", where=where)
     _refuse_orphans(plain, ".attention.k_proj.weight", ".attention.q_proj.weight", where=where)
-    if "mask_token" in ours:
-        ours["mask_token"] = ours["mask_token"].flatten(0, -2)
+    if "mask_token" in ours and ours["mask_token"].ndim == 3:
+        ours["mask_token"] = ours["mask_token"].flatten(0, 1)
     if "register_tokens" in ours and not ours["register_tokens"].numel():
         del ours["register_tokens"]
     return _with_mask_token(_pack_gates(ours, where=where), where=where)

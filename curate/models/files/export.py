@@ -6,6 +6,7 @@ import torch
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.files.description import save_tensors
+from curate.models.files.dinov3_names import to_meta
 from curate.models.files.formats import to_hub
 from curate.models.files.header import ExportInfo, describe_export, read_header
 from curate.models.files.state_dict import StateDict, check_names, fill, read_state_dict
@@ -23,8 +24,11 @@ def write_export(path: str | Path, backbone: Trained, info: ExportInfo) -> Path:
 
 
 def weights_of(backbone: Trained) -> StateDict:
-    """The tensors of an export: of a ViT in torch.hub's names, of a tower in timm's."""
-    return dict(inner(backbone).state_dict())
+    """The tensors of an export: of a ViT in its authors' names, of a tower in timm's."""
+    state, config = dict(inner(backbone).state_dict()), backbone.config
+    if isinstance(config, ViTConfig) and config.positions == "rotary":
+        return to_meta(state, head_dim=config.dim // config.heads)
+    return state
 
 
 def read_export(path: str | Path) -> tuple[Trained, ExportInfo]:

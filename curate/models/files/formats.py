@@ -1,4 +1,5 @@
-"""Weights of DINOv2 ViTs in the names of torch.hub (which are ours), of timm and of Hugging Face.
+"""Weights of DINOv2 ViTs in the names of torch.hub (which are ours), of timm and of Hugging Face; those of DINOv3 are
+in `dinov3_names`.
 
 The three hold the same numbers in different layouts. Where a plain renaming does not do:
 
@@ -13,17 +14,21 @@ An MLP and a packed SwiGLU have the same names in timm, and are told apart by th
 as many values as fc2 takes. `tests/models/files/test_formats.py` compares outputs in all three libraries.
 """
 
+import logging
 import re
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from curate.errors import WeightsError, foreign_text
+from curate.models.files import dinov3_names
 from curate.models.files.state_dict import StateDict, abridged
 
-StateDictFormat = Literal["hub", "timm", "huggingface"]
+logger = logging.getLogger(__name__)
+
+StateDictFormat = Literal["hub", "timm", "huggingface", "dinov3", "dinov3 timm", "dinov3 huggingface"]
 
 HUGGINGFACE_NAMES = (
     ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
@@ -41,45 +46,73 @@ HUGGINGFACE_NAMES = (
 """Parts of names, torch.hub's and Hugging Face's; qkv and the last norm are handled apart."""
 
 
+PARTS = ("query", "key", "value")
+LOCAL_NORM = ("local_cls_norm.weight", "local_cls_norm.bias")
+"""Tensors that only a training reads, and for which neither timm nor Hugging Face has a place."""
+
+
 def detect_format(keys: Iterable[str], *, where: str = "weights") -> StateDictFormat:
-    """The format of the weights of a DINOv2 ViT, by the names of its tensors.
+    """The format of the weights of a DINOv2 or DINOv3 ViT, by the names of its tensors.
 
     Raises:
-        WeightsError: the names are of none of the three formats.
+        WeightsError: the names are of none of the formats.
     """
     names = {key.removeprefix("dinov2.").removeprefix("dinov2_with_registers.") for key in keys}
+    if any(name.endswith("layer.0.attention.q_proj.weight") for name in names):
+        return "dinov3 huggingface"
     if "embeddings.cls_token" in names:
         return "huggingface"
     if "cls_token" in names and "patch_embed.proj.weight" in names:
+        if "storage_tokens" in names or dinov3_names.PERIODS in names:
+            return "dinov3"
+        if "blocks.0.gamma_1" in names:
+            return "dinov3 timm"
         if "mask_token" in names or "register_tokens" in names:
             return "hub"
         return "hub" if any(".mlp.w12." in name for name in names) else "timm"
     raise WeightsError(
-        f"{where}: not the weights of a DINOv2 ViT; found names such as {abridged(sorted(names))}; "
-        "needed are those of torch.hub (cls_token, mask_token, blocks.0.norm1.weight), timm or Hugging Face"
+        f"{where}: not the weights of a DINOv2 or DINOv3 ViT; found names such as {abridged(sorted(names))}; needed "
+        "are those of torch.hub (cls_token, mask_token, blocks.0.norm1.weight), timm or Hugging Face"
     )
 
 
 def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> StateDict:
-    """Weights in any of the three formats, in torch.hub's; a missing mask token (timm has none) becomes zeros.
+    """Weights in any of the formats in our names, which are torch.hub's of DINOv2; a missing mask token (timm has none)
+    becomes zeros.
 
-    From a training checkpoint of DINOv2's authors the backbone is taken.
+    From a training checkpoint of DINOv2's or DINOv3's authors the backbone is taken. Of a classifier built on a
+    backbone the last layer is left out, and the log says so; whatever else has no place is an error.
 
     Raises:
-        WeightsError: the format is none of the three.
+        WeightsError: the format is none of those, or tensors are missing or left over.
     """
-    state = _take_backbone(state)
+    state = _without_classifier(_take_backbone(state), where=where)
     found = detect_format(state, where=where)
     try:
-        if found == "timm":
-            return _timm_to_hub(state)
-        if found == "huggingface":
-            return _huggingface_to_hub(state, where=where)
+        converted = _CONVERSIONS[found](state, where=where)
     except (KeyError, IndexError, RuntimeError) as error:  # tensors that are missing, or do not go together
         raise WeightsError(
-            f"{where}: not the weights of a DINOv2 ViT in the format of {found}: {foreign_text(error)}"
+            f"{where}: not the weights of a ViT in the format of {found}: {foreign_text(error)}; is the file complete?"
         ) from error
-    return dict(state)
+    if found.startswith("dinov3"):
+        dinov3_names.check_key_biases(converted, where=where)
+    return converted
+
+
+def is_dinov3(state: Mapping[str, Tensor], *, where: str = "weights") -> bool:
+    """Whether weights in any of the formats are of DINOv3 and not of DINOv2.
+
+    Raises:
+        WeightsError: the format is none of those.
+    """
+    return detect_format(_take_backbone(state), where=where).startswith("dinov3")
+
+
+def _without_classifier(state: Mapping[str, Tensor], *, where: str) -> Mapping[str, Tensor]:
+    left_out = [key for key in state if key.startswith(("head.", "classifier."))]
+    if left_out:
+        logger.info("%s: a classifier is left out: %s", where, abridged(left_out))
+    return {key: value for key, value in state.items() if key not in left_out}
 
 
 def _take_backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -89,7 +122,7 @@ def _take_backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {chunked.sub("blocks.", key): value for key, value in (inner or state).items()}
 
 
-def _timm_to_hub(state: Mapping[str, Tensor]) -> StateDict:
+def _timm_to_hub(state: Mapping[str, Tensor], *, where: str) -> StateDict:
     """Undo timm's names, and with registers give cls a position of zeros, since timm has added it to cls_token."""
     swiglu = _is_packed_swiglu(state)
     hub = {_swap_ffn(key, to_timm=False) if swiglu else key: value for key, value in state.items()}
@@ -98,14 +131,15 @@ def _timm_to_hub(state: Mapping[str, Tensor]) -> StateDict:
         hub["register_tokens"] = registers
         hub["pos_embed"] = torch.cat([torch.zeros_like(hub["cls_token"]), hub["pos_embed"]], dim=1)
     hub["mask_token"] = torch.zeros_like(hub["cls_token"][0])
-    return {key: value for key, value in hub.items() if not key.startswith("head.")}
+    return hub
 
 
 def to_timm(state: Mapping[str, Tensor]) -> StateDict:
     """Weights in torch.hub's names, in those of timm's `vit_*_patch14[_reg4]_dinov2`."""
     swiglu = any(".mlp.w12." in key for key in state)
     timm = {_swap_ffn(key, to_timm=True) if swiglu else key: value for key, value in state.items()}
-    timm.pop("mask_token", None)
+    for name in ("mask_token", *LOCAL_NORM):
+        timm.pop(name, None)
     registers = timm.pop("register_tokens", None)
     if registers is not None:
         timm["reg_token"] = registers
@@ -130,20 +164,28 @@ def _huggingface_to_hub(state: Mapping[str, Tensor], *, where: str) -> StateDict
     names = {key.removeprefix("dinov2.").removeprefix("dinov2_with_registers."): key for key in state}
     hub: StateDict = {}
     for name, key in names.items():
-        if name.startswith("classifier."):
-            continue
         split = re.fullmatch(r"encoder\.layer\.(\d+)\.attention\.attention\.query\.(weight|bias)", name)
         if split:
-            parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+            parts = [name.replace(".query.", f".{part}.") for part in PARTS]
             missing = [part for part in parts if part not in names]
             if missing:
                 raise WeightsError(f"{where}: {abridged(missing)} missing beside {name}")
             hub[f"blocks.{split[1]}.attn.qkv.{split[2]}"] = torch.cat([state[names[p]] for p in parts])
         elif ".attention.attention." not in name:
             hub[_rename_huggingface(name)] = state[key]
+    _refuse_lone_parts(names, where=where)
     if "mask_token" not in hub:
         hub["mask_token"] = torch.zeros_like(hub["cls_token"][0])
     return hub
+
+
+def _refuse_lone_parts(names: Collection[str], *, where: str) -> None:
+    """Refuse keys and values whose queries are missing, since they are read together."""
+    attention = ".attention.attention."
+    read = {name.replace(".query.", f".{part}.") for name in names if ".query." in name for part in PARTS}
+    lone = sorted(name for name in names if attention in name and name not in read)
+    if lone:
+        raise WeightsError(f"{where}: {abridged(lone)} without queries beside them; is the file complete?")
 
 
 def _rename_huggingface(name: str) -> str:
@@ -158,9 +200,11 @@ def to_huggingface(state: Mapping[str, Tensor]) -> StateDict:
     """Weights in torch.hub's names, in those of the checkpoints of `Dinov2Model` and `Dinov2WithRegistersModel`."""
     theirs: StateDict = {}
     for key, value in state.items():
+        if key in LOCAL_NORM:
+            continue
         split = re.fullmatch(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)", key)
         if split:
-            for part, piece in zip(("query", "key", "value"), value.chunk(3), strict=True):
+            for part, piece in zip(PARTS, value.chunk(3), strict=True):
                 theirs[f"encoder.layer.{split[1]}.attention.attention.{part}.{split[2]}"] = piece.clone()
             continue
         name = key.replace("norm.", "layernorm.") if key.startswith("norm.") else key
@@ -168,3 +212,13 @@ def to_huggingface(state: Mapping[str, Tensor]) -> StateDict:
             name = name.replace(hub, huggingface)
         theirs[name] = value
     return theirs
+
+
+_CONVERSIONS: Mapping[str, Callable[..., Any]] = {
+    "hub": lambda state, **_: dict(state),
+    "timm": _timm_to_hub,
+    "huggingface": _huggingface_to_hub,
+    "dinov3": dinov3_names.from_meta,
+    "dinov3 timm": dinov3_names.from_timm,
+    "dinov3 huggingface": dinov3_names.from_huggingface,
+}

@@ -1,13 +1,13 @@
 """What an export of the trainer says of itself.
 
 An export is one .safetensors. Its metadata key `curate` holds JSON: the architecture (`vit`, the fields of a ViT, whose
-tensors have torch.hub's names; or `tower`, a timm model with timm's names), the preprocessing, where the weights come
-from, and the timm architecture that computes the same. timm reads the file too:
+tensors have the names of its authors, DINOv2's or DINOv3's; or `tower`, a timm model with timm's names), the
+preprocessing, where the weights come from, and the timm architecture that computes the same. timm reads the file too:
 
     timm.create_model(ARCHITECTURE, pretrained=True, pretrained_cfg_overlay={"file": PATH}, **KWARGS)
 
 with ARCHITECTURE and KWARGS from the metadata. Outputs are equal at the stored image size; at others timm resamples the
-positions of a ViT in its own way.
+positions of a DINOv2 ViT in its own way.
 """
 
 from pathlib import Path
@@ -70,6 +70,11 @@ def describe_export(config: Architecture, info: ExportInfo) -> dict[str, Any]:
     }
 
 
+def without_local_norm(config: ViTConfig) -> ViTConfig:
+    """The architecture as timm and Hugging Face hold it: they have no place for what only a training reads."""
+    return config.model_copy(update={"local_norm": False})
+
+
 def read_header(path: str | Path) -> tuple[Architecture, ExportInfo]:
     """Architecture and description of an export, without its weights.
 
@@ -95,8 +100,6 @@ def timm_equivalent(config: Architecture) -> tuple[str, dict[str, Any]]:
     """Name and keyword arguments of the timm model that computes the same, for a ViT at the stored image size."""
     if isinstance(config, TowerConfig):
         return config.name, {**config.kwargs, "num_classes": 0}
-    size = "giant" if config.ffn == "swiglu" else "small"
-    registers = "_reg4" if config.num_registers else ""
     kwargs: dict[str, Any] = {
         "img_size": config.image_size,
         "patch_size": config.patch_size,
@@ -107,9 +110,30 @@ def timm_equivalent(config: Architecture) -> tuple[str, dict[str, Any]]:
         "num_classes": 0,
         "dynamic_img_size": True,
     }
+    return _timm_dinov3(config, kwargs) if config.positions == "rotary" else _timm_dinov2(config, kwargs)
+
+
+def _timm_dinov2(config: ViTConfig, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    size = "giant" if config.ffn == "swiglu" else "small"
+    registers = "_reg4" if config.num_registers else ""
     # Half a unit more, since timm takes int(dim * ratio); SwiGLU counts gate and value together.
     width = 2 * config.hidden if config.ffn == "swiglu" else config.hidden
-    kwargs["mlp_ratio"] = (width + 0.5) / config.dim
+    kwargs = kwargs | {"mlp_ratio": (width + 0.5) / config.dim}
     if config.num_registers:
         kwargs["reg_tokens"] = config.num_registers
+    if config.qkv_bias == "none":
+        kwargs["qkv_bias"] = False
     return f"vit_{size}_patch14{registers}_dinov2", kwargs
+
+
+def _timm_dinov3(config: ViTConfig, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    gated = config.ffn == "swiglu"
+    own = {
+        "mlp_ratio": (config.hidden + 0.5) / config.dim,
+        "swiglu_mlp": gated,
+        "swiglu_align_to": int(gated),  # any width, and layers for gate and value apart
+        "num_reg_tokens": config.num_registers,
+        "global_pool": "token",  # timm averages the patches, DINOv3's authors take cls
+    }
+    biased = "" if config.qkv_bias == "none" else "_qkvb"
+    return f"vit_small_patch16_dinov3{biased}", kwargs | own

@@ -32,9 +32,10 @@ def block_outputs(module: nn.Module) -> BlockOutputs | None:
 
 
 def _is_timm_vit(module: nn.Module) -> "TypeGuard[TimmViT]":
-    """Whether it is timm's ViT itself and no subclass, whose forward pass may differ; does not import timm."""
-    timm_vit = sys.modules.get("timm.models.vision_transformer")
-    return timm_vit is not None and type(module) is timm_vit.VisionTransformer
+    """Whether it is timm's ViT itself, or that of EVA and DINOv3, and no subclass, whose forward pass may differ; does
+    not import timm."""
+    known = (("timm.models.vision_transformer", "VisionTransformer"), ("timm.models.eva", "Eva"))
+    return any(type(module) is getattr(sys.modules.get(name), kind, None) for name, kind in known)
 
 
 def _answers_with_cls(module: "TimmViT") -> bool:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curate.errors import ConfigError
+from curate.models.conventions import timm_pooling
 from curate.models.nets.config import TowerConfig
 from curate.models.nets.features import Features, NeededTokens
 from curate.models.nets.timm_arguments import check_arguments
@@ -38,7 +39,7 @@ def tower_config(
     Args:
         image_size: side of the largest crops, pixels, for models that are built for a size, such as Swin.
         token_size: side in pixels of the patches to whose grid the last map is resized; None: it stays as it is.
-        kwargs: further arguments of timm's model; they win over `image_size`.
+        kwargs: further arguments of timm's model; they win over `image_size` and over how its authors pool it.
 
     Raises:
         ConfigError: timm has no such model, does not take these arguments, or pools to a width that its tokens do not
@@ -53,6 +54,7 @@ def tower_config(
     refused = sorted(kwargs.keys() & set(RESERVED))
     if refused:
         raise ConfigError(f"{name}: {', '.join(refused)} cannot be given to a backbone to train; leave it out")
+    kwargs = timm_pooling(name) | kwargs
     if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
         kwargs = {"img_size": image_size} | kwargs
     try:

@@ -12,12 +12,16 @@ from curate.registry import resolve
 from curate.trainer.objectives.settings import ObjectiveSettings
 
 _SETTINGS = "curate.trainer.objectives.settings"
+_FEATURES = "curate.trainer.objectives.feature_settings"
 BUILT_IN: Mapping[str, str] = {
     "dinov2": f"{_SETTINGS}:DinoV2Settings",
     "dinov3": f"{_SETTINGS}:DinoV3Settings",
     "dino": f"{_SETTINGS}:DinoSettings",
     "esvit": f"{_SETTINGS}:EsVitSettings",
     "sit": f"{_SETTINGS}:SitSettings",
+    "distill_features": f"{_FEATURES}:DistillFeaturesSettings",
+    "lejepa": f"{_FEATURES}:LeJepaSettings",
+    "diet": f"{_FEATURES}:DietSettings",
 }
 """Settings class of each objective that comes with curate."""
 

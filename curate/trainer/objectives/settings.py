@@ -32,8 +32,8 @@ class ObjectiveSettings(Settings):
     """Whether patches are hidden behind the backbone's mask token, which timm models lack."""
 
     kind: str
-    """Name of the objective: dinov2, dinov3, dino, esvit, sit, or one of your own as module:class or
-    ./file.py:class."""
+    """Name of the objective: dinov2, dinov3, dino, esvit, sit, distill_features, lejepa, diet, or one of your own as
+    module:class or ./file.py:class."""
     teacher_momentum: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
     """Momentum of the teacher's exponential moving average (EMA) at the start, from which a cosine leads to 1: 0.992 in
     the short recipe, 0.994 in the long one; auto: by the batch size, and lower in runs below 2500 iterations."""
@@ -51,7 +51,7 @@ class ObjectiveSettings(Settings):
 
         Args:
             backbone: the student's; the teacher starts as its copy.
-            prototypes: outputs of a head; 0 for settings that are not `PrototypeSettings`.
+            prototypes: outputs of a head; for settings that are not `PrototypeSettings`, what `outputs` says.
             world: the processes that train together.
             generator: draws the weights of the heads.
 
@@ -59,6 +59,10 @@ class ObjectiveSettings(Settings):
             ConfigError: the backbone is of a kind that the objective cannot train.
         """
         raise NotImplementedError
+
+    def outputs(self, num_images: int) -> int:
+        """What `build` gets as `prototypes`, on so many images, where these are no `PrototypeSettings`."""
+        return 0
 
     def origins(self) -> dict[str, str]:
         """Files of weights that the objective starts from beside `init_from`, by the setting that names them."""

@@ -8,7 +8,6 @@ Source: Atito et al. 2021, arXiv:2104.03602; rotations are of its first version.
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.blocks import blocks_to_mask, draw_blocks, rotate
+from curate.trainer.heads import make_mlp
 from curate.trainer.losses import add_koleo
 from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
 from curate.trainer.objectives.settings import SitSettings
@@ -132,17 +132,6 @@ def reconstruction_loss(reconstructed: Tensor, images: Tensor, hidden: Tensor) -
         F.pixel_unshuffle(x.float(), side).flatten(2).transpose(1, 2) for x in (images, hidden.expand_as(images))
     )
     return ((reconstructed.float() - wanted).abs() * counts).sum() / counts.sum().clamp_min(1)
-
-
-def make_mlp(*widths: int, generator: torch.Generator) -> nn.Sequential:
-    """Linears of these widths with GELUs between them."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(widths):
-        linear = nn.Linear(fan_in, fan_out)
-        nn.init.trunc_normal_(linear.weight, std=0.02, generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.GELU()]
-    return nn.Sequential(*layers[:-1])
 
 
 def build_sit(

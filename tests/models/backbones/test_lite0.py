@@ -14,6 +14,7 @@ import curate
 from curate.errors import WeightsError
 from curate.models.backbones import lite0
 from curate.models.backbones.load import describe, load_backbone
+from curate.models.conventions import preprocess_of
 from curate.models.files.state_dict import read_state_dict
 from curate.ops.images.preprocess import preprocess
 
@@ -48,7 +49,7 @@ IMAGENET_CLASSES = {
 
 
 def pixels(names: list[str]) -> torch.Tensor:
-    pictures = [preprocess(Image.open(PHOTOS / name).convert("RGB"), lite0.PREPROCESS["lite0"]) for name in names]
+    pictures = [preprocess(Image.open(PHOTOS / name).convert("RGB"), preprocess_of("lite0")) for name in names]
     return torch.from_numpy(np.stack(pictures))
 
 

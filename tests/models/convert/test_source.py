@@ -78,13 +78,13 @@ def test_a_model_id_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="vitt: no such file or folder, nor a DINOv2 model; those are dinov2_vits14"):
+    with pytest.raises(WeightsError, match="vitt: no such file or folder, nor a DINOv2 or DINOv3 model; those are"):
         load_source("vitt")
     path = export(tmp_path, vit())
     with pytest.raises(WeightsError, match=r"heads.safetensors is not there; leave --heads out"):
         load_source(path, heads=True)
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="other.pth: not the weights of a DINOv2 ViT"):
+    with pytest.raises(WeightsError, match="other.pth: not the weights of a DINOv2 or DINOv3 ViT"):
         load_source(str(tmp_path / "other.pth"))
     state = dict(vit().state_dict()) | {"pos_embed": torch.zeros(1, 4, 64)}
     with pytest.raises(WeightsError, match="x: position embeddings for 3 patches, a square grid is needed"):
@@ -157,7 +157,7 @@ def test_attention_heads_of_a_folder_are_a_number_in_range(heads: object, tmp_pa
     with pytest.raises(WeightsError, match=r"config.json: tells no num_attention_heads of 1 to 1024"):
         load_source(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 5}))
-    with pytest.raises(WeightsError, match=r"(?s)no DINOv2 ViT: .*dim 48 is not a multiple of heads 5"):
+    with pytest.raises(WeightsError, match=r"(?s)no DINOv2 or DINOv3 ViT: .*dim 48 is not a multiple of heads 5"):
         load_source(str(tmp_path))
 
 

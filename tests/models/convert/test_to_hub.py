@@ -100,5 +100,5 @@ def test_the_released_models_are_told_by_their_shape(tmp_path: Path) -> None:
 
 
 def test_a_timm_model_has_no_counterpart(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no counterpart in torch.hub's DINOv2; choose timm, onnx or safetensors"):
+    with pytest.raises(ConfigError, match="has no counterpart in torch.hub's DINOv2 or DINOv3; choose timm, onnx or"):
         convert(export(tmp_path, convnext()), "hub")

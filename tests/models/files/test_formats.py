@@ -113,7 +113,7 @@ def test_format_is_told_from_the_names(num_registers: int, ffn: str) -> None:
 
 
 def test_names_of_another_model_are_refused() -> None:
-    with pytest.raises(WeightsError, match=r"resnet.pt: not the weights of a DINOv2 ViT; .* conv1.weight"):
+    with pytest.raises(WeightsError, match=r"resnet.pt: not the weights of a DINOv2 or DINOv3 ViT; .* conv1.weight"):
         formats.detect_format({"conv1.weight": torch.zeros(1)}, where="resnet.pt")
 
 

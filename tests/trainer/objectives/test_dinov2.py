@@ -55,7 +55,7 @@ def run(objective, seed=0):
 def test_parts_equal_a_plain_crop_by_crop_computation():
     objective = build()
     output = run(objective)
-    (large, small, _), masks = batch()
+    (large, small, *_), masks = batch()
     student, teacher = objective.student, objective.teacher
     with torch.no_grad():
         seen = teacher["backbone"].forward_features(large)
@@ -120,7 +120,7 @@ def test_stochastic_depth_follows_the_generator_and_spares_the_teacher():
 
 
 def test_no_local_crops_leave_the_two_global_pairs():
-    (large, small, _), masks = batch()
+    (large, small, *_), masks = batch()
     assert build().forward_masked(Crops(large, small[:0]), masks, context()).loss.isfinite()
 
 
@@ -188,7 +188,7 @@ def test_factors_of_an_iteration_scale_the_terms():
 
 def test_the_cosine_of_cls_and_own_patches_is_the_teachers():
     objective = build()
-    (large, _, _), masks = batch()
+    (large, *_), masks = batch()
     with torch.no_grad():
         seen = objective.teacher["backbone"].forward_features(large)
         found = [F.cosine_similarity(seen.cls[i, None], seen.patches[i][masks[i]]).mean() for i in (0, 4, 5)]

@@ -26,7 +26,20 @@ RUNS = {
         },
     },
 }
-PAIRS = [("esvit", "fsdp"), ("swin", "ddp"), ("sit", "fsdp")]
+RUNS |= {
+    name: {"model": STILL, "crops": {"global_size": 32, "num_local": 0}, "objective": {"kind": name, **settings}}
+    for name, settings in {
+        "lejepa": {"projector_hidden": 32, "projector_out": 16, "directions": 16},
+        "diet": {},
+        "distill_features": {"teachers": [{"model": "luma24", "size": 48}]},
+    }.items()
+}
+RUNS["dinov3"] = {
+    "model": STILL | {"preset": "dinov3_tiny", "local_norm": True, "rope_rescale": 1.0},
+    "objective": {"kind": "dinov3", "koleo_group": 2, "ibot_head": {"prototypes": 24}, **HEAD},
+}
+PAIRS = [("esvit", "fsdp"), ("swin", "ddp"), ("sit", "fsdp"), ("lejepa", "fsdp"), ("diet", "ddp")]
+PAIRS += [("distill_features", "fsdp"), ("dinov3", "fsdp")]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,121 @@
+"""DINOv3 ViTs from one format to the next."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModel
+
+from curate.errors import WeightsError
+from curate.models.backbones.load import load_backbone
+from curate.models.convert import to_hub
+from curate.models.convert.convert import convert
+from curate.models.convert.source import load_source, resized
+from curate.models.files import dinov3_names
+from curate.models.files.export import weights_of
+from curate.models.nets.config import vit_config
+from curate.models.nets.vit import VisionTransformer
+from tests.models.convert.backbones import export, pictures
+from tests.models.nets.dinov3_models import huggingface_model, randomize, timm_model
+
+SHAPE: dict[str, Any] = {"dim": 64, "depth": 2, "heads": 1, "image_size": 64}
+VARIANTS = {
+    "mlp": vit_config("dinov3_small", **SHAPE),
+    "swiglu": vit_config("dinov3_small_plus", **(SHAPE | {"ffn_hidden": 72})),
+    "7b": vit_config("dinov3_7b", **(SHAPE | {"ffn_hidden": 96})),
+}
+VARIANT = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def vit(variant: str) -> VisionTransformer:
+    network = randomize(VisionTransformer(VARIANTS[variant]).eval())
+    assert isinstance(network, VisionTransformer)
+    return network
+
+
+@VARIANT
+@torch.no_grad()
+def test_a_tour_through_all_formats_changes_no_output(variant: str, tmp_path: Path) -> None:
+    network = vit(variant)
+    path = export(tmp_path, network, image_size=64)
+    for to in ("hub", "timm", "huggingface", "safetensors"):
+        made = convert(path, to, output=tmp_path / to if to == "huggingface" else None)
+        assert all(check.accepted for check in made.checks)
+        assert made.resampled is not None
+        assert made.resampled.accepted  # at another size too: nothing is resampled
+        found = load_source(str(made.path)).network
+        for size in (64, 96):
+            torch.testing.assert_close(found(pictures(size)), network(pictures(size)), rtol=1e-5, atol=1e-5)
+        path = str(made.path)
+
+
+@pytest.mark.parametrize("variant", ["mlp", "7b"])
+def test_onnx_computes_the_same(variant: str, tmp_path: Path) -> None:
+    made = convert(export(tmp_path, vit(variant), image_size=64), "onnx")
+    assert all(check.accepted for check in made.checks)
+
+
+@VARIANT
+def test_the_pipeline_embeds_with_an_export_and_with_converted_files(variant: str, tmp_path: Path) -> None:
+    path = export(tmp_path, vit(variant), image_size=64)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    wanted = load_backbone("curate", weights=path, device="cpu", precision="fp32").embed(pixels)
+    for to in ("timm", "huggingface"):
+        found = load_backbone("curate", weights=str(convert(path, to).path), device="cpu", precision="fp32")
+        torch.testing.assert_close(found.embed(pixels), wanted, rtol=1e-5, atol=1e-5)
+
+
+@VARIANT
+@torch.no_grad()
+def test_weights_of_others_tell_their_architecture(variant: str, tmp_path: Path) -> None:
+    config = VARIANTS[variant]
+    for form, theirs in (("timm", timm_model(config)), ("transformers", huggingface_model(config))):
+        randomize(theirs)
+        if form == "timm":
+            save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
+            path, expected = tmp_path / "vit.safetensors", theirs(pictures(64))
+        else:
+            theirs.save_pretrained(tmp_path / form)
+            path, expected = tmp_path / form, theirs(pictures(64)).pooler_output
+        found = load_source(str(path))
+        torch.testing.assert_close(found.network(pictures(64)), expected, rtol=1e-5, atol=1e-5)
+        assert found.network.config.ffn_hidden == config.hidden  # type: ignore[union-attr]
+        assert (found.info.image_size, found.info.short_edge) == (256, 256)  # of DINOv3, not of DINOv2
+
+
+@torch.no_grad()
+def test_a_file_of_the_authors_tells_its_attention_heads(tmp_path: Path) -> None:
+    network = VisionTransformer(vit_config("dinov3_small", dim=48, heads=3, depth=1, image_size=64)).eval()
+    state = weights_of(network)
+    torch.save(state, tmp_path / "dinov3_vits16_pretrain.pth")
+    found = load_source(str(tmp_path / "dinov3_vits16_pretrain.pth")).network
+    torch.testing.assert_close(found(pictures(64)), network(pictures(64)))
+    torch.save(dinov3_names.to_timm(network.state_dict()), tmp_path / "timm.pth")
+    with pytest.raises(WeightsError, match="48 dims are no multiple of 64, so the number of attention heads is not"):
+        load_source(str(tmp_path / "timm.pth"))
+
+
+@torch.no_grad()
+def test_transformers_reads_the_folder_by_itself(tmp_path: Path) -> None:
+    network = vit("swiglu")
+    made = convert(export(tmp_path, network, image_size=64), "huggingface")
+    theirs = AutoModel.from_pretrained(made.path).eval()
+    assert type(theirs).__name__ == "DINOv3ViTModel"
+    torch.testing.assert_close(theirs(pictures(80)).pooler_output, network(pictures(80)), rtol=1e-5, atol=1e-5)
+    assert "DINOv3 ViT, 64 dims" in (made.path / "README.md").read_text()
+
+
+@torch.no_grad()
+def test_another_size_needs_no_resampling(tmp_path: Path) -> None:
+    source = load_source(export(tmp_path, vit("mlp"), image_size=64))
+    other = resized(source, 96)
+    assert other.image_size == 96
+    torch.testing.assert_close(other.network(pictures(96)), source.network(pictures(96)))
+
+
+def test_a_released_size_is_named_as_torch_hub_does() -> None:
+    assert to_hub.released_as(vit_config("dinov3_huge_plus")) == "dinov3_vith16plus"
+    assert to_hub.released_as(vit_config("dinov3_7b")) == "dinov3_vit7b16"
+    assert to_hub.released_as(vit_config("dinov3_tiny")) is None
