@@ -183,7 +183,7 @@ class TrainingRun:
         """
         config, world, trainer = self.config, self.world, self.trainer
         trainer.objective.train()
-        watchdog = Watchdog(config, trainer.objective.chance, rows=journal.rows)
+        watchdog = Watchdog(config, lambda: trainer.objective.chance, rows=journal.rows)
         meter = Meter(start, batch_size=config.batch_size, device=trainer.device, precision=trainer.precision)
         batches = Usage(self._batches(start), trainer.model, done=start, device=trainer.device)
         writer = CheckpointWriter(self.checkpoints, world, keep=config.keep)
