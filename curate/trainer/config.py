@@ -231,8 +231,9 @@ class TrainSettings(Settings):
     crops: CropSettings = CropSettings()
     """Multi-crop and augmentations."""
     objective: AnyObjective = DinoV2Settings()
-    """Losses, targets and teacher: the name of an objective (dinov2, dino, esvit, sit, or one of your own as
-    my_package.module:MySettings or ./my_file.py:MySettings), or a block of its settings whose `kind` is that name."""
+    """Losses, targets and teacher: the name of an objective (dinov2, dinov3, dino, esvit, sit, distill_features,
+    lejepa, diet, or one of your own as my_package.module:MySettings or ./my_file.py:MySettings), or a block of its
+    settings whose `kind` is that name."""
     students: dict[StudentName, StudentSettings] = Field(default_factory=dict)
     """Students that are distilled from the same teacher in the same run, by name, beside the one of `model`: the
     teacher runs once for all. Each is trained as if it were alone, and exported under students/NAME/."""

@@ -5,10 +5,12 @@ from safetensors.torch import load_file
 from curate.config import parse
 from curate.errors import ConfigError
 from curate.feed.crops import Crops
+from curate.feed.sizes import Sides
 from curate.trainer.config import TrainConfig
 from curate.trainer.masked_views import take_images
+from curate.trainer.memory import estimate_memory
 from curate.trainer.objectives.settings import DinoV2Settings
-from curate.trainer.start import share_images
+from curate.trainer.start import resolve_start, share_images
 from curate.trainer.train import train
 from tests.trainer.objectives.tiny import BATCH, build, config, context, views, vit
 
@@ -123,10 +125,20 @@ def test_students_that_cannot_be_are_refused(tmp_path, teacher):
     with pytest.raises(ConfigError, match="students"):
         parse(TrainConfig, {**values, "objective": teacher, "students": {"../a": {"model": NARROW}}}, where="test")
     fourth = {"a": {"model": NARROW, "every": 4}}
-    with pytest.raises(
-        ConfigError, match=r"sees 1 images of a pass, among which KoLeo finds no groups of 2"
-    ):
+    with pytest.raises(ConfigError, match=r"sees 1 images of a pass, among which KoLeo finds no groups of 2"):
         train(config(tmp_path, model=NARROW, objective=teacher, students=fourth))
     third = {"a": {"model": NARROW, "every": 3}}
     with pytest.raises(ConfigError, match=r"students.a.every is 3, which does not divide the 4 images of a process"):
         train(config(tmp_path, model=NARROW, objective=teacher, students=third))
+
+
+def test_the_plan_counts_all_students(teacher, tmp_path):
+    def memory(**changes):
+        given = config(tmp_path, objective=teacher, batch_size=8, **changes)
+        effective = resolve_start(given, num_images=20, num_samples=20)
+        return estimate_memory(given, effective, sides=Sides(32, 16), precision="fp32")
+
+    wide, narrow = memory(model=WIDE), memory(model=NARROW)
+    both = memory(model=WIDE, students={"narrow": {"model": NARROW, "every": 2}})
+    assert both.parameters == wide.parameters + narrow.parameters
+    assert both.activations == wide.activations + narrow.activations / 2
