@@ -239,7 +239,8 @@ def thin_out(crops: Crops, teacher: TeacherView, masks: Tensor, *, every: int) -
     rows = masks.flatten().nonzero().squeeze(1)
     kept = (rows // masks.shape[1] % total % every == 0).nonzero().squeeze(1)
     kept = kept.to(crops.global_crops.device, non_blocking=True)
-    part = crops.map(lambda views: take_images(views, total, every))
+    images = None if crops.images is None else crops.images[::every]
+    part = crops.map(lambda views: take_images(views, total, every))._replace(images=images)
     shown = TeacherView(
         take_images(teacher.cls, total, every),
         teacher.patches[kept],
