@@ -11,6 +11,7 @@ from curate.models.files.export import write_export
 from curate.models.files.header import HEADS, ExportInfo
 from curate.models.files.heads import describe_heads, pick_heads, write_heads
 from curate.models.nets.trained import Trained
+from curate.trainer.adapting import adapt, merged
 from curate.trainer.config import TrainConfig
 from curate.trainer.objective import Objective
 from curate.trainer.parallel import World
@@ -33,16 +34,18 @@ class TeacherWeights(NamedTuple):
 def gather_teacher(objective: Objective, config: TrainConfig, world: World) -> TeacherWeights:
     """The teacher's whole weights on every rank; all ranks must call it together.
 
-    Under FSDP2 the backbone is built anew from the gathered tensors; otherwise it is the objective's own.
+    Under FSDP2 the backbone is built anew from the gathered tensors; otherwise it is the objective's own, or a copy of
+    it with its low-rank changes merged.
     """
     state = {name: full_tensor(value) for name, value in objective.teacher.state_dict().items()}
     backbone = objective.backbone
     if config.parallel == "fsdp" and world.size > 1:
         backbone = config.model.build(config.crops.global_size, generator=torch.Generator())
+        adapt(backbone, config, generator=torch.Generator())
         prefix = "backbone."
         backbone.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         backbone.to(next(iter(state.values())).device).eval()
-    return TeacherWeights(backbone, pick_heads(state))
+    return TeacherWeights(merged(backbone), pick_heads(state))
 
 
 def write_teacher(path: Path, teacher: TeacherWeights, config: TrainConfig, *, provenance: dict[str, Any]) -> None:

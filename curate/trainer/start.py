@@ -13,6 +13,7 @@ from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick
 from curate.models.files.state_dict import fill
 from curate.models.nets.trained import Trained, check_same_tokens, inner
 from curate.models.nets.vit import VisionTransformer
+from curate.trainer.adapting import adapt
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.feature_teachers import FeatureTeacher
@@ -34,6 +35,7 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     backbone = config.model.build(config.crops.global_size, generator=generator)
     if config.init_from is not None:
         load_weights(backbone, config.init_from)
+    adapt(backbone, config, generator=generator)
     settings, heads = config.objective, given_heads(config)
     if heads is not None and isinstance(settings, PrototypeSettings):
         settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
