@@ -199,6 +199,15 @@ class OptimizerSettings(Settings):
     """Number of first iterations in which the prototypes do not learn: 1250 in DINOv2; auto: 1 % of the run."""
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters, Hu et al. 2021, arXiv:2106.09685."""
+
+    rank: int = Field(default=8, ge=1)
+    """Rank of the change of a matrix."""
+    alpha: float = Field(default=16.0, gt=0.0)
+    """Strength: the change is multiplied by alpha / rank."""
+
+
 class EmaSettings(Settings):
     """The teacher's exponential moving average (EMA) of the student; its momentum starts at
     `objective.teacher_momentum`."""
@@ -249,6 +258,15 @@ class TrainSettings(Settings):
     Face, or a model id such as dinov2_vits14. Position embeddings are resampled to the grid. null: fresh weights."""
     init_heads: str | None = None
     """The heads.safetensors of the training to continue; null: fresh heads."""
+    heads: Literal["fresh", "warm-up"] = "fresh"
+    """What happens to a backbone of `init_from` under fresh heads: it learns from the start, or after
+    `optimizer.freeze_backbone_iterations` (fresh); or it stands still until the loss of the heads has settled, and its
+    learning rate then rises over as many iterations (warm-up)."""
+    last_blocks: int | None = Field(default=None, ge=1)
+    """Number of last blocks of the backbone that learn, with the norm after them; null: all of it."""
+    lora: LoraSettings | None = None
+    """Low-rank changes of the backbone's matrices, of `last_blocks` or of all, which learn in their place; an export
+    holds the sums. null: the matrices themselves learn."""
     batch_size: int = Field(default=64, ge=1)
     """Number of images of an iteration, of all processes together."""
     accumulate: int = Field(default=1, ge=1)

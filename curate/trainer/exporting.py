@@ -11,6 +11,7 @@ from curate.models.files.export import write_export
 from curate.models.files.header import HEADS, ExportInfo
 from curate.models.files.heads import describe_heads, pick_heads, write_heads
 from curate.models.nets.trained import Trained
+from curate.trainer.adapting import adapt, merged
 from curate.trainer.config import TrainConfig
 from curate.trainer.objective import Objective, backbone_of, members_of
 from curate.trainer.parallel import World
@@ -36,7 +37,8 @@ class TeacherWeights(NamedTuple):
 def gather_teacher(objective: Objective, config: TrainConfig, world: World, name: str = "") -> TeacherWeights:
     """The teacher's whole weights on every rank; all ranks must call it together.
 
-    Under FSDP2 the backbone is built anew from the gathered tensors; otherwise it is the objective's own.
+    Under FSDP2 the backbone is built anew from the gathered tensors; otherwise it is the objective's own, or a copy of
+    it with its low-rank changes merged.
 
     Args:
         name: of the student whose average it is; empty: the first.
@@ -47,10 +49,12 @@ def gather_teacher(objective: Objective, config: TrainConfig, world: World, name
     if config.parallel == "fsdp" and world.size > 1:
         model = config.students[name].model if name else config.model
         backbone = model.build(config.crops.global_size, generator=torch.Generator())
+        if not name:
+            adapt(backbone, config, generator=torch.Generator())
         prefix = "backbone."
         backbone.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         backbone.to(next(iter(state.values())).device).eval()
-    return TeacherWeights(backbone, pick_heads(state))
+    return TeacherWeights(merged(backbone), pick_heads(state))
 
 
 def gather_teachers(objective: Objective, config: TrainConfig, world: World) -> dict[str, TeacherWeights]:

@@ -17,6 +17,7 @@ from curate.models.files.state_dict import fill
 from curate.models.nets.throughput import count_flops
 from curate.models.nets.trained import Trained, check_same_tokens, inner
 from curate.models.nets.vit import VisionTransformer
+from curate.trainer.adapting import adapt
 from curate.trainer.config import ModelSettings, TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.feature_teachers import FeatureTeacher
@@ -36,7 +37,7 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     """
     heads = given_heads(config)
     given: dict[str, Any] = {"heads": heads, "effective": effective, "world": world}
-    objective, backbone = _build(config, config.model, init_from=config.init_from, **given)
+    objective, backbone = _build(config, config.model, init_from=config.init_from, adapted=True, **given)
     if config.init_heads is not None:
         load_heads(objective, config.init_heads)
     distilled = distilled_export(config)
@@ -57,12 +58,20 @@ def _build(
     heads: HeadsInfo | None,
     effective: Effective,
     world: World,
+    adapted: bool = False,
 ) -> tuple[Objective, Trained]:
-    """The objective around a backbone; each student's weights follow from the seed alone, as in a run of its own."""
+    """The objective around a backbone; each student's weights follow from the seed alone, as in a run of its own.
+
+    Args:
+        adapted: whether the run's settings say which part of the backbone learns; students beside the first learn
+            whole.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     backbone = model.build(config.crops.global_size, generator=generator)
     if init_from is not None:
         load_weights(backbone, init_from)
+    if adapted:
+        adapt(backbone, config, generator=generator)
     settings = config.objective
     if heads is not None and isinstance(settings, PrototypeSettings):
         settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})

@@ -279,8 +279,9 @@ class TrainingRun:
         for change in check_identity(path, self._identity(), self.config, step=step, past=past):
             if self.world.is_first:
                 logger.info("going on with other settings: %s", change)
-        self.trainer.gram.expect(step)
+        self.trainer.expect(step)
         load_state(path, self.trainer.state(), self.world)
+        self.trainer.resume()
         if self.world.is_first:
             logger.info("resuming after iteration %d from %s", step, path)
         return step
