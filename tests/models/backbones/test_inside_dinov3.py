@@ -7,6 +7,7 @@ import torch
 from curate.errors import ConfigError
 from curate.models.backbones.inside import look_inside, patch_side
 from curate.models.files.dinov3_names import to_huggingface
+from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from tests.models.backbones.test_inside import frozen, noise, normalized
 from tests.models.nets.dinov3_models import VARIANTS, huggingface_model, randomize, timm_model
@@ -31,6 +32,13 @@ def test_attention_and_patches_are_those_of_transformers(variant: str, block: in
     np.testing.assert_allclose(found.attention, attention, rtol=1e-4, atol=1e-6)
     patches = expected.last_hidden_state[0, first:].unflatten(0, grid)
     np.testing.assert_allclose(found.patches, patches, rtol=1e-4, atol=1e-4)
+
+
+def test_a_student_has_as_many_patches_as_its_teacher() -> None:
+    config = tower_config("convnext_atto", token_size=16, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1))
+    backbone = frozen(TimmTower(config), size=64)
+    assert patch_side(backbone) == 16
+    assert look_inside(backbone, noise(96, 64), block=None).patches.shape == (4, 6, 16)
 
 
 def test_timms_class_has_patches_and_says_that_it_shows_no_attention() -> None:

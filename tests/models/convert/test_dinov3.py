@@ -52,9 +52,8 @@ def test_a_tour_through_all_formats_changes_no_output(variant: str, tmp_path: Pa
         path = str(made.path)
 
 
-@pytest.mark.parametrize("variant", ["mlp", "7b"])
-def test_onnx_computes_the_same(variant: str, tmp_path: Path) -> None:
-    made = convert(export(tmp_path, vit(variant), image_size=64), "onnx")
+def test_onnx_computes_the_same(tmp_path: Path) -> None:
+    made = convert(export(tmp_path, vit("swiglu"), image_size=64), "onnx")
     assert all(check.accepted for check in made.checks)
 
 
