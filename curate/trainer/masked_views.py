@@ -162,9 +162,10 @@ def masked_losses(
     if student.patches is not None:
         values["gram"] = _anchor(objective, student.patches, crops)
         loss = loss + given.gram * values["gram"]
+    # What a frozen teacher gives never changes: the figures of a distillation are of its student.
     learns = (teacher.cls, teacher.patches) if objective.frozen_teacher is None else (student.cls, student.judged)
     figures = {"cls_patch_cosine": cls_patch_cosine(*learns, judged)} if "ibot" in terms else {}
-    return ObjectiveOutput(loss, values, teacher.cls, teacher.targets, figures)
+    return ObjectiveOutput(loss, values, learns[0].detach(), teacher.targets, figures)
 
 
 def masked_step(

@@ -74,7 +74,7 @@ class ObjectiveOutput:
 
     loss: Tensor  # () float32, mean over this rank's images
     terms: dict[str, Tensor]  # () float32 each, the loss's terms before their weights
-    features: Tensor  # (2B, D) the teacher's pooled features of the global crops
+    features: Tensor  # (2B, D) pooled features of the global crops: the teacher's or, where it is frozen, the student's
     targets: Tensor | None = None  # (2B, K) the teacher's distributions, where there are prototypes
     figures: dict[str, Tensor] = field(default_factory=dict)  # () float32 each, watched only: this rank's, for the log
 
