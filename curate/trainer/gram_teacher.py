@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.models.nets.trained import Trained
+from curate.trainer.adapting import adapt
 from curate.trainer.config import TrainConfig
 from curate.trainer.objective import Objective, backbone_of
 from curate.trainer.phases import Timeline
@@ -63,6 +64,7 @@ class GramTeacher:
         backbone = config.model.build(config.crops.global_size, generator=torch.Generator().manual_seed(0))
         if file is not None:
             load_weights(backbone, file)
+        adapt(backbone, config, generator=torch.Generator())  # of one make with the teacher that is copied
         self._place(backbone.requires_grad_(False).eval())
         return backbone
 

@@ -19,12 +19,13 @@ from curate.trainer.effective import Effective
 from curate.trainer.gram_teacher import GramTeacher
 from curate.trainer.identity import settle_precision
 from curate.trainer.journal import Row
-from curate.trainer.objective import ForwardContext, ObjectiveOutput
+from curate.trainer.objective import ForwardContext, ObjectiveOutput, members_of
 from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_rates
 from curate.trainer.parallel import World, local_device
 from curate.trainer.phases import Timeline, phase_at
 from curate.trainer.sharding import gradient_sync, local_tensor, networks_of, replicate, shard
 from curate.trainer.start import start_objective
+from curate.trainer.warming import HeadsWarmUp
 
 
 class Trainer:
@@ -46,6 +47,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.objective.student, config.optimizer)
         self.normalize = Normalize(config.crops).to(self.device)
         self.finite = FiniteGuard(self.device)
+        self.warm_up = HeadsWarmUp(config, self.device) if config.heads == "warm-up" else None
 
     def _place(self, networks: Sequence[nn.Module]) -> None:
         """Compile blocks, or keep less of them, and spread weights, as the configuration asks; the blocks of a timm
@@ -68,7 +70,22 @@ class Trainer:
             **{f"objective.{name}": value for name, value in self.objective.checkpoint_state().items()},
             **{f"optimizer.{name}": value for name, value in moments.items()},
             **self.gram.state(),
+            **({} if self.warm_up is None else self.warm_up.state()),
         }
+
+    def expect(self, step: int) -> None:
+        """Have the tensors that a checkpoint after `step` iterations is about to fill."""
+        self.gram.expect(step)
+
+    def resume(self) -> None:
+        """Go on from the tensors that a checkpoint has filled."""
+        if self.warm_up is not None:
+            self.warm_up.resume()
+
+    def _backbone_factor(self, step: int) -> float:
+        """Factor on the backbone's learning rate; 0: it stands still."""
+        warmed = 1.0 if self.warm_up is None else self.warm_up.factor(step)
+        return self.timeline.at("backbone", step) * warmed
 
     def step(self, step: int, batches: Iterator[Crops]) -> Row:
         """Iteration `step`, counted from 0: forward, backward, optimizer, teacher.
@@ -89,11 +106,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         output, losses = self._accumulate(step, batches)
         self.optimizer.found_inf = self.finite.look(losses, step)  # type: ignore[attr-defined]
-        if self.timeline.at("backbone", step) == 0:
-            self.objective.student["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
+        if self._backbone_factor(step) == 0:
+            for member in members_of(self.objective.student).values():
+                member["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
         norms = clip_gradients(self.objective.student, self.config.optimizer)
         self.optimizer.step()
         self._update_teacher(self.timeline.at("teacher_momentum", step))
+        if self.warm_up is not None:
+            self.warm_up.look(losses["loss"], step)
         if not self.config.is_logged(step + 1):
             return {"step": step + 1}
         self.check_finite()
@@ -118,7 +138,7 @@ class Trainer:
             self.optimizer,
             lr=rate,
             weight_decay=at("weight_decay", step),
-            backbone=at("backbone", step),
+            backbone=self._backbone_factor(step),
             last_layer=float(step >= frozen),
         )
         return rate

@@ -141,7 +141,8 @@ class Timeline:
         """The sides of the crops of each batch."""
         crops = self._settings.crops
         sides: tuple[Sides, ...] = (Sides(crops.global_size, crops.local_size),)
-        starts, choices = [0], [sides]
+        starts = [] if self.phases else [0]
+        choices = [] if self.phases else [sides]
         for phase in self.phases:
             if phase.settings.sizes:
                 sides = tuple(

@@ -4,8 +4,8 @@
 #     sbatch train_nodes.sh configs/train/vitl14_long.yaml shards=/scratch/lvd/shards/data output=/scratch/vitl14
 #
 # Two minutes before its time is over, and when it is preempted, a checkpoint is written and Slurm starts this job
-# again: it goes on from there. Slurm itself starts the processes, not torchrun, which kills them half a minute after a
-# SIGTERM whether the checkpoint is written or not.
+# again: it goes on from there. Slurm itself starts the processes; torchrun, which may do it too, kills them half a minute
+# after a SIGTERM, whether the checkpoint is written or not, unless `torchrun --shutdown-timeout 600` gives them more.
 #SBATCH --job-name=pretrain
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8

@@ -6,8 +6,9 @@ import torch
 from PIL import EpsImagePlugin, Image
 from pydantic import ValidationError
 
-from curate.feed.crops import augment, crop, decode_tensor, draw_box, make_crops, needed_side
+from curate.feed.crops import augment, crop, decode_tensor, draw_box, make_crops, needed_side, resize
 from curate.feed.settings import CropSettings
+from curate.feed.sizes import Sides
 from curate.ops.images.decode import RejectedImage
 from curate.ops.images.inspect import ImageLimits, inspect_image
 from curate.samples.bundled import PHOTOS
@@ -275,3 +276,28 @@ def test_pictures_of_any_size_give_crops(height, width):
     assert (large == 90).all()
     assert (small == 90).all()
     make_crops(image, CropSettings(global_size=32, local_size=16), rng=np.random.default_rng(0))
+
+
+def test_the_gram_teachers_crop_is_the_students_box_larger_and_without_colors():
+    """Without distortions the student's crop is the larger one, reduced."""
+    sides = Sides(24, 16, 48)
+    plain = make_crops(picture(), PLAIN, rng=np.random.default_rng(3), sides=sides)
+    assert plain.gram is not None
+    assert plain.gram.shape == (2, 3, 48, 48)
+    for small, large in zip(plain.global_crops, plain.gram, strict=True):
+        assert torch.equal(small, resize(large, 24))
+    colored = make_crops(picture(), CropSettings(), rng=np.random.default_rng(3), sides=sides)
+    again = make_crops(picture(), CropSettings(jitter_probability=0.0), rng=np.random.default_rng(3), sides=sides)
+    assert colored.gram is not None
+    assert again.gram is not None
+    assert torch.equal(colored.gram, again.gram)
+    assert not torch.equal(colored.global_crops, again.global_crops)
+
+
+def test_sides_of_a_batch_change_nothing_but_the_sides():
+    """The same boxes: crops of one image at two sizes are each other, resized."""
+    small = make_crops(picture(), PLAIN, rng=np.random.default_rng(5), sides=Sides(24, 16))
+    large = make_crops(picture(), PLAIN, rng=np.random.default_rng(5), sides=Sides(48, 16))
+    assert torch.equal(small.local_crops, large.local_crops)
+    difference = (resize(large.global_crops[0], 24).float() - small.global_crops[0].float()).abs().mean()
+    assert difference < 4

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from curate.config import parse
-from curate.errors import ConfigError, SourceError, TrainingDiverged, WorkdirError
+from curate.errors import ConfigError, SourceError, TrainingDiverged, TrainingInterrupted, WorkdirError
 from curate.models.backbones.load import load_backbone
 from curate.trainer import identity, losses
 from curate.trainer import train as loop
@@ -478,3 +479,69 @@ def test_a_run_stopped_after_any_iteration_continues_bit_for_bit(tmp_path, monke
 def test_an_unknown_device_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="device=abacus"):
         train(config(tmp_path, device="abacus"))
+
+
+def test_a_signal_ends_an_evaluation_which_is_made_up_for_at_the_next_start(tmp_path):
+    """Whoever sends a SIGTERM kills soon after it: what can be done again does not keep the checkpoint waiting."""
+    calls = []
+
+    def slow(backbone):
+        calls.append(backbone)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(10_000):
+                time.sleep(0.01)
+        return {"knn": float(len(calls))}
+
+    given = config(tmp_path, evaluate_every=2, checkpoint_every=100, workers=0)
+    with pytest.raises(
+        TrainingInterrupted, match="stopped by SIGTERM after iteration 2 of 6; the checkpoint is written"
+    ):
+        train(given, evaluate=slow)
+    assert [step for step, _ in list_checkpoints(tmp_path / "run" / "checkpoints")] == [2]
+    log = train(given, evaluate=slow).log
+    assert [row.get("eval_knn") for row in log] == [None, 2.0, None, 3.0, None, 4.0]
+    whole = train(config(tmp_path, output=str(tmp_path / "whole"), workers=0)).log
+    assert [row["loss"] for row in log] == [row["loss"] for row in whole]
+
+
+def test_ctrl_c_in_a_program_of_ones_own_saves_and_then_raises_as_usual(tmp_path, monkeypatch):
+    plain = loop.Trainer.step
+
+    def step(self, number, batches):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, number, batches)
+
+    monkeypatch.setattr(loop.Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path, checkpoint_every=100, workers=0))
+    assert [step for step, _ in list_checkpoints(tmp_path / "run" / "checkpoints")] == [4]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_the_iteration_under_way(tmp_path, monkeypatch):
+    def step(_self, _number, _batches):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # the first is noted
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.setattr(loop.Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path, checkpoint_every=100, workers=0))
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_a_loss_that_is_no_number_between_two_rows_is_told_at_the_next_and_never_saved(tmp_path, monkeypatch):
+    plain = loop.Trainer._forward
+
+    def spoiled(self, number, crops, step):
+        output = plain(self, number, crops, step)
+        bad = {**output.terms, "dino": torch.tensor(float("nan"))}
+        return output if number != 3 else dataclasses.replace(output, terms=bad)
+
+    monkeypatch.setattr(loop.Trainer, "_forward", spoiled)
+    with pytest.raises(TrainingDiverged, match=r"iteration 3: loss is not finite \(loss_dino nan\)"):
+        train(config(tmp_path, log_every=6, checkpoint_every=1, keep=9))
+    assert [step for step, _ in list_checkpoints(tmp_path / "run" / "checkpoints")] == [1, 2, 3]

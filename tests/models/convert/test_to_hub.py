@@ -11,9 +11,10 @@ from curate.models.convert import to_hub
 from curate.models.convert.convert import convert
 from curate.models.convert.source import load_source
 from curate.models.files.header import timm_equivalent
-from curate.models.files.heads import read_heads, to_hub_heads
+from curate.models.files.heads import describe_heads, read_heads, to_hub_heads, write_heads
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
+from curate.trainer.heads import PrototypeHead
 from tests.models.convert.backbones import VARIANTS, add_heads, convnext, export, pictures, vit
 
 
@@ -102,3 +103,14 @@ def test_the_released_models_are_told_by_their_shape(tmp_path: Path) -> None:
 def test_a_timm_model_has_no_counterpart(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no counterpart in torch.hub's DINOv2 or DINOv3; choose timm, onnx or"):
         convert(export(tmp_path, convnext()), "hub")
+
+
+@torch.no_grad()
+def test_plain_prototypes_make_a_training_checkpoint_too(tmp_path: Path) -> None:
+    head = PrototypeHead(64, 30, hidden=20, bottleneck=8, linear=True)
+    state = {f"dino_head.{key}": value for key, value in head.state_dict().items()}
+    write_heads(tmp_path / "heads.safetensors", state, describe_heads(state, where="test"))
+    path = convert(export(tmp_path, vit()), "hub", heads=True).path
+    teacher = torch.load(path, weights_only=True)["teacher"]
+    assert torch.equal(teacher["dino_head.last_layer.weight"], head.last_layer.weight)
+    assert read_heads(path)[0].heads["dino_head"].last_layer == "linear"
