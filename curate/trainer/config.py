@@ -217,6 +217,21 @@ class EmaSettings(Settings):
     as in DINOv3."""
 
 
+class StudentSettings(Settings):
+    """A student that is distilled beside the first one, with heads, moments and an average of its own."""
+
+    model: ModelSettings
+    """Architecture of its backbone, with as many tokens a crop as the teacher."""
+    init_from: str | None = None
+    """Weights that it starts from, as `init_from` of the run; null: fresh ones."""
+    every: Literal["cost"] | Annotated[int, Field(ge=1)] = 1
+    """It sees one image in so many of each pass, all crops of it; a divisor of a process's images. cost: so many that
+    it costs about as much as the cheapest student, at most that power of two; 1: all images, as published."""
+
+
+StudentName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
 class TrainSettings(Settings):
     """How a backbone is pretrained, wherever the shards lie."""
 
@@ -225,8 +240,12 @@ class TrainSettings(Settings):
     crops: CropSettings = CropSettings()
     """Multi-crop and augmentations."""
     objective: AnyObjective = DinoV2Settings()
-    """Losses, targets and teacher: the name of an objective (dinov2, dino, esvit, sit, or one of your own as
-    my_package.module:MySettings or ./my_file.py:MySettings), or a block of its settings whose `kind` is that name."""
+    """Losses, targets and teacher: the name of an objective (dinov2, dinov3, dino, esvit, sit, distill_features,
+    lejepa, diet, or one of your own as my_package.module:MySettings or ./my_file.py:MySettings), or a block of its
+    settings whose `kind` is that name."""
+    students: dict[StudentName, StudentSettings] = Field(default_factory=dict)
+    """Students that are distilled from the same teacher in the same run, by name, beside the one of `model`: the
+    teacher runs once for all. Each is trained as if it were alone, and exported under students/NAME/."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Learning rate, weight decay, clipping."""
     ema: EmaSettings = EmaSettings()
@@ -300,7 +319,16 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
         check_phases(self)
-        model = self.model
+        for model in (self.model, *(student.model for student in self.students.values())):
+            self._check_model(model)
+        if self.students and getattr(self.objective, "distill_from", None) is None:
+            raise ValueError("students are distilled from one teacher; set objective.distill_from, or leave them out")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        self.objective.check(self)
+        return self
+
+    def _check_model(self, model: ModelSettings) -> None:
         for name in ("global_size", "local_size") if self.crops.num_local > 0 else ("global_size",):
             side = getattr(self.crops, name)
             if model.tower is None and side % model.side:
@@ -313,10 +341,6 @@ class TrainSettings(Settings):
             )
         if model.tower is None and model.vit(self.crops.global_size).local_norm and self.crops.num_local == 0:
             raise ValueError("model.local_norm is the norm of local crops, and crops.num_local is 0; set one of both")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
-        self.objective.check(self)
-        return self
 
     @property
     def _masks_patches(self) -> bool:

@@ -13,9 +13,12 @@ from curate.models.files.heads import describe_heads, pick_heads, write_heads
 from curate.models.nets.trained import Trained
 from curate.trainer.adapting import adapt, merged
 from curate.trainer.config import TrainConfig
-from curate.trainer.objective import Objective
+from curate.trainer.objective import Objective, backbone_of, members_of
 from curate.trainer.parallel import World
 from curate.trainer.sharding import full_tensor
+
+STUDENTS = "students"
+"""Folder of the exports of students beside the first, each in one of its name."""
 
 
 class TeacherWeights(NamedTuple):
@@ -31,21 +34,37 @@ class TeacherWeights(NamedTuple):
         return TeacherWeights(copy.deepcopy(self.backbone).cpu(), heads)
 
 
-def gather_teacher(objective: Objective, config: TrainConfig, world: World) -> TeacherWeights:
+def gather_teacher(objective: Objective, config: TrainConfig, world: World, name: str = "") -> TeacherWeights:
     """The teacher's whole weights on every rank; all ranks must call it together.
 
     Under FSDP2 the backbone is built anew from the gathered tensors; otherwise it is the objective's own, or a copy of
     it with its low-rank changes merged.
+
+    Args:
+        name: of the student whose average it is; empty: the first.
     """
-    state = {name: full_tensor(value) for name, value in objective.teacher.state_dict().items()}
-    backbone = objective.backbone
+    networks = members_of(objective.teacher)[name]
+    state = {key: full_tensor(value) for key, value in networks.state_dict().items()}
+    backbone = backbone_of(networks)
     if config.parallel == "fsdp" and world.size > 1:
-        backbone = config.model.build(config.crops.global_size, generator=torch.Generator())
-        adapt(backbone, config, generator=torch.Generator())
+        model = config.students[name].model if name else config.model
+        backbone = model.build(config.crops.global_size, generator=torch.Generator())
+        if not name:
+            adapt(backbone, config, generator=torch.Generator())
         prefix = "backbone."
         backbone.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         backbone.to(next(iter(state.values())).device).eval()
     return TeacherWeights(merged(backbone), pick_heads(state))
+
+
+def gather_teachers(objective: Objective, config: TrainConfig, world: World) -> dict[str, TeacherWeights]:
+    """The average of every student by its name, the first one's under ""; all ranks must call it together."""
+    return {name: gather_teacher(objective, config, world, name) for name in members_of(objective.teacher)}
+
+
+def export_path(path: Path, name: str) -> Path:
+    """Where the export of the student `name` lies, whose first one lies at `path`."""
+    return path.parent / STUDENTS / name / path.name if name else path
 
 
 def write_teacher(path: Path, teacher: TeacherWeights, config: TrainConfig, *, provenance: dict[str, Any]) -> None:

@@ -33,17 +33,19 @@ class FeatureTeacher(nn.Module):
             WeightsError: its weights are missing or damaged.
         """
         super().__init__()
-        loaded = load_backbone(settings.model, weights=settings.weights, device="cpu", precision="fp32")
+        with torch.device("cpu"):  # also where a plan makes the student's networks without weights
+            loaded = load_backbone(settings.model, weights=settings.weights, device="cpu", precision="fp32")
+            self.register_buffer("scale", torch.ones(3, 1, 1))
+            self.register_buffer("shift", torch.zeros(3, 1, 1))
         self.settings, self.dim, self.net = settings, loaded.dim, loaded.module.requires_grad_(False)
         self._own, self._own_size = (loaded.preprocess.mean, loaded.preprocess.std), loaded.preprocess.size
-        self.register_buffer("scale", torch.ones(3, 1, 1))
-        self.register_buffer("shift", torch.zeros(3, 1, 1))
         self.normalized_for((IMAGENET_MEAN, IMAGENET_STD))
         self._blocks = block_outputs(self.net)
 
     def normalized_for(self, pixels: Pixels) -> None:
         """Take crops that are normalized by this mean and deviation."""
-        mean, std, own_mean, own_std = (torch.tensor(x).view(3, 1, 1) for x in (*pixels, *self._own))
+        where = self.scale.device
+        mean, std, own_mean, own_std = (torch.tensor(x, device=where).view(3, 1, 1) for x in (*pixels, *self._own))
         self.scale.copy_(std / own_std)
         self.shift.copy_((mean - own_mean) / own_std)
 

@@ -19,7 +19,7 @@ from curate.trainer.effective import Effective
 from curate.trainer.gram_teacher import GramTeacher
 from curate.trainer.identity import settle_precision
 from curate.trainer.journal import Row
-from curate.trainer.objective import ForwardContext, ObjectiveOutput
+from curate.trainer.objective import ForwardContext, ObjectiveOutput, members_of
 from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_rates
 from curate.trainer.parallel import World, local_device
 from curate.trainer.phases import Timeline, phase_at
@@ -107,7 +107,8 @@ class Trainer:
         output, losses = self._accumulate(step, batches)
         self.optimizer.found_inf = self.finite.look(losses, step)  # type: ignore[attr-defined]
         if self._backbone_factor(step) == 0:
-            self.objective.student["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
+            for member in members_of(self.objective.student).values():
+                member["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
         norms = clip_gradients(self.objective.student, self.config.optimizer)
         self.optimizer.step()
         self._update_teacher(self.timeline.at("teacher_momentum", step))

@@ -22,7 +22,7 @@ from curate.trainer.gram import gram_loss, gram_patches
 from curate.trainer.heads import Projection, head_of
 from curate.trainer.losses import add_koleo
 from curate.trainer.masks import draw_masks
-from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput, backbone_of
+from curate.trainer.objective import MEMBER, ForwardContext, Objective, ObjectiveOutput, backbone_of, members_of
 from curate.trainer.objectives.settings import MaskedSettings
 from curate.trainer.parallel import World
 from curate.trainer.projected import Targets, dino_term, ibot_term, projected_loss
@@ -162,9 +162,93 @@ def masked_losses(
     if student.patches is not None:
         values["gram"] = _anchor(objective, student.patches, crops)
         loss = loss + given.gram * values["gram"]
+    # What a frozen teacher gives never changes: the figures of a distillation are of its student.
     learns = (teacher.cls, teacher.patches) if objective.frozen_teacher is None else (student.cls, student.judged)
     figures = {"cls_patch_cosine": cls_patch_cosine(*learns, judged)} if "ibot" in terms else {}
-    return ObjectiveOutput(loss, values, teacher.cls, teacher.targets, figures)
+    return ObjectiveOutput(loss, values, learns[0].detach(), teacher.targets, figures)
+
+
+def masked_step(
+    objective: Objective,
+    crops: Crops,
+    masks: Tensor,
+    context: ForwardContext,
+    *,
+    settings: MaskedSettings,
+    sharpen: Sharpen,
+    local_weight: float = 1.0,
+    koleo_views: int = NUM_GLOBAL_CROPS,
+) -> ObjectiveOutput:
+    """A pass of every student of the objective, beside one of its teacher.
+
+    Args:
+        masks: (2B, N) bool on the CPU, the patches that iBOT judges; hidden from the student unless it is distilled.
+        local_weight: as in `masked_losses`.
+        koleo_views: as in `masked_losses`.
+    """
+    hide, device = objective.frozen_teacher is None, crops.global_crops.device
+    ibot, state = settings.ibot_weight > 0, context.generator.get_state()
+    judged = judge(masks, hide=hide, device=device)
+    seen = view_teacher(objective.frozen_teacher or objective.teacher, crops, judged, sharpen=sharpen, ibot=ibot)
+    outputs = {}
+    for name, networks in members_of(objective.student).items():
+        every = objective.every.get(name, 1)
+        own = context._replace(generator=torch.Generator(context.generator.device).set_state(state))  # as if alone
+        part, shown = (crops, seen) if every == 1 else thin_out(crops, seen, masks, every=every)
+        of_part = judged if every == 1 else judge(take_images(masks, crops.num_images, every), hide=hide, device=device)
+        student = view_student(networks, part, of_part, own, ibot=ibot)
+        outputs[name] = masked_losses(
+            objective,
+            student,
+            shown,
+            judged=of_part,
+            crops=part,
+            context=own,
+            settings=settings,
+            local_weight=local_weight,
+            koleo_views=koleo_views,
+        )
+    return join_outputs(outputs)
+
+
+def join_outputs(outputs: dict[str, ObjectiveOutput]) -> ObjectiveOutput:
+    """The sum of the students' losses, whose weights have nothing in common; terms and figures of all but the first
+    begin with the student's name."""
+    first, *_ = outputs.values()
+    if len(outputs) == 1:
+        return first
+    loss = torch.stack([output.loss for output in outputs.values()]).sum()
+    terms: dict[str, Tensor] = {}
+    figures: dict[str, Tensor] = {}
+    for name, output in outputs.items():
+        prefix = f"{name}{MEMBER}" if name else ""
+        terms |= {prefix + key: value for key, value in output.terms.items()}
+        figures |= {prefix + key: value for key, value in output.figures.items()}
+    return ObjectiveOutput(loss, terms, first.features, first.targets, figures)
+
+
+def take_images(views: Tensor, num_images: int, every: int) -> Tensor:
+    """Of (V * B, ...), views before images, the rows of each image whose number is a multiple of `every`."""
+    if not len(views):
+        return views
+    return views.unflatten(0, (-1, num_images))[:, ::every].flatten(0, 1)
+
+
+def thin_out(crops: Crops, teacher: TeacherView, masks: Tensor, *, every: int) -> tuple[Crops, TeacherView]:
+    """The crops of some images, and what the teacher says of these; `masks` (2B, N) is on the CPU."""
+    total, given = crops.num_images, teacher.patch_targets
+    rows = masks.flatten().nonzero().squeeze(1)
+    kept = (rows // masks.shape[1] % total % every == 0).nonzero().squeeze(1)
+    kept = kept.to(crops.global_crops.device, non_blocking=True)
+    images = None if crops.images is None else crops.images[::every]
+    part = crops.map(lambda views: take_images(views, total, every))._replace(images=images)
+    shown = TeacherView(
+        take_images(teacher.cls, total, every),
+        teacher.patches[kept],
+        take_images(teacher.targets, total, every),
+        None if given is None else lambda of: given(kept[of]),
+    )
+    return part, shown
 
 
 def dino_chance(prototypes: int, crops: Crops, *, local_weight: float) -> float:

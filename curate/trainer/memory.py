@@ -15,9 +15,9 @@ from curate.feed.sizes import Sides
 from curate.models.device import Precision
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
-from curate.trainer.config import TrainConfig
+from curate.trainer.config import ModelSettings, TrainConfig
 from curate.trainer.effective import Effective
-from curate.trainer.objective import Objective, backbone_of
+from curate.trainer.objective import Objective, backbone_of, members_of
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.parallel import World
 from curate.trainer.sinkhorn import HELD
@@ -62,6 +62,10 @@ def estimate_memory(
     objective = weightless_objective(config, effective)
     counts = {name: _count(networks) for name, networks in (("student", objective.student), ("all", objective))}
     backbone = backbone_of(objective.student)
+    students = [
+        (backbone_of(networks), objective.every.get(name, 1))
+        for name, networks in members_of(objective.student).items()
+    ]
     gram = _count(backbone) if sides.gram_size is not None else 0
     states = FLOAT * (counts["all"] + gram + 3 * counts["student"])  # gradients and two moments
     images = max(1, config.images_per_pass // processes)
@@ -69,7 +73,7 @@ def estimate_memory(
     return Memory(
         parameters=counts["student"],
         states=states // (processes if config.parallel == "fsdp" else 1),
-        activations=images * tokens * _kept_of_a_token(config, backbone, precision),
+        activations=sum(images // every * tokens * _kept_of_a_token(config, one, precision) for one, every in students),
         scores=_scores(config, effective, images, tokens),
         tokens=config.batch_size * tokens,
     )
@@ -79,8 +83,16 @@ def weightless_objective(config: TrainConfig, effective: Effective) -> Objective
     """The objective with all of its tensors' shapes, and no memory for them."""
     generator = torch.Generator()
     with torch.device("meta"):
-        backbone = config.model.build(config.crops.global_size, generator=generator)
-        return config.objective.build(backbone, prototypes=effective.prototypes, world=World(), generator=generator)
+        objective = _build(config, config.model, effective, generator)
+        for name, student in config.students.items():
+            every = 1 if student.every == "cost" else student.every
+            objective.add_student(name, _build(config, student.model, effective, generator), every=every)
+    return objective
+
+
+def _build(config: TrainConfig, model: ModelSettings, effective: Effective, generator: torch.Generator) -> Objective:
+    backbone = model.build(config.crops.global_size, generator=generator)
+    return config.objective.build(backbone, prototypes=effective.prototypes, world=World(), generator=generator)
 
 
 def tokens_of_an_image(backbone: Trained, sides: Sides, *, num_local: int) -> int:

@@ -18,6 +18,9 @@ from curate.feed.seeds import Stream
 from curate.models.nets.trained import Trained
 from curate.trainer.parallel import World
 
+MEMBER = "/"
+"""Between the name of a student beside the first and those of its networks."""
+
 
 class LossWeights(NamedTuple):
     """Factors of an iteration on an objective's own weights: 1 throughout but where phases or schedules change them.
@@ -71,7 +74,7 @@ class ObjectiveOutput:
 
     loss: Tensor  # () float32, mean over this rank's images
     terms: dict[str, Tensor]  # () float32 each, the loss's terms before their weights
-    features: Tensor  # (2B, D) the teacher's pooled features of the global crops
+    features: Tensor  # (2B, D) pooled features of the global crops: the teacher's or, where it is frozen, the student's
     targets: Tensor | None = None  # (2B, K) the teacher's distributions, where there are prototypes
     figures: dict[str, Tensor] = field(default_factory=dict)  # () float32 each, watched only: this rank's, for the log
 
@@ -101,6 +104,8 @@ class Objective(nn.Module):
         self.feature_teachers: nn.ModuleList | None = None
         """Frozen backbones of any kind whose features the student predicts."""
         self.student = student
+        self.every: dict[str, int] = {}
+        """Of students beside the first, by name: how many images of a pass there are for each one that it sees."""
         if not masks and hasattr(student["backbone"], "mask_token"):
             student["backbone"].mask_token.requires_grad_(False)  # DDP waits for every gradient, and it would get none
         self.teacher = copy.deepcopy(student).requires_grad_(False)
@@ -128,10 +133,32 @@ class Objective(nn.Module):
                 teacher.eval()
         return self
 
+    def add_student(self, name: str, other: "Objective", *, every: int = 1) -> None:
+        """Train the student of `other` beside the own one, under names that begin with its own.
+
+        Args:
+            every: it sees each image whose number in the pass is a multiple of this.
+        """
+        for key in other.student:
+            self.student[f"{name}{MEMBER}{key}"] = other.student[key]
+            self.teacher[f"{name}{MEMBER}{key}"] = other.teacher[key]
+        self.every[name] = every
+
     def checkpoint_state(self) -> dict[str, Tensor]:
         """The state that a checkpoint keeps: student, teacher and buffers, by name; frozen networks are not in it."""
         frozen = ("frozen_teacher.", "gram_teacher.", "feature_teachers.")
         return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
+
+
+def members_of(networks: nn.ModuleDict) -> dict[str, nn.ModuleDict]:
+    """The networks of each student, or of each student's average, by its name: a `backbone` and heads. The first, which
+    most runs have alone, is named "".
+    """
+    found: dict[str, dict[str, nn.Module]] = {}
+    for key, network in networks.items():
+        name, _, own = key.rpartition(MEMBER)
+        found.setdefault(name, {})[own] = network
+    return {name: nn.ModuleDict(own) for name, own in found.items()}
 
 
 def backbone_of(networks: nn.ModuleDict) -> Trained:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from curate.trainer.config import OptimizerSettings
+from curate.trainer.objective import MEMBER
 from curate.trainer.sharding import full_tensor
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-BACKBONE = "backbone."
 """Prefix of the names of the backbone's parameters."""
 
 
@@ -21,11 +21,12 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torc
 
     Parameters that share their factors share a group, so that the update is a few large calls.
     """
-    depth = len(getattr(networks["backbone"], "blocks", ()))
     groups: dict[tuple[float, float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in networks.named_parameters():
+        network = name.partition(".")[0]
+        depth = len(getattr(networks[network], "blocks", ()))
         factors = lr_factor(name, settings, depth=depth), decay_factor(name, parameter)
-        key = (*factors, is_last_layer(name), name.startswith(BACKBONE))
+        key = (*factors, is_last_layer(name), is_backbone(network))
         groups.setdefault(key, []).append(parameter)
     described: list[dict[str, Any]] = [
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last, "backbone": backbone}
@@ -49,9 +50,9 @@ def optimizer_state(optimizer: torch.optim.AdamW, networks: nn.ModuleDict) -> di
 
 def lr_factor(name: str, settings: OptimizerSettings, *, depth: int) -> float:
     """Factor on the learning rate: heads and the last norm 1, each block before it `layer_decay` times less."""
-    if not name.startswith(BACKBONE):
+    network, _, inner = name.partition(".")
+    if not is_backbone(network):
         return 1.0
-    inner = name.removeprefix(BACKBONE)
     if inner.startswith("blocks."):
         layer = int(inner.split(".")[1]) + 1
     else:
@@ -64,6 +65,11 @@ def decay_factor(name: str, parameter: Tensor) -> float:
     """0 for vectors (biases, norms, LayerScale gammas) and Swin's relative positions, else 1: cls, position and mask
     tokens are decayed."""
     return 0.0 if parameter.ndim <= 1 or name.endswith(".relative_position_bias_table") else 1.0
+
+
+def is_backbone(network: str) -> bool:
+    """Whether the network of this name is a backbone, of the first student or of another."""
+    return network.rpartition(MEMBER)[2] == "backbone"
 
 
 def is_last_layer(name: str) -> bool:

@@ -1,7 +1,10 @@
 """The objective before the first iteration: with fresh weights, released ones or those of an earlier training, and
 with the frozen teacher that it distills."""
 
-from typing import cast
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,10 +14,11 @@ from curate.models.convert.source import load_source, need_vit, resized
 from curate.models.files.header import HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
+from curate.models.nets.throughput import count_flops
 from curate.models.nets.trained import Trained, check_same_tokens, inner
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.adapting import adapt
-from curate.trainer.config import TrainConfig
+from curate.trainer.config import ModelSettings, TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.feature_teachers import FeatureTeacher
 from curate.trainer.heads import make_head
@@ -31,24 +35,89 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
         WeightsError: weights to start from are missing, damaged or another model's.
         ConfigError: they do not fit the objective.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    backbone = config.model.build(config.crops.global_size, generator=generator)
-    if config.init_from is not None:
-        load_weights(backbone, config.init_from)
-    adapt(backbone, config, generator=generator)
-    settings, heads = config.objective, given_heads(config)
-    if heads is not None and isinstance(settings, PrototypeSettings):
-        settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
-    objective = settings.build(backbone, prototypes=effective.prototypes, world=world, generator=generator)
+    heads = given_heads(config)
+    given: dict[str, Any] = {"heads": heads, "effective": effective, "world": world}
+    objective, backbone = _build(config, config.model, init_from=config.init_from, adapted=True, **given)
     if config.init_heads is not None:
         load_heads(objective, config.init_heads)
     distilled = distilled_export(config)
     if distilled is not None:
         objective.frozen_teacher = load_frozen_teacher(distilled)
         check_same_tokens(backbone, backbone_of(objective.frozen_teacher))
+        _add_students(objective, config, **given)
     for teacher in objective.feature_teachers or ():
         cast(FeatureTeacher, teacher).normalized_for((config.crops.mean, config.crops.std))
     return objective
+
+
+def _build(
+    config: TrainConfig,
+    model: ModelSettings,
+    *,
+    init_from: str | None,
+    heads: HeadsInfo | None,
+    effective: Effective,
+    world: World,
+    adapted: bool = False,
+) -> tuple[Objective, Trained]:
+    """The objective around a backbone; each student's weights follow from the seed alone, as in a run of its own.
+
+    Args:
+        adapted: whether the run's settings say which part of the backbone learns; students beside the first learn
+            whole.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    backbone = model.build(config.crops.global_size, generator=generator)
+    if init_from is not None:
+        load_weights(backbone, init_from)
+    if adapted:
+        adapt(backbone, config, generator=generator)
+    settings = config.objective
+    if heads is not None and isinstance(settings, PrototypeSettings):
+        settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
+    return settings.build(backbone, prototypes=effective.prototypes, world=world, generator=generator), backbone
+
+
+def _add_students(objective: Objective, config: TrainConfig, *, world: World, **given: Any) -> None:
+    """Put the further students of a distillation into its objective; `given` goes to `_build`."""
+    assert objective.frozen_teacher is not None
+    backbones = {"": backbone_of(objective.student)}
+    for name, student in config.students.items():
+        other, backbones[name] = _build(config, student.model, init_from=student.init_from, world=world, **given)
+        check_same_tokens(backbones[name], backbone_of(objective.frozen_teacher))
+        objective.add_student(name, other)
+    costs: dict[str, int] = {}
+    if any(student.every == "cost" for student in config.students.values()):
+        image = torch.zeros(1, 3, config.crops.global_size, config.crops.global_size)
+        with torch.no_grad():
+            costs = {name: count_flops(partial(net.eval(), image)) for name, net in backbones.items()}
+    for name in config.students:
+        objective.every[name] = share_images(config, name, costs, world)
+
+
+def share_images(config: TrainConfig, name: str, costs: Mapping[str, float], world: World) -> int:
+    """Of how many images of a pass the student `name` sees one.
+
+    Args:
+        costs: of an image in each student, in any unit; only asked for where the setting is `cost`.
+
+    Raises:
+        ConfigError: the setting does not divide the images of a process.
+    """
+    wanted, images = config.students[name].every, config.images_per_pass // world.size
+    if wanted == "cost":
+        wanted = math.gcd(2 ** int(math.log2(costs[name] / min(costs.values()))), images)
+    if images % wanted:
+        raise ConfigError(
+            f"students.{name}.every is {wanted}, which does not divide the {images} images of a process in a pass"
+        )
+    seen, group = config.images_per_pass // wanted, config.objective.koleo_group
+    if config.objective.koleo_weight > 0 and (seen < 2 or seen % (group or seen)):
+        raise ConfigError(
+            f"students.{name}.every is {wanted}: the student sees {seen} images of a pass, among which KoLeo finds no "
+            f"groups of {group or 2}; lower it, or set objective.koleo_group"
+        )
+    return wanted
 
 
 def given_heads(config: TrainConfig) -> HeadsInfo | None:

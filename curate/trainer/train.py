@@ -44,10 +44,11 @@ from curate.trainer.checkpoint import (
 from curate.trainer.collapse import Watchdog
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective
-from curate.trainer.exporting import gather_teacher, write_teacher
+from curate.trainer.exporting import export_path, gather_teacher, gather_teachers, write_teacher
 from curate.trainer.identity import check_identity, keep_begun, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import LOG, Journal, Row, SilentJournal, write_log
+from curate.trainer.objective import members_of
 from curate.trainer.parallel import join_world
 from curate.trainer.start import resolve_start
 from curate.trainer.stopping import StopSignal, end_by
@@ -162,8 +163,11 @@ class TrainingRun:
         return journal.rows
 
     def _exported(self) -> bool:
-        headed = bool(pick_heads(self.trainer.objective.teacher.state_dict()))
-        return all((self.folder / name).exists() for name in ([EXPORT, HEADS] if headed else [EXPORT]))
+        for student, networks in members_of(self.trainer.objective.teacher).items():
+            export = export_path(self.folder / EXPORT, student)
+            if not export.exists() or (pick_heads(networks.state_dict()) and not export.with_name(HEADS).exists()):
+                return False
+        return True
 
     def _open_journal(self, start: int) -> Journal | SilentJournal:
         if not self.world.is_first:
@@ -289,9 +293,9 @@ class TrainingRun:
             TrainingDiverged: a loss is not finite: there is nothing to save.
         """
         self.trainer.check_finite()
-        teacher = gather_teacher(self.trainer.objective, self.config, self.world)
-        if self.world.is_first:  # a copy, since training goes on while it is written
-            teacher = teacher.copied_to_cpu()
+        teachers = gather_teachers(self.trainer.objective, self.config, self.world)
+        if self.world.is_first:  # copies, since training goes on while they are written
+            teachers = {name: teacher.copied_to_cpu() for name, teacher in teachers.items()}
         metadata = {
             "samples": step * self.config.batch_size,
             "identity": json.dumps(self._identity()),
@@ -301,18 +305,18 @@ class TrainingRun:
         provenance, logged = self._provenance(step), list(rows)
 
         def export(folder: Path) -> None:
-            write_teacher(folder / EXPORT, teacher, self.config, provenance=provenance)
+            for name, teacher in teachers.items():
+                write_teacher(export_path(folder / EXPORT, name), teacher, self.config, provenance=provenance)
             write_log(folder / LOG, logged)
 
         writer.save(step, self.trainer.state(), metadata, export)
 
     def export(self, path: Path, *, step: int) -> None:
-        """Write the teacher's backbone, and its heads beside it."""
-        teacher = gather_teacher(self.trainer.objective, self.config, self.world)
-        if step == 0:
-            teacher = teacher._replace(heads={})  # heads that never learned serve nobody
-        if self.world.is_first:
-            write_teacher(path, teacher, self.config, provenance=self._provenance(step))
+        """Write the teacher's backbone, and its heads beside it; of every student."""
+        for name, teacher in gather_teachers(self.trainer.objective, self.config, self.world).items():
+            given = teacher._replace(heads={}) if step == 0 else teacher  # heads that never learned serve nobody
+            if self.world.is_first:
+                write_teacher(export_path(path, name), given, self.config, provenance=self._provenance(step))
 
     def _identity(self) -> dict[str, Any]:
         return run_identity(self.config, precision=self.trainer.precision, shards=self.index.fingerprint)

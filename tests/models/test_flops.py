@@ -11,7 +11,13 @@ from curate.models.nets.vit import VisionTransformer
 
 @pytest.mark.parametrize(
     ("preset", "changes"),
-    [("vit_small", {}), ("vit_small_reg4", {"depth": 2}), ("vit_giant", {"depth": 1, "dim": 192, "heads": 3})],
+    [
+        ("vit_small", {}),
+        ("vit_small_reg4", {"depth": 2}),
+        ("vit_giant", {"depth": 1, "dim": 192, "heads": 3}),
+        ("dinov3_small", {"depth": 2}),
+        ("dinov3_7b", {"depth": 1, "dim": 192, "heads": 3, "ffn_hidden": 400}),
+    ],
 )
 def test_formula_counts_what_the_graph_holds(preset: str, changes: dict[str, int]) -> None:
     config = vit_config(preset, image_size=112, **changes)
@@ -25,6 +31,7 @@ def test_known_models_have_their_published_cost() -> None:
     assert forward_flops("lite0") / 2 == pytest.approx(0.4e9, rel=0.1)
     # timm's table for vit_giant_patch14_dinov2 at 518 px: 1,784 G multiply-adds, attention included.
     assert vit_flops(vit_config("vit_giant"), 518) / 2 == pytest.approx(1784e9, rel=0.02)
+    assert forward_flops("dinov3_vits16") == vit_flops(vit_config("dinov3_small"), 256)
     assert forward_flops("luma24") == 0
 
 

@@ -152,6 +152,8 @@ def test_a_convnext_learns_from_a_vit_with_as_many_tokens(shards, first, tmp_pat
     network = load_source(str(result.export)).network
     found = network.forward_features(torch.zeros(1, 3, 64, 48))
     assert found.patches.shape == (1, 8 * 6, 64)
+    made = convert(str(result.export), "timm", output=tmp_path / "timm.safetensors")
+    assert load_source(str(made.path)).network.config == network.config
     with pytest.raises(ConfigError, match=r"stands for 32 px, of the teacher for 8 px.* set model.token_size=8"):
         run(shards, tmp_path / "other", model=ATTO, **given)
 

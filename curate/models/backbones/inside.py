@@ -17,6 +17,7 @@ from curate.errors import ConfigError
 from curate.models.backbones.backbone import Backbone
 from curate.models.nets.features import Features
 from curate.models.nets.rotary import Rotation
+from curate.models.nets.tower import TimmTower
 from curate.models.nets.trained import inner
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import INTERPOLATION
@@ -41,6 +42,8 @@ def patch_side(backbone: Backbone) -> int:
     net = inner(backbone.module)
     if isinstance(net, VisionTransformer):
         return net.config.patch_size
+    if isinstance(backbone.module, TimmTower) and backbone.module.config.token_size is not None:
+        return backbone.module.config.token_size
     stages = getattr(net, "feature_info", None)
     if not stages or not hasattr(net, "forward_features"):
         raise ConfigError(

@@ -16,6 +16,7 @@ from torch import nn
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.conventions import CONVENTIONS, timm_pooling
+from curate.models.files import convnext_names
 from curate.models.files.completeness import check_complete
 from curate.models.files.state_dict import abridged, read_state_dict
 from curate.models.files.weights import HubFile, locate
@@ -91,6 +92,8 @@ def build(info: ModelInfo) -> nn.Module:
         classifier = _create(info.model).pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     found = read_state_dict(file)
+    if convnext_names.is_huggingface(found):
+        found = convnext_names.from_huggingface(found)
     state = {key: value for key, value in found.items() if not key.startswith(_under(heads))}
     if len(state) < len(found):
         logger.info("%s: a classifier is left out: %s", file, abridged(sorted(found.keys() - state.keys())))

@@ -1,7 +1,9 @@
 """Backbones to convert or to train on: an export of the trainer, or weights of DINOv2 or DINOv3 from anywhere."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,10 +20,13 @@ from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.state_dict import StateDict, fill, read_state_dict
 from curate.models.files.weights import find_weight_file
 from curate.models.nets.config import ViTConfig
+from curate.models.nets.rotary import BASE
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
 
+CONFIG = "config.json"
+"""Name of the description in a Hugging Face folder."""
 MAX_HEADS = 1024
 """Attention heads of a ViT at most."""
 UNKNOWN_LICENSE = "unknown: that of the weights it was made from"
@@ -87,23 +92,45 @@ def _from_path(source: str, path: Path) -> LoadedBackbone:
     found = read_state_dict(file)
     family = dinov3 if formats.is_dinov3(found, where=source) else dinov2
     state = formats.to_hub(found, where=source)
-    heads = _heads_in_config(file)
-    if heads is None:
-        heads = dinov3_names.heads_of(found)
-    network = load_trained(family.config_from_weights(state, heads=heads, where=source), state, where=source)
+    told = _told_beside(file)
+    heads = _heads_in(told, where=file.parent / CONFIG) if told is not None else dinov3_names.heads_of(found)
+    config = family.config_from_weights(state, heads=heads, where=source)
+    _check_constants(told, config, where=file.parent / CONFIG)
+    network = load_trained(config, state, where=source)
     info = _released_info(file, preprocess_of(family.FAMILY), UNKNOWN_LICENSE)
     return LoadedBackbone(source, network, info, file=file)
 
 
-def _heads_in_config(file: Path) -> int | None:
-    """Number of attention heads in the config.json of a Hugging Face folder; None: there is no such file."""
-    config = file.parent / "config.json"
-    if not config.is_file():
-        return None
-    heads = read_config(config).get("num_attention_heads")
+def _told_beside(file: Path) -> dict[str, Any] | None:
+    """The config.json of a Hugging Face folder; None: there is no such file."""
+    config = file.parent / CONFIG
+    return read_config(config) if config.is_file() else None
+
+
+def _check_constants(told: Mapping[str, Any] | None, config: ViTConfig, *, where: Path) -> None:
+    """Refuse a config.json that tells of another computation than ours; what it does not tell is as in the family.
+
+    Raises:
+        WeightsError: it does.
+    """
+    wanted: dict[str, Any] = {"layer_norm_eps": config.norm_eps}
+    if config.positions == "rotary":
+        wanted |= {"rope_theta": BASE, "hidden_act": "silu" if config.ffn == "swiglu" else "gelu"}
+    for name, value in wanted.items():
+        found = (told or {}).get(name, value)
+        if found != value:
+            raise WeightsError(
+                f"{where}: {name} is {str(found)[:40]!r}, {value!r} is what such a ViT is computed with here; are "
+                "these weights of DINOv2 or DINOv3?"
+            )
+
+
+def _heads_in(told: Mapping[str, Any], *, where: Path) -> int:
+    """Number of attention heads that a config.json tells."""
+    heads = told.get("num_attention_heads")
     if type(heads) is not int or not 0 < heads <= MAX_HEADS:
         raise WeightsError(
-            f"{config}: tells no num_attention_heads of 1 to {MAX_HEADS} (found {str(heads)[:40]!r}); "
+            f"{where}: tells no num_attention_heads of 1 to {MAX_HEADS} (found {str(heads)[:40]!r}); "
             "is it the file's own?"
         )
     return heads

@@ -11,7 +11,7 @@ from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files import dinov3_names, formats
 from curate.models.files.description import save_tensors
 from curate.models.files.header import describe_export, timm_equivalent, without_local_norm
-from curate.models.nets.config import ViTConfig
+from curate.models.nets.config import TowerConfig, ViTConfig
 from curate.models.nets.tower import timm_features
 from curate.models.nets.trained import inner
 
@@ -28,11 +28,13 @@ def write_timm(source: LoadedBackbone, path: Path, options: Options) -> None:
 
 def read_timm(source: LoadedBackbone, path: Path) -> Forward:
     """Load with `timm.create_model`, as `timm_howto` says."""
-    name, kwargs = timm_equivalent(source.network.config)
+    config = source.network.config
+    name, kwargs = timm_equivalent(config)
+    token_size = config.token_size if isinstance(config, TowerConfig) else None  # ours resizes, timm's model does not
     net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **kwargs).eval()
 
     def embed(images: Tensor) -> Tokens:
-        found = timm_features(net, images, where=name)
+        found = timm_features(net, images, where=name, token_size=token_size)
         return Tokens(found.cls, found.patches)
 
     return embed

@@ -13,7 +13,7 @@ from curate.feed.crops import Crops
 from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection, head_of, head_shape, make_head
 from curate.trainer.losses import centered_targets
-from curate.trainer.masked_views import dino_chance, draw_judged, judge, masked_losses, view_student, view_teacher
+from curate.trainer.masked_views import dino_chance, draw_judged, masked_step
 from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput
 from curate.trainer.objectives.settings import DinoV2Settings
 from curate.trainer.parallel import World
@@ -48,25 +48,13 @@ class DinoV2(Objective):
 
     def forward_masked(self, crops: Crops, masks: Tensor, context: ForwardContext) -> ObjectiveOutput:
         """As `forward`, with the given masks (2B, N), bool on the CPU: the patches that iBOT judges."""
-        ibot, distills = self.settings.ibot_weight > 0, self.frozen_teacher is not None
-        self._chance["dino"] = dino_chance(len(self.dino_center), crops, local_weight=context.weights.local)
-        judged = judge(masks, hide=not distills, device=crops.global_crops.device)
+        local = context.weights.local
+        self._chance["dino"] = dino_chance(len(self.dino_center), crops, local_weight=local)
 
         def sharpen(kind: Literal["dino", "ibot"], scored: Projection) -> Targets:
             return self._sharpen(kind, scored, context.temperature)
 
-        teacher = view_teacher(self.frozen_teacher or self.teacher, crops, judged, sharpen=sharpen, ibot=ibot)
-        student = view_student(self.student, crops, judged, context, ibot=ibot)
-        return masked_losses(
-            self,
-            student,
-            teacher,
-            judged=judged,
-            crops=crops,
-            context=context,
-            settings=self.settings,
-            local_weight=context.weights.local,
-        )
+        return masked_step(self, crops, masks, context, settings=self.settings, sharpen=sharpen, local_weight=local)
 
     def _sharpen(self, kind: Literal["dino", "ibot"], scored: Projection, temperature: float) -> Targets:
         if self.settings.centering == "sinkhorn":

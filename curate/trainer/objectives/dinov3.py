@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from curate.feed.crops import NUM_GLOBAL_CROPS, Crops
 from curate.models.nets.trained import Trained
 from curate.trainer.heads import Projection, head_of, head_shape, make_head
-from curate.trainer.masked_views import dino_chance, draw_judged, judge, masked_losses, view_student, view_teacher
+from curate.trainer.masked_views import dino_chance, draw_judged, masked_step
 from curate.trainer.objective import ForwardContext, Objective, ObjectiveOutput
 from curate.trainer.objectives.settings import DinoV3Settings
 from curate.trainer.parallel import World
@@ -45,25 +45,20 @@ class DinoV3(Objective):
 
     def forward_masked(self, crops: Crops, masks: Tensor, context: ForwardContext) -> ObjectiveOutput:
         """As `forward`, with the given masks (2B, N), bool on the CPU: the patches that iBOT judges."""
-        settings, distills = self.settings, self.frozen_teacher is not None
-        ibot, local = settings.ibot_weight > 0, settings.local_weight * context.weights.local
-        num_prototypes = head_of(self.student, "dino_head").num_prototypes
+        settings, num_prototypes = self.settings, head_of(self.student, "dino_head").num_prototypes
+        local = settings.local_weight * context.weights.local
         self._chance["dino"] = dino_chance(num_prototypes, crops, local_weight=local)
-        judged = judge(masks, hide=not distills, device=crops.global_crops.device)
 
         def sharpen(_: Literal["dino", "ibot"], scored: Projection) -> Targets:
             return projected_sinkhorn(scored, temperature=context.temperature, world=self.world)
 
-        teacher = view_teacher(self.frozen_teacher or self.teacher, crops, judged, sharpen=sharpen, ibot=ibot)
-        student = view_student(self.student, crops, judged, context, ibot=ibot)
-        return masked_losses(
+        return masked_step(
             self,
-            student,
-            teacher,
-            judged=judged,
-            crops=crops,
-            context=context,
+            crops,
+            masks,
+            context,
             settings=settings,
+            sharpen=sharpen,
             local_weight=local,
             koleo_views=NUM_GLOBAL_CROPS if settings.koleo_views == "both" else 1,
         )

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models.convnext import checkpoint_filter_fn
 from torch.nn.functional import normalize
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from curate.errors import WeightsError
 from curate.models.backbones import dinov3, timm_models
 from curate.models.backbones.load import describe, known_models, load_backbone
 from curate.models.conventions import CONVENTIONS, timm_pooling
-from curate.models.files import dinov3_names
+from curate.models.files import convnext_names, dinov3_names
 from curate.models.files.export import weights_of
+from curate.models.files.state_dict import read_state_dict
 from curate.models.nets.config import PRESETS, vit_config
 from curate.models.nets.vit import VisionTransformer
 from tests.models.nets.dinov3_models import randomize
@@ -56,6 +59,9 @@ def test_ids_have_the_shapes_of_their_timm_twins(model: str) -> None:
     assert dinov3.LICENSE_URL in info.how_to_get
     assert f"timm/{released.timm}" in info.how_to_get
     assert released.huggingface in info.how_to_get
+    through_timm = describe(f"timm/{released.timm}")
+    assert through_timm.preprocess == info.preprocess == CONVENTIONS[released.family].preprocess
+    assert through_timm.pooling == "token"  # timm's word for cls
     told = timm.get_pretrained_cfg(released.timm)
     assert (told.mean, told.std, told.input_size) == (info.preprocess.mean, info.preprocess.std, (3, 256, 256))
 
@@ -125,6 +131,36 @@ def test_biases_that_timm_drops_are_an_error(tmp_path: Path) -> None:
     torch.save(weights_of(small()), tmp_path / "dinov3.pth")
     with pytest.raises(WeightsError, match=r"no place for 1 tensors of the file: blocks.0.attn.qkv.bias; .*_qkvb has"):
         load_backbone("timm/vit_small_patch16_dinov3", weights=str(tmp_path / "dinov3.pth"), device="cpu")
+
+
+@pytest.mark.parametrize("form", ["authors", "timm", "huggingface"])
+def test_a_convnext_loads_from_each_format(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dims, depths = (8, 8, 16, 16), (1, 2, 1, 1)
+    create = timm.create_model
+    small: dict[str, Any] = {"dims": dims, "depths": depths}
+    monkeypatch.setattr(timm_models.timm, "create_model", lambda name, **given: create(name, **small, **given))
+    theirs = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=list(dims), depths=list(depths))).eval()
+    randomize(theirs)
+    theirs.save_pretrained(tmp_path)
+    state = convnext_names.from_huggingface(read_state_dict(tmp_path))
+    path = tmp_path / "other.pth"
+    if form == "huggingface":
+        path = tmp_path
+    elif form == "authors":
+        torch.save(state | {f"norms.3.{end}": state[f"norm.{end}"] for end in ("weight", "bias")}, path)
+    else:
+        net = create("convnext_tiny", **small, num_classes=0)
+        torch.save(checkpoint_filter_fn(state, net), path)
+    name = "timm/convnext_tiny.dinov3_lvd1689m"
+    backbone = load_backbone(name, weights=str(path), device="cpu", precision="fp32")
+    with torch.no_grad():
+        expected = normalize(theirs(normalized(pixels(backbone.preprocess.size))).pooler_output, dim=1)
+    torch.testing.assert_close(backbone.embed(pixels(backbone.preprocess.size)), expected, rtol=1e-4, atol=1e-5)
+    assert backbone.license == "dinov3-license"
+    del state["stages.1.1.gamma"]
+    torch.save(state, path := tmp_path / "damaged.pth")
+    with pytest.raises(WeightsError, match=r"damaged.pth: does not fit the model: .*stages.1.blocks.1.gamma"):
+        load_backbone(name, weights=str(path), device="cpu")
 
 
 def test_every_known_model_says_how_it_is_pooled() -> None:

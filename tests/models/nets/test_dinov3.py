@@ -93,9 +93,8 @@ def test_activation_checkpointing_draws_the_same_rotations_again() -> None:
         assert torch.equal(gradient, kept[name]), name
 
 
-@pytest.mark.parametrize("variant", ["mlp", "7b"])
-def test_compiled_blocks_give_the_same_outputs_and_gradients(variant: str) -> None:
-    plain, compiled = trained(variant), trained(variant)
+def test_compiled_blocks_give_the_same_outputs_and_gradients() -> None:
+    plain, compiled = trained("swiglu"), trained("swiglu")
     compiled.compile_blocks(backend="aot_eager", fullgraph=True)
     assert_close(losses(compiled), losses(plain))
 

@@ -3,12 +3,14 @@ import timm
 import torch
 from torch import nn
 
+from curate.models.files import dinov3_names
 from curate.models.files.formats import to_timm
 from curate.models.nets.config import vit_config
 from curate.models.nets.intermediate import block_outputs
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from tests.evaluation.backbones import VIT, backbone_of, seeded_vit, vit_backbone
+from tests.models.nets.dinov3_models import VARIANTS, randomize, timm_model
 
 
 def pixels(count: int = 10) -> torch.Tensor:
@@ -32,6 +34,22 @@ def test_blocks_equal_those_of_timm() -> None:
     for mine, other in zip(found, reference, strict=True):
         for part, wanted in zip(mine, other, strict=True):
             torch.testing.assert_close(part, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_of_dinov3_equal_those_of_timm() -> None:
+    ours = randomize(VisionTransformer(VARIANTS["mlp"]).eval())
+    assert isinstance(ours, VisionTransformer)
+    theirs = timm_model(ours.config)
+    theirs.load_state_dict(dinov3_names.to_timm(ours.state_dict()))
+    x = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+    mine, read = block_outputs(ours), block_outputs(theirs)
+    assert mine is not None
+    assert read is not None
+    with torch.no_grad():
+        for found, wanted in zip(mine(x, 2), read(x, 2), strict=True):
+            torch.testing.assert_close(tuple(found), tuple(wanted), rtol=1e-4, atol=1e-5)
+        averaging = timm.create_model("vit_small_patch16_dinov3", depth=1, num_classes=0)
+        assert block_outputs(averaging) is None
 
 
 def test_a_number_of_blocks_that_the_model_lacks_is_an_error() -> None:

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from curate.errors import ConfigError
 from curate.models.nets.config import TowerConfig
@@ -10,6 +11,13 @@ from curate.models.nets.tower import TimmTower, tower_config
 
 SWIN = "swin_tiny_patch4_window7_224"
 SHALLOW = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "img_size": 64, "window_size": 2}
+CONVNEXTS = {
+    "tiny": ([96, 192, 384, 768], [3, 3, 9, 3]),
+    "small": ([96, 192, 384, 768], [3, 3, 27, 3]),
+    "base": ([128, 256, 512, 1024], [3, 3, 27, 3]),
+    "large": ([192, 384, 768, 1536], [3, 3, 27, 3]),
+}
+"""Widths and depths of DINOv3's ConvNeXts."""
 FAMILIES = pytest.mark.parametrize(
     ("name", "kwargs"),
     [
@@ -118,6 +126,53 @@ def test_stochastic_depth_is_drawn_from_the_generator() -> None:
 
     assert torch.equal(run(0), run(0))
     assert not torch.equal(run(0), run(1))
+
+
+ATTO: dict[str, Any] = {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1)}
+
+
+@torch.no_grad()
+def test_tokens_of_a_student_lie_on_the_grid_of_its_teacher() -> None:
+    plain = TimmTower(tower_config("convnext_atto", **ATTO), generator=torch.Generator().manual_seed(0)).eval()
+    sized = TimmTower(tower_config("convnext_atto", token_size=16, **ATTO)).eval()
+    sized.load_state_dict(plain.state_dict())
+    assert (plain.config.patch_size, sized.config.patch_size) == (32, 16)
+    x = images(96)
+    found, whole = sized.forward_features(x), plain.forward_features(x)
+    assert found.patches.shape == (2, 36, 16)
+    assert torch.equal(found.cls, whole.cls)  # timm computes the same from an export
+    larger = torch.nn.functional.interpolate(plain.net.forward_features(x), size=(6, 6), mode="bilinear")
+    expected = plain.net.head.norm(larger).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(found.patches, expected)
+    with pytest.raises(ConfigError, match="vit_tiny_patch16_224: gives tokens and no map that could be resized"):
+        tower("vit_tiny_patch16_224", depth=1, token_size=8).forward_features(images(224))
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_convnexts_have_the_shapes_of_dinov3s(size: str) -> None:
+    """transformers' class of DINOv3's ConvNeXts, whose released sizes are those of timm."""
+    dims, depths = CONVNEXTS[size]
+    with torch.device("meta"):
+        ours = TimmTower(TowerConfig(name=f"convnext_{size}"))
+        theirs = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=dims, depths=depths))
+    assert ours.dim == dims[-1]
+    count = [sum(p.numel() for p in model.parameters()) for model in (ours, theirs)]
+    assert count[0] == count[1]
+
+
+@torch.no_grad()
+def test_pooled_vector_and_tokens_equal_those_of_transformers() -> None:
+    ours = TimmTower(
+        tower_config("convnext_atto", **ATTO, ls_init_value=0.5), generator=torch.Generator().manual_seed(0)
+    )
+    shape = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+    theirs = DINOv3ConvNextModel(DINOv3ConvNextConfig(**shape, layer_scale_init_value=0.5)).eval()
+    pairs = zip(theirs.state_dict().items(), ours.eval().net.state_dict().items(), strict=True)
+    theirs.load_state_dict({name: other.reshape(value.shape) for (name, value), (_, other) in pairs})
+    x = images(96)
+    found, expected = ours.forward_features(x), theirs(x)
+    torch.testing.assert_close(found.cls, expected.pooler_output, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.patches, expected.last_hidden_state[:, 1:], rtol=1e-5, atol=1e-5)
 
 
 def test_what_timm_cannot_build_is_refused() -> None:

@@ -157,7 +157,7 @@ def test_a_distilled_student_sees_no_masks_and_follows_the_guide_where_there_wou
         cosines = F.cosine_similarity(student.cls[:, None], student.patches, dim=-1)
     assert masks.any(dim=1).all()
     assert output.terms["ibot"].item() == pytest.approx(wanted.item(), rel=1e-4)
-    torch.testing.assert_close(output.features, seen.cls)
+    torch.testing.assert_close(output.features, student.cls)
     of_crops = (cosines * masks).sum(dim=1) / masks.sum(dim=1)  # of the student: the guide's never change
     assert output.figures["cls_patch_cosine"].item() == pytest.approx(of_crops.mean().item(), rel=1e-4)
     assert not any(name.startswith("frozen_teacher") for name in objective.checkpoint_state())

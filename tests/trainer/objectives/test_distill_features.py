@@ -166,3 +166,9 @@ def test_local_crops_and_no_teachers_are_refused(tmp_path, teacher):
         parse(TrainConfig, {**values, "objective": {"kind": "distill_features", "teachers": [teacher]}}, where="test")
     with pytest.raises(ConfigError, match="no teacher is named"):
         parse(TrainConfig, {**values, "objective": {"kind": "distill_features", "teachers": []}}, where="test")
+
+
+def test_a_teacher_is_loaded_where_a_plan_makes_networks_without_weights(teacher):
+    with torch.device("meta"):
+        given = FeatureTeacher(FeatureTeacherSettings(model=teacher))
+    assert {tensor.device.type for tensor in given.state_dict().values()} == {"cpu"}

@@ -39,7 +39,14 @@ RUNS["dinov3"] = {
     "objective": {"kind": "dinov3", "koleo_group": 2, "ibot_head": {"prototypes": 24}, **HEAD},
 }
 PAIRS = [("esvit", "fsdp"), ("swin", "ddp"), ("sit", "fsdp"), ("lejepa", "fsdp"), ("diet", "ddp")]
-PAIRS += [("distill_features", "fsdp"), ("dinov3", "fsdp")]
+PAIRS += [("distill_features", "fsdp"), ("dinov3", "fsdp"), ("students", "fsdp")]
+
+
+def students_of(teacher):
+    """Two students of the DINOv3 teacher, the second on every other image."""
+    objective = {"kind": "dinov3", "koleo_group": 2, "distill_from": teacher, **HEAD, "prototypes": "auto"}
+    small = {**RUNS["dinov3"]["model"], "depth": 1}
+    return {"model": small, "objective": objective, "students": {"more": {"model": small | {"dim": 96}, "every": 2}}}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,8 @@ def runs(tmp_path_factory):
 
     for name in RUNS:
         train(settings(name, "one"))
+    RUNS["students"] = students_of(str(root / "one" / "dinov3"))
+    train(settings("students", "one"))
     train_on_ranks([settings(name, way, parallel=way).model_dump(mode="json") for name, way in PAIRS])
     return root
 
@@ -62,5 +71,7 @@ def test_two_ranks_learn_as_one_process_does(runs, name, way):
     one, two = (read_log(runs / who / name / "log.jsonl") for who in ("one", way))
     for first, second in zip(one, two, strict=True):
         assert second["loss"] == pytest.approx(first["loss"], rel=2e-3)
+        for key in (key for key in first if key.startswith("loss_")):
+            assert second[key] == pytest.approx(first[key], rel=5e-3), key
     one, two = (load_file(runs / who / name / "backbone.safetensors") for who in ("one", way))
     assert {key: value.shape for key, value in two.items()} == {key: value.shape for key, value in one.items()}
