@@ -58,7 +58,7 @@ class LabeledSet:
     training: tuple[str, ...]
     """`key=value` changes of that config."""
     curation: tuple[str, ...]
-    """`key=value` changes of every recipe."""
+    """`key=value` changes of every recipe, `RECIPE:key=value` of one."""
     iterations: int
     """Of the shorter training."""
 
