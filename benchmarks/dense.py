@@ -88,8 +88,8 @@ def format_table(found: dict[str, Evaluation]) -> str:
     rows = [("measure", "figure", *names, "trained - random")]
     gains = score_differences(found[RANDOM], found[TRAINED])
     for scores, gain in zip(zip(*(one.scores for one in found.values()), strict=True), gains, strict=True):
-        told = _told(gain.value, gain.stderr, gain.first.unit, sign="+")
-        rows.append((scores[0].measure, scores[0].figure, *map(_cell, scores), told))
+        added = _told(gain.value, gain.stderr, gain.first.unit, sign="+")
+        rows.append((scores[0].measure, scores[0].figure, *map(_cell, scores), added))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     told = sorted({f"{score.measure}: {score.protocol}" for score in found[names[0]].scores})
