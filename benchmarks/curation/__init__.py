@@ -36,7 +36,7 @@ def command(
     json_: Json = False,
 ) -> None:
     """Pretrain on curated and random sets of a crawl-like pool, and compare them on a balanced test set."""
-    chosen = open_set(set_, clip_art=clip_art)
+    chosen = open_set(set_, clip_art=clip_art, kept=workdir / "openclipart.npz")
     setting = Setting(target, iterations, tuple(curation or ()), tuple(training or ()))
     seeds = range(first_seed, first_seed + num_seeds)
     lengths = LENGTHS[:1] if once else LENGTHS

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.curation import intervals, running
+from benchmarks.curation import intervals, running, sets
 from benchmarks.curation.arms import _meant_for
 from benchmarks.curation.cells import INITIAL, Cell, append_cell, read_cells
 from benchmarks.curation.crawl import JUNK, NO_CLASS, POOL, make_crawl
@@ -16,6 +16,7 @@ from benchmarks.curation.table import as_figures, format_table, gains
 from benchmarks.figures import as_json
 from curate.errors import ConfigError
 from curate.feed.shards import read_index
+from curate.ops.images.bounds import Bounds
 
 FEW = ("batch_size=4", "model.depth=1", "model.patch_size=14", "crops.local_size=14", "workers=0", "model.dim=48")
 TREE = ("hierarchical:clusters.levels=[8]", "hierarchical:clusters.num_resamplings=2")
@@ -167,3 +168,22 @@ def test_what_is_no_set_is_an_error(tmp_path: Path) -> None:
         open_set("nothing")
     with pytest.raises(ConfigError, match="no clip art; `apt-get download openclipart-png`"):
         open_set("openclipart", clip_art=tmp_path / "none")
+
+
+def test_clip_art_is_decoded_once_and_what_is_too_large_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets, "MIN_CLIP_ART", 3)
+    monkeypatch.setattr(sets, "CLIP_ART_BOUNDS", Bounds(max_pixels=10_000))
+    for name, num in {"animals": 4, "food": 3, "unsorted": 9}.items():
+        (tmp_path / name / "sub").mkdir(parents=True)
+        for number in range(num):
+            size = (200, 200) if (name, number) == ("animals", 1) else (80, 50)
+            Image.new("RGB", size, (number, 9, 9)).save(tmp_path / name / "sub" / f"{number}.png")
+    kept = tmp_path / "work" / "clip.npz"
+    first = open_set("openclipart", clip_art=tmp_path, kept=kept)
+    assert first.classes == ("animals", "food")
+    assert first.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    monkeypatch.setattr(sets, "open_labeled", None)
+    again = open_set("openclipart", clip_art=tmp_path, kept=kept)
+    assert (again.digest, again.classes) == (first.digest, first.classes)
