@@ -18,6 +18,7 @@ from curate.evaluation.evaluate import Evaluation, evaluate
 from curate.evaluation.labeled import open_labeled
 from curate.evaluation.measures.registry import DENSE, DenseMeasure
 from curate.evaluation.scores import Score
+from curate.evaluation.summary import score_differences
 from curate.models.backbones.backbone import Backbone
 from curate.models.backbones.load import load_backbone
 from curate.trainer.train import EXPORT, INITIAL_EXPORT
@@ -26,6 +27,8 @@ TRAINING = ("model.patch_size=8", "iterations=400")
 """Changes of `train/tiny`: 64 patches a crop instead of 16, and more iterations."""
 FIRST = "pixels"
 """The model that the others stand beside."""
+RANDOM, TRAINED = "random ViT", "trained ViT"
+"""The ViT before and after its training."""
 
 
 def bench_dense(
@@ -67,7 +70,7 @@ def bench_dense(
 
 def _trained(workdir: Path, training: Iterable[str]) -> dict[str, Backbone]:
     bench_photos(workdir, overrides=training)
-    exports = {"random ViT": INITIAL_EXPORT, "trained ViT": EXPORT}
+    exports = {RANDOM: INITIAL_EXPORT, TRAINED: EXPORT}
     return {
         name: load_backbone("curate", weights=str(workdir / "pretrain" / file), precision="fp32")
         for name, file in exports.items()
@@ -82,20 +85,24 @@ def _focus(graph: Path, workdir: Path) -> Backbone:
 def format_table(found: dict[str, Evaluation]) -> str:
     """A line a figure, a column a model."""
     names = list(found)
-    rows = [("measure", "figure", *names)]
-    for scores in zip(*(one.scores for one in found.values()), strict=True):
-        rows.append((scores[0].measure, scores[0].figure, *map(_cell, scores)))
+    rows = [("measure", "figure", *names, "trained - random")]
+    gains = score_differences(found[RANDOM], found[TRAINED])
+    for scores, gain in zip(zip(*(one.scores for one in found.values()), strict=True), gains, strict=True):
+        added = _told(gain.value, gain.stderr, gain.first.unit, sign="+")
+        rows.append((scores[0].measure, scores[0].figure, *map(_cell, scores), added))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     told = sorted({f"{score.measure}: {score.protocol}" for score in found[names[0]].scores})
-    units = "shares in percent; RMSE in its unit, where lower is better; +- standard error"
+    units = "shares in percent; RMSE in its unit, where lower is better; +- standard error, paired in the last column"
     return "\n".join([*lines, "", *told, units])
 
 
 def _cell(score: Score) -> str:
-    if score.unit:
-        return f"{score.value:.3f} +- {score.stderr:.3f}"
-    return f"{100 * score.value:.1f} +- {100 * score.stderr:.1f}"
+    return _told(score.value, score.stderr, score.unit)
+
+
+def _told(value: float, stderr: float, unit: str, *, sign: str = "") -> str:
+    return f"{value:{sign}.3f} +- {stderr:.3f}" if unit else f"{100 * value:{sign}.1f} +- {100 * stderr:.1f}"
 
 
 def as_figures(found: dict[str, Evaluation]) -> list[Figure]:

@@ -128,6 +128,8 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     bundled = ["--data", "bundled"]
     yield Phase("eval: features", ["eval", "lite0", *bundled], "curate.evaluation.features:embed_blocks", 1.0)
     yield Phase("eval: classifiers", ["eval", "luma24", *bundled], "curate.evaluation.logistic:fit_logistic", 0.5)
+    dense = ["eval", "lite0", *bundled, "--tasks", "segmentation"]
+    yield Phase("eval: features of patches", dense, "curate.evaluation.dense.encoder:PatchEncoder._forward", 0.5)
     seen = ["visualize", "curate", "bundled", f"--output={output / 'seen'}"]
     yield Phase("visualize", seen, "curate.evaluation.visualize:gather_pictures")
     yield Phase("export", ["export", "dinov2_vits14", "--to", "onnx"], "curate.models.convert.convert:load_source")

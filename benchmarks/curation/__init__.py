@@ -30,13 +30,13 @@ def command(
     iterations: Annotated[int | None, typer.Option(help="of the shorter training; none: by the set")] = None,
     arms: Annotated[str, typer.Option(help="some of the training sets, with commas")] = ",".join(ARMS),
     once: Annotated[bool, typer.Option("--once", help="not at twice the iterations too")] = False,
-    curation: Annotated[list[str] | None, typer.Option(help="KEY=VALUE changes of the recipes, several")] = None,
+    curation: Annotated[list[str] | None, typer.Option(help="[RECIPE:]KEY=VALUE changes of recipes, several")] = None,
     training: Annotated[list[str] | None, typer.Option(help="KEY=VALUE changes of the trainings, several")] = None,
     clip_art: Annotated[Path, typer.Option(help="folder png of the package openclipart-png")] = CLIP_ART,
     json_: Json = False,
 ) -> None:
     """Pretrain on curated and random sets of a crawl-like pool, and compare them on a balanced test set."""
-    chosen = open_set(set_, clip_art=clip_art)
+    chosen = open_set(set_, clip_art=clip_art, kept=workdir / "openclipart.npz")
     setting = Setting(target, iterations, tuple(curation or ()), tuple(training or ()))
     seeds = range(first_seed, first_seed + num_seeds)
     lengths = LENGTHS[:1] if once else LENGTHS

@@ -5,6 +5,7 @@ each class as its queries, as the curated sets of LVD-142M are.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from curate.running import run_config
 ARMS = ("random", "deduplicated", "hierarchical", "retrieval")
 FIRST = ARMS[0]
 """The one that the others stand beside."""
+RECIPES = ("hierarchical", "lvd142m")
 QUERIES = 10
 """Labeled pictures of each class that retrieval is given, at most."""
 SPARE = 2.0
@@ -78,8 +80,18 @@ def _run(folder: Path, recipe: str, chosen: LabeledSet, changes: list[str], *, s
     """The workdir of a finished run."""
     workdir = folder / recipe
     given = [f"sources.pool={folder / 'pool'}", f"workdir={workdir}", f"seed={seed}"]
-    run_config(load_config(recipe, [*given, *changes, *chosen.curation]), Flags())
+    run_config(load_config(recipe, [*given, *changes, *_meant_for(recipe, chosen.curation)]), Flags())
     return workdir
+
+
+def _meant_for(recipe: str, changes: Sequence[str]) -> Iterator[str]:
+    """The changes of one recipe: `RECIPE:key=value` is one of that alone, `key=value` of either."""
+    for change in changes:
+        name, _, rest = change.partition(":")
+        if name not in RECIPES:
+            yield change
+        elif name == recipe:
+            yield rest
 
 
 def _queries(chosen: LabeledSet, labeled: np.ndarray, *, seed: int) -> np.ndarray:

@@ -39,15 +39,12 @@ def paired_gain(first: Sequence[Cell], second: Sequence[Cell], readout: str) -> 
     """The second arm minus the first, cell by cell of the same seeds; NaN intervals of a single seed."""
     difference = np.stack([b.right(readout) - a.right(readout) for a, b in zip(first, second, strict=True)])  # (R, T)
     by_seed = difference.mean(axis=1)
-    num_seeds, num_asked = difference.shape
+    num_seeds = len(by_seed)
     better = int((by_seed > 0).sum())
     if num_seeds < 2:
         return Gain(float(by_seed.mean()), np.nan, np.nan, num_seeds, better)
     rng = np.random.default_rng(0)
-    draws = np.empty(BOOTSTRAPS)
-    for i in range(BOOTSTRAPS):
-        seeds = np.bincount(rng.integers(num_seeds, size=num_seeds), minlength=num_seeds)
-        asked = np.bincount(rng.integers(num_asked, size=num_asked), minlength=num_asked)
-        draws[i] = seeds @ difference @ asked / (num_seeds * num_asked)
+    seeds, asked = (rng.multinomial(num, np.full(num, 1 / num), BOOTSTRAPS) / num for num in difference.shape)
+    draws = ((seeds @ difference) * asked).sum(axis=1)
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Gain(float(by_seed.mean()), float(low), float(high), num_seeds, better)

@@ -29,7 +29,7 @@ class Setting:
     iterations: int | None = None
     """Of the shorter training; None: those of the set."""
     curation: tuple[str, ...] = ()
-    """`key=value` changes of the recipes."""
+    """`key=value` changes of the recipes, `RECIPE:key=value` of one."""
     training: tuple[str, ...] = ()
     """`key=value` changes of the trainings' config."""
 

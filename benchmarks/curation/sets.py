@@ -1,8 +1,9 @@
 """Sets of labeled pictures that pools are made of: digits, clip art, photographs, or a folder of one's own."""
 
 import hashlib
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from curate.errors import ConfigError, SourceError
-from curate.evaluation.labeled import LabeledImages, open_labeled
+from curate.evaluation.labeled import Decode, open_labeled
+from curate.ops.images.bounds import Bounds
 from curate.ops.images.preprocess import MAX_ASPECT, middle
 from curate.samples.mnist import load_mnist5k
 
@@ -24,6 +26,8 @@ NO_CLASSES = ("unsorted", "special")
 """Folders of clip art that hold pictures of every kind."""
 CLIP_ART = Path("/usr/share/openclipart/png")
 """Where Debian's package `openclipart-png` puts its pictures."""
+CLIP_ART_BOUNDS = Bounds(max_decode_bytes=128 << 20)
+"""What decoding a piece of clip art may cost: some are drawn at 10,000 pixels and more, and are left out."""
 MOST_ASKED = 100
 """Pictures of each class that are asked for, and as many that are labeled, at most."""
 
@@ -58,7 +62,7 @@ class LabeledSet:
     training: tuple[str, ...]
     """`key=value` changes of that config."""
     curation: tuple[str, ...]
-    """`key=value` changes of every recipe."""
+    """`key=value` changes of every recipe, `RECIPE:key=value` of one."""
     iterations: int
     """Of the shorter training."""
 
@@ -79,12 +83,13 @@ class LabeledSet:
         return Rows(*(np.sort(np.concatenate([rows[part] for rows in by_class])) for part in parts))
 
 
-def open_set(name: str, *, clip_art: Path = CLIP_ART) -> LabeledSet:
+def open_set(name: str, *, clip_art: Path = CLIP_ART, kept: Path | None = None) -> LabeledSet:
     """A set by name, or a folder with a subfolder for each class.
 
     Args:
         name: `mnist`, `photos`, `openclipart`, or a folder.
         clip_art: folder of Debian's clip art.
+        kept: file for the clip art at its small size, whose decoding takes minutes; None: it is not kept.
 
     Raises:
         ConfigError: neither a name nor a folder, or the clip art is not there.
@@ -103,7 +108,7 @@ def open_set(name: str, *, clip_art: Path = CLIP_ART) -> LabeledSet:
                 f"{clip_art}: no clip art; `apt-get download openclipart-png`, unpack it with `dpkg-deb -x FILE "
                 "FOLDER`, and give --clip-art FOLDER/usr/share/openclipart/png"
             )
-        return _from_folder(name, str(clip_art), least=MIN_CLIP_ART, skipped=NO_CLASSES)
+        return _clip_art(clip_art, kept)
     if not Path(name).is_dir():
         raise ConfigError(f"set={name}: known are mnist, photos, openclipart, and folders with a subfolder a class")
     return _from_folder(name, name, least=MIN_PICTURES)
@@ -116,26 +121,51 @@ TINY = ("crops.num_local=0",)
 """Of a training on pictures: local crops would double the time of a step."""
 
 
-def _from_folder(name: str, place: str, *, least: int, skipped: tuple[str, ...] = ()) -> LabeledSet:
-    opened = open_labeled(place)
+def _clip_art(folder: Path, kept: Path | None) -> LabeledSet:
+    if kept is not None and kept.exists():
+        with np.load(kept, allow_pickle=False) as stored:
+            return _of_pictures("openclipart", stored["images"], stored["labels"], tuple(stored["classes"].tolist()))
+    found = _from_folder("openclipart", str(folder), least=MIN_CLIP_ART, skipped=NO_CLASSES, bounds=CLIP_ART_BOUNDS)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        writing = kept.with_name(f"writing-{kept.name}")
+        np.savez(writing, images=found.images, labels=found.labels, classes=np.array(found.classes))
+        writing.replace(kept)
+    return found
+
+
+def _from_folder(
+    name: str, place: str, *, least: int, skipped: tuple[str, ...] = (), bounds: Bounds | None = None
+) -> LabeledSet:
+    """The large classes of a folder; with `bounds`, pictures beyond them are left out, else they are errors."""
+    opened = open_labeled(place, bounds=bounds)
     counts = np.bincount(opened.labels)
     fit = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i] >= least]
     kept = sorted([i for i in fit if opened.classes[i] not in skipped][:MAX_CLASSES])
     if len(kept) < 2:
         raise SourceError(f"{place}: {len(kept)} classes of {least} pictures or more; at least 2 are needed")
     rows = np.sort(np.concatenate([np.flatnonzero(opened.labels == i)[:MAX_PICTURES] for i in kept]))
-    numbers = {label: number for number, label in enumerate(kept)}
-    labels = np.array([numbers[label] for label in opened.labels[rows].tolist()])
-    classes = tuple(opened.classes[i] for i in kept)
-    images = np.stack(list(_squares(opened, rows)))
-    return LabeledSet(name, images, labels, classes, "train/tiny", TINY, FOR_PICTURES, 400)
+    with ThreadPoolExecutor(2) as pool:
+        squares = list(pool.map(partial(_square, lenient=bounds is not None), opened.pictures(rows)))
+    there = np.array([square is not None for square in squares])
+    labels = np.searchsorted(kept, opened.labels[rows[there]])
+    images = np.stack([square for square in squares if square is not None])
+    return _of_pictures(name, images, labels, tuple(opened.classes[i] for i in kept))
 
 
-def _squares(opened: LabeledImages, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """(S, S, 3) uint8, the whole of each picture on white: clip art fills its frame, and a crop would cut it."""
-    for decode in opened.pictures(rows):
+def _of_pictures(name: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> LabeledSet:
+    return LabeledSet(name, images, labels.astype(np.int64), classes, "train/tiny", TINY, FOR_PICTURES, 400)
+
+
+def _square(decode: Decode, *, lenient: bool) -> np.ndarray | None:
+    """(S, S, 3) uint8, the whole of a picture on white: clip art fills its frame, and a crop would cut it."""
+    try:
         picture = middle(decode(), max_aspect=MAX_ASPECT).copy()
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
-        square = Image.new("RGB", (SIDE, SIDE), "white")
-        square.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
-        yield np.asarray(square)
+    except SourceError:
+        if lenient:
+            return None
+        raise
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    square.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    return np.asarray(square)

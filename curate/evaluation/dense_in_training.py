@@ -9,6 +9,7 @@ from typing import Any
 
 from curate.evaluation.dense.encoder import PatchEncoder
 from curate.evaluation.dense.layouts.find import open_truth
+from curate.evaluation.dense.truth import Series
 from curate.evaluation.measures.correspondence import score_correspondence
 from curate.evaluation.measures.depth import score_depth
 from curate.evaluation.measures.discovery import score_discovery
@@ -46,6 +47,16 @@ class DenseEvaluation:
         truth = open_truth(asked.data, seed=asked.seed, num=asked.num, bounds=bounds)
         truth.check(name)
         self.task = getattr(truth, name)
+
+    def prepare(self) -> None:
+        """Decode what can be decoded once, so that a damaged picture is an error before the training.
+
+        Raises:
+            SourceError: a picture cannot be read or does not decode.
+        """
+        for part in vars(self.task).values():
+            if isinstance(part, Series):
+                _ = part[0]  # the first composite decodes the pictures of all
 
     def __call__(self, encoder: PatchEncoder) -> dict[str, float]:
         """The figures, each with its standard error: `segmentation_linear_miou`, `segmentation_linear_miou_stderr`."""

@@ -83,6 +83,8 @@ class TeacherEvaluation:
         if settings.labelled is not None:
             self._find_labeled(settings.labelled, decode=decode)
         self.dense = [DenseEvaluation(name, asked, settings.bounds) for name, asked in settings.dense.items()]
+        for measure in self.dense if decode else ():
+            measure.prepare()
 
     def _find_labeled(self, labelled: str, *, decode: bool) -> None:
         settings = self.settings

@@ -3,67 +3,187 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import curation
-from benchmarks.curation import (
-    CurationResult,
-    Trial,
-    as_figures,
-    bench_curation,
-    format_table,
-    split_digits,
-)
+from benchmarks.curation import intervals, running, sets
+from benchmarks.curation.arms import _meant_for
+from benchmarks.curation.cells import INITIAL, Cell, append_cell, read_cells
+from benchmarks.curation.crawl import JUNK, NO_CLASS, POOL, make_crawl
+from benchmarks.curation.intervals import paired_gain
+from benchmarks.curation.running import Setting, bench_curation
+from benchmarks.curation.sets import LabeledSet, open_set
+from benchmarks.curation.table import as_figures, format_table, gains
 from benchmarks.figures import as_json
-from benchmarks.longtail import Tail
-from benchmarks.mnist import split_test
-from curate.evaluation.accuracy import Accuracy
+from curate.errors import ConfigError
 from curate.feed.shards import read_index
-from curate.samples.mnist import load_mnist5k
+from curate.ops.images.bounds import Bounds
 
-FEW = ["iterations=2", "batch_size=4", "model.depth=1", "model.patch_size=14", "crops.local_size=14", "workers=0"]
-
-
-def test_pools_labelled_digits_and_tests_are_apart_and_the_last_two_balanced() -> None:
-    _, labels = load_mnist5k()
-    pools, labeled, asked = split_digits(labels)
-    assert not (set(pools) | set(labeled)) & set(asked)
-    assert not set(pools) & set(labeled)
-    assert split_test(len(labels))[asked].all()
-    for rows in (labeled, asked):
-        assert len(set(np.bincount(labels[rows]))) == 1
+FEW = ("batch_size=4", "model.depth=1", "model.patch_size=14", "crops.local_size=14", "workers=0", "model.dim=48")
+TREE = ("hierarchical:clusters.levels=[8]", "hierarchical:clusters.num_resamplings=2")
+QUICK = (*TREE, "junk=null", "executor.threads=1")
 
 
-def test_both_arms_train_on_equally_many_pictures_of_one_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curation, "LABELED", 8)
-    few = ["clusters.levels=[8]", "clusters.num_resamplings=2", "junk=null", "executor.threads=1"]
-    (trial,) = bench_curation(
-        tmp_path, seeds=[5], num_images=25, tail=Tail(14, 7.0, 1.0), curation=few, training=FEW
-    ).trials
-    index = [read_index(str(tmp_path / "seed-5" / name)) for name in ("run/shards/data", "random/shards")]
-    assert trial.num_images == index[0].num_images == index[1].num_images
-    assert trial.originals["curated"] > trial.originals["pool"]
-    assert set(trial.accuracy["k-NN"]) == set(trial.accuracy["logistic"]) == {"initial", "curated", "random"}
-    assert 0 < trial.entropy["pool"] < 1
+@pytest.fixture(scope="module")
+def digits() -> LabeledSet:
+    return open_set("mnist")
 
 
-def _trial(seed: int, curated: list[bool], random: list[bool]) -> Trial:
-    right = {"initial": [True, False, False, False], "random": random, "curated": curated}
-    found = {name: Accuracy.of(np.array(answers)) for name, answers in right.items()}
-    shares = {"pool": 0.5, "curated": 0.9, "random": 0.6}
-    return Trial(seed, 7, {"k-NN": found, "logistic": found}, shares, shares)
+def small(digits: LabeledSet) -> LabeledSet:
+    """12 digits of each of three classes."""
+    rows = np.concatenate([np.flatnonzero(digits.labels == label)[:12] for label in range(3)])
+    values = vars(digits) | {"images": digits.images[rows], "labels": digits.labels[rows], "classes": ("0", "1", "2")}
+    return LabeledSet(**values)
 
 
-def test_gain_and_its_errors_are_over_digits_and_over_seeds() -> None:
-    first = _trial(0, [True, True, True, False], [True, False, False, False])  # gain 0.5
-    second = _trial(1, [True, True, False, False], [True, False, False, True])  # gain 0
-    result = CurationResult([first, second])
-    assert result.gain("k-NN") == pytest.approx(0.25)
-    assert result.stderr_seeds("k-NN") == pytest.approx(0.25)  # half of the range of two
-    assert result.stderr_digits("k-NN") == pytest.approx(np.std([0, 1, 0.5, -0.5]) / 2)
-    assert np.isnan(CurationResult([first]).stderr_seeds("logistic"))
-    table = format_table(result)
-    assert "k-NN      mean gain +25.0 %" in table
-    assert "0.500, 0.600, 0.900" in table
-    *_, mean = json.loads(as_json(as_figures(result)))["figures"]
-    assert (mean["name"], mean["value"]) == ("logistic: mean gain", pytest.approx(0.25))
-    assert f"{result.stderr_digits('logistic'):.4f} over digits, 0.2500 over seeds" in mean["note"]
+def test_pools_labels_and_tests_are_apart_and_the_last_two_balanced(digits: LabeledSet) -> None:
+    rows = digits.split()
+    assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows)) == len(digits.labels)
+    for part in (rows.labeled, rows.asked):
+        assert len(set(np.bincount(digits.labels[part]))) == 1
+
+
+def test_a_crawl_has_a_long_tail_copies_and_junk(digits: LabeledSet) -> None:
+    rows = digits.split().pool[::6]
+    pool = make_crawl(digits, rows, seed=1)
+    originals = (pool.copy_of == np.arange(len(pool.files))) & (pool.labels != NO_CLASS)
+    sizes = np.sort(np.bincount(pool.labels[originals], minlength=10))
+    assert sizes[-1] >= 40 * sizes[0]
+    assert len(pool.files) == POOL * sizes[-1]
+    assert (pool.labels == NO_CLASS).mean() == pytest.approx(JUNK, abs=0.01)
+    copies = pool.copy_of != np.arange(len(pool.files))
+    assert (pool.labels[copies] == pool.labels[pool.copy_of[copies]]).all()
+    assert originals[pool.copy_of[copies]].all()
+    assert pool.files[int(np.flatnonzero(copies)[0])][:2] == b"\xff\xd8"
+    assert make_crawl(digits, rows, seed=1).files == pool.files
+
+
+def test_a_killed_benchmark_goes_on_and_all_arms_have_equal_sizes(
+    digits: LabeledSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, setting = small(digits), Setting(10, 2, QUICK, FEW)
+    trained = []
+    real = running.train_on
+
+    def counting(folder: Path, *args: object, **options: object) -> tuple[Path, Path]:
+        if len(trained) == 2 and not resumed:
+            raise KeyboardInterrupt
+        trained.append(folder.name)
+        return real(folder, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(running, "train_on", counting)
+    resumed = False
+    with pytest.raises(KeyboardInterrupt):
+        bench_curation(tmp_path, chosen, seeds=[3], lengths=(1,), setting=setting)
+    assert len(read_cells(tmp_path / "results.jsonl")) == 2
+    resumed = True
+    cells = bench_curation(tmp_path, chosen, seeds=[3], lengths=(1,), setting=setting)
+    assert sorted(trained) == ["deduplicated-2", "hierarchical-2", "initial-0", "random-2", "retrieval-2"]
+    assert bench_curation(tmp_path, chosen, seeds=[3], lengths=(1,), setting=setting) == cells
+    assert len(trained) == 5
+    folder = tmp_path / f"{setting.digest(chosen)}-seed-3"
+    sizes = {read_index(str(folder / name / "shards")).num_images for name in trained}
+    assert sizes == {cell.num_images for cell in cells}
+    assert len(sizes) == 1
+    by_arm = {cell.arm: cell for cell in cells}
+    assert by_arm["deduplicated"].originals >= by_arm["random"].originals
+
+
+def _cell(arm: str, seed: int, right: str, *, iterations: int = 7) -> Cell:
+    return Cell("d", seed, arm, iterations, 10, right, right, 0.5, 0.6, 0.1)
+
+
+def test_changes_of_one_recipe_are_for_it_alone() -> None:
+    changes = ("hierarchical:clusters.levels=[8]", "copies.embed={model: lite0-copy}", "lvd142m:junk=null")
+    assert list(_meant_for("lvd142m", changes)) == ["copies.embed={model: lite0-copy}", "junk=null"]
+
+
+def test_gains_are_paired_by_seed_and_picture() -> None:
+    random = [_cell("random", seed, "1000") for seed in range(4)]
+    curated = [_cell("hierarchical", seed, "1110") for seed in range(4)]
+    gain = paired_gain(random, curated, "knn")
+    assert (gain.value, gain.num_seeds, gain.better) == (0.5, 4, 4)
+    assert gain.low < 0.5 < gain.high
+    same = paired_gain(random, random, "knn")
+    assert (same.low, same.value, same.high) == (0, 0, 0)
+    assert not same.is_significant
+    assert np.isnan(paired_gain(random[:1], curated[:1], "linear").low)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "BOOTSTRAPS", 400)
+    held = 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        pairs = []
+        for seed in range(6):
+            shift = rng.normal(0.1, 0.05)  # of a seed; the true gain is 0.1
+            right = [rng.random(200) < 0.5, rng.random(200) < 0.5 + shift]
+            pairs.append(
+                [_cell(arm, seed, "".join(map(str, r.astype(int)))) for arm, r in zip("ab", right, strict=True)]
+            )
+        gain = paired_gain([a for a, _ in pairs], [b for _, b in pairs], "knn")
+        held += gain.low <= 0.1 <= gain.high
+    assert held >= 53
+
+
+def test_the_table_and_the_figures_tell_gains_over_random() -> None:
+    cells = [_cell(INITIAL, s, "0000", iterations=0) for s in range(3)]
+    cells += [_cell(arm, s, right) for s in range(3) for arm, right in (("random", "1000"), ("retrieval", "1100"))]
+    assert list(gains(cells, "knn")) == [("retrieval", 7)]
+    table = format_table("toy", cells)
+    assert "toy: 4 held-out pictures" in table
+    assert "+25.0 [" in table
+    rows = json.loads(as_json(as_figures(cells)))["figures"]
+    assert [(row["name"], row["value"]) for row in rows] == [
+        ("knn: retrieval minus random, 7 iterations", 0.25),
+        ("linear: retrieval minus random, 7 iterations", 0.25),
+    ]
+    assert "better in 3 of 3 seeds" in rows[0]["note"]
+
+
+def test_a_line_that_a_kill_cut_off_is_computed_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_cell(path, _cell("random", 0, "10"))
+    with path.open("a") as file:
+        file.write('{"digest": "d", "se')
+    assert len(read_cells(path)) == 1
+    append_cell(path, _cell("random", 1, "01"))
+    assert [cell.seed for cell in read_cells(path).values()] == [0, 1]
+
+
+def test_folders_keep_their_large_classes_alone(tmp_path: Path) -> None:
+    for name, num in {"a": 14, "b": 12, "c": 3}.items():
+        (tmp_path / name).mkdir()
+        for number in range(num):
+            Image.new("RGB", (60, 30), (number, 0, 0)).save(tmp_path / name / f"{number:02d}.png")
+    found = open_set(str(tmp_path))
+    assert found.classes == ("a", "b")
+    assert np.bincount(found.labels).tolist() == [14, 12]
+    assert found.images.shape == (26, 96, 96, 3)
+    assert (found.images[0, 0] == 255).all()  # a wide picture lies on white, whole
+
+
+def test_what_is_no_set_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set=nothing: known are mnist, photos, openclipart, and folders"):
+        open_set("nothing")
+    with pytest.raises(ConfigError, match="no clip art; `apt-get download openclipart-png`"):
+        open_set("openclipart", clip_art=tmp_path / "none")
+
+
+def test_clip_art_is_decoded_once_and_what_is_too_large_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets, "MIN_CLIP_ART", 3)
+    monkeypatch.setattr(sets, "CLIP_ART_BOUNDS", Bounds(max_pixels=10_000))
+    for name, num in {"animals": 4, "food": 3, "unsorted": 9}.items():
+        (tmp_path / name / "sub").mkdir(parents=True)
+        for number in range(num):
+            size = (200, 200) if (name, number) == ("animals", 1) else (80, 50)
+            Image.new("RGB", size, (number, 9, 9)).save(tmp_path / name / "sub" / f"{number}.png")
+    kept = tmp_path / "work" / "clip.npz"
+    first = open_set("openclipart", clip_art=tmp_path, kept=kept)
+    assert first.classes == ("animals", "food")
+    assert first.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    monkeypatch.setattr(sets, "open_labeled", None)
+    again = open_set("openclipart", clip_art=tmp_path, kept=kept)
+    assert (again.digest, again.classes) == (first.digest, first.classes)

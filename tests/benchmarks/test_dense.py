@@ -13,6 +13,9 @@ def test_every_model_answers_the_same_composites(tmp_path: Path) -> None:
     assert len({tuple(score.protocol for score in one.scores) for one in found.values()}) == 1
     table = format_table(found)
     assert "PCK@0.1" in table
+    trained, random = (next(s for s in found[name].scores if s.unit) for name in ("trained ViT", "random ViT"))
+    line = next(line for line in table.splitlines() if line.startswith("depth") and "RMSE" in line)
+    assert f"{trained.value - random.value:+.3f} +- " in line
     assert "camera heights" not in table.splitlines()[1]
     rows = json.loads(as_json(as_figures(found)))["figures"]
     errors = [row for row in rows if row["unit"] == "camera heights"]

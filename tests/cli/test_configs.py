@@ -48,7 +48,7 @@ def test_a_section_and_a_key_are_told_with_the_value_of_the_config() -> None:
         "    Seed of weights, order, crops, masks and stochastic depth.",
     ]
     assert "(speed)" in told("config", "dedup", "executor.kind")
-    assert "evaluation.labelled\n    text; required\n" in told("config", "train/tiny", "evaluation")
+    assert "evaluation.labelled\n    text | null; default null\n" in told("config", "train/tiny", "evaluation")
 
 
 def test_a_key_alone_is_found_in_the_first_config_that_has_it() -> None:

@@ -211,3 +211,13 @@ def test_a_folder_without_the_truth_is_told_of_before_training(tmp_path: Path) -
     settings = parse(EvaluationSettings, {"depth": {"data": str(write_ade(tmp_path))}}, where="test")
     with pytest.raises(ConfigError, match="holds no truth for depth, but for segmentation"):
         TeacherEvaluation(settings, HOW)
+
+
+def test_damaged_pictures_of_dense_measures_are_told_of_before_training(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "set", each=12, num_classes=2)
+    damaged = sorted(folder.rglob("*.png"))
+    for path in damaged[1:11]:  # the first alone is looked at before
+        path.write_bytes(b"x")
+    settings = parse(EvaluationSettings, {"discovery": {"data": str(folder)}}, where="test")
+    with pytest.raises(SourceError, match="the picture does not decode"):
+        TeacherEvaluation(settings, HOW)
