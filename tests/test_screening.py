@@ -23,6 +23,8 @@ from curate.recipe import load_config
 from curate.report.card import render_card
 from curate.report.explain import explain
 from curate.report.score_sweep import write_score_sweep
+from curate.review.facts import read_facts
+from curate.review.queues import Queues
 from curate.running import run_config
 from curate.samples.bundled import PHOTOS
 from curate.stages.images.pictures import PictureStage, Seen
@@ -234,6 +236,21 @@ def test_what_a_person_keeps_stays_whatever_rules_say(world: World) -> None:
     assert steps["within the rules"].drops == (("luma", 1),)
     assert steps["within the rules"].note == "1 image kept by your decision"
     assert world.listed(Wanted.kept)["dark2.png"]["reason"] == "decision"
+
+
+def test_a_review_has_what_rules_reject_but_for_sensitive_pictures(world: World) -> None:
+    world.run("screen.drop={luma: {below: 60}, wide: true}")
+    run, ids = find_tables(Store(world.workdir)), world.rows("catalog")
+    dark = {ids[key]["image_id"] for key in ("dark2.png", "dark5.png")}
+    queues = Queues(run).all
+    assert set(queues["screened-luma"].items.ids.tolist()) == dark
+    assert "screened-wide" not in queues
+    assert not dark & set(queues["groups"].items.ids.tolist())
+    facts, _ = read_facts(run, Queues(run).verdicts, np.array(sorted(dark)))[min(dark)]
+    assert (facts["verdict"], facts["reason"]) == ("rejected", "luma")
+    assert facts["detail"].startswith("luma is ")
+    world.run("screen.drop={wide: true}", "screen.show_sensitive=true")
+    assert "screened-wide" in Queues(find_tables(Store(world.workdir))).all
 
 
 def test_numbers_of_the_way_add_up(world: World) -> None:

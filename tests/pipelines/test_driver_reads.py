@@ -111,6 +111,6 @@ def test_the_driver_reads_no_rows_of_tables_that_grow_with_the_catalog(
     assert read <= STILL_READ
     verdicts = Counter(p.store.table("duplicates").read_all(["verdict"])["verdict"].to_pylist())
     found = DeduplicateFigures.of(p.store.table("duplicates"))
-    told = (found.kept, found.duplicate, found.benchmark, found.dropped)
+    told = (found.kept, found.duplicate, found.benchmark, found.dropped, found.screened)
     assert told == tuple(verdicts[name] for name in VERDICTS)
     assert verdicts["duplicate"] >= 2
