@@ -56,7 +56,7 @@ def _each(stages: Sequence[Stage], inputs: Mapping[str, Sequence[Shape] | None])
     specs = {key: spec for stage in stages for key, spec in stage.inputs.items()}
     for key, spec in specs.items():
         if spec.how == "each":
-            names = None if spec.many or spec.as_table else spec.schema.names
+            names = None if spec.many or spec.beyond_rows else spec.schema.names
             yield from ((shape, 1 if names is None else shape.share(names)) for shape in inputs.get(key) or ())
 
 

@@ -21,7 +21,7 @@ from curate.engine.stage import Batches, Fold, Input, each, scan_partials
 from curate.engine.table import Table
 from curate.sources.attribution import TOLD, UNKNOWN, Known
 from curate.stages.selection.list_rows import SHARD
-from curate.tables import ORIGINS, SHARD_COLUMNS, SHARD_ROWS
+from curate.tables import ORIGINS, OWN_NAMES, SHARD_ROWS
 
 MAX_NAMES = 1 << 16
 """Names of a kind that are counted at once; a shard, and the whole, keep half as many once there are more."""
@@ -127,7 +127,7 @@ class CountOrigins(Fold):
         found, done = Origins(), 0
         sizes = rows["num_bytes"].to_pylist()
         with shards.open(part) as file:
-            own = [name for name in file.schema_arrow.names if name not in SHARD_COLUMNS.names]
+            own = [name for name in file.schema_arrow.names if name not in OWN_NAMES]
             known = Known.among(own)
             for group in range(file.num_row_groups):
                 images = file.read_row_group(group, columns=["source", *known.needed]).to_pylist()
@@ -147,7 +147,9 @@ class CountOrigins(Fold):
         shards: Shape = inputs["shards"]
         made = Shape(pool=NAMES, row_bytes=NAME_BYTES, columns=len(ORIGINS))
         found = made._replace(pool=NAMES * shards.parts, parts=shards.parts)
-        return Demand.phases([Demand(rows=shards.rows), folded(found, made, made)]), made
+        return Demand.phases(
+            [Demand(rows=shards.rows, read=shards.rows * given.own_bytes), folded(found, made, made)]
+        ), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures = OriginFigures.of(table)

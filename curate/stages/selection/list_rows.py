@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +27,9 @@ TABLE = "shards/.rows"
 """Name of the table: hidden, beside the shards, so that it goes where they go."""
 DIGEST_BYTES = 36
 """Bytes of an image in the list beside id and key."""
+CHANGED = ("repaired", "blurred")
+"""Columns of shards that say where an image holds other bytes than those of its `sha256`; the second is there where
+faces are blurred."""
 SHARD = pa.schema([SHARD_ROWS.field("image_id")])
 """What a shard must have: it is read as a file."""
 
@@ -97,11 +101,13 @@ def manifest_of(table: Table) -> ShardManifest:
 def _rows(shards: Table, part: int) -> Iterator[pa.RecordBatch]:
     """The list of a shard, by its row groups."""
     with shards.open(part) as file:
+        changes = [name for name in CHANGED if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["image_id", "key", "sha256", "repaired", "image"])
+            rows = file.read_row_group(group, columns=["image_id", "key", "sha256", "image", *changes])
             data = pc.struct_field(rows["image"].combine_chunks(), "bytes")
             stored: list[bytes | None] = [None] * len(rows)
-            for row in pc.indices_nonzero(rows["repaired"].is_valid()).to_pylist():
+            changed = np.any([rows[name].is_valid().to_numpy() for name in changes], axis=0)
+            for row in np.flatnonzero(changed).tolist():
                 stored[row] = hashlib.sha256(data[row].as_py()).digest()
             digests = [bytes.fromhex(text) for text in rows["sha256"].to_pylist()]
             columns = [rows["image_id"].combine_chunks(), rows["key"].combine_chunks()]

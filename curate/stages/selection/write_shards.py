@@ -449,7 +449,8 @@ class WriteShards(Shuffle):
         size = chosen.rows * given.image_bytes
         shards = self.num_shards if self.num_shards != "auto" else math.ceil(size / self.shard_bytes)
         each = given.image_bytes + given.name_bytes + given.own_bytes
-        made = Shape(pool=chosen.rows, row_bytes=each, parts=max(1, shards), columns=COLUMNS)
+        widths = {"image": given.image_bytes, "key": given.name_bytes, "extra": given.own_bytes}
+        made = Shape(pool=chosen.rows, row_bytes=each, parts=max(1, shards), columns=COLUMNS, widths=widths)
         demand = Demand(rows=2 * chosen.rows, written=made.num_bytes, memory=3 * self.shard_bytes)
         images = demand.with_bytes(chosen.rows, given, of=given.images + given.curated)
         facts = [inputs["catalog"].scanned(), inputs["images"].scanned()]
