@@ -60,6 +60,8 @@ if __name__ == "__main__":  # processes that it spawns read this file, too
 """Wraps the function that is named first, then is the command line of the other words."""
 HOLDING = "import itertools; work = lambda *_: sum(itertools.repeat(1, 10**15))"
 RELEASING = "import hashlib; work = lambda *_: hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+SECOND = 0.3
+"""Seconds between the first Ctrl-C and the second."""
 LIMIT = 30.0
 """Seconds after which a command counts as one that does not end."""
 
@@ -76,6 +78,9 @@ class Phase:
     """Seconds from the beginning of the phase to the Ctrl-C."""
     instead: str = ""
     """Code that defines `work`, which takes the function's place."""
+    twice: bool = False
+    """Whether a second Ctrl-C follows: a training saves after the first, and what is done over and over here never
+    comes to that."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,11 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     yield Phase("run: waiting for Dask", on_dask, after=8.0)
     yield Phase("run --dry-run", [*dedup, "--dry-run"], "curate.running:list_source")
     yield Phase("train: reading footers", train, "curate.trainer.train:read_index")
-    yield Phase("train: an iteration", train, "curate.trainer.iteration:Trainer.step")
+    yield Phase("train: an iteration", train, "curate.trainer.iteration:Trainer.step", twice=True)
     yield Phase("train: decode processes", [*train, "worker_kind=process"], after=9.0)
-    yield Phase("train: a checkpoint", [*train, "checkpoint_every=1"], "curate.trainer.checkpoint:_hash_file", 0.5)
+    yield Phase(
+        "train: a checkpoint", [*train, "checkpoint_every=1"], "curate.trainer.checkpoint:_hash_file", 0.5, twice=True
+    )
     bundled = ["--data", "bundled"]
     yield Phase("eval: features", ["eval", "lite0", *bundled], "curate.evaluation.features:embed_blocks", 1.0)
     yield Phase("eval: classifiers", ["eval", "luma24", *bundled], "curate.evaluation.logistic:fit_logistic", 0.5)
@@ -180,6 +187,9 @@ def interrupt(phase: Phase, *, folder: Path, signum: int = signal.SIGINT) -> End
         time.sleep(phase.after)
         if process.poll() is not None:
             raise RuntimeError(f"{phase.name}: ended before: {errors.read_text(errors='replace')[-2000:]}")
+        if phase.twice:
+            os.killpg(process.pid, signum)
+            time.sleep(SECOND)
         start = time.perf_counter()
         os.killpg(process.pid, signum)
         status = process.wait(LIMIT)

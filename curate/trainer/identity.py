@@ -112,6 +112,7 @@ def settle_precision(config: TrainConfig, device: torch.device) -> Precision:
 def _stored_identity(checkpoint: Path) -> dict[str, Any]:
     try:
         stored: dict[str, Any] = json.loads(read_metadata(checkpoint)["identity"])
+        stored["precision"]
     except (KeyError, TypeError, ValueError) as error:
         raise WorkdirError(
             f"checkpoint {checkpoint}: does not say which run it belongs to; remove it, and the run goes on from the "

@@ -143,3 +143,15 @@ def test_another_format_and_a_damaged_description_are_refused(tmp_path):
 def test_nothing_in_a_checkpoint_can_run_code(tmp_path):
     kinds = {file.suffix for file in save(tmp_path, 1).rglob("*") if file.is_file()}
     assert kinds == {".json", ".safetensors"}
+
+
+def test_every_truncated_file_is_found_wherever_it_ends(tmp_path):
+    path = save(tmp_path, 1, export=lambda folder: (folder / "log.jsonl").write_bytes(b"{}"))
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        whole = file.read_bytes()
+        for length in {0, 1, len(whole) // 2, len(whole) - 2}:  # the last byte may be a newline
+            file.write_bytes(whole[:length])
+            with pytest.raises(checkpoint.DamagedCheckpoint, match=str(path)):
+                check_files(path)
+        file.write_bytes(whole)
+    check_files(path)

@@ -148,3 +148,11 @@ def test_sigterm_to_one_rank_ends_all_with_a_checkpoint(tmp_path):
     for rank, text in zip(ranks, told, strict=True):
         assert rank.returncode == 1  # an uncaught TrainingInterrupted; the command line makes 143 of it
         assert f"stopped by SIGTERM after iteration {step} of 100000" in text
+
+
+def test_the_log_tells_how_long_gradients_are_under_way(runs):
+    rows = {name: read_log(runs / name / "log.jsonl") for name in ("one", "ddp", "fsdp")}
+    assert all(row["communication_seconds"] > 0 for row in rows["ddp"])
+    for name, found in rows.items():
+        assert all(row["step_seconds"] > 0 and row["feed_seconds"] > 0 and row["peak_host_gib"] > 0 for row in found)
+        assert all(("communication_seconds" in row) == (name == "ddp") for row in found)
