@@ -14,7 +14,7 @@ from torch import Tensor
 from curate.config import refuse_url
 from curate.errors import ConfigError, WeightsError
 from curate.models.convert import to_hub, to_huggingface, to_onnx, to_safetensors, to_timm
-from curate.models.convert.source import LoadedBackbone, load_source, resized
+from curate.models.convert.source import LoadedBackbone, load_source, resized, with_plain_map
 from curate.models.convert.target import Forward, Options, Target, Tokens
 from curate.models.files.publish import publishing
 from curate.models.nets.config import ViTConfig
@@ -113,6 +113,7 @@ def convert(
 
 def _load_sized(source: str, target: Target, *, heads: bool, size: int | None) -> LoadedBackbone:
     loaded = load_source(source, heads=heads)
+    loaded = loaded if target.takes_token_size else with_plain_map(loaded)
     if size is None and not target.any_size and isinstance(loaded.network.config, ViTConfig):
         size = loaded.info.image_size
     return loaded if size is None or size == loaded.image_size else resized(loaded, size)

@@ -11,7 +11,7 @@ from torch import nn
 from curate.errors import ConfigError, WeightsError, first_line
 from curate.models.backbones import dinov2, dinov3
 from curate.models.conventions import preprocess_of
-from curate.models.files import dinov3_names, formats
+from curate.models.files import convnext_names, dinov3_names, formats
 from curate.models.files.description import find_description, read_config
 from curate.models.files.digest import hash_file
 from curate.models.files.export import load_trained, read_export
@@ -19,8 +19,9 @@ from curate.models.files.header import BACKBONE, HEADS, ExportInfo
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.state_dict import StateDict, fill, read_state_dict
 from curate.models.files.weights import find_weight_file
-from curate.models.nets.config import ViTConfig
+from curate.models.nets.config import TowerConfig, ViTConfig
 from curate.models.nets.rotary import BASE
+from curate.models.nets.tower import TimmTower
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
@@ -182,6 +183,22 @@ def resized(source: LoadedBackbone, size: int) -> LoadedBackbone:
             state["pos_embed"] = vit.positions((grid, grid))
     fill(other, state, where=source.name)
     return replace(source, network=other, info=info)
+
+
+def with_plain_map(source: LoadedBackbone) -> LoadedBackbone:
+    """A timm model whose tokens are its map as it is, for formats that resize none."""
+    config = source.network.config
+    if isinstance(config, ViTConfig) or config.token_size is None:
+        return source
+    other = TimmTower(config.model_copy(update={"token_size": None})).eval()
+    fill(other, source.network.state_dict(), where=source.name)
+    return replace(source, network=other)
+
+
+def named_convnext(source: LoadedBackbone) -> str | None:
+    """timm's name of a ConvNeXt of which DINOv3 has released one; None: it is another network."""
+    config = source.network.config
+    return config.name if isinstance(config, TowerConfig) and config.name in convnext_names.SIZES else None
 
 
 def _try_size(source: LoadedBackbone, size: int) -> None:

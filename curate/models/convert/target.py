@@ -55,5 +55,7 @@ class Target:
     """Tells how to load the output, as a line of code."""
     any_size: bool = True
     """Whether the model takes pictures of other sizes than the one at which outputs are compared."""
+    takes_token_size: bool = True
+    """Whether what was written is compared with tokens of the size that a timm model's map is resized to."""
     takes_heads: bool = False
     """Whether the format has a place for projection heads."""

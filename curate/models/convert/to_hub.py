@@ -15,8 +15,9 @@ from torch.nn.utils import parametrizations
 
 from curate.errors import WeightsError
 from curate.models.backbones import dinov2, dinov3
-from curate.models.convert.source import LoadedBackbone, need_vit
+from curate.models.convert.source import LoadedBackbone, named_convnext, need_vit
 from curate.models.convert.target import Forward, Options, Target, Tokens
+from curate.models.files import convnext_names, dinov3_names, formats
 from curate.models.files.export import weights_of
 from curate.models.files.header import timm_equivalent
 from curate.models.files.heads import HeadShape, HeadsInfo, score, to_hub_heads
@@ -38,7 +39,11 @@ RELEASED = {model: family.preset(model) for family in (dinov2, dinov3) for model
 def write_hub(source: LoadedBackbone, path: Path, options: Options) -> None:
     """Write tensors and nothing else, so that `torch.load(weights_only=True)` reads them."""
     del options
-    state = {key: value.detach().cpu() for key, value in weights_of(need_vit(source, NAME)).items()}
+    if named_convnext(source) is not None:
+        named = convnext_names.to_authors(weights_of(source.network))
+    else:
+        named = weights_of(need_vit(source, NAME))
+    state = {key: value.detach().cpu() for key, value in named.items()}
     if source.heads is None:
         torch.save(state, path)
         return
@@ -53,7 +58,10 @@ def read_hub(source: LoadedBackbone, path: Path) -> Forward:
         teacher = state["teacher"]
         check_heads(teacher, source.heads, where=path.name)
         state = {key.removeprefix("backbone."): value for key, value in teacher.items() if key.startswith("backbone.")}
-    name, kwargs = timm_equivalent(need_vit(source, NAME).config)
+    config = source.network.config
+    if isinstance(config, ViTConfig) and config.positions == "rotary" and not config.num_registers:
+        state = dinov3_names.to_timm(formats.to_hub(state))  # timm knows DINOv3's names by its registers
+    name, kwargs = timm_equivalent(config)
     net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **kwargs).eval()
 
     def embed(images: torch.Tensor) -> Tokens:
@@ -100,6 +108,9 @@ def hub_howto(source: LoadedBackbone, path: Path) -> str:
     if source.heads is not None:
         return f'torch.load("{path}", weights_only=True)["teacher"]  # the layout of teacher_checkpoint.pth'
     load = f'load_state_dict(torch.load("{path}", weights_only=True))'
+    convnext = named_convnext(source)
+    if convnext is not None:
+        return f'torch.hub.load("facebookresearch/dinov3", "{convnext_names.SIZES[convnext]}", pretrained=False).{load}'
     config = need_vit(source, NAME).config
     model = released_as(config)
     if model is None:
@@ -118,4 +129,4 @@ def released_as(config: ViTConfig) -> str | None:
     return None
 
 
-HUB = Target(suffix=".pth", write=write_hub, read=read_hub, howto=hub_howto, takes_heads=True)
+HUB = Target(suffix=".pth", write=write_hub, read=read_hub, howto=hub_howto, takes_heads=True, takes_token_size=False)

@@ -1,5 +1,5 @@
-"""A folder that `transformers.AutoModel.from_pretrained` loads: a `Dinov2Model`, a `Dinov2WithRegistersModel`, or a
-`DINOv3ViTModel`.
+"""A folder that `transformers.AutoModel.from_pretrained` loads: a `Dinov2Model`, a `Dinov2WithRegistersModel`, a
+`DINOv3ViTModel`, or, of a ConvNeXt, a `DINOv3ConvNextModel`.
 
 Tensors have the names of the released checkpoints, which every version of transformers reads. Outputs of DINOv3 are
 equal at every size, those of DINOv2 at the image size of the config. At other sizes transformers resamples DINOv2's
@@ -15,13 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 from curate.errors import MissingExtra, WeightsError
-from curate.models.convert.source import LoadedBackbone, need_vit
+from curate.models.convert.source import LoadedBackbone, named_convnext, need_vit
 from curate.models.convert.target import Forward, Options, Target, Tokens
-from curate.models.files import dinov3_names, formats
+from curate.models.files import convnext_names, dinov3_names, formats
 from curate.models.files.description import KEY
+from curate.models.files.export import weights_of
 from curate.models.files.header import ExportInfo, describe_export, without_local_norm
-from curate.models.nets.config import ViTConfig
+from curate.models.nets.config import Architecture, ViTConfig
 from curate.models.nets.rotary import BASE
+from curate.models.nets.trained import Trained, inner
 
 NAME = "transformers"
 RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
@@ -31,15 +33,35 @@ RESAMPLE = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
 def write_huggingface(source: LoadedBackbone, path: Path, options: Options) -> None:
     """Write config.json, model.safetensors, preprocessor_config.json and a model card."""
     del options
-    vit = need_vit(source, NAME)
+    if named_convnext(source) is not None:
+        config: Architecture = source.network.config
+        model, state = _convnext_config(source.network), convnext_names.to_huggingface(weights_of(source.network))
+    else:
+        vit = need_vit(source, NAME)
+        config, model = without_local_norm(vit.config), model_config(vit.config)
+        state = (dinov3_names if vit.config.positions == "rotary" else formats).to_huggingface(vit.state_dict())
     path.mkdir()
-    described = {KEY: describe_export(without_local_norm(vit.config), source.info)}
-    _write_json(path / "config.json", model_config(vit.config) | described)
+    _write_json(path / "config.json", model | {KEY: describe_export(config, source.info)})
     _write_json(path / "preprocessor_config.json", preprocessor(source.info))
-    (path / "README.md").write_text(model_card(vit.config, source.info), encoding="utf-8")
-    names = dinov3_names if vit.config.positions == "rotary" else formats
-    state = {key: value.contiguous() for key, value in names.to_huggingface(vit.state_dict()).items()}
+    (path / "README.md").write_text(model_card(config, source.info), encoding="utf-8")
+    state = {key: value.contiguous() for key, value in state.items()}
     save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def _convnext_config(network: Trained) -> dict[str, Any]:
+    """Fields of `DINOv3ConvNextConfig`."""
+    net = inner(network)
+    return {
+        "architectures": ["DINOv3ConvNextModel"],
+        "model_type": "dinov3_convnext",
+        "hidden_sizes": [stage["num_chs"] for stage in net.feature_info],
+        "depths": [len(stage.blocks) for stage in net.stages],
+        "hidden_act": "gelu",
+        "layer_norm_eps": net.head.norm.eps,
+        "drop_path_rate": 0.0,
+        "num_channels": 3,
+        "torch_dtype": "float32",
+    }
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -124,11 +146,15 @@ def preprocessor(info: ExportInfo) -> dict[str, Any]:
     }
 
 
-def model_card(config: ViTConfig, info: ExportInfo) -> str:
+def model_card(config: Architecture, info: ExportInfo) -> str:
     """The page that the hub shows: license, provenance, and how to load the folder."""
     tags = "---\nlibrary_name: transformers\npipeline_tag: image-feature-extraction\n---\n"
-    family = "DINOv3" if config.positions == "rotary" else "DINOv2"
-    kind = f"{family} ViT, {config.dim} dims, {config.depth} blocks, patches of {config.patch_size} px"
+    if isinstance(config, ViTConfig):
+        family = "DINOv3" if config.positions == "rotary" else "DINOv2"
+        kind = f"{family} ViT, {config.dim} dims, {config.depth} blocks, patches of {config.patch_size} px"
+    else:
+        kind = f"ConvNeXt ({config.name}), {config.dim} dims"
+    size = config.image_size if isinstance(config, ViTConfig) else info.image_size
     provenance = json.dumps(info.provenance, indent=2, sort_keys=True)
     return f"""{tags}
 # {kind}
@@ -139,10 +165,10 @@ License: {info.license}
 from transformers import AutoImageProcessor, AutoModel
 
 processor, model = AutoImageProcessor.from_pretrained(FOLDER), AutoModel.from_pretrained(FOLDER)
-features = model(**processor(images, return_tensors="pt")).pooler_output  # (B, {config.dim}), the cls token
+features = model(**processor(images, return_tensors="pt")).pooler_output  # (B, {config.dim}), one vector an image
 ```
 
-Outputs equal those of the trained model at {config.image_size} px. Provenance:
+Outputs equal those of the trained model at {size} px. Provenance:
 
 ```json
 {provenance}
@@ -166,7 +192,8 @@ def read_huggingface(source: LoadedBackbone, path: Path) -> Forward:
     if wrong:
         raise WeightsError(f"{source.name}: names that transformers does not agree with: {wrong}; nothing was written")
     model.eval()
-    first = 1 + need_vit(source, NAME).config.num_registers
+    own = source.network.config
+    first = 1 + (own.num_registers if isinstance(own, ViTConfig) else 0)
 
     def embed(images: torch.Tensor) -> Tokens:
         found = model(pixel_values=images)
@@ -181,4 +208,6 @@ def huggingface_howto(source: LoadedBackbone, path: Path) -> str:
     return f'transformers.AutoModel.from_pretrained("{path}").eval()'
 
 
-HUGGINGFACE = Target(suffix="", write=write_huggingface, read=read_huggingface, howto=huggingface_howto)
+HUGGINGFACE = Target(
+    suffix="", write=write_huggingface, read=read_huggingface, howto=huggingface_howto, takes_token_size=False
+)

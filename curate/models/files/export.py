@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from curate.errors import ConfigError, WeightsError
+from curate.models.files import convnext_names
 from curate.models.files.description import save_tensors
 from curate.models.files.dinov3_names import to_meta
 from curate.models.files.formats import to_hub
@@ -41,7 +42,7 @@ def read_export(path: str | Path) -> tuple[Trained, ExportInfo]:
     """
     config, info = read_header(path)
     state = read_state_dict(path)
-    names = to_hub(state, where=str(path)) if isinstance(config, ViTConfig) else state
+    names = to_hub(state, where=str(path)) if isinstance(config, ViTConfig) else convnext_names.to_timm(state)
     return load_trained(config, names, where=str(path)), info
 
 

@@ -7,7 +7,8 @@ preprocessing, where the weights come from, and the timm architecture that compu
     timm.create_model(ARCHITECTURE, pretrained=True, pretrained_cfg_overlay={"file": PATH}, **KWARGS)
 
 with ARCHITECTURE and KWARGS from the metadata. Outputs are equal at the stored image size; at others timm resamples the
-positions of a DINOv2 ViT in its own way.
+positions of a DINOv2 ViT in its own way. A DINOv3 ViT without registers is converted first (`curate export --to timm`):
+timm knows its authors' names by the registers.
 """
 
 from pathlib import Path

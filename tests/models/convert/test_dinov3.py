@@ -17,6 +17,7 @@ from curate.models.convert.source import load_source, resized
 from curate.models.files import dinov3_names
 from curate.models.files.export import weights_of
 from curate.models.nets.config import vit_config
+from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from tests.models.convert.backbones import export, pictures
 from tests.models.nets.dinov3_models import huggingface_model, randomize, timm_model
@@ -24,6 +25,7 @@ from tests.models.nets.dinov3_models import huggingface_model, randomize, timm_m
 SHAPE: dict[str, Any] = {"dim": 64, "depth": 2, "heads": 1, "image_size": 64}
 VARIANTS = {
     "mlp": vit_config("dinov3_small", **SHAPE),
+    "no registers": vit_config("dinov3_small", num_registers=0, **SHAPE),
     "swiglu": vit_config("dinov3_small_plus", **(SHAPE | {"ffn_hidden": 72})),
     "7b": vit_config("dinov3_7b", **(SHAPE | {"ffn_hidden": 96})),
 }
@@ -83,6 +85,22 @@ def test_weights_of_others_tell_their_architecture(variant: str, tmp_path: Path)
         torch.testing.assert_close(found.network(pictures(64)), expected, rtol=1e-5, atol=1e-5)
         assert found.network.config.ffn_hidden == config.hidden  # type: ignore[union-attr]
         assert (found.info.image_size, found.info.short_edge) == (256, 256)  # of DINOv3, not of DINOv2
+
+
+@torch.no_grad()
+def test_a_convnext_goes_through_all_formats(tmp_path: Path) -> None:
+    config = tower_config("convnext_tiny", token_size=16, dims=(8, 8, 16, 64), depths=(1, 2, 1, 1), ls_init_value=0.5)
+    network = randomize(TimmTower(config).eval())
+    assert isinstance(network, TimmTower)
+    path = export(tmp_path, network, image_size=64)
+    for to in ("timm", "huggingface", "hub"):
+        made = convert(path, to, output=tmp_path / f"out{'.pth' if to == 'hub' else '.safetensors' * (to == 'timm')}")
+        assert all(check.accepted for check in made.checks)
+        if to != "hub":
+            found = load_source(str(made.path)).network
+            torch.testing.assert_close(found(pictures(64)), network(pictures(64)), rtol=1e-5, atol=1e-5)
+    assert 'torch.hub.load("facebookresearch/dinov3", "dinov3_convnext_tiny"' in made.howto
+    assert "downsample_layers.0.0.weight" in torch.load(made.path, weights_only=True)
 
 
 @torch.no_grad()
