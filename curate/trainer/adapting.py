@@ -9,6 +9,7 @@ Source: LoRA, Hu et al. 2021, arXiv:2106.09685.
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from curate.errors import ConfigError
 from curate.models.nets.trained import Trained, inner
 from curate.trainer.config import TrainConfig
 
+LINEARS = ("Linear", "KeylessLinear")
+"""Layers whose matrices get low-rank changes."""
 LAST_NORMS = ("norm", "fc_norm", "local_cls_norm")
 """Layers after the last block, which learn with it."""
 
@@ -49,10 +52,10 @@ def adapt(backbone: Trained, config: TrainConfig, *, generator: torch.Generator)
     Raises:
         ConfigError: the backbone has no row of blocks, or fewer.
     """
-    network = inner(backbone)
+    network: nn.Module = inner(backbone)
     if config.last_blocks is None and config.lora is None:
         return backbone
-    blocks = getattr(network, "blocks", None)
+    blocks: Any = getattr(network, "blocks", None)
     count = 0 if blocks is None else len(blocks)
     if config.last_blocks is not None and not 0 < config.last_blocks <= count:
         raise ConfigError(f"last_blocks={config.last_blocks}: the backbone has a row of {count} blocks")
@@ -72,16 +75,13 @@ def adapt(backbone: Trained, config: TrainConfig, *, generator: torch.Generator)
     return backbone
 
 
-LINEARS = ("Linear", "KeylessLinear")
-"""Layers whose matrices get low-rank changes."""
-
-
 def merged(backbone: Trained) -> Trained:
     """The backbone with low-rank changes added to its weights, as a plain one; itself where it has none."""
     if not any(parametrize.is_parametrized(layer) for layer in backbone.modules()):
         return backbone
     plain = copy.deepcopy(backbone)
-    for layer in [layer for layer in plain.modules() if parametrize.is_parametrized(layer)]:
+    changed: list[Any] = [layer for layer in plain.modules() if parametrize.is_parametrized(layer)]
+    for layer in changed:
         weight = layer.weight.detach()
         # `remove_parametrizations` would take the property from the class, which the copied layers share.
         layer.__class__ = type(layer).__mro__[1]

@@ -62,5 +62,5 @@ def _communication(model: nn.Module) -> dict[str, float]:
     """Seconds of the gradients' way between processes, as DDP has sampled them; none for other models."""
     if not isinstance(model, DistributedDataParallel):
         return {}
-    told = model._get_ddp_logging_data()
-    return {"communication_seconds": float(told.get("backward_comm_time", 0)) / 1e9}
+    nanoseconds = model._get_ddp_logging_data().get("backward_comm_time")  # not told before the second iteration
+    return {} if nanoseconds is None else {"communication_seconds": float(nanoseconds) / 1e9}

@@ -158,7 +158,7 @@ def test_a_changed_setting_is_named_and_nothing_is_removed(tmp_path):
     )
     advice = f"set them back, remove {tmp_path}/run to start anew, or set another output=FOLDER"
     longer = "a run can be made longer with optimizer.schedule=constant and ema.end=constant"
-    with pytest.raises(WorkdirError, match=f"belongs to another run: {told}decay; {advice}; {longer}"):
+    with pytest.raises(WorkdirError, match=f"belongs to another run: {told}; {advice}; {longer}"):
         train(config(tmp_path))
     with pytest.raises(WorkdirError, match=r"optimizer.base_lr was 0.004, now 0.1"):
         train(config(tmp_path, iterations=3, optimizer={"base_lr": 0.1, "warmup_iterations": 1}))
@@ -337,6 +337,7 @@ def test_the_log_tells_what_to_watch(tmp_path, caplog):
             "feed_seconds",
             "step_seconds",
             "peak_host_gib",
+            "cls_patch_cosine",
         ),
         *("gradient_norm_backbone", "gradient_norm_dino_head", "gradient_norm_ibot_head", "epoch"),
     }
