@@ -36,8 +36,9 @@ NEAR_CHANCE = 0.02
 """Relative distance below chance (ln K) within which a loss is that of a guess."""
 RECOVERY = 1.2
 """Growth within a stretch by which a figure recovers."""
-SHORT, LONG = 0.04, 0.2
-"""Lengths of the stretches, as shares of the run's iterations."""
+SHORT, LONG, LONGEST = 0.04, 0.2, 0.5
+"""Lengths of the stretches, as shares of the run's iterations; the longest is for losses, which stay at ln K for a while
+in many trainings that are well."""
 ROWS = 5
 """Rows of the log that a stretch has at least."""
 
@@ -116,7 +117,7 @@ class Watchdog:
         if "warned_undecided" in self._warned:  # which says why
             return found
         for name, value in self._chance().items():
-            rows = [row for row in self._stretch(LONG) if f"loss_{name}" in row]
+            rows = [row for row in self._stretch(LONGEST) if f"loss_{name}" in row]
             losses = [row[f"loss_{name}"] for row in rows]
             guesses = losses and min(losses) > (1 - NEAR_CHANCE) * value
             if not guesses or _falls(losses, by=NEAR_CHANCE * value / 10):
