@@ -241,7 +241,10 @@ class Screen(Map):
         yield from telling.checks(table.schema(), self.rules(table.schema()), self.names)
 
     def gaps(self, table: Table, run: Finished) -> Iterator[tuple[Check, str]]:
-        yield from telling.gaps(table.schema(), self.rules(table.schema()), self.names)
+        elsewhere = {check for one, made in run.tables if one is not self for check in one.checks(made, run)}
+        for check, text in telling.gaps(table.schema(), self.rules(table.schema()), self.names):
+            if check not in elsewhere:  # faces that are blurred need no rule
+                yield check, text
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures, rules = ScreenFigures.of(table), self.rules(table.schema())
