@@ -37,8 +37,8 @@ NEAR_CHANCE = 0.02
 RECOVERY = 1.2
 """Growth within a stretch by which a figure recovers."""
 SHORT, LONG, LONGEST = 0.04, 0.2, 0.5
-"""Lengths of the stretches, as shares of the run's iterations; the longest is for losses, which stay at ln K for a while
-in many trainings that are well."""
+"""Lengths of the stretches, as shares of the run's iterations; the longest is for losses, which stay at ln K for a
+while in many trainings that are well."""
 ROWS = 5
 """Rows of the log that a stretch has at least."""
 
