@@ -156,6 +156,15 @@ class Where:
         """The columns that it speaks of, in order."""
         return tuple(dict.fromkeys(name for clause in self.clauses for name in clause.names))
 
+    def beside_numbers(self, types: Mapping[str, pa.DataType]) -> set[str]:
+        """The columns that are compared with a number, a constant or a column of `types`, in whatever clause."""
+        found = set()
+        for clause in self.clauses:
+            for operands in _compared(clause.condition):
+                if any(_number_in(one, types) for one in operands):
+                    found |= {one.name for one in operands if isinstance(one, Column)}
+        return found
+
     def check(self, types: Mapping[str, pa.DataType], *, sought: str = "") -> None:
         """Check names and types.
 
@@ -204,6 +213,26 @@ def _names(condition: Condition) -> Iterable[str]:
             yield from (one.name for one in (left, right) if isinstance(one, Column))
         case Among(column, _) | Like(column, _) | IsNull(column) | Truth(column):
             yield column.name
+
+
+def _compared(condition: Condition) -> Iterable[tuple[Operand, ...]]:
+    """The operands of each comparison."""
+    match condition:
+        case All(of) | Any_(of):
+            for one in of:
+                yield from _compared(one)
+        case Not(one):
+            yield from _compared(one)
+        case Comparison(_, left, right):
+            yield left, right
+        case Among(column, values):
+            yield column, *values
+
+
+def _number_in(operand: Operand, types: Mapping[str, pa.DataType]) -> bool:
+    if isinstance(operand, Constant):
+        return operand.kind == "number"
+    return operand.name in types and kind_of(types[operand.name]) == "number"
 
 
 def _check(condition: Condition, types: Mapping[str, pa.DataType]) -> None:

@@ -14,6 +14,7 @@ evaluated as Python. A parser of SQL in full would be a dependency for what take
 import ast
 import math
 import re
+from bisect import bisect_right
 
 from curate.errors import foreign_text
 from curate.ops.screening.conditions import (
@@ -36,6 +37,8 @@ from curate.ops.screening.conditions import (
 
 MAX_LENGTH = 20_000
 """Characters of a text at most."""
+MAX_DEPTH = 100
+"""Conditions within each other at most: each costs a call when the tree is checked and evaluated."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -99,7 +102,7 @@ class _Tokens:
         self.add(word, begin, stop)
 
     def _number(self, offset: int) -> int:
-        return max(0, sum(start <= offset for start in self.starts) - 1)
+        return max(0, bisect_right(self.starts, offset) - 1)
 
     def near(self, offset: int) -> str:
         """Where in the text a place of `python` is."""
@@ -159,14 +162,16 @@ class _Reader:
     def __init__(self, tokens: _Tokens) -> None:
         self._tokens = tokens
 
-    def condition(self, node: ast.expr) -> Condition:
+    def condition(self, node: ast.expr, depth: int = 0) -> Condition:
+        if depth > MAX_DEPTH:
+            raise self._error(node, f"lies within more than {MAX_DEPTH} other conditions")
         match node:
             case ast.BoolOp(op=ast.And(), values=values):
-                return All(tuple(map(self.condition, values)))
+                return All(tuple(self.condition(value, depth + 1) for value in values))
             case ast.BoolOp(op=ast.Or(), values=values):
-                return Any_(tuple(map(self.condition, values)))
+                return Any_(tuple(self.condition(value, depth + 1) for value in values))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return Not(self.condition(operand))
+                return Not(self.condition(operand, depth + 1))
             case ast.BinOp(op=ast.MatMult(), left=left, right=right):
                 return self._like(left, right)
             case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
@@ -216,7 +221,7 @@ class _Reader:
         match node:
             case ast.Name(id=name):
                 return self._tokens.values[int(name[1:])]
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Name() as operand):
                 value = self._operand(operand)
                 if isinstance(value, Constant) and value.kind == "number":
                     return Constant(-value.value if isinstance(sign, ast.USub) else value.value)  # type: ignore[operator]

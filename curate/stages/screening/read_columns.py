@@ -1,7 +1,8 @@
 """ReadColumns: the sources' own columns of which `where` speaks, out of the JSON in which `images` holds them.
 
 The types of a stranger's columns are known when all parts are read, and a table has one schema; so values are kept as
-texts here, and each part counts the kinds of values that it found. `Screen` adds these up, and casts.
+texts here, and each part counts the kinds of values that it found. `Screen` adds these up, and casts. Lists such as CSV
+have texts alone, so it is counted as well which of them read as a number.
 
 JSON is read by Arrow, which takes a tenth of the time that Python does; it wants the type of each column, for which the
 first images are asked. Where others do not keep to it, the rows are read again by Python.
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 from pydantic import Field
 
@@ -29,6 +31,8 @@ ASKED = 64
 """Images that are asked for the types of a chunk."""
 KEPT_NAMES = 200
 """Names of columns that are told where one is not there."""
+NUMBER = r"^-?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?$"
+"""Texts that read as a number."""
 
 
 def name_in_source(name: str) -> str:
@@ -46,6 +50,15 @@ class ColumnsTally(Tally):
     """By column, then kind of values: images, about."""
     seen: tuple[str, ...] = ()
     """Names of columns that images have, of the first ones."""
+    valued: dict[str, int] = Field(default_factory=dict)
+    """By column: images that have a value."""
+    numeric: dict[str, int] = Field(default_factory=dict)
+    """The same of those whose text reads as a number."""
+
+    @property
+    def numbers(self) -> set[str]:
+        """The columns of which every value reads as a number, whatever its type."""
+        return {name for name, number in self.valued.items() if 0 < number == self.numeric.get(name, 0)}
 
     @classmethod
     def types(cls, table: Table) -> dict[str, pa.DataType]:
@@ -87,12 +100,18 @@ class ReadColumns(Map):
                 texts = pa.nulls(len(ids), pa.string())
             found, tally = read_columns(texts, {name: name_in_source(name) for name in self.names})
             yield pa.RecordBatch.from_arrays([ids, *(found[name] for name in self.names)], schema=schema)
-            yield tally_batch(tally, schema)
+            valued = {name: len(texts) - texts.null_count for name, texts in found.items()}
+            numeric = {name: _number_of_numbers(texts) for name, texts in found.items()}
+            yield tally_batch(tally.model_copy(update={"valued": valued, "numeric": numeric}), schema)
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         images = inputs["images"]
         made = images._replace(row_bytes=ID_BYTES + given.own_bytes / 2, columns=1 + len(self.names), widths={})
         return Demand(rows=images.rows, written=made.num_bytes), made
+
+
+def _number_of_numbers(texts: pa.Array) -> int:
+    return pc.sum(pc.match_substring_regex(texts, NUMBER)).as_py() or 0
 
 
 def read_columns(texts: pa.StringArray, names: Mapping[str, str]) -> tuple[dict[str, pa.Array], ColumnsTally]:

@@ -161,9 +161,13 @@ class Screen(Map):
         if not inputs["columns"]:
             return self
         (table,) = inputs["columns"]
-        own, seen = ColumnsTally.types(table), ColumnsTally.of(table).seen
+        found = ColumnsTally.of(table)
+        own, seen = ColumnsTally.types_of(found), found.seen
         scores = (field for one in inputs["scores"] or () for field in one.schema() if is_score(field))
         known = FACTS | {field.name: field.type for field in scores}
+        meant = self.parsed.beside_numbers(own | known)
+        texts = {name for name, dtype in own.items() if pa.types.is_string(dtype)}
+        own |= dict.fromkeys(texts & found.numbers & meant, pa.float64())  # a CSV file has texts alone
         sought = "it is neither a fact, nor a score of this run, nor a column of its sources"
         self._check(dict.fromkeys(seen, pa.null()) | own | known, sought=sought)
         return self.model_copy(update={"column_types": {name: str(dtype) for name, dtype in own.items()}})

@@ -146,6 +146,9 @@ def test_the_parts_of_a_condition_keep_their_texts() -> None:
         ("width < 99999999999999999999", "too large for a whole number"),
         ("(" * 300 + "width" + ")" * 300, "cannot be read"),
         ("not " * 6000 + "animated", "cannot be read|characters"),
+        ("not " * 1100 + "animated", "cannot be read|lies within more than 100 other conditions"),
+        ("not " * 150 + "animated", "lies within more than 100 other conditions"),
+        ("width > " + "-" * 1100 + "3", "is neither a column nor a constant|cannot be read"),
         ("a" * 30_000, "30,000 characters, 20,000 are possible"),
     ],
 )
@@ -169,6 +172,12 @@ def test_what_is_no_condition_is_told_with_its_place(text: str, told: str) -> No
 def test_names_and_types_are_checked_before_anything_is_evaluated(text: str, told: str) -> None:
     with pytest.raises(WhereError, match=told):
         parse_where(text).check(TYPES | {"boxes": pa.list_(pa.int32())})
+
+
+def test_columns_beside_numbers_are_found_in_every_clause() -> None:
+    where = parse_where("score < 0.2 and (not license in (1, 2) or width = \"the uri\") and animated = true and half is null")
+    assert where.beside_numbers(TYPES) == {"score", "license", "width", "the uri"}
+    assert where.beside_numbers({}) == {"score", "license"}
 
 
 def test_a_number_is_compared_in_the_precision_of_the_column() -> None:

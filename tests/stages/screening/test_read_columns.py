@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.engine.tallies import ADDED
 from curate.stages.screening import read_columns as module
-from curate.stages.screening.read_columns import ColumnsTally, name_in_source, read_columns, typed
+from curate.stages.screening.read_columns import ColumnsTally, ReadColumns, name_in_source, read_columns, typed
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(allow_nan=False, allow_infinity=False), st.text()
@@ -75,6 +76,28 @@ def test_the_type_of_a_column_holds_all_of_its_values(values: list[Any], dtype: 
         assert [text if isinstance(value, str) else json.loads(text) for text, value in pairs] == values
     else:
         assert column.to_pylist() == values
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        (["0.25", "-3", None, "1e-3", ".5", "7."], True),
+        (["0.25", ""], False),
+        (["1", "one"], False),
+        (["1", 2, 2.5], True),
+        (["nan", "1e999", "+1", " 1", "1_0"], False),
+        ([True], False),
+        ([None], False),
+    ],
+)
+def test_it_is_told_whether_every_value_reads_as_a_number(values: list[Any], numbers: bool) -> None:
+    images = pa.table({"image_id": range(len(values)), "extra": [json.dumps({"a": value}) for value in values]})
+    rows, counts = ReadColumns(names=("a",)).run(0, catalog=pa.table({"role": ["pool"]}), images=images)
+    tally = ColumnsTally.model_validate_json(counts.schema.metadata[ADDED])
+    assert tally.numbers == ({"a"} if numbers else set())
+    if numbers:
+        expected = [None if value is None else float(value) for value in values]
+        assert typed(pa.chunked_array([rows["a"]]), pa.float64()).to_pylist() == expected
 
 
 def test_a_column_that_hides_none_of_ours_is_called_as_in_its_source() -> None:

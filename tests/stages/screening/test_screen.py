@@ -39,7 +39,7 @@ class GivenFacts(Map):
                 "width": 100 + 10 * row,
                 "height": 100,
                 "reject": "corrupt" if row % 7 == 6 else None,
-                "extra": [None, '{"license": "by"}', '{"license": "nc", "stars": 3}'][row % 3],
+                "extra": [None, '{"license": "by", "price": "0.5"}', '{"license": "nc", "stars": 3}'][row % 3],
             }
             for row, image in enumerate(catalog["image_id"].to_pylist())
         ]
@@ -91,7 +91,7 @@ def screened(root: Path, screen: Screen) -> tuple[Pipeline, Table]:
     images, scores = (
         p.add(name, stage, catalog=catalog) for name, stage in (("images", GivenFacts()), ("given", GivenScores()))
     )
-    own = tuple(name for name in screen.names if name in ("license", "stars", "lisense", "boxes"))
+    own = tuple(name for name in screen.names if name in ("license", "stars", "lisense", "boxes", "price"))
     columns = p.add("columns", ReadColumns(names=own), catalog=catalog, images=images) if own else None
     p.add(
         "scores",
@@ -162,6 +162,16 @@ def test_where_goes_by_facts_scores_and_own_columns_and_null_is_rejected(tmp_pat
             assert (found["reject"] == "where") == (100 + 10 * row >= 300)
             assert found["value"] == (100 + 10 * row if found["reject"] else None)
     assert table.complete_manifest().resolved["column_types"] == {"license": "string", "stars": "int64"}
+
+
+def test_texts_that_are_numbers_are_compared_as_such_where_a_number_is_asked_for(tmp_path: Path) -> None:
+    for name, where, dtype in (("a", "price < 0.51", "double"), ("b", "price = '0.5'", "string")):
+        _, table = screened(tmp_path / name, Screen(where=where))
+        assert table.complete_manifest().resolved["column_types"] == {"price": dtype}
+        passed = {row for row, found in enumerate(table.read(3).to_pylist()) if found["reject"] is None}
+        assert passed == {row for row in range(ROWS) if row % 7 == 6 or (row % 3 == 1 and row % 11 != 10)}
+    with pytest.raises(ConfigError, match="license > 3: license is text; 3 is a number"):
+        screened(tmp_path / "c", Screen(where="license > 3"))
 
 
 def test_own_columns_are_checked_as_soon_as_they_are_known(tmp_path: Path) -> None:
