@@ -24,6 +24,7 @@ from curate.running import run_config
 from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures
 from curate.stages.images.inspect import Inspect, InspectFigures
 from curate.stages.screening.screen import Screen, ScreenFigures
+from curate.stages.screening.telling import kept_out
 from curate.stages.selection.select import Select
 from curate.stages.selection.write_shards import WriteShards
 
@@ -46,7 +47,8 @@ class Summary:
     listed: int
     """Images in the sources of the pool."""
     rejected: dict[str, int]
-    """By reason, the most frequent first: images that could not be used, and those that rules reject."""
+    """By reason, the most frequent first: images that could not be used, and those that rules keep out; `screened`:
+    that go with a copy of theirs. What a person keeps all the same is not among them."""
     unavailable: int
     """Images that a busy server or a broken connection kept away; the next run reads them again."""
     duplicates: int
@@ -110,9 +112,10 @@ class Run:
         inspected, deduplicated = _figures(run, Inspect, InspectFigures), _figures(run, Deduplicate, DeduplicateFigures)
         selected, screened = run.only(Select), _figures(run, Screen, ScreenFigures)
         rejected = inspected.rejected_of("pool") if inspected else Counter[str]()
+        by_rule = Counter(kept_out(screened.rejected, run) if screened else {})
         return Summary(
             listed=run.parts.num_images(["pool"]),
-            rejected=dict((rejected + Counter(screened.rejected.get("pool", {}) if screened else {})).most_common()),
+            rejected=dict((rejected + by_rule).most_common()),
             unavailable=inspected.unavailable.get("pool", 0) if inspected else 0,
             duplicates=deduplicated.duplicate if deduplicated else 0,
             contaminated=deduplicated.benchmark if deduplicated else 0,

@@ -304,6 +304,7 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     made = dict(zip(stages, p.add_pass(stages, catalog=catalog), strict=True))
     images, *vectors = list(made.values())[: 1 + num_vectors]
     views = dict(zip(("embeddings", "within"), vectors, strict=False))
+    scores, blurs = _screened(p, cfg, known, made, catalog=catalog, images=images)  # soon, to tell of a wrong `where`
     thresholds = None
     if copies.threshold == "auto":
         views, thresholds = _calibrated(p, copies, views, catalog=catalog, images=images)
@@ -335,7 +336,6 @@ def deduplicate_pool(p: Pipeline, cfg: CurationConfig) -> Deduplicated:
     pairs += [_trusted_hashes(p, copies, found, crowds, catalog=catalog) for found in hashes]
     pairs.append(exact)
     decided = _decided(p, cfg, catalog=catalog, images=images, exact=exact)
-    scores, blurs = _screened(p, cfg, known, made, catalog=catalog, images=images, exact=exact)
     given: dict[str, Ref | list[Ref] | None] = {"neighbors": pairs, "catalog": catalog, "decided": decided}
     contaminated = p.add("internal/contaminated", FindContaminated(), **given)
     duplicates = p.add("duplicates", copies.judges, **given, images=images, contaminated=contaminated, scores=scores)
@@ -350,14 +350,13 @@ def _screened(
     *,
     catalog: Ref,
     images: Ref,
-    exact: Ref,
 ) -> tuple[Ref | None, Ref | None]:
     """What rules reject, and the faces that are blurred; None where the config asks for none of it."""
     if cfg.screen is None:
         return None, None
     given = {"catalog": catalog, "images": images}
     made = made | look_closer(p, cfg.screen, decode_side=cfg.inspect.decode_side, **given)
-    return score_pool(p, cfg.screen, known, exact=exact, made=made, **given), choose_faces(p, cfg.screen, made)
+    return score_pool(p, cfg.screen, known, made=made, **given), choose_faces(p, cfg.screen, made)
 
 
 def _decided(p: Pipeline, cfg: CurationConfig, **given: Ref) -> Ref | None:

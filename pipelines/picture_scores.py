@@ -1,7 +1,8 @@
 """Scores that are made from the pictures themselves: looks, nudity, faces, text, and what files say of their origin."""
 
+import difflib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import field_validator
 
@@ -15,6 +16,7 @@ from curate.stages.screening.read_origin import ReadOrigin
 from curate.stages.screening.score_nudity import ScoreNudity
 from curate.stages.screening.scoring import SCORES, PictureScores
 
+LOOKS = get_args(LookName)
 FACES = f"{SCORES}faces"
 """Boxes and number of faces."""
 
@@ -47,7 +49,21 @@ class ScoresOfPictures(Settings):
         """True, or a word for it, means the defaults of a group, false that it is not measured."""
         if isinstance(given, bool):
             return {} if given else None
-        return {"score": {}, "blur": {"blur": True}}.get(given, given) if isinstance(given, str) else given
+        if isinstance(given, str) and given not in ("score", "blur"):
+            raise ValueError("give true, false or settings; of faces also score or blur")
+        return {"score": {}, "blur": {"blur": True}}[given] if isinstance(given, str) else given
+
+    @field_validator("looks", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        """One name alone is a list of it; a name that is none is told by itself, not for each type of the field."""
+        names = (given,) if isinstance(given, str) else given if isinstance(given, list | tuple) else ()
+        for name in names:
+            if name not in LOOKS:
+                near = difflib.get_close_matches(str(name), LOOKS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(LOOKS)}"
+                raise ValueError(f"no look is called {name}; {hint}")
+        return names or given
 
     @field_validator("looks")
     @classmethod

@@ -6,7 +6,7 @@ Scores cost passes over pictures and networks; rules cost nothing. See `stages/s
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from curate.config import Execution
 from curate.engine.pipeline import Pipeline, Ref
@@ -38,14 +38,12 @@ class Screening(TableScores, ScoresOfPictures):
             raise ValueError(f"drop.{twice}: the rule of these examples is their `above`; leave this one out")
         return self
 
-    @model_validator(mode="after")
-    def _readable_where(self) -> Self:
-        if self.where is not None:
-            try:
-                where_names(self.where)
-            except ValueError as error:
-                raise ValueError(f"where: {error}") from None
-        return self
+    @field_validator("where")
+    @classmethod
+    def _readable(cls, where: str | None) -> str | None:
+        if where is not None:
+            where_names(where)
+        return where
 
     def score_names(self) -> tuple[str, ...]:
         """Names of the scores, of which the sources' own columns are told apart; asked without weights at hand."""
@@ -59,13 +57,11 @@ def score_pool(
     *,
     catalog: Ref,
     images: Ref,
-    exact: Ref,
     made: Mapping[str, Ref],
 ) -> Ref:
     """All scores side by side, and what the rules reject.
 
     Args:
-        exact: pairs of images of equal bytes.
         made: the tables of the pass, by name: those of `cfg.picture_stages` and embeddings.
     """
     scores = [ref for name, ref in made.items() if name.startswith(SCORES)]

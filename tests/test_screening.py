@@ -13,6 +13,8 @@ from PIL import Image
 from benchmarks.incremental import looking
 from curate.answers.counts import Counts
 from curate.answers.rows import Wanted, list_images
+from curate.api import Run
+from curate.cli.summary import _images
 from curate.decisions import FILE, Decision, append_decisions
 from curate.engine.freshness import Flags
 from curate.engine.part_writer import PartWriter
@@ -262,6 +264,12 @@ def test_numbers_of_the_way_add_up(world: World) -> None:
     counts = Counts.of(run)
     assert (counts.listed, counts.kept, counts.rejected) == (10, 6, 4)
     assert len(world.listed(Wanted.rejected)) == counts.rejected
+    assert Run(Store(world.workdir)).summary.rejected == {"luma": 2, "screened": 2}
+    assert dict(_images(run))["screened"] == "4 (2 luma; 2 with a copy of theirs)"
+    append_decisions(world.workdir / FILE, [Decision("dark2.png", "keep")])
+    world.run(DARK)
+    assert Run(Store(world.workdir)).summary.rejected == {"luma": 1}
+    assert dict(_images(find_tables(Store(world.workdir))))["screened"] == "1 (1 luma)"
 
 
 def test_where_takes_what_is_false_or_null_and_tells_which(world: World) -> None:
@@ -283,7 +291,7 @@ def test_where_takes_what_is_false_or_null_and_tells_which(world: World) -> None
         ("screen.drop={wide: preset}", r"screen.drop.wide=preset: there is none for this score"),
         ("screen.drop={luma: {}}", "give above, below or both"),
         ("screen.drop={wide: false}", r"screen.drop.wide=false: leave the rule out"),
-        ("screen.where=luma >", "where: cannot be read at its end"),
+        ("screen.where=luma >", "screen.where: .*cannot be read at its end"),
         ("screen.where=luma = 'dark'", "screen.where: luma = 'dark': luma is a number; 'dark' is text"),
         ("screen.where=licence = 'by'", r"screen.where: no column is called licence; it is neither a fact"),
     ],
@@ -355,3 +363,26 @@ def test_a_sweep_counts_what_each_threshold_takes(world: World) -> None:
         sweep_of_score(run, "lumen")
     with pytest.raises(ConfigError, match="--score wide: holds bool"):
         sweep_of_score(run, "wide")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("screen.looks=[blurr]", "screen.looks: .*no look is called blurr; did you mean blur"),
+        ("screen.looks=sharp", "screen.looks: .*no look is called sharp; there are: blur, "),
+        ("screen.faces=blurr", "screen.faces: .*of faces also score or blur"),
+        ("screen.drop={blur: {abov: 1}}", "screen.drop.blur.bounds.abov: unknown key; did you mean 'above'"),
+        ("screen.drop={blur: 0.8}", r"screen.drop.blur: no rule; give bounds such as \{above: 0.8\}, preset or true"),
+        ("screen.where=width = = 3", "screen.where: .*cannot be read at character 9"),
+    ],
+)
+def test_a_wrong_value_is_told_once_at_its_key(given: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as error:
+        load_config("dedup", ["sources.pool=pool", "workdir=run", given])
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_one_look_is_given_by_its_name_alone() -> None:
+    screen = load_config("dedup", ["sources.pool=pool", "workdir=run", "screen.looks=blur"]).screen
+    assert screen.looks == ("blur",)
+    assert load_config("dedup", ["sources.pool=pool", "workdir=run", "screen.looks=true"]).screen.looks is True

@@ -73,6 +73,7 @@ def _images(run: "Finished") -> Iterator[tuple[str, str]]:
     from curate.stages.copies.deduplicate import EVIDENCE, Deduplicate, DeduplicateFigures
     from curate.stages.images.inspect import Inspect, InspectFigures
     from curate.stages.screening.screen import Screen, ScreenFigures
+    from curate.stages.screening.telling import WITH_COPIES, kept_out
     from curate.stages.selection.select import Select
     from curate.tables import ROLES
 
@@ -85,8 +86,9 @@ def _images(run: "Finished") -> Iterator[tuple[str, str]]:
         yield "unavailable", f"{count(away)}; the same command reads these again" if away else "none"
         yield "rejected", _counted(found.rejected_of("pool").most_common())
     if (screened := run.only(Screen)) is not None:
-        by_rule = ScreenFigures.of(screened[1]).rejected.get(ROLES[0], {})
-        yield "screened", _counted(list(by_rule.items()))
+        by_rule = kept_out(ScreenFigures.of(screened[1]).rejected, run)
+        spoken = {WITH_COPIES: "with a copy of theirs"}
+        yield "screened", _counted([(spoken.get(reason, reason), number) for reason, number in by_rule.items()])
     if (deduplicated := run.only(Deduplicate)) is not None:
         verdicts = DeduplicateFigures.of(deduplicated[1])
         kinds: dict[str, int] = {}

@@ -15,7 +15,7 @@ from curate.engine.store import Store
 from curate.ops.vectors import VectorSpec, unpack
 from curate.recipe import load_config
 from curate.report.explain import explain
-from curate.running import Outcome, run_config
+from curate.running import Outcome, declare, run_config
 from curate.workdir import open_tables
 
 
@@ -66,3 +66,11 @@ def test_heads_and_examples_score_every_image_and_rules_take_them(dedup_pool: Pa
     usable = [value is not None for value in quality]
     assert [value == "quality" for value in reject] == [known and quality[i] > bound for i, known in enumerate(usable)]
     assert 0 < sum(value == "quality" for value in reject) < len(ids)
+
+
+def test_rules_stand_before_the_search_for_copies_so_that_a_wrong_one_is_told_soon(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    given = [f"sources.pool={tmp_path}/pool", f"workdir={tmp_path}/run", "screen.where=stars > 3"]
+    config = load_config("dedup", given)
+    names = list(declare(config, Store(config.workdir)).names)
+    assert names.index("internal/columns") < names.index("scores") < names.index("internal/candidates/near")

@@ -6,12 +6,12 @@ the first one is recorded, in the order of the config. A score that was not meas
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Tag, model_validator
 
 from curate.config import Settings
 from curate.ops.screening.where import parse_where
@@ -49,7 +49,20 @@ class Bounds(Settings):
         return mask
 
 
-Drop = Annotated[Bounds | Literal["preset"] | Annotated[bool, Field(strict=True)], Field(union_mode="left_to_right")]
+def _kind(given: Any) -> str | None:
+    if isinstance(given, Bounds | dict):
+        return "bounds"
+    return "true" if isinstance(given, bool) else "preset" if given == "preset" else None
+
+
+Drop = Annotated[
+    Annotated[Bounds, Tag("bounds")] | Annotated[Literal["preset"], Tag("preset")] | Annotated[bool, Tag("true")],
+    Discriminator(
+        _kind,
+        custom_error_type="rule",
+        custom_error_message="no rule; give bounds such as {above: 0.8}, preset or true",
+    ),
+]
 """What the config says of a score: bounds; preset, those that belong to it; or true: images of which it is true go."""
 
 

@@ -37,6 +37,8 @@ SHOWN_VALUES = 12
 """Values of a score that is no number, the most frequent ones."""
 MANY = 0.5
 """Share of the pool above which rejects are a warning."""
+WITH_COPIES = "screened"
+"""Reason of an image that goes with a copy which a rule rejects."""
 LICENSES = ("license", "licence")
 """How names of columns begin that tell of licenses."""
 
@@ -46,17 +48,37 @@ def flow(rejected: Mapping[str, Mapping[str, int]], run: Finished, before: FlowS
     if before is None:
         return
     saved = _saved(run)
-    drops = {reason: number - saved.get(reason, 0) for reason, number in rejected.get(ROLES[POOL], {}).items()}
+    drops = _without_saved(rejected, saved)
     listed = sum(rejected.get(ROLES[CURATED], {}).values())
     yield FlowStep(
         "within the rules",
         before.pool - sum(drops.values()),
         None if before.curated is None or not listed else before.curated - listed,
-        tuple((reason.replace("_", " "), number) for reason, number in drops.items() if number),
+        tuple((reason.replace("_", " "), number) for reason, number in drops.items()),
         note=f"{plural(sum(saved.values()), 'image')} kept by your decision" if saved else "",
         kept_out="by rules",
         station=True,
     )
+
+
+def kept_out(rejected: Mapping[str, Mapping[str, int]], run: Finished) -> dict[str, int]:
+    """Images of the pool that rules keep out, by reason; `screened`: those that go with a copy of another.
+
+    What a person keeps all the same is not among them.
+
+    Args:
+        rejected: what the rules reject, by role and reason.
+    """
+    from curate.stages.copies.deduplicate import Deduplicate, DeduplicateFigures  # it reads what this room rejects
+
+    judged = run.only(Deduplicate)
+    with_copies = 0 if judged is None else DeduplicateFigures.of(judged[1]).with_copies
+    return _without_saved(rejected, _saved(run)) | ({WITH_COPIES: with_copies} if with_copies else {})
+
+
+def _without_saved(rejected: Mapping[str, Mapping[str, int]], saved: Mapping[str, int]) -> dict[str, int]:
+    left = {reason: number - saved.get(reason, 0) for reason, number in rejected.get(ROLES[POOL], {}).items()}
+    return {reason: number for reason, number in left.items() if number}
 
 
 def _saved(run: Finished) -> dict[str, int]:

@@ -175,7 +175,9 @@ def test_names_and_types_are_checked_before_anything_is_evaluated(text: str, tol
 
 
 def test_columns_beside_numbers_are_found_in_every_clause() -> None:
-    where = parse_where("score < 0.2 and (not license in (1, 2) or width = \"the uri\") and animated = true and half is null")
+    where = parse_where(
+        'score < 0.2 and (not license in (1, 2) or width = "the uri") and animated = true and half is null'
+    )
     assert where.beside_numbers(TYPES) == {"score", "license", "width", "the uri"}
     assert where.beside_numbers({}) == {"score", "license"}
 

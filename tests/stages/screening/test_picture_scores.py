@@ -128,7 +128,7 @@ def test_rules_on_them_reject_and_say_why(made: curate.Run) -> None:
 def test_what_needs_larger_pictures_is_read_in_a_pass_of_its_own(tmp_path: Path, pool: Path) -> None:
     screen = Screening.model_validate({"looks": True, "faces": True, "text": {"side": 1024}, "nudity": True})
     assert screen.picture_stages(decode_side=256).keys() == {
-        f"internal/scores/{name}" for name in ("looks", "nudity", "faces")
+        f"internal/scores/{name}" for name in ("origin", "looks", "nudity", "faces")
     }
     assert screen.larger_stages(decode_side=256).keys() == {"internal/scores/text"}
     assert screen.larger_stages(decode_side=683) == {}
@@ -144,7 +144,7 @@ def test_a_change_of_scores_leaves_the_other_tables_as_they_are(tmp_path: Path, 
     before = run(tmp_path, pool, {"looks": ["blur"]})
     kept = ("images", "embeddings/copy", "internal/scores/looks")
     parts = {name: (tmp_path / "run" / name / "part-00000.parquet").stat().st_mtime_ns for name in kept}
-    assert table(before, "scores").schema().names[1:2] == ["blur"]
+    assert "blur" in table(before, "scores").schema().names
     run(tmp_path, pool, {"looks": ["blur"], "drop": {"blur": "preset"}}, update=True)
     assert parts == {name: (tmp_path / "run" / name / "part-00000.parquet").stat().st_mtime_ns for name in kept}
 
@@ -154,7 +154,7 @@ def test_words_stand_for_the_defaults() -> None:
         faces = Screening.model_validate({"faces": given}).faces
         assert faces is not None
         assert (faces.blur is not None) == blurs
-    none = Screening.model_validate({"faces": False, "nudity": False, "text": None, "looks": False})
+    none = Screening.model_validate({"faces": False, "nudity": False, "text": None, "looks": False, "opt_outs": None})
     assert none.looked_at == {}
     assert Screening.model_validate({"looks": True}).looked_at["internal/scores/looks"].score_names() == tuple(LOOKS)
 
