@@ -24,7 +24,7 @@ from curate.report.sections import facts
 from curate.shard_manifest import DATA, ShardManifest
 from curate.stages.selection.publish import Publish
 from curate.stages.selection.write_shards import WriteShards
-from curate.tables import SHARD_COLUMNS
+from curate.tables import BLUR_COLUMNS, SHARD_COLUMNS
 
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
 PARQUET = "application/x-parquet"
@@ -59,6 +59,7 @@ TYPES = {
     pa.bool_(): "sc:Boolean",
     pa.int32(): "cr:Int32",
     pa.int64(): "cr:Int64",
+    pa.float32(): "cr:Float32",
     pa.float64(): "cr:Float64",
     pa.string(): "sc:Text",
 }
@@ -67,11 +68,18 @@ SHOWN_CLASSES = 100
 
 
 def render_croissant(
-    run: Finished, write: WriteShards, manifest: ShardManifest, *, publish: Publish, unchecked: Sequence[str]
+    run: Finished,
+    write: WriteShards,
+    manifest: ShardManifest,
+    schema: pa.Schema,
+    *,
+    publish: Publish,
+    unchecked: Sequence[str],
 ) -> bytes:
     """The whole file; equal shards and settings give equal bytes.
 
     Args:
+        schema: that of the shards.
         unchecked: what was not looked for, in words.
     """
     found = {
@@ -91,7 +99,7 @@ def render_croissant(
         **dict(_responsible(run, publish, unchecked)),
         **_provenance(run),
         "distribution": [*_files(manifest), _file_set(manifest)],
-        "recordSet": [_records(write)],
+        "recordSet": [_records(write, schema)],
     }
     told = {key: value for key, value in found.items() if value not in (None, [], ())}
     return (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
@@ -138,10 +146,9 @@ def _file_set(manifest: ShardManifest) -> dict[str, Any]:
     }
 
 
-def _records(write: WriteShards) -> dict[str, Any]:
+def _records(write: WriteShards, schema: pa.Schema) -> dict[str, Any]:
     classes = {} if isinstance(write.classes, str) else write.classes
-    schema = write.output_schema()
-    docs = {field.name: _doc(field) for field in SHARD_COLUMNS}
+    docs = {field.name: _doc(field) for field in (*SHARD_COLUMNS, *BLUR_COLUMNS)}
     fields = []
     for field in schema:
         doc = docs.get(field.name) or f"of the sources, {_told(classes.get(field.name))}; null where they do not say"

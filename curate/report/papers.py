@@ -60,7 +60,7 @@ def _drop_signature(run: Finished) -> None:
 def papers_are_behind(run: Finished) -> bool:
     """Whether the card or a paper is missing, or says something else than the finished tables."""
     found = _found(run)
-    unsigned = found is not None and found[0].sign_key is not None and not run.store.exists(SIGNATURE_FILE)
+    unsigned = found is not None and found[0].sign_key is not None and not run.store.read_bytes(SIGNATURE_FILE)
     return card_is_behind(run) or unsigned or next(_differing(run), None) is not None
 
 
@@ -90,6 +90,7 @@ def _papers(run: Finished) -> Iterator[Paper]:
     publish, manifest = found
     open_ = unchecked(run)
     yield Paper(MANIFEST_FILE, _manifest_bytes(manifest))
-    yield Paper(CROISSANT, render_croissant(run, shards[0], manifest, publish=publish, unchecked=open_))
+    schema = shards[1].schema()
+    yield Paper(CROISSANT, render_croissant(run, shards[0], manifest, schema, publish=publish, unchecked=open_))
     counted = origins_of(origins[1])
     yield Paper(SUMMARY, render_summary(run, counted, manifest, publish=publish, unchecked=open_))

@@ -18,8 +18,9 @@ from curate.report.croissant import CONFORMS_TO, CONTEXT
 from curate.running import run_config
 from curate.samples.bundled import photos_by_category
 from curate.shard_manifest import NAME, SIGNATURE, ShardManifest
-from curate.tables import SHARD_COLUMNS
+from curate.tables import BLUR_COLUMNS, SHARD_COLUMNS
 from curate.verifying import verify
+from tests.models.screening.networks import save_face_finder
 from tests.test_shard_check import make_key
 
 needs_mlcroissant = pytest.mark.skipif(importlib.util.find_spec("mlcroissant") is None, reason="no mlcroissant")
@@ -246,6 +247,26 @@ def test_a_takedown_gives_another_manifest_and_drops_the_signature(root: Path, t
     assert [one.signed for one in found.shards.values()] == ["not signed"]
 
 
+def test_columns_of_blurred_faces_are_told_too_and_an_update_leaves_room_for_a_signature(
+    root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(root / "pool", tmp_path / "pool")
+    folder = run(tmp_path, f"write.publish.sign_key={make_key(tmp_path / 'key')}")
+    find = {"weights": str(save_face_finder(tmp_path / "faces.onnx")), "side": 256}
+    more = [f"screen={{faces: {{find: {json.dumps(find)}, blur: true}}}}"]
+    given = [f"sources.pool={tmp_path / 'pool'}", f"workdir={tmp_path / 'run'}", "map=null", "write.num_shards=2"]
+    run_config(load_config("dedup", [*given, *more]), Flags(update=True))
+    assert [one.signed for one in verify(str(folder)).shards.values()] == ["not signed"]
+    run(tmp_path, *more, f"write.publish.sign_key={tmp_path / 'key'}")
+    assert [one.signed for one in verify(str(folder)).shards.values()] != ["not signed"]
+
+    schema = pq.read_schema(folder / "data/part-00000.parquet")
+    fields = json.loads((folder / "croissant.json").read_text())["recordSet"][0]["field"]
+    assert [one["name"] for one in fields] == schema.names
+    assert {"blurred", "blurred_faces"} < set(schema.names)
+    assert all(one["description"] for one in fields)
+
+
 def test_publish_null_writes_none_of_it(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "pool", tmp_path / "pool")
     first = run(tmp_path, "write.publish=null")
@@ -258,4 +279,4 @@ def test_a_day_that_is_none_is_refused() -> None:
 
 
 def test_every_column_of_shards_has_a_text_for_croissant() -> None:
-    assert all(field.metadata and field.metadata[b"doc"] for field in SHARD_COLUMNS)
+    assert all(field.metadata and field.metadata[b"doc"] for field in (*SHARD_COLUMNS, *BLUR_COLUMNS))
