@@ -140,6 +140,12 @@ def _check_names(groups: list[RowGroup], feed: FeedSettings) -> None:
     for name in feed.source_weights:
         if name not in sources:
             raise ConfigError(f"feed.source_weights: no image is of source {name!r}; there are: {', '.join(sources)}")
+    deepest = max(group.depth for group in groups)
+    if feed.stratify is not None and deepest < feed.stratify:
+        raise ConfigError(
+            f"feed.stratify={feed.stratify}: the longest path in column clusters has {deepest} steps; "
+            + (f"set {deepest} or less" if deepest else "curate by a recipe that clusters, or leave it out")
+        )
     for path in feed.cluster_weights:
         if path not in clusters:
             raise ConfigError(f"feed.cluster_weights: no image lies below cluster {path}; see the column clusters")
