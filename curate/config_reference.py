@@ -142,8 +142,9 @@ def _type(schema: dict[str, Any]) -> str:
         return str(schema["const"])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
-    if "anyOf" in schema:
-        return " | ".join(_type(one) for one in schema["anyOf"])
+    members = schema.get("anyOf") or schema.get("oneOf")  # oneOf: of a union whose members are told apart
+    if members:
+        return " | ".join(dict.fromkeys(_type(one) for one in members))
     if schema.get("type") == "array":
         fixed = schema.get("prefixItems")
         return f"[{', '.join(map(_type, fixed))}]" if fixed else f"list of {_many(_type(schema.get('items', {})))}"

@@ -136,3 +136,9 @@ def test_defaults_are_yaml_on_one_line() -> None:
         if key.default:
             assert "\n" not in key.default
             yaml.safe_load(key.default)
+
+
+def test_unions_that_are_told_apart_name_their_members() -> None:
+    types = {key.name: key.type for key in keys_of(find_recipe("dedup").config)}
+    assert types["screen.drop"] == "mapping of names to (section | preset | true | false)"
+    assert types["screen.unlike[].embed"] == "copy | ssl | section"
