@@ -11,6 +11,7 @@ from torch import nn
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.convert.source import is_source, load_source, need_vit, resized
+from curate.models.files.dinov3_names import BIAS, has_key_bias
 from curate.models.files.header import BACKBONE, HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
@@ -178,6 +179,9 @@ def _fill_vit(backbone: VisionTransformer, given: VisionTransformer, *, where: s
     """Fill a ViT, which may have what the given one lacks and computes the same with: biases of 0, and a norm of local
     crops that starts as that of all tokens."""
     state, wanted = dict(given.state_dict()), backbone.state_dict()
+    biases = [value for name, value in state.items() if name.endswith(BIAS)]
+    if backbone.config.qkv_bias == "masked" and any(map(has_key_bias, biases)):
+        raise WeightsError(f"{where}: its keys have a bias, which model.qkv_bias=masked leaves out; set it to full")
     if given.config.qkv_bias == "none":
         state |= {name: torch.zeros_like(wanted[name]) for name in wanted if name.endswith(".attn.qkv.bias")}
     if given.local_cls_norm is None and backbone.local_cls_norm is not None:
