@@ -176,7 +176,7 @@ class Steps(NamedTuple):
 
 def run_steps(values: Values) -> Steps:
     """Train on noise for some steps."""
-    trainer = make_trainer(values)
+    trainer = make_trainer({**values, "log_every": 1})
     batches = repeat(random_crops(trainer))
     losses = [trainer.step(0, batches)["loss"]]
     student = trainer.objective.student

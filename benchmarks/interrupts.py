@@ -120,6 +120,8 @@ def phases(samples: Path, workdir: Path, shards: Path, output: Path) -> Iterator
     yield Phase("run: waiting for Dask", on_dask, after=8.0)
     yield Phase("run --dry-run", [*dedup, "--dry-run"], "curate.running:list_source")
     yield Phase("train: reading footers", train, "curate.trainer.train:read_index")
+    auto = ["train", "auto", f"shards={shards}", f"output={output / 'auto'}", "iterations=100000"]
+    yield Phase("train auto: picking settings", auto, "curate.trainer.settling:pick_settings")
     yield Phase("train: an iteration", train, "curate.trainer.iteration:Trainer.step", twice=True)
     yield Phase("train: decode processes", [*train, "worker_kind=process"], after=9.0)
     yield Phase(

@@ -4,6 +4,7 @@ A config is the name of a bundled one, a path, or a dict; keyword arguments chan
 `key=value` does on the command line.
 """
 
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from curate.models.backbones.embedder import Embedder
     from curate.models.device import PrecisionChoice
     from curate.trainer.train import TrainResult
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -330,9 +333,12 @@ def train(config: str | Path | Mapping[str, Any], **changes: Any) -> "TrainResul
     """Pretrain a backbone on shards; a killed training goes on where it stopped.
 
     Args:
-        config: name of a bundled config (`train/tiny`, ...), path of a YAML file, or a dict.
+        config: name of a bundled config (`train/tiny`, ...), path of a YAML file, or a dict; `auto` picks what is not
+            given by images and machine.
         changes: keys of the config, such as `shards=run.shards, output="runs/tiny", iterations=100`.
     """
+    if config == AUTO:
+        return train_auto(merge({}, changes))
     values, where = _given(config)
     return train_values(merge(values, changes), where=where)
 
@@ -347,6 +353,40 @@ def train_values(values: Mapping[str, Any], *, where: str) -> "TrainResult":
     values, evaluation = split_config(values, where=where)
     parsed = parse(TrainConfig, values, where=where)
     return run_training(parsed, evaluate=evaluation_for(evaluation, parsed))
+
+
+AUTO = "auto"
+"""What stands in a config's place where all that is not given is picked."""
+
+
+def train_auto(values: Mapping[str, Any]) -> "TrainResult":
+    """As `train`, with what the values do not say picked by images and machine; the log tells each pick."""
+    from curate.evaluation.settings import KEY
+    from curate.trainer.parallel import join_world
+    from curate.trainer.settling import Settled, record, settle
+
+    plain = {name: value for name, value in values.items() if name != KEY}
+    with join_world() as world:
+
+        def decide() -> Settled:
+            settled = settle(plain, processes=world.size)
+            for line in settled.lines:
+                logger.info("auto: %s", line)
+            record(settled)
+            return settled
+
+        settled = world.broadcast(decide)
+        return train_values({**values, **settled.values}, where=AUTO)
+
+
+def plan_auto(values: Mapping[str, Any], *, processes: int = 1, images: int | None = None) -> list[str]:
+    """What `train_auto` would pick and do, in lines for people; nothing is written."""
+    from curate.evaluation.settings import KEY
+    from curate.trainer.settling import settle
+
+    plain = {name: value for name, value in values.items() if name != KEY}
+    settled = settle(plain, processes=processes, images=images)
+    return [*settled.lines, *plan_values(settled.values, where=AUTO, processes=processes, images=images)]
 
 
 def plan_values(values: Mapping[str, Any], *, where: str, processes: int = 1, images: int | None = None) -> list[str]:

@@ -8,13 +8,13 @@ import typer
 from curate import command
 from curate.cli.arguments import (
     CompareWeights,
-    Config,
     Device,
     Model,
     Overrides,
     Quiet,
     Verbose,
     Weights,
+    complete_config,
 )
 from curate.cli.consoles import say
 from curate.cli.program import listen
@@ -23,7 +23,14 @@ from curate.errors import ConfigError
 
 
 def train(
-    config: Config,
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="YAML file, or the name of a bundled config such as train/small; auto: all that is not given is "
+            "picked by images and machine",
+            autocompletion=complete_config,
+        ),
+    ],
     overrides: Overrides = None,
     shards: Annotated[
         str | None,
@@ -31,6 +38,9 @@ def train(
     ] = None,
     output: Annotated[
         str | None, typer.Option(metavar="DIR", help="folder for checkpoints, the log and the exports")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="backbone to go on from, as init_from=MODEL: an id or a file")
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="say phases, schedules, tokens and memory, and write nothing")
@@ -57,23 +67,29 @@ def train(
         curate config train/small
         # phases, schedules and memory on 8 GPUs, before anything is written
         curate train train/small --shards runs/even --output runs/small --plan --processes 8
+        # settings picked by the images and this machine, each with its reason
+        curate train auto --shards runs/even --output runs/auto
+        # the same, going on from a released backbone
+        curate train auto --shards runs/even --init dinov2_vits14 --output runs/continued iterations=2000
         # on 8 GPUs
         torchrun --nproc-per-node 8 --shutdown-timeout 600 --no-python curate train train/small --shards runs/even \
             --output runs/small
     """
-    from curate.api import plan_values, train_values
+    from curate.api import AUTO, plan_auto, plan_values, train_auto, train_values
     from curate.config import apply_overrides, merge, read_yaml
 
     listen(quiet=quiet, verbose=verbose)
-    given: dict[str, Any] = {"shards": shards, "output": output}
-    values = merge(read_yaml(config), {name: value for name, value in given.items() if value is not None})
+    given: dict[str, Any] = {"shards": shards, "output": output, "init_from": init}
+    begun = {} if config == AUTO else read_yaml(config)
+    values = merge(begun, {name: value for name, value in given.items() if value is not None})
     values = apply_overrides(values, overrides or [])
     if plan:
-        say("\n".join(plan_values(values, where=config, processes=processes, images=images)))
+        asked: dict[str, Any] = {"processes": processes, "images": images}
+        say("\n".join(plan_auto(values, **asked) if config == AUTO else plan_values(values, where=config, **asked)))
         return
     if processes != 1 or images is not None:
         raise ConfigError("--processes and --images say for what to plan; add --plan, or leave them out")
-    result = train_values(values, where=config)
+    result = train_auto(values) if config == AUTO else train_values(values, where=config)
     export = near(str(result.export))
     say(f"export: {export}")
     if not quiet:

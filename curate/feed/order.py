@@ -9,7 +9,8 @@ The solution is a pure function of (seed, n), in three steps that are each compu
 1. Sample n lies in epoch n // epoch_size. The order of an epoch's row groups is a permutation drawn from (seed, epoch).
 2. The permuted row groups are cut into windows of about `window` samples. Of a row group the epoch shows as many
    samples as `SystematicSampling` says, so that weights and repeats that are not whole hold over epochs.
-3. Inside a window all samples are shuffled by a permutation drawn from (seed, epoch, window).
+3. Inside a window all samples are shuffled by a permutation drawn from (seed, epoch, window), or, where batches are to
+   cover clusters, dealt to its batches by draws from the same (`strata.py`).
 
 So a window needs a few whole row groups and no memory of what came before: every process computes the same order and
 takes its own samples of it, and the one integer n is the loader's whole state. A shuffle buffer, as in webdataset or
@@ -18,6 +19,7 @@ rows at random; shards dealt to processes tie the order to the number of process
 """
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ import numpy as np
 from curate.feed.lru import LruCache
 from curate.feed.seeds import Stream
 from curate.feed.shards import ShardIndex
+from curate.feed.strata import deal
 from curate.feed.systematic import SHIFTS, SystematicSampling
 
 
@@ -60,8 +63,16 @@ class SampleOrder:
         """Samples of an epoch."""
         self.groups_a_window = math.ceil(window * np.count_nonzero(sums) / self.epoch_size) + 1
         """Row groups that a window needs, about."""
+        self._batch_size = 1
         self._epochs: LruCache[int, _Epoch] = LruCache(2)
         self._windows: LruCache[tuple[int, int], Window] = LruCache(4)
+
+    def in_batches(self, size: int) -> "SampleOrder":
+        """The order for batches of `size` consecutive samples: they cover the clusters where the feed stratifies, and
+        elsewhere the size changes nothing."""
+        other = copy(self)
+        other._batch_size, other._windows = size, LruCache(4)
+        return other
 
     def window(self, sample: int) -> Window:
         """The window that sample number `sample` >= 0 lies in."""
@@ -87,8 +98,24 @@ class SampleOrder:
         number, window = key
         epoch = self._epochs.get(number, self._draw_epoch)
         rows = np.concatenate([self._shown(epoch, int(group)) for group in epoch.groups[window]])
-        rows = np.random.default_rng([Stream.ROW_ORDER, self._seed, number, window]).permutation(rows)
-        return Window(number * self.epoch_size + int(epoch.starts[window]), rows)
+        start = number * self.epoch_size + int(epoch.starts[window])
+        rng = np.random.default_rng([Stream.ROW_ORDER, self._seed, number, window])
+        strata = self._strata_of(rows)
+        if strata is None:
+            return Window(start, rng.permutation(rows))
+        return Window(start, rows[deal(strata, start=start, batch_size=self._batch_size, rng=rng)])
+
+    def _strata_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """(S,) the cluster of each sample of a window, whose (S, 2) rows come row group by row group; None: the feed
+        does not stratify."""
+        heads = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
+        found = []
+        for start, stop in zip(heads, [*heads[1:], len(rows)], strict=True):
+            strata = self._index.groups[rows[start, 0]].strata
+            if strata is None:
+                return None
+            found.append(strata[rows[start:stop, 1]])
+        return np.concatenate(found)
 
     def _shown(self, epoch: "_Epoch", group: int) -> np.ndarray:
         """(n, 2) group and row of the samples that an epoch takes from a row group."""

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import SourceError
 from curate.feed.settings import FeedSettings
+from curate.feed.strata import path_strata
 from curate.sealing import open_parquet
 from curate.tables import HF_IMAGE
 
@@ -44,7 +45,10 @@ class RowGroup:
     """(num_rows,) index of each row's source in `sources`; None: there is one."""
     clusters: frozenset[str] = frozenset()
     """Those of the paths in `FeedSettings.cluster_weights` below which some row lies."""
-
+    strata: npt.NDArray[np.uint32] | None = field(default=None, compare=False)
+    """(num_rows,) the cluster of each row at the level `FeedSettings.stratify`, as a number; None: not asked for."""
+    depth: int = field(default=0, compare=False)
+    """Steps of the longest path of a row; 0 unless the feed stratifies."""
     hashed: bool = field(default=False, compare=False)
     """Whether column `sha256` is curate's own: the digest of the image's bytes."""
 
@@ -102,6 +106,7 @@ def _read_row_group(path: str, shard: pq.ParquetFile, number: int, *, content: s
         return RowGroup(path, number, num_rows, num_rows, content, hashed=hashed)
     table = shard.read_row_group(number, columns=columns)
     weights, met, codes = np.ones(num_rows), frozenset[str](), None
+    strata, depth = None, 0
     sources: tuple[str, ...] = ()
     if "repeats" in columns:
         weights = table.column("repeats").fill_null(1).to_numpy().astype(np.float64)
@@ -109,15 +114,18 @@ def _read_row_group(path: str, shard: pq.ParquetFile, number: int, *, content: s
             raise SourceError(f"{path}: repeats {weights.min():g} in row group {number}; they must be >= 0")
     if "clusters" in columns:
         paths = table.column("clusters").combine_chunks()
-        factors, met = path_weights(paths.offsets.to_numpy(), paths.values.to_numpy(), feed.cluster_weights)
+        offsets, steps = paths.offsets.to_numpy(), paths.values.to_numpy()
+        factors, met = path_weights(offsets, steps, feed.cluster_weights)
         weights *= factors
+        if feed.stratify is not None:
+            strata, depth = path_strata(offsets, steps, feed.stratify), int(np.diff(offsets).max())
     if "source" in columns:
         names, found = np.unique(table.column("source").fill_null("").to_numpy(), return_inverse=True)
         sources, codes = tuple(map(str, names)), found.astype(np.int16) if len(names) > 1 else None
         weights *= np.array([feed.source_weights.get(name, 1.0) for name in sources])[found]
     kept = None if (weights == 1).all() else weights.astype(np.float32)
     total = num_rows if kept is None else float(kept.sum(dtype=np.float64))
-    return RowGroup(path, number, num_rows, total, content, kept, sources, codes, met, hashed)
+    return RowGroup(path, number, num_rows, total, content, kept, sources, codes, met, strata, depth, hashed)
 
 
 def path_weights(
@@ -142,7 +150,7 @@ def path_weights(
 def _needed_columns(path: str, shard: pq.ParquetFile, number: int, feed: FeedSettings) -> list[str]:
     names = shard.schema_arrow.names
     asked = {
-        "clusters": "cluster_weights" if feed.cluster_weights else "",
+        "clusters": "cluster_weights" if feed.cluster_weights else "stratify" if feed.stratify is not None else "",
         "source": "source_weights" if feed.source_weights else "homogeneous_share" if feed.homogeneous_share else "",
     }
     for column, setting in asked.items():

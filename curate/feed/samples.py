@@ -75,6 +75,7 @@ class CroppedSamples(Dataset[Crops]):
 
     def _hold(self, split: BatchSplit, *, ahead: int) -> None:
         self._split = split
+        self._orders = [order.in_batches(split.batch_size) for order in self._orders]
         self._images: list[LruCache[tuple[int, int], dict[int, Encoded]]] = [
             LruCache(order.groups_a_window * (2 + ahead // order.window_size)) for order in self._orders
         ]

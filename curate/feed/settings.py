@@ -78,6 +78,10 @@ class FeedSettings(Settings):
     are read at a time, so a source that is rare in every row group costs many reads."""
     homogeneous_sources: tuple[str, ...] = ()
     """Sources of such batches, drawn in proportion to their samples; empty: all sources."""
+    stratify: int | None = Field(default=None, ge=1, le=32)
+    """Level of the clusters, in steps of the path from the root, that batches cover as evenly as possible: 1 for the
+    topmost clusters. How often an image is shown does not change. The samples of a `shuffle_window` are dealt to its
+    batches, so a window should hold many of them. null: batches are drawn without regard to clusters."""
     significant_bits: SignificantBits = "auto"
     """Bits that the 16-bit samples of PNG and TIFF images use, 8..16: as `significant_bits` of the source that they
     were curated from, since shards hold the files as they are."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 CHANGED = ("repaired", "blurred")
 """Columns that say of an image, where they are not null, that its bytes are others than those of its SHA-256."""
+SIZES = ("width", "height")
+"""Columns that say how large an image is."""
 READERS = 16
 """Footers read at a time, since a shard on an object store takes a few round trips."""
 ResultT = TypeVar("ResultT")
@@ -96,6 +100,27 @@ class ShardIndex:
                 )
         return found
 
+    def read_sizes(self, group: RowGroup) -> npt.NDArray[np.int64]:
+        """(num_rows, 2) width and height of the images of a row group, pixels; 0 where they are not known.
+
+        Raises:
+            DamagedData: the shard is gone or its data are damaged.
+            SourceError: the shard has no such columns.
+        """
+
+        def read(file: Any) -> pa.Table:
+            with open_parquet(file) as shard:
+                missing = [name for name in SIZES if name not in shard.schema_arrow.names]
+                if missing:
+                    raise SourceError(
+                        f"shard {group.shard}: no column {' and '.join(missing)}, which say how large its images are; "
+                        "write them, or set crops.global_size=PIXELS"
+                    )
+                return shard.read_row_group(group.number, columns=list(SIZES))
+
+        table = _read_shard(self.filesystem, group.shard, read, problem=f"row group {group.number} cannot be read")
+        return np.stack([table[name].fill_null(0).to_numpy().astype(np.int64) for name in SIZES], axis=1)
+
 
 def read_index(shards: str, feed: FeedSettings | None = None) -> ShardIndex:
     """Read the footers of all shards, and of their rows the columns that repeats and weights need.
@@ -140,6 +165,12 @@ def _check_names(groups: list[RowGroup], feed: FeedSettings) -> None:
     for name in feed.source_weights:
         if name not in sources:
             raise ConfigError(f"feed.source_weights: no image is of source {name!r}; there are: {', '.join(sources)}")
+    deepest = max(group.depth for group in groups)
+    if feed.stratify is not None and deepest < feed.stratify:
+        raise ConfigError(
+            f"feed.stratify={feed.stratify}: the longest path in column clusters has {deepest} steps; "
+            + (f"set {deepest} or less" if deepest else "curate by a recipe that clusters, or leave it out")
+        )
     for path in feed.cluster_weights:
         if path not in clusters:
             raise ConfigError(f"feed.cluster_weights: no image lies below cluster {path}; see the column clusters")

@@ -282,7 +282,7 @@ class TrainSettings(Settings):
     """Number of samples that are shuffled together, whose encoded bytes are held in memory; row groups are shuffled
     among such windows."""
     feed: FeedSettings = FeedSettings()
-    """Weights of clusters and sources, batches of one source, and damaged images."""
+    """Weights of clusters and sources, batches of one source or over all clusters, and damaged images."""
     device: Annotated[str, Execution()] = "auto"
     """Device to train on: cpu, cuda, cuda:1, and so on; auto: cuda where there is a GPU."""
     workers: Annotated[int, Field(ge=0), Execution()] = 2

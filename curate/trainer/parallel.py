@@ -90,7 +90,8 @@ class _AllGather(torch.autograd.Function):
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """The processes that torchrun started, in one process group until the end of the block; else this one alone.
+    """The processes that torchrun started, in one process group until the end of the block; else this one alone. A
+    block inside such a block is in the same group.
 
     Raises:
         ConfigError: the environment says half of what torchrun says, or the processes do not find one another.
@@ -98,6 +99,9 @@ def join_world() -> Iterator[World]:
     size = _told("WORLD_SIZE", default=1)
     if size == 1:
         yield World()
+        return
+    if dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size())
         return
     rank = _told("RANK")
     if not 0 <= rank < size:

@@ -24,7 +24,7 @@ SCRIPT = """
 
 def start_ranks(configs: Sequence[Mapping[str, Any]], *, size: int) -> list["subprocess.Popen[str]"]:
     """Processes that train by `configs` one after another."""
-    work = list(zip(_free_ports(len(configs)), configs, strict=True))
+    work = list(zip(free_ports(len(configs)), configs, strict=True))
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(work)]
     told = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
     return [
@@ -46,7 +46,8 @@ def train_on_ranks(configs: Sequence[Mapping[str, Any]], *, size: int = 2) -> No
     assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(errors)
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:

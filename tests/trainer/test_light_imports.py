@@ -18,6 +18,7 @@ assert not loaded, loaded
     "module",
     [
         "curate.feed.settings",
+        "curate.trainer.automatic",
         "curate.trainer.config",
         "curate.trainer.effective",
         "curate.trainer.initial",

@@ -232,7 +232,7 @@ class Screen(Map):
         yield from telling.flow(ScreenFigures.of(table).rejected, run, before)
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
-        yield from telling.facts(table, ScreenFigures.of(table).rules, self.rules(table.schema()), digits=digits)
+        yield from telling.facts(table, self._counts(table), self.rules(table.schema()), digits=digits)
 
     def warn(self, table: Table, run: Finished) -> Iterator[str]:
         yield from telling.warn(table, ScreenFigures.of(table).rejected, run)
@@ -247,8 +247,14 @@ class Screen(Map):
                 yield check, text
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
-        figures, rules = ScreenFigures.of(table), self.rules(table.schema())
-        yield from telling.show(table, run, figures.rules, rules, blurred=not self.show_sensitive)
+        rules = self.rules(table.schema())
+        yield from telling.show(table, run, self._counts(table), rules, blurred=not self.show_sensitive)
+
+    def _counts(self, table: Table) -> dict[str, int]:
+        """Images by rule; the clauses of `where` that reject none count too."""
+        clauses = () if self.where is None else self.parsed.clauses
+        counts = ScreenFigures.of(table).rules
+        return counts | {clause.text: 0 for clause in clauses if clause.text not in counts}
 
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         for row in run.rows_of(image, table):

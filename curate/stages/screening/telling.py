@@ -208,11 +208,13 @@ def around(image_ids: np.ndarray, values: np.ndarray, bound: float, *, rejects: 
         rejects: above or below, what the rule takes.
     """
     beyond = values > bound if rejects == "above" else values < bound
-    for words, mask in ((f"{rejects} {bound:g}, kept out", beyond), (f"up to {bound:g}, within the rule", ~beyond)):
+    within = f"up to {bound:g}" if rejects == "above" else f"from {bound:g} on"
+    sides = ((f"{rejects} {bound:g}, kept out", beyond, LIST_REJECTED), (f"{within}, within the rule", ~beyond, ""))
+    for words, mask, rest in sides:
         places = np.flatnonzero(mask)
         if len(places):
             nearest = places[np.argsort(np.abs(values[places] - bound), kind="stable")[:SHOWN]]
             pictures = tuple(Picture(int(image_ids[at]), (f"{values[at]:.4g}",)) for at in nearest.tolist())
             note = "; blurred, screen.show_sensitive=true shows them as they are" if blurred else ""
             yield Text(f"Nearest to the threshold, {words}{note}:")
-            yield Gallery(pictures, more=len(places) - len(pictures), blurred=blurred, rest=LIST_REJECTED)
+            yield Gallery(pictures, more=len(places) - len(pictures), blurred=blurred, rest=rest)
