@@ -51,6 +51,7 @@ CONVENTIONS: dict[str, Convention] = {
             std=(1.0, 1.0, 1.0),
         ),
     ),
+    "pixels16": Convention("mean", _crop(224, 224, HALF, (0.25, 0.25, 0.25))),
     # Of its authors' two ways, the one that gives all pictures one shape.
     "sscd": Convention(
         "gem",

@@ -321,6 +321,8 @@ class TrainSettings(Settings):
         check_phases(self)
         for model in (self.model, *(student.model for student in self.students.values())):
             self._check_model(model)
+        if self.heads == "warm-up" and self.init_from is None:
+            raise ValueError("heads=warm-up lets a backbone stand still under fresh heads; set init_from to one")
         if self.students and getattr(self.objective, "distill_from", None) is None:
             raise ValueError("students are distilled from one teacher; set objective.distill_from, or leave them out")
         if self.batch_size % self.accumulate:

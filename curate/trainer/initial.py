@@ -20,15 +20,17 @@ def origins(settings: TrainSettings) -> dict[str, str]:
     What is not there yet has none, such as a model id whose weights are fetched when the run begins.
     """
     named: dict[str, str | None] = {"init_from": settings.init_from, "init_heads": settings.init_heads}
-    named |= {
-        f"phases.{number}.gram.teacher": phase.gram.teacher_file
-        for number, phase in enumerate(settings.phases)
-        if phase.gram is not None
-    }
-    named |= settings.objective.origins()
-    return {name: _digest(path) for name, path in named.items() if path is not None and Path(path).exists()}
+    named |= gram_files(settings) | settings.objective.origins()
+    found = {name: Path(path).expanduser() for name, path in named.items() if path is not None}
+    return {name: _digest(path) for name, path in found.items() if path.exists()}
 
 
-def _digest(path: str) -> str:
-    inside = Path(path) / BACKBONE
+def gram_files(settings: TrainSettings) -> dict[str, str]:
+    """The weights of Gram teachers that the run does not make itself, by the setting that names them."""
+    given = {number: phase.gram for number, phase in enumerate(settings.phases) if phase.gram is not None}
+    return {f"phases.{number}.gram.teacher": gram.teacher_file for number, gram in given.items() if gram.teacher_file}
+
+
+def _digest(path: Path) -> str:
+    inside = path / BACKBONE
     return hash_file(inside if inside.is_file() else find_weight_file(path))

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from curate.config import without_folder
+from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.phase_settings import GramSettings, PhaseSettings, ScheduleSettings
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def check_phases(settings: "TrainSettings") -> None:
     phases = lay_out(settings.phases, iterations=settings.iterations)
     for number, phase in enumerate(phases):
         for name, given in schedules_of(phase.settings):
+            _check_read(name, f"phases.{number}.{name}", settings)
             _check_schedule(given, f"phases.{number}.{name}", phase.end - phase.start)
         _check_sizes(phase.settings, settings, number)
     _check_gram_teachers(phases)
@@ -77,6 +80,21 @@ def check_phases(settings: "TrainSettings") -> None:
 
 def _end_of(settings: PhaseSettings, start: int) -> int | None:
     return settings.until if settings.iterations is None else start + settings.iterations
+
+
+def _check_read(name: str, key: str, settings: "TrainSettings") -> None:
+    """The objective reads what a phase schedules: nothing is asked for that would change nothing."""
+    objective, kind = settings.objective, without_folder(settings.objective.kind)
+    group, _, weight = name.rpartition(".")
+    if group == "gram" and "gram" not in objective.weighed:
+        raise ValueError(
+            f"{key.removesuffix('.weight')}: objective={kind} reads no patches for Gram anchoring; dinov2 and dinov3 do"
+        )
+    if group == "weights" and weight not in objective.weighed:
+        read = ", ".join(sorted(objective.weighed - {"gram"})) or "none"
+        raise ValueError(f"{key}: objective={kind} has no such loss; those that phases may weigh: {read}")
+    if name == "teacher_temperature" and not isinstance(objective, PrototypeSettings):
+        raise ValueError(f"{key}: objective={kind} has no prototypes, and so no such temperature; leave it out")
 
 
 def _check_schedule(given: ScheduleSettings, key: str, length: int) -> None:

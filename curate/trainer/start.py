@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.convert.source import load_source, need_vit, resized
-from curate.models.files.header import HEADS, heads_beside
+from curate.models.convert.source import is_source, load_source, need_vit, resized
+from curate.models.files.dinov3_names import BIAS, has_key_bias
+from curate.models.files.header import BACKBONE, HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
 from curate.models.nets.throughput import count_flops
@@ -22,7 +23,7 @@ from curate.trainer.config import ModelSettings, TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.feature_teachers import FeatureTeacher
 from curate.trainer.heads import make_head
-from curate.trainer.initial import distilled_export
+from curate.trainer.initial import distilled_export, gram_files
 from curate.trainer.objective import Objective, backbone_of
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.parallel import World
@@ -129,7 +130,13 @@ def given_heads(config: TrainConfig) -> HeadsInfo | None:
     """
     distilled = distilled_export(config)
     if distilled is not None:
-        return read_heads_info(heads_beside(distilled))
+        beside = heads_beside(distilled)
+        if not beside.is_file():
+            raise WeightsError(
+                f"objective.distill_from={distilled}: there is no {beside}; give the folder of a training, which holds "
+                f"{BACKBONE} and {HEADS}, or, for a backbone without heads, set objective=distill_features"
+            )
+        return read_heads_info(beside)
     if config.init_heads is None:
         return None
     if not isinstance(config.objective, PrototypeSettings):
@@ -141,9 +148,12 @@ def resolve_start(config: TrainConfig, *, num_images: int, num_samples: int) -> 
     """The numbers of a run on so many images, with the heads that it starts from.
 
     Raises:
-        WeightsError: heads to start from are missing or damaged.
+        WeightsError: heads to start from are missing or damaged, or a later phase's Gram teacher is not there.
         ConfigError: the settings do not fit them, or one another.
     """
+    for name, source in gram_files(config).items():
+        if not is_source(source):
+            raise WeightsError(f"{name}={source}: no such file or folder; give weights that are there, or `step N`")
     heads = given_heads(config)
     given = None if heads is None else heads.prototypes
     return resolve_auto(config, num_images=num_images, num_samples=num_samples, prototypes=given)
@@ -169,6 +179,9 @@ def _fill_vit(backbone: VisionTransformer, given: VisionTransformer, *, where: s
     """Fill a ViT, which may have what the given one lacks and computes the same with: biases of 0, and a norm of local
     crops that starts as that of all tokens."""
     state, wanted = dict(given.state_dict()), backbone.state_dict()
+    biases = [value for name, value in state.items() if name.endswith(BIAS)]
+    if backbone.config.qkv_bias == "masked" and any(map(has_key_bias, biases)):
+        raise WeightsError(f"{where}: its keys have a bias, which model.qkv_bias=masked leaves out; set it to full")
     if given.config.qkv_bias == "none":
         state |= {name: torch.zeros_like(wanted[name]) for name in wanted if name.endswith(".attn.qkv.bias")}
     if given.local_cls_norm is None and backbone.local_cls_norm is not None:

@@ -28,11 +28,14 @@ class HeadsWarmUp:
     """Factor on the backbone's learning rate while fresh heads warm up, and after."""
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self._iterations = config.iterations
-        self._window = max(LEAST, config.iterations // WINDOWS)
-        # Sum of the losses of this window, mean of the one before, calm windows, iteration of the release or 0.
-        self._seen = torch.tensor([0.0, torch.inf, 0.0, 0.0], device=device)
+        self._lay_out(config.iterations)
+        # Sum of the losses of this window, mean of the one before, calm windows, iteration of the release or 0, and the
+        # iterations of the run as it began: a run that is made longer goes on by the same windows.
+        self._seen = torch.tensor([0.0, torch.inf, 0.0, 0.0, config.iterations], device=device)
         self._released = 0
+
+    def _lay_out(self, iterations: int) -> None:
+        self._iterations, self._window = iterations, max(LEAST, iterations // WINDOWS)
 
     def factor(self, step: int) -> float:
         """0 while the heads warm up, then a line to 1."""
@@ -47,12 +50,12 @@ class HeadsWarmUp:
             self._judge(step + 1)
 
     def _judge(self, done: int) -> None:
-        total, before, calm, _ = self._seen.tolist()
+        total, before, calm, *_ = self._seen.tolist()
         mean = total / self._window
         calm = calm + 1 if mean > before * (1 - SETTLED) else 0
         if calm >= CALM or done >= MOST * self._iterations:
             self._released = done
-        self._seen.copy_(torch.tensor([0.0, mean, calm, self._released]))
+        self._seen[:4] = torch.tensor([0.0, mean, calm, self._released])
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds; `resume` is called once it is filled."""
@@ -60,4 +63,6 @@ class HeadsWarmUp:
 
     def resume(self) -> None:
         """Go on from what a checkpoint has filled in."""
-        self._released = int(self._seen[3].item())
+        *_, released, iterations = self._seen.tolist()
+        self._released = int(released)
+        self._lay_out(int(iterations))

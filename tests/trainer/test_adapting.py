@@ -129,8 +129,31 @@ def test_heads_that_never_settle_hold_the_backbone_for_a_fifth_of_the_run():
     assert [warm_up.factor(step) for step in (100, 150, 200)] == pytest.approx([0, 0.5, 1])
 
 
+def start(shards, tmp_path):
+    """An export to go on from."""
+    return str(run(tmp_path / "start", shards, iterations=2).export)
+
+
+def test_a_run_that_is_made_longer_keeps_the_windows_of_its_warm_up():
+    losses = [10 * 0.9**step for step in range(10)] + [3.0] * 60
+    begun = HeadsWarmUp(config(iterations=1000), torch.device("cpu"))
+    longer = HeadsWarmUp(config(iterations=4000), torch.device("cpu"))
+    for step, loss in enumerate(losses):
+        if step == 15:  # in the middle of a window
+            longer.state()["warm_up.seen"].copy_(begun.state()["warm_up.seen"])
+            longer.resume()
+        for one in (begun, *((longer,) if step >= 15 else ())):
+            one.look(torch.tensor(loss), step)
+    assert 0 < begun.factor(60) == longer.factor(60)
+
+
+def test_heads_warm_up_over_a_backbone_that_is_given():
+    with pytest.raises(ConfigError, match="heads=warm-up .* set init_from"):
+        config(heads="warm-up")
+
+
 def test_a_backbone_under_fresh_heads_stands_still_until_they_have_settled(shards, tmp_path):
-    whole = run(tmp_path / "whole", shards, heads="warm-up", iterations=14)
+    whole = run(tmp_path / "whole", shards, heads="warm-up", iterations=14, init_from=start(shards, tmp_path))
     norms = [row["gradient_norm_backbone"] for row in whole.log]
     released = next(step for step, norm in enumerate(norms) if norm > 0)
     assert released == 6, "iteration 5 has a rate of 0: the ramp begins with it"
@@ -139,7 +162,7 @@ def test_a_backbone_under_fresh_heads_stands_still_until_they_have_settled(shard
         if step > 3:
             shutil.rmtree(path)
     (tmp_path / "killed" / "backbone.safetensors").unlink()
-    run(tmp_path / "killed", shards, heads="warm-up", iterations=14)
+    run(tmp_path / "killed", shards, heads="warm-up", iterations=14, init_from=start(shards, tmp_path))
     assert (tmp_path / "killed/backbone.safetensors").read_bytes() == whole.export.read_bytes()
 
 

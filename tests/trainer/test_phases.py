@@ -4,11 +4,12 @@ import json
 import pytest
 
 from curate.config import parse
-from curate.errors import ConfigError
+from curate.errors import ConfigError, WeightsError
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import resolve_auto
 from curate.trainer.objective import LossWeights
 from curate.trainer.phases import GramEvent, Timeline, phase_at
+from curate.trainer.start import resolve_start
 
 CONSTANT = {
     "base_lr": 4e-4,
@@ -196,3 +197,28 @@ def test_phases_number_the_iterations():
 def test_phases_that_do_not_go_together_are_errors(phases, told):
     with pytest.raises(ConfigError, match=told):
         config(iterations=30, phases=phases)
+
+
+@pytest.mark.parametrize(
+    ("objective", "phase", "told"),
+    [
+        ("lejepa", {"gram": {"teacher": "step 0"}}, "phases.0.gram: objective=lejepa reads no patches"),
+        ("dino", {"weights": {"dino": 0.5}}, "phases.0.weights.dino: objective=dino .* may weigh: koleo"),
+        ("diet", {"teacher_temperature": 0.05}, "phases.0.teacher_temperature: objective=diet has no prototypes"),
+    ],
+)
+def test_a_phase_asks_for_nothing_that_the_objective_does_not_read(objective, phase, told):
+    with pytest.raises(ConfigError, match=told):
+        config(objective=objective, phases=[{"until": 4, **phase}], crops={"num_local": 0})
+
+
+def test_a_later_phases_gram_teacher_must_be_there_when_the_run_begins(tmp_path):
+    given = config(phases=[{"until": 4}, {"until": 8, "gram": {"teacher": str(tmp_path / "later.safetensors")}}])
+    with pytest.raises(WeightsError, match="phases.1.gram.teacher=.*later.safetensors: no such file"):
+        resolve_start(given, num_images=9, num_samples=9)
+
+
+def test_a_distilled_training_that_is_not_there_is_named(tmp_path):
+    given = config(objective={"kind": "dinov3", "distill_from": str(tmp_path / "nothing")})
+    with pytest.raises(WeightsError, match="objective.distill_from=.*nothing: there is no .*distill_features"):
+        resolve_start(given, num_images=9, num_samples=9)

@@ -121,7 +121,10 @@ def build(info: ModelInfo) -> "nn.Module":
 
 
 def _bias(state: Mapping[str, "Tensor"]) -> str:
-    return "masked" if "blocks.0.attn.qkv.bias" in state else "none"
+    from curate.models.files.dinov3_names import BIAS, has_key_bias
+
+    biases = [value for name, value in state.items() if name.endswith(BIAS)]
+    return "none" if not biases else "full" if any(map(has_key_bias, biases)) else "masked"
 
 
 def _has_local_norm(state: Mapping[str, "Tensor"]) -> bool:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from curate.models.conventions import CONVENTIONS, preprocess_of
 from curate.models.info import ModelInfo
-from curate.ops.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 MODELS = ("pixels16",)
 SIDE = 16
 """Pixels along a square."""
-PREPROCESS = Preprocess(
-    size=224, resize="short_edge_crop", short_edge=224, interpolation="bicubic", mean=(0.5,) * 3, std=(0.25,) * 3
-)
 
 
 def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
@@ -22,7 +19,8 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         model=model,
         dim=3 * SIDE * SIDE,
         license="Apache-2.0",
-        preprocess=PREPROCESS,
+        preprocess=preprocess_of(model),
+        pooling=CONVENTIONS[model].pooling,
         how_to_get="it has no weights",
         bf16=False,
         has_weights=False,

@@ -73,6 +73,12 @@ def load_source(source: str, *, heads: bool = False) -> LoadedBackbone:
     return replace(found, heads=_find_heads(found)) if heads else found
 
 
+def is_source(source: str) -> bool:
+    """Whether there is such a file or folder, or released model; what it holds is not looked at."""
+    known = (family.canonical(source) for family in (dinov2, dinov3))
+    return Path(source).expanduser().exists() or any(model is not None for model in known)
+
+
 def _from_id(source: str) -> LoadedBackbone:
     for family in (dinov2, dinov3):
         model = family.canonical(source)

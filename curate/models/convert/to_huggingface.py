@@ -39,6 +39,8 @@ def write_huggingface(source: LoadedBackbone, path: Path, options: Options) -> N
     else:
         vit = need_vit(source, NAME)
         config, model = without_local_norm(vit.config), model_config(vit.config)
+        if vit.config.positions == "rotary":
+            dinov3_names.check_key_biases(vit.state_dict(), where=source.name)
         state = (dinov3_names if vit.config.positions == "rotary" else formats).to_huggingface(vit.state_dict())
     path.mkdir()
     _write_json(path / "config.json", model | {KEY: describe_export(config, source.info)})

@@ -22,6 +22,8 @@ def write_timm(source: LoadedBackbone, path: Path, options: Options) -> None:
     config, state = source.network.config, dict(inner(source.network).state_dict())
     if isinstance(config, ViTConfig):
         config = without_local_norm(config)
+        if config.positions == "rotary":
+            dinov3_names.check_key_biases(state, where=source.name)
         state = (dinov3_names if config.positions == "rotary" else formats).to_timm(state)
     save_tensors(path, state, describe_export(config, source.info))
 

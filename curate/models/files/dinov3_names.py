@@ -99,9 +99,16 @@ def heads_of(state: Mapping[str, Tensor]) -> int | None:
 
 
 def _key_mask(bias: Tensor) -> Tensor:
+    """Ones where the bias counts: everywhere in a model whose keys have learned one."""
     mask = torch.ones_like(bias)
-    mask.chunk(3)[1].zero_()
+    if not has_key_bias(bias):
+        mask.chunk(3)[1].zero_()
     return mask
+
+
+def has_key_bias(bias: Tensor) -> bool:
+    """Whether the third of the keys in a qkv bias is not 0."""
+    return bool(bias.chunk(3)[1].any())
 
 
 def _check_periods(found: Tensor, *, where: str) -> None:
@@ -196,15 +203,16 @@ def to_huggingface(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def check_key_biases(state: Mapping[str, Tensor], *, where: str) -> None:
-    """Refuse qkv biases whose third of the keys is not 0: they are another model's.
+    """Refuse qkv biases whose third of the keys is not 0: timm and Hugging Face have no place for them.
 
     Raises:
         WeightsError: there is such a bias.
     """
-    wrong = [key for key, value in state.items() if key.endswith(BIAS) and value.chunk(3)[1].any()]
+    wrong = [key for key, value in state.items() if key.endswith(BIAS) and has_key_bias(value)]
     if wrong:
         raise WeightsError(
-            f"{where}: a bias of the keys that is not 0, in {abridged(wrong)}; DINOv3 has none: is it another model's?"
+            f"{where}: a bias of the keys that is not 0, in {abridged(wrong)}; DINOv3 has none: is it another model's, "
+            "or trained with model.qkv_bias=full?"
         )
 
 

@@ -94,8 +94,9 @@ def to_hub(state: Mapping[str, Tensor], *, where: str = "weights") -> StateDict:
         raise WeightsError(
             f"{where}: not the weights of a ViT in the format of {found}: {foreign_text(error)}; is the file complete?"
         ) from error
-    if found.startswith("dinov3"):
-        dinov3_names.check_key_biases(converted, where=where)
+    if found.startswith("dinov3"):  # a mask beside a bias says itself what counts of it
+        unmasked = {key: value for key, value in converted.items() if f"{key}_mask" not in state}
+        dinov3_names.check_key_biases(unmasked, where=where)
     return converted
 
 

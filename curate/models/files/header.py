@@ -58,7 +58,7 @@ class ExportInfo(Settings):
 def heads_beside(export: str) -> Path:
     """Where the heads of an export lie, which is a file or the folder that holds it."""
     path = Path(export)
-    return (path if path.is_dir() else path.parent) / HEADS
+    return (path.parent if path.is_file() or path.suffix == ".safetensors" else path) / HEADS
 
 
 def describe_export(config: Architecture, info: ExportInfo) -> dict[str, Any]:

@@ -53,7 +53,9 @@ class Dino(Objective):
         by_view = targets.unflatten(0, (NUM_GLOBAL_CROPS, -1))
         terms = {"dino": dino_term(student, by_view)}
         loss, values = projected_loss(terms, temperature=self.settings.student_temperature)
-        loss, values = add_koleo(loss, values, groups[0].cls, self.settings, world=self.world)
+        loss, values = add_koleo(
+            loss, values, groups[0].cls, self.settings, world=self.world, factor=context.weights.koleo
+        )
         return ObjectiveOutput(loss, values, features, targets)
 
 

@@ -1,7 +1,7 @@
 """Settings of the objectives without prototypes and masks: features of frozen backbones, LeJEPA, DIET. Importing this
 costs no torch."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -37,6 +37,8 @@ def _read_teacher(value: Any) -> Any:
 class DistillFeaturesSettings(ObjectiveSettings):
     """Features of frozen backbones: the student predicts their cls tokens and patches through linear maps. Needs no
     heads of the backbones, and trains a ViT or any timm model."""
+
+    weighed: ClassVar[frozenset[str]] = frozenset({"koleo"})
 
     kind: Literal["distill_features"] = "distill_features"
     """Name of the objective."""
@@ -80,6 +82,8 @@ class DistillFeaturesSettings(ObjectiveSettings):
 class LeJepaSettings(ObjectiveSettings):
     """LeJEPA: views of an image agree, and features are spread as an isotropic Gaussian, by random directions."""
 
+    weighed: ClassVar[frozenset[str]] = frozenset({"koleo"})
+
     kind: Literal["lejepa"] = "lejepa"
     """Name of the objective."""
     sigreg_weight: float = Field(default=0.05, gt=0.0, lt=1.0)
@@ -117,6 +121,8 @@ class LeJepaSettings(ObjectiveSettings):
 
 class DietSettings(ObjectiveSettings):
     """DIET: each image is a class of its own, for 1,000 to 50,000 images."""
+
+    weighed: ClassVar[frozenset[str]] = frozenset({"koleo"})
 
     kind: Literal["diet"] = "diet"
     """Name of the objective."""

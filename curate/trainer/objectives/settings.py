@@ -30,6 +30,8 @@ class ObjectiveSettings(Settings):
     extensible: ClassVar[bool] = True
     needs_masks: ClassVar[bool] = False
     """Whether patches are hidden behind the backbone's mask token, which timm models lack."""
+    weighed: ClassVar[frozenset[str]] = frozenset()
+    """The fields of `LossWeights` that the objective reads, which phases may change; `gram` stands for anchoring."""
 
     kind: str
     """Name of the objective: dinov2, dinov3, dino, esvit, sit, distill_features, lejepa, diet, or one of your own as
@@ -139,6 +141,8 @@ class CenteredSettings(PrototypeSettings):
 class DinoSettings(CenteredSettings):
     """DINO: cross-entropy between crops alone."""
 
+    weighed: ClassVar[frozenset[str]] = frozenset({"koleo"})
+
     kind: Literal["dino"] = "dino"
     """Name of the objective."""
 
@@ -153,6 +157,7 @@ class MaskedSettings(PrototypeSettings):
     """Settings of objectives that hide patches from the student: DINO, iBOT and KoLeo."""
 
     needs_masks: ClassVar[bool] = True
+    weighed: ClassVar[frozenset[str]] = frozenset({"dino", "local", "ibot", "koleo", "gram"})
 
     ibot_head: HeadSettings | None = None
     """What the head for patches, where it is not tied, has of its own: in DINOv2's long recipe a bottleneck of 256."""
@@ -219,6 +224,8 @@ class DinoV3Settings(MaskedSettings):
 class EsVitSettings(CenteredSettings):
     """EsViT: cross-entropy between crops and between their matched regions."""
 
+    weighed: ClassVar[frozenset[str]] = frozenset({"koleo"})
+
     kind: Literal["esvit"] = "esvit"
     """Name of the objective."""
     view_weight: float = Field(default=0.5, ge=0.0)
@@ -238,6 +245,8 @@ class EsVitSettings(CenteredSettings):
 
 class SitSettings(ObjectiveSettings):
     """SiT: contrast between images, reconstruction of hidden blocks, and which way is up."""
+
+    weighed: ClassVar[frozenset[str]] = frozenset({"koleo"})
 
     kind: Literal["sit"] = "sit"
     """Name of the objective."""

@@ -63,7 +63,7 @@ class Sit(Objective):
             logits = self.student["rotation_head"](seen.registers[:, 0]).float()
             terms["rotation"] = F.cross_entropy(logits, rotations)
             loss = loss + settings.rotation_weight * terms["rotation"]
-        loss, terms = add_koleo(loss, terms, seen.cls, settings, world=self.world)
+        loss, terms = add_koleo(loss, terms, seen.cls, settings, world=self.world, factor=context.weights.koleo)
         return ObjectiveOutput(loss, terms, features)
 
     @torch.no_grad()

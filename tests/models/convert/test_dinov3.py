@@ -15,10 +15,12 @@ from curate.models.convert import to_hub
 from curate.models.convert.convert import convert
 from curate.models.convert.source import load_source, resized
 from curate.models.files import dinov3_names
-from curate.models.files.export import weights_of
+from curate.models.files.export import weights_of, write_export
+from curate.models.files.header import ExportInfo
 from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
+from curate.trainer.start import load_weights
 from tests.models.convert.backbones import export, pictures
 from tests.models.nets.dinov3_models import huggingface_model, randomize, timm_model
 
@@ -148,3 +150,25 @@ def test_a_released_size_is_named_as_torch_hub_does() -> None:
     assert to_hub.released_as(vit_config("dinov3_huge_plus")) == "dinov3_vith16plus"
     assert to_hub.released_as(vit_config("dinov3_7b")) == "dinov3_vit7b16"
     assert to_hub.released_as(vit_config("dinov3_tiny")) is None
+
+
+@torch.no_grad()
+def test_a_bias_that_keys_have_learned_is_kept_or_refused(tmp_path: Path) -> None:
+    """It is no constant of the softmax here: rotations turn it with the place of a patch."""
+    config = vit_config("dinov3_tiny", dim=32, heads=2, depth=1, image_size=32, qkv_bias="full")
+    trained = VisionTransformer(config, generator=torch.Generator().manual_seed(0)).eval()
+    trained.get_parameter("blocks.0.attn.qkv.bias").normal_(generator=torch.Generator().manual_seed(1))
+    write_export(tmp_path / "own.safetensors", trained, ExportInfo(image_size=32, short_edge=32))
+    save_file(weights_of(trained), tmp_path / "meta.safetensors")
+    bias = trained.state_dict()["blocks.0.attn.qkv.bias"]
+    for file in ("own.safetensors", "meta.safetensors"):
+        read = load_source(str(tmp_path / file)).network
+        assert isinstance(read, VisionTransformer)
+        assert read.config.qkv_bias == "full"
+        assert torch.equal(read.state_dict()["blocks.0.attn.qkv.bias"], bias)
+    for to, output in (("timm", "timm.safetensors"), ("huggingface", "folder")):
+        with pytest.raises(WeightsError, match="bias of the keys that is not 0.*qkv_bias=full"):
+            convert(str(tmp_path / "own.safetensors"), to=to, output=tmp_path / output)
+    masked = VisionTransformer(config.model_copy(update={"qkv_bias": "masked"}))
+    with pytest.raises(WeightsError, match="model.qkv_bias=masked leaves out; set it to full"):
+        load_weights(masked, str(tmp_path / "own.safetensors"))
