@@ -175,6 +175,26 @@ def test_a_run_that_screens_no_more_has_the_bytes_of_one_that_never_did(plain: W
     assert left == plain.parts()
 
 
+@pytest.mark.parametrize(("before", "now"), [((), ("screen={}",)), (("screen={}",), ())])
+def test_screening_that_comes_or_goes_needs_an_update(
+    plain: World, tmp_path: Path, before: tuple[str, ...], now: tuple[str, ...]
+) -> None:
+    """What a list named must not come back because a key was forgotten."""
+    shutil.copytree(plain.workdir, tmp_path / "run")
+    world = World(plain.samples, tmp_path / "run")
+    world.run(*before)
+    parts = world.parts()
+
+    with pytest.raises(StaleTable, match=r"scores: (not there -> read|read -> left out)"):
+        world.run(*now, update=False)
+
+    assert world.parts() == parts
+    world.run(*now)
+    assert Store(world.workdir).table("duplicates").complete_manifest().inputs.get("scores", []) == list(
+        ("scores",) if now else ()
+    )
+
+
 def test_other_rules_read_no_picture_and_make_verdicts_anew(world: World) -> None:
     for rule in (DARK, "screen.drop={luma: {below: 40}, wide: true}", "screen.where=luma > 100 and width >= 10"):
         changed, looked = world.run(rule, "write=null")

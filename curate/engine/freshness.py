@@ -124,13 +124,21 @@ def _reading(spec: Input, tables: Any, *, aligned: bool) -> Callable[[int], str]
     return lambda part: everything
 
 
-def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> list[str]:
+def why_stale(
+    table: Table,
+    stage: Stage,
+    schema: pa.Schema,
+    flags: Flags,
+    *,
+    inputs: Mapping[str, Collection[str] | None] | None = None,
+) -> list[str]:
     """What differs of a table that was made under another configuration and that no flag allows to replace.
 
     An update replaces all but a listing: other rows there would have other image ids.
 
     Args:
         schema: the one the stage now declares; a fitted table must hold vectors of the same model.
+        inputs: names of the tables that the stage reads, by input; None: they are not compared.
 
     Returns:
         A text for each field, `field: old -> new`; empty where nothing is wrong.
@@ -145,7 +153,15 @@ def why_stale(table: Table, stage: Stage, schema: pa.Schema, flags: Flags) -> li
     changes = _changes(found, stage)
     if stage.pinned and found.complete and not changes:
         changes = _other_vectors(table, schema)
-    return changes
+    return changes if inputs is None else [*changes, *_added_or_gone(found, stage, inputs)]
+
+
+def _added_or_gone(found: Manifest, stage: Stage, inputs: Mapping[str, Collection[str] | None]) -> Iterator[str]:
+    """Tables that a config asks for or does not, and that were, or were not, read when a table was made."""
+    for key in (key for key, spec in stage.inputs.items() if spec.added) if found.complete else ():
+        had, has = bool(found.inputs.get(key)), bool(inputs.get(key))
+        if had != has:
+            yield f"{key}: {'read' if had else 'not there'} -> {'read' if has else 'left out'}"
 
 
 def stale_message(stale: Mapping[str, list[str]], *, listings: Collection[str], again: str = "") -> str:

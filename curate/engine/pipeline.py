@@ -258,7 +258,8 @@ class Pipeline:
         """By table: what differs, where it was made with another configuration and no flag allows to replace it."""
         stages = ((step, name, stage) for step in self.steps for name, stage in step.stages.items())
         found = (
-            (name, why_stale(self.store.table(name), one, step.schemas[name], flags)) for step, name, one in stages
+            (name, why_stale(self.store.table(name), one, step.schemas[name], flags, inputs=step.inputs))
+            for step, name, one in stages
         )
         return {name: why for name, why in found if why}
 

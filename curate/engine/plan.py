@@ -75,7 +75,7 @@ def _plan_restored(pipeline: Pipeline, plans: list[StepPlan]) -> None:
 def _plan_table(store: Store, step: Step, name: str, flags: Flags, *, waiting: bool) -> StepPlan:
     stage, table = step.stages[name], store.table(name)
     plan, found = StepPlan(name, type(stage).__name__, "make"), table.manifest()
-    stale = why_stale(table, stage, step.schemas[name], flags)
+    stale = why_stale(table, stage, step.schemas[name], flags, inputs=step.inputs)
     if stale:
         plan.state, plan.note = "stale", "; ".join(stale)
         return plan
