@@ -26,7 +26,9 @@ APPLIED = [
     "internal/map",
     "internal/own_columns",
 ]
-"""What decisions make again, and the shards behind it."""
+"""What decisions make again, beside the shards."""
+SHARDS = ["shards/data", "shards/.rows", "internal/origins"]
+"""The shards, and what is told of them."""
 TUNED = [f"internal/{name}/pdq" for name in ("truth", "neighbors")]
 
 
@@ -101,10 +103,10 @@ def test_decisions_make_again_what_they_change_and_nothing_before(world: World) 
     world.decide(*lines, Decision(went[1], "not-copies", other), Decision("000002.png", "drop"))
     plans = {plan.table: plan.state for plan in plan_config(load_config("dedup", world.values()), Flags())}
     assert plans["internal/decisions"] == "make"
-    assert {plans[name] for name in plans if name not in (*APPLIED, "shards/data")} == {"kept"}
+    assert {plans[name] for name in plans if name not in (*APPLIED, *SHARDS)} == {"kept"}
     assert find_tables(Store(world.workdir)).outdated == {}, "until the next run the tables are right"
 
-    assert world.run() == ([*APPLIED, "shards/data"], {})
+    assert world.run() == ([*APPLIED, *SHARDS], {})
     verdicts, selected = world.rows("duplicates"), world.rows("selection")
     assert [verdicts[key]["verdict"] for key in (went[0], leaked, single)] == ["kept", "kept", "dropped"]
     assert verdicts[went[1]]["component_id"] != verdicts[other]["component_id"]

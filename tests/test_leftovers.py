@@ -27,6 +27,8 @@ AFTER_IMAGES = [
     "selection",
     "internal/own_columns",
     "shards/data",
+    "shards/.rows",
+    "internal/origins",
 ]
 
 
@@ -131,7 +133,7 @@ def test_shards_before_a_takedown_are_not_those_of_the_run(root: Path, monkeypat
     (root / "gone.txt").write_text("0.png\n")
     write = {"num_shards": 2, "removal_list": str(root / "gone.txt")}
     run_until(monkeypatch, root, "shards/data", flags=Flags(frozenset({"shards/data"})), write=write)
-    assert list(find_tables(store(root)).outdated) == ["shards/data"]
+    assert list(find_tables(store(root)).outdated) == ["shards/data", "shards/.rows", "internal/origins"]
     assert "removal_list: None -> " in told(root)
     run(root, write=write, flags=Flags(frozenset({"shards/data"})))
     assert "4 images with their original bytes" in card(root)

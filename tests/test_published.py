@@ -46,15 +46,19 @@ def test_shards_and_card_hold_no_path_of_this_machine_and_the_columns_of_most_im
     with caplog.at_level(logging.WARNING):
         run_config(load_config("dedup", given), Flags())
 
-    published = [path for path in sorted((root / "run/shards").rglob("*")) if path.is_file()]
-    assert [path.name for path in published] == ["README.md", "_table.json", "part-00000.parquet"]
-    table = pq.read_table(published[2])
-    texts = [*(path.read_text() for path in published[:2]), str(table.to_pydict()), str(table.schema.metadata)]
+    shards = root / "run/shards"
+    published = {str(path.relative_to(shards)): path for path in sorted(shards.rglob("*")) if path.is_file()}
+    rows = [f"{table}/part-00000.parquet" for table in (".rows", "data")]
+    told = {"README.md", "SUMMARY.md", "croissant.json", "manifest.json", ".rows/_table.json", "data/_table.json"}
+    assert published.keys() == {*rows, *told}
+    lists, table = (pq.read_table(published[name]) for name in rows)
+    texts = [published[name].read_text() for name in sorted(told)]
+    texts += [str(given) for one in (lists, table) for given in (one.to_pydict(), one.schema.metadata)]
     for secret in (str(root), "anna", "list.txt", "removed.txt"):
         assert not [text for text in texts if secret in text]
     assert sorted(table["key"].to_pylist()) == ["pool/0.png", "pool/1.png", "pool/2.png"]
     assert [image["path"] for image in table["image"].to_pylist()] == table["key"].to_pylist()
-    assert json.loads(texts[1])["figures"]["removal"]["entries"].keys() == {
+    assert json.loads(published["data/_table.json"].read_text())["figures"]["removal"]["entries"].keys() == {
         ".../3.png",
         ".../gone.png",
         ".../gone.png (2)",
