@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from curate.api import AUTO
 from curate.cli import app
 from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.settings import split_config
@@ -60,7 +61,8 @@ def check_config(command: str, values: Mapping[str, Any]) -> None:
         load_config(values["config"], overrides)
     elif command == "train":
         overrides += [f"{key}={values[key]}" for key in ("shards", "output") if values.get(key)]
-        settings, _ = split_config(apply_overrides(read_yaml(values["config"]), overrides), where=command)
+        begun = {} if values["config"] == AUTO else read_yaml(values["config"])
+        settings, _ = split_config(apply_overrides(begun, overrides), where=command)
         parse(TrainConfig, settings, where=command)
 
 
