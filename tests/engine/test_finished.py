@@ -16,7 +16,7 @@ from curate.engine.pipeline import Pipeline
 from curate.engine.stage import Batches, Input, Map, SharedMap, Stage, each, whole
 from curate.engine.store import Store
 from curate.engine.table import Manifest
-from curate.errors import TableError
+from curate.errors import StaleTable, TableError
 from curate.stages.clusters.fit_clusters import FitClusters
 from curate.tables import embeddings_schema
 from tests.engine.test_pipeline import NONE, NUMBERS, AddTo, Count, Total, build, rows
@@ -208,7 +208,9 @@ def test_a_part_reads_and_depends_on_the_parts_of_its_number_of_many_tables(tmp_
         == (fingerprints[:2])
     )
     assert summed(1, 2).run(InProcess(1), NONE) == []
-    assert "sum" in summed(1, 2, also=True).run(InProcess(1), NONE)
+    with pytest.raises(StaleTable, match="also: not there -> read"):
+        summed(1, 2, also=True).check(NONE)
+    assert "sum" in summed(1, 2, also=True).run(InProcess(1), Flags(rebuild=frozenset({"sum"})))
 
 
 class OtherVectors(PlantedVectors):

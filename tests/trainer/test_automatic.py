@@ -45,7 +45,8 @@ def value(key, circumstances, **given):
 @pytest.mark.parametrize(("gpu", "processes"), [(False, 1), (True, 1), (True, 3), (True, 16)])
 def test_the_picks_are_a_whole_config_in_which_nothing_is_left_to_find_out(num_images, side, start, gpu, processes):
     found = picked(known(num_images, short_side=side, start=start, gpu=gpu, processes=processes))
-    config = parse(TrainConfig, {"shards": "a", "output": "b", **found.values}, where="test")
+    places = {"shards": "a", "output": "b"} | ({} if start is None else {"init_from": "a-backbone"})
+    config = parse(TrainConfig, {**places, **found.values}, where="test")
     effective = resolve_auto(config, num_images=num_images, num_samples=num_images)
     assert config.batch_size % processes == 0
     assert effective.warmup_iterations == config.optimizer.warmup_iterations

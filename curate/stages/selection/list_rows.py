@@ -82,7 +82,8 @@ class ListShardRows(Map):
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         shards: Shape = inputs["shards"]
         made = shards._replace(row_bytes=ID_BYTES + given.name_bytes + DIGEST_BYTES, columns=len(SHARD_ROWS), widths={})
-        return Demand(rows=shards.rows, written=made.num_bytes), made
+        again = shards.num_bytes  # as a file, beside its rows
+        return Demand(rows=shards.rows, read=again, written=made.num_bytes), made
 
     def facts(self, table: Table, run: Finished, *, digits: int = 12) -> Iterator[tuple[str, str]]:
         yield "Manifest", f"shards/manifest.json: digest {ListFigures.of(table).digest[:digits]}"

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from curate.errors import ConfigError
 from curate.registry import resolve
+from curate.trainer.objectives import feature_settings  # noqa: F401  the reference tells of every class that is known
 from curate.trainer.objectives.settings import ObjectiveSettings
 
 _SETTINGS = "curate.trainer.objectives.settings"
