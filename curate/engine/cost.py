@@ -241,6 +241,8 @@ class Shape(NamedTuple):
             share: of the bytes of a row, those of the columns that are read.
             ranges: of bytes that do not lie side by side, in each row group.
         """
+        if share == 0:  # what of it is read, the stage states
+            return Demand()
         rows = self.num_bytes / self.parts
         whole = rows + self.around_bytes - TAIL_BYTES  # what came with the end is not read again
         if whole <= 0:

@@ -26,7 +26,9 @@ from curate.tables import ORIGINS, OWN_NAMES, SHARD_ROWS
 MAX_NAMES = 1 << 16
 """Names of a kind that are counted at once; a shard, and the whole, keep half as many once there are more."""
 NAMES, NAME_BYTES = 1000, 60
-"""Rows of the counts of a shard, about, and their bytes."""
+"""Rows of the counts of a shard at most, about, and their bytes."""
+IMAGES_OF_A_NAME = 10
+"""Images of a shard for each of these rows, about, where there are fewer."""
 SHOWN = 15
 """Names that the report shows of each kind."""
 TEXT = "text"
@@ -145,11 +147,11 @@ class CountOrigins(Fold):
 
     def cost(self, inputs: Shapes, given: Assumptions) -> tuple[Demand, Shape]:
         shards: Shape = inputs["shards"]
-        made = Shape(pool=NAMES, row_bytes=NAME_BYTES, columns=len(ORIGINS))
-        found = made._replace(pool=NAMES * shards.parts, parts=shards.parts)
-        return Demand.phases(
-            [Demand(rows=shards.rows, read=shards.rows * given.own_bytes), folded(found, made, made)]
-        ), made
+        names = min(NAMES, shards.rows / shards.parts / IMAGES_OF_A_NAME)
+        made = Shape(pool=names, row_bytes=NAME_BYTES, columns=len(ORIGINS))
+        found = made._replace(pool=names * shards.parts, parts=shards.parts)
+        own = Demand(rows=shards.rows, read=shards.rows * given.own_bytes)  # of the pictures nothing
+        return Demand.phases([own, folded(found, made, made)]), made
 
     def show(self, table: Table, run: Finished) -> Iterator[Section]:
         figures = OriginFigures.of(table)
