@@ -55,6 +55,9 @@ OWN_FIELDS = (
     "rope_dtype",
     "qkv_bias",
     "local_norm",
+    "norm_eps",
+    "interpolate_offset",
+    "interpolate_antialias",
 )
 """Fields of `ModelSettings` that change a ViT's preset where they are set."""
 
@@ -64,9 +67,17 @@ class ModelSettings(Settings):
 
     timm: str | None = None
     """Name of a timm architecture that takes the ViT's place, such as swin_tiny_patch4_window7_224, for objectives
-    without masks; of the fields below only timm_kwargs, token_size and drop_path apply to it. null: the preset."""
+    without masks; of the fields below only timm_kwargs, outputs, batch_norm, token_size and drop_path apply to it.
+    null: the preset."""
     timm_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of `timm.create_model` for that architecture, such as {window_size: 14}."""
+    outputs: int | None = Field(default=None, ge=1)
+    """Width of a linear layer after pooling with which that architecture ends: CLIP's projection into the space of
+    texts, of a tower of open_clip that is continued. null: none."""
+    batch_norm: Literal["auto", "batch", "frozen"] = "auto"
+    """Statistics by which that architecture's batch norms normalize in training: those of the batch of each process,
+    whose running averages teacher and exports have (batch); or those of the given weights for good, whatever the batch
+    (frozen), while scales and shifts learn. auto: frozen with `init_from`, else batch."""
     preset: Preset = "small"
     """Preset of width, depth and heads: DINOv2's ViT-Ti, -S, -B, -L and -g; DINOv3's ViT-S, -S+, -B, -L, -H+ and -7B
     with patches of 16 px, four registers and rotary positions (dinov3_tiny has no released model); or a ConvNeXt of
@@ -102,6 +113,13 @@ class ModelSettings(Settings):
     local_norm: bool | None = None
     """Whether cls and registers of local crops have a final norm of their own, in training alone; null: the preset's,
     which is true for 7b."""
+    norm_eps: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Added to the variance in every layer norm; null: the preset's, which is 1e-6, of DINOv3's models 1e-5."""
+    interpolate_offset: float | None = None
+    """Patches added to the side of the wanted grid where positions are resampled; null: 0.1 without registers, else
+    0."""
+    interpolate_antialias: bool | None = None
+    """Whether that resampling is antialiased, as in timm; null: only with registers."""
     depth: int | None = Field(default=None, ge=1)
     """Number of blocks; null: the preset's."""
     dim: int | None = Field(default=None, ge=1)
@@ -148,7 +166,8 @@ class ModelSettings(Settings):
 
         if self.tower is not None:
             kwargs = {"drop_path_rate": self.drop_path} | self.timm_kwargs
-            config = tower_config(self.tower, image_size=image_size, token_size=self.token_size, **kwargs)
+            own = {"image_size": image_size, "token_size": self.token_size, "outputs": self.outputs}
+            config = tower_config(self.tower, **own, **kwargs)
             return TimmTower(config, generator=generator)
         return VisionTransformer(self.vit(image_size), generator=generator)
 
@@ -224,6 +243,8 @@ class StudentSettings(Settings):
     """Architecture of its backbone, with as many tokens a crop as the teacher."""
     init_from: str | None = None
     """Weights that it starts from, as `init_from` of the run; null: fresh ones."""
+    init_weights: str | None = None
+    """Weight file of the model that `init_from` names, as `init_weights` of the run."""
     every: Literal["cost"] | Annotated[int, Field(ge=1)] = 1
     """It sees one image in so many of each pass, all crops of it; a divisor of a process's images. cost: so many that
     it costs about as much as the cheapest student, at most that power of two; 1: all images, as published."""
@@ -254,8 +275,11 @@ class TrainSettings(Settings):
     """Stretches of the run with schedules, Gram anchoring and sizes of crops of their own, in order; empty: the run is
     one."""
     init_from: str | None = None
-    """Weights that student and teacher start from: an export, a weight file in the format of torch.hub, timm or Hugging
-    Face, or a model id such as dinov2_vits14. Position embeddings are resampled to the grid. null: fresh weights."""
+    """Backbone that student and teacher start from: an export, a weight file in the format of torch.hub, timm or
+    Hugging Face, or a model id such as dinov2_vits14, timm/NAME, open_clip/ARCH:TAG or lite0. Position embeddings are
+    resampled to the grid. null: fresh weights."""
+    init_weights: str | None = None
+    """Path or https URL of the weights of the model that `init_from` names; null: from the model hub, or packaged."""
     init_heads: str | None = None
     """The heads.safetensors of the training to continue; null: fresh heads."""
     heads: Literal["fresh", "warm-up"] = "fresh"
@@ -323,6 +347,8 @@ class TrainSettings(Settings):
             self._check_model(model)
         if self.heads == "warm-up" and self.init_from is None:
             raise ValueError("heads=warm-up lets a backbone stand still under fresh heads; set init_from to one")
+        if self.init_weights is not None and self.init_from is None:
+            raise ValueError("init_weights are those of the model that init_from names; set init_from to its id")
         if self.students and getattr(self.objective, "distill_from", None) is None:
             raise ValueError("students are distilled from one teacher; set objective.distill_from, or leave them out")
         if self.batch_size % self.accumulate:
@@ -335,11 +361,11 @@ class TrainSettings(Settings):
             side = getattr(self.crops, name)
             if model.tower is None and side % model.side:
                 raise ValueError(f"crops.{name} {side} is not a multiple of patch_size {model.side}")
-        if model.tower is not None and (self._masks_patches or self.optimizer.layer_decay < 1):
+        if model.tower is not None and self._masks_patches:
             named = f"model.timm={model.timm}" if model.timm else f"model.preset={model.preset}"
             raise ValueError(
-                f"{named} has no mask token and no even row of blocks; train it with objective=dino or esvit, or "
-                "distill it (objective.distill_from), and optimizer.layer_decay=1"
+                f"{named} has no mask token; train it with objective=lejepa, dino, esvit or distill_features, or "
+                "distill it (objective.distill_from)"
             )
         if model.tower is None and model.vit(self.crops.global_size).local_norm and self.crops.num_local == 0:
             raise ValueError("model.local_norm is the norm of local crops, and crops.num_local is 0; set one of both")

@@ -1,7 +1,9 @@
 """A .safetensors in timm's names, with architecture, license and provenance in its metadata."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 from torch import Tensor
@@ -33,7 +35,7 @@ def read_timm(source: LoadedBackbone, path: Path) -> Forward:
     config = source.network.config
     name, kwargs = timm_equivalent(config)
     token_size = config.token_size if isinstance(config, TowerConfig) else None  # ours resizes, timm's model does not
-    net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **kwargs).eval()
+    net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=_overlay(path, kwargs), **kwargs).eval()
 
     def embed(images: Tensor) -> Tokens:
         found = timm_features(net, images, where=name, token_size=token_size)
@@ -42,11 +44,17 @@ def read_timm(source: LoadedBackbone, path: Path) -> Forward:
     return embed
 
 
+def _overlay(path: Path, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm is told of the file; left to itself, it drops a last layer of another width than it knows."""
+    return {"file": str(path)} | ({"num_classes": kwargs["num_classes"]} if kwargs["num_classes"] else {})
+
+
 def timm_howto(source: LoadedBackbone, path: Path) -> str:
     """The call that loads the file."""
     name, kwargs = timm_equivalent(source.network.config)
     told = "".join(f", {key}={value!r}" for key, value in json.loads(json.dumps(kwargs)).items())
-    return f'timm.create_model("{name}", pretrained=True, pretrained_cfg_overlay={{"file": "{path}"}}{told})'
+    overlay = json.dumps(_overlay(path, kwargs))
+    return f'timm.create_model("{name}", pretrained=True, pretrained_cfg_overlay={overlay}{told})'
 
 
 TIMM = Target(suffix=".safetensors", write=write_timm, read=read_timm, howto=timm_howto)

@@ -100,7 +100,7 @@ def read_header(path: str | Path) -> tuple[Architecture, ExportInfo]:
 def timm_equivalent(config: Architecture) -> tuple[str, dict[str, Any]]:
     """Name and keyword arguments of the timm model that computes the same, for a ViT at the stored image size."""
     if isinstance(config, TowerConfig):
-        return config.name, {**config.kwargs, "num_classes": 0}
+        return config.name, {**config.kwargs, "num_classes": config.outputs or 0}
     kwargs: dict[str, Any] = {
         "img_size": config.image_size,
         "patch_size": config.patch_size,

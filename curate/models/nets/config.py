@@ -162,6 +162,9 @@ class TowerConfig(Settings):
     token_size: int | None = Field(default=None, ge=1, le=1024)
     """Side in pixels of the patches to whose grid the last feature map is resized, so that a student has as many tokens
     as the ViT that it is distilled from; null: the map stays as it is."""
+    outputs: int | None = Field(default=None, ge=1, le=16_384)
+    """Width of a linear layer after pooling, timm's classifier, which vector and tokens go through, as CLIP's
+    projection into the space of texts; null: none."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the architecture, JSON-ready: those of `timm_arguments.py`; `drop_path_rate` is stochastic
     depth."""
@@ -174,7 +177,7 @@ class TowerConfig(Settings):
     @property
     def dim(self) -> int:
         """Width of the pooled vector and of a token; asks timm, which imports torch."""
-        return _facts(self.name, json.dumps(self.kwargs))[0]
+        return self.outputs or _facts(self.name, json.dumps(self.kwargs))[0]
 
     @property
     def patch_size(self) -> int:
@@ -201,7 +204,7 @@ class TowerConfig(Settings):
             hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() has the names"
             raise ConfigError(f"{self.name}: timm has no such architecture; {hint}")
         try:
-            return timm.create_model(self.name, num_classes=0, **self.kwargs)
+            return timm.create_model(self.name, num_classes=self.outputs or 0, **self.kwargs)
         except Exception as error:  # each architecture checks its arguments in its own way, or stumbles over them
             raise ConfigError(
                 f"{self.name}: timm does not build it with {self.kwargs}: {foreign_text(error)}"

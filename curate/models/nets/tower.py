@@ -6,6 +6,9 @@ final norm only after pooling. `timm_features` brings all of them to one form. T
 place of the cls token, is timm's own, so that timm computes the same from an export.
 
 Groups of crops of different size run one after another: only our ViT packs them into one pass.
+
+The teacher normalizes by the running statistics of batch norms, which are copied from the student: they are averages
+already. Statistics that stand still (`frozen_statistics`) are those that the network was given.
 """
 
 import difflib
@@ -23,6 +26,7 @@ from curate.errors import ConfigError
 from curate.models.conventions import timm_pooling
 from curate.models.nets.config import TowerConfig
 from curate.models.nets.features import Features, NeededTokens
+from curate.models.nets.statistics import hold_statistics
 from curate.models.nets.timm_arguments import check_arguments
 
 ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
@@ -32,13 +36,19 @@ RESERVED = ("num_classes", "pretrained", "features_only", "checkpoint_path", "pr
 
 
 def tower_config(
-    name: str, *, image_size: int | None = None, token_size: int | None = None, **kwargs: Any
+    name: str,
+    *,
+    image_size: int | None = None,
+    token_size: int | None = None,
+    outputs: int | None = None,
+    **kwargs: Any,
 ) -> TowerConfig:
     """The timm architecture `name`, set to take crops of several sizes where the model can.
 
     Args:
         image_size: side of the largest crops, pixels, for models that are built for a size, such as Swin.
         token_size: side in pixels of the patches to whose grid the last map is resized; None: it stays as it is.
+        outputs: width of a linear layer after pooling; None: the vector is what timm pools.
         kwargs: further arguments of timm's model; they win over `image_size` and over how its authors pool it.
 
     Raises:
@@ -61,9 +71,11 @@ def tower_config(
         check_arguments(kwargs)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
-    plain = TowerConfig(name=name, kwargs=json.loads(json.dumps(kwargs)))
+    plain = TowerConfig(name=name, outputs=outputs, kwargs=json.loads(json.dumps(kwargs)))
     with torch.device("meta"):
         net = plain.create()
+    if outputs is not None and not isinstance(net.get_classifier(), nn.Linear):
+        raise ConfigError(f"{name}: does not end with a linear layer, so that outputs={outputs} cannot be; leave it out")
     if getattr(net, "head_hidden_size", net.num_features) != net.num_features:
         raise ConfigError(
             f"{name}: pools to {net.head_hidden_size} dims, its tokens have {net.num_features}; "
@@ -71,7 +83,7 @@ def tower_config(
         )
     known = inspect.signature(type(net).__init__).parameters
     flexible = next(({key: value} for key, value in ANY_SIZE.items() if key in known), {})
-    return TowerConfig(name=name, token_size=token_size, kwargs=flexible | plain.kwargs)
+    return TowerConfig(name=name, token_size=token_size, outputs=outputs, kwargs=flexible | plain.kwargs)
 
 
 class TimmTower(nn.Module):
@@ -81,9 +93,18 @@ class TimmTower(nn.Module):
         """Build the model with fresh weights drawn from `generator` (None: torch's global one)."""
         super().__init__()
         self.config = config
+        self.frozen_statistics = False
+        """Whether batch norms keep the statistics that they have, in training too."""
         with _drawing_from(generator):
             self.net = config.create()
-        self.dim: int = self.net.num_features
+        self.dim: int = config.outputs or self.net.num_features
+
+    def train(self, mode: bool = True) -> "TimmTower":
+        """Put the network in training mode; frozen statistics stay as they are."""
+        super().train(mode)
+        if self.frozen_statistics:
+            hold_statistics(self.net)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalized images -> (B, D), the pooled features of timm."""
@@ -148,18 +169,27 @@ def timm_features(net: Any, images: Tensor, *, where: str, token_size: int | Non
     last = net.forward_features(images)
     if not isinstance(last, Tensor) or last.ndim not in (3, 4):
         raise ConfigError(f"{where}: gives no single map of tokens; choose another timm model")
-    pooled = net.forward_head(last, pre_logits=True)
+    last_layer = net.get_classifier() if getattr(net, "num_classes", 0) else nn.Identity()
+    pooled = last_layer(net.forward_head(last, pre_logits=True))
     if last.ndim == 3:
         if token_size is not None:
             raise ConfigError(f"{where}: gives tokens and no map that could be resized; leave token_size out")
         prefix = getattr(net, "num_prefix_tokens", 0)
-        return Features(pooled, last[:, min(1, prefix) : prefix], last[:, prefix:])
+        tokens = last_layer(_token_norm(net)(last))
+        return Features(pooled, tokens[:, min(1, prefix) : prefix], tokens[:, prefix:])
     last = last.permute(0, 3, 1, 2) if getattr(net, "output_fmt", "NCHW") == "NHWC" else last
     if token_size is not None:
         grid = tuple(side // token_size for side in images.shape[-2:])
         last = F.interpolate(last, size=grid, mode="bilinear", antialias=True)
-    patches = _map_norm(net)(last).flatten(2).transpose(1, 2)
+    patches = last_layer(_map_norm(net)(last).flatten(2).transpose(1, 2))
     return Features(pooled, patches[:, :0], patches)
+
+
+def _token_norm(net: Any) -> nn.Module:
+    """The norm that a ViT applies after pooling in the place of one before it: for one scale of values, tokens need it
+    too."""
+    after = getattr(net, "fc_norm", None)
+    return after if after is not None and isinstance(getattr(net, "norm", None), nn.Identity) else nn.Identity()
 
 
 def _map_norm(net: Any) -> nn.Module:
