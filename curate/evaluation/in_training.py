@@ -175,7 +175,7 @@ def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> Tea
     how = Preprocess(
         size=crops.global_size,
         resize="short_edge_crop",
-        short_edge=crops.global_size,  # as the exports say
+        short_edge=crops.global_size,  # as the exports of fresh backbones say
         interpolation="bicubic",
         mean=crops.mean,
         std=crops.std,

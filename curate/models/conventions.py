@@ -64,6 +64,11 @@ CONVENTIONS: dict[str, Convention] = {
     # 256 pixels, a multiple of its patches and what its global crops had.
     "dinov3": Convention("cls", _crop(256, 256, IMAGENET_MEAN, IMAGENET_STD)),
     "dinov3-satellite": Convention("cls", _crop(256, 256, SATELLITE_MEAN, SATELLITE_STD)),
+    # Google's ViTs on Hugging Face.
+    "vit": Convention(
+        "cls",
+        Preprocess(size=224, resize="square", short_edge=224, interpolation="bilinear", mean=HALF, std=HALF),
+    ),
     "timm": Convention("library", None),
     "open_clip": Convention("library", None),
     "curate": Convention("file", None),

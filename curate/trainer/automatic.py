@@ -10,12 +10,13 @@ Nothing here reads a file or asks the machine; importing this costs no torch. Wh
 which `settling.py` finds out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any, NamedTuple
 
 from curate.errors import ConfigError
+from curate.models.info import IMAGENET_MEAN, IMAGENET_STD
 from curate.trainer.effective import auto_learning_rate, auto_momentum, auto_prototypes
 
 LEJEPA_IMAGES = 100_000
@@ -61,9 +62,13 @@ class StartingPoint:
     image_size: int
     """Side in pixels of the images that it is made for."""
     depth: int
-    """Number of blocks; 0: it has no row of blocks."""
+    """Number of blocks of a transformer; 0: it has no row of them."""
+    masks: bool = False
+    """Whether it is a ViT of ours, with a mask token."""
     rotary: bool = False
     """Whether its positions are rotary, as DINOv3's."""
+    pixels: tuple[Sequence[float], Sequence[float]] | None = None
+    """Mean and standard deviation by which its pictures are normalized; None: those of ImageNet."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def pick_settings(known: Circumstances, given: Mapping[str, Any], *, memory_of: 
 
 def pick_objective(picked: Picked, known: Circumstances) -> str:
     """LeJEPA from scratch on little data, which needs no prototypes; else the objective of DINO's family."""
-    if known.start is not None and known.start.depth:
+    if known.start is not None and known.start.masks:
         kind = "dinov3" if known.start.rotary else "dinov2"
         reason = "the objective of such backbones, so that cls and patches stay what they are"
     elif known.start is not None:
@@ -179,6 +184,7 @@ def pick_crops(picked: Picked, known: Circumstances) -> None:
     else:
         wanted, patch = min(known.start.image_size, most), known.start.patch_size
         where += f", and its images of {known.start.image_size} pixels"
+        pick_pixels(picked, known.start)
     side = picked.pick(
         "crops.global_size",
         max(2, wanted // patch) * patch,
@@ -188,18 +194,25 @@ def pick_crops(picked: Picked, known: Circumstances) -> None:
     if kind in ("sit", "distill_features"):
         picked.pick("crops.num_local", 0, f"objective {kind} looks at global crops alone")
         return
-    local = max(1, round(side * 3 / 7 / patch)) * patch
+    least = 2 if side // patch > 2 else 1  # one token would be all there is of a crop
+    local = max(least, round(side * 3 / 7 / patch)) * patch
     picked.pick("crops.local_size", local, "3/7 of the global crop, whole patches; 96 of 224 in DINOv2")
     low = round(min(0.25, max(0.05, (SOURCE_PIXELS / known.short_side) ** 2)), 3)
-    least = (
-        f"a local crop shows {SOURCE_PIXELS} pixels of the image at least, 5 % of its area as in DINOv2, or a quarter"
-    )
-    picked.pick("crops.local_scale", [low, max(0.32, round(2 * low, 3))], least)
+    why = f"a local crop shows {SOURCE_PIXELS} pixels of the image at least, 5 % of its area as in DINOv2, or a quarter"
+    picked.pick("crops.local_scale", [low, max(0.32, round(2 * low, 3))], why)
     picked.pick("crops.global_scale", [max(0.32, round(2 * low, 3)), 1.0], "from where local crops end")
     if not known.gpu:
         picked.pick("crops.num_local", CPU_LOCAL, "a CPU, where they take most of the time")
     elif kind == "lejepa":
         picked.pick("crops.num_local", 6, "2 global and 6 local views in LeJEPA, arXiv:2511.08544")
+
+
+def pick_pixels(picked: Picked, start: StartingPoint) -> None:
+    """Normalize crops as the given backbone knows its pictures, where that is not ImageNet's way."""
+    if start.pixels is None or tuple(map(tuple, start.pixels)) == (IMAGENET_MEAN, IMAGENET_STD):
+        return
+    for name, value in zip(("mean", "std"), start.pixels, strict=True):
+        picked.pick(f"crops.{name}", list(value), "as the pictures of the given backbone are normalized")
 
 
 def fitting_patch(side: int, along: int) -> int:
@@ -242,7 +255,7 @@ def pick_batch(picked: Picked, known: Circumstances, memory_of: MemoryOf) -> int
     most, reason = LARGEST_BATCH.get(kind, 512), f"no more are known to help objective {kind}"
     limits = [(known.num_images // STEPS_OF_AN_EPOCH, f"{STEPS_OF_AN_EPOCH} iterations an epoch at least")]
     limits += [] if known.gpu else [(CPU_BATCH * known.processes, "a CPU")]
-    limits += [] if known.start is None or known.start.depth else [(TOWER_BATCH * known.processes, "a model of timm")]
+    limits += [] if known.start is None or known.start.masks else [(TOWER_BATCH * known.processes, "a model of timm")]
     for limit, why in limits:
         most, reason = (limit, why) if limit < most else (most, reason)
     batch = max(least, known.processes * 2 ** max(0, (most // known.processes).bit_length() - 1))

@@ -13,6 +13,7 @@ from curate.models.files.heads import describe_heads, pick_heads, write_heads
 from curate.models.nets.trained import Trained
 from curate.trainer.adapting import adapt, merged
 from curate.trainer.config import TrainConfig
+from curate.trainer.given_backbone import export_info
 from curate.trainer.objective import Objective, backbone_of, members_of
 from curate.trainer.parallel import World
 from curate.trainer.sharding import full_tensor
@@ -67,17 +68,15 @@ def export_path(path: Path, name: str) -> Path:
     return path.parent / STUDENTS / name / path.name if name else path
 
 
-def write_teacher(path: Path, teacher: TeacherWeights, config: TrainConfig, *, provenance: dict[str, Any]) -> None:
-    """Write the backbone to `path`, a .safetensors, and the heads, where there are any, beside it."""
-    crops = config.crops
-    info = ExportInfo(
-        image_size=crops.global_size,
-        short_edge=crops.global_size,
-        mean=crops.mean,
-        std=crops.std,
-        provenance=provenance,
-    )
-    write_export(path, teacher.backbone, info)
+def write_teacher(
+    path: Path, teacher: TeacherWeights, config: TrainConfig, *, given: ExportInfo | None, provenance: dict[str, Any]
+) -> None:
+    """Write the backbone to `path`, a .safetensors, and the heads, where there are any, beside it.
+
+    Args:
+        given: what is known of the backbone that it goes on from; None: it began afresh.
+    """
+    write_export(path, teacher.backbone, export_info(config.crops, given, provenance=provenance))
     if teacher.heads:
         beside = path.with_name(HEADS)
         write_heads(beside, teacher.heads, describe_heads(teacher.heads, provenance=provenance, where=str(beside)))

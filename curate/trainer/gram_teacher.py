@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from curate.models.nets.trained import Trained
 from curate.trainer.adapting import adapt
 from curate.trainer.config import TrainConfig
+from curate.trainer.given_backbone import load_weights
 from curate.trainer.objective import Objective, backbone_of
 from curate.trainer.phases import Timeline
 from curate.trainer.sharding import local_tensor
-from curate.trainer.start import load_weights
 
 STATE = "gram_teacher."
 """Prefix of its tensors in a checkpoint."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from curate.feed.crops import Crops
 from curate.feed.seeds import Stream
+from curate.models.files.header import ExportInfo
 from curate.models.nets.trained import Trained
 from curate.trainer.parallel import World
 
@@ -106,6 +107,8 @@ class Objective(nn.Module):
         self.student = student
         self.every: dict[str, int] = {}
         """Of students beside the first, by name: how many images of a pass there are for each one that it sees."""
+        self.given: dict[str, ExportInfo] = {}
+        """Of students that go on from a backbone, by name, the first one's "": what is known of that."""
         if not masks and hasattr(student["backbone"], "mask_token"):
             student["backbone"].mask_token.requires_grad_(False)  # DDP waits for every gradient, and it would get none
         self.teacher = copy.deepcopy(student).requires_grad_(False)
@@ -143,6 +146,8 @@ class Objective(nn.Module):
             self.student[f"{name}{MEMBER}{key}"] = other.student[key]
             self.teacher[f"{name}{MEMBER}{key}"] = other.teacher[key]
         self.every[name] = every
+        if "" in other.given:
+            self.given[name] = other.given[""]
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         """The state that a checkpoint keeps: student, teacher and buffers, by name; frozen networks are not in it."""

@@ -1,6 +1,6 @@
 """AdamW with DINOv2's parameter groups, and clipping per network.
 
-Source: arXiv:2304.07193; layer-wise decay: BEiT, arXiv:2106.08254.
+Source: arXiv:2304.07193.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.trainer.config import OptimizerSettings
+from curate.trainer.layers import distances
 from curate.trainer.objective import MEMBER
 from curate.trainer.sharding import full_tensor
 
@@ -22,11 +23,10 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torc
     Parameters that share their factors share a group, so that the update is a few large calls.
     """
     groups: dict[tuple[float, float, bool, bool], list[nn.Parameter]] = {}
+    far = _distances(networks) if settings.layer_decay < 1 else {}
     for name, parameter in networks.named_parameters():
-        network = name.partition(".")[0]
-        depth = len(getattr(networks[network], "blocks", ()))
-        factors = lr_factor(name, settings, depth=depth), decay_factor(name, parameter)
-        key = (*factors, is_last_layer(name), is_backbone(network))
+        factors = lr_factor(name, settings, distance=far.get(name, 0)), decay_factor(name, parameter)
+        key = (*factors, is_last_layer(name), is_backbone(name.partition(".")[0]))
         groups.setdefault(key, []).append(parameter)
     described: list[dict[str, Any]] = [
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last, "backbone": backbone}
@@ -39,6 +39,12 @@ def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torc
     return optimizer
 
 
+def _distances(networks: nn.ModuleDict) -> dict[str, int]:
+    """Layers between each parameter of a backbone and its output, by the parameter's name."""
+    backbones = {name: network for name, network in networks.items() if is_backbone(name)}
+    return {f"{name}.{inner}": far for name, network in backbones.items() for inner, far in distances(network).items()}
+
+
 def optimizer_state(optimizer: torch.optim.AdamW, networks: nn.ModuleDict) -> dict[str, Tensor]:
     """Moments and steps by the parameters' names; the tensors are the optimizer's own, so that loading fills them."""
     return {
@@ -48,17 +54,16 @@ def optimizer_state(optimizer: torch.optim.AdamW, networks: nn.ModuleDict) -> di
     }
 
 
-def lr_factor(name: str, settings: OptimizerSettings, *, depth: int) -> float:
-    """Factor on the learning rate: heads and the last norm 1, each block before it `layer_decay` times less."""
+def lr_factor(name: str, settings: OptimizerSettings, *, distance: int) -> float:
+    """Factor on the learning rate: heads and the last norm 1, each block before it `layer_decay` times less.
+
+    Args:
+        distance: layers between the parameter and the output of a backbone, see `layers.py`.
+    """
     network, _, inner = name.partition(".")
     if not is_backbone(network):
         return 1.0
-    if inner.startswith("blocks."):
-        layer = int(inner.split(".")[1]) + 1
-    else:
-        layer = depth + 1 if inner.startswith(("norm.", "local_cls_norm.")) else 0
-    decay = settings.layer_decay ** (depth + 1 - layer)
-    return decay * (settings.patch_embed_lr if inner.startswith("patch_embed.") else 1.0)
+    return settings.layer_decay**distance * (settings.patch_embed_lr if inner.startswith("patch_embed.") else 1.0)
 
 
 def decay_factor(name: str, parameter: Tensor) -> float:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,17 +26,17 @@ from curate.memory import machine_memory
 from curate.models.convert.source import load_source
 from curate.models.device import resolve_device
 from curate.models.nets.config import ViTConfig
+from curate.models.nets.trained import inner
 from curate.trainer.automatic import Circumstances, MemoryOf, StartingPoint, pick_settings
 from curate.trainer.checkpoint import list_checkpoints
-from curate.trainer.config import ModelSettings, Preset, TrainConfig
+from curate.trainer.config import TrainConfig
 from curate.trainer.effective import resolve_auto
+from curate.trainer.given_backbone import model_fields
 from curate.trainer.identity import refuse_foreign_files
 from curate.trainer.memory import estimate_memory
 
 RECORD = "config.yaml"
 """Name of the file in the output."""
-COMPUTED = ("dim", "depth", "heads", "ffn", "hidden", "qkv_bias", "norm_eps", "positions", "patch_size", "resampling")
-"""What two ViTs must share to compute the same from the same weights, with `num_registers`."""
 GROUPS = 64
 """Row groups whose images' sizes are read, spread evenly over all."""
 
@@ -131,7 +131,7 @@ def find_circumstances(given: Mapping[str, Any], *, processes: int = 1, images: 
         memory=torch.cuda.get_device_properties(device).total_memory if gpu else machine_memory() // sharing,
         gpu=gpu,
         processes=processes,
-        start=None if init is None else starting_point(str(init)),
+        start=None if init is None else starting_point(str(init), given.get("init_weights")),
     )
 
 
@@ -151,54 +151,26 @@ def short_side(index: ShardIndex) -> int:
     return int(np.median(found))
 
 
-def starting_point(source: str) -> StartingPoint:
-    """What is known of the backbone that `init_from` names.
+def starting_point(source: str, weights: str | None = None) -> StartingPoint:
+    """What is known of the backbone that `init_from` and `init_weights` name.
 
     Raises:
         WeightsError: it is missing or damaged.
-        ConfigError: no setting builds its architecture.
+        ConfigError: it cannot be trained on.
     """
-    loaded = load_source(source)
-    config = loaded.network.config
-    if not isinstance(config, ViTConfig):
-        model = {"timm": config.name, "timm_kwargs": dict(config.kwargs), "token_size": config.token_size}
-        return StartingPoint(model, patch_size=config.patch_size, image_size=loaded.info.image_size, depth=0)
+    loaded = load_source(source, weights=weights)
+    config, blocks = loaded.network.config, getattr(inner(loaded.network), "blocks", None) or ()
+    # The stages of an EfficientNet are called blocks too; low-rank changes and layer decay were tried on ViTs.
+    depth = len(blocks) if all(hasattr(block, "attn") for block in blocks) else 0
     return StartingPoint(
-        model_fields(config, where=source),
+        model_fields(config),
         patch_size=config.patch_size,
         image_size=loaded.info.image_size,
-        depth=config.depth,
-        rotary=config.positions == "rotary",
+        depth=depth,
+        masks=isinstance(config, ViTConfig),
+        rotary=isinstance(config, ViTConfig) and config.positions == "rotary",
+        pixels=(loaded.info.mean, loaded.info.std),
     )
-
-
-def model_fields(config: ViTConfig, *, where: str) -> dict[str, Any]:
-    """Fields of `ModelSettings` that build this ViT: the nearest preset, and what differs from it.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    own = {"ffn_hidden": config.hidden, "num_registers": config.num_registers}
-    own |= {name: getattr(config, name) for name in COMPUTED if name in ModelSettings.model_fields}
-    if config.positions == "learned":
-        own["position_size"] = config.image_size
-    best: dict[str, Any] | None = None
-    for preset in (name for name in get_args(Preset) if not name.startswith("convnext_")):
-        found = {"preset": preset, "patch_size": config.patch_size}
-        plain = ModelSettings(**found).vit(config.image_size)
-        found |= {n: v for n, v in own.items() if _of_preset(plain, n) != v}
-        built = ModelSettings(**found).vit(config.image_size)
-        if all(getattr(built, name) == getattr(config, name) for name in COMPUTED):
-            best = found if best is None or len(found) < len(best) else best
-    if best is None:
-        raise ConfigError(
-            f"init_from={where}: no preset computes as this backbone does; set the keys of model yourself"
-        )
-    return best
-
-
-def _of_preset(plain: ViTConfig, name: str) -> Any:
-    return {"ffn_hidden": plain.hidden, "position_size": None}.get(name, getattr(plain, name, None))
 
 
 def _estimator(known: Circumstances) -> MemoryOf:

@@ -10,18 +10,19 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.convert.source import is_source, load_source, need_vit, resized
-from curate.models.files.dinov3_names import BIAS, has_key_bias
+from curate.models.convert.source import is_source, load_source
 from curate.models.files.header import BACKBONE, HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
 from curate.models.nets.throughput import count_flops
-from curate.models.nets.trained import Trained, check_same_tokens, inner
+from curate.models.nets.tower import TimmTower
+from curate.models.nets.trained import Trained, check_same_tokens
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.adapting import adapt
-from curate.trainer.config import ModelSettings, TrainConfig
+from curate.trainer.config import StudentSettings, TrainConfig
 from curate.trainer.effective import Effective, resolve_auto
 from curate.trainer.feature_teachers import FeatureTeacher
+from curate.trainer.given_backbone import check_pixels, load_weights
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export, gram_files
 from curate.trainer.objective import Objective, backbone_of
@@ -38,7 +39,8 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
     """
     heads = given_heads(config)
     given: dict[str, Any] = {"heads": heads, "effective": effective, "world": world}
-    objective, backbone = _build(config, config.model, init_from=config.init_from, adapted=True, **given)
+    first = StudentSettings(model=config.model, init_from=config.init_from, init_weights=config.init_weights)
+    objective, backbone = _build(config, first, adapted=True, **given)
     if config.init_heads is not None:
         load_heads(objective, config.init_heads)
     distilled = distilled_export(config)
@@ -53,9 +55,8 @@ def start_objective(config: TrainConfig, effective: Effective, world: World) -> 
 
 def _build(
     config: TrainConfig,
-    model: ModelSettings,
+    student: StudentSettings,
     *,
-    init_from: str | None,
     heads: HeadsInfo | None,
     effective: Effective,
     world: World,
@@ -68,15 +69,22 @@ def _build(
             whole.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    backbone = model.build(config.crops.global_size, generator=generator)
-    if init_from is not None:
-        load_weights(backbone, init_from)
+    backbone = student.model.build(config.crops.global_size, generator=generator)
+    found = None
+    if student.init_from is not None:
+        found = load_weights(backbone, student.init_from, student.init_weights)
+        check_pixels(found, config.crops)
+    if isinstance(backbone, TimmTower):
+        still = student.model.batch_norm
+        backbone.frozen_statistics = still == "frozen" or (still == "auto" and found is not None)
     if adapted:
         adapt(backbone, config, generator=generator)
     settings = config.objective
     if heads is not None and isinstance(settings, PrototypeSettings):
         settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
-    return settings.build(backbone, prototypes=effective.prototypes, world=world, generator=generator), backbone
+    objective = settings.build(backbone, prototypes=effective.prototypes, world=world, generator=generator)
+    objective.given = {} if found is None else {"": found.info}
+    return objective, backbone
 
 
 def _add_students(objective: Objective, config: TrainConfig, *, world: World, **given: Any) -> None:
@@ -84,7 +92,7 @@ def _add_students(objective: Objective, config: TrainConfig, *, world: World, **
     assert objective.frozen_teacher is not None
     backbones = {"": backbone_of(objective.student)}
     for name, student in config.students.items():
-        other, backbones[name] = _build(config, student.model, init_from=student.init_from, world=world, **given)
+        other, backbones[name] = _build(config, student, world=world, **given)
         check_same_tokens(backbones[name], backbone_of(objective.frozen_teacher))
         objective.add_student(name, other)
     costs: dict[str, int] = {}
@@ -157,36 +165,6 @@ def resolve_start(config: TrainConfig, *, num_images: int, num_samples: int) -> 
     heads = given_heads(config)
     given = None if heads is None else heads.prototypes
     return resolve_auto(config, num_images=num_images, num_samples=num_samples, prototypes=given)
-
-
-def load_weights(backbone: Trained, source: str) -> None:
-    """Fill `backbone` from whatever `load_source` reads, with positions resampled to its grid.
-
-    Raises:
-        WeightsError: missing, damaged or another model's.
-    """
-    found = load_source(source)
-    if not isinstance(backbone, VisionTransformer) or not isinstance(found.network, VisionTransformer):
-        fill(inner(backbone), inner(found.network).state_dict(), where=source)
-        return
-    given, wanted = found.network.config, backbone.config
-    if given.positions == "learned" and given.grid != wanted.grid:
-        found = resized(found, wanted.grid * given.patch_size)
-    _fill_vit(backbone, need_vit(found, "a ViT"), where=source)
-
-
-def _fill_vit(backbone: VisionTransformer, given: VisionTransformer, *, where: str) -> None:
-    """Fill a ViT, which may have what the given one lacks and computes the same with: biases of 0, and a norm of local
-    crops that starts as that of all tokens."""
-    state, wanted = dict(given.state_dict()), backbone.state_dict()
-    biases = [value for name, value in state.items() if name.endswith(BIAS)]
-    if backbone.config.qkv_bias == "masked" and any(map(has_key_bias, biases)):
-        raise WeightsError(f"{where}: its keys have a bias, which model.qkv_bias=masked leaves out; set it to full")
-    if given.config.qkv_bias == "none":
-        state |= {name: torch.zeros_like(wanted[name]) for name in wanted if name.endswith(".attn.qkv.bias")}
-    if given.local_cls_norm is None and backbone.local_cls_norm is not None:
-        state |= {f"local_cls_{name}": value for name, value in state.items() if name.startswith("norm.")}
-    fill(backbone, state, where=where)
 
 
 def load_heads(objective: Objective, path: str) -> None:

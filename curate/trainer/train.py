@@ -44,7 +44,7 @@ from curate.trainer.checkpoint import (
 from curate.trainer.collapse import Watchdog
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective
-from curate.trainer.exporting import export_path, gather_teacher, gather_teachers, write_teacher
+from curate.trainer.exporting import TeacherWeights, export_path, gather_teacher, gather_teachers, write_teacher
 from curate.trainer.identity import check_identity, keep_begun, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import LOG, Journal, Row, SilentJournal, write_log
@@ -306,7 +306,7 @@ class TrainingRun:
 
         def export(folder: Path) -> None:
             for name, teacher in teachers.items():
-                write_teacher(export_path(folder / EXPORT, name), teacher, self.config, provenance=provenance)
+                self._write(export_path(folder / EXPORT, name), name, teacher, provenance)
             write_log(folder / LOG, logged)
 
         writer.save(step, self.trainer.state(), metadata, export)
@@ -316,7 +316,11 @@ class TrainingRun:
         for name, teacher in gather_teachers(self.trainer.objective, self.config, self.world).items():
             given = teacher._replace(heads={}) if step == 0 else teacher  # heads that never learned serve nobody
             if self.world.is_first:
-                write_teacher(export_path(path, name), given, self.config, provenance=self._provenance(step))
+                self._write(export_path(path, name), name, given, self._provenance(step))
+
+    def _write(self, path: Path, name: str, teacher: TeacherWeights, provenance: dict[str, Any]) -> None:
+        given = self.trainer.objective.given.get(name)
+        write_teacher(path, teacher, self.config, given=given, provenance=provenance)
 
     def _identity(self) -> dict[str, Any]:
         return run_identity(self.config, precision=self.trainer.precision, shards=self.index.fingerprint)

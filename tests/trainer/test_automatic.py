@@ -17,7 +17,7 @@ from curate.trainer.config import TrainConfig
 from curate.trainer.effective import auto_momentum, resolve_auto
 
 GIB = 2**30
-VIT = StartingPoint({"preset": "small", "patch_size": 14}, patch_size=14, image_size=518, depth=12)
+VIT = StartingPoint({"preset": "small", "patch_size": 14}, patch_size=14, image_size=518, depth=12, masks=True)
 TOWER = StartingPoint({"timm": "convnext_tiny"}, patch_size=32, image_size=224, depth=0)
 
 

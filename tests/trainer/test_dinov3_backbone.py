@@ -15,7 +15,7 @@ from curate.models.files.header import timm_equivalent
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import ModelSettings, TrainConfig
-from curate.trainer.start import load_weights
+from curate.trainer.given_backbone import load_weights
 from curate.trainer.train import train
 from tests.feed.shards import write_shards
 from tests.trainer.ranks import train_on_ranks

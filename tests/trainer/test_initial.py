@@ -8,7 +8,7 @@ from curate.errors import ConfigError, WeightsError, WorkdirError
 from curate.models.nets.config import vit_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
-from curate.trainer.start import load_weights
+from curate.trainer.given_backbone import load_weights
 from curate.trainer.train import train
 from tests.feed.shards import write_shards
 
@@ -101,7 +101,7 @@ def test_heads_for_an_objective_without_are_refused(first, tmp_path):
 
 
 def test_a_model_id_that_is_not_known_is_an_error(first, tmp_path):
-    with pytest.raises(WeightsError, match="dinov2_vitz14: no such file or folder, nor a DINOv2 or DINOv3 model"):
+    with pytest.raises(WeightsError, match="dinov2_vitz14: no such file or folder, nor a model that can be trained on"):
         go_on(first, tmp_path, init_from="dinov2_vitz14")
 
 

@@ -7,7 +7,7 @@ from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import OptimizerSettings
 from curate.trainer.objectives.settings import DinoV2Settings
-from curate.trainer.optimizer import clip_gradients, lr_factor, make_optimizer, optimizer_state, set_rates
+from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_rates
 from curate.trainer.parallel import World
 
 SETTINGS = OptimizerSettings(layer_decay=0.5, patch_embed_lr=0.2, weight_decay=(0.1, 0.3), base_lr=2e-4)
@@ -72,8 +72,10 @@ def test_vectors_and_relative_positions_of_timm_models_escape_weight_decay():
         ("ibot_head.last_layer.direction", 1.0),
     ],
 )
-def test_learning_rate_falls_with_the_distance_to_the_output(name, factor):
-    assert lr_factor(name, SETTINGS, depth=DEPTH) == pytest.approx(factor)
+def test_learning_rate_falls_with_the_distance_to_the_output(networks, name, factor):
+    optimizer = make_optimizer(networks, SETTINGS)
+    parameter = dict(networks.named_parameters())[name]
+    assert group_of(optimizer, parameter)["lr_factor"] == pytest.approx(factor)
 
 
 def test_rates_reach_every_group_with_its_factors(networks):

@@ -19,7 +19,8 @@ from curate.errors import ConfigError, SourceError, WorkdirError
 from curate.feed.shards import read_index
 from curate.models.nets.config import vit_config
 from curate.trainer.config import TrainConfig
-from curate.trainer.settling import find_circumstances, model_fields, settle, short_side
+from curate.trainer.given_backbone import COMPUTED, model_fields
+from curate.trainer.settling import find_circumstances, settle, short_side
 from tests.feed.shards import row, write_shard, write_shards
 from tests.trainer.ranks import free_ports
 
@@ -154,24 +155,20 @@ def test_the_plan_tells_the_picks_and_writes_nothing(places):
         ("vit_giant", {}),
         ("dinov3_small_plus", {}),
         ("dinov3_7b", {}),
+        ("vit_base", {"norm_eps": 1e-12, "interpolate_offset": 0.0, "interpolate_antialias": False}),
         ("dinov3_tiny", {"depth": 2, "dim": 64, "heads": 2, "num_registers": 0}),
     ],
 )
 def test_settings_are_found_that_build_a_backbone_again(name, changes):
     config = vit_config(name, **changes)
-    fields = model_fields(config, where="test")
+    fields = model_fields(config)
     side = 2 * config.patch_size
     values = {"shards": "a", "output": "b", "model": fields, "crops": {"global_size": side, "local_size": side}}
     with torch.device("meta"):
         found = parse(TrainConfig, values, where="test").model.vit(side)
-    for shared in ("dim", "depth", "heads", "hidden", "ffn", "positions", "num_registers", "grid", "norm_eps"):
+    for shared in (*COMPUTED, "num_registers", "grid"):
         if shared != "grid" or config.positions == "learned":
             assert getattr(found, shared) == getattr(config, shared)
-
-
-def test_a_backbone_of_no_preset_is_refused():
-    with pytest.raises(ConfigError, match="init_from=odd: no preset computes as this backbone does"):
-        model_fields(vit_config("vit_small", norm_eps=1e-3), where="odd")
 
 
 def test_an_export_is_gone_on_from(tmp_path, places):

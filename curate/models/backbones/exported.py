@@ -33,7 +33,7 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         raise WeightsError(f"{file}: {error}") from error
     preprocess = Preprocess(
         size=export.image_size,
-        resize="short_edge_crop",
+        resize=export.resize,
         short_edge=export.short_edge,
         interpolation=export.interpolation,
         mean=export.mean,

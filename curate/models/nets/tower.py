@@ -75,7 +75,9 @@ def tower_config(
     with torch.device("meta"):
         net = plain.create()
     if outputs is not None and not isinstance(net.get_classifier(), nn.Linear):
-        raise ConfigError(f"{name}: does not end with a linear layer, so that outputs={outputs} cannot be; leave it out")
+        raise ConfigError(
+            f"{name}: does not end with a linear layer, so that there are no {outputs} outputs; leave outputs out"
+        )
     if getattr(net, "head_hidden_size", net.num_features) != net.num_features:
         raise ConfigError(
             f"{name}: pools to {net.head_hidden_size} dims, its tokens have {net.num_features}; "

@@ -20,7 +20,7 @@ from curate.models.files.header import ExportInfo
 from curate.models.nets.config import vit_config
 from curate.models.nets.tower import TimmTower, tower_config
 from curate.models.nets.vit import VisionTransformer
-from curate.trainer.start import load_weights
+from curate.trainer.given_backbone import load_weights
 from tests.models.convert.backbones import export, pictures
 from tests.models.nets.dinov3_models import huggingface_model, randomize, timm_model
 
