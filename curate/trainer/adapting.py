@@ -21,8 +21,9 @@ from curate.trainer.config import TrainConfig
 
 LINEARS = ("Linear", "KeylessLinear")
 """Layers whose matrices get low-rank changes."""
-LAST_NORMS = ("norm", "fc_norm", "local_cls_norm")
-"""Layers after the last block, which learn with it."""
+LAST_LAYERS = ("norm", "fc_norm", "local_cls_norm", "attn_pool", "head", "conv_head", "bn2")
+"""Layers after the last block, which learn with it: norms and, in timm's models, pooling, a last layer, and the last
+convolution of an EfficientNet, whose rows of blocks count as blocks."""
 
 
 class LowRank(nn.Module):
@@ -64,12 +65,17 @@ def adapt(backbone: Trained, config: TrainConfig, *, generator: torch.Generator)
     chosen = list(blocks)[-(config.last_blocks or count) :]
     network.requires_grad_(False)
     if config.lora is not None:
-        for layer in (layer for block in chosen for layer in block.modules() if type(layer).__name__ in LINEARS):
+        layers = [layer for block in chosen for layer in block.modules() if type(layer).__name__ in LINEARS]
+        if not layers:
+            raise ConfigError(
+                "lora: the blocks of the backbone have no linear layers; leave it out, or set last_blocks"
+            )
+        for layer in layers:
             scale = config.lora.alpha / config.lora.rank
             change = LowRank(layer.weight, rank=config.lora.rank, scale=scale, generator=generator)
             parametrize.register_parametrization(layer, "weight", change)
         return backbone
-    for learning in (*chosen, *(getattr(network, name, None) for name in LAST_NORMS)):
+    for learning in (*chosen, *(getattr(network, name, None) for name in LAST_LAYERS)):
         if learning is not None:
             learning.requires_grad_(True)
     return backbone

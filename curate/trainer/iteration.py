@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from curate.feed.crops import Crops
 from curate.feed.settings import CropSettings
 from curate.models.device import autocast
+from curate.models.nets.tower import TimmTower
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
 from curate.trainer.config import TrainConfig
@@ -20,7 +21,7 @@ from curate.trainer.gram_teacher import GramTeacher
 from curate.trainer.identity import settle_precision
 from curate.trainer.journal import Row
 from curate.trainer.objective import ForwardContext, ObjectiveOutput, members_of
-from curate.trainer.optimizer import clip_gradients, make_optimizer, optimizer_state, set_rates
+from curate.trainer.optimizer import clip_gradients, is_backbone, make_optimizer, optimizer_state, set_rates
 from curate.trainer.parallel import World, local_device
 from curate.trainer.phases import Timeline, phase_at
 from curate.trainer.sharding import gradient_sync, local_tensor, networks_of, replicate, shard
@@ -103,6 +104,7 @@ class Trainer:
         """
         self.gram.prepare(step)
         rate = self._set_rates(step)
+        self._follow_batches(step)
         self.optimizer.zero_grad(set_to_none=True)
         output, losses = self._accumulate(step, batches)
         self.optimizer.found_inf = self.finite.look(losses, step)  # type: ignore[attr-defined]
@@ -129,6 +131,13 @@ class Trainer:
             TrainingDiverged: one is not; the weights are those from before.
         """
         self.finite.check(rate=lambda step: self.timeline.at("base_lr", step))
+
+    def _follow_batches(self, step: int) -> None:
+        """Keep the statistics of batch norms as they are while the backbone stands still: they are a part of it."""
+        still = self._backbone_factor(step) == 0
+        for name, network in self.objective.student.items():
+            if is_backbone(name) and isinstance(network, TimmTower):
+                network.follow_batches(not still)
 
     def _set_rates(self, step: int) -> float:
         """Learning rates and weight decay of iteration `step`; returns the learning rate."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from curate.errors import ConfigError, WeightsError, first_line
 from curate.models.backbones import dinov2, dinov3
+from curate.models.backbones.weight_shapes import needed_shape
 from curate.models.conventions import preprocess_of
 from curate.models.convert.registered import is_trainable, load_registered
 from curate.models.files import convnext_names, dinov3_names, formats, vit_names
@@ -101,6 +102,7 @@ def _from_path(source: str, path: Path) -> LoadedBackbone:
     told = _told_beside(file)
     if vit_names.is_huggingface_vit(found):
         return _from_plain_vit(source, file, vit_names.to_dinov2(found, where=source), told)
+    formats.check_names_tell(found, where=source)
     family = dinov3 if formats.is_dinov3(found, where=source) else dinov2
     state = formats.to_hub(found, where=source)
     heads = _heads_in(told, where=file.parent / CONFIG) if told is not None else dinov3_names.heads_of(found)
@@ -115,7 +117,8 @@ def _from_plain_vit(source: str, file: Path, named: StateDict, told: Mapping[str
     state = formats.to_hub(named, where=source)
     heads = None if told is None else _heads_in(told, where=where)
     plain = dinov2.config_from_weights(state, heads=heads, where=source)
-    config = plain.model_copy(update=vit_names.constants(told or {}, where=where))
+    inner = needed_shape(state, "blocks.0.mlp.fc1.weight", 2, where=source)[0]
+    config = plain.model_copy(update={"ffn_hidden": inner} | vit_names.constants(told or {}, where=where))
     _check_constants(told, config, where=where)
     return _presumed(source, file, load_trained(config, state, where=source), vit_names.FAMILY)
 

@@ -109,6 +109,20 @@ def is_dinov3(state: Mapping[str, Tensor], *, where: str = "weights") -> bool:
     return detect_format(_take_backbone(state), where=where).startswith("dinov3")
 
 
+def check_names_tell(state: Mapping[str, Tensor], *, where: str) -> None:
+    """Refuse a ViT of timm's other than DINOv2 and DINOv3: names and shapes do not tell how it is computed.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    scaled = any(".ls1." in name or name.endswith(".gamma_1") for name in state)
+    if "blocks.0.norm1.weight" in state and not scaled:
+        raise WeightsError(
+            f"{where}: a ViT in timm's names without LayerScale, of which there are many kinds; give the id of its "
+            "model, timm/NAME, and this file as init_weights"
+        )
+
+
 def _without_classifier(state: Mapping[str, Tensor], *, where: str) -> Mapping[str, Tensor]:
     left_out = [key for key in state if key.startswith(("head.", "classifier."))]
     if left_out:

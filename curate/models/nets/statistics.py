@@ -12,12 +12,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def batch_norms(module: nn.Module) -> Iterator[nn.Module]:
+def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
     """The layers that keep statistics of batches, of torch or derived from its, as timm's."""
     return (layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats)
 
 
-def hold_statistics(module: nn.Module) -> None:
-    """Normalize by the running averages, and leave them as they are, until `module.train` is called again."""
+def follow_batches(module: nn.Module, follows: bool) -> None:
+    """Let batch norms normalize by the batch, and average its statistics, if the network `follows` and is in training;
+    else by the averages, which stay as they are. Layers that do not learn never follow."""
     for layer in batch_norms(module):
-        layer.eval()
+        learns = layer.weight is None or layer.weight.requires_grad
+        layer.train(module.training and follows and learns)

@@ -26,7 +26,7 @@ from curate.errors import ConfigError
 from curate.models.conventions import timm_pooling
 from curate.models.nets.config import TowerConfig
 from curate.models.nets.features import Features, NeededTokens
-from curate.models.nets.statistics import hold_statistics
+from curate.models.nets.statistics import follow_batches
 from curate.models.nets.timm_arguments import check_arguments
 
 ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True}
@@ -104,9 +104,12 @@ class TimmTower(nn.Module):
     def train(self, mode: bool = True) -> "TimmTower":
         """Put the network in training mode; frozen statistics stay as they are."""
         super().train(mode)
-        if self.frozen_statistics:
-            hold_statistics(self.net)
+        self.follow_batches(True)
         return self
+
+    def follow_batches(self, follows: bool) -> None:
+        """Whether batch norms take in the statistics of batches in training, where these are not frozen for good."""
+        follow_batches(self.net, follows and not self.frozen_statistics)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalized images -> (B, D), the pooled features of timm."""

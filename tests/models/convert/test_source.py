@@ -78,7 +78,7 @@ def test_a_model_id_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="vitt: no such file or folder, nor a model that can be trained on; those are"):
+    with pytest.raises(WeightsError, match="vitt: no such file or folder, nor a model that can be trained on; "):
         load_source("vitt")
     path = export(tmp_path, vit())
     with pytest.raises(WeightsError, match=r"heads.safetensors is not there; leave --heads out"):
