@@ -67,9 +67,7 @@ def adapt(backbone: Trained, config: TrainConfig, *, generator: torch.Generator)
     if config.lora is not None:
         layers = [layer for block in chosen for layer in block.modules() if type(layer).__name__ in LINEARS]
         if not layers:
-            raise ConfigError(
-                "lora: the blocks of the backbone have no linear layers; leave it out, or set last_blocks"
-            )
+            raise ConfigError("lora: the backbone's blocks have no linear layers; leave it out, or set last_blocks")
         for layer in layers:
             scale = config.lora.alpha / config.lora.rank
             change = LowRank(layer.weight, rank=config.lora.rank, scale=scale, generator=generator)

@@ -25,6 +25,9 @@ SHAPES = {
 """(rows, inner width, columns) of large products: a square one, and a small ViT's and a large one's."""
 REPEATS = 3
 """Products of each shape that are timed."""
+WHOLE = ("silu_backward", "mish_backward", "_fused_rms_norm")
+"""Operators with a kernel and a formula in simpler ones. torch's counter would run the formula, which rounds otherwise,
+so that a counted step would not be equal to the same step uncounted, as in a run that goes on after a kill."""
 
 
 def count_flops(step: Callable[[], object]) -> int:
@@ -33,23 +36,29 @@ def count_flops(step: Callable[[], object]) -> int:
     Products are those of linears, convolutions and attention. Attention counts as four products backward, whether its
     kernel computes the scores again or not; blocks that activation checkpointing runs a second time count twice.
     """
-    with FlopCounterMode(display=False, custom_mapping=_attention_counts()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_counts()) as counter:
         step()
     return int(counter.get_total_flops())
 
 
-def _attention_counts() -> dict[Any, Callable[..., int]]:
-    """Counts by kernel; torch has none for the CPU's, and counts five products backward for the others."""
+def _counts() -> dict[Any, Callable[..., int]]:
+    """Counts by kernel. Of attention torch has none for the CPU's, and counts five products backward for the others."""
     backward = (
         aten._scaled_dot_product_flash_attention_for_cpu_backward,
         aten._scaled_dot_product_flash_attention_backward,
         aten._scaled_dot_product_efficient_attention_backward,
         aten._scaled_dot_product_cudnn_attention_backward,
     )
+    whole = (getattr(aten, name).default for name in WHOLE if hasattr(aten, name))
     return {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
         **dict.fromkeys(backward, _attention_backward),
+        **dict.fromkeys(whole, _nothing),
     }
+
+
+def _nothing(*args: Any, **kwargs: Any) -> int:
+    return 0
 
 
 def _attention_forward(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-SMALL_CLIP = {"embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}}
+VISION = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
 
 
@@ -33,15 +33,8 @@ def timm_file(folder: Path, name: str, **options: Any) -> str:
 
 def add_clip(name: str, monkeypatch: Any, *, dim: int = 24, quick: bool = False, **vision: Any) -> None:
     """Let open_clip know a small architecture of `dim` dims."""
-    config = {
-        **SMALL_CLIP,
-        "embed_dim": dim,
-        "vision_cfg": SMALL_CLIP["vision_cfg"] | vision,
-        "text_cfg": TEXT,
-        "quick_gelu": quick,
-    }
-    if "timm_model_name" in vision:
-        config["vision_cfg"] = vision
+    image_side = vision if "timm_model_name" in vision else VISION | vision
+    config = {"embed_dim": dim, "vision_cfg": image_side, "text_cfg": TEXT, "quick_gelu": quick}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
 
 
