@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
+from curate.models.convert.registered import untrainable
 from curate.models.convert.source import is_source, load_source
 from curate.models.files.header import BACKBONE, HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
@@ -156,12 +157,16 @@ def resolve_start(config: TrainConfig, *, num_images: int, num_samples: int) -> 
     """The numbers of a run on so many images, with the heads that it starts from.
 
     Raises:
-        WeightsError: heads to start from are missing or damaged, or a later phase's Gram teacher is not there.
+        WeightsError: heads to start from are missing or damaged, or a later phase's Gram teacher or a backbone to go
+            on from is not there, or can only embed.
         ConfigError: the settings do not fit them, or one another.
     """
     for name, source in gram_files(config).items():
         if not is_source(source):
             raise WeightsError(f"{name}={source}: no such file or folder; give weights that are there, or `step N`")
+    for start in (config.init_from, *(student.init_from for student in config.students.values())):
+        if start is not None and not is_source(start):
+            raise untrainable(start)
     heads = given_heads(config)
     given = None if heads is None else heads.prototypes
     return resolve_auto(config, num_images=num_images, num_samples=num_samples, prototypes=given)

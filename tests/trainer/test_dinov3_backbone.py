@@ -160,7 +160,7 @@ def test_a_convnext_learns_from_a_vit_with_as_many_tokens(shards, first, tmp_pat
 
 def test_settings_that_do_not_go_together_are_refused(shards, tmp_path):
     for change, told in (
-        ({"model": {"preset": "convnext_tiny"}}, "model.preset=convnext_tiny has no mask token .* or distill it"),
+        ({"model": {"preset": "convnext_tiny"}}, "model.preset=convnext_tiny has no mask token; .* or distill it"),
         ({"crops": {**TINY["crops"], "num_local": 0}}, "model.local_norm is the norm of local crops, and"),
         ({"model": {"preset": "dinov3_base"}, "crops": {"global_size": 100}}, "100 is not a multiple of patch_size 16"),
     ):

@@ -39,6 +39,14 @@ def is_trainable(source: str) -> bool:
     return known or source == lite0.CLASSIC or source.startswith((TIMM, CLIP))
 
 
+def untrainable(source: str) -> WeightsError:
+    """The error for a name of nothing that can be trained on."""
+    return WeightsError(
+        f"{source}: no such file or folder, nor a model that can be trained on; those are exports of `curate train`, "
+        f"weight files of DINOv2, DINOv3 and of Hugging Face's ViTs, and the ids {TRAINABLE}"
+    )
+
+
 def load_registered(source: str, weights: str | None, *, own: bool = True) -> tuple[Trained, ModelInfo]:
     """The network of a model of the registry, with its weights, in evaluation mode.
 
@@ -63,10 +71,7 @@ def load_registered(source: str, weights: str | None, *, own: bool = True) -> tu
         return _from_clip(source, weights)
     if source == lite0.CLASSIC:
         return _from_lite0(source, weights)
-    raise WeightsError(
-        f"{source}: no such file or folder, nor a model that can be trained on; those are exports of `curate train`, "
-        f"weight files of DINOv2 and DINOv3, and the ids {TRAINABLE}"
-    )
+    raise untrainable(source)
 
 
 def _from_timm(source: str, weights: str | None, *, own: bool) -> tuple[Trained, ModelInfo]:

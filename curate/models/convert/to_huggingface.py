@@ -132,14 +132,15 @@ def _dinov2_config(config: ViTConfig) -> dict[str, Any]:
 
 def preprocessor(info: ExportInfo) -> dict[str, Any]:
     """Fields of `BitImageProcessor`, which the released models name."""
+    side, squeezed = info.image_size, info.resize == "square"
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": info.short_edge},
+        "size": {"height": side, "width": side} if squeezed else {"shortest_edge": info.short_edge},
         "resample": RESAMPLE[info.interpolation],
-        "do_center_crop": True,
-        "crop_size": {"height": info.image_size, "width": info.image_size},
+        "do_center_crop": not squeezed,
+        "crop_size": {"height": side, "width": side},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

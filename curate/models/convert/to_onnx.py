@@ -125,7 +125,7 @@ def declare(source: LoadedBackbone, *, data: Sequence[str]) -> Declaration:
             dtype="float32",
             channels="rgb",
             size=size,
-            resize="short_edge_crop",
+            resize=info.resize,
             short_edge=max(size, info.short_edge),
             interpolation=info.interpolation,
             mean=info.mean,

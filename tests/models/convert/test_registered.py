@@ -12,7 +12,9 @@ from curate.errors import ConfigError, WeightsError
 from curate.models.backbones.load import load_backbone
 from curate.models.convert.convert import convert
 from curate.models.convert.own_vit import as_own_vit
-from curate.models.convert.source import LoadedBackbone, load_source
+from curate.models.convert.source import LoadedBackbone, load_source, resized
+from curate.models.convert.to_huggingface import preprocessor
+from curate.models.convert.to_onnx import declare
 from curate.models.files.export import write_export
 from curate.models.nets.config import ViTConfig
 from curate.models.nets.tower import TimmTower
@@ -42,7 +44,6 @@ def assert_same_features(found: LoadedBackbone, model: str, weights: str | None)
 @pytest.mark.parametrize(
     ("name", "ours"),
     [
-        ("vit_tiny_patch16_224", True),
         ("deit_tiny_patch16_224", True),
         ("deit_tiny_distilled_patch16_224", False),  # two tokens are averaged
         ("test_vit", True),
@@ -203,3 +204,15 @@ def test_weights_beside_a_file_are_refused(tmp_path: Path) -> None:
         load_source(weights, weights=weights)
     with pytest.raises(WeightsError, match=r"give the id of its model, timm/NAME, and this file as init_weights"):
         load_source(weights)
+
+
+def test_pictures_that_are_squeezed_are_so_in_every_format(tmp_path: Path) -> None:
+    shape = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 96}
+    ViTModel(TheirConfig(**shape, image_size=32, patch_size=16)).save_pretrained(tmp_path / "theirs")
+    found = resized(load_source(str(tmp_path / "theirs")), 32)
+    assert (found.info.resize, found.info.short_edge) == ("square", 32)
+    how = load_backbone(str(write_export(tmp_path / "own.safetensors", found.network, found.info))).preprocess
+    assert (how.resize, how.size) == ("square", 32)
+    assert declare(found, data=()).input.preprocess().resize == "square"
+    told = preprocessor(found.info)
+    assert (told["size"], told["do_center_crop"]) == ({"height": 32, "width": 32}, False)
