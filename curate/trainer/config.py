@@ -347,7 +347,8 @@ class TrainSettings(Settings):
             self._check_model(model)
         if self.heads == "warm-up" and self.init_from is None:
             raise ValueError("heads=warm-up lets a backbone stand still under fresh heads; set init_from to one")
-        if self.init_weights is not None and self.init_from is None:
+        begun: list[TrainSettings | StudentSettings] = [self, *self.students.values()]
+        if any(one.init_weights is not None and one.init_from is None for one in begun):
             raise ValueError("init_weights are those of the model that init_from names; set init_from to its id")
         if self.students and getattr(self.objective, "distill_from", None) is None:
             raise ValueError("students are distilled from one teacher; set objective.distill_from, or leave them out")

@@ -125,6 +125,15 @@ def test_a_tower_of_open_clip_is_gone_on_from(shards: str, tmp_path: Path, monke
         assert torch.equal(load_file(again.initial)[name], value)
 
 
+def test_lite0_is_gone_on_from(shards: str, tmp_path: Path) -> None:
+    values = settings(shards, tmp_path / "run", "lite0", None, "lejepa", iterations=1)
+    assert values["model"]["timm"] == "tf_efficientnet_lite0"
+    result = run(values)
+    assert_same_model(result.initial, "lite0", None)
+    assert load_backbone(str(result.export), device="cpu").dim == 1280
+    assert len(load_file(result.export)) == 49 * 6  # kernel, scale, shift, mean, variance and count of every layer
+
+
 def statistics_of(file: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in load_file(file).items() if "running_" in name}
 
@@ -202,6 +211,10 @@ def test_what_does_not_fit_says_which_settings_do(shards: str, tmp_path: Path) -
         run(values | {"crops": {**values["crops"], "mean": (0.4, 0.4, 0.4)}})
     with pytest.raises(ConfigError, match="init_weights are those of the model that init_from names; set init_from"):
         parse(TrainConfig, values | {"init_from": None}, where="test")
+    with pytest.raises(
+        WeightsError, match=r"sscd: no such file or folder, nor a model that can be trained on; .* lite0"
+    ):
+        run(values | {"init_from": "sscd", "init_weights": None})
 
 
 def test_timms_own_network_is_trained_where_the_settings_name_it(shards: str, tmp_path: Path) -> None:

@@ -24,12 +24,8 @@ def test_a_vit_has_the_same_layers_in_timm_as_here() -> None:
     ("name", "kwargs", "order"),
     [
         ("test_efficientnet", {}, ("conv_stem.weight", "blocks.0.0.conv.weight", "blocks.4.0.conv_pw.weight")),
-        (
-            "convnext_atto",
-            {},
-            ("stem.0.weight", "stages.0.blocks.0.conv_dw.weight", "stages.3.blocks.0.conv_dw.weight"),
-        ),
-        ("test_vit3", {}, ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.5.norm1.weight")),
+        ("convnext_atto", {}, ("stem.0.weight", "stages.0.blocks.0.gamma", "stages.3.blocks.1.gamma")),
+        ("test_vit3", {}, ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.8.norm1.weight")),
         ("vit_base_patch16_clip_224", TINY, ("norm_pre.weight", "blocks.0.norm1.weight", "blocks.2.norm1.weight")),
     ],
 )
