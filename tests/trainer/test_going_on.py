@@ -96,7 +96,6 @@ def resume_after_one(values: dict[str, Any], folder: Path) -> Any:
         ("test_vit3", "lejepa"),
         ("test_vit2", "distill_features"),
         ("test_efficientnet", "dino"),
-        ("test_efficientnet", "lejepa"),
     ],
 )
 def test_models_of_timm_are_gone_on_from(shards: str, tmp_path: Path, name: str, objective: str) -> None:
@@ -211,9 +210,7 @@ def test_what_does_not_fit_says_which_settings_do(shards: str, tmp_path: Path) -
         run(values | {"crops": {**values["crops"], "mean": (0.4, 0.4, 0.4)}})
     with pytest.raises(ConfigError, match="init_weights are those of the model that init_from names; set init_from"):
         parse(TrainConfig, values | {"init_from": None}, where="test")
-    with pytest.raises(
-        WeightsError, match=r"sscd: no such file or folder, nor a model that can be trained on; .* lite0"
-    ):
+    with pytest.raises(WeightsError, match="sscd: no such file or folder, nor a model that can be trained on"):
         run(values | {"init_from": "sscd", "init_weights": None})
 
 
