@@ -33,7 +33,7 @@ from curate.tables import ASSIGNMENTS, CATALOG, DENSITY, JUNK, POOL
 BINS = 4000
 """Bins of the histogram of log(1 - density), whose median and MAD decide."""
 NEAREST, FARTHEST = 1e-3, 2.0
-"""1 - density that the first and the last bin hold. Cosines of embeddings in 16 bits are no finer than the first."""
+"""1 - density that the first and the last bin hold."""
 NORMAL = 1.4826
 """Standard deviation of a normal distribution, in its MADs."""
 LEAST_MAD = 0.02
@@ -126,7 +126,6 @@ class FindJunk(Fold):
     parts_like: ClassVar[str | None] = "catalog"
     tally: ClassVar[type[Tally] | None] = FoundJunkTally
     explained_as: ClassVar[str] = "junk"
-    version: ClassVar[int] = 2
 
     z: Annotated[float, Field(gt=0)] = 2.5
     """Distance from the pool's median beyond which images are junk, in standard deviations of the bulk."""
@@ -275,8 +274,6 @@ def bounds_of(histogram: np.ndarray, z: float) -> Bounds:
     order = np.argsort(np.abs(center - median), kind="stable")
     mad = max(LEAST_MAD, float(np.abs(center - median)[order[_middle(histogram[order])]]))
     high, low = (1 - float(np.exp(median + side * z * NORMAL * mad)) for side in (-1, 1))
-    if high > 1 - NEAREST:
-        high = 1.0  # nearer neighbors than these are not told apart: as near as that may be usual
     return Bounds(max(-1.0, low), high)
 
 

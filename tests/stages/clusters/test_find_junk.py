@@ -147,12 +147,5 @@ def test_bounds_are_those_of_numpy(seed: int, z: float) -> None:
     assert found.low == pytest.approx(max(-1, low), abs=0.05)
 
 
-def test_a_pool_whose_pictures_are_all_as_near_as_is_told_apart_has_none_too_alike() -> None:
-    density = 1 - np.random.default_rng(0).uniform(0, 1e-5, 1000)  # features that were not centered
-    found = bounds_of(np.bincount(_bin(density), minlength=BINS), 2.5)
-    assert found.high == 1.0
-    assert found.low < density.min()
-
-
 def test_nothing_measured_is_no_junk() -> None:
     assert bounds_of(np.zeros(BINS), 3.0) == (-1.0, 1.0)
