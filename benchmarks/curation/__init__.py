@@ -1,7 +1,8 @@
 """Does curating pay? Trainings on four sets of equal size from one crawl-like pool, read out on a balanced test set.
 
 A labeled set becomes a pool with a long tail of classes, many copies of what is frequent, and junk (`crawl.py`). From
-it come four training sets (`arms.py`): at random, at random without copies, balanced by `hierarchical`, and retrieved.
+it come four training sets (`arms.py`): at random, at random without copies, balanced by `hierarchical`, and retrieved;
+and beside them the ideal one, that only who knows the truth can draw.
 Each is trained on by one config, from the same initial weights, for the same number of iterations, and again for twice
 as many (`cells.py`). k-NN and a linear classifier then read the frozen features (`intervals.py`).
 """
@@ -22,7 +23,7 @@ from curate.cli.arguments import Json
 def command(
     workdir: Annotated[Path, typer.Argument(help="folder for results, pools, runs and trainings")],
     set_: Annotated[
-        str, typer.Option("--set", help="mnist, photos, openclipart, or a folder with a subfolder a class")
+        str, typer.Option("--set", help="mnist, digits, photos, openclipart, or a folder with a subfolder a class")
     ] = "mnist",
     num_seeds: Annotated[int, typer.Option("--seeds", help="pools, each with its own trainings")] = 5,
     first_seed: Annotated[int, typer.Option(help="the others follow")] = 0,

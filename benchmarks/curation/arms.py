@@ -1,7 +1,9 @@
-"""Four training sets of equal size from one pool: at random, at random of what is no copy, balanced, and retrieved.
+"""Training sets of equal size from one pool: at random, at random of what is no copy, balanced, retrieved, and ideal.
 
 The recipes curate the pool as they would any folder and never see a label; retrieval is given a few labeled pictures of
-each class as its queries, as the curated sets of LVD-142M are.
+each class as its queries, as the curated sets of LVD-142M are. The ideal set is drawn by what the benchmark alone
+knows: different pictures of all classes as evenly as there are, no junk. It is a bound for curation: where it gains
+nothing over the random set, trainings of this length cannot tell good sets from bad ones.
 """
 
 import math
@@ -10,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.curation.crawl import Crawl, encode, write_files
+from benchmarks.curation.crawl import NO_CLASS, Crawl, encode, write_files
 from benchmarks.curation.sets import LabeledSet
 from curate.engine.freshness import Flags
 from curate.engine.store import Store
 from curate.recipe import load_config
 from curate.running import run_config
 
-ARMS = ("random", "deduplicated", "hierarchical", "retrieval")
+IDEAL = "ideal"
+ARMS = ("random", "deduplicated", "hierarchical", "retrieval", IDEAL)
 FIRST = ARMS[0]
 """The one that the others stand beside."""
 RECIPES = ("hierarchical", "lvd142m")
@@ -57,7 +60,20 @@ def choose(
     }
     size = min(target, *map(len, found.values()))
     rng = np.random.default_rng([7, seed])
-    return {arm: np.sort(rng.choice(found[arm], size, replace=False)) for arm in ARMS}
+    drawn = {arm: np.sort(rng.choice(rows, size, replace=False)) for arm, rows in found.items()}
+    return drawn | {IDEAL: draw_ideal(pool, size, rng)}
+
+
+def draw_ideal(pool: Crawl, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of `size` different pictures or of all that there are, as evenly over the classes as these allow."""
+    different = np.flatnonzero((pool.copy_of == np.arange(len(pool.files))) & (pool.labels != NO_CLASS))
+    different = rng.permutation(different)
+    labels = pool.labels[different]
+    turn = np.empty(len(different), np.int64)  # how many of its class come before it
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        turn[mine] = np.arange(len(mine))
+    return np.sort(different[np.argsort(turn, kind="stable")[:size]])
 
 
 def _retrieving(folder: Path) -> list[str]:

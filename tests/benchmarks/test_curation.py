@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.curation import intervals, running, sets
-from benchmarks.curation.arms import _meant_for
+from benchmarks.curation.arms import _meant_for, draw_ideal
 from benchmarks.curation.cells import INITIAL, Cell, append_cell, read_cells
 from benchmarks.curation.crawl import JUNK, NO_CLASS, POOL, make_crawl
 from benchmarks.curation.intervals import paired_gain
@@ -57,6 +57,17 @@ def test_a_crawl_has_a_long_tail_copies_and_junk(digits: LabeledSet) -> None:
     assert make_crawl(digits, rows, seed=1).files == pool.files
 
 
+def test_the_ideal_set_is_as_even_as_the_pool_allows(digits: LabeledSet) -> None:
+    pool = make_crawl(digits, digits.split().pool[::6], seed=1)
+    originals = (pool.copy_of == np.arange(len(pool.files))) & (pool.labels != NO_CLASS)
+    there = np.bincount(pool.labels[originals], minlength=10)
+    rows = draw_ideal(pool, 60, np.random.default_rng(0))
+    counts = np.bincount(pool.labels[rows], minlength=10)
+    assert originals[rows].all()
+    assert len(np.unique(rows)) == counts.sum() == 60
+    assert (counts >= np.minimum(there, counts.max() - 1)).all()
+
+
 def test_a_killed_benchmark_goes_on_and_all_arms_have_equal_sizes(
     digits: LabeledSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,9 +88,9 @@ def test_a_killed_benchmark_goes_on_and_all_arms_have_equal_sizes(
     assert len(read_cells(tmp_path / "results.jsonl")) == 2
     resumed = True
     cells = bench_curation(tmp_path, chosen, seeds=[3], lengths=(1,), setting=setting)
-    assert sorted(trained) == ["deduplicated-2", "hierarchical-2", "initial-0", "random-2", "retrieval-2"]
+    assert sorted(trained) == ["deduplicated-2", "hierarchical-2", "ideal-2", "initial-0", "random-2", "retrieval-2"]
     assert bench_curation(tmp_path, chosen, seeds=[3], lengths=(1,), setting=setting) == cells
-    assert len(trained) == 5
+    assert len(trained) == 6
     folder = tmp_path / f"{setting.digest(chosen)}-seed-3"
     sizes = {read_index(str(folder / name / "shards")).num_images for name in trained}
     assert sizes == {cell.num_images for cell in cells}
@@ -164,7 +175,7 @@ def test_folders_keep_their_large_classes_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_no_set_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set=nothing: known are mnist, photos, openclipart, and folders"):
+    with pytest.raises(ConfigError, match="set=nothing: known are mnist, digits, photos, openclipart, and folders"):
         open_set("nothing")
     with pytest.raises(ConfigError, match="no clip art; `apt-get download openclipart-png`"):
         open_set("openclipart", clip_art=tmp_path / "none")

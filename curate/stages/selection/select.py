@@ -161,15 +161,16 @@ class Select(Fold):
             raise self.field_error("cap", text)
         if self.balance is None or self.mix is not None:
             return self
-        left -= 0 if inputs["junk"] is None else JunkTally.of(inputs["junk"]).junk
+        junk = 0 if inputs["junk"] is None else JunkTally.of(inputs["junk"]).junk
+        left -= junk
         most = left * self.balance.max_repeats
         if self.balance.target == "auto":
             return self.model_copy(update=self.estimate(left))
         if self.balance.target > most:
             raise self.balance.field_error(
                 "target",
-                f"={self.balance.target}: {left} pool images are left, with max_repeats={self.balance.max_repeats} at "
-                f"most {most} can be drawn; set it to {most} or less, or to auto",
+                f"={self.balance.target}: {left} pool images are left{_without(junk)}, with max_repeats="
+                f"{self.balance.max_repeats} at most {most} can be drawn; set it to {most} or less, or to auto",
             )
         return self
 
@@ -454,3 +455,8 @@ def _passed_over(run: Finished, selection: Table) -> np.ndarray:
     kept: np.ndarray = rows.filter(pc.equal(rows["verdict"], "kept"))["image_id"].to_numpy()
     chosen = [selection.read(part, ["image_id"])["image_id"].to_numpy() for part in np.unique(part_of(kept)).tolist()]
     return np.setdiff1d(kept, np.concatenate([np.empty(0, np.int64), *chosen]))
+
+
+def _without(junk: int) -> str:
+    """What an error says of images that are not drawn since they are junk."""
+    return f" beside {junk} that count as junk (junk.find.z larger: fewer)" if junk else ""

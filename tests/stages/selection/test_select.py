@@ -404,7 +404,9 @@ def test_junk_is_left_out_of_the_balance_alone(tmp_path: Path) -> None:
     assert {r["image_id"] for r in rows} >= retrieved
     assert junk & retrieved
     assert figures(tmp_path).junk == JunkCount(found=len(junk), selected=len(junk & retrieved))
-    with pytest.raises(ConfigError, match=rf"^target={clean + 1}: {clean} pool images are left"):
+    with pytest.raises(
+        ConfigError, match=rf"^target={clean + 1}: {clean} pool images are left beside {len(junk)} that"
+    ):
         select(tmp_path, Select(balance=Balance(target=clean + 1)), "junk", *CLUSTERED)
 
 
