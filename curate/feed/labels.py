@@ -111,8 +111,8 @@ def _found(column: str, shard: str, values: pa.ChunkedArray, *, setting: str) ->
     kind = _kind_of(values.type)
     if kind is None:
         raise ConfigError(
-            f"{where} is {visible_line(str(values.type))}, which is no class; write it as text, whole numbers or true and false of few "
-            "distinct values, such as ranges of it, or name another"
+            f"{where} is {visible_line(str(values.type))}, which is no class; write it as text, whole numbers or true "
+            "and false of few distinct values, such as ranges of it, or name another"
         )
     plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
     coded = plain.combine_chunks().dictionary_encode()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -24,13 +24,13 @@ class GuideSettings(Settings):
     adversarial: bool = False
     """Whether the features are to hide the value: the head learns to read it, and the backbone gets the head's gradient
     reversed. Otherwise they are to show it."""
-    weight: float = Field(default=0.1, gt=0.0)
+    weight: float = Field(default=1.0, gt=0.0)
     """Weight of the head's cross-entropy, a mean over the images of a pass that have a value; for the backbone of an
     adversarial guide times the ramp."""
-    hidden: Literal["auto"] | int = Field(default="auto", ge=0)
+    hidden: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """Width of a hidden layer of the head; 0: it is linear. auto: 0, so that the value can be read linearly, and 256
     where it is to be hidden."""
-    ramp: Literal["auto"] | int = Field(default="auto", ge=1)
+    ramp: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Iterations over which the reversed gradient of an adversarial guide grows from 0 to its full strength, by
     2 / (1 + exp(-10 p)) - 1 at the share p of them; auto: those of the run, as published, which then cannot be made
     longer when it is resumed."""
