@@ -53,7 +53,8 @@ class Trainer:
         model = guided(self.objective, config, self.labels)
         self.model = model if config.parallel == "fsdp" else replicate(model, world)
         self.gram = GramTeacher(self.objective, self.timeline, config, place=self._place_backbone)
-        self.optimizer = make_optimizer(self.objective.student, config.optimizer)
+        rates = {guide.key: guide.lr_factor for guide in config.objective.guides}
+        self.optimizer = make_optimizer(self.objective.student, config.optimizer, rates)
         self.normalize = Normalize(config.crops).to(self.device)
         self.finite = FiniteGuard(self.device)
         self.warm_up = HeadsWarmUp(config, self.device) if config.heads == "warm-up" else None

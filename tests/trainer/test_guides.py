@@ -18,12 +18,13 @@ from curate.errors import ConfigError, SourceError, WorkdirError
 from curate.feed.labels import Labels
 from curate.models.convert.source import load_source
 from curate.trainer.checkpoint import list_checkpoints
-from curate.trainer.config import TrainConfig
+from curate.trainer.config import OptimizerSettings, TrainConfig
 from curate.trainer.effective import resolve_auto
 from curate.trainer.guide_settings import GuideSettings
 from curate.trainer.guides import Guided, add_guide_heads, reverse_gradient
 from curate.trainer.objective import Objective, ObjectiveOutput
 from curate.trainer.objectives import find_objective
+from curate.trainer.optimizer import make_optimizer
 from curate.trainer.parallel import World
 from curate.trainer.phases import Timeline
 from curate.trainer.plan import plan_training
@@ -111,6 +112,16 @@ def test_the_backbone_learns_against_an_adversary_that_learns_to_read():
             torch.testing.assert_close(gradient, alone[name] - 0.3 * (plain[name] - alone[name]), atol=1e-6, rtol=1e-4)
             moved += not torch.equal(gradient, alone[name])
     assert moved > 10
+
+
+def test_heads_learn_at_rates_of_their_own():
+    guides = (GUIDES[0], GUIDES[1].model_copy(update={"rate": 3.0}))
+    objective, _ = guided_of(guides=guides)
+    rates = {guide.key: guide.lr_factor for guide in guides}
+    optimizer = make_optimizer(objective.student, OptimizerSettings(patch_embed_lr=1.0), rates)
+    names = {id(p): name.partition(".")[0] for name, p in objective.student.named_parameters()}
+    found = {names[id(p)]: group["lr_factor"] for group in optimizer.param_groups for p in group["params"]}
+    assert found == {"backbone": 1.0, "dino_head": 1.0, "guide_scanner": 10.0, "guide_organ": 3.0}
 
 
 def test_a_pass_without_any_label_leaves_the_loss_as_it_is():
@@ -206,7 +217,7 @@ PLANTED = {
     "optimizer": {"base_lr": 1e-3, "lr_batch": 32, "warmup_iterations": 5, "betas": [0.0, 0.99], "patch_embed_lr": 1.0},
     "ema": {"end": "constant"},
     "batch_size": 32,
-    "iterations": 150,
+    "iterations": 120,
     "precision": "fp32",
     "device": "cpu",
     "workers": 0,
@@ -240,7 +251,7 @@ def test_guided_features_show_the_organ_and_hide_the_scanner(tmp_path):
         export = train(parse(TrainConfig, values, where="test")).export
         found[name] = read_linearly(export, 0), read_linearly(export, 1)
     assert found["guided"][0] > found["plain"][0] + 0.15
-    assert found["guided"][1] < found["plain"][1] - 0.1
+    assert found["guided"][1] < found["plain"][1] - 0.2
 
 
 TINY = {
