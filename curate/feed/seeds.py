@@ -42,3 +42,5 @@ class Stream(IntEnum):
     """Which batches show one source alone."""
     CROP_SIZES = 7
     """Sides of the crops of a batch, where several are drawn from."""
+    GUIDES = 8
+    """Weights of the heads that read columns of the shards."""

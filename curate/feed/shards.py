@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from curate.opening import open_of
 from curate.progress import track
 from curate.retrying import is_damage, retry
 from curate.sealing import open_parquet
+from curate.text import shortened, visible_line
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ CHANGED = ("repaired", "blurred")
 """Columns that say of an image, where they are not null, that its bytes are others than those of its SHA-256."""
 SIZES = ("width", "height")
 """Columns that say how large an image is."""
+MAX_TOLD = 600
+"""Characters of the names of columns that an error shows."""
 READERS = 16
 """Footers read at a time, since a shard on an object store takes a few round trips."""
 ResultT = TypeVar("ResultT")
@@ -99,6 +102,30 @@ class ShardIndex:
                     "that the shard says; write the shards again, or set feed.on_damaged=skip"
                 )
         return found
+
+    def read_column(self, shard: str, groups: Sequence[int], column: str, *, setting: str) -> pa.ChunkedArray:
+        """A column of some row groups of a shard, in their order.
+
+        Args:
+            setting: which names the column, for errors.
+
+        Raises:
+            DamagedData: the shard is gone or its data are damaged.
+            SourceError: the shard has no such column; the error says which there are.
+        """
+
+        def read(file: Any) -> pa.ChunkedArray:
+            with open_parquet(file) as opened:
+                names = opened.schema_arrow.names
+                if column not in names:
+                    there = ", ".join(visible_line(name) for name in names if name != "image")
+                    raise SourceError(
+                        f"shard {shard}: no column {visible_line(column)}, which {setting} names; there are: "
+                        f"{shortened(there, MAX_TOLD)}; name one of these, or write shards with it"
+                    )
+                return opened.read_row_groups(list(groups), columns=[column])[column]
+
+        return _read_shard(self.filesystem, shard, read, problem=f"column {visible_line(column)} cannot be read")
 
     def read_sizes(self, group: RowGroup) -> npt.NDArray[np.int64]:
         """(num_rows, 2) width and height of the images of a row group, pixels; 0 where they are not known.

@@ -1,15 +1,19 @@
 """The first lines of a training's log: what the settings amount to on these images."""
 
 import logging
+from collections.abc import Mapping
 
+from curate.feed.labels import Labels
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective
+from curate.trainer.guides import describe_guides
 
 logger = logging.getLogger(__name__)
 
 
-def announce(config: TrainConfig, effective: Effective, *, num_processes: int) -> None:
-    """Log epochs, images seen and every value that `auto` became, and warn of a batch larger than the images."""
+def announce(config: TrainConfig, effective: Effective, labels: Mapping[str, Labels], *, num_processes: int) -> None:
+    """Log epochs, images seen, every value that `auto` became and the guides, and warn of a batch larger than the
+    images."""
     logger.info(
         "pretraining on %d images: %d iterations of %d = %.1f epochs, %d images seen, %d processes",
         effective.num_images,
@@ -35,3 +39,5 @@ def announce(config: TrainConfig, effective: Effective, *, num_processes: int) -
         effective.teacher_temperature_iterations,
         effective.freeze_last_layer_iterations,
     )
+    for line in describe_guides(config, labels):
+        logger.info("%s", line)

@@ -13,7 +13,7 @@ from curate.trainer.objective import ObjectiveOutput
 
 @torch.no_grad()
 def batch_figures(output: ObjectiveOutput) -> dict[str, float]:
-    """Figures of one batch that show collapse, the last two only where there are prototypes, and the objective's own.
+    """Figures of one batch that show collapse, the last two only where there are prototypes.
 
     Returns:
         feature_std: spread of the teacher's unit features: 1 isotropic, 0 collapsed.
@@ -21,7 +21,6 @@ def batch_figures(output: ObjectiveOutput) -> dict[str, float]:
         prototypes_used: e to the entropy of the mean target, the number of prototypes in use, 1..min(K, 2B).
     """
     figures = {"feature_std": feature_std(output.features)}
-    figures |= {name: float(value) for name, value in output.figures.items()}
     if output.targets is not None:
         figures["teacher_entropy"] = float(_target_entropy(output.targets).mean())
         figures["prototypes_used"] = math.exp(float(_target_entropy(output.targets.mean(dim=0))))

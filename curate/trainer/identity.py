@@ -6,7 +6,7 @@ alone and the places of folders may differ.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,17 @@ def refuse_foreign_files(folder: Path) -> None:
         raise WorkdirError(f"output={folder}: not empty, and no training of curate; give an empty or new folder")
 
 
-def run_identity(config: TrainConfig, *, precision: Precision, shards: str) -> dict[str, Any]:
-    """The JSON-ready values that two starts must share to be one run; `shards` is the fingerprint of the data."""
+def run_identity(
+    config: TrainConfig, *, precision: Precision, shards: str, classes: Mapping[str, Sequence[Any]] | None = None
+) -> dict[str, Any]:
+    """The JSON-ready values that two starts must share to be one run.
+
+    Args:
+        shards: the fingerprint of the data.
+        classes: the values of each guide's column, which are the outputs of its head.
+    """
     settings = {name: value for name, value in identity(config).items() if name not in PLACES}
+    settings |= {"classes": {column: list(values) for column, values in classes.items()}} if classes else {}
     return settings | {"precision": precision, "shards": shards, "origins": origins(config)}
 
 

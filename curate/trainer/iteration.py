@@ -3,12 +3,13 @@
 All that is random is drawn from (seed, number of the pass), so that an iteration is the same whatever ran before it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from curate.feed.crops import Crops
+from curate.feed.labels import Labels
 from curate.feed.settings import CropSettings
 from curate.models.device import autocast
 from curate.models.nets.tower import TimmTower
@@ -18,6 +19,7 @@ from curate.trainer.config import TrainConfig
 from curate.trainer.diagnostics import FiniteGuard, batch_figures
 from curate.trainer.effective import Effective
 from curate.trainer.gram_teacher import GramTeacher
+from curate.trainer.guides import add_guide_heads, guided
 from curate.trainer.identity import settle_precision
 from curate.trainer.journal import Row
 from curate.trainer.objective import ForwardContext, ObjectiveOutput, members_of
@@ -36,16 +38,24 @@ class Trainer:
     is told when somebody asks for figures. Until then nothing is changed by it, nor by what follows.
     """
 
-    def __init__(self, config: TrainConfig, effective: Effective, world: World) -> None:
+    def __init__(
+        self, config: TrainConfig, effective: Effective, world: World, labels: Mapping[str, Labels] | None = None
+    ) -> None:
+        """The trainer before the first iteration; `labels` are those of the guides' columns, by name."""
         self.config, self.effective, self.world = config, effective, world
         self.device = local_device(config.device)
         self.precision = world.broadcast(lambda: settle_precision(config, self.device))
         self.timeline = Timeline(config, effective, seed=config.seed)
-        self.objective = start_objective(config, effective, world).to(self.device)
+        self.labels = labels or {}
+        self.objective = start_objective(config, effective, world)
+        add_guide_heads(self.objective, config.objective.guides, self.labels, seed=config.seed)
+        self.objective.to(self.device)
         self._place(networks_of(self.objective))
-        self.model: nn.Module = self.objective if config.parallel == "fsdp" else replicate(self.objective, world)
+        model = guided(self.objective, config, self.labels)
+        self.model = model if config.parallel == "fsdp" else replicate(model, world)
         self.gram = GramTeacher(self.objective, self.timeline, config, place=self._place_backbone)
-        self.optimizer = make_optimizer(self.objective.student, config.optimizer)
+        rates = {guide.key: guide.lr_factor for guide in config.objective.guides}
+        self.optimizer = make_optimizer(self.objective.student, config.optimizer, rates)
         self.normalize = Normalize(config.crops).to(self.device)
         self.finite = FiniteGuard(self.device)
         self.warm_up = HeadsWarmUp(config, self.device) if config.heads == "warm-up" else None
@@ -106,7 +116,7 @@ class Trainer:
         rate = self._set_rates(step)
         self._follow_batches(step)
         self.optimizer.zero_grad(set_to_none=True)
-        output, losses = self._accumulate(step, batches)
+        output, losses, figures = self._accumulate(step, batches)
         self.optimizer.found_inf = self.finite.look(losses, step)  # type: ignore[attr-defined]
         if self._backbone_factor(step) == 0:
             for member in members_of(self.objective.student).values():
@@ -119,7 +129,7 @@ class Trainer:
         if not self.config.is_logged(step + 1):
             return {"step": step + 1}
         self.check_finite()
-        return self._row(step, output, losses) | {
+        return self._row(step, output, losses | figures) | {
             "learning_rate": rate,
             **{f"gradient_norm_{name}": norm.item() for name, norm in norms.items()},
         }
@@ -152,10 +162,10 @@ class Trainer:
         )
         return rate
 
-    def _row(self, step: int, output: ObjectiveOutput, losses: dict[str, Tensor]) -> Row:
+    def _row(self, step: int, output: ObjectiveOutput, means: dict[str, Tensor]) -> Row:
         """What the log says of an iteration beside its gradients."""
         at, done = self.timeline.at, step + 1
-        row = {"step": done, **dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))}
+        row = {"step": done, **dict(zip(means, torch.stack([*means.values()]).tolist(), strict=True))}
         row |= {name: at(name, step) for name in ("teacher_momentum", "teacher_temperature")}
         row |= batch_figures(output)
         if self.timeline.phases:
@@ -163,19 +173,23 @@ class Trainer:
             row |= {f"weight_{name}": value for name, value in self.timeline.weights(step)._asdict().items()}
         return row | {"epoch": done * self.config.batch_size / self.effective.num_samples}
 
-    def _accumulate(self, step: int, batches: Iterator[Crops]) -> tuple[ObjectiveOutput, dict[str, Tensor]]:
-        """Forward and backward of the passes of an iteration: the last one's output, and the mean losses of all passes
-        and ranks, by name, on the device."""
+    def _accumulate(
+        self, step: int, batches: Iterator[Crops]
+    ) -> tuple[ObjectiveOutput, dict[str, Tensor], dict[str, Tensor]]:
+        """Forward and backward of the passes of an iteration: the last one's output, and by name the losses and the
+        objective's figures, means of all passes and ranks, on the device."""
         passes = self.config.accumulate
         seen = []
         for number in range(passes):
             with gradient_sync(self.model, self.objective, number == passes - 1):
                 output = self._forward(step * passes + number, next(batches), step)
                 (output.loss / passes).backward()
-            seen.append(torch.stack([output.loss.detach(), *(term.detach() for term in output.terms.values())]))
-        means = self.world.sum(torch.stack(seen).mean(dim=0)) / self.world.size
+            watched = [output.loss, *output.terms.values(), *output.figures.values()]
+            seen.append(torch.stack([value.detach() for value in watched]))
+        means = (self.world.sum(torch.stack(seen).mean(dim=0)) / self.world.size).unbind()
         names = ["loss", *(f"loss_{name}" for name in output.terms)]
-        return output, dict(zip(names, means.unbind(), strict=True))
+        losses = dict(zip(names, means, strict=False))
+        return output, losses, dict(zip(output.figures, means[len(names) :], strict=True))
 
     def _forward(self, number: int, crops: Crops, step: int) -> ObjectiveOutput:
         """Forward pass `number` of the run, counted over all iterations; it belongs to iteration `step`."""
@@ -185,6 +199,7 @@ class Trainer:
             number=number,
             world=self.world,
             weights=self.timeline.weights(step),
+            reversals=self.timeline.reversals(step),
         )
         crops = crops.map(lambda group: self.normalize(group.to(self.device, non_blocking=True)))
         with autocast(self.device, self.precision):

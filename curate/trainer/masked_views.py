@@ -165,7 +165,7 @@ def masked_losses(
     # What a frozen teacher gives never changes: the figures of a distillation are of its student.
     learns = (teacher.cls, teacher.patches) if objective.frozen_teacher is None else (student.cls, student.judged)
     figures = {"cls_patch_cosine": cls_patch_cosine(*learns, judged)} if "ibot" in terms else {}
-    return ObjectiveOutput(loss, values, learns[0].detach(), teacher.targets, figures)
+    return ObjectiveOutput(loss, values, learns[0].detach(), teacher.targets, figures, seen=student.cls)
 
 
 def masked_step(
@@ -224,7 +224,7 @@ def join_outputs(outputs: dict[str, ObjectiveOutput]) -> ObjectiveOutput:
         prefix = f"{name}{MEMBER}" if name else ""
         terms |= {prefix + key: value for key, value in output.terms.items()}
         figures |= {prefix + key: value for key, value in output.figures.items()}
-    return ObjectiveOutput(loss, terms, first.features, first.targets, figures)
+    return ObjectiveOutput(loss, terms, first.features, first.targets, figures, first.seen)
 
 
 def take_images(views: Tensor, num_images: int, every: int) -> Tensor:

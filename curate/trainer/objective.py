@@ -7,6 +7,7 @@ rest: the teacher's moving average, schedules, clipping, processes, checkpoints,
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -53,10 +54,19 @@ class ForwardContext(NamedTuple):
     """This rank's own: draws what each process may draw for itself, such as stochastic depth."""
     weights: LossWeights = LossWeights()
     """Factors on the weights of the losses in this iteration."""
+    reversals: Mapping[str, float] = MappingProxyType({})
+    """Factor on the reversed gradient of each adversarial guide in this iteration, 0..1, by its column."""
 
     @classmethod
     def seeded(
-        cls, temperature: float, *, seed: int, number: int, world: World, weights: LossWeights | None = None
+        cls,
+        temperature: float,
+        *,
+        seed: int,
+        number: int,
+        world: World,
+        weights: LossWeights | None = None,
+        reversals: Mapping[str, float] | None = None,
     ) -> "ForwardContext":
         """The context of forward pass `number` of a run, counted over all iterations; it depends on nothing before."""
         rank = [world.rank] if world.size > 1 else []
@@ -66,6 +76,7 @@ class ForwardContext(NamedTuple):
             np.random.default_rng([Stream.MASKS, seed, number]),
             torch.Generator().manual_seed(int(words[0] >> np.uint64(1))),
             weights or LossWeights(),
+            reversals or {},
         )
 
 
@@ -77,7 +88,8 @@ class ObjectiveOutput:
     terms: dict[str, Tensor]  # () float32 each, the loss's terms before their weights
     features: Tensor  # (2B, D) pooled features of the global crops: the teacher's or, where it is frozen, the student's
     targets: Tensor | None = None  # (2B, K) the teacher's distributions, where there are prototypes
-    figures: dict[str, Tensor] = field(default_factory=dict)  # () float32 each, watched only: this rank's, for the log
+    figures: dict[str, Tensor] = field(default_factory=dict)  # () each, watched only: the log has their mean over ranks
+    seen: Tensor | None = None  # (2B, D) the student's cls of the global crops, with gradients; guides read it
 
 
 class Objective(nn.Module):

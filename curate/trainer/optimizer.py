@@ -3,6 +3,7 @@
 Source: arXiv:2304.07193.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,16 +18,23 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """Prefix of the names of the backbone's parameters."""
 
 
-def make_optimizer(networks: nn.ModuleDict, settings: OptimizerSettings) -> torch.optim.AdamW:
+def make_optimizer(
+    networks: nn.ModuleDict, settings: OptimizerSettings, rates: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
     """AdamW over the student: `networks` holds `backbone` and the heads.
 
     Parameters that share their factors share a group, so that the update is a few large calls.
+
+    Args:
+        rates: factors on the learning rates of networks, by their names; 1 for others.
     """
     groups: dict[tuple[float, float, bool, bool], list[nn.Parameter]] = {}
     far = _distances(networks) if settings.layer_decay < 1 else {}
     for name, parameter in networks.named_parameters():
-        factors = lr_factor(name, settings, distance=far.get(name, 0)), decay_factor(name, parameter)
-        key = (*factors, is_last_layer(name), is_backbone(name.partition(".")[0]))
+        network = name.partition(".")[0]
+        rate = 1.0 if rates is None else rates.get(network, 1.0)
+        factors = rate * lr_factor(name, settings, distance=far.get(name, 0)), decay_factor(name, parameter)
+        key = (*factors, is_last_layer(name), is_backbone(network))
         groups.setdefault(key, []).append(parameter)
     described: list[dict[str, Any]] = [
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last_layer": last, "backbone": backbone}

@@ -32,6 +32,8 @@ from curate.trainer.schedules import (
 WEIGHT = "weights."
 """Prefix of the schedules that are factors on the losses' weights."""
 GRAM_WEIGHT = WEIGHT + "gram"
+REVERSAL = "reversal."
+"""Prefix of the schedules of adversarial guides, by their columns."""
 
 
 class GramEvent(NamedTuple):
@@ -89,6 +91,11 @@ class Timeline:
             "teacher_temperature": temperature,
             "backbone": self._unfreezing(),
             **{WEIGHT + name: (constant(value),) for name, value in LossWeights()._asdict().items()},
+            **{
+                REVERSAL + guide.column: (Piece(0, guide.ramp_of(steps), 0.0, 1.0, "logistic"),)
+                for guide in settings.objective.guides
+                if guide.adversarial
+            },
         }
 
     def _unfreezing(self) -> Schedule:
@@ -107,6 +114,11 @@ class Timeline:
     def weights(self, step: int) -> LossWeights:
         """The factors on the losses' weights in iteration `step`."""
         return LossWeights(**{name: self.at(WEIGHT + name, step) for name in LossWeights._fields})
+
+    def reversals(self, step: int) -> dict[str, float]:
+        """The factor on the reversed gradient of each adversarial guide in iteration `step`, by its column."""
+        names = [name for name in self.schedules if name.startswith(REVERSAL)]
+        return {name.removeprefix(REVERSAL): self.at(name, step) for name in names}
 
     @cached_property
     def gram_events(self) -> tuple[GramEvent, ...]:

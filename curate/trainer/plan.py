@@ -1,14 +1,16 @@
 """`curate train --plan`: what a configuration amounts to, before anything is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
+from curate.feed.labels import Labels
 from curate.feed.shards import read_index
 from curate.feed.split import BatchSplit
 from curate.models.device import resolve_device, resolve_precision
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective
+from curate.trainer.guides import describe_guides, read_guides
 from curate.trainer.memory import Memory, estimate_memory
 from curate.trainer.phases import GramEvent, Timeline
 from curate.trainer.schedules import describe
@@ -38,23 +40,27 @@ def plan_training(config: TrainConfig, *, processes: int = 1, images: int | None
         WeightsError: heads to start from are missing or damaged.
     """
     BatchSplit(config.batch_size, config.accumulate, 0, processes)
+    labels: dict[str, Labels] = {}
     if images is None:
         index = read_index(config.shards, config.feed)
         num_images, num_samples = index.num_images, index.num_samples
+        labels = read_guides(index, config)
     else:
         num_images = num_samples = images
-    return describe_plan(
-        config, resolve_start(config, num_images=num_images, num_samples=num_samples), processes=processes
-    )
+    effective = resolve_start(config, num_images=num_images, num_samples=num_samples)
+    return describe_plan(config, effective, labels, processes=processes)
 
 
-def describe_plan(config: TrainConfig, effective: Effective, *, processes: int = 1) -> list[str]:
-    """The plan of a run in lines: its phases, its schedules, its crops, and the memory of each of its processes."""
+def describe_plan(
+    config: TrainConfig, effective: Effective, labels: Mapping[str, Labels], *, processes: int = 1
+) -> list[str]:
+    """The plan of a run in lines: its phases, guides, schedules and crops, and the memory of each of its processes."""
     timeline = Timeline(config, effective, seed=config.seed)
     return [
         f"{config.iterations} iterations of {config.batch_size} images on {processes} processes: "
         f"{effective.images_seen} images seen, {effective.epochs:.1f} epochs of {effective.num_images} images",
         *_phases(config, timeline),
+        *describe_guides(config, labels),
         "schedules, by iteration:",
         *(f"  {line}" for line in _schedules(timeline)),
         "crops, side in pixels:",

@@ -8,7 +8,7 @@ settings if the pieces of the iterations that it has done are equal.
 import math
 from typing import Literal, NamedTuple
 
-Shape = Literal["linear", "cosine"]
+Shape = Literal["linear", "cosine", "logistic"]
 
 
 class Piece(NamedTuple):
@@ -21,7 +21,8 @@ class Piece(NamedTuple):
     first: float
     last: float
     shape: Shape = "linear"
-    """Along a line, or along half a cosine, which begins and ends flat."""
+    """Along a line; along half a cosine, which begins and ends flat; or 2 / (1 + exp(-10 p)) - 1 of the way at the
+    share p of the time, which begins steeply and ends flat (Ganin and Lempitsky 2015, arXiv:1409.7495)."""
 
     def at(self, step: int) -> float:
         """The value of iteration `step`, which is not before `start`."""
@@ -30,6 +31,8 @@ class Piece(NamedTuple):
         if self.shape == "linear":
             return self.first + (self.last - self.first) * (step - self.start) / (self.stop - self.start)
         progress = (step - self.start) / (self.stop - self.start)
+        if self.shape == "logistic":
+            return self.first + (self.last - self.first) * (2 / (1 + math.exp(-10 * progress)) - 1)
         return self.last + 0.5 * (self.first - self.last) * (1 + math.cos(math.pi * progress))
 
 

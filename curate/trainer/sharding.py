@@ -37,9 +37,10 @@ FORWARD_METHODS = ("forward_crops", "forward_needed", "project")
 """Methods beside `forward` by which objectives call networks."""
 
 
-def replicate(objective: Objective, world: World) -> nn.Module:
-    """The objective such that its gradients are the mean over ranks (DDP); itself where there is one rank."""
-    return objective if world.size == 1 else DistributedDataParallel(objective)
+def replicate(model: nn.Module, world: World) -> nn.Module:
+    """The objective, or what holds it, such that its gradients are the mean over ranks (DDP); itself where there is one
+    rank."""
+    return model if world.size == 1 else DistributedDataParallel(model)
 
 
 def shard(networks: Sequence[nn.Module], world: World, *, device: torch.device, precision: Precision) -> None:

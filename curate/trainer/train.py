@@ -45,6 +45,7 @@ from curate.trainer.collapse import Watchdog
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective
 from curate.trainer.exporting import TeacherWeights, export_path, gather_teacher, gather_teachers, write_teacher
+from curate.trainer.guides import read_guides
 from curate.trainer.identity import check_identity, keep_begun, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import LOG, Journal, Row, SilentJournal, write_log
@@ -97,6 +98,7 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
         check_workers(config.workers, config.worker_kind)
         split = BatchSplit(config.batch_size, config.accumulate, world.rank, world.size)
         index = world.broadcast(lambda: read_index(config.shards, config.feed))
+        labels = world.broadcast(lambda: read_guides(index, config))
         effective = resolve_start(config, num_images=index.num_images, num_samples=index.num_samples)
         if world.is_first:
             refuse_foreign_files(folder)
@@ -113,8 +115,8 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
             with aside:
                 effective = world.broadcast(lambda: effective)
                 if world.is_first:
-                    announce(config, effective, num_processes=world.size)
-                trainer = Trainer(config, effective, world)
+                    announce(config, effective, labels, num_processes=world.size)
+                trainer = Trainer(config, effective, world, labels)
                 run = TrainingRun(trainer, index, split, folder, evaluate=evaluate)
             log = run.finish()
             world.barrier()
@@ -323,7 +325,10 @@ class TrainingRun:
         write_teacher(path, teacher, self.config, given=given, provenance=provenance)
 
     def _identity(self) -> dict[str, Any]:
-        return run_identity(self.config, precision=self.trainer.precision, shards=self.index.fingerprint)
+        classes = {column: found.classes for column, found in self.trainer.labels.items()}
+        return run_identity(
+            self.config, precision=self.trainer.precision, shards=self.index.fingerprint, classes=classes
+        )
 
     def _provenance(self, step: int) -> dict[str, Any]:
         return {

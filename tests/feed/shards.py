@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +54,15 @@ def row(
     }
 
 
-def write_shard(path: Path, rows: list[dict[str, object]], *, group: int = 4) -> Path:
-    """Write `rows` in row groups of `group`."""
+def write_shard(
+    path: Path, rows: list[dict[str, object]], *, group: int = 4, own: Mapping[str, pa.DataType] | None = None
+) -> Path:
+    """Write `rows` in row groups of `group`; `own` are the types of columns beside those of every shard."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=shards_schema({})), path, row_group_size=group)
+    schema = shards_schema({})
+    for name, kind in (own or {}).items():
+        schema = schema.append(pa.field(name, kind))
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=group)
     return path
 
 

@@ -43,6 +43,8 @@ PHASED = {
     "device": "cpu",
     "workers": 0,
 }
+AT_THE_END = 99
+"""Iterations between checkpoints of runs of which the last is looked at alone: writing one takes as long as a step."""
 
 
 def values(folder, shards, **changes):
@@ -69,13 +71,11 @@ def assert_equal(first, second):
 
 
 def killed_after(folder, step, target):
-    """A copy of a run as it would be if it had been killed after `step` iterations."""
-    shutil.copytree(folder, target)
-    for done, path in list_checkpoints(target / "checkpoints"):
-        if done > step:
-            shutil.rmtree(path)
-    for export in ("backbone.safetensors", "heads.safetensors"):
-        (target / export).unlink(missing_ok=True)
+    """A copy of a run as it would be if it had been killed after `step` iterations; of its checkpoints, the last."""
+    others = [path.name for done, path in list_checkpoints(folder / "checkpoints") if done != step]
+    exports = ("backbone.safetensors", "heads.safetensors")
+    root = str(folder)
+    shutil.copytree(folder, target, ignore=lambda at, names: others if at != root else exports)
     return target
 
 
@@ -100,7 +100,8 @@ def test_the_log_tells_the_phase_and_the_weights(whole):
 @pytest.mark.parametrize("stop", range(1, 10))
 def test_a_run_killed_after_any_iteration_goes_on_to_equal_bytes(whole, tmp_path, stop):
     root, log = whole
-    resumed = run(killed_after(root / "whole", stop, tmp_path / "run"), root / "shards", workers=stop % 3)
+    killed = killed_after(root / "whole", stop, tmp_path / "run")
+    resumed = run(killed, root / "shards", workers=stop % 3, checkpoint_every=AT_THE_END)
     assert_equal(state_at(tmp_path / "run", 10), state_at(root / "whole", 10))
     assert [row["loss"] for row in resumed.log] == [row["loss"] for row in log]
     assert (tmp_path / "run" / loop.EXPORT).read_bytes() == (root / "whole" / loop.EXPORT).read_bytes()
@@ -145,7 +146,7 @@ def on_ranks(whole, tmp_path_factory):
     for way in ways:
         for stop in (2, 3, 6, 8):
             target = killed_after(folder / way, stop, folder / f"{way}-{stop}")
-            again.append(values(target, root / "shards", parallel=way))
+            again.append(values(target, root / "shards", parallel=way, checkpoint_every=AT_THE_END))
     train_on_ranks(again)
     return folder
 
@@ -170,9 +171,10 @@ def test_a_constant_run_can_be_made_longer_and_ends_as_if_it_had_been_so_from_th
 ):
     root, _ = whole
     caplog.set_level("INFO")
-    run(tmp_path / "whole", root / "shards", iterations=6, **changes)
-    run(tmp_path / "run", root / "shards", iterations=4, phases=[])
-    run(tmp_path / "run", root / "shards", iterations=6, **changes)
+    last = {"checkpoint_every": AT_THE_END}
+    run(tmp_path / "whole", root / "shards", iterations=6, **changes, **last)
+    run(tmp_path / "run", root / "shards", iterations=4, phases=[], **last)
+    run(tmp_path / "run", root / "shards", iterations=6, **changes, **last)
     assert "going on with other settings: iterations was 4, now 6" in caplog.text
     assert_equal(state_at(tmp_path / "run", 6), state_at(tmp_path / "whole", 6))
 
@@ -181,7 +183,7 @@ def test_numbers_that_auto_became_stay_when_a_run_is_made_longer(whole, tmp_path
     root, _ = whole
     auto = {"optimizer": {"base_lr": 4e-3, "schedule": "constant"}, "phases": [], "iterations": 20}
     short = run(tmp_path / "run", root / "shards", checkpoint_every=20, **auto).effective
-    longer = run(tmp_path / "run", root / "shards", **auto | {"iterations": 21}).effective
+    longer = run(tmp_path / "run", root / "shards", checkpoint_every=20, **auto | {"iterations": 21}).effective
     assert longer.warmup_iterations == short.warmup_iterations == 2
     assert longer.teacher_momentum == short.teacher_momentum
     assert longer.images_seen == 84
@@ -189,7 +191,7 @@ def test_numbers_that_auto_became_stay_when_a_run_is_made_longer(whole, tmp_path
 
 def test_a_run_cannot_become_shorter_than_what_is_done(whole, tmp_path):
     root, _ = whole
-    run(tmp_path / "run", root / "shards", iterations=4, phases=[])
+    run(tmp_path / "run", root / "shards", iterations=4, phases=[], checkpoint_every=AT_THE_END)
     with pytest.raises(WorkdirError, match="iterations was 4, now 3; 4 iterations are done"):
         run(tmp_path / "run", root / "shards", iterations=3, phases=[])
 

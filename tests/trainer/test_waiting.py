@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from curate.config import parse
 from curate.feed.crops import Crops
+from curate.feed.labels import Labels
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import resolve_auto
 from curate.trainer.iteration import Trainer
@@ -41,7 +42,9 @@ class Reads(TorchDispatchMode):
 def trainer_of(device, **changes):
     values = {**TINY, "device": device, "shards": "a", "output": "/nonexistent", **changes}
     config = parse(TrainConfig, values, where="test")
-    return Trainer(config, resolve_auto(config, num_images=100, num_samples=100), World())
+    columns = [guide.column for guide in config.objective.guides]
+    labels = {column: Labels(column, ("a", "b"), np.array([0, 1, -1, 1], np.int16)) for column in columns}
+    return Trainer(config, resolve_auto(config, num_images=100, num_samples=100), World(), labels)
 
 
 def batches(trainer):
@@ -54,7 +57,7 @@ def batches(trainer):
 
     gram = None if sides.gram_size is None else draw(8, sides.gram_size)
     while True:
-        yield Crops(draw(8, sides.global_size), draw(count, sides.local_size), gram)
+        yield Crops(draw(8, sides.global_size), draw(count, sides.local_size), gram, torch.arange(4))
 
 
 GRAM = [{"gram": {"teacher": "step 0", "refresh": 1}}]
@@ -63,6 +66,7 @@ CASES = {
     "softmax": {"objective": {**TINY["objective"], "centering": "softmax", "tied_heads": True}},
     "gram": {"objective": {**TINY["objective"], "kind": "dinov3", "koleo_group": 2}, "phases": GRAM},
     "dino": {"objective": {"kind": "dino", **TINY["objective"]}},
+    "guides": {"objective": {**TINY["objective"], "guides": [{"column": "c", "adversarial": True}, {"column": "d"}]}},
     "accumulated": {"accumulate": 2, "batch_size": 8},
 }
 

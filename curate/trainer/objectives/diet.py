@@ -49,7 +49,7 @@ class Diet(Objective):
         loss, terms = add_koleo(
             terms["diet"], terms, seen, self.settings, world=self.world, factor=context.weights.koleo
         )
-        return ObjectiveOutput(loss, terms, seen.detach(), figures=figures)
+        return ObjectiveOutput(loss, terms, seen.detach(), figures=figures, seen=seen)
 
 
 def build_diet(

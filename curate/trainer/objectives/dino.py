@@ -56,7 +56,7 @@ class Dino(Objective):
         loss, values = add_koleo(
             loss, values, groups[0].cls, self.settings, world=self.world, factor=context.weights.koleo
         )
-        return ObjectiveOutput(loss, values, features, targets)
+        return ObjectiveOutput(loss, values, features, targets, seen=groups[0].cls)
 
 
 def make_dino_head(

@@ -84,7 +84,7 @@ class DistillFeatures(Objective):
                 terms[f"{kind}_l1"] = terms[f"{kind}_l1"] + share * l1
         loss = self._weigh(terms)
         loss, terms = add_koleo(loss, terms, seen.cls, settings, world=self.world, factor=context.weights.koleo)
-        return ObjectiveOutput(loss, terms, seen.cls.detach())
+        return ObjectiveOutput(loss, terms, seen.cls.detach(), seen=seen.cls)
 
     def _weigh(self, terms: dict[str, Tensor]) -> Tensor:
         settings = self.settings

@@ -67,7 +67,7 @@ class EsVit(Objective):
         factors = {"view": settings.view_weight, "region": settings.region_weight}
         loss, values = projected_loss(terms, factors, temperature=settings.student_temperature)
         loss, values = add_koleo(loss, values, groups[0].cls, settings, world=world, factor=context.weights.koleo)
-        return ObjectiveOutput(loss, values, seen.cls, targets)
+        return ObjectiveOutput(loss, values, seen.cls, targets, seen=groups[0].cls)
 
 
 def _project_groups(networks: nn.ModuleDict, groups: Sequence[Features]) -> tuple[Projection, Projection]:

@@ -41,7 +41,7 @@ class LeJepa(Objective):
         loss = settings.sigreg_weight * terms["sigreg"] + (1 - settings.sigreg_weight) * terms["agreement"]
         seen = groups[0].cls
         loss, terms = add_koleo(loss, terms, seen, settings, world=self.world, factor=context.weights.koleo)
-        return ObjectiveOutput(loss, terms, seen.detach())
+        return ObjectiveOutput(loss, terms, seen.detach(), seen=seen)
 
 
 def draw_directions(dim: int, number: int, *, rng: np.random.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from curate.config import Settings
 from curate.feed.settings import Range
 from curate.models.files.header import heads_beside
+from curate.trainer.guide_settings import GuideSettings, check_guides
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,8 @@ class ObjectiveSettings(Settings):
     koleo_group: int | None = Field(default=None, ge=2)
     """Number of images among which KoLeo finds neighbors, a divisor of the batch (in DINOv2 the images of one GPU);
     null: all of them."""
+    guides: tuple[GuideSettings, ...] = ()
+    """Columns of the shards that the features are to tell, such as organ, or to hide, such as scanner."""
 
     def build(
         self, backbone: "Trained", *, prototypes: int, world: "World", generator: "torch.Generator"
@@ -76,6 +79,7 @@ class ObjectiveSettings(Settings):
         Raises:
             ValueError: they do not go together.
         """
+        check_guides(self.guides, training)
         images = training.images_per_pass
         if self.koleo_weight > 0:
             if images < 2:

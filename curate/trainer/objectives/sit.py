@@ -64,7 +64,7 @@ class Sit(Objective):
             terms["rotation"] = F.cross_entropy(logits, rotations)
             loss = loss + settings.rotation_weight * terms["rotation"]
         loss, terms = add_koleo(loss, terms, seen.cls, settings, world=self.world, factor=context.weights.koleo)
-        return ObjectiveOutput(loss, terms, features)
+        return ObjectiveOutput(loss, terms, features, seen=seen.cls)
 
     @torch.no_grad()
     def _keys(self, images: Tensor) -> tuple[Tensor, Tensor]:
