@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curate.errors import ConfigError, WeightsError
-from curate.models.convert.source import is_source, load_source, need_vit, resized
+from curate.models.convert.source import is_source, load_source, need_vit, outline_source, resized
 from curate.models.files.dinov3_names import BIAS, has_key_bias
 from curate.models.files.header import BACKBONE, HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
@@ -25,7 +25,7 @@ from curate.trainer.feature_teachers import FeatureTeacher
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export, gram_files
 from curate.trainer.objective import Objective, backbone_of
-from curate.trainer.objectives.settings import PrototypeSettings
+from curate.trainer.objectives.settings import ObjectiveSettings, PrototypeSettings
 from curate.trainer.parallel import World
 
 
@@ -73,10 +73,15 @@ def _build(
         load_weights(backbone, init_from)
     if adapted:
         adapt(backbone, config, generator=generator)
-    settings = config.objective
-    if heads is not None and isinstance(settings, PrototypeSettings):
-        settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
+    settings = with_given_heads(config.objective, heads)
     return settings.build(backbone, prototypes=effective.prototypes, world=world, generator=generator), backbone
+
+
+def with_given_heads(settings: ObjectiveSettings, heads: HeadsInfo | None) -> ObjectiveSettings:
+    """Settings of an objective whose heads have as many prototypes as those that are given."""
+    if heads is None or not isinstance(settings, PrototypeSettings):
+        return settings
+    return settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
 
 
 def _add_students(objective: Objective, config: TrainConfig, *, world: World, **given: Any) -> None:
@@ -225,6 +230,21 @@ def load_frozen_teacher(export: str) -> nn.ModuleDict:
     if not isinstance(found.network, VisionTransformer) or found.heads is None:
         raise ConfigError(f"objective.distill_from={export}: no ViT with heads; distill the export of one")
     info, tensors = found.heads
-    heads = nn.ModuleDict({name: make_head(found.network, shape) for name, shape in info.heads.items()})
+    heads = _make_heads(found.network, info)
     fill(heads, tensors, where=f"{export}: {HEADS}")
     return nn.ModuleDict({"backbone": found.network, **dict(heads.items())}).requires_grad_(False)
+
+
+def outline_frozen_teacher(export: str) -> nn.ModuleDict:
+    """The networks that `load_frozen_teacher` gives without their weights, for a plan: on the device `meta`.
+
+    Raises:
+        WeightsError: no export there, or no heads beside it.
+    """
+    network, info = outline_source(export), read_heads_info(heads_beside(export))
+    with torch.device("meta"):
+        return nn.ModuleDict({"backbone": network, **dict(_make_heads(network, info).items())}).requires_grad_(False)
+
+
+def _make_heads(backbone: Trained, info: HeadsInfo) -> nn.ModuleDict:
+    return nn.ModuleDict({name: make_head(backbone, shape) for name, shape in info.heads.items()})
