@@ -156,8 +156,6 @@ def write(
         # Parquet with the pictures, for `datasets.load_dataset`
         curate write runs/mine hub --to huggingface
     """
-    from pydantic import ByteSize, TypeAdapter, ValidationError
-
     from curate.answers.rows import Wanted
     from curate.answers.write.write import write_images
     from curate.engine.numbers import plural
@@ -167,10 +165,6 @@ def write(
     asked = {"kept": kept, "dropped": dropped, "rejected": rejected, "contaminated": contaminated}
     wanted = _one_of(asked | {"selected": selected, "all": all_})
     linked = _one_of({"link": link, "hard-link": hard_link})
-    try:
-        shard_bytes = int(TypeAdapter(ByteSize).validate_python(shard_size))
-    except ValidationError as error:
-        raise CurateError(f"--shard-size {shard_size}: not a size; write 256MB or 1GiB") from error
     made = write_images(
         open_tables(Store(workdir)),
         to,
@@ -178,11 +172,21 @@ def write(
         wanted=None if wanted is None else Wanted(wanted),
         roles=None if role is None else [str(one) for one in role],
         link=None if linked is None else "symbolic" if linked == "link" else "hard",
-        shard_bytes=shard_bytes,
+        shard_bytes=_bytes_of(shard_size),
     )
     links = f", {plural(made.linked, 'link')} among them" if made.linked else ""
     lost = f"; {plural(made.lost, 'image')} could not be had any more" if made.lost else ""
     say(f"{output}: {plural(made.images, 'image')}{links}{lost}")
+
+
+def _bytes_of(shard_size: str) -> int:
+    """The number of bytes that a text such as 256MB says."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(shard_size))
+    except ValidationError as error:
+        raise CurateError(f"--shard-size {shard_size}: not a size; write 256MB or 1GiB") from error
 
 
 def _one_of(given: Mapping[str, Any]) -> str | None:

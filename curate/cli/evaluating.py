@@ -1,5 +1,6 @@
 """`curate eval`: measure a frozen backbone."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -92,17 +93,12 @@ def evaluate(
     opened = open_labeled if runner.needs_labels(chosen) else open_pictures
     images = None if truth else opened(data, label=label, bounds=bounds)
     asked = None if test is None else open_labeled(test, label=label, bounds=bounds)
+    measure = partial(
+        runner.evaluate, test=asked, truth=truth, measures=chosen, seed=seed, num_splits=splits, grid=grid
+    )
     found = [
-        runner.evaluate(
-            runner.load(name, weights=path, device=device, precision=precision),
-            images,
-            test=asked,
-            truth=truth,
-            measures=chosen,
-            seed=seed,
-            num_splits=splits,
-            grid=grid,
-            scenes=scenes or runner.SCENES,
+        measure(
+            runner.load(name, weights=path, device=device, precision=precision), images, scenes=scenes or runner.SCENES
         )
         for name, path in ((model, weights), (compare, compare_weights))
         if name is not None

@@ -14,7 +14,24 @@ from curate.cli.program import listen
 from curate.cli.summary import say_outcome
 
 if TYPE_CHECKING:
+    from curate.engine.freshness import Flags
     from curate.engine.plan import StepPlan
+    from curate.recipe import RecipeConfig
+
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan, make nothing")]
+Rebuild = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TABLE", help="table to make again under the current config; `all` for every one"),
+]
+Refit = Annotated[bool, typer.Option("--refit", help="fit centroids and thresholds again")]
+Rescan = Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")]
+Update = Annotated[
+    bool,
+    typer.Option(
+        "--update", help="make again what changed settings need; the old results stay until the new are complete"
+    ),
+]
 
 
 def run(
@@ -24,19 +41,11 @@ def run(
     heldout: Heldout = None,
     curated: Curated = None,
     workdir: NewWorkdir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, make nothing")] = False,
-    rebuild: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TABLE", help="table to make again under the current config; `all` for every one"),
-    ] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="fit centroids and thresholds again")] = False,
-    rescan: Annotated[bool, typer.Option("--rescan", help="list the sources again, append new images")] = False,
-    update: Annotated[
-        bool,
-        typer.Option(
-            "--update", help="make again what changed settings need; the old results stay until the new are complete"
-        ),
-    ] = False,
+    dry_run: DryRun = False,
+    rebuild: Rebuild = None,
+    refit: Refit = False,
+    rescan: Rescan = False,
+    update: Update = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -63,33 +72,38 @@ def run(
         curate run hierarchical.yaml seed=1
     """
     from curate.engine.freshness import Flags
-    from curate.engine.store import Store
-    from curate.running import plan_config as make_plan
     from curate.running import run_config
-    from curate.workdir import read_record
 
     listen(quiet=quiet, verbose=verbose)
     sources = {"pool": pool, "heldout": heldout, "curated": curated}
     loaded = load_run(config, overrides, sources, workdir)
     flags = Flags(frozenset(rebuild or []), refit=refit, rescan=rescan, update=update)
-    if update and read_record(Store(loaded.workdir)) is not None:
-        from curate.scale.change import HEAD, cost_of_change
-
-        change = cost_of_change(loaded, make_plan(loaded, flags))
-        if change.steps:
-            show_table(HEAD, change.cells())
-        say(change.describe())
-        if dry_run:
-            return
+    if update or dry_run:
+        _say_plan(loaded, flags, dry_run=dry_run)
     if dry_run:
-        show_table(
-            ("table", "stage", "state", "parts to do", "auto", "note"), map(_plan_cells, make_plan(loaded, flags))
-        )
         return
     anew = bool(rebuild) or refit or rescan or update
     with progress.expecting(partial(seconds_by_table, loaded, anew=anew)):
         outcome = run_config(loaded, flags, command=words_of(config, overrides, sources, workdir))
     say_outcome(outcome, quiet=quiet, verbose=verbose)
+
+
+def _say_plan(loaded: "RecipeConfig", flags: "Flags", *, dry_run: bool) -> None:
+    """What an update of a workdir will cost; and what any other dry run would make."""
+    from curate.engine.store import Store
+    from curate.running import plan_config
+    from curate.workdir import read_record
+
+    if flags.update and read_record(Store(loaded.workdir)) is not None:
+        from curate.scale.change import HEAD, cost_of_change
+
+        change = cost_of_change(loaded, plan_config(loaded, flags))
+        if change.steps:
+            show_table(HEAD, change.cells())
+        say(change.describe())
+    elif dry_run:
+        head = ("table", "stage", "state", "parts to do", "auto", "note")
+        show_table(head, map(_plan_cells, plan_config(loaded, flags)))
 
 
 def plan(

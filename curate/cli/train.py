@@ -21,34 +21,38 @@ from curate.cli.program import listen
 from curate.cli.summary import near
 from curate.errors import ConfigError
 
+ConfigOrAuto = Annotated[
+    str,
+    typer.Argument(
+        help="YAML file, or the name of a bundled config such as train/small; auto: all that is not given is picked by "
+        "images and machine",
+        autocompletion=complete_config,
+    ),
+]
+Shards = Annotated[
+    str | None,
+    typer.Option(metavar="PLACE", help="workdir of a run, its folder shards, or a folder, file or pattern"),
+]
+Output = Annotated[str | None, typer.Option(metavar="DIR", help="folder for checkpoints, the log and the exports")]
+Init = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="backbone to go on from, as init_from=MODEL: an id or a file")
+]
+Plan = Annotated[bool, typer.Option("--plan", help="say phases, schedules, tokens and memory, and write nothing")]
+Processes = Annotated[int, typer.Option(min=1, help="with --plan: processes that are to share the training")]
+Images = Annotated[
+    int | None, typer.Option(min=1, help="with --plan: number of images, where the shards are not at hand")
+]
+
 
 def train(
-    config: Annotated[
-        str,
-        typer.Argument(
-            help="YAML file, or the name of a bundled config such as train/small; auto: all that is not given is "
-            "picked by images and machine",
-            autocompletion=complete_config,
-        ),
-    ],
+    config: ConfigOrAuto,
     overrides: Overrides = None,
-    shards: Annotated[
-        str | None,
-        typer.Option(metavar="PLACE", help="workdir of a run, its folder shards, or a folder, file or pattern"),
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option(metavar="DIR", help="folder for checkpoints, the log and the exports")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="backbone to go on from, as init_from=MODEL: an id or a file")
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="say phases, schedules, tokens and memory, and write nothing")
-    ] = False,
-    processes: Annotated[int, typer.Option(min=1, help="with --plan: processes that are to share the training")] = 1,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="with --plan: number of images, where the shards are not at hand")
-    ] = None,
+    shards: Shards = None,
+    output: Output = None,
+    init: Init = None,
+    plan: Plan = False,
+    processes: Processes = 1,
+    images: Images = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -56,7 +60,8 @@ def train(
 
     Exit status: 0 it is trained; 1 an error stopped it; 2 a wrong command line; 143 SIGTERM or 130 Ctrl-C stopped it,
     and a checkpoint is written: the same command goes on. A second Ctrl-C ends it at once. torchrun kills its processes
-    30 seconds after it was told to go, unless --shutdown-timeout gives them more.
+    30 seconds after it was told to go, or as many as TORCH_ELASTIC_SHUTDOWN_TIMEOUT says (torch 2.12 and later), and
+    ends itself with 1.
 
     Examples:
         # a tiny ViT, in about a minute on two cores
@@ -72,8 +77,8 @@ def train(
         # the same, going on from a released backbone
         curate train auto --shards runs/even --init dinov2_vits14 --output runs/continued iterations=2000
         # on 8 GPUs
-        torchrun --nproc-per-node 8 --shutdown-timeout 600 --no-python curate train train/small --shards runs/even \
-            --output runs/small
+        TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 torchrun --nproc-per-node 8 --no-python \
+            curate train train/small --shards runs/even --output runs/small
     """
     from curate.api import AUTO, plan_auto, plan_values, train_auto, train_values
     from curate.config import apply_overrides, merge, read_yaml
@@ -90,7 +95,11 @@ def train(
     if processes != 1 or images is not None:
         raise ConfigError("--processes and --images say for what to plan; add --plan, or leave them out")
     result = train_auto(values) if config == AUTO else train_values(values, where=config)
-    export = near(str(result.export))
+    _say_export(near(str(result.export)), quiet=quiet)
+
+
+def _say_export(export: str, *, quiet: bool) -> None:
+    """Where the product lies and, unless `quiet`, what to do with it."""
     say(f"export: {export}")
     if not quiet:
         say("Next:")

@@ -9,9 +9,9 @@ centers, moments of the optimizer and one integer are everything. A checkpoint i
                   state/*.safetensors tensors, as torch.distributed.checkpoint spreads them over ranks
                   backbone.safetensors, heads.safetensors    exports of the teacher
 
-Three difficulties. Training should not wait for the disk: the state is copied, which takes as long as a copy in memory,
-and a thread writes the copy while training goes on; its collectives run in a process group of their own, since those
-of two threads must not mix. A crash must leave no half checkpoint that looks whole: all is written under another name,
+Three difficulties. Training should not wait for the disk: the state is copied in memory (`staging.py`), and a thread
+writes the copy while training goes on; its collectives run in a process group of their own, since those of two threads
+must not mix. A crash must leave no half checkpoint that looks whole: all is written under another name,
 flushed, and renamed by rank 0 after all ranks are done. And a run may go on with other numbers of processes: every rank
 writes the shards that it holds, and reads those that it then needs, as torch.distributed.checkpoint finds them in the
 files. The files are safetensors, so that reading one cannot run code.
@@ -26,7 +26,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,15 +34,14 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from curate.errors import WorkdirError
 from curate.interrupt import stays
 from curate.sealed_json import dump_sealed, load_sealed
 from curate.trainer.parallel import World
+from curate.trainer.staging import Copied, Staging, State
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +58,6 @@ FILES = "files"
 """Key of the metadata: the SHA-256 of every other file, by its path within the checkpoint."""
 PARTIAL_EXPORT = ".export-*"
 """Folders in which `write_export` makes an export before it publishes it."""
-
-State = Mapping[str, Tensor]
 
 
 class DamagedCheckpoint(WorkdirError):
@@ -97,28 +94,41 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 class CheckpointWriter:
     """Writes checkpoints while training goes on, one at a time; all ranks make the same calls."""
 
-    def __init__(self, folder: Path, world: World, *, keep: int) -> None:
+    def __init__(self, folder: Path, world: World, *, keep: int, beside: bool = False) -> None:
+        """`beside`: whether tensors that `save` is told of are copied beside the computation, as a GPU can."""
         self._folder, self._world, self._keep = folder, world, keep
+        self._staging = Staging(beside=beside)
         self._group: Any = dist.new_group(backend="gloo") if world.size > 1 else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
 
-    def save(self, step: int, state: State, metadata: Mapping[str, Any], export: Callable[[Path], None]) -> None:
+    def save(
+        self,
+        step: int,
+        state: State,
+        metadata: Mapping[str, Any],
+        export: Callable[[Path], None],
+        *,
+        late: Collection[str] = (),
+    ) -> None:
         """Copy `state` and begin to write it; returns before it is written.
 
         Args:
             state: tensors by name; shards (DTensor) are written by the rank that holds them.
             metadata: JSON-ready values for `read_metadata`.
             export: writes the exports into the folder that it is given; called on rank 0 alone.
+            late: names of tensors that do not change before `wait_for_copy`.
 
         Raises:
             WorkdirError: the checkpoint before this one could not be written.
         """
         self.wait()
-        stager = DefaultStager(StagingOptions(False, False, False, False))
-        copied = stager.stage(dict(state))
-        stager.close()
+        copied = self._staging.copy(state, late)
         self._under_way = self._thread.submit(self._write, step, copied, dict(metadata), export)
+
+    def wait_for_copy(self) -> None:
+        """Wait until the tensors that are copied late may change."""
+        self._staging.wait()
 
     def wait(self) -> None:
         """Wait until what was begun is written.
@@ -136,6 +146,7 @@ class CheckpointWriter:
             self.wait()
         finally:
             self._thread.shutdown()
+            self._staging.close()
 
     def _hash_files(self, folder: Path) -> dict[str, str]:
         """SHA-256 of every file of a checkpoint, each rank some of them; the files of all ranks must be there."""
@@ -148,14 +159,14 @@ class CheckpointWriter:
             dist.all_gather_object(found, mine, group=self._group)
         return {name: one[name] for one in found for name in sorted(one)}
 
-    def _write(self, step: int, state: Any, metadata: dict[str, Any], export: Callable[[Path], None]) -> None:
+    def _write(self, step: int, copied: Copied, metadata: dict[str, Any], export: Callable[[Path], None]) -> None:
         path = checkpoint_path(self._folder, step)
         temporary = path.with_name(path.name + WRITING)
         try:
             (temporary / STATE).mkdir(parents=True, exist_ok=True)
             with warnings.catch_warnings(action="ignore"):
                 writer = HuggingFaceStorageWriter(str(temporary / STATE), save_distributed=True)
-                dcp.save(state, storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
+                dcp.save(copied(), storage_writer=writer, process_group=self._group, no_dist=self._world.size == 1)
             if self._world.is_first:
                 export(temporary)
             files = self._hash_files(temporary)

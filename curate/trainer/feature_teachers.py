@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from curate.config import without_folder
 from curate.errors import ConfigError, first_line
-from curate.models.backbones.load import load_backbone
+from curate.models.backbones.load import describe, load_backbone, outline
 from curate.models.info import IMAGENET_MEAN, IMAGENET_STD
 from curate.models.nets.intermediate import block_outputs
 from curate.models.nets.tower import TimmTower
@@ -28,17 +28,23 @@ class FeatureTeacher(nn.Module):
     def __init__(self, settings: FeatureTeacherSettings) -> None:
         """Load it; `normalized_for` tells how the crops are normalized, ImageNet's way until then.
 
+        Where networks are made on the device `meta`, for a plan, it has no weights, unless only they know the network.
+
         Raises:
             ConfigError: there is no such backbone.
             WeightsError: its weights are missing or damaged.
         """
         super().__init__()
-        with torch.device("cpu"):  # also where a plan makes the student's networks without weights
-            loaded = load_backbone(settings.model, weights=settings.weights, device="cpu", precision="fp32")
+        weightless = torch.get_default_device().type == "meta"
+        with torch.device("cpu"):
+            net = outline(settings.model, settings.weights) if weightless else None
+            if net is None:
+                net = load_backbone(settings.model, weights=settings.weights, device="cpu", precision="fp32").module
             self.register_buffer("scale", torch.ones(3, 1, 1))
             self.register_buffer("shift", torch.zeros(3, 1, 1))
-        self.settings, self.dim, self.net = settings, loaded.dim, loaded.module.requires_grad_(False)
-        self._own, self._own_size = (loaded.preprocess.mean, loaded.preprocess.std), loaded.preprocess.size
+        info = describe(settings.model, settings.weights)
+        self.settings, self.dim, self.net = settings, info.dim, net.requires_grad_(False)
+        self._own, self._own_size = (info.preprocess.mean, info.preprocess.std), info.preprocess.size
         self.normalized_for((IMAGENET_MEAN, IMAGENET_STD))
         self._blocks = block_outputs(self.net)
 

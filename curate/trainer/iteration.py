@@ -3,7 +3,7 @@
 All that is random is drawn from (seed, number of the pass), so that an iteration is the same whatever ran before it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,8 @@ class Trainer:
         self.normalize = Normalize(config.crops).to(self.device)
         self.finite = FiniteGuard(self.device)
         self.warm_up = HeadsWarmUp(config, self.device) if config.heads == "warm-up" else None
+        self.before_update: Callable[[], object] = lambda: None
+        """Called in each iteration before the tensors that `late` names change."""
 
     def _place(self, networks: Sequence[nn.Module]) -> None:
         """Compile blocks, or keep less of them, and spread weights, as the configuration asks; the blocks of a timm
@@ -83,6 +85,13 @@ class Trainer:
             **self.gram.state(),
             **({} if self.warm_up is None else self.warm_up.state()),
         }
+
+    def late(self) -> set[str]:
+        """Names in `state` of what nothing but the update at the end of an iteration changes: weights of student and
+        teacher, and moments. Forward passes change other tensors as well, such as centers."""
+        weights = {name for name, _ in self.objective.named_parameters() if name.startswith(("student.", "teacher."))}
+        moments = optimizer_state(self.optimizer, self.objective.student)
+        return {f"objective.{name}" for name in weights} | {f"optimizer.{name}" for name in moments}
 
     def expect(self, step: int) -> None:
         """Have the tensors that a checkpoint after `step` iterations is about to fill."""
@@ -122,6 +131,7 @@ class Trainer:
             for member in members_of(self.objective.student).values():
                 member["backbone"].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
         norms = clip_gradients(self.objective.student, self.config.optimizer)
+        self.before_update()
         self.optimizer.step()
         self._update_teacher(self.timeline.at("teacher_momentum", step))
         if self.warm_up is not None:

@@ -1,6 +1,7 @@
 """How much memory a training takes on one process, estimated from its networks without making their weights.
 
-Weights, gradients and moments are counted. What the backward pass needs is a product: tokens of a pass, width, blocks,
+Weights, gradients and moments are counted, and the weights of frozen teachers by what the headers of their files say.
+What the backward pass needs is a product: tokens of a pass, width, blocks,
 and bytes that were measured as what autograd keeps (a ViT-S of 2 and of 4 blocks, 224 px). Buffers of kernels and what
 allocators lose are not in it: a GPU needs some 10 to 20 % more.
 """
@@ -17,10 +18,12 @@ from curate.models.nets.config import ViTConfig
 from curate.models.nets.trained import Trained
 from curate.trainer.config import ModelSettings, TrainConfig
 from curate.trainer.effective import Effective
+from curate.trainer.initial import distilled_export
 from curate.trainer.objective import Objective, backbone_of, members_of
 from curate.trainer.objectives.settings import PrototypeSettings
 from curate.trainer.parallel import World
 from curate.trainer.sinkhorn import HELD
+from curate.trainer.start import given_heads, outline_frozen_teacher, with_given_heads
 
 KEPT = {"fp32": 50, "bf16": 38}
 """Bytes that autograd keeps of a token, for each channel and block."""
@@ -36,7 +39,9 @@ class Memory:
     parameters: int
     """Number of the student's weights."""
     states: int
-    """Weights of student and teachers, gradients, moments of the optimizer."""
+    """Weights of student, its average and a Gram teacher, gradients, moments of the optimizer."""
+    frozen: int
+    """Weights of frozen teachers: those whose targets or features are distilled."""
     activations: int
     """What the backward pass of one forward pass keeps; 0 where it is unknown, as for timm's models."""
     scores: int
@@ -47,7 +52,7 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.states + self.activations + self.scores
+        return self.states + self.frozen + self.activations + self.scores
 
 
 def estimate_memory(
@@ -60,19 +65,22 @@ def estimate_memory(
         processes: that share the batch, and with FSDP the states.
     """
     objective = weightless_objective(config, effective)
-    counts = {name: _count(networks) for name, networks in (("student", objective.student), ("all", objective))}
+    own, shared = (_count(networks) for networks in (objective.student, objective.frozen_teacher))
+    whole = _count(objective.feature_teachers)  # never spread over processes
     backbone = backbone_of(objective.student)
     students = [
         (backbone_of(networks), objective.every.get(name, 1))
         for name, networks in members_of(objective.student).items()
     ]
     gram = _count(backbone) if sides.gram_size is not None else 0
-    states = FLOAT * (counts["all"] + gram + 3 * counts["student"])  # gradients and two moments
+    states = FLOAT * (_count(objective) - shared - whole + gram + 3 * own)  # gradients and two moments
+    spread = processes if config.parallel == "fsdp" else 1
     images = max(1, config.images_per_pass // processes)
     tokens = tokens_of_an_image(backbone, sides, num_local=config.crops.num_local)
     return Memory(
-        parameters=counts["student"],
-        states=states // (processes if config.parallel == "fsdp" else 1),
+        parameters=own,
+        states=states // spread,
+        frozen=FLOAT * (shared // spread + whole),
         activations=sum(images // every * tokens * _kept_of_a_token(config, one, precision) for one, every in students),
         scores=_scores(config, effective, images, tokens),
         tokens=config.batch_size * tokens,
@@ -81,18 +89,21 @@ def estimate_memory(
 
 def weightless_objective(config: TrainConfig, effective: Effective) -> Objective:
     """The objective with all of its tensors' shapes, and no memory for them."""
-    generator = torch.Generator()
+    generator, distilled = torch.Generator(), distilled_export(config)
     with torch.device("meta"):
         objective = _build(config, config.model, effective, generator)
         for name, student in config.students.items():
             every = 1 if student.every == "cost" else student.every
             objective.add_student(name, _build(config, student.model, effective, generator), every=every)
+    if distilled is not None:
+        objective.frozen_teacher = outline_frozen_teacher(distilled)
     return objective
 
 
 def _build(config: TrainConfig, model: ModelSettings, effective: Effective, generator: torch.Generator) -> Objective:
     backbone = model.build(config.crops.global_size, generator=generator)
-    return config.objective.build(backbone, prototypes=effective.prototypes, world=World(), generator=generator)
+    settings = with_given_heads(config.objective, given_heads(config))
+    return settings.build(backbone, prototypes=effective.prototypes, world=World(), generator=generator)
 
 
 def tokens_of_an_image(backbone: Trained, sides: Sides, *, num_local: int) -> int:
@@ -114,8 +125,8 @@ def _kept_of_a_token(config: TrainConfig, backbone: Trained, precision: Precisio
     return round(KEPT[precision] * network.dim * network.depth * (1 - network.drop_path_rate))
 
 
-def _count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+def _count(network: nn.Module | None) -> int:
+    return 0 if network is None else sum(parameter.numel() for parameter in network.parameters())
 
 
 def _scores(config: TrainConfig, effective: Effective, images: int, tokens: int) -> int:

@@ -125,6 +125,8 @@ def _shared(config: TrainConfig, processes: int) -> str:
 
 def _parts(memory: Memory) -> Iterator[str]:
     yield f"weights, gradients, moments: {memory.states / GIB:.2f} GiB"
+    if memory.frozen:
+        yield f"frozen teachers: {memory.frozen / GIB:.2f} GiB"
     if memory.activations:
         yield f"what the backward pass needs: {memory.activations / GIB:.2f} GiB"
     else:

@@ -11,7 +11,7 @@ from torch import nn
 
 from curate.errors import ConfigError, WeightsError
 from curate.models.convert.registered import untrainable
-from curate.models.convert.source import is_source, load_source
+from curate.models.convert.source import is_source, load_source, outline_source
 from curate.models.files.header import BACKBONE, HEADS, heads_beside
 from curate.models.files.heads import HeadShape, HeadsInfo, describe_heads, pick_heads, read_heads, read_heads_info
 from curate.models.files.state_dict import fill
@@ -27,7 +27,7 @@ from curate.trainer.given_backbone import check_pixels, load_weights
 from curate.trainer.heads import make_head
 from curate.trainer.initial import distilled_export, gram_files
 from curate.trainer.objective import Objective, backbone_of
-from curate.trainer.objectives.settings import PrototypeSettings
+from curate.trainer.objectives.settings import ObjectiveSettings, PrototypeSettings
 from curate.trainer.parallel import World
 
 
@@ -80,12 +80,17 @@ def _build(
         backbone.frozen_statistics = still == "frozen" or (still == "auto" and found is not None)
     if adapted:
         adapt(backbone, config, generator=generator)
-    settings = config.objective
-    if heads is not None and isinstance(settings, PrototypeSettings):
-        settings = settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
+    settings = with_given_heads(config.objective, heads)
     objective = settings.build(backbone, prototypes=effective.prototypes, world=world, generator=generator)
     objective.given = {} if found is None else {"": found.info}
     return objective, backbone
+
+
+def with_given_heads(settings: ObjectiveSettings, heads: HeadsInfo | None) -> ObjectiveSettings:
+    """Settings of an objective whose heads have as many prototypes as those that are given."""
+    if heads is None or not isinstance(settings, PrototypeSettings):
+        return settings
+    return settings.with_heads({name: shape.prototypes for name, shape in heads.heads.items()})
 
 
 def _add_students(objective: Objective, config: TrainConfig, *, world: World, **given: Any) -> None:
@@ -208,6 +213,21 @@ def load_frozen_teacher(export: str) -> nn.ModuleDict:
     if not isinstance(found.network, VisionTransformer) or found.heads is None:
         raise ConfigError(f"objective.distill_from={export}: no ViT with heads; distill the export of one")
     info, tensors = found.heads
-    heads = nn.ModuleDict({name: make_head(found.network, shape) for name, shape in info.heads.items()})
+    heads = _make_heads(found.network, info)
     fill(heads, tensors, where=f"{export}: {HEADS}")
     return nn.ModuleDict({"backbone": found.network, **dict(heads.items())}).requires_grad_(False)
+
+
+def outline_frozen_teacher(export: str) -> nn.ModuleDict:
+    """The networks that `load_frozen_teacher` gives without their weights, for a plan: on the device `meta`.
+
+    Raises:
+        WeightsError: no export there, or no heads beside it.
+    """
+    network, info = outline_source(export), read_heads_info(heads_beside(export))
+    with torch.device("meta"):
+        return nn.ModuleDict({"backbone": network, **dict(_make_heads(network, info).items())}).requires_grad_(False)
+
+
+def _make_heads(backbone: Trained, info: HeadsInfo) -> nn.ModuleDict:
+    return nn.ModuleDict({name: make_head(backbone, shape) for name, shape in info.heads.items()})

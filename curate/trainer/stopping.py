@@ -1,8 +1,10 @@
 """SIGTERM, by which Slurm, Kubernetes and torchrun announce that a process must go, and Ctrl-C: both save first.
 
-Who sends a SIGTERM kills the process a while later: torchrun after 30 seconds unless its `--shutdown-timeout` says
-more, Kubernetes after 30, Slurm after `KillWait`. So the signal interrupts what can be done again, an evaluation, and
-otherwise the iteration under way ends and its checkpoint is written. A second Ctrl-C ends the process at once.
+Who sends a SIGTERM kills the process a while later: torchrun after 30 seconds, or as many as
+`TORCH_ELASTIC_SHUTDOWN_TIMEOUT` says from torch 2.12 on, Kubernetes after `terminationGracePeriodSeconds`, Docker after
+10 seconds unless `-t` says more, Slurm after `KillWait`. torchrun itself then ends with status 1, whatever that of its
+processes. So the signal interrupts what can be done again, an evaluation, and otherwise the iteration under way ends
+and its checkpoint is written. A second Ctrl-C ends the process at once.
 """
 
 import logging

@@ -188,7 +188,8 @@ class TrainingRun:
         watchdog = Watchdog(config, lambda: trainer.objective.chance, rows=journal.rows)
         meter = Meter(start, batch_size=config.batch_size, device=trainer.device, precision=trainer.precision)
         batches = Usage(self._batches(start), trainer.model, done=start, device=trainer.device)
-        writer = CheckpointWriter(self.checkpoints, world, keep=config.keep)
+        writer = CheckpointWriter(self.checkpoints, world, keep=config.keep, beside=trainer.device.type == "cuda")
+        trainer.before_update = writer.wait_for_copy
         bar = track("pretrain", config.iterations, done=start, unit="iterations", show=world.is_first)
         told = ""
         with StopSignal() as stop, closing(writer), closing(batches), bar as advance:
@@ -311,7 +312,7 @@ class TrainingRun:
                 self._write(export_path(folder / EXPORT, name), name, teacher, provenance)
             write_log(folder / LOG, logged)
 
-        writer.save(step, self.trainer.state(), metadata, export)
+        writer.save(step, self.trainer.state(), metadata, export, late=self.trainer.late())
 
     def export(self, path: Path, *, step: int) -> None:
         """Write the teacher's backbone, and its heads beside it; of every student."""

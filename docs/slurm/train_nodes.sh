@@ -5,7 +5,8 @@
 #
 # Two minutes before its time is over, and when it is preempted, a checkpoint is written and Slurm starts this job
 # again: it goes on from there. Slurm itself starts the processes; torchrun, which may do it too, kills them half a minute
-# after a SIGTERM, whether the checkpoint is written or not, unless `torchrun --shutdown-timeout 600` gives them more.
+# after a SIGTERM, whether the checkpoint is written or not, unless TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 in its environment
+# gives them more, which torch before 2.12 does not look at.
 #SBATCH --job-name=pretrain
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8

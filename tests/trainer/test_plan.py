@@ -1,15 +1,23 @@
+from types import SimpleNamespace
+
 import pytest
+import timm
 import torch
 
 from curate.config import parse, read_yaml
 from curate.errors import ConfigError
 from curate.feed.sizes import Sides
+from curate.models.files import state_dict
+from curate.trainer import feature_teachers
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import resolve_auto
 from curate.trainer.iteration import Trainer
 from curate.trainer.memory import estimate_memory
 from curate.trainer.parallel import World
-from curate.trainer.plan import plan_training
+from curate.trainer.plan import describe_plan, plan_training
+from curate.trainer.start import resolve_start, start_objective
+from curate.trainer.train import train
+from tests.feed.shards import write_shards
 from tests.trainer.test_phases import DINOV3
 from tests.trainer.test_waiting import TINY, batches, trainer_of
 
@@ -46,6 +54,62 @@ def test_the_memory_of_states_is_that_of_the_trainers_tensors():
     found = estimate_memory(trainer.config, effective, sides=Sides(32, 16), precision="fp32")
     assert found.states == held + gradients
     assert found.parameters * 4 == gradients
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """The folder of a training whose backbone and heads can be distilled."""
+    folder = tmp_path_factory.mktemp("taught")
+    write_shards(folder / "shards")
+    values = {**DISTILLED, "shards": str(folder / "shards"), "output": str(folder / "run"), "iterations": 1}
+    values["optimizer"] = {"warmup_iterations": 0}
+    values["objective"] = {**TINY["objective"], "ibot_head": {"prototypes": 48, "bottleneck": 24}}
+    train(parse(TrainConfig, values | {"model": {**TINY["model"], "dim": 96}}, where="test"))
+    return str(folder / "run")
+
+
+DISTILLED = {**TINY, "device": "cpu", "precision": "fp32"}
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "distill_features"])
+def test_frozen_teachers_are_counted_from_the_headers_of_their_files(taught, monkeypatch, kind):
+    """DINOv2's comes with heads, which others are trained like; features are given by any two backbones."""
+    second = {"model": "luma24", "size": 48}
+    objective = {
+        "dinov2": {**TINY["objective"], "distill_from": taught},
+        "distill_features": {"kind": kind, "teachers": [taught, {"model": "timm/vit_tiny_patch16_224"}, second]},
+    }[kind]
+    crops = {**TINY["crops"], **({} if kind == "dinov2" else {"num_local": 0})}
+    values = {**DISTILLED, "shards": "", "output": "", "objective": objective, "crops": crops}
+    config = parse(TrainConfig, values, where="test")
+    effective = resolve_start(config, num_images=100, num_samples=100)
+    wanted = {"spread": 0, "whole": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_teachers, "load_backbone", with_fresh_timm(feature_teachers.load_backbone))
+        objective = start_objective(config, effective, World())
+    for key, networks in (("spread", objective.frozen_teacher), ("whole", objective.feature_teachers)):
+        wanted[key] = sum(p.nbytes for p in networks.parameters()) if networks is not None else 0
+    monkeypatch.setattr(state_dict, "load_file", lambda *_: pytest.fail("weights were read"))
+    given = {"sides": Sides(32, 16), "precision": "fp32"}
+    found = estimate_memory(config, effective, **given)
+    assert found.frozen == sum(wanted.values()) > 0
+    assert found.parameters == sum(p.numel() for p in objective.student.parameters())
+    assert found.total == found.states + found.frozen + found.activations + found.scores
+    fsdp = config.model_copy(update={"parallel": "fsdp"})
+    shared = estimate_memory(fsdp, effective, processes=2, **given)
+    assert shared.frozen == wanted["spread"] // 2 + wanted["whole"]
+    assert f"  frozen teachers: {found.frozen / 2**30:.2f} GiB" in describe_plan(config, effective)
+
+
+def with_fresh_timm(plain):
+    """`load_backbone` where the weights of a timm model are not at hand: the network as timm makes it."""
+
+    def load(model, **more):
+        if not model.startswith("timm/"):
+            return plain(model, **more)
+        return SimpleNamespace(module=timm.create_model(model.removeprefix("timm/"), num_classes=0))
+
+    return load
 
 
 def test_tokens_are_those_that_the_student_sees():

@@ -100,6 +100,13 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     )
 
 
+def outline(info: ModelInfo) -> "nn.Module":
+    """See `load.outline`."""
+    from curate.models.nets.vit import VisionTransformer
+
+    return VisionTransformer(vit_config(preset(info.model)))
+
+
 def build(info: ModelInfo) -> "nn.Module":
     """The ViT with its weights; biases that a file lacks are those of a model without them.
 

@@ -50,6 +50,13 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
     )
 
 
+def outline(info: ModelInfo) -> "nn.Module":
+    """See `load.outline`."""
+    from curate.models.nets.trained import build_trained
+
+    return build_trained(read_header(info.weights_file())[0])
+
+
 def build(info: ModelInfo) -> "nn.Module":
     """The network with its weights."""
     from curate.models.files.export import read_export

@@ -24,8 +24,9 @@ folder, or an object or module with the two functions of `Family`:
 `describe` gets the id and the `weights` of the config, and must be cheap: import torch in `build`, so that a dry run
 does not wait for it. `files.weights.locate` finds weights by path, URL or hub; `fetch=False` must not download. The
 preprocessing in the `ModelInfo` says how pictures are resized to S and normalized. The vectors need not have unit
-length. A module with a method `encode_text(list[str]) -> (B, D)` can be asked for texts too. Tables know a model by
-its id and by the hash of its weights: code that changes what it computes needs a new id.
+length. A third function, `outline(info) -> nn.Module`, may give the network without its weights, for plans. A module
+with a method `encode_text(list[str]) -> (B, D)` can be asked for texts too. Tables know a model by its id and by the
+hash of its weights: code that changes what it computes needs a new id.
 """
 
 import logging
@@ -112,6 +113,32 @@ def load_backbone(
         precision=resolve_precision(precision, where, bf16=info.bf16),
         encode_text=getattr(module, "encode_text", None),
     )
+
+
+def outline(model: str, weights: str | None = None) -> "nn.Module | None":
+    """The network of a backbone on the device `meta`: its tensors have their shapes and take no memory, and of the
+    weights no more than a header is read, where there are some on this machine.
+
+    Args:
+        model: as in `load_backbone`.
+        weights: as in `load_backbone`.
+
+    Returns:
+        The network; None for families of which only the weights know it.
+
+    Raises:
+        ConfigError: unknown model.
+        WeightsError: a given path does not exist, or a header is damaged.
+    """
+    import torch
+
+    info = describe(model, weights)
+    make = getattr(_family(info.model), "outline", None)
+    if make is None:
+        return None
+    with torch.device("meta"):
+        outlined: nn.Module = make(info)
+    return outlined
 
 
 @cache

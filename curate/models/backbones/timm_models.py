@@ -81,6 +81,12 @@ def _timm_preprocess(model: str, data: dict[str, Any]) -> Preprocess:
     )
 
 
+def outline(info: ModelInfo) -> nn.Module:
+    """See `load.outline`."""
+    net: nn.Module = _create(info.model)
+    return net
+
+
 def build(info: ModelInfo) -> nn.Module:
     """The model with its weights, through timm's own conversion of foreign names.
 

@@ -18,14 +18,14 @@ from curate.models.files import convnext_names, dinov3_names, formats, vit_names
 from curate.models.files.description import find_description, read_config
 from curate.models.files.digest import hash_file
 from curate.models.files.export import load_trained, read_export
-from curate.models.files.header import BACKBONE, HEADS, ExportInfo
+from curate.models.files.header import BACKBONE, HEADS, ExportInfo, read_header
 from curate.models.files.heads import HeadsInfo, read_heads
 from curate.models.files.state_dict import StateDict, fill, read_state_dict
 from curate.models.files.weights import find_weight_file
 from curate.models.nets.config import TowerConfig, ViTConfig
 from curate.models.nets.rotary import BASE
 from curate.models.nets.tower import TimmTower
-from curate.models.nets.trained import Trained
+from curate.models.nets.trained import Trained, build_trained
 from curate.models.nets.vit import VisionTransformer
 from curate.ops.images.preprocess import Preprocess
 
@@ -81,6 +81,21 @@ def load_source(source: str, *, weights: str | None = None, heads: bool = False,
     found = _from_path(source, path) if path.exists() else _from_id(source, weights, own=own)
     found.network.eval()
     return replace(found, heads=_find_heads(found)) if heads else found
+
+
+def outline_source(source: str) -> Trained:
+    """The network that `load_source` builds, on the device `meta` where the file describes itself, as an export of
+    `curate train` does; of another file it takes the tensors to know.
+
+    Raises:
+        WeightsError: as `load_source`.
+    """
+    path = Path(source).expanduser()
+    file = path / BACKBONE if (path / BACKBONE).is_file() else path
+    if file.suffix != ".safetensors" or find_description(file) is None:
+        return load_source(source).network
+    with torch.device("meta"):
+        return build_trained(read_header(file)[0])
 
 
 def is_source(source: str) -> bool:

@@ -42,7 +42,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle can fail in any way
         raise WeightsError(
-            f"{file}: cannot be read as a torch file of plain tensors ({foreign_text(error)}); "
+            f"{file}: cannot be read as a torch file of plain tensors ({foreign_text(error) or type(error).__name__}); "
             "files that run code are refused: save the state_dict alone, or as .safetensors"
         ) from error
     return _unwrap(loaded, file)
@@ -86,9 +86,17 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
     """Load the tensors of `state` into `model`; names and shapes must be the same.
 
     Raises:
-        WeightsError: names missing or unknown, or shapes that differ, with what was found and needed.
+        WeightsError: names missing or unknown, or shapes that differ, with what was found and needed; or whole numbers
+            where weights have fractions, which a copy would hide.
     """
-    check_names(state, {key: tuple(value.shape) for key, value in model.state_dict().items()}, where=where)
+    wanted = model.state_dict()
+    check_names(state, {key: tuple(value.shape) for key, value in wanted.items()}, where=where)
+    whole = sorted(key for key, value in state.items() if wanted[key].is_floating_point() > value.is_floating_point())
+    if whole:
+        raise WeightsError(
+            f"{where}: {abridged(whole)} hold {state[whole[0]].dtype}, floating-point numbers are needed; is the model "
+            "quantized? Give the file of its plain weights"
+        )
     model.load_state_dict(dict(state))
 
 

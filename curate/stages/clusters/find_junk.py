@@ -9,6 +9,7 @@ is the median distance to the median. The logarithm asks how many times nearer t
 modes from the dense end of photographs.
 
 Medians need no sorting of all images: each part counts its densities in the bins of a histogram, and those add up.
+Where half of the pool lies nearer than the first bin tells, as with a backbone that has collapsed, nothing is junk.
 """
 
 from collections.abc import Iterator
@@ -124,6 +125,7 @@ class FindJunk(Fold):
         "catalog": whole(CATALOG),
     }
     parts_like: ClassVar[str | None] = "catalog"
+    version: ClassVar[int] = 2
     tally: ClassVar[type[Tally] | None] = FoundJunkTally
     explained_as: ClassVar[str] = "junk"
 
@@ -241,6 +243,18 @@ class FindJunk(Fold):
                 blocks += [Heading(f"Kept out: {title}"), gallery(shown, total=int(mask.sum()), rest=LIST_KEPT)]
         yield Section("Kept out of the balanced draw", tuple(blocks))
 
+    def warn(self, table: Table, run: Finished) -> Iterator[str]:
+        figures = JunkFigures.of(table)
+        if (figures.low, figures.high) != (-1, 1) or self.low is not None or self.high is not None:
+            return
+        density = run.sample(table, ["density"]).rows["density"].drop_null().to_numpy()
+        if len(density) and np.median(density) > 1 - 2 * NEAREST:
+            yield (
+                f"{table.name}: half of the pool's images have a cosine of {np.median(density):.4f} or more to their "
+                "nearest neighbors, so that nothing tells junk from them, and clusters mean little: has the backbone "
+                "collapsed? Choose another, or train it longer, with a KoLeo weight or a larger batch"
+            )
+
     def explain(self, image: ImagePlace, table: Table, run: Finished) -> Iterator[str]:
         figures = JunkFigures.of(table)
         for row in run.rows_of(image, table):
@@ -265,8 +279,12 @@ def _chart(density: np.ndarray, junk: np.ndarray, figures: JunkFigures) -> Histo
 
 
 def bounds_of(histogram: np.ndarray, z: float) -> Bounds:
-    """Median -+ z standard deviations of the bulk of densities in the bins of `_bin`; all where there are none."""
-    if histogram.sum() == 0:
+    """Median -+ z standard deviations of the bulk of densities in the bins of `_bin`.
+
+    All densities where there are none, or where the median lies in the first bin, which does not tell how near its
+    images are.
+    """
+    if histogram.sum() == 0 or _middle(histogram) == 0:
         return Bounds(-1.0, 1.0)
     width = np.log(FARTHEST / NEAREST) / BINS
     center = np.log(NEAREST) + (np.arange(BINS) + 0.5) * width
@@ -289,11 +307,11 @@ def _bin(density: np.ndarray) -> np.ndarray:
 
 
 def _densities(density: pa.Table, ids: np.ndarray) -> np.ndarray:
-    """(N,) float32 of these images; NaN where nothing was near enough to be measured."""
+    """(N,) float32 of these images, 1 at most; NaN where nothing was near enough to be measured."""
     known, value = density["image_id"].to_numpy(), density["density"].to_numpy()
     found = np.full(len(ids), np.nan, np.float32)
     place = np.searchsorted(known, ids)
     inside = place < len(known)
     inside[inside] = known[place[inside]] == ids[inside]
-    found[inside] = value[place[inside]]
+    found[inside] = np.minimum(value[place[inside]], 1)  # a cosine of equal vectors may be a rounding above 1
     return found

@@ -93,7 +93,10 @@ class LeJepaSettings(ObjectiveSettings):
     knots: int = Field(default=17, ge=3)
     """Points at which characteristic functions are compared, an odd number."""
     knot_range: float = Field(default=5.0, gt=0.0)
-    """The points lie evenly between minus and plus this: 5 in the paper."""
+    """The points lie evenly between minus and plus this: 5 in the paper, 3 in the authors' minimal example."""
+    target: Literal["global", "all"] = "global"
+    """Views whose mean the features of all views approach: the global ones, or all, as in the authors' minimal
+    example."""
     projector_hidden: int = Field(default=2048, ge=1)
     """Width of the hidden layers of the projector."""
     projector_out: int = Field(default=256, ge=1)

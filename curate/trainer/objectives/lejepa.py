@@ -3,6 +3,12 @@
 There is neither teacher nor prototype in the loss, and nothing that is balanced against collapse but one weight; the
 student's average is kept as in every training, and is the product.
 
+The defaults are those of the paper's two listings: 17 points from -5 to 5; the statistic times N, the number of images;
+its mean over views; and views that approach the mean of the global ones, in which local crops, that may not show the
+object, have no part. Its authors' minimal example differs: 17 points from 0 to 3, which are 33 from -3 to 3, 256
+directions, and the mean of all views (`knots: 33`, `knot_range: 3`, `directions: 256`, `target: all`). A statistic
+without N and with the weight m is, up to a factor, this loss with a weight of m / (m + N (1 - m)).
+
 Source: Balestriero and LeCun 2025, arXiv:2511.08544.
 """
 
@@ -36,7 +42,7 @@ class LeJepa(Objective):
         directions = draw_directions(views.shape[-1], settings.directions, rng=context.rng).to(views.device)
         terms = {
             "sigreg": sigreg(views, directions, knots=settings.knots, knot_range=settings.knot_range, world=self.world),
-            "agreement": agreement(views),
+            "agreement": agreement(views, global_only=settings.target == "global"),
         }
         loss = settings.sigreg_weight * terms["sigreg"] + (1 - settings.sigreg_weight) * terms["agreement"]
         seen = groups[0].cls
@@ -77,11 +83,18 @@ def sigreg(views: Tensor, directions: Tensor, *, knots: int, knot_range: float, 
         return views.shape[1] * world.size * (error * gaussian * widths).sum(dim=-1).mean()
 
 
-def agreement(views: Tensor) -> Tensor:
-    """() float32: mean squared distance of the features (V, B, E) of all views from their image's, the mean of its
-    global views; mean over dimensions too."""
+def agreement(views: Tensor, *, global_only: bool = True) -> Tensor:
+    """How far the features of the views of an image are from one another.
+
+    Args:
+        views: (V, B, E) features, those of global crops first.
+        global_only: whether an image's own feature is the mean of its global views, or else of all.
+
+    Returns:
+        () float32, mean squared distance of all views from their image's feature, over images and dimensions.
+    """
     views = views.float()
-    return (views - views[:NUM_GLOBAL_CROPS].mean(dim=0)).square().mean()
+    return (views - views[: NUM_GLOBAL_CROPS if global_only else None].mean(dim=0)).square().mean()
 
 
 def build_lejepa(

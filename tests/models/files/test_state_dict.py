@@ -94,6 +94,24 @@ def test_tensors_that_are_more_or_less_than_their_values_are_refused(tensor: tor
         read_state_dict(tmp_path / "a.pth")
 
 
+def test_whole_numbers_in_the_place_of_weights_are_refused() -> None:
+    """Torch would copy them, rounded as they are."""
+    model = VisionTransformer(SMALL)
+    state = dict(model.state_dict())
+    fill(model, {name: value.half() for name, value in state.items()}, where="half.pth")
+    wrong = {name: value.long() if ".mlp.fc1." in name else value for name, value in state.items()}
+    with pytest.raises(
+        WeightsError, match=r"q.pth: blocks.0.mlp.fc1.bias, .* hold torch.int64, floating-point numbers"
+    ):
+        fill(model, wrong, where="q.pth")
+
+
+def test_an_empty_torch_file_says_what_torch_calls_it(tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(WeightsError, match=r"empty.pth: cannot be read as a torch file of plain tensors \(EOFError\)"):
+        read_state_dict(tmp_path / "empty.pth")
+
+
 def test_a_torch_file_that_grows_in_memory_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
     with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:

@@ -149,3 +149,21 @@ def test_bounds_are_those_of_numpy(seed: int, z: float) -> None:
 
 def test_nothing_measured_is_no_junk() -> None:
     assert bounds_of(np.zeros(BINS), 3.0) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_where_all_images_are_alike_none_is_junk_and_a_warning_says_so(tmp_path: Path, noise: float) -> None:
+    """As a backbone that has collapsed makes them."""
+    rng = np.random.default_rng(0)
+    one = normalize(rng.standard_normal((1, DIM)))[0]
+    vectors = normalize((one + noise * rng.standard_normal((2 * ROWS, DIM))).reshape(-1, DIM)).reshape(2, ROWS, DIM)
+    run, stage, table = seen(searched(tmp_path, vectors, FindJunk()))
+    assert not table.read_all()["junk"].to_numpy().any()
+    (warning,) = stage.warn(table, run)
+    assert "nothing tells junk from them" in warning
+    assert "has the backbone collapsed?" in warning
+
+
+def test_a_usual_pool_brings_no_warning(tmp_path: Path) -> None:
+    run, stage, table = seen(searched(tmp_path, pool(np.random.default_rng(0))[0], FindJunk()))
+    assert list(stage.warn(table, run)) == []

@@ -168,7 +168,14 @@ def test_local_crops_and_no_teachers_are_refused(tmp_path, teacher):
         parse(TrainConfig, {**values, "objective": {"kind": "distill_features", "teachers": []}}, where="test")
 
 
-def test_a_teacher_is_loaded_where_a_plan_makes_networks_without_weights(teacher):
+def test_a_plan_makes_a_teacher_without_weights_where_its_header_tells_the_network(teacher):
+    loaded = FeatureTeacher(FeatureTeacherSettings(model=teacher))
     with torch.device("meta"):
-        given = FeatureTeacher(FeatureTeacherSettings(model=teacher))
-    assert {tensor.device.type for tensor in given.state_dict().values()} == {"cpu"}
+        planned = FeatureTeacher(FeatureTeacherSettings(model=teacher))
+        fixed = FeatureTeacher(FeatureTeacherSettings(model="luma24"))
+    assert {value.device.type for value in planned.net.state_dict().values()} == {"meta"}
+    assert {name: value.shape for name, value in planned.state_dict().items()} == {
+        name: value.shape for name, value in loaded.state_dict().items()
+    }
+    assert (planned.dim, planned.has_patches) == (loaded.dim, loaded.has_patches)
+    assert {value.device.type for value in fixed.state_dict().values()} == {"cpu"}
