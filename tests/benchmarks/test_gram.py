@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.figures import as_json
-from benchmarks.gram import Branched, Look, Moments, as_figures, bench_gram, conclusions, format_table
+from benchmarks.gram import Branched, Look, Toy, as_figures, bench_gram, conclusions, format_table
 from curate.evaluation.scores import of_items
 
 FEW = {
@@ -14,9 +14,9 @@ FEW = {
     "batch_size": 4,
     "workers": 0,
     "log_every": 1,
-    "optimizer": {"warmup_iterations": 0},
+    "optimizer": {"base_lr": 1e-2, "warmup_iterations": 0},
 }
-MOMENTS = Moments(early=1, branch=2, end=4)
+TOY = Toy(FEW, early=1, branch=2, end=4)
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
@@ -24,7 +24,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def test_both_branches_share_the_run_until_they_part_and_differ_by_the_gram_loss(tmp_path: Path) -> None:
-    (found,) = bench_gram(tmp_path, seeds=[3], moments=MOMENTS, weight=50.0, pairs=2, changes=FEW)
+    (found,) = bench_gram(tmp_path, TOY, seeds=[3], weight=50.0, pairs=2)
     anchored, without = (read_log(tmp_path / "seed-3" / name) for name in ("anchored", "without"))
     assert [row["loss"] for row in anchored[:2]] == [row["loss"] for row in without[:2]]
     assert [row["step"] for row in without] == [1, 2, 3, 4]
@@ -37,7 +37,7 @@ def test_both_branches_share_the_run_until_they_part_and_differ_by_the_gram_loss
     table = format_table([found])
     assert "seed  run" in table
     assert f"{found.branch.dense.value - found.early.dense.value:+.3f} +- " in table
-    again = next(bench_gram(tmp_path, seeds=[3], moments=MOMENTS, weight=50.0, pairs=2, changes=FEW))
+    again = next(bench_gram(tmp_path, TOY, seeds=[3], weight=50.0, pairs=2))
     assert again.anchored.dense.value == found.anchored.dense.value
     rows = json.loads(as_json(as_figures(found)))["figures"]
     assert [row["better"] for row in rows] == ["higher", "lower"] * 2
