@@ -1,9 +1,9 @@
 """Does Gram anchoring repair patches that a training has spoiled? One toy run, branched where its patches are bad.
 
-DINO's loss alone asks nothing of patches but that cls can be read from them. At a high constant rate a small ViT then
-lets them go soon: their cosine with cls rises, and points of one view are no longer found in another. From one
-checkpoint of such a run, with its moments, its order of images and its crops, two runs go on: one with a Gram loss
-against the run's own teacher of an early iteration, and one with that loss at weight 0. All else is equal in both.
+DINO's loss alone asks nothing of patches but that cls can be read from them. At a high constant rate the patches of a
+small ViT let their places go soon: their cosine with cls rises, and points of one view are no longer found in another.
+From one checkpoint of such a run, with its moments, its order of images and its crops, two runs go on: one with a Gram
+loss against the run's own teacher of an early iteration, and one with that loss at weight 0. All else is equal in both.
 
 Half of the bundled photographs is trained on, the other half is asked. The iterations at which the run is looked at are
 fixed beforehand, and the same for every seed.
@@ -184,6 +184,7 @@ class Judge:
     def of(cls, images: LabeledImages, *, pairs: int) -> "Judge":
         """With `pairs` pairs, which are made once."""
         task = compose(images, seed=0, scenes=pairs).correspondence
+        assert task is not None  # composites have all tasks
         made = list(task.pairs)
         return cls(images, replace(task, pairs=Series(len(made), made.__getitem__)))
 
@@ -241,7 +242,10 @@ def configure(toy: Toy, *, shards: Path, output: Path, seed: int, weight: float)
 def branch_off(run: Path, branch: Path, *, step: int) -> None:
     """Copy the folder of a training without the checkpoints after iteration `step`, so that it goes on from there."""
     last = checkpoint_path(run / "checkpoints", step).name
-    shutil.copytree(run, branch, ignore=lambda _, names: [n for n in names if n.startswith("step-") and n > last])
+    partial = branch.with_name(f"{branch.name}.partial")  # a copy that was killed is none
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(run, partial, ignore=lambda _, names: [n for n in names if n.startswith("step-") and n > last])
+    partial.rename(branch)
 
 
 def bench_gram(
