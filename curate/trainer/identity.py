@@ -125,8 +125,8 @@ def _stored_identity(checkpoint: Path) -> dict[str, Any]:
 
 
 def _comes(name: str, old: object, new: object) -> bool:
-    """Whether a difference is that phases name a Gram teacher's file now, or no longer: whether the iterations done have
-    used it is known from the phases. One file in another's place is no such change."""
+    """Whether a difference is that phases name a Gram teacher's file now, or no longer; the phases tell whether the
+    iterations done have used it. One file in another's place is no such change."""
     return GRAM_FILE.fullmatch(name) is not None and None in (old, new)
 
 
