@@ -6,6 +6,7 @@ alone and the places of folders may differ.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ SCHEDULING = frozenset({"iterations", "phases"})
 """Settings of what is still to come; they may change as long as they change nothing that is done."""
 LONGEST = 200
 """Characters of a value that an error shows."""
+GRAM_FILE = re.compile(r"origins\.phases\.\d+\.gram\.teacher")
+"""Names of the digests of Gram teachers that come from files."""
 FUTURE = SCHEDULING | {"log_every", "evaluate_every"}
 """Settings that a resumed run may change."""
 
@@ -74,7 +77,7 @@ def check_identity(
         WorkdirError: they differ, or the checkpoint is damaged; every differing value is named.
     """
     stored = _filled(_stored_identity(checkpoint), _defaults(config))
-    found = {name: (old, new) for name, old, new in differences(stored, _plain(wanted))}
+    found = {name: (old, new) for name, old, new in differences(stored, _plain(wanted)) if not _comes(name, old, new)}
     changed = [f"{name} was {_told(old)}, now {_told(new)}" for name, (old, new) in found.items()]
     advice = ""
     if found.keys() <= FUTURE:
@@ -127,6 +130,12 @@ def _stored_identity(checkpoint: Path) -> dict[str, Any]:
             "one before it"
         ) from error
     return stored
+
+
+def _comes(name: str, old: object, new: object) -> bool:
+    """Whether a difference is that phases name a Gram teacher's file now, or no longer; the phases tell whether the
+    iterations done have used it. One file in another's place is no such change."""
+    return GRAM_FILE.fullmatch(name) is not None and None in (old, new)
 
 
 def _told(value: object) -> str:

@@ -179,6 +179,18 @@ def test_a_constant_run_can_be_made_longer_and_ends_as_if_it_had_been_so_from_th
     assert_equal(state_at(tmp_path / "run", 6), state_at(tmp_path / "whole", 6))
 
 
+def test_a_run_can_get_a_phase_whose_gram_teacher_is_a_file_and_lose_it_until_it_is_used(whole, tmp_path):
+    root, _ = whole
+    phases = [{"until": 4}, {"until": 6, "gram": {"teacher": str(root / "whole" / loop.INITIAL_EXPORT)}}]
+    run(tmp_path / "whole", root / "shards", phases=phases)
+    run(tmp_path / "run", root / "shards", iterations=4, phases=[])
+    run(tmp_path / "run", root / "shards", phases=phases)
+    assert_equal(state_at(tmp_path / "run", 6), state_at(tmp_path / "whole", 6))
+    run(killed_after(tmp_path / "whole", 4, tmp_path / "without"), root / "shards", iterations=5, phases=[])
+    with pytest.raises(WorkdirError, match="the 6 iterations done would have had another .*gram"):
+        run(tmp_path / "run", root / "shards", iterations=7, phases=[])
+
+
 def test_numbers_that_auto_became_stay_when_a_run_is_made_longer(whole, tmp_path):
     root, _ = whole
     auto = {"optimizer": {"base_lr": 4e-3, "schedule": "constant"}, "phases": [], "iterations": 20}
