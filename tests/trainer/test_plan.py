@@ -98,7 +98,7 @@ def test_frozen_teachers_are_counted_from_the_headers_of_their_files(taught, mon
     fsdp = config.model_copy(update={"parallel": "fsdp"})
     shared = estimate_memory(fsdp, effective, processes=2, **given)
     assert shared.frozen == wanted["spread"] // 2 + wanted["whole"]
-    assert f"  frozen teachers: {found.frozen / 2**30:.2f} GiB" in describe_plan(config, effective)
+    assert f"  frozen teachers: {found.frozen / 2**30:.2f} GiB" in describe_plan(config, effective, {})
 
 
 def with_fresh_timm(plain):
