@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.auto.running import Route, bench_auto
+from benchmarks.auto.running import MOST_ASKED, Route, bench_auto
 from benchmarks.auto.sets import EMOJI, NAMES, open_small_set
 from benchmarks.auto.table import as_figures, format_table
 from benchmarks.curation.sets import CLIP_ART
@@ -28,6 +28,7 @@ def command(
     iterations: Annotated[int, typer.Option(help="from scratch, at most; 0: not from scratch")] = 1000,
     init: Annotated[str | None, typer.Option(help="backbone to go on from; none: only from scratch")] = None,
     continued: Annotated[int, typer.Option(help="iterations of going on, at most")] = 100,
+    asked: Annotated[int, typer.Option(help="pictures of a half whose classes are asked for, at most")] = MOST_ASKED,
     training: Annotated[list[str] | None, typer.Option(help="KEY=VALUE settings not to be picked, several")] = None,
     clip_art: Annotated[Path, typer.Option(help="folder png of the package openclipart-png")] = CLIP_ART,
     emoji: Annotated[Path, typer.Option(help="the npm package emoji-datasource-twitter, unpacked")] = EMOJI,
@@ -40,5 +41,6 @@ def command(
     cells = []
     for name in sets.split(","):
         chosen = open_small_set(name, clip_art=clip_art, emoji=emoji, kept=workdir / "openclipart.npz")
-        cells += bench_auto(workdir, chosen, routes=routes, seeds=range(first_seed, first_seed + num_seeds))
+        seeds = range(first_seed, first_seed + num_seeds)
+        cells += bench_auto(workdir, chosen, routes=routes, seeds=seeds, most_asked=asked)
     show(as_figures(cells), json_, text=format_table(cells))

@@ -31,10 +31,14 @@ def few() -> SmallSet:
 
 def test_halves_are_apart_and_swapped_by_the_next_seed() -> None:
     for num in (20, 21):
-        trained, asked = halves(num, 4)
+        trained, asked = halves(num, 4, most_asked=num)
         assert sorted([*trained, *asked]) == list(range(num))
-        assert [rows.tolist() for rows in halves(num, 5)] == [asked.tolist(), trained.tolist()]
-        assert halves(num, 6)[0].tolist() not in (trained.tolist(), asked.tolist())
+        assert [rows.tolist() for rows in halves(num, 5, most_asked=num)] == [asked.tolist(), trained.tolist()]
+        assert halves(num, 6, most_asked=num)[0].tolist() not in (trained.tolist(), asked.tolist())
+        fewer = halves(num, 4, most_asked=7)
+        assert fewer[0].tolist() == trained.tolist()
+        assert len(fewer[1]) == 7
+        assert set(fewer[1]) <= set(asked)
 
 
 def test_a_killed_benchmark_goes_on_and_trains_nothing_twice(
