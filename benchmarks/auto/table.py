@@ -41,12 +41,12 @@ def gains(cells: Sequence[Cell]) -> list[Gain]:
         after = [cell for cell in cells if (cell.set, cell.arm) == (name, arm)]
         starts = {cell.digest: cell for cell in cells if cell.arm == BEFORE[arm]}
         before = [starts[cell.digest] for cell in after]
-        accuracy = [float(np.concatenate([cell.answers() for cell in arms]).mean()) for arms in (before, after)]
+        known, learned = (float(np.concatenate([cell.answers() for cell in arms]).mean()) for arms in (before, after))
         changes = [b.answers() - a.answers() for a, b in zip(before, after, strict=True)]
         asked = [halves(cell.num_pictures, cell.seed, most_asked=len(cell.right))[1] for cell in after]
         by_seed = tuple(float(change.mean()) for change in changes)
         stderr = paired_stderr(np.concatenate(changes), np.concatenate(asked))
-        found.append(Gain(name, arm, after[0].iterations, after[0].picked, *accuracy, stderr, by_seed))
+        found.append(Gain(name, arm, after[0].iterations, after[0].picked, known, learned, stderr, by_seed))
     return found
 
 
