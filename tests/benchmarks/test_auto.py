@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from benchmarks.auto.table import as_figures, format_table, gains, paired_stderr
 from benchmarks.figures import as_json
 from curate.errors import ConfigError
 
-LIGHT = {
+LIGHT: dict[str, Any] = {
     "model": {"preset": "tiny", "depth": 1, "dim": 48, "heads": 3},
     "objective": {"kind": "lejepa", "projector_hidden": 16, "projector_out": 8, "directions": 16},
     "batch_size": 4,
@@ -44,9 +45,10 @@ def test_halves_are_apart_and_swapped_by_the_next_seed() -> None:
 def test_a_killed_benchmark_goes_on_and_trains_nothing_twice(
     few: SmallSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained, real = [], running.train_auto
+    trained: list[dict[str, Any]] = []
+    real = running.train_auto
 
-    def counting(values: dict[str, object]) -> object:
+    def counting(values: dict[str, Any]) -> Any:
         if trained and not resumed:
             raise KeyboardInterrupt
         trained.append(values)
@@ -74,7 +76,7 @@ def test_a_killed_benchmark_goes_on_and_trains_nothing_twice(
     assert onward.before == cells[1].answers().mean(), "the frozen backbone is the one to go on from"
 
 
-def _from(export: Path) -> dict[str, object]:
+def _from(export: Path) -> dict[str, Any]:
     return {"init_from": str(export), "model": {}, "objective": {**LIGHT["objective"]}}
 
 
