@@ -1,14 +1,12 @@
 """Cells: one training on one set of one pool, read out. Each is a line of a file, so that a benchmark can be killed."""
 
-import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.curation.sets import LabeledSet, Rows
+from benchmarks.lines import append_line, read_lines
 from benchmarks.shards import write_shard
 from curate.config import apply_overrides, parse, read_yaml
 from curate.evaluation.features import embed_images
@@ -57,29 +55,14 @@ class Cell:
 
 
 def read_cells(path: Path) -> dict[tuple[str, int, str, int], Cell]:
-    """The finished cells of a file by their keys; a last line that was cut off by a kill is left out."""
-    if not path.exists():
-        return {}
-    cells = (Cell(**json.loads(line)) for line in _whole_lines(path))
+    """The finished cells of a file by their keys."""
+    cells = (Cell(**values) for values in read_lines(path))
     return {cell.key: cell for cell in cells}
 
 
-def _whole_lines(path: Path) -> Iterator[str]:
-    text = path.read_text(encoding="utf-8")
-    return (line for line in text[: text.rfind("\n") + 1].splitlines() if line)
-
-
 def append_cell(path: Path, cell: Cell) -> None:
-    """Add a finished cell, after removing what a kill left of a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        encoded = path.read_bytes()
-        if not encoded.endswith(b"\n"):
-            os.truncate(path, encoded.rfind(b"\n") + 1)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(cell)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add a finished cell."""
+    append_line(path, asdict(cell))
 
 
 def train_on(

@@ -13,21 +13,27 @@ which `settling.py` finds out.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any
 
 from curate.errors import ConfigError
 from curate.models.info import IMAGENET_MEAN, IMAGENET_STD
+from curate.trainer import short_runs
 from curate.trainer.effective import auto_learning_rate, auto_momentum, auto_prototypes
+from curate.trainer.picks import Picked, copied
 
+PROTOTYPES = ("dinov2", "dinov3")
+"""Objectives whose prototypes are picked."""
 LEJEPA_IMAGES = 100_000
 """Images up to which LeJEPA is trained from scratch; above, batches and prototypes suffice for DINOv2."""
 PRESETS = ((0, "tiny"), (2_000, "small"), (500_000, "base"), (1_000_000, "large"), (100_000_000, "giant"))
 """Number of images from which a preset is trained from scratch. Sources: ViT-S on 10,000 images, the comparison above;
 ViT-L on ImageNet-1k's 1.28 million and ViT-g on 142 million, DINOv2, arXiv:2304.07193."""
-CPU_DEPTH, CPU_LOCAL = 4, 2
-"""Blocks of the tiny preset, and local crops, on a CPU: what train/tiny and train/mnist5k have, about."""
+CPU_LOCAL = 2
+"""Local crops on a CPU, of a backbone that goes on and of objectives without prototypes."""
 PATCHES = {True: 8, False: 4}
 """Patches along the side of a small global crop: on a GPU, and on a CPU, where 16 patches an image do in train/tiny."""
+MOST_PATCH = {True: 16, False: 8}
+"""Largest side of a patch in pixels: of the 768 values of a patch of 16 the 96 dims on a CPU hold an eighth."""
 CPU_SIDE, GPU_SIDE = 96, 224
 """Largest side of a global crop in pixels: 224 in DINOv2; a CPU does some hundredth of a GPU's work."""
 CPU_IMAGES = 250_000
@@ -36,9 +42,10 @@ SOURCE_PIXELS = 16
 """Least side in the image's own pixels of what a local crop shows: fewer show no object."""
 LARGEST_BATCH = {"lejepa": 512, "dinov2": 2048, "dinov3": 2048}
 """Images of an iteration at most: 2048 in DINOv2's short recipe; LeJEPA works with small batches."""
-CPU_BATCH, TOWER_BATCH, MODEL_BATCH, LEAST_BATCH = 64, 64, 64, 16
-"""Images of an iteration: at most on a CPU; at most of timm's models, whose memory is not estimated; those that a model
-must leave memory for to be chosen; and at least."""
+CPU_BATCH, CPU_LARGE_BATCH, TOWER_BATCH, MODEL_BATCH, LEAST_BATCH = 64, 16, 64, 64, 16
+"""Images of an iteration: at most on a CPU; on a CPU where a backbone is given, of which 16 take a ViT-S a second; at
+most of timm's models, whose memory is not estimated; those that a model must leave memory for to be chosen; and at
+least."""
 STEPS_OF_AN_EPOCH = 16
 """Iterations of an epoch at least: a batch that shows most of the images at once leaves nothing to average over."""
 SHARES = {True: 0.75, False: 0.5}
@@ -46,6 +53,9 @@ SHARES = {True: 0.75, False: 0.5}
 host, which holds encoded images too."""
 LORA_IMAGES = 10_000
 """Images from which all weights of a given backbone learn; on fewer, low-rank changes of them do."""
+LORA_RATE = 2e-3
+"""Learning rate of these at batch 1024: 2.5e-4 for 16 images, of the order of 1e-4 that LoRA is usually tuned to. At
+1e-4, a rate for whole matrices, 40 iterations leave a ViT-S all but as it was, since the changes start at 0."""
 LEAST_ITERATIONS, MOST_ITERATIONS, LONGEST_CONTINUED = 1_000, 625_000, 25_000
 """Iterations at least; at most, as in DINOv2's long recipe; and at most of a run that goes on from a backbone, as in
 train/continue_vits14."""
@@ -88,43 +98,10 @@ class Circumstances:
     start: StartingPoint | None = None
     """The backbone to go on from; None: from scratch."""
 
-
-class Pick(NamedTuple):
-    """One setting, and why it is what it is."""
-
-    key: str
-    value: Any
-    reason: str
-
-
-class Picked:
-    """Settings in the order in which they were picked; those that were given stay as they are."""
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self.values: dict[str, Any] = _copied(given)
-        if isinstance(self.values.get("objective"), str):
-            self.values["objective"] = {"kind": self.values["objective"]}
-        self.picks: list[Pick] = []
-
-    def pick(self, key: str, value: Any, reason: str) -> Any:
-        """Take `value` for a dotted key unless one was given; returns what counts."""
-        given = self.get(key)
-        if self.has(key):
-            self.picks.append(Pick(key, given, "given"))
-            return given
-        _set(self.values, key, value)
-        self.picks.append(Pick(key, value, reason))
-        return value
-
-    def has(self, key: str) -> bool:
-        """Whether there is a value at a dotted key."""
-        *parents, leaf = key.split(".")
-        return leaf in _at(self.values, parents)
-
-    def get(self, key: str) -> Any:
-        """The value at a dotted key; None: there is none."""
-        *parents, leaf = key.split(".")
-        return _at(self.values, parents).get(leaf)
+    @property
+    def short(self) -> bool:
+        """Whether fresh weights are trained on a CPU, for some thousands of iterations at most."""
+        return self.start is None and not self.gpu
 
 
 MemoryOf = Callable[[Mapping[str, Any]], int]
@@ -158,12 +135,14 @@ def pick_settings(known: Circumstances, given: Mapping[str, Any], *, memory_of: 
 
 
 def pick_objective(picked: Picked, known: Circumstances) -> str:
-    """LeJEPA from scratch on little data, which needs no prototypes; else the objective of DINO's family."""
+    """LeJEPA from scratch on little data and a GPU, as it needs no prototypes; else the objective of DINO's family."""
     if known.start is not None and known.start.masks:
         kind = "dinov3" if known.start.rotary else "dinov2"
         reason = "the objective of such backbones, so that cls and patches stay what they are"
     elif known.start is not None:
         kind, reason = "lejepa", "a backbone of timm has no mask token"
+    elif known.short:
+        kind, reason = short_runs.OBJECTIVE, "a CPU, whose few iterations LeJEPA learns nothing in"
     elif known.num_images <= LEJEPA_IMAGES:
         kind, reason = "lejepa", f"{known.num_images:,} images; DINOv2 needs more than {LEJEPA_IMAGES:,}"
     else:
@@ -179,8 +158,9 @@ def pick_crops(picked: Picked, known: Circumstances) -> None:
     if known.start is None:
         wanted = min(picked.get("crops.global_size") or known.short_side, most)
         along = PATCHES[known.gpu]
-        why = f"{along} patches or a few more along {wanted} pixels, and 16 pixels at most"
-        patch = picked.pick("model.patch_size", fitting_patch(wanted, along), why)
+        largest = MOST_PATCH[known.gpu]
+        why = f"{along} patches or more along {wanted} pixels, and {largest} pixels at most"
+        patch = picked.pick("model.patch_size", min(largest, fitting_patch(wanted, along)), why)
     else:
         wanted, patch = min(known.start.image_size, most), known.start.patch_size
         where += f", and its images of {known.start.image_size} pixels"
@@ -201,7 +181,11 @@ def pick_crops(picked: Picked, known: Circumstances) -> None:
     why = f"a local crop shows {SOURCE_PIXELS} pixels of the image at least, 5 % of its area as in DINOv2, or a quarter"
     picked.pick("crops.local_scale", [low, max(0.32, round(2 * low, 3))], why)
     picked.pick("crops.global_scale", [max(0.32, round(2 * low, 3)), 1.0], "from where local crops end")
-    if not known.gpu:
+    if known.short:
+        picked.take(short_runs.CROPS)
+    if known.short and kind in PROTOTYPES:
+        picked.pick("crops.num_local", 0, "a CPU, where they take most of the time")
+    elif not known.gpu:
         picked.pick("crops.num_local", CPU_LOCAL, "a CPU, where they take most of the time")
     elif kind == "lejepa":
         picked.pick("crops.num_local", 6, "2 global and 6 local views in LeJEPA, arXiv:2511.08544")
@@ -237,7 +221,7 @@ def pick_model(picked: Picked, known: Circumstances, memory_of: MemoryOf) -> Non
         wanted = fitting or wanted[:1]
     preset = picked.pick("model.preset", wanted[-1], reason)
     if preset == "tiny" and not known.gpu:
-        picked.pick("model.depth", CPU_DEPTH, "a third of the preset's blocks, on a CPU")
+        picked.take(short_runs.MODEL)
     if not str(preset).startswith(("dinov3_", "convnext_")):
         picked.pick("model.num_registers", 4 if known.gpu else 0, "keeps patches clean in long runs, arXiv:2309.16588")
 
@@ -254,7 +238,9 @@ def pick_batch(picked: Picked, known: Circumstances, memory_of: MemoryOf) -> int
     kind = picked.get("objective.kind")
     most, reason = LARGEST_BATCH.get(kind, 512), f"no more are known to help objective {kind}"
     limits = [(known.num_images // STEPS_OF_AN_EPOCH, f"{STEPS_OF_AN_EPOCH} iterations an epoch at least")]
-    limits += [] if known.gpu else [(CPU_BATCH * known.processes, "a CPU")]
+    if not known.gpu:
+        small = CPU_BATCH if known.start is None else CPU_LARGE_BATCH
+        limits.append((small * known.processes, "a CPU"))
     limits += [] if known.start is None or known.start.masks else [(TOWER_BATCH * known.processes, "a model of timm")]
     for limit, why in limits:
         most, reason = (limit, why) if limit < most else (most, reason)
@@ -277,7 +263,7 @@ def _dealt(known: Circumstances, images: int) -> int:
 
 def _fits(picked: Picked, known: Circumstances, memory_of: MemoryOf, change: Mapping[str, Any], *, batch: int) -> bool:
     """Whether the settings so far, with a change, take no more than a training's share of the memory."""
-    values = _copied(picked.values)
+    values = copied(picked.values)
     for name, fields in change.items():
         values[name] = {**values.get(name, {}), **fields}
     values["batch_size"] = batch
@@ -334,7 +320,9 @@ def pick_adapting(picked: Picked, known: Circumstances) -> None:
 
 def pick_optimizer(picked: Picked, known: Circumstances, kind: str, iterations: int) -> None:
     """Learning rate, its warm-up, weight decay, layer decay."""
-    if known.start is not None:
+    if picked.get("lora.rank") is not None:
+        rate, batch, why = LORA_RATE, 1024, "low-rank changes, which start at none and bear higher rates"
+    elif known.start is not None:
         rate, batch, why = 1e-4, 1024, "well below a run from scratch, as in train/continue_vits14"
     elif kind == "lejepa":
         rate, batch, why = 5e-4, 256, "LeJEPA, arXiv:2511.08544"
@@ -347,7 +335,7 @@ def pick_optimizer(picked: Picked, known: Circumstances, kind: str, iterations: 
         picked.pick("optimizer.weight_decay", [0.05, 0.05], "LeJEPA, arXiv:2511.08544")
     if known.start is not None and known.start.depth:
         picked.pick("optimizer.layer_decay", 0.75, "early blocks move least, as in fine-tuning, arXiv:2111.06377")
-    elif known.start is None and kind in ("dinov2", "dinov3"):
+    elif known.start is None and kind in PROTOTYPES:
         picked.pick("optimizer.layer_decay", 0.9, "DINOv2's short recipe")
     if known.start is None and iterations < 50_000:
         picked.pick("optimizer.patch_embed_lr", 1.0, "short runs need their patches soon; 0.2 in DINOv2")
@@ -361,9 +349,14 @@ def pick_targets(picked: Picked, known: Circumstances, kind: str, batch: int, it
         momentum = max(momentum, min(0.999, 1 - 5 / iterations))
         why = "slow, since what the backbone knows is worth keeping: 0.999, over a fifth of the run at most"
     picked.pick("objective.teacher_momentum", round(momentum, 6), why)
-    if kind not in ("dinov2", "dinov3"):
+    if kind not in PROTOTYPES:
         return
-    picked.pick("objective.prototypes", few_prototypes(known.num_images), "58 sqrt(images), but 8 images each at least")
+    prototypes, why = few_prototypes(known.num_images), "58 sqrt(images), but 8 images each at least"
+    if known.short:
+        prototypes = min(prototypes, short_runs.MOST_PROTOTYPES)
+        why = "no more than a batch on a CPU has images, so that these must share them"
+        picked.take(short_runs.HEADS)
+    picked.pick("objective.prototypes", prototypes, why)
     images = batch // (picked.get("accumulate") or 1)
     group = gcd(16, images)
     why = "16 images in DINOv3: in larger groups the nearest neighbor is more often of the same kind"
@@ -374,23 +367,3 @@ def few_prototypes(num_images: int) -> int:
     """Number of prototypes, a power of two: `auto_prototypes`, but an eighth of the images at most, and 64 at least."""
     eighth = max(1, num_images // 8)
     return min(auto_prototypes(num_images), max(64, 2 ** (eighth.bit_length() - 1)))
-
-
-def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-
-
-def _at(values: Mapping[str, Any], parents: list[str]) -> Mapping[str, Any]:
-    for parent in parents:
-        inner = values.get(parent)
-        values = inner if isinstance(inner, Mapping) else {}
-    return values
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        if not isinstance(values.get(parent), dict):
-            values[parent] = {}
-        values = values[parent]
-    values[leaf] = value

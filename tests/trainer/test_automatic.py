@@ -91,6 +91,23 @@ def test_little_data_gets_another_objective_and_a_smaller_model():
     assert value("model.preset", known(10**8, gpu=False)) == "tiny"
 
 
+def test_fresh_weights_on_a_cpu_get_a_recipe_for_short_runs():
+    for num_images in (100, 2_500, 10**6):
+        found = picked(known(num_images, gpu=False))
+        assert found.get("objective.kind") == "dinov2"
+        assert found.get("objective.prototypes") == 64
+        assert (found.get("objective.koleo_weight"), found.get("objective.ibot_weight")) == (1.0, 0.0)
+        assert (found.get("model.depth"), found.get("model.dim"), found.get("crops.num_local")) == (2, 96, 0)
+        assert found.get("crops.gray_probability") == 0.0
+    assert [value("model.patch_size", known(short_side=side, gpu=False)) for side in (8, 28, 96)] == [2, 7, 8]
+    long, own = picked(known(2_500)), picked(known(2_500, gpu=False), objective="lejepa")
+    assert not {"crops.blur", "model.dim", "objective.koleo_weight"} & {pick.key for pick in long.picks}
+    assert own.get("crops.num_local") == 2
+    assert own.get("crops.blur") == "none"
+    assert not own.has("objective.koleo_weight")
+    assert not picked(known(2_500, gpu=False, start=VIT)).has("objective.koleo_weight")
+
+
 def test_a_run_shows_the_images_of_both_recipes():
     assert shown_images(1_280_000) == 256_000_000
     assert shown_images(142_000_000) == pytest.approx(1.92e9, rel=0.01)
@@ -140,7 +157,9 @@ def test_what_is_continued_is_treated_with_care():
     for circumstances in (known(1_000, start=VIT), known(50_000, start=VIT), known(10**7, start=VIT)):
         found, scratch = picked(circumstances), picked(known(circumstances.num_images))
         assert found.get("heads") == "warm-up"
-        assert found.get("optimizer.base_lr") == 1e-4 < scratch.get("optimizer.base_lr") * 2
+        whole = found.get("lora.rank") is None
+        assert found.get("optimizer.base_lr") == (1e-4 if whole else 2e-3)
+        assert not whole or scratch.get("optimizer.base_lr") > 1e-4
         assert found.get("optimizer.layer_decay") == 0.75
         assert found.get("iterations") <= 25_000
         ordinary = auto_momentum(found.get("iterations"), found.get("batch_size"))
@@ -148,6 +167,8 @@ def test_what_is_continued_is_treated_with_care():
     assert value("lora.rank", known(1_000, start=VIT)) == 8
     assert value("lora", known(10_000, start=VIT)) is None
     assert value("lora", known(1_000, start=VIT), last_blocks=2) is None
+    assert value("optimizer.base_lr", known(1_000, start=VIT), last_blocks=2) == 1e-4
+    assert value("batch_size", known(5_000, start=VIT, gpu=False)) == 16
     assert value("crops.global_size", known(start=VIT)) == 224
     assert value("objective.kind", known(start=TOWER)) == "lejepa"
 

@@ -26,7 +26,7 @@ from tests.trainer.ranks import free_ports
 
 SMALL = {
     "model": {"preset": "tiny", "depth": 2, "dim": 32, "heads": 2},
-    "objective": {"projector_hidden": 16, "projector_out": 8, "directions": 16},
+    "objective": {"head_hidden": 16, "head_bottleneck": 8, "prototypes": 4},
     "crops": {"num_local": 1},
     "iterations": 4,
     "checkpoint_every": 2,
@@ -67,7 +67,7 @@ def test_a_run_is_repeated_by_the_file_it_leaves_without_auto(tmp_path, places, 
     caplog.set_level(logging.INFO, "curate")
     done = train("auto", **places, **SMALL)
     told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("auto: ")]
-    assert "auto: objective.kind: lejepa  # 20 images; DINOv2 needs more than 100,000" in told
+    assert "auto: objective.kind: dinov2  # a CPU, whose few iterations LeJEPA learns nothing in" in told
     assert "auto: iterations: 4  # given" in told
     config = tmp_path / "run/config.yaml"
     text = config.read_text()
@@ -117,7 +117,7 @@ def test_the_first_process_picks_for_all(tmp_path, places):
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)
-    assert ["auto: objective.kind: lejepa" in text for text in errors] == [True, False]
+    assert ["auto: objective.kind: dinov2" in text for text in errors] == [True, False]
     assert (tmp_path / "run/backbone.safetensors").exists()
 
 
@@ -142,7 +142,7 @@ def test_the_plan_tells_the_picks_and_writes_nothing(places):
         app, ["train", "auto", "crops.global_size=96", "device=cpu", "--plan", "--images", "5000"]
     )
     assert told.exit_code == 0, told.output
-    assert "objective.kind: lejepa" in told.output
+    assert "objective.kind: dinov2" in told.output
     assert "5000 images" in told.output
 
 
