@@ -32,11 +32,13 @@ CLIP_ART_BOUNDS = Bounds(max_decode_bytes=128 << 20)
 MOST_ASKED = 100
 """Pictures of each class that are asked for, and as many that are labeled, at most."""
 
-FOR_DIGITS = ("inspect.limits.min_side=28", "copies.verify=false", "copies.crowds=trust")
+FOR_DIGITS = (
+    *("inspect.limits.min_side=28", "copies.verify=false", "copies.crowds=trust"),
+    *("hierarchical:screen.looks=[grayscale]", "hierarchical:screen.where=grayscale > 0.5"),
+)
 """Of the recipes: pictures this small count; since strokes of different digits can be laid over each other, the
-embedding alone judges copies, also where many look alike, as digits do to it."""
-ENLARGED = 32
-"""Pixels along the side of scikit-learn's digits, which have 8."""
+embedding alone judges copies, also where many look alike, as digits do to it; and what is in color is no digit. Once
+copies are gone, two fifths of such a pool are junk, which is then too usual to be found by its density."""
 DIGITS = (
     "model.dim=96",
     "model.heads=3",
