@@ -39,6 +39,8 @@ FOR_DIGITS = (
 """Of the recipes: pictures this small count; since strokes of different digits can be laid over each other, the
 embedding alone judges copies, also where many look alike, as digits do to it; and what is in color is no digit. Once
 copies are gone, two fifths of such a pool are junk, which is then too usual to be found by its density."""
+ENLARGED = 32
+"""Pixels along the side of scikit-learn's digits, which have 8."""
 DIGITS = (
     "model.dim=96",
     "model.heads=3",
