@@ -60,8 +60,8 @@ def sinkhorn_targets(scores: Tensor, *, temperature: float, world: World, num_it
         (M, K) float32, rows sum to 1.
     """
     q = scores.to(torch.float32, copy=True).div_(temperature)  # the only tensor of this size
-    highest = q.max() if len(q) else q.new_full((), -torch.inf)  # another rank may have rows
-    q.sub_(world.max(highest)).exp_()  # a common factor cancels; without it exp overflows
+    highest = q.amax(dim=0) if len(q) else q.new_full(q.shape[1:], -torch.inf)  # another rank may have rows
+    q.sub_(world.max(highest)).exp_()  # a column's factor cancels; without it exp overflows, or a whole column is 0
     num_prototypes = q.shape[1]
     for _ in range(num_iterations):
         used = world.sum(q.sum(dim=0, keepdim=True))  # (1, K)
@@ -79,31 +79,30 @@ def sinkhorn_offsets(
     The matrix of all scores is never held. Arguments as of `projected_sinkhorn`.
     """
     chunks = _chunks(teacher)
-    used = _first_columns(teacher, chunks, temperature, world)
-    offsets = torch.zeros_like(used)
-    for iteration in range(num_iterations):
-        if iteration > 0:
-            used = torch.zeros_like(offsets)
-            for rows in chunks:
-                used += _balanced(teacher, rows, offsets, temperature).sum(dim=0)
-            used = world.sum(used)
-        offsets -= used.clamp_min(torch.finfo(used.dtype).tiny).log() + math.log(len(used))
+    offsets = -_log_columns(teacher, chunks, temperature, world)
+    for _ in range(num_iterations - 1):
+        used = torch.zeros_like(offsets)
+        for rows in chunks:
+            used += _balanced(teacher, rows, offsets, temperature).sum(dim=0)
+        offsets -= world.sum(used).clamp_min(torch.finfo(used.dtype).tiny).log() + math.log(len(used))
     return offsets
 
 
-def _first_columns(teacher: Projection, chunks: list[slice], temperature: float, world: World) -> Tensor:
-    """(K,) sums of exp(score / temperature) over the rows of all ranks, up to a common factor.
+def _log_columns(teacher: Projection, chunks: list[slice], temperature: float, world: World) -> Tensor:
+    """(K,) logarithms of the sums of exp(score / temperature) over the rows of all ranks.
 
-    The factor is the largest entry, without which exp overflows; it is found on the way.
+    Sums are relative to a column's largest entry, without which exp overflows or a whole column is 0; it is found on
+    the way.
     """
     prototypes = teacher.prototypes
     used = torch.zeros(len(prototypes), device=prototypes.device)
-    highest = torch.full((), torch.finfo(used.dtype).min, device=prototypes.device)
+    highest = torch.full_like(used, torch.finfo(used.dtype).min)
     for rows in chunks:
         x = teacher.scores(rows).float().div_(temperature)
-        before, highest = highest, torch.maximum(highest, x.max())
+        before, highest = highest, torch.maximum(highest, x.amax(dim=0))
         used.mul_((before - highest).exp()).add_(x.sub_(highest).exp_().sum(dim=0))
-    return world.sum(used.mul_((highest - world.max(highest)).exp()))
+    of_all = world.max(highest)
+    return world.sum(used.mul_((highest - of_all).exp())).log().add_(of_all)
 
 
 @torch.no_grad()

@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.special import logsumexp
 
 from curate.trainer import sinkhorn
 from curate.trainer.heads import Projection
 from curate.trainer.parallel import World
 from curate.trainer.sinkhorn import projected_sinkhorn, sinkhorn_offsets, sinkhorn_targets
 
-RNG = np.random.default_rng(0)
+
+def scores(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-def scores(*shape):
-    return torch.from_numpy(RNG.normal(size=shape).astype(np.float32))
-
-
-def teacher(rows, prototypes=30, dim=8):
-    return Projection(F.normalize(scores(rows, dim), dim=-1), scores(prototypes, dim))
+def teacher(rows, prototypes=30, dim=8, seed=0):
+    return Projection(F.normalize(scores(rows, dim, seed=seed), dim=-1), scores(prototypes, dim, seed=seed + 1))
 
 
 @pytest.fixture
@@ -44,6 +43,15 @@ def plain_sinkhorn(x, temperature):
     return np.array(q) * rows
 
 
+def log_sinkhorn(x, temperature):
+    """In float64 and in logarithms: nothing overflows, nothing vanishes."""
+    q = x.double().numpy() / temperature
+    for _ in range(3):
+        q = q - logsumexp(q, axis=0) - math.log(q.shape[1])
+        q = q - logsumexp(q, axis=1, keepdims=True)
+    return np.exp(q)
+
+
 def test_sinkhorn_equals_plain_loops():
     x = scores(6, 5) / 10
     found = sinkhorn_targets(x, temperature=0.05, world=World())
@@ -63,6 +71,19 @@ def test_sinkhorn_survives_scores_whose_exponentials_overflow():
 
 def test_no_rows_give_no_targets():
     assert sinkhorn_targets(scores(0, 4), temperature=0.04, world=World()).shape == (0, 4)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_prototypes_far_below_the_others_keep_their_share(in_chunks, rows):
+    """Beside the largest entry of all, whole columns of these vanish in float32."""
+    for seed in range(10):
+        given = teacher(rows, seed=seed)
+        given = given._replace(prototypes=given.prototypes * torch.logspace(-1, 1, 30)[:, None])
+        wanted = log_sinkhorn(given.scores(), 0.05)
+        held = sinkhorn_targets(given.scores(), temperature=0.05, world=World())
+        np.testing.assert_allclose(held.numpy(), wanted, atol=1e-4)
+        chunks = projected_sinkhorn(given, temperature=0.05, world=World())(slice(None))
+        np.testing.assert_allclose(chunks.numpy(), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 19])
