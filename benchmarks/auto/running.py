@@ -105,8 +105,10 @@ def _run(workdir: Path, chosen: SmallSet, route: Route, seed: int, most_asked: i
     place = workdir / chosen.name / f"seed-{seed}"
     write_shard(place / "shards", encode(chosen.images[trained]), source=chosen.name)
     given = merge(chosen.given, route.given) | {"shards": str(place / "shards"), "seed": seed}
-    picked = settle({**given, "output": str(place / "nothing")}).values["iterations"]
-    given["iterations"] = min(picked, route.most)
+    values = settle({**given, "output": str(place / "nothing")}).values
+    picked = values["iterations"]
+    # a backbone that goes on would embed at its own size, which is larger: both arms are asked at that of the crops
+    given |= {"iterations": min(picked, route.most), "export_size": values["crops"]["global_size"]}
     digest = _digest(chosen, given, place)
     lines = [cell for cell in read_cells(workdir) if (cell.digest, len(cell.right)) == (digest, len(asked))]
     if len(lines) == len((BEFORE[route.arm], route.arm)):

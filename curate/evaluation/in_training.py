@@ -3,10 +3,8 @@
 `curate.evaluation.settings` says how the config of a training asks for it.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,24 +33,25 @@ FORWARD_BATCH = 128
 
 
 class _Prepared:
-    """Pictures in the form that the model takes, decoded when they are first asked for."""
+    """Pictures in the form that the model takes."""
 
-    def __init__(self, images: LabeledImages, settings: EvaluationSettings, how: Preprocess) -> None:
-        self.images, self.how = images, how
+    pixels: Tensor
+    """(N, 3, S, S) uint8, of all pictures; known from `decode` on."""
+
+    def __init__(self, images: LabeledImages, settings: EvaluationSettings) -> None:
+        self.images = images
         self.rows = stratified_sample(images.labels, settings.max_images, seed=settings.seed)
         self.labels = images.labels[self.rows]
 
-    @cached_property
-    def pixels(self) -> Tensor:
-        """(N, 3, S, S) uint8 pixels of all pictures."""
-        pixels = torch.empty(len(self.rows), 3, self.how.size, self.how.size, dtype=torch.uint8)
+    def decode(self, how: Preprocess) -> None:
+        """Make the pixels of all pictures."""
+        self.pixels = torch.empty(len(self.rows), 3, how.size, how.size, dtype=torch.uint8)
         done = 0
-        with track(f"evaluation: decode {self.images.name}", len(pixels), unit="images") as advance:
-            for batch in prepare(self.images.pictures(self.rows), self.how):
-                pixels[done : done + len(batch)] = batch
+        with track(f"evaluation: decode {self.images.name}", len(self.pixels), unit="images") as advance:
+            for batch in prepare(self.images.pictures(self.rows), how):
+                self.pixels[done : done + len(batch)] = batch
                 done += len(batch)
                 advance(len(batch))
-        return pixels
 
 
 class TeacherEvaluation:
@@ -62,40 +61,48 @@ class TeacherEvaluation:
     and leaves every part of the module in the mode that it was in. One process computes it on a whole backbone.
     """
 
-    def __init__(
-        self, settings: EvaluationSettings, how: Preprocess, *, precision: Precision = "fp32", decode: bool = True
-    ) -> None:
-        """Find the pictures, decode and resize them.
+    how: Preprocess
+    """How pictures are made for the backbone; known from `prepare` on."""
+
+    def __init__(self, settings: EvaluationSettings, *, precision: Precision = "fp32") -> None:
+        """Find the pictures.
 
         Args:
             settings: which pictures, and what is measured.
-            how: size, resizing and normalization that the backbone is trained with.
             precision: precision of the forward pass.
-            decode: False: decode at the first call, for processes that may never be called.
 
         Raises:
             ConfigError: Parquet files without a label column.
-            SourceError: pictures are missing or damaged, or too few of one class.
+            SourceError: pictures are missing, or too few of one class.
         """
-        self.settings, self.how, self.precision = settings, how, precision
+        self.settings, self.precision = settings, precision
         self.train: _Prepared | None = None
         self.test: _Prepared | None = None
         if settings.labelled is not None:
-            self._find_labeled(settings.labelled, decode=decode)
+            self._find_labeled(settings.labelled)
         self.dense = [DenseEvaluation(name, asked, settings.bounds) for name, asked in settings.dense.items()]
-        for measure in self.dense if decode else ():
-            measure.prepare()
 
-    def _find_labeled(self, labelled: str, *, decode: bool) -> None:
+    def _find_labeled(self, labelled: str) -> None:
         settings = self.settings
         train = open_labeled(labelled, label=settings.label, bounds=settings.bounds)
         if settings.test is not None:
             asked = open_labeled(settings.test, label=settings.label, bounds=settings.bounds).with_classes_of(train)
-            self.test = _Prepared(asked, settings, self.how)
-        self.train = _Prepared(train, settings, self.how)
+            self.test = _Prepared(asked, settings)
+        self.train = _Prepared(train, settings)
         _check_classes(self.train.labels, train)
-        for prepared in filter(None, (self.train, self.test) if decode else ()):
-            _ = prepared.pixels  # a damaged picture is an error now, and not after hours of training
+
+    def prepare(self, how: Preprocess) -> None:
+        """Decode and resize the pictures, as exports of the training get them: a damaged one is an error now, and not
+        after hours of training.
+
+        Raises:
+            SourceError: a picture is damaged.
+        """
+        self.how = how
+        for prepared in filter(None, (self.train, self.test)):
+            prepared.decode(how)
+        for measure in self.dense:
+            measure.prepare()
 
     def __call__(self, backbone: nn.Module) -> dict[str, float]:
         """Measure a module with `forward_features(images)` whose result has `cls`, (B, D), and `patches`, (B, N, D)."""
@@ -166,27 +173,7 @@ def _check_classes(labels: np.ndarray, images: LabeledImages) -> None:
         )
 
 
-def teacher_evaluation(settings: EvaluationSettings, config: TrainConfig) -> TeacherEvaluation:
-    """The evaluation for a training, with its size and normalization of images and its precision.
-
-    Of the processes that torchrun starts the first evaluates, so it alone decodes beforehand.
-    """
-    crops = config.crops
-    how = Preprocess(
-        size=crops.global_size,
-        resize="short_edge_crop",
-        short_edge=crops.global_size,  # as the exports of fresh backbones say
-        interpolation="bicubic",
-        mean=crops.mean,
-        std=crops.std,
-    )
-    precision = resolve_precision(config.precision, resolve_device(config.device))
-    return TeacherEvaluation(settings, how, precision=precision, decode=os.environ.get("RANK", "0") == "0")
-
-
-def evaluation_for(
-    settings: EvaluationSettings | None, config: TrainConfig
-) -> Callable[[nn.Module], dict[str, float]] | None:
+def evaluation_for(settings: EvaluationSettings | None, config: TrainConfig) -> TeacherEvaluation | None:
     """What `train` takes as its argument `evaluate`; None: nothing is to be evaluated.
 
     Raises:
@@ -201,4 +188,5 @@ def evaluation_for(
         return None
     if not config.evaluate_every:
         raise ConfigError(f"{KEY} is given but evaluate_every is 0; set evaluate_every=ITERATIONS or leave it out")
-    return teacher_evaluation(settings, config)
+    precision = resolve_precision(config.precision, resolve_device(config.device))
+    return TeacherEvaluation(settings, precision=precision)

@@ -296,6 +296,9 @@ class TrainSettings(Settings):
     accumulate: int = Field(default=1, ge=1)
     """Number of passes over which the gradients of an iteration are accumulated; targets and KoLeo look at the images
     of one pass."""
+    export_size: int | None = Field(default=None, ge=1)
+    """Side of the pictures that exports embed and that `evaluation` shows, pixels; null: that of the global crops, or
+    of the pictures that the backbone of `init_from` embeds where those are larger and the network takes both."""
     iterations: int = Field(default=125_000, ge=1)
     """Number of optimizer steps of the run, to which all schedules stretch; where the last of `phases` says its end,
     that. A run whose schedules are constant so far may be made longer or shorter when it is resumed."""
@@ -362,6 +365,8 @@ class TrainSettings(Settings):
             side = getattr(self.crops, name)
             if model.tower is None and side % model.side:
                 raise ValueError(f"crops.{name} {side} is not a multiple of patch_size {model.side}")
+        if self.export_size is not None and model.tower is None and self.export_size % model.side:
+            raise ValueError(f"export_size {self.export_size} is not a multiple of patch_size {model.side}")
         if model.tower is not None and self._masks_patches:
             named = f"model.timm={model.timm}" if model.timm else f"model.preset={model.preset}"
             raise ValueError(

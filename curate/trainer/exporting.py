@@ -76,7 +76,7 @@ def write_teacher(
     Args:
         given: what is known of the backbone that it goes on from; None: it began afresh.
     """
-    write_export(path, teacher.backbone, export_info(config.crops, given, provenance=provenance))
+    write_export(path, teacher.backbone, export_info(config, given, teacher.backbone.config, provenance=provenance))
     if teacher.heads:
         beside = path.with_name(HEADS)
         write_heads(beside, teacher.heads, describe_heads(teacher.heads, provenance=provenance, where=str(beside)))

@@ -17,7 +17,7 @@ from curate.models.nets.config import Architecture, TowerConfig, ViTConfig
 from curate.models.nets.tower import ANY_SIZE, TimmTower
 from curate.models.nets.trained import Trained
 from curate.models.nets.vit import VisionTransformer
-from curate.trainer.config import ModelSettings, Preset
+from curate.trainer.config import ModelSettings, Preset, TrainSettings
 
 COMPUTED = ("dim", "depth", "heads", "ffn", "hidden", "qkv_bias", "norm_eps", "positions", "patch_size", "resampling")
 """What two ViTs must share to compute the same from the same weights, with `num_registers`."""
@@ -136,14 +136,21 @@ def check_pixels(found: LoadedBackbone, crops: CropSettings) -> None:
         )
 
 
-def export_info(crops: CropSettings, given: ExportInfo | None, *, provenance: dict[str, Any]) -> ExportInfo:
-    """What an export of a run says of itself: a backbone that goes on gets its pictures as it always did, at the size
-    of the run.
+def export_info(
+    config: TrainSettings, given: ExportInfo | None, network: Architecture, *, provenance: dict[str, Any] | None = None
+) -> ExportInfo:
+    """What an export of a run says of itself: a backbone that goes on gets its pictures as it always did.
 
     Args:
+        config: of the run.
         given: what is known of the backbone that the run goes on from; None: it began afresh.
+        network: what the run trains.
+        provenance: of the export; None: unknown.
+
+    Raises:
+        ConfigError: `export_size` is no size that the network takes.
     """
-    side = crops.global_size
+    crops, side, provenance = config.crops, _exported_side(config, given, network), provenance or {}
     plain = ExportInfo(image_size=side, short_edge=side, mean=crops.mean, std=crops.std, provenance=provenance)
     if given is None:
         return plain
@@ -157,6 +164,31 @@ def export_info(crops: CropSettings, given: ExportInfo | None, *, provenance: di
             "provenance": provenance | {"continued_from": given.provenance},
         }
     )
+
+
+def _exported_side(config: TrainSettings, given: ExportInfo | None, network: Architecture) -> int:
+    """Side of the pictures that exports embed, pixels.
+
+    Crops smaller than the pictures that a backbone knows save time in training, and in training alone: it stays better
+    at its own size, where its positions are stored for it.
+    """
+    side, asked = config.crops.global_size, config.export_size
+    if asked is not None:
+        if asked != side and _is_built_for_a_size(network):
+            raise ConfigError(
+                f"export_size={asked}: the network is built for the {side} pixels of the global crops; set "
+                f"crops.global_size={asked}, or leave export_size out"
+            )
+        return asked
+    if given is None or given.image_size <= side or _is_built_for_a_size(network):
+        return side
+    if isinstance(network, ViTConfig) and network.positions == "learned" and network.image_size < given.image_size:
+        return side
+    return given.image_size
+
+
+def _is_built_for_a_size(network: Architecture) -> bool:
+    return isinstance(network, TowerConfig) and "img_size" in network.kwargs
 
 
 def continued_license(given: ExportInfo) -> str:

@@ -13,7 +13,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -29,6 +29,7 @@ from curate.models.files.header import BACKBONE, HEADS
 from curate.models.files.heads import pick_heads
 from curate.models.nets.throughput import Meter
 from curate.models.nets.trained import Trained
+from curate.ops.images.preprocess import Preprocess
 from curate.progress import track
 from curate.trainer.announcing import announce
 from curate.trainer.checkpoint import (
@@ -45,11 +46,12 @@ from curate.trainer.collapse import Watchdog
 from curate.trainer.config import TrainConfig
 from curate.trainer.effective import Effective
 from curate.trainer.exporting import TeacherWeights, export_path, gather_teacher, gather_teachers, write_teacher
+from curate.trainer.given_backbone import export_info
 from curate.trainer.guides import read_guides
 from curate.trainer.identity import check_identity, keep_begun, refuse_foreign_files, run_identity
 from curate.trainer.iteration import Trainer
 from curate.trainer.journal import LOG, Journal, Row, SilentJournal, write_log
-from curate.trainer.objective import members_of
+from curate.trainer.objective import backbone_of, members_of
 from curate.trainer.parallel import join_world
 from curate.trainer.start import resolve_start
 from curate.trainer.stopping import StopSignal, end_by
@@ -61,6 +63,15 @@ EXPORT, INITIAL_EXPORT = BACKBONE, "backbone-init.safetensors"
 
 Evaluate = Callable[[Trained], Mapping[str, float]]
 """Measures the teacher's backbone, for example by k-NN on labeled images: figures by name. Called on rank 0 alone."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """What an evaluation may be beside a function: one that is told, before the first iteration, how exports of the run
+    get their pictures. Called on rank 0 alone."""
+
+    def prepare(self, how: Preprocess) -> None:
+        """Make pictures for a backbone that gets them so."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ def train(config: TrainConfig, *, resume: bool = True, evaluate: Evaluate | None
 
     Args:
         resume: False removes the checkpoints found there and starts anew.
-        evaluate: called every `config.evaluate_every` iterations; its figures enter the log as `eval_NAME`.
+        evaluate: called every `config.evaluate_every` iterations; its figures enter the log as `eval_NAME`. Its
+            `prepare`, where it has one, is called before.
 
     Raises:
         ConfigError: a setting does not fit the data, the machine or the process.
@@ -150,6 +162,8 @@ class TrainingRun:
         start = self.restore()
         if start == 0:
             self.export(self.folder / INITIAL_EXPORT, step=0)
+        if isinstance(self.evaluate, Prepares) and self.world.is_first:
+            self.evaluate.prepare(self._preprocess())
         with closing(self._open_journal(start)) as journal:
             self._evaluate_late(start, journal)
             stopped = self.iterate(start, journal) if start < iterations else 0
@@ -163,6 +177,12 @@ class TrainingRun:
             if start < iterations or not self._exported():
                 self.export(self.folder / EXPORT, step=iterations)
         return journal.rows
+
+    def _preprocess(self) -> Preprocess:
+        """How exports of the first student get their pictures."""
+        objective = self.trainer.objective
+        network = backbone_of(members_of(objective.teacher)[""]).config
+        return export_info(self.config, objective.given.get(""), network).preprocess
 
     def _exported(self) -> bool:
         for student, networks in members_of(self.trainer.objective.teacher).items():

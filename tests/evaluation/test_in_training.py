@@ -18,7 +18,6 @@ from curate.evaluation.in_training import (
     QUICK_STRENGTHS,
     TeacherEvaluation,
     evaluation_for,
-    teacher_evaluation,
 )
 from curate.evaluation.knn import knn_accuracy, knn_leave_one_out
 from curate.evaluation.labeled import open_labeled
@@ -42,8 +41,14 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 HOW = backbone_of(nn.Identity(), dim=1).preprocess
 
 
+def prepared(settings: EvaluationSettings) -> TeacherEvaluation:
+    evaluation = TeacherEvaluation(settings)
+    evaluation.prepare(HOW)
+    return evaluation
+
+
 def test_figures_are_those_of_the_exported_backbone(classes: Path) -> None:
-    found = TeacherEvaluation(EvaluationSettings(labelled=str(classes), k=7, seed=2), HOW)(seeded_vit())
+    found = prepared(EvaluationSettings(labelled=str(classes), k=7, seed=2))(seeded_vit())
     unit = embed_folder(backbone_of(seeded_vit(), dim=VIT.dim), classes)
     near = knn_leave_one_out(unit.features, unit.labels, 7)
     assert (found["knn"], found["knn_stderr"]) == (near.value, near.stderr)
@@ -56,18 +61,18 @@ def test_figures_are_those_of_the_exported_backbone(classes: Path) -> None:
 def test_a_test_set_is_asked_instead(classes: Path, tmp_path: Path) -> None:
     test = write_classes(tmp_path / "test", each=4, seed=1)
     settings = EvaluationSettings(labelled=str(classes), test=str(test), k=5, measures=("knn",))
-    found = TeacherEvaluation(settings, HOW)(seeded_vit())
+    found = prepared(settings)(seeded_vit())
     train_x, test_x = (embed_folder(backbone_of(seeded_vit(), dim=VIT.dim), folder) for folder in (classes, test))
     near = knn_accuracy(train_x.features, train_x.labels, test_x.features, test_x.labels, 5)
     assert found == {"knn": near.value, "knn_stderr": near.stderr}
     settings = settings.model_copy(update={"measures": ("linear",)})
     four = train_x.features, train_x.labels, test_x.features, test_x.labels
     expected = logistic_accuracy(*four, seed=0, strengths=QUICK_STRENGTHS)[0].value
-    assert TeacherEvaluation(settings, HOW)(seeded_vit())["linear"] == expected
+    assert prepared(settings)(seeded_vit())["linear"] == expected
 
 
 def test_the_module_and_random_numbers_are_left_as_found(classes: Path) -> None:
-    evaluation = TeacherEvaluation(EvaluationSettings(labelled=str(classes)), HOW)
+    evaluation = prepared(EvaluationSettings(labelled=str(classes)))
     model = seeded_vit().train()
     model.blocks[1].eval()
     modes = [part.training for part in model.modules()]
@@ -93,12 +98,12 @@ def test_modes_come_back_after_an_error(classes: Path) -> None:
 
     model = Broken().train()
     with pytest.raises(RuntimeError, match="broken"):
-        TeacherEvaluation(EvaluationSettings(labelled=str(classes)), HOW)(model)
+        prepared(EvaluationSettings(labelled=str(classes)))(model)
     assert all(part.training for part in model.modules())
 
 
 def test_many_pictures_are_sampled_in_the_shares_of_their_classes(classes: Path) -> None:
-    evaluation = TeacherEvaluation(EvaluationSettings(labelled=str(classes), max_images=15), HOW)
+    evaluation = prepared(EvaluationSettings(labelled=str(classes), max_images=15))
     assert np.bincount(evaluation.train.labels).tolist() == [5, 5, 5]
     assert evaluation.train.pixels.shape == (15, 3, 28, 28)
     x = evaluation._embed(seeded_vit(), evaluation.train.pixels)
@@ -106,28 +111,16 @@ def test_many_pictures_are_sampled_in_the_shares_of_their_classes(classes: Path)
     assert evaluation(seeded_vit())["knn"] == all_vote.value
 
 
-def test_only_the_first_of_several_processes_decodes_before_training(
-    classes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings, config = EvaluationSettings(labelled=str(classes)), parse(TrainConfig, VALUES, where="test")
-    first = teacher_evaluation(settings, config)
-    monkeypatch.setenv("RANK", "1")
-    other = teacher_evaluation(settings, config)
-    assert "pixels" in vars(first.train)
-    assert "pixels" not in vars(other.train)
-    assert other(seeded_vit()) == first(seeded_vit())
-
-
 def test_damaged_pictures_are_told_of_before_training(tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "set", each=3)
     (folder / "class1" / "001.png").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"001.png: the picture does not decode"):
-        TeacherEvaluation(EvaluationSettings(labelled=str(folder)), HOW)
+        prepared(EvaluationSettings(labelled=str(folder)))
 
 
 def test_too_few_pictures_are_an_error(classes: Path) -> None:
     with pytest.raises(SourceError, match="6 images in 3 classes, 2 in the largest; an evaluation needs two classes"):
-        TeacherEvaluation(EvaluationSettings(labelled=str(classes), max_images=6), HOW)
+        prepared(EvaluationSettings(labelled=str(classes), max_images=6))
 
 
 VALUES = {
@@ -155,7 +148,6 @@ def test_block_and_interval_go_together(classes: Path) -> None:
         evaluation_for(settings, never)
     found = evaluation_for(settings, config)
     assert isinstance(found, TeacherEvaluation)
-    assert (found.how.size, found.how.mean) == (28, config.crops.mean)
 
 
 def test_a_training_logs_the_evaluation_and_does_not_change_by_it(classes: Path, tmp_path: Path) -> None:
@@ -163,11 +155,40 @@ def test_a_training_logs_the_evaluation_and_does_not_change_by_it(classes: Path,
     with_, without = (
         parse(TrainConfig, values | {"output": str(tmp_path / name)}, where="test") for name in ("with", "without")
     )
-    evaluation = teacher_evaluation(EvaluationSettings(labelled=str(classes)), with_)
+    evaluation = evaluation_for(EvaluationSettings(labelled=str(classes)), with_)
     watched, plain = train(with_, evaluate=evaluation), train(without)
     assert [row["step"] for row in watched.log if "eval_knn" in row] == [2, 4]
     assert {"eval_knn", "eval_knn_stderr", "eval_linear", "eval_linear_stderr"} <= watched.log[-1].keys()
     assert watched.export.read_bytes() == plain.export.read_bytes()
+
+
+def test_damaged_pictures_end_a_training_before_its_first_iteration(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "set", each=3)
+    (folder / "class1" / "001.png").write_bytes(b"x")
+    places = {"shards": str(write_shards(tmp_path / "shards")), "output": str(tmp_path / "run")}
+    config = parse(TrainConfig, VALUES | places, where="test")
+    with pytest.raises(SourceError, match=r"001.png: the picture does not decode"):
+        train(config, evaluate=evaluation_for(EvaluationSettings(labelled=str(folder)), config))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("asked", [None, 56])
+def test_a_backbone_that_goes_on_is_evaluated_and_exported_at_its_own_size(
+    classes: Path, tmp_path: Path, asked: int | None
+) -> None:
+    """Crops of half its side save time in training; `export_size` may ask for another one."""
+    places = {"shards": str(write_shards(tmp_path / "shards"))}
+    large = VALUES | places | {"output": str(tmp_path / "given"), "crops": {"global_size": 42, "local_size": 14}}
+    given = train(parse(TrainConfig, large | {"iterations": 1, "evaluate_every": 0}, where="test")).export
+    model = VALUES["model"] | {"position_size": 42}
+    going_on = {"model": model, "init_from": str(given), "output": str(tmp_path / "on"), "export_size": asked}
+    config = parse(TrainConfig, VALUES | places | going_on, where="test")
+    settings = EvaluationSettings(labelled=str(classes), k=5, measures=("knn",))
+    result = train(config, evaluate=evaluation_for(settings, config))
+    backbone = load_backbone("curate", weights=str(result.export), precision="fp32")
+    assert backbone.preprocess.size == (asked or 42)
+    unit = embed_folder(backbone, classes)
+    assert result.log[-1]["eval_knn"] == knn_leave_one_out(unit.features, unit.labels, 5).value
 
 
 def test_the_command_takes_both_from_one_yaml(classes: Path, tmp_path: Path) -> None:
@@ -187,7 +208,7 @@ def test_dense_figures_are_those_of_the_measure() -> None:
         EvaluationSettings, {"segmentation": {"data": "mnist5k", "num": 2, "grid": 2}, "depth": {"num": 2, "grid": 2}},
         where="test",
     )  # fmt: skip
-    found = TeacherEvaluation(settings, HOW)(seeded_vit())
+    found = prepared(settings)(seeded_vit())
     assert set(found) == {
         f"{name}{error}"
         for name in ("segmentation_in_context_miou", "segmentation_linear_miou", "depth_rmse", "depth_within_1_25_x")
@@ -198,7 +219,7 @@ def test_dense_figures_are_those_of_the_measure() -> None:
     encoder = PatchEncoder.of(backbone_of(seeded_vit(), dim=VIT.dim), grid=2)
     encoder.interpolation = HOW.interpolation
     assert found["depth_rmse"] == pytest.approx(score_depth(encoder, truth.depth)[0].value, rel=1e-5)
-    again = TeacherEvaluation(settings, HOW)(seeded_vit())
+    again = prepared(settings)(seeded_vit())
     assert again == found
 
 
@@ -210,7 +231,7 @@ def test_an_evaluation_of_nothing_is_an_error() -> None:
 def test_a_folder_without_the_truth_is_told_of_before_training(tmp_path: Path) -> None:
     settings = parse(EvaluationSettings, {"depth": {"data": str(write_ade(tmp_path))}}, where="test")
     with pytest.raises(ConfigError, match="holds no truth for depth, but for segmentation"):
-        TeacherEvaluation(settings, HOW)
+        prepared(settings)
 
 
 def test_damaged_pictures_of_dense_measures_are_told_of_before_training(tmp_path: Path) -> None:
@@ -220,4 +241,4 @@ def test_damaged_pictures_of_dense_measures_are_told_of_before_training(tmp_path
         path.write_bytes(b"x")
     settings = parse(EvaluationSettings, {"discovery": {"data": str(folder)}}, where="test")
     with pytest.raises(SourceError, match="the picture does not decode"):
-        TeacherEvaluation(settings, HOW)
+        prepared(settings)

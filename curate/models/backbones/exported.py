@@ -7,7 +7,6 @@ from curate.models.conventions import CONVENTIONS
 from curate.models.files.header import HOWTO, read_header
 from curate.models.files.weights import locate
 from curate.models.info import ModelInfo
-from curate.ops.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,19 +30,11 @@ def describe(model: str, weights: str | None, *, fetch: bool) -> ModelInfo:
         dim = config.dim
     except ConfigError as error:
         raise WeightsError(f"{file}: {error}") from error
-    preprocess = Preprocess(
-        size=export.image_size,
-        resize=export.resize,
-        short_edge=export.short_edge,
-        interpolation=export.interpolation,
-        mean=export.mean,
-        std=export.std,
-    )
     return ModelInfo(
         model=model,
         dim=dim,
         license=export.license,
-        preprocess=preprocess,
+        preprocess=export.preprocess,
         how_to_get=HOWTO,
         weights=file,
         pooling=CONVENTIONS[model].pooling,

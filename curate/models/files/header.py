@@ -22,6 +22,7 @@ from curate.models.files.description import problems, read_description
 from curate.models.files.weights import find_weight_file
 from curate.models.info import IMAGENET_MEAN, IMAGENET_STD
 from curate.models.nets.config import Architecture, TowerConfig, ViTConfig
+from curate.ops.images.preprocess import Preprocess
 
 BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
 """Names under which the trainer leaves its exports in a folder."""
@@ -56,6 +57,18 @@ class ExportInfo(Settings):
     """Shown beside the model; files of earlier versions spell it `licence`."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """How it was trained: objective, steps, data, version; JSON-ready."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How pictures are made for it."""
+        return Preprocess(
+            size=self.image_size,
+            resize=self.resize,
+            short_edge=self.short_edge,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
 
 
 def heads_beside(export: str) -> Path:
