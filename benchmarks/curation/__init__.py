@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.curation.arms import ARMS
+from benchmarks.curation.letters import FONTS
 from benchmarks.curation.running import LENGTHS, Setting, bench_curation
 from benchmarks.curation.sets import CLIP_ART, open_set
 from benchmarks.curation.table import as_figures, format_table
@@ -23,8 +24,10 @@ from curate.cli.arguments import Json
 def command(
     workdir: Annotated[Path, typer.Argument(help="folder for results, pools, runs and trainings")],
     set_: Annotated[
-        str, typer.Option("--set", help="mnist, digits, photos, openclipart, or a folder with a subfolder a class")
+        str,
+        typer.Option("--set", help="mnist, digits, letters, photos, openclipart, or a folder with a subfolder a class"),
     ] = "mnist",
+    objective: Annotated[str, typer.Option(help="of the trainings: diet or dinov2")] = "diet",
     num_seeds: Annotated[int, typer.Option("--seeds", help="pools, each with its own trainings")] = 5,
     first_seed: Annotated[int, typer.Option(help="the others follow")] = 0,
     target: Annotated[int | None, typer.Option("--images", help="of each training set; none: by the pool")] = None,
@@ -34,10 +37,11 @@ def command(
     curation: Annotated[list[str] | None, typer.Option(help="[RECIPE:]KEY=VALUE changes of recipes, several")] = None,
     training: Annotated[list[str] | None, typer.Option(help="KEY=VALUE changes of the trainings, several")] = None,
     clip_art: Annotated[Path, typer.Option(help="folder png of the package openclipart-png")] = CLIP_ART,
+    fonts: Annotated[Path, typer.Option(help="folder of the package fonts-aenigma")] = FONTS,
     json_: Json = False,
 ) -> None:
     """Pretrain on curated and random sets of a crawl-like pool, and compare them on a balanced test set."""
-    chosen = open_set(set_, clip_art=clip_art, kept=workdir / "openclipart.npz")
+    chosen = open_set(set_, objective=objective, clip_art=clip_art, fonts=fonts, kept=workdir / "openclipart.npz")
     setting = Setting(target, iterations, tuple(curation or ()), tuple(training or ()))
     seeds = range(first_seed, first_seed + num_seeds)
     lengths = LENGTHS[:1] if once else LENGTHS

@@ -203,7 +203,7 @@ class OptimizerSettings(Settings):
     """Layer-wise decay: a factor on the learning rate for each block further from the output; 0.9 in the short recipe,
     1.0 in the long one."""
     patch_embed_lr: float = Field(default=0.2, ge=0.0)
-    """Factor on the learning rate of the patch embedding."""
+    """Factor on the learning rate of the patch embedding, that of timm's transformers too."""
     clip_norm: float = Field(default=3.0, gt=0.0)
     """Largest norm of gradients; larger ones are scaled down to it."""
     clip_by: Literal["network", "parameter"] = "network"

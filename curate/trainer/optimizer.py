@@ -15,7 +15,9 @@ from curate.trainer.objective import MEMBER
 from curate.trainer.sharding import full_tensor
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Prefix of the names of the backbone's parameters."""
+"""What AdamW keeps of a parameter."""
+TIMM = "net."
+"""Prefix of the names of the parameters of a timm model in its backbone."""
 
 
 def make_optimizer(
@@ -71,7 +73,8 @@ def lr_factor(name: str, settings: OptimizerSettings, *, distance: int) -> float
     network, _, inner = name.partition(".")
     if not is_backbone(network):
         return 1.0
-    return settings.layer_decay**distance * (settings.patch_embed_lr if inner.startswith("patch_embed.") else 1.0)
+    is_patch_embed = inner.removeprefix(TIMM).startswith("patch_embed.")
+    return settings.layer_decay**distance * (settings.patch_embed_lr if is_patch_embed else 1.0)
 
 
 def decay_factor(name: str, parameter: Tensor) -> float:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from benchmarks.curation import intervals, running, sets
 from benchmarks.curation.arms import _meant_for, draw_ideal
@@ -14,9 +14,11 @@ from benchmarks.curation.running import Setting, bench_curation
 from benchmarks.curation.sets import LabeledSet, open_set
 from benchmarks.curation.table import as_figures, format_table, gains
 from benchmarks.figures import as_json
+from curate.config import apply_overrides, parse, read_yaml
 from curate.errors import ConfigError
 from curate.feed.shards import read_index
 from curate.ops.images.bounds import Bounds
+from curate.trainer.config import TrainConfig
 
 FEW = ("batch_size=4", "model.depth=1", "model.patch_size=14", "crops.local_size=14", "workers=0", "model.dim=48")
 TREE = ("hierarchical:clusters.levels=[8]", "hierarchical:clusters.num_resamplings=2")
@@ -174,8 +176,35 @@ def test_folders_keep_their_large_classes_alone(tmp_path: Path) -> None:
     assert (found.images[0, 0] == 255).all()  # a wide picture lies on white, whole
 
 
+def test_letters_are_drawn_with_all_fonts_of_a_folder(tmp_path: Path) -> None:
+    packaged = ImageFont.load_default(20)
+    assert isinstance(packaged, ImageFont.FreeTypeFont)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.ttf").write_bytes(packaged.font_bytes)
+    found = open_set("letters", fonts=tmp_path)
+    assert "".join(found.classes[label] for label in found.labels) == 2 * "ABCDEFGHIJ"
+    assert found.images.shape == (20, 28, 28, 3)
+    rim = np.ones((28, 28), bool)
+    rim[2:-2, 2:-2] = False
+    assert not found.images[:, rim].any()
+    assert (found.images.max(axis=(1, 2, 3)) > 200).all()
+    assert len({image.tobytes() for image in found.images}) == 10
+    with pytest.raises(ConfigError, match="no fonts; `apt-get download fonts-aenigma`"):
+        open_set("letters", fonts=tmp_path / "none")
+
+
+def test_trainings_have_the_objective_that_was_asked_for() -> None:
+    for set_ in ("digits", "mnist"):
+        for objective in ("diet", "dinov2"):
+            chosen = open_set(set_, objective=objective)
+            values = apply_overrides(read_yaml(chosen.config), list(chosen.training)) | {"shards": "s", "output": "o"}
+            assert parse(TrainConfig, values, where="test").objective.kind == objective
+    with pytest.raises(ConfigError, match="objective=ibot: known are diet, dinov2"):
+        open_set("digits", objective="ibot")
+
+
 def test_what_is_no_set_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set=nothing: known are mnist, digits, photos, openclipart, and folders"):
+    with pytest.raises(ConfigError, match="set=nothing: known are mnist, digits, letters, photos, openclipart, and"):
         open_set("nothing")
     with pytest.raises(ConfigError, match="no clip art; `apt-get download openclipart-png`"):
         open_set("openclipart", clip_art=tmp_path / "none")

@@ -47,11 +47,14 @@ def test_only_biases_norms_and_gammas_escape_weight_decay(networks):
     assert "dino_head.last_layer.scale" not in free
 
 
-def test_vectors_and_relative_positions_of_timm_models_escape_weight_decay():
+def test_timm_models_have_the_same_groups():
+    """Vectors and relative positions escape weight decay; patches are embedded at a rate of their own."""
     kwargs = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 2}
     swin = TimmTower(tower_config("swin_tiny_patch4_window7_224", image_size=16, **kwargs))
     networks = nn.ModuleDict({"backbone": swin})
     optimizer = make_optimizer(networks, SETTINGS)
+    embed, block = swin.net.patch_embed.proj.weight, swin.net.layers[0].blocks[0].attn.qkv.weight
+    assert group_of(optimizer, embed)["lr_factor"] < 0.2 * group_of(optimizer, block)["lr_factor"]
     free = {n for n, p in networks.named_parameters() if group_of(optimizer, p)["decay_factor"] == 0}
     decayed = {n for n, _ in networks.named_parameters()} - free
     assert "backbone.net.layers.0.blocks.0.attn.relative_position_bias_table" in free
