@@ -5,6 +5,7 @@ that died of it would take the iteration under way along, before the checkpoint 
 in the workers from their first instruction on, and who started them ends them by SIGKILL.
 """
 
+import os
 import signal
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.popen_spawn_posix import Popen
@@ -25,7 +26,16 @@ class _Popen(Popen):
 
 
 class WorkerProcess(SpawnProcess):
-    """A process that SIGTERM and SIGINT do not reach."""
+    """A process that SIGTERM and SIGINT do not reach, and that ends with its work.
+
+    Interpreters that were taken down with threads of libraries still alive have aborted now and then, after all batches
+    were made; torch's loader tells of that as an error, wherever the training then is. Nothing is left to take down.
+    """
+
+    def run(self) -> None:
+        """Do the work, and end."""
+        super().run()
+        os._exit(0)
 
     @staticmethod
     def _Popen(process_obj: Any) -> Popen:
