@@ -107,8 +107,9 @@ def _run(workdir: Path, chosen: SmallSet, route: Route, seed: int, most_asked: i
     given = merge(chosen.given, route.given) | {"shards": str(place / "shards"), "seed": seed}
     values = settle({**given, "output": str(place / "nothing")}).values
     picked = values["iterations"]
-    # a backbone that goes on would embed at its own size, which is larger: both arms are asked at that of the crops
-    given |= {"iterations": min(picked, route.most), "export_size": values["crops"]["global_size"]}
+    # a backbone that goes on would embed at its own size, which takes longer: by default both arms are asked at that of
+    # the crops
+    given = {"export_size": values["crops"]["global_size"], **given, "iterations": min(picked, route.most)}
     digest = _digest(chosen, given, place)
     lines = [cell for cell in read_cells(workdir) if (cell.digest, len(cell.right)) == (digest, len(asked))]
     if len(lines) == len((BEFORE[route.arm], route.arm)):

@@ -40,6 +40,9 @@ FOR_DIGITS = (
 """Of the recipes: pictures this small count; since strokes of different digits can be laid over each other, the
 embedding alone judges copies, also where many look alike, as digits do to it; and what is in color is no digit. Once
 copies are gone, two fifths of such a pool are junk, which is then too usual to be found by its density."""
+FOR_GLYPHS = (*FOR_DIGITS, "copies.threshold=0.88")
+"""The same for white shapes of 28 pixels, of which the threshold of the model leaves so many copies that half of the
+kept pictures are some; on a pool of letters 0.88 leaves a tenth (counted with the truth, on seed 0)."""
 ENLARGED = 32
 """Pixels along the side of scikit-learn's digits, which have 8."""
 DIGITS = ("model.dim=96", "model.heads=3", "crops.jitter_probability=0.8", "batch_size=64", "optimizer.base_lr=4e-3")
@@ -129,7 +132,7 @@ def _open(name: str, clip_art: Path, fonts: Path, kept: Path | None) -> LabeledS
         images, labels = load_mnist5k()
         colored = np.repeat(images[..., None], 3, axis=3)
         classes = tuple(str(digit) for digit in range(10))
-        return LabeledSet(name, colored, labels.astype(np.int64), classes, "train/mnist5k", DIGITS, FOR_DIGITS, 800)
+        return LabeledSet(name, colored, labels.astype(np.int64), classes, "train/mnist5k", DIGITS, FOR_GLYPHS, 800)
     if name == "digits":
         small, labels = load_scikit_digits()
         images = np.stack([np.asarray(Image.fromarray(one).resize((ENLARGED, ENLARGED))) for one in small])
@@ -138,7 +141,7 @@ def _open(name: str, clip_art: Path, fonts: Path, kept: Path | None) -> LabeledS
     if name == "letters":
         images, labels = draw_letters(fonts)
         colored = np.repeat(images[..., None], 3, axis=3)
-        return LabeledSet(name, colored, labels, tuple(LETTERS), "train/mnist5k", DIGITS, FOR_DIGITS, 400)
+        return LabeledSet(name, colored, labels, tuple(LETTERS), "train/mnist5k", DIGITS, FOR_GLYPHS, 400)
     if name == "photos":
         return _from_folder(name, "bundled", least=MIN_PICTURES)
     if name == "openclipart":
