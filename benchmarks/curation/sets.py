@@ -58,7 +58,7 @@ OBJECTIVES = {
     ),
 }
 """By name, their settings in trainings this short. Of some hundred pictures DIET learns more than DINOv2 in the same
-number of iterations, each of which costs half, and so its trainings tell sets apart."""
+number of iterations, each of which costs two thirds, and so its trainings tell sets apart."""
 
 
 class Rows(NamedTuple):
