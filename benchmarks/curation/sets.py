@@ -57,8 +57,8 @@ OBJECTIVES = {
         *("objective.teacher_temperature=[0.02,0.02]", "objective.koleo_weight=1", "objective.ibot_weight=0"),
     ),
 }
-"""By name, their settings in trainings this short. Of some hundred pictures DIET learns more than DINOv2 in the same
-number of iterations, each of which costs two thirds, and so its trainings tell sets apart."""
+"""By name, their settings in trainings this short. Of a hundred digits DIET learns more than DINOv2 in the same number
+of iterations, and so its trainings tell sets apart."""
 
 
 class Rows(NamedTuple):
