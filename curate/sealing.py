@@ -22,6 +22,8 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.late_files import let_go_before_exit
+
 BLOCK_BYTES = 64 << 10
 """Bytes under one checksum: what is read at least."""
 MIN_BLOCK = 4 << 10
@@ -138,10 +140,12 @@ def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
     if seal is not None:
         footer = pq.read_metadata(pa.BufferReader(seal.tail))  # Arrow would read 64 KiB from the end again
         checked = _CheckedFile(file, seal)
+        let_go_before_exit(checked)
         if len(seal.before) == seal.pages:  # all of a small file, of which a part without rows is read no further
             checked.read(seal.pages)
             checked.seek(0)
         return pq.ParquetFile(checked, metadata=footer, **options)
+    let_go_before_exit(file)
     file.seek(0)
     return pq.ParquetFile(file, page_checksum_verification=True, **options)
 

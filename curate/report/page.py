@@ -9,6 +9,7 @@ import hashlib
 from functools import cache
 from importlib import resources
 
+from curate.engine.cleaning import WORKING
 from curate.engine.finished import Finished
 from curate.engine.show import Section, images_of, without_empty
 from curate.report import flow
@@ -112,9 +113,10 @@ def _upwards() -> Markup:
 
 
 def dates(run: Finished) -> str:
-    """From the first finished table to the last."""
+    """From the first finished result to the last; `curate clean` writes to the working tables again."""
+    tables = [table for _, table in run.tables]
     found = []
-    for _, table in run.tables:
+    for table in [table for table in tables if not table.name.startswith(WORKING)] or tables:
         try:
             found.append(run.store.fs.modified(run.store.find(f"{table.name}/_table.json")))
         except (NotImplementedError, OSError):  # some file systems keep no dates

@@ -1,6 +1,7 @@
 """The command line: what it loads, how it names errors, and the commands of `curate samples`."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -43,9 +44,8 @@ def workdir(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loaded(*arguments: str) -> tuple[str, set[str]]:
     """What a command prints in a process of its own, and the modules of `HEAVY` that it loads."""
-    code = (
-        "import sys\nfrom curate.cli import main\ntry:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
-    )
+    told = "print(*sys.modules, file=sys.stderr)"
+    code = f"import sys\nfrom curate.cli import main\ntry:\n    main()\nfinally:\n    {told}"
     found = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=300
     )
@@ -64,6 +64,8 @@ def test_help_and_status_load_no_heavy_library(workdir: Path) -> None:
 def test_every_command_says_the_same_after_a_clean(workdir: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
     shutil.copytree(workdir, root)
+    for path in root.rglob("_table.json"):
+        os.utime(path, (1.7e9, 1.7e9))  # long ago, so that a date of the cleaning is seen
     image = str(Store(root).table("catalog").read(0)["image_id"][7])
 
     def told(*arguments: str) -> str:
