@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 BASE = {"command", "errors", "config", "counting", "filesystems", "interrupt", "logs", "memory", "opening", "progress"}
-BASE |= {"ranges", "sealed_json", "sealing", "shard_manifest", "surroundings", "text"}
+BASE |= {"late_files", "ranges", "sealed_json", "sealing", "shard_manifest", "surroundings", "text"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "tables": {"errors"},
