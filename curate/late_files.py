@@ -1,38 +1,60 @@
-"""Files that a library's threads may hold a little longer than who read them.
+"""Python files for Arrow, whose threads may hold what they got of a file a little longer than who reads it.
 
-Arrow's threads may drop their last part of a Python file just after a table was read from it, for which they need the
-interpreter's lock. Where the interpreter is being taken down by then, that aborts the process, after all its work was
-done (https://github.com/apache/arrow/issues/34314), or lets it wait for ever (.../50482). So before it is taken down,
-these threads get the time that they need: mostly none, else milliseconds.
+Just after a table was read, Arrow's threads may still drop the bytes that it was made of, for which they need the
+interpreter's lock; with small files it is so every second time. Where the interpreter is being taken down by then, that
+aborts the process, after all its work was done (https://github.com/apache/arrow/issues/34314), or lets it wait for ever
+(https://github.com/apache/arrow/issues/50482). So before it is taken down these threads get the time that they need,
+mostly less than a millisecond.
 """
 
 import atexit
-import contextlib
 import time
 import weakref
 from typing import Any
 
-PATIENCE = 0.5
-"""Seconds at most, for files that are simply still open, in a variable of a script or a cycle of references."""
-MOMENT = 0.002
-"""Between two looks; the thread is done with the rest of what it drops in less."""
+PATIENCE = 0.1
+"""Seconds at most: some bytes are held by a table in a variable of a script."""
+MOMENT = 0.001
+"""Between two looks."""
 
-_FILES: dict[int, weakref.ref[Any]] = {}
-"""By their `id`: some files are equal, or take a request to be hashed."""
+_HELD: dict[int, weakref.ref[Any]] = {}
+"""What was given to Arrow, by its `id`."""
 
 
-def let_go_before_exit(file: Any) -> None:
-    """Before the interpreter is taken down, wait until nothing holds `file` any more."""
-    key = id(file)
-    with contextlib.suppress(TypeError):  # Arrow's own files take no weak references, and need none
-        _FILES[key] = weakref.ref(file, lambda _: _FILES.pop(key, None) and None)
+class LateFile:
+    """A file that was opened for reading, to be given to Arrow. The file beneath is closed by who opened it."""
+
+    closed = False
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        _let_go_before_exit(self)
+
+    def read(self, size: int | None = -1) -> memoryview:
+        """As the file beneath, as a view, since bytes cannot be watched."""
+        view = memoryview(self._file.read(size))
+        _let_go_before_exit(view)
+        return view
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        place = self._file.seek(place, whence)
+        return place
+
+    def tell(self) -> int:
+        place: int = self._file.tell()
+        return place
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _let_go_before_exit(held: Any) -> None:
+    key = id(held)
+    _HELD[key] = weakref.ref(held, lambda _: _HELD.pop(key, None) and None)
 
 
 @atexit.register
 def _wait() -> None:
-    late, end = False, time.monotonic() + PATIENCE
-    while _FILES and time.monotonic() < end:
-        late = True
-        time.sleep(MOMENT)
-    if late:
+    end = time.monotonic() + PATIENCE
+    while _HELD and time.monotonic() < end:
         time.sleep(MOMENT)

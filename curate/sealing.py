@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.late_files import let_go_before_exit
+from curate.late_files import LateFile
 
 BLOCK_BYTES = 64 << 10
 """Bytes under one checksum: what is read at least."""
@@ -140,14 +140,12 @@ def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
     if seal is not None:
         footer = pq.read_metadata(pa.BufferReader(seal.tail))  # Arrow would read 64 KiB from the end again
         checked = _CheckedFile(file, seal)
-        let_go_before_exit(checked)
         if len(seal.before) == seal.pages:  # all of a small file, of which a part without rows is read no further
             checked.read(seal.pages)
             checked.seek(0)
-        return pq.ParquetFile(checked, metadata=footer, **options)
-    let_go_before_exit(file)
+        return pq.ParquetFile(LateFile(checked), metadata=footer, **options)
     file.seek(0)
-    return pq.ParquetFile(file, page_checksum_verification=True, **options)
+    return pq.ParquetFile(LateFile(file), page_checksum_verification=True, **options)
 
 
 def is_sealed(file: Any) -> bool:
@@ -273,8 +271,6 @@ def _flipped(mark: bytes) -> int:
 class _CheckedFile:
     """A sealed file from which no wrong byte can be read."""
 
-    closed = False
-
     def __init__(self, file: Any, seal: _Seal) -> None:
         self._file, self._seal, self._place = file, seal, 0
 
@@ -317,6 +313,3 @@ class _CheckedFile:
 
     def tell(self) -> int:
         return self._place
-
-    def close(self) -> None:
-        """The file beneath is closed by who opened it."""

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import MissingExtra, first_line
-from curate.late_files import let_go_before_exit
+from curate.late_files import LateFile
 from curate.sealed_json import load_sealed
 from curate.sealing import DamagedBytes, digest_parquet, open_parquet
 from curate.shard_manifest import DATA, NAME, SIGNATURE, RowsDigest, ShardEntry, ShardManifest
@@ -173,8 +173,7 @@ def _describe(filesystem: Any, folder: str, shard: ShardEntry, damage: str, foun
         return f"{said[0]}; the list of its images is gone or damaged, so that none can be named"
     try:
         with filesystem.open(f"{folder}/{shard.name}", "rb") as file:
-            let_go_before_exit(file)
-            problems = list(_compare(pq.ParquetFile(file), expected, shard))
+            problems = list(_compare(pq.ParquetFile(LateFile(file)), expected, shard))
     except _UNREADABLE as error:
         return f"{said[0]}; its rows cannot be read ({first_line(error)})"
     found.images += problems

@@ -16,7 +16,7 @@ import os, sys, threading, time
 from curate.sealing import open_parquet
 
 def hold(readers):  # as a thread of Arrow does, which joins nothing at the end
-    time.sleep(0.2)
+    time.sleep(0.05)
     readers.clear()
     os.write(1, b"let go, ")
 
@@ -54,11 +54,11 @@ def test_the_interpreter_waits_for_threads_that_hold_what_was_read(path: Path) -
 
 
 def test_it_does_not_wait_for_ever(path: Path) -> None:
-    assert told(READS.replace("0.2", "1e6"), path) == "read, "
+    assert told(READS.replace("0.05", "1e6"), path) == "read, "
 
 
 def test_it_waits_for_no_file_that_nothing_holds(path: Path) -> None:
     code = (
-        READS.replace("sleep(0.2)", "sleep(0)") + "time.sleep(0.3)\nfrom curate.late_files import _FILES\nprint(_FILES)"
+        READS.replace("sleep(0.05)", "sleep(0)") + "time.sleep(0.3)\nfrom curate.late_files import _HELD\nprint(_HELD)"
     )
     assert told(code, path) == "read, let go, {}\n"
