@@ -110,41 +110,58 @@ def web_pages(seed: int, guarded: Callable[[], str]) -> dict[str, Callable[[], P
     pages: dict[str, Callable[[], Pieces]] = {path: lambda body=body: answer(body) for path, body in good.items()}  # type: ignore[misc]
     for status in (204, 206, 304, 400, 401, 403, 404, 408, 410, 418, 425, 429, 451, 500, 502, 503, 504, 999):
         pages[f"/status-{status}"] = lambda status=status: answer(b"no", status=f"{status} No")  # type: ignore[misc]
-    return pages | {
-        "/retry-after-a-year": lambda: answer(b"no", "Retry-After: 31536000", status="503 Busy"),
-        "/retry-after-garbage": lambda: answer(b"no", "Retry-After: \x1b[2J", status="429 Busy"),
-        "/trickle": lambda: itertools.chain(answer(b"", length=10**6), _for_ever(b"\xff", PAUSE)),
-        "/silence": lambda: itertools.chain(answer(b"", length=10**6), _for_ever(PAUSE)),
-        "/no-answer": lambda: _for_ever(PAUSE),
-        "/headers-without-end": lambda: itertools.chain(
-            [b"HTTP/1.1 200 OK\r\n"], _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")
-        ),
-        "/header-of-1-MB": lambda: answer(data, "X-A: " + "b" * (1 << 20)),
-        "/10000-headers": lambda: answer(data, *["X-A: b"] * 10_000),
-        "/continue-without-end": lambda: _for_ever(b"HTTP/1.1 100 Continue\r\n\r\n"),
-        "/body-without-end": lambda: itertools.chain(answer(b"", length=""), _for_ever(bytes(CHUNK))),
-        "/body-of-a-terabyte": lambda: itertools.chain(answer(b"", length=10**12), _for_ever(bytes(CHUNK))),
-        "/chunks-without-end": lambda: itertools.chain(
-            _chunked(end=b""), _for_ever(b"10000\r\n" + bytes(CHUNK) + b"\r\n")
-        ),
-        "/chunk-of-2-70": lambda: [*_chunked(end=b""), b"%x\r\n" % 2**70, bytes(CHUNK)],
-        "/chunk-of-garbage": lambda: [*_chunked(half, end=b""), b"zz\r\n" + half],
-        "/chunk-of-negative-length": lambda: [*_chunked(half, end=b""), b"-5\r\n" + half],
-        "/chunks-cut": lambda: _chunked(half, end=b""),
-        "/chunked": lambda: _chunked(half, data[len(half) :]),
-        "/trailers-without-end": lambda: itertools.chain(
-            _chunked(data, end=b"0\r\n"), _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")
-        ),
-        "/longer-than-it-says": lambda: answer(data + bytes(5000), length=len(data)),
-        "/shorter-than-it-says": lambda: answer(data, length=len(data) + 5000),
-        "/length-negative": lambda: answer(data, length=-5),
-        "/length-of-garbage": lambda: answer(data, length="many"),
-        "/length-of-10-30": lambda: answer(data, length=10**30),
-        "/length-twice": lambda: answer(data, "Content-Length: 3"),
-        "/no-length": lambda: answer(data, length=""),
-        "/reset": lambda: [*answer(half, length=len(data)), RESET],
-        "/reset-at-once": lambda: [RESET],
-        "/closed-at-once": lambda: [],
+    return (
+        pages
+        | _encoded(data)
+        | _redirects(guarded)
+        | {
+            "/retry-after-a-year": lambda: answer(b"no", "Retry-After: 31536000", status="503 Busy"),
+            "/retry-after-garbage": lambda: answer(b"no", "Retry-After: \x1b[2J", status="429 Busy"),
+            "/trickle": lambda: itertools.chain(answer(b"", length=10**6), _for_ever(b"\xff", PAUSE)),
+            "/silence": lambda: itertools.chain(answer(b"", length=10**6), _for_ever(PAUSE)),
+            "/no-answer": lambda: _for_ever(PAUSE),
+            "/headers-without-end": lambda: itertools.chain(
+                [b"HTTP/1.1 200 OK\r\n"], _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")
+            ),
+            "/header-of-1-MB": lambda: answer(data, "X-A: " + "b" * (1 << 20)),
+            "/10000-headers": lambda: answer(data, *["X-A: b"] * 10_000),
+            "/continue-without-end": lambda: _for_ever(b"HTTP/1.1 100 Continue\r\n\r\n"),
+            "/body-without-end": lambda: itertools.chain(answer(b"", length=""), _for_ever(bytes(CHUNK))),
+            "/body-of-a-terabyte": lambda: itertools.chain(answer(b"", length=10**12), _for_ever(bytes(CHUNK))),
+            "/chunks-without-end": lambda: itertools.chain(
+                _chunked(end=b""), _for_ever(b"10000\r\n" + bytes(CHUNK) + b"\r\n")
+            ),
+            "/chunk-of-2-70": lambda: [*_chunked(end=b""), b"%x\r\n" % 2**70, bytes(CHUNK)],
+            "/chunk-of-garbage": lambda: [*_chunked(half, end=b""), b"zz\r\n" + half],
+            "/chunk-of-negative-length": lambda: [*_chunked(half, end=b""), b"-5\r\n" + half],
+            "/chunks-cut": lambda: _chunked(half, end=b""),
+            "/chunked": lambda: _chunked(half, data[len(half) :]),
+            "/trailers-without-end": lambda: itertools.chain(
+                _chunked(data, end=b"0\r\n"), _for_ever(b"X-A: " + b"b" * 900 + b"\r\n")
+            ),
+            "/longer-than-it-says": lambda: answer(data + bytes(5000), length=len(data)),
+            "/shorter-than-it-says": lambda: answer(data, length=len(data) + 5000),
+            "/length-negative": lambda: answer(data, length=-5),
+            "/length-of-garbage": lambda: answer(data, length="many"),
+            "/length-of-10-30": lambda: answer(data, length=10**30),
+            "/length-twice": lambda: answer(data, "Content-Length: 3"),
+            "/no-length": lambda: answer(data, length=""),
+            "/reset": lambda: [*answer(half, length=len(data)), RESET],
+            "/reset-at-once": lambda: [RESET],
+            "/closed-at-once": lambda: [],
+            "/status-of-garbage": lambda: [b"HTTP/1.1 abc \x1b[2J\r\n\r\n" + data],
+            "/status-that-clears-the-screen": lambda: answer(b"", status="404 \x1b[2J\x9b2J"),
+            "/no-http": lambda: [b"SSH-2.0-hostile\r\n" + data],
+            "/http-0.9": lambda: [data],
+            "/html": lambda: answer(b"<!DOCTYPE html><script>hostile</script>", "Content-Type: image/jpeg"),
+            "/empty": lambda: answer(b""),
+            "/robots": lambda: answer(data, "X-Robots-Tag: noai"),
+        }
+    )
+
+
+def _encoded(data: bytes) -> dict[str, Callable[[], Pieces]]:
+    return {
         "/gzip": lambda: answer(gzip.compress(data), "Content-Encoding: gzip"),
         "/gzip-bomb": lambda: answer(gzip.compress(bytes(64 << 20), 9), "Content-Encoding: gzip"),
         "/gzip-bomb-twice": lambda: answer(
@@ -153,13 +170,11 @@ def web_pages(seed: int, guarded: Callable[[], str]) -> dict[str, Callable[[], P
         "/gzip-of-garbage": lambda: answer(data, "Content-Encoding: gzip"),
         "/gzip-cut": lambda: answer(gzip.compress(data)[:-500], "Content-Encoding: gzip"),
         "/encoding-unknown": lambda: answer(data, "Content-Encoding: hostile"),
-        "/status-of-garbage": lambda: [b"HTTP/1.1 abc \x1b[2J\r\n\r\n" + data],
-        "/status-that-clears-the-screen": lambda: answer(b"", status="404 \x1b[2J\x9b2J"),
-        "/no-http": lambda: [b"SSH-2.0-hostile\r\n" + data],
-        "/http-0.9": lambda: [data],
-        "/html": lambda: answer(b"<!DOCTYPE html><script>hostile</script>", "Content-Type: image/jpeg"),
-        "/empty": lambda: answer(b""),
-        "/robots": lambda: answer(data, "X-Robots-Tag: noai"),
+    }
+
+
+def _redirects(guarded: Callable[[], str]) -> dict[str, Callable[[], Pieces]]:
+    return {
         "/redirect-without-address": lambda: answer(b"", status="302 Found"),
         "/redirect-loop": lambda: redirect("/redirect-loop"),
         "/redirect-chain": lambda: redirect("/redirect-chain?" + "a" * int(time.monotonic() * 1000 % 997)),

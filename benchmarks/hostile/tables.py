@@ -146,6 +146,10 @@ def _images(make: Callable[[], pa.Table], folder: Path) -> list[list[str]]:
 # -- other columns ----------------------------------------
 
 
+OURS = ("image_id", "source", "role", "uri", "key", "sha256", "reject", "detail", "extra", "width", "pdq", "left_out")
+"""Names of columns that tables of ours have."""
+
+
 def _own_columns() -> dict[str, Callable[[int], Mapping[str, pa.Array]]]:
     """From the number of rows to columns beside the pictures."""
 
@@ -173,20 +177,6 @@ def _own_columns() -> dict[str, Callable[[int], Mapping[str, pa.Array]]]:
     def repeated(value: Any, dtype: pa.DataType) -> Callable[[int], Mapping[str, pa.Array]]:
         return lambda rows: {"own": pa.array([value] * rows, dtype)}
 
-    ours = (
-        "image_id",
-        "source",
-        "role",
-        "uri",
-        "key",
-        "sha256",
-        "reject",
-        "detail",
-        "extra",
-        "width",
-        "pdq",
-        "left_out",
-    )
     return {
         "text cells of 5 MB": texts(5 << 20),
         "a text cell of 20 MB": lambda rows: {"caption": pa.array(["c" * (20 << 20)] + [""] * (rows - 1))},
@@ -199,7 +189,7 @@ def _own_columns() -> dict[str, Callable[[int], Mapping[str, pa.Array]]]:
         "lists 50 deep": partial(nested, 50),
         "structs 50 deep": structs,
         "lists of a million numbers": repeated(list(range(1 << 18)), pa.list_(pa.int64())),
-        "columns with our names": lambda rows: {name: pa.array(["hostile"] * rows) for name in ours},
+        "columns with our names": lambda rows: {name: pa.array(["hostile"] * rows) for name in OURS},
         "NaN and infinities": repeated(float("nan"), pa.float64()),
         "half floats": repeated(np.float16(1), pa.float16()),
         "decimals of 76 digits": repeated(10**75, pa.decimal256(76)),

@@ -125,8 +125,21 @@ def _vit(**changes: Any) -> Files:
 
 
 def _exports(seed: int) -> dict[str, Files]:
+    found = _towers() | _vits()
+    found |= {f"metadata {name}": {"hostile.safetensors": _described(text)} for name, text in _metadata().items()}
+    found |= {f"safetensors {name}": {"hostile.safetensors": data} for name, data in _tensors(seed).items()}
+    found |= {f"pickle {name}": {"hostile.pth": data} for name, data in _pickles(seed).items()}
+    other = json.dumps({"curate": [1], "num_attention_heads": "x"}).encode()
+    return found | {
+        "folder with a config of garbage": _folder(b"\xff" * 1000),
+        "folder with a config 10,000 deep": _folder(b"[" * 10_000),
+        "folder with a config of other types": _folder(other),
+    }
+
+
+def _towers() -> dict[str, Files]:
     code = "hostile-code.pth"
-    found: dict[str, Files] = {
+    return {
         "tower with checkpoint_path": _tower("resnet18", checkpoint_path=code),
         "tower with a file": _tower("resnet18", pretrained=True, pretrained_cfg_overlay={"file": code}),
         "tower with a URL": _tower(
@@ -153,6 +166,9 @@ def _exports(seed: int) -> dict[str, Files]:
             "hostile.safetensors": _described({"tower": {"name": "resnet18", "kwargs": [1]}, "export": EXPORT})
         },
     }
+
+
+def _vits() -> dict[str, Files]:
     changed: dict[str, dict[str, Any]] = {
         "10^9 dims": {"dim": 10**9, "heads": 1},
         "10^9 blocks": {"depth": 10**9},
@@ -164,8 +180,11 @@ def _exports(seed: int) -> dict[str, Files]:
         "2^70 dims": {"dim": 2**70, "heads": 1},
         "text for a number": {"dim": "sixty-four"},
     }
-    found |= {f"ViT of {name}": _vit(**changes) for name, changes in changed.items()}
-    for name, text in {
+    return {f"ViT of {name}": _vit(**changes) for name, changes in changed.items()}
+
+
+def _metadata() -> dict[str, str]:
+    return {
         "of garbage": "\x00\x01",
         "10,000 deep": "[" * 10_000 + "]" * 10_000,
         "that is a list": "[]",
@@ -173,10 +192,12 @@ def _exports(seed: int) -> dict[str, Files]:
         "without a network": "{}",
         "of 4 MB": json.dumps({"x": "y" * (4 << 20)}),
         "with control characters": json.dumps({"\x1b[2J": 1, "vit": {"\x1b[2J": 1}, "export": EXPORT}),
-    }.items():
-        found[f"metadata {name}"] = {"hostile.safetensors": _described(text)}
+    }
+
+
+def _tensors(seed: int) -> dict[str, bytes]:
     one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-    for name, data in {
+    return {
         "empty": b"",
         "of 7 bytes": b"\0" * 7,
         "of garbage": rng_of(seed, "safetensors").bytes(10_000),
@@ -204,16 +225,7 @@ def _exports(seed: int) -> dict[str, Files]:
             },
             bytes(12),
         ),
-    }.items():
-        found[f"safetensors {name}"] = {"hostile.safetensors": data}
-    for name, data in _pickles(seed).items():
-        found[f"pickle {name}"] = {"hostile.pth": data}
-    found["folder with a config of garbage"] = _folder(b"\xff" * 1000)
-    found["folder with a config 10,000 deep"] = _folder(b"[" * 10_000)
-    found["folder with a config of other types"] = _folder(
-        json.dumps({"curate": [1], "num_attention_heads": "x"}).encode()
-    )
-    return found
+    }
 
 
 def _folder(config: bytes) -> Files:
