@@ -124,6 +124,24 @@ def test_a_tower_of_open_clip_is_gone_on_from(shards: str, tmp_path: Path, monke
         assert torch.equal(load_file(again.initial)[name], value)
 
 
+def test_a_vit_of_transformers_is_gone_on_from(shards: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    theirs = transformers.ViTModel(transformers.ViTConfig(**shape, image_size=28, patch_size=14)).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    values = settings(shards, tmp_path / "run", str(tmp_path / "theirs"), None, "dinov2")
+    result = run(values)
+    pixels = torch.randn(2, 3, 28, 28)
+    with torch.no_grad():
+        wanted = theirs(pixels).last_hidden_state[:, 0]
+    torch.testing.assert_close(load_source(str(result.initial)).network(pixels), wanted, rtol=1e-5, atol=1e-5)
+    assert any(
+        not torch.equal(value, load_file(result.initial)[name]) for name, value in load_file(result.export).items()
+    )
+    again = resume_after_one(values, tmp_path / "again")
+    assert again.export.read_bytes() == result.export.read_bytes()
+
+
 def test_lite0_is_gone_on_from(shards: str, tmp_path: Path) -> None:
     values = settings(shards, tmp_path / "run", "lite0", None, "lejepa", iterations=1)
     assert values["model"]["timm"] == "tf_efficientnet_lite0"
