@@ -191,13 +191,16 @@ def test_two_ranks_learn_what_one_process_does(shards: str, tmp_path: Path) -> N
     weights = timm_file(tmp_path, "test_efficientnet")
     values = settings(shards, tmp_path / "one", "timm/test_efficientnet", weights, "dino", batch_size=4)
     one = run(values)
-    moving = {**values["model"], "batch_norm": "batch"}
-    two = [values | {"output": str(tmp_path / "two")}, values | {"output": str(tmp_path / "moving"), "model": moving}]
-    train_on_ranks(two)
+    moving = values | {"model": {**values["model"], "batch_norm": "batch"}}
+    ways = [moving | {"output": str(tmp_path / way), "parallel": way} for way in ("ddp", "fsdp")]
+    train_on_ranks([values | {"output": str(tmp_path / "two")}, *ways])
     found, wanted = load_file(tmp_path / "two/backbone.safetensors"), load_file(one.export)
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
-    assert (tmp_path / "moving/backbone.safetensors").exists()
+    whole, divided = (load_file(tmp_path / way / "backbone.safetensors") for way in ("ddp", "fsdp"))
+    for name, value in whole.items():
+        torch.testing.assert_close(divided[name], value, rtol=1e-4, atol=1e-5)
+    assert all(not torch.equal(value, wanted[name]) for name, value in whole.items() if "running_" in name)
 
 
 def test_low_rank_changes_and_layer_decay_take_the_blocks_of_a_tower(shards: str, tmp_path: Path) -> None:
