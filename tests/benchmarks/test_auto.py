@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.auto import running
+from benchmarks.auto.plain import format_plain, plain_figures
 from benchmarks.auto.running import Cell, Route, bench_auto, halves
 from benchmarks.auto.sets import SmallSet, open_small_set
 from benchmarks.auto.table import as_figures, format_table, gains, paired_stderr
@@ -105,6 +106,22 @@ def test_a_picture_that_is_asked_for_twice_counts_once() -> None:
     once = paired_stderr(change, rows)
     assert once == pytest.approx(change.std() / np.sqrt(300))
     assert paired_stderr(np.tile(change, 2), np.tile(rows, 2)) == pytest.approx(once)
+
+
+def test_colors_and_pixels_tell_what_they_can() -> None:
+    """Classes by color wherever it is, and by place whatever the color."""
+    rng = np.random.default_rng(0)
+    images, labels = np.zeros((40, 32, 32, 3), np.uint8), np.arange(40) % 2
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[..., label] = rng.permutation(np.arange(1024) // 8).reshape(32, 32)
+    found = plain_figures(SmallSet("color", images, labels, {}), range(2))
+    assert {figure.name: figure.value for figure in found}["color: 10-NN, colors"] == 1
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:] = 0
+        image[16 * label : 16 * label + 16] = rng.integers(1, 255, 3)
+    by_place = {figure.name: figure.value for figure in plain_figures(SmallSet("place", images, labels, {}), range(2))}
+    assert by_place["place: 10-NN, pixels"] > max(0.9, by_place["place: 10-NN, colors"] + 0.1)
+    assert "place: 10-NN, pixels" in format_plain(plain_figures(SmallSet("place", images, labels, {}), [0]))
 
 
 def test_emoji_are_read_on_white_with_their_categories(tmp_path: Path) -> None:
