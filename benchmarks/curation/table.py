@@ -42,6 +42,8 @@ def format_table(name: str, cells: Sequence[Cell]) -> str:
 
 
 def _told(gain: Gain) -> str:
+    if gain.num_seeds < 2:
+        return f"{100 * gain.value:+5.1f}, of one seed"
     star = "*" if gain.is_significant else " "
     return f"{100 * gain.value:+5.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]{star}"
 
@@ -53,8 +55,12 @@ def as_figures(cells: Sequence[Cell]) -> list[Figure]:
             f"{readout}: {arm} minus random, {iterations} iterations",
             gain.value,
             "share",
-            note=f"95 %: {gain.low:+.4f} to {gain.high:+.4f}; better in {gain.better} of {gain.num_seeds} seeds",
+            note=_interval(gain) + f"better in {gain.better} of {gain.num_seeds} seeds",
         )
         for readout in READOUTS
         for (arm, iterations), gain in gains(cells, readout).items()
     ]
+
+
+def _interval(gain: Gain) -> str:
+    return f"95 %: {gain.low:+.4f} to {gain.high:+.4f}; " if gain.num_seeds > 1 else ""

@@ -152,6 +152,9 @@ def test_the_table_and_the_figures_tell_gains_over_random() -> None:
         ("linear: retrieval minus random, 7 iterations", 0.25),
     ]
     assert "better in 3 of 3 seeds" in rows[0]["note"]
+    one = [cell for cell in cells if cell.seed == 0]
+    assert "nan" not in format_table("toy", one) + as_json(as_figures(one)), "one seed has no interval"
+    assert "of one seed" in format_table("toy", one)
 
 
 def test_a_line_that_a_kill_cut_off_is_computed_again(tmp_path: Path) -> None:
