@@ -37,6 +37,9 @@ from curate.trainer.memory import estimate_memory
 
 RECORD = "config.yaml"
 """Name of the file in the output."""
+FEW_IMAGES = 500
+"""Short trainings on a CPU learned from 898 digits, and after those on 145 photographs k-NN told less than before
+(`docs/benchmarks.md`)."""
 GROUPS = 64
 """Row groups whose images' sizes are read, spread evenly over all."""
 
@@ -48,7 +51,7 @@ class Settled:
     values: dict[str, Any]
     """As a config file holds them, with shards and output."""
     lines: list[str] = field(default_factory=list)
-    """A line for every pick: key, value, reason; of a training that goes on, where they are from."""
+    """A line for every pick: key, value, reason; and advice. Of a training that goes on, where they are from."""
     begun: bool = False
     """Whether they are those of a training that has checkpoints."""
 
@@ -78,7 +81,17 @@ def settle(given: Mapping[str, Any], *, processes: int = 1, images: int | None =
             return _begun(Path(given["output"]), given)
     known = find_circumstances(given, processes=processes, images=images)
     picked = pick_settings(known, given, memory_of=_estimator(known))
-    return Settled(picked.values, [f"{key}: {_shown(value)}  # {reason}" for key, value, reason in picked.picks])
+    lines = [f"{key}: {_shown(value)}  # {reason}" for key, value, reason in picked.picks]
+    return Settled(picked.values, [*lines, *_advice(known)])
+
+
+def _advice(known: Circumstances) -> list[str]:
+    if not known.short or known.num_images >= FEW_IMAGES:
+        return []
+    return [
+        f"{known.num_images} images are few to learn from scratch on a CPU: after 145 photographs a backbone told less "
+        "than before; --init NAME goes on from one that has learned"
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -146,6 +146,15 @@ def test_the_plan_tells_the_picks_and_writes_nothing(places):
     assert "5000 images" in told.output
 
 
+def test_few_images_from_scratch_on_a_cpu_bring_advice():
+    def advised(images, **given):
+        lines = plan_auto({"crops": {"global_size": 96}, "device": "cpu", **given}, images=images)
+        return sum("--init NAME goes on" in line for line in lines)
+
+    assert [advised(145), advised(499), advised(500)] == [1, 1, 0]
+    assert advised(145, init_from="lite0") == 0
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
