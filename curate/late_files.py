@@ -1,10 +1,10 @@
 """Python files for Arrow, whose threads may hold what they got of a file a little longer than who reads it.
 
 Just after a table was read, Arrow's threads may still drop the bytes that it was made of, for which they need the
-interpreter's lock; with small files it is so every second time. Where the interpreter is being taken down by then, that
-aborts the process, after all its work was done (https://github.com/apache/arrow/issues/34314), or lets it wait for ever
-(https://github.com/apache/arrow/issues/50482). So before it is taken down these threads get the time that they need,
-mostly less than a millisecond.
+interpreter's lock; with small files on a busy machine it is so every second time. Where the interpreter is being taken
+down by then, that aborts the process, after all its work was done (https://github.com/apache/arrow/issues/34314), or
+lets it wait for ever (https://github.com/apache/arrow/issues/50482). So before it is taken down these threads get the
+time that they need, a millisecond or so.
 """
 
 import atexit
@@ -37,12 +37,12 @@ class LateFile:
         return view
 
     def seek(self, place: int, whence: int = 0) -> int:
-        place = self._file.seek(place, whence)
-        return place
+        found: int = self._file.seek(place, whence)
+        return found
 
     def tell(self) -> int:
-        place: int = self._file.tell()
-        return place
+        found: int = self._file.tell()
+        return found
 
     def close(self) -> None:
         """Nothing."""

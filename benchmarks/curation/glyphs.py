@@ -17,7 +17,7 @@ NAME = "benchmarks.curation.glyphs:glyph24"
 INPUT, SIDE = 56, 24
 """Pixels along a side of what comes in, and values along one of what goes out."""
 INK = 0.16
-"""Luma, of 0..1, by which ink differs from the ground; what JPEG adds differs by less."""
+"""Brightness, of 0..1, by which ink differs from the ground; what JPEG adds differs by less."""
 
 
 class GlyphDescriptor(nn.Module):
@@ -25,9 +25,9 @@ class GlyphDescriptor(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """See the class."""
-        luma = pixels.float().mean(dim=1)
-        border = torch.cat([luma[:, 0], luma[:, -1], luma[:, :, 0], luma[:, :, -1]], dim=1)
-        shape = (luma - border.median(dim=1).values[:, None, None]).abs()
+        gray = pixels.float().mean(dim=1)
+        border = torch.cat([gray[:, 0], gray[:, -1], gray[:, :, 0], gray[:, :, -1]], dim=1)
+        shape = (gray - border.median(dim=1).values[:, None, None]).abs()
         inked = shape > INK
         theta = torch.zeros(len(shape), 2, 3, device=shape.device)
         for axis, lines in enumerate((inked.any(dim=1), inked.any(dim=2))):  # columns are x, rows are y
